@@ -1,0 +1,6 @@
+"""`python -m notbugs`."""
+
+from notbugs.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,407 @@
+"""The commands: parse, call one function, print. `notbugs --help` loads none of the heavy parts."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notbugs import __version__
+from notbugs.errors import BadInput
+
+if TYPE_CHECKING:
+    from notbugs.study import Plan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+SOURCE = """A labelled set of images: `digits` or `planted` (built in); a folder with train/CLASS/file and test/CLASS/file, or
+only CLASS folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face set; a hub name."""
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE.replace("\n", " "))]
+Resize = Annotated[int | None, typer.Option(metavar="N", help="Bring every image to N x N pixels.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="Use at most N training images, and an eighth as many test images.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and list them.")]
+Norm = Annotated[str, typer.Option(help="How change is measured: l2 or linf.")]
+Epsilon = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R", help="How much an image may change, pixels in [0, 1]; 8/255 is understood. [default: by the images]"
+    ),
+]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help="small, resnet9, resnet18, or module:function of your own, called with classes=K. [default: by the images]"
+    ),
+]
+Width = Annotated[int | None, typer.Option(help="Channels of the network's first layer.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data in each training. [default: by their number]")]
+Seed = Annotated[int, typer.Option(help="Everything that chance decides.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")]
+Workers = Annotated[int | None, typer.Option(help="Stages done at once, each in a process. [default: one a core; 1 on a GPU]")]
+Out = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="Where the study goes. The same command again goes on where it stopped.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Why image classifiers get fooled: measure it, prevent it, and split the data into robust and non-robust versions.
+
+    Start with `notbugs demo` (about a minute), then `notbugs run YOUR_FOLDER --out runs/mine`.
+    """
+    if version:
+        print(f"notbugs {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
+    """The whole study on built-in data, scanned digits of 8x8 pixels: `notbugs run digits --out runs/demo`."""
+    from notbugs.study import Plan
+
+    _study(Plan(source="digits", device=_device(device)), out, workers)
+
+
+@app.command()
+def run(
+    source: Source,
+    out: Out,
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    relabel_epsilon: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R", help="How far relabelled images may go. [default: epsilon; twice that for images up to 16x16 in L2]"
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Do everything N times, for intervals. [default: 3 for digits, else 1]")
+    ] = None,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a training step. [default: by their number]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, at its highest. [default: by the images]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW. [default: by the images]")] = None,
+    shift: Annotated[
+        int | None,
+        typer.Option(
+            help="Move training images by up to so many pixels; 0: never. [default: an eighth of the height; 0 up to 16x16]"
+        ),
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror training images half the time. [default: if they have colour]")
+    ] = None,
+    adversarial_steps: Annotated[int, typer.Option(help="Attack steps inside adversarial training.")] = 3,
+    invert_steps: Annotated[
+        int | None, typer.Option(help="Steps of the robust and the non-robust version. [default: 40; 20 for planted]")
+    ] = None,
+    invert_start: Annotated[str, typer.Option(help="What those versions grow from: another image, or noise.")] = "image",
+    relabel_steps: Annotated[int, typer.Option(help="Steps of the relabelled sets.")] = 20,
+    patience: Annotated[int | None, typer.Option(help="Further epochs for relabelled sets that are still at chance.")] = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    workers: Workers = None,
+) -> None:
+    """The whole study: train, attack, split, relabel, retrain, measure, report."""
+    from notbugs.study import Plan
+
+    plan = Plan(
+        source=source,
+        resize=resize,
+        limit=limit,
+        skip_bad=skip_bad,
+        norm=norm,
+        epsilon=_radius(epsilon, "--epsilon"),
+        relabel_epsilon=_radius(relabel_epsilon, "--relabel-epsilon"),
+        seed=seed,
+        seeds=seeds,
+        network=network,
+        width=width,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        shift=shift,
+        flip=flip,
+        adversarial_steps=adversarial_steps,
+        invert_steps=invert_steps,
+        invert_start=invert_start,
+        relabel_steps=relabel_steps,
+        patience=patience,
+        device=_device(device),
+    )
+    _study(plan, out, workers)
+
+
+@app.command()
+def split(
+    source: Source,
+    out: Out,
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    workers: Workers = None,
+) -> None:
+    """Only the split: write the robust and the non-robust version of a set, file for file, to FOLDER/datasets.
+
+    Train your own classifier on either with your own code. `notbugs run` with the same options goes on to the whole study.
+    """
+    from notbugs.study import Plan, set_path
+
+    plan = Plan(
+        source=source,
+        resize=resize,
+        limit=limit,
+        skip_bad=skip_bad,
+        norm=norm,
+        epsilon=_radius(epsilon, "--epsilon"),
+        seed=seed,
+        seeds=1,
+        network=network,
+        width=width,
+        epochs=epochs,
+        device=_device(device),
+    )
+    record = _do(plan, out, workers, only=("set-robust", "set-nonrobust"))
+    for row in record.table("sets"):
+        print(
+            f"{row['set']:10}  {row['n']} images, feature error {row['feature_error']:.3f}  "
+            f"{set_path(plan, out, seed, str(row['set']))}"
+        )
+
+
+@app.command()
+def train(
+    source: Source,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the weights go: NAME.safetensors; NAME.json beside it.")],
+    loss: Annotated[str, typer.Option(help="plain, adversarial (Madry et al. 2018) or trades (Zhang et al. 2019).")] = "plain",
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+) -> None:
+    """Train one classifier, ordinary or robust, and say how easily it is fooled."""
+    from notbugs import study
+
+    if out.suffix != ".safetensors":
+        raise BadInput("--out", "must end in .safetensors", out)
+    plan = study.Plan(
+        source=source,
+        resize=resize,
+        limit=limit,
+        skip_bad=skip_bad,
+        norm=norm,
+        epsilon=_radius(epsilon, "--epsilon"),
+        seed=seed,
+        network=network,
+        width=width,
+        epochs=epochs,
+        device=_device(device),
+    )
+    with _progress() as tell:
+        _accuracy(study.train_one(plan, out, loss=loss, tell=tell))
+    print(out)
+
+
+@app.command()
+def attack(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors file that notbugs wrote.")],
+    source: Source,
+    norm: Norm = "l2",
+    epsilon: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="R",
+            help="Radius; give it several times for several. [default: what the model was trained with, and half of it]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Store the attacked images (at the largest radius) as a set like the one read."),
+    ] = None,
+    network: Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")] = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+) -> None:
+    """Attack a classifier on the test part of a set and print what it still reads at each radius."""
+    from notbugs import study
+
+    radii = [_radius(text, "--epsilon") or 0.0 for text in epsilon or ()]
+    with _progress() as tell:
+        _accuracy(
+            study.attack_one(
+                model,
+                study.Plan(
+                    source=source,
+                    resize=resize,
+                    limit=limit,
+                    skip_bad=skip_bad,
+                    norm=norm,
+                    network=network,
+                    device=_device(device),
+                ),
+                radii,
+                out,
+                tell=tell,
+            )
+        )
+    if out:
+        print(out)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run` wrote.")]) -> None:
+    """Write report.html of a study anew."""
+    from notbugs import report
+
+    print(report.write(folder))
+
+
+# ---- what the commands share ---------------------------------------------------------------------------------------------
+
+
+def _study(plan: "Plan", out: Path, workers: int | None) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from notbugs import report
+
+    record = _do(plan, out, workers)
+    page = report.write(out)
+    console = Console()
+    for sentence in report.headline(record):
+        console.print(f"• {sentence}", highlight=False, markup=False)
+    columns, rows = report.accuracy_table(record)
+    table = Table(
+        *columns[:-1],
+        title=f"What each classifier reads of {record.facts['data']['test']} test images [95 % interval]",
+        title_justify="left",
+        box=SIMPLE,
+    )
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row[:-1]))
+    console.print(table)
+    print(f"{record.facts['seconds']:.0f} s. The report: {page}")
+
+
+def _do(plan: "Plan", out: Path, workers: int | None, only: tuple[str, ...] | None = None) -> Any:
+    from notbugs import study
+
+    command = shlex.join(["notbugs", *sys.argv[1:]])
+    if workers is not None and workers < 1:
+        raise BadInput("--workers", "must be 1 or more", workers)
+    with _progress() as tell:
+        return study.run(plan, out, only=only, command=command, workers=workers, tell=tell)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float, str], None]]:
+    """A bar for each stage at work; where there is no terminal, a line for each that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    bars: dict[str, Any] = {}
+    with Progress(
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[words]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+
+        def tell(stage: str, share: float, words: str) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=1.0, words=words)
+            progress.update(bars[stage], completed=share, words=words)
+            if share >= 1.0 and not words:
+                progress.remove_task(bars.pop(stage))
+                console.print(f"done: {stage}", highlight=False, markup=False)
+
+        yield tell
+
+
+def _accuracy(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        where = "unchanged" if not row["epsilon"] else f"{row['norm']} {row['epsilon']:.4g}"
+        print(
+            f"{where:14} {100 * row['accuracy']:5.1f} %  [{100 * row['low']:.1f}–{100 * row['high']:.1f}]  "
+            f"{row['correct']} of {row['n']}  {row['attack']}"
+        )
+
+
+def _radius(text: str | None, option: str) -> float | None:
+    """ "0.5" or "8/255"."""
+    if text is None:
+        return None
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise BadInput(option, "must be a number, or a fraction like 8/255", repr(text)) from None
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput("--device", "must be one that is here", name, str(error).splitlines()[0]) from None
+    return name
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 2 bad input (one line), 130 interrupted (what is finished is kept)."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(130)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        app()
+    except BadInput as error:
+        print(f"notbugs: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as end:
+        if end.code == 130:
+            print("notbugs: stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+        raise

@@ -1,0 +1,186 @@
+"""New datasets out of old ones: the robust and the non-robust version, wrong labels with faint evidence, and their controls.
+
+Every function takes a frozen view of a model and a Dataset and returns `Made`: the new Dataset, image for image under the same
+names, and the facts of how it came out, measured on the 8-bit images that will be stored.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from notbugs import goals, search
+from notbugs.ball import Ball
+from notbugs.data import Dataset, from_8bit, sweep, to_8bit
+from notbugs.errors import BadInput
+from notbugs.models import Model, folded
+
+Progress = Callable[[int], None]  # told how many images are done, batch by batch
+
+
+class Made(NamedTuple):
+    """A set and what is known of it: reached, mean_l2, max_l2, max_linf, feature_error, changed_labels, where they apply."""
+
+    data: Dataset
+    facts: dict[str, Any]
+
+
+def inverted(
+    model: Model,
+    data: Dataset,
+    *,
+    start: str = "image",
+    steps: int = 60,
+    rule: search.Rule | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Made:
+    """Images grown from something else until the model's penultimate layer sees in them what it sees in the given ones.
+
+    Labels are kept. Of a robust model this is the robust version of a set (D_R), of a standard model the non-robust one (D_NR):
+    features the model does not have are left as the start had them, and the start says nothing of the label.
+    start: "image", another image of the set, drawn at random, or "noise", uniform. Any pixel may change by any amount.
+    rule: how to step (default: `default_rule()`; the paper's is `paper_rule()`, with 1000 steps).
+    Source: Ilyas et al. 2019, section 3.1 and appendix C.4.
+    """
+    if start not in ("image", "noise"):
+        raise BadInput("start", "must be image or noise", repr(start))
+    free, rule = Ball("l2", torch.inf), rule or default_rule()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data), generator=generator)
+    partner = torch.empty_like(order).scatter(0, order, order.roll(1))  # another image for each, each used once, none its own
+    view = _view(model, data, device)
+
+    def invert(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            wanted = view.features(images)
+        first = data.pixels(partner[index.cpu()]).to(device) if start == "image" else free.sample(images, generator)
+        # around the start, not the image: the search falls back on the centre, and must never fall back on the answer
+        found = search.maximize(goals.match_features(view.features, wanted), first, free, steps=steps, rule=rule)
+        stored = to_8bit(found.images)
+        with torch.no_grad():
+            error = -goals.match_features(view.features, wanted).judge(view.features(from_8bit(stored)))
+        return stored, error
+
+    images, error = _sweep(invert, data, batch_size, device, progress)
+    return Made(data.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **_change(data, images)})
+
+
+def default_rule() -> search.Rule:
+    """Polyak's step (the top of the goal is known: 0) with heavy-ball momentum; scale and momentum by docs/lab-log.md."""
+    return search.polyak(0.5, momentum=0.7)
+
+
+def paper_rule(size: float = 0.1) -> search.Rule:
+    """The paper's step for `inverted`: a fixed L2 length along the gradient (0.1 and 1000 steps on CIFAR-10)."""
+    return search.steepest(Ball("l2", torch.inf), size)
+
+
+def relabelled(
+    model: Model,
+    data: Dataset,
+    labels: Tensor,
+    *,
+    ball: Ball,
+    steps: int = 30,
+    by: str = "loss",
+    batch_size: int = 250,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Made:
+    """Each image changed within the ball until the model reads it as the given label (N,), and labelled so.
+
+    With `random_labels` this is D_rand, with `next_labels` D_det. To a person nearly all labels look wrong; what is right about
+    them is what the model sees. The image with the target's highest lead is kept, rounded to 8 bits inside the ball.
+    Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
+    """
+    view = _view(model, data, device)
+
+    def push(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        targets = labels[index.cpu()].to(images.device)
+        rule = search.steepest(ball, 2 * ball.radius, end=0.01)
+        found = search.maximize(goals.reach_class(view, targets, by), images, ball, steps=steps, rule=rule)
+        stored = ball.round(found.images, images)
+        with torch.no_grad():
+            return to_8bit(stored), view(stored).argmax(1) == targets
+
+    images, reached = _sweep(push, data, batch_size, device, progress)
+    return Made(
+        data.with_images(images).with_labels(labels),
+        {
+            "steps": steps,
+            "epsilon": ball.radius,
+            "reached": reached.float().mean().item(),
+            **_change(data, images),
+            "changed_labels": int((labels != data.labels).sum()),
+        },
+    )
+
+
+def noise_like(data: Dataset, made: Dataset, *, ball: Ball, seed: int = 0) -> Made:
+    """The control of a relabelled set: the same labels, and on each image a random change of the same L2 norm, as stored.
+
+    A set that teaches as much as its control owes nothing to what the model saw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def disturb(images: Tensor, index: Tensor) -> Tensor:
+        wanted = (made.pixels(index) - images).flatten(1).norm(dim=1)
+        noise = ball.direction(torch.randn(images.shape, generator=generator))  # of L-inf: signs, the longest that fit the ball
+        scale = wanted / noise.flatten(1).norm(dim=1)
+        for _ in range(8):  # clipping to the ball and rounding change the norm: scale again until it fits
+            stored = ball.project(images + scale.reshape(-1, 1, 1, 1) * noise, images).mul(255).round() / 255
+            scale = scale * wanted / (stored - images).flatten(1).norm(dim=1).clamp_min(1e-12)
+        return to_8bit(ball.round(stored, images))
+
+    images = _sweep(disturb, data, 1000, "cpu", None)
+    return Made(
+        data.with_images(images).with_labels(made.labels),
+        {"epsilon": ball.radius, **_change(data, images), "changed_labels": int((made.labels != data.labels).sum())},
+    )
+
+
+def random_labels(labels: Tensor, classes: int, *, keep: bool = False, seed: int = 0) -> Tensor:
+    """Labels (N,) drawn evenly: from the other classes, or with `keep` from all, as in the paper (one in K then stays right)."""
+    generator = torch.Generator().manual_seed(seed)
+    if keep:
+        return torch.randint(classes, labels.shape, generator=generator)
+    return (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
+
+
+def next_labels(labels: Tensor, classes: int) -> Tensor:
+    """Each label's successor, cyclically: robust features then speak for the wrong class in a fixed way, so they cannot help."""
+    return (labels + 1) % classes
+
+
+def _view(model: Model, data: Dataset, device: torch.device | str) -> Any:
+    return folded(model.to(device), data.pixels([0, 1]).to(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _sweep(
+    function: Callable[[Tensor, Tensor], Any],
+    data: Dataset,
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None,
+) -> Any:
+    def told(images: Tensor, index: Tensor) -> Any:
+        result = function(images, index)
+        if progress:
+            progress(len(index))
+        return result
+
+    return sweep(told, data, batch_size=batch_size, device=device)
+
+
+def _change(data: Dataset, images: Tensor) -> dict[str, float]:
+    """Sizes of the change, on the stored images."""
+    parts = []
+    for index in torch.split(torch.arange(len(data)), 1000):
+        change = from_8bit(images[index]) - data.pixels(index)
+        parts.append(torch.stack([Ball("l2", 0).size(change), Ball("linf", 0).size(change)]))
+    l2, linf = torch.cat(parts, dim=1)
+    return {"mean_l2": l2.mean().item(), "max_l2": l2.max().item(), "max_linf": linf.max().item()}

@@ -1,0 +1,11 @@
+"""Labelled images: read from and written to the forms in which people keep them.
+
+In reading order: names (of files and classes), decode (one file to pixels), dataset (the type; `sweep`), find (which files,
+which labels), reading (`read`), writing (`write`, `read_split`).
+"""
+
+from notbugs.data.dataset import Dataset, Images, Lazy, from_8bit, sweep, to_8bit
+from notbugs.data.reading import Splits, read
+from notbugs.data.writing import read_split, save_picture, write
+
+__all__ = ["Dataset", "Images", "Lazy", "Splits", "from_8bit", "read", "read_split", "save_picture", "sweep", "to_8bit", "write"]

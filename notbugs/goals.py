@@ -1,0 +1,112 @@
+"""What is wanted: a goal says what is looked at, which way is up, and by what the best image is kept."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from notbugs.errors import BadInput
+
+View = Callable[[Tensor], Tensor]
+
+
+class Goal(NamedTuple):
+    """view: images (N, C, H, W) -> what is seen (N, …); climb, judge: seen -> (N,), more is better.
+
+    The search follows the gradient of `climb` and keeps the image with the highest `judge`; both read the same forward pass.
+    """
+
+    view: View
+    climb: Callable[[Tensor], Tensor]
+    judge: Callable[[Tensor], Tensor]
+
+
+def lead(logits: Tensor, classes: Tensor) -> Tensor:
+    """By how much each class leads the best other one: logits (N, K), classes (N,) -> (N,); positive: it is the prediction."""
+    own = logits.gather(1, classes[:, None])
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return (own - others.amax(1, keepdim=True)).squeeze(1)
+
+
+def leave_class(model: View, labels: Tensor, by: str = "lead") -> Goal:
+    """Anything but the label. Judged by the lead of the best other class (positive: fooled).
+
+    by: what is climbed. "lead": the same. "loss": cross-entropy, which sees every class but goes flat where the model is sure.
+    """
+
+    def judge(logits: Tensor) -> Tensor:
+        return -lead(logits.float(), labels)
+
+    def loss(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), labels, reduction="none")
+
+    if by not in ("lead", "loss"):
+        raise BadInput("by", "must be lead or loss", repr(by))
+    return Goal(model, judge if by == "lead" else loss, judge)
+
+
+def leave_class_towards(model: View, labels: Tensor, targets: Tensor) -> Goal:
+    """Away from the labels (N,) by way of one class each: the target's logit minus the label's. Judged as `leave_class`.
+
+    One rival at a time: where several classes compete, the lead over all of them jumps between rivals and gets nowhere.
+    """
+
+    def gap(logits: Tensor) -> Tensor:
+        pair = logits.float().gather(1, torch.stack([targets, labels], dim=1))
+        return pair[:, 0] - pair[:, 1]
+
+    return Goal(model, gap, lambda logits: -lead(logits.float(), labels))
+
+
+def reach_class(model: View, targets: Tensor, by: str = "loss") -> Goal:
+    """The target class (N,). Judged by its lead (positive: reached). by: climb minus its cross-entropy ("loss"), or its lead."""
+
+    def judge(logits: Tensor) -> Tensor:
+        return lead(logits.float(), targets)
+
+    def loss(logits: Tensor) -> Tensor:
+        return -F.cross_entropy(logits.float(), targets, reduction="none")
+
+    if by not in ("lead", "loss"):
+        raise BadInput("by", "must be lead or loss", repr(by))
+    return Goal(model, judge if by == "lead" else loss, judge)
+
+
+def leave_prediction(model: View, calm: Tensor) -> Goal:
+    """Any other distribution than the one of the logits `calm` (N, K): Kullback-Leibler divergence, climbed and judged by.
+
+    The inner goal of TRADES (Zhang et al. 2019, equation 5).
+    """
+    wanted = F.softmax(calm.float(), dim=1)
+
+    def divergence(logits: Tensor) -> Tensor:
+        return F.kl_div(F.log_softmax(logits.float(), dim=1), wanted, reduction="none").sum(1)
+
+    return Goal(model, divergence, divergence)
+
+
+def match_features(view: View, wanted: Tensor) -> Goal:
+    """The features `wanted` (N, F): minus the relative distance ‖f − wanted‖ / ‖wanted‖; its top is 0.
+
+    Relative, so that one figure compares models and layers (the released inversion code of Ilyas et al. 2019 does the same).
+    """
+    scale: Tensor = wanted.float().norm(dim=1).clamp_min(1e-12)
+
+    def closeness(features: Tensor) -> Tensor:
+        distance: Tensor = (features.float() - wanted.float()).norm(dim=1)
+        return -distance / scale
+
+    return Goal(view, closeness, closeness)
+
+
+def push_feature(view: View, index: Tensor | int, sign: Tensor | float = 1.0) -> Goal:
+    """One feature up (sign 1) or down (−1); index and sign may differ by image (N,). Climbed and judged by that feature."""
+
+    def feature(features: Tensor) -> Tensor:
+        columns = torch.as_tensor(index, device=features.device).expand(len(features))
+        chosen: Tensor = features.float().gather(1, columns[:, None]).squeeze(1)
+        return chosen * sign
+
+    return Goal(view, feature, feature)

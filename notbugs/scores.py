@@ -1,0 +1,94 @@
+"""Accuracy tables: every figure with its n and its interval."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from notbugs import attacks
+from notbugs.ball import Ball
+from notbugs.data import Dataset, sweep, to_8bit
+from notbugs.models import Model, folded
+
+
+def interval(correct: int, n: int) -> tuple[float, float]:
+    """95 % Wilson interval of a share."""
+    from scipy.stats import binomtest
+
+    found = binomtest(correct, n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def row(correct: int, n: int, *, epsilon: float = 0.0, attack: str = "none") -> dict[str, Any]:
+    """One accuracy: correct, n, accuracy in [0, 1] with its 95 % interval, epsilon (0 is clean) and attack."""
+    low, high = interval(correct, n)
+    return {"epsilon": epsilon, "attack": attack, "correct": correct, "n": n, "accuracy": correct / n, "low": low, "high": high}
+
+
+def clean(model: Model, part: Dataset, *, batch_size: int = 500, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Accuracy on the images as they are."""
+    view = _view(model, part, device)
+
+    def right(images: Tensor, index: Tensor) -> Tensor:
+        with torch.no_grad():
+            predicted: Tensor = view(images).argmax(1)
+        return predicted == part.labels[index.cpu()].to(predicted.device)
+
+    correct: Any = sweep(right, part, batch_size=batch_size, device=device)
+    return row(int(correct.sum()), len(part))
+
+
+def under_attack(
+    model: Model,
+    part: Dataset,
+    balls: Sequence[Ball],
+    *,
+    batch_size: int = 250,
+    device: torch.device | str = "cpu",
+) -> list[dict[str, Any]]:
+    """Accuracy clean and at each radius, ascending, by `attacks.ensemble`; each radius meets only the survivors of the smaller.
+
+    An image fooled at a radius is fooled at every larger one: what was found lies in the larger ball too.
+    """
+    view, classes = _view(model, part, device), len(part.classes)
+    ascending = sorted(balls, key=lambda ball: ball.radius)
+
+    def survive(images: Tensor, index: Tensor) -> Tensor:
+        labels = part.labels[index.cpu()].to(images.device)
+        with torch.no_grad():
+            alive = view(images).argmax(1) == labels
+        verdicts = [alive]
+        for ball in ascending:
+            left = alive.nonzero().squeeze(1)
+            alive = alive.clone()
+            if len(left):
+                found = attacks.worst_case(view, images[left], labels[left], attacks.ensemble(ball, classes))
+                alive[left] = found.values <= 0
+            verdicts.append(alive)
+        return torch.stack(verdicts, dim=1)
+
+    table: Any = sweep(survive, part, batch_size=batch_size, device=device)
+    correct, n = table.sum(0).tolist(), len(part)
+    common = {"norm": ascending[0].norm}
+    return [
+        {**common, **row(correct[0], n)},
+        *({**common, **row(correct[i], n, epsilon=ball.radius, attack=attacks.ENSEMBLE)} for i, ball in enumerate(ascending, 1)),
+    ]
+
+
+def attacked(model: Model, part: Dataset, ball: Ball, *, batch_size: int = 250, device: torch.device | str = "cpu") -> Dataset:
+    """The set with every image as `attacks.ensemble` leaves it, rounded to 8 bits inside the ball; labels are the originals'."""
+    view, classes = _view(model, part, device), len(part.classes)
+
+    def attack(images: Tensor, index: Tensor) -> Tensor:
+        recipes = attacks.ensemble(ball, classes)
+        return to_8bit(ball.round(attacks.worst_case(view, images, part.labels.to(images.device)[index], recipes).images, images))
+
+    images: Any = sweep(attack, part, batch_size=batch_size, device=device)
+    return part.with_images(images)
+
+
+def _view(model: Model, part: Dataset, device: torch.device | str) -> Any:
+    view = folded(model.to(device), part.pixels([0]).to(device))
+    return view.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,108 @@
+"""How it is found: one loop that moves pixels. Attacks, constructions and scores differ only in what they ask of it."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from notbugs.ball import Ball
+from notbugs.errors import BadInput
+from notbugs.goals import Goal
+
+
+class Found(NamedTuple):
+    """images: (N, C, H, W), the best seen; values: (N,), what the goal's judge says of exactly these images."""
+
+    images: Tensor
+    values: Tensor
+
+
+Attack = Callable[[nn.Module, Tensor, Tensor], Found]  # (model, images, labels); its options are bound with functools.partial
+
+
+class Now(NamedTuple):
+    """What a step rule sees: the step's number (from 0), of how many, the images, what is climbed there (N,), its gradient."""
+
+    step: int
+    steps: int
+    images: Tensor
+    values: Tensor
+    gradient: Tensor
+
+
+# A rule turns the present point and its own memory (None at first) into a move and the new memory.
+Rule = Callable[[Now, Tensor | None], tuple[Tensor, Tensor | None]]
+
+
+def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, start: Tensor | None = None) -> Found:
+    """Images in the ball around `images` that a goal likes best; one forward and backward pass a step, one forward at the end.
+
+    images: (N, C, H, W) in [0, 1], float; start: same shape, projected first (default: the images themselves).
+    The best of start and all iterates is returned, by the goal's judge. Deterministic; nothing is copied to the host.
+    The model's mode and its parameters' gradients are the caller's business: see models.frozen.
+    """
+    if steps < 0:
+        raise BadInput("steps", "must be 0 or more", steps)
+    ball.fit(images.shape)
+    images = images.detach()
+    point = ball.project((images if start is None else start).detach(), images)
+    best, best_value, memory = point, images.new_full((len(images),), -torch.inf, dtype=torch.float32), None
+    for step in range(steps):
+        point.requires_grad_()
+        with torch.enable_grad():
+            seen = goal.view(point)
+            climbed = goal.climb(seen)
+            (gradient,) = torch.autograd.grad(climbed.sum(), point)
+        point = point.detach()
+        with torch.no_grad():
+            value = goal.judge(seen.detach())
+            best, best_value = _better(point, value, best, best_value)
+            move, memory = rule(Now(step, steps, point, climbed.detach(), gradient), memory)
+            point = ball.project(point + move, images)
+    with torch.no_grad():
+        best, best_value = _better(point, goal.judge(goal.view(point)), best, best_value)
+    return Found(best, best_value)
+
+
+def steepest(ball: Ball, size: float, *, momentum: float = 0.0, end: float = 1.0) -> Rule:
+    """Steps of a known length in the ball's norm: `size` at first, falling along a cosine towards `end` times that.
+
+    momentum: share of the last direction that is kept; directions are averaged, so the length stays `size`.
+    With momentum 0 and end 1 this is the fixed step of projected gradient descent (Madry et al. 2018).
+    """
+
+    def rule(now: Now, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        way = ball.direction(now.gradient)
+        if memory is not None and momentum:
+            way = momentum * memory + (1 - momentum) * way
+        share = end + (1 - end) * (1 + math.cos(math.pi * now.step / now.steps)) / 2
+        return size * share * (ball.direction(way) if momentum else way), way
+
+    return rule
+
+
+def polyak(scale: float = 1.0, *, momentum: float = 0.0, top: float = 0.0) -> Rule:
+    """Polyak's step for a goal whose highest value is known: (top − value) / ‖gradient‖² along the gradient, no length to choose.
+
+    scale: multiplies the step; momentum: heavy-ball share of the last move (Polyak 1964, 1987).
+    """
+
+    def rule(now: Now, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        gradient = now.gradient.nan_to_num(0.0, 0.0, 0.0)
+        squared = gradient.flatten(1).square().sum(1)
+        length = torch.where(squared > 0, scale * (top - now.values) / squared.clamp_min(1e-30), torch.zeros_like(squared))
+        length = length.nan_to_num(0.0, 0.0, 0.0)  # one bad value must not stay in the memory
+        move = gradient * length.reshape(-1, *[1] * (gradient.dim() - 1))
+        if memory is not None and momentum:
+            move = move + momentum * memory
+        return move, move
+
+    return rule
+
+
+def _better(point: Tensor, value: Tensor, best: Tensor, best_value: Tensor) -> tuple[Tensor, Tensor]:
+    """The better of two images, one by one; a value that is not a number never wins."""
+    wins = value > best_value
+    return torch.where(wins.reshape(-1, *[1] * (point.dim() - 1)), point, best), torch.where(wins, value, best_value)

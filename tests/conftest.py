@@ -1,0 +1,38 @@
+"""What the tests share: one thread, the digits, and two small networks that were trained on them once."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import settings
+
+from notbugs import attacks, data, models, train
+from notbugs.ball import Ball
+
+torch.set_num_threads(1)
+settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Splits:
+    """1,347 training and 450 test images, 8x8."""
+    return data.read("digits")
+
+
+def _trained(digits: data.Splits, loss: train.Loss, epochs: int) -> models.Model:
+    model = models.build("small", shape=digits.train.shape, classes=10, width=16)
+    train.fit(model, digits.train, loss, epochs=epochs, batch_size=64)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def standard(digits: data.Splits) -> models.Model:
+    """Ordinary training: right, and easy to fool."""
+    return _trained(digits, train.plain, 6)
+
+
+@pytest.fixture(scope="session")
+def robust(digits: data.Splits) -> models.Model:
+    """Trained against changes of L2 norm 0.75: harder to fool."""
+    return _trained(digits, train.against(partial(attacks.pgd, ball=Ball("l2", 0.75), steps=3)), 6)

@@ -1,0 +1,279 @@
+"""How a classifier is fooled: what every attack returns, and the verdict against closed forms and other people's attacks."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from notbugs import attacks, data, goals
+from notbugs.ball import Ball
+from notbugs.errors import BadInput
+from notbugs.models import Model
+from notbugs.search import Attack, Found
+
+BALLS = [Ball("l2", 0.75), Ball("linf", 0.15)]
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def untargeted(ball: Ball) -> dict[str, Attack]:
+    """Every attack away from the labels, by name."""
+    return {
+        "fgsm": partial(attacks.fgsm, ball=ball),
+        "pgd lead": partial(attacks.pgd, ball=ball, steps=8),
+        "pgd loss": partial(attacks.pgd, ball=ball, steps=8, by="loss"),
+        "pgd random": partial(attacks.pgd, ball=ball, steps=8, generator=seeded()),
+        "pgd restarts": partial(attacks.pgd, ball=ball, steps=8, restarts=3, generator=seeded()),
+        "first rival": partial(attacks.runner_up, ball=ball, rank=1, steps=8),
+        "last rival": partial(attacks.runner_up, ball=ball, rank=9, steps=8),
+        "worst case": partial(attacks.worst_case, attacks=attacks.ensemble(ball, 10)),
+    }
+
+
+@pytest.fixture(scope="module")
+def batch(digits: data.Splits) -> tuple[Tensor, Tensor]:
+    """200 test digits."""
+    return digits.test.pixels(slice(0, 200)), digits.test.labels[:200]
+
+
+@pytest.fixture(scope="module")
+def few(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """60 of them."""
+    return batch[0][:60], batch[1][:60]
+
+
+def says(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """The lead of the best other class, by the model itself."""
+    with torch.no_grad():
+        return -goals.lead(model(images), labels)
+
+
+def inside(found: Tensor, images: Tensor, ball: Ball) -> bool:
+    in_range = bool(((found >= 0) & (found <= 1)).all())
+    return in_range and bool((ball.size(found - images) <= ball.radius * (1 + 1e-5)).all())
+
+
+# ---- what is returned ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("name", list(untargeted(BALLS[0])))
+def test_images_are_inside_and_values_are_what_the_model_says_of_them(
+    name: str, ball: Ball, standard: Model, few: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = few
+    found = untargeted(ball)[name](standard, images, labels)
+    assert inside(found.images, images, ball)
+    assert torch.allclose(found.values, says(standard, found.images, labels), rtol=1e-3, atol=1e-3)
+    assert bool((found.values >= says(standard, images, labels) - 1e-3).all())  # the start is kept where nothing is better
+    assert int((found.values > 0).sum()) > int((says(standard, images, labels) > 0).sum())
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_targeted_and_label_free_attacks_do_what_they_say(ball: Ball, robust: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    targets = (labels + 1) % 10
+    for by in ("lead", "loss"):
+        reached = attacks.reach(robust, images, targets, ball=ball, by=by)
+        assert inside(reached.images, images, ball)
+        assert torch.allclose(reached.values, -says(robust, reached.images, targets), rtol=1e-3, atol=1e-3)
+        assert int((reached.values > 0).sum()) > 3 * int((robust(images).argmax(1) == targets).sum())
+    drifted = attacks.diverge(robust, images, labels, ball=ball)
+    assert inside(drifted.images, images, ball)
+    divergence = F.kl_div(robust(drifted.images).log_softmax(1), robust(images).softmax(1), reduction="none").sum(1)
+    assert torch.allclose(drifted.values, divergence, rtol=1e-2, atol=1e-3)
+    assert float(divergence.mean()) > 0.1
+    assert torch.equal(drifted.images, attacks.diverge(robust, images, labels.flip(0), ball=ball).images)
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_diverging_starts_where_the_divergence_is_not_flat(ball: Ball) -> None:
+    """At the calm prediction itself, here one half each, its gradient is exactly 0."""
+    images = torch.full((3, 1, 8, 8), 0.5)
+    weights = torch.randn(64, 2, generator=seeded())
+    found = attacks.diverge(
+        lambda images: (images.flatten(1) - 0.5) @ weights,  # type: ignore[arg-type]
+        images,
+        torch.zeros(3, dtype=torch.int64),
+        ball=ball,
+    )
+    assert bool((found.values > 0.5).all())
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_stronger_attacks_fool_more(ball: Ball, robust: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    fooled = {name: attack(robust, images, labels).values > 0 for name, attack in untargeted(ball).items()}
+    assert int(fooled["fgsm"].sum()) <= int(fooled["pgd lead"].sum()) <= int(fooled["worst case"].sum())
+    assert int(fooled["pgd random"].sum()) <= int(fooled["pgd restarts"].sum())
+    for attack in attacks.ensemble(ball, 10):  # no single one finds what all of them together miss
+        single = attack(robust, images, labels).values > 1e-3
+        assert int((single & ~fooled["worst case"]).sum()) == 0
+
+
+def test_the_same_generator_gives_the_same_images(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    for name in ("pgd random", "pgd restarts", "worst case"):
+        one, two = (untargeted(BALLS[0])[name](standard, *few) for _ in range(2))
+        assert torch.equal(one.images, two.images)
+        assert torch.equal(one.values, two.values)
+
+
+def test_more_pixels_less_survival(robust: Model, few: tuple[Tensor, Tensor]) -> None:
+    survivors = []
+    for radius in (0.0, 0.25, 0.75, 2.0):
+        found = attacks.worst_case(robust, *few, attacks.ensemble(Ball("l2", radius), 10))
+        survivors.append(int((found.values <= 0).sum()))
+    assert survivors == sorted(survivors, reverse=True)
+    assert survivors[0] == int((robust(few[0]).argmax(1) == few[1]).sum())
+    assert survivors[-1] == 0
+
+
+# ---- the worst case -----------------------------------------------------------------------------------------------------
+
+
+def test_each_attack_meets_only_the_survivors() -> None:
+    """A model that reads the first pixel: class 1 above one half. Mistakes count as fooled, and are returned as they are."""
+
+    def model(images: Tensor) -> Tensor:
+        first = images[:, 0, 0, 0]
+        return torch.stack([0.5 - first, first - 0.5], dim=1)
+
+    met: list[list[float]] = []
+
+    def attack(step: float, model: nn.Module, images: Tensor, labels: Tensor) -> Found:
+        met.append([round(value, 2) for value in images.flatten().tolist()])
+        moved = images + step
+        return Found(moved, says(model, moved, labels))
+
+    images = torch.tensor([0.1, 0.9, 0.45, 0.3]).reshape(4, 1, 1, 1)
+    steps = (0.1, -0.1, 0.3, 0.9, 0.9)
+    found = attacks.worst_case(model, images, torch.zeros(4, dtype=torch.int64), [partial(attack, step) for step in steps])  # type: ignore[arg-type]
+    assert met == [[0.1, 0.45, 0.3], [0.1, 0.3], [0.1, 0.3], [0.1]]  # and nobody is left for the last
+    assert found.images.flatten().tolist() == pytest.approx([1.0, 0.9, 0.55, 0.6])
+    assert found.values.tolist() == pytest.approx([1.0, 0.8, 0.1, 0.2])
+    assert images.flatten().tolist() == pytest.approx([0.1, 0.9, 0.45, 0.3])
+
+
+def test_the_best_failure_is_kept() -> None:
+    def attack(value: float, model: nn.Module, images: Tensor, labels: Tensor) -> Found:
+        return Found(images + value, torch.full((len(images),), value))
+
+    images = torch.zeros(2, 1, 1, 1)
+    found = attacks.worst_case(
+        lambda images: torch.tensor([[9.0, 0.0]] * len(images)),  # type: ignore[arg-type]
+        images, torch.zeros(2, dtype=torch.int64),
+        [partial(attack, value) for value in (-3.0, -1.0, -2.0, -99.0)],
+    )  # fmt: skip
+    assert found.values.tolist() == [-1, -1]
+    assert found.images.flatten().tolist() == [-1, -1]
+
+
+# ---- the verdict in closed form -----------------------------------------------------------------------------------------
+
+
+def linear_world(classes: int, scale: float, ball: Ball) -> tuple[Any, Tensor, Tensor, Tensor]:
+    """A linear model, images around grey, their labels as it reads them, and the share that survives, known exactly."""
+    generator = torch.Generator().manual_seed(classes)
+    weights = scale * torch.randn(classes, 64, generator=generator)
+    images = 0.5 + 0.08 * torch.randn(300, 1, 8, 8, generator=generator).clamp(-3, 3)
+
+    def model(images: Tensor) -> Tensor:
+        return (images.flatten(1) - 0.5) @ weights.T
+
+    logits = model(images)
+    labels = logits.argmax(1)
+    gaps = weights[None] - weights[labels][:, None]
+    dual = gaps.abs().sum(2) if ball.norm == "linf" else gaps.norm(dim=2)
+    rivals = logits - logits.gather(1, labels[:, None]) + ball.radius * dual
+    worst = rivals.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return model, images, labels, worst
+
+
+@pytest.mark.parametrize("scale", [1.0, 120.0])
+@pytest.mark.parametrize("classes", [2, 3, 5, 12])
+@pytest.mark.parametrize("ball", [Ball("l2", 0.06), Ball("linf", 0.01)], ids=str)
+def test_of_a_linear_model_the_verdict_is_exact(ball: Ball, classes: int, scale: float) -> None:
+    """Binary and three classes too; and with logits 120 times as sure, where cross-entropy's gradient is gone."""
+    model, images, labels, worst = linear_world(classes, scale, ball)
+    robust = worst <= 0
+    assert 0.05 < float(robust.float().mean()) < 0.95
+    found = attacks.worst_case(model, images, labels, attacks.ensemble(ball, classes))
+    clear = worst.abs() > 1e-3 * scale
+    assert torch.equal((found.values <= 0)[clear], robust[clear])
+    assert bool((found.values <= worst + 1e-3 * scale).all())
+
+
+def test_cross_entropy_alone_is_trapped_by_confident_logits() -> None:
+    """Why the lead is climbed: of this model half the images that can be fooled survive the climb of the loss."""
+    ball = Ball("l2", 0.1)
+    model, images, labels, worst = linear_world(2, 1000.0, ball)
+    truth = int((worst <= 0).sum())
+    by_loss = int((attacks.pgd(model, images, labels, ball=ball, by="loss").values <= 0).sum())
+    by_lead = int((attacks.pgd(model, images, labels, ball=ball).values <= 0).sum())
+    assert by_lead == truth
+    assert by_loss > truth + 10
+
+
+# ---- the verdict against referees ---------------------------------------------------------------------------------------
+
+
+def survivors_of_foolbox(model: nn.Module, images: Tensor, labels: Tensor, ball: Ball) -> int:
+    foolbox = pytest.importorskip("foolbox")
+    attack = (foolbox.attacks.L2PGD if ball.norm == "l2" else foolbox.attacks.LinfPGD)(steps=50)
+    torch.manual_seed(0)
+    _, clipped, fooled = attack(foolbox.PyTorchModel(model, bounds=(0, 1)), images, labels, epsilons=ball.radius)
+    assert inside(clipped, images, ball)
+    return int((~fooled).sum())
+
+
+def survivors_of_torchattacks(model: nn.Module, images: Tensor, labels: Tensor, ball: Ball) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+        norm = "L2" if ball.norm == "l2" else "Linf"
+        alive = model(images).argmax(1) == labels
+        for attack in (
+            torchattacks.APGD(model, norm=norm, eps=ball.radius, steps=50, loss="ce"),
+            torchattacks.APGDT(model, norm=norm, eps=ball.radius, steps=20, n_classes=10),
+        ):
+            if bool(alive.any()):
+                left = alive.nonzero().squeeze(1)
+                found = attack(images[left], labels[left])
+                assert inside(found, images[left], ball)
+                alive[left] = model(found).argmax(1) == labels[left]
+        return int(alive.sum())
+
+
+@pytest.mark.parametrize("ball", [Ball("l2", 0.5), Ball("linf", 0.1)], ids=str)
+@pytest.mark.parametrize(
+    ("which", "referee"),
+    [("standard", survivors_of_foolbox), ("robust", survivors_of_foolbox), ("robust", survivors_of_torchattacks)],
+)
+def test_no_referee_fools_more(
+    which: str, ball: Ball, referee: Callable[..., int], request: pytest.FixtureRequest, batch: tuple[Tensor, Tensor]
+) -> None:
+    model, (images, labels) = request.getfixturevalue(which), batch
+    ours = int((attacks.worst_case(model, images, labels, attacks.ensemble(ball, 10)).values <= 0).sum())
+    theirs = referee(model, images, labels, ball)
+    assert ours <= theirs + 1
+    assert ours < int((model(images).argmax(1) == labels).sum())
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------------------
+
+
+def test_requests_that_make_no_sense_are_refused(standard: Model, batch: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(BadInput, match=r"^restarts: needs a generator: .*, got 2$"):
+        attacks.pgd(standard, *batch, ball=BALLS[0], restarts=2)
+    for rank in (0, 10):
+        with pytest.raises(BadInput, match=rf"^rank: must be from 1 to 9, .*, got {rank}$"):
+            attacks.runner_up(standard, *batch, ball=BALLS[0], rank=rank)
+    with pytest.raises(BadInput, match=r"^epsilon: two images of this size"):
+        attacks.fgsm(standard, *batch, ball=Ball("l2", 8.1))

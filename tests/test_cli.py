@@ -1,0 +1,138 @@
+"""The command line as a person meets it: real processes, exit codes, one clear line."""
+
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NOTBUGS = [sys.executable, "-m", "notbugs"]
+QUICK = ["--limit", "100", "--epochs", "1", "--width", "8"]
+
+
+def call(*words: object, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*NOTBUGS, *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=300, check=False, **options
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Exit code 2 and one line; returns the line."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("notbugs: ")
+    return lines[0]
+
+
+def test_help_and_version_need_no_torch() -> None:
+    loaded = "import sys; import notbugs.cli; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'datasets', 'rich')))"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
+    done = call("--help")
+    assert done.returncode == 0
+    for command in ("demo", "run", "train", "attack", "split", "report"):
+        assert f"\n  {command} " in done.stdout
+    assert call("--version").stdout.strip() == "notbugs 0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["digits", "--epsilon", "8"], "--epsilon: must be below"),
+        (["digits", "--epsilon=-1"], "above 0"),
+        (["digits", "--epsilon", "nan"], "above 0"),
+        (["digits", "--epsilon", "8/0"], "8/255"),
+        (["digits", "--norm", "linf", "--epsilon", "8"], "for 8/255 pass 8/255"),
+        (["digits", "--norm", "l7"], "must be one of linf, l2"),
+        (["digits", "--network", "vgg"], "--network: must be one of"),
+        (["digits", "--network", "nosuch:thing"], "--network"),
+        (["digits", "--invert-start", "zeros"], "image or noise"),
+        (["digits", "--epochs", "0"], "epochs"),
+        (["digits", "--device", "cuda:99"], "--device"),
+        (["no/such/path"], "does not exist"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(tmp_path: Path, words: list[str], says: str) -> None:
+    assert says in refused(call("run", *words, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_folders_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.random.default_rng(number).integers(0, 255, (9, 9), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
+    (tmp_path / "set" / "a" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    line = refused(call("run", tmp_path / "set", "--out", tmp_path / "run", *QUICK))
+    assert "broken.png" in line
+    assert "--skip-bad" in line
+    Image.new("L", (20, 9)).save(tmp_path / "set" / "a" / "broken.png")
+    line = refused(call("run", tmp_path / "set", "--out", tmp_path / "run"))
+    assert "broken.png" in line
+    assert "--resize" in line
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "diary.txt").touch()
+    assert "--out" in refused(call("run", "digits", *QUICK, "--out", tmp_path / "full"))
+    assert not (tmp_path / "run").exists()
+    assert os.listdir(tmp_path / "full") == ["diary.txt"]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    limit = resource.RLIMIT_FSIZE  # no file may grow beyond this: what a full disk does to a write
+    done = call(
+        "train", "digits", *QUICK, "--out", tmp_path / "m.safetensors", preexec_fn=lambda: resource.setrlimit(limit, (4096, 4096))
+    )
+    assert "m.safetensors" in refused(done)
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_attack_and_their_bad_input(tmp_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    done = call("train", "digits", *QUICK, "--loss", "trades", "--out", model)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(model)
+    done = call(
+        "attack", model, "digits", "--limit", "100", "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unchanged" in done.stdout
+    assert "as stored, 8 bits" in done.stdout
+    assert len(list((tmp_path / "attacked" / "test").rglob("*.png"))) == int(done.stdout.split(" of ")[1].split()[0])
+    assert "must end in .safetensors" in refused(call("train", "digits", "--out", tmp_path / "m.pt"))
+    assert "--loss" in refused(call("train", "digits", *QUICK, "--loss", "hinge", "--out", tmp_path / "n.safetensors"))
+    (tmp_path / "evil.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (tmp_path / "evil.json").write_text((tmp_path / "m.json").read_text())
+    assert "is damaged" in refused(call("attack", tmp_path / "evil.safetensors", "digits"))
+    assert "pickles" in refused(call("attack", tmp_path / "m.pt", "digits")) or not (tmp_path / "m.pt").exists()
+    assert "no such model" in refused(call("attack", tmp_path / "none.safetensors", "digits"))
+    assert "shape" in refused(call("attack", model, "planted"))
+
+
+def test_split_then_report_then_the_rest(tmp_path: Path) -> None:
+    done = call("split", "digits", *QUICK, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "run" / "datasets" / "robust" / "train").rglob("*.png"))) == 100
+    assert not (tmp_path / "run" / "datasets" / "next-labels").exists()
+    done = call("report", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_file()
+    assert "run.json" in refused(call("report", tmp_path))
+
+
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def network(classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, classes))\n"
+    )
+    words = ["split", "digits", "--limit", "100", "--epochs", "1", "--network", "mine:network", "--out", "run"]
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "models" / "adversarial.safetensors").is_file()

@@ -1,0 +1,162 @@
+"""The study end to end on real images: what a run folder holds, stopping and going on, and the claims on digits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from notbugs import data, report, study
+from notbugs.errors import BadInput
+from notbugs.results import Run
+
+SMALL = study.Plan(source="digits", limit=200, epochs=2, seeds=1, width=8, invert_steps=3, relabel_steps=3, patience=0)
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return study.run(SMALL, tmp_path_factory.mktemp("runs") / "small", workers=1)
+
+
+def test_a_run_holds_every_model_set_and_row(small_run: Run) -> None:
+    rows = small_run.table("accuracy")
+    models = {"standard", "adversarial", *(f"on-{name}" for name in study.SETS)}
+    assert list(rows[0]) == list(study.ACCURACY)
+    on_test = {(row["model"], row["epsilon"]) for row in rows if row["set"] == "test"}
+    assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.375, 0.75)}
+    clean = {(row["model"], row["set"]) for row in rows if row["set"] != "test"}
+    assert clean == {(model, name) for model in models for name in ("original", *study.SETS)}
+    for row in rows:
+        assert row["accuracy"] == row["correct"] / row["n"]
+        assert row["low"] <= row["accuracy"] <= row["high"]
+    assert {row["set"] for row in small_run.table("sets")} == set(study.SETS)
+    assert {row["model"] for row in small_run.table("training")} == models
+    assert small_run.facts["finished"]
+    for row in small_run.table("pictures"):
+        with Image.open(small_run.folder / str(row["picture"])) as picture:
+            assert picture.size == (8, 8)
+    assert report.write(small_run.folder).stat().st_size > 100_000
+
+
+def test_what_is_stored_is_what_was_measured(small_run: Run) -> None:
+    plan = study.complete(SMALL, study.load(SMALL))
+    original = study.load(plan).train
+    made = {str(row["set"]): row for row in small_run.table("sets")}
+    for name in ("random-labels", "random-labels-any", "next-labels", "random-labels-noise"):
+        stored = study.load_set(plan, small_run.folder, 0, name)
+        assert stored.names == original.names
+        change = stored.pixels(slice(None)) - original.pixels(slice(None))
+        sizes = change.double().flatten(1).norm(dim=1)
+        assert sizes.max() <= 1.5 + 1e-6
+        assert sizes.mean() == pytest.approx(made[name]["mean_l2"], abs=1e-4)
+        if name != "random-labels-any":
+            assert (stored.labels != original.labels).all()
+    model = study.models.load(study.model_path(plan, small_run.folder, 0, "standard"))[0]
+    stored = study.load_set(plan, small_run.folder, 0, "random-labels")
+    with torch.no_grad():
+        read = model(stored.pixels(slice(None))).argmax(1)
+    assert (read == stored.labels).float().mean() == pytest.approx(made["random-labels"]["reached"])
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(small_run: Run, tmp_path: Path) -> None:
+    again = study.run(SMALL, tmp_path / "again", workers=2)
+    assert sorted(map(str, again.table("accuracy"))) == sorted(map(str, small_run.table("accuracy")))
+    for weights in (small_run.folder / "models").glob("*.safetensors"):
+        assert weights.read_bytes() == (again.folder / "models" / weights.name).read_bytes()
+
+
+def test_a_finished_run_does_nothing_and_more_seeds_only_add(small_run: Run, tmp_path: Path) -> None:
+    worked: list[str] = []
+    study.run(SMALL, small_run.folder, workers=1, tell=lambda stage, share, words: worked.append(stage))
+    assert not worked
+    only = study.run(SMALL, tmp_path / "split", only=("set-robust",), workers=1)
+    assert set(only.facts["stages"]) == {"seed0/adversarial", "seed0/set-robust"}
+    assert not only.facts["finished"]
+
+
+def test_a_run_goes_on_only_with_the_same_arguments_and_data(small_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="--epochs"):
+        study.run(replace(SMALL, epochs=3), small_run.folder)
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(BadInput, match="--out"):
+        study.run(SMALL, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_at_any_moment_it_goes_on_with_what_is_not_whole(tmp_path: Path, number: signal.Signals) -> None:
+    words = [
+        "digits",
+        "--limit=200",
+        "--epochs=3",
+        "--seeds=1",
+        "--width=8",
+        "--invert-steps=3",
+        "--relabel-steps=3",
+        "--patience=0",
+    ]
+    command = [sys.executable, "-m", "notbugs", "run", *words, "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "set-nonrobust" in line:
+                break
+        process.send_signal(number)
+        said = process.stderr.read()
+        code = process.wait(timeout=60)
+    before = Run.read(tmp_path / "run").facts["stages"]
+    assert "seed0/set-nonrobust" in before
+    assert "seed0/every-set" not in before
+    if number != signal.SIGKILL:
+        assert code == 130
+        assert said.strip().splitlines()[-1].startswith("notbugs: stopped.")
+        assert "Traceback" not in said
+    else:
+        time.sleep(2)  # the workers see for themselves that their parent is gone
+    after = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert after.returncode == 0, after.stderr
+    assert not any(f"done: {stage}" in after.stderr for stage in before)
+    run = Run.read(tmp_path / "run")
+    assert run.facts["finished"]
+    keys = [(row["model"], row["set"], row["epsilon"]) for row in run.table("accuracy")]
+    assert len(keys) == len(set(keys)) == 8 * 3 + 8 * 7
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
+    pixels = torch.Generator().manual_seed(0)
+    for name in ("<b>cat</b> & co", "kärlek ü", "..dots"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(12):
+            image = (torch.rand(12, 10, 3, generator=pixels) * 255).byte().numpy()
+            Image.fromarray(image).save(tmp_path / "set" / name / f"{number} <i>.png")
+    plan = study.Plan(source=str(tmp_path / "set"), epochs=1, width=8, invert_steps=1, relabel_steps=1, epsilon=0.3,
+                      relabel_epsilon=0.3, patience=0)  # fmt: skip
+    run = study.run(plan, tmp_path / "run", workers=1)
+    assert "set aside" in run.facts["data"]["note"]
+    page = report.write(run.folder).read_text()
+    assert "<b>cat" not in page
+    assert "&lt;b&gt;cat" in page
+    part = data.read_split(run.folder / "datasets" / "robust", "folder")
+    assert part.classes == study.load(plan).train.classes
+    inside = [path.resolve().is_relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*")]
+    assert all(inside)
+
+
+def test_the_claims_on_digits(tmp_path: Path) -> None:
+    """The floors of one seed of the demo. The split is left out: at 8x8 its gap is small, see docs/results.md."""
+    run = study.run(study.Plan(source="digits", seeds=1), tmp_path / "run",
+                    only=("adversarial", "on-random-labels", "on-next-labels", "on-random-labels-noise"),
+                    workers=len(os.sched_getaffinity(0)))  # fmt: skip
+    read = {(row["model"], row["epsilon"]): row["accuracy"] for row in run.table("accuracy") if row["set"] == "test"}
+    assert read["standard", 0] >= 0.97
+    assert read["adversarial", 0.75] >= read["standard", 0.75] + 0.3
+    assert read["on-random-labels", 0] >= 0.85
+    assert read["on-random-labels-noise", 0] <= 0.15
+    assert read["on-next-labels", 0] >= 0.55  # one seed; the mean of three is above 0.65
