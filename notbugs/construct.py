@@ -70,8 +70,8 @@ def inverted(
 
 
 def default_rule() -> search.Rule:
-    """Polyak's step (the top of the goal is known: 0) with heavy-ball momentum; scale and momentum by docs/lab-log.md."""
-    return search.polyak(0.5, momentum=0.7)
+    """Polyak's step along conjugate directions (the top of the goal is known: 0); its two factors by docs/lab-log.md."""
+    return search.conjugate(0.5, end=0.2)
 
 
 def paper_rule(size: float = 0.1) -> search.Rule:

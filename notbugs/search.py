@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Now(NamedTuple):
 
 
 # A rule turns the present point and its own memory (None at first) into a move and the new memory.
-Rule = Callable[[Now, Tensor | None], tuple[Tensor, Tensor | None]]
+Rule = Callable[[Now, Any], tuple[Tensor, Any]]
 
 
 def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, start: Tensor | None = None) -> Found:
@@ -48,7 +48,8 @@ def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, 
     ball.fit(images.shape)
     images = images.detach()
     point = ball.project((images if start is None else start).detach(), images)
-    best, best_value, memory = point, images.new_full((len(images),), -torch.inf, dtype=torch.float32), None
+    memory: Any = None
+    best, best_value = point, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
     for step in range(steps):
         point.requires_grad_()
         with torch.enable_grad():
@@ -83,26 +84,44 @@ def steepest(ball: Ball, size: float, *, momentum: float = 0.0, end: float = 1.0
     return rule
 
 
-def polyak(scale: float = 1.0, *, momentum: float = 0.0, top: float = 0.0) -> Rule:
-    """Polyak's step for a goal whose highest value is known: (top − value) / ‖gradient‖² along the gradient, no length to choose.
+def conjugate(scale: float = 0.5, *, end: float = 0.2, top: float = 0.0) -> Rule:
+    """For a goal whose highest value is known: Polyak's step along conjugate directions. There is no length to choose.
 
-    scale: multiplies the step; momentum: heavy-ball share of the last move (Polyak 1964, 1987).
+    What is climbed is −(top − value)² / 2. The direction is its gradient plus a share of the last direction (Dai & Yuan 1999),
+    the length the one at which a straight line would reach the top (Polyak 1969) times a factor that falls from `scale` to `end`.
+    Pixels that are black or white and would be pushed further are left out of both: what is cut off later misleads the next step.
     """
 
-    def rule(now: Now, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        gradient = now.gradient.nan_to_num(0.0, 0.0, 0.0)
-        squared = gradient.flatten(1).square().sum(1)
-        length = torch.where(squared > 0, scale * (top - now.values) / squared.clamp_min(1e-30), torch.zeros_like(squared))
-        length = length.nan_to_num(0.0, 0.0, 0.0)  # one bad value must not stay in the memory
-        move = gradient * length.reshape(-1, *[1] * (gradient.dim() - 1))
-        if memory is not None and momentum:
-            move = move + momentum * memory
-        return move, move
+    def rule(now: Now, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        missing = (top - now.values).nan_to_num(0.0, 0.0, 0.0)  # one bad value must not stay in the memory
+        stuck = ((now.images <= 0) & (now.gradient < 0)) | ((now.images >= 1) & (now.gradient > 0))
+        slope = now.gradient.to(missing.dtype).nan_to_num(0.0, 0.0, 0.0).masked_fill(stuck, 0.0) * _each(missing, now.images)
+        way = slope
+        if memory is not None:
+            last_way, last_slope = memory
+            share = (_dot(slope, slope) / _dot(last_way, last_slope - slope).clamp_min(1e-30)).clamp_max(3.0)
+            bent = slope + _each(share, slope) * last_way
+            climbs = _dot(bent, slope) > 0.1 * (_dot(bent, bent) * _dot(slope, slope)).sqrt()
+            way = torch.where(_each(climbs, slope), bent, slope)
+        factor = scale + (end - scale) * now.step / now.steps
+        steepness = _dot(way, slope)
+        length = torch.where(steepness > 0, factor * missing.square() / steepness.clamp_min(1e-30), 0.0)
+        return (_each(length, way) * way).to(now.images.dtype), (way, slope)
 
     return rule
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Inner products, image by image: (N, …), (N, …) -> (N,)."""
+    return (one * other).flatten(1).sum(1)
+
+
+def _each(values: Tensor, images: Tensor) -> Tensor:
+    """(N,) values in the shape that multiplies (N, …) images one by one."""
+    return values.reshape(-1, *[1] * (images.dim() - 1))
 
 
 def _better(point: Tensor, value: Tensor, best: Tensor, best_value: Tensor) -> tuple[Tensor, Tensor]:
     """The better of two images, one by one; a value that is not a number never wins."""
     wins = value > best_value
-    return torch.where(wins.reshape(-1, *[1] * (point.dim() - 1)), point, best), torch.where(wins, value, best_value)
+    return torch.where(_each(wins, point), point, best), torch.where(wins, value, best_value)
