@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from notbugs import construct, goals, models, search, study
+from notbugs import construct, goals, models, plan, search
 from notbugs.ball import Ball
 from notbugs.results import Run, write_whole
 
@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     asked = Run.read(options.run).facts["asked"]
-    part = study.load(study.Plan(**asked)).train
+    part = plan.load(plan.Plan(**asked)).train
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: 2 * options.images]
     images, start = part.pixels(order).split(options.images)
     rows = []

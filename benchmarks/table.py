@@ -5,7 +5,7 @@ python benchmarks/table.py runs/demo
 
 import sys
 
-from notbugs import report
+from notbugs import answer, measured
 from notbugs.results import Run
 
 
@@ -18,7 +18,7 @@ def main(folder: str) -> None:
     print(f"torch {facts['versions']['torch']}, {facts['device']}.")
     if not facts["finished"]:
         print("**Not finished**: what follows is what its finished stages measured.")
-    columns, rows = report.accuracy_table(run)
+    columns, rows = measured.accuracy_table(run)
     print()
     print("| " + " | ".join(columns[:-1]) + " |")
     print("|---" * (len(columns) - 1) + "|")
@@ -35,7 +35,7 @@ def main(folder: str) -> None:
 
         print(f"| {name} | {mine[0]['made_from']} | {mean('reached')} | {mean('mean_l2')} | {mean('feature_error')} |")
     print()
-    for sentence in report.headline(run):
+    for sentence in answer.headline(run):
         print(f"- {sentence}")
 
 

@@ -14,7 +14,7 @@ from notbugs import __version__
 from notbugs.errors import BadInput
 
 if TYPE_CHECKING:
-    from notbugs.study import Plan
+    from notbugs.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,9 +68,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 @app.command()
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
     """The whole study on built-in data, scanned digits of 8x8 pixels: `notbugs run digits --out runs/demo`."""
-    from notbugs.study import Plan
-
-    _study(Plan(source="digits", device=_device(device)), out, workers)
+    _study(_plan({"source": "digits", "device": device}), out, workers)
 
 
 @app.command()
@@ -118,34 +116,7 @@ def run(
     workers: Workers = None,
 ) -> None:
     """The whole study: train, attack, split, relabel, retrain, measure, report."""
-    from notbugs.study import Plan
-
-    plan = Plan(
-        source=source,
-        resize=resize,
-        limit=limit,
-        skip_bad=skip_bad,
-        norm=norm,
-        epsilon=_radius(epsilon, "--epsilon"),
-        relabel_epsilon=_radius(relabel_epsilon, "--relabel-epsilon"),
-        seed=seed,
-        seeds=seeds,
-        network=network,
-        width=width,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        shift=shift,
-        flip=flip,
-        adversarial_steps=adversarial_steps,
-        invert_steps=invert_steps,
-        invert_start=invert_start,
-        relabel_steps=relabel_steps,
-        patience=patience,
-        device=_device(device),
-    )
-    _study(plan, out, workers)
+    _study(_plan(locals()), out, workers)
 
 
 @app.command()
@@ -168,22 +139,9 @@ def split(
 
     Train your own classifier on either with your own code. `notbugs run` with the same options goes on to the whole study.
     """
-    from notbugs.study import Plan, set_path
+    from notbugs.stages import set_path
 
-    plan = Plan(
-        source=source,
-        resize=resize,
-        limit=limit,
-        skip_bad=skip_bad,
-        norm=norm,
-        epsilon=_radius(epsilon, "--epsilon"),
-        seed=seed,
-        seeds=1,
-        network=network,
-        width=width,
-        epochs=epochs,
-        device=_device(device),
-    )
+    plan = _plan({**locals(), "seeds": 1})
     record = _do(plan, out, workers, only=("set-robust", "set-nonrobust"))
     for row in record.table("sets"):
         print(
@@ -213,19 +171,7 @@ def train(
 
     if out.suffix != ".safetensors":
         raise BadInput("--out", "must end in .safetensors", out)
-    plan = study.Plan(
-        source=source,
-        resize=resize,
-        limit=limit,
-        skip_bad=skip_bad,
-        norm=norm,
-        epsilon=_radius(epsilon, "--epsilon"),
-        seed=seed,
-        network=network,
-        width=width,
-        epochs=epochs,
-        device=_device(device),
-    )
+    plan = _plan(locals())
     with _progress() as tell:
         _accuracy(study.train_one(plan, out, loss=loss, tell=tell))
     print(out)
@@ -257,24 +203,9 @@ def attack(
     from notbugs import study
 
     radii = [_radius(text, "--epsilon") or 0.0 for text in epsilon or ()]
+    plan = _plan({**locals(), "epsilon": None})
     with _progress() as tell:
-        _accuracy(
-            study.attack_one(
-                model,
-                study.Plan(
-                    source=source,
-                    resize=resize,
-                    limit=limit,
-                    skip_bad=skip_bad,
-                    norm=norm,
-                    network=network,
-                    device=_device(device),
-                ),
-                radii,
-                out,
-                tell=tell,
-            )
-        )
+        _accuracy(study.attack_one(model, plan, radii, out, tell=tell))
     if out:
         print(out)
 
@@ -290,19 +221,31 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder 
 # ---- what the commands share ---------------------------------------------------------------------------------------------
 
 
+def _plan(given: dict[str, Any]) -> "Plan":
+    """The plan of a command's options: those that are settings of a study, under the same names."""
+    from dataclasses import fields
+
+    from notbugs.plan import Plan
+
+    settings = {field.name: given[field.name] for field in fields(Plan) if field.name in given}
+    for name in ("epsilon", "relabel_epsilon"):
+        settings[name] = _radius(settings.get(name), "--" + name.replace("_", "-"))
+    return Plan(**{**settings, "device": _device(settings["device"])})
+
+
 def _study(plan: "Plan", out: Path, workers: int | None) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    from notbugs import report
+    from notbugs import answer, measured, report
 
     record = _do(plan, out, workers)
     page = report.write(out)
     console = Console()
-    for sentence in report.headline(record):
+    for sentence in answer.headline(record):
         console.print(f"• {sentence}", highlight=False, markup=False)
-    columns, rows = report.accuracy_table(record)
+    columns, rows = measured.accuracy_table(record)
     table = Table(
         *columns[:-1],
         title=f"What each classifier reads of {record.facts['data']['test']} test images [95 % interval]",

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from notbugs import report
+from notbugs import answer, measured, report
 from notbugs.errors import BadInput
 from notbugs.results import Run
 
@@ -222,17 +222,17 @@ def test_the_figures_are_those_of_the_table(chromium: Browser, written: Path) ->
             float(row["accuracy"]) for row in rows if (row["model"], row["set"], float(row["epsilon"])) == (model, "test", radius)
         ]
         assert len(shares) == 3 and cell.locator("strong").inner_text() == f"{100 * sum(shares) / 3:.1f} %"
-    columns, table = report.accuracy_table(Run.read(written.parent))
+    columns, table = measured.accuracy_table(Run.read(written.parent))
     assert columns == ["model", "unchanged", "ε/2 = 0.75", "ε = 1.5", "trained on"]
     assert [line[0] for line in table] == [*list(report.MODELS)[:5], "on-next-labels", "on-random-labels-noise"]
     assert table[1][2] == "80.4 % [79.4–81.4]"  # 80.0, 80.4, 80.8: mean ± 4.303 · 0.4 / √3
     shown = " ".join(page.locator(".answers").inner_text().replace("\u00a0", " ").split())
-    for sentence in report.headline(Run.read(written.parent)):
+    for sentence in answer.headline(Run.read(written.parent)):
         assert sentence in shown
 
 
-def verdicts(folder: Path, shares: Shares, seeds: int = 3) -> list[report.Finding]:
-    return report.findings(Run.read(make(folder, shares, seeds=seeds, full=False)))
+def verdicts(folder: Path, shares: Shares, seeds: int = 3) -> list[answer.Finding]:
+    return answer.findings(Run.read(make(folder, shares, seeds=seeds, full=False)))
 
 
 def test_what_is_shown_is_said_with_its_figures(tmp_path: Path) -> None:
@@ -251,14 +251,14 @@ def test_sets_moved_further_than_epsilon_are_described_so(tmp_path: Path) -> Non
     make(tmp_path, full=False)
     with Run.open(tmp_path, {"source": "digits"}) as run:
         run.finish("more", 0.0, {"sets": [{"set": "random-labels", "epsilon": 3.0}, {"set": "robust", "epsilon": ""}]})
-    texts = report.headline(Run.read(tmp_path))
+    texts = answer.headline(Run.read(tmp_path))
     assert "moved by at most 3 towards a random" in texts[3] and "moved by at most 1.5 towards the class after" in texts[4]
 
 
 def test_one_seed_speaks_of_test_images_not_of_seeds(tmp_path: Path) -> None:
     found = verdicts(tmp_path, FOUND, seeds=1)
     assert "over the test images" in found[1].text and "seeds" not in " ".join(one.text for one in found)
-    assert report.accuracy_table(Run.read(tmp_path))[1][0][1] == "97.0 % [95.1–98.2]"  # Wilson, 485 of 500
+    assert measured.accuracy_table(Run.read(tmp_path))[1][0][1] == "97.0 % [95.1–98.2]"  # Wilson, 485 of 500
 
 
 NULLS: list[tuple[int, Shares, str, str]] = [
@@ -289,13 +289,13 @@ def test_without_its_control_the_question_stays_open(tmp_path: Path) -> None:
 
 def test_intervals_over_seeds_are_students(tmp_path: Path) -> None:
     scipy_stats = pytest.importorskip("scipy.stats")
-    measured = report._measured(Run.read(make(tmp_path, FOUND, full=False)))
-    figure = measured.accuracy("adversarial", radius=1)
+    found = measured.measure(Run.read(make(tmp_path, FOUND, full=False)))
+    figure = found.accuracy("adversarial", radius=1)
     low, high = scipy_stats.t.interval(0.95, 2, loc=0.804, scale=scipy_stats.sem([0.8, 0.804, 0.808]))
     assert figure and (figure.low, figure.high) == pytest.approx((low, high))
-    gap = measured.difference(("on-robust", 1), ("on-nonrobust", 1))  # 0.3 in each seed: nor is this
+    gap = found.difference(("on-robust", 1), ("on-nonrobust", 1))  # 0.3 in each seed: nor is this
     assert gap and gap.mean == pytest.approx(0.3) and gap.high - gap.low > 0.05
-    nothing = measured.accuracy("standard", radius=2)  # 0 of 500 in each seed: not an interval of length 0
+    nothing = found.accuracy("standard", radius=2)  # 0 of 500 in each seed: not an interval of length 0
     assert nothing and nothing.low == pytest.approx(0) and nothing.high == pytest.approx(wilson(0, 500)[1])
 
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from notbugs import data, report, study
+from notbugs import data, models, report, stages, study
+from notbugs import plan as plan_of
 from notbugs.errors import BadInput
+from notbugs.plan import Plan
 from notbugs.results import Run
 
-SMALL = study.Plan(source="digits", limit=200, epochs=2, seeds=1, width=8, invert_steps=3, relabel_steps=3, patience=0)
+SMALL = Plan(source="digits", limit=200, epochs=2, seeds=1, width=8, invert_steps=3, relabel_steps=3, patience=0)
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +28,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_run_holds_every_model_set_and_row(small_run: Run) -> None:
     rows = small_run.table("accuracy")
-    models = {"standard", "adversarial", *(f"on-{name}" for name in study.SETS)}
-    assert list(rows[0]) == list(study.ACCURACY)
+    models = {"standard", "adversarial", *(f"on-{name}" for name in stages.SETS)}
+    assert list(rows[0]) == list(stages.ACCURACY)
     on_test = {(row["model"], row["epsilon"]) for row in rows if row["set"] == "test"}
     assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.375, 0.75)}
     clean = {(row["model"], row["set"]) for row in rows if row["set"] != "test"}
-    assert clean == {(model, name) for model in models for name in ("original", *study.SETS)}
+    assert clean == {(model, name) for model in models for name in ("original", *stages.SETS)}
     for row in rows:
         assert row["accuracy"] == row["correct"] / row["n"]
         assert row["low"] <= row["accuracy"] <= row["high"]
-    assert {row["set"] for row in small_run.table("sets")} == set(study.SETS)
+    assert {row["set"] for row in small_run.table("sets")} == set(stages.SETS)
     assert {row["model"] for row in small_run.table("training")} == models
     assert small_run.facts["finished"]
     for row in small_run.table("pictures"):
@@ -45,11 +47,11 @@ def test_a_run_holds_every_model_set_and_row(small_run: Run) -> None:
 
 
 def test_what_is_stored_is_what_was_measured(small_run: Run) -> None:
-    plan = study.complete(SMALL, study.load(SMALL))
-    original = study.load(plan).train
+    plan = plan_of.complete(SMALL, plan_of.load(SMALL))
+    original = plan_of.load(plan).train
     made = {str(row["set"]): row for row in small_run.table("sets")}
     for name in ("random-labels", "random-labels-any", "next-labels", "random-labels-noise"):
-        stored = study.load_set(plan, small_run.folder, 0, name)
+        stored = stages.load_set(plan, small_run.folder, 0, name)
         assert stored.names == original.names
         change = stored.pixels(slice(None)) - original.pixels(slice(None))
         sizes = change.double().flatten(1).norm(dim=1)
@@ -57,8 +59,8 @@ def test_what_is_stored_is_what_was_measured(small_run: Run) -> None:
         assert sizes.mean() == pytest.approx(made[name]["mean_l2"], abs=1e-4)
         if name != "random-labels-any":
             assert (stored.labels != original.labels).all()
-    model = study.models.load(study.model_path(plan, small_run.folder, 0, "standard"))[0]
-    stored = study.load_set(plan, small_run.folder, 0, "random-labels")
+    model = models.load(stages.model_path(plan, small_run.folder, 0, "standard"))[0]
+    stored = stages.load_set(plan, small_run.folder, 0, "random-labels")
     with torch.no_grad():
         read = model(stored.pixels(slice(None))).argmax(1)
     assert (read == stored.labels).float().mean() == pytest.approx(made["random-labels"]["reached"])
@@ -136,7 +138,7 @@ def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
         for number in range(12):
             image = (torch.rand(12, 10, 3, generator=pixels) * 255).byte().numpy()
             Image.fromarray(image).save(tmp_path / "set" / name / f"{number} <i>.png")
-    plan = study.Plan(source=str(tmp_path / "set"), epochs=1, width=8, invert_steps=1, relabel_steps=1, epsilon=0.3,
+    plan = Plan(source=str(tmp_path / "set"), epochs=1, width=8, invert_steps=1, relabel_steps=1, epsilon=0.3,
                       relabel_epsilon=0.3, patience=0)  # fmt: skip
     run = study.run(plan, tmp_path / "run", workers=1)
     assert "set aside" in run.facts["data"]["note"]
@@ -144,14 +146,14 @@ def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
     assert "<b>cat" not in page
     assert "&lt;b&gt;cat" in page
     part = data.read_split(run.folder / "datasets" / "robust", "folder")
-    assert part.classes == study.load(plan).train.classes
+    assert part.classes == plan_of.load(plan).train.classes
     inside = [path.resolve().is_relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*")]
     assert all(inside)
 
 
 def test_the_claims_on_digits(tmp_path: Path) -> None:
     """The floors of one seed of the demo. The split is left out: at 8x8 its gap is small, see docs/results.md."""
-    run = study.run(study.Plan(source="digits", seeds=1), tmp_path / "run",
+    run = study.run(Plan(source="digits", seeds=1), tmp_path / "run",
                     only=("adversarial", "on-random-labels", "on-next-labels", "on-random-labels-noise"),
                     workers=len(os.sched_getaffinity(0)))  # fmt: skip
     read = {(row["model"], row["epsilon"]): row["accuracy"] for row in run.table("accuracy") if row["set"] == "test"}

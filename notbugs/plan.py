@@ -1,0 +1,150 @@
+"""What a study will do: `Plan`, its settings; `complete` decides the open ones from the data; `load` reads the data it names."""
+
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from notbugs import data, models, planted
+from notbugs.ball import Ball
+from notbugs.data import Dataset, Splits
+from notbugs.errors import BadInput
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a study's figures. Fields left at None are filled in by `complete` from the data."""
+
+    source: str
+    resize: int | None = None
+    limit: int | None = None
+    skip_bad: bool = False
+    norm: str = "l2"
+    epsilon: float | None = None  # what models are trained against and judged at, and at half of it
+    relabel_epsilon: float | None = None  # how far relabelled images may go
+    seed: int = 0
+    seeds: int | None = None
+    network: str | None = None
+    width: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    shift: int | None = None  # augmentation: pixels either way; 0 is none
+    flip: bool | None = None
+    adversarial_steps: int = 3
+    invert_steps: int | None = None
+    invert_start: str = "image"
+    relabel_steps: int = 20
+    patience: int | None = None  # further epochs for relabelled sets that are still at chance
+    device: str = "cpu"
+
+
+@cache
+def _load(source: str, resize: int | None, limit: int | None, skip_bad: bool, seed: int) -> Splits:
+    if source == "planted":
+        world = planted.world(seed=seed, **({"train": limit, "test": max(limit // 3, 40)} if limit else {}))
+        return Splits(world.train, world.test, "folder", "generated", ())
+    return data.read(source, resize=resize, limit=limit, skip_bad=skip_bad)
+
+
+def load(plan: Plan, seed: int | None = None) -> Splits:
+    """The data, read once a process; raises BadInput, of the plan's settings first.
+
+    seed: of the repetition, for which `planted` has a world of its own (default: the plan's first).
+    """
+    check(plan)
+    seed = plan.seed if seed is None else seed
+    return _load(plan.source, plan.resize, plan.limit, plan.skip_bad, seed if plan.source == "planted" else 0)
+
+
+LEAST = {
+    "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "shift": 0, "adversarial_steps": 1, "invert_steps": 1,
+    "relabel_steps": 1, "patience": 0, "learning_rate": 1e-12, "weight_decay": 0, "epsilon": 1e-12, "relabel_epsilon": 1e-12,
+}  # fmt: skip
+
+
+def check(plan: Plan) -> None:
+    """What can be seen to be wrong without the data: raises BadInput."""
+    for name, least in LEAST.items():
+        value = getattr(plan, name)
+        if value is not None and not least <= value < torch.inf:
+            rule = f"must be {least} or more" if isinstance(least, int) else "must be a number above 0"
+            raise BadInput("--" + name.replace("_", "-"), rule, value)
+    Ball(plan.norm, plan.epsilon or 0.0)
+    if plan.invert_start not in ("image", "noise"):
+        raise BadInput("--invert-start", "must be image or noise", repr(plan.invert_start))
+
+
+def complete(plan: Plan, splits: Splits) -> Plan:
+    """The plan with every open setting decided from the data: what `run.json` records."""
+    shape, count = splits.train.shape, len(splits.train)
+    tiny = max(shape[1:]) <= 16
+    epsilon = (
+        plan.epsilon
+        if plan.epsilon is not None
+        else ((0.75 if tiny else 0.8 if plan.source == "planted" else 0.5) if plan.norm == "l2" else 0.1 if tiny else 8 / 255)
+    )
+    decided: dict[str, Any] = {
+        "epsilon": epsilon,
+        # at 8x8 there is little room: what a model sees needs twice the radius to turn from one class into the next
+        "relabel_epsilon": 2 * epsilon if tiny and plan.norm == "l2" else epsilon,
+        "seeds": 3 if plan.source == "digits" else 1,
+        "network": "small" if tiny else "resnet9",
+        "width": None if plan.network else 32 if tiny else 8 if plan.source == "planted" else 16,
+        "invert_steps": 20 if plan.source == "planted" else 40,
+        "epochs": 14 if tiny else 14 if plan.source == "planted" else max(12, min(60, round(190_000 / count))),
+        "weight_decay": 1.0 if tiny else 0.05,
+        "learning_rate": 0.02 if tiny else 0.01,
+        "batch_size": 128 if tiny else 64 if count < 20_000 else 256,
+        "shift": 0 if tiny else max(1, shape[1] // 8),
+        "flip": shape[0] == 3 and plan.source != "planted",
+        "patience": 20,
+    }
+    plan = replace(plan, **{name: value for name, value in decided.items() if getattr(plan, name) is None})
+    for name in ("epsilon", "relabel_epsilon"):
+        _check_radius("--" + name.replace("_", "-"), Ball(plan.norm, getattr(plan, name)), splits.train)
+    if plan.source != "planted" and min(shape[1:]) < 8:
+        raise BadInput(plan.source, "images must be at least 8 pixels wide and high", f"{shape[2]}x{shape[1]}", "use --resize")
+    models.build(str(plan.network), shape=shape, classes=len(splits.train.classes), width=plan.width)  # a bad one fails here
+    return plan
+
+
+def _check_radius(option: str, ball: Ball, part: Dataset) -> None:
+    """A radius at which an image can become one of another class outright tests nothing: raises BadInput."""
+    index = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:500]
+    flat, labels = part.pixels(index).flatten(1), part.labels[index]
+    apart = torch.cdist(flat, flat, p=2.0 if ball.norm == "l2" else torch.inf)
+    nearest = apart.masked_fill(labels[:, None] == labels, torch.inf).amin(1).median().item()
+    if not ball.radius < nearest:
+        raise BadInput(
+            option,
+            f"must be below {nearest:.3g}, the usual distance to the nearest image of another class ({ball.norm})",
+            f"{ball.radius:g}",
+            f"for {ball.radius:g}/255 pass {ball.radius:g}/255" if ball.radius >= 1 else "",
+        )
+
+
+def asked(plan: Plan) -> dict[str, Any]:
+    """What a run must be asked again to go on. The number of seeds may grow, and the device may change."""
+    return {name: value for name, value in asdict(plan).items() if name not in ("seeds", "device")}
+
+
+def fingerprint(splits: Splits) -> str:
+    """Of labels, names and, where they are in memory, pixels: a run does not go on with other data."""
+    digest = sha256()
+    for part in splits[:2]:
+        digest.update(repr((part.classes, part.names, part.labels.tolist())).encode())
+        if isinstance(part.images, Tensor):
+            digest.update(part.images.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def known(value: Value | None) -> Value:
+    assert value is not None, "complete() decides every setting"
+    return value
