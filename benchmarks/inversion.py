@@ -41,13 +41,18 @@ def main() -> None:
         model, _ = models.load(options.run / "models" / f"{name}.safetensors", asked["network"])
         view = models.folded(model, images[:4]).to(memory_format=torch.channels_last)
         with torch.no_grad():
-            goal = goals.match_features(view.features, view.features(images))
+            wanted = view.features(images)
+            metric = construct.evened(view.features, start[:40])
+        looks = {
+            "paper": goals.match_features(view.features, wanted),
+            "ours": goals.match_features(view.features, wanted, metric),
+        }
         paper = [steps for steps in (40, 160, 640, options.paper_steps) if steps <= options.paper_steps]
         for steps in sorted({*OURS, *paper}):
             for rule_name, rule in (("paper", construct.paper_rule()), ("ours", construct.default_rule())):
                 if steps in (paper if rule_name == "paper" else OURS):
                     began = time.perf_counter()
-                    found = search.maximize(goal, images, Ball("l2", torch.inf), steps=steps, rule=rule, start=start)
+                    found = search.maximize(looks[rule_name], images, Ball("l2", torch.inf), steps=steps, rule=rule, start=start)
                     seconds = time.perf_counter() - began
                     row = {
                         "model": name,

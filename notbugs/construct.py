@@ -4,6 +4,7 @@ Every function takes a frozen view of a model and a Dataset and returns `Made`: 
 names, and the facts of how it came out, measured on the 8-bit images that will be stored.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,23 +44,26 @@ def inverted(
     Labels are kept. Of a robust model this is the robust version of a set (D_R), of a standard model the non-robust one (D_NR):
     features the model does not have are left as the start had them, and the start says nothing of the label.
     start: "image", another image of the set, drawn at random, or "noise", uniform. Any pixel may change by any amount.
-    rule: how to step (default: `default_rule()`; the paper's is `paper_rule()`, with 1000 steps).
+    rule: how to step (default: `default_rule()` in the metric of `evened`; the paper's is `paper_rule()`, with 1000 steps).
     Source: Ilyas et al. 2019, section 3.1 and appendix C.4.
     """
     if start not in ("image", "noise"):
         raise BadInput("start", "must be image or noise", repr(start))
-    free, rule = Ball("l2", torch.inf), rule or default_rule()
+    free = Ball("l2", torch.inf)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data), generator=generator)
     partner = torch.empty_like(order).scatter(0, order, order.roll(1))  # another image for each, each used once, none its own
     view = _view(model, data, device)
+    metric = evened(view.features, data.pixels(partner[:40]).to(device)) if rule is None else None
+    rule = rule or default_rule()
 
     def invert(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             wanted = view.features(images)
         first = data.pixels(partner[index.cpu()]).to(device) if start == "image" else free.sample(images, generator)
         # around the start, not the image: the search falls back on the centre, and must never fall back on the answer
-        found = search.maximize(goals.match_features(view.features, wanted), first, free, steps=steps, rule=rule)
+        goal = goals.match_features(view.features, wanted, metric)
+        found = search.maximize(goal, first, free, steps=steps, rule=rule)
         stored = to_8bit(found.images)
         with torch.no_grad():
             error = -goals.match_features(view.features, wanted).judge(view.features(from_8bit(stored)))
@@ -71,7 +75,25 @@ def inverted(
 
 def default_rule() -> search.Rule:
     """Polyak's step along conjugate directions (the top of the goal is known: 0); its two factors by docs/lab-log.md."""
-    return search.conjugate(0.5, end=0.2)
+    return search.conjugate(0.35, end=0.05)
+
+
+def evened(view: goals.View, images: Tensor) -> Tensor:
+    """A metric (F, F) in which all features answer about equally to a small change of the images (n, C, H, W).
+
+    Some directions in feature space move a hundred times as much as others when pixels do, and a gradient sees only those. The
+    covariance C of what tiny noise does to the features tells; the metric is (C / its mean variance + 1)^(−1/2).
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        calm = view(images).float()
+        rounds = math.ceil(8 * calm.shape[1] / len(images))
+        noise = (torch.randn(images.shape, generator=generator).to(images) for _ in range(rounds))
+        answers = torch.cat([view(images + 0.003 * each).float() - calm for each in noise])
+        variances, ways = torch.linalg.eigh(answers.T @ answers)
+        scale = (variances / variances.mean().clamp_min(1e-30)).clamp_min(0)
+        metric: Tensor = ways * (scale + 1).rsqrt() @ ways.T
+    return metric
 
 
 def paper_rule(size: float = 0.1) -> search.Rule:

@@ -87,9 +87,10 @@ def leave_prediction(model: View, calm: Tensor) -> Goal:
     return Goal(model, divergence, divergence)
 
 
-def match_features(view: View, wanted: Tensor) -> Goal:
-    """The features `wanted` (N, F): minus the relative distance ‖f − wanted‖ / ‖wanted‖; its top is 0.
+def match_features(view: View, wanted: Tensor, metric: Tensor | None = None) -> Goal:
+    """The features `wanted` (N, F). Judged by minus the relative distance ‖f − wanted‖ / ‖wanted‖; climbed too, its top is 0.
 
+    metric: (F, F), by which differences are multiplied in what is climbed; the judge never uses it.
     Relative, so that one figure compares models and layers (the released inversion code of Ilyas et al. 2019 does the same).
     """
     scale: Tensor = wanted.float().norm(dim=1).clamp_min(1e-12)
@@ -98,7 +99,12 @@ def match_features(view: View, wanted: Tensor) -> Goal:
         distance: Tensor = (features.float() - wanted.float()).norm(dim=1)
         return -distance / scale
 
-    return Goal(view, closeness, closeness)
+    def evenly(features: Tensor) -> Tensor:
+        assert metric is not None
+        distance: Tensor = ((features.float() - wanted.float()) @ metric).norm(dim=1)
+        return -distance / scale
+
+    return Goal(view, closeness if metric is None else evenly, closeness)
 
 
 def push_feature(view: View, index: Tensor | int, sign: Tensor | float = 1.0) -> Goal:

@@ -84,11 +84,12 @@ def steepest(ball: Ball, size: float, *, momentum: float = 0.0, end: float = 1.0
     return rule
 
 
-def conjugate(scale: float = 0.5, *, end: float = 0.2, top: float = 0.0) -> Rule:
+def conjugate(scale: float = 0.5, *, end: float = 0.1, top: float = 0.0) -> Rule:
     """For a goal whose highest value is known: Polyak's step along conjugate directions. There is no length to choose.
 
     What is climbed is −(top − value)² / 2. The direction is its gradient plus a share of the last direction (Dai & Yuan 1999),
-    the length the one at which a straight line would reach the top (Polyak 1969) times a factor that falls from `scale` to `end`.
+    the length the one at which a straight line would reach the top (Polyak 1969) times a factor that falls from
+    `scale` to `end`: towards the end, kinks of the network matter more than the way still to go.
     Pixels that are black or white and would be pushed further are left out of both: what is cut off later misleads the next step.
     """
 
@@ -103,7 +104,7 @@ def conjugate(scale: float = 0.5, *, end: float = 0.2, top: float = 0.0) -> Rule
             bent = slope + _each(share, slope) * last_way
             climbs = _dot(bent, slope) > 0.1 * (_dot(bent, bent) * _dot(slope, slope)).sqrt()
             way = torch.where(_each(climbs, slope), bent, slope)
-        factor = scale + (end - scale) * now.step / now.steps
+        factor = scale * (end / scale) ** (now.step / now.steps)
         steepness = _dot(way, slope)
         length = torch.where(steepness > 0, factor * missing.square() / steepness.clamp_min(1e-30), 0.0)
         return (_each(length, way) * way).to(now.images.dtype), (way, slope)
