@@ -92,6 +92,9 @@ def run(
     epochs: Epochs = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a training step. [default: by their number]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, at its highest. [default: by the images]")] = None,
+    relabel_learning_rate: Annotated[
+        float | None, typer.Option(help="The same, for relabelled sets. [default: by the images]")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of AdamW. [default: by the images]")] = None,
     shift: Annotated[
         int | None,

@@ -105,7 +105,7 @@ def trained(
         losses[loss](),
         epochs=epochs,
         batch_size=known(plan.batch_size),
-        learning_rate=known(plan.learning_rate),
+        learning_rate=known(plan.relabel_learning_rate if faint else plan.learning_rate),
         weight_decay=known(plan.weight_decay),
         augment=augment,
         patience=known(plan.patience) if faint else 0,

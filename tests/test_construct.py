@@ -98,6 +98,28 @@ def test_an_inversion_that_breaks_down_keeps_its_start_and_never_the_answer(stan
     assert torch.equal(found.data.images[:], starts.data.images[:])
 
 
+def test_the_metric_evens_out_how_features_answer() -> None:
+    """Four features A x, the first a hundred times as strong: C = A Aᵀ, so the metric is (A Aᵀ / mean + 1)^(−1/2)."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(4, 64, generator=generator) * torch.tensor([100.0, 1, 1, 1])[:, None]
+    images = torch.rand(40, 1, 8, 8, generator=generator)
+    found = construct.evened(lambda seen: seen.flatten(1) @ matrix.T, images.repeat(50, 1, 1, 1))
+    exact = (matrix @ matrix.T).double()
+    values, vectors = torch.linalg.eigh(exact / exact.trace() * 4)
+    assert torch.allclose(found.double(), vectors * (values + 1).rsqrt() @ vectors.T, atol=0.03)
+    assert found[0, 0] < 0.55 < 0.97 < found[1, 1]
+
+
+def test_a_view_that_answers_to_nothing_has_the_plain_metric() -> None:
+    assert torch.equal(construct.evened(lambda seen: torch.zeros(len(seen), 3), torch.rand(2, 1, 8, 8)), torch.eye(3))
+
+
+def test_sixty_steps_come_nearer_than_hundreds_of_the_papers(standard: models.Model, part: Dataset) -> None:
+    ours = construct.inverted(standard, part, steps=60).facts["feature_error"]
+    paper = construct.inverted(standard, part, steps=400, rule=construct.paper_rule()).facts["feature_error"]
+    assert ours < paper
+
+
 def test_an_unknown_start_is_refused(standard: models.Model, part: Dataset) -> None:
     with pytest.raises(BadInput, match=r"^start: must be image or noise, got 'zeros'$"):
         construct.inverted(standard, part, start="zeros")
