@@ -13,6 +13,8 @@ Verdict = Literal["shown", "in part", "not shown", "open"]
 
 
 class Finding(NamedTuple):
+    """A question, whether the figures allow a yes, and the answer in plain sentences."""
+
     question: str
     verdict: Verdict
     text: str

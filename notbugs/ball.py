@@ -64,7 +64,7 @@ class Ball:
         if self.norm == "linf":
             return torch.minimum(torch.maximum(images, center - self.radius), center + self.radius).clamp(0, 1)
         change = images - center
-        size = _by_image(change.flatten(1).norm(dim=1), change)
+        size = by_image(change.flatten(1).norm(dim=1), change)
         return torch.where(size <= self.radius, images, center + change * (self.radius / size.clamp_min(1e-30)))
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ class Ball:
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         if self.norm == "linf":
             return gradient.sign()
-        scaled = gradient / _by_image(gradient.flatten(1).abs().amax(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
-        return scaled / _by_image(scaled.flatten(1).norm(dim=1), scaled).clamp_min(torch.finfo(gradient.dtype).tiny)
+        scaled = gradient / by_image(gradient.flatten(1).abs().amax(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        return scaled / by_image(scaled.flatten(1).norm(dim=1), scaled).clamp_min(torch.finfo(gradient.dtype).tiny)
 
     def sample(self, center: Tensor, generator: Generator) -> Tensor:
         """One image each: uniform in the ball around `center`, then clipped to the pixel range (radius inf: uniform in that)."""
@@ -91,16 +91,20 @@ class Ball:
             return (center + self.radius * (2 * draw(False, center.shape) - 1)).clamp(0, 1)
         way = self.direction(draw(True, center.shape))
         length = self.radius * draw(False, center.shape[:1]) ** (1 / center[0].numel())
-        return (center + _by_image(length, way) * way).clamp(0, 1)
+        return (center + by_image(length, way) * way).clamp(0, 1)
 
     def round(self, images: Tensor, center: Tensor) -> Tensor:
         """Images on the 8-bit grid (multiples of 1/255) and still in the ball around `center`, which must lie on that grid.
 
-        To the nearest grid point; where that leaves the ball, the change is shrunk first, as little as 20 halvings can tell.
+        To the nearest grid point of the ball in L-inf. In L2 to the nearest of all; where that leaves the ball, the change is
+        shrunk first, as little as 20 halvings can tell.
         """
+        if self.norm == "linf" and not math.isinf(self.radius):
+            most = math.floor(self.radius * 255 * (1 + 1e-9))
+            return ((center * 255).round() + ((images - center) * 255).round().clamp(-most, most)) / 255
 
         def grid(factor: Tensor) -> Tensor:
-            return (center + (images - center) * _by_image(factor, images)).mul(255).round() / 255
+            return (center + (images - center) * by_image(factor, images)).mul(255).round() / 255
 
         def inside(candidate: Tensor) -> Tensor:
             # on the grid the change is a whole number of 255ths: exact in float64, so the claim "inside" is exact too
@@ -116,9 +120,9 @@ class Ball:
             middle = (low + high) / 2
             good = inside(grid(middle))
             low, high = torch.where(good, middle, low), torch.where(good, high, middle)
-        return torch.where(_by_image(inside(nearest), images), nearest, grid(low))
+        return torch.where(by_image(inside(nearest), images), nearest, grid(low))
 
 
-def _by_image(values: Tensor, images: Tensor) -> Tensor:
-    """One value an image (N,) shaped to multiply images (N, C, H, W)."""
+def by_image(values: Tensor, images: Tensor) -> Tensor:
+    """One value an image (N,) in the shape that multiplies images (N, C, H, W)."""
     return values.reshape(-1, *[1] * (images.dim() - 1))

@@ -60,7 +60,7 @@ def inverted(
     def invert(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             wanted = view.features(images)
-        first = data.pixels(partner[index.cpu()]).to(device) if start == "image" else free.sample(images, generator)
+        first = data.pixels(partner[index]).to(device) if start == "image" else free.sample(images, generator)
         # around the start, not the image: the search falls back on the centre, and must never fall back on the answer
         goal = goals.match_features(view.features, wanted, metric)
         found = search.maximize(goal, first, free, steps=steps, rule=rule)
@@ -122,7 +122,7 @@ def relabelled(
     view = _view(model, data, device)
 
     def push(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        targets = labels[index.cpu()].to(images.device)
+        targets = labels[index].to(images.device)
         rule = search.steepest(ball, 2 * ball.radius, end=0.01)
         found = search.maximize(goals.reach_class(view, targets, by), images, ball, steps=steps, rule=rule)
         stored = ball.round(found.images, images)

@@ -33,7 +33,7 @@ def clean(model: Model, part: Dataset, *, batch_size: int = 500, device: torch.d
     def right(images: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
             predicted: Tensor = view(images).argmax(1)
-        return predicted == part.labels[index.cpu()].to(predicted.device)
+        return predicted == part.labels[index].to(predicted.device)
 
     correct: Any = sweep(right, part, batch_size=batch_size, device=device)
     return row(int(correct.sum()), len(part))
@@ -55,7 +55,7 @@ def under_attack(
     ascending = sorted(balls, key=lambda ball: ball.radius)
 
     def survive(images: Tensor, index: Tensor) -> Tensor:
-        labels = part.labels[index.cpu()].to(images.device)
+        labels = part.labels[index].to(images.device)
         with torch.no_grad():
             alive = view(images).argmax(1) == labels
         verdicts = [alive]
@@ -82,8 +82,8 @@ def attacked(model: Model, part: Dataset, ball: Ball, *, batch_size: int = 250, 
     view, classes = _view(model, part, device), len(part.classes)
 
     def attack(images: Tensor, index: Tensor) -> Tensor:
-        recipes = attacks.ensemble(ball, classes)
-        return to_8bit(ball.round(attacks.worst_case(view, images, part.labels.to(images.device)[index], recipes).images, images))
+        found = attacks.worst_case(view, images, part.labels[index].to(images.device), attacks.ensemble(ball, classes))
+        return to_8bit(ball.round(found.images, images))
 
     images: Any = sweep(attack, part, batch_size=batch_size, device=device)
     return part.with_images(images)

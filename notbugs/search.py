@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from notbugs.ball import Ball
+from notbugs.ball import Ball, by_image
 from notbugs.errors import BadInput
 from notbugs.goals import Goal
 
@@ -96,18 +96,18 @@ def conjugate(scale: float = 0.5, *, end: float = 0.1, top: float = 0.0) -> Rule
     def rule(now: Now, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         missing = (top - now.values).nan_to_num(0.0, 0.0, 0.0)  # one bad value must not stay in the memory
         stuck = ((now.images <= 0) & (now.gradient < 0)) | ((now.images >= 1) & (now.gradient > 0))
-        slope = now.gradient.to(missing.dtype).nan_to_num(0.0, 0.0, 0.0).masked_fill(stuck, 0.0) * _each(missing, now.images)
+        slope = now.gradient.to(missing.dtype).nan_to_num(0.0, 0.0, 0.0).masked_fill(stuck, 0.0) * by_image(missing, now.images)
         way = slope
         if memory is not None:
             last_way, last_slope = memory
             share = (_dot(slope, slope) / _dot(last_way, last_slope - slope).clamp_min(1e-30)).clamp_max(3.0)
-            bent = slope + _each(share, slope) * last_way
+            bent = slope + by_image(share, slope) * last_way
             climbs = _dot(bent, slope) > 0.1 * (_dot(bent, bent) * _dot(slope, slope)).sqrt()
-            way = torch.where(_each(climbs, slope), bent, slope)
+            way = torch.where(by_image(climbs, slope), bent, slope)
         factor = scale * (end / scale) ** (now.step / now.steps)
         steepness = _dot(way, slope)
         length = torch.where(steepness > 0, factor * missing.square() / steepness.clamp_min(1e-30), 0.0)
-        return (_each(length, way) * way).to(now.images.dtype), (way, slope)
+        return (by_image(length, way) * way).to(now.images.dtype), (way, slope)
 
     return rule
 
@@ -117,12 +117,7 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
     return (one * other).flatten(1).sum(1)
 
 
-def _each(values: Tensor, images: Tensor) -> Tensor:
-    """(N,) values in the shape that multiplies (N, …) images one by one."""
-    return values.reshape(-1, *[1] * (images.dim() - 1))
-
-
 def _better(point: Tensor, value: Tensor, best: Tensor, best_value: Tensor) -> tuple[Tensor, Tensor]:
     """The better of two images, one by one; a value that is not a number never wins."""
     wins = value > best_value
-    return torch.where(_each(wins, point), point, best), torch.where(wins, value, best_value)
+    return torch.where(by_image(wins, point), point, best), torch.where(wins, value, best_value)

@@ -278,10 +278,12 @@ def load_set(plan: Plan, folder: Path, seed: int, name: str) -> Dataset:
 
 
 def model_path(plan: Plan, folder: Path, seed: int, name: str) -> Path:
+    """Where a model's weights lie; the first seed's have the plain name."""
     return folder / "models" / f"{name}{_suffix(plan, seed)}.safetensors"
 
 
 def set_path(plan: Plan, folder: Path, seed: int, name: str) -> Path:
+    """Where a constructed set lies; likewise."""
     return folder / "datasets" / f"{name}{_suffix(plan, seed)}"
 
 

@@ -152,7 +152,7 @@ def fit(
             for index in torch.randperm(len(labels), generator=generator, device=device).tensor_split(batches):
                 step += 1
                 fall = ((epochs + waited) * batches - step) / max(epochs * batches - warm, 1) if begun else 1.0
-                rate = learning_rate * min(step / warm, fall, 1.0)
+                rate = learning_rate * (step / warm if step <= warm else min(fall, 1.0))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)

@@ -120,7 +120,7 @@ def sweep(
     """function(images, index) over a whole set in order, batch by batch; its results joined, on the CPU, without gradients.
 
     images reach function as float (n, C, H, W) on device, a Dataset's and a uint8 tensor's in [0, 1], a float tensor's as they
-    are; index: int64 (n,) on device. Returns a tensor, or a tuple of tensors if function returns one.
+    are; index: int64 (n,) on the CPU. Returns a tensor, or a tuple of tensors if function returns one.
     """
     results: list[tuple[Tensor, ...]] = []
     single = True
@@ -128,7 +128,7 @@ def sweep(
         batch = slice(start, start + batch_size)
         chosen = images.images[batch] if isinstance(images, Dataset) else images[batch]
         chosen = chosen.to(device)
-        index = torch.arange(start, start + len(chosen), device=device)
+        index = torch.arange(start, start + len(chosen))
         result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
         single = isinstance(result, Tensor)
         results.append(tuple(one.detach().cpu() for one in ((result,) if single else result)))
@@ -137,4 +137,5 @@ def sweep(
 
 
 def positions(index: Index, total: int) -> list[int]:
+    """Which of `total` places an index means, in its order."""
     return cast(list[int], torch.arange(total)[index].tolist())

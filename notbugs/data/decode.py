@@ -42,6 +42,7 @@ def each(
 
 
 def attempt(function: Callable[[], Value]) -> tuple[Value | None, str]:
+    """What function() returns, and ""; or None, and why it could not."""
     try:
         return function(), ""
     except Exception as error:  # damaged files make decoders raise almost anything

@@ -95,6 +95,8 @@ def _find_folder(root: Path) -> Found:
 
 
 class Part(NamedTuple):
+    """One part of an image folder, train or test: its files and the class of each; bad: those left out, with the reason."""
+
     place: str
     classes: tuple[str, ...]
     files: list[Path]

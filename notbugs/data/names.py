@@ -20,6 +20,7 @@ def shown(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, on one line and short enough for a message; its type where it says nothing."""
     return shown((str(error).strip() or type(error).__name__).splitlines()[0][:200])
 
 
