@@ -8,6 +8,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -129,6 +131,41 @@ def test_stopped_at_any_moment_it_goes_on_with_what_is_not_whole(tmp_path: Path,
     keys = [(row["model"], row["set"], row["epsilon"]) for row in run.table("accuracy")]
     assert len(keys) == len(set(keys)) == 8 * 3 + 8 * 7
     assert not list(tmp_path.rglob("*.part"))
+
+
+def stored(part: data.Splits, place: Path, form: str) -> Path:
+    """Digits as someone else would have them on disk."""
+    columns = {
+        name: {"image": [Image.fromarray(image[0].numpy()) for image in one.images[:]], "label": one.labels.tolist()}
+        for name, one in (("train", part.train), ("test", part.test))
+    }
+    if form == "npz":
+        arrays = {f"{name}_images": one.images[:].numpy()[:, 0] for name, one in (("train", part.train), ("test", part.test))}
+        arrays |= {f"{name}_labels": one.labels.numpy() for name, one in (("train", part.train), ("test", part.test))}
+        numpy.savez(place / "set.npz", **arrays)
+        return place / "set.npz"
+    kind = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(part.train.classes))})
+    both = datasets.DatasetDict({name: datasets.Dataset.from_dict(columns[name], features=kind) for name in columns})
+    if form == "saved":
+        both.save_to_disk(place / "set")
+    else:
+        (place / "set").mkdir()
+        for name, one in both.items():
+            one.to_parquet(place / "set" / f"{name}.parquet")
+    return place / "set"
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet", "saved"])
+def test_a_study_of_any_form_writes_that_form(digits: data.Splits, tmp_path: Path, form: str) -> None:
+    part = digits._replace(train=digits.train.take(slice(0, 60)), test=digits.test.take(slice(0, 40)))
+    plan = Plan(source=str(stored(part, tmp_path, form)), epochs=1, width=8, invert_steps=2)
+    run = study.run(plan, tmp_path / "run", only=("on-nonrobust",), workers=1)
+    made = data.read_split(run.folder / "datasets" / "nonrobust", form)
+    assert made.names == plan_of.load(plan).train.names
+    assert torch.equal(made.labels, part.train.labels)
+    assert made.shape == (1, 8, 8)
+    assert not torch.equal(made.images[:], part.train.images[:])
+    assert [row["n"] for row in run.table("accuracy") if row["model"] == "on-nonrobust"] == [40] * 3
 
 
 def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
