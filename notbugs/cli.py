@@ -237,7 +237,7 @@ def _plan(given: dict[str, Any]) -> "Plan":
 
 
 def _study(plan: "Plan", out: Path, workers: int | None) -> None:
-    from rich.box import SIMPLE
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -253,7 +253,10 @@ def _study(plan: "Plan", out: Path, workers: int | None) -> None:
         *columns[:-1],
         title=f"What each classifier reads of {record.facts['data']['test']} test images [95 % interval]",
         title_justify="left",
-        box=SIMPLE,
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+        pad_edge=False,  # as narrow as it can be: 80 columns hold it
     )
     table.columns[0].no_wrap = True
     for row in rows:
