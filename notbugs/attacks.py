@@ -95,7 +95,9 @@ def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Sequen
     return Found(best, value)
 
 
-ENSEMBLE = "lead 5 + loss 15 + towards each of the 9 nearest classes 10"
+def ensemble_name(classes: int) -> str:
+    """What `ensemble` does, in a few words, for tables: numbers are steps."""
+    return f"lead 5 + loss 15 + towards each of the {min(classes, 10) - 1} nearest classes 10"
 
 
 def ensemble(ball: Ball, classes: int) -> list[Attack]:

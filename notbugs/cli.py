@@ -3,7 +3,7 @@
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,10 @@ only CLASS folders; an .npz with train_images, train_labels, …; a parquet file
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE.replace("\n", " "))]
 Resize = Annotated[int | None, typer.Option(metavar="N", help="Bring every image to N x N pixels.")]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="Use at most N training images, and an eighth as many test images.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Use at most N training images, and an eighth as many test images (planted: at least 40)."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and list them.")]
 Norm = Annotated[str, typer.Option(help="How change is measured: l2 or linf.")]
 Epsilon = Annotated[
@@ -146,7 +149,7 @@ def split(
 
     plan = _plan({**locals(), "seeds": 1})
     record = _do(plan, out, workers, only=("set-robust", "set-nonrobust"))
-    for row in record.table("sets"):
+    for row in (row for row in record.table("sets") if row["set"] in ("robust", "nonrobust") and row["seed"] == seed):
         print(
             f"{row['set']:10}  {row['n']} images, feature error {row['feature_error']:.3f}  "
             f"{set_path(plan, out, seed, str(row['set']))}"
@@ -184,7 +187,7 @@ def train(
 def attack(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors file that notbugs wrote.")],
     source: Source,
-    norm: Norm = "l2",
+    norm: Annotated[str | None, typer.Option(help="l2 or linf. [default: what the model was trained with]")] = None,
     epsilon: Annotated[
         list[str] | None,
         typer.Option(
@@ -206,9 +209,8 @@ def attack(
     from notbugs import study
 
     radii = [_radius(text, "--epsilon") or 0.0 for text in epsilon or ()]
-    plan = _plan({**locals(), "epsilon": None})
-    with _progress() as tell:
-        _accuracy(study.attack_one(model, plan, radii, out, tell=tell))
+    plan = _plan({**locals(), "epsilon": None, "norm": "l2"})
+    _accuracy(study.attack_one(model, plan, radii, norm, out))
     if out:
         print(out)
 
@@ -305,7 +307,7 @@ def _progress() -> Iterator[Callable[[str, float, str], None]]:
         yield tell
 
 
-def _accuracy(rows: list[dict[str, Any]]) -> None:
+def _accuracy(rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         where = "unchanged" if not row["epsilon"] else f"{row['norm']} {row['epsilon']:.4g}"
         print(
@@ -352,5 +354,10 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:
-            print("notbugs: stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+            kept = (
+                " What is finished is kept; the same command goes on from there."
+                if {"run", "demo", "split"} & {*sys.argv}
+                else ""
+            )
+            print(f"notbugs: stopped.{kept}", file=sys.stderr)
         raise

@@ -53,7 +53,7 @@ def inverted(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data), generator=generator)
     partner = torch.empty_like(order).scatter(0, order, order.roll(1))  # another image for each, each used once, none its own
-    view = _view(model, data, device)
+    view = folded(model, data.pixels(slice(0, 2)), device)
     metric = evened(view.features, data.pixels(partner[:40]).to(device)) if rule is None else None
     rule = rule or default_rule()
 
@@ -78,19 +78,25 @@ def default_rule() -> search.Rule:
     return search.conjugate(0.35, end=0.05)
 
 
-def evened(view: goals.View, images: Tensor) -> Tensor:
+def evened(view: goals.View, images: Tensor) -> Tensor | None:
     """A metric (F, F) in which all features answer about equally to a small change of the images (n, C, H, W).
 
     Some directions in feature space move a hundred times as much as others when pixels do, and a gradient sees only those. The
     covariance C of what tiny noise does to the features tells; the metric is (C / its mean variance + 1)^(−1/2).
+    None, the plain distance, for more than 4,096 features: there the matrices would cost more than they save.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         calm = view(images).float()
-        rounds = math.ceil(8 * calm.shape[1] / len(images))
-        noise = (torch.randn(images.shape, generator=generator).to(images) for _ in range(rounds))
-        answers = torch.cat([view(images + 0.003 * each).float() - calm for each in noise])
-        variances, ways = torch.linalg.eigh(answers.T @ answers)
+        count = calm.shape[1]
+        if count > 4096:
+            return None
+        moments = calm.new_zeros(count, count)
+        for _ in range(math.ceil(8 * count / len(images))):
+            noise = torch.randn(images.shape, generator=generator).to(images)
+            answers = view(images + 0.003 * noise).float() - calm
+            moments += answers.T @ answers
+        variances, ways = torch.linalg.eigh(moments)
         scale = (variances / variances.mean().clamp_min(1e-30)).clamp_min(0)
         metric: Tensor = ways * (scale + 1).rsqrt() @ ways.T
     return metric
@@ -119,7 +125,7 @@ def relabelled(
     them is what the model sees. The image with the target's highest lead is kept, rounded to 8 bits inside the ball.
     Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
     """
-    view = _view(model, data, device)
+    view = folded(model, data.pixels(slice(0, 2)), device)
 
     def push(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         targets = labels[index].to(images.device)
@@ -143,20 +149,22 @@ def relabelled(
 
 
 def noise_like(data: Dataset, made: Dataset, *, ball: Ball, seed: int = 0) -> Made:
-    """The control of a relabelled set: the same labels, and on each image a random change of the same L2 norm, as stored.
+    """The control of a relabelled set: the same labels, and each image's own change scattered over it at random, signs too.
+
+    Every norm is the same, as stored; what the model saw is gone.
 
     A set that teaches as much as its control owes nothing to what the model saw.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def disturb(images: Tensor, index: Tensor) -> Tensor:
-        wanted = (made.pixels(index) - images).flatten(1).norm(dim=1)
-        noise = ball.direction(torch.randn(images.shape, generator=generator))  # of L-inf: signs, the longest that fit the ball
-        scale = wanted / noise.flatten(1).norm(dim=1)
-        for _ in range(8):  # clipping to the ball and rounding change the norm: scale again until it fits
-            stored = ball.project(images + scale.reshape(-1, 1, 1, 1) * noise, images).mul(255).round() / 255
-            scale = scale * wanted / (stored - images).flatten(1).norm(dim=1).clamp_min(1e-12)
-        return to_8bit(ball.round(stored, images))
+        before = to_8bit(images).flatten(1).int()
+        sizes = (to_8bit(made.pixels(index)).flatten(1).int() - before).abs()
+        sizes = sizes.gather(1, torch.rand(sizes.shape, generator=generator).argsort(1))
+        signs = torch.randint(2, sizes.shape, generator=generator, dtype=torch.int32) * 2 - 1
+        after = before + signs * sizes
+        after = torch.where((after < 0) | (after > 255), before - signs * sizes, after)  # there is room on one side at least,
+        return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)  # unless a change is above 127
 
     images = _sweep(disturb, data, 1000, "cpu", None)
     return Made(
@@ -176,10 +184,6 @@ def random_labels(labels: Tensor, classes: int, *, keep: bool = False, seed: int
 def next_labels(labels: Tensor, classes: int) -> Tensor:
     """Each label's successor, cyclically: robust features then speak for the wrong class in a fixed way, so they cannot help."""
     return (labels + 1) % classes
-
-
-def _view(model: Model, data: Dataset, device: torch.device | str) -> Any:
-    return folded(model.to(device), data.pixels([0, 1]).to(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _sweep(

@@ -93,7 +93,8 @@ def match_features(view: View, wanted: Tensor, metric: Tensor | None = None) -> 
     metric: (F, F), by which differences are multiplied in what is climbed; the judge never uses it.
     Relative, so that one figure compares models and layers (the released inversion code of Ilyas et al. 2019 does the same).
     """
-    scale: Tensor = wanted.float().norm(dim=1).clamp_min(1e-12)
+    size: Tensor = wanted.float().norm(dim=1)
+    scale = torch.maximum(size, (0.01 * size.mean()).clamp_min(1e-6))  # features that are all zero have no relative distance
 
     def closeness(features: Tensor) -> Tensor:
         distance: Tensor = (features.float() - wanted.float()).norm(dim=1)

@@ -17,7 +17,6 @@ MODELS = {
     "on-random-labels-any": "the same, but the random class may be the true one (as in the paper)",
     "on-next-labels": "images moved towards the next class and labelled as that class",
     "on-random-labels-noise": "control: the labels of random-labels, random changes of the same size",
-    "on-next-labels-noise": "control: the labels of next-labels, random changes of the same size",
 }
 SETS = {
     "test": "test images, never trained on",
@@ -36,7 +35,6 @@ FACTS: dict[str, Any] = {
     "source": "A run",
     "command": "",
     "notbugs": "",
-    "commit": "",
     "versions": {},
     "device": "",
     "machine": "",
@@ -59,6 +57,7 @@ class Figure(NamedTuple):
     high: float
     n: int
     seeds: int
+    over_seeds: bool  # whether the interval is; if not, it is over the test images
 
     @property
     def percent(self) -> str:
@@ -74,12 +73,15 @@ class Figure(NamedTuple):
 
     @property
     def range(self) -> str:
-        over = f"over {self.seeds} seeds" if self.seeds > 1 else "over the test images"
+        over = f"over {self.seeds} seeds" if self.over_seeds else "over the test images"
         return f"95 % interval {100 * self.low:.1f} to {100 * self.high:.1f}, {over}".replace("-", "−")
 
 
 class Measured(NamedTuple):
-    """What a run measured, to be asked. radii: 0, epsilon / 2, epsilon; norm: its name and in words; chance: 1 / classes."""
+    """What a run measured, to be asked.
+
+    radii: 0, epsilon / 2, epsilon; norm: its name and in words; chance: what guessing reads, at best.
+    """
 
     rows: Rows
     radii: tuple[float, float, float]
@@ -106,9 +108,9 @@ class Measured(NamedTuple):
             return None
         n, values = int(number(rows[0]["n"])), [number(row["accuracy"]) for row in rows]
         if len(set(values)) == 1:
-            return Figure(values[0], number(rows[0]["low"]), number(rows[0]["high"]), n, len(rows))
+            return Figure(values[0], number(rows[0]["low"]), number(rows[0]["high"]), n, len(rows), False)
         mean, low, high = _over_seeds(values)
-        return Figure(mean, max(low, 0.0), min(high, 1.0), n, len(rows))
+        return Figure(mean, max(low, 0.0), min(high, 1.0), n, len(rows), True)
 
     def difference(self, one: tuple[str, int], other: tuple[str, int]) -> Figure | None:
         """Accuracy of one (model, radius) minus that of the other, on the test set.
@@ -122,12 +124,14 @@ class Measured(NamedTuple):
             return None
         n, values = int(number(pairs[0][0]["n"])), [round(number(a["accuracy"]) - number(b["accuracy"]), 9) for a, b in pairs]
         if len(set(values)) > 1:
-            return Figure(*_over_seeds(values), n, len(pairs))
+            return Figure(*_over_seeds(values), n, len(pairs), True)
         (p, low_p, high_p), (q, low_q, high_q) = ([number(row[name]) for name in ("accuracy", "low", "high")] for row in pairs[0])
-        return Figure(p - q, p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q), n, len(pairs))
+        return Figure(
+            p - q, p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q), n, len(pairs), False
+        )
 
     def radius_text(self, radius: int) -> str:
-        """The bare number, as it was asked for."""
+        """The bare number, as people write it."""
         return self.radius_texts[radius].split(" = ")[-1]
 
     def models(self) -> list[str]:
@@ -145,7 +149,9 @@ def measure(run: Run) -> Measured:
     full = str(facts["epsilon_text"]) or f"{epsilon:g}"
     top, _, bottom = full.partition("/")
     half = f"{float(top) / 2:g}/{bottom}" if bottom else f"{epsilon / 2:g}"
-    chance = 1 / len(classes) if (classes := facts["data"].get("classes")) else math.nan
+    classes = facts["data"].get("classes")
+    # whoever always says the test set's commonest class reads that share of it
+    chance = max(1 / len(classes), facts["data"].get("commonest", 0.0)) if classes else math.nan
     texts = ("0", f"ε/2 = {half}", f"ε = {full}")
     return Measured(run.table("accuracy"), (0.0, epsilon / 2, epsilon), texts, norm, chance)
 

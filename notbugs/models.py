@@ -1,10 +1,12 @@
 """Classifiers: pixels in [0, 1] -> normalise -> features -> logits. Small networks, any user's network, save and load."""
 
 import copy
+import errno
 import importlib
 import json
 import os
 import sys
+import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -99,13 +101,19 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def folded(model: Model, sample: Tensor) -> nn.Module:
-    """A frozen copy for searching, batch norm folded into the convolutions before it: same function, fewer passes over memory.
+def layout(model: nn.Module) -> torch.memory_format:
+    """How images and weights lie in memory: channels last is fastest, but a user's own code may rely on the usual order."""
+    return torch.channels_last if isinstance(model, Classifier) else torch.contiguous_format
 
-    sample: a few images (n, C, H, W), on which the copy must agree; where tracing or agreement fails, the plain copy is returned.
+
+def folded(model: Model, sample: Tensor, device: torch.device | str = "cpu") -> Any:
+    """A frozen copy on a device for searching, batch norm folded into the convolutions before it: the same, but faster.
+
+    sample: a few images (n, C, H, W), on which the copy must agree; where tracing or agreement fails, it is a plain copy.
     Folding takes 0.6 of the time on narrow networks and half the memory.
     """
-    plain = copy.deepcopy(model).eval().requires_grad_(False)
+    sample = sample.to(device)
+    plain: Any = copy.deepcopy(model).to(device).eval().requires_grad_(False).to(memory_format=layout(model))  # type: ignore[call-overload]
     if not isinstance(model, Classifier):
         return plain
     with warnings.catch_warnings():
@@ -217,7 +225,13 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # this one is forked; torch.manual_seed would reach every device's
         if ":" in name:
-            return wrap(_user_network(name, classes), torch.zeros(2, *shape), mean=mean, std=std, architecture=architecture)
+            sample = torch.zeros(2, *shape)
+            wrapped = wrap(_user_network(name, classes), sample, mean=mean, std=std, architecture=architecture)
+            with frozen(wrapped), torch.no_grad():
+                outputs = wrapped(sample).shape[1]
+            if outputs != classes:
+                raise BadInput("--network", f"{name} must give one output for each of the {classes} classes", outputs)
+            return wrapped
         if name not in NETWORKS:
             raise BadInput("--network", f"must be one of {', '.join(NETWORKS)}, or module:function", repr(name))
         body, features = NETWORKS[name](shape, **({"width": width} if width else {}))
@@ -278,6 +292,18 @@ def _user_network(name: str, classes: int) -> nn.Module:
 # ---- disk -----------------------------------------------------------------------------------------------------------
 
 
+def check_place(path: Path) -> None:
+    """Raises BadInput where no model could be saved; asked before training, not after."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInput(str(path), "cannot be written", error.strerror or _one_line(error)) from None
+
+
 def save(model: Model, path: Path, **facts: Any) -> None:
     """Weights to `path` (.safetensors), architecture and `facts` to the .json beside it; both appear whole or not at all."""
     from safetensors import SafetensorError
@@ -291,6 +317,7 @@ def save(model: Model, path: Path, **facts: Any) -> None:
         try:
             save_file(tensors, weights)
             words.write_text(json.dumps({"architecture": model.architecture, **facts}, indent=1))
+            path.unlink(missing_ok=True)  # an earlier model's: new words must never stand beside old weights
             os.replace(words, path.with_suffix(".json"))
             os.replace(weights, path)
         finally:

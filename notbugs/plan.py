@@ -49,7 +49,7 @@ class Plan:
 @cache
 def _load(source: str, resize: int | None, limit: int | None, skip_bad: bool, seed: int) -> Splits:
     if source == "planted":
-        world = planted.world(seed=seed, **({"train": limit, "test": max(limit // 3, 40)} if limit else {}))
+        world = planted.world(seed=seed, **({"train": limit, "test": max(limit // 8, 40)} if limit else {}))
         return Splits(world.train, world.test, "folder", "generated", ())
     return data.read(source, resize=resize, limit=limit, skip_bad=skip_bad)
 
@@ -79,6 +79,8 @@ def check(plan: Plan) -> None:
             rule = f"must be {least} or more" if isinstance(least, int) else "must be a number above 0"
             raise BadInput("--" + name.replace("_", "-"), rule, value)
     Ball(plan.norm, plan.epsilon or 0.0)
+    if plan.source == "planted" and plan.resize:
+        raise BadInput("--resize", "cannot be used with planted, whose images are drawn at 32x32", plan.resize)
     if plan.invert_start not in ("image", "noise"):
         raise BadInput("--invert-start", "must be image or noise", repr(plan.invert_start))
 
@@ -102,6 +104,8 @@ def complete(plan: Plan, splits: Splits) -> Plan:
     plan = replace(plan, **{name: value for name, value in follow.items() if getattr(plan, name) is None})
     for name in ("epsilon", "relabel_epsilon"):
         _check_radius("--" + name.replace("_", "-"), Ball(plan.norm, getattr(plan, name)), splits.train)
+    if not known(plan.shift) < min(shape[1:]):
+        raise BadInput("--shift", f"must be below {min(shape[1:])}, the images' shorter side", plan.shift)
     if plan.source != "planted" and min(shape[1:]) < 8:
         raise BadInput(plan.source, "images must be at least 8 pixels wide and high", f"{shape[2]}x{shape[1]}", "use --resize")
     models.build(str(plan.network), shape=shape, classes=len(splits.train.classes), width=plan.width)  # a bad one fails here
@@ -119,7 +123,7 @@ def _usual(plan: Plan, shape: tuple[int, int, int], count: int) -> dict[str, Any
         "batch_size": 64 if count < 20_000 else 256,
         "learning_rate": 0.01,
         "weight_decay": 0.05,
-        "shift": max(1, shape[1] // 8),
+        "shift": max(1, min(shape[1:]) // 8),
         "flip": shape[0] == 3,
         "invert_steps": 40,
     }
@@ -129,7 +133,7 @@ def _usual(plan: Plan, shape: tuple[int, int, int], count: int) -> dict[str, Any
     elif max(shape[1:]) <= 16:
         radius = {"l2": 0.75, "linf": 0.1}
         usual |= {"seeds": 3 if plan.source == "digits" else 1, "network": "small", "width": 32, "epochs": 14}
-        usual |= {"batch_size": 128, "learning_rate": 0.02, "weight_decay": 1.0, "shift": 0}
+        usual |= {"batch_size": 128, "learning_rate": 0.02, "weight_decay": 1.0, "shift": 0, "invert_steps": 25}
     return usual | {"epsilon": radius[plan.norm]}
 
 
@@ -138,7 +142,7 @@ def _check_radius(option: str, ball: Ball, part: Dataset) -> None:
     index = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:500]
     flat, labels = part.pixels(index).flatten(1), part.labels[index]
     apart = torch.cdist(flat, flat, p=2.0 if ball.norm == "l2" else torch.inf)
-    nearest = apart.masked_fill(labels[:, None] == labels, torch.inf).amin(1).median().item()
+    nearest = apart.masked_fill((labels[:, None] == labels) | (apart == 0), torch.inf).amin(1).median().item()
     if not ball.radius < nearest:
         raise BadInput(
             option,

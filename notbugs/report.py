@@ -19,7 +19,6 @@ COLUMNS = {
     "random-labels-any": "moved towards a random class",
     "next-labels": "moved towards the next class",
     "random-labels-noise": "control: a random change",
-    "next-labels-noise": "control: a random change",
 }
 
 

@@ -100,10 +100,10 @@ class Run:
         """Whether this stage finished, in this process or an earlier one."""
         return bool(self.facts["stages"].get(stage, {}).get("state") == "done")
 
-    def finish(self, stage: str, seconds: float, tables: Mapping[str, Iterable[Row]] | None = None) -> None:
+    def finish(self, stage: str, seconds: float, tables: Mapping[str, Iterable[Row]] | None = None, **facts: object) -> None:
         """Add the stage's rows to tables/NAME.csv, then mark the stage done: killed in between, it counts as not done.
 
-        seconds: the time it took. A stage that is done already raises ValueError: ask `done` first.
+        seconds: the time it took; facts: what else its mark says. A stage that is done already raises ValueError.
         """
         if self.done(stage):
             raise ValueError(f"stage {stage!r} is done already")
@@ -111,7 +111,7 @@ class Run:
         for name, rows in added.items():
             write_whole(self.folder / "tables" / f"{name}.csv", _as_csv([*self.table(name), *rows]))
         counts = {name: len(rows) for name, rows in added.items()}
-        mark = {"state": "done", "seconds": round(seconds, 3), "rows": counts}
+        mark = {"state": "done", "seconds": round(seconds, 3), "rows": counts, **facts}
         self.note(stages={**self.facts["stages"], stage: mark})
 
     def note(self, **facts: object) -> None:

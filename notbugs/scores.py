@@ -9,7 +9,7 @@ from torch import Tensor
 from notbugs import attacks
 from notbugs.ball import Ball
 from notbugs.data import Dataset, sweep, to_8bit
-from notbugs.models import Model, folded
+from notbugs.models import Model, folded, frozen
 
 
 def interval(correct: int, n: int) -> tuple[float, float]:
@@ -28,11 +28,11 @@ def row(correct: int, n: int, *, epsilon: float = 0.0, attack: str = "none") -> 
 
 def clean(model: Model, part: Dataset, *, batch_size: int = 500, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Accuracy on the images as they are."""
-    view = _view(model, part, device)
+    model = model.to(device)
 
     def right(images: Tensor, index: Tensor) -> Tensor:
-        with torch.no_grad():
-            predicted: Tensor = view(images).argmax(1)
+        with frozen(model), torch.no_grad():
+            predicted: Tensor = model(images).argmax(1)
         return predicted == part.labels[index].to(predicted.device)
 
     correct: Any = sweep(right, part, batch_size=batch_size, device=device)
@@ -51,7 +51,7 @@ def under_attack(
 
     An image fooled at a radius is fooled at every larger one: what was found lies in the larger ball too.
     """
-    view, classes = _view(model, part, device), len(part.classes)
+    view, classes = folded(model, part.pixels(slice(0, 2)), device), len(part.classes)
     ascending = sorted(balls, key=lambda ball: ball.radius)
 
     def survive(images: Tensor, index: Tensor) -> Tensor:
@@ -73,13 +73,16 @@ def under_attack(
     common = {"norm": ascending[0].norm}
     return [
         {**common, **row(correct[0], n)},
-        *({**common, **row(correct[i], n, epsilon=ball.radius, attack=attacks.ENSEMBLE)} for i, ball in enumerate(ascending, 1)),
+        *(
+            {**common, **row(correct[i], n, epsilon=ball.radius, attack=attacks.ensemble_name(classes))}
+            for i, ball in enumerate(ascending, 1)
+        ),
     ]
 
 
 def attacked(model: Model, part: Dataset, ball: Ball, *, batch_size: int = 250, device: torch.device | str = "cpu") -> Dataset:
     """The set with every image as `attacks.ensemble` leaves it, rounded to 8 bits inside the ball; labels are the originals'."""
-    view, classes = _view(model, part, device), len(part.classes)
+    view, classes = folded(model, part.pixels(slice(0, 2)), device), len(part.classes)
 
     def attack(images: Tensor, index: Tensor) -> Tensor:
         found = attacks.worst_case(view, images, part.labels[index].to(images.device), attacks.ensemble(ball, classes))
@@ -87,8 +90,3 @@ def attacked(model: Model, part: Dataset, ball: Ball, *, batch_size: int = 250, 
 
     images: Any = sweep(attack, part, batch_size=batch_size, device=device)
     return part.with_images(images)
-
-
-def _view(model: Model, part: Dataset, device: torch.device | str) -> Any:
-    view = folded(model.to(device), part.pixels([0]).to(device))
-    return view.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -52,7 +52,7 @@ SETS = {
     "random-labels-noise": (
         "",
         "Control: the labels of `random-labels`, and random changes of the same size in place of the "
-        "standard model's. A classifier should learn nothing from it.",
+        "standard model's. A classifier should learn nothing from it but which class an image is not.",
     ),
 }
 

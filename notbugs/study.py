@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -83,8 +83,9 @@ def run(
             )
         for leftover in (*folder.glob("datasets/.*.part"), *folder.glob("models/*.part")):  # of a process that was killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        before = record.facts.get("seconds", 0.0)
+        before, seeds = record.facts.get("seconds", 0.0), record.facts.get("seeds", [])
         record.note(**facts(plan, splits, command), fingerprint=digest)
+        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}))
         story = stages(plan)
         todo = {name: story[name] for name in wanted(story, only) if not record.done(name)}
         if workers is None:
@@ -94,7 +95,7 @@ def run(
             for name, stage in todo.items()
         }
         for name, (tables, seconds) in each_when_ready(jobs, workers, tell):
-            record.finish(name, seconds, tables)
+            record.finish(name, seconds, tables, **_where(plan))
             record.note(seconds=round(before + time.perf_counter() - began, 1))
         record.note(finished=all(record.done(name) for name in story))
         return record
@@ -116,6 +117,7 @@ def train_one(plan: Plan, path: Path, *, loss: str = "plain", tell: Told | None 
     """One classifier of the original data, saved to `path`; returns its accuracy rows, clean and at half and all of epsilon."""
     splits = load(plan)
     plan = complete(plan, splits)
+    models.check_place(path)
     model = trained(
         plan, splits.train, "standard", loss=loss, on="original", seed=plan.seed, path=path, tell=tell or (lambda *_: None)
     )[0]
@@ -123,44 +125,41 @@ def train_one(plan: Plan, path: Path, *, loss: str = "plain", tell: Told | None 
     return scores.under_attack(model, splits.test, [replace(ball, radius=ball.radius / 2), ball], device=plan.device)
 
 
-def attack_one(
-    path: Path, plan: Plan, radii: Sequence[float], out: Path | None, *, tell: Told | None = None
-) -> list[dict[str, Any]]:
-    """A saved classifier on the test part of a set at each radius (default: what it was trained with, and half); returns rows.
+def attack_one(path: Path, plan: Plan, radii: Sequence[float], norm: str | None, out: Path | None) -> Iterator[dict[str, Any]]:
+    """A saved classifier on the test part of a set: one row unchanged and one at each radius.
 
-    out: the images attacked at the largest radius, 8 bits, as a set in the form that was read; the last row is measured on these.
+    norm, radii: default to what it was trained against, at half of its radius and all of it. out: the images attacked at the
+    largest radius, 8 bits, as a set in the form that was read; the last row is measured on these.
     """
+    if out:
+        data.refuse_used(out)
     model, known = models.load(path, plan.network)
     splits = load(plan)
-    if list(known.get("classes", [])) != list(splits.test.classes) or model.architecture["shape"] != list(splits.test.shape):
+    shape, classes = list(splits.test.shape), list(splits.test.classes)
+    if list(known.get("classes", classes)) != classes or model.architecture.get("shape", shape) != shape:
         raise BadInput(
             plan.source,
-            f"must hold images of shape {model.architecture['shape']} of the model's {len(known['classes'])} classes",
-            f"{list(splits.test.shape)}, {len(splits.test.classes)} classes",
+            f"must hold images of shape {model.architecture.get('shape')} of the classes that the model knows",
+            f"{shape}, {len(classes)} classes",
         )
-    usual = known["training"]["epsilon"]
-    balls = [Ball(plan.norm, radius).fit(torch.Size((1, *splits.test.shape))) for radius in sorted(radii or (usual / 2, usual))]
-    rows = scores.under_attack(model, splits.test, [ball for ball in balls if ball.radius > 0] or balls, device=plan.device)
+    trained = known.get("training", {})
+    norm = norm or trained.get("norm", "l2")
+    if not radii:
+        if trained.get("norm") != norm or not trained.get("epsilon"):
+            raise BadInput("--epsilon", f"must be given: the model does not say what radius it was trained with in {norm}")
+        radii = (trained["epsilon"] / 2, trained["epsilon"])
+    balls = [Ball(norm, radius).fit(torch.Size((1, *shape))) for radius in sorted(radii)]
+    yield from scores.under_attack(model, splits.test, [ball for ball in balls if ball.radius > 0] or balls, device=plan.device)
     if out:
-        stored = scores.attacked(model, splits.test, balls[-1], device=plan.device)
-        data.write(
-            stored,
-            out,
-            splits.form,
-            split="test",
-            original=splits.test,
-            card=f"# Attacked images\n\n{splits.test.shape} test images, each changed by at most {balls[-1].radius:g} "
-            f"({plan.norm}) to mislead {path.name}; labels are the originals'.\n",
+        largest = balls[-1]
+        stored = scores.attacked(model, splits.test, largest, device=plan.device)
+        card = (
+            f"# Attacked images\n\n{len(stored)} test images, each changed by at most {largest.radius:g} ({norm}) "
+            f"to mislead {path.name}; labels are the originals'.\n"
         )
-        rows.append(
-            {
-                **scores.clean(model, stored, device=plan.device),
-                "norm": plan.norm,
-                "epsilon": balls[-1].radius,
-                "attack": "as stored, 8 bits",
-            }
-        )
-    return rows
+        data.write(stored, out, splits.form, split="test", original=splits.test, card=card)
+        row = scores.clean(model, stored, device=plan.device)
+        yield {**row, "norm": norm, "epsilon": largest.radius, "attack": "as stored, 8 bits"}
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------------
@@ -180,8 +179,8 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
         "source": plan.source,
         "norm": plan.norm,
         "epsilon": plan.epsilon,
-        "epsilon_text": f"{plan.epsilon:g}",
-        "recipe": {**recipe, "attack": attacks.ENSEMBLE},
+        "epsilon_text": _radius_text(known(plan.epsilon)),
+        "recipe": {**recipe, "attack": attacks.ensemble_name(len(splits.train.classes))},
         "device": plan.device,
         "machine": torch.cuda.get_device_name(plan.device)
         if plan.device.startswith("cuda")
@@ -200,6 +199,7 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
             "form": splits.form,
             "note": splits.note,
             "skipped": list(splits.skipped),
+            "commonest": splits.test.labels.bincount().max().item() / len(splits.test),
             "mean_l2": round(_typical_size(splits.test), 3),
         },
         "seeds": list(range(plan.seed, plan.seed + (plan.seeds or 1))),
@@ -207,10 +207,21 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
     }
 
 
+def _where(plan: Plan) -> dict[str, str]:
+    """What each stage's mark says: a run may go on elsewhere, or with another version."""
+    return {"notbugs": __version__, "torch": torch.__version__, "device": plan.device}
+
+
 def _do(work: Callable[..., Tables], plan: Plan, folder: Path, name: str, tell: Told) -> tuple[Tables, float]:
     began = time.perf_counter()
     tables = work(plan, folder, int(name.split("/")[0].removeprefix("seed")), lambda _, share, words: tell(name, share, words))
     return tables, time.perf_counter() - began
+
+
+def _radius_text(radius: float) -> str:
+    """As people write it: 8/255 where it is a whole number of 255ths."""
+    levels = round(radius * 255)
+    return f"{levels}/255" if levels and abs(radius * 255 - levels) < 1e-6 else f"{radius:g}"
 
 
 def _typical_size(part: Dataset) -> float:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from notbugs.errors import BadInput
-from notbugs.models import frozen
+from notbugs.models import frozen, layout
 from notbugs.search import Attack
 
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -127,7 +127,8 @@ def fit(
     if epochs < 1:
         raise BadInput("epochs", "must be 1 or more", epochs)
     device = torch.device(device)
-    model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    order = layout(model)
+    model.to(device).to(memory_format=order).train()  # type: ignore[call-overload]
     images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too many for memory stay there
     labels = data.labels.to(device)
     generator = torch.Generator(device).manual_seed(seed)
@@ -139,14 +140,16 @@ def fit(
         betas=(0.9, 0.99),
         fused=True,
     )
-    batches = math.ceil(len(labels) / batch_size)
+    batches = max(1, min(math.ceil(len(labels) / batch_size), len(labels) // 2))  # batch norm has no use for a batch of one
     warm = max(1, round(0.15 * epochs * batches))
     chance = _above_chance(labels, len(data.classes))
     curve: list[Epoch] = []
     begun, waited, step, started = patience == 0, 0, 0, time.perf_counter()
     # the network's own chance (dropout) starts from the seed too, and the caller's random state is left alone
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # forked above; torch.manual_seed would reach every device's
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         while len(curve) < epochs + waited:
             total, right = torch.zeros((), device=device), torch.zeros((), device=device)
             for index in torch.randperm(len(labels), generator=generator, device=device).tensor_split(batches):
@@ -159,7 +162,7 @@ def fit(
                 if augment:
                     batch = augment(batch, generator)
                 with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    value, logits = loss(model, batch.contiguous(memory_format=torch.channels_last), labels[index])
+                    value, logits = loss(model, batch.clone(memory_format=order), labels[index])
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

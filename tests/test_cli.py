@@ -1,5 +1,6 @@
 """The command line as a person meets it: real processes, exit codes, one clear line."""
 
+import json
 import os
 import pickle
 import resource
@@ -136,3 +137,21 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     done = call(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "models" / "adversarial.safetensors").is_file()
+
+
+def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none(tmp_path: Path) -> None:
+    model = tmp_path / "linf.safetensors"
+    done = call("train", "digits", *QUICK, "--norm", "linf", "--epsilon", "0.1", "--out", model)
+    assert done.returncode == 0, done.stderr
+    done = call("attack", model, "digits", "--limit", "100")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
+    assert "--epsilon: must be given" in refused(call("attack", model, "digits", "--norm", "l2"))
+    (tmp_path / "mine.txt").touch()
+    line = refused(call("attack", model, "digits", "--out", tmp_path))
+    assert "not empty" in line
+    words = json.loads((tmp_path / "linf.json").read_text())
+    (tmp_path / "linf.json").write_text(json.dumps({"architecture": words["architecture"]}))
+    assert "--epsilon: must be given" in refused(call("attack", model, "digits"))
+    assert call("attack", model, "digits", "--limit", "100", "--epsilon", "0.5").returncode == 0
+    assert "cannot be written" in refused(call("train", "digits", "--out", tmp_path / "mine.txt" / "m.safetensors"))

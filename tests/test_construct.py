@@ -214,8 +214,9 @@ def test_the_control_has_the_same_norms_and_labels_and_nothing_else(ball: Ball) 
     assert_sizes(made, part)
     assert torch.equal(made.data.labels, model_made.labels)
     ours, theirs = ((pixels(each) - pixels(part)).flatten(1) for each in (made.data, model_made))
-    assert torch.allclose(ours.norm(dim=1), theirs.norm(dim=1), rtol=0.02)
-    assert bool((ball.size(pixels(made.data) - pixels(part)) <= ball.radius * (1 + 1e-6)).all())
+    assert torch.allclose(ours.norm(dim=1), theirs.norm(dim=1))
+    sizes = [(255 * each).round().abs().sort(1).values for each in (ours, theirs)]
+    assert torch.equal(*sizes)  # the very same changes, scattered: no norm can tell
     alike = (ours * theirs).sum(1) / (ours.norm(dim=1) * theirs.norm(dim=1))
     assert abs(float(alike.mean())) < 4 / (30 * 768) ** 0.5
     assert float(alike.abs().max()) < 4.5 / 768**0.5

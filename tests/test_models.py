@@ -111,7 +111,7 @@ def test_what_cannot_be_folded_is_copied() -> None:
     model = models.Classifier(Fickle(), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={}).eval()
     fast = models.folded(model, pixels((1, 8, 8)))
     assert fast is not model
-    assert torch.equal(fast(pixels((1, 8, 8))), model(pixels((1, 8, 8))))
+    assert torch.allclose(fast(pixels((1, 8, 8))), model(pixels((1, 8, 8))), atol=1e-6)
     assert not any(parameter.requires_grad for parameter in fast.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -234,6 +234,14 @@ def test_a_network_of_the_users_by_name_and_back_from_disk(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("beside")
+def test_a_network_with_other_outputs_than_classes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from torch import nn\ndef five(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n"
+    (tmp_path / "fixed_outputs.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with refused(r"^--network: fixed_outputs:five must give one output for each of the 10 classes, got 5$"):
+        models.build("fixed_outputs:five", shape=(1, 8, 8), classes=10)
+
+
 @pytest.mark.parametrize(
     ("name", "got"),
     [

@@ -287,6 +287,16 @@ def test_without_its_control_the_question_stays_open(tmp_path: Path) -> None:
     assert found[3].verdict == "open" and "not yet evidence" in found[3].text
 
 
+def test_guessing_is_the_commonest_class_where_classes_differ_in_size(tmp_path: Path) -> None:
+    """Next labels at 45 %: above one in four, but no more than a constant answer reads of such a test set."""
+    folder = make(tmp_path, {**FOUND, "on-next-labels": (0.45, 0.1, 0.0)}, full=False)
+    assert answer.findings(Run.read(folder))[-1].verdict == "shown"
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text.replace('"classes"', '"commonest": 0.46, "classes"', 1))
+    last = answer.findings(Run.read(folder))[-1]
+    assert last.verdict == "not shown" and "guessing reads 46.0 %" in last.text
+
+
 def test_intervals_over_seeds_are_students(tmp_path: Path) -> None:
     scipy_stats = pytest.importorskip("scipy.stats")
     found = measured.measure(Run.read(make(tmp_path, FOUND, full=False)))

@@ -75,6 +75,23 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(small_run: Run,
         assert weights.read_bytes() == (again.folder / "models" / weights.name).read_bytes()
 
 
+def test_settings_follow_the_images_and_bad_ones_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            pixels = numpy.random.default_rng([ord(name), number]).integers(0, 255, (64, 9), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    tall = Plan(source=str(tmp_path))
+    assert plan_of.complete(tall, plan_of.load(tall)).shift == 1
+    with pytest.raises(BadInput, match=r"^--shift: must be below 9"):
+        plan_of.complete(replace(tall, shift=9), plan_of.load(tall))
+    with pytest.raises(BadInput, match=r"^--resize"):
+        plan_of.load(Plan(source="planted", resize=64))
+    planted = Plan(source="planted", limit=80)
+    first, second = (plan_of.load(planted, seed).train.images[:] for seed in (0, 1))
+    assert not torch.equal(first, second)  # each repetition has a world of its own
+
+
 def test_a_finished_run_does_nothing_and_more_seeds_only_add(small_run: Run, tmp_path: Path) -> None:
     worked: list[str] = []
     study.run(SMALL, small_run.folder, workers=1, tell=lambda stage, share, words: worked.append(stage))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from notbugs import attacks, data, models, train
+from notbugs import attacks, construct, data, models, scores, train
 from notbugs.ball import Ball
 from notbugs.data import Dataset, reading
 from notbugs.errors import BadInput
@@ -44,6 +44,43 @@ def test_the_same_seed_gives_the_same_weights(digits: data.Splits) -> None:
     assert same(trained[0], trained[1])
     assert [line[:4] for line in curves[0]] == [line[:4] for line in curves[1]]
     assert not same(trained[0], trained[2])
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 65])
+def test_no_batch_of_one_is_left_over(n: int) -> None:
+    """Batch norm cannot work on one image, whatever the batch size; a set of one is refused by it, not by us."""
+    if n == 1:
+        with pytest.raises(ValueError, match="more than 1 value"):
+            train.fit(tiny(), random_set(n), epochs=1, batch_size=2)
+    else:
+        assert len(train.fit(tiny(), random_set(n), epochs=1, batch_size=2)) == 1
+
+
+def test_one_batch_and_one_pass_train(digits: data.Splits) -> None:
+    model, before = tiny(), tiny()
+    train.fit(model, digits.train.take(slice(0, 50)), epochs=1, batch_size=64)
+    assert not same(model, before)
+
+
+class Viewed(nn.Module):
+    """What many people write: it needs the usual order in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(1, 4, 3), nn.Linear(4 * 36, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.linear(self.convolution(images).view(len(images), -1))
+        return result
+
+
+def test_a_users_network_may_rely_on_the_usual_order_in_memory(digits: data.Splits) -> None:
+    part = digits.train.take(slice(0, 60))
+    model = models.wrap(Viewed(), torch.zeros(2, 1, 8, 8))
+    train.fit(model, part, epochs=1, augment=train.shifts(1, flip=True))
+    assert scores.clean(model, part)["n"] == 60
+    assert len(scores.under_attack(model, part, [Ball("l2", 0.1)])) == 2
+    assert construct.inverted(model, part, steps=1).data.shape == part.shape
 
 
 def test_a_networks_own_chance_is_the_seeds_too(digits: data.Splits) -> None:

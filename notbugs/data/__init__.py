@@ -6,6 +6,9 @@ which labels), reading (`read`), writing (`write`, `read_split`).
 
 from notbugs.data.dataset import Dataset, Images, Lazy, from_8bit, sweep, to_8bit
 from notbugs.data.reading import Splits, read
-from notbugs.data.writing import read_split, save_picture, write
+from notbugs.data.writing import read_split, refuse_used, save_picture, write
 
-__all__ = ["Dataset", "Images", "Lazy", "Splits", "from_8bit", "read", "read_split", "save_picture", "sweep", "to_8bit", "write"]
+__all__ = [
+    "Dataset", "Images", "Lazy", "Splits", "from_8bit", "read", "read_split", "refuse_used", "save_picture", "sweep", "to_8bit",
+    "write",
+]  # fmt: skip

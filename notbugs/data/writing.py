@@ -20,6 +20,12 @@ from notbugs.data.reading import images_of
 from notbugs.errors import BadInput
 
 
+def refuse_used(folder: Path) -> None:
+    """Raises BadInput where `write` would find something else in its place."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(str(folder), "exists and is not empty", remedy="choose another folder")
+
+
 def write(dataset: Dataset, folder: Path, form: str, *, card: str, original: Dataset | None = None, split: str = "train") -> None:
     """One part of a set into a new folder, in the form in which its source was read, with a card (README.md: card is its text).
 
@@ -44,8 +50,7 @@ def write(dataset: Dataset, folder: Path, form: str, *, card: str, original: Dat
         check_class_name(name)
     temporary = folder.absolute().parent / f".{folder.name[:100]}.{os.getpid()}.part"
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise BadInput(str(folder), "exists and is not empty", remedy="choose another folder")
+        refuse_used(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         writers[form](dataset, temporary, form, original or dataset, split)
