@@ -81,6 +81,7 @@ def train_model(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str, o
 def trained(
     plan: Plan, part: Dataset, name: str, *, loss: str, on: str, seed: int, path: Path, tell: Told
 ) -> tuple[models.Model, list[train.Epoch]]:
+    """A classifier trained by the plan on a set, saved to `path`, and its training curve. loss: plain, adversarial or trades."""
     ball, epochs = Ball(plan.norm, known(plan.epsilon)), known(plan.epochs)
     losses: dict[str, Callable[[], train.Loss]] = {
         "plain": lambda: train.plain,

@@ -133,21 +133,21 @@ def attack_one(path: Path, plan: Plan, radii: Sequence[float], norm: str | None,
     """
     if out:
         data.refuse_used(out)
-    model, known = models.load(path, plan.network)
+    model, said = models.load(path, plan.network)
     splits = load(plan)
     shape, classes = list(splits.test.shape), list(splits.test.classes)
-    if list(known.get("classes", classes)) != classes or model.architecture.get("shape", shape) != shape:
+    if list(said.get("classes", classes)) != classes or model.architecture.get("shape", shape) != shape:
         raise BadInput(
             plan.source,
             f"must hold images of shape {model.architecture.get('shape')} of the classes that the model knows",
             f"{shape}, {len(classes)} classes",
         )
-    trained = known.get("training", {})
-    norm = norm or trained.get("norm", "l2")
+    training = said.get("training", {})
+    norm = norm or training.get("norm", "l2")
     if not radii:
-        if trained.get("norm") != norm or not trained.get("epsilon"):
+        if training.get("norm") != norm or not training.get("epsilon"):
             raise BadInput("--epsilon", f"must be given: the model does not say what radius it was trained with in {norm}")
-        radii = (trained["epsilon"] / 2, trained["epsilon"])
+        radii = (training["epsilon"] / 2, training["epsilon"])
     balls = [Ball(norm, radius).fit(torch.Size((1, *shape))) for radius in sorted(radii)]
     yield from scores.under_attack(model, splits.test, [ball for ball in balls if ball.radius > 0] or balls, device=plan.device)
     if out:
@@ -219,9 +219,9 @@ def _do(work: Callable[..., Tables], plan: Plan, folder: Path, name: str, tell: 
 
 
 def _radius_text(radius: float) -> str:
-    """As people write it: 8/255 where it is a whole number of 255ths."""
-    levels = round(radius * 255)
-    return f"{levels}/255" if levels and abs(radius * 255 - levels) < 1e-6 else f"{radius:g}"
+    """As people write it: 0.5, but 8/255."""
+    levels, plain = round(radius * 255), f"{radius:g}"
+    return f"{levels}/255" if len(plain) > 5 and abs(radius * 255 - levels) < 1e-6 else plain
 
 
 def _typical_size(part: Dataset) -> float:

@@ -75,6 +75,13 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(small_run: Run,
         assert weights.read_bytes() == (again.folder / "models" / weights.name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("radius", "text"), [(0.5, "0.5"), (0.8, "0.8"), (8 / 255, "8/255"), (1 / 255, "1/255"), (0.031, "0.031")]
+)
+def test_a_radius_is_written_as_people_write_it(radius: float, text: str) -> None:
+    assert study._radius_text(radius) == text
+
+
 def test_settings_follow_the_images_and_bad_ones_are_named(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
