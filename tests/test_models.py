@@ -233,7 +233,6 @@ def test_a_network_of_the_users_by_name_and_back_from_disk(tmp_path: Path) -> No
     assert sys.path == path
 
 
-@pytest.mark.usefixtures("beside")
 def test_a_network_with_other_outputs_than_classes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "from torch import nn\ndef five(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n"
     (tmp_path / "fixed_outputs.py").write_text(text)
@@ -242,6 +241,7 @@ def test_a_network_with_other_outputs_than_classes_is_refused(tmp_path: Path, mo
         models.build("fixed_outputs:five", shape=(1, 8, 8), classes=10)
 
 
+@pytest.mark.usefixtures("beside")
 @pytest.mark.parametrize(
     ("name", "got"),
     [
