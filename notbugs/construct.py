@@ -151,7 +151,8 @@ def relabelled(
 def noise_like(data: Dataset, made: Dataset, *, ball: Ball, seed: int = 0) -> Made:
     """The control of a relabelled set: the same labels, and each image's own change scattered over it at random, signs too.
 
-    Every norm is the same, as stored; what the model saw is gone.
+    Every norm is the same, as stored (a value changed by more than half of the range may not find room elsewhere and is cut);
+    what the model saw is gone.
 
     A set that teaches as much as its control owes nothing to what the model saw.
     """
