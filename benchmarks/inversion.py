@@ -49,7 +49,7 @@ def main() -> None:
         }
         paper = [steps for steps in (40, 160, 640, options.paper_steps) if steps <= options.paper_steps]
         for steps in sorted({*OURS, *paper}):
-            for rule_name, rule in (("paper", construct.paper_rule()), ("ours", construct.default_rule())):
+            for rule_name, rule in (("paper", construct.paper_rule()), ("ours", construct.default_rule(part))):
                 if steps in (paper if rule_name == "paper" else OURS):
                     began = time.perf_counter()
                     found = search.maximize(looks[rule_name], images, Ball("l2", torch.inf), steps=steps, rule=rule, start=start)

@@ -44,7 +44,7 @@ def inverted(
     Labels are kept. Of a robust model this is the robust version of a set (D_R), of a standard model the non-robust one (D_NR):
     features the model does not have are left as the start had them, and the start says nothing of the label.
     start: "image", another image of the set, drawn at random, or "noise", uniform. Any pixel may change by any amount.
-    rule: how to step (default: `default_rule()` in the metric of `evened`; the paper's is `paper_rule()`, with 1000 steps).
+    rule: how to step (default: `default_rule` in the metric of `evened`; the paper's is `paper_rule()`, with 1000 steps).
     Source: Ilyas et al. 2019, section 3.1 and appendix C.4.
     """
     if start not in ("image", "noise"):
@@ -55,7 +55,7 @@ def inverted(
     partner = torch.empty_like(order).scatter(0, order, order.roll(1))  # another image for each, each used once, none its own
     view = folded(model, data.pixels(slice(0, 2)), device)
     metric = evened(view.features, data.pixels(partner[:40]).to(device)) if rule is None else None
-    rule = rule or default_rule()
+    rule = rule or default_rule(data)
 
     def invert(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -73,9 +73,33 @@ def inverted(
     return Made(data.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **_change(data, images)})
 
 
-def default_rule() -> search.Rule:
-    """Polyak's step along conjugate directions (the top of the goal is known: 0); its two factors by docs/lab-log.md."""
-    return search.conjugate(0.35, end=0.05)
+def default_rule(data: Dataset) -> search.Rule:
+    """Polyak's step along conjugate directions, changing pixels the way the images differ from each other: see `covariance_root`.
+
+    The top of the goal is known, 0; how the two factors were found is in docs/lab-log.md.
+    """
+    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:1000].sort().values
+    return search.conjugate(0.35, end=0.05, precondition=covariance_root(data.pixels(index)))
+
+
+def covariance_root(images: Tensor) -> Callable[[Tensor], Tensor]:
+    """Square root of the covariance of images (n, C, H, W), taken to be the same everywhere in the picture: (N, C, H, W) -> same.
+
+    At every spatial frequency it is a C x C matrix. Natural images vary smoothly and in brightness more than in hue; a gradient
+    shaped so changes them likewise, where the bare one would leave gaudy grain.
+    """
+    shape = images.shape[-2:]
+    waves = torch.fft.rfft2(images - images.mean(0)).permute(2, 3, 0, 1)  # (H, W / 2 + 1, n, C)
+    variances, ways = torch.linalg.eigh((waves.mT.conj() @ waves).real)
+    root = (variances / variances.mean().clamp_min(1e-30)).clamp_min(1e-4).sqrt()
+    filters = (ways * root[..., None, :] @ ways.mT).to(waves.dtype)
+
+    def shaped(gradient: Tensor) -> Tensor:
+        mixed = torch.einsum("nchw,hwcd->ndhw", torch.fft.rfft2(gradient.float()), filters.to(gradient.device))
+        result: Tensor = torch.fft.irfft2(mixed, s=shape).to(gradient.dtype)
+        return result
+
+    return shaped
 
 
 def evened(view: goals.View, images: Tensor) -> Tensor | None:
@@ -148,13 +172,11 @@ def relabelled(
     )
 
 
-def noise_like(data: Dataset, made: Dataset, *, ball: Ball, seed: int = 0) -> Made:
-    """The control of a relabelled set: the same labels, and each image's own change scattered over it at random, signs too.
+def noise_like(data: Dataset, made: Dataset, *, seed: int = 0) -> Made:
+    """The control of a relabelled set: its labels, and each image's own change scattered over it at random, signs too.
 
-    Every norm is the same, as stored (a value changed by more than half of the range may not find room elsewhere and is cut);
-    what the model saw is gone.
-
-    A set that teaches as much as its control owes nothing to what the model saw.
+    Every norm of the change stays the same, as stored (one of more than half of the range may not find room elsewhere and is
+    cut); what the model saw is gone. A set that teaches as much as its control owes nothing to what the model saw.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -170,7 +192,7 @@ def noise_like(data: Dataset, made: Dataset, *, ball: Ball, seed: int = 0) -> Ma
     images = _sweep(disturb, data, 1000, "cpu", None)
     return Made(
         data.with_images(images).with_labels(made.labels),
-        {"epsilon": ball.radius, **_change(data, images), "changed_labels": int((made.labels != data.labels).sum())},
+        {**_change(data, images), "changed_labels": int((made.labels != data.labels).sum())},
     )
 
 

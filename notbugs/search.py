@@ -67,43 +67,44 @@ def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, 
     return Found(best, best_value)
 
 
-def steepest(ball: Ball, size: float, *, momentum: float = 0.0, end: float = 1.0) -> Rule:
+def steepest(ball: Ball, size: float, *, end: float = 1.0) -> Rule:
     """Steps of a known length in the ball's norm: `size` at first, falling along a cosine towards `end` times that.
 
-    momentum: share of the last direction that is kept; directions are averaged, so the length stays `size`.
-    With momentum 0 and end 1 this is the fixed step of projected gradient descent (Madry et al. 2018).
+    With end 1 this is the fixed step of projected gradient descent (Madry et al. 2018).
     """
 
-    def rule(now: Now, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        way = ball.direction(now.gradient)
-        if memory is not None and momentum:
-            way = momentum * memory + (1 - momentum) * way
+    def rule(now: Now, memory: None) -> tuple[Tensor, None]:
         share = end + (1 - end) * (1 + math.cos(math.pi * now.step / now.steps)) / 2
-        return size * share * (ball.direction(way) if momentum else way), way
+        return size * share * ball.direction(now.gradient), None
 
     return rule
 
 
-def conjugate(scale: float = 0.5, *, end: float = 0.1, top: float = 0.0) -> Rule:
+def conjugate(
+    scale: float = 0.5, *, end: float = 0.1, top: float = 0.0, precondition: Callable[[Tensor], Tensor] | None = None
+) -> Rule:
     """For a goal whose highest value is known: Polyak's step along conjugate directions. There is no length to choose.
 
     What is climbed is −(top − value)² / 2. The direction is its gradient plus a share of the last direction (Dai & Yuan 1999),
     the length the one at which a straight line would reach the top (Polyak 1969) times a factor that falls from
     `scale` to `end`: towards the end, kinks of the network matter more than the way still to go.
     Pixels that are black or white and would be pushed further are left out of both: what is cut off later misleads the next step.
+    precondition: a symmetric, positive definite linear map of gradients (N, C, H, W): the kind of change to prefer.
     """
 
     def rule(now: Now, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         missing = (top - now.values).nan_to_num(0.0, 0.0, 0.0)  # one bad value must not stay in the memory
         stuck = ((now.images <= 0) & (now.gradient < 0)) | ((now.images >= 1) & (now.gradient > 0))
         slope = now.gradient.to(missing.dtype).nan_to_num(0.0, 0.0, 0.0).masked_fill(stuck, 0.0) * by_image(missing, now.images)
-        way = slope
+        fresh = precondition(slope).masked_fill(stuck, 0.0) if precondition else slope
+        way = fresh
         if memory is not None:
             last_way, last_slope = memory
-            share = (_dot(slope, slope) / _dot(last_way, last_slope - slope).clamp_min(1e-30)).clamp_max(3.0)
-            bent = slope + by_image(share, slope) * last_way
-            climbs = _dot(bent, slope) > 0.1 * (_dot(bent, bent) * _dot(slope, slope)).sqrt()
-            way = torch.where(by_image(climbs, slope), bent, slope)
+            share = (_dot(slope, fresh) / _dot(last_way, last_slope - slope).clamp_min(1e-30)).clamp_max(3.0)
+            bent = fresh + by_image(share, slope) * last_way
+            # climbing at least a fifth as steeply, for its length, as the fresh direction does
+            climbs = _dot(bent, slope) * _dot(fresh, fresh).sqrt() > 0.2 * _dot(bent, bent).sqrt() * _dot(fresh, slope)
+            way = torch.where(by_image(climbs, slope), bent, fresh)
         factor = scale * (end / scale) ** (now.step / now.steps)
         steepness = _dot(way, slope)
         length = torch.where(steepness > 0, factor * missing.square() / steepness.clamp_min(1e-30), 0.0)

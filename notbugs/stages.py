@@ -146,7 +146,7 @@ def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> T
     source, about = SETS[name]
     model = models.load(model_path(plan, folder, seed, source), plan.network)[0] if source else None
     if model is None:
-        made = construct.noise_like(original, load_set(plan, folder, seed, "random-labels"), ball=ball, seed=_seed(seed, name))
+        made = construct.noise_like(original, load_set(plan, folder, seed, "random-labels"), seed=_seed(seed, name))
     elif name in ("robust", "nonrobust"):
         made = construct.inverted(
             model,
@@ -172,7 +172,7 @@ def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> T
         "seed": seed,
         "n": len(original),
         "made_from": source or "random-labels",
-        "epsilon": "",
+        "epsilon": ball.radius if "labels" in name else "",
         "steps": "",
         "reached": "",
         "mean_l2": "",
@@ -193,11 +193,13 @@ def every_set(plan: Plan, folder: Path, seed: int, tell: Told, *, names: list[st
     """Every model on every set, clean: the original's and each constructed set's training part (2,000 images drawn from it)."""
     rows = []
     parts = {name: load_set(plan, folder, seed, name) for name in SETS} | {"original": load(plan, seed).train}
+    sample = parts["original"].pixels(slice(0, 2))
     for number, model_name in enumerate(names):
         model, known = models.load(model_path(plan, folder, seed, model_name), plan.network)
+        view = models.folded(model, sample, plan.device)
         for set_name, part in parts.items():
             index = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:2000].sort().values
-            row = scores.clean(model, part.take(index), device=plan.device)
+            row = scores.clean(view, part.take(index), device=plan.device)
             rows.append(
                 _in_order(
                     {

@@ -28,7 +28,7 @@ def dual(norm: str, vectors: Tensor) -> Tensor:
 
 
 def falling(ball: Ball) -> search.Rule:
-    return search.steepest(ball, 2 * ball.radius, momentum=0.5, end=0.01)
+    return search.steepest(ball, 2 * ball.radius, end=0.01)
 
 
 # ---- the answer in closed form ------------------------------------------------------------------------------------------
@@ -109,6 +109,32 @@ def test_the_first_conjugate_step_is_polyaks() -> None:
     now = search.Now(0, 10, torch.full((1, 1, 1, 2), 0.5), torch.tensor([-2.0]), gradient)
     assert search.conjugate(0.5)(now, None)[0].flatten().tolist() == pytest.approx([0.5 * 2 / 5 * 0.6, 0.5 * 2 / 5 * 0.8])
     assert search.conjugate(1.0, top=3.0)(now, None)[0].flatten().tolist() == pytest.approx([5 / 5 * 0.6, 5 / 5 * 0.8])
+
+
+def test_preconditioned_steps_are_the_plain_ones_in_other_coordinates() -> None:
+    """Climbing in y where x = R y, R symmetric, is climbing in x with the precondition R R."""
+    generator = torch.Generator().manual_seed(0)
+    matrix, wanted = torch.randn(5, 16, generator=generator), torch.randn(6, 5, generator=generator)
+    root = torch.randn(16, 16, generator=generator)
+    root = (root @ root.T / 16 + torch.eye(16)) / 4
+    start = 0.5 + 0.01 * torch.randn(6, 1, 4, 4, generator=generator)
+
+    def path(weights: Tensor, point: Tensor, rule: search.Rule) -> Tensor:
+        memory = None
+        for step in range(12):
+            seen = point.flatten(1) @ weights.T - wanted
+            gradient = (-(seen / seen.norm(dim=1, keepdim=True)) @ weights).reshape(point.shape)
+            move, memory = rule(search.Now(step, 12, torch.full_like(point, 0.5), -seen.norm(dim=1), gradient), memory)
+            point = point + move
+        return point
+
+    def changed(images: Tensor, by: Tensor) -> Tensor:
+        return (images.flatten(1) @ by).reshape(images.shape)
+
+    plain = path(matrix @ root, changed(start, torch.linalg.inv(root)), search.conjugate())
+    shaped = path(matrix, start, search.conjugate(precondition=lambda gradient: changed(gradient, root @ root)))
+    assert torch.allclose(changed(plain, root), shaped, atol=1e-4)
+    assert not torch.allclose(path(matrix, start, search.conjugate()), shaped, atol=0.1)
 
 
 def test_conjugate_steps_leave_out_what_the_pixel_range_would_cut_off() -> None:
@@ -256,7 +282,7 @@ def test_nothing_is_copied_to_the_host(name: str, ball: Ball, monkeypatch: pytes
 
     for method in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__"):
         monkeypatch.setattr(Tensor, method, refuse)
-    for rule in (search.conjugate(), search.steepest(ball, 0.1, momentum=0.5, end=0.01)):
+    for rule in (search.conjugate(), search.steepest(ball, 0.1, end=0.01)):
         with NoHostCopy():
             search.maximize(goal, IMAGES, ball, steps=3, rule=rule, start=start)
 
@@ -339,7 +365,7 @@ def test_images_do_not_see_their_neighbours(standard: Model, kind: str) -> None:
 @pytest.mark.parametrize("ball", [Ball("linf", 0.1), Ball("l2", 0.1)], ids=str)
 def test_the_steepest_steps_have_the_length_that_was_asked_for(ball: Ball) -> None:
     generator = torch.Generator().manual_seed(0)
-    fixed, fall = search.steepest(ball, 0.3), search.steepest(ball, 0.3, momentum=0.5, end=0.1)
+    fixed, fall = search.steepest(ball, 0.3), search.steepest(ball, 0.3, end=0.1)
     memory = None
     for step in range(10):
         now = search.Now(step, 10, IMAGES, torch.zeros(6), torch.randn(IMAGES.shape, generator=generator))
@@ -347,15 +373,6 @@ def test_the_steepest_steps_have_the_length_that_was_asked_for(ball: Ball) -> No
         move, memory = fall(now, memory)
         share = 0.1 + 0.9 * (1 + torch.cos(torch.tensor(torch.pi * step / 10))) / 2
         assert torch.allclose(ball.size(move), 0.3 * share)
-
-
-def test_momentum_keeps_a_share_of_the_last_direction() -> None:
-    ball = Ball("l2", 1.0)
-    right, up = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2), torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
-    rule = search.steepest(ball, 1.0, momentum=0.75)
-    _, memory = rule(search.Now(0, 2, right, torch.zeros(1), right), None)
-    move, _ = rule(search.Now(1, 2, right, torch.zeros(1), up), memory)
-    assert move.flatten().tolist() == pytest.approx([3 / 10**0.5, 1 / 10**0.5])
 
 
 def test_bad_requests_are_refused() -> None:
