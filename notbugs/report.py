@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -237,4 +238,6 @@ def _duration(seconds: float) -> str:
 
 
 def _kept(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
+    """What lies there, without what stands beside it: a model's .json, and the same of further seeds."""
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
+    return [name for name in names if not name.endswith(".json") and not re.search(r"-seed\d+(\.|$)", name)]
