@@ -8,23 +8,28 @@ from torch import Generator, Tensor
 
 from notbugs.errors import BadInput
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1", "l0")
 
 
 @dataclass(frozen=True)
 class Ball:
     """All images with pixels in [0, 1] whose change from a centre is at most `radius` in `norm`.
 
-    norm: "linf" (largest change of one value) or "l2" (Euclidean length of the change over all values of an image).
-    radius: pixel units, white is 1; `inf` leaves only the pixel range. Raises BadInput for anything else.
+    norm: "linf" (largest change of one value), "l2" (Euclidean length of the change over all values of an image), "l1" (sum of
+    all changes) or "l0" (number of pixels changed, in whichever channels).
+    radius: pixel units, white is 1, or of "l0" a whole number; `inf` leaves only the pixel range. A tensor (N,) has one for each
+    image and is not checked. Raises BadInput for anything else.
+    A set of your own takes part in a search with `size`, `project`, `move` and `sample`, and in what is stored with `round`.
     """
 
     norm: str
-    radius: float
+    radius: float | Tensor
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise BadInput("norm", f"must be one of {', '.join(NORMS)}", repr(self.norm))
+        if isinstance(self.radius, Tensor):
+            return
         if not self.radius >= 0:
             raise BadInput("epsilon", "must be a number, 0 or more", self.radius)
         if self.norm == "linf" and 1 < self.radius < math.inf:
@@ -34,86 +39,138 @@ class Ball:
                 self.radius,
                 f"for {self.radius:g}/255 pass {self.radius:g}/255",
             )
+        if self.norm == "l0" and self.radius != math.inf and self.radius % 1:
+            raise BadInput("epsilon", "must be a whole number of pixels in L0", self.radius)
 
     def fit(self, shape: torch.Size) -> "Ball":
         """Itself, once its radius is seen to fit images of this shape (N, C, H, W); raises BadInput if it does not."""
-        largest = math.sqrt(math.prod(shape[1:]))
-        if self.norm == "l2" and largest < self.radius < math.inf:
+        values = math.prod(shape[1:])
+        largest = {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": math.prod(shape[2:])}[self.norm]
+        if not isinstance(self.radius, Tensor) and largest < self.radius < math.inf:
             raise BadInput(
                 "epsilon",
-                f"two images of this size differ by at most {largest:.4g} in L2",
+                f"two images of this size differ by at most {largest:.4g} in {self.norm.upper()}",
                 self.radius,
-                f"for {self.radius:g}/255 pass {self.radius:g}/255",
+                f"for {self.radius:g}/255 pass {self.radius:g}/255" if self.norm != "l0" else "",
             )
         return self
 
     def size(self, change: Tensor) -> Tensor:
         """Norm of each change: (N, C, H, W) -> (N,)."""
         flat = change.flatten(1)
-        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(dim=1)
+        if self.norm == "l0":
+            return (change != 0).any(1).flatten(1).sum(1).to(change.dtype)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(p=float(self.norm[1]), dim=1)
 
     def project(self, images: Tensor, center: Tensor) -> Tensor:
         """Images brought into the ball around `center` (N, C, H, W; in [0, 1]); one that is inside is not moved.
 
-        Clipped to the pixel range first, then pulled straight towards the centre (the segment stays in range), so a change
-        that the range cuts off is not paid for. Values that are not numbers become the centre's.
+        L-inf, L1 and L0: to the nearest image of all. L2: clipped to the pixel range, then straight towards the centre, so that a
+        change which the range cuts off is not paid for. Values that are not numbers become the centre's.
         """
-        images = torch.where(images.isnan(), center, images.clamp(0, 1))
-        if math.isinf(self.radius):
-            return images
+        images = torch.where(images.isnan(), center, images)
+        clipped, radius = images.clamp(0, 1), self._wide(images)
+        if not isinstance(radius, Tensor) and math.isinf(radius):
+            return clipped
         if self.norm == "linf":
-            return torch.minimum(torch.maximum(images, center - self.radius), center + self.radius).clamp(0, 1)
-        change = images - center
-        size = by_image(change.flatten(1).norm(dim=1), change)
-        return torch.where(size <= self.radius, images, center + change * (self.radius / size.clamp_min(1e-30)))
+            return torch.minimum(torch.maximum(clipped, center - radius), center + radius).clamp(0, 1)
+        change = clipped - center
+        if self.norm == "l2":
+            size = by_image(change.flatten(1).norm(dim=1), change)
+            return torch.where(size <= radius, clipped, center + change * (radius / size.clamp_min(1e-30)))
+        if self.norm == "l0":
+            most = change.square().sum(1, keepdim=True)
+            return torch.where(_rank(most) < radius, clipped, center)
+        shrunk = _shrink(images.clamp(-1e3, 1e3) - center, torch.where(images > center, 1 - center, center), radius)
+        size = by_image(change.flatten(1).abs().sum(1), change)
+        return torch.where(size <= radius, clipped, (center + shrunk).clamp(0, 1))
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest way up for a step of length 1 in this norm: (N, C, H, W) -> same; zero and non-finite gradients give 0.
 
         Divided by its largest entry before any norm is taken, so that gradients of 1e-30, as confident models have, still point.
+        In L1 that is one value, in L0 one pixel.
         """
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         if self.norm == "linf":
             return gradient.sign()
         scaled = gradient / by_image(gradient.flatten(1).abs().amax(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
-        return scaled / by_image(scaled.flatten(1).norm(dim=1), scaled).clamp_min(torch.finfo(gradient.dtype).tiny)
+        if self.norm == "l2":
+            return scaled / by_image(scaled.flatten(1).norm(dim=1), scaled).clamp_min(torch.finfo(gradient.dtype).tiny)
+        strength = scaled.abs() if self.norm == "l1" else scaled.abs().sum(1, keepdim=True)
+        return torch.where(_rank(strength) < 1, scaled.sign(), 0.0)
+
+    def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+        """The step of this length (of each image's own, if (N,)) that climbs a slope most: what search rules take.
+
+        L-inf and L2: the direction, so long. L1 and L0: no value can change by more than the pixel range has room for, so
+        the length is spent on the values or pixels where most is gained, each moved as far as it goes.
+        """
+        length = by_image(length, images) if isinstance(length, Tensor) else length
+        if self.norm in ("linf", "l2"):
+            return length * self.direction(gradient)
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        room = torch.where(gradient > 0, 1 - images, images) * (gradient != 0)
+        if self.norm == "l0":
+            gain = (gradient.abs() * room).sum(1, keepdim=True)
+            return torch.where((_rank(gain) < length) & (gain > 0), gradient.sign() * room, 0.0)
+        order = (gradient.abs() * (room > 0)).flatten(1).argsort(dim=1, descending=True, stable=True)
+        each = room.flatten(1).gather(1, order)
+        spent = (length.flatten(1) if isinstance(length, Tensor) else length) - (each.cumsum(1) - each)
+        amount = torch.zeros_like(each).scatter(1, order, torch.minimum(spent.clamp_min(0), each))
+        return gradient.sign() * amount.reshape(images.shape)
 
     def sample(self, center: Tensor, generator: Generator) -> Tensor:
-        """One image each: uniform in the ball around `center`, then clipped to the pixel range (radius inf: uniform in that)."""
+        """One image each: uniform in the ball around `center`, then clipped to the pixel range (radius inf: uniform in that).
 
-        def draw(normal: bool, shape: torch.Size) -> Tensor:
-            maker = torch.randn if normal else torch.rand
+        L0: uniform values in as many pixels, drawn at random.
+        """
+
+        def draw(kind: str, shape: torch.Size) -> Tensor:
+            maker = torch.randn if kind == "normal" else torch.rand
             return maker(shape, generator=generator, device=generator.device).to(center)
 
-        if math.isinf(self.radius):
-            return draw(False, center.shape)
+        radius = self._wide(center)
+        if not isinstance(radius, Tensor) and math.isinf(radius):
+            return draw("uniform", center.shape)
         if self.norm == "linf":
-            return (center + self.radius * (2 * draw(False, center.shape) - 1)).clamp(0, 1)
-        way = self.direction(draw(True, center.shape))
-        length = self.radius * draw(False, center.shape[:1]) ** (1 / center[0].numel())
-        return (center + by_image(length, way) * way).clamp(0, 1)
+            return (center + radius * (2 * draw("uniform", center.shape) - 1)).clamp(0, 1)
+        if self.norm == "l0":
+            which = _rank(draw("uniform", torch.Size((len(center), 1, *center.shape[2:])))) < radius
+            return torch.where(which, draw("uniform", center.shape), center)
+        if self.norm == "l1":
+            # signs and shares of exponential variables, one of them thrown away: uniform in the ball (Barthe et al. 2005)
+            sizes = -(1 - draw("uniform", center.shape)).log()
+            total = sizes.flatten(1).sum(1) - (1 - draw("uniform", center.shape[:1])).log()
+            signs = (draw("uniform", center.shape) < 0.5).to(center.dtype) * 2 - 1
+            return (center + radius * signs * sizes / by_image(total, center)).clamp(0, 1)
+        way = self.direction(draw("normal", center.shape))
+        length = radius * by_image(draw("uniform", center.shape[:1]) ** (1 / center[0].numel()), center)
+        return (center + length * way).clamp(0, 1)
 
     def round(self, images: Tensor, center: Tensor) -> Tensor:
         """Images on the 8-bit grid (multiples of 1/255) and still in the ball around `center`, which must lie on that grid.
 
-        To the nearest grid point of the ball in L-inf. In L2 to the nearest of all; where that leaves the ball, the change is
-        shrunk first, as little as 20 halvings can tell.
+        To the nearest grid point of the ball in L-inf and L0. In L2 and L1 to the nearest of all; where that leaves the ball, the
+        change is shrunk first, as little as 20 halvings can tell.
         """
-        if self.norm == "linf" and not math.isinf(self.radius):
-            most = math.floor(self.radius * 255 * (1 + 1e-9))
-            return ((center * 255).round() + ((images - center) * 255).round().clamp(-most, most)) / 255
+        radius = torch.as_tensor(self.radius, dtype=torch.float64, device=images.device)
+        whole = (radius * 255 * (1 + 1e-9)).expand(len(images))
+        if self.norm == "linf":
+            most = by_image(whole.floor().clamp_max(255), images).to(images.dtype)
+            steps = ((images - center) * 255).round()
+            return ((center * 255).round() + torch.minimum(torch.maximum(steps, -most), most)) / 255
 
         def grid(factor: Tensor) -> Tensor:
             return (center + (images - center) * by_image(factor, images)).mul(255).round() / 255
 
         def inside(candidate: Tensor) -> Tensor:
             # on the grid the change is a whole number of 255ths: exact in float64, so the claim "inside" is exact too
-            steps = ((candidate - center) * 255).round().double()
-            return self.size(steps) <= self.radius * 255 * (1 + 1e-9)
+            return self.size(((candidate - center) * 255).round().double()) <= whole
 
         high = torch.ones(len(images), dtype=images.dtype, device=images.device)
         nearest = grid(high)
-        if math.isinf(self.radius) or bool(inside(nearest).all()):
+        if self.norm == "l0" or bool(inside(nearest).all()):
             return nearest
         low = torch.zeros_like(high)
         for _ in range(20):
@@ -122,7 +179,37 @@ class Ball:
             low, high = torch.where(good, middle, low), torch.where(good, high, middle)
         return torch.where(by_image(inside(nearest), images), nearest, grid(low))
 
+    def _wide(self, images: Tensor) -> float | Tensor:
+        """The radius, in the shape that goes with images if there is one for each."""
+        return by_image(self.radius.to(images), images) if isinstance(self.radius, Tensor) else self.radius
+
 
 def by_image(values: Tensor, images: Tensor) -> Tensor:
     """One value an image (N,) in the shape that multiplies images (N, C, H, W)."""
     return values.reshape(-1, *[1] * (images.dim() - 1))
+
+
+def _rank(values: Tensor) -> Tensor:
+    """Each entry's place within its image, the largest being 0; the first of equals comes first."""
+    order = values.flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter(1, order, places).reshape(values.shape)
+
+
+def _shrink(change: Tensor, room: Tensor, radius: float | Tensor) -> Tensor:
+    """The nearest change whose absolute values lie in [0, room] and sum to the radius: all shrunk by the same amount, then cut.
+
+    That amount is where a falling, piecewise straight line, the sum, meets the radius; its corners are sorted, so it is exact.
+    """
+    size, most = change.flatten(1).abs().double(), room.flatten(1).double()
+    corners = torch.cat([(size - most).clamp_min(0), size], dim=1)  # from where each value falls, and where it has reached 0
+    corners, order = corners.sort(1)
+    falling = torch.where(order < size.shape[1], 1.0, -1.0).double().cumsum(1)  # how many fall after each corner
+    steps = torch.nn.functional.pad(corners.diff(dim=1) * falling[:, :-1], (1, 0))
+    sums = torch.minimum(size, most).sum(1, keepdim=True) - steps.cumsum(1)
+    wanted = radius.flatten(1).double() if isinstance(radius, Tensor) else torch.full_like(sums[:, :1], radius)
+    after = (sums > wanted).sum(1, keepdim=True).clamp(1, sums.shape[1] - 1)  # the first corner at which the sum is small enough
+    below, fall = sums.gather(1, after), falling.gather(1, after - 1).clamp_min(1)
+    amount = corners.gather(1, after) - (wanted - below) / fall
+    shrunk = torch.minimum((size - amount).clamp_min(0), most)
+    return change.sign() * shrunk.reshape(change.shape).to(change.dtype)

@@ -187,7 +187,9 @@ def train(
 def attack(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors file that notbugs wrote.")],
     source: Source,
-    norm: Annotated[str | None, typer.Option(help="l2 or linf. [default: what the model was trained with]")] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="l2, linf, l1, or l0: so many pixels. [default: what the model was trained with]")
+    ] = None,
     epsilon: Annotated[
         list[str] | None,
         typer.Option(

@@ -78,6 +78,8 @@ def check(plan: Plan) -> None:
         if value is not None and not least <= value < torch.inf:
             rule = f"must be {least} or more" if isinstance(least, int) else "must be a number above 0"
             raise BadInput("--" + name.replace("_", "-"), rule, value)
+    if plan.norm not in ("l2", "linf"):
+        raise BadInput("--norm", "must be l2 or linf for training and studies", repr(plan.norm))
     Ball(plan.norm, plan.epsilon or 0.0)
     if plan.source == "planted" and plan.resize:
         raise BadInput("--resize", "cannot be used with planted, whose images are drawn at 32x32", plan.resize)

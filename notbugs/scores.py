@@ -74,7 +74,7 @@ def under_attack(
     return [
         {**common, **row(correct[0], n)},
         *(
-            {**common, **row(correct[i], n, epsilon=ball.radius, attack=attacks.ensemble_name(classes))}
+            {**common, **row(correct[i], n, epsilon=float(ball.radius), attack=attacks.ensemble_name(ball.norm, classes))}
             for i, ball in enumerate(ascending, 1)
         ),
     ]

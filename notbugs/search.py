@@ -67,15 +67,15 @@ def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, 
     return Found(best, best_value)
 
 
-def steepest(ball: Ball, size: float, *, end: float = 1.0) -> Rule:
+def steepest(ball: Ball, size: float | Tensor, *, end: float = 1.0) -> Rule:
     """Steps of a known length in the ball's norm: `size` at first, falling along a cosine towards `end` times that.
 
-    With end 1 this is the fixed step of projected gradient descent (Madry et al. 2018).
+    size: one, or one for each image (N,). With end 1 this is the fixed step of projected gradient descent (Madry et al. 2018).
     """
 
     def rule(now: Now, memory: None) -> tuple[Tensor, None]:
         share = end + (1 - end) * (1 + math.cos(math.pi * now.step / now.steps)) / 2
-        return size * share * ball.direction(now.gradient), None
+        return ball.move(now.images, now.gradient, size * share), None
 
     return rule
 

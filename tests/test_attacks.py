@@ -60,6 +60,161 @@ def inside(found: Tensor, images: Tensor, ball: Ball) -> bool:
     return in_range and bool((ball.size(found - images) <= ball.radius * (1 + 1e-5)).all())
 
 
+# ---- the smallest radius ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_of_a_linear_model_the_smallest_radius_is_gap_over_dual_norm(norm: str, classes: int) -> None:
+    """Grey images, far from black and white: the nearest border between two classes is known exactly."""
+    images = 0.5 + 0.1 * torch.rand(50, 1, 8, 8, generator=seeded())
+    weights = torch.randn(64, classes, generator=seeded())
+
+    def model(seen: Tensor) -> Tensor:
+        return (seen.flatten(1) - 0.55) @ weights
+
+    labels = model(images).argmax(1)
+    labels[0] = (labels[0] + 1) % classes  # misread as it is
+    found = attacks.smallest_radius(model, images, labels, norm=norm)  # type: ignore[arg-type]
+    gaps = model(images).gather(1, labels[:, None]) - model(images)
+    between = weights.T[labels][:, None] - weights.T[None]
+    dual = {"linf": between.abs().sum(2), "l2": between.norm(dim=2), "l1": between.abs().amax(2)}[norm]
+    exact = (gaps / dual).scatter(1, labels[:, None], torch.inf).amin(1).clamp_min(0)
+    assert found.values[0] == 0 and torch.equal(found.images[0], images[0])
+    assert bool((found.values >= exact * (1 - 1e-4)).all())
+    assert bool((found.values <= exact * 1.03 + 1e-5).all())
+    targets, distances = attacks.nearest_classes(model, images[1:], labels[1:], norm=norm)  # type: ignore[arg-type]
+    assert torch.allclose(distances[:, 0], exact[1:], rtol=1e-3)
+    assert targets.shape == (49, classes - 1)
+    assert not bool((targets == labels[1:, None]).any())
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("which", ["standard", "robust"])
+def test_the_smallest_radius_is_the_size_of_a_change_that_fools(
+    norm: str, which: str, request: pytest.FixtureRequest, few: tuple[Tensor, Tensor]
+) -> None:
+    model, (images, labels) = request.getfixturevalue(which), few
+    found = attacks.smallest_radius(model, images, labels, norm=norm)
+    assert bool(found.values.isfinite().all())
+    assert torch.allclose(Ball(norm, 0).size(found.images - images), found.values, atol=1e-6)
+    assert bool(((found.images >= 0) & (found.images <= 1)).all())
+    assert bool((says(model, found.images, labels) > -1e-4).all())
+    near = images + 0.9 * (found.images - images)
+    assert bool((says(model, near, labels)[found.values > 0] < 0).all())  # drawn as near as that way allows
+    again = attacks.smallest_radius(model, images, labels, norm=norm)
+    assert torch.equal(again.images, found.images)
+
+
+@pytest.mark.parametrize("which", ["standard", "robust"])
+def test_the_smallest_radius_is_as_small_as_others_find_it(
+    which: str, request: pytest.FixtureRequest, batch: tuple[Tensor, Tensor]
+) -> None:
+    """foolbox's DDN, 100 gradients each as we take, and at every radius about as many left as the ensemble leaves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        foolbox = pytest.importorskip("foolbox")
+    model, (images, labels) = request.getfixturevalue(which), batch
+    ours = attacks.smallest_radius(model, images, labels).values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        referee = foolbox.PyTorchModel(model.eval(), bounds=(0, 1))
+        theirs = foolbox.attacks.DDNAttack(steps=100)(referee, images, labels, epsilons=None)
+    distances = torch.where(theirs[2], (theirs[0] - images).flatten(1).norm(dim=1), torch.inf)
+    assert float(ours.median()) <= float(distances.median()) * 1.005
+    assert float(ours.mean()) <= float(distances[distances.isfinite()].mean()) * 1.005
+    for radius in (0.375, 0.75):
+        verdict = attacks.worst_case(model, images, labels, attacks.ensemble(Ball("l2", radius), 10)).values <= 0
+        assert abs(int((ours > radius).sum()) - int(verdict.sum())) <= 3
+
+
+def test_what_cannot_be_fooled_has_no_smallest_radius(few: tuple[Tensor, Tensor]) -> None:
+    images, _ = few
+    weights = torch.eye(3)[:1] * 5
+    found = attacks.smallest_radius(
+        lambda seen: seen.flatten(1).mean(1, keepdim=True) * 0 + weights,  # type: ignore[arg-type]
+        images,
+        torch.zeros(60, dtype=torch.int64),
+    )
+    assert bool(found.values.isinf().all())
+    assert torch.equal(found.images, images)
+    with pytest.raises(BadInput, match=r"^norm: must be linf, l2 or l1"):
+        attacks.smallest_radius(nn.Identity(), images, torch.zeros(60, dtype=torch.int64), norm="l0")
+
+
+# ---- few pixels -------------------------------------------------------------------------------------------------------------
+
+
+def test_trying_every_change_of_one_pixel_finds_the_worst(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few[0][:20], few[1][:20]
+    found = attacks.few_pixels(standard, images, labels, tries=None)
+    worst = says(standard, images, labels)
+    started = worst > 0
+    for place in range(64):
+        for colour in (0.0, 1.0):
+            changed = images.flatten(1).clone()
+            changed[:, place] = colour
+            worst = torch.where(started, worst, torch.maximum(worst, says(standard, changed.reshape(images.shape), labels)))
+    assert torch.allclose(found.values, worst, atol=1e-4)
+    promising = attacks.few_pixels(standard, images, labels, tries=20)
+    assert int((promising.values > 0).sum()) >= int((worst > 0).sum()) - 2
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_few_pixels_change_and_corners_are_reached(
+    pixels: int, gradient: bool, standard: Model, few: tuple[Tensor, Tensor]
+) -> None:
+    images, labels = few
+    found = attacks.few_pixels(standard, images, labels, pixels=pixels, tries=30, gradient=gradient)
+    changed = found.images != images
+    assert int(changed.flatten(1).sum(1).max()) == pixels
+    assert bool(((found.images == 0) | (found.images == 1))[changed].all())
+    assert torch.allclose(found.values, says(standard, found.images, labels), atol=1e-4)
+    more = attacks.few_pixels(standard, images, labels, pixels=pixels + 2, tries=30, gradient=gradient)
+    assert int((more.values > 0).sum()) >= int((found.values > 0).sum())
+    if gradient:
+        blind = attacks.few_pixels(standard, images, labels, pixels=pixels, tries=30, gradient=False)
+        assert int((found.values > 0).sum()) > int((blind.values > 0).sum())
+
+
+def test_a_pixel_counts_once_whatever_its_channels_and_no_gradient_is_needed() -> None:
+    """Class 1 wins where one pixel is pure yellow: one change of three channels, asked of a function without gradients."""
+    images = torch.full((2, 3, 4, 4), 0.5)
+
+    def black_box(seen: Tensor) -> Tensor:
+        yellow = (seen[:, 0] * seen[:, 1] * (1 - seen[:, 2])).amax((1, 2)).detach()
+        return torch.stack([torch.full_like(yellow, 0.9), yellow], dim=1)
+
+    zeros = torch.zeros(2, dtype=torch.int64)
+    found = attacks.few_pixels(black_box, images, zeros, tries=None, gradient=False)  # type: ignore[arg-type]
+    assert bool((found.values > 0).all())
+    assert Ball("l0", 1).size(found.images - images).tolist() == [1, 1]
+    with pytest.raises(BadInput, match=r"^pixels: must be 1 or more, got 0$"):
+        attacks.few_pixels(black_box, images, zeros, pixels=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("norm", "small", "large"), [("l1", 1.0, 3.0), ("l0", 1, 4)])
+def test_the_verdict_in_l1_and_l0(norm: str, small: float, large: float, robust: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    left = []
+    for radius in (small, large):
+        ball = Ball(norm, radius)
+        found = attacks.worst_case(robust, images, labels, attacks.ensemble(ball, 10))
+        assert inside(found.images, images, ball)
+        assert torch.allclose(found.values, says(robust, found.images, labels), rtol=1e-3, atol=1e-3)
+        left.append(int((found.values <= 0).sum()))
+    assert left[0] > 40 > 20 > left[1]
+    if norm == "l1":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            foolbox = pytest.importorskip("foolbox")
+            referee = foolbox.PyTorchModel(robust.eval(), bounds=(0, 1))
+            attack = foolbox.attacks.EADAttack(steps=100, binary_search_steps=4, decision_rule="L1")
+            theirs = (attack(referee, images, labels, epsilons=None)[0] - images).abs().flatten(1).sum(1)
+        assert [left[0] <= int((theirs > small).sum()), left[1] <= int((theirs > large).sum())] == [True, True]
+
+
 # ---- what is returned ---------------------------------------------------------------------------------------------------
 
 
