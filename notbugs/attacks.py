@@ -95,6 +95,16 @@ def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Sequen
     return Found(best, value)
 
 
+ROUNDS = (
+    0,
+    1,
+    2,
+    0,
+    1,
+    3,
+)  # what each round of `smallest_radius` climbs: 0 is the cross-entropy, else the nearest class of that rank
+
+
 def smallest_radius(
     model: nn.Module, images: Tensor, labels: Tensor, *, norm: str = "l2", rounds: int = 10, steps: int = 10
 ) -> Found:
@@ -132,9 +142,6 @@ def smallest_radius(
     return Found(torch.where(by_image(right, images), best, images), torch.where(right, size, 0.0))
 
 
-ROUNDS = (0, 1, 2, 0, 1, 3)  # which goal each round has: 0 the cross-entropy, else the nearest class of that rank
-
-
 def nearest_classes(
     model: nn.Module, images: Tensor, labels: Tensor, *, norm: str = "l2", most: int = 9
 ) -> tuple[Tensor, Tensor]:
@@ -142,18 +149,19 @@ def nearest_classes(
 
     That distance is the logits' gap over the dual norm of its gradient; looked at are the `most` classes with the highest logits.
     """
-    ball, images = Ball(norm, 1.0), images.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = model(images).float()
-        classes = logits.detach().scatter(1, labels[:, None], -torch.inf).topk(min(most, logits.shape[1] - 1)).indices
-        gaps = logits.gather(1, labels[:, None]) - logits.gather(1, classes)
-        distances = []
-        for column in gaps.unbind(1):
-            (gradient,) = torch.autograd.grad(column.sum(), images, retain_graph=True)
-            slope = (gradient * ball.direction(gradient)).flatten(1).sum(1).float()
-            distances.append(torch.where(slope > 0, column.detach() / slope, torch.inf))
-    sorted_distances, order = torch.stack(distances, dim=1).sort(1)
-    return classes.gather(1, order), sorted_distances
+    ball = Ball(norm, 1.0)
+    with torch.no_grad():
+        logits = model(images).float().scatter(1, labels[:, None], -torch.inf)
+    classes = logits.topk(min(most, logits.shape[1] - 1)).indices
+
+    def gaps(seen: Tensor) -> Tensor:
+        logits: Tensor = model(seen).float()
+        return logits.gather(1, labels[:, None]) - logits.gather(1, classes)
+
+    high, gradients = search.slopes(gaps, images)
+    slopes = torch.stack([(each * ball.direction(each)).flatten(1).sum(1).float() for each in gradients], dim=1)
+    distances, order = torch.where(slopes > 0, high / slopes, torch.inf).sort(1)
+    return classes.gather(1, order), distances
 
 
 def _draw_near(model: nn.Module, images: Tensor, labels: Tensor, fooling: Tensor) -> Tensor:
@@ -202,13 +210,16 @@ def few_pixels(
             return torch.arange(choices, device=point.device).expand(len(point), -1)
         if not gradient:
             return torch.stack([torch.randperm(choices, generator=generator)[:tries] for _ in point]).to(point.device)
+        lead, loss = (goals.leave_class(model, wanted, by) for by in ("lead", "loss"))
+
+        def heights(seen: Tensor) -> Tensor:
+            logits = model(seen)
+            return torch.stack([lead.climb(logits), loss.climb(logits)], dim=1)
+
         places = []
-        for by in ("lead", "loss"):
-            goal, image = goals.leave_class(model, wanted, by), point.detach().requires_grad_()
-            with torch.enable_grad():
-                (slope,) = torch.autograd.grad(goal.climb(goal.view(image)).sum(), image)
-            slope, now = slope.float().nan_to_num(0.0, 0.0, 0.0).flatten(2), point.float().flatten(2)
-            gain = torch.einsum("kc,ncp->nkp", corners.float(), slope) - (slope * now).sum(1, keepdim=True)
+        for slope in search.slopes(heights, point)[1]:
+            steep, now = slope.float().nan_to_num(0.0, 0.0, 0.0).flatten(2), point.float().flatten(2)
+            gain = torch.einsum("kc,ncp->nkp", corners.float(), steep) - (steep * now).sum(1, keepdim=True)
             places.append(gain.flatten(1).argsort(dim=1, descending=True).argsort(dim=1))
         return torch.minimum(*places).argsort(dim=1)[:, :tries]
 

@@ -212,4 +212,7 @@ def _shrink(change: Tensor, room: Tensor, radius: float | Tensor) -> Tensor:
     below, fall = sums.gather(1, after), falling.gather(1, after - 1).clamp_min(1)
     amount = corners.gather(1, after) - (wanted - below) / fall
     shrunk = torch.minimum((size - amount).clamp_min(0), most)
+    shrunk = shrunk * (wanted / shrunk.sum(1, keepdim=True).clamp_min(1e-300)).clamp_max(
+        1
+    )  # what rounding adds, far from the range
     return change.sign() * shrunk.reshape(change.shape).to(change.dtype)

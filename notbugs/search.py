@@ -67,6 +67,15 @@ def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, 
     return Found(best, best_value)
 
 
+def slopes(heights: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Several functions of images at once, and their gradients: heights (N, M) and (M, N, C, H, W); M backward passes."""
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        columns = heights(images).unbind(1)
+        gradients = [torch.autograd.grad(column.sum(), images, retain_graph=True)[0] for column in columns]
+    return torch.stack([column.detach() for column in columns], dim=1), torch.stack(gradients)
+
+
 def steepest(ball: Ball, size: float | Tensor, *, end: float = 1.0) -> Rule:
     """Steps of a known length in the ball's norm: `size` at first, falling along a cosine towards `end` times that.
 

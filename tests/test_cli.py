@@ -148,6 +148,11 @@ def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
     assert "--epsilon: must be given" in refused(call("attack", model, "digits", "--norm", "l2"))
+    done = call("attack", model, "digits", "--limit", "100", "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [["l0", "2"], ["l0", "2"]]
+    line = refused(call("attack", model, "digits", "--norm", "l0", "--epsilon", "1.5"))
+    assert "epsilon: must be a whole number of pixels in L0, got 1.5" in line
     (tmp_path / "mine.txt").touch()
     line = refused(call("attack", model, "digits", "--out", tmp_path))
     assert "not empty" in line
