@@ -47,7 +47,7 @@ def under_attack(
     batch_size: int = 250,
     device: torch.device | str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Accuracy clean and at each radius, ascending, by `attacks.ensemble`; each radius meets only the survivors of the smaller.
+    """Accuracy clean and at each radius, ascending, by `attacks.standard`; each radius meets only the survivors of the smaller.
 
     An image fooled at a radius is fooled at every larger one: what was found lies in the larger ball too.
     """
@@ -63,7 +63,7 @@ def under_attack(
             left = alive.nonzero().squeeze(1)
             alive = alive.clone()
             if len(left):
-                found = attacks.worst_case(view, images[left], labels[left], attacks.ensemble(ball, classes))
+                found = attacks.standard(view, images[left], labels[left], ball=ball)
                 alive[left] = found.values <= 0
             verdicts.append(alive)
         return torch.stack(verdicts, dim=1)
@@ -74,18 +74,18 @@ def under_attack(
     return [
         {**common, **row(correct[0], n)},
         *(
-            {**common, **row(correct[i], n, epsilon=float(ball.radius), attack=attacks.ensemble_name(ball.norm, classes))}
+            {**common, **row(correct[i], n, epsilon=float(ball.radius), attack=attacks.standard_name(ball.norm, classes))}
             for i, ball in enumerate(ascending, 1)
         ),
     ]
 
 
 def attacked(model: Model, part: Dataset, ball: Ball, *, batch_size: int = 250, device: torch.device | str = "cpu") -> Dataset:
-    """The set with every image as `attacks.ensemble` leaves it, rounded to 8 bits inside the ball; labels are the originals'."""
-    view, classes = folded(model, part.pixels(slice(0, 2)), device), len(part.classes)
+    """The set with every image as `attacks.standard` leaves it, rounded to 8 bits inside the ball; labels are the originals'."""
+    view = folded(model, part.pixels(slice(0, 2)), device)
 
     def attack(images: Tensor, index: Tensor) -> Tensor:
-        found = attacks.worst_case(view, images, part.labels[index].to(images.device), attacks.ensemble(ball, classes))
+        found = attacks.standard(view, images, part.labels[index].to(images.device), ball=ball)
         return to_8bit(ball.round(found.images, images))
 
     images: Any = sweep(attack, part, batch_size=batch_size, device=device)
