@@ -2,7 +2,7 @@
 
     python benchmarks/autoattack.py runs/demo adversarial-seed1 --radius 0.75 [--images 450]
 
-NAME: a model of the run, with its seed. One thread; the two take turns on the same test images, in L2.
+NAME: a model of the run, with its seed. One thread; the two take turns on the same test images, spread evenly, in L2.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     asked = plan.Plan(**Run.read(options.run).facts["asked"])
     _, found, seed = options.name.partition("-seed")
     part = plan.load(asked, int(seed) if found else asked.seed).test
-    part = part.take(slice(0, options.images))
+    part = part.take(slice(0, None, len(part) // options.images)) if options.images else part  # evenly: folders go class by class
     model, _ = models.load(options.run / "models" / f"{options.name}.safetensors", asked.network)
     images, labels = part.pixels(slice(None)), part.labels
 

@@ -78,7 +78,10 @@ def default_rule(data: Dataset) -> search.Rule:
 
     The top of the goal is known, 0; how the two factors were found is in docs/lab-log.md.
     """
-    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:1000].sort().values
+    enough = max(
+        50, min(1000, 30_000_000 // math.prod(data.shape))
+    )  # of large images fewer: they need memory, and have more to say each
+    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:enough].sort().values
     return search.conjugate(0.35, end=0.05, precondition=covariance_root(data.pixels(index)))
 
 
