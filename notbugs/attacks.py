@@ -7,12 +7,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from notbugs import goals, search
-from notbugs.ball import Ball, by_image
+from notbugs.ball import Ball, Similar, by_image
 from notbugs.errors import BadInput
 from notbugs.search import Attack, Found
 
 
-def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Ball) -> Found:
+def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Similar) -> Found:
     """One step of the full radius up the cross-entropy (Goodfellow et al. 2015)."""
     return search.maximize(
         goals.leave_class(model, labels, "loss"), images, ball, steps=1, rule=search.steepest(ball, ball.radius)
@@ -24,7 +24,7 @@ def pgd(
     images: Tensor,
     labels: Tensor,
     *,
-    ball: Ball,
+    ball: Similar,
     steps: int = 20,
     by: str = "lead",
     restarts: int = 1,
@@ -47,12 +47,12 @@ def pgd(
     return once(model, images, labels) if restarts == 1 else worst_case(model, images, labels, [once] * restarts)
 
 
-def reach(model: nn.Module, images: Tensor, targets: Tensor, *, ball: Ball, steps: int = 20, by: str = "lead") -> Found:
+def reach(model: nn.Module, images: Tensor, targets: Tensor, *, ball: Similar, steps: int = 20, by: str = "lead") -> Found:
     """Projected gradient ascent towards the target classes (N,); values above 0 got there."""
     return search.maximize(goals.reach_class(model, targets, by), images, ball, steps=steps, rule=_rule(ball))
 
 
-def runner_up(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Ball, rank: int = 1, steps: int = 20) -> Found:
+def runner_up(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Similar, rank: int = 1, steps: int = 20) -> Found:
     """Away from the labels towards the class that is rank-th (from 1) among the wrong ones for the unchanged image."""
     with torch.no_grad():
         logits = model(images).float().scatter(1, labels[:, None], -torch.inf)
@@ -239,7 +239,7 @@ def few_pixels(
     return Found(best, value)
 
 
-def standard(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Ball) -> Found:
+def standard(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Similar) -> Found:
     """The verdict behind every robust accuracy: `worst_case` of `ensemble`; values above 0 are fooled.
 
     The costly attacks leave out images that have kept more than 0.6 of their lead under the cheap ones: of those that the costly
@@ -257,18 +257,18 @@ def standard_name(norm: str, classes: int) -> str:
     return f"lead 5 + loss 15 + towards each of the {min(classes, 10) - 1} nearest classes 10"
 
 
-def ensemble(ball: Ball, classes: int) -> list[Attack]:
+def ensemble(ball: Similar, classes: int) -> list[Attack]:
     """The attacks of `standard`, cheap ones first, for `worst_case`.
 
     Climbing the lead for 5 steps, the cross-entropy for 15, then towards each of the nearest wrong classes (nine at most) for 10.
     In L0: pixel by pixel.
     """
-    if ball.norm == "l0":
+    if isinstance(ball, Ball) and ball.norm == "l0":
         return [partial(few_pixels, pixels=int(ball.radius), tries=tries) for tries in (20, 200)]
     nearest = (partial(runner_up, ball=ball, rank=rank, steps=10) for rank in range(1, min(classes, 10)))
     return [partial(pgd, ball=ball, steps=5), partial(pgd, ball=ball, steps=15, by="loss"), *nearest]
 
 
-def _rule(ball: Ball) -> search.Rule:
+def _rule(ball: Similar) -> search.Rule:
     """Of all first steps and momenta tried, twice the radius and none fooled most (docs/lab-log.md)."""
     return search.steepest(ball, 2 * ball.radius, end=0.01)

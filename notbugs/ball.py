@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -9,6 +10,17 @@ from torch import Generator, Tensor
 from notbugs.errors import BadInput
 
 NORMS = ("linf", "l2", "l1", "l0")
+
+
+class Similar(Protocol):
+    """A set of images that count as similar to a given one: what a search needs to know. `Ball`, or one of your own."""
+
+    @property
+    def radius(self) -> float | Tensor: ...
+    def size(self, change: Tensor) -> Tensor: ...
+    def project(self, images: Tensor, center: Tensor) -> Tensor: ...
+    def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor: ...
+    def sample(self, center: Tensor, generator: Generator) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,6 @@ class Ball:
     all changes) or "l0" (number of pixels changed, in whichever channels).
     radius: pixel units, white is 1, or of "l0" a whole number; `inf` leaves only the pixel range. A tensor (N,) has one for each
     image and is not checked. Raises BadInput for anything else.
-    A set of your own takes part in a search with `size`, `project`, `move` and `sample`, and in what is stored with `round`.
     """
 
     norm: str

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from notbugs.ball import Ball, by_image
+from notbugs.ball import Ball, Similar, by_image
 from notbugs.errors import BadInput
 from notbugs.goals import Goal
 
@@ -36,7 +36,7 @@ class Now(NamedTuple):
 Rule = Callable[[Now, Any], tuple[Tensor, Any]]
 
 
-def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, start: Tensor | None = None) -> Found:
+def maximize(goal: Goal, images: Tensor, ball: Similar, *, steps: int, rule: Rule, start: Tensor | None = None) -> Found:
     """Images in the ball around `images` that a goal likes best; one forward and backward pass a step, one forward at the end.
 
     images: (N, C, H, W) in [0, 1], float; start: same shape, projected first (default: the images themselves).
@@ -45,7 +45,8 @@ def maximize(goal: Goal, images: Tensor, ball: Ball, *, steps: int, rule: Rule, 
     """
     if steps < 0:
         raise BadInput("steps", "must be 0 or more", steps)
-    ball.fit(images.shape)
+    if isinstance(ball, Ball):
+        ball.fit(images.shape)
     images = images.detach()
     point = ball.project((images if start is None else start).detach(), images)
     memory: Any = None
@@ -76,7 +77,7 @@ def slopes(heights: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor,
     return torch.stack([column.detach() for column in columns], dim=1), torch.stack(gradients)
 
 
-def steepest(ball: Ball, size: float | Tensor, *, end: float = 1.0) -> Rule:
+def steepest(ball: Similar, size: float | Tensor, *, end: float = 1.0) -> Rule:
     """Steps of a known length in the ball's norm: `size` at first, falling along a cosine towards `end` times that.
 
     size: one, or one for each image (N,). With end 1 this is the fixed step of projected gradient descent (Madry et al. 2018).

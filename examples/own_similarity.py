@@ -1,0 +1,59 @@
+"""What counts as similar is your choice: here, every image in other light. One value a channel is added to all pixels alike.
+
+    python examples/own_similarity.py
+
+A set of allowed images needs a radius and four methods; every attack and adversarial training then work with it.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from notbugs import attacks, data, models, train
+from notbugs.ball import by_image
+
+
+@dataclass(frozen=True)
+class Light:
+    """Images (N, C, H, W) in [0, 1], each channel made lighter or darker by at most `radius`, then cut to the range."""
+
+    radius: float
+
+    def size(self, change: Tensor) -> Tensor:
+        """The largest shift of a channel."""
+        return change.abs().amax((1, 2, 3))
+
+    def project(self, images: Tensor, center: Tensor) -> Tensor:
+        """The nearest shift: the mean change of each channel."""
+        shift = (images - center).mean((2, 3), keepdim=True)
+        return (center + shift.clamp(-self.radius, self.radius)).clamp(0, 1)
+
+    def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+        """Each channel as a whole in the direction that its pixels vote for."""
+        step = gradient.nan_to_num(0.0, 0.0, 0.0).sum((2, 3), keepdim=True).sign().expand_as(images)
+        return step * (by_image(length, images) if isinstance(length, Tensor) else length)
+
+    def sample(self, center: Tensor, generator: Generator) -> Tensor:
+        """A shift drawn evenly for each channel."""
+        draw = torch.rand(center.shape[:2], generator=generator, device=generator.device).to(center)
+        return (center + self.radius * (2 * draw - 1)[:, :, None, None]).clamp(0, 1)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    digits, light = data.read("digits"), Light(0.5)
+    images, labels = digits.test.pixels(slice(None)), digits.test.labels
+    losses = {"ordinary": train.plain, "in any light": train.against(partial(attacks.pgd, ball=light, steps=3, by="loss"))}
+    for name, loss in losses.items():
+        model = models.build("small", shape=digits.train.shape, classes=10, width=16)
+        train.fit(model, digits.train, loss, epochs=6, batch_size=64)
+        with models.frozen(model):
+            verdict = attacks.worst_case(model, images, labels, attacks.ensemble(light, 10))
+            clean = (model(images).argmax(1) == labels).float().mean()
+        print(f"{name}: reads {clean:.1%} of the test images, {(verdict.values <= 0).float().mean():.1%} in the worst light")
+
+
+if __name__ == "__main__":
+    main()
