@@ -1,6 +1,7 @@
 """Named recipes for the search: how a classifier is fooled, and how a verdict is reached."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -234,6 +235,61 @@ def few_pixels(
             spot = (chosen % (height * width))[:, None, None].expand(-1, channels, 1)
             seen = point.flatten(2).scatter(2, spot, corners[chosen // (height * width)][:, :, None]).reshape(point.shape)
             judged = judge(seen, wanted)
+            wins = judged > value[left]
+            best[left[wins]], value[left[wins]] = seen[wins], judged[wins]
+    return Found(best, value)
+
+
+def square(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    ball: Similar,
+    queries: int = 1000,
+    generator: Generator | None = None,
+) -> Found:
+    """Without gradients: one square of each image at a time is pushed, and kept where that raises the lead of another class.
+
+    model: any function from images (n, C, H, W) to logits (n, K). The first push is of whole columns; the squares then shrink
+    from a tenth of the image to a 300th, the pushes (but in L-inf) from the radius to a tenth of it. Images already fooled are
+    left alone. Asks the model so many times an image, and once more at first.
+    After Andriushchenko et al. 2020; here for any set that can project and move.
+    """
+    if queries < 1:
+        raise BadInput("queries", "must be 1 or more", queries)
+    generator = generator or torch.Generator().manual_seed(0)
+    channels, height, width = images.shape[1:]
+
+    def judge(seen: Tensor, wanted: Tensor) -> Tensor:
+        return -goals.lead(model(seen).float(), wanted)
+
+    def signs(*shape: int) -> Tensor:
+        return 2 * torch.randint(2, shape, generator=generator).to(images) - 1
+
+    def places(count: int, length: int, side: int) -> Tensor:
+        """Which of so many rows or columns lie in a window put anywhere: (count, length)."""
+        first = torch.randint(length - min(side, length) + 1, (count, 1), generator=generator)
+        where = torch.arange(length) - first
+        return ((where >= 0) & (where < side)).to(images.device)
+
+    with torch.no_grad():
+        best, value = images.clone(), judge(images, labels)
+        for query in range(queries):
+            left = (value <= 0).nonzero().squeeze(1)
+            if not len(left):
+                break
+            done = query / queries
+            if query:
+                side = max(1, round(math.sqrt(0.1 * (1 / 30) ** done * height * width)))
+                window = places(len(left), height, side)[:, :, None] & places(len(left), width, side)[:, None]
+                push = window[:, None] * signs(len(left), channels, 1, 1)
+            else:
+                push = signs(len(left), channels, 1, width).expand(-1, -1, height, -1)
+            size = ball.radius * (2.0 if getattr(ball, "norm", "") == "linf" else 0.1**done)
+            size = size[left] if isinstance(size, Tensor) else size
+            seen = ball.project(best[left] + ball.move(best[left], push, size), images[left])
+            judged = judge(seen, labels[left])
             wins = judged > value[left]
             best[left[wins]], value[left[wins]] = seen[wins], judged[wins]
     return Found(best, value)

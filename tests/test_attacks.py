@@ -215,6 +215,61 @@ def test_the_verdict_in_l1_and_l0(norm: str, small: float, large: float, robust:
         assert [left[0] <= int((theirs > small).sum()), left[1] <= int((theirs > large).sum())] == [True, True]
 
 
+# ---- without gradients --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ball", [Ball("l2", 0.75), Ball("linf", 0.15), Ball("l1", 2.0), Ball("l0", 3)], ids=str)
+def test_square_fools_without_gradients(ball: Ball, standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    asked = torch.zeros(60)
+
+    def black_box(seen: Tensor) -> Tensor:
+        asked[0] += len(seen)
+        return standard(seen).detach()
+
+    found = attacks.square(black_box, images, labels, ball=ball, queries=200)
+    assert inside(found.images, images, ball)
+    assert torch.allclose(found.values, says(standard, found.images, labels), atol=1e-3)
+    left, start = int((found.values <= 0).sum()), int((says(standard, images, labels) <= 0).sum())
+    white = int((attacks.standard(standard, images, labels, ball=ball).values <= 0).sum())
+    assert white <= left < 0.7 * start
+    assert int(asked[0]) <= 60 * 201
+    again = attacks.square(black_box, images, labels, ball=ball, queries=200)
+    assert torch.equal(again.images, found.images)
+    other = attacks.square(black_box, images, labels, ball=ball, queries=200, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(other.images, found.images)
+
+
+@pytest.mark.parametrize("ball", [Ball("l2", 0.75), Ball("linf", 0.15)], ids=str)
+def test_square_is_at_least_as_strong_as_torchattacks_square(ball: Ball, standard: Model, batch: tuple[Tensor, Tensor]) -> None:
+    images, labels = batch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+        norm = "L2" if ball.norm == "l2" else "Linf"
+        theirs = torchattacks.Square(standard, norm=norm, eps=ball.radius, n_queries=300, n_restarts=1, seed=0)(images, labels)
+    ours = attacks.square(standard, images, labels, ball=ball, queries=300)
+    assert int((ours.values <= 0).sum()) <= int((says(standard, theirs, labels) <= 0).sum())
+
+
+def test_square_needs_no_network(digits: data.Splits) -> None:
+    """A scikit-learn pipeline."""
+    from sklearn.linear_model import LogisticRegression
+
+    pixels = digits.train.pixels(slice(None)).flatten(1).numpy()
+    learner = LogisticRegression(max_iter=300).fit(pixels, digits.train.labels.numpy())
+    images, labels = digits.test.pixels(slice(0, 100)), digits.test.labels[:100]
+
+    def logits(seen: Tensor) -> Tensor:
+        return torch.from_numpy(learner.decision_function(seen.flatten(1).double().numpy()))
+
+    found = attacks.square(logits, images, labels, ball=Ball("l2", 1.0), queries=300)
+    clean, left = int((says(logits, images, labels) <= 0).sum()), int((found.values <= 0).sum())
+    assert clean > 90 and left < 40
+    with pytest.raises(BadInput, match=r"^queries: must be 1 or more, got 0$"):
+        attacks.square(logits, images, labels, ball=Ball("l2", 1.0), queries=0)
+
+
 # ---- what is returned ---------------------------------------------------------------------------------------------------
 
 
