@@ -2,7 +2,7 @@
 
     python examples/own_similarity.py
 
-A set of allowed images needs a radius and four methods; every attack and adversarial training then work with it.
+A set of allowed images needs a radius and four methods; gradient attacks, squares and adversarial training then work with it.
 """
 
 from dataclasses import dataclass

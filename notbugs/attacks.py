@@ -38,6 +38,8 @@ def pgd(
     start at the image.
     Source: Madry et al. 2018; falling steps after Croce & Hein 2020.
     """
+    if restarts > 1:
+        _one_radius(ball)
     if restarts > 1 and generator is None:
         raise BadInput("restarts", "needs a generator: every restart from the image itself would be the same", restarts)
 
@@ -64,19 +66,17 @@ def runner_up(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Similar
 
 
 def diverge(
-    model: nn.Module, images: Tensor, labels: Tensor, *, ball: Ball, steps: int = 10, generator: Generator | None = None
+    model: nn.Module, images: Tensor, labels: Tensor, *, ball: Similar, steps: int = 10, generator: Generator | None = None
 ) -> Found:
     """As far as possible from the model's own calm prediction (labels are not looked at): the inner attack of TRADES.
 
     The prediction itself is where the divergence is flat, so the start is a hundredth of the radius away, at random.
     """
     generator = generator or torch.Generator(images.device).manual_seed(0)
-    near = Ball(ball.norm, 0.01 * ball.radius)
     with torch.no_grad():
         calm = model(images)
-    return search.maximize(
-        goals.leave_prediction(model, calm), images, ball, steps=steps, rule=_rule(ball), start=near.sample(images, generator)
-    )
+    goal, start = goals.leave_prediction(model, calm), images + 0.01 * (ball.sample(images, generator) - images)
+    return search.maximize(goal, images, ball, steps=steps, rule=_rule(ball), start=start)
 
 
 def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Sequence[Attack], *, least: float = 0.0) -> Found:
@@ -123,7 +123,8 @@ def smallest_radius(
     with torch.no_grad():
         right = goals.lead(model(images).float(), labels) > 0
     targets, distances = nearest_classes(model, images, labels, norm=norm)
-    guess = distances[:, 0].clamp(1e-3, Ball(norm, 0.0).size(torch.full_like(images[:1], 0.25)).item())
+    farthest = Ball(norm, 0.0).size(images.new_full((1, *images.shape[1:]), 0.25))
+    guess = distances[:, 0].clamp_min(1e-3).minimum(farthest.to(distances))
     best, size, low = images.clone(), torch.full_like(guess, torch.inf), torch.zeros_like(guess)
     for number in range(rounds):
         rank = ROUNDS[number % len(ROUNDS)]
@@ -138,7 +139,7 @@ def smallest_radius(
         found = search.maximize(goal, images, ball, steps=steps, rule=rule, start=start)
         won = found.values > 0
         drawn = _draw_near(model, images, labels, found.images)
-        length = ball.size(drawn - images)
+        length = ball.size(drawn - images).float()
         better = won & (length < size)
         best, size = torch.where(by_image(better, images), drawn, best), torch.where(better, length, size)
         low = torch.minimum(torch.where(won, low, torch.maximum(low, guess)), 0.98 * size)
@@ -196,9 +197,9 @@ def few_pixels(
     gradient: promising by the slopes of lead and cross-entropy; without, drawn at random, which asks for logits alone.
     After Su et al. 2019, with a search in place of evolution. Asks the model tries x pixels times an image.
     """
-    for name, number in (("pixels", pixels), ("tries", tries)):
-        if number is not None and number < 1:
-            raise BadInput(name, "must be 1 or more", number)
+    for name, number, fewest in (("pixels", pixels, 0), ("tries", tries, 1)):
+        if number is not None and number < fewest:
+            raise BadInput(name, f"must be {fewest} or more", number)
     channels, height, width = images.shape[1:]
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * channels).reshape(-1, channels).to(images)
     choices = len(corners) * height * width  # a choice is corner x places + place
@@ -224,11 +225,11 @@ def few_pixels(
         for slope in search.slopes(heights, point)[1]:
             steep, now = slope.float().nan_to_num(0.0, 0.0, 0.0).flatten(2), point.float().flatten(2)
             gain = torch.einsum("kc,ncp->nkp", corners.float(), steep) - (steep * now).sum(1, keepdim=True)
-            places.append(gain.flatten(1).argsort(dim=1, descending=True).argsort(dim=1))
-        return torch.minimum(*places).argsort(dim=1)[:, :tries]
+            places.append(gain.flatten(1).topk(tries).indices)
+        return torch.stack(places, dim=2).flatten(1)[:, :tries]  # the best by either slope, in turn
 
     best, value = images.clone(), judge(images, labels)
-    for _ in range(pixels):
+    for _ in range(min(pixels, height * width)):
         left = (value <= 0).nonzero().squeeze(1)
         point, wanted = best[left], labels[left]
         for chosen in promising(point, wanted).unbind(1) if len(left) else ():
@@ -258,6 +259,7 @@ def square(
     """
     if queries < 1:
         raise BadInput("queries", "must be 1 or more", queries)
+    _one_radius(ball)
     generator = generator or torch.Generator().manual_seed(0)
     channels, height, width = images.shape[1:]
 
@@ -287,7 +289,6 @@ def square(
             else:
                 push = signs(len(left), channels, 1, width).expand(-1, -1, height, -1)
             size = ball.radius * (2.0 if getattr(ball, "norm", "") == "linf" else 0.1**done)
-            size = size[left] if isinstance(size, Tensor) else size
             seen = ball.project(best[left] + ball.move(best[left], push, size), images[left])
             judged = judge(seen, labels[left])
             wins = judged > value[left]
@@ -301,6 +302,7 @@ def standard(model: nn.Module, images: Tensor, labels: Tensor, *, ball: Similar)
     The costly attacks leave out images that have kept more than 0.6 of their lead under the cheap ones: of those that the costly
     ones fooled, none had kept more than 0.46, not even behind saturating layers (docs/lab-log.md).
     """
+    _one_radius(ball)
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
     return worst_case(model, images, labels, ensemble(ball, classes), least=0.4)
@@ -320,9 +322,14 @@ def ensemble(ball: Similar, classes: int) -> list[Attack]:
     In L0: pixel by pixel.
     """
     if isinstance(ball, Ball) and ball.norm == "l0":
-        return [partial(few_pixels, pixels=int(ball.radius), tries=tries) for tries in (20, 200)]
+        return [partial(few_pixels, pixels=int(min(ball.radius, 1e9)), tries=tries) for tries in (20, 200)]
     nearest = (partial(runner_up, ball=ball, rank=rank, steps=10) for rank in range(1, min(classes, 10)))
     return [partial(pgd, ball=ball, steps=5), partial(pgd, ball=ball, steps=15, by="loss"), *nearest]
+
+
+def _one_radius(ball: Similar) -> None:
+    if isinstance(ball.radius, Tensor):
+        raise BadInput("radius", "must be one for all images where an attack meets only survivors", "one for each")
 
 
 def _rule(ball: Similar) -> search.Rule:

@@ -30,7 +30,8 @@ class Ball:
     norm: "linf" (largest change of one value), "l2" (Euclidean length of the change over all values of an image), "l1" (sum of
     all changes) or "l0" (number of pixels changed, in whichever channels).
     radius: pixel units, white is 1, or of "l0" a whole number; `inf` leaves only the pixel range. A tensor (N,) has one for each
-    image and is not checked. Raises BadInput for anything else.
+    image of one batch, for a single search, and is not checked. Raises BadInput for anything else.
+    In half precision all holds up to rounding.
     """
 
     norm: str
@@ -62,7 +63,7 @@ class Ball:
                 "epsilon",
                 f"two images of this size differ by at most {largest:.4g} in {self.norm.upper()}",
                 self.radius,
-                f"for {self.radius:g}/255 pass {self.radius:g}/255" if self.norm != "l0" else "",
+                f"for {self.radius:g}/255 pass {self.radius:g}/255" if self.norm == "l2" else "",
             )
         return self
 
@@ -117,7 +118,8 @@ class Ball:
         L-inf and L2: the direction, so long. L1 and L0: no value can change by more than the pixel range has room for, so
         the length is spent on the values or pixels where most is gained, each moved as far as it goes.
         """
-        length = by_image(length, images) if isinstance(length, Tensor) else length
+        far = 2.0 * math.prod(images.shape[1:])  # beyond everything, yet finite: infinity times nothing would be no number
+        length = by_image(length.to(images), images) if isinstance(length, Tensor) else min(length, far)
         if self.norm in ("linf", "l2"):
             return length * self.direction(gradient)
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
@@ -126,10 +128,10 @@ class Ball:
             gain = (gradient.abs() * room).sum(1, keepdim=True)
             return torch.where((_rank(gain) < length) & (gain > 0), gradient.sign() * room, 0.0)
         order = (gradient.abs() * (room > 0)).flatten(1).argsort(dim=1, descending=True, stable=True)
-        each = room.flatten(1).gather(1, order)
+        each = room.flatten(1).gather(1, order).to(torch.promote_types(room.dtype, torch.float32))
         spent = (length.flatten(1) if isinstance(length, Tensor) else length) - (each.cumsum(1) - each)
-        amount = torch.zeros_like(each).scatter(1, order, torch.minimum(spent.clamp_min(0), each))
-        return gradient.sign() * amount.reshape(images.shape)
+        amount = torch.zeros_like(each).scatter(1, order, torch.minimum(spent.clamp_min(0), each).to(each.dtype))
+        return gradient.sign() * amount.reshape(images.shape).to(images.dtype)
 
     def sample(self, center: Tensor, generator: Generator) -> Tensor:
         """One image each: uniform in the ball around `center`, then clipped to the pixel range (radius inf: uniform in that).
@@ -139,25 +141,30 @@ class Ball:
 
         def draw(kind: str, shape: torch.Size) -> Tensor:
             maker = torch.randn if kind == "normal" else torch.rand
-            return maker(shape, generator=generator, device=generator.device).to(center)
+            full = torch.promote_types(
+                center.dtype, torch.float32
+            )  # in half precision a draw can be 1, and its logarithm infinite
+            return maker(shape, generator=generator, device=generator.device).to(center.device, full)
 
         radius = self._wide(center)
         if not isinstance(radius, Tensor) and math.isinf(radius):
-            return draw("uniform", center.shape)
-        if self.norm == "linf":
-            return (center + radius * (2 * draw("uniform", center.shape) - 1)).clamp(0, 1)
-        if self.norm == "l0":
+            found = draw("uniform", center.shape)
+        elif self.norm == "linf":
+            found = center + radius * (2 * draw("uniform", center.shape) - 1)
+        elif self.norm == "l0":
             which = _rank(draw("uniform", torch.Size((len(center), 1, *center.shape[2:])))) < radius
-            return torch.where(which, draw("uniform", center.shape), center)
-        if self.norm == "l1":
+            found = torch.where(which, draw("uniform", center.shape), center)
+        elif self.norm == "l1":
             # signs and shares of exponential variables, one of them thrown away: uniform in the ball (Barthe et al. 2005)
             sizes = -(1 - draw("uniform", center.shape)).log()
             total = sizes.flatten(1).sum(1) - (1 - draw("uniform", center.shape[:1])).log()
-            signs = (draw("uniform", center.shape) < 0.5).to(center.dtype) * 2 - 1
-            return (center + radius * signs * sizes / by_image(total, center)).clamp(0, 1)
-        way = self.direction(draw("normal", center.shape))
-        length = radius * by_image(draw("uniform", center.shape[:1]) ** (1 / center[0].numel()), center)
-        return (center + length * way).clamp(0, 1)
+            signs = 2 * (draw("uniform", center.shape) < 0.5) - 1
+            found = center + radius * signs * sizes / by_image(total, center)
+        else:
+            way = self.direction(draw("normal", center.shape))
+            length = draw("uniform", center.shape[:1]) ** (1 / math.prod(center.shape[1:]))
+            found = center + radius * by_image(length, center) * way
+        return found.clamp(0, 1).to(center.dtype)
 
     def round(self, images: Tensor, center: Tensor) -> Tensor:
         """Images on the 8-bit grid (multiples of 1/255) and still in the ball around `center`, which must lie on that grid.

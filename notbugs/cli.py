@@ -110,7 +110,8 @@ def run(
     ] = None,
     adversarial_steps: Annotated[int, typer.Option(help="Attack steps inside adversarial training.")] = 3,
     invert_steps: Annotated[
-        int | None, typer.Option(help="Steps of the robust and the non-robust version. [default: 40; 20 for planted]")
+        int | None,
+        typer.Option(help="Steps of the robust and the non-robust version. [default: 40; 25 up to 16x16; 20 for planted]"),
     ] = None,
     invert_start: Annotated[str, typer.Option(help="What those versions grow from: another image, or noise.")] = "image",
     relabel_steps: Annotated[int, typer.Option(help="Steps of the relabelled sets.")] = 20,

@@ -190,8 +190,9 @@ def test_a_pixel_counts_once_whatever_its_channels_and_no_gradient_is_needed() -
     found = attacks.few_pixels(black_box, images, zeros, tries=None, gradient=False)  # type: ignore[arg-type]
     assert bool((found.values > 0).all())
     assert Ball("l0", 1).size(found.images - images).tolist() == [1, 1]
-    with pytest.raises(BadInput, match=r"^pixels: must be 1 or more, got 0$"):
-        attacks.few_pixels(black_box, images, zeros, pixels=0)  # type: ignore[arg-type]
+    assert torch.equal(attacks.few_pixels(black_box, images, zeros, pixels=0).images, images)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"^tries: must be 1 or more, got 0$"):
+        attacks.few_pixels(black_box, images, zeros, tries=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("norm", "small", "large"), [("l1", 1.0, 3.0), ("l0", 1, 4)])
@@ -268,6 +269,63 @@ def test_square_needs_no_network(digits: data.Splits) -> None:
     assert clean > 90 and left < 40
     with pytest.raises(BadInput, match=r"^queries: must be 1 or more, got 0$"):
         attacks.square(logits, images, labels, ball=Ball("l2", 1.0), queries=0)
+
+
+# ---- odd requests -------------------------------------------------------------------------------------------------------
+
+
+def mean_model(seen: Tensor) -> Tensor:
+    """Two classes: dark and light."""
+    mean = seen.float().mean((1, 2, 3))
+    return torch.stack([0.6 - mean, mean - 0.1], dim=1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_no_images_and_no_radius(norm: str, count: int) -> None:
+    images, labels = 0.3 * torch.rand(count, 3, 5, 7, generator=seeded()), torch.zeros(count, dtype=torch.int64)
+    for found in (
+        attacks.standard(mean_model, images, labels, ball=Ball(norm, 0)),  # type: ignore[arg-type]
+        attacks.square(mean_model, images, labels, ball=Ball(norm, 0), queries=3),
+        attacks.pgd(mean_model, images, labels, ball=Ball(norm, 0), generator=seeded()),  # type: ignore[arg-type]
+    ):
+        assert torch.equal(found.images, images)
+        assert found.values.shape == (count,)
+    if norm != "l0":
+        assert attacks.smallest_radius(mean_model, images, labels, norm=norm).values.shape == (count,)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_the_whole_pixel_range_is_enough(norm: str) -> None:
+    images, labels = 0.1 * torch.rand(5, 3, 5, 7, generator=seeded()), torch.zeros(5, dtype=torch.int64)
+    ball = Ball(norm, torch.inf)
+    assert bool((attacks.standard(mean_model, images, labels, ball=ball).values > 0).all())  # type: ignore[arg-type]
+    assert bool((attacks.square(mean_model, images, labels, ball=ball, queries=100).values > 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_other_precisions_find_the_same(norm: str, dtype: torch.dtype) -> None:
+    images, labels = 0.1 * torch.rand(5, 3, 5, 7, generator=seeded()), torch.zeros(5, dtype=torch.int64)
+    wanted = attacks.smallest_radius(mean_model, images, labels, norm=norm).values  # type: ignore[arg-type]
+    found = attacks.smallest_radius(mean_model, images.to(dtype), labels, norm=norm)  # type: ignore[arg-type]
+    assert found.images.dtype == dtype
+    assert torch.allclose(found.values, wanted, rtol=0.05)
+    drawn = Ball("l1", 5.0).sample(torch.rand(200, 3, 32, 32, generator=seeded()).to(dtype), seeded())
+    assert drawn.dtype == dtype and not bool(drawn.isnan().any())
+
+
+def test_a_radius_for_each_image_is_for_single_searches(few: tuple[Tensor, Tensor], standard: Model) -> None:
+    each = Ball("l2", torch.linspace(0, 1, 60))
+    found = attacks.pgd(standard, *few, ball=each)
+    assert bool((each.size(found.images - few[0]) <= each.radius + 1e-5).all())
+    for attack in (
+        partial(attacks.standard, ball=each),
+        partial(attacks.square, ball=each),
+        partial(attacks.pgd, ball=each, restarts=2, generator=seeded()),
+    ):
+        with pytest.raises(BadInput, match=r"^radius: must be one for all images"):
+            attack(standard, *few)
 
 
 # ---- what is returned ---------------------------------------------------------------------------------------------------
