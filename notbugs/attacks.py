@@ -133,7 +133,7 @@ def smallest_radius(
             if rank
             else goals.leave_class(model, labels, "loss")
         )
-        ball, again = Ball(norm, guess), size.isfinite() & torch.tensor(number >= len(ROUNDS) or not rank, device=size.device)
+        ball, again = Ball(norm, guess), size.isfinite() & (number >= len(ROUNDS) or not rank)
         start = torch.where(by_image(again, images), best, images)
         rule = search.steepest(ball, guess * torch.where(again, 1.0, 2.0), end=0.01)
         found = search.maximize(goal, images, ball, steps=steps, rule=rule, start=start)
@@ -312,7 +312,7 @@ def standard_name(norm: str, classes: int) -> str:
     """What `standard` does, in a few words, for tables: numbers are steps, or changes tried for a pixel."""
     if norm == "l0":
         return "pixel by pixel 20 + pixel by pixel 200"
-    return f"lead 5 + loss 15 + towards each of the {min(classes, 10) - 1} nearest classes 10"
+    return f"lead 5 + loss 15 + where 0.4 of the lead is gone: towards each of the {min(classes, 10) - 1} nearest classes 10"
 
 
 def ensemble(ball: Similar, classes: int) -> list[Attack]:
