@@ -52,7 +52,7 @@ def main() -> None:
         with models.frozen(model):
             verdict = attacks.worst_case(model, images, labels, attacks.ensemble(light, 10))
             clean = (model(images).argmax(1) == labels).float().mean()
-        print(f"{name}: reads {clean:.1%} of the test images, {(verdict.values <= 0).float().mean():.1%} in the worst light")
+        print(f"{name}: reads {clean:.1%} of the test images, {(verdict.values < 0).float().mean():.1%} in the worst light")
 
 
 if __name__ == "__main__":

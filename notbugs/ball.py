@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from notbugs.errors import BadInput
@@ -197,9 +198,72 @@ class Ball:
             low, high = torch.where(good, middle, low), torch.where(good, high, middle)
         return torch.where(by_image(inside(nearest), images), nearest, grid(low))
 
+    def __str__(self) -> str:
+        """ "l2 0.5", "linf 8/255"."""
+        if isinstance(self.radius, Tensor):
+            return f"{self.norm} {len(self.radius)} radii"
+        levels, plain = self.radius * 255, f"{self.radius:g}"
+        whole = math.isfinite(levels) and len(plain) > 5 and abs(levels - round(levels)) < 1e-6
+        return f"{self.norm} {round(levels)}/255" if whole else f"{self.norm} {plain}"
+
     def _wide(self, images: Tensor) -> float | Tensor:
         """The radius, in the shape that goes with images if there is one for each."""
         return by_image(self.radius.to(images), images) if isinstance(self.radius, Tensor) else self.radius
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """All turns of an image about its middle by up to `degrees`, and moves by up to `pixels` each way; what comes in is black.
+
+    Not a ball around the pixels: attacks look for the three numbers (`attacks.spatial`). Raises BadInput for a negative bound.
+    After Engstrom et al. 2019, who allow 30 degrees and a tenth of the width.
+    """
+
+    degrees: float
+    pixels: float
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("degrees", self.degrees, 180), ("pixels", self.pixels, math.inf)):
+            if not 0 <= value <= most or math.isinf(value):
+                raise BadInput(name, "must be from 0 to 180" if most == 180 else "must be a number, 0 or more", value)
+
+    def fit(self, shape: torch.Size) -> "Spatial":
+        """Itself, once moves are seen to leave something of images (N, C, H, W) in view; raises BadInput otherwise."""
+        if not self.pixels < min(shape[2:]):
+            raise BadInput("pixels", f"must be below {min(shape[2:])}, the images' shorter side", self.pixels)
+        return self
+
+    def apply(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Images (N, C, H, W) turned and moved; amounts (N, 3) in [-1, 1]: shares of `degrees` and `pixels`, across and down."""
+        height, width = images.shape[2:]
+        angle = amounts[:, 0] * math.radians(self.degrees)
+        cos, sin = angle.cos(), angle.sin()
+        # rows say where in the image each place takes its pixel from, in coordinates that run from -1 to 1 across and down
+        across = torch.stack([cos, -sin * height / width, 2 * self.pixels / width * amounts[:, 1]], dim=1)
+        down = torch.stack([sin * width / height, cos, 2 * self.pixels / height * amounts[:, 2]], dim=1)
+        grid = F.affine_grid(torch.stack([across, down], dim=1), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid.to(images.dtype), align_corners=False).clamp(0, 1)
+
+    def __str__(self) -> str:
+        return f"spatial {self.degrees:g},{self.pixels:g}"
+
+
+def within(text: str, norm: str = "l2") -> Ball | Spatial:
+    """What may change, as people write it: "0.5", "8/255" (in `norm`), "l2:0.5", "linf:8/255", "l0:1", "spatial:30,3"."""
+    kind, colon, amount = text.rpartition(":")
+    kind = (kind if colon else norm).strip().lower()
+    try:
+        if kind == "spatial":
+            degrees, pixels = amount.split(",")
+            return Spatial(float(degrees), float(pixels))
+        above, _, below = amount.partition("/")
+        radius = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        rule = "must be DEGREES,PIXELS" if kind == "spatial" else "must be a number, or a fraction like 8/255"
+        raise BadInput("--epsilon", rule, repr(text)) from None
+    if kind not in NORMS:
+        raise BadInput("--epsilon", f"must start with one of {', '.join(NORMS)}, spatial", repr(text))
+    return Ball(kind, radius)
 
 
 def by_image(values: Tensor, images: Tensor) -> Tensor:

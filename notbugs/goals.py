@@ -1,6 +1,7 @@
 """What is wanted: a goal says what is looked at, which way is up, and by what the best image is kept."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,55 +24,94 @@ class Goal(NamedTuple):
     judge: Callable[[Tensor], Tensor]
 
 
+def logits(model: View, images: Tensor) -> Tensor:
+    """What a model answers, as logits (N, K), float32; an object with `.logits` will do. Raises BadInput for anything else."""
+    answer = model(images)
+    answer = getattr(answer, "logits", answer)
+    if not isinstance(answer, Tensor):
+        raise BadInput(
+            "model", "must return a tensor of logits, images x classes", type(answer).__name__, "wrap it: models.BlackBox"
+        )
+    if answer.dim() != 2 or len(answer) != len(images):
+        raise BadInput("model", f"must return logits of shape ({len(images)}, classes)", tuple(answer.shape))
+    if answer.shape[1] < 2:
+        raise BadInput("model", "must have two classes or more", answer.shape[1], "of one output z make logits (0, z)")
+    return answer.float()
+
+
 def lead(logits: Tensor, classes: Tensor) -> Tensor:
-    """By how much each class leads the best other one: logits (N, K), classes (N,) -> (N,); positive: it is the prediction."""
+    """By how much each class leads the best other one: logits (N, K), classes (N,) -> (N,).
+
+    Positive: it is the prediction. 0: a tie, which counts as misread wherever something is counted.
+    """
     own = logits.gather(1, classes[:, None])
     others = logits.scatter(1, classes[:, None], -torch.inf)
     return (own - others.amax(1, keepdim=True)).squeeze(1)
 
 
 def leave_class(model: View, labels: Tensor, by: str = "lead") -> Goal:
-    """Anything but the label. Judged by the lead of the best other class (positive: fooled).
+    """Anything but the label. Judged by the lead of the best other class (0 or more: fooled).
 
     by: what is climbed. "lead": the same. "loss": cross-entropy, which sees every class but goes flat where the model is sure.
+    "dlr": the lead over how far the first and the third class are apart (three classes or more; Croce & Hein 2020, equation 6).
     """
 
-    def judge(logits: Tensor) -> Tensor:
-        return -lead(logits.float(), labels)
+    def judge(seen: Tensor) -> Tensor:
+        return -lead(seen, labels)
 
-    def loss(logits: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels, reduction="none")
+    def loss(seen: Tensor) -> Tensor:
+        return F.cross_entropy(seen, labels, reduction="none")
 
-    if by not in ("lead", "loss"):
-        raise BadInput("by", "must be lead or loss", repr(by))
-    return Goal(model, judge if by == "lead" else loss, judge)
+    def dlr(seen: Tensor) -> Tensor:
+        ranked = _ranked(seen, 3)
+        return -lead(seen, labels) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
+
+    climbs = {"lead": judge, "loss": loss, "dlr": dlr}
+    if by not in climbs:
+        raise BadInput("by", "must be lead, loss or dlr", repr(by))
+    return Goal(partial(logits, model), climbs[by], judge)
 
 
-def leave_class_towards(model: View, labels: Tensor, targets: Tensor) -> Goal:
+def leave_class_towards(model: View, labels: Tensor, targets: Tensor, by: str = "lead") -> Goal:
     """Away from the labels (N,) by way of one class each: the target's logit minus the label's. Judged as `leave_class`.
 
     One rival at a time: where several classes compete, the lead over all of them jumps between rivals and gets nowhere.
+    by: "lead", or "dlr", the same over how far the best classes are apart (four or more; Croce & Hein 2020, equation 7).
     """
 
-    def gap(logits: Tensor) -> Tensor:
-        pair = logits.float().gather(1, torch.stack([targets, labels], dim=1))
+    def gap(seen: Tensor) -> Tensor:
+        pair = seen.gather(1, torch.stack([targets, labels], dim=1))
         return pair[:, 0] - pair[:, 1]
 
-    return Goal(model, gap, lambda logits: -lead(logits.float(), labels))
+    def dlr(seen: Tensor) -> Tensor:
+        ranked = _ranked(seen, 4)
+        return gap(seen) / (ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2 + 1e-12)
+
+    climbs = {"lead": gap, "dlr": dlr}
+    if by not in climbs:
+        raise BadInput("by", "must be lead or dlr towards a class", repr(by))
+    return Goal(partial(logits, model), climbs[by], lambda seen: -lead(seen, labels))
+
+
+def _ranked(seen: Tensor, classes: int) -> Tensor:
+    """The highest logits of each image, in falling order."""
+    if seen.shape[1] < classes:
+        raise BadInput("by", f"dlr needs {classes} classes or more", seen.shape[1], "climb the lead")
+    return seen.topk(classes, dim=1).values
 
 
 def reach_class(model: View, targets: Tensor, by: str = "loss") -> Goal:
     """The target class (N,). Judged by its lead (positive: reached). by: climb minus its cross-entropy ("loss"), or its lead."""
 
-    def judge(logits: Tensor) -> Tensor:
-        return lead(logits.float(), targets)
+    def judge(seen: Tensor) -> Tensor:
+        return lead(seen, targets)
 
-    def loss(logits: Tensor) -> Tensor:
-        return -F.cross_entropy(logits.float(), targets, reduction="none")
+    def loss(seen: Tensor) -> Tensor:
+        return -F.cross_entropy(seen, targets, reduction="none")
 
     if by not in ("lead", "loss"):
         raise BadInput("by", "must be lead or loss", repr(by))
-    return Goal(model, judge if by == "lead" else loss, judge)
+    return Goal(partial(logits, model), judge if by == "lead" else loss, judge)
 
 
 def leave_prediction(model: View, calm: Tensor) -> Goal:
@@ -81,10 +121,10 @@ def leave_prediction(model: View, calm: Tensor) -> Goal:
     """
     wanted = F.softmax(calm.float(), dim=1)
 
-    def divergence(logits: Tensor) -> Tensor:
-        return F.kl_div(F.log_softmax(logits.float(), dim=1), wanted, reduction="none").sum(1)
+    def divergence(seen: Tensor) -> Tensor:
+        return F.kl_div(F.log_softmax(seen, dim=1), wanted, reduction="none").sum(1)
 
-    return Goal(model, divergence, divergence)
+    return Goal(partial(logits, model), divergence, divergence)
 
 
 def match_features(view: View, wanted: Tensor, metric: Tensor | None = None) -> Goal:

@@ -64,7 +64,7 @@ def under_attack(
             alive = alive.clone()
             if len(left):
                 found = attacks.standard(view, images[left], labels[left], ball=ball)
-                alive[left] = found.values <= 0
+                alive[left] = found.values < 0
             verdicts.append(alive)
         return torch.stack(verdicts, dim=1)
 
@@ -74,7 +74,7 @@ def under_attack(
     return [
         {**common, **row(correct[0], n)},
         *(
-            {**common, **row(correct[i], n, epsilon=float(ball.radius), attack=attacks.standard_name(ball.norm, classes))}
+            {**common, **row(correct[i], n, epsilon=float(ball.radius), attack=attacks.standard_name(ball, classes))}
             for i, ball in enumerate(ascending, 1)
         ),
     ]

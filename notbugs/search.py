@@ -90,6 +90,73 @@ def steepest(ball: Similar, size: float | Tensor, *, end: float = 1.0) -> Rule:
     return rule
 
 
+def adaptive(ball: Similar, center: Tensor) -> Rule:
+    """Steps of two radii at first, each image's own halved where it stops paying, going on from the best point then.
+
+    center: the images (N, C, H, W) that the search starts around. After the first step each adds a quarter of the last move.
+    Source: APGD, Croce & Hein 2020, section 3 (momentum 0.75, rho 0.75, their checkpoints).
+    """
+    checked: dict[int, set[int]] = {}  # by number of steps
+
+    def rule(now: Now, memory: _Paced | None) -> tuple[Tensor, _Paced]:
+        if now.steps not in checked:
+            checked[now.steps] = _checkpoints(now.steps)
+        images, gradient, values = now.images, now.gradient, now.values.nan_to_num(-torch.inf)
+        if memory is None:
+            size = torch.as_tensor(2 * ball.radius, dtype=torch.float32, device=images.device).expand(len(images))
+            memory = _Paced(images, values, images, values, gradient, size, torch.zeros_like(values), size, values, 0)
+        wins, last = values > memory.best_value, memory.last
+        best, best_gradient = torch.where(by_image(wins, images), images, memory.best), memory.best_gradient
+        best_gradient, best_value = (
+            torch.where(by_image(wins, images), gradient, best_gradient),
+            values.maximum(memory.best_value),
+        )
+        rises, size, since = memory.rises + (values > memory.last_value), memory.size, memory.since
+        size_then, value_then = memory.size_then, memory.value_then
+        if now.step in checked[now.steps]:
+            few = rises < 0.75 * (now.step - since)
+            stuck = (size == size_then) & (best_value == value_then)
+            halved = few | stuck
+            size_then, value_then, since, rises = size, best_value, now.step, torch.zeros_like(rises)
+            size = torch.where(halved, size / 2, size)
+            images, gradient = (
+                torch.where(by_image(halved, images), kept, current)
+                for kept, current in ((best, images), (best_gradient, gradient))
+            )
+            last = torch.where(by_image(halved, images), images, last)
+        ahead = ball.project(images + ball.move(images, gradient, size), center)
+        share = 0.75 if now.step else 1.0
+        goal = images + share * (ahead - images) + (1 - share) * (images - last)
+        kept = _Paced(images, values, best, best_value, best_gradient, size, rises, size_then, value_then, since)
+        return goal - now.images, kept
+
+    return rule
+
+
+class _Paced(NamedTuple):
+    """The memory of `adaptive`."""
+
+    last: Tensor  # the point before, and what was climbed there
+    last_value: Tensor
+    best: Tensor
+    best_value: Tensor
+    best_gradient: Tensor
+    size: Tensor  # of the next step (N,)
+    rises: Tensor  # steps that paid since the last checkpoint (N,)
+    size_then: Tensor  # at that checkpoint
+    value_then: Tensor
+    since: int
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """After how many steps the length is looked at: at 22 % of them, then ever sooner, at least 6 % apart."""
+    found, place, gap = set[int](), 0.0, 0.22
+    while place < 1:
+        found.add(math.ceil(place * steps))
+        place, gap = place + gap, max(gap - 0.03, 0.06)
+    return found - {0}
+
+
 def conjugate(
     scale: float = 0.5, *, end: float = 0.1, top: float = 0.0, precondition: Callable[[Tensor], Tensor] | None = None
 ) -> Rule:

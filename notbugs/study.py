@@ -180,7 +180,7 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
         "norm": plan.norm,
         "epsilon": plan.epsilon,
         "epsilon_text": _radius_text(known(plan.epsilon)),
-        "recipe": {**recipe, "attack": attacks.standard_name(plan.norm, len(splits.train.classes))},
+        "recipe": {**recipe, "attack": attacks.standard_name(Ball(plan.norm, known(plan.epsilon)), len(splits.train.classes))},
         "device": plan.device,
         "machine": torch.cuda.get_device_name(plan.device)
         if plan.device.startswith("cuda")

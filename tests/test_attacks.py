@@ -1,17 +1,20 @@
 """How a classifier is fooled: what every attack returns, and the verdict against closed forms and other people's attacks."""
 
+import copy
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from notbugs import attacks, data, goals
-from notbugs.ball import Ball
+from notbugs import attacks, data, goals, search
+from notbugs.attacks.worst import Hunt
+from notbugs.ball import Ball, Spatial
 from notbugs.errors import BadInput
 from notbugs.models import Model
 from notbugs.search import Attack, Found
@@ -124,7 +127,7 @@ def test_the_smallest_radius_is_as_small_as_others_find_it(
     assert float(ours.median()) <= float(distances.median()) * 1.005
     assert float(ours.mean()) <= float(distances[distances.isfinite()].mean()) * 1.005
     for radius in (0.375, 0.75):
-        verdict = attacks.worst_case(model, images, labels, attacks.ensemble(Ball("l2", radius), 10)).values <= 0
+        verdict = attacks.worst_case(model, images, labels, attacks.ensemble(Ball("l2", radius), 10)).values < 0
         assert abs(int((ours > radius).sum()) - int(verdict.sum())) <= 3
 
 
@@ -157,7 +160,7 @@ def test_trying_every_change_of_one_pixel_finds_the_worst(standard: Model, few: 
             worst = torch.where(started, worst, torch.maximum(worst, says(standard, changed.reshape(images.shape), labels)))
     assert torch.allclose(found.values, worst, atol=1e-4)
     promising = attacks.few_pixels(standard, images, labels, tries=20)
-    assert int((promising.values > 0).sum()) >= int((worst > 0).sum()) - 2
+    assert int((promising.values >= 0).sum()) >= int((worst > 0).sum()) - 2
 
 
 @pytest.mark.parametrize("gradient", [True, False])
@@ -172,10 +175,10 @@ def test_few_pixels_change_and_corners_are_reached(
     assert bool(((found.images == 0) | (found.images == 1))[changed].all())
     assert torch.allclose(found.values, says(standard, found.images, labels), atol=1e-4)
     more = attacks.few_pixels(standard, images, labels, pixels=pixels + 2, tries=30, gradient=gradient)
-    assert int((more.values > 0).sum()) >= int((found.values > 0).sum())
+    assert int((more.values >= 0).sum()) >= int((found.values >= 0).sum())
     if gradient:
         blind = attacks.few_pixels(standard, images, labels, pixels=pixels, tries=30, gradient=False)
-        assert int((found.values > 0).sum()) > int((blind.values > 0).sum())
+        assert int((found.values >= 0).sum()) > int((blind.values >= 0).sum())
 
 
 def test_a_pixel_counts_once_whatever_its_channels_and_no_gradient_is_needed() -> None:
@@ -204,7 +207,7 @@ def test_the_verdict_in_l1_and_l0(norm: str, small: float, large: float, robust:
         found = attacks.worst_case(robust, images, labels, attacks.ensemble(ball, 10))
         assert inside(found.images, images, ball)
         assert torch.allclose(found.values, says(robust, found.images, labels), rtol=1e-3, atol=1e-3)
-        left.append(int((found.values <= 0).sum()))
+        left.append(int((found.values < 0).sum()))
     assert left[0] > 40 > 20 > left[1]
     if norm == "l1":
         with warnings.catch_warnings():
@@ -231,8 +234,8 @@ def test_square_fools_without_gradients(ball: Ball, standard: Model, few: tuple[
     found = attacks.square(black_box, images, labels, ball=ball, queries=200)
     assert inside(found.images, images, ball)
     assert torch.allclose(found.values, says(standard, found.images, labels), atol=1e-3)
-    left, start = int((found.values <= 0).sum()), int((says(standard, images, labels) <= 0).sum())
-    white = int((attacks.standard(standard, images, labels, ball=ball).values <= 0).sum())
+    left, start = int((found.values < 0).sum()), int((says(standard, images, labels) <= 0).sum())
+    white = int((attacks.standard(standard, images, labels, ball=ball).values < 0).sum())
     assert white <= left < 0.7 * start
     assert int(asked[0]) <= 60 * 201
     again = attacks.square(black_box, images, labels, ball=ball, queries=200)
@@ -250,7 +253,7 @@ def test_square_is_at_least_as_strong_as_torchattacks_square(ball: Ball, standar
         norm = "L2" if ball.norm == "l2" else "Linf"
         theirs = torchattacks.Square(standard, norm=norm, eps=ball.radius, n_queries=300, n_restarts=1, seed=0)(images, labels)
     ours = attacks.square(standard, images, labels, ball=ball, queries=300)
-    assert int((ours.values <= 0).sum()) <= int((says(standard, theirs, labels) <= 0).sum())
+    assert int((ours.values < 0).sum()) <= int((says(standard, theirs, labels) <= 0).sum())
 
 
 def test_square_needs_no_network(digits: data.Splits) -> None:
@@ -265,7 +268,7 @@ def test_square_needs_no_network(digits: data.Splits) -> None:
         return torch.from_numpy(learner.decision_function(seen.flatten(1).double().numpy()))
 
     found = attacks.square(logits, images, labels, ball=Ball("l2", 1.0), queries=300)
-    clean, left = int((says(logits, images, labels) <= 0).sum()), int((found.values <= 0).sum())
+    clean, left = int((says(logits, images, labels) <= 0).sum()), int((found.values < 0).sum())
     assert clean > 90 and left < 40
     with pytest.raises(BadInput, match=r"^queries: must be 1 or more, got 0$"):
         attacks.square(logits, images, labels, ball=Ball("l2", 1.0), queries=0)
@@ -341,7 +344,7 @@ def test_images_are_inside_and_values_are_what_the_model_says_of_them(
     assert inside(found.images, images, ball)
     assert torch.allclose(found.values, says(standard, found.images, labels), rtol=1e-3, atol=1e-3)
     assert bool((found.values >= says(standard, images, labels) - 1e-3).all())  # the start is kept where nothing is better
-    assert int((found.values > 0).sum()) > int((says(standard, images, labels) > 0).sum())
+    assert int((found.values >= 0).sum()) > int((says(standard, images, labels) > 0).sum())
 
 
 @pytest.mark.parametrize("ball", BALLS, ids=str)
@@ -352,7 +355,7 @@ def test_targeted_and_label_free_attacks_do_what_they_say(ball: Ball, robust: Mo
         reached = attacks.reach(robust, images, targets, ball=ball, by=by)
         assert inside(reached.images, images, ball)
         assert torch.allclose(reached.values, -says(robust, reached.images, targets), rtol=1e-3, atol=1e-3)
-        assert int((reached.values > 0).sum()) > 3 * int((robust(images).argmax(1) == targets).sum())
+        assert int((reached.values >= 0).sum()) > 3 * int((robust(images).argmax(1) == targets).sum())
     drifted = attacks.diverge(robust, images, labels, ball=ball)
     assert inside(drifted.images, images, ball)
     divergence = F.kl_div(robust(drifted.images).log_softmax(1), robust(images).softmax(1), reduction="none").sum(1)
@@ -397,7 +400,7 @@ def test_more_pixels_less_survival(robust: Model, few: tuple[Tensor, Tensor]) ->
     survivors = []
     for radius in (0.0, 0.25, 0.75, 2.0):
         found = attacks.worst_case(robust, *few, attacks.ensemble(Ball("l2", radius), 10))
-        survivors.append(int((found.values <= 0).sum()))
+        survivors.append(int((found.values < 0).sum()))
     assert survivors == sorted(survivors, reverse=True)
     assert survivors[0] == int((robust(few[0]).argmax(1) == few[1]).sum())
     assert survivors[-1] == 0
@@ -474,7 +477,7 @@ def test_of_a_linear_model_the_verdict_is_exact(ball: Ball, classes: int, scale:
     assert 0.05 < float(robust.float().mean()) < 0.95
     found = attacks.worst_case(model, images, labels, attacks.ensemble(ball, classes))
     clear = worst.abs() > 1e-3 * scale
-    assert torch.equal((found.values <= 0)[clear], robust[clear])
+    assert torch.equal((found.values < 0)[clear], robust[clear])
     assert bool((found.values <= worst + 1e-3 * scale).all())
 
 
@@ -483,8 +486,8 @@ def test_cross_entropy_alone_is_trapped_by_confident_logits() -> None:
     ball = Ball("l2", 0.1)
     model, images, labels, worst = linear_world(2, 1000.0, ball)
     truth = int((worst <= 0).sum())
-    by_loss = int((attacks.pgd(model, images, labels, ball=ball, by="loss").values <= 0).sum())
-    by_lead = int((attacks.pgd(model, images, labels, ball=ball).values <= 0).sum())
+    by_loss = int((attacks.pgd(model, images, labels, ball=ball, by="loss").values < 0).sum())
+    by_lead = int((attacks.pgd(model, images, labels, ball=ball).values < 0).sum())
     assert by_lead == truth
     assert by_loss > truth + 10
 
@@ -514,34 +517,32 @@ def test_the_verdict_loses_nothing_by_leaving_out_the_hopeless(
     for model in (standard, robust):
         view = Saturated(model, where)
         everything = attacks.worst_case(view, images, labels, attacks.ensemble(ball, 10))
-        assert int(((attacks.standard(view, images, labels, ball=ball).values <= 0) & (everything.values > 0)).sum()) == 0
+        assert int(((attacks.standard(view, images, labels, ball=ball).values < 0) & (everything.values > 0)).sum()) == 0
 
 
-def test_the_hopeless_are_left_out_from_the_third_attack_on() -> None:
+def test_a_hunt_meets_whom_it_is_told_and_keeps_the_worst() -> None:
     """Leads of 4: shrunk by 1 they are a quarter on the way, by 2 a half."""
     seen: list[int] = []
 
-    def by(change: Tensor) -> Attack:
+    def by(*changes: float) -> Attack:
         def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Found:
             seen.append(len(images))
-            return Found(images, -says_four(images) + change[: len(images)])
+            return Found(images + changes[0], torch.tensor([-4.0] * len(images)) + torch.tensor(changes[: len(images)]))
 
         return attack
 
-    def says_four(images: Tensor) -> Tensor:
-        return torch.full((len(images),), 4.0)
-
-    def model(images: Tensor) -> Tensor:
-        return torch.tensor([[4.0, 0.0]]).expand(len(images), 2)
-
     images, labels = torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
-    steps = [by(torch.tensor([0.0, 1.0, 2.0])), by(torch.zeros(3)), by(torch.zeros(3)), by(torch.zeros(3))]
-    found = attacks.worst_case(model, images, labels, steps, least=0.4)  # type: ignore[arg-type]
-    assert seen == [3, 3, 1, 1]
-    assert found.values.tolist() == [-4, -3, -2]
-    seen.clear()
-    attacks.worst_case(model, images, labels, steps)  # type: ignore[arg-type]
-    assert seen == [3, 3, 3, 3]
+    hunt = Hunt(lambda images: torch.tensor([[4.0, 0.0]]).expand(len(images), 2), images, labels)
+    assert hunt.meet(by(0.0, 1.0, 2.0)).tolist() == [False, True, True]
+    assert hunt.lost().tolist() == [0, 0.25, 0.5]
+    assert hunt.meet(by(0.5, 0.0, 0.0)).tolist() == [True, False, False]
+    assert hunt.meet(by(9.0), hunt.lost() >= 0.4).tolist() == [False, False, True]
+    assert seen == [3, 3, 1]
+    assert hunt.left.tolist() == [True, True, False]
+    assert hunt.found.values.tolist() == [-3.5, -3, 5]
+    assert hunt.found.images[:, 0, 0, 0].tolist() == [0.5, 0, 9]
+    assert not bool(hunt.meet(by(9.0), ~hunt.left).any())
+    assert seen == [3, 3, 1]
 
 
 def survivors_of_foolbox(model: nn.Module, images: Tensor, labels: Tensor, ball: Ball) -> int:
@@ -580,7 +581,7 @@ def test_no_referee_fools_more(
     which: str, ball: Ball, referee: Callable[..., int], request: pytest.FixtureRequest, batch: tuple[Tensor, Tensor]
 ) -> None:
     model, (images, labels) = request.getfixturevalue(which), batch
-    ours = int((attacks.standard(model, images, labels, ball=ball).values <= 0).sum())
+    ours = int((attacks.standard(model, images, labels, ball=ball).values < 0).sum())
     theirs = referee(model, images, labels, ball)
     assert ours <= theirs + 1
     assert ours < int((model(images).argmax(1) == labels).sum())
@@ -597,3 +598,301 @@ def test_requests_that_make_no_sense_are_refused(standard: Model, batch: tuple[T
             attacks.runner_up(standard, *batch, ball=BALLS[0], rank=rank)
     with pytest.raises(BadInput, match=r"^epsilon: two images of this size"):
         attacks.fgsm(standard, *batch, ball=Ball("l2", 8.1))
+
+
+# ---- adaptive steps, turns and moves, labels alone --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ball", [Ball("l2", 0.75), Ball("linf", 0.15)], ids=str)
+@pytest.mark.parametrize("by", ["loss", "dlr"])
+def test_apgd_is_as_strong_as_torchattacks(by: str, ball: Ball, robust: Model, batch: tuple[Tensor, Tensor]) -> None:
+    images, labels = batch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+        referee = torchattacks.APGD(
+            robust.eval(), norm=ball.norm.capitalize(), eps=ball.radius, steps=50, loss="ce" if by == "loss" else "dlr"
+        )
+        theirs = int((says(robust, referee(images, labels), labels) < 0).sum())
+    found = attacks.apgd(robust, images, labels, ball=ball, steps=50, by=by, generator=seeded())
+    assert inside(found.images, images, ball)
+    assert torch.allclose(found.values, says(robust, found.images, labels), rtol=1e-3, atol=1e-3)
+    assert int((found.values < 0).sum()) <= theirs + 2
+
+
+def test_apgd_halves_its_steps_where_they_do_not_pay() -> None:
+    """A ridge that fixed steps of two radii jump across for ever: halving them, the search ends at the top."""
+    images, labels = torch.full((4, 1, 1, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+    tops = torch.tensor([0.32, 0.41, 0.6, 0.69])
+
+    def model(seen: Tensor) -> Tensor:
+        height = -(seen[:, 0, 0, 0] - tops).abs() - 1
+        return torch.stack([torch.zeros_like(height), height], dim=1)
+
+    ball = Ball("linf", 0.2)
+    found = attacks.apgd(model, images, labels, ball=ball, steps=100, by="lead")
+    assert found.images[:, 0, 0, 0].tolist() == pytest.approx(tops.tolist(), abs=2e-3)
+    fixed = search.maximize(goals.leave_class(model, labels), images, ball, steps=100, rule=search.steepest(ball, 0.4))
+    assert float((fixed.images[:, 0, 0, 0] - tops).abs().max()) > 0.05
+
+
+def test_dlr_needs_its_classes_and_the_verdict_does_not(few: tuple[Tensor, Tensor]) -> None:
+    images, labels = 0.1 * few[0], torch.zeros(60, dtype=torch.int64)
+    with pytest.raises(BadInput, match=r"^by: dlr needs 3 classes or more, got 2; climb the lead$"):
+        attacks.apgd(mean_model, images, labels, ball=BALLS[0], by="dlr")
+    with pytest.raises(BadInput, match=r"^by: must be lead or dlr towards a class, got 'loss'$"):
+        attacks.apgd(mean_model, images, labels, ball=BALLS[0], rank=1)
+    for budget in attacks.BUDGETS:
+        attacks.standard(mean_model, images, labels, ball=BALLS[0], budget=budget)
+
+
+def test_the_worst_turn_and_move(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    grid = attacks.spatial(standard, images, labels, ball=Spatial(25, 0), turns=9, moves=1, steps=0)
+    every = torch.stack(
+        [Spatial(25, 0).apply(images, torch.tensor([[share, 0.0, 0.0]]).expand(60, 3)) for share in torch.linspace(-1, 1, 9)]
+    )
+    worst = torch.stack([says(standard, turned, labels) for turned in every]).amax(0)
+    assert torch.equal(grid.values >= 0, worst >= 0)
+    assert torch.allclose(grid.values[worst < 0], worst[worst < 0], atol=1e-4)
+    assert torch.allclose(grid.values, says(standard, grid.images, labels), atol=1e-4)
+    better = attacks.spatial(standard, images, labels, ball=Spatial(25, 0), turns=9, moves=1, steps=20)
+    assert bool((better.values >= grid.values - 1e-4).all())
+    assert float((better.values - grid.values)[grid.values < 0].mean()) > 1e-3
+    still = attacks.spatial(standard, images, labels, ball=Spatial(0, 0))
+    assert torch.allclose(still.images, images, atol=1e-5)
+
+
+def test_turns_and_moves_are_what_they_say() -> None:
+    image = torch.rand(1, 3, 6, 8, generator=seeded())
+    moved = Spatial(0, 2).apply(image, torch.tensor([[0.0, 1.0, -0.5]]))
+    assert torch.allclose(moved[:, :, 1:, :6], image[:, :, :5, 2:], atol=1e-5)
+    assert float(moved[:, :, 0].max()) < 1e-5
+    square = image[:, :, :, :6]
+    assert torch.allclose(Spatial(90, 0).apply(square, torch.tensor([[1.0, 0, 0]])), square.rot90(1, (2, 3)), atol=1e-4)
+    assert torch.allclose(Spatial(45, 0).apply(image, torch.zeros(1, 3)), image, atol=1e-5)
+    for bad in ((-1, 0), (200, 0), (0, -1), (0, torch.nan)):
+        with pytest.raises(BadInput, match=r"^(degrees|pixels): must be"):
+            Spatial(*bad)
+    with pytest.raises(BadInput, match=r"^pixels: must be below 6"):
+        Spatial(0, 6).fit(image.shape)
+
+
+class LabelsOnly(nn.Module):
+    """The predicted class and nothing else; counts how many images it was asked about."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model, self.asked = model, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += len(images)
+        with torch.no_grad():
+            return 2 * F.one_hot(self.model(images).argmax(1), 10).float() - 1
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("which", ["standard", "robust"])
+def test_labels_alone_are_enough(norm: str, which: str, request: pytest.FixtureRequest, few: tuple[Tensor, Tensor]) -> None:
+    """Nearer than foolbox's HopSkipJump with at least as many questions, no nearer than with gradients by more than luck."""
+    model, (images, labels) = request.getfixturevalue(which), few
+    asked = LabelsOnly(model)
+    found = attacks.hop_skip_jump(asked, images, labels, norm=norm, queries=1000)
+    assert asked.asked <= 60 * 1000
+    assert bool(found.values.isfinite().all())
+    assert torch.allclose(Ball(norm, 0).size(found.images - images), found.values, atol=1e-5)
+    assert bool((model(found.images).argmax(1) != labels).all())
+    assert bool(((found.images >= 0) & (found.images <= 1)).all())
+    exact = attacks.smallest_radius(model, images, labels, norm=norm).values
+    assert float(exact.mean()) < float(found.values.mean()) < 1.5 * float(exact.mean())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        foolbox = pytest.importorskip("foolbox")
+        counted = LabelsOnly(model).eval()
+        torch.manual_seed(0)
+        referee = foolbox.attacks.HopSkipJumpAttack(steps=6, constraint=norm)
+        theirs = referee(foolbox.PyTorchModel(counted, bounds=(0, 1)), images, labels, epsilons=None)
+    assert counted.asked > asked.asked
+    assert float(found.values.mean()) < float(Ball(norm, 0).size(theirs[0] - images).mean())
+
+
+def test_a_walk_stops_at_its_questions_and_where_it_is_near_enough(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    for queries in (1, 5, 30, 200):
+        asked = LabelsOnly(standard)
+        found = attacks.hop_skip_jump(asked, images, labels, queries=queries)
+        assert asked.asked <= 60 * queries
+        assert bool(((found.values == 0) == (standard(images).argmax(1) != labels)).all())
+    enough = attacks.hop_skip_jump(standard, images, labels, queries=600, enough=5.0)
+    nearest = attacks.hop_skip_jump(standard, images, labels, queries=600)
+    assert float(enough.values.mean()) > float(nearest.values.mean())
+    one = attacks.hop_skip_jump(standard, images[3:4], labels[3:4], queries=600)  # no other image to start from: noise
+    assert 0 < float(one.values) < 8
+    with pytest.raises(BadInput, match=r"^norm: must be l2 or linf"):
+        attacks.hop_skip_jump(standard, images, labels, norm="l1")
+
+
+# ---- the dial -----------------------------------------------------------------------------------------------------------------
+
+
+SETS: list[Any] = [Ball("l2", 0.75), Ball("linf", 0.15), Ball("l1", 2.0), Ball("l0", 2), Spatial(20, 0.3)]
+
+
+@pytest.mark.parametrize("allowed", SETS, ids=str)
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_larger_budget_leaves_no_more(allowed: Any, gradient: bool, robust: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few[0][:30], few[1][:30]
+    model: Any = robust if gradient else LabelsOnly(robust)
+    assert attacks.has_gradient(model, images) == gradient
+    left = []
+    for budget in attacks.BUDGETS if gradient else attacks.BUDGETS[:2]:
+        found = attacks.standard(model, images, labels, ball=allowed, budget=budget)
+        if isinstance(allowed, Ball):
+            assert inside(found.images, images, allowed)
+        assert torch.equal(says(model, found.images, labels) >= 0, found.values >= 0)
+        left.append(int((found.values < 0).sum()))
+        again = attacks.standard(model, images, labels, ball=allowed, budget=budget)
+        assert torch.equal(again.images, found.images)
+    clean = int((says(robust, images, labels) < 0).sum())
+    assert all(before + 1 >= after for before, after in pairwise([clean, *left]))
+    assert left[-1] < clean
+    with pytest.raises(BadInput, match=r"^--budget: must be one of quick, standard, thorough"):
+        attacks.standard(model, images, labels, ball=allowed, budget="huge")
+
+
+class Masked(nn.Module):
+    """A model whose gradients vanish: pixels of 16 levels, logits that saturate, or probabilities of a very sure one."""
+
+    def __init__(self, model: Model, how: str) -> None:
+        super().__init__()
+        self.model, self.how = model, how
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.how == "levels":
+            return self.model((images * 15).round() / 15)  # type: ignore[no-any-return]
+        logits = self.model(images)
+        return 3 * torch.tanh(100 * logits / 3) if self.how == "saturated" else (20 * logits).softmax(1)
+
+
+@pytest.mark.parametrize("how", ["levels", "saturated", "probabilities"])
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_masked_gradients_do_not_help(how: str, ball: Ball, robust: Model, batch: tuple[Tensor, Tensor]) -> None:
+    """At least 20 points (of probabilities 10) below plain PGD with 50 steps, which stalls, at the usual budget."""
+    model, (images, labels) = Masked(robust, how).eval(), batch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+        kind = torchattacks.PGDL2 if ball.norm == "l2" else torchattacks.PGD
+        torch.manual_seed(0)
+        plain = kind(model, eps=ball.radius, alpha=ball.radius / 8, steps=50)(images, labels)
+    stalled = int((model(plain).argmax(1) == labels).sum())
+    left = int((attacks.standard(model, images, labels, ball=ball).values < 0).sum())
+    assert left <= stalled - (20 if how == "probabilities" else 40)
+
+
+def test_no_squares_are_spent_where_gradients_work(robust: Model, batch: tuple[Tensor, Tensor]) -> None:
+    asked = 0
+
+    class Counted(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            nonlocal asked
+            asked += len(images)
+            return robust(images)  # type: ignore[no-any-return]
+
+    attacks.standard(Counted(), *batch, ball=Ball("l2", 0.75))
+    assert asked < 200 * 150
+
+
+# ---- what comes in at the door ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda logits: (logits, logits), "must return a tensor of logits, images x classes, got tuple"),
+        (lambda logits: logits.numpy(), "got ndarray; wrap it"),
+        (lambda logits: logits[0], r"must return logits of shape \(5, classes\), got \(3,\)"),
+        (lambda logits: logits[:, :1], r"must have two classes or more, got 1; of one output z make logits \(0, z\)"),
+        (lambda logits: logits * torch.nan, "must give finite logits, got others for 5 of 5 images"),
+    ],
+)
+def test_models_that_answer_nonsense_are_refused(answer: Callable[[Tensor], Any], says: str) -> None:
+    images, labels = torch.rand(5, 1, 4, 4, generator=seeded()), torch.zeros(5, dtype=torch.int64)
+
+    def model(seen: Tensor) -> Any:
+        return answer(torch.ones(len(seen), 3).detach())
+
+    for attack in (
+        partial(attacks.standard, ball=Ball("l2", 0.5)),
+        attacks.smallest_radius,
+        attacks.one_pixel,
+        attacks.hop_skip_jump,
+        partial(attacks.square, ball=Ball("l2", 0.5)),
+        partial(attacks.spatial, ball=Spatial(10, 1)),
+        partial(attacks.worst_case, attacks=[]),
+    ):
+        with pytest.raises(BadInput, match="^model: .*" + says):
+            attack(model, images, labels)
+
+
+def test_images_and_labels_that_make_no_sense_are_refused(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    attack = partial(attacks.standard, standard, ball=Ball("l2", 0.5))
+    for bad_images, bad_labels, what in (
+        (images * 255, labels, r"^images: must lie in \[0, 1\], got 0 to 255; divide by 255"),
+        (images - 0.5, labels, r"^images: must lie in \[0, 1\], got -0.5 to 0.5; make normalisation"),
+        (images * torch.nan, labels, r"^images: must lie in \[0, 1\]"),
+        ((images * 255).byte(), labels, r"^images: must be float, N x C x H x W, got torch.uint8"),
+        (images[0], labels, r"^images: must be float"),
+        (images[:, :, :5], labels, r"^model: must take torch.float32 images of shape \(60, 1, 5, 8\)"),
+        (images, labels + 9, r"^labels: must be from 0 to 9, the model's classes, got 9 to 18"),
+        (images, labels - 1, r"^labels: must be from 0 to 9"),
+        (images, labels.float(), r"^labels: must be int64"),
+        (images, labels[:3], r"^labels: must be int64, one for each of the 60 images"),
+    ):
+        with pytest.raises(BadInput, match=what):
+            attack(bad_images, bad_labels)
+    half = copy.deepcopy(standard).network if hasattr(standard, "network") else nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(BadInput, match=r"^model: must take torch.float32 images .* on cpu, got .*dtype"):
+        attacks.standard(half.half(), images, labels, ball=Ball("l2", 0.5))
+
+
+def test_objects_with_logits_are_models(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    class Answer(NamedTuple):
+        logits: Tensor
+
+    plain = attacks.standard(standard, *few, ball=Ball("l2", 0.5))
+    wrapped = attacks.standard(lambda images: Answer(standard(images)), *few, ball=Ball("l2", 0.5))  # type: ignore[arg-type, return-value]
+    assert torch.equal(plain.images, wrapped.images)
+
+
+def test_every_attack_sees_evaluation_mode_and_restores_each_modules_own(digits: data.Splits, few: tuple[Tensor, Tensor]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.9), nn.BatchNorm1d(32), nn.Linear(32, 10))
+    model[3].eval()  # a part that its owner froze
+    model[1].weight.requires_grad_(False)
+    modes, statistics = [module.training for module in model.modules()], model[3].running_mean.clone()
+    ball = Ball("l2", 0.5)
+    names = {
+        **untargeted(ball),
+        "one pixel": attacks.one_pixel,
+        "smallest": attacks.smallest_radius,
+        "square": partial(attacks.square, ball=ball, queries=5),
+        "labels": partial(attacks.hop_skip_jump, queries=50),
+        "spatial": partial(attacks.spatial, ball=Spatial(10, 0)),
+        "standard": partial(attacks.standard, ball=ball),
+    }
+    for name, attack in names.items():
+        one, two = (attack(model, *few) for _ in range(2))
+        if name not in ("pgd random", "pgd restarts"):
+            assert torch.equal(one.images, two.images), name  # no dropout
+        assert [module.training for module in model.modules()] == modes, name
+        assert [p.requires_grad for p in model.parameters()] == [False, True, True, True, True, True], name
+        assert torch.equal(model[3].running_mean, statistics), name
+
+
+def test_a_tie_counts_as_fooled(few: tuple[Tensor, Tensor]) -> None:
+    images, _ = few
+    labels = torch.zeros(60, dtype=torch.int64)
+    found = attacks.standard(lambda seen: seen.flatten(1)[:, :3] * 0, images, labels, ball=Ball("l2", 0.5))
+    assert found.values.tolist() == [0.0] * 60
+    assert torch.equal(found.images, images)

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = ["errors", "ball", "goals", "search", "models", "data", "planted", "attacks", "train", "construct", "scores", "plan",
           "pool", "results", "stages", "study", "measured", "answer", "report", "cli"]  # fmt: skip
-DATA_ROOMS = ["names", "decode", "dataset", "find", "reading", "writing"]
+ROOMS = {
+    "data": ["names", "decode", "dataset", "find", "reading", "writing"],
+    "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "verdict"],
+}
 TORCH = set(FLOORS) - {"errors", "results", "measured", "answer"}  # what reads a run folder needs no torch
 NEVER = {
     "models": {"data"},
@@ -57,11 +60,11 @@ def test_a_file_imports_only_from_files_above_it(path: Path) -> None:
     assert name in FLOORS, f"{name} has no place in the order of the house"
     used = {full.split(".")[1] for full in imports(path) if full.startswith("notbugs.")} - {"__version__"}
     above = set(FLOORS[: FLOORS.index(name)])
-    assert used <= above | ({"data"} if name == "data" else set())
+    assert used <= above | ({name} if name in ROOMS else set())
     assert not used & NEVER.get(name, set())
-    if name == "data" and path.stem != "__init__":
-        rooms = {full.split(".")[2] for full in imports(path) if full.startswith("notbugs.data.")}
-        assert rooms <= set(DATA_ROOMS[: DATA_ROOMS.index(path.stem)])
+    if name in ROOMS and path.stem != "__init__":
+        rooms = {full.split(".")[2] for full in imports(path) if full.startswith(f"notbugs.{name}.")}
+        assert rooms <= set(ROOMS[name][: ROOMS[name].index(path.stem)])
 
 
 def test_every_floor_exists() -> None:

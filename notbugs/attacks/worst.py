@@ -1,0 +1,65 @@
+"""Several attacks on one set of images, each meeting only those that are left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from notbugs import goals
+from notbugs.attacks.door import Model, clean_logits, in_evaluation, unsquashed
+from notbugs.search import Attack, Found
+
+
+@dataclass
+class Hunt:
+    """The worst found so far. best: images (N, C, H, W); value: (N,), the best other class's lead there, fooled from 0 on."""
+
+    model: Model
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        logits = clean_logits(self.model, self.images, self.labels)
+        opened = unsquashed(self.model, logits)
+        if opened is not self.model:
+            self.model, logits = opened, logits.clamp_min(1e-37).log()
+        self.best, self.classes = self.images.clone(), logits.shape[1]
+        self.value = -goals.lead(logits, self.labels)
+        self.calm = self.value.clone()
+
+    @property
+    def left(self) -> Tensor:
+        """Who is not fooled yet: (N,)."""
+        return self.value < 0
+
+    def lost(self) -> Tensor:
+        """The share of the label's lead that is gone: (N,), 0 untouched, 1 fooled, or there was none to lose."""
+        return torch.where(self.calm < 0, 1 - self.value / self.calm, 1.0)
+
+    def meet(self, attack: Attack, who: Tensor | None = None) -> Tensor:
+        """Let an attack loose on those that are left (and in `who`); returns for whom it found something worse: (N,)."""
+        index = (self.left if who is None else self.left & who).nonzero().squeeze(1)
+        better = torch.zeros_like(self.value, dtype=torch.bool)
+        if len(index):
+            found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
+            wins = found.values > self.value[index]
+            won = index[wins]
+            self.best[won], self.value[won], better[won] = found.images[wins], found.values[wins], True
+        return better
+
+    @property
+    def found(self) -> Found:
+        return Found(self.best, self.value)
+
+
+@in_evaluation
+def worst_case(model: Model, images: Tensor, labels: Tensor, attacks: Sequence[Attack]) -> Found:
+    """The worst any of the attacks finds, each meeting only the survivors of those before; values of 0 or more are fooled.
+
+    An image the model gets wrong as it is counts as fooled and is returned unchanged.
+    """
+    hunt = Hunt(model, images, labels)
+    for attack in attacks:
+        hunt.meet(attack)
+    return hunt.found
