@@ -171,7 +171,7 @@ def verdict(model: Any, ball: Ball) -> Tool:
 
 
 def autoattack(model: nn.Module, ball: Ball, steps: int | None = None) -> Tool:
-    """torchattacks' copy, in which APGD and FAB take 10 steps; given steps, its three gradient attacks with these."""
+    """torchattacks' copy, whose gradient attacks take 10 steps, the paper's 100; given steps, only these attacks, with so many."""
     whole = torchattacks.AutoAttack(model, norm=THEIR_NAMES[ball.norm], eps=ball.radius, n_classes=10, seed=SEED)
     if steps:
         parts = whole._autoattack.attacks
@@ -212,7 +212,7 @@ def few(bench: Bench) -> int:
 def beside_autoattack(
     name: str, model: nn.Module, ball: Ball, part: Dataset, more: dict[str, Tool] | None = None
 ) -> Iterator[Row]:
-    """Ours, theirs, ours once more; but behind masks, what AutoAttack left then meets its gradient attacks with the paper's 100 steps."""
+    """Ours, theirs, ours once more. Without `more`, what AutoAttack left then meets its gradient attacks with 100 steps."""
     images, labels = part.pixels(slice(None)), part.labels
     tools = {"notbugs": verdict(model, ball), **(more or {}), "AutoAttack": autoattack(model, ball)}
     tools["notbugs again"] = tools["notbugs"]
@@ -568,9 +568,12 @@ def one_pixel(name: str, model: Any, part: Dataset, budgets: Sequence[int | None
         calls: dict[str, Callable[[], tuple[int, Counter[str]]]] = {"notbugs": partial(ours, tries, True)}
         if tries:
             calls["notbugs, no gradients"] = partial(ours, tries, False)
-            for strategy, generations in product(("rand1bin", "best1bin"), (4, 8)):
-                named = f"differential evolution, {strategy}, {generations} generations"
-                calls[named] = partial(theirs, tries=tries, population=tries // generations, strategy=strategy)
+            for strategy, generations in product(
+                ("rand1bin", "best1bin", "currenttobest1bin"), (8, 32)
+            ):  # the first is the paper's
+                if tries // generations >= 5:  # scipy's least population
+                    named = f"differential evolution, {strategy}, {generations} generations"
+                    calls[named] = partial(theirs, tries=tries, population=tries // generations, strategy=strategy)
         for tool, ((fooled, count), times) in in_turns(calls).items():
             yield {
                 "model": name,

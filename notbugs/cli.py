@@ -186,41 +186,84 @@ def train(
 
 @app.command()
 def attack(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors file that notbugs wrote.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .safetensors file that notbugs wrote, an .onnx file, or module:function of your own, called with classes=K, "
+            "that returns a trained torch network, a fitted scikit-learn classifier, or a function of images.",
+        ),
+    ],
     source: Source,
-    norm: Annotated[
-        str | None, typer.Option(help="l2, linf, l1, or l0: so many pixels. [default: what the model was trained with]")
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep the audit: report, tables, attacked images. The same command again goes on where it stopped.",
+        ),
     ] = None,
     epsilon: Annotated[
         list[str] | None,
         typer.Option(
             metavar="R",
-            help="Radius; give it several times for several. [default: what the model was trained with, and half of it]",
+            help="What may change: 0.5, 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 "
+            "(degrees, pixels). As often as you like. [default: what the model was trained with, and half of it]",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Store the attacked images (at the largest radius) as a set like the one read."),
+    norm: Annotated[
+        str | None, typer.Option(help="l2, linf, l1 or l0, for bare radii. [default: what the model was trained with, else l2]")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="quick, standard or thorough: how hard to try.")] = "standard",
+    images: Annotated[int | None, typer.Option(metavar="N", help="Attack N images, spread evenly over the test part.")] = None,
+    other: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="Another model of the same task, whose examples are tried too.")
     ] = None,
     network: Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")] = None,
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
+    workers: Workers = None,
 ) -> None:
-    """Attack a classifier on the test part of a set and print what it still reads at each radius."""
-    from notbugs import study
+    """Audit a classifier on the test part of a set: what it still reads at each radius, and whether that can be believed."""
+    import tempfile
 
-    radii = [_radius(text, "--epsilon") or 0.0 for text in epsilon or ()]
-    plan = _plan({**locals(), "epsilon": None, "norm": "l2"})
-    _accuracy(study.attack_one(model, plan, radii, norm, out))
+    from notbugs import audit
+    from notbugs.ball import NORMS, within
+
+    if norm is not None and norm not in NORMS:
+        raise BadInput("--norm", f"must be one of {', '.join(NORMS)}", repr(norm))
+    texts = tuple(text if ":" in text or norm is None else f"{norm}:{text}" for text in epsilon or ())
+    for text in texts:
+        within(text)
+    asked = audit.Audit(
+        model, source, texts, budget, images, tuple(other or ()), network, resize, limit, skip_bad, _device(device)
+    )
+    if workers is not None and workers < 1:
+        raise BadInput("--workers", "must be 1 or more", workers)
+    with tempfile.TemporaryDirectory() as temporary, _progress() as tell:
+        command = shlex.join(["notbugs", *sys.argv[1:]])
+        record = audit.run(asked, out or Path(temporary) / "audit", command=command, workers=workers, tell=tell)
+        checks, rows = record.table("checks"), record.table("accuracy")
+    for check in checks:
+        if check["passed"] == "no":
+            print(f"NOT TO BE TRUSTED: {check['check']}: {check['seen']}.\n  {check['why']}\n  {check['remedy']}")
+    for row in rows:
+        accuracy, low, high = (100 * float(row[name]) for name in ("accuracy", "low", "high"))
+        counts = f"{row['correct']} of {row['n']}"
+        counts += "" if row["within"] == "unchanged" else f" (stored in 8 bits: {row['stored']})"
+        print(f"{row['within']:14} {accuracy:5.1f} %  [{low:.1f}–{high:.1f}]  {counts}  {row['attack']}")
     if out:
-        print(out)
+        from notbugs import report
+
+        print(f"{record.facts['seconds']:.0f} s. The report: {report.write(out)}")
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run` wrote.")]) -> None:
-    """Write report.html of a study anew."""
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run` or `notbugs attack --out` wrote.")],
+) -> None:
+    """Write report.html of a study or an audit anew."""
     from notbugs import report
 
     print(report.write(folder))
@@ -359,7 +402,7 @@ def main() -> None:
         if end.code == 130:
             kept = (
                 " What is finished is kept; the same command goes on from there."
-                if {"run", "demo", "split"} & {*sys.argv}
+                if {"run", "demo", "split"} & {*sys.argv} or ("attack" in sys.argv and "--out" in sys.argv)
                 else ""
             )
             print(f"notbugs: stopped.{kept}", file=sys.stderr)

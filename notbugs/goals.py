@@ -30,7 +30,7 @@ def logits(model: View, images: Tensor) -> Tensor:
     answer = getattr(answer, "logits", answer)
     if not isinstance(answer, Tensor):
         raise BadInput(
-            "model", "must return a tensor of logits, images x classes", type(answer).__name__, "wrap it: models.BlackBox"
+            "model", "must return a tensor of logits, images x classes", type(answer).__name__, "wrap it: blackbox.BlackBox"
         )
     if answer.dim() != 2 or len(answer) != len(images):
         raise BadInput("model", f"must return logits of shape ({len(images)}, classes)", tuple(answer.shape))

@@ -106,7 +106,7 @@ def layout(model: nn.Module) -> torch.memory_format:
     return torch.channels_last if isinstance(model, Classifier) else torch.contiguous_format
 
 
-def folded(model: Model, sample: Tensor, device: torch.device | str = "cpu") -> Any:
+def folded(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu") -> Any:
     """A frozen copy on a device for searching, batch norm folded into the convolutions before it: the same, but faster.
 
     sample: a few images (n, C, H, W), on which the copy must agree; where tracing or agreement fails, it is a plain copy.
@@ -275,18 +275,23 @@ def wrap(
 
 
 def _user_network(name: str, classes: int) -> nn.Module:
-    module, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data is importable
-    try:
-        network = getattr(importlib.import_module(module), function)(classes=classes)
-    except (ImportError, SyntaxError, AttributeError, TypeError, ValueError) as error:
-        rule = f"{name} must be a function(classes=…) that returns a torch.nn.Module"
-        raise BadInput("--network", rule, _one_line(error)) from None
-    finally:
-        sys.path.pop(0)
+    network = user_object(name, classes, "--network")
     if not isinstance(network, nn.Module):
         raise BadInput("--network", f"{name} must return a torch.nn.Module", type(network).__name__)
     return network
+
+
+def user_object(name: str, classes: int, option: str) -> Any:
+    """What the user's `module:function`, called with classes=K, returns. Runs that code; option: for messages."""
+    module, _, function = name.partition(":")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data is importable
+    try:
+        return getattr(importlib.import_module(module), function)(classes=classes)
+    except (ImportError, SyntaxError, AttributeError, TypeError, ValueError) as error:
+        rule = f"{name} must be a function(classes=…) that returns a {'torch.nn.Module' if option == '--network' else 'model'}"
+        raise BadInput(option, rule, _one_line(error)) from None
+    finally:
+        sys.path.pop(0)
 
 
 # ---- disk -----------------------------------------------------------------------------------------------------------

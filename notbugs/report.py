@@ -1,14 +1,13 @@
 """From a run folder to one self-contained report.html, finished or not."""
 
-import base64
 import math
-import re
 from pathlib import Path
 from typing import Any
 
+from notbugs import auditpage, page
 from notbugs.answer import crossing, findings
 from notbugs.measured import FACTS, MODELS, SETS, Measured, Rows, about, in_order, measure, number, percent
-from notbugs.results import Cell, Run, write_whole
+from notbugs.results import Cell, Run
 
 COLUMNS = {
     "original": "as it is",
@@ -24,28 +23,11 @@ COLUMNS = {
 
 
 def write(folder: Path) -> Path:
-    """Write report.html into a run folder, finished or not, and return its path. Raises BadInput when the folder is no run."""
-    import re
-
-    import jinja2
-    from markupsafe import Markup, escape
-
-    def prose(text: str) -> Markup:
-        """Keep each figure on one line with its unit, and set it apart."""
-        return Markup(re.sub(r"(−?\d+(?:\.\d+)?) (%(?! interval)|points)", "<b>\\1\u00a0\\2</b>", str(escape(text))))
-
+    """Write report.html into the folder of a study or an audit, finished or not; returns its path. Raises BadInput."""
     run = Run.read(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"prose": prose, "percent": percent, "plain": _plain, "duration": _duration}
-    target = run.folder / "report.html"
-    write_whole(target, environment.get_template("report.html.jinja").render(_content(run)))
-    return target
+    audited = run.facts.get("kind") == "audit"
+    template, content = ("audit.html.jinja", auditpage.content(run)) if audited else ("report.html.jinja", _content(run))
+    return page.write(run.folder, template, content)
 
 
 # What the page shows ------------------------------------------------------------------------------------------------------------
@@ -53,9 +35,6 @@ def write(folder: Path) -> Path:
 
 def _content(run: Run) -> dict[str, Any]:
     """Everything the template names."""
-    import vl_convert
-    from markupsafe import Markup
-
     measured, facts = measure(run), FACTS | run.facts
     data = FACTS["data"] | facts["data"]
     charts = {"accuracy-chart": _accuracy_chart(measured)} if measured.rows else {}
@@ -76,12 +55,12 @@ def _content(run: Run) -> dict[str, Any]:
         "training": [model for model, _ in training],
         "attacks": ", ".join(attacks),
         "seeds": len({row["seed"] for row in measured.rows}),
-        "kept": {kind: _kept(run.folder / kind) for kind in ("datasets", "models", "tables")},
+        "kept": {kind: page.kept(run.folder / kind) for kind in ("datasets", "models", "tables")},
         "known": set(MODELS),
         "crossing": crossing(measured),
         "long_names": any(len(name) > 4 for name in data["classes"]),
         "charts": charts,
-        "vega": Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")) if charts else "",
+        "title": facts["source"],
     }
 
 
@@ -91,18 +70,9 @@ def _pictures(run: Run) -> tuple[list[str], dict[str, dict[str, dict[str, Cell]]
     files: dict[str, dict[str, dict[str, Cell]]] = {}
     for row in run.table("pictures"):
         columns[str(row["column"])] = None
-        cell = {**row, "source": _inline(run.folder, str(row["picture"]))}
+        cell = {**row, "source": page.inline(run.folder, str(row["picture"]))}
         files.setdefault(str(row["file"]), {})[str(row["column"])] = cell
     return list(columns), files
-
-
-def _inline(folder: Path, name: str) -> str:
-    """A PNG of the run folder as a data address; "" for anything else, so that a table cannot name files outside."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        return ""
-    content = path.read_bytes()
-    return "data:image/png;base64," + base64.b64encode(content).decode() if content.startswith(b"\x89PNG") else ""
 
 
 def _made(rows: Rows) -> list[dict[str, Any]]:
@@ -159,7 +129,7 @@ def _accuracy_chart(measured: Measured) -> dict[str, Any]:
             0, line.mark_rule(strokeDash=[3, 3], color="currentColor", opacity=0.6).encode(x="chance:Q", tooltip="is:N")
         )
     described = "Accuracy of each model on the test images, unchanged and under attack; the table above holds the same figures."
-    return _finished(alt.layer(*layers).properties(width="container", height=42 * len(models), description=described))
+    return page.finished(alt.layer(*layers).properties(width="container", height=42 * len(models), description=described))
 
 
 def _training_charts(rows: Rows) -> list[tuple[str, dict[str, Any]]]:
@@ -175,8 +145,8 @@ def _training_charts(rows: Rows) -> list[tuple[str, dict[str, Any]]]:
                 "at": row["accuracy"],
                 "seed": row["seed"],
                 "accuracy": percent(number(row["accuracy"])),
-                "loss": _plain(row.get("loss", "")),
-                "learning rate": _plain(row.get("learning_rate", "")),
+                "loss": page.plain(row.get("loss", "")),
+                "learning rate": page.plain(row.get("learning_rate", "")),
             }
             for row in same
         ]
@@ -192,52 +162,9 @@ def _training_charts(rows: Rows) -> list[tuple[str, dict[str, Any]]]:
         point = point.encode(opacity=alt.when(near).then(alt.value(1)).otherwise(alt.value(0)), tooltip=told)
         chart = alt.layer(line, point)
         about = f"Training of {model}: accuracy on its own training labels against the epoch, one line a seed."
-        charts.append((model, _finished(chart.properties(width="container", height=110, description=about))))
+        charts.append((model, page.finished(chart.properties(width="container", height=110, description=about))))
     return charts
-
-
-def _finished(chart: Any) -> dict[str, Any]:
-    """The chart's specification; text takes the page's colour, so that it is right in light and dark."""
-    font = (
-        "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"  # named, or labels are measured wrongly
-    )
-    text = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "titleFontSize": 12}
-    text |= {"titleFontWeight": "normal", "labelFont": font, "titleFont": font}
-    lines = {
-        "gridColor": "currentColor",
-        "gridOpacity": 0.15,
-        "domainColor": "currentColor",
-        "domainOpacity": 0.4,
-        "ticks": False,
-    }
-    chart = chart.configure(background="transparent")
-    chart = chart.configure_view(stroke=None).configure_axis(**text, **lines, labelPadding=6).configure_legend(**text)
-    specification: dict[str, Any] = chart.to_dict()
-    return specification
 
 
 def _shade(model: str) -> str:
     return f"var(--{model}, var(--other))" if model in MODELS else "var(--other)"
-
-
-def _plain(value: object) -> str:
-    """A number with three digits, an empty cell as a dash, a list with commas."""
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return "–" if value in ("", None) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _kept(folder: Path) -> list[str]:
-    """What lies there, without what stands beside it: a model's .json, and the same of further seeds."""
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) if folder.is_dir() else []
-    return [name for name in names if not name.endswith(".json") and not re.search(r"-seed\d+(\.|$)", name)]

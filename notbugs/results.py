@@ -27,7 +27,29 @@ Cell = str | int | float
 
 # Columns that hold names: a class called "007", "1e5" or "nan" must come back as it was written, never as a number.
 TEXT = frozenset(
-    ["model", "trained_on", "set", "norm", "attack", "made_from", "file", "column", "picture", "label", "standard", "adversarial"]
+    [
+        "model",
+        "trained_on",
+        "set",
+        "norm",
+        "attack",
+        "made_from",
+        "file",
+        "column",
+        "picture",
+        "label",
+        "standard",
+        "adversarial",
+        "read",
+        "stored",
+        "within",
+        "check",
+        "passed",
+        "seen",
+        "why",
+        "remedy",
+        "kind",
+    ]
 )
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

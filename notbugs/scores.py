@@ -8,7 +8,7 @@ from torch import Tensor
 
 from notbugs import attacks
 from notbugs.ball import Ball
-from notbugs.data import Dataset, sweep, to_8bit
+from notbugs.data import Dataset, sweep
 from notbugs.models import Model, folded, frozen
 
 
@@ -78,15 +78,3 @@ def under_attack(
             for i, ball in enumerate(ascending, 1)
         ),
     ]
-
-
-def attacked(model: Model, part: Dataset, ball: Ball, *, batch_size: int = 250, device: torch.device | str = "cpu") -> Dataset:
-    """The set with every image as `attacks.standard` leaves it, rounded to 8 bits inside the ball; labels are the originals'."""
-    view = folded(model, part.pixels(slice(0, 2)), device)
-
-    def attack(images: Tensor, index: Tensor) -> Tensor:
-        found = attacks.standard(view, images, part.labels[index].to(images.device), ball=ball)
-        return to_8bit(ball.round(found.images, images))
-
-    images: Any = sweep(attack, part, batch_size=batch_size, device=device)
-    return part.with_images(images)

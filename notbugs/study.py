@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from notbugs import __version__, attacks, data, models, scores
+from notbugs import __version__, attacks, models, scores
 from notbugs.ball import Ball
 from notbugs.data import Dataset, Splits
 from notbugs.errors import BadInput
@@ -76,7 +76,7 @@ def run(
     tell = tell or (lambda stage, share, words: None)
     began = time.perf_counter()
     with Run.open(folder, asked(plan)) as record:
-        digest = fingerprint(splits)
+        digest = fingerprint(splits.train, splits.test)
         if record.facts.get("fingerprint", digest) != digest:
             raise BadInput(
                 plan.source, "must hold the same images as when this run began", remedy="give another --out for a new run"
@@ -123,43 +123,6 @@ def train_one(plan: Plan, path: Path, *, loss: str = "plain", tell: Told | None 
     )[0]
     ball = Ball(plan.norm, known(plan.epsilon))
     return scores.under_attack(model, splits.test, [replace(ball, radius=ball.radius / 2), ball], device=plan.device)
-
-
-def attack_one(path: Path, plan: Plan, radii: Sequence[float], norm: str | None, out: Path | None) -> Iterator[dict[str, Any]]:
-    """A saved classifier on the test part of a set: one row unchanged and one at each radius.
-
-    norm, radii: default to what it was trained against, at half of its radius and all of it. out: the images attacked at the
-    largest radius, 8 bits, as a set in the form that was read; the last row is measured on these.
-    """
-    if out:
-        data.refuse_used(out)
-    model, said = models.load(path, plan.network)
-    splits = load(plan)
-    shape, classes = list(splits.test.shape), list(splits.test.classes)
-    if list(said.get("classes", classes)) != classes or model.architecture.get("shape", shape) != shape:
-        raise BadInput(
-            plan.source,
-            f"must hold images of shape {model.architecture.get('shape')} of the classes that the model knows",
-            f"{shape}, {len(classes)} classes",
-        )
-    training = said.get("training", {})
-    norm = norm or training.get("norm", "l2")
-    if not radii:
-        if training.get("norm") != norm or not training.get("epsilon"):
-            raise BadInput("--epsilon", f"must be given: the model does not say what radius it was trained with in {norm}")
-        radii = (training["epsilon"] / 2, training["epsilon"])
-    balls = [Ball(norm, radius).fit(torch.Size((1, *shape))) for radius in sorted(radii)]
-    yield from scores.under_attack(model, splits.test, [ball for ball in balls if ball.radius > 0] or balls, device=plan.device)
-    if out:
-        largest = balls[-1]
-        stored = scores.attacked(model, splits.test, largest, device=plan.device)
-        card = (
-            f"# Attacked images\n\n{len(stored)} test images, each changed by at most {largest.radius:g} ({norm}) "
-            f"to mislead {path.name}; labels are the originals'.\n"
-        )
-        data.write(stored, out, splits.form, split="test", original=splits.test, card=card)
-        row = scores.clean(model, stored, device=plan.device)
-        yield {**row, "norm": norm, "epsilon": largest.radius, "attack": "as stored, 8 bits"}
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------------

@@ -9,23 +9,27 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = ["errors", "ball", "goals", "search", "models", "data", "planted", "attacks", "train", "construct", "scores", "plan",
-          "pool", "results", "stages", "study", "measured", "answer", "report", "cli"]  # fmt: skip
+FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores", "checks", "plan",
+          "pool", "results", "stages", "study", "audit", "measured", "answer", "page", "auditpage",
+          "report", "cli"]  # fmt: skip
 ROOMS = {
     "data": ["names", "decode", "dataset", "find", "reading", "writing"],
+    "audit": ["ask", "look", "summary"],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "verdict"],
 }
-TORCH = set(FLOORS) - {"errors", "results", "measured", "answer"}  # what reads a run folder needs no torch
+TORCH = set(FLOORS) - {"errors", "results", "measured", "answer", "page", "auditpage"}  # what reads a run folder needs no torch
 NEVER = {
     "models": {"data"},
     "data": {"models"},
     "train": {"attacks", "data"},
     "measured": TORCH,
     "answer": TORCH,
+    "page": TORCH,
+    "auditpage": TORCH,
     "report": TORCH,
 }
 MATHEMATICS = {"ball", "goals", "search"}
-CORE = {*MATHEMATICS, "errors", "models", "planted", "attacks", "train", "construct", "scores"}
+CORE = {*MATHEMATICS, "errors", "models", "blackbox", "planted", "attacks", "train", "construct", "scores", "checks"}
 
 
 def imports(path: Path) -> set[str]:
@@ -98,7 +102,7 @@ def test_mathematics_knows_torch_only_and_the_run_folder_nothing_heavy() -> None
             assert outside <= {"torch"}
         if floor(path) in ("errors", "results"):
             assert not outside
-        if floor(path) in ("report", "study"):
+        if floor(path) in ("report", "page", "auditpage", "study"):
             assert "torch" not in outside or floor(path) == "study"
 
 

@@ -5,7 +5,7 @@ spatial: turned and moved. verdict: the ensemble behind every robust accuracy.
 """
 
 from notbugs.attacks.blind import few_pixels, hop_skip_jump, one_pixel, square
-from notbugs.attacks.door import clean_logits, has_gradient
+from notbugs.attacks.door import Model, clean_logits, has_gradient
 from notbugs.attacks.radius import nearest_classes, smallest_radius
 from notbugs.attacks.recipes import apgd, diverge, fgsm, pgd, reach, runner_up
 from notbugs.attacks.spatial import spatial
@@ -14,6 +14,7 @@ from notbugs.attacks.worst import worst_case
 
 __all__ = [
     "BUDGETS",
+    "Model",
     "apgd",
     "clean_logits",
     "diverge",

@@ -1,5 +1,6 @@
 """The one type that every stage passes on: labelled images, in memory or still on disk; and a function swept over them."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -121,19 +122,33 @@ def sweep(
 
     images reach function as float (n, C, H, W) on device, a Dataset's and a uint8 tensor's in [0, 1], a float tensor's as they
     are; index: int64 (n,) on the CPU. Returns a tensor, or a tuple of tensors if function returns one.
+    Where memory runs out the batch is halved, with a warning, and the rest goes on with that size.
     """
     results: list[tuple[Tensor, ...]] = []
-    single = True
-    for start in range(0, max(len(images), 1), batch_size):  # an empty set still asks once, for the shapes
+    single, start = True, 0
+    while start < len(images) or not results:  # an empty set still asks once, for the shapes
         batch = slice(start, start + batch_size)
         chosen = images.images[batch] if isinstance(images, Dataset) else images[batch]
-        chosen = chosen.to(device)
         index = torch.arange(start, start + len(chosen))
-        result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
+        try:
+            chosen = chosen.to(device)
+            result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if len(chosen) < 2 or not out_of_memory(error):
+                raise
+            batch_size = (len(chosen) + 1) // 2
+            warnings.warn(f"memory ran out: going on with {batch_size} images at a time", RuntimeWarning, stacklevel=2)
+            continue
         single = isinstance(result, Tensor)
         results.append(tuple(one.detach().cpu() for one in ((result,) if single else result)))
+        start += len(chosen) or 1
     joined = tuple(torch.cat(column) for column in zip(*results, strict=True))
     return joined[0] if single else joined
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device, or the machine, has no memory left; the CPU's has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def positions(index: Index, total: int) -> list[int]:

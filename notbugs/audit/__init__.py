@@ -1,0 +1,92 @@
+"""The audit of one classifier: how easily each image fools it, and whether the figures can be believed. Writes a run folder.
+
+The images are looked at in parts, several at once, each a stage: what is finished is kept. For each image and norm the smallest
+change that fools is found once; at each radius asked for, the ensemble then meets only the images which that left.
+Rooms: ask (what is asked), look (what is done with some of the images), summary (tables, sets and pictures of all).
+"""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from notbugs import __version__, attacks
+from notbugs.audit.ask import Audit, Set, allowed, classifier, test_part, view
+from notbugs.audit.look import checked, look
+from notbugs.audit.summary import summary
+from notbugs.ball import Ball
+from notbugs.data import Dataset
+from notbugs.errors import BadInput
+from notbugs.plan import fingerprint
+from notbugs.pool import Told, each_when_ready
+from notbugs.results import Run
+
+__all__ = ["Audit", "Set", "run"]
+
+AT_ONCE = 100  # images a part: a stage of half a minute or so
+
+
+def run(audit: Audit, folder: Path, *, command: str = "", workers: int | None = None, tell: Told | None = None) -> Run:
+    """Do what is left to do of an audit in `folder`; raises BadInput before anything is written if the input cannot be used."""
+    began, tell = time.perf_counter(), tell or (lambda stage, share, words: None)
+    if audit.budget not in attacks.BUDGETS:
+        raise BadInput("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(audit.budget))
+    part, form = test_part(audit)
+    sets = allowed(audit)
+    for other in (audit.model, *audit.others):
+        classifier(audit, other)
+    asked = {name: value for name, value in asdict(audit).items() if name != "device"} | {"kind": "audit"}
+    with Run.open(folder, asked) as record:
+        digest = fingerprint(part)
+        if record.facts.get("fingerprint", digest) != digest:
+            raise BadInput(audit.source, "must hold the same images as when this audit began", remedy="give another --out")
+        before = record.facts.get("seconds", 0.0)
+        record.note(**_facts(audit, part, sets, form, command), fingerprint=digest)
+        jobs: dict[str, Any] = {"checks": ((), partial(checked, audit))}
+        for start in range(0, len(part), AT_ONCE):
+            end = min(start + AT_ONCE, len(part))
+            jobs[f"images {start + 1} to {end}"] = ((), partial(look, audit, folder, start, end))
+        if not any(isinstance(ball, Ball) and ball.norm in ("l2", "linf") and ball.radius for ball in sets):
+            del jobs["checks"]
+        todo = {name: job for name, job in jobs.items() if not record.done(name)}
+        if workers is None:
+            workers = 1 if audit.device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        for name, (tables, seconds) in each_when_ready({name: ((), job) for name, (_, job) in todo.items()}, workers, tell):
+            record.finish(name, seconds, tables)
+            record.note(seconds=round(before + time.perf_counter() - began, 1))
+        if not record.done("summary"):
+            at = time.perf_counter()
+            tables = summary(audit, record, part, sets, form)
+            record.finish("summary", time.perf_counter() - at, tables)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+        record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
+        return record
+
+
+def _facts(audit: Audit, part: Dataset, sets: Sequence[Set], form: str, command: str) -> dict[str, Any]:
+    model = view(audit, audit.model)
+    gradient = attacks.has_gradient(model, part.pixels([0]).to(audit.device))
+    return {
+        "kind": "audit",
+        "notbugs": __version__,
+        "command": command,
+        "source": audit.source,
+        "model": audit.model,
+        "within": [str(one) for one in sets],
+        "budget": audit.budget,
+        "gradient": gradient,
+        "device": audit.device,
+        "machine": torch.cuda.get_device_name(audit.device)
+        if audit.device.startswith("cuda")
+        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "data": {"classes": list(part.classes), "n": len(part), "shape": list(part.shape), "form": form},
+        "finished": False,
+    }

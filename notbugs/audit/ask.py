@@ -1,0 +1,102 @@
+"""What an audit asks: which classifier, which images, what may change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from notbugs import attacks, blackbox, models
+from notbugs.ball import Ball, Spatial, within
+from notbugs.data import Dataset
+from notbugs.errors import BadInput
+from notbugs.plan import Plan, load
+
+Set = Ball | Spatial
+Tables = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is asked. model: see `blackbox.read`; source: see `data.read`; its test part is attacked.
+
+    within: what may change, as `ball.within` reads it ("l2:0.5", "linf:8/255", "l0:1", "spatial:30,3"); empty: what the model was
+    trained against, and half of it. images: at most so many, spread evenly. others: models whose examples are tried on this one.
+    """
+
+    model: str
+    source: str
+    within: tuple[str, ...] = ()
+    budget: str = "standard"
+    images: int | None = None
+    others: tuple[str, ...] = ()
+    network: str | None = None
+    resize: int | None = None
+    limit: int | None = None
+    skip_bad: bool = False
+    device: str = "cpu"
+
+
+def test_part(audit: Audit) -> tuple[Dataset, str]:
+    """The images that are attacked, and the form they came in."""
+    splits = load(Plan(audit.source, resize=audit.resize, limit=audit.limit, skip_bad=audit.skip_bad))
+    part = splits.test
+    if audit.images is not None:
+        if audit.images < 1:
+            raise BadInput("--images", "must be 1 or more", audit.images)
+        count = min(audit.images, len(part))
+        part = part.take((torch.arange(count) * len(part) / count).long())
+    return part, splits.form
+
+
+def allowed(audit: Audit) -> list[Set]:
+    """What may change: norm by norm, radii ascending. Raises BadInput where nothing is said and the model says nothing either."""
+    said = classifier(audit, audit.model)[1]
+    training = said.get("training", {})
+    sets: list[Set] = [within(text, training.get("norm", "l2")) for text in audit.within]
+    if not sets:
+        if not training.get("epsilon"):
+            raise BadInput("--epsilon", "must be given: the model does not say what radius it was trained with", None)
+        sets = [Ball(training["norm"], training["epsilon"] / 2), Ball(training["norm"], training["epsilon"])]
+    shape = torch.Size((1, *test_part(audit)[0].shape))
+    places = {norm: place for place, norm in enumerate(("l2", "linf", "l1", "l0"))}
+    unique = {str(one): one.fit(shape) for one in sets}
+    return sorted(unique.values(), key=lambda one: (places[one.norm], one.radius) if isinstance(one, Ball) else (9, 0.0))
+
+
+@cache
+def classifier(audit: Audit, name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of the audit, on its device, and what its file says; checked against the images' shape and classes."""
+    part, _ = test_part(audit)
+    model, said = blackbox.read(name, classes=part.classes, network=audit.network)
+    shape, classes = list(part.shape), list(part.classes)
+    wanted = getattr(model, "architecture", {}).get("shape", shape)
+    if list(said.get("classes", classes)) != classes or wanted != shape:
+        rule = f"must hold images of shape {wanted} of the classes that the model {name} knows"
+        raise BadInput(audit.source, rule, f"{shape}, {len(classes)} classes")
+    sample, labels = part.pixels([0]).to(audit.device), part.labels[:1].to(audit.device)
+    model = model.to(audit.device)
+    attacks.clean_logits(model, sample, labels)
+    return model, said
+
+
+def view(audit: Audit, name: str) -> nn.Module:
+    """The model ready to be searched."""
+    model, _ = classifier(audit, name)
+    sample = test_part(audit)[0].pixels([0])
+    view: nn.Module = model if isinstance(model, blackbox.BlackBox) else models.folded(model, sample, audit.device)
+    return view
+
+
+def norm_of(one: Set | None) -> str:
+    return "" if one is None else one.norm if isinstance(one, Ball) else "spatial"
+
+
+def norms_of(sets: Sequence[Set]) -> list[str]:
+    return list(dict.fromkeys(one.norm for one in sets if isinstance(one, Ball)))
+
+
+def folder_name(one: Set) -> str:
+    return "attacked-" + str(one).replace("/", "of").replace(" ", "-").replace(",", "-")

@@ -1,0 +1,189 @@
+"""What is done with some of the images of an audit: the smallest change of each, the verdict at each set, what is kept of it."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from notbugs import attacks, checks, data, goals, search
+from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, folder_name, norms_of, test_part, view
+from notbugs.ball import Ball
+from notbugs.data import Dataset
+from notbugs.errors import BadInput
+from notbugs.pool import Told
+
+SAMPLE = 100  # images that the checks are made on
+ROUNDS = {"quick": 4, "standard": 10, "thorough": 20}  # of `smallest_radius`, ten gradients each
+QUERIES = {"quick": 500, "standard": 2000, "thorough": 10000}  # the same without gradients
+
+
+def checked(audit: Audit, tell: Told) -> tuple[Tables, float]:
+    """The checks, on a sample of the images, within the largest L-inf or L2 set asked for."""
+    began = time.perf_counter()
+    part, _ = test_part(audit)
+    part = part.take((torch.arange(min(SAMPLE, len(part))) * len(part) / min(SAMPLE, len(part))).long())
+    ball = next(one for one in reversed(allowed(audit)) if isinstance(one, Ball) and one.norm in ("l2", "linf") and one.radius)
+    images, labels = part.pixels(slice(None)).to(audit.device), part.labels.to(audit.device)
+    model, others = classifier(audit, audit.model)[0], [view(audit, other) for other in audit.others]
+    with _blamed(model, part, audit.device):
+        found = checks.everything(model, images, labels, ball=ball, budget=audit.budget, others=others)
+    words = {True: "yes", False: "no", None: "not made"}
+    rows = [
+        {"check": one.name, "passed": words[one.passed], "within": str(ball), "n": len(part), "seen": one.seen, "why": one.why,
+         "remedy": one.remedy}
+        for one in found
+    ]  # fmt: skip
+    return {"checks": rows}, time.perf_counter() - began
+
+
+def look(audit: Audit, folder: Path, start: int, end: int, tell: Told) -> tuple[Tables, float]:
+    """Some of the images: what the model reads in them as they are and at each set, and their smallest changes."""
+    began = time.perf_counter()
+    part, sets = test_part(audit)[0].take(slice(start, end)), allowed(audit)
+    model = view(audit, audit.model)
+    norms = norms_of(sets)
+
+    def look(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        labels = part.labels[index].to(images.device)
+        sizes, reads, stored = attacked(model, images, labels, sets, audit.budget, lambda share: tell("", share, ""))
+        return sizes, reads, stored
+
+    with _blamed(model, part, audit.device):
+        sizes, reads, stored = data.sweep(look, part, batch_size=end - start, device=audit.device)
+    for place, one in enumerate(sets):
+        where = folder / "parts" / f"{start:08d}-{folder_name(one)}"
+        shutil.rmtree(where, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
+        data.write(part.with_images(stored[:, place]), where, "npz", card="A part of an audit.")
+    names = list(part.classes)
+    labels = [names[label] for label in part.labels.tolist()]
+    looked = [
+        {
+            "number": start + row,
+            "file": file,
+            "label": labels[row],
+            "read": names[int(reads[row, 0, 0])],
+            **{f"smallest_{norm}": float(sizes[row, place]) for place, norm in enumerate(norms)},
+        }
+        for row, file in enumerate(part.names)
+    ]
+    told = [
+        {
+            "number": start + row,
+            "file": file,
+            "label": labels[row],
+            "within": str(one),
+            "fooled": int(reads[row, place, 2]),
+            "by_smallest": int(reads[row, place, 3]),
+            "read": names[int(reads[row, place, 0])],
+            "stored": names[int(reads[row, place, 1])],
+        }
+        for place, one in enumerate(sets, 1)
+        for row, file in enumerate(part.names)
+    ]
+    return {"looked": looked, "reads": told}, time.perf_counter() - began
+
+
+def attacked(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    sets: Sequence[Set],
+    budget: str,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch at every set. Returns sizes, reads and the attacked images, as stored: uint8 (N, sets, C, H, W).
+
+    sizes: (N, norms) of the smallest change that fools; 0: misread as it is; inf: none found.
+    reads: int64 (N, 1 + sets, 4), first as it is: class read, class read as stored, fooled, fooled by the smallest change.
+    """
+    gradient = attacks.has_gradient(model, images)
+    calm = attacks.clean_logits(model, images, labels).argmax(1)
+    wrong = (calm != labels).long()
+    reads, stored, sizes = [torch.stack([calm, calm, wrong, wrong], dim=1)], [], {}
+    for number, one in enumerate(sets):
+        if progress:
+            progress(number / len(sets))
+        norm = one.norm if isinstance(one, Ball) else ""
+        if norm and norm not in sizes:
+            found = _smallest(model, images, labels, norm, budget, gradient)
+            size, near = found.values.clone(), found.images.clone()
+            sizes[norm] = size
+        if not norm:
+            size, near = torch.where(calm == labels, torch.inf, 0.0), images.clone()
+        radius = float(one.radius) if isinstance(one, Ball) else 0.0
+        by_smallest = size <= radius
+        left = (~by_smallest).nonzero().squeeze(1)
+        if len(left) and (radius or not norm):
+            found = attacks.standard(model, images[left], labels[left], ball=one, budget=budget)
+            won = left[found.values >= 0]
+            near[won] = found.images[found.values >= 0]
+            size[won] = one.size(near[won] - images[won]).float() if isinstance(one, Ball) else 0.0
+        fooled = size <= radius
+        found_images = torch.where(fooled[:, None, None, None], near, images)
+        with torch.no_grad():
+            read = model(found_images).argmax(1)
+        kept = _keepable(model, images, labels, found_images, fooled, one) if gradient else _rounded(found_images, images, one)
+        with torch.no_grad():
+            read_stored = model(kept).argmax(1)
+        reads.append(torch.stack([read, read_stored, fooled.long(), by_smallest.long()], dim=1))
+        stored.append(data.to_8bit(kept))
+    columns = torch.stack(list(sizes.values()), dim=1) if sizes else torch.zeros(len(images), 0)
+    return columns, torch.stack(reads, dim=1), torch.stack(stored, dim=1)
+
+
+def _smallest(model: nn.Module, images: Tensor, labels: Tensor, norm: str, budget: str, gradient: bool) -> search.Found:
+    """The smallest changes of one norm; where none are searched for (L0; L1 without gradients), only who is misread as it is."""
+    if gradient and norm != "l0":
+        return attacks.smallest_radius(model, images, labels, norm=norm, rounds=ROUNDS[budget])
+    if norm in ("l2", "linf"):
+        return attacks.hop_skip_jump(model, images, labels, norm=norm, queries=QUERIES[budget])
+    right = attacks.clean_logits(model, images, labels).argmax(1) == labels
+    return search.Found(images, torch.where(right, torch.inf, 0.0))
+
+
+def _rounded(found: Tensor, images: Tensor, one: Set) -> Tensor:
+    return one.round(found, images) if isinstance(one, Ball) else (found * 255).round() / 255
+
+
+def _keepable(model: nn.Module, images: Tensor, labels: Tensor, found: Tensor, fooled: Tensor, one: Set) -> Tensor:
+    """What of the found images still fools once it is rounded to 8 bits: themselves, or pushed further inside the ball first."""
+    rounded = _rounded(found, images, one)
+    if not isinstance(one, Ball) or one.norm == "l0" or not bool(fooled.any()):
+        return rounded
+    index = fooled.nonzero().squeeze(1)
+    goal = goals.leave_class(model, labels[index])
+    rule = search.steepest(one, one.radius / 2, end=0.1)
+    pushed = search.maximize(goal, images[index], one, steps=10, rule=rule, start=found[index]).images
+    deeper = one.round(pushed, images[index])
+    with torch.no_grad():
+        better = goal.judge(goal.view(deeper)) > goal.judge(goal.view(rounded[index]))
+    kept = rounded.clone()
+    kept[index[better]] = deeper[better]
+    return kept
+
+
+@contextmanager
+def _blamed(model: nn.Module, part: Dataset, device: str) -> Iterator[None]:
+    """A user's own model may raise anything: say on which file it did, if it is one."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, BadInput) else error
+        if cause is None:
+            raise
+        kept = "mend it and give the same command again: what is finished is kept"
+        said = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+        for row, name in enumerate(part.names):
+            try:
+                with torch.no_grad():
+                    model(part.pixels([row]).to(device))
+            except Exception:
+                raise BadInput(name, "the model raised an error on this image", said, kept) from cause
+        place = f"{part.names[0]} to {part.names[-1]}"
+        raise BadInput(place, "the model raised an error on a changed image of these", said, kept) from cause

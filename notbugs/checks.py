@@ -1,0 +1,326 @@
+"""Can a robust accuracy be believed? What makes attacks fail without the model being robust, each looked for and put in words."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from notbugs import attacks, goals, search
+from notbugs.attacks import Model
+from notbugs.ball import Ball
+from notbugs.errors import BadInput
+from notbugs.models import frozen
+
+
+class Check(NamedTuple):
+    """name; passed, or None where it could not be made; what was seen; why it matters; what to do."""
+
+    name: str
+    passed: bool | None
+    seen: str
+    why: str
+    remedy: str
+
+
+def everything(
+    model: Model, images: Tensor, labels: Tensor, *, ball: Ball, budget: str = "standard", others: Sequence[Model] = ()
+) -> list[Check]:
+    """All checks on a sample of images (N, C, H, W) in [0, 1], best a hundred or so; those that failed come first.
+
+    ball: L-inf or L2, what is called similar. others: models of the same task, for examples that transfer.
+    The model is looked at in the mode it is in. A check says nothing about images that it was not made on.
+    """
+    if ball.norm not in ("linf", "l2") or not 0 < _radius(ball) < torch.inf:
+        raise BadInput("ball", "must be an L-inf or L2 ball with a radius above 0 for checks", str(ball))
+    with _buffers_kept(model):
+        found = [repeatable(model, images), alone(model, images)]
+    with frozen(model) if isinstance(model, nn.Module) else nullcontext():
+        white = attacks.standard(model, images, labels, ball=ball, budget=budget).values
+        found += [scale(model, images), pixel_range(model, images, labels), clipped(model, images), quantised(model, images)]
+        found.append(gradients(model, images, labels, ball=ball))
+        if attacks.has_gradient(model, images):
+            found += [check(model, images, labels, ball=ball) for check in (more_steps, larger_radius, whole_range)]
+        found.append(blind(model, images, labels, white, ball=ball))
+        found.append(transfer(model, images, labels, white, others, ball=ball))
+    return sorted(found, key=lambda check: {False: 0, None: 1, True: 2}[check.passed])
+
+
+# ---- what the model answers --------------------------------------------------------------------------------------------------
+
+
+def repeatable(model: Model, images: Tensor) -> Check:
+    """The same images get the same answer twice, in the mode that the model is in."""
+    with torch.no_grad():
+        one, two = goals.logits(model, images), goals.logits(model, images)
+    apart = _apart(one, two)
+    mode = "training" if isinstance(model, nn.Module) and any(part.training for part in model.modules()) else "evaluation"
+    return Check(
+        "repeatable",
+        apart <= 1e-3,
+        f"in {mode} mode two calls on the same {len(images)} images differ by up to {apart:.2g} of the spread of the logits",
+        "A model that answers at random gives random gradients; an attack that fails once may succeed at the next look.",
+        "Call .eval() (figures here are made in evaluation mode). If chance is the defence, attack its average over many calls.",
+    )
+
+
+def alone(model: Model, images: Tensor) -> Check:
+    """An image gets the answer that it gets in company: no batch statistics."""
+    few = images[:8]
+    with torch.no_grad():
+        together = goals.logits(model, few)
+        try:
+            single = torch.cat([goals.logits(model, one[None]) for one in few])
+        except (RuntimeError, ValueError) as error:
+            if not isinstance(model, nn.Module):
+                raise
+            single, problem = None, " ".join(str(error).split())[:100]
+    apart = _apart(together, single) if single is not None else torch.inf
+    seen = f"alone and in a batch of {len(few)}, answers differ by up to {apart:.2g} of the spread of the logits"
+    return Check(
+        "alone",
+        apart <= 1e-3,
+        seen if single is not None else f"it does not take a single image: {problem}",
+        "Batch normalisation in training mode mixes the images of a batch: what is measured depends on the company.",
+        "Call .eval() before the model is used.",
+    )
+
+
+def scale(model: Model, images: Tensor) -> Check:
+    """Outputs are logits, not probabilities."""
+    with torch.no_grad():
+        outputs = goals.logits(model, images)
+    sums = outputs.sum(1)
+    squashed = bool((outputs >= 0).all()) and bool((sums - 1).abs().max() < 1e-3)
+    flat = (outputs.amax(1) >= 1 - 1e-6).float().mean().item()
+    return Check(
+        "logits",
+        not squashed,
+        f"outputs are from {outputs.min():.3g} to {outputs.max():.3g} and "
+        + (f"sum to 1 for each image; {flat:.0%} are exactly 1" if squashed else "do not sum to 1"),
+        "Probabilities near 1 have no digits left to show which way is up; cross-entropy of them takes the softmax twice.",
+        "Return the logits, before the softmax. Until then their logarithms are attacked, which rounding has made coarse.",
+    )
+
+
+def pixel_range(model: Model, images: Tensor, labels: Tensor) -> Check:
+    """The model reads images in [0, 1] at least as well as the same images in another usual range."""
+    mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
+    ranges = {"0 to 255": images * 255, "-1 to 1": 2 * images - 1, "mean 0 and deviation 1": (images - mean) / std}
+    with torch.no_grad():
+        own = _right(goals.logits(model, images), labels)
+        read = {name: _right(goals.logits(model, changed), labels) for name, changed in ranges.items()}
+    best = max(read, key=lambda name: read[name])
+    slack = 2 * (len(labels) / 4) ** 0.5 / len(labels)  # two standard errors of a share
+    return Check(
+        "pixel range",
+        read[best] <= own + slack,
+        f"it reads {own:.1%} of the images with pixels in [0, 1], {read[best]:.1%} with {best}",
+        "A model fed in another range than it learnt is wrong for reasons of its own, and radii mean something else.",
+        f"Make the step from [0, 1] to {best} the model's first layer (models.wrap takes mean and std).",
+    )
+
+
+def clipped(model: Model, images: Tensor) -> Check:
+    """The model does not cut pixels to a range inside [0, 1], and black and white ones have gradients."""
+    beyond = 3 * images - 1
+    with torch.no_grad():
+        narrow = (
+            bool((images != images.clamp(0.1, 0.9)).any())
+            and _apart(goals.logits(model, images), goals.logits(model, images.clamp(0.1, 0.9))) <= 1e-6
+        )
+        cut = (
+            bool((beyond != beyond.clamp(0, 1)).any())
+            and _apart(goals.logits(model, beyond), goals.logits(model, beyond.clamp(0, 1))) <= 1e-6
+        )
+    dead = False
+    if cut and attacks.has_gradient(model, images):
+        slope = search.slopes(lambda seen: goals.logits(model, seen)[:, :1], images)[1][0]
+        edge = (images == 0) | (images == 1)
+        dead = bool(edge.any()) and bool((slope[edge] == 0).all()) and bool((slope[~edge] != 0).any())
+    seen = "what lies outside [0, 1] is cut off, where attacks here do not go" if cut else "no sign of it"
+    seen = "what lies outside [0, 1] is cut off, and pixels at its ends have no gradient" if dead else seen
+    return Check(
+        "clips its input",
+        not narrow and not dead,
+        "cutting pixels to [0.1, 0.9] changes nothing" if narrow else seen,
+        "Where pixels are cut off the gradient is 0, so that black and white pixels look as if they did not count.",
+        "Take the cut out of the model and attack what follows; attacks here keep pixels in [0, 1] themselves.",
+    )
+
+
+def quantised(model: Model, images: Tensor) -> Check:
+    """A change too small for an 8-bit file still changes the answer."""
+    generator = torch.Generator().manual_seed(0)
+    push = (2 * torch.rand(images.shape, generator=generator) - 1).to(images) * 0.2 / 255
+    with torch.no_grad():
+        same = (goals.logits(model, (images + push).clamp(0, 1)) == goals.logits(model, images)).all(1).float().mean().item()
+    return Check(
+        "quantises its input",
+        same < 0.05,
+        f"after changes of a fifth of an 8-bit step, {same:.0%} of the answers are exactly as before",
+        "Rounding has no gradient: attacks that climb stand still, though larger changes may well fool.",
+        "Attack what follows the rounding, or give rounding the gradient of the identity; until then, ask without gradients.",
+    )
+
+
+# ---- what its gradients say --------------------------------------------------------------------------------------------------
+
+
+def gradients(model: Model, images: Tensor, labels: Tensor, *, ball: Ball) -> Check:
+    """Gradients are there, finite, and say what a small step does: a hundredth of the radius, uphill."""
+    what, why = (
+        "gradients",
+        "Attacks climb the gradient. Where it is zero, broken, or says nothing of its surroundings, they fail.",
+    )
+    if not attacks.has_gradient(model, images):
+        remedy = "A network: take away what cuts its gradients off. A function or a tree has none: ask more, --budget thorough."
+        seen = "the model's answers cannot be differentiated by the pixels"
+        return Check(
+            what, False, seen, "Without gradients an attack is far weaker: the accuracy it leaves is a loose bound.", remedy
+        )
+    goal = goals.leave_class(model, labels)
+    heights, slopes = search.slopes(lambda seen: goal.climb(goal.view(seen))[:, None], images)
+    height, slope = heights[:, 0], slopes[0]
+    flat = slope.flatten(1)
+    finite = flat.isfinite().all(1)
+    zero = finite & (flat == 0).all(1)
+    step = ball.project(images + ball.move(images, slope, _radius(ball) / 100), images)
+    with torch.no_grad():
+        gained = goal.judge(goal.view(step)) - height
+    foretold = (slope * (step - images)).nan_to_num(0.0, 0.0, 0.0).flatten(1).sum(1)
+    told = finite & ~zero & (foretold > 1e-6 * height.abs().clamp_min(1e-3))
+    agree = told & (gained > 0.3 * foretold) & (gained < 3 * foretold + 1e-6)
+    total, shares = len(images), [one.float().mean().item() for one in (zero, ~finite, finite & ~zero & ~agree)]
+    return Check(
+        what,
+        sum(shares) <= 0.1,
+        f"of {total} images {shares[0]:.0%} have none at all, {shares[1]:.0%} one that is not finite, "
+        f"{shares[2]:.0%} one that a step of a hundredth of the radius contradicts",
+        why,
+        "Look for rounding, saturated layers, very large logits, steps; attack without them, and see whether `blind` passes.",
+    )
+
+
+def more_steps(model: Model, images: Tensor, labels: Tensor, *, ball: Ball) -> Check:
+    """Forty steps fool at least what ten do."""
+    few, many = (attacks.pgd(model, images, labels, ball=ball, steps=steps, by="loss").values >= 0 for steps in (10, 40))
+    return _rising(
+        "more steps",
+        few,
+        many,
+        "10 steps",
+        "40 steps",
+        "An attack that gets weaker with more work does not climb what it means to climb.",
+        "Look at the gradients; use --budget thorough.",
+    )
+
+
+def larger_radius(model: Model, images: Tensor, labels: Tensor, *, ball: Ball) -> Check:
+    """Twice the radius fools at least what the radius does."""
+    radius = _radius(ball)
+    largest = 1.0 if ball.norm == "linf" else images[0].numel() ** 0.5
+    once, twice = (
+        attacks.pgd(model, images, labels, ball=Ball(ball.norm, min(share * radius, largest)), steps=20, by="loss").values >= 0
+        for share in (1, 2)
+    )
+    return _rising(
+        "larger radius",
+        once,
+        twice,
+        f"{ball}",
+        "twice that",
+        "Whatever fools within a radius lies within every larger one, so accuracy cannot rise with it.",
+        "Look at the gradients: long steps that lead nowhere are the mark of masked ones.",
+    )
+
+
+def whole_range(model: Model, images: Tensor, labels: Tensor, *, ball: Ball) -> Check:
+    """With the whole pixel range to move in nothing is left."""
+    largest = Ball(ball.norm, 1.0 if ball.norm == "linf" else images[0].numel() ** 0.5)
+    hunt = attacks.worst_case(
+        model, images, labels, [partial(attacks.pgd, ball=largest, steps=30, by=by) for by in ("lead", "loss")]
+    )
+    left = int((hunt.values < 0).sum())
+    return Check(
+        "whole range",
+        left <= 0.02 * len(images),
+        f"with every pixel free to take any value, {left} of {len(images)} images are still read as labelled after 60 steps",
+        "Any image can be turned into any other then: an attack that fails here fails everywhere, and proves nothing.",
+        "Look at the gradients; a model that answers the same whatever it sees fails here as well.",
+    )
+
+
+# ---- what other attacks find ---------------------------------------------------------------------------------------------------
+
+
+def blind(model: Model, images: Tensor, labels: Tensor, white: Tensor, *, ball: Ball, queries: int = 300) -> Check:
+    """Squares without gradients fool nothing that the verdict left. white (N,): the verdict's values."""
+    index = (white < 0).nonzero().squeeze(1)
+    found = attacks.square(model, images[index], labels[index], ball=ball, queries=queries).values >= 0
+    count = int(found.sum())
+    return Check(
+        "blind",
+        count <= 0.01 * len(images),
+        f"of {len(index)} images that the verdict left, {queries} random squares fooled {count}",
+        "An attack that sees nothing but answers cannot beat one that sees everything, unless what is seen misleads.",
+        "Use --budget thorough, and believe the smaller figure.",
+    )
+
+
+def transfer(model: Model, images: Tensor, labels: Tensor, white: Tensor, others: Sequence[Model], *, ball: Ball) -> Check:
+    """Images made to fool other models fool nothing that the verdict left. others: models of the same task; none: not checked."""
+    why = "Images made for another model know nothing of this one. Where they do better than its own, its gradients mislead."
+    remedy = "Use --budget thorough, and believe the smaller figure."
+    if not others:
+        return Check("transfer", None, "no other model was given", why, "Name one or more: --other MODEL.")
+    index, fooled = (white < 0).nonzero().squeeze(1), torch.zeros(int((white < 0).sum()), dtype=torch.bool, device=images.device)
+    for other in others:
+        goal = goals.leave_class(other, labels[index], "loss")
+        rule = search.steepest(ball, 2 * _radius(ball), end=0.01)
+        pushed = search.maximize(goal._replace(judge=goal.climb), images[index], ball, steps=20, rule=rule).images
+        with torch.no_grad():
+            fooled |= goals.lead(goals.logits(model, pushed), labels[index]) <= 0
+    count = int(fooled.sum())
+    seen = f"of {len(index)} images that the verdict left, those made for {len(others)} other model(s) fooled {count}"
+    return Check("transfer", count <= 0.01 * len(images), seen, why, remedy)
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------------------
+
+
+def _rising(name: str, before: Tensor, after: Tensor, first: str, second: str, why: str, remedy: str) -> Check:
+    """Fails where the stronger attack loses more than chance would: McNemar's exact test, one-sided, at 1 %."""
+    from scipy.stats import binomtest
+
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    luck = float(binomtest(lost, lost + won, 0.5, alternative="greater").pvalue) if lost + won else 1.0
+    seen = f"{first} fool {int(before.sum())} of {len(before)} images, {second} {int(after.sum())} ({lost} lost, {won} won)"
+    return Check(name, luck > 0.01, seen, why, remedy)
+
+
+def _right(logits: Tensor, labels: Tensor) -> float:
+    return (goals.lead(logits, labels) > 0).float().mean().item()
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """The largest difference of two sets of logits as a share of their spread."""
+    return float((one - other).abs().max() / one.std(1, correction=0).mean().clamp_min(1e-12))
+
+
+def _radius(ball: Ball) -> float:
+    assert not isinstance(ball.radius, Tensor), "checks take one radius"
+    return float(ball.radius)
+
+
+@contextmanager
+def _buffers_kept(model: Model) -> Iterator[None]:
+    """Batch norm in training mode takes notice of whatever it sees: put back what it knew."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()] if isinstance(model, nn.Module) else []
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
