@@ -111,7 +111,7 @@ def _curve_chart(norm: str, curve: Rows, accuracy: Rows) -> dict[str, Any]:
         }
         for row in accuracy if row["norm"] == norm
     ]  # fmt: skip
-    name, shade, told = NORMS[norm][0], "var(--accent)", [f"{field}:N" for field in ("accuracy", "interval", "images")]
+    name, shade, told = NORMS[norm][0], "var(--accent)", ["accuracy:N", "interval:N", "images:N"]
     shape: Any = "step-after" if norm == "l0" else "linear"
     x = alt.X(
         "radius:Q", title=f"change allowed, {name}", axis=alt.Axis(grid=False, tickCount=8, tickMinStep=1 if norm == "l0" else 0)

@@ -251,7 +251,7 @@ def attack(
     for row in rows:
         accuracy, low, high = (100 * float(row[name]) for name in ("accuracy", "low", "high"))
         counts = f"{row['correct']} of {row['n']}"
-        counts += "" if row["within"] == "unchanged" else f" (stored in 8 bits: {row['stored']})"
+        counts += "" if row["within"] == "unchanged" else f" (stored in 8 bits: {row['correct_as_stored']})"
         print(f"{row['within']:14} {accuracy:5.1f} %  [{low:.1f}–{high:.1f}]  {counts}  {row['attack']}")
     if out:
         from notbugs import report

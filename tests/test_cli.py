@@ -105,8 +105,10 @@ def test_train_attack_and_their_bad_input(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "unchanged" in done.stdout
-    assert "as stored, 8 bits" in done.stdout
-    assert len(list((tmp_path / "attacked" / "test").rglob("*.png"))) == int(done.stdout.split(" of ")[1].split()[0])
+    assert "stored in 8 bits" in done.stdout
+    assert (tmp_path / "attacked" / "report.html").is_file()
+    stored = tmp_path / "attacked" / "datasets" / "attacked-l2-64of255" / "test"
+    assert len(list(stored.rglob("*.png"))) == int(done.stdout.split(" of ")[1].split()[0])
     assert "must end in .safetensors" in refused(call("train", "digits", "--out", tmp_path / "m.pt"))
     assert "--loss" in refused(call("train", "digits", *QUICK, "--loss", "hinge", "--out", tmp_path / "n.safetensors"))
     (tmp_path / "evil.safetensors").write_bytes(pickle.dumps({"a": 1}))
@@ -147,15 +149,20 @@ def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none
     done = call("attack", model, "digits", "--limit", "100")
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
-    assert "--epsilon: must be given" in refused(call("attack", model, "digits", "--norm", "l2"))
+    assert "NOT TO BE TRUSTED" not in done.stdout
+    assert "--epsilon: must be a number, or a fraction" in refused(call("attack", model, "digits", "--epsilon", "8/0"))
+    assert "must start with one of linf, l2, l1, l0, spatial" in refused(call("attack", model, "digits", "--epsilon", "l3:1"))
+    assert "DEGREES,PIXELS" in refused(call("attack", model, "digits", "--epsilon", "spatial:30"))
+    assert "--budget: must be one of" in refused(call("attack", model, "digits", "--budget", "endless"))
+    assert "--images: must be 1 or more" in refused(call("attack", model, "digits", "--images", "0"))
     done = call("attack", model, "digits", "--limit", "100", "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [["l0", "2"], ["l0", "2"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:2]] == [["l0", "2"]]
     line = refused(call("attack", model, "digits", "--norm", "l0", "--epsilon", "1.5"))
     assert "epsilon: must be a whole number of pixels in L0, got 1.5" in line
     (tmp_path / "mine.txt").touch()
     line = refused(call("attack", model, "digits", "--out", tmp_path))
-    assert "not empty" in line
+    assert "must be a new folder or an earlier run" in line
     words = json.loads((tmp_path / "linf.json").read_text())
     (tmp_path / "linf.json").write_text(json.dumps({"architecture": words["architecture"]}))
     assert "--epsilon: must be given" in refused(call("attack", model, "digits"))

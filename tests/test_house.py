@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores", "checks", "plan",
-          "pool", "results", "stages", "study", "audit", "measured", "answer", "page", "auditpage",
-          "report", "cli"]  # fmt: skip
+FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
+          "checks", "plan", "pool", "results", "stages", "study", "audit", "measured", "answer", "page", "auditpage", "report",
+          "cli"]  # fmt: skip
 ROOMS = {
     "data": ["names", "decode", "dataset", "find", "reading", "writing"],
     "audit": ["ask", "look", "summary"],

@@ -85,14 +85,3 @@ def test_scores_leave_the_model_alone(part: Dataset) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_an_attacked_set_is_stored_inside_the_ball(standard: models.Model, part: Dataset) -> None:
-    found = scores.attacked(standard, part, BALLS[1], batch_size=32)
-    assert torch.equal(found.labels, part.labels)
-    assert found.names == part.names
-    steps = (found.images[:].int() - part.images[:].int()).flatten(1)
-    assert float(steps.square().sum(1).max()) <= (0.75 * 255) ** 2
-    before, after = scores.clean(standard, part)["correct"], scores.clean(standard, found)["correct"]
-    survivors = scores.under_attack(standard, part, BALLS[1:2])[1]["correct"]
-    assert survivors <= after <= survivors + 3 < before

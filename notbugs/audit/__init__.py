@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from notbugs import __version__, attacks
-from notbugs.audit.ask import Audit, Set, allowed, classifier, test_part, view
+from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, test_part, view
 from notbugs.audit.look import checked, look
 from notbugs.audit.summary import summary
 from notbugs.ball import Ball
@@ -49,16 +49,14 @@ def run(audit: Audit, folder: Path, *, command: str = "", workers: int | None = 
             raise BadInput(audit.source, "must hold the same images as when this audit began", remedy="give another --out")
         before = record.facts.get("seconds", 0.0)
         record.note(**_facts(audit, part, sets, form, command), fingerprint=digest)
-        jobs: dict[str, Any] = {"checks": ((), partial(checked, audit))}
+        work: dict[str, Any] = {"checks": partial(checked, audit)} if _checkable(sets) else {}
         for start in range(0, len(part), AT_ONCE):
             end = min(start + AT_ONCE, len(part))
-            jobs[f"images {start + 1} to {end}"] = ((), partial(look, audit, folder, start, end))
-        if not any(isinstance(ball, Ball) and ball.norm in ("l2", "linf") and ball.radius for ball in sets):
-            del jobs["checks"]
-        todo = {name: job for name, job in jobs.items() if not record.done(name)}
+            work[f"images {start + 1} to {end}"] = partial(look, audit, folder, start, end)
+        todo = {name: ((), partial(_do, name, job)) for name, job in work.items() if not record.done(name)}
         if workers is None:
             workers = 1 if audit.device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-        for name, (tables, seconds) in each_when_ready({name: ((), job) for name, (_, job) in todo.items()}, workers, tell):
+        for name, (tables, seconds) in each_when_ready(todo, workers, tell):
             record.finish(name, seconds, tables)
             record.note(seconds=round(before + time.perf_counter() - began, 1))
         if not record.done("summary"):
@@ -68,6 +66,16 @@ def run(audit: Audit, folder: Path, *, command: str = "", workers: int | None = 
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
         return record
+
+
+def _checkable(sets: Sequence[Set]) -> bool:
+    """Whether there is a set to make the checks within."""
+    return any(isinstance(one, Ball) and one.norm in ("l2", "linf") and one.radius for one in sets)
+
+
+def _do(name: str, work: Callable[[Told], Tables], tell: Told) -> tuple[Tables, float]:
+    began = time.perf_counter()
+    return work(lambda _, share, words: tell(name, share, words)), time.perf_counter() - began
 
 
 def _facts(audit: Audit, part: Dataset, sets: Sequence[Set], form: str, command: str) -> dict[str, Any]:

@@ -54,13 +54,13 @@ def summary(audit: Audit, record: Run, part: Dataset, sets: Sequence[Set], form:
 def _told(audit: Audit, record: Run, one: Set | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How a row of the accuracy table came about."""
     if one is None:
-        return {"attack": "none", "left_by_smallest": "", "stored": ""}
+        return {"attack": "none", "left_by_smallest": "", "correct_as_stored": ""}
     gradient, classes = record.facts["gradient"], len(record.facts["data"]["classes"])
     alone = sum(not row["by_smallest"] for row in rows)
     return {
         "attack": attacks.standard_name(one, classes, budget=audit.budget, gradient=gradient),
         "left_by_smallest": alone if isinstance(one, Ball) and one.norm != "l0" else "",
-        "stored": sum(row["stored"] == row["label"] for row in rows),
+        "correct_as_stored": sum(row["stored"] == row["label"] for row in rows),
     }
 
 
