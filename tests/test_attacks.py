@@ -533,15 +533,17 @@ def test_a_hunt_meets_whom_it_is_told_and_keeps_the_worst() -> None:
 
     images, labels = torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
     hunt = Hunt(lambda images: torch.tensor([[4.0, 0.0]]).expand(len(images), 2), images, labels)
-    assert hunt.meet(by(0.0, 1.0, 2.0)).tolist() == [False, True, True]
+    assert hunt.meet(by(0.0, 1.0, 2.0)).tolist() == [-4, -3, -2]
     assert hunt.lost().tolist() == [0, 0.25, 0.5]
-    assert hunt.meet(by(0.5, 0.0, 0.0)).tolist() == [True, False, False]
-    assert hunt.meet(by(9.0), hunt.lost() >= 0.4).tolist() == [False, False, True]
+    tried = hunt.meet(by(0.5, 0.0, 0.0))
+    assert tried.tolist() == [-3.5, -4, -4]
+    assert hunt.lost(tried).tolist() == [0.125, 0, 0]
+    assert hunt.meet(by(9.0), hunt.lost() >= 0.4).tolist() == [-torch.inf, -torch.inf, 5]
     assert seen == [3, 3, 1]
     assert hunt.left.tolist() == [True, True, False]
     assert hunt.found.values.tolist() == [-3.5, -3, 5]
     assert hunt.found.images[:, 0, 0, 0].tolist() == [0.5, 0, 9]
-    assert not bool(hunt.meet(by(9.0), ~hunt.left).any())
+    assert hunt.meet(by(9.0), ~hunt.left).tolist() == [-torch.inf] * 3
     assert seen == [3, 3, 1]
 
 

@@ -33,20 +33,20 @@ class Hunt:
         """Who is not fooled yet: (N,)."""
         return self.value < 0
 
-    def lost(self) -> Tensor:
-        """The share of the label's lead that is gone: (N,), 0 untouched, 1 fooled, or there was none to lose."""
-        return torch.where(self.calm < 0, 1 - self.value / self.calm, 1.0)
+    def lost(self, value: Tensor | None = None) -> Tensor:
+        """The share of the label's lead that is gone (or is at `value`): (N,), 0 untouched, 1 fooled, or nothing was to lose."""
+        return torch.where(self.calm < 0, 1 - (self.value if value is None else value) / self.calm, 1.0)
 
     def meet(self, attack: Attack, who: Tensor | None = None) -> Tensor:
-        """Let an attack loose on those that are left (and in `who`); returns for whom it found something worse: (N,)."""
+        """Let an attack loose on those that are left (and in `who`); returns its values (N,), -inf for those it did not meet."""
         index = (self.left if who is None else self.left & who).nonzero().squeeze(1)
-        better = torch.zeros_like(self.value, dtype=torch.bool)
+        tried = torch.full_like(self.value, -torch.inf)
         if len(index):
             found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
             wins = found.values > self.value[index]
             won = index[wins]
-            self.best[won], self.value[won], better[won] = found.images[wins], found.values[wins], True
-        return better
+            self.best[won], self.value[won], tried[index] = found.images[wins], found.values[wins], found.values
+        return tried
 
     @property
     def found(self) -> Found:
