@@ -20,7 +20,7 @@ memory    the peak of a whole verdict, less that of a single pass, in MiB
 One thread. All tools get the same images, spread evenly over the test set, and the same frozen model; ours folds it as `scores`
 does, which is part of its time. The tools take turns; seconds are medians over rounds, of the wall and of the processor, and
 `times_ours` the median over rounds of a tool's seconds over ours. `speed` has several rounds, the others one, `memory` two.
-Rows of parts that an earlier call measured stay in the file. ART takes part if adversarial-robustness-toolbox is installed.
+Rows that an earlier call measured stay in the file. ART takes part if adversarial-robustness-toolbox is installed.
 """
 
 import argparse
@@ -712,22 +712,27 @@ def main() -> None:
     }
     report = json.loads(options.out.read_text()) if options.out and options.out.exists() else {"measured": {}, "rows": []}
     for part in options.parts:
-        began, rows = time.perf_counter(), []
+        began = time.perf_counter()
         for row in ways[part]():
-            rows.append({"part": part, **row})
-            print(line(rows[-1]), flush=True)
-        now = facts()
-        how = {
-            "images": options.images,
-            "autoattack_images": options.autoattack_images,
-            "radius_images": options.radius_images,
-            "missing_models": missing,
-        }
-        measured = {"date": now["date"], "commit": now["commit"], "minutes": (time.perf_counter() - began) / 60, **how}
-        rows = [row for row in report["rows"] if row["part"] != part] + rows
-        report = {**now, "measured": {**report["measured"], part: measured}, "rows": rows}
-        if options.out:
-            write_whole(options.out, json.dumps(report, indent=1) + "\n")
+            row = {"part": part, **row}
+            print(line(row), flush=True)
+            now = facts()
+            how = {
+                "images": options.images,
+                "autoattack_images": options.autoattack_images,
+                "radius_images": options.radius_images,
+                "missing_models": missing,
+            }
+            measured = {"date": now["date"], "commit": now["commit"], "minutes": (time.perf_counter() - began) / 60, **how}
+            rows = [old for old in report["rows"] if identity(old) != identity(row)] + [row]
+            report = {**now, "measured": {**report["measured"], part: measured}, "rows": rows}
+            if options.out:
+                write_whole(options.out, json.dumps(report, indent=1) + "\n")
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    """What makes a row another one: a later call's takes its place."""
+    return tuple(row.get(key) for key in ("part", "model", "norm", "radius", "tool", "tries", "gradient", "steps"))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def content(run: Run) -> dict[str, Any]:
     """Everything that audit.html.jinja names."""
     facts = FACTS | run.facts
     accuracy, checks, curve = run.table("accuracy"), run.table("checks"), run.table("curve")
-    norms = list(dict.fromkeys(str(row["norm"]) for row in curve))
+    norms = [norm for norm in dict.fromkeys(str(row["norm"]) for row in curve) if _several(norm, curve)]
     charts = {f"curve-{norm}": _curve_chart(norm, curve, accuracy) for norm in norms}
     model = str(facts["model"])
     return {
@@ -41,6 +41,11 @@ def content(run: Run) -> dict[str, Any]:
         "charts": charts,
         "kept": {kind: page.kept(run.folder / kind) for kind in ("datasets", "tables")},
     }
+
+
+def _several(norm: str, curve: Rows) -> bool:
+    """Whether there is a curve to draw: one pixel more or less makes none."""
+    return norm != "l0" or max(float(row["epsilon"]) for row in curve if row["norm"] == norm) > 1
 
 
 def _middle(files: Rows, norm: str) -> str:

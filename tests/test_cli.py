@@ -101,7 +101,8 @@ def test_train_attack_and_their_bad_input(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(model)
     done = call(
-        "attack", model, "digits", "--limit", "100", "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked"
+        "attack", model, "digits", "--limit", "100", "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked",
+        "--budget", "quick",
     )
     assert done.returncode == 0, done.stderr
     assert "unchanged" in done.stdout
@@ -146,7 +147,7 @@ def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none
     model = tmp_path / "linf.safetensors"
     done = call("train", "digits", *QUICK, "--norm", "linf", "--epsilon", "0.1", "--out", model)
     assert done.returncode == 0, done.stderr
-    done = call("attack", model, "digits", "--limit", "100")
+    done = call("attack", model, "digits", "--limit", "100", "--budget", "quick")
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
     assert "NOT TO BE TRUSTED" not in done.stdout
@@ -155,7 +156,7 @@ def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none
     assert "DEGREES,PIXELS" in refused(call("attack", model, "digits", "--epsilon", "spatial:30"))
     assert "--budget: must be one of" in refused(call("attack", model, "digits", "--budget", "endless"))
     assert "--images: must be 1 or more" in refused(call("attack", model, "digits", "--images", "0"))
-    done = call("attack", model, "digits", "--limit", "100", "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
+    done = call("attack", model, "digits", "--limit", "100", "--norm", "l0", "--epsilon", "2", "--budget", "quick", "--out", tmp_path / "pixels")
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:2]] == [["l0", "2"]]
     line = refused(call("attack", model, "digits", "--norm", "l0", "--epsilon", "1.5"))
@@ -166,5 +167,5 @@ def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none
     words = json.loads((tmp_path / "linf.json").read_text())
     (tmp_path / "linf.json").write_text(json.dumps({"architecture": words["architecture"]}))
     assert "--epsilon: must be given" in refused(call("attack", model, "digits"))
-    assert call("attack", model, "digits", "--limit", "100", "--epsilon", "0.5").returncode == 0
+    assert call("attack", model, "digits", "--limit", "100", "--epsilon", "0.5", "--budget", "quick").returncode == 0
     assert "cannot be written" in refused(call("train", "digits", "--out", tmp_path / "mine.txt" / "m.safetensors"))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from notbugs import goals, search
 from notbugs.attacks.door import Model, clean_logits, in_evaluation, unsquashed
+from notbugs.attacks.recipes import stepping
 from notbugs.ball import Ball, by_image
 from notbugs.errors import BadInput
 from notbugs.search import Found
@@ -40,7 +41,7 @@ def smallest_radius(
         )
         ball, again = Ball(norm, guess), size.isfinite() & (number >= len(ROUNDS) or not rank)
         start = torch.where(by_image(again, images), best, images)
-        rule = search.steepest(ball, guess * torch.where(again, 1.0, 2.0), end=0.01)
+        rule = stepping(ball, guess * torch.where(again, 1.0, 2.0), sparse=number % 2 == 1)
         found = search.maximize(goal, images, ball, steps=steps, rule=rule, start=start)
         won = found.values >= 0
         drawn = draw_near(model, images, labels, found.images)
