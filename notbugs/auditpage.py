@@ -10,7 +10,8 @@ from notbugs.results import Cell, Run
 Rows = list[dict[str, Cell]]
 FACTS: dict[str, Any] = {
     "source": "an audit", "model": "?", "within": [], "budget": "?", "command": "", "notbugs": "", "versions": {}, "device": "",
-    "machine": "", "seconds": 0, "finished": False, "gradient": True, "data": {"classes": [], "n": "?", "shape": []},
+    "machine": "", "seconds": 0, "finished": False, "gradient": True,
+    "data": {"classes": [], "n": "?", "shape": [], "note": "", "skipped": []},
 }  # fmt: skip
 NORMS = {
     "l2": ("L2", "square root of the summed squared pixel changes, black being 0 and white 1"),

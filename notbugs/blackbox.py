@@ -26,7 +26,7 @@ class BlackBox(nn.Module):
         self.function, self.classes = function, tuple(classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        answer = self.function(images.detach().cpu().float().numpy())
+        answer = self.function(images.detach().cpu().float().numpy().copy())  # it may work in place
         if isinstance(answer, Tensor):
             answer = answer.detach().cpu().numpy()
         answer, wanted = np.asarray(answer), (len(images), len(self.classes))

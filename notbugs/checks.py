@@ -26,25 +26,42 @@ class Check(NamedTuple):
 
 
 def everything(
-    model: Model, images: Tensor, labels: Tensor, *, ball: Ball, budget: str = "standard", others: Sequence[Model] = ()
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    ball: Ball | None,
+    budget: str = "standard",
+    others: Sequence[Model] = (),
 ) -> list[Check]:
-    """All checks on a sample of images (N, C, H, W) in [0, 1], best a hundred or so; those that failed come first.
+    """All checks on a sample of images (N, C, H, W) in [0, 1], a hundred or so; those that failed come first.
 
-    ball: L-inf or L2, what is called similar. others: models of the same task, for examples that transfer.
-    The model is looked at in the mode it is in. A check says nothing about images that it was not made on.
+    ball: what is called similar, L-inf or L2; None leaves out the checks that attack. others: models of the same task, for
+    examples that transfer. The first two checks look at the model in the mode it is in, the rest in evaluation mode. A check says
+    nothing about images that it was not made on.
     """
-    if ball.norm not in ("linf", "l2") or not 0 < _radius(ball) < torch.inf:
+    if ball is not None and (ball.norm not in ("linf", "l2") or not 0 < _radius(ball) < torch.inf):
         raise BadInput("ball", "must be an L-inf or L2 ball with a radius above 0 for checks", str(ball))
     with _buffers_kept(model):
         found = [repeatable(model, images), alone(model, images)]
     with frozen(model) if isinstance(model, nn.Module) else nullcontext():
-        white = attacks.standard(model, images, labels, ball=ball, budget=budget).values
         found += [scale(model, images), pixel_range(model, images, labels), clipped(model, images), quantised(model, images)]
-        found.append(gradients(model, images, labels, ball=ball))
-        if attacks.has_gradient(model, images):
-            found += [check(model, images, labels, ball=ball) for check in (more_steps, larger_radius, whole_range)]
-        found.append(blind(model, images, labels, white, ball=ball))
-        found.append(transfer(model, images, labels, white, others, ball=ball))
+        found.append(gradients(model, images, labels, ball=ball or Ball("l2", 0.1)))
+        climbs = {"more steps": more_steps, "larger radius": larger_radius, "whole range": whole_range}
+        if ball is None:
+            seen, why = "no L-inf or L2 set was asked for", "These checks compare attacks, which here are made in L-inf and L2."
+            remedy = "Ask for one as well: --epsilon l2:0.5."
+            found += [Check(name, None, seen, why, remedy) for name in (*climbs, "blind", "transfer")]
+        else:
+            white = attacks.standard(model, images, labels, ball=ball, budget=budget).values
+            for name, check in climbs.items():
+                if attacks.has_gradient(model, images):
+                    found.append(check(model, images, labels, ball=ball))
+                else:
+                    why, remedy = "It asks what more work with gradients brings.", "Nothing to do for a black box."
+                    found.append(Check(name, None, "there are no gradients to climb", why, remedy))
+            found.append(blind(model, images, labels, white, ball=ball))
+            found.append(transfer(model, images, labels, white, others, ball=ball))
     return sorted(found, key=lambda check: {False: 0, None: 1, True: 2}[check.passed])
 
 
@@ -109,16 +126,20 @@ def pixel_range(model: Model, images: Tensor, labels: Tensor) -> Check:
     """The model reads images in [0, 1] at least as well as the same images in another usual range."""
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
     ranges = {"0 to 255": images * 255, "-1 to 1": 2 * images - 1, "mean 0 and deviation 1": (images - mean) / std}
+    why = "A model fed in another range than it learnt is wrong for reasons of its own, and radii mean something else."
     with torch.no_grad():
         own = _right(goals.logits(model, images), labels)
-        read = {name: _right(goals.logits(model, changed), labels) for name, changed in ranges.items()}
+        try:
+            read = {name: _right(goals.logits(model, changed), labels) for name, changed in ranges.items()}
+        except Exception:  # a user's own function may refuse in any way
+            return Check("pixel range", None, "it takes no pixels outside [0, 1]", why, "Nothing: it says itself what it takes.")
     best = max(read, key=lambda name: read[name])
     slack = 2 * (len(labels) / 4) ** 0.5 / len(labels)  # two standard errors of a share
     return Check(
         "pixel range",
         read[best] <= own + slack,
         f"it reads {own:.1%} of the images with pixels in [0, 1], {read[best]:.1%} with {best}",
-        "A model fed in another range than it learnt is wrong for reasons of its own, and radii mean something else.",
+        why,
         f"Make the step from [0, 1] to {best} the model's first layer (models.wrap takes mean and std).",
     )
 
@@ -127,14 +148,14 @@ def clipped(model: Model, images: Tensor) -> Check:
     """The model does not cut pixels to a range inside [0, 1], and black and white ones have gradients."""
     beyond = 3 * images - 1
     with torch.no_grad():
-        narrow = (
-            bool((images != images.clamp(0.1, 0.9)).any())
-            and _apart(goals.logits(model, images), goals.logits(model, images.clamp(0.1, 0.9))) <= 1e-6
-        )
-        cut = (
-            bool((beyond != beyond.clamp(0, 1)).any())
-            and _apart(goals.logits(model, beyond), goals.logits(model, beyond.clamp(0, 1))) <= 1e-6
-        )
+        calm = goals.logits(model, images)
+        inner = _apart(calm, goals.logits(model, images.clamp(0.1, 0.9)))
+        narrow = bool((images != images.clamp(0.1, 0.9)).any()) and inner <= 1e-6 and not _labels_only(calm)
+        try:
+            outer = _apart(goals.logits(model, beyond), goals.logits(model, beyond.clamp(0, 1)))
+        except Exception:  # a user's own function may refuse in any way
+            outer = torch.inf
+    cut = bool((beyond != beyond.clamp(0, 1)).any()) and outer <= 1e-6
     dead = False
     if cut and attacks.has_gradient(model, images):
         slope = search.slopes(lambda seen: goals.logits(model, seen)[:, :1], images)[1][0]
@@ -158,12 +179,12 @@ def quantised(model: Model, images: Tensor) -> Check:
     with torch.no_grad():
         calm, moved = goals.logits(model, images), goals.logits(model, (images + push).clamp(0, 1))
     same = (calm == moved).all(1).float().mean().item()
-    labels_only = bool((calm.abs() == 1).all())
+    stepped = _labels_only(calm) or not attacks.has_gradient(model, images)
     seen = f"after changes of a fifth of an 8-bit step, {same:.0%} of the answers are exactly as before"
     return Check(
         "quantises its input",
-        None if labels_only else same < 0.05,
-        "it answers with labels alone, which small changes leave as they are" if labels_only else seen,
+        None if stepped and same >= 0.05 else same < 0.05,
+        seen + ", as labels and trees answer" if stepped and same >= 0.05 else seen,
         "Rounding has no gradient: attacks that climb stand still, though larger changes may well fool.",
         "Attack what follows the rounding, or give rounding the gradient of the identity; until then, ask without gradients.",
     )
@@ -173,11 +194,9 @@ def quantised(model: Model, images: Tensor) -> Check:
 
 
 def gradients(model: Model, images: Tensor, labels: Tensor, *, ball: Ball) -> Check:
-    """Gradients are there, finite, and say what a small step does: a hundredth of the radius, uphill."""
-    what, why = (
-        "gradients",
-        "Attacks climb the gradient. Where it is zero, broken, or says nothing of its surroundings, they fail.",
-    )
+    """Gradients are there, finite, and say what small steps uphill do: a hundredth and a tenth of the radius."""
+    what = "gradients"
+    why = "Attacks climb the gradient. Where it is zero, broken, or says nothing of its surroundings, they fail."
     if not attacks.has_gradient(model, images):
         remedy = "A network: take away what cuts its gradients off. A function or a tree has none: ask more, --budget thorough."
         seen = "the model's answers cannot be differentiated by the pixels"
@@ -190,18 +209,22 @@ def gradients(model: Model, images: Tensor, labels: Tensor, *, ball: Ball) -> Ch
     flat = slope.flatten(1)
     finite = flat.isfinite().all(1)
     zero = finite & (flat == 0).all(1)
-    step = ball.project(images + ball.move(images, slope, _radius(ball) / 100), images)
-    with torch.no_grad():
-        gained = goal.judge(goal.view(step)) - height
-    foretold = (slope * (step - images)).nan_to_num(0.0, 0.0, 0.0).flatten(1).sum(1)
-    told = finite & ~zero & (foretold > 1e-6 * height.abs().clamp_min(1e-3))
-    agree = told & (gained > 0.3 * foretold) & (gained < 3 * foretold + 1e-6)
+    agree = finite & ~zero
+    steepness = (slope * ball.direction(slope)).nan_to_num(0.0, 0.0, 0.0).flatten(1).sum(1)
+    half_way = torch.where((height < 0) & (steepness > 0), -height / steepness / 2, torch.inf)  # to the border, were it straight
+    for part in (100, 10):
+        length = half_way.clamp_max(_radius(ball) / part).float()
+        step = ball.project(images + ball.move(images, slope, length), images)
+        with torch.no_grad():
+            gained = goal.judge(goal.view(step)) - height
+        foretold = (slope * (step - images)).nan_to_num(0.0, 0.0, 0.0).flatten(1).sum(1)
+        agree &= (foretold > 1e-6 * height.abs().clamp_min(1e-3)) & (gained > 0.3 * foretold) & (gained < 3 * foretold + 1e-6)
     total, shares = len(images), [one.float().mean().item() for one in (zero, ~finite, finite & ~zero & ~agree)]
     return Check(
         what,
         sum(shares) <= 0.1,
         f"of {total} images {shares[0]:.0%} have none at all, {shares[1]:.0%} one that is not finite, "
-        f"{shares[2]:.0%} one that a step of a hundredth of the radius contradicts",
+        f"{shares[2]:.0%} one that a step of a hundredth or a tenth of the radius contradicts",
         why,
         "Look for rounding, saturated layers, very large logits, steps; attack without them, and see whether `blind` passes.",
     )
@@ -262,6 +285,9 @@ def whole_range(model: Model, images: Tensor, labels: Tensor, *, ball: Ball) -> 
 def blind(model: Model, images: Tensor, labels: Tensor, white: Tensor, *, ball: Ball, queries: int = 300) -> Check:
     """Squares without gradients fool nothing that the verdict left. white (N,): the verdict's values."""
     index = (white < 0).nonzero().squeeze(1)
+    if not attacks.has_gradient(model, images):
+        seen = "the verdict itself was reached without gradients"
+        return Check("blind", None, seen, "It asks whether gradients mislead.", "Nothing to do for a black box.")
     found = attacks.square(model, images[index], labels[index], ball=ball, queries=queries).values >= 0
     count = int(found.sum())
     return Check(
@@ -281,9 +307,13 @@ def transfer(model: Model, images: Tensor, labels: Tensor, white: Tensor, others
         return Check("transfer", None, "no other model was given", why, "Name one or more: --other MODEL.")
     index, fooled = (white < 0).nonzero().squeeze(1), torch.zeros(int((white < 0).sum()), dtype=torch.bool, device=images.device)
     for other in others:
-        goal = goals.leave_class(other, labels[index], "loss")
-        rule = search.steepest(ball, 2 * _radius(ball), end=0.01)
-        pushed = search.maximize(goal._replace(judge=goal.climb), images[index], ball, steps=20, rule=rule).images
+        with frozen(other) if isinstance(other, nn.Module) else nullcontext():
+            if attacks.has_gradient(other, images):
+                goal = goals.leave_class(other, labels[index], "loss")
+                rule = search.steepest(ball, 2 * _radius(ball), end=0.01)
+                pushed = search.maximize(goal._replace(judge=goal.climb), images[index], ball, steps=20, rule=rule).images
+            else:
+                pushed = attacks.square(other, images[index], labels[index], ball=ball, queries=200).images
         with torch.no_grad():
             fooled |= goals.lead(goals.logits(model, pushed), labels[index]) <= 0
     count = int(fooled.sum())
@@ -311,6 +341,11 @@ def _right(logits: Tensor, labels: Tensor) -> float:
 def _apart(one: Tensor, other: Tensor) -> float:
     """The largest difference of two sets of logits as a share of their spread."""
     return float((one - other).abs().max() / one.std(1, correction=0).mean().clamp_min(1e-12))
+
+
+def _labels_only(logits: Tensor) -> bool:
+    """Whether these are labels made into logits, as `blackbox` does."""
+    return bool((logits.abs() == 1).all())
 
 
 def _radius(ball: Ball) -> float:

@@ -248,6 +248,9 @@ def attack(
     for check in checks:
         if check["passed"] == "no":
             print(f"NOT TO BE TRUSTED: {check['check']}: {check['seen']}.\n  {check['why']}\n  {check['remedy']}")
+    note = record.facts["data"]["note"]
+    if note:
+        print(note)
     for row in rows:
         accuracy, low, high = (100 * float(row[name]) for name in ("accuracy", "low", "high"))
         counts = f"{row['correct']} of {row['n']}"
@@ -400,10 +403,8 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:
-            kept = (
-                " What is finished is kept; the same command goes on from there."
-                if {"run", "demo", "split"} & {*sys.argv} or ("attack" in sys.argv and "--out" in sys.argv)
-                else ""
-            )
+            audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
+            goes_on = audit or {"run", "demo", "split"} & {*sys.argv}
+            kept = " What is finished is kept; the same command goes on from there." if goes_on else ""
             print(f"notbugs: stopped.{kept}", file=sys.stderr)
         raise

@@ -42,11 +42,13 @@ def logits(model: View, images: Tensor) -> Tensor:
 def lead(logits: Tensor, classes: Tensor) -> Tensor:
     """By how much each class leads the best other one: logits (N, K), classes (N,) -> (N,).
 
-    Positive: it is the prediction. 0: a tie, which counts as misread wherever something is counted.
+    Positive: it is the prediction. 0: a tie, which counts as misread wherever something is counted. -inf: the answer is no
+    number.
     """
     own = logits.gather(1, classes[:, None])
     others = logits.scatter(1, classes[:, None], -torch.inf)
-    return (own - others.amax(1, keepdim=True)).squeeze(1)
+    found = (own - others.amax(1, keepdim=True)).squeeze(1)
+    return torch.where(found.isnan(), -torch.inf, found)
 
 
 def leave_class(model: View, labels: Tensor, by: str = "lead") -> Goal:

@@ -51,6 +51,7 @@ TEXT = frozenset(
         "kind",
     ]
 )
+OPTIONS = {"source": "source", "model": "MODEL", "within": "--epsilon", "others": "--other"}  # where the name is another
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -224,7 +225,7 @@ def _same_arguments(run: Run, asked: Mapping[str, object]) -> None:
     before, now = run.facts["asked"], json.loads(json.dumps(dict(asked), default=str))
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
-            option = "source" if name == "source" else "--" + name.replace("_", "-")
+            option = OPTIONS.get(name, "--" + name.replace("_", "-"))
             there = f"{now.get(name)} where the run in {run.folder} has {before.get(name)}"
             raise BadInput(option, "must be as before to go on with a run", there, "give another --out for a new run")
 

@@ -845,16 +845,20 @@ def test_images_and_labels_that_make_no_sense_are_refused(standard: Model, few: 
         (images * 255, labels, r"^images: must lie in \[0, 1\], got 0 to 255; divide by 255"),
         (images - 0.5, labels, r"^images: must lie in \[0, 1\], got -0.5 to 0.5; make normalisation"),
         (images * torch.nan, labels, r"^images: must lie in \[0, 1\]"),
-        ((images * 255).byte(), labels, r"^images: must be float, N x C x H x W, got torch.uint8"),
-        (images[0], labels, r"^images: must be float"),
+        ((images * 255).byte(), labels, r"^images: must be a float tensor, N x C x H x W, got torch.uint8"),
+        (images[0], labels, r"^images: must be a float tensor"),
+        (images.numpy(), labels, r"^images: must be a float tensor.*got ndarray"),
         (images[:, :, :5], labels, r"^model: must take torch.float32 images of shape \(60, 1, 5, 8\)"),
         (images, labels + 9, r"^labels: must be from 0 to 9, the model's classes, got 9 to 18"),
         (images, labels - 1, r"^labels: must be from 0 to 9"),
-        (images, labels.float(), r"^labels: must be int64"),
-        (images, labels[:3], r"^labels: must be int64, one for each of the 60 images"),
+        (images, labels.float(), r"^labels: must be an int64 tensor"),
+        (images, labels[:3], r"^labels: must be an int64 tensor, one for each of the 60 images"),
     ):
         with pytest.raises(BadInput, match=what):
             attack(bad_images, bad_labels)
+        if what.startswith("^images"):
+            with pytest.raises(BadInput, match=what):
+                attacks.pgd(standard, bad_images, bad_labels, ball=Ball("l2", 0.5))
     half = copy.deepcopy(standard).network if hasattr(standard, "network") else nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(BadInput, match=r"^model: must take torch.float32 images .* on cpu, got .*dtype"):
         attacks.standard(half.half(), images, labels, ball=Ball("l2", 0.5))
@@ -891,6 +895,38 @@ def test_every_attack_sees_evaluation_mode_and_restores_each_modules_own(digits:
         assert [module.training for module in model.modules()] == modes, name
         assert [p.requires_grad for p in model.parameters()] == [False, True, True, True, True, True], name
         assert torch.equal(model[3].running_mean, statistics), name
+
+
+def test_an_answer_that_is_no_number_counts_as_fooled(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    """Whoever answers nan once things get close has not read the image."""
+    images, labels = few
+
+    def model(seen: Tensor) -> Tensor:
+        logits = standard(seen)
+        return torch.where((goals.lead(logits, labels[: len(seen)] * 0 + logits.argmax(1)) < 2)[:, None], torch.nan, logits)
+
+    sure = says(standard, images, labels) < -3
+    found = attacks.standard(model, images[sure], labels[sure], ball=Ball("l2", 0.75))
+    plain = attacks.standard(standard, images[sure], labels[sure], ball=Ball("l2", 0.75))
+    assert int((found.values >= 0).sum()) >= int((plain.values >= 0).sum()) > 0
+
+
+@pytest.mark.parametrize("how", ["one-hot", "sure"])
+def test_models_without_any_slope_are_walked_around(how: str, standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    """Gradients of exactly zero, hidden or not, give about the same verdict: squares and walks, which ask for labels."""
+    images, labels = few
+
+    class Flat(nn.Module):
+        def forward(self, seen: Tensor) -> Tensor:
+            logits = standard(seen)
+            return (2 * F.one_hot(logits.argmax(1), 10) - 1) + 0 * logits if how == "one-hot" else (200 * logits).softmax(1)
+
+    bare = LabelsOnly(standard)
+    found = [attacks.standard(model, images, labels, ball=Ball("l2", 0.5)).values for model in (Flat(), bare)]
+    seen, hidden = (int((values >= 0).sum()) for values in found)
+    clean = int((says(standard, images, labels) >= 0).sum())
+    assert seen >= hidden - 3
+    assert hidden > clean + 8
 
 
 def test_a_tie_counts_as_fooled(few: tuple[Tensor, Tensor]) -> None:

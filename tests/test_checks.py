@@ -89,6 +89,7 @@ def test_sound_models_pass_everything(
         (lambda model, images: model(Backwards.apply(images, -1.0)), "whole range"),
         (lambda model, images: 3 * torch.tanh(1000 * model(images)), "gradients"),
         (jagged, "gradients"),
+        (lambda model, images: model(images + 0.004 * torch.sin(images * 500)), "gradients"),
     ],
 )
 def test_each_check_fails_on_a_model_built_to_fail_it(

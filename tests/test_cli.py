@@ -101,8 +101,19 @@ def test_train_attack_and_their_bad_input(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(model)
     done = call(
-        "attack", model, "digits", "--limit", "100", "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked",
-        "--budget", "quick",
+        "attack",
+        model,
+        "digits",
+        "--limit",
+        "100",
+        "--epsilon",
+        "0",
+        "--epsilon",
+        "64/255",
+        "--out",
+        tmp_path / "attacked",
+        "--budget",
+        "quick",
     )
     assert done.returncode == 0, done.stderr
     assert "unchanged" in done.stdout
@@ -156,7 +167,21 @@ def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none
     assert "DEGREES,PIXELS" in refused(call("attack", model, "digits", "--epsilon", "spatial:30"))
     assert "--budget: must be one of" in refused(call("attack", model, "digits", "--budget", "endless"))
     assert "--images: must be 1 or more" in refused(call("attack", model, "digits", "--images", "0"))
-    done = call("attack", model, "digits", "--limit", "100", "--norm", "l0", "--epsilon", "2", "--budget", "quick", "--out", tmp_path / "pixels")
+    done = call(
+        "attack",
+        model,
+        "digits",
+        "--limit",
+        "100",
+        "--norm",
+        "l0",
+        "--epsilon",
+        "2",
+        "--budget",
+        "quick",
+        "--out",
+        tmp_path / "pixels",
+    )
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:2]] == [["l0", "2"]]
     line = refused(call("attack", model, "digits", "--norm", "l0", "--epsilon", "1.5"))

@@ -177,11 +177,13 @@ def hop_skip_jump(
     norm: str = "l2",
     queries: int = 1000,
     enough: float = 0.0,
+    starts: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Found:
     """The smallest change that fools, from the predicted labels alone. values (N,): its norm; 0: misread as it is; inf: none.
 
-    Starts from the nearest of the other images given that is read as another class (or from noise), walks straight towards the
+    Starts from the nearest image of `starts` (M, C, H, W; by default the images themselves) that is read as another class, or
+    from noise; walks straight towards the
     image up to the border, estimates the border's direction from random pushes there, steps along it, and again.
     norm: "l2" or "linf". queries: how often the model may be asked about each image. enough: a size at which one is left alone.
     Source: HopSkipJump, Chen et al. 2020, algorithm 2; here all images of a batch walk together.
@@ -199,7 +201,11 @@ def hop_skip_jump(
             return goals.logits(model, seen).argmax(1) != wanted
 
     best, size = images.clone(), torch.where(predicted == labels, torch.inf, 0.0).to(images.device)
-    far, asked = _elsewhere(images, predicted, labels, ball), 1
+    pool, known, asked = images, predicted, 1
+    if starts is not None:
+        with torch.no_grad():
+            pool, known = starts, goals.logits(model, starts).argmax(1)
+    far = _elsewhere(images, labels, pool, known, ball)
     for _ in range(min(20, queries - asked)):  # images that no other image helps: noise
         lost = (far.flatten(1) == images.flatten(1)).all(1) & (predicted == labels)
         if not bool(lost.any()):
@@ -252,12 +258,12 @@ def hop_skip_jump(
     return Found(best, size)
 
 
-def _elsewhere(images: Tensor, predicted: Tensor, labels: Tensor, ball: Ball) -> Tensor:
-    """For each image the nearest of the others that is read as another class than its label; itself where there is none."""
+def _elsewhere(images: Tensor, labels: Tensor, pool: Tensor, known: Tensor, ball: Ball) -> Tensor:
+    """For each image the nearest of the pool that is read (known: (M,)) as another class than its label; itself without one."""
     far, most = images.clone(), 200  # others looked at: more cost more than they bring
     for number in range(len(images)):
-        other = (predicted != labels[number]).nonzero().squeeze(1)
+        other = (known != labels[number]).nonzero().squeeze(1)
         if len(other):
             other = other[:: -(-len(other) // most)]
-            far[number] = images[other[ball.size(images[other] - images[number]).argmin()]]
+            far[number] = pool[other[ball.size(pool[other] - images[number]).argmin()]]
     return far

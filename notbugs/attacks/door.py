@@ -21,9 +21,10 @@ Result = TypeVar("Result")
 
 
 def in_evaluation(attack: Callable[Concatenate[Model, Options], Result]) -> Callable[Concatenate[Model, Options], Result]:
-    """The attack on a model in evaluation mode, whatever it was in; afterwards each module is in the mode it had before."""
+    """The attack, once images and labels make sense, on the model in evaluation mode; then each module is as it was before."""
 
     def attacked(model: Model, /, *args: Options.args, **options: Options.kwargs) -> Result:
+        check_tensors(*args[:2])
         with frozen(model) if isinstance(model, nn.Module) else nullcontext():
             return attack(model, *args, **options)
 
@@ -31,24 +32,29 @@ def in_evaluation(attack: Callable[Concatenate[Model, Options], Result]) -> Call
     return attacked
 
 
+def check_tensors(images: object = None, labels: object = None) -> None:
+    """Raises BadInput unless images are float (N, C, H, W) in [0, 1] and labels int64 (N,), on the same device."""
+    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
+        got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise BadInput("images", "must be a float tensor, N x C x H x W", got, "divide 8-bit images by 255")
+    if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise BadInput("labels", f"must be an int64 tensor, one for each of the {len(images)} images", got)
+    if labels.device != images.device:
+        raise BadInput("labels", f"must be on the images' device, {images.device}", labels.device)
+    if len(images):
+        low, high = images.aminmax()
+        if not (low >= 0 and high <= 1):  # one that is no number fails here too
+            remedy = "divide by 255" if high > 2 else "make normalisation the model's first layer, and attack pixels"
+            raise BadInput("images", "must lie in [0, 1]", f"{low:.3g} to {high:.3g}", remedy)
+
+
 def clean_logits(model: Model, images: Tensor, labels: Tensor) -> Tensor:
     """What the model says of the images as they are: logits (N, K), float32. Raises BadInput where it cannot be attacked.
 
     images: float (N, C, H, W) in [0, 1]; labels: int64 (N,), from 0 to K - 1; logits: finite numbers.
     """
-    if images.dim() != 4 or not images.is_floating_point():
-        raise BadInput(
-            "images", "must be float, N x C x H x W", f"{images.dtype} {tuple(images.shape)}", "divide 8-bit images by 255"
-        )
-    if labels.shape != (len(images),) or labels.dtype != torch.int64:
-        raise BadInput(
-            "labels", f"must be int64, one for each of the {len(images)} images", f"{labels.dtype} {tuple(labels.shape)}"
-        )
-    if labels.device != images.device:
-        raise BadInput("labels", f"must be on the images' device, {images.device}", labels.device)
-    if len(images) and not (images.min() >= 0 and images.max() <= 1):  # one that is no number fails here too
-        remedy = "divide by 255" if images.max() > 2 else "make normalisation the model's first layer, and attack pixels"
-        raise BadInput("images", "must lie in [0, 1]", f"{images.min():.3g} to {images.max():.3g}", remedy)
+    check_tensors(images, labels)
     try:
         with torch.no_grad():
             logits = goals.logits(model, images)
@@ -58,7 +64,8 @@ def clean_logits(model: Model, images: Tensor, labels: Tensor) -> Tensor:
         if "can't allocate memory" in str(error):
             raise
         where = f"{images.dtype} images of shape {tuple(images.shape)} on {images.device}"
-        raise BadInput("model", f"must take {where}", " ".join(str(error).split())[:200]) from error
+        remedy = "cast it: model.float()" if "dtype" in str(error) or "type" in str(error) else ""
+        raise BadInput("model", f"must take {where}", " ".join(str(error).split())[:200], remedy) from error
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         got = f"{int(labels.min())} to {int(labels.max())}"
         raise BadInput("labels", f"must be from 0 to {logits.shape[1] - 1}, the model's classes", got)

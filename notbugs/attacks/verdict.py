@@ -30,10 +30,11 @@ def standard(
 ) -> Found:
     """The verdict behind every robust accuracy: the worst that an ensemble finds; values of 0 or more are fooled.
 
-    budget: "quick" (19 gradients an image), "standard" (up to 229) or "thorough" (about 1,100 and 2,000 squares; nothing is left
-    out). Each attack meets only the survivors of those before, cheap ones first:
+    budget: "quick" (19 gradients an image), "standard" (up to 229) or "thorough" (about 1,100, 2,000 squares and 5,000
+    questions along the border; nothing is left out). Each attack meets only the survivors of those before, cheap ones first:
     1. climb the lead for one step, then for 3, and the cross-entropy for 15;
-    2. ten random squares. Where they hurt more than half as much as those gradients, these are masked, and squares go on;
+    2. ten random squares. Where they hurt more than half as much as those gradients, these are masked (or did nothing),
+       and squares go on, then walks along the border;
     3. towards each of the nearest wrong classes, nine at most, for 10 steps. Left out are images that have kept more than 0.6 of
        their lead so far: of those that step 3 fooled, none had kept more than 0.46 (docs/lab-log.md);
     4. where 0.85 of the lead is gone, towards the three nearest for 40 steps.
@@ -66,8 +67,7 @@ def standard(
         _with_gradients(hunt, ball, level)
     else:
         hunt.meet(partial(square, ball=ball, queries=(200, 1000, 5000)[level]))
-        if isinstance(ball, Ball) and norm in ("l2", "linf"):
-            hunt.meet(partial(_walked, ball=ball, queries=(300, 1000, 5000)[level]))
+        _walk(hunt, ball, level, None)
     return hunt.found
 
 
@@ -77,6 +77,7 @@ def _with_gradients(hunt: Hunt, ball: Similar, level: int) -> None:
         hunt.meet(attack)
     by_gradients = hunt.lost()
     masked = hunt.lost(hunt.meet(partial(square, ball=ball, queries=PROBE))) > MASKED * by_gradients
+    masked |= by_gradients < 1e-3  # nothing moved at all
     if level:
         for attack in attacks[3:]:
             hunt.meet(attack, hunt.lost() >= LEAST if level == 1 else None)
@@ -88,12 +89,19 @@ def _with_gradients(hunt: Hunt, ball: Similar, level: int) -> None:
         for rank in range(1, min(hunt.classes, 10)):
             hunt.meet(partial(apgd, ball=ball, steps=100, by="lead", rank=rank, generator=generator))
     hunt.meet(partial(square, ball=ball, queries=(200, 1000, 2000)[level]), masked if level < 2 else None)
+    _walk(hunt, ball, level, masked if level < 2 else None)
 
 
-def _walked(model: Model, images: Tensor, labels: Tensor, *, ball: Ball, queries: int) -> Found:
+def _walk(hunt: Hunt, ball: Similar, level: int, who: Tensor | None) -> None:
+    """Along the border, from the nearest of all images of the hunt, where the ball is one of L2 or L-inf."""
+    if isinstance(ball, Ball) and ball.norm in ("l2", "linf"):
+        hunt.meet(partial(_walked, ball=ball, queries=(300, 1000, 5000)[level], starts=hunt.images), who)
+
+
+def _walked(model: Model, images: Tensor, labels: Tensor, *, ball: Ball, queries: int, starts: Tensor) -> Found:
     """`hop_skip_jump` as an attack within a ball: what it found outside counts for nothing."""
     assert isinstance(ball.radius, float | int)
-    walked = hop_skip_jump(model, images, labels, norm=ball.norm, queries=queries, enough=ball.radius)
+    walked = hop_skip_jump(model, images, labels, norm=ball.norm, queries=queries, enough=ball.radius, starts=starts)
     with torch.no_grad():
         value = -goals.lead(goals.logits(model, walked.images), labels)
     return Found(walked.images, torch.where(walked.values <= ball.radius, value, -torch.inf))
@@ -108,8 +116,8 @@ def standard_name(ball: Similar | Spatial, classes: int, *, budget: str = "stand
     if norm == "l0":
         tries = ["pixel by pixel 20", "200", "1000"][: level + 1] if gradient else ["pixel by pixel"]
         return " + ".join([*tries, f"blind {(100, 400, 2000)[level]}{where}"])
+    walk = f" and along the border {(300, 1000, 5000)[level]}" if norm in ("l2", "linf") else ""
     if not gradient:
-        walk = f" + along the border {(300, 1000, 5000)[level]}" if norm in ("l2", "linf") else ""
         return f"without gradients: squares {(200, 1000, 5000)[level]}{walk}"
     towards = f"towards each of the {rivals} nearest classes 10"
     return " + ".join(
@@ -118,7 +126,7 @@ def standard_name(ball: Similar | Spatial, classes: int, *, budget: str = "stand
             *([] if not level else [f"where {LEAST} of the lead is gone: {towards}" if level == 1 else towards]),
             *([f"where {NEARLY} is gone: the 3 nearest 40"] if level else []),
             *([f"adaptive 100, away and towards each of the {rivals}"] if level == 2 else []),
-            f"squares {(200, 1000, 2000)[level]}{where}",
+            f"squares {(200, 1000, 2000)[level]}{walk}{where}",
         ]
     )
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from notbugs import __version__, attacks
-from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, test_part, view
-from notbugs.audit.look import checked, look
-from notbugs.audit.summary import summary
+from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, digest, notes, test_part, view
+from notbugs.audit.look import checked, look_at
+from notbugs.audit.summary import summarised
 from notbugs.ball import Ball
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
@@ -44,15 +44,20 @@ def run(audit: Audit, folder: Path, *, command: str = "", workers: int | None = 
         classifier(audit, other)
     asked = {name: value for name, value in asdict(audit).items() if name != "device"} | {"kind": "audit"}
     with Run.open(folder, asked) as record:
-        digest = fingerprint(part)
-        if record.facts.get("fingerprint", digest) != digest:
-            raise BadInput(audit.source, "must hold the same images as when this audit began", remedy="give another --out")
+        known = {
+            "fingerprint": fingerprint(part),
+            "digests": {name: digest(audit, name) for name in (audit.model, *audit.others)},
+        }
+        for name, what in (("fingerprint", f"{audit.source} must hold the same images"), ("digests", "models must be the same")):
+            if record.facts.get(name, known[name]) != known[name]:
+                raise BadInput("--out", f"{what} as when this audit began", folder, "give another folder")
         before = record.facts.get("seconds", 0.0)
-        record.note(**_facts(audit, part, sets, form, command), fingerprint=digest)
-        work: dict[str, Any] = {"checks": partial(checked, audit)} if _checkable(sets) else {}
-        for start in range(0, len(part), AT_ONCE):
-            end = min(start + AT_ONCE, len(part))
-            work[f"images {start + 1} to {end}"] = partial(look, audit, folder, start, end)
+        record.note(**_facts(audit, part, sets, form, command), **known)
+        parts = -(-len(part) // AT_ONCE)  # every so-manieth image, so that each part has all classes
+        work: dict[str, Any] = {
+            f"part {number + 1} of {parts}": partial(look_at, audit, folder, number, parts) for number in range(parts)
+        }
+        work["checks"] = partial(checked, audit)
         todo = {name: ((), partial(_do, name, job)) for name, job in work.items() if not record.done(name)}
         if workers is None:
             workers = 1 if audit.device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
@@ -61,16 +66,11 @@ def run(audit: Audit, folder: Path, *, command: str = "", workers: int | None = 
             record.note(seconds=round(before + time.perf_counter() - began, 1))
         if not record.done("summary"):
             at = time.perf_counter()
-            tables = summary(audit, record, part, sets, form)
+            tables = summarised(audit, record, part, sets, form)
             record.finish("summary", time.perf_counter() - at, tables)
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
         return record
-
-
-def _checkable(sets: Sequence[Set]) -> bool:
-    """Whether there is a set to make the checks within."""
-    return any(isinstance(one, Ball) and one.norm in ("l2", "linf") and one.radius for one in sets)
 
 
 def _do(name: str, work: Callable[[Told], Tables], tell: Told) -> tuple[Tables, float]:
@@ -81,6 +81,7 @@ def _do(name: str, work: Callable[[Told], Tables], tell: Told) -> tuple[Tables, 
 def _facts(audit: Audit, part: Dataset, sets: Sequence[Set], form: str, command: str) -> dict[str, Any]:
     model = view(audit, audit.model)
     gradient = attacks.has_gradient(model, part.pixels([0]).to(audit.device))
+    note, skipped = notes(audit)
     return {
         "kind": "audit",
         "notbugs": __version__,
@@ -95,6 +96,13 @@ def _facts(audit: Audit, part: Dataset, sets: Sequence[Set], form: str, command:
         if audit.device.startswith("cuda")
         else f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "data": {"classes": list(part.classes), "n": len(part), "shape": list(part.shape), "form": form},
+        "data": {
+            "classes": list(part.classes),
+            "n": len(part),
+            "shape": list(part.shape),
+            "form": form,
+            "note": note,
+            "skipped": skipped,
+        },
         "finished": False,
     }

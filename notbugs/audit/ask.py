@@ -1,14 +1,17 @@
 """What an audit asks: which classifier, which images, what may change."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from notbugs import attacks, blackbox, models
+from notbugs import attacks, blackbox, goals, models
 from notbugs.ball import Ball, Spatial, within
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
@@ -47,8 +50,19 @@ def test_part(audit: Audit) -> tuple[Dataset, str]:
         if audit.images < 1:
             raise BadInput("--images", "must be 1 or more", audit.images)
         count = min(audit.images, len(part))
-        part = part.take((torch.arange(count) * len(part) / count).long())
+        part = part.take(spread(count, len(part)))
     return part, splits.form
+
+
+def spread(count: int, total: int) -> Tensor:
+    """So many places, spread evenly over `total`."""
+    return torch.arange(min(count, total)) * total // min(count, total)
+
+
+def notes(audit: Audit) -> tuple[str, list[str]]:
+    """What was said when the data were read (a test part split off, for one), and the files left out."""
+    splits = load(Plan(audit.source, resize=audit.resize, limit=audit.limit, skip_bad=audit.skip_bad))
+    return splits.note, list(splits.skipped)
 
 
 def allowed(audit: Audit) -> list[Set]:
@@ -62,13 +76,36 @@ def allowed(audit: Audit) -> list[Set]:
         sets = [Ball(training["norm"], training["epsilon"] / 2), Ball(training["norm"], training["epsilon"])]
     shape = torch.Size((1, *test_part(audit)[0].shape))
     places = {norm: place for place, norm in enumerate(("l2", "linf", "l1", "l0"))}
+    for one in sets:
+        if isinstance(one, Ball) and one.radius == math.inf:
+            raise BadInput("--epsilon", "must be finite: with the whole pixel range every image can be any other", str(one))
     unique = {str(one): one.fit(shape) for one in sets}
     return sorted(unique.values(), key=lambda one: (places[one.norm], one.radius) if isinstance(one, Ball) else (9, 0.0))
 
 
-@cache
 def classifier(audit: Audit, name: str) -> tuple[nn.Module, dict[str, Any]]:
     """A model of the audit, on its device, and what its file says; checked against the images' shape and classes."""
+    return _classifier(audit, name, _file_digest(name))
+
+
+def digest(audit: Audit, name: str) -> str:
+    """What tells a model from another of the same name: its files, or where it is code its answers to a few images."""
+    if found := _file_digest(name):
+        return found
+    part = test_part(audit)[0]
+    images = part.pixels(spread(20, len(part))).to(audit.device)
+    with torch.no_grad():
+        answers = goals.logits(classifier(audit, name)[0].eval(), images).cpu()
+    return sha256(repr([[f"{value:.3g}" for value in row] for row in answers.tolist()]).encode()).hexdigest()[:16]
+
+
+def _file_digest(name: str) -> str:
+    paths = [path for path in (Path(name), Path(name).with_suffix(".json")) if path.is_file()]
+    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16] if paths else ""
+
+
+@cache
+def _classifier(audit: Audit, name: str, digest: str) -> tuple[nn.Module, dict[str, Any]]:
     part, _ = test_part(audit)
     model, said = blackbox.read(name, classes=part.classes, network=audit.network)
     shape, classes = list(part.shape), list(part.classes)
@@ -78,7 +115,9 @@ def classifier(audit: Audit, name: str) -> tuple[nn.Module, dict[str, Any]]:
         raise BadInput(audit.source, rule, f"{shape}, {len(classes)} classes")
     sample, labels = part.pixels([0]).to(audit.device), part.labels[:1].to(audit.device)
     model = model.to(audit.device)
-    attacks.clean_logits(model, sample, labels)
+    outputs = attacks.clean_logits(model.eval(), sample, labels).shape[1]
+    if outputs != len(classes):
+        raise BadInput(name, f"must have one output for each of the {len(classes)} classes of {audit.source}", outputs)
     return model, said
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, checks, data, goals, search
-from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, folder_name, norms_of, test_part, view
+from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, folder_name, norms_of, spread, test_part, view
 from notbugs.ball import Ball, by_image
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
@@ -23,24 +23,30 @@ QUERIES = {"quick": 500, "standard": 2000, "thorough": 10000}  # the same withou
 def checked(audit: Audit, tell: Told) -> Tables:
     """The checks, on a sample of the images, within the largest L-inf or L2 set asked for."""
     part, _ = test_part(audit)
-    part = part.take((torch.arange(min(SAMPLE, len(part))) * len(part) / min(SAMPLE, len(part))).long())
-    ball = next(one for one in reversed(allowed(audit)) if isinstance(one, Ball) and one.norm in ("l2", "linf") and one.radius)
-    images, labels = part.pixels(slice(None)).to(audit.device), part.labels.to(audit.device)
+    balls = [one for one in allowed(audit) if isinstance(one, Ball) and one.norm in ("l2", "linf") and one.radius]
     model, others = classifier(audit, audit.model)[0], [view(audit, other) for other in audit.others]
-    with _blamed(model, part, audit.device):
-        found = checks.everything(model, images, labels, ball=ball, budget=audit.budget, others=others)
-    words = {True: "yes", False: "no", None: "not made"}
-    rows = [
-        {"check": one.name, "passed": words[one.passed], "within": str(ball), "n": len(part), "seen": one.seen, "why": one.why,
-         "remedy": one.remedy}
-        for one in found
-    ]  # fmt: skip
+    ball, count = balls[-1] if balls else None, SAMPLE
+    while True:
+        some = part.take(spread(count, len(part)))
+        images, labels = some.pixels(slice(None)).to(audit.device), some.labels.to(audit.device)
+        try:
+            with _blamed(model, some, audit.device):
+                found = checks.everything(model, images, labels, ball=ball, budget=audit.budget, others=others)
+            break
+        except (MemoryError, RuntimeError) as error:
+            if len(some) < 2 or not data.out_of_memory(error):
+                raise
+            count = len(some) // 2
+    words, about = {True: "yes", False: "no", None: "not made"}, {"within": str(ball or ""), "n": len(some)}
+    rows = [{"check": one.name, **one._asdict(), "passed": words[one.passed], **about} for one in found]
+    for row in rows:
+        del row["name"]
     return {"checks": rows}
 
 
-def look(audit: Audit, folder: Path, start: int, end: int, tell: Told) -> Tables:
-    """Some of the images: what the model reads in them as they are and at each set, and their smallest changes."""
-    part, sets = test_part(audit)[0].take(slice(start, end)), allowed(audit)
+def look_at(audit: Audit, folder: Path, start: int, step: int, tell: Told) -> Tables:
+    """Every step-th image from `start`: what the model reads in it as it is and at each set, and its smallest changes."""
+    part, sets = test_part(audit)[0].take(slice(start, None, step)), allowed(audit)
     model = view(audit, audit.model)
     norms = norms_of(sets)
 
@@ -50,7 +56,7 @@ def look(audit: Audit, folder: Path, start: int, end: int, tell: Told) -> Tables
         return sizes, reads, stored
 
     with _blamed(model, part, audit.device):
-        sizes, reads, stored = data.sweep(look, part, batch_size=end - start, device=audit.device)
+        sizes, reads, stored = data.sweep(look, part, batch_size=len(part), device=audit.device)
     for place, one in enumerate(sets):
         where = folder / "parts" / f"{start:08d}-{folder_name(one)}"
         shutil.rmtree(where, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
@@ -59,17 +65,18 @@ def look(audit: Audit, folder: Path, start: int, end: int, tell: Told) -> Tables
     labels = [names[label] for label in part.labels.tolist()]
     looked = [
         {
-            "number": start + row,
+            "number": start + step * row,
             "file": file,
             "label": labels[row],
             "read": names[int(reads[row, 0, 0])],
+            "fooled": int(reads[row, 0, 2]),
             **{f"smallest_{norm}": float(sizes[row, place]) for place, norm in enumerate(norms)},
         }
         for row, file in enumerate(part.names)
     ]
     told = [
         {
-            "number": start + row,
+            "number": start + step * row,
             "file": file,
             "label": labels[row],
             "within": str(one),
@@ -77,6 +84,7 @@ def look(audit: Audit, folder: Path, start: int, end: int, tell: Told) -> Tables
             "by_smallest": int(reads[row, place, 3]),
             "read": names[int(reads[row, place, 0])],
             "stored": names[int(reads[row, place, 1])],
+            "stored_fools": int(reads[row, place, 4]),
         }
         for place, one in enumerate(sets, 1)
         for row, file in enumerate(part.names)
@@ -95,51 +103,58 @@ def attacked(
     """A batch at every set. Returns sizes, reads and the attacked images, as stored: uint8 (N, sets, C, H, W).
 
     sizes: (N, norms) of the smallest change that fools; 0: misread as it is; inf: none found.
-    reads: int64 (N, 1 + sets, 4), first as it is: class read, class read as stored, fooled, fooled by the smallest change.
+    reads: int64 (N, 1 + sets, 5), first as it is: class read, class read as stored, fooled, fooled by the smallest change, fooled
+    as stored. A tie, and an answer that is no number, count as fooled.
     """
     gradient = attacks.has_gradient(model, images)
-    calm = attacks.clean_logits(model, images, labels).argmax(1)
-    wrong = (calm != labels).long()
-    reads, stored, sizes = [torch.stack([calm, calm, wrong, wrong], dim=1)], [], {}
+    logits = attacks.clean_logits(model, images, labels)
+    calm, wrong = logits.argmax(1), goals.lead(logits, labels) <= 0
+    reads, stored, sizes = [torch.stack([calm, calm, *[wrong.long()] * 3], dim=1)], [], {}
     for number, one in enumerate(sets):
         if progress:
             progress(number / len(sets))
         norm = one.norm if isinstance(one, Ball) else ""
         if norm and norm not in sizes:
             found = _smallest(model, images, labels, norm, budget, gradient)
-            size, near = found.values.clone(), found.images.clone()
+            size, near = found.values.double().where(~wrong, 0.0), found.images.clone()
             sizes[norm] = size
         if not norm:
-            size, near = torch.where(calm == labels, torch.inf, 0.0), images.clone()
+            size, near = torch.where(wrong, 0.0, torch.inf).double(), images.clone()
         radius = float(one.radius) if isinstance(one, Ball) else 0.0
         by_smallest = size <= radius
-        left = (~by_smallest).nonzero().squeeze(1)
+        fooled, left = by_smallest.clone(), (~by_smallest).nonzero().squeeze(1)
         if len(left) and (radius or not norm):
             found = attacks.standard(model, images[left], labels[left], ball=one, budget=budget)
             won = left[found.values >= 0]
-            near[won] = found.images[found.values >= 0]
-            size[won] = one.size(near[won] - images[won]).float() if isinstance(one, Ball) else 0.0
-        fooled = size <= radius
+            near[won], fooled[won] = found.images[found.values >= 0], True
+            if isinstance(one, Ball):  # rounding may put a change on the border just outside
+                size[won] = one.size((near[won] - images[won]).double()).clamp_max(radius)
         found_images = torch.where(fooled[:, None, None, None], near, images)
         with torch.no_grad():
-            read = model(found_images).argmax(1)
+            read = goals.logits(model, found_images).argmax(1)
         kept = _keepable(model, images, labels, found_images, fooled, one, gradient)
         with torch.no_grad():
-            read_stored = model(kept).argmax(1)
-        reads.append(torch.stack([read, read_stored, fooled.long(), by_smallest.long()], dim=1))
+            logits = goals.logits(model, kept)
+        stored_fools = goals.lead(logits, labels) <= 0
+        flags = [each.long() for each in (fooled, by_smallest, stored_fools)]
+        reads.append(torch.stack([read, logits.argmax(1), *flags], dim=1))
         stored.append(data.to_8bit(kept))
     columns = torch.stack(list(sizes.values()), dim=1) if sizes else torch.zeros(len(images), 0)
     return columns, torch.stack(reads, dim=1), torch.stack(stored, dim=1)
 
 
 def _smallest(model: nn.Module, images: Tensor, labels: Tensor, norm: str, budget: str, gradient: bool) -> search.Found:
-    """The smallest changes of one norm; where none are searched for (L0; L1 without gradients), only who is misread as it is."""
-    if gradient and norm != "l0":
-        return attacks.smallest_radius(model, images, labels, norm=norm, rounds=ROUNDS[budget])
-    if norm in ("l2", "linf"):
+    """The smallest changes of one norm, inf where none are searched for: in L0, and in L1 without gradients."""
+    if norm == "l0" or (norm == "l1" and not gradient):
+        return search.Found(images, torch.full(labels.shape, torch.inf, device=images.device))
+    if not gradient:
         return attacks.hop_skip_jump(model, images, labels, norm=norm, queries=QUERIES[budget])
-    right = attacks.clean_logits(model, images, labels).argmax(1) == labels
-    return search.Found(images, torch.where(right, torch.inf, 0.0))
+    found = attacks.smallest_radius(model, images, labels, norm=norm, rounds=ROUNDS[budget])
+    lost = found.values.isinf().nonzero().squeeze(1)
+    if len(lost) and norm != "l1":  # gradients that lead nowhere: the labels will do
+        walked = attacks.hop_skip_jump(model, images[lost], labels[lost], norm=norm, queries=QUERIES[budget], starts=images)
+        found.images[lost], found.values[lost] = walked.images, walked.values
+    return found
 
 
 def _keepable(
@@ -180,16 +195,26 @@ def _blamed(model: nn.Module, part: Dataset, device: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
+        if data.out_of_memory(error):
+            raise
         cause = error.__cause__ if isinstance(error, BadInput) else error
         if cause is None:
             raise
         kept = "mend it and give the same command again: what is finished is kept"
         said = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
-        for row, name in enumerate(part.names):
-            try:
-                with torch.no_grad():
-                    model(part.pixels([row]).to(device))
-            except Exception:
-                raise BadInput(name, "the model raised an error on this image", said, kept) from cause
+        failing = [name for row, name in enumerate(part.names) if _raises(model, part.pixels([row]).to(device))]
         place = f"{part.names[0]} to {part.names[-1]}"
+        if len(failing) == len(part) > 1:
+            raise BadInput(place, "the model has begun to raise an error on every image", said, kept) from cause
+        if failing:
+            raise BadInput(failing[0], "the model raised an error on this image", said, kept) from cause
         raise BadInput(place, "the model raised an error on a changed image of these", said, kept) from cause
+
+
+def _raises(model: nn.Module, image: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            model(image)
+    except Exception:
+        return True
+    return False

@@ -15,10 +15,10 @@ from notbugs.data import Dataset
 from notbugs.results import Run
 
 
-def summary(audit: Audit, record: Run, part: Dataset, sets: Sequence[Set], form: str) -> Tables:
+def summarised(audit: Audit, record: Run, part: Dataset, sets: Sequence[Set], form: str) -> Tables:
     """Tables over all images, the attacked sets in the form of the input, and pictures of the most and the least fragile."""
     files: list[dict[str, Any]] = sorted(record.table("looked"), key=_number)
-    reads: dict[str, list[dict[str, Any]]] = {"unchanged": [{**row, "fooled": int(row["read"] != row["label"])} for row in files]}
+    reads: dict[str, list[dict[str, Any]]] = {"unchanged": [dict(row) for row in files]}
     for row in sorted(record.table("reads"), key=_number):
         reads.setdefault(str(row["within"]), []).append(row)
     accuracy, classes, confusion = [], [], []
@@ -36,7 +36,10 @@ def summary(audit: Audit, record: Run, part: Dataset, sets: Sequence[Set], form:
             ]
     for one in sets:
         places = sorted((record.folder / "parts").glob(f"*-{folder_name(one)}"))
-        stored = part.with_images(torch.cat([data.read_split(place, "npz").images[:] for place in places]))
+        images = torch.empty((len(part), *part.shape), dtype=torch.uint8)
+        for number, place in enumerate(places):
+            images[number :: len(places)] = data.read_split(place, "npz").images[:]
+        stored = part.with_images(images)
         target = record.folder / "datasets" / folder_name(one)
         shutil.rmtree(target, ignore_errors=True)
         card = (
@@ -60,7 +63,7 @@ def _told(audit: Audit, record: Run, one: Set | None, rows: Sequence[Mapping[str
     return {
         "attack": attacks.standard_name(one, classes, budget=audit.budget, gradient=gradient),
         "left_by_smallest": alone if isinstance(one, Ball) and one.norm != "l0" else "",
-        "correct_as_stored": sum(row["stored"] == row["label"] for row in rows),
+        "correct_as_stored": sum(not row["stored_fools"] for row in rows),
     }
 
 

@@ -4,11 +4,11 @@ In reading order: names (of files and classes), decode (one file to pixels), dat
 which labels), reading (`read`), writing (`write`, `read_split`).
 """
 
-from notbugs.data.dataset import Dataset, Images, Lazy, from_8bit, sweep, to_8bit
+from notbugs.data.dataset import Dataset, Images, Lazy, from_8bit, out_of_memory, sweep, to_8bit
 from notbugs.data.reading import Splits, read
 from notbugs.data.writing import read_split, refuse_used, save_picture, write
 
 __all__ = [
-    "Dataset", "Images", "Lazy", "Splits", "from_8bit", "read", "read_split", "refuse_used", "save_picture", "sweep", "to_8bit",
-    "write",
+    "Dataset", "Images", "Lazy", "Splits", "from_8bit", "out_of_memory", "read", "read_split", "refuse_used", "save_picture",
+    "sweep", "to_8bit", "write",
 ]  # fmt: skip
