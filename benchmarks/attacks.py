@@ -17,10 +17,11 @@ radius    the smallest change that fools, beside foolbox and torchattacks, at no
 pixel     one pixel, beside differential evolution at as many queries (Su et al. 2019)
 memory    the peak of a whole verdict, less that of a single pass, in MiB
 
-One thread. All tools get the same images, spread evenly over the test set, and the same frozen model; ours folds it as `scores`
-does, which is part of its time. The tools take turns; seconds are medians over rounds, of the wall and of the processor, and
-`times_ours` the median over rounds of a tool's seconds over ours. `speed` has several rounds, the others one, `memory` two.
-Rows that an earlier call measured stay in the file. ART takes part if adversarial-robustness-toolbox is installed.
+One thread. All tools get the same images, spread evenly over the test set, and the same model: frozen, but for `speed`, where its
+parameters want gradients, as they do where a model comes from training. Ours folds it as `scores` does, which is part of its
+time. The tools take turns; seconds are medians over rounds, of the wall and of the processor, and `times_ours` the median over
+rounds of a tool's seconds over ours. `speed` has several rounds, the others one, `memory` two. Rows that an earlier call measured
+stay in the file. ART takes part if adversarial-robustness-toolbox is installed.
 """
 
 import argparse
@@ -257,7 +258,7 @@ def against_the_answer(bench: Bench) -> Iterator[Row]:
 
 STEPS = 20
 SHARES = (1 / 10, 1 / 8, 1 / 4)  # of the radius, as the step of other tools; 2.5 / steps is Madry's, 1/4 torchattacks' own
-NETWORKS = (("small", 32, 128, BALLS), ("resnet18", 16, 128, BALLS), ("resnet18", 64, 32, BALLS[:1]))  # and images a call
+NETWORKS = (("small", 32, 256, BALLS), ("resnet18", 16, 200, BALLS), ("resnet18", 64, 32, BALLS[:1]))  # and images a call
 
 
 def bare(model: nn.Module, ball: Ball, step: float, images: Tensor, labels: Tensor) -> Tensor:
@@ -326,7 +327,7 @@ def speed(bench: Bench) -> Iterator[Row]:
         with torch.no_grad():  # statistics of batch norm; random weights are as fast as others
             for batch in evenly(bench.splits.train, 300).pixels(slice(None)).split(30):
                 model(batch)
-        model.eval().requires_grad_(False)
+        model.eval()  # its parameters want gradients, as a user's do: tools that take these along pay for it
         for ball in balls:
             tools = pgd_tools(model, ball, SHARES[1], len(part))
             calls = {tool: partial(attack, images, labels) for tool, attack in tools.items() if attack}

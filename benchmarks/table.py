@@ -1,9 +1,13 @@
-"""A run's figures as Markdown, for docs/results.md: what was asked, what was measured, how long it took.
+"""Figures as Markdown, for docs/results.md: of a run (what was asked, what was measured, how long it took), or of attacks.py.
 
 python benchmarks/table.py runs/demo
+python benchmarks/table.py benchmarks/results/attacks.json
 """
 
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
 from notbugs import answer, measured
 from notbugs.results import Run
@@ -39,5 +43,40 @@ def main(folder: str) -> None:
         print(f"- {sentence}")
 
 
+# ---- attacks.py: columns of each part, and which figures stand in them -----------------------------------------------------
+
+PARTS = {
+    "strength": ("clean", "left", "cpu_seconds", "cpu_times_ours"),
+    "speed": ("images_a_second", "cpu_times_ours", "cross_entropy", "left"),
+    "radius": ("median", "mean", "ours_smaller", "ours_larger", "gradients"),
+    "pixel": ("tries", "fooled", "queries", "gradients"),
+    "memory": ("mib", "above one pass"),
+}
+
+
+def beside_others(path: Path) -> None:
+    """One table a part: a line a tool."""
+    found = json.loads(path.read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    print(f"{found['machine']}, {found['threads']} thread; {versions}.")
+    for part, columns in PARTS.items():
+        rows = [row for row in found["rows"] if row["part"] == part]
+        if not rows:
+            continue
+        known = found["measured"][part]  # of its last call
+        print(f"\n### {part} ({known['date'][:10]}, commit {known['commit']})\n")
+        shown = [name for name in columns if any(name in row for row in rows)]
+        print("| model | within | images | tool | " + " | ".join(name.replace("_", " ") for name in shown) + " |")
+        print("|---" * (4 + len(shown)) + "|")
+        for row in rows:
+            within = f"{row['norm']} {row['radius']:.3g}" if "radius" in row else row["norm"]
+            cells = [row["model"], within, row["n"], row["tool"], *(figure(row.get(name, "")) for name in shown)]
+            print("| " + " | ".join(map(str, cells)) + " |")
+
+
+def figure(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    beside_others(Path(sys.argv[1])) if sys.argv[1].endswith(".json") else main(sys.argv[1])

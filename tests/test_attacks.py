@@ -803,7 +803,7 @@ def test_no_squares_are_spent_where_gradients_work(robust: Model, batch: tuple[T
             return robust(images)  # type: ignore[no-any-return]
 
     attacks.standard(Counted(), *batch, ball=Ball("l2", 0.75))
-    assert asked < 200 * 150
+    assert asked < 200 * 230  # a thousand squares for every survivor would be half as much again
 
 
 # ---- what comes in at the door ------------------------------------------------------------------------------------------

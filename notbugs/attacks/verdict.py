@@ -16,12 +16,10 @@ from notbugs.errors import BadInput
 from notbugs.search import Attack, Found
 
 BUDGETS = ("quick", "standard", "thorough")
-NEARLY = (
-    0.85  # the share after which an image meets longer attacks: of those that these fooled, all had lost 0.99 (docs/lab-log.md)
-)
+LEAST = 0.4  # the share of its lead that an image has lost to cheap attacks before costly ones are tried on it
+NEARLY = 0.85  # the same for longer ones: those that these fooled had all lost 0.99 (docs/lab-log.md)
 PROBE = 10  # random squares that gradients must beat
 MASKED = 0.5  # of what gradients took, squares take as much where these are masked; 0.26 at most elsewhere (docs/lab-log.md)
-LEAST = 0.4  # the share of its lead that an image has lost to cheap attacks before costly ones are tried on it
 
 
 @in_evaluation
@@ -49,7 +47,7 @@ def standard(
         found = [standard(model, images[part], labels[part], ball=ball, budget=budget, batch_size=batch_size) for part in parts]
         return Found(torch.cat([each.images for each in found]), torch.cat([each.values for each in found]))
     hunt = Hunt(model, images, labels)
-    if not bool(hunt.left.any()):
+    if not bool(hunt.left.any()) or getattr(ball, "radius", 1) == 0:
         return hunt.found
     gradient, norm = has_gradient(model, images), getattr(ball, "norm", "")
     level = BUDGETS.index(budget)
