@@ -125,14 +125,14 @@ def test_checks_are_made_and_pass(done: Run) -> None:
 
 
 def test_an_audit_that_was_stopped_goes_on(asked: Audit, done: Run, tmp_path: Path) -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def tell(stage: str, share: float, words: str) -> None:
         if stage == "part 2 of 2" and share == 0.0:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         audit.run(asked, tmp_path / "run", workers=1, tell=tell)
     half = Run.read(tmp_path / "run")
     assert half.done("part 1 of 2") and not half.facts["finished"]
@@ -237,7 +237,7 @@ def test_what_kinds_of_models_are_taken_and_refused(tmp_path: Path, monkeypatch:
         "    return answer\n"
     )
     monkeypatch.chdir(tmp_path)
-    run = dict(within=("l2:0.5",), budget="quick", images=15)
+    run: dict[str, Any] = {"within": ("l2:0.5",), "budget": "quick", "images": 15}
     done = audit.run(Audit("odd_models:net", "digits", **run), tmp_path / "net", workers=1)  # type: ignore[arg-type]
     assert done.facts["gradient"] and done.facts["finished"]
     strict = audit.run(Audit("odd_models:strict", "digits", others=("odd_models:net", "odd_models:strict"), **run),  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ def test_what_kinds_of_models_are_taken_and_refused(tmp_path: Path, monkeypatch:
     assert checks["pixel range"] == "not made" and checks["transfer"] in ("yes", "no")
     with pytest.raises(BadInput, match="must have one output for each of the 10 classes of digits, got 1000"):
         audit.run(Audit("odd_models:many", "digits", **run), tmp_path / "many")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="MODEL: odd_models:broken must be a function.* no weights here"):
+    with pytest.raises(BadInput, match=r"MODEL: odd_models:broken must be a function.* no weights here"):
         audit.run(Audit("odd_models:broken", "digits", **run), tmp_path / "broken")  # type: ignore[arg-type]
 
 

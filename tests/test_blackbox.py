@@ -188,7 +188,7 @@ def test_models_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standar
     assert isinstance(blackbox.read("my_models:function", classes=NAMES)[0], blackbox.BlackBox)
     with pytest.raises(BadInput, match="must return a network, a scikit-learn classifier or a function of images, got int"):
         blackbox.read("my_models:nothing", classes=NAMES)
-    with pytest.raises(BadInput, match="must be a function.* that returns a model"):
+    with pytest.raises(BadInput, match=r"must be a function.* that returns a model"):
         blackbox.read("my_models:missing", classes=NAMES)
     with pytest.raises(BadInput, match="no such model"):
         blackbox.read("missing.safetensors", classes=NAMES)

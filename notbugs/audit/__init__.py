@@ -21,7 +21,6 @@ from notbugs import __version__, attacks
 from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, digest, notes, test_part, view
 from notbugs.audit.look import checked, look_at
 from notbugs.audit.summary import summarised
-from notbugs.ball import Ball
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
 from notbugs.plan import fingerprint

@@ -75,10 +75,8 @@ def _curve(files: Sequence[Mapping[str, Any]], sets: Sequence[Set]) -> list[dict
         finite = [size for size in sizes if size < float("inf")]
         asked = max(float(one.radius) for one in sets if isinstance(one, Ball) and one.norm == norm)
         top = max(finite[int(0.98 * (len(finite) - 1))] if finite else 0.0, asked)
-        if norm == "l0":
-            radii = [float(number) for number in range(int(asked) + 1)]
-        else:
-            radii = [top * step / 60 for step in range(61)]
+        whole, parts = range(int(asked) + 1), range(61)
+        radii = [float(number) for number in whole] if norm == "l0" else [top * step / 60 for step in parts]
         rows += [{"norm": norm, "epsilon": radius, **_counted([size > radius for size in sizes])} for radius in radii]
     return rows
 
