@@ -52,7 +52,7 @@ def run(audit: Audit, folder: Path, *, command: str = "", workers: int | None = 
                 raise BadInput("--out", f"{what} as when this audit began", folder, "give another folder")
         before = record.facts.get("seconds", 0.0)
         record.note(**_facts(audit, part, sets, form, command), **known)
-        parts = -(-len(part) // AT_ONCE)  # every so-manieth image, so that each part has all classes
+        parts = -(-len(part) // AT_ONCE)  # they take turns, image by image, so that each has all classes
         work: dict[str, Any] = {
             f"part {number + 1} of {parts}": partial(look_at, audit, folder, number, parts) for number in range(parts)
         }
