@@ -38,16 +38,12 @@ def pgd(
     start at the image.
     Source: Madry et al. 2018; falling steps after Croce & Hein 2020.
     """
-    if restarts > 1:
-        one_radius(ball)
-    if restarts > 1 and generator is None:
-        raise BadInput("restarts", "needs a generator: every restart from the image itself would be the same", restarts)
 
     def once(model: Model, images: Tensor, labels: Tensor) -> Found:
         start = ball.sample(images, generator) if generator else None
         return search.maximize(goals.leave_class(model, labels, by), images, ball, steps=steps, rule=_rule(ball), start=start)
 
-    return once(model, images, labels) if restarts == 1 else worst_case(model, images, labels, [once] * restarts)
+    return _repeated(once, model, images, labels, ball, restarts, generator)
 
 
 @in_evaluation
@@ -71,15 +67,13 @@ def apgd(
     Source: Croce & Hein 2020; here the best point by the lead is kept, and pixels stay in [0, 1] by `ball.project`.
     """
     one_radius(ball)
-    if restarts > 1 and generator is None:
-        raise BadInput("restarts", "needs a generator: every restart from the image itself would be the same", restarts)
 
     def once(model: Model, images: Tensor, labels: Tensor) -> Found:
         start = ball.sample(images, generator) if generator else None
         goal = _towards(model, images, labels, rank, by) if rank else goals.leave_class(model, labels, by)
         return search.maximize(goal, images, ball, steps=steps, rule=search.adaptive(ball, images), start=start)
 
-    return once(model, images, labels) if restarts == 1 else worst_case(model, images, labels, [once] * restarts)
+    return _repeated(once, model, images, labels, ball, restarts, generator)
 
 
 @in_evaluation
@@ -123,6 +117,18 @@ def stepping(ball: Similar, size: float | Tensor, *, sparse: bool = False) -> se
 def _rule(ball: Similar) -> search.Rule:
     """Of all first steps and momenta tried, twice the radius and none fooled most (docs/lab-log.md)."""
     return stepping(ball, 2 * ball.radius)
+
+
+def _repeated(
+    once: search.Attack, model: Model, images: Tensor, labels: Tensor, ball: Similar, restarts: int, generator: Generator | None
+) -> Found:
+    """An attack once, or so many times from other starts, each meeting only the survivors."""
+    if restarts == 1:
+        return once(model, images, labels)  # type: ignore[arg-type]
+    one_radius(ball)
+    if generator is None:
+        raise BadInput("restarts", "needs a generator: every restart from the image itself would be the same", restarts)
+    return worst_case(model, images, labels, [once] * restarts)
 
 
 def _towards(model: Model, images: Tensor, labels: Tensor, rank: int, by: str) -> goals.Goal:
