@@ -159,3 +159,13 @@ def push_feature(view: View, index: Tensor | int, sign: Tensor | float = 1.0) ->
         return chosen * sign
 
     return Goal(view, feature, feature)
+
+
+def leave_features(view: View, calm: Tensor) -> Goal:
+    """Away from the features `calm` (N, F). Climbed and judged by the distance ‖f − calm‖₂."""
+
+    def distance(features: Tensor) -> Tensor:
+        moved: Tensor = (features.float() - calm.float()).norm(dim=1)
+        return moved
+
+    return Goal(view, distance, distance)

@@ -15,6 +15,7 @@ FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "pl
 ROOMS = {
     "data": ["names", "decode", "dataset", "find", "reading", "writing"],
     "audit": ["ask", "look", "summary"],
+    "scores": ["accuracy", "features"],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "verdict"],
 }
 TORCH = set(FLOORS) - {"errors", "results", "measured", "answer", "page", "auditpage"}  # what reads a run folder needs no torch
