@@ -263,6 +263,79 @@ def attack(
 
 
 @app.command()
+def features(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .safetensors file that notbugs wrote, or module:function of your own, called with classes=K, that returns a "
+            "trained torch network.",
+        ),
+    ],
+    source: Source,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Keep the table: one row a feature and class, with intervals.")
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(metavar="R", help="What may change: 0.5, 8/255, linf:8/255. [default: what the model was trained with]"),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The module whose outputs are the features. [default: what enters the last layer]"),
+    ] = None,
+    sample: Annotated[int, typer.Option(metavar="N", help="Images on which a change is searched for each feature.")] = 100,
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps of that search, after one of the whole radius.")] = 8,
+    most: Annotated[int, typer.Option(metavar="N", help="For so many of the most useful features; the rest get one step.")] = 64,
+    network: Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")] = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+) -> None:
+    """Which features of a classifier are robust, useful but non-robust, or useless, on the test part of a set."""
+    from notbugs import models, results, scores
+    from notbugs.audit import Audit, ask
+    from notbugs.ball import Ball
+
+    for name, value in (("--sample", sample), ("--steps", steps), ("--most", most)):
+        if value < (name == "--sample"):
+            raise BadInput(name, f"must be {int(name == '--sample')} or more", value)
+    if out is not None:
+        models.check_place(out)
+    asked = Audit(
+        model, source, (epsilon,) if epsilon else (), "quick", None, (), network, resize, limit, skip_bad, _device(device)
+    )
+    ball, part = ask.allowed(asked)[-1], ask.test_part(asked)[0]
+    if not isinstance(ball, Ball) or ball.norm == "l0":
+        raise BadInput("--epsilon", "must be in linf, l2 or l1 for features", str(ball))
+    classifier = ask.classifier(asked, model)[0] if layer else ask.view(asked, model)
+    view = scores.layer_view(classifier, layer) if layer else None
+    with _progress() as tell:
+        rows = scores.per_feature(
+            classifier, part, ball, view=view, steps=steps, sample=sample, most=most, device=asked.device,
+            progress=lambda share: tell("features", share, "" if share < 1 else "done"),
+        )  # fmt: skip
+    best = sorted(scores.best_rows(rows), key=lambda row: -row["usefulness"])
+    print(f"{len(best)} features on {len(part)} test images, {ball}; what a change takes, on {rows[0]['attacked']} of them")
+    for kind in ("robust", "non-robust", "useless"):
+        named = [row for row in best if row["kind"] == kind]
+        print(f"{kind}: {len(named)}, {sum(row['sure'] for row in named)} of them beyond doubt")
+        for row in named[:5]:
+            print(
+                f"  feature {row['feature']:<5} {row['class']:16} usefulness {_between(row, 'usefulness')}"
+                f"   under attack {_between(row, 'robust_usefulness')}"
+            )
+    if out is not None:
+        results.write_whole(out, results.as_csv(rows))
+        print(out)
+
+
+def _between(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:5.2f} [{row[name + '_low']:.2f} to {row[name + '_high']:.2f}]"
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run` or `notbugs attack --out` wrote.")],
 ) -> None:

@@ -132,7 +132,7 @@ class Run:
             raise ValueError(f"stage {stage!r} is done already")
         added = {name: list(rows) for name, rows in (tables or {}).items()}
         for name, rows in added.items():
-            write_whole(self.folder / "tables" / f"{name}.csv", _as_csv([*self.table(name), *rows]))
+            write_whole(self.folder / "tables" / f"{name}.csv", as_csv([*self.table(name), *rows]))
         counts = {name: len(rows) for name, rows in added.items()}
         mark = {"state": "done", "seconds": round(seconds, 3), "rows": counts, **facts}
         self.note(stages={**self.facts["stages"], stage: mark})
@@ -190,7 +190,9 @@ class _Lines(list[str]):
         self.append(line.removesuffix("\r\n"))
 
 
-def _as_csv(rows: list[Row] | list[dict[str, Cell]]) -> str:
+def as_csv(rows: Iterable[Row]) -> str:
+    """Rows as the text of a CSV file: all columns that any row has, in order of appearance."""
+    rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = _Lines()
     writer = csv.DictWriter(lines, columns, restval="", lineterminator="\r\n")

@@ -37,7 +37,7 @@ def test_help_and_version_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
     done = call("--help")
     assert done.returncode == 0
-    for command in ("demo", "run", "train", "attack", "split", "report"):
+    for command in ("demo", "run", "train", "attack", "features", "split", "report"):
         assert f"\n  {command} " in done.stdout
     assert call("--version").stdout.strip() == "notbugs 0.1.0"
 
@@ -129,6 +129,29 @@ def test_train_attack_and_their_bad_input(tmp_path: Path) -> None:
     assert "pickles" in refused(call("attack", tmp_path / "m.pt", "digits")) or not (tmp_path / "m.pt").exists()
     assert "no such model" in refused(call("attack", tmp_path / "none.safetensors", "digits"))
     assert "shape" in refused(call("attack", model, "planted"))
+
+
+def test_features_and_their_bad_input(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    assert call("train", "digits", "--out", model, *QUICK).returncode == 0
+    table = tmp_path / "features.csv"
+    quick = ["--limit", "100", "--epsilon", "0.5", "--steps", "1", "--sample", "10"]
+    done = call("features", model, "digits", "--out", table, *quick)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "16 features on 10 test images, l2 0.5; what a change takes, on 10 of them"
+    assert sum(int(line.split()[1].rstrip(",")) for line in lines if not line.startswith((" ", "16", str(table)))) == 16
+    rows = table.read_text().splitlines()
+    assert len(rows) == 161
+    assert rows[0].startswith("feature,class,sign,usefulness,")
+    assert call("features", model, "digits", "--layer", "body.0", *quick).stdout.startswith("8 features on")
+    for words, says in (
+        (["--layer", "nowhere"], "layer: must be a module of the network"),
+        (["--sample", "0"], "--sample: must be 1 or more, got 0"),
+        (["--epsilon", "spatial:10,1"], "--epsilon: must be in linf, l2 or l1 for features"),
+        (["--epsilon", "l2:x"], "--epsilon: must be a number"),
+    ):
+        assert says in refused(call("features", model, "digits", "--limit", "100", *words))
 
 
 def test_split_then_report_then_the_rest(tmp_path: Path) -> None:
