@@ -28,7 +28,7 @@ def standard(
 ) -> Found:
     """The verdict behind every robust accuracy: the worst that an ensemble finds; values of 0 or more are fooled.
 
-    budget: "quick" (19 gradients an image), "standard" (up to 229) or "thorough" (about 1,100, 5,000 squares and 5,000
+    budget: "quick" (19 gradients an image), "standard" (up to 229) or "thorough" (about 1,100, 2,000 squares and 5,000
     questions along the border; nothing is left out). Each attack meets only the survivors of those before, cheap ones first:
     1. climb the lead for one step, then for 3, and the cross-entropy for 15;
     2. ten random squares. Where they hurt more than half as much as those gradients, these are masked (or did nothing),
@@ -86,7 +86,7 @@ def _with_gradients(hunt: Hunt, ball: Similar, level: int) -> None:
         hunt.meet(partial(apgd, ball=ball, steps=100, generator=generator))
         for rank in range(1, min(hunt.classes, 10)):
             hunt.meet(partial(apgd, ball=ball, steps=100, by="lead", rank=rank, generator=generator))
-    hunt.meet(partial(square, ball=ball, queries=(200, 5000, 5000)[level]), masked if level < 2 else None)
+    hunt.meet(partial(square, ball=ball, queries=(200, 1000, 2000)[level]), masked if level < 2 else None)
     _walk(hunt, ball, level, masked if level < 2 else None)
 
 
@@ -124,7 +124,7 @@ def standard_name(ball: Similar | Spatial, classes: int, *, budget: str = "stand
             *([] if not level else [f"where {LEAST} of the lead is gone: {towards}" if level == 1 else towards]),
             *([f"where {NEARLY} is gone: the 3 nearest 40"] if level else []),
             *([f"adaptive 100, away and towards each of the {rivals}"] if level == 2 else []),
-            f"squares {(200, 5000, 5000)[level]}{walk}{where}",
+            f"squares {(200, 1000, 2000)[level]}{walk}{where}",
         ]
     )
 
