@@ -793,6 +793,57 @@ def test_masked_gradients_do_not_help(how: str, ball: Ball, robust: Model, batch
     assert left <= stalled - (20 if how == "probabilities" else 40)
 
 
+class Stepped(nn.Module):
+    """A model behind a step that has no gradient, written in one of the ways that people write one."""
+
+    def __init__(self, model: Model, how: str) -> None:
+        super().__init__()
+        self.model, self.how, self.front = model, how, Eightbit() if how == "8-bit module" else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.front(images)
+        if self.how == "round":
+            seen = torch.round(15 * images) / 15
+        elif self.how == "in place":
+            seen = (images * 15).round_().div_(15)
+        elif self.how == "decimals":
+            seen = images.round(decimals=1)
+        elif self.how == "quotient":
+            seen = (images // (1 / 15)) / 15
+        elif self.how == "sign":
+            seen = (images + 0.1 * torch.sign(images - 0.5)).clamp(0, 1)
+        return self.model(seen)  # type: ignore[no-any-return]
+
+
+class Eightbit(nn.Module):
+    """Leaves the graph: what comes out has no gradient at all."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images * 15).to(torch.uint8).float() / 15
+
+
+@pytest.mark.parametrize("how", ["round", "in place", "decimals", "quotient", "sign", "8-bit module"])
+def test_gradients_go_straight_through_steps(how: str, standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    """To the last bit the same model, with gradients; and steps do not save it: as few images are left as without them."""
+    (images, labels), model, ball = few, Stepped(standard, how).eval(), Ball("l2", 0.75)
+    straight = attacks.straight_through(model, images)
+    assert straight is not None
+    assert torch.equal(straight(images), model(images))
+    assert torch.equal(straight(images.clone().requires_grad_()).detach(), model(images))
+    pixels = images.clone().requires_grad_()
+    straight(pixels).sum().backward()
+    assert pixels.grad is not None and (pixels.grad.flatten(1).abs().amax(1) > 0).all()
+    left = int((attacks.standard(model, images, labels, ball=ball).values < 0).sum())
+    without = int((attacks.standard(standard, images, labels, ball=ball).values < 0).sum())
+    assert left <= (12 if how == "sign" else without + 3)  # that step changes what the model reads
+
+
+def test_where_there_is_no_step_nothing_is_straightened(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    assert attacks.straight_through(standard, few[0]) is None
+    assert attacks.straight_through(LabelsOnly(standard), few[0]) is None
+    assert not torch.nn.modules.module._global_forward_hooks  # nothing is left behind
+
+
 def test_no_squares_are_spent_where_gradients_work(robust: Model, batch: tuple[Tensor, Tensor]) -> None:
     asked = 0
 

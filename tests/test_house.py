@@ -16,7 +16,7 @@ ROOMS = {
     "data": ["names", "decode", "dataset", "find", "reading", "writing"],
     "audit": ["ask", "look", "summary"],
     "scores": ["accuracy", "features"],
-    "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "verdict"],
+    "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
 }
 TORCH = set(FLOORS) - {"errors", "results", "measured", "answer", "page", "auditpage"}  # what reads a run folder needs no torch
 NEVER = {

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from notbugs import goals
+from notbugs import goals, search
 from notbugs.ball import Similar, Spatial
 from notbugs.errors import BadInput
 from notbugs.models import frozen
@@ -87,11 +87,19 @@ def unsquashed(model: Model, logits: Tensor) -> Model:
 
 
 def has_gradient(model: Model, images: Tensor) -> bool:
-    """Whether the model's logits can be differentiated by the pixels; a black box, or one under no_grad, has none."""
+    """Whether the model's logits can be differentiated by the pixels; a black box, one under no_grad, or behind //, cannot."""
     if not len(images):
         return True
     with torch.enable_grad():
-        return bool(goals.logits(model, images[:2].detach().requires_grad_()).requires_grad)
+        if not goals.logits(model, images[:2].detach().requires_grad_()).requires_grad:
+            return False
+    try:
+        search.slopes(lambda seen: goals.logits(model, seen)[:, :1], images[:1])
+    except RuntimeError as error:
+        if "derivative" not in str(error):
+            raise
+        return False
+    return True
 
 
 def one_radius(ball: Similar | Spatial) -> None:

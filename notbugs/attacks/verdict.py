@@ -10,6 +10,7 @@ from notbugs.attacks.blind import few_pixels, hop_skip_jump, square
 from notbugs.attacks.door import Model, has_gradient, in_evaluation, one_radius
 from notbugs.attacks.recipes import apgd, pgd, runner_up
 from notbugs.attacks.spatial import spatial
+from notbugs.attacks.steps import straight_through
 from notbugs.attacks.worst import Hunt
 from notbugs.ball import Ball, Similar, Spatial
 from notbugs.errors import BadInput
@@ -31,12 +32,13 @@ def standard(
     budget: "quick" (19 gradients an image), "standard" (up to 229) or "thorough" (about 1,100, 2,000 squares and 5,000
     questions along the border; nothing is left out). Each attack meets only the survivors of those before, cheap ones first:
     1. climb the lead for one step, then for 3, and the cross-entropy for 15;
-    2. ten random squares. Where they hurt more than half as much as those gradients, these are masked (or did nothing),
-       and squares go on, then walks along the border;
+    2. ten random squares. Where they hurt more than half as much as those gradients, these are masked (or did nothing): then
+       the same attacks straight through rounding and other steps, if the model takes any (`steps.straight_through`), and after
+       all else 1,000 squares (5,000 more where these took as much as gradients did) and walks along the border;
     3. towards each of the nearest wrong classes, nine at most, for 10 steps. Left out are images that have kept more than 0.6 of
        their lead so far: of those that step 3 fooled, none had kept more than 0.46 (docs/lab-log.md);
     4. where 0.85 of the lead is gone, towards the three nearest for 40 steps.
-    In L0: pixel by pixel. Spatial: a grid, then gradients. A model without gradients: squares, and walks along the border.
+    In L0: pixel by pixel. Spatial: a grid, then gradients. A model without gradients: through its steps, squares, walks.
     Deterministic: the same images get the same verdict. They are taken batch by batch, so that memory does not grow with them.
     """
     if budget not in BUDGETS:
@@ -64,6 +66,7 @@ def standard(
     elif gradient:
         _with_gradients(hunt, ball, level)
     else:
+        _straight(hunt, ball, level, hunt.left)
         hunt.meet(partial(square, ball=ball, queries=(200, 1000, 5000)[level]))
         _walk(hunt, ball, level, None)
     return hunt.found
@@ -76,6 +79,7 @@ def _with_gradients(hunt: Hunt, ball: Similar, level: int) -> None:
     by_gradients = hunt.lost()
     masked = hunt.lost(hunt.meet(partial(square, ball=ball, queries=PROBE))) > MASKED * by_gradients
     masked |= by_gradients < 1e-3  # nothing moved at all
+    _straight(hunt, ball, level, masked)
     if level:
         for attack in attacks[3:]:
             hunt.meet(attack, hunt.lost() >= LEAST if level == 1 else None)
@@ -86,8 +90,25 @@ def _with_gradients(hunt: Hunt, ball: Similar, level: int) -> None:
         hunt.meet(partial(apgd, ball=ball, steps=100, generator=generator))
         for rank in range(1, min(hunt.classes, 10)):
             hunt.meet(partial(apgd, ball=ball, steps=100, by="lead", rank=rank, generator=generator))
-    hunt.meet(partial(square, ball=ball, queries=(200, 1000, 2000)[level]), masked if level < 2 else None)
-    _walk(hunt, ball, level, masked if level < 2 else None)
+    so_far, who = hunt.lost(), masked if level < 2 else None
+    by_squares = hunt.lost(hunt.meet(partial(square, ball=ball, queries=(200, 1000, 2000)[level]), who))
+    if level:
+        hunt.meet(partial(square, ball=ball, queries=5000), masked & (by_squares >= so_far))
+    _walk(hunt, ball, level, who)
+
+
+def _straight(hunt: Hunt, ball: Similar, level: int, who: Tensor) -> None:
+    """The same gradient attacks straight through rounding and other steps, where there are any."""
+    if bool((who & hunt.left).any()) and (straight := straight_through(hunt.model, hunt.images)):
+        for attack in ensemble(ball, hunt.classes)[: None if level else 3]:
+            hunt.meet(partial(_borrowed, attack=attack, other=straight), who)
+
+
+def _borrowed(model: Model, images: Tensor, labels: Tensor, *, attack: Attack, other: Model) -> Found:
+    """An attack made on another model, judged on this one."""
+    found = attack(other, images, labels)  # type: ignore[arg-type]
+    with torch.no_grad():
+        return Found(found.images, -goals.lead(goals.logits(model, found.images), labels))
 
 
 def _walk(hunt: Hunt, ball: Similar, level: int, who: Tensor | None) -> None:
@@ -116,7 +137,7 @@ def standard_name(ball: Similar | Spatial, classes: int, *, budget: str = "stand
         return " + ".join([*tries, f"blind {(100, 400, 2000)[level]}{where}"])
     walk = f" and along the border {(300, 1000, 5000)[level]}" if norm in ("l2", "linf") else ""
     if not gradient:
-        return f"without gradients: squares {(200, 1000, 5000)[level]}{walk}"
+        return f"without gradients: through steps, squares {(200, 1000, 5000)[level]}{walk}"
     towards = f"towards each of the {rivals} nearest classes 10"
     return " + ".join(
         [
@@ -124,7 +145,7 @@ def standard_name(ball: Similar | Spatial, classes: int, *, budget: str = "stand
             *([] if not level else [f"where {LEAST} of the lead is gone: {towards}" if level == 1 else towards]),
             *([f"where {NEARLY} is gone: the 3 nearest 40"] if level else []),
             *([f"adaptive 100, away and towards each of the {rivals}"] if level == 2 else []),
-            f"squares {(200, 1000, 2000)[level]}{walk}{where}",
+            f"through steps, squares {('200', '1000 to 5000', '2000 to 5000')[level]}{walk}{where}",
         ]
     )
 
