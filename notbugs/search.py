@@ -90,20 +90,22 @@ def steepest(ball: Similar, size: float | Tensor, *, end: float = 1.0) -> Rule:
     return rule
 
 
-def adaptive(ball: Similar, center: Tensor) -> Rule:
+def adaptive(ball: Similar, center: Tensor, *, along: Similar | None = None, share: float = 1.0) -> Rule:
     """Steps of two radii at first, each image's own halved where it stops paying, going on from the best point then.
 
     center: the images (N, C, H, W) that the search starts around. After the first step each adds a quarter of the last move.
+    along: whose steps to take (default: the ball's own), `share` times as long.
     Source: APGD, Croce & Hein 2020, section 3 (momentum 0.75, rho 0.75, their checkpoints).
     """
     checked: dict[int, set[int]] = {}  # by number of steps
+    along = along or ball
 
     def rule(now: Now, memory: _Paced | None) -> tuple[Tensor, _Paced]:
         if now.steps not in checked:
             checked[now.steps] = _checkpoints(now.steps)
         images, gradient, values = now.images, now.gradient, now.values.nan_to_num(-torch.inf)
         if memory is None:
-            size = torch.as_tensor(2 * ball.radius, dtype=torch.float32, device=images.device).expand(len(images))
+            size = torch.as_tensor(2 * share * ball.radius, dtype=torch.float32, device=images.device).expand(len(images))
             memory = _Paced(images, values, images, values, gradient, size, torch.zeros_like(values), size, values, 0)
         wins, last = values > memory.best_value, memory.last
         best, best_gradient = torch.where(by_image(wins, images), images, memory.best), memory.best_gradient
@@ -124,9 +126,9 @@ def adaptive(ball: Similar, center: Tensor) -> Rule:
                 for kept, current in ((best, images), (best_gradient, gradient))
             )
             last = torch.where(by_image(halved, images), images, last)
-        ahead = ball.project(images + ball.move(images, gradient, size), center)
-        share = 0.75 if now.step else 1.0
-        goal = images + share * (ahead - images) + (1 - share) * (images - last)
+        ahead = ball.project(images + along.move(images, gradient, size), center)
+        fresh = 0.75 if now.step else 1.0
+        goal = images + fresh * (ahead - images) + (1 - fresh) * (images - last)
         kept = _Paced(images, values, best, best_value, best_gradient, size, rises, size_then, value_then, since)
         return goal - now.images, kept
 

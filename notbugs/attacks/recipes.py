@@ -71,7 +71,9 @@ def apgd(
     def once(model: Model, images: Tensor, labels: Tensor) -> Found:
         start = ball.sample(images, generator) if generator else None
         goal = _towards(model, images, labels, rank, by) if rank else goals.leave_class(model, labels, by)
-        return search.maximize(goal, images, ball, steps=steps, rule=search.adaptive(ball, images), start=start)
+        along, share = _mover(ball)
+        rule = search.adaptive(ball, images, along=along, share=share)
+        return search.maximize(goal, images, ball, steps=steps, rule=rule, start=start)
 
     return _repeated(once, model, images, labels, ball, restarts, generator)
 
@@ -104,14 +106,18 @@ def diverge(
 
 
 def stepping(ball: Similar, size: float | Tensor, *, sparse: bool = False) -> search.Rule:
-    """Steps that fall from `size` (one, or one for each image) to a hundredth of it, as all attacks here take them.
+    """Steps that fall from `size` (one, or one for each image) to a hundredth of it, as all attacks here take them."""
+    along, share = (ball, 1.0) if sparse else _mover(ball)
+    return search.steepest(along, share * size, end=0.01)
+
+
+def _mover(ball: Similar) -> tuple[Similar, float]:
+    """Whose steps to take inside a ball, and how much longer than its own.
 
     In L1 they go along the gradient itself, 0.4 times as long, and the exact projection picks the values that count: moving few
-    values all the way (sparse) needs twice the change on CIFAR-10, though it is exact on a linear model (docs/lab-log.md).
+    values all the way needs twice the change on CIFAR-10, though it is exact on a linear model (docs/lab-log.md).
     """
-    if isinstance(ball, Ball) and ball.norm == "l1" and not sparse:
-        return search.steepest(Ball("l2", 1.0), 0.4 * size, end=0.01)
-    return search.steepest(ball, size, end=0.01)
+    return (Ball("l2", 1.0), 0.4) if isinstance(ball, Ball) and ball.norm == "l1" else (ball, 1.0)
 
 
 def _rule(ball: Similar) -> search.Rule:

@@ -59,14 +59,15 @@ def straight_through(model: Model, images: Tensor) -> Model | None:
     Source: backward pass differentiable approximation, Athalye et al. 2018, section 4.1, with the identity; here found by itself.
     """
 
+    met = False
+
     def straight(seen: Tensor) -> Tensor:
+        nonlocal met
         with _watched() as mode:
             logits = goals.logits(model, seen)
-        nonlocal met
         met |= mode.met
         return logits
 
-    met = False
     with torch.enable_grad():
         logits = straight(images[:1].detach().requires_grad_())
     return straight if met and logits.requires_grad else None

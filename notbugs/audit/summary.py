@@ -34,12 +34,16 @@ def summarised(audit: Audit, record: Run, part: Dataset, sets: Sequence[Set], fo
             confusion += [
                 {**common, "label": label, "read": other, "count": seen.count(other)} for other in part.classes if other in seen
             ]
+    shown, chosen = _shown(files, sets)
+    pictured: dict[str, Dataset] = {}
     for one in sets:
         places = sorted((record.folder / "parts").glob(f"*-{folder_name(one)}"))
         images = torch.empty((len(part), *part.shape), dtype=torch.uint8)
         for number, place in enumerate(places):
             images[number :: len(places)] = data.read_split(place, "npz").images[:]
         stored = part.with_images(images)
+        if one in shown:
+            pictured[str(one)] = stored.take([number for numbers in chosen.values() for number in numbers])
         target = record.folder / "datasets" / folder_name(one)
         shutil.rmtree(target, ignore_errors=True)
         card = (
@@ -51,7 +55,7 @@ def summarised(audit: Audit, record: Run, part: Dataset, sets: Sequence[Set], fo
         for file, row in zip(files, rows, strict=True):
             file |= {f"fooled, {name}": row["fooled"]} if name != "unchanged" else {}
     tables = {"files": files, "accuracy": accuracy, "classes": classes, "confusion": confusion, "curve": _curve(files, sets)}
-    return tables | {"pictures": _pictures(record, part, files, sets)}
+    return tables | {"pictures": _pictures(record, part, files, chosen, pictured, norms_of(sets))}
 
 
 def _told(audit: Audit, record: Run, one: Set | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -81,32 +85,43 @@ def _curve(files: Sequence[Mapping[str, Any]], sets: Sequence[Set]) -> list[dict
     return rows
 
 
-def _pictures(record: Run, part: Dataset, files: Sequence[Mapping[str, Any]], sets: Sequence[Set]) -> list[dict[str, Any]]:
-    """The most and the least fragile of the files that are read correctly, by the first norm: as they are, and changed."""
-    shown = list({norm_of(one): one for one in sets}.values())  # the largest of each norm
+def _shown(files: Sequence[Mapping[str, Any]], sets: Sequence[Set]) -> tuple[list[Set], dict[str, list[int]]]:
+    """What is shown in pictures: the largest set of each norm; of the files read correctly those most and least fragile by the
+    first norm, by their numbers."""
     norms = norms_of(sets)
     ranked = [number for number, row in enumerate(files) if row["read"] == row["label"]]
     if norms:
         ranked.sort(key=lambda number: float(files[number][f"smallest_{norms[0]}"]))
     half = min(6, len(ranked) // 2)
-    chosen = {"most fragile": ranked[:half], "least fragile": ranked[len(ranked) - half :]}
-    form = record.facts["data"]["form"]
-    stored = {str(one): data.read_split(record.folder / "datasets" / folder_name(one), form, "test") for one in shown}
+    return list({norm_of(one): one for one in sets}.values()), {
+        "most fragile": ranked[:half],
+        "least fragile": ranked[len(ranked) - half :],
+    }
+
+
+def _pictures(
+    record: Run,
+    part: Dataset,
+    files: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, Sequence[int]],
+    pictured: Mapping[str, Dataset],
+    norms: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The chosen files as they are, and as they were stored for each set that is shown (pictured: those alone, in order)."""
     reads = {(row["within"], row["number"]): row for row in record.table("reads")}
     rows: list[dict[str, Any]] = []
-    for kind, numbers in chosen.items():
-        for number in numbers:
-            file, image = str(files[number]["file"]), part.pixels([number])[0]
-            size = files[number][f"smallest_{norms[0]}"] if norms else ""
-            common = {"number": number, "file": file, "kind": kind, "label": files[number]["label"], "size": size}
-            rows.append({**common, "column": "original", "read": files[number]["read"], "picture": _picture(record, image)})
-            for name in map(str, shown):
-                changed = stored[name].pixels([number])[0]
-                change = changed - image
-                grey = 0.5 + change / (2 * change.abs().max().clamp_min(1e-6))
-                read = reads[name, number]["stored"]
-                rows.append({**common, "column": name, "read": read, "picture": _picture(record, changed)})
-                rows.append({**common, "column": f"change, {name}", "read": "", "picture": _picture(record, grey)})
+    for place, (kind, number) in enumerate((kind, number) for kind, numbers in chosen.items() for number in numbers):
+        file, image = str(files[number]["file"]), part.pixels([number])[0]
+        size = files[number][f"smallest_{norms[0]}"] if norms else ""
+        common = {"number": number, "file": file, "kind": kind, "label": files[number]["label"], "size": size}
+        rows.append({**common, "column": "original", "read": files[number]["read"], "picture": _picture(record, image)})
+        for name, stored in pictured.items():
+            changed = stored.pixels([place])[0]
+            change = changed - image
+            grey = 0.5 + change / (2 * change.abs().max().clamp_min(1e-6))
+            read = reads[name, number]["stored"]
+            rows.append({**common, "column": name, "read": read, "picture": _picture(record, changed)})
+            rows.append({**common, "column": f"change, {name}", "read": "", "picture": _picture(record, grey)})
     return rows
 
 
