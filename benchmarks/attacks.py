@@ -1,7 +1,7 @@
 """The attacks beside those of other tools: how strong, how fast, how small a change, how few pixels, how much memory.
 
     python benchmarks/attacks.py --data cifar8k.npz --models models [--out benchmarks/results/attacks.json]
-        [--parts strength speed radius pixel memory] [--images 500] [--autoattack-images 40] [--radius-images 100]
+        [--parts strength masked speed radius pixel memory] [--images 500] [--autoattack-images 40] [--radius-images 100]
         [--rounds 5]
 
 What is in the folder of models, each made by one command (a missing one is left out):
@@ -11,7 +11,8 @@ What is in the folder of models, each made by one command (a missing one is left
     notbugs train cifar8k.npz --out models/l2.safetensors --loss adversarial --norm l2 --epsilon 0.5 --epochs 12
     notbugs train cifar8k.npz --out models/trades.safetensors --loss trades --norm linf --epsilon 8/255 --epochs 12
 
-strength  images left (fewer is stronger) beside AutoAttack, also behind masked gradients and where the answer is known
+strength  images left (fewer is stronger) beside AutoAttack, and where the answer is known
+masked    the same behind masked gradients, and beside plain projected gradient descent
 speed     projected gradient descent of 20 steps beside foolbox, torchattacks, ART and a bare loop; the cross-entropy it reaches
 radius    the smallest change that fools, beside foolbox and torchattacks, at no more gradients than they get
 pixel     one pixel, beside differential evolution at as many queries (Su et al. 2019)
@@ -193,6 +194,10 @@ def strength(bench: Bench) -> Iterator[Row]:
         for ball in BALLS + (SMALLER if name == "standard" else ()):
             quick = name == "standard" and ball in BALLS  # AutoAttack takes seconds an image that survives
             yield from beside_autoattack(name, model, ball, evenly(bench.splits.test, bench.images if quick else few(bench)))
+    yield from against_the_answer(bench)
+
+
+def masked(bench: Bench) -> Iterator[Row]:
     if "standard" in bench.trained:
         plain = bench.trained["standard"]
         masks = {
@@ -200,10 +205,9 @@ def strength(bench: Bench) -> Iterator[Row]:
             # the softmax is then 0 or 1 to the last bit and the cross-entropy flat, while the prediction is the same
             "standard, logits x 1000": nn.Sequential(plain, Through(lambda logits: 1000 * logits)),
         }
-        for (name, masked), ball in product(masks.items(), BALLS):
+        for (name, model), ball in product(masks.items(), BALLS):
             part = evenly(bench.splits.test, few(bench))
-            yield from beside_autoattack(name, masked.eval(), ball, part, {"torchattacks PGD-50": plain_pgd(masked, ball)})
-    yield from against_the_answer(bench)
+            yield from beside_autoattack(name, model.eval(), ball, part, {"torchattacks PGD-50": plain_pgd(model, ball)})
 
 
 def few(bench: Bench) -> int:
@@ -642,7 +646,7 @@ def memory(bench: Bench, path: Path) -> Iterator[Row]:
 
 # ---- one command ----------------------------------------------------------------------------------------------------
 
-PARTS = ("strength", "speed", "radius", "pixel", "memory")
+PARTS = ("strength", "masked", "speed", "radius", "pixel", "memory")
 
 
 def facts() -> Row:
@@ -706,6 +710,7 @@ def main() -> None:
     )
     ways: dict[str, Callable[[], Iterator[Row]]] = {
         "strength": partial(strength, bench),
+        "masked": partial(masked, bench),
         "speed": partial(speed, bench),
         "radius": partial(radius, bench),
         "pixel": partial(pixel, bench),

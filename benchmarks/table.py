@@ -47,6 +47,7 @@ def main(folder: str) -> None:
 
 PARTS = {
     "strength": ("clean", "left", "cpu_seconds", "cpu_times_ours"),
+    "masked": ("clean", "left", "cpu_seconds", "cpu_times_ours"),
     "speed": ("images_a_second", "cpu_times_ours", "cross_entropy", "left"),
     "radius": ("median", "mean", "ours_smaller", "ours_larger", "gradients"),
     "pixel": ("tries", "fooled", "queries", "gradients"),

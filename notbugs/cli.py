@@ -52,6 +52,8 @@ Epochs = Annotated[int | None, typer.Option(help="Passes over the data in each t
 Seed = Annotated[int, typer.Option(help="Everything that chance decides.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")]
 Workers = Annotated[int | None, typer.Option(help="Stages done at once, each in a process. [default: one a core; 1 on a GPU]")]
+Folds = Annotated[int, typer.Option(help="Of files: each is judged by models trained on the other folds.")]
+Repeats = Annotated[int, typer.Option(help="How often the files are dealt into folds; more make ranks steadier.")]
 Out = Annotated[
     Path, typer.Option(metavar="FOLDER", help="Where the study goes. The same command again goes on where it stopped.")
 ]
@@ -136,6 +138,14 @@ def split(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
+    by_file: Annotated[
+        bool, typer.Option("--by-file", help="Leave the files as they are and sort them: see `notbugs files`.")
+    ] = False,
+    top: Annotated[
+        float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class that goes to either half.")
+    ] = 0.5,
+    folds: Folds = 3,
+    repeats: Repeats = 2,
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
@@ -145,8 +155,20 @@ def split(
     """Only the split: write the robust and the non-robust version of a set, file for file, to FOLDER/datasets.
 
     Train your own classifier on either with your own code. `notbugs run` with the same options goes on to the whole study.
+    With --by-file no image is changed: the files that carry most and least robust evidence become two sets, class by class.
     """
     from notbugs.stages import set_path
+
+    if by_file:
+        from notbugs import byfile
+
+        if not 0 < top <= 0.5:
+            raise BadInput("--top", "is a share of each class that goes to either half: above 0, at most 0.5", top)
+        asked = byfile.Asked(_plan({**locals(), "seeds": 1}), folds, repeats)
+        _files(asked, out, workers)
+        for name, place, count in byfile.split(asked, out, top):
+            print(f"{name:10}  {count} files  {place}")
+        return
 
     plan = _plan({**locals(), "seeds": 1})
     record = _do(plan, out, workers, only=("set-robust", "set-nonrobust"))
@@ -155,6 +177,33 @@ def split(
             f"{row['set']:10}  {row['n']} images, feature error {row['feature_error']:.3f}  "
             f"{set_path(plan, out, seed, str(row['set']))}"
         )
+
+
+@app.command()
+def files(
+    source: Source,
+    out: Out,
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    folds: Folds = 3,
+    repeats: Repeats = 2,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    workers: Workers = None,
+) -> None:
+    """Which training files carry robust and which non-robust evidence, which look mislabelled, and which cues are spurious.
+
+    Every file is judged by models that were not trained on it. `notbugs split --by-file` with the same options writes the halves.
+    """
+    from notbugs import byfile
+
+    _files(byfile.Asked(_plan({**locals(), "seeds": 1}), folds, repeats), out, workers)
 
 
 @app.command()
@@ -360,6 +409,30 @@ def _plan(given: dict[str, Any]) -> "Plan":
     return Plan(**{**settings, "device": _device(settings["device"])})
 
 
+def _files(asked: Any, out: Path, workers: int | None) -> None:
+    """Score the files of a set and say in short what came out."""
+    from notbugs import byfile, report
+
+    if workers is not None and workers < 1:
+        raise BadInput("--workers", "must be 1 or more", workers)
+    with _progress() as tell:
+        record = byfile.run(asked, out, command=shlex.join(["notbugs", *sys.argv[1:]]), workers=workers, tell=tell)
+    if note := record.facts["data"]["note"]:
+        print(note)
+    for row in record.table("kinds"):
+        shown = [picture["file"] for picture in record.table("pictures") if picture["kind"] == row["kind"]][:3]
+        print(f"{row['kind']:20} {row['files']:6} of {row['n']} files   {', '.join(map(str, shown))}")
+    words = [row["word"] for row in record.table("words")]
+    print("features: " + ", ".join(f"{words.count(word)} {word}" for word in ("robust", "non-robust", "spurious", "useless")))
+    for row in record.table("cues"):
+        if row["spurious"]:
+            print(
+                f"spurious: {row['name']} {row['speaks']} {row['class']}: usefulness {float(row['usefulness']):.2f} in training, "
+                f"{float(row['test_usefulness']):.2f} on the test part"
+            )
+    print(f"{record.facts['seconds']:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
+
+
 def _study(plan: "Plan", out: Path, workers: int | None) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -477,7 +550,7 @@ def main() -> None:
     except SystemExit as end:
         if end.code == 130:
             audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
-            goes_on = audit or {"run", "demo", "split"} & {*sys.argv}
+            goes_on = audit or {"run", "demo", "split", "files"} & {*sys.argv}
             kept = " What is finished is kept; the same command goes on from there." if goes_on else ""
             print(f"notbugs: stopped.{kept}", file=sys.stderr)
         raise

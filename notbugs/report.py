@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from notbugs import auditpage, page
+from notbugs import auditpage, filespage, page
 from notbugs.answer import crossing, findings
 from notbugs.measured import FACTS, MODELS, SETS, Measured, Rows, about, in_order, measure, number, percent
 from notbugs.results import Cell, Run
@@ -23,11 +23,11 @@ COLUMNS = {
 
 
 def write(folder: Path) -> Path:
-    """Write report.html into the folder of a study or an audit, finished or not; returns its path. Raises BadInput."""
+    """Write report.html into the folder of a study, an audit or a sorting of files, finished or not; returns its path."""
     run = Run.read(folder)
-    audited = run.facts.get("kind") == "audit"
-    template, content = ("audit.html.jinja", auditpage.content(run)) if audited else ("report.html.jinja", _content(run))
-    return page.write(run.folder, template, content)
+    pages = {"audit": ("audit.html.jinja", auditpage.content), "files": ("files.html.jinja", filespage.content)}
+    template, content = pages.get(run.facts.get("kind", ""), ("report.html.jinja", _content))
+    return page.write(run.folder, template, content(run))
 
 
 # What the page shows ------------------------------------------------------------------------------------------------------------

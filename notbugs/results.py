@@ -49,6 +49,11 @@ TEXT = frozenset(
         "why",
         "remedy",
         "kind",
+        "suggested",
+        "class",
+        "cue",
+        "word",
+        "name",
     ]
 )
 OPTIONS = {"source": "source", "model": "MODEL", "within": "--epsilon", "others": "--other"}  # where the name is another

@@ -10,15 +10,16 @@ import pytest
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
-          "checks", "plan", "pool", "results", "stages", "study", "audit", "measured", "answer", "page", "auditpage", "report",
-          "cli"]  # fmt: skip
+          "checks", "plan", "pool", "results", "stages", "study", "audit", "byfile", "measured", "answer", "page", "auditpage",
+          "filespage", "report", "cli"]  # fmt: skip
 ROOMS = {
     "data": ["names", "decode", "dataset", "find", "reading", "writing"],
     "audit": ["ask", "look", "summary"],
-    "scores": ["accuracy", "features"],
+    "scores": ["accuracy", "features", "cues", "files"],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
 }
-TORCH = set(FLOORS) - {"errors", "results", "measured", "answer", "page", "auditpage"}  # what reads a run folder needs no torch
+# what reads a run folder needs no torch
+TORCH = set(FLOORS) - {"errors", "results", "measured", "answer", "page", "auditpage", "filespage"}
 NEVER = {
     "models": {"data"},
     "data": {"models"},
@@ -27,6 +28,7 @@ NEVER = {
     "answer": TORCH,
     "page": TORCH,
     "auditpage": TORCH,
+    "filespage": TORCH,
     "report": TORCH,
 }
 MATHEMATICS = {"ball", "goals", "search"}

@@ -6,9 +6,9 @@ which labels), reading (`read`), writing (`write`, `read_split`).
 
 from notbugs.data.dataset import Dataset, Images, Lazy, from_8bit, out_of_memory, sweep, to_8bit
 from notbugs.data.reading import Splits, read
-from notbugs.data.writing import read_split, refuse_used, save_picture, write
+from notbugs.data.writing import read_arrays, read_split, refuse_used, save_picture, write, write_arrays, write_table
 
 __all__ = [
-    "Dataset", "Images", "Lazy", "Splits", "from_8bit", "out_of_memory", "read", "read_split", "refuse_used", "save_picture",
-    "sweep", "to_8bit", "write",
+    "Dataset", "Images", "Lazy", "Splits", "from_8bit", "out_of_memory", "read", "read_arrays", "read_split", "refuse_used",
+    "save_picture", "sweep", "to_8bit", "write", "write_arrays", "write_table",
 ]  # fmt: skip

@@ -5,9 +5,11 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -79,6 +81,44 @@ def read_split(folder: Path, form: str, split: str = "train") -> Dataset:
         found = find_saved(folder, split)
     images, _, _ = images_of(found.files, list(range(len(found.labels))), found.places, None, skip_bad=False)
     return Dataset(images, torch.tensor(found.labels, dtype=torch.int64), found.classes, tuple(found.names))
+
+
+def write_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Arrays by name into one .npz, which appears whole or not at all; raises BadInput where it cannot be written."""
+    _whole(path, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]  # numpy types the flag among the arrays
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote; raises BadInput where that is not there or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(str(path), "must be what the run wrote", first_line(error), "run again into another folder") from None
+
+
+def write_table(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Rows, all with the same columns, as .parquet or .csv, whole or not at all; raises BadInput where it cannot be written."""
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    table = pyarrow.Table.from_pylist([dict(row) for row in rows])
+    write = parquet.write_table if path.suffix == ".parquet" else csv.write_csv
+    _whole(path, lambda stream: write(table, stream))
+
+
+def _whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Fill a file under another name, then give it its own."""
+    fresh = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as stream:
+            write(stream)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise BadInput(str(path), "cannot be written", error.strerror or first_line(error)) from None
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def save_picture(image: torch.Tensor, path: Path) -> None:

@@ -1,0 +1,352 @@
+"""Which files and which features: a set of images in, a run folder out with a row for every file, and on demand two halves.
+
+Each fold of each repetition is a stage, and so are the features; what is finished is kept.
+"""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from notbugs import __version__, attacks, construct, data, goals, models, scores, search, train
+from notbugs.ball import Ball
+from notbugs.data import Dataset, Splits
+from notbugs.errors import BadInput
+from notbugs.plan import Plan, complete, fingerprint, known, load
+from notbugs.pool import Told, each_when_ready
+from notbugs.results import Run
+from notbugs.scores import files
+
+Tables = dict[str, list[dict[str, Any]]]
+SHOWN = 12  # files of each kind in pictures
+TOP = 3  # features of each kind in pictures
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked: a plan's settings, how many folds the files are dealt into, and how often."""
+
+    plan: Plan
+    folds: int = 3
+    repeats: int = 2
+
+
+def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = None, tell: Told | None = None) -> Run:
+    """Do what is left to do in `folder`; raises BadInput before anything is written if the input cannot be used."""
+    began, tell = time.perf_counter(), tell or (lambda stage, share, words: None)
+    splits = load(asked.plan)
+    recipe = recipe_of(asked.plan, splits)
+    if asked.repeats < 1:
+        raise BadInput("--repeats", "must be 1 or more", asked.repeats)
+    files.deal(splits.train.labels, asked.folds, 0)  # too many folds fail here
+    options = {name: value for name, value in asdict(asked.plan).items() if name != "device"}
+    with Run.open(folder, {**options, "folds": asked.folds, "repeats": asked.repeats, "kind": "files"}) as record:
+        digest = fingerprint(splits.train, splits.test)
+        if record.facts.get("fingerprint", digest) != digest:
+            raise BadInput(asked.plan.source, "must hold the same images as when this run began", remedy="give another --out")
+        before = record.facts.get("seconds", 0.0)
+        record.note(**_facts(asked, splits, recipe, command), fingerprint=digest)
+        work: dict[str, Any] = {"features": partial(features, asked, folder)}
+        for repeat in range(asked.repeats):
+            for fold in range(asked.folds):
+                work[_stage(repeat, fold)] = partial(one_fold, asked, folder, repeat, fold)
+        todo = {name: ((), partial(_do, name, job)) for name, job in work.items() if not record.done(name)}
+        if workers is None:
+            workers = 1 if asked.plan.device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+        for name, (tables, seconds) in each_when_ready(todo, workers, tell):
+            record.finish(name, seconds, tables)
+            record.note(seconds=round(before + time.perf_counter() - began, 1))
+        if not record.done("summary"):
+            at = time.perf_counter()
+            record.finish("summary", time.perf_counter() - at, summary(asked, folder, splits))
+        record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
+        return record
+
+
+def recipe_of(plan: Plan, splits: Splits) -> files.Recipe:
+    """How readers are trained: as a study would, but for a small network where the images allow one, and half as long.
+
+    Many readers matter more here than good ones: ranks of files hardly change with the network (docs/results.md).
+    """
+    usual = complete(plan, splits)
+    own = bool(plan.network or plan.width or plan.source == "planted" or max(splits.train.shape[1:]) <= 16)
+    quick: dict[str, Any] = {} if own else {"network": "small", "width": 16, "batch_size": 128, "learning_rate": 0.02}
+    if not own:
+        quick["epochs"] = max(8, known(usual.epochs) // 2)
+    usual = replace(usual, **{name: value for name, value in quick.items() if getattr(plan, name) is None})
+    return files.Recipe(
+        Ball(usual.norm, known(usual.epsilon)),
+        known(usual.network),
+        usual.width,
+        known(usual.epochs),
+        known(usual.batch_size),
+        known(usual.learning_rate),
+        known(usual.weight_decay),
+        known(usual.shift),
+        bool(usual.flip),
+        usual.adversarial_steps,
+        min(20, known(usual.invert_steps)),
+    )
+
+
+def split(asked: Asked, folder: Path, top: float) -> list[tuple[str, Path, int]]:
+    """Write the files with the highest and the lowest robustness, a share `top` of each class, as two sets in the input's form.
+
+    Returns name, place and number of files of each; tables/halves.csv lists them. What an earlier call wrote is replaced.
+    """
+    splits = load(asked.plan)
+    record = Run.read(folder)
+    rows = record.table("files")
+    words = {"robust": "highest", "nonrobust": "lowest"}
+    written, listed = [], []
+    for name, numbers in zip(words, files.halves(rows, top), strict=True):
+        place = folder / "datasets" / f"{name}-files"
+        card = (
+            f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {words[name]} robustness: "
+            f"{files.COLUMNS['robustness'][2]}.\nThe files are unchanged. Made by notbugs {__version__} from "
+            f"`{Path(asked.plan.source).name}`; tables/files.csv has every score.\n"
+        )
+        part = splits.train.take(torch.tensor(numbers))
+        shutil.rmtree(place, ignore_errors=True)
+        data.write(part, place, splits.form, card=card, original=part)
+        written.append((name, place, len(numbers)))
+        listed += [
+            {"half": name, **{column: rows[number][column] for column in ("number", "file", "label", "robustness", "kind")}}
+            for number in numbers
+        ]
+    data.write_table(listed, folder / "tables" / "halves.csv")
+    return written
+
+
+# ---- stages ------------------------------------------------------------------------------------------------------------------
+
+
+def one_fold(asked: Asked, folder: Path, repeat: int, fold: int, tell: Told) -> Tables:
+    """What the readers of one fold see in its files."""
+    splits, seed = load(asked.plan), asked.plan.seed
+    dealt = files.deal(splits.train.labels, asked.folds, files.seed_of(seed, repeat))
+    found = files.look(
+        splits.train,
+        recipe_of(asked.plan, splits),
+        dealt == fold,
+        seed=files.seed_of(seed, repeat, fold),
+        test=splits.test,
+        device=asked.plan.device,
+        progress=lambda share, words: tell("", min(share, 0.99), words),
+    )
+    data.write_arrays(found, _place(folder, repeat, fold))
+    return {}
+
+
+def summary(asked: Asked, folder: Path, splits: Splits) -> Tables:
+    """Tables and pictures of all files."""
+    whole, labels = [], splits.train.labels
+    for repeat in range(asked.repeats):
+        dealt = files.deal(labels, asked.folds, files.seed_of(asked.plan.seed, repeat))
+        whole.append(files.joined(dealt, [data.read_arrays(_place(folder, repeat, fold)) for fold in range(asked.folds)]))
+    rows = files.combined(splits.train, whole)
+    data.write_table(rows, folder / "tables" / "files.parquet")
+    shown: Tables = {"pictures": []}
+    for kind, numbers in _telling(rows).items():
+        for number in numbers:
+            picture = f"pictures/file-{number:06d}.png"
+            data.save_picture(splits.train.pixels([number])[0], folder / picture)
+            kept = {name: rows[number][name] for name in ("number", "file", "label", "suggested", "robustness", "label_quality")}
+            shown["pictures"].append({**kept, "kind": kind, "picture": picture})
+    counts = [{"kind": kind, "files": sum(row["kind"] == kind for row in rows), "n": len(rows)} for kind in _telling(rows)]
+    described = [
+        {"column": name, "range": span, "high": high, "about": about}
+        for name, (span, high, about) in files.COLUMNS.items() if name in rows[0]
+    ]  # fmt: skip
+    return {"files": rows, "kinds": counts, "columns": described, **shown}
+
+
+def _telling(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """By kind, the numbers of the files that show it best, class by class in turn."""
+    order: dict[str, Callable[[dict[str, Any]], float]] = {
+        "robust": lambda row: -row["robustness"],
+        "non-robust": lambda row: row["robustness"],
+        "mislabelled-looking": lambda row: row["label_quality"],
+        "ambiguous": lambda row: abs(row["label_quality"] - 0.5),
+    }
+    found = {}
+    for kind, key in order.items():
+        own = sorted((row for row in rows if row["kind"] == kind), key=key)
+        turns: dict[str, int] = {}
+        placed = []
+        for row in own:
+            turns[row["label"]] = turns.get(row["label"], -1) + 1
+            placed.append((turns[row["label"]], row["number"]))
+        found[kind] = [number for _, number in sorted(placed, key=lambda each: each[0])[:SHOWN]]
+    return found
+
+
+def features(asked: Asked, folder: Path, tell: Told) -> Tables:
+    """Features of an ordinary model, on files that it was not trained on: what each is, what a person would call it, pictures.
+
+    word: "spurious" (useful on held-out training files, by half or more less so on the test part), "non-robust" (keeps less than
+    half of its usefulness on the robust version of the files), "robust", or "useless".
+    """
+    splits, plan = load(asked.plan), asked.plan
+    recipe, device, classes = recipe_of(plan, splits), plan.device, splits.train.classes
+    held = files.deal(splits.train.labels, asked.folds, files.seed_of(plan.seed, 0)) == 0
+    mine, others = (splits.train.take(kind.nonzero().squeeze(1)) for kind in (held, ~held))
+    made = partial(files.reader, recipe=recipe, seed=files.seed_of(plan.seed, 0, 0), device=device)
+    tell("", 0.0, "an ordinary model")
+    model = made(others, "standard", train.plain)
+    tell("", 0.2, "a robust model")
+    push = partial(attacks.pgd, ball=recipe.ball, steps=recipe.adversarial_steps, by="loss")
+    robust = made(others, "robust", train.against(push))
+    for name, one in (("standard", model), ("robust", robust)):
+        training = {"loss": name, "norm": recipe.ball.norm, "epsilon": recipe.ball.radius, "epochs": recipe.epochs}
+        path = folder / "models" / f"{name}.safetensors"
+        models.save(one, path, classes=list(classes), trained_on="all folds but the first", training=training)
+    tell("", 0.6, "the robust version")
+    version = construct.inverted(robust, mine, steps=recipe.invert_steps, seed=plan.seed, device=device).data
+    tell("", 0.7, "features under attack")
+    view = models.folded(model, mine.pixels(slice(0, 2)), device)
+    table = scores.per_feature(view, mine, recipe.ball, device=device, sample=100, steps=4)
+    values, again, elsewhere = (files.features_of(model, part, device) for part in (mine, version, splits.test))
+    words = worded(values, mine, again, elsewhere, splits.test)
+    best = {row["feature"]: row for row in scores.best_rows(table)}
+    names, mine_cues = scores.cues_of(mine, device=device)
+    cue_names = scores.called(values, names, mine_cues)
+    for row in words:
+        number = row["feature"]
+        row |= {key: best[number][key] for key in ("class", "usefulness", "robust_usefulness", "kind")}
+        row["cue"], row["cue_correlation"] = cue_names[number]
+    tell("", 0.9, "pictures")
+    shown = _feature_pictures(folder, words, values, mine, model, recipe.ball, device)
+    return {"features": table, "words": words, "cues": _cues(splits, model, device), "feature_pictures": shown}
+
+
+def worded(values: Tensor, part: Dataset, again: Tensor, elsewhere: Tensor, test: Dataset) -> list[dict[str, Any]]:
+    """The word for every feature, from its values (N, F) on held-out files and their robust version, (M, F) on the test part."""
+    count = len(part.classes)
+    here, there = (scores.usefulness(each, part.labels, count) for each in (values, again))
+    kept = files.kept_share(here, there)
+    lost = scores.spurious([str(j) for j in range(values.shape[1])], values, part.labels, elsewhere, test.labels, part.classes)
+    fallen = {int(row["name"]): row for row in lost}
+    rows = []
+    for j in range(values.shape[1]):
+        word = "robust" if kept[j] >= 0.5 else "non-robust"
+        if np.abs(here.value[j]).max() < scores.LEAST:
+            word = "useless"
+        elif fallen[j]["spurious"]:
+            word = "spurious"
+        rows.append({"feature": j, "word": word, "kept_on_robust": float(kept[j]),
+                     **{key: fallen[j][key] for key in ("fall", "chance", "test_usefulness")}})  # fmt: skip
+    return rows
+
+
+def _cues(splits: Splits, model: models.Model, device: str) -> list[dict[str, Any]]:
+    """What can be said of the pictures in words: which of it fails on the test part, and whether the model leans on it."""
+    names, here = scores.cues_of(splits.train, device=device)
+    _, there = scores.cues_of(splits.test, device=device)
+    right = files.answers(model, splits.test, device).argmax(1) == splits.test.labels
+    rows = scores.spurious(names, here, splits.train.labels, there, splits.test.labels, splits.train.classes)
+    for row in rows:
+        place = names.index(row["name"])
+        label = splits.train.classes.index(row["class"])
+        training = (here[:, place], splits.train.labels)
+        row |= scores.leaning(there[:, place], splits.test.labels, right, label=label, training=training)
+    return rows
+
+
+def _feature_pictures(
+    folder: Path, words: Sequence[dict[str, Any]], values: Tensor, part: Dataset, model: models.Model, ball: Ball, device: str
+) -> list[dict[str, Any]]:
+    """Of the most useful features of each word: the files that excite them most, an image made to, and where they look."""
+    rows: list[dict[str, Any]] = []
+    for word in ("robust", "non-robust", "spurious"):
+        own = sorted((row for row in words if row["word"] == word), key=lambda row: -row["usefulness"])[:TOP]
+        for row in own:
+            j = row["feature"]
+            common = {"feature": j, "word": word, "class": row["class"], "cue": row["cue"]}
+            top = values[:, j].topk(min(6, len(part))).indices
+            made = {f"file {place + 1}": part.pixels([number])[0] for place, number in enumerate(top.tolist())}
+            with models.frozen(model):
+                made["made to excite it"] = _exciting(model, part, j, device)
+                image = part.pixels(top[:1]).to(device)
+                slope = search.slopes(partial(_one_feature, model, j), image)[1][0, 0].cpu()
+            made["where it looks"] = 0.5 + slope / (2 * slope.abs().amax().clamp_min(1e-12))
+            for column, image in made.items():
+                picture = f"pictures/feature-{j:04d}-{column.replace(' ', '-')}.png"
+                data.save_picture(image.clamp(0, 1), folder / picture)
+                at = int(top[int(column[5:]) - 1]) if column.startswith("file ") else None
+                told = {"file": part.names[at], "label": part.classes[int(part.labels[at])]} if at is not None else {}
+                rows.append({**common, "column": column, **told, "picture": picture})
+    return rows
+
+
+def _one_feature(model: models.Model, feature: int, images: Tensor) -> Tensor:
+    return model.features(images)[:, feature : feature + 1]
+
+
+def _exciting(model: models.Model, part: Dataset, feature: int, device: str) -> Tensor:
+    """An image grown from the mean of the set until one feature answers most strongly, moved as the data vary: (C, H, W)."""
+    some = part.pixels(torch.arange(0, len(part), max(1, len(part) // 500)))
+    mean, shaped = some.mean(0, keepdim=True).to(device), construct.covariance_root(some)
+    free, goal = Ball("l2", torch.inf), goals.push_feature(model.features, feature)
+    size = 0.05 * (some - some.mean(0)).flatten(1).norm(dim=1).mean().item()
+
+    def rule(now: search.Now, memory: None) -> tuple[Tensor, None]:
+        return free.move(now.images, shaped(now.gradient), size), None
+
+    generator = torch.Generator().manual_seed(0)
+    # a little noise: where a unit is off, nothing slopes
+    start = (mean + 0.01 * torch.randn(mean.shape, generator=generator).to(device)).clamp(0, 1)
+    return search.maximize(goal, start, free, steps=60, rule=rule).images[0].cpu()
+
+
+# ---- parts -------------------------------------------------------------------------------------------------------------------
+
+
+def _stage(repeat: int, fold: int) -> str:
+    return f"repeat {repeat + 1}, fold {fold + 1}"
+
+
+def _place(folder: Path, repeat: int, fold: int) -> Path:
+    return folder / "parts" / f"{repeat:03d}-{fold:03d}.npz"
+
+
+def _do(name: str, work: Callable[[Told], Tables], tell: Told) -> tuple[Tables, float]:
+    began = time.perf_counter()
+    return work(lambda _, share, words: tell(name, share, words)), time.perf_counter() - began
+
+
+def _facts(asked: Asked, splits: Splits, recipe: files.Recipe, command: str) -> dict[str, Any]:
+    plan = asked.plan
+    return {
+        "kind": "files",
+        "notbugs": __version__,
+        "command": command,
+        "source": plan.source,
+        "within": str(recipe.ball),
+        "recipe": {**asdict(recipe), "ball": str(recipe.ball), "folds": asked.folds, "repeats": asked.repeats},
+        "seed": plan.seed,
+        "device": plan.device,
+        "machine": torch.cuda.get_device_name(plan.device)
+        if plan.device.startswith("cuda")
+        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "data": {
+            "classes": list(splits.train.classes),
+            "n": len(splits.train),
+            "test": len(splits.test),
+            "shape": list(splits.train.shape),
+            "form": splits.form,
+            "note": splits.note,
+            "skipped": list(splits.skipped),
+        },
+        "finished": False,
+    }
