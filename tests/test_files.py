@@ -1,0 +1,289 @@
+"""Scores of files: what is ranked, what is held back, and the folders that come of it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from notbugs import data, models, planted, scores, train
+from notbugs.ball import Ball
+from notbugs.data import Dataset
+from notbugs.errors import BadInput
+from notbugs.scores import files
+
+QUICK = files.Recipe(Ball("l2", 0.75), "small", 8, epochs=2, batch_size=32, adversarial_steps=1, invert_steps=2)
+
+
+@pytest.fixture(scope="module")
+def few(digits: data.Splits) -> Dataset:
+    """120 training digits."""
+    return digits.train.take(slice(0, 120))
+
+
+# ---- folds, ranks, words ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 4), min_size=30, max_size=80), st.integers(2, 4), st.integers(0, 99))
+def test_folds_are_even_over_the_classes(labels: list[int], folds: int, seed: int) -> None:
+    counts = np.bincount(labels)
+    if counts[counts > 0].min() < folds:
+        with pytest.raises(BadInput, match=r"^--folds: must be from 2 to"):
+            files.deal(torch.tensor(labels), folds, seed)
+        return
+    dealt = files.deal(torch.tensor(labels), folds, seed)
+    assert int(dealt.min()) == 0 and int(dealt.max()) == folds - 1
+    for label in set(labels):
+        shares = dealt[torch.tensor(labels) == label].bincount(minlength=folds)
+        assert int(shares.max() - shares.min()) <= 1
+    assert int(dealt.bincount().max() - dealt.bincount().min()) <= 1
+
+
+def test_ranks_are_within_classes_and_ties_share_theirs() -> None:
+    values, labels = np.array([3.0, 1.0, 2.0, 2.0, 9.0, 5.0, 7.0]), np.array([0, 0, 0, 0, 1, 1, 2])
+    assert files.ranks(values, labels).tolist() == pytest.approx([1, 0, 0.5, 0.5, 1, 0, 0.5])
+
+
+def test_robustness_is_what_ordinary_evidence_does_not_explain() -> None:
+    """Robust evidence = ordinary evidence + something else: the ranks are that something's, whatever the rest does."""
+    chance = np.random.default_rng(0)
+    labels, shared, own = np.arange(2000) % 2, chance.normal(size=2000), chance.normal(size=2000)
+    mean = dict.fromkeys(files.STANDARD_EVIDENCE, shared) | dict.fromkeys(files.ROBUST_EVIDENCE, shared + own)
+    found = files.robustness_of(mean, labels)
+    assert np.corrcoef(found, own)[0, 1] > 0.8
+    assert found.min() == 0 and found.max() == 1
+    assert found[labels == 0].mean() == pytest.approx(0.5)
+
+
+def test_label_quality_and_who_looks_mislabelled() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    sure, torn = [0.9, 0.1], [0.45, 0.55]
+    one = np.array([sure, sure, sure[::-1], sure[::-1], sure[::-1], torn])
+    assert files.label_quality(one, labels) == pytest.approx([0.9, 0.9, 0.1, 0.9, 0.9, 0.55])
+    mean = {"standard_probabilities": one, "robust_probabilities": one}
+    assert files.mislabelled(mean, ["standard", "robust"], labels).tolist() == [False, False, True, False, False, False]
+    other = one.copy()
+    other[2] = sure  # one reader agrees with the label
+    mean["robust_probabilities"] = other
+    assert not files.mislabelled(mean, ["standard", "robust"], labels).any()
+
+
+@pytest.mark.parametrize("top", [0.5, 0.2, 0.01])
+def test_halves_are_balanced_and_hold_the_ends(top: float) -> None:
+    chance = np.random.default_rng(0)
+    rows = [{"label": "abc"[number % 3], "robustness": float(chance.random())} for number in range(100)]
+    high, low = files.halves(rows, top)
+    assert not {*high} & {*low} and high == sorted(high)
+    for label in "abc":
+        own = [number for number in range(100) if rows[number]["label"] == label]
+        count = int(top * len(own) + 1e-9)
+        ranked = sorted(own, key=lambda number: rows[number]["robustness"])
+        assert {number for number in low if rows[number]["label"] == label} == {*ranked[:count]}
+        assert {number for number in high if rows[number]["label"] == label} == {*ranked[len(own) - count :]}
+    for wrong in (0.0, 0.51, float("nan")):
+        with pytest.raises(BadInput, match=r"^--top"):
+            files.halves(rows, wrong)
+
+
+# ---- readers ------------------------------------------------------------------------------------------------------------------
+
+
+def test_no_reader_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[set[str]] = []
+    fit = train.fit
+
+    def watched(model: Any, part: Any, *args: Any, **options: Any) -> Any:
+        taught.append({*part.names})
+        return fit(model, part, *args, **options)
+
+    monkeypatch.setattr(train, "fit", watched)
+    held = files.deal(few.labels, 3, 0) == 1
+    found = files.look(few, QUICK, held, seed=5)
+    mine = {name for name, out in zip(few.names, held.tolist(), strict=True) if out}
+    assert len(taught) == 4  # standard, robust, and of either version
+    assert all(not names & mine and len(names) == len(few) - len(mine) for names in taught)
+    assert all(len(column) == len(mine) for column in found.values())
+
+
+def test_a_row_a_file_in_order_every_score_in_its_range_and_the_same_again(few: Dataset, digits: data.Splits) -> None:
+    rows = files.per_file(few, QUICK, folds=2, repeats=2, seed=3, test=digits.test)
+    assert [row["file"] for row in rows] == [*few.names]
+    assert [row["number"] for row in rows] == [*range(120)]
+    assert [row["label"] for row in rows] == [few.classes[label] for label in few.labels.tolist()]
+    assert {*rows[0]} == {"number", "file", "label", *files.COLUMNS}
+    for name, (span, high, about) in files.COLUMNS.items():
+        assert about
+        if span == "":
+            continue
+        assert high
+        values = np.array([row[name] for row in rows])
+        assert np.isfinite(values).all(), name
+        low, _, top = span.partition(" to ")
+        if span != "any":
+            assert values.min() >= float(low.split()[0]) - 1e-6, name
+        if top:
+            assert values.max() <= float(top) + 1e-6, name
+    assert {row["kind"] for row in rows} <= {"robust", "non-robust", "mislabelled-looking", "ambiguous"}
+    again = files.per_file(few, QUICK, folds=2, repeats=2, seed=3, test=digits.test)
+    assert rows == again
+
+
+def test_carried_parts_add_up_to_the_lead_less_its_mean(few: Dataset, digits: data.Splits) -> None:
+    model = models.build("small", shape=few.shape, classes=10, width=8)
+    train.fit(model, few, epochs=3)
+    found = files._carried(model, few, few, digits.test, "cpu")
+    values = files.features_of(model, few)
+    weights = model.get_submodule("head").weight.detach()
+    logits = values @ weights.T
+    rival = logits.scatter(1, few.labels[:, None], -torch.inf).argmax(1)
+    wanted = ((weights[few.labels] - weights[rival]) * (values - values.mean(0))).sum(1)
+    assert found["carried_robust"] + found["carried_nonrobust"] == pytest.approx(wanted.numpy(), abs=1e-4)
+    assert found["carried_nonrobust"] == pytest.approx(0, abs=1e-4)  # the version is the set itself: all is kept
+    assert np.abs(found["carried_spurious"]).max() > 0
+
+
+def test_a_model_whose_head_is_not_linear_has_no_carried_parts() -> None:
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Tanh())
+
+    assert files.linear_head(Odd()) is None
+
+
+# ---- cues ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_planted_background_is_found_and_named(seed: int) -> None:
+    world = planted.world(seed=seed)
+    names, here = scores.cues_of(world.train)
+    _, there = scores.cues_of(world.test)
+    found = scores.spurious(names, here, world.train.labels, there, world.test.labels, world.train.classes)
+    assert [row["fall"] for row in found if row["spurious"]] == sorted((r["fall"] for r in found if r["spurious"]), reverse=True)
+    assert "background brightness" in [row["name"] for row in found if row["spurious"]][:2]
+    light = there[:, names.index("background brightness")] > 0.5
+    assert (light.numpy() == world.test_truth.light).mean() > 0.99
+
+
+def test_where_nothing_is_spurious_nothing_is_called_so(digits: data.Splits) -> None:
+    """Test digits come from where training digits do; and of two draws of one world without a cue the same is true."""
+    names, here = scores.cues_of(digits.train)
+    _, there = scores.cues_of(digits.test)
+    found = scores.spurious(names, here, digits.train.labels, there, digits.test.labels, digits.train.classes)
+    assert not any(row["spurious"] for row in found)
+    world = planted.world(background=0.5)
+    (names, here), (_, there) = scores.cues_of(world.train), scores.cues_of(world.test)
+    found = scores.spurious(names, here, world.train.labels, there, world.test.labels, planted.CLASSES)
+    assert not any(row["spurious"] for row in found)
+
+
+def test_leaning_is_the_gap_between_usual_and_unusual() -> None:
+    values, labels = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0]), torch.zeros(8, dtype=torch.int64)
+    right = torch.tensor([True, True, True, True, True, False, False, False])
+    training = (torch.tensor([1.0, 0.0]), torch.tensor([0, 1]))
+    found = scores.leaning(values, labels, right, label=0, training=training)
+    assert (found["usual"], found["unusual"], found["gap"]) == (1.0, 0.25, 0.75)
+    assert -1 <= found["gap_low"] < 0.75 < found["gap_high"] <= 1.01
+    assert np.isnan(scores.leaning(values[:4], labels[:4], right[:4], label=0, training=training)["gap"])
+
+
+def test_features_are_called_by_the_cue_they_go_with() -> None:
+    cues = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    values = torch.stack([2 * cues[:, 1] + 1, -cues[:, 2]], dim=1)
+    assert [(name, round(r, 3)) for name, r in scores.called(values, ["a", "b", "c"], cues)] == [("b", 1.0), ("c", -1.0)]
+
+
+# ---- the command --------------------------------------------------------------------------------------------------------------
+
+
+def call(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "notbugs", *map(str, words)], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], subprocess.CompletedProcess[str]]:
+    """A folder of pictures, scored and split by file; the folder, the command's words, and what it printed."""
+    where = tmp_path_factory.mktemp("files")
+    digits = data.read("digits")
+    part = digits.train.take(slice(0, 150))
+    data.write(part, where / "set", "folder", card="Some digits.")
+    words = ["split", str(where / "set"), "--by-file", "--top", "0.4", "--repeats", "1", "--folds", "2", "--epochs", "2"]
+    words += ["--width", "8", "--epsilon", "0.75", "--workers", "1", "--out", str(where / "run")]
+    return where, words, call(*words)
+
+
+def test_two_folders_and_a_manifest_in_the_form_of_the_input(done: tuple[Path, list[str], Any]) -> None:
+    where, _, printed = done
+    assert printed.returncode == 0, printed.stderr
+    run = where / "run"
+    table = parquet.read_table(run / "tables" / "files.parquet").to_pylist()
+    with (run / "tables" / "files.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(table) == len(rows) > 100
+    assert [row["file"] for row in table] == [row["file"] for row in rows]
+    assert [row["robustness"] for row in table] == pytest.approx([float(row["robustness"]) for row in rows])
+    with (run / "tables" / "halves.csv").open(newline="") as stream:
+        listed = list(csv.DictReader(stream))
+    sets = {name: data.read_split(run / "datasets" / f"{name}-files", "folder") for name in ("robust", "nonrobust")}
+    scored = {row["file"]: float(row["robustness"]) for row in rows}
+    for name, part in sets.items():
+        assert [row["file"] for row in listed if row["half"] == name] == [*part.names]
+        assert f"{name:10}  {len(part)} files" in printed.stdout
+        assert len({*part.names}) == len(part)
+    assert torch.equal(sets["robust"].labels.bincount(minlength=10), sets["nonrobust"].labels.bincount(minlength=10))
+    assert not {*sets["robust"].names} & {*sets["nonrobust"].names}
+    means = [np.mean([scored[name] for name in sets[half].names]) for half in ("robust", "nonrobust")]
+    assert means[0] > means[1] + 0.3
+
+
+def test_pixels_of_sorted_files_are_untouched(done: tuple[Path, list[str], Any]) -> None:
+    where, _, _ = done
+    before = data.read(str(where / "set"))
+    known = {name: before.train.images[[number]] for number, name in enumerate(before.train.names)}
+    half = data.read_split(where / "run" / "datasets" / "robust-files", "folder")
+    assert all(torch.equal(half.images[[number]], known[name]) for number, name in enumerate(half.names))
+
+
+def test_the_same_command_goes_on_and_another_is_refused(done: tuple[Path, list[str], Any]) -> None:
+    where, words, _ = done
+    run = where / "run"
+    facts = json.loads((run / "run.json").read_text())
+    gone = "repeat 1, fold 2"
+    before = (run / "tables" / "files.csv").read_text()
+    del facts["stages"][gone], facts["stages"]["summary"]
+    (run / "run.json").write_text(json.dumps(facts))
+    again = call(*words)
+    assert again.returncode == 0, again.stderr
+    assert [line for line in again.stderr.splitlines() if line.startswith("done:")] == [f"done: {gone}"]
+    assert (run / "tables" / "files.csv").read_text() == before
+    words[words.index("--folds") + 1] = "3"
+    other = call(*words)
+    assert other.returncode == 2 and "--folds: must be as before" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["files", "digits", "--folds", "1"], "--folds: must be from 2 to"),
+        (["files", "digits", "--folds", "5000"], "--folds: must be from 2 to"),
+        (["files", "digits", "--repeats", "0"], "--repeats: must be 1 or more"),
+        (["split", "digits", "--by-file", "--top", "0.7"], "--top: is a share of each class"),
+        (["files", "digits", "--workers", "0"], "--workers: must be 1 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(words: list[str], says: str, tmp_path: Path) -> None:
+    found = call(*words, "--out", tmp_path / "run")
+    assert found.returncode == 2
+    assert says in found.stderr and len(found.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
