@@ -37,7 +37,7 @@ class Asked:
 
     plan: Plan
     folds: int = 3
-    repeats: int = 2
+    repeats: int = 3
 
 
 def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = None, tell: Told | None = None) -> Run:
@@ -67,7 +67,9 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
             record.note(seconds=round(before + time.perf_counter() - began, 1))
         if not record.done("summary"):
             at = time.perf_counter()
-            record.finish("summary", time.perf_counter() - at, summary(asked, folder, splits))
+            tables, steadiness = summary(asked, folder, splits)
+            record.finish("summary", time.perf_counter() - at, tables)
+            record.note(steadiness=None if np.isnan(steadiness) else round(steadiness, 3))
         record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
         return record
 
@@ -143,16 +145,16 @@ def one_fold(asked: Asked, folder: Path, repeat: int, fold: int, tell: Told) -> 
         device=asked.plan.device,
         progress=lambda share, words: tell("", min(share, 0.99), words),
     )
-    data.write_arrays(found, _place(folder, repeat, fold))
+    data.write_arrays(found, place(folder, repeat, fold))
     return {}
 
 
-def summary(asked: Asked, folder: Path, splits: Splits) -> Tables:
-    """Tables and pictures of all files."""
+def summary(asked: Asked, folder: Path, splits: Splits) -> tuple[Tables, float]:
+    """Tables and pictures of all files, and how steady their ranks are."""
     whole, labels = [], splits.train.labels
     for repeat in range(asked.repeats):
         dealt = files.deal(labels, asked.folds, files.seed_of(asked.plan.seed, repeat))
-        whole.append(files.joined(dealt, [data.read_arrays(_place(folder, repeat, fold)) for fold in range(asked.folds)]))
+        whole.append(files.joined(dealt, [data.read_arrays(place(folder, repeat, fold)) for fold in range(asked.folds)]))
     rows = files.combined(splits.train, whole)
     data.write_table(rows, folder / "tables" / "files.parquet")
     shown: Tables = {"pictures": []}
@@ -167,7 +169,7 @@ def summary(asked: Asked, folder: Path, splits: Splits) -> Tables:
         {"column": name, "range": span, "high": high, "about": about}
         for name, (span, high, about) in files.COLUMNS.items() if name in rows[0]
     ]  # fmt: skip
-    return {"files": rows, "kinds": counts, "columns": described, **shown}
+    return {"files": rows, "kinds": counts, "columns": described, **shown}, files.steadiness(whole, labels.numpy())
 
 
 def _telling(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
@@ -315,7 +317,8 @@ def _stage(repeat: int, fold: int) -> str:
     return f"repeat {repeat + 1}, fold {fold + 1}"
 
 
-def _place(folder: Path, repeat: int, fold: int) -> Path:
+def place(folder: Path, repeat: int, fold: int) -> Path:
+    """Where what the readers of one fold saw is kept."""
     return folder / "parts" / f"{repeat:03d}-{fold:03d}.npz"
 
 

@@ -145,7 +145,7 @@ def split(
         float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class that goes to either half.")
     ] = 0.5,
     folds: Folds = 3,
-    repeats: Repeats = 2,
+    repeats: Repeats = 3,
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
@@ -186,7 +186,7 @@ def files(
     norm: Norm = "l2",
     epsilon: Epsilon = None,
     folds: Folds = 3,
-    repeats: Repeats = 2,
+    repeats: Repeats = 3,
     seed: Seed = 0,
     network: Network = None,
     width: Width = None,
@@ -422,6 +422,8 @@ def _files(asked: Any, out: Path, workers: int | None) -> None:
     for row in record.table("kinds"):
         shown = [picture["file"] for picture in record.table("pictures") if picture["kind"] == row["kind"]][:3]
         print(f"{row['kind']:20} {row['files']:6} of {row['n']} files   {', '.join(map(str, shown))}")
+    if record.facts["steadiness"] is not None:
+        print(f"steadiness: another such run would rank the files alike to {record.facts['steadiness']:.2f} (Spearman)")
     words = [row["word"] for row in record.table("words")]
     print("features: " + ", ".join(f"{words.count(word)} {word}" for word in ("robust", "non-robust", "spurious", "useless")))
     for row in record.table("cues"):

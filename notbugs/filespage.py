@@ -9,11 +9,11 @@ from notbugs.results import Cell, Run
 Rows = list[dict[str, Cell]]
 FACTS: dict[str, Any] = {
     "source": "a set", "within": "", "recipe": {}, "command": "", "notbugs": "", "versions": {}, "device": "", "machine": "",
-    "seconds": 0, "finished": False, "seed": 0,
+    "seconds": 0, "finished": False, "seed": 0, "steadiness": None,
     "data": {"classes": [], "n": "?", "test": "?", "shape": [], "note": "", "skipped": []},
 }  # fmt: skip
 KINDS = {
-    "robust": "Their evidence is what robust readers see: more of it than ordinary readers lead one to expect.",
+    "robust": "Robust readers find much evidence in them for what ordinary readers find.",
     "non-robust": "Ordinary readers find evidence in them that robust readers do not.",
     "mislabelled-looking": "All readers, who never saw them in training, take them for the same other class. Look here first.",
     "ambiguous": "Most readers get them wrong, but not in the same way.",

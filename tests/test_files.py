@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from playwright.sync_api import sync_playwright
 from pyarrow import parquet
 
-from notbugs import data, models, planted, scores, train
+from notbugs import data, models, planted, report, scores, train
 from notbugs.ball import Ball
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
+from notbugs.results import Run
 from notbugs.scores import files
 
 QUICK = files.Recipe(Ball("l2", 0.75), "small", 8, epochs=2, batch_size=32, adversarial_steps=1, invert_steps=2)
@@ -287,3 +290,58 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(words: list[s
     assert found.returncode == 2
     assert says in found.stderr and len(found.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(done: tuple[Path, list[str], Any]) -> Iterator[Any]:
+    path = report.write(done[0] / "run")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1200, "height": 900})
+        problems: list[str] = []
+        tab.on("console", lambda message: problems.append(message.text))
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.goto(path.as_uri())
+        tab.wait_for_selector("html[data-ready=yes]")
+        yield tab
+        assert problems == []
+        browser.close()
+
+
+def test_the_page_shows_files_and_features_as_the_tables_hold_them(page: Any, done: tuple[Path, list[str], Any]) -> None:
+    run = Run.read(done[0] / "run")
+    text = page.inner_text("body")
+    for row in run.table("kinds"):
+        assert str(row["kind"]) in text and f"{row['files']}" in text
+    for row in run.table("pictures"):
+        assert str(row["file"]) in text
+    assert page.locator(".files img").count() == len(run.table("pictures"))
+    assert page.locator(".pictures img").count() == len(run.table("feature_pictures")) > 0
+    assert all(page.evaluate("[...document.images].map(image => image.naturalWidth > 0)"))
+    assert page.locator("#evidence svg .mark-symbol.role-mark path").count() == len(run.table("files"))
+    for column in files.COLUMNS:
+        assert column in text
+    for width in (390, 1200):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_spurious_cues_are_shown_and_strangers_names_do_nothing(done: tuple[Path, list[str], Any], tmp_path: Path) -> None:
+    evil, before = "<img src=x onerror=alert(1)>", Run.read(done[0] / "run")
+    names = ("kinds", "files", "columns", "words", "feature_pictures", "features")
+    with Run.open(tmp_path / "run", {"kind": "files"}) as run:
+        run.note(**{**before.facts, "asked": run.facts["asked"], "stages": {}, "source": evil, "finished": False})
+        cues = [{**row, "spurious": int(place == 0), "class": evil} for place, row in enumerate(before.table("cues"))]
+        pictures = [{**row, "file": evil, "label": evil, "suggested": evil} for row in before.table("pictures")]
+        tables = {name: before.table(name) for name in names}
+        run.finish("all", 1.0, {**tables, "cues": cues, "pictures": pictures})
+    text = report.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert evil not in text
+    assert str(cues[0]["name"]) in text and "Read correctly" in text
+    assert "This run is not finished" in text
+    with Run.open(tmp_path / "none", {"kind": "files"}) as run:
+        run.note(kind="files")
+    assert report.write(tmp_path / "none").is_file()

@@ -27,7 +27,7 @@ Looked = dict[str, np.ndarray]  # by name: one entry, or one row, a file
 STEPS = 10  # of the attack behind confidence under attack and steps to flip
 COLUMNS = {  # name: (range, what a high value means, what it is)
     "robustness": ("0 to 1", "a person's evidence carries it", "rank, within the class, of the evidence that robust readers find "
-                   "in the file beyond what the evidence of ordinary readers lets expect"),
+                   "in the file, for the evidence that ordinary readers find"),
     "kind": ("", "", "robust, non-robust (robustness below 0.5), mislabelled-looking (all readers see the same other class) or "
              "ambiguous (read wrongly by most readers)"),
     "suggested": ("", "", "the class that readers see, all taken together"),
@@ -56,8 +56,8 @@ COLUMNS = {  # name: (range, what a high value means, what it is)
     "epochs_confidence": ("0 to 1", "learned early and surely", "mean probability of the label after each of these passes"),
     "forgotten": ("0 up", "unlearned again and again", "how often a pass undid what one before had learned"),
 }  # fmt: skip
-ROBUST_EVIDENCE = ("robust_lead", "robust_radius", "robust_attacked_lead")
-STANDARD_EVIDENCE = ("standard_lead", "standard_radius")
+ROBUST_EVIDENCE = ("robust_radius", "robust_attacked_lead", "on_robust_lead")
+STANDARD_EVIDENCE = ("standard_radius", "standard_lead", "on_nonrobust_lead")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def per_file(
     recipe: Recipe,
     *,
     folds: int = 3,
-    repeats: int = 2,
+    repeats: int = 3,
     seed: int = 0,
     test: Dataset | None = None,
     device: torch.device | str = "cpu",
@@ -189,15 +189,10 @@ def joined(dealt: Tensor, parts: Sequence[Looked]) -> Looked:
 def combined(part: Dataset, whole: Sequence[Looked]) -> list[dict[str, Any]]:
     """Rows of `per_file` from what the repetitions saw: means over them, ranks within classes, and the word for each file.
 
-    robustness: R and T are mean ranks within the class of what robust and ordinary models say (leads, smallest radii, the lead
-    under attack), in [0, 1]; it is the rank of R less what a straight line in T lets expect. Hard and easy files thus do not end
-    up at its two ends for being hard and easy.
+    robustness: see `robustness_of`. The rest are means; a smallest radius that was not found counts as the largest that was.
     """
     labels, names = part.labels.numpy(), part.classes
-    mean: Looked = {}
-    for name in whole[0]:
-        stack = np.stack([each[name] for each in whole]).astype(np.float64)
-        mean[name] = np.where(np.isfinite(stack), stack, np.nanmax(stack[np.isfinite(stack)], initial=0.0)).mean(0)
+    mean = _finite(whole)
     readers = [name.removesuffix("_probabilities") for name in whole[0] if name.endswith("_probabilities")]
     robustness = robustness_of(mean, labels)
     right = {name: np.stack([each[f"{name}_lead"] > 0 for each in whole]).mean(0) for name in readers}
@@ -228,12 +223,44 @@ def combined(part: Dataset, whole: Sequence[Looked]) -> list[dict[str, Any]]:
 
 
 def robustness_of(mean: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """See `combined`: (N,), in [0, 1]."""
+    """How much robust evidence a file has for its ordinary evidence, as a rank within its class: (N,), in [0, 1].
+
+    R and T are mean ranks within the class: R of the smallest change that flips robust readers, their lead under attack and the
+    lead of readers of robust versions; T of the smallest change that flips ordinary readers, their lead and the lead of readers
+    of non-robust versions. Ranked is R - s T, with s halfway between the slope of R over T and 1: by the slope alone, files that
+    are easy for all readers crowd the upper half; with 1, files that are hard for ordinary readers do (docs/lab-log.md).
+    """
     robust, standard = (
-        np.mean([ranks(mean[name], labels) for name in names], axis=0) for names in (ROBUST_EVIDENCE, STANDARD_EVIDENCE)
+        np.mean([ranks(mean[name], labels) for name in names if name in mean], axis=0)
+        for names in (ROBUST_EVIDENCE, STANDARD_EVIDENCE)
     )
     slope = np.cov(robust, standard)[0, 1] / max(float(standard.var(ddof=1)), 1e-12)
-    return ranks(robust - slope * standard, labels)
+    return ranks(robust - (slope + 1) / 2 * standard, labels)
+
+
+def steadiness(whole: Sequence[Looked], labels: np.ndarray) -> float:
+    """How well the ranks of `robustness` would agree with those of as many other repetitions: Spearman's, in [-1, 1].
+
+    From the agreement of single repetitions, by the Spearman-Brown formula; nan for one repetition.
+    """
+    from scipy.stats import spearmanr
+
+    if len(whole) < 2:
+        return float("nan")
+    single = [robustness_of(_finite([each]), labels) for each in whole]
+    pairs = [spearmanr(one, other)[0] for place, one in enumerate(single) for other in single[place + 1 :]]
+    agreement = float(np.mean(pairs))
+    return len(whole) * agreement / (1 + (len(whole) - 1) * agreement)
+
+
+def _finite(whole: Sequence[Looked]) -> Looked:
+    """Means over repetitions; what was not found counts as the largest that was."""
+    mean: Looked = {}
+    for name in whole[0]:
+        stack = np.stack([each[name] for each in whole]).astype(np.float64)
+        top = stack[np.isfinite(stack)].max(initial=0.0)
+        mean[name] = np.where(np.isposinf(stack), top, stack).mean(0)
+    return mean
 
 
 def ranks(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

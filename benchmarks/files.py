@@ -1,0 +1,351 @@
+"""Does the score of files tell which evidence carries them? Training on halves, other scores, and worlds whose truth is known.
+
+    python benchmarks/files.py planted --runs runs --out benchmarks/results/files.json
+    python benchmarks/files.py digits  --runs runs --out benchmarks/results/files.json
+    python benchmarks/files.py cifar8k.npz --runs runs --out benchmarks/results/files.json --repeats 2 --test 500
+
+The files are scored twice, with other seeds, in RUNS/NAME-seed0 and -seed1 as `notbugs files` does: stopped, it goes on. Then
+
+halves       ordinary training on the higher and on the lower half of the files by each score (class-balanced, equal in size) and
+             on random halves; accuracy unchanged and under attack at half of the radius and all of it, by the usual ensemble
+separation   of a score: robust accuracy of the higher half less the lower, in points, mean over both radii and all trainings
+stability    Spearman's rank correlation of each column between the two scorings
+mislabelled  the set anew with labels of 5 % of the files changed: who finds them, at equal out-of-fold predictions
+truth        `planted` alone: whether files whose shape is missing or wrong, features of each kind, and the background are found
+cost         seconds of the scoring over those of the trainings in it
+
+Other scores: the ordinary readers' loss, margin, mean confidence over epochs (data cartography, Swayamdipta et al. 2020) and
+forgetting (Toneva et al. 2019), the robust readers' steps to flip (GAIRAT, Zhang et al. 2021) and lead (margin consistency,
+Ngnawé et al. 2024), cleanlab's label quality. All are out of fold, from the very readers that ours uses. One thread a process.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata, spearmanr, t
+
+from notbugs import byfile, data, models, planted, scores, train
+from notbugs.data import Dataset
+from notbugs.plan import Plan, load
+from notbugs.results import write_whole
+from notbugs.scores import files
+
+Row = dict[str, Any]
+SEEDS = 5
+PARTS = ("halves", "stability", "mislabelled", "truth", "cost")
+
+
+# ---- the scores -----------------------------------------------------------------------------------------------------
+
+
+def looked(asked: byfile.Asked, folder: Path) -> list[files.Looked]:
+    """What the readers of a finished run saw, repetition by repetition."""
+    labels, whole = load(asked.plan).train.labels, []
+    for repeat in range(asked.repeats):
+        dealt = files.deal(labels, asked.folds, files.seed_of(asked.plan.seed, repeat))
+        parts = [data.read_arrays(byfile.place(folder, repeat, fold)) for fold in range(asked.folds)]
+        whole.append(files.joined(dealt, parts))
+    return whole
+
+
+def other_scores(whole: list[files.Looked], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores that exist, higher: keep; means over the repetitions."""
+    from cleanlab.rank import get_label_quality_scores
+
+    mean = {name: np.mean([each[name] for each in whole], axis=0) for name in whole[0]}
+    own = np.arange(len(labels)), labels
+    return {
+        "loss": np.mean([np.log(each["standard_probabilities"][own].clip(1e-12)) for each in whole], axis=0),
+        "margin": mean["standard_lead"],
+        "cartography confidence": mean["epochs_confidence"],
+        "forgetting": -mean["forgotten"],
+        "GAIRAT steps to flip": mean["robust_steps_to_flip"],
+        "robust margin": mean["robust_lead"],
+        "cleanlab label quality": get_label_quality_scores(labels, _proper(mean["standard_probabilities"])),
+    }
+
+
+def _proper(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities / probabilities.sum(1, keepdims=True)
+
+
+def auc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Area under the curve: how often a positive's score is above a negative's."""
+    ranks, count = rankdata(score), int(positive.sum())
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(score) - count)))
+
+
+# ---- halves ---------------------------------------------------------------------------------------------------------
+
+
+def trained_on(plan: Plan, numbers: list[int], seed: int, test: int) -> Row:
+    """Ordinary training on some of the files, and what is read of the test part."""
+    torch.set_num_threads(1)
+    splits = load(plan)
+    recipe, part = byfile.recipe_of(plan, splits), splits.train.take(torch.tensor(numbers))
+    recipe = replace(recipe, batch_size=recipe.batch_size // 2)  # half the files: as many steps as on the whole set
+    model = files.reader(part, "half", train.plain, recipe=recipe, seed=seed, device="cpu")
+    chosen = torch.arange(min(test, len(splits.test))) * len(splits.test) // min(test, len(splits.test))
+    half = replace(recipe.ball, radius=recipe.ball.radius / 2)
+    rows = scores.under_attack(model, splits.test.take(chosen), [half, recipe.ball])
+    return {"clean": rows[0]["accuracy"], "half_radius": rows[1]["accuracy"], "radius": rows[2]["accuracy"], "test": len(chosen)}
+
+
+def halves(bench: "Bench") -> Iterator[Row]:
+    labels = load(bench.plan(0)).train.labels.numpy()
+    names = [load(bench.plan(0)).train.classes[label] for label in labels]
+    whole = bench.whole(0)
+    ours = np.array([row["robustness"] for row in files.combined(load(bench.plan(0)).train, whole)])
+    chance = np.random.default_rng(0)
+    jobs: list[tuple[str, str, int, list[int]]] = []
+    for number in range(bench.random):
+        jobs += [(f"random {number + 1}", "", seed, _half(names, chance.random(len(names)))[0]) for seed in range(SEEDS)]
+    for name, score in {"robustness": ours, **other_scores(whole, labels)}.items():
+        for which, numbers in zip(("higher", "lower"), _half(names, score), strict=True):
+            jobs += [(name, which, seed, numbers) for seed in range(SEEDS)]
+    todo = [job for job in jobs if not bench.has(part="halves", score=job[0], half=job[1], seed=job[2])]
+    with ProcessPoolExecutor(bench.workers, get_context("spawn")) as pool:
+        found = [pool.submit(trained_on, bench.plan(0), numbers, 1000 + seed, bench.test) for *_, seed, numbers in todo]
+        for (name, which, seed, numbers), future in zip(todo, found, strict=True):
+            yield {"part": "halves", "score": name, "half": which, "seed": seed, "files": len(numbers), **future.result()}
+
+
+def _half(names: list[str], score: np.ndarray) -> tuple[list[int], list[int]]:
+    rows = [{"label": name, "score": value} for name, value in zip(names, score.tolist(), strict=True)]
+    return files.halves(rows, 0.5, "score")
+
+
+# ---- stability, mislabelled, cost ---------------------------------------------------------------------------------------
+
+
+def stability(bench: "Bench") -> Iterator[Row]:
+    part = load(bench.plan(0)).train
+    one, other = (files.combined(part, bench.whole(seed)) for seed in (0, 1))
+    for column in files.COLUMNS:
+        if column in one[0] and isinstance(one[0][column], float):
+            values = [[row[column] for row in rows] for rows in (one, other)]
+            yield {"part": "stability", "column": column, "spearman": float(spearmanr(*values)[0]), "repeats": bench.repeats}
+
+
+def mislabelled(bench: "Bench") -> Iterator[Row]:
+    """One repetition on the set with changed labels; both look at the same predictions."""
+    from cleanlab.rank import get_label_quality_scores
+
+    splits = load(bench.plan(0))
+    part, chance = splits.train, np.random.default_rng(0)
+    if bench.limit:
+        part = part.take(torch.arange(bench.limit) * len(part) // bench.limit)
+    wrong = chance.permutation(len(part)) < round(0.05 * len(part))
+    labels = part.labels.numpy().copy()
+    labels[wrong] = (labels[wrong] + chance.integers(1, len(part.classes), wrong.sum())) % len(part.classes)
+    changed = part.with_labels(torch.from_numpy(labels))
+    rows, whole = _scored_anew(changed, byfile.recipe_of(bench.plan(0), splits))
+    readers = [name for name in whole if name.endswith("_probabilities")]
+    together = _proper(np.mean([whole[name] for name in readers], axis=0))
+    found = {"ours, all readers": 1 - np.array([row["label_quality"] for row in rows])}
+    for name, probabilities in {"all readers": together, "ordinary readers": _proper(whole["standard_probabilities"])}.items():
+        for method in ("self_confidence", "normalized_margin"):
+            found[f"cleanlab {method}, {name}"] = 1 - get_label_quality_scores(labels, probabilities, method=method)
+    for name, doubt in found.items():
+        yield {"part": "mislabelled", "score": name, "auc": auc(wrong, doubt), "n": len(part), "changed": int(wrong.sum())}
+    kinds = np.array([row["kind"] for row in rows])
+    for kind in ("robust", "non-robust", "mislabelled-looking", "ambiguous"):
+        counts = {"changed": int((kinds[wrong] == kind).sum()), "of_changed": int(wrong.sum())}
+        yield {"part": "mislabelled", "kind": kind, **counts, "others": int((kinds[~wrong] == kind).sum()), "n": len(part)}
+
+
+def _scored_anew(part: Dataset, recipe: files.Recipe) -> tuple[list[Row], files.Looked]:
+    torch.set_num_threads(1)
+    dealt = files.deal(part.labels, 3, 0)
+    whole = files.joined(dealt, [files.look(part, recipe, dealt == fold, seed=files.seed_of(0, 0, fold)) for fold in range(3)])
+    return files.combined(part, [whole]), whole
+
+
+def cost(bench: "Bench") -> Iterator[Row]:
+    """One fold: seconds of everything, and of the trainings in it, by a clock around `train.fit`."""
+    torch.set_num_threads(1)
+    splits = load(bench.plan(0))
+    fit, spent = train.fit, []
+
+    def clocked(*args: Any, **options: Any) -> Any:
+        began = time.process_time()
+        found = fit(*args, **options)
+        spent.append(time.process_time() - began)
+        return found
+
+    train.fit = clocked
+    try:
+        began = time.process_time()
+        held = files.deal(splits.train.labels, 3, 0) == 0
+        files.look(splits.train, byfile.recipe_of(bench.plan(0), splits), held, seed=0, test=splits.test)
+        total = time.process_time() - began
+    finally:
+        train.fit = fit
+    times = {"cpu_seconds": total, "of_trainings": sum(spent), "times": total / sum(spent)}
+    yield {"part": "cost", "files": len(splits.train), **times}
+
+
+# ---- truth ----------------------------------------------------------------------------------------------------------
+
+
+def truth(bench: "Bench") -> Iterator[Row]:
+    """Files, features and the background of the planted world."""
+    if bench.source != "planted":
+        return
+    for seed in (0, 1):
+        plan = bench.plan(seed)
+        splits = load(plan)
+        world = planted.world(seed=seed, train=len(splits.train), test=len(splits.test))
+        rows = files.combined(splits.train, bench.whole(seed))
+        wrong = world.train_truth.loud != splits.train.labels.numpy()
+        ranked = np.array([row["robustness"] for row in rows])
+        yield {"part": "truth", "what": "files whose shape is another class's", "seed": seed, "auc": auc(wrong, -ranked),
+               "wrong": int(wrong.sum()), "n": len(rows)}  # fmt: skip
+        names, here = scores.cues_of(splits.train)
+        _, there = scores.cues_of(splits.test)
+        found = scores.spurious(names, here, splits.train.labels, there, splits.test.labels, splits.train.classes)
+        named = [row["name"] for row in found if row["spurious"]]
+        yield {"part": "truth", "what": "the background", "seed": seed, "found": int("background brightness" in named),
+               "named": named}  # fmt: skip
+        yield from true_features(bench, seed)
+
+
+WORLDS = {  # what alone speaks for the label there, and the word that its features ought to get
+    "shape": ({"strength": 0.0, "background": 0.5, "loud": 1.0}, "robust"),
+    "grating": ({"loud": 0.25, "background": 0.5}, "non-robust"),
+    "background": ({"loud": 0.25, "strength": 0.0, "background": 0.95}, "spurious"),
+}
+
+
+def true_features(bench: "Bench", seed: int) -> Iterator[Row]:
+    """Networks that learnt where one cue alone spoke: the word for each of their useful features, in the world of all three."""
+    plan = bench.plan(seed)
+    splits = load(plan)
+    recipe = byfile.recipe_of(plan, splits)
+    mine = splits.train.take((files.deal(splits.train.labels, 3, files.seed_of(seed, 0)) == 0).nonzero().squeeze(1))
+    robust = models.load(bench.folder(seed) / "models" / "robust.safetensors")[0]
+    version = byfile.construct.inverted(robust, mine, steps=recipe.invert_steps, seed=seed).data
+    for cue, (options, word) in WORLDS.items():
+        alone = planted.world(seed=100 + seed, train=1500, test=8, **options).train
+        model = files.reader(alone, cue, train.plain, recipe=recipe, seed=seed, device="cpu")
+        values, again, elsewhere = (files.features_of(model, part) for part in (mine, version, splits.test))
+        words = [row["word"] for row in byfile.worded(values, mine, again, elsewhere, splits.test)]
+        useful = [each for each in words if each != "useless"]
+        counts = {each: useful.count(each) for each in ("robust", "non-robust", "spurious")}
+        yield {"part": "truth", "what": f"features that read the {cue}", "seed": seed, "word": word, "right": counts[word],
+               "n": len(useful), "useless": len(words) - len(useful), **counts}  # fmt: skip
+
+
+# ---- one command ----------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """What every part is given, and the rows so far."""
+
+    def __init__(self, options: argparse.Namespace, rows: list[Row]) -> None:
+        self.source, self.runs, self.repeats, self.folds = options.source, options.runs, options.repeats, 3
+        self.test, self.random, self.workers, self.limit = options.test, options.random, options.workers, options.mislabelled
+        self.name, self.rows = Path(options.source).stem, rows
+
+    def plan(self, seed: int) -> Plan:
+        return Plan(self.source, seed=seed, seeds=1)
+
+    def folder(self, seed: int) -> Path:
+        found: Path = self.runs / f"{self.name}-seed{seed}"
+        return found
+
+    def whole(self, seed: int) -> list[files.Looked]:
+        asked = byfile.Asked(self.plan(seed), self.folds, self.repeats)
+        byfile.run(asked, self.folder(seed), command=f"notbugs files {self.source} --seed {seed} --repeats {self.repeats}")
+        return looked(asked, self.folder(seed))
+
+    def has(self, **what: Any) -> bool:
+        return any(all(row.get(key) == value for key, value in what.items()) for row in self.rows if row["data"] == self.name)
+
+
+def facts() -> Row:
+    cpu = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
+    versions = {name: metadata.version(name) for name in ("torch", "notbugs", "cleanlab", "scipy", "numpy")}
+    commit = os.popen(f"git -C {Path(__file__).parent} describe --always --dirty").read().strip()
+    return {
+        "machine": f"{platform.system()} {platform.machine()}, {names[0] if names else 'unknown'}, {os.cpu_count()} cores",
+        "device": "cpu",
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": commit,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def told(rows: list[Row]) -> Iterator[str]:
+    """Halves by score, with intervals over the trainings, and separations."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["part"] == "halves":
+            name = "random" if row["score"].startswith("random") else row["score"]
+            found.setdefault((name, row["half"]), []).append(row)
+
+    def middle(values: list[float]) -> str:
+        mean, half = np.mean(values), t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+        return f"{100 * mean:.1f} [{100 * (mean - half):.1f}-{100 * (mean + half):.1f}]"
+
+    for (name, which), mine in found.items():
+        if len(mine) > 1:
+            figures = [middle([row[key] for row in mine]) for key in ("clean", "half_radius", "radius")]
+            yield f"{name:24} {which:7} {'  '.join(figures)}"
+    for name in dict.fromkeys(name for name, _ in found):
+        both = [found.get((name, which), []) for which in ("higher", "lower")]
+        if all(len(each) > 1 for each in both):
+            gaps = [
+                float(np.mean([one[key] - other[key] for key in ("half_radius", "radius")]))
+                for one, other in zip(*both, strict=True)
+            ]
+            yield f"{name:24} separation {middle(gaps)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--random", type=int, default=3, help="random halves")
+    parser.add_argument("--test", type=int, default=10**9, help="test images, spread evenly")
+    parser.add_argument("--mislabelled", type=int, default=0, help="use so many files for `mislabelled`; 0: all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    report = json.loads(options.out.read_text()) if options.out and options.out.exists() else {"rows": []}
+    bench = Bench(options, report["rows"])
+    ways: dict[str, Callable[[Bench], Iterator[Row]]] = {
+        "halves": halves, "stability": stability, "mislabelled": mislabelled, "truth": truth, "cost": cost
+    }  # fmt: skip
+    for part in options.parts:
+        if part != "halves":
+            bench.rows[:] = [row for row in bench.rows if (row["part"], row["data"]) != (part, bench.name)]
+        for row in ways[part](bench):
+            row = {"data": bench.name, **row}
+            print("  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
+            bench.rows.append({**row, "date": facts()["date"]})
+            if options.out:
+                write_whole(options.out, json.dumps({**facts(), "rows": bench.rows}, indent=1) + "\n")
+    for line in told([row for row in bench.rows if row["data"] == bench.name]):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
