@@ -227,15 +227,18 @@ def robustness_of(mean: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndar
 
     R and T are mean ranks within the class: R of the smallest change that flips robust readers, their lead under attack and the
     lead of readers of robust versions; T of the smallest change that flips ordinary readers, their lead and the lead of readers
-    of non-robust versions. Ranked is R - s T, with s halfway between the slope of R over T and 1: by the slope alone, files that
-    are easy for all readers crowd the upper half; with 1, files that are hard for ordinary readers do (docs/lab-log.md).
+    of non-robust versions. Ranked is R - s T: what is left of R once T has explained what it can, so that files do not end up high
+    for being easy for all readers. s is the slope of R over T, over the reliability of T (Cronbach's alpha of its three ranks):
+    a slope over something measured with noise comes out too flat (Spearman 1904).
     """
     robust, standard = (
-        np.mean([ranks(mean[name], labels) for name in names if name in mean], axis=0)
-        for names in (ROBUST_EVIDENCE, STANDARD_EVIDENCE)
+        np.stack([ranks(mean[name], labels) for name in names if name in mean]) for names in (ROBUST_EVIDENCE, STANDARD_EVIDENCE)
     )
-    slope = np.cov(robust, standard)[0, 1] / max(float(standard.var(ddof=1)), 1e-12)
-    return ranks(robust - (slope + 1) / 2 * standard, labels)
+    alone, together = standard.var(1, ddof=1).sum(), max(float(standard.sum(0).var(ddof=1)), 1e-12)
+    reliability = len(standard) / (len(standard) - 1) * (1 - alone / together)
+    one, other = robust.mean(0), standard.mean(0)
+    slope = np.cov(one, other)[0, 1] / max(float(other.var(ddof=1)), 1e-12) / max(reliability, 0.5)
+    return ranks(one - slope * other, labels)
 
 
 def steadiness(whole: Sequence[Looked], labels: np.ndarray) -> float:
