@@ -227,8 +227,8 @@ def robustness_of(mean: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndar
 
     R and T are mean ranks within the class: R of the smallest change that flips robust readers, their lead under attack and the
     lead of readers of robust versions; T of the smallest change that flips ordinary readers, their lead and the lead of readers
-    of non-robust versions. Ranked is R - s T: what is left of R once T has explained what it can, so that files do not end up high
-    for being easy for all readers. s is the slope of R over T, over the reliability of T (Cronbach's alpha of its three ranks):
+    of non-robust versions. Ranked is R - s T: what T does not explain of R, so that files do not end up high for being easy
+    for all readers. s is the slope of R over T, over the reliability of T (Cronbach's alpha of its three ranks):
     a slope over something measured with noise comes out too flat (Spearman 1904).
     """
     robust, standard = (
