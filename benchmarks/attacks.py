@@ -729,7 +729,8 @@ def main() -> None:
                 "radius_images": options.radius_images,
                 "missing_models": missing,
             }
-            measured = {"date": now["date"], "commit": now["commit"], "minutes": (time.perf_counter() - began) / 60, **how}
+            measured = {name: now[name] for name in ("date", "commit", "machine")}
+            measured |= {"minutes": (time.perf_counter() - began) / 60, **how}
             rows = [old for old in report["rows"] if identity(old) != identity(row)] + [row]
             report = {**now, "measured": {**report["measured"], part: measured}, "rows": rows}
             if options.out:

@@ -59,13 +59,13 @@ def beside_others(path: Path) -> None:
     """One table a part: a line a tool."""
     found = json.loads(path.read_text())
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    print(f"{found['machine']}, {found['threads']} thread; {versions}.")
+    print(f"{found['threads']} thread; {versions}.")
     for part, columns in PARTS.items():
-        rows = [row for row in found["rows"] if row["part"] == part]
+        rows = [row for row in found["rows"] if row["part"] == part and row["tool"] != "notbugs again"]
         if not rows:
             continue
         known = found["measured"][part]  # of its last call
-        print(f"\n### {part} ({known['date'][:10]}, commit {known['commit']})\n")
+        print(f"\n### {part} ({known['date'][:10]}, commit {known['commit']}, {known['machine']})\n")
         shown = [name for name in columns if any(name in row for row in rows)]
         print("| model | within | images | tool | " + " | ".join(name.replace("_", " ") for name in shown) + " |")
         print("|---" * (4 + len(shown)) + "|")
