@@ -227,8 +227,18 @@ def features(asked: Asked, folder: Path, tell: Told) -> Tables:
         row |= {key: best[number][key] for key in ("class", "usefulness", "robust_usefulness", "kind")}
         row["cue"], row["cue_correlation"] = cue_names[number]
     tell("", 0.9, "pictures")
-    shown = _feature_pictures(folder, words, values, mine, model, recipe.ball, device)
-    return {"features": table, "words": words, "cues": _cues(splits, model, device), "feature_pictures": shown}
+    shown = _feature_pictures(folder, words, values, mine, model, device)
+    some = mine.pixels(scores.balanced(mine.labels, 50)).to(device)
+    layers = scores.per_layer(model, some, recipe.ball)
+    cues, cue_pictures = _cues(splits, model, folder, device)
+    return {
+        "features": table,
+        "words": words,
+        "layers": layers,
+        "cues": cues,
+        "feature_pictures": shown,
+        "cue_pictures": cue_pictures,
+    }
 
 
 def worded(values: Tensor, part: Dataset, again: Tensor, elsewhere: Tensor, test: Dataset) -> list[dict[str, Any]]:
@@ -250,22 +260,37 @@ def worded(values: Tensor, part: Dataset, again: Tensor, elsewhere: Tensor, test
     return rows
 
 
-def _cues(splits: Splits, model: models.Model, device: str) -> list[dict[str, Any]]:
-    """What can be said of the pictures in words: which of it fails on the test part, and whether the model leans on it."""
+def _cues(splits: Splits, model: models.Model, folder: Path, device: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What can be said of the pictures in words: which of it fails on the test part, and whether the model leans on it.
+
+    Of those that fail, also pictures: training files of the class with most of it, and test files of the class with least of it.
+    """
     names, here = scores.cues_of(splits.train, device=device)
     _, there = scores.cues_of(splits.test, device=device)
-    right = files.answers(model, splits.test, device).argmax(1) == splits.test.labels
+    read_as, shown = files.answers(model, splits.test, device).argmax(1), list[dict[str, Any]]()
+    right = read_as == splits.test.labels
     rows = scores.spurious(names, here, splits.train.labels, there, splits.test.labels, splits.train.classes)
     for row in rows:
         place = names.index(row["name"])
         label = splits.train.classes.index(row["class"])
         training = (here[:, place], splits.train.labels)
         row |= scores.leaning(there[:, place], splits.test.labels, right, label=label, training=training)
-    return rows
+        if not row["spurious"]:
+            continue
+        sign = 1.0 if row["speaks"] == "for" else -1.0
+        for kind, part, values, most in (("most", splits.train, here, sign), ("least", splits.test, there, -sign)):
+            own = (part.labels == label).nonzero().squeeze(1)
+            for number in own[(most * values[own, place]).topk(min(5, len(own))).indices].tolist():
+                picture = f"pictures/cue-{place:02d}-{kind}-{number:06d}.png"
+                data.save_picture(part.pixels([number])[0], folder / picture)
+                read = "" if kind == "most" else splits.test.classes[int(read_as[number])]
+                told = {"name": row["name"], "class": row["class"], "kind": kind, "file": part.names[number], "read": read}
+                shown.append({**told, "value": float(values[number, place]), "picture": picture})
+    return rows, shown
 
 
 def _feature_pictures(
-    folder: Path, words: Sequence[dict[str, Any]], values: Tensor, part: Dataset, model: models.Model, ball: Ball, device: str
+    folder: Path, words: Sequence[dict[str, Any]], values: Tensor, part: Dataset, model: models.Model, device: str
 ) -> list[dict[str, Any]]:
     """Of the most useful features of each word: the files that excite them most, an image made to, and where they look."""
     rows: list[dict[str, Any]] = []

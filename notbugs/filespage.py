@@ -37,6 +37,8 @@ def content(run: Run) -> dict[str, Any]:
         "kinds": [{**row, "about": KINDS[str(row["kind"])]} for row in run.table("kinds")],
         "pictures": _pictures(run),
         "cues": [row for row in cues if row["spurious"]],
+        "cue_pictures": _cue_pictures(run),
+        "layers": run.table("layers"),
         "no_cues": len(cues) - sum(bool(row["spurious"]) for row in cues),
         "words": _words(run.table("words")),
         "feature_pictures": _feature_pictures(run),
@@ -52,6 +54,14 @@ def _pictures(run: Run) -> dict[str, list[Mapping[str, Any]]]:
     for row in run.table("pictures"):
         kinds.setdefault(str(row["kind"]), []).append({**row, "source": page.inline(run.folder, str(row["picture"]))})
     return kinds
+
+
+def _cue_pictures(run: Run) -> dict[str, list[Mapping[str, Any]]]:
+    """By cue, its pictures with their sources."""
+    cues: dict[str, list[Mapping[str, Any]]] = {}
+    for row in run.table("cue_pictures"):
+        cues.setdefault(str(row["name"]), []).append({**row, "source": page.inline(run.folder, str(row["picture"]))})
+    return cues
 
 
 def _words(rows: Rows) -> list[dict[str, Any]]:

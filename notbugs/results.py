@@ -53,6 +53,7 @@ TEXT = frozenset(
         "class",
         "cue",
         "word",
+        "layer",
         "name",
     ]
 )

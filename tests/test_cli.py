@@ -37,7 +37,7 @@ def test_help_and_version_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0
     done = call("--help")
     assert done.returncode == 0
-    for command in ("demo", "run", "train", "attack", "features", "split", "report"):
+    for command in ("demo", "run", "train", "attack", "features", "files", "split", "report"):
         assert f"\n  {command} " in done.stdout
     assert call("--version").stdout.strip() == "notbugs 0.1.0"
 
