@@ -146,9 +146,7 @@ def mislabelled(bench: "Bench") -> Iterator[Row]:
     from cleanlab.rank import get_label_quality_scores
 
     splits = load(bench.plan(0))
-    part, chance = splits.train, np.random.default_rng(0)
-    if bench.limit:
-        part = part.take(torch.arange(bench.limit) * len(part) // bench.limit)
+    part, chance = bench.some(splits.train), np.random.default_rng(0)
     wrong = chance.permutation(len(part)) < round(0.05 * len(part))
     labels = part.labels.numpy().copy()
     labels[wrong] = (labels[wrong] + chance.integers(1, len(part.classes), wrong.sum())) % len(part.classes)
@@ -179,6 +177,7 @@ def cost(bench: "Bench") -> Iterator[Row]:
     """One fold: seconds of everything, and of the trainings in it, by a clock around `train.fit`."""
     torch.set_num_threads(1)
     splits = load(bench.plan(0))
+    part = bench.some(splits.train)
     fit, spent = train.fit, []
 
     def clocked(*args: Any, **options: Any) -> Any:
@@ -190,13 +189,13 @@ def cost(bench: "Bench") -> Iterator[Row]:
     train.fit = clocked
     try:
         began = time.process_time()
-        held = files.deal(splits.train.labels, 3, 0) == 0
-        files.look(splits.train, byfile.recipe_of(bench.plan(0), splits), held, seed=0, test=splits.test)
+        held = files.deal(part.labels, 3, 0) == 0
+        files.look(part, byfile.recipe_of(bench.plan(0), splits), held, seed=0, test=splits.test)
         total = time.process_time() - began
     finally:
         train.fit = fit
     times = {"cpu_seconds": total, "of_trainings": sum(spent), "times": total / sum(spent)}
-    yield {"part": "cost", "files": len(splits.train), **times}
+    yield {"part": "cost", "files": len(part), **times}
 
 
 # ---- truth ----------------------------------------------------------------------------------------------------------
@@ -258,7 +257,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, rows: list[Row]) -> None:
         self.source, self.runs, self.repeats, self.folds = options.source, options.runs, options.repeats, 3
-        self.test, self.random, self.workers, self.limit = options.test, options.random, options.workers, options.mislabelled
+        self.test, self.random, self.workers, self.limit = options.test, options.random, options.workers, options.few
         self.name, self.rows = Path(options.source).stem, rows
 
     def plan(self, seed: int) -> Plan:
@@ -272,6 +271,10 @@ class Bench:
         asked = byfile.Asked(self.plan(seed), self.folds, self.repeats)
         byfile.run(asked, self.folder(seed), command=f"notbugs files {self.source} --seed {seed} --repeats {self.repeats}")
         return looked(asked, self.folder(seed))
+
+    def some(self, part: Dataset) -> Dataset:
+        """At most so many files, spread evenly."""
+        return part.take(torch.arange(self.limit) * len(part) // self.limit) if self.limit else part
 
     def has(self, **what: Any) -> bool:
         return any(all(row.get(key) == value for key, value in what.items()) for row in self.rows if row["data"] == self.name)
@@ -326,7 +329,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--random", type=int, default=3, help="random halves")
     parser.add_argument("--test", type=int, default=10**9, help="test images, spread evenly")
-    parser.add_argument("--mislabelled", type=int, default=0, help="use so many files for `mislabelled`; 0: all")
+    parser.add_argument("--few", type=int, default=0, help="use so many files for `mislabelled` and `cost`; 0: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     report = json.loads(options.out.read_text()) if options.out and options.out.exists() else {"rows": []}

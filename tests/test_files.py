@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,29 @@ def test_a_row_a_file_in_order_every_score_in_its_range_and_the_same_again(few: 
     assert {row["kind"] for row in rows} <= {"robust", "non-robust", "mislabelled-looking", "ambiguous"}
     again = files.per_file(few, QUICK, folds=2, repeats=2, seed=3, test=digits.test)
     assert rows == again
+
+
+def test_without_versions_two_readers_are_trained_and_their_scores_are_left_out(few: Dataset) -> None:
+    rows = files.per_file(few, replace(QUICK, versions=False), folds=2, repeats=1)
+    assert {*files.COLUMNS} - {*rows[0]} == {
+        "on_robust_right", "on_robust_lead", "on_nonrobust_right", "on_nonrobust_lead", "carried_spurious",
+    }  # fmt: skip
+    assert np.isfinite([row["robustness"] for row in rows]).all()
+
+
+def test_steadiness_is_how_well_repetitions_agree() -> None:
+    chance = np.random.default_rng(0)
+    labels, true = np.arange(900) % 3, chance.normal(size=900)
+
+    def seen(noise: float) -> files.Looked:
+        names = (*files.ROBUST_EVIDENCE, *files.STANDARD_EVIDENCE)
+        own = {name: true if name in files.ROBUST_EVIDENCE else 0 * true for name in names}
+        return {name: value + noise * chance.normal(size=900) for name, value in own.items()}
+
+    sure, torn = files.steadiness([seen(0.1), seen(0.1)], labels), files.steadiness([seen(2.0), seen(2.0)], labels)
+    assert sure > 0.95 > 0.8 > torn > 0.1
+    assert files.steadiness([seen(2.0) for _ in range(8)], labels) > torn
+    assert np.isnan(files.steadiness([seen(0.1)], labels))
 
 
 def test_carried_parts_add_up_to_the_lead_less_its_mean(few: Dataset, digits: data.Splits) -> None:
