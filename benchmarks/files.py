@@ -9,6 +9,7 @@ The files are scored twice, with other seeds, in RUNS/NAME-seed0 and -seed1 as `
 halves       ordinary training on the higher and on the lower half of the files by each score (class-balanced, equal in size) and
              on random halves; accuracy unchanged and under attack at half of the radius and all of it, by the usual ensemble
 separation   of a score: robust accuracy of the higher half less the lower, in points, mean over both radii and all trainings
+             (`python benchmarks/table.py FILE.json` prints both)
 stability    Spearman's rank correlation of each column between the two scorings
 mislabelled  the set anew with labels of 5 % of the files changed: who finds them, at equal out-of-fold predictions
 truth        `planted` alone: whether files whose shape is missing or wrong, features of each kind, and the background are found
@@ -36,7 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, spearmanr, t
+from scipy.stats import rankdata, spearmanr
 
 from notbugs import byfile, data, models, planted, scores, train
 from notbugs.data import Dataset
@@ -294,32 +295,6 @@ def facts() -> Row:
     }
 
 
-def told(rows: list[Row]) -> Iterator[str]:
-    """Halves by score, with intervals over the trainings, and separations."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row["part"] == "halves":
-            name = "random" if row["score"].startswith("random") else row["score"]
-            found.setdefault((name, row["half"]), []).append(row)
-
-    def middle(values: list[float]) -> str:
-        mean, half = np.mean(values), t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-        return f"{100 * mean:.1f} [{100 * (mean - half):.1f}-{100 * (mean + half):.1f}]"
-
-    for (name, which), mine in found.items():
-        if len(mine) > 1:
-            figures = [middle([row[key] for row in mine]) for key in ("clean", "half_radius", "radius")]
-            yield f"{name:24} {which:7} {'  '.join(figures)}"
-    for name in dict.fromkeys(name for name, _ in found):
-        both = [found.get((name, which), []) for which in ("higher", "lower")]
-        if all(len(each) > 1 for each in both):
-            gaps = [
-                float(np.mean([one[key] - other[key] for key in ("half_radius", "radius")]))
-                for one, other in zip(*both, strict=True)
-            ]
-            yield f"{name:24} separation {middle(gaps)}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
@@ -346,8 +321,6 @@ def main() -> None:
             bench.rows.append({**row, "date": facts()["date"]})
             if options.out:
                 write_whole(options.out, json.dumps({**facts(), "rows": bench.rows}, indent=1) + "\n")
-    for line in told([row for row in bench.rows if row["data"] == bench.name]):
-        print(line)
 
 
 if __name__ == "__main__":

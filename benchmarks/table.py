@@ -1,13 +1,18 @@
-"""Figures as Markdown, for docs/results.md: of a run (what was asked, what was measured, how long it took), or of attacks.py.
+"""Figures as Markdown, for docs/results.md: of a run (what was asked, what was measured, how long it took), or of a benchmark.
 
 python benchmarks/table.py runs/demo
 python benchmarks/table.py benchmarks/results/attacks.json
+python benchmarks/table.py benchmarks/results/files-digits.json
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from scipy.stats import t
 
 from notbugs import answer, measured
 from notbugs.results import Run
@@ -75,9 +80,55 @@ def beside_others(path: Path) -> None:
             print("| " + " | ".join(map(str, cells)) + " |")
 
 
+# ---- files.py ------------------------------------------------------------------------------------------------------------------
+
+
+def of_files(path: Path) -> None:
+    """Halves by score, with intervals over the trainings; then what else was measured."""
+    found = json.loads(path.read_text())
+    rows, versions = found["rows"], ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    print(f"{found['date'][:10]}, commit {found['commit']}, {found['machine']}; {versions}.")
+    halves = [row for row in rows if row["part"] == "halves"]
+    if halves:
+        print("\n| score | half | unchanged | at half of the radius | at the radius | separation |\n|---|---|---|---|---|---|")
+    names = dict.fromkeys("random" if row["score"].startswith("random") else row["score"] for row in halves)
+    for name in names:
+        same = [row for row in halves if row["score"].startswith("random" if name == "random" else name)]
+        sides = {which: [row for row in same if row["half"] == which] for which in dict.fromkeys(row["half"] for row in same)}
+        apart = ""
+        if len(sides) == 2 and len({len(side) for side in sides.values()}) == 1:
+            ends = [[(row["half_radius"] + row["radius"]) / 2 for row in side] for side in sides.values()]
+            apart = spread([one - other for one, other in zip(*ends, strict=True)])
+        for which, side in sides.items():
+            cells = [spread([row[key] for row in side]) for key in ("clean", "half_radius", "radius")]
+            label = which or f"{len({row['score'] for row in side})} of them, {len(side)} trainings"
+            print(f"| {name} | {label} | " + " | ".join(cells) + f" | {apart if which != 'lower' else ''} |")
+    for part in ("stability", "mislabelled", "truth", "cost"):
+        mine = [row for row in rows if row["part"] == part]
+        if mine:
+            print(f"\n{part}:\n")
+        for row in mine:
+            told = {key: value for key, value in row.items() if key not in ("part", "data", "date")}
+            print("- " + ", ".join(f"{key.replace('_', ' ')} {figure(value)}" for key, value in told.items()))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and 95 % interval, in percent."""
+    if len(values) < 2:
+        return f"{100 * values[0]:.1f}"
+    mean, half = np.mean(values), t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return f"{100 * mean:.1f} [{100 * (mean - half):.1f} to {100 * (mean + half):.1f}]"
+
+
 def figure(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":
-    beside_others(Path(sys.argv[1])) if sys.argv[1].endswith(".json") else main(sys.argv[1])
+    place = Path(sys.argv[1])
+    if place.suffix != ".json":
+        main(str(place))
+    elif place.name.startswith("files"):
+        of_files(place)
+    else:
+        beside_others(place)

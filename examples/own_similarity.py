@@ -26,8 +26,14 @@ class Light:
         return change.abs().amax((1, 2, 3))
 
     def project(self, images: Tensor, center: Tensor) -> Tensor:
-        """The nearest shift: the mean change of each channel."""
-        shift = (images - center).mean((2, 3), keepdim=True)
+        """A near shift: the mean change of each channel's pixels, without those that ended up black or white on the way.
+
+        Of an image in the set these say less than the shift, or nothing: so it is not moved.
+        """
+        change = images - center
+        free = ((images > 0) & (images < 1)).to(images)
+        free = torch.where(free.sum((2, 3), keepdim=True) > 0, free, 1.0)
+        shift = (change * free).sum((2, 3), keepdim=True) / free.sum((2, 3), keepdim=True)
         return (center + shift.clamp(-self.radius, self.radius)).clamp(0, 1)
 
     def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:

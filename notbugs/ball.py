@@ -254,10 +254,12 @@ def within(text: str, norm: str = "l2") -> Ball | Spatial:
     kind = (kind if colon else norm).strip().lower()
     try:
         if kind == "spatial":
-            degrees, pixels = amount.split(",")
-            return Spatial(float(degrees), float(pixels))
+            degrees, pixels = map(float, amount.split(","))
+            return Spatial(degrees, pixels)
         above, _, below = amount.partition("/")
         radius = float(above) / float(below or 1)
+    except BadInput:
+        raise
     except (ValueError, ZeroDivisionError):
         rule = "must be DEGREES,PIXELS" if kind == "spatial" else "must be a number, or a fraction like 8/255"
         raise BadInput("--epsilon", rule, repr(text)) from None

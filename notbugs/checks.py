@@ -40,7 +40,9 @@ def everything(
     examples that transfer. The first two checks look at the model in the mode it is in, the rest in evaluation mode. A check says
     nothing about images that it was not made on.
     """
-    if ball is not None and (ball.norm not in ("linf", "l2") or not 0 < _radius(ball) < torch.inf):
+    if not len(images):
+        raise BadInput("images", "must be one or more for checks", 0)
+    if ball is not None and (not isinstance(ball, Ball) or ball.norm not in ("linf", "l2") or not 0 < _radius(ball) < torch.inf):
         raise BadInput("ball", "must be an L-inf or L2 ball with a radius above 0 for checks", str(ball))
     with _buffers_kept(model):
         found = [repeatable(model, images), alone(model, images)]

@@ -22,7 +22,7 @@ def each_when_ready(jobs: Mapping[str, tuple[tuple[str, ...], Job]], workers: in
     """Name and result of every job as it finishes: {name: (names it waits for, job)}, started in the mapping's order.
 
     Jobs must pickle. With one worker they run here, in order; otherwise each worker is a fresh process with one thread.
-    What a job raises ends all; so does Ctrl-C, at once.
+    A job's BadInput is raised once those beside it have finished; anything else that a job raises ends all, and so does Ctrl-C.
     """
     if workers <= 1 or len(jobs) <= 1:
         yield from _here(jobs, tell)
@@ -32,6 +32,7 @@ def each_when_ready(jobs: Mapping[str, tuple[tuple[str, ...], Job]], workers: in
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _prepare, (queue,))
     left, finished = dict(jobs), set[str]()
     running: dict[Future[Any], str] = {}
+    failed: BadInput | None = None
     try:
         while left or running:
             ready = [name for name, (needs, _) in left.items() if finished.issuperset(needs)]
@@ -46,12 +47,17 @@ def each_when_ready(jobs: Mapping[str, tuple[tuple[str, ...], Job]], workers: in
                 finished.add(name)
                 try:
                     result = future.result()
+                except BadInput as error:  # what runs beside it may still finish, and is kept; nothing new is begun
+                    failed, left = failed or error, {}
+                    continue
                 except BrokenProcessPool:
                     raise BadInput(
                         name, "its process was ended from outside", remedy="if memory ran out, use --workers 1"
                     ) from None
                 yield name, result
                 tell(name, 1.0, "")  # only now: the caller has kept the result
+        if failed:
+            raise failed
     except BaseException:
         _stop(pool)
         raise

@@ -178,6 +178,46 @@ def test_a_black_box_that_raises_half_way_names_its_file_and_keeps_the_rest(
     assert "blind" in rows["l0 1"]["attack"]
 
 
+BOX = """
+import os
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+def model(classes):
+    pixels, labels = load_digits(return_X_y=True)
+    learner = LogisticRegression(max_iter=100).fit(pixels / 16, labels)
+    bad = np.load('bad.npy')
+    def answer(images):
+        rows = images.reshape(len(images), -1)
+        found = learner.decision_function(rows)
+        met = np.abs(rows - bad).max(1) < 1e-6
+        if met.any() and os.path.exists('raises'):
+            raise KeyError('sensor')
+        found[met & os.path.exists('nan')] = np.nan
+        return found
+    return answer
+"""
+
+
+@pytest.mark.parametrize(("flaw", "says"), [("raises", "KeyError"), ("nan", "must give finite logits")])
+@pytest.mark.parametrize("place", [0, 42])  # the first, and one that neither the door nor the digest looks at
+def test_a_black_box_that_fails_on_one_file_has_that_file_named(
+    flaw: str, says: str, place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"box_{flaw}_{place}.py").write_text(BOX)
+    monkeypatch.chdir(tmp_path)
+    test = data.read("digits").test
+    number = place * 450 // 60
+    np.save("bad.npy", test.pixels([number]).flatten().numpy())
+    (tmp_path / flaw).touch()
+    asked = Audit(f"box_{flaw}_{place}:model", "digits", within=("l0:1",), budget="quick", images=60)
+    with pytest.raises(BadInput) as told:
+        audit.run(asked, tmp_path / "run", workers=1)
+    assert says in str(told.value)
+    if place:  # at the door the first image stands for all
+        assert str(told.value).startswith(test.names[number])
+
+
 class Rounding(torch.nn.Module):
     """A model whose gradients are all zero, so that squares and walks decide."""
 

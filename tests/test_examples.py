@@ -30,5 +30,9 @@ def test_its_set_is_one() -> None:
     assert torch.allclose(light.project(found, center), found, atol=1e-6)
     drawn = light.sample(center, generator)
     assert torch.allclose(light.project(drawn, center), drawn, atol=1e-6)
+    clipped = torch.rand(5, 3, 4, 4, generator=generator).round(decimals=1)  # black and white pixels, which a shift cuts off
+    for center in (clipped, clipped.round()):
+        drawn = light.sample(center, generator)
+        assert torch.allclose(light.project(drawn, center), drawn, atol=1e-6)
     gradient = torch.randn(5, 3, 4, 4, generator=generator)
     assert bool(((light.move(center, gradient, 0.1) * gradient).flatten(1).sum(1) > 0).all())

@@ -225,3 +225,22 @@ def test_the_claims_on_digits(tmp_path: Path) -> None:
     assert read["on-random-labels", 0] >= 0.85
     assert read["on-random-labels-noise", 0] <= 0.15
     assert read["on-next-labels", 0] >= 0.55  # one seed; the mean of three is above 0.65
+
+
+def _slow(tell: object) -> str:
+    time.sleep(1.0)
+    return "kept"
+
+
+def _refused(tell: object) -> str:
+    raise BadInput("file", "must be good")
+
+
+def test_what_runs_beside_a_failure_is_kept() -> None:
+    from notbugs.pool import each_when_ready
+
+    jobs = {"bad": ((), _refused), "beside": ((), _slow), "after": (("bad",), _slow)}
+    found = each_when_ready(jobs, 2, lambda *_: None)
+    assert next(found) == ("beside", "kept")
+    with pytest.raises(BadInput, match=r"^file: must be good"):
+        next(found)

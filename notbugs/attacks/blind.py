@@ -240,10 +240,10 @@ def hop_skip_jump(
             push = push / by_image(push.flatten(1).norm(dim=1), push)
             vote = fools((here + reach * push).clamp(0, 1), wanted).to(here.dtype) * 2 - 1
             total, votes, count = total + by_image(vote, push) * push, votes + push, count + vote
-        mean = by_image(count / pushes, here)
+        mean = by_image(count / pushes, here).to(here.dtype)
         slope = torch.where(mean.abs() < 1, total - mean * votes, total)
         way = ball.direction(slope)
-        step = size[index] / math.sqrt(turn)
+        step = (size[index] / math.sqrt(turn)).to(here.dtype)
         asked += pushes
         outside, landed = here, torch.zeros(len(index), dtype=torch.bool, device=here.device)
         for _ in range(halvings):  # half as far until it still fools

@@ -26,7 +26,13 @@ def in_evaluation(attack: Callable[Concatenate[Model, Options], Result]) -> Call
     def attacked(model: Model, /, *args: Options.args, **options: Options.kwargs) -> Result:
         check_tensors(*args[:2])
         with frozen(model) if isinstance(model, nn.Module) else nullcontext():
-            return attack(model, *args, **options)
+            try:
+                return attack(model, *args, **options)
+            except (BadInput, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # only now, so that it costs nothing: what of the model or the labels is at fault?
+                _explained(model, *args[:2], error=error)  # type: ignore[arg-type]  # check_tensors has seen to it
+                raise
 
     update_wrapper(attacked, attack)
     return attacked
@@ -49,23 +55,36 @@ def check_tensors(images: object = None, labels: object = None) -> None:
             raise BadInput("images", "must lie in [0, 1]", f"{low:.3g} to {high:.3g}", remedy)
 
 
+def _explained(model: Model, images: Tensor, labels: Tensor, *, error: Exception) -> None:
+    """Raises BadInput where an attack failed because of the model, the labels, or gradients that are not there."""
+    clean_logits(model, images, labels)
+    if "can't allocate memory" not in str(error) and not has_gradient(model, images):
+        remedy = "use square, hop_skip_jump or few_pixels(gradient=False), which need none"
+        raise BadInput("model", "must have gradients for this attack", " ".join(str(error).split())[:200], remedy) from error
+
+
 def clean_logits(model: Model, images: Tensor, labels: Tensor) -> Tensor:
     """What the model says of the images as they are: logits (N, K), float32. Raises BadInput where it cannot be attacked.
 
     images: float (N, C, H, W) in [0, 1]; labels: int64 (N,), from 0 to K - 1; logits: finite numbers.
     """
     check_tensors(images, labels)
+    given = images.clone()
     try:
         with torch.no_grad():
-            logits = goals.logits(model, images)
-    except torch.OutOfMemoryError:
+            logits = goals.logits(model, given)
+    except (BadInput, MemoryError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # a user's own code may raise anything
         if "can't allocate memory" in str(error):
             raise
         where = f"{images.dtype} images of shape {tuple(images.shape)} on {images.device}"
         remedy = "cast it: model.float()" if "dtype" in str(error) or "type" in str(error) else ""
-        raise BadInput("model", f"must take {where}", " ".join(str(error).split())[:200], remedy) from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BadInput("model", f"must take {where}", said, remedy) from error
+    if not torch.equal(given, images):
+        rule = "must not change the images it is given"
+        raise BadInput("model", rule, "one that works in place", "begin with images = images.clone()")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         got = f"{int(labels.min())} to {int(labels.max())}"
         raise BadInput("labels", f"must be from 0 to {logits.shape[1] - 1}, the model's classes", got)
@@ -87,22 +106,28 @@ def unsquashed(model: Model, logits: Tensor) -> Model:
 
 
 def has_gradient(model: Model, images: Tensor) -> bool:
-    """Whether the model's logits can be differentiated by the pixels; a black box, one under no_grad, or behind //, cannot."""
+    """Whether the model's logits can be differentiated by the pixels; those of a black box, or of one under no_grad, cannot.
+
+    The model must be known to work: anything that it raises here is taken for want of gradients.
+    """
     if not len(images):
         return True
-    with torch.enable_grad():
-        if not goals.logits(model, images[:2].detach().requires_grad_()).requires_grad:
-            return False
     try:
-        search.slopes(lambda seen: goals.logits(model, seen)[:, :1], images[:1])
-    except RuntimeError as error:
-        if "derivative" not in str(error):
+        search.slopes(lambda seen: goals.logits(model, seen)[:, :1], images[:2])
+    except (BadInput, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # .numpy() of what wants gradients, a path that leaves the graph, no derivative …
+        if "can't allocate memory" in str(error):
             raise
         return False
     return True
 
 
 def one_radius(ball: Similar | Spatial) -> None:
-    """Raises BadInput for a ball with a radius for each image, where images will be left out on the way."""
+    """Raises BadInput for what is no set of similar images, or has a radius for each image where some will be left out."""
+    wanted = () if isinstance(ball, Spatial) else ("radius", "size", "project", "move", "sample")
+    if missing := [name for name in wanted if not hasattr(ball, name)]:
+        rule = "must be a Ball, Spatial, or an object with radius, size, project, move and sample"
+        raise BadInput("ball", rule, f"{type(ball).__name__} without {', '.join(missing)}", "see examples/own_similarity.py")
     if isinstance(getattr(ball, "radius", None), Tensor):
         raise BadInput("radius", "must be one for all images where an attack meets only survivors", "one for each")

@@ -6,6 +6,7 @@ from torch import Tensor
 from notbugs import goals, search
 from notbugs.attacks.door import Model, clean_logits, in_evaluation
 from notbugs.ball import Ball, Spatial
+from notbugs.errors import BadInput
 from notbugs.goals import Goal
 from notbugs.search import Found
 
@@ -29,6 +30,8 @@ def spatial(
     gradient: without, the grid alone, which asks for logits only.
     Source: the grid of Engstrom et al. 2019, who found gradients alone far weaker.
     """
+    if not isinstance(ball, Spatial):
+        raise BadInput("ball", "must be Spatial for turns and moves", type(ball).__name__)
     ball.fit(images.shape)
     value = -goals.lead(clean_logits(model, images, labels), labels)
     best, amounts = images.clone(), images.new_zeros(len(images), 3)

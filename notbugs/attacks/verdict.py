@@ -43,6 +43,8 @@ def standard(
     """
     if budget not in BUDGETS:
         raise BadInput("--budget", f"must be one of {', '.join(BUDGETS)}", repr(budget))
+    if batch_size < 1:
+        raise BadInput("batch_size", "must be 1 or more", batch_size)
     one_radius(ball)
     if len(images) > batch_size:
         parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]

@@ -1,7 +1,8 @@
 """What an audit asks: which classifier, which images, what may change."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, blackbox, goals, models
+from notbugs import attacks, blackbox, data, goals, models
 from notbugs.ball import Ball, Spatial, within
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
@@ -93,9 +94,9 @@ def digest(audit: Audit, name: str) -> str:
     if found := _file_digest(name):
         return found
     part = test_part(audit)[0]
-    images = part.pixels(spread(20, len(part))).to(audit.device)
-    with torch.no_grad():
-        answers = goals.logits(classifier(audit, name)[0].eval(), images).cpu()
+    some, model = part.take(spread(20, len(part))), classifier(audit, name)[0].eval()
+    with blamed(model, some, audit.device):
+        answers = attacks.clean_logits(model, some.pixels(slice(None)).to(audit.device), some.labels.to(audit.device)).cpu()
     return sha256(repr([[f"{value:.3g}" for value in row] for row in answers.tolist()]).encode()).hexdigest()[:16]
 
 
@@ -139,3 +140,40 @@ def norms_of(sets: Sequence[Set]) -> list[str]:
 
 def folder_name(one: Set) -> str:
     return "attacked-" + str(one).replace("/", "of").replace(" ", "-").replace(",", "-")
+
+
+@contextmanager
+def blamed(model: nn.Module, part: Dataset, device: str) -> Iterator[None]:
+    """A user's own model may raise anything, or answer with what is no number: say on which file it did, if it is one."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if data.out_of_memory(error):
+            raise
+        cause = error.__cause__ if isinstance(error, BadInput) else error
+        if cause is None:
+            for row, name in enumerate(part.names if "finite" in str(error) else ()):
+                with torch.no_grad():
+                    if not bool(goals.logits(model, part.pixels([row]).to(device)).isfinite().all()):
+                        raise BadInput(name, "the model must give finite logits for this image", "others") from None
+            raise
+        kept = "mend it and give the same command again: what is finished is kept"
+        said = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+        failing = [name for row, name in enumerate(part.names) if _raises(model, part.pixels([row]).to(device))]
+        place = f"{part.names[0]} to {part.names[-1]}"
+        if len(failing) == len(part) > 1:
+            raise BadInput(place, "the model has begun to raise an error on every image", said, kept) from cause
+        if failing:
+            raise BadInput(failing[0], "the model raised an error on this image", said, kept) from cause
+        raise BadInput(place, "the model raised an error on a changed image of these", said, kept) from cause
+
+
+def _raises(model: nn.Module, image: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            model(image)
+    except Exception:
+        return True
+    return False

@@ -1,18 +1,27 @@
 """What is done with some of the images of an audit: the smallest change of each, the verdict at each set, what is kept of it."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, checks, data, goals, search
-from notbugs.audit.ask import Audit, Set, Tables, allowed, classifier, folder_name, norms_of, spread, test_part, view
+from notbugs.audit.ask import (
+    Audit,
+    Set,
+    Tables,
+    allowed,
+    blamed,
+    classifier,
+    folder_name,
+    norms_of,
+    spread,
+    test_part,
+    view,
+)
 from notbugs.ball import Ball, by_image
-from notbugs.data import Dataset
-from notbugs.errors import BadInput
 from notbugs.pool import Told
 
 SAMPLE = 100  # images that the checks are made on
@@ -30,7 +39,7 @@ def checked(audit: Audit, tell: Told) -> Tables:
         some = part.take(spread(count, len(part)))
         images, labels = some.pixels(slice(None)).to(audit.device), some.labels.to(audit.device)
         try:
-            with _blamed(model, some, audit.device):
+            with blamed(model, some, audit.device):
                 found = checks.everything(model, images, labels, ball=ball, budget=audit.budget, others=others)
             break
         except (MemoryError, RuntimeError) as error:
@@ -55,7 +64,7 @@ def look_at(audit: Audit, folder: Path, start: int, step: int, tell: Told) -> Ta
         sizes, reads, stored = attacked(model, images, labels, sets, audit.budget, lambda share: tell("", share, ""))
         return sizes, reads, stored
 
-    with _blamed(model, part, audit.device):
+    with blamed(model, part, audit.device):
         sizes, reads, stored = data.sweep(look, part, batch_size=len(part), device=audit.device)
     for place, one in enumerate(sets):
         where = folder / "parts" / f"{start:08d}-{folder_name(one)}"
@@ -185,36 +194,3 @@ def _keepable(
             best, value = torch.where(by_image(wins, best), rounded, best), torch.where(wins, judged, value)
     kept[index] = best
     return kept
-
-
-@contextmanager
-def _blamed(model: nn.Module, part: Dataset, device: str) -> Iterator[None]:
-    """A user's own model may raise anything: say on which file it did, if it is one."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        if data.out_of_memory(error):
-            raise
-        cause = error.__cause__ if isinstance(error, BadInput) else error
-        if cause is None:
-            raise
-        kept = "mend it and give the same command again: what is finished is kept"
-        said = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
-        failing = [name for row, name in enumerate(part.names) if _raises(model, part.pixels([row]).to(device))]
-        place = f"{part.names[0]} to {part.names[-1]}"
-        if len(failing) == len(part) > 1:
-            raise BadInput(place, "the model has begun to raise an error on every image", said, kept) from cause
-        if failing:
-            raise BadInput(failing[0], "the model raised an error on this image", said, kept) from cause
-        raise BadInput(place, "the model raised an error on a changed image of these", said, kept) from cause
-
-
-def _raises(model: nn.Module, image: Tensor) -> bool:
-    try:
-        with torch.no_grad():
-            model(image)
-    except Exception:
-        return True
-    return False
