@@ -41,7 +41,10 @@ class Asked:
 
 
 def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = None, tell: Told | None = None) -> Run:
-    """Do what is left to do in `folder`; raises BadInput before anything is written if the input cannot be used."""
+    """Do what is left to do in `folder`; raises BadInput before anything is written if the input cannot be used.
+
+    A run may be asked again with more repetitions: those that are there are kept, and the tables are made anew.
+    """
     began, tell = time.perf_counter(), tell or (lambda stage, share, words: None)
     splits = load(asked.plan)
     recipe = recipe_of(asked.plan, splits)
@@ -49,11 +52,13 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
         raise BadInput("--repeats", "must be 1 or more", asked.repeats)
     files.deal(splits.train.labels, asked.folds, 0)  # too many folds fail here
     options = {name: value for name, value in asdict(asked.plan).items() if name != "device"}
-    with Run.open(folder, {**options, "folds": asked.folds, "repeats": asked.repeats, "kind": "files"}) as record:
+    with Run.open(folder, {**options, "folds": asked.folds, "kind": "files"}) as record:
         digest = fingerprint(splits.train, splits.test)
         if record.facts.get("fingerprint", digest) != digest:
             raise BadInput(asked.plan.source, "must hold the same images as when this run began", remedy="give another --out")
         before = record.facts.get("seconds", 0.0)
+        if record.facts.get("recipe", {}).get("repeats", asked.repeats) != asked.repeats:
+            record.note(stages={name: mark for name, mark in record.facts["stages"].items() if name != "summary"})
         record.note(**_facts(asked, splits, recipe, command), fingerprint=digest)
         work: dict[str, Any] = {"features": partial(features, asked, folder)}
         for repeat in range(asked.repeats):

@@ -425,7 +425,8 @@ def _files(asked: Any, out: Path, workers: int | None) -> None:
     if record.facts["steadiness"] is not None:
         print(f"steadiness: another such run would rank the files alike to {record.facts['steadiness']:.2f} (Spearman)")
     words = [row["word"] for row in record.table("words")]
-    print("features: " + ", ".join(f"{words.count(word)} {word}" for word in ("robust", "non-robust", "spurious", "useless")))
+    counts = (f"{words.count(word)} {word}" for word in ("robust", "non-robust", "spurious", "useless"))
+    print(f"features, by the versions and the test part: {', '.join(counts)}")
     for row in record.table("cues"):
         if row["spurious"]:
             print(

@@ -41,6 +41,7 @@ def content(run: Run) -> dict[str, Any]:
         "layers": run.table("layers"),
         "no_cues": len(cues) - sum(bool(row["spurious"]) for row in cues),
         "words": _words(run.table("words")),
+        "paper": {kind: sum(row["kind"] == kind for row in run.table("words")) for kind in ("robust", "non-robust", "useless")},
         "feature_pictures": _feature_pictures(run),
         "told": run.table("columns"),
         "charts": {"evidence": _chart(rows)} if rows else {},

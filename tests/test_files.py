@@ -294,6 +294,14 @@ def test_the_same_command_goes_on_and_another_is_refused(done: tuple[Path, list[
     assert again.returncode == 0, again.stderr
     assert [line for line in again.stderr.splitlines() if line.startswith("done:")] == [f"done: {gone}"]
     assert (run / "tables" / "files.csv").read_text() == before
+    more = [*words]
+    more[more.index("--repeats") + 1] = "2"
+    grown = call(*more)
+    told = [line for line in grown.stderr.splitlines() if line.startswith("done:")]
+    assert told == ["done: repeat 2, fold 1", "done: repeat 2, fold 2"]
+    assert "steadiness: another such run" in grown.stdout
+    assert len(Run.read(run).table("files")) == len(before.splitlines()) - 1
+    assert (run / "tables" / "files.csv").read_text() != before
     words[words.index("--folds") + 1] = "3"
     other = call(*words)
     assert other.returncode == 2 and "--folds: must be as before" in other.stderr
