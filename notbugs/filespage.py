@@ -21,7 +21,7 @@ KINDS = {
 WORDS = {
     "robust": "keeps at least half of its usefulness on the robust version of the files",
     "non-robust": "useful, and loses most of that on the robust version",
-    "spurious": "as useful on held-out training files as others, by half or more less so on the test part",
+    "spurious": "useful on held-out training files, by half or more less so on the test part",
     "useless": "tells no class from the rest",
 }
 

@@ -1002,3 +1002,19 @@ def test_the_verdict_takes_many_images_batch_by_batch(robust: Model, batch: tupl
     assert torch.allclose(found.values, says(robust, found.images, batch[1]), atol=1e-4)
     whole = attacks.standard(robust, *batch, ball=Ball("l2", 0.75))
     assert abs(int((found.values < 0).sum()) - int((whole.values < 0).sum())) <= 1
+
+
+def test_the_verdict_goes_on_with_smaller_batches_where_memory_runs_out(standard: Model, few: tuple[Tensor, Tensor]) -> None:
+    images, labels = few
+    met: list[int] = []
+
+    def hungry(seen: Tensor) -> Tensor:
+        met.append(len(seen))
+        if len(seen) > 20:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return standard(seen)  # type: ignore[no-any-return]
+
+    with pytest.warns(RuntimeWarning) as said:
+        found = attacks.standard(hungry, images, labels, ball=Ball("l2", 0.5), budget="quick")
+    assert [str(one.message).split(" with ")[1] for one in said] == ["30 images at a time", "15 images at a time"]
+    assert max(met) == 60 and torch.allclose(found.values, says(standard, found.images, labels), atol=1e-4)

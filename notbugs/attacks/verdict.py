@@ -13,6 +13,7 @@ from notbugs.attacks.spatial import spatial
 from notbugs.attacks.steps import straight_through
 from notbugs.attacks.worst import Hunt
 from notbugs.ball import Ball, Similar, Spatial
+from notbugs.data import sweep
 from notbugs.errors import BadInput
 from notbugs.search import Attack, Found
 
@@ -39,22 +40,28 @@ def standard(
        their lead so far: of those that step 3 fooled, none had kept more than 0.46 (docs/lab-log.md);
     4. where 0.85 of the lead is gone, towards the three nearest for 40 steps.
     In L0: pixel by pixel. Spatial: a grid, then gradients. A model without gradients: through its steps, squares, walks.
-    Deterministic: the same images get the same verdict. They are taken batch by batch, so that memory does not grow with them.
+    Deterministic: the same images get the same verdict. They are taken batch by batch, so that memory does not grow with them;
+    where it runs out all the same, the batch is halved, with a warning.
     """
     if budget not in BUDGETS:
         raise BadInput("--budget", f"must be one of {', '.join(BUDGETS)}", repr(budget))
     if batch_size < 1:
         raise BadInput("batch_size", "must be 1 or more", batch_size)
     one_radius(ball)
-    if len(images) > batch_size:
-        parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-        found = [standard(model, images[part], labels[part], ball=ball, budget=budget, batch_size=batch_size) for part in parts]
-        return Found(torch.cat([each.images for each in found]), torch.cat([each.values for each in found]))
+
+    def judged(some: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        return _judged(model, some, labels[index.to(labels.device)], ball, BUDGETS.index(budget))
+
+    found = sweep(judged, images, batch_size=batch_size, device=images.device)
+    return Found(*(each.to(images.device) for each in found))
+
+
+def _judged(model: Model, images: Tensor, labels: Tensor, ball: Similar | Spatial, level: int) -> Found:
+    """The verdict on one batch."""
     hunt = Hunt(model, images, labels)
     if not bool(hunt.left.any()) or getattr(ball, "radius", 1) == 0:
         return hunt.found
     gradient, norm = has_gradient(model, images), getattr(ball, "norm", "")
-    level = BUDGETS.index(budget)
     if isinstance(ball, Spatial):
         turns, moves, steps = ((7, 3, 0), (11, 5, 10), (31, 7, 30))[level]
         hunt.meet(partial(spatial, ball=ball, turns=turns, moves=moves, steps=steps, gradient=gradient))
