@@ -200,8 +200,8 @@ def _telling(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
 def features(asked: Asked, folder: Path, tell: Told) -> Tables:
     """Features of an ordinary model, on files that it was not trained on: what each is, what a person would call it, pictures.
 
-    word: "spurious" (useful on held-out training files, by half or more less so on the test part), "non-robust" (keeps less than
-    half of its usefulness on the robust version of the files), "robust", or "useless".
+    word: "spurious" (useful on held-out training files, by half or more less so on the test part), "robust" (keeps more of its
+    usefulness on the robust version of the files than on the non-robust one), "non-robust" (the reverse) or "useless".
     """
     splits, plan = load(asked.plan), asked.plan
     recipe, device, classes = recipe_of(plan, splits), plan.device, splits.train.classes
@@ -217,13 +217,14 @@ def features(asked: Asked, folder: Path, tell: Told) -> Tables:
         training = {"loss": name, "norm": recipe.ball.norm, "epsilon": recipe.ball.radius, "epochs": recipe.epochs}
         path = folder / "models" / f"{name}.safetensors"
         models.save(one, path, classes=list(classes), trained_on="all folds but the first", training=training)
-    tell("", 0.6, "the robust version")
-    version = construct.inverted(robust, mine, steps=recipe.invert_steps, seed=plan.seed, device=device).data
+    tell("", 0.6, "the versions")
+    grown = versions(robust, model, mine, recipe, plan.seed, device)
     tell("", 0.7, "features under attack")
     view = models.folded(model, mine.pixels(slice(0, 2)), device)
     table = scores.per_feature(view, mine, recipe.ball, device=device, sample=100, steps=4)
-    values, again, elsewhere = (files.features_of(model, part, device) for part in (mine, version, splits.test))
-    words = worded(values, mine, again, elsewhere, splits.test)
+    values = files.features_of(model, mine, device)
+    on_robust, on_nonrobust, elsewhere = (files.features_of(model, part, device) for part in (*grown, splits.test))
+    words = worded(values, mine, on_robust, on_nonrobust, elsewhere, splits.test)
     best = {row["feature"]: row for row in scores.best_rows(table)}
     names, mine_cues = scores.cues_of(mine, device=device)
     cue_names = scores.called(values, names, mine_cues)
@@ -246,21 +247,33 @@ def features(asked: Asked, folder: Path, tell: Told) -> Tables:
     }
 
 
-def worded(values: Tensor, part: Dataset, again: Tensor, elsewhere: Tensor, test: Dataset) -> list[dict[str, Any]]:
-    """The word for every feature, from its values (N, F) on held-out files and their robust version, (M, F) on the test part."""
+def versions(
+    robust: models.Model, standard: models.Model, part: Dataset, recipe: files.Recipe, seed: int, device: str
+) -> tuple[Dataset, Dataset]:
+    """The robust and the non-robust version of some files."""
+    one, other = (
+        construct.inverted(model, part, steps=recipe.invert_steps, seed=seed, device=device).data for model in (robust, standard)
+    )
+    return one, other
+
+
+def worded(
+    values: Tensor, part: Dataset, on_robust: Tensor, on_nonrobust: Tensor, elsewhere: Tensor, test: Dataset
+) -> list[dict[str, Any]]:
+    """The word for every feature, from its values (N, F) on held-out files and on either version, (M, F) on the test part."""
     count = len(part.classes)
-    here, there = (scores.usefulness(each, part.labels, count) for each in (values, again))
-    kept = files.kept_share(here, there)
+    here, robust, nonrobust = (scores.usefulness(each, part.labels, count) for each in (values, on_robust, on_nonrobust))
+    kept, kept_other = files.kept_share(here, robust), files.kept_share(here, nonrobust)
     lost = scores.spurious([str(j) for j in range(values.shape[1])], values, part.labels, elsewhere, test.labels, part.classes)
     fallen = {int(row["name"]): row for row in lost}
     rows = []
     for j in range(values.shape[1]):
-        word = "robust" if kept[j] >= 0.5 else "non-robust"
+        word = "robust" if kept[j] > kept_other[j] else "non-robust"
         if np.abs(here.value[j]).max() < scores.LEAST:
             word = "useless"
         elif fallen[j]["spurious"]:
             word = "spurious"
-        rows.append({"feature": j, "word": word, "kept_on_robust": float(kept[j]),
+        rows.append({"feature": j, "word": word, "kept_on_robust": float(kept[j]), "kept_on_nonrobust": float(kept_other[j]),
                      **{key: fallen[j][key] for key in ("fall", "chance", "test_usefulness")}})  # fmt: skip
     return rows
 

@@ -19,8 +19,8 @@ KINDS = {
     "ambiguous": "Most readers get them wrong, but not in the same way.",
 }
 WORDS = {
-    "robust": "keeps at least half of its usefulness on the robust version of the files",
-    "non-robust": "useful, and loses most of that on the robust version",
+    "robust": "keeps more of its usefulness on the robust version of the files than on the non-robust one",
+    "non-robust": "keeps more of it on the non-robust version",
     "spurious": "useful on held-out training files, by half or more less so on the test part",
     "useless": "tells no class from the rest",
 }
