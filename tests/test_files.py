@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import sync_playwright
 from pyarrow import parquet
 
-from notbugs import data, models, planted, report, scores, train
+from notbugs import construct, data, models, planted, report, scores, train
 from notbugs.ball import Ball
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
@@ -108,12 +108,22 @@ def test_no_reader_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatc
         taught.append({*part.names})
         return fit(model, part, *args, **options)
 
+    grown: list[set[str]] = []
+    invert = construct.inverted
+
+    def grower(model: Any, part: Any, **options: Any) -> Any:
+        grown.append({*part.names})
+        return invert(model, part, **options)
+
     monkeypatch.setattr(train, "fit", watched)
+    monkeypatch.setattr(construct, "inverted", grower)
     held = files.deal(few.labels, 3, 0) == 1
     found = files.look(few, QUICK, held, seed=5)
     mine = {name for name, out in zip(few.names, held.tolist(), strict=True) if out}
     assert len(taught) == 4  # standard, robust, and of either version
     assert all(not names & mine and len(names) == len(few) - len(mine) for names in taught)
+    assert len(grown) == 3  # either version of the others, and the robust one of these: each from images of its own set
+    assert all(not names & mine or names == mine for names in grown)
     assert all(len(column) == len(mine) for column in found.values())
 
 

@@ -121,13 +121,13 @@ def look(
     robust = made(others, "robust", train.against(push))
     tell(0.5, "robust and non-robust versions")
     seen = {"standard": standard, "robust": robust}
+    # apart: a version is grown from another image of its set, and readers must not meet the files held back even so
     grow = partial(construct.inverted, steps=recipe.invert_steps, seed=seed, device=device)
-    version = grow(robust, part if recipe.versions else mine).data
+    grown = grow(robust, mine).data
     if recipe.versions:
-        other_version = grow(standard, others).data
+        versions = {"on_robust": grow(robust, others).data, "on_nonrobust": grow(standard, others).data}
         tell(0.7, "models of the versions")
-        seen["on_robust"] = made(version.take((~held).nonzero().squeeze(1)), "on_robust", train.plain)
-        seen["on_nonrobust"] = made(other_version, "on_nonrobust", train.plain)
+        seen |= {name: made(version, name, train.plain) for name, version in versions.items()}
     tell(0.8, "the files held back")
     found: Looked = {}
     for name, model in seen.items():
@@ -136,7 +136,6 @@ def look(
         found[f"{name}_probabilities"] = logits.softmax(1).numpy()
     for name in ("standard", "robust"):
         found |= {f"{name}_{key}": value for key, value in _attacked(seen[name], mine, recipe.ball, device).items()}
-    grown = version.take(held.nonzero().squeeze(1)) if recipe.versions else version
     found["inversion_error"] = _inversion_errors(robust, mine, grown, device)
     found |= _carried(standard, mine, grown, test, device)
     right = torch.stack([goals.lead(logits, mine.labels) for logits in learned]) > 0
