@@ -51,13 +51,14 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
     if asked.repeats < 1:
         raise BadInput("--repeats", "must be 1 or more", asked.repeats)
     files.deal(splits.train.labels, asked.folds, 0)  # too many folds fail here
-    options = {name: value for name, value in asdict(asked.plan).items() if name != "device"}
+    options = {name: value for name, value in asdict(asked.plan).items() if name not in ("device", "seeds")}
     with Run.open(folder, {**options, "folds": asked.folds, "kind": "files"}) as record:
         digest = fingerprint(splits.train, splits.test)
         if record.facts.get("fingerprint", digest) != digest:
             raise BadInput(asked.plan.source, "must hold the same images as when this run began", remedy="give another --out")
         before = record.facts.get("seconds", 0.0)
         if record.facts.get("recipe", {}).get("repeats", asked.repeats) != asked.repeats:
+            _forget_halves(folder)  # they would be those of another ranking
             record.note(stages={name: mark for name, mark in record.facts["stages"].items() if name != "summary"})
         record.note(**_facts(asked, splits, recipe, command), fingerprint=digest)
         work: dict[str, Any] = {"features": partial(features, asked, folder)}
@@ -73,8 +74,8 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
         if not record.done("summary"):
             at = time.perf_counter()
             tables, steadiness = summary(asked, folder, splits)
-            record.finish("summary", time.perf_counter() - at, tables)
             record.note(steadiness=None if np.isnan(steadiness) else round(steadiness, 3))
+            record.finish("summary", time.perf_counter() - at, tables)
         record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
         return record
 
@@ -105,25 +106,36 @@ def recipe_of(plan: Plan, splits: Splits) -> files.Recipe:
     )
 
 
+def check_top(asked: Asked, top: float) -> None:
+    """Raises BadInput where a share of each class cannot go to either half of the set."""
+    counts = load(asked.plan).train.labels.bincount()
+    files.check_top(top, int(counts[counts > 0].min()))
+
+
 def split(asked: Asked, folder: Path, top: float) -> list[tuple[str, Path, int]]:
     """Write the files with the highest and the lowest robustness, a share `top` of each class, as two sets in the input's form.
 
     Returns name, place and number of files of each; tables/halves.csv lists them. What an earlier call wrote is replaced.
     """
     splits = load(asked.plan)
-    record = Run.read(folder)
-    rows = record.table("files")
+    with Run.open(folder, Run.read(folder).facts["asked"]) as record:  # nobody else writes meanwhile
+        return _split(asked, splits, record, top)
+
+
+def _split(asked: Asked, splits: Splits, record: Run, top: float) -> list[tuple[str, Path, int]]:
+    rows, folder = record.table("files"), record.folder
+    chosen = files.halves(rows, top)
+    _forget_halves(folder)
     words = {"robust": "highest", "nonrobust": "lowest"}
     written, listed = [], []
-    for name, numbers in zip(words, files.halves(rows, top), strict=True):
+    for name, numbers in zip(words, chosen, strict=True):
         place = folder / "datasets" / f"{name}-files"
         card = (
             f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {words[name]} robustness: "
             f"{files.COLUMNS['robustness'][2]}.\nThe files are unchanged. Made by notbugs {__version__} from "
             f"`{Path(asked.plan.source).name}`; tables/files.csv has every score.\n"
         )
-        part = splits.train.take(torch.tensor(numbers))
-        shutil.rmtree(place, ignore_errors=True)
+        part = splits.train.take(torch.tensor(numbers, dtype=torch.int64))
         data.write(part, place, splits.form, card=card, original=part)
         written.append((name, place, len(numbers)))
         listed += [
@@ -132,6 +144,12 @@ def split(asked: Asked, folder: Path, top: float) -> list[tuple[str, Path, int]]
         ]
     data.write_table(listed, folder / "tables" / "halves.csv")
     return written
+
+
+def _forget_halves(folder: Path) -> None:
+    (folder / "tables" / "halves.csv").unlink(missing_ok=True)
+    for name in ("robust", "nonrobust"):
+        shutil.rmtree(folder / "datasets" / f"{name}-files", ignore_errors=True)
 
 
 # ---- stages ------------------------------------------------------------------------------------------------------------------
@@ -229,8 +247,10 @@ def features(asked: Asked, folder: Path, tell: Told) -> Tables:
     names, mine_cues = scores.cues_of(mine, device=device)
     cue_names = scores.called(values, names, mine_cues)
     for row in words:
-        number = row["feature"]
-        row |= {key: best[number][key] for key in ("class", "usefulness", "robust_usefulness", "kind")}
+        number, most = row["feature"], best[row["feature"]]
+        row |= {"robust_usefulness": most["robust_usefulness"], "kind": most["kind"]}
+        if row["word"] != "spurious":
+            row |= {"class": most["class"], "usefulness": most["usefulness"], "speaks": "for" if most["sign"] > 0 else "against"}
         row["cue"], row["cue_correlation"] = cue_names[number]
     tell("", 0.9, "pictures")
     shown = _feature_pictures(folder, words, values, mine, model, device)
@@ -273,8 +293,12 @@ def worded(
             word = "useless"
         elif fallen[j]["spurious"]:
             word = "spurious"
-        rows.append({"feature": j, "word": word, "kept_on_robust": float(kept[j]), "kept_on_nonrobust": float(kept_other[j]),
-                     **{key: fallen[j][key] for key in ("fall", "chance", "test_usefulness")}})  # fmt: skip
+        lost_most = fallen[j]
+        row = {"feature": j, "word": word, "kept_on_robust": float(kept[j]), "kept_on_nonrobust": float(kept_other[j])}
+        row |= {"fall": lost_most["fall"], "fall_class": lost_most["class"], "chance": lost_most["chance"]}
+        if word == "spurious":  # of these the class that they fail for is named
+            row |= {key: lost_most[key] for key in ("class", "speaks", "usefulness", "test_usefulness")}
+        rows.append(row)
     return rows
 
 

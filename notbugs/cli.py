@@ -162,12 +162,8 @@ def split(
     if by_file:
         from notbugs import byfile
 
-        if not 0 < top <= 0.5:
-            raise BadInput("--top", "is a share of each class that goes to either half: above 0, at most 0.5", top)
         asked = byfile.Asked(_plan({**locals(), "seeds": 1}), folds, repeats)
-        _files(asked, out, workers)
-        for name, place, count in byfile.split(asked, out, top):
-            print(f"{name:10}  {count} files  {place}")
+        _files(asked, out, workers, top)
         return
 
     plan = _plan({**locals(), "seeds": 1})
@@ -386,9 +382,9 @@ def _between(row: dict[str, Any], name: str) -> str:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run` or `notbugs attack --out` wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run`, `files` or `attack --out` wrote.")],
 ) -> None:
-    """Write report.html of a study or an audit anew."""
+    """Write report.html of a study, an audit or sorted files anew."""
     from notbugs import report
 
     print(report.write(folder))
@@ -409,12 +405,14 @@ def _plan(given: dict[str, Any]) -> "Plan":
     return Plan(**{**settings, "device": _device(settings["device"])})
 
 
-def _files(asked: Any, out: Path, workers: int | None) -> None:
-    """Score the files of a set and say in short what came out."""
+def _files(asked: Any, out: Path, workers: int | None, top: float | None = None) -> None:
+    """Score the files of a set and say in short what came out. top: also write so large a share of either end as two sets."""
     from notbugs import byfile, report
 
     if workers is not None and workers < 1:
         raise BadInput("--workers", "must be 1 or more", workers)
+    if top is not None:
+        byfile.check_top(asked, top)
     with _progress() as tell:
         record = byfile.run(asked, out, command=shlex.join(["notbugs", *sys.argv[1:]]), workers=workers, tell=tell)
     if note := record.facts["data"]["note"]:
@@ -433,6 +431,8 @@ def _files(asked: Any, out: Path, workers: int | None) -> None:
                 f"spurious: {row['name']} {row['speaks']} {row['class']}: usefulness {float(row['usefulness']):.2f} in training, "
                 f"{float(row['test_usefulness']):.2f} on the test part"
             )
+    for name, place, count in byfile.split(asked, out, top) if top is not None else ():
+        print(f"{name:10}  {count} files  {place}")
     print(f"{record.facts['seconds']:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
 
 

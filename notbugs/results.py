@@ -51,6 +51,8 @@ TEXT = frozenset(
         "kind",
         "suggested",
         "class",
+        "fall_class",
+        "speaks",
         "cue",
         "word",
         "layer",
@@ -231,6 +233,10 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def _same_arguments(run: Run, asked: Mapping[str, object]) -> None:
     before, now = run.facts["asked"], json.loads(json.dumps(dict(asked), default=str))
+    if before.get("kind") != now.get("kind"):
+        kinds = {None: "a study", "audit": "an audit", "files": "a sorting of files"}
+        held, wanted = (kinds.get(each.get("kind"), "something else") for each in (before, now))
+        raise BadInput("--out", f"must be a new folder or {wanted}", f"{run.folder}, which holds {held}", "name another")
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
             option = OPTIONS.get(name, "--" + name.replace("_", "-"))

@@ -197,6 +197,8 @@ def test_single_attacks_say_what_is_wrong_too(standard: Model, few: tuple[Tensor
     for attack in (attacks.pgd, attacks.smallest_radius):
         with pytest.raises(BadInput, match=r"^model: must have gradients for this attack, got .*; use square"):
             attack(box, images, labels, **({"ball": BALL} if attack is attacks.pgd else {}))
+    found = attacks.pgd(standard, images, labels=labels, ball=BALL)  # by name as well
+    assert torch.equal(found.values, attacks.pgd(standard, images, labels, ball=BALL).values)
     for ball in ("l2:0.5", nn.Identity()):
         with pytest.raises(BadInput, match=r"^ball: must be a Ball, Spatial, or an object with"):
             attacks.standard(standard, images, labels, ball=ball)  # type: ignore[arg-type]

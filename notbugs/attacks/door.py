@@ -24,14 +24,15 @@ def in_evaluation(attack: Callable[Concatenate[Model, Options], Result]) -> Call
     """The attack, once images and labels make sense, on the model in evaluation mode; then each module is as it was before."""
 
     def attacked(model: Model, /, *args: Options.args, **options: Options.kwargs) -> Result:
-        check_tensors(*args[:2])
+        given = [*args[:2], *(options.get(name) for name in ("images", "labels", "targets") if name in options)]
+        check_tensors(*given[:2])
         with frozen(model) if isinstance(model, nn.Module) else nullcontext():
             try:
                 return attack(model, *args, **options)
             except (BadInput, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # only now, so that it costs nothing: what of the model or the labels is at fault?
-                _explained(model, *args[:2], error=error)  # type: ignore[arg-type]  # check_tensors has seen to it
+                _explained(model, *given[:2], error=error)  # type: ignore[arg-type]  # check_tensors has seen to it
                 raise
 
     update_wrapper(attacked, attack)

@@ -18,6 +18,8 @@ from notbugs.errors import BadInput
 from notbugs.scores.accuracy import interval
 from notbugs.scores.features import LEAST, Usefulness, usefulness
 
+FEWEST = 10  # test files of a class below which nothing is called spurious: so few say too little of how a feature varies
+
 Cue = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] -> (n,)
 
 
@@ -93,15 +95,15 @@ def falls(here: Usefulness, there: Usefulness) -> tuple[np.ndarray, np.ndarray]:
     """How far usefulness falls from one set to another, and how likely chance alone does that: both (F, K).
 
     The fall is taken in the sense in which the feature is useful here; the probability is one-sided and for all F x K together
-    (Bonferroni), from the intervals' widths.
+    (Bonferroni), by Student's t with the degrees of freedom of the smallest side.
     """
-    from scipy.stats import norm
+    from scipy.stats import t
 
     sign = np.where(here.value < 0, -1.0, 1.0)
     fall = sign * (here.value - there.value)
-    errors = [(each.high - each.low) / 2 / norm.ppf(0.975) for each in (here, there)]
-    z = fall / np.maximum(np.hypot(*errors), 1e-12)
-    return fall, np.minimum(norm.sf(z) * fall.size, 1.0)
+    error = np.hypot(here.error, there.error)
+    chance = t.sf(np.where(np.isfinite(error), fall / np.maximum(error, 1e-12), 0.0), np.minimum(here.freedom, there.freedom))
+    return fall, np.minimum(chance * fall.size, 1.0)
 
 
 def spurious(
@@ -110,7 +112,8 @@ def spurious(
     """For every feature or cue its class of greatest fall, from files like those trained on to the test set; the worst first.
 
     values: (N, F) and (M, F) of either; files must not be those that a network with these features was trained on.
-    spurious: 1 where it was useful, loses at least half of that, and chance would not do that for any of them in 19 of 20 sets.
+    spurious: 1 where it was useful, loses at least half of that, and chance would not do that for any of them in 19 of 20 sets;
+    never for a class with fewer than ten files in either.
     """
     if values.shape[1] != len(names):
         raise BadInput("names", f"must be one for each of the {values.shape[1]} features", len(names))
@@ -118,6 +121,7 @@ def spurious(
     fall, chance = falls(here, there)
     sign = np.where(here.value < 0, -1.0, 1.0)
     guilty = (sign * here.value >= LEAST) & (chance < 0.05) & (fall >= 0.5 * sign * here.value)
+    guilty &= np.minimum(here.freedom, there.freedom) >= FEWEST - 1
     rows = []
     for j, name in enumerate(names):
         # the class for which most is lost; among those where it is no accident, if there are any
@@ -162,8 +166,9 @@ def leaning(values: Tensor, labels: Tensor, right: Tensor, *, label: int, traini
 
 
 def called(values: Tensor, names: Sequence[str], cues: Tensor) -> list[tuple[str, float]]:
-    """For each feature (N, F) the cue (N, cues) that goes with it most, and their correlation, in [-1, 1]."""
+    """For each feature (N, F) the cue (N, cues) that goes with it most, and their correlation, in [-1, 1]; ("", 0) for none."""
     f, c = (each.double() - each.double().mean(0) for each in (values, cues))
     together = (f.T @ c) / (f.norm(dim=0)[:, None] * c.norm(dim=0)).clamp_min(1e-12)
     best = together.abs().argmax(1)
-    return [(names[int(place)], float(together[j, place])) for j, place in enumerate(best)]
+    found = [(names[int(place)], float(together[j, place])) for j, place in enumerate(best)]
+    return [(name, r) if r else ("", 0.0) for name, r in found]

@@ -28,6 +28,8 @@ class Usefulness(NamedTuple):
 
     value: E[y f(x)], y being 1 for the class and −1 for the rest, both equally likely, f standardised under just that: in
     [−1, 1]; negative: the feature speaks against the class, and −f for it. n: images.
+    error, freedom: for tests: its standard error, where a class that hardly varies is taken to vary as all do together, and the
+    degrees of freedom of the smaller side, (K,).
     """
 
     value: np.ndarray
@@ -35,6 +37,8 @@ class Usefulness(NamedTuple):
     high: np.ndarray
     scale: np.ndarray
     n: int
+    error: np.ndarray
+    freedom: np.ndarray
 
 
 class Extremes(NamedTuple):
@@ -54,7 +58,7 @@ def usefulness(values: Tensor, labels: Tensor, classes: int) -> Usefulness:
 
     count = values.shape[1]
     value, low, high = np.zeros((count, classes)), np.full((count, classes), -1.0), np.ones((count, classes))
-    scale = np.full((count, classes), np.nan)
+    scale, error, freedom = np.full((count, classes), np.nan), np.full((count, classes), np.inf), np.ones(classes)
     table = values.double().numpy()
     for each in range(classes):
         own, rest = table[labels.numpy() == each], table[labels.numpy() != each]
@@ -65,10 +69,14 @@ def usefulness(values: Tensor, labels: Tensor, classes: int) -> Usefulness:
         varies = (spread > 1e-6 * np.abs(table).max(initial=1e-30)) & ((own.var(0) > 0) | (rest.var(0) > 0))
         scale[:, each] = np.where(varies, spread, np.nan)
         value[varies, each] = gap[varies] / 2 / spread[varies]
+        pooled = ((len(own) - 1) * own.var(0, ddof=1) + (len(rest) - 1) * rest.var(0, ddof=1)) / (len(own) + len(rest) - 2)
+        sides = [np.maximum(side.var(0, ddof=1), pooled) / len(side) for side in (own, rest)]
+        error[varies, each] = (np.sqrt(sides[0] + sides[1]) / 2)[varies] / spread[varies]
+        freedom[each] = min(len(own), len(rest)) - 1
         inside = ttest_ind(own[:, varies], rest[:, varies], equal_var=False).confidence_interval()
         low[varies, each] = np.clip(inside.low / 2 / spread[varies], -1, 1)
         high[varies, each] = np.clip(inside.high / 2 / spread[varies], -1, 1)
-    return Usefulness(value, low, high, scale, len(values))
+    return Usefulness(value, low, high, scale, len(values), error, freedom)
 
 
 def extremes(view: goals.View, images: Tensor, ball: Similar, features: list[int], *, steps: int = 0) -> Extremes:
@@ -82,7 +90,7 @@ def extremes(view: goals.View, images: Tensor, ball: Similar, features: list[int
         calm = view(images).float()
     index = torch.tensor(features, device=images.device)
     lowest, highest = calm[:, index].T.contiguous(), calm[:, index].T.clone()  # (f, n)
-    at_once = max(1, AT_ONCE // max(len(images), 1))
+    at_once = max(1, at_most(images.shape) // max(len(images), 1))
     for place in range(0, len(features), at_once):
         some = index[place : place + at_once]
         slopes = search.slopes(partial(_columns, view, some), images)[1]
@@ -101,6 +109,11 @@ def extremes(view: goals.View, images: Tensor, ball: Similar, features: list[int
             kept[part] = torch.minimum(kept[part], rows) if sign < 0 else torch.maximum(kept[part], rows)
     calm = calm[:, index].T
     return Extremes((calm - lowest).T.cpu(), (highest - calm).T.cpu())
+
+
+def at_most(shape: torch.Size) -> int:
+    """Images of a batch in the search: fewer where they are large, for their activations must fit into memory."""
+    return max(1, min(AT_ONCE, AT_ONCE * 3 * 32 * 32 // math.prod(shape[1:])))
 
 
 def _columns(view: goals.View, index: Tensor, images: Tensor) -> Tensor:
@@ -150,7 +163,7 @@ def per_feature(
         groups = [(useful[:most], steps), (useful[most:] + [j for j in order if j not in set(useful)], 0)]
         done = 0.0
         for group, more in groups:
-            width = max(1, AT_ONCE // max(len(chosen), 1))
+            width = max(1, at_most(images.shape) // max(len(chosen), 1))
             for place in range(0, len(group), width):
                 some = group[place : place + width]
                 found = extremes(view, images, ball, some, steps=more)
@@ -212,7 +225,8 @@ def best_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each feature the row of the class it is most useful for: what the feature is called by."""
     best: dict[int, dict[str, Any]] = {}
     for row in rows:
-        if row["feature"] not in best or row["usefulness"] > best[row["feature"]]["usefulness"]:
+        known = best.get(row["feature"])  # of two classes both are told equally well: then the one that it speaks for
+        if not known or (row["usefulness"], row["sign"]) > (known["usefulness"], known["sign"]):
             best[row["feature"]] = row
     return list(best.values())
 

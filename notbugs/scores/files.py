@@ -39,7 +39,7 @@ COLUMNS = {  # name: (range, what a high value means, what it is)
     "robust_lead": ("any", "clear to a robust model", "logit of the label less the best other"),
     "carried_robust": ("any", "robust features speak for the label", "part of the ordinary model's lead over its runner-up that "
                        "its features carry as far as they stay useful on the robust version"),
-    "carried_nonrobust": ("any", "non-robust features speak for the label", "the rest of that lead"),
+    "carried_nonrobust": ("any", "non-robust features speak for the label", "the rest of that lead, but for its mean"),
     "carried_spurious": ("any", "features that fail elsewhere speak for the label", "part of that lead that features carry as "
                          "far as they are less useful on the test part"),
     "on_robust_right": ("0 to 1", "right", "share of models, trained only on the robust version of other files, that read it"),
@@ -88,6 +88,8 @@ def deal(labels: Tensor, folds: int, seed: int) -> Tensor:
     """
     counts = labels.bincount()
     fewest = int(counts[counts > 0].min()) if len(labels) else 0
+    if fewest < 2:
+        raise BadInput("data", "must have two files or more of each class, for each is judged by readers of the others", fewest)
     if not 2 <= folds <= fewest:
         raise BadInput("--folds", f"must be from 2 to {fewest}, the files of the smallest class", folds)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
@@ -253,6 +255,8 @@ def steadiness(whole: Sequence[Looked], labels: np.ndarray) -> float:
     single = [robustness_of(_finite([each]), labels) for each in whole]
     pairs = [spearmanr(one, other)[0] for place, one in enumerate(single) for other in single[place + 1 :]]
     agreement = float(np.mean(pairs))
+    if agreement <= 0:
+        return agreement
     return len(whole) * agreement / (1 + (len(whole) - 1) * agreement)
 
 
@@ -261,7 +265,8 @@ def _finite(whole: Sequence[Looked]) -> Looked:
     mean: Looked = {}
     for name in whole[0]:
         stack = np.stack([each[name] for each in whole]).astype(np.float64)
-        top = stack[np.isfinite(stack)].max(initial=0.0)
+        known = stack[np.isfinite(stack)]
+        top = known.max() if known.size and known.max() > 0 else 1.0  # of what was never found any number will do: all are alike
         mean[name] = np.where(np.isposinf(stack), top, stack).mean(0)
     return mean
 
@@ -303,11 +308,10 @@ def mislabelled(mean: Mapping[str, np.ndarray], readers: Sequence[str], labels: 
 
 def halves(rows: Sequence[Mapping[str, Any]], top: float, by: str = "robustness") -> tuple[list[int], list[int]]:
     """Numbers of the files with the highest and with the lowest score, a share `top` of each class, in the set's order."""
-    if not 0 < top <= 0.5:
-        raise BadInput("--top", "is a share of each class that goes to either half: above 0, at most 0.5", top)
     classes: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         classes.setdefault(str(row["label"]), []).append(number)
+    check_top(top, min(map(len, classes.values())))
     high: list[int] = []
     low: list[int] = []
     for numbers in classes.values():
@@ -315,6 +319,14 @@ def halves(rows: Sequence[Mapping[str, Any]], top: float, by: str = "robustness"
         count = int(top * len(ranked) + 1e-9)
         high, low = high + ranked[len(ranked) - count :], low + ranked[:count]
     return sorted(high), sorted(low)
+
+
+def check_top(top: float, fewest: int) -> None:
+    """Raises BadInput unless this share of a class, of which the smallest has so many files, can go to either half."""
+    if not 0 < top <= 0.5:
+        raise BadInput("--top", "is a share of each class that goes to either half: above 0, at most 0.5", top)
+    if int(top * fewest + 1e-9) < 1:
+        raise BadInput("--top", f"must leave a file of each class: {1 / fewest:.3g} or more", top)
 
 
 # ---- one reader, and what it sees --------------------------------------------------------------------------------------
@@ -332,7 +344,7 @@ def reader(
 ) -> models.Model:
     """A model trained on these files; after: told the model after every pass."""
     own = zlib.crc32(f"{seed}/{name}".encode())
-    pixels = part.pixels(torch.arange(0, len(part), max(1, len(part) // 2000)))
+    pixels = part.pixels(torch.arange(0, len(part), -(-len(part) // 2000)))
     model = models.build(
         recipe.network,
         shape=part.shape,
@@ -418,13 +430,14 @@ def _carried(model: models.Model, part: Dataset, grown: Dataset, test: Dataset |
     A feature counts as robust by the share of its usefulness that it keeps on the robust version, over all classes together, as
     spurious by the share that it loses on the test part. All are nan for a model whose last layer is not linear.
     """
-    head, names = linear_head(model), ["carried_robust", "carried_nonrobust", *(["carried_spurious"] if test else [])]
+    names = ["carried_robust", "carried_nonrobust", *(["carried_spurious"] if test else [])]
+    head = linear_head(model, part.pixels(slice(0, 2)).to(device))
     if head is None:
         return {name: np.full(len(part), np.nan) for name in names}
     values, again = (features_of(model, each, device) for each in (part, grown))
     robust = _kept(values, part.labels, again, grown.labels, len(part.classes))
-    weights = head.weight.detach().cpu().float()
-    rival = (values @ weights.T).scatter(1, part.labels[:, None], -torch.inf).argmax(1)
+    weights, bias = head.weight.detach().cpu().float(), 0.0 if head.bias is None else head.bias.detach().cpu().float()
+    rival = (values @ weights.T + bias).scatter(1, part.labels[:, None], -torch.inf).argmax(1)
     carried = (weights[part.labels] - weights[rival]) * (values - values.mean(0))
     shares = [robust, 1 - robust]
     if test:
@@ -443,12 +456,18 @@ def _kept(values: Tensor, labels: Tensor, others: Tensor, their_labels: Tensor, 
     return kept_share(usefulness(values, labels, classes), usefulness(others, their_labels, classes))
 
 
-def linear_head(model: nn.Module) -> nn.Linear | None:
-    """The last layer of a classifier, where it is linear and the features enter it."""
+def linear_head(model: models.Model, images: Tensor) -> nn.Linear | None:
+    """The last layer of a classifier, where it is linear: of its features it makes the logits, as is seen on a few images."""
     head = getattr(model, "head", None)
     if head is None and isinstance(model, models.Wrapped):
         head = model.network.get_submodule(model.layer)
-    return head if isinstance(head, nn.Linear) else None
+    if not isinstance(head, nn.Linear):
+        return None
+    with frozen(model), torch.no_grad():
+        features, logits = model.features(images).float(), goals.logits(model, images)
+        if features.shape[1] != head.in_features or logits.shape[1] != head.out_features:
+            return None
+        return head if torch.allclose(head(features.to(head.weight.dtype)).float(), logits, rtol=1e-3, atol=1e-3) else None
 
 
 def kept_share(here: Usefulness, there: Usefulness) -> np.ndarray:
