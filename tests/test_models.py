@@ -120,7 +120,8 @@ def test_a_folding_that_changes_the_function_is_not_used(monkeypatch: pytest.Mon
     optimization = pytest.importorskip("torch.fx.experimental.optimization")
     model, images = used("small", (1, 8, 8)), pixels((1, 8, 8))
     monkeypatch.setattr(optimization, "fuse", lambda body: nn.Sequential(body, nn.Softplus()))
-    assert torch.equal(models.folded(model, images)(images), model(images))
+    with torch.no_grad():  # a copy lies otherwise in memory, so the last bits may differ
+        assert torch.allclose(models.folded(model, images)(images), model(images), atol=1e-6)
 
 
 # ---- networks -----------------------------------------------------------------------------------------------------------
