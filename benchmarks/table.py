@@ -90,19 +90,22 @@ def of_files(path: Path) -> None:
     print(f"{found['date'][:10]}, commit {found['commit']}, {found['machine']}; {versions}.")
     halves = [row for row in rows if row["part"] == "halves"]
     if halves:
-        print("\n| score | half | unchanged | at half of the radius | at the radius | separation |\n|---|---|---|---|---|---|")
+        columns = ("score", "half", "unchanged", "at half of the radius", "at the radius", "separation", "of those read")
+        print("\n| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     names = dict.fromkeys("random" if row["score"].startswith("random") else row["score"] for row in halves)
     for name in names:
         same = [row for row in halves if row["score"].startswith("random" if name == "random" else name)]
         sides = {which: [row for row in same if row["half"] == which] for which in dict.fromkeys(row["half"] for row in same)}
-        apart = ""
+        apart = of_read = ""
         if len(sides) == 2 and len({len(side) for side in sides.values()}) == 1:
             ends = [[(row["half_radius"] + row["radius"]) / 2 for row in side] for side in sides.values()]
             apart = spread([one - other for one, other in zip(*ends, strict=True)])
+            shares = [[(row["half_radius"] + row["radius"]) / 2 / row["clean"] for row in side] for side in sides.values()]
+            of_read = spread([one - other for one, other in zip(*shares, strict=True)])
         for which, side in sides.items():
             cells = [spread([row[key] for row in side]) for key in ("clean", "half_radius", "radius")]
             label = which or f"{len({row['score'] for row in side})} of them, {len(side)} trainings"
-            print(f"| {name} | {label} | " + " | ".join(cells) + f" | {apart if which != 'lower' else ''} |")
+            print(f"| {name} | {label} | " + " | ".join(cells) + (f" | {apart} | {of_read} |" if which != "lower" else " | | |"))
     for part in ("stability", "mislabelled", "truth", "cost"):
         mine = [row for row in rows if row["part"] == part]
         if mine:
