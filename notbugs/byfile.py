@@ -3,7 +3,6 @@
 Each fold of each repetition is a stage, and so are the features; what is finished is kept.
 """
 
-import os
 import platform
 import shutil
 import time
@@ -22,7 +21,7 @@ from notbugs.ball import Ball
 from notbugs.data import Dataset, Splits
 from notbugs.errors import BadInput
 from notbugs.plan import Plan, complete, fingerprint, known, load
-from notbugs.pool import Told, each_when_ready
+from notbugs.pool import Told, each_when_ready, machine, usual_workers
 from notbugs.results import Run
 from notbugs.scores import files
 
@@ -67,7 +66,7 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
                 work[_stage(repeat, fold)] = partial(one_fold, asked, folder, repeat, fold)
         todo = {name: ((), partial(_do, name, job)) for name, job in work.items() if not record.done(name)}
         if workers is None:
-            workers = 1 if asked.plan.device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+            workers = usual_workers(asked.plan.device)
         for name, (tables, seconds) in each_when_ready(todo, workers, tell):
             record.finish(name, seconds, tables)
             record.note(seconds=round(before + time.perf_counter() - began, 1))
@@ -405,9 +404,7 @@ def _facts(asked: Asked, splits: Splits, recipe: files.Recipe, command: str) -> 
         "recipe": {**asdict(recipe), "ball": str(recipe.ball), "folds": asked.folds, "repeats": asked.repeats},
         "seed": plan.seed,
         "device": plan.device,
-        "machine": torch.cuda.get_device_name(plan.device)
-        if plan.device.startswith("cuda")
-        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(plan.device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "data": {
             "classes": list(splits.train.classes),

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import time
@@ -16,6 +17,20 @@ Told = Callable[[str, float, str], None]  # stage, share done in [0, 1], a few w
 Job = Callable[[Told], Any]
 
 _queue: Any = None
+
+
+def usual_workers(device: str) -> int:
+    """How many stages are done at once where nobody says: one a core that this process may use, 1 on a GPU."""
+    if device != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+
+
+def machine(device: str) -> str:
+    """What a run is done on, in a few words."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def each_when_ready(jobs: Mapping[str, tuple[tuple[str, ...], Job]], workers: int, tell: Told) -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,6 @@ Only this process writes tables and run.json, so a stage is whole or absent, and
 stage that is not whole.
 """
 
-import os
 import platform
 import shutil
 import time
@@ -21,7 +20,7 @@ from notbugs.ball import Ball
 from notbugs.data import Dataset, Splits
 from notbugs.errors import BadInput
 from notbugs.plan import Plan, asked, complete, fingerprint, known, load
-from notbugs.pool import Told, each_when_ready
+from notbugs.pool import Told, each_when_ready, machine, usual_workers
 from notbugs.results import Run
 from notbugs.stages import SETS, Tables, every_set, make_set, pictures, train_model, trained, truth
 
@@ -89,7 +88,7 @@ def run(
         story = stages(plan)
         todo = {name: story[name] for name in wanted(story, only) if not record.done(name)}
         if workers is None:
-            workers = 1 if plan.device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+            workers = usual_workers(plan.device)
         jobs = {
             name: (tuple(need for need in stage.needs if need in todo), partial(_do, stage.work, plan, folder, name))
             for name, stage in todo.items()
@@ -145,9 +144,7 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
         "epsilon_text": _radius_text(known(plan.epsilon)),
         "recipe": {**recipe, "attack": attacks.standard_name(Ball(plan.norm, known(plan.epsilon)), len(splits.train.classes))},
         "device": plan.device,
-        "machine": torch.cuda.get_device_name(plan.device)
-        if plan.device.startswith("cuda")
-        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(plan.device),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

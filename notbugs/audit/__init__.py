@@ -5,7 +5,6 @@ change that fools is found once; at each radius asked for, the ensemble then mee
 Rooms: ask (what is asked), look (what is done with some of the images), summary (tables, sets and pictures of all).
 """
 
-import os
 import platform
 import shutil
 import time
@@ -24,7 +23,7 @@ from notbugs.audit.summary import summarised
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
 from notbugs.plan import fingerprint
-from notbugs.pool import Told, each_when_ready
+from notbugs.pool import Told, each_when_ready, machine, usual_workers
 from notbugs.results import Run
 
 __all__ = ["Audit", "Set", "run"]
@@ -59,7 +58,7 @@ def run(audit: Audit, folder: Path, *, command: str = "", workers: int | None = 
         work["checks"] = partial(checked, audit)
         todo = {name: ((), partial(_do, name, job)) for name, job in work.items() if not record.done(name)}
         if workers is None:
-            workers = 1 if audit.device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+            workers = usual_workers(audit.device)
         for name, (tables, seconds) in each_when_ready(todo, workers, tell):
             record.finish(name, seconds, tables)
             record.note(seconds=round(before + time.perf_counter() - began, 1))
@@ -91,9 +90,7 @@ def _facts(audit: Audit, part: Dataset, sets: Sequence[Set], form: str, command:
         "budget": audit.budget,
         "gradient": gradient,
         "device": audit.device,
-        "machine": torch.cuda.get_device_name(audit.device)
-        if audit.device.startswith("cuda")
-        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(audit.device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "data": {
             "classes": list(part.classes),
