@@ -4,20 +4,10 @@ Every sentence is derived from the figures. A claim is made only where its 95 % 
 """
 
 import math
-from typing import Literal, NamedTuple
 
-from notbugs.measured import Measured, measure, number, percent
+from notbugs import doubts
+from notbugs.measured import Finding, Measured, Verdict, measure, number, percent
 from notbugs.results import Run
-
-Verdict = Literal["shown", "in part", "not shown", "open"]
-
-
-class Finding(NamedTuple):
-    """A question, whether the figures allow a yes, and the answer in plain sentences."""
-
-    question: str
-    verdict: Verdict
-    text: str
 
 
 def headline(run: Run) -> list[str]:
@@ -31,7 +21,7 @@ def findings(run: Run) -> list[Finding]:
     answers = [_fooled(run, measured), _resists(measured), _split(measured)]
     labels = "random-labels" if measured.accuracy("on-random-labels") else "random-labels-any"
     answers += [_features(run, measured, labels), _features(run, measured, "next-labels")]
-    return [answer for answer in answers if answer]
+    return [answer for answer in answers if answer] + doubts.findings(run, measured)
 
 
 def _fooled(run: Run, measured: Measured) -> Finding | None:

@@ -118,6 +118,13 @@ def run(
     invert_start: Annotated[str, typer.Option(help="What those versions grow from: another image, or noise.")] = "image",
     relabel_steps: Annotated[int, typer.Option(help="Steps of the relabelled sets.")] = 20,
     patience: Annotated[int | None, typer.Option(help="Further epochs for relabelled sets that are still at chance.")] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also what could refute it: all controls, transfer to other learners, every model on every set attacked.",
+        ),
+    ] = False,
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,

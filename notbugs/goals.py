@@ -1,6 +1,6 @@
 """What is wanted: a goal says what is looked at, which way is up, and by what the best image is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -114,6 +114,27 @@ def reach_class(model: View, targets: Tensor, by: str = "loss") -> Goal:
     if by not in ("lead", "loss"):
         raise BadInput("by", "must be lead or loss", repr(by))
     return Goal(partial(logits, model), judge if by == "lead" else loss, judge)
+
+
+def reach_class_alone(model: View, others: Sequence[View], targets: Tensor, labels: Tensor) -> Goal:
+    """The target class for one model, while others go on reading the label: what misleads it alone, a bug of its own.
+
+    Climbed: minus the model's cross-entropy to the target and the others' mean one to the label. Judged by the lower of two
+    leads, of the target in the model and of the label in the others (their mean): positive where both hold.
+    Source: Nakkiran 2019, "Adversarial Examples are Just Bugs, Too" (Distill), section 2.
+    """
+
+    def view(images: Tensor) -> Tensor:
+        return torch.stack([logits(each, images) for each in (model, *others)])
+
+    def alone(seen: Tensor) -> Tensor:
+        kept = torch.stack([F.cross_entropy(each, labels, reduction="none") for each in seen[1:]]).mean(0)
+        return -F.cross_entropy(seen[0], targets, reduction="none") - kept
+
+    def judge(seen: Tensor) -> Tensor:
+        return torch.minimum(lead(seen[0], targets), torch.stack([lead(each, labels) for each in seen[1:]]).mean(0))
+
+    return Goal(view, alone, judge)
 
 
 def leave_prediction(model: View, calm: Tensor) -> Goal:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from notbugs.results import Cell, Run
 
@@ -45,8 +45,20 @@ FACTS: dict[str, Any] = {
     "seeds": [],
     "seconds": 0,
     "finished": False,
+    "full": False,
     "data": {"classes": [], "train": "?", "test": "?", "shape": [], "note": "", "skipped": []},
 }
+
+
+Verdict = Literal["shown", "in part", "not shown", "open"]
+
+
+class Finding(NamedTuple):
+    """A question, whether the figures allow a yes, and the answer in plain sentences."""
+
+    question: str
+    verdict: Verdict
+    text: str
 
 
 class Figure(NamedTuple):
@@ -80,7 +92,8 @@ class Figure(NamedTuple):
 class Measured(NamedTuple):
     """What a run measured, to be asked.
 
-    radii: 0, epsilon / 2, epsilon; norm: its name and in words; chance: what guessing reads, at best.
+    radii: 0, epsilon / 2, epsilon; norm: its name and in words; chance: what guessing reads, at best. further: models of a full
+    study that are no part of the story.
     """
 
     rows: Rows
@@ -88,6 +101,7 @@ class Measured(NamedTuple):
     radius_texts: tuple[str, str, str]
     norm: tuple[str, str]
     chance: float
+    further: frozenset[str] = frozenset()
 
     def by_seed(self, model: str, on: str = "test", radius: int = 0) -> dict[Cell, dict[str, Cell]]:
         """One row a seed; where several attacks were tried, the one that left the least."""
@@ -109,7 +123,7 @@ class Measured(NamedTuple):
         n, values = int(number(rows[0]["n"])), [number(row["accuracy"]) for row in rows]
         if len(set(values)) == 1:
             return Figure(values[0], number(rows[0]["low"]), number(rows[0]["high"]), n, len(rows), False)
-        mean, low, high = _over_seeds(values)
+        mean, low, high = over_seeds(values)
         return Figure(mean, max(low, 0.0), min(high, 1.0), n, len(rows), True)
 
     def difference(self, one: tuple[str, int], other: tuple[str, int]) -> Figure | None:
@@ -124,7 +138,7 @@ class Measured(NamedTuple):
             return None
         n, values = int(number(pairs[0][0]["n"])), [round(number(a["accuracy"]) - number(b["accuracy"]), 9) for a, b in pairs]
         if len(set(values)) > 1:
-            return Figure(*_over_seeds(values), n, len(pairs), True)
+            return Figure(*over_seeds(values), n, len(pairs), True)
         (p, low_p, high_p), (q, low_q, high_q) = ([number(row[name]) for name in ("accuracy", "low", "high")] for row in pairs[0])
         return Figure(
             p - q, p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q), n, len(pairs), False
@@ -135,11 +149,15 @@ class Measured(NamedTuple):
         return self.radius_texts[radius].split(" = ")[-1]
 
     def models(self) -> list[str]:
-        """The models that were measured, in reading order."""
-        return in_order(MODELS, (str(row["model"]) for row in self.rows))
+        """The models of the story that were measured, in reading order; those of controls and of transfer are told elsewhere."""
+        return in_order(MODELS, (str(row["model"]) for row in self.rows if row["model"] not in self.further))
+
+    def crossed(self) -> list[str]:
+        """The models that were tried on other sets than the test images."""
+        return in_order(MODELS, (str(row["model"]) for row in self.rows if row["set"] not in ("test", "test-next")))
 
     def sets(self) -> list[str]:
-        return in_order(SETS, (str(row["set"]) for row in self.rows if not row["epsilon"]))
+        return in_order(SETS, (str(row["set"]) for row in self.rows if not row["epsilon"] and row["set"] != "test-next"))
 
 
 def measure(run: Run) -> Measured:
@@ -153,10 +171,12 @@ def measure(run: Run) -> Measured:
     # whoever always says the test set's commonest class reads that share of it
     chance = max(1 / len(classes), facts["data"].get("commonest", 0.0)) if classes else math.nan
     texts = ("0", f"ε/2 = {half}", f"ε = {full}")
-    return Measured(run.table("accuracy"), (0.0, epsilon / 2, epsilon), texts, norm, chance)
+    rows = run.table("accuracy")
+    further = {str(row["model"]) for row in rows} - {*MODELS} if facts["full"] else set()
+    return Measured(rows, (0.0, epsilon / 2, epsilon), texts, norm, chance, frozenset(further))
 
 
-def _over_seeds(values: list[float]) -> tuple[float, float, float]:
+def over_seeds(values: list[float]) -> tuple[float, float, float]:
     """Mean and Student's 95 % interval over two or more seeds."""
     from scipy import stats
 

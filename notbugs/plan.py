@@ -43,6 +43,7 @@ class Plan:
     invert_start: str = "image"
     relabel_steps: int = 20
     patience: int | None = None  # further epochs for relabelled sets that are still at chance
+    full: bool = False  # also all controls, transfer to other learners, and every model on every set under attack
     device: str = "cpu"
 
 
@@ -155,8 +156,8 @@ def _check_radius(option: str, ball: Ball, part: Dataset) -> None:
 
 
 def asked(plan: Plan) -> dict[str, Any]:
-    """What a run must be asked again to go on. The number of seeds may grow, and the device may change."""
-    return {name: value for name, value in asdict(plan).items() if name not in ("seeds", "device")}
+    """What a run must be asked again to go on. Seeds may be added, a quick study may become a full one, the device may change."""
+    return {name: value for name, value in asdict(plan).items() if name not in ("seeds", "full", "device")}
 
 
 def fingerprint(*parts: Dataset) -> str:

@@ -21,68 +21,78 @@ from notbugs.data import Dataset
 from notbugs.errors import BadInput
 from notbugs.plan import Plan, known, load
 from notbugs.pool import Told
+from notbugs.sets import QUICK, SETS, Making, enough, relabels
 
 Tables = dict[str, list[dict[str, Any]]]
-
-SETS = {
-    "robust": (
-        "adversarial",
-        "Robust version (D_R): every image was grown from another, random image until the features of the "
-        "adversarially trained model were those of the original. Labels are the originals'.",
-    ),
-    "nonrobust": (
-        "standard",
-        "Non-robust version (D_NR): every image was grown from another, random image until the features of the "
-        "standard model were those of the original. Labels are the originals'; to a person most look wrong.",
-    ),
-    "random-labels": (
-        "standard",
-        "Random labels (D_rand), never the old one: every image was changed within a small ball until the "
-        "standard model read the new label. To a person every label looks wrong.",
-    ),
-    "random-labels-any": (
-        "standard",
-        "Random labels (D_rand), the old one allowed, as in the paper: about one in K stays right.",
-    ),
-    "next-labels": (
-        "standard",
-        "Next labels (D_det): every image was changed within a small ball until the standard model read the "
-        "class after its own. To a person every label looks wrong.",
-    ),
-    "random-labels-noise": (
-        "",
-        "Control: the labels of `random-labels`, and random changes of the same size in place of the "
-        "standard model's. A classifier should learn nothing from it but which class an image is not.",
-    ),
-}
+WATCHED = 500  # test images at most on which a training is watched
 
 
-def train_model(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str, on: str) -> Tables:
-    """One classifier, trained on the original or a constructed set, saved, and measured on the real test set under attack."""
+def train_model(
+    plan: Plan,
+    folder: Path,
+    seed: int,
+    tell: Told,
+    *,
+    name: str,
+    on: str = "original",
+    loss: str = "plain",
+    start: str = "",
+    network: str = "",
+    radius: float = 1.0,
+    epochs: int | None = None,
+) -> Tables:
+    """One classifier, trained on the original or a constructed set, saved, and measured on the real test set under attack.
+
+    start: the model with whose initial weights it begins (default: its own). network, epochs: others than the plan's; a network
+    at its usual width. radius: of adversarial training, in epsilons. A set that could not be made teaches nobody.
+    """
     splits, ball = load(plan, seed), Ball(plan.norm, known(plan.epsilon))
+    if on != "original" and not set_path(plan, folder, seed, on).exists():
+        return {}
     part = splits.train if on == "original" else load_set(plan, folder, seed, on)
+    own = replace(plan, network=network or plan.network, width=None if network else plan.width, epochs=epochs or plan.epochs)
     model, curve = trained(
-        plan,
+        own,
         part,
         name,
-        loss="adversarial" if name == "adversarial" else "plain",
+        loss=loss,
         on=on,
         seed=seed,
+        start=start,
+        radius=radius,
         path=model_path(plan, folder, seed, name),
         tell=tell,
     )
     rows = scores.under_attack(model, splits.test, [replace(ball, radius=ball.radius / 2), ball], device=plan.device)
+    named = [{"set": "test", **row} for row in rows]
+    if on.startswith("next-labels"):  # how far it learnt the labels as given: on real images these are the next class
+        after = splits.test.with_labels(construct.next_labels(splits.test.labels, len(part.classes)))
+        named.append({"set": "test-next", "norm": plan.norm, **scores.clean(model, after, device=plan.device)})
     return {
-        "accuracy": [_in_order({"model": name, "trained_on": on, "seed": seed, "set": "test", **row}) for row in rows],
-        "training": [{"model": name, "seed": seed, **epoch._asdict()} for epoch in curve],
+        "accuracy": [in_order({"model": name, "trained_on": on, "seed": seed, **row}) for row in named],
+        "training": [{"model": name, "seed": seed, **epoch} for epoch in curve],
     }
 
 
 def trained(
-    plan: Plan, part: Dataset, name: str, *, loss: str, on: str, seed: int, path: Path, tell: Told
-) -> tuple[models.Model, list[train.Epoch]]:
-    """A classifier trained by the plan on a set, saved to `path`, and its training curve. loss: plain, adversarial or trades."""
-    ball, epochs = Ball(plan.norm, known(plan.epsilon)), known(plan.epochs)
+    plan: Plan,
+    part: Dataset,
+    name: str,
+    *,
+    loss: str,
+    on: str,
+    seed: int,
+    path: Path,
+    tell: Told,
+    start: str = "",
+    radius: float = 1.0,
+) -> tuple[models.Model, list[dict[str, Any]]]:
+    """A classifier trained by the plan on a set, saved to `path`, and its training curve. loss: plain, adversarial or trades.
+
+    The weights are those of the last pass: no part of a relabelled set could tell which pass is best (Ilyas et al. 2019, appendix
+    D.4). So that the choice can be judged, the curve has the accuracy on the real test images after each pass, too.
+    """
+    ball, epochs = Ball(plan.norm, radius * known(plan.epsilon)), known(plan.epochs)
     losses: dict[str, Callable[[], train.Loss]] = {
         "plain": lambda: train.plain,
         "adversarial": lambda: train.against(partial(attacks.pgd, ball=ball, steps=plan.adversarial_steps, by="loss")),
@@ -90,17 +100,26 @@ def trained(
     }
     if loss not in losses:
         raise BadInput("--loss", f"must be one of {', '.join(losses)}", repr(loss))
-    faint = on.startswith(("random-labels", "next-labels"))  # what these teach is pixel-exact: augmentation would hide it
+    faint = relabels(on)  # what these teach is pixel-exact: augmentation would hide it
     augment = train.shifts(known(plan.shift), flip=bool(plan.flip)) if (plan.shift or plan.flip) and not faint else None
+    splits, curve = load(plan, seed), list[dict[str, Any]]()
     model = models.build(
         str(plan.network),
         shape=part.shape,
         classes=len(part.classes),
         width=plan.width,
-        seed=_seed(seed, name),
-        **_pixel_statistics(load(plan, seed).train),
+        seed=_seed(seed, start or name),
+        **_pixel_statistics(splits.train),
     )
-    curve = train.fit(
+    watched = splits.test.take(torch.arange(0, len(splits.test), max(1, len(splits.test) // WATCHED))[:WATCHED])
+
+    def told(epoch: train.Epoch) -> None:
+        tell("", 0.9 * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}")
+        curve.append(epoch._asdict())
+        if on != "original":
+            curve[-1]["test_accuracy"] = scores.clean(model, watched, device=plan.device)["accuracy"]
+
+    train.fit(
         model,
         part,
         losses[loss](),
@@ -112,7 +131,7 @@ def trained(
         patience=known(plan.patience) if faint else 0,
         seed=_seed(seed, name),
         device=plan.device,
-        progress=lambda epoch: tell("", 0.9 * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}"),
+        progress=told,
     )
     models.save(
         model,
@@ -132,47 +151,31 @@ def trained(
 
 
 def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> Tables:
-    """One constructed set, written in the form the data came in."""
+    """One constructed set, written in the form the data came in; one that cannot be trained on is only told of."""
     began, splits = time.perf_counter(), load(plan, seed)
-    original, classes = splits.train, len(splits.train.classes)
     done = 0
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        tell("", done / len(original), f"{done} of {len(original)} images")
+        tell("", done / len(splits.train), f"{done} of {len(splits.train)} images")
 
-    ball = Ball(plan.norm, known(plan.relabel_epsilon))
-    source, about = SETS[name]
-    model = models.load(model_path(plan, folder, seed, source), plan.network)[0] if source else None
-    if model is None:
-        made = construct.noise_like(original, load_set(plan, folder, seed, "random-labels"), seed=_seed(seed, name))
-    elif name in ("robust", "nonrobust"):
-        made = construct.inverted(
-            model,
-            original,
-            start=plan.invert_start,
-            steps=known(plan.invert_steps),
-            seed=_seed(seed, name),
-            device=plan.device,
-            progress=progress,
-        )
-    else:
-        labels = (
-            construct.next_labels(original.labels, classes)
-            if name == "next-labels"
-            else construct.random_labels(original.labels, classes, keep=name == "random-labels-any", seed=_seed(seed, name))
-        )
-        made = construct.relabelled(
-            model, original, labels, ball=ball, steps=plan.relabel_steps, device=plan.device, progress=progress
-        )
-    seconds = round(time.perf_counter() - began, 2)
+    making = Making(
+        plan,
+        splits.train,
+        _seed(seed, name),
+        model=lambda known: models.load(model_path(plan, folder, seed, known), plan.network)[0],
+        made=lambda known: load_set(plan, folder, seed, known),
+        progress=progress,
+    )
+    kind = SETS[name]
+    made = kind.make(making)
     row = {
         "set": name,
         "seed": seed,
-        "n": len(original),
-        "made_from": source or "random-labels",
-        "epsilon": ball.radius if "labels" in name else "",
+        "n": len(made.data),
+        "made_from": kind.needs[0].removeprefix("set-"),
+        "epsilon": making.ball.radius if relabels(name) else "",
         "steps": "",
         "reached": "",
         "mean_l2": "",
@@ -181,18 +184,22 @@ def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> T
         "feature_error": "",
         "changed_labels": 0,
         **made.facts,
-        "seconds": seconds,
+        "seconds": round(time.perf_counter() - began, 2),
     }
     place = set_path(plan, folder, seed, name)
     shutil.rmtree(place, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
-    data.write(made.data, place, splits.form, card=_card(plan, name, about, row), original=original)
+    if enough(made):
+        where = {file: number for number, file in enumerate(splits.train.names)}
+        own = [where[file] for file in made.data.names if file in where]  # all of them, some, or none
+        before = splits.train.take(own) if len(own) == len(made.data) else None
+        data.write(made.data, place, splits.form, card=_card(plan, name, kind.about, row), original=before)
     return {"sets": [row]}
 
 
 def every_set(plan: Plan, folder: Path, seed: int, tell: Told, *, names: list[str]) -> Tables:
     """Every model on every set, clean: the original's and each constructed set's training part (2,000 images drawn from it)."""
     rows = []
-    parts = {name: load_set(plan, folder, seed, name) for name in SETS} | {"original": load(plan, seed).train}
+    parts = {name: load_set(plan, folder, seed, name) for name in QUICK} | {"original": load(plan, seed).train}
     sample = parts["original"].pixels(slice(0, 2))
     for number, model_name in enumerate(names):
         model, known = models.load(model_path(plan, folder, seed, model_name), plan.network)
@@ -201,7 +208,7 @@ def every_set(plan: Plan, folder: Path, seed: int, tell: Told, *, names: list[st
             index = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:2000].sort().values
             row = scores.clean(view, part.take(index), device=plan.device)
             rows.append(
-                _in_order(
+                in_order(
                     {
                         "model": model_name,
                         "trained_on": known["trained_on"],
@@ -235,7 +242,7 @@ def pictures(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
         "adversarial": (attacked, labels),
         "change": (0.5 + change / (2 * largest), labels),
     }
-    for name in SETS:
+    for name in QUICK:
         part = load_set(plan, folder, seed, name).take(shown)
         versions[name] = (part.pixels(slice(None)), part.labels)
     rows = []
@@ -310,7 +317,8 @@ def _pixel_statistics(part: Dataset) -> dict[str, list[float]]:
 ACCURACY = ("model", "trained_on", "set", "norm", "epsilon", "attack", "correct", "n", "accuracy", "low", "high", "seed")
 
 
-def _in_order(row: dict[str, Any]) -> dict[str, Any]:
+def in_order(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of tables/accuracy.csv."""
     return {column: row[column] for column in ACCURACY}
 
 

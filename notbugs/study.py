@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from notbugs import __version__, attacks, models, scores
+from notbugs import __version__, attacks, evidence, models, scores, transfer
 from notbugs.ball import Ball
 from notbugs.data import Dataset, Splits
 from notbugs.errors import BadInput
 from notbugs.plan import Plan, asked, complete, fingerprint, known, load
 from notbugs.pool import Told, each_when_ready, machine, usual_workers
 from notbugs.results import Run
-from notbugs.stages import SETS, Tables, every_set, make_set, pictures, train_model, trained, truth
+from notbugs.sets import CONTROLS, QUICK
+from notbugs.stages import Tables, every_set, make_set, pictures, train_model, trained, truth
 
 
 class Stage(NamedTuple):
@@ -42,17 +43,43 @@ def stages(plan: Plan) -> dict[str, Stage]:
 
         if plan.source == "planted":
             add("truth", truth)
-        add("adversarial", partial(train_model, name="adversarial", on="original"))
-        add("standard", partial(train_model, name="standard", on="original"))
-        for name, (source, _) in SETS.items():
-            add(f"set-{name}", partial(make_set, name=name), source or "set-random-labels")
-        for name in SETS:
+        add("adversarial", partial(train_model, name="adversarial", loss="adversarial"))
+        add("standard", partial(train_model, name="standard"))
+        for name, kind in QUICK.items():
+            add(f"set-{name}", partial(make_set, name=name), *kind.needs)
+        for name in QUICK:
             add(f"on-{name}", partial(train_model, name=f"on-{name}", on=name), f"set-{name}")
-        everything = ["adversarial", "standard", *(f"on-{name}" for name in SETS)]
+        everything = ["adversarial", "standard", *(f"on-{name}" for name in QUICK)]
         add("every-set", partial(every_set, names=everything), *everything)
         if seed == plan.seed:
-            add("pictures", pictures, "adversarial", *(f"set-{name}" for name in SETS))
+            add("pictures", pictures, "adversarial", *(f"set-{name}" for name in QUICK))
+        if plan.full:
+            _add_evidence(plan, add, everything)
     return story
+
+
+def _add_evidence(plan: Plan, add: Callable[..., None], everything: list[str]) -> None:
+    """What could refute the story, and who else inherits the blind spots."""
+    lessons = evidence.lessons()
+    for name, options in lessons.items():
+        if "on" not in options:
+            add(name, partial(train_model, name=name, **options))
+    for name, kind in CONTROLS.items():
+        add(f"set-{name}", partial(make_set, name=name), *kind.needs)
+    for name, options in lessons.items():
+        if "on" in options:
+            add(name, partial(train_model, name=name, **options), f"set-{options['on']}")
+    sources, targets = evidence.SOURCES, evidence.TARGETS
+    for source in sources:
+        add(f"examples-{source}", partial(evidence.make_examples, source=source), source)
+    for name in transfer.LEARNERS:
+        add(f"learner-{name}", partial(evidence.learner, name=name), "examples-standard")
+    add("transfer", evidence.networks, *(f"examples-{source}" for source in sources), *targets)
+    add("leakage", evidence.leaks, "robust-linear", "adversarial", *(f"set-{name}" for name in evidence.PROBED))
+    add("poison", evidence.poison, "fresh-1", *(f"set-{name}" for name in evidence.POISONED))
+    add("cross", evidence.cross, *everything, *(f"on-{name}" for name in CONTROLS))
+    add("agreement", evidence.agree, *everything, *lessons)
+    add("controls", evidence.controls, "leakage", *everything, *(f"on-{name}" for name in CONTROLS))
 
 
 def run(
@@ -82,9 +109,11 @@ def run(
             )
         for leftover in (*folder.glob("datasets/.*.part"), *folder.glob("models/*.part")):  # of a process that was killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        before, seeds = record.facts.get("seconds", 0.0), record.facts.get("seeds", [])
+        before, seeds, full = (
+            record.facts.get(name, usual) for name, usual in (("seconds", 0.0), ("seeds", []), ("full", False))
+        )
         record.note(**facts(plan, splits, command), fingerprint=digest)
-        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}))
+        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full)
         story = stages(plan)
         todo = {name: story[name] for name in wanted(story, only) if not record.done(name)}
         if workers is None:
@@ -133,7 +162,9 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
     import scipy
 
     recipe = {
-        name: value for name, value in asdict(plan).items() if name not in ("source", "norm", "epsilon", "device", "skip_bad")
+        name: value
+        for name, value in asdict(plan).items()
+        if name not in ("source", "norm", "epsilon", "device", "skip_bad", "full")
     }
     return {
         "notbugs": __version__,
@@ -163,6 +194,7 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
             "mean_l2": round(_typical_size(splits.test), 3),
         },
         "seeds": list(range(plan.seed, plan.seed + (plan.seeds or 1))),
+        "full": plan.full,
         "finished": False,
     }
 

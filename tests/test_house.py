@@ -10,21 +10,25 @@ import pytest
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
-          "checks", "plan", "pool", "results", "stages", "study", "audit", "byfile", "measured", "answer", "page", "auditpage",
+          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "study", "audit", "byfile", "measured", "weighed", "doubts", "answer", "page", "auditpage",
           "filespage", "report", "cli"]  # fmt: skip
 ROOMS = {
-    "data": ["names", "decode", "dataset", "find", "reading", "writing"],
+    "models": ["classifier", "networks", "building", "disk"],
+    "data": ["names", "decode", "dataset", "find", "reading", "writing", "photographs"],
+    "construct": ["made", "inverted", "relabelled", "controls"],
     "audit": ["ask", "look", "summary"],
-    "scores": ["accuracy", "features", "cues", "files"],
+    "scores": ["accuracy", "agreement", "features", "cues", "files", "leakage"],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
 }
 # what reads a run folder needs no torch
-TORCH = set(FLOORS) - {"errors", "results", "measured", "answer", "page", "auditpage", "filespage"}
+TORCH = set(FLOORS) - {"errors", "results", "measured", "weighed", "doubts", "answer", "page", "auditpage", "filespage"}
 NEVER = {
     "models": {"data"},
     "data": {"models"},
     "train": {"attacks", "data"},
     "measured": TORCH,
+    "weighed": TORCH,
+    "doubts": TORCH,
     "answer": TORCH,
     "page": TORCH,
     "auditpage": TORCH,

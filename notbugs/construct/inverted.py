@@ -1,30 +1,17 @@
-"""New datasets out of old ones: the robust and the non-robust version, wrong labels with faint evidence, and their controls.
-
-Every function takes a frozen view of a model and a Dataset and returns `Made`: the new Dataset, image for image under the same
-names, and the facts of how it came out, measured on the 8-bit images that will be stored.
-"""
+"""The robust and the non-robust version of a set: images grown until a model sees in them what it sees in the originals."""
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from notbugs import goals, search
 from notbugs.ball import Ball
-from notbugs.data import Dataset, from_8bit, sweep, to_8bit
+from notbugs.construct.made import Made, Progress, change_of, swept
+from notbugs.data import Dataset, from_8bit, to_8bit
 from notbugs.errors import BadInput
 from notbugs.models import Model, folded
-
-Progress = Callable[[int], None]  # told how many images are done, batch by batch
-
-
-class Made(NamedTuple):
-    """A set and what is known of it: reached, mean_l2, max_l2, max_linf, feature_error, changed_labels, where they apply."""
-
-    data: Dataset
-    facts: dict[str, Any]
 
 
 def inverted(
@@ -69,8 +56,8 @@ def inverted(
             error = -goals.match_features(view.features, wanted).judge(view.features(from_8bit(stored)))
         return stored, error
 
-    images, error = _sweep(invert, data, batch_size, device, progress)
-    return Made(data.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **_change(data, images)})
+    images, error = swept(invert, data, batch_size, device, progress)
+    return Made(data.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **change_of(data, images)})
 
 
 def default_rule(data: Dataset) -> search.Rule:
@@ -132,107 +119,3 @@ def evened(view: goals.View, images: Tensor) -> Tensor | None:
 def paper_rule(size: float = 0.1) -> search.Rule:
     """The paper's step for `inverted`: a fixed L2 length along the gradient (0.1 and 1000 steps on CIFAR-10)."""
     return search.steepest(Ball("l2", torch.inf), size)
-
-
-def relabelled(
-    model: Model,
-    data: Dataset,
-    labels: Tensor,
-    *,
-    ball: Ball,
-    steps: int = 30,
-    by: str = "loss",
-    batch_size: int = 250,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Made:
-    """Each image changed within the ball until the model reads it as the given label (N,), and labelled so.
-
-    With `random_labels` this is D_rand, with `next_labels` D_det. To a person nearly all labels look wrong; what is right about
-    them is what the model sees. The image with the target's highest lead is kept, rounded to 8 bits inside the ball.
-    Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
-    """
-    view = folded(model, data.pixels(slice(0, 2)), device)
-
-    def push(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        targets = labels[index].to(images.device)
-        rule = search.steepest(ball, 2 * ball.radius, end=0.01)
-        found = search.maximize(goals.reach_class(view, targets, by), images, ball, steps=steps, rule=rule)
-        stored = ball.round(found.images, images)
-        with torch.no_grad():
-            return to_8bit(stored), view(stored).argmax(1) == targets
-
-    images, reached = _sweep(push, data, batch_size, device, progress)
-    return Made(
-        data.with_images(images).with_labels(labels),
-        {
-            "steps": steps,
-            "epsilon": ball.radius,
-            "reached": reached.float().mean().item(),
-            **_change(data, images),
-            "changed_labels": int((labels != data.labels).sum()),
-        },
-    )
-
-
-def noise_like(data: Dataset, made: Dataset, *, seed: int = 0) -> Made:
-    """The control of a relabelled set: its labels, and each image's own change scattered over it at random, signs too.
-
-    Every norm of the change stays the same, as stored (one of more than half of the range may not find room elsewhere and is
-    cut); what the model saw is gone. A set that teaches as much as its control owes nothing to what the model saw.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def disturb(images: Tensor, index: Tensor) -> Tensor:
-        before = to_8bit(images).flatten(1).int()
-        sizes = (to_8bit(made.pixels(index)).flatten(1).int() - before).abs()
-        sizes = sizes.gather(1, torch.rand(sizes.shape, generator=generator).argsort(1))
-        signs = torch.randint(2, sizes.shape, generator=generator, dtype=torch.int32) * 2 - 1
-        after = before + signs * sizes
-        after = torch.where((after < 0) | (after > 255), before - signs * sizes, after)  # there is room on one side at least,
-        return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)  # unless a change is above 127
-
-    images = _sweep(disturb, data, 1000, "cpu", None)
-    return Made(
-        data.with_images(images).with_labels(made.labels),
-        {**_change(data, images), "changed_labels": int((made.labels != data.labels).sum())},
-    )
-
-
-def random_labels(labels: Tensor, classes: int, *, keep: bool = False, seed: int = 0) -> Tensor:
-    """Labels (N,) drawn evenly: from the other classes, or with `keep` from all, as in the paper (one in K then stays right)."""
-    generator = torch.Generator().manual_seed(seed)
-    if keep:
-        return torch.randint(classes, labels.shape, generator=generator)
-    return (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
-
-
-def next_labels(labels: Tensor, classes: int) -> Tensor:
-    """Each label's successor, cyclically: robust features then speak for the wrong class in a fixed way, so they cannot help."""
-    return (labels + 1) % classes
-
-
-def _sweep(
-    function: Callable[[Tensor, Tensor], Any],
-    data: Dataset,
-    batch_size: int,
-    device: torch.device | str,
-    progress: Progress | None,
-) -> Any:
-    def told(images: Tensor, index: Tensor) -> Any:
-        result = function(images, index)
-        if progress:
-            progress(len(index))
-        return result
-
-    return sweep(told, data, batch_size=batch_size, device=device)
-
-
-def _change(data: Dataset, images: Tensor) -> dict[str, float]:
-    """Sizes of the change, on the stored images."""
-    parts = []
-    for index in torch.split(torch.arange(len(data)), 1000):
-        change = from_8bit(images[index]) - data.pixels(index)
-        parts.append(torch.stack([Ball("l2", 0).size(change), Ball("linf", 0).size(change)]))
-    l2, linf = torch.cat(parts, dim=1)
-    return {"mean_l2": l2.mean().item(), "max_l2": l2.max().item(), "max_linf": linf.max().item()}

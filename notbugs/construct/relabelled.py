@@ -1,0 +1,70 @@
+"""Wrong labels with faint evidence: images moved a little until a model reads in them a class that is not theirs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from notbugs import goals, search
+from notbugs.ball import Ball
+from notbugs.construct.made import Made, Progress, change_of, swept
+from notbugs.data import Dataset, to_8bit
+from notbugs.models import Model, folded
+
+
+def relabelled(
+    model: Model,
+    data: Dataset,
+    labels: Tensor,
+    *,
+    ball: Ball,
+    steps: int = 30,
+    by: str = "loss",
+    alone: Sequence[Model] = (),
+    batch_size: int = 250,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Made:
+    """Each image changed within the ball until the model reads it as the given label (N,), and labelled so.
+
+    With `random_labels` this is D_rand, with `next_labels` D_det. To a person nearly all labels look wrong; what is right about
+    them is what the model sees. The image with the target's highest lead is kept, rounded to 8 bits inside the ball.
+    alone: other models that are to go on reading the images' own labels, so that what moves is the model's own bug, and no
+    feature of the data (Nakkiran 2019).
+    Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
+    """
+    view, *others = (folded(each, data.pixels(slice(0, 2)), device) for each in (model, *alone))
+
+    def push(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        targets, own = labels[index].to(images.device), data.labels[index].to(images.device)
+        goal = goals.reach_class_alone(view, others, targets, own) if others else goals.reach_class(view, targets, by)
+        rule = search.steepest(ball, 2 * ball.radius, end=0.01)
+        found = search.maximize(goal, images, ball, steps=steps, rule=rule)
+        stored = ball.round(found.images, images)
+        with torch.no_grad():
+            return to_8bit(stored), view(stored).argmax(1) == targets
+
+    images, reached = swept(push, data, batch_size, device, progress)
+    return Made(
+        data.with_images(images).with_labels(labels),
+        {
+            "steps": steps,
+            "epsilon": ball.radius,
+            "reached": reached.float().mean().item(),
+            **change_of(data, images),
+            "changed_labels": int((labels != data.labels).sum()),
+        },
+    )
+
+
+def random_labels(labels: Tensor, classes: int, *, keep: bool = False, seed: int = 0) -> Tensor:
+    """Labels (N,) drawn evenly: from the other classes, or with `keep` from all, as in the paper (one in K then stays right)."""
+    generator = torch.Generator().manual_seed(seed)
+    if keep:
+        return torch.randint(classes, labels.shape, generator=generator)
+    return (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
+
+
+def next_labels(labels: Tensor, classes: int) -> Tensor:
+    """Each label's successor, cyclically: robust features then speak for the wrong class in a fixed way, so they cannot help."""
+    return (labels + 1) % classes

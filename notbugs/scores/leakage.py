@@ -1,0 +1,111 @@
+"""What robust features alone would teach of a relabelled set, and what its changes would teach without the images."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from notbugs import models
+from notbugs.ball import Ball
+from notbugs.data import Dataset, sweep
+from notbugs.errors import BadInput
+from notbugs.models import Model, folded
+from notbugs.scores.accuracy import row
+from notbugs.scores.features import best_rows, per_feature, usefulness
+
+ENOUGH = 4000  # images for linear classifiers of changes
+
+
+def leakage(
+    model: Model, features: list[int], made: Dataset, test: Dataset, *, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Accuracy on real images of a linear classifier that learnt a relabelled set by some features of a robust model alone.
+
+    As far as it beats guessing, the set's labels can be told by robust features, and what ordinary training reads of real images
+    is no evidence for non-robust ones. Below guessing: robust features point away, as they should where every label is wrong.
+    features: columns of the model's penultimate layer; of a linear model, of its logits. Source: Goh 2019 (Distill).
+    """
+    if not features:
+        return {"features": 0, "correct": "", "n": "", "accuracy": "", "low": "", "high": ""}
+    learnt, tried = (seen(model, part, device)[:, features].numpy() for part in (made, test))
+    right = _linear(learnt, made.labels.numpy(), tried) == test.labels.numpy()
+    found = row(int(right.sum()), len(right))
+    return {"features": len(features), **{name: found[name] for name in ("correct", "n", "accuracy", "low", "high")}}
+
+
+def robust_features(model: Model, part: Dataset, ball: Ball, *, device: torch.device | str = "cpu") -> list[int]:
+    """The features of a model that stay useful for some class whatever changes inside the ball; part: images it did not learn.
+
+    Of the penultimate layer, by search (`per_feature`). Of a linear model its logits, each for its own class, by the bound that
+    no change can break: usefulness − epsilon ‖a‖* / deviation (Goh 2019).
+    """
+    if not is_linear(model):
+        rows = best_rows(per_feature(model, part, ball, device=device))
+        return [int(found["feature"]) for found in rows if found["kind"] == "robust"]
+    if ball.norm not in ("l2", "linf"):
+        raise BadInput("ball", "must be in l2 or linf for a linear model's features", ball.norm)
+    table = usefulness(seen(model, part, device), part.labels, len(part.classes))
+    weights = _pixel_weights(model).cpu().flatten(1)
+    sizes = weights.norm(p=2 if ball.norm == "l2" else 1, dim=1).double().numpy()
+    bound = np.diagonal(table.value) - float(ball.radius) * sizes / np.diagonal(table.scale)
+    return [int(k) for k in np.flatnonzero(bound > 0)]
+
+
+def separable(before: Dataset, made: Dataset, *, seed: int = 0) -> dict[str, Any]:
+    """Share of the changes whose new label a linear classifier can tell by the change alone, on images it did not learn.
+
+    before: the same images unchanged. Near guessing: the changes depend on the image, as natural evidence does. Near 1: each
+    label has a change of its own, a shortcut that ordinary training takes, as data poisons have.
+    Sources: Zhu et al. 2024 and Sandoval-Segura et al. 2022, on poisons.
+    """
+    chosen = torch.randperm(len(made), generator=torch.Generator().manual_seed(seed))[:ENOUGH]
+    changes = (made.pixels(chosen) - before.pixels(chosen)).flatten(1).numpy()
+    labels, half = made.labels[chosen].numpy(), len(chosen) // 2
+    right = _linear(changes[:half], labels[:half], changes[half:]) == labels[half:]
+    found = row(int(right.sum()), len(right))
+    guess = float(np.bincount(labels[half:]).max() / len(right))
+    return {**{name: found[name] for name in ("correct", "n", "accuracy", "low", "high")}, "guess": guess}
+
+
+def is_linear(model: Model) -> bool:
+    """Whether a classifier is the network `linear`: a head that sees the pixels."""
+    return model.architecture.get("name") == "linear"
+
+
+def seen(model: Model, part: Dataset, device: torch.device | str = "cpu") -> Tensor:
+    """The features a classifier sees, of a linear one its logits: float (N, F), on the CPU."""
+    view = folded(model, part.pixels(slice(0, 2)), device)
+    look = view if is_linear(model) else view.features
+
+    def asked(images: Tensor, _: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = look(images).float()
+        return found
+
+    found: Tensor = sweep(asked, part, batch_size=500, device=device)
+    return found
+
+
+def _pixel_weights(model: Model) -> Tensor:
+    """The weights of a linear model's logits for pixels in [0, 1]: (K, C, H, W)."""
+    assert isinstance(model, models.Classifier)
+    assert isinstance(model.head, torch.nn.Linear)
+    channels = model.get_buffer("std")
+    weights: Tensor = model.head.weight.detach().reshape(len(model.head.weight), channels.shape[1], -1) / channels.reshape(
+        1, -1, 1
+    )
+    return weights
+
+
+def _linear(learnt: np.ndarray, labels: np.ndarray, tried: np.ndarray) -> np.ndarray:
+    """What multinomial logistic regression says of `tried`, each column brought to the spread it has in what is learnt."""
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(labels)) < 2:
+        return np.full(len(tried), labels[0])
+    center, scale = learnt.mean(0), learnt.std(0)
+    scale = np.where(scale > 1e-8 * max(float(scale.max()), 1e-30), scale, np.inf)
+    fitted = LogisticRegression(C=1.0, max_iter=300, tol=1e-3).fit((learnt - center) / scale, labels)
+    answer: np.ndarray = fitted.predict((tried - center) / scale)
+    return answer

@@ -1,0 +1,166 @@
+"""What a full study weighs its claims by: controls, other learners, other starts. Aggregates over seeds; needs no torch."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from notbugs.measured import Figure, Measured, Rows, number, over_seeds
+from notbugs.results import Cell, Run
+
+FAMILIES = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet", "inception": "Inception", "mixer": "MLP-Mixer"}
+LEARNERS = {
+    "logistic-regression": "logistic regression",
+    "linear-svm": "linear SVM",
+    "rbf-svm": "RBF SVM",
+    "random-forest": "random forest",
+    "boosting": "boosted trees",
+    "nearest-neighbours": "5 nearest neighbours",
+}
+SOURCES = {
+    "standard": "0",
+    "adversarial-sixteenth": "ε/16",
+    "adversarial-eighth": "ε/8",
+    "adversarial-quarter": "ε/4",
+    "adversarial-half": "ε/2",
+    "adversarial": "ε",
+}
+TARGETS = {
+    "standard": "the standard model itself",
+    "same-start": "the same network, trained anew from the same initial weights",
+    "fresh-1": "the same network from other initial weights",
+    "fresh-2": "another",
+    "fresh-3": "another",
+    "fresh-4": "another",
+    **FAMILIES,
+    "adversarial": "the adversarially trained model",
+    **LEARNERS,
+}
+CONTROLS = {
+    "on-random-labels-noise": "random changes of the same size",
+    "on-next-labels-noise": "random changes of the same size",
+    "on-random-labels-patterns": "one random pattern a label, of the same size",
+    "on-next-labels-patterns": "one random pattern a label, of the same size",
+    "on-random-labels-any-patterns": "the same, right labels left on unchanged images",
+    "on-random-labels-robust": "made with the robust model",
+    "on-next-labels-robust": "made with the robust model",
+    "on-next-labels-bugs": "other models still read the old label",
+    "on-errors-only": "only the mistakes of a weak model, no attack",
+    "on-photographs": "photographs of nothing, labelled by the standard model",
+    "probe of robust-linear": "a linear classifier on provably robust linear features",
+    "probe of adversarial": "a linear classifier on the robust model's robust features",
+}
+
+
+class Excess(NamedTuple):
+    """A relabelled result over one of its controls: both accuracies, the excess, and what the control would have refuted."""
+
+    result: str
+    control: str
+    refutes: str
+    accuracy: float
+    control_accuracy: float
+    excess: Figure
+    over_guessing: Figure
+
+
+class Follows(NamedTuple):
+    """Does transfer follow what a network learns from next-labels? points: (family, accuracy, rate); correlation: Pearson's."""
+
+    points: list[tuple[str, float, float]]
+    correlation: Figure
+
+
+def mean_of(rows: Rows, value: str, low: str = "", high: str = "") -> Figure | None:
+    """The mean over seeds of a column, with Student's interval; of one seed, or seeds that agree, the row's own columns."""
+    told = [row for row in rows if row.get(value, "") != ""]
+    if not told:
+        return None
+    values = [number(row[value]) for row in told]
+    n = int(number(told[0].get("n", 0)))
+    if len(set(values)) > 1:
+        return Figure(*over_seeds(values), n, len(values), True)
+    ends = [number(told[0][name]) if name else math.nan for name in (low, high)]
+    return Figure(values[0], ends[0], ends[1], n, len(values), False)
+
+
+def excesses(run: Run) -> list[Excess]:
+    """tables/controls.csv, one entry a result and control, in the order of the table."""
+    found: dict[tuple[Cell, Cell], Rows] = {}
+    for row in run.table("controls"):
+        found.setdefault((row["result"], row["control"]), []).append(row)
+    entries = []
+    for (result, control), rows in found.items():
+        excess = mean_of(rows, "excess", "excess_low", "excess_high")
+        over = mean_of(rows, "over_guessing", "over_guessing_low", "over_guessing_high")
+        assert excess is not None
+        assert over is not None
+        means = [sum(number(row[name]) for row in rows) / len(rows) for name in ("accuracy", "control_accuracy")]
+        entries.append(Excess(str(result), str(control), str(rows[0]["refutes"]), means[0], means[1], excess, over))
+    return entries
+
+
+def transfer(run: Run, source: str, target: str, change: str = "untargeted", column: str = "rate") -> Figure | None:
+    """The rate at which examples of one model hit another; column: rate, or unfooled, same, other as shares of n."""
+    rows = [row for row in run.table("transfer") if (row["source"], row["target"], row["change"]) == (source, target, change)]
+    if column == "rate":
+        return mean_of(rows, "rate", "low", "high")
+    return mean_of([{**row, column: number(row[column]) / number(row["n"])} for row in rows if number(row["n"])], column)
+
+
+def own_rate(run: Run, source: str, change: str) -> Figure | None:
+    """How often the examples hit the model they were made on, of the images that some other model reads too."""
+    rows = [row for row in run.table("transfer") if (row["source"], row["change"]) == (source, change)]
+    target = rows[0]["target"] if rows else ""
+    return mean_of([row for row in rows if row["target"] == target], "source_rate")
+
+
+def follows(run: Run, measured: Measured, change: str = "untargeted") -> Follows | None:
+    """Figure 3 of Ilyas et al. 2019: accuracy after next-labels against the rate of transfer, network by network.
+
+    Correlation: of several seeds, the mean of each seed's with Student's interval; of one, with Fisher's.
+    """
+    names = {"fresh-1": "on-next-labels", **{name: f"{name}-on-next-labels" for name in FAMILIES}}
+    rows = {
+        (row["target"], row["seed"]): number(row["rate"])
+        for row in run.table("transfer")
+        if row["source"] == "standard" and row["change"] == change and row["rate"] != ""
+    }
+    taught = {name: measured.by_seed(model) for name, model in names.items()}
+    by_seed: dict[Cell, list[tuple[str, float, float]]] = {}
+    for name, seeds in taught.items():
+        for seed, row in seeds.items():
+            if (name, seed) in rows:
+                by_seed.setdefault(seed, []).append((name, number(row["accuracy"]), rows[name, seed]))
+    whole = [points for points in by_seed.values() if len(points) == len(names)]
+    if not whole:
+        return None
+    found = [_pearson([x for _, x, _ in points], [y for _, _, y in points]) for points in whole]
+    means = [
+        (points[0][0], sum(x for _, x, _ in points) / len(points), sum(y for _, _, y in points) / len(points))
+        for points in zip(*whole, strict=True)
+    ]
+    if len(set(found)) > 1:
+        mean, low, high = over_seeds(found)
+        return Follows(means, Figure(mean, max(low, -1.0), min(high, 1.0), len(names), len(found), True))
+    return Follows(means, Figure(found[0], *_fisher(found[0], len(names)), len(names), len(found), False))
+
+
+def _pearson(one: Sequence[float], other: Sequence[float]) -> float:
+    from scipy.stats import pearsonr
+
+    if len(set(one)) == 1 or len(set(other)) == 1:
+        return 0.0
+    return float(pearsonr(one, other)[0])
+
+
+def _fisher(correlation: float, n: int) -> tuple[float, float]:
+    """95 % interval of a correlation over n points."""
+    middle = math.atanh(max(min(correlation, 1 - 1e-12), 1e-12 - 1))
+    reach = 1.959964 / math.sqrt(n - 3)
+    return math.tanh(middle - reach), math.tanh(middle + reach)
+
+
+def same_mistakes(run: Run, one: str, other: str) -> dict[str, Figure | None]:
+    """Two models' agreement: agree, same, same_by_chance, consistency, as means over seeds."""
+    rows = [row for row in run.table("agreement") if {row["model"], row["other"]} == {one, other}]
+    return {name: mean_of(rows, name) for name in ("agree", "same", "same_by_chance", "consistency", "both_wrong")}
