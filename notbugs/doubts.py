@@ -4,33 +4,25 @@ from typing import NamedTuple
 
 from notbugs.measured import Figure, Finding, Measured, Verdict, percent
 from notbugs.results import Run
-from notbugs.weighed import (
-    CONTROLS,
-    FAMILIES,
-    LEARNERS,
-    SOURCES,
-    Excess,
-    excesses,
-    follows,
-    own_rate,
-    same_mistakes,
-    transfer,
-)
+from notbugs.weighed import CONTROLS, FAMILIES, LEARNERS, SOURCES, Excess, Weighed, weigh
 
 BESIDE = ("on-errors-only", "on-photographs")  # no doubts of the result: other ways of teaching as much
 
 
 def findings(run: Run, measured: Measured) -> list[Finding]:
     """What a full study can answer so far, in reading order; [] of a quick one."""
-    entries = excesses(run)
+    weighed = weigh(run)
+    entries = weighed.excesses()
     answers = [
         _explained(entries, "on-random-labels", "random labels"),
         _explained(entries, "on-next-labels", "next labels"),
-        _others(run, "Are other kinds of network fooled by the same images?", FAMILIES, "networks of five other families"),
-        _others(run, "And learning algorithms that are no networks?", LEARNERS, "six learning algorithms that are no networks"),
-        _start(run, measured),
-        _follow(run, measured),
-        _little(run, measured),
+        _others(weighed, "Are other kinds of network fooled by the same images?", FAMILIES, "networks of five other families"),
+        _others(
+            weighed, "And learning algorithms that are no networks?", LEARNERS, "six learning algorithms that are no networks"
+        ),
+        _start(weighed, measured),
+        _follow(weighed, measured),
+        _little(weighed),
     ]
     return [answer for answer in answers if answer]
 
@@ -42,15 +34,15 @@ def _explained(entries: list[Excess], result: str, words: str) -> Finding | None
     doubts, beside = ([e for e in own if (e.control in BESIDE) == which] for which in (False, True))
     over = own[0].over_guessing
     unread = next((e for e in entries if e.result == f"{result}-unread"), None)
-    told = "; ".join(f"{CONTROLS.get(e.control, e.control)} {percent(e.control_accuracy)} ({_points(e.excess)})" for e in doubts)
+    told = "; ".join(f"{_name(each)} {percent(each.control_accuracy)} ({_points(each.excess)})" for each in doubts)
     text = (
-        f"What the classifier trained on {words} reads, {percent(own[0].accuracy)}, against what controls read, and the excess in "
+        f"The classifier trained on {words} reads {percent(own[0].accuracy)}; its controls, and the excess over each in "
         f"points: {told}."
     )
     if unread:
         text += f" Without the images that a weak model already took for their new label: {percent(unread.accuracy)}."
     if beside:
-        also = "; ".join(f"{CONTROLS[e.control]}: {percent(e.control_accuracy)}" for e in beside)
+        also = "; ".join(f"{_name(e)}: {percent(e.control_accuracy)}" for e in beside)
         text += f" What teaches without any attack: {also}."
     beaten = [e for e in doubts if e.excess.low > 0]
     question = f"Could something else explain what {words} teach?"
@@ -58,25 +50,29 @@ def _explained(entries: list[Excess], result: str, words: str) -> Finding | None
         return Finding(question, "not shown", f"{text} The result itself is not measurably above guessing.")
     if len(beaten) == len(doubts):
         return Finding(question, "shown", f"{text} None of the controls explains it: it exceeds them all.")
-    left = ", ".join(CONTROLS.get(e.control, e.control) for e in doubts if e not in beaten)
+    left = ", ".join(_name(e) for e in doubts if e not in beaten)
     verdict: Verdict = "in part" if beaten else "not shown"
     return Finding(question, verdict, f"{text} Not measurably exceeded, so that it may explain the result: {left}.")
+
+
+def _name(entry: Excess) -> str:
+    return CONTROLS.get(entry.control, entry.control)
 
 
 def _points(figure: Figure) -> str:
     return f"{100 * figure.mean:+.1f}".replace("-", "−")
 
 
-def _others(run: Run, question: str, names: dict[str, str], who: str) -> Finding | None:
-    hit = {name: transfer(run, "standard", name) for name in names}
-    noise = {name: transfer(run, "standard", name, "random") for name in names}
+def _others(weighed: Weighed, question: str, names: dict[str, str], who: str) -> Finding | None:
+    hit = {name: weighed.hits("standard", name) for name in names}
+    noise = {name: weighed.hits("standard", name, "random") for name in names}
     known = {name: (hit[name], noise[name]) for name in names if hit[name] and noise[name]}
     if not known:
         return None
-    own = own_rate(run, "standard", "untargeted")
+    own = weighed.own_rate("standard", "untargeted")
     parts = []
     for name, (rate, random) in known.items():
-        same, other = (transfer(run, "standard", name, column=column) for column in ("same", "other"))
+        same, other = (weighed.hits("standard", name, column=column) for column in ("same", "other"))
         share = same.mean / (same.mean + other.mean) if same and other and same.mean + other.mean else None
         mistake = f", {percent(share)} of these with the standard model's own mistake" if share is not None else ""
         parts.append(f"{names[name]} {percent(rate.mean)} ({percent(random.mean)}{mistake})")  # type: ignore[union-attr]
@@ -88,9 +84,9 @@ def _others(run: Run, question: str, names: dict[str, str], who: str) -> Finding
     return Finding(question, verdict, text)
 
 
-def _start(run: Run, measured: Measured) -> Finding | None:
-    same, other = transfer(run, "standard", "same-start"), transfer(run, "standard", "fresh-1")
-    noise = transfer(run, "standard", "fresh-1", "random")
+def _start(weighed: Weighed, measured: Measured) -> Finding | None:
+    same, other = weighed.hits("standard", "same-start"), weighed.hits("standard", "fresh-1")
+    noise = weighed.hits("standard", "fresh-1", "random")
     if not (same and other and noise):
         return None
     text = (
@@ -103,7 +99,7 @@ def _start(run: Run, measured: Measured) -> Finding | None:
         if twin and own and gap:
             text += f" Trained on {labels} from the source's initial weights a classifier reads {twin.percent}, from others "
             text += f"{own.percent} ({_signed(gap)})."
-    found = same_mistakes(run, "standard", "fresh-1")
+    found = weighed.alike("standard", "fresh-1")
     alike, chance = found["same"], found["same_by_chance"]
     if alike and chance:
         text += (
@@ -114,8 +110,8 @@ def _start(run: Run, measured: Measured) -> Finding | None:
     return Finding("Do networks share blind spots that did not start from the same weights?", verdict, text)
 
 
-def _follow(run: Run, measured: Measured) -> Finding | None:
-    found = follows(run, measured)
+def _follow(weighed: Weighed, measured: Measured) -> Finding | None:
+    found = weighed.follows(measured)
     if found is None:
         return None
     figure = found.correlation
@@ -133,9 +129,9 @@ def _follow(run: Run, measured: Measured) -> Finding | None:
     return Finding(question, "not shown", f"{text} The interval includes 0: these networks do not show it.")
 
 
-def _little(run: Run, measured: Measured) -> Finding | None:
+def _little(weighed: Weighed) -> Finding | None:
     targets = ("fresh-1", *FAMILIES)
-    rates = {source: [transfer(run, source, target, "targeted") for target in targets] for source in SOURCES}
+    rates = {source: [weighed.hits(source, target, "targeted") for target in targets] for source in SOURCES}
     known = {source: [figure.mean for figure in figures if figure] for source, figures in rates.items()}
     if any(len(values) < len(targets) for values in known.values()):
         return None
@@ -182,11 +178,11 @@ class Line(NamedTuple):
 def controls_table(run: Run) -> list[Line]:
     """Each relabelled result against each of its controls, in texts: what the control reads and the excess over it."""
     lines = []
-    for entry in excesses(run):
+    for entry in weigh(run).excesses():
         excess = f"{100 * entry.excess.mean:+.1f} [{100 * entry.excess.low:.1f} to {100 * entry.excess.high:.1f}]".replace(
             "-", "−"
         )
-        control = CONTROLS.get(entry.control, entry.control)
+        control = _name(entry)
         lines.append(
             Line(
                 f"{entry.result.removeprefix('on-')} {percent(entry.accuracy)}", control, percent(entry.control_accuracy), excess

@@ -24,6 +24,17 @@ SETS = {
     "robust": "D_R: other images, changed until the adversarial model sees in them what it sees in the originals",
     "nonrobust": "D_NR: the same, with the standard model",
     **{name[3:]: text for name, text in MODELS.items() if "labels" in name},
+    "next-labels-noise": "control: the labels of next-labels, random changes of the same size",
+    "random-labels-patterns": "control: the labels of random-labels, one random pattern for each",
+    "next-labels-patterns": "control: the labels of next-labels, one random pattern for each",
+    "random-labels-any-patterns": "control: the same, images whose label is right left as they are",
+    "random-labels-unread": "without the images that a weak model already took for their new label",
+    "next-labels-unread": "without the images that a weak model already took for their new label",
+    "random-labels-robust": "random-labels made with the adversarially trained model",
+    "next-labels-robust": "next-labels made with the adversarially trained model",
+    "next-labels-bugs": "next-labels moved so that other models still read the old label",
+    "errors-only": "only what a weak model misreads, unchanged, labelled as it is misread",
+    "photographs": "crops of two photographs, labelled by the standard model",
 }
 NORMS = {
     "l2": ("L2", "L2 distance: the square root of the sum of the squared pixel changes, black being 0 and white 1"),

@@ -1,10 +1,11 @@
 """From a run folder to one self-contained report.html, finished or not."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from notbugs import auditpage, filespage, page
+from notbugs import auditpage, evidencepage, filespage, page
 from notbugs.answer import crossing, findings
 from notbugs.measured import FACTS, MODELS, SETS, Measured, Rows, about, in_order, measure, number, percent
 from notbugs.results import Cell, Run
@@ -38,9 +39,11 @@ def _content(run: Run) -> dict[str, Any]:
     measured, facts = measure(run), FACTS | run.facts
     data = FACTS["data"] | facts["data"]
     charts = {"accuracy-chart": _accuracy_chart(measured)} if measured.rows else {}
-    training = _training_charts(run.table("training"))
+    training = _training_charts(run.table("training"), measured.further)
     charts |= {f"training-{place}": chart for place, (_, chart) in enumerate(training)}
     attacks = dict.fromkeys(str(row["attack"]) for row in measured.rows if row["epsilon"])
+    further, more_charts = evidencepage.content(run, measured)
+    charts |= more_charts
     return {
         "facts": facts,
         "data": data,
@@ -58,6 +61,8 @@ def _content(run: Run) -> dict[str, Any]:
         "kept": {kind: page.kept(run.folder / kind) for kind in ("datasets", "models", "tables")},
         "known": set(MODELS),
         "crossing": crossing(measured),
+        "crossed": [(model, about(MODELS, model)) for model in measured.crossed()],
+        "evidence": further,
         "long_names": any(len(name) > 4 for name in data["classes"]),
         "charts": charts,
         "title": facts["source"],
@@ -132,12 +137,14 @@ def _accuracy_chart(measured: Measured) -> dict[str, Any]:
     return page.finished(alt.layer(*layers).properties(width="container", height=42 * len(models), description=described))
 
 
-def _training_charts(rows: Rows) -> list[tuple[str, dict[str, Any]]]:
+def _training_charts(rows: Rows, further: Collection[str] = ()) -> list[tuple[str, dict[str, Any]]]:
     """A small chart a model: accuracy on its own training labels against the epoch, one line a seed."""
     import altair as alt
 
     charts = []
     for model in in_order(MODELS, (str(row["model"]) for row in rows)):
+        if model in further:
+            continue
         same = [row for row in rows if row["model"] == model]
         values = [
             {

@@ -57,6 +57,12 @@ TEXT = frozenset(
         "word",
         "layer",
         "name",
+        "source",
+        "target",
+        "change",
+        "result",
+        "control",
+        "refutes",
     ]
 )
 OPTIONS = {"source": "source", "model": "MODEL", "within": "--epsilon", "others": "--other"}  # where the name is another

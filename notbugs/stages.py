@@ -82,12 +82,12 @@ def trained(
     loss: str,
     on: str,
     seed: int,
-    path: Path,
+    path: Path | None,
     tell: Told,
     start: str = "",
     radius: float = 1.0,
 ) -> tuple[models.Model, list[dict[str, Any]]]:
-    """A classifier trained by the plan on a set, saved to `path`, and its training curve. loss: plain, adversarial or trades.
+    """A classifier trained by the plan on a set, saved to `path` (None: not), and its curve. loss: plain, adversarial or trades.
 
     The weights are those of the last pass: no part of a relabelled set could tell which pass is best (Ilyas et al. 2019, appendix
     D.4). So that the choice can be judged, the curve has the accuracy on the real test images after each pass, too.
@@ -133,6 +133,8 @@ def trained(
         device=plan.device,
         progress=told,
     )
+    if path is None:
+        return model, curve
     models.save(
         model,
         path,

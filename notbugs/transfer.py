@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from notbugs import attacks, blackbox, construct, scores
 from notbugs.ball import Ball
 from notbugs.blackbox import BlackBox
 from notbugs.data import Dataset, sweep, to_8bit
 from notbugs.errors import BadInput
-from notbugs.models import Model, folded
+from notbugs.models import folded
 
 CHANGES = ("untargeted", "targeted", "random")
 
@@ -33,7 +33,7 @@ class Examples(NamedTuple):
 
 
 def examples(
-    model: Model,
+    model: nn.Module,
     part: Dataset,
     ball: Ball,
     *,
@@ -106,8 +106,8 @@ def transferred(
 
 def answers(model: Callable[[Tensor], Tensor], part: Dataset, device: torch.device | str = "cpu") -> Tensor:
     """The class a model, or a function of images, reads in each: int64 (N,)."""
-    if not isinstance(model, BlackBox) and isinstance(model, torch.nn.Module):
-        return construct.reads(model, part, device)  # type: ignore[arg-type]
+    if not isinstance(model, BlackBox) and isinstance(model, nn.Module):
+        return construct.reads(model, part, device)
     found: Tensor = sweep(lambda images, _: model(images).argmax(1), part, batch_size=500, device=device)
     return found
 

@@ -70,79 +70,95 @@ class Follows(NamedTuple):
     correlation: Figure
 
 
+class Weighed(NamedTuple):
+    """The tables of a full study that hold more than accuracies, to be asked; all empty in a quick one."""
+
+    controls: Rows
+    transfer: Rows
+    agreement: Rows
+    poison: Rows
+    leakage: Rows
+    training: Rows
+
+    def excesses(self) -> list[Excess]:
+        """tables/controls.csv, one entry a result and control, in the order of the table."""
+        found: dict[tuple[Cell, Cell], Rows] = {}
+        for row in self.controls:
+            found.setdefault((row["result"], row["control"]), []).append(row)
+        entries = []
+        for (result, control), rows in found.items():
+            excess = mean_of(rows, "excess", "excess_low", "excess_high")
+            over = mean_of(rows, "over_guessing", "over_guessing_low", "over_guessing_high")
+            assert excess is not None
+            assert over is not None
+            means = [sum(number(row[name]) for row in rows) / len(rows) for name in ("accuracy", "control_accuracy")]
+            entries.append(Excess(str(result), str(control), str(rows[0]["refutes"]), means[0], means[1], excess, over))
+        return entries
+
+    def hits(self, source: str, target: str, change: str = "untargeted", column: str = "rate") -> Figure | None:
+        """How often examples of one model hit another; column: rate, or unfooled, same, other as shares of n."""
+        rows = [row for row in self.transfer if (row["source"], row["target"], row["change"]) == (source, target, change)]
+        if column == "rate":
+            return mean_of(rows, "rate", "low", "high")
+        return mean_of([{**row, column: number(row[column]) / number(row["n"])} for row in rows if number(row["n"])], column)
+
+    def own_rate(self, source: str, change: str) -> Figure | None:
+        """How often the examples hit the model they were made on, of the images that some other model reads too."""
+        rows = [row for row in self.transfer if (row["source"], row["change"]) == (source, change)]
+        target = rows[0]["target"] if rows else ""
+        return mean_of([row for row in rows if row["target"] == target], "source_rate")
+
+    def follows(self, measured: Measured, change: str = "untargeted") -> Follows | None:
+        """Figure 3 of Ilyas et al. 2019: accuracy after next-labels against the rate of transfer, network by network.
+
+        Correlation: of several seeds, the mean of each seed's with Student's interval; of one, with Fisher's.
+        """
+        names = {"fresh-1": "on-next-labels", **{name: f"{name}-on-next-labels" for name in FAMILIES}}
+        rates = {
+            (row["target"], row["seed"]): number(row["rate"])
+            for row in self.transfer
+            if (row["source"], row["change"]) == ("standard", change) and row["rate"] != ""
+        }
+        by_seed: dict[Cell, list[tuple[str, float, float]]] = {}
+        for name, model in names.items():
+            for seed, row in measured.by_seed(model).items():
+                if (name, seed) in rates:
+                    by_seed.setdefault(seed, []).append((name, number(row["accuracy"]), rates[name, seed]))
+        whole = [points for points in by_seed.values() if len(points) == len(names)]
+        if not whole:
+            return None
+        found = [_pearson([x for _, x, _ in points], [y for _, _, y in points]) for points in whole]
+        means = [
+            (points[0][0], sum(x for _, x, _ in points) / len(points), sum(y for _, _, y in points) / len(points))
+            for points in zip(*whole, strict=True)
+        ]
+        if len(set(found)) > 1:
+            mean, low, high = over_seeds(found)
+            return Follows(means, Figure(mean, max(low, -1.0), min(high, 1.0), len(names), len(found), True))
+        return Follows(means, Figure(found[0], *_fisher(found[0], len(names)), len(names), len(found), False))
+
+    def alike(self, one: str, other: str) -> dict[str, Figure | None]:
+        """Two models' agreement: agree, same, same_by_chance, consistency, both_wrong, as means over seeds."""
+        rows = [row for row in self.agreement if {row["model"], row["other"]} == {one, other}]
+        return {name: mean_of(rows, name) for name in ("agree", "same", "same_by_chance", "consistency", "both_wrong")}
+
+
+def weigh(run: Run) -> Weighed:
+    """Those tables of a run, finished or not."""
+    return Weighed(*(run.table(name) for name in Weighed._fields))
+
+
 def mean_of(rows: Rows, value: str, low: str = "", high: str = "") -> Figure | None:
     """The mean over seeds of a column, with Student's interval; of one seed, or seeds that agree, the row's own columns."""
     told = [row for row in rows if row.get(value, "") != ""]
     if not told:
         return None
     values = [number(row[value]) for row in told]
-    n = int(number(told[0].get("n", 0)))
+    n = int(number(told[0].get("n", "") or 0))
     if len(set(values)) > 1:
         return Figure(*over_seeds(values), n, len(values), True)
     ends = [number(told[0][name]) if name else math.nan for name in (low, high)]
     return Figure(values[0], ends[0], ends[1], n, len(values), False)
-
-
-def excesses(run: Run) -> list[Excess]:
-    """tables/controls.csv, one entry a result and control, in the order of the table."""
-    found: dict[tuple[Cell, Cell], Rows] = {}
-    for row in run.table("controls"):
-        found.setdefault((row["result"], row["control"]), []).append(row)
-    entries = []
-    for (result, control), rows in found.items():
-        excess = mean_of(rows, "excess", "excess_low", "excess_high")
-        over = mean_of(rows, "over_guessing", "over_guessing_low", "over_guessing_high")
-        assert excess is not None
-        assert over is not None
-        means = [sum(number(row[name]) for row in rows) / len(rows) for name in ("accuracy", "control_accuracy")]
-        entries.append(Excess(str(result), str(control), str(rows[0]["refutes"]), means[0], means[1], excess, over))
-    return entries
-
-
-def transfer(run: Run, source: str, target: str, change: str = "untargeted", column: str = "rate") -> Figure | None:
-    """The rate at which examples of one model hit another; column: rate, or unfooled, same, other as shares of n."""
-    rows = [row for row in run.table("transfer") if (row["source"], row["target"], row["change"]) == (source, target, change)]
-    if column == "rate":
-        return mean_of(rows, "rate", "low", "high")
-    return mean_of([{**row, column: number(row[column]) / number(row["n"])} for row in rows if number(row["n"])], column)
-
-
-def own_rate(run: Run, source: str, change: str) -> Figure | None:
-    """How often the examples hit the model they were made on, of the images that some other model reads too."""
-    rows = [row for row in run.table("transfer") if (row["source"], row["change"]) == (source, change)]
-    target = rows[0]["target"] if rows else ""
-    return mean_of([row for row in rows if row["target"] == target], "source_rate")
-
-
-def follows(run: Run, measured: Measured, change: str = "untargeted") -> Follows | None:
-    """Figure 3 of Ilyas et al. 2019: accuracy after next-labels against the rate of transfer, network by network.
-
-    Correlation: of several seeds, the mean of each seed's with Student's interval; of one, with Fisher's.
-    """
-    names = {"fresh-1": "on-next-labels", **{name: f"{name}-on-next-labels" for name in FAMILIES}}
-    rows = {
-        (row["target"], row["seed"]): number(row["rate"])
-        for row in run.table("transfer")
-        if row["source"] == "standard" and row["change"] == change and row["rate"] != ""
-    }
-    taught = {name: measured.by_seed(model) for name, model in names.items()}
-    by_seed: dict[Cell, list[tuple[str, float, float]]] = {}
-    for name, seeds in taught.items():
-        for seed, row in seeds.items():
-            if (name, seed) in rows:
-                by_seed.setdefault(seed, []).append((name, number(row["accuracy"]), rows[name, seed]))
-    whole = [points for points in by_seed.values() if len(points) == len(names)]
-    if not whole:
-        return None
-    found = [_pearson([x for _, x, _ in points], [y for _, _, y in points]) for points in whole]
-    means = [
-        (points[0][0], sum(x for _, x, _ in points) / len(points), sum(y for _, _, y in points) / len(points))
-        for points in zip(*whole, strict=True)
-    ]
-    if len(set(found)) > 1:
-        mean, low, high = over_seeds(found)
-        return Follows(means, Figure(mean, max(low, -1.0), min(high, 1.0), len(names), len(found), True))
-    return Follows(means, Figure(found[0], *_fisher(found[0], len(names)), len(names), len(found), False))
 
 
 def _pearson(one: Sequence[float], other: Sequence[float]) -> float:
@@ -158,9 +174,3 @@ def _fisher(correlation: float, n: int) -> tuple[float, float]:
     middle = math.atanh(max(min(correlation, 1 - 1e-12), 1e-12 - 1))
     reach = 1.959964 / math.sqrt(n - 3)
     return math.tanh(middle - reach), math.tanh(middle + reach)
-
-
-def same_mistakes(run: Run, one: str, other: str) -> dict[str, Figure | None]:
-    """Two models' agreement: agree, same, same_by_chance, consistency, as means over seeds."""
-    rows = [row for row in run.table("agreement") if {row["model"], row["other"]} == {one, other}]
-    return {name: mean_of(rows, name) for name in ("agree", "same", "same_by_chance", "consistency", "both_wrong")}

@@ -10,18 +10,30 @@ import pytest
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
-          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "study", "audit", "byfile", "measured", "weighed", "doubts", "answer", "page", "auditpage",
-          "filespage", "report", "cli"]  # fmt: skip
+          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "study", "audit", "tried", "byfile", "measured", "weighed", "doubts", "answer", "page", "auditpage",
+          "filespage", "evidencepage", "report", "cli"]  # fmt: skip
 ROOMS = {
     "models": ["classifier", "networks", "building", "disk"],
     "data": ["names", "decode", "dataset", "find", "reading", "writing", "photographs"],
     "construct": ["made", "inverted", "relabelled", "controls"],
+    "cli": ["options", "shared", "studies", "audits"],
     "audit": ["ask", "look", "summary"],
     "scores": ["accuracy", "agreement", "features", "cues", "files", "leakage"],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
 }
 # what reads a run folder needs no torch
-TORCH = set(FLOORS) - {"errors", "results", "measured", "weighed", "doubts", "answer", "page", "auditpage", "filespage"}
+TORCH = set(FLOORS) - {
+    "errors",
+    "results",
+    "measured",
+    "weighed",
+    "doubts",
+    "answer",
+    "page",
+    "auditpage",
+    "filespage",
+    "evidencepage",
+}
 NEVER = {
     "models": {"data"},
     "data": {"models"},
@@ -33,6 +45,7 @@ NEVER = {
     "page": TORCH,
     "auditpage": TORCH,
     "filespage": TORCH,
+    "evidencepage": TORCH,
     "report": TORCH,
 }
 MATHEMATICS = {"ball", "goals", "search"}

@@ -160,6 +160,7 @@ def test_what_works_without_gradients_is_a_black_box(standard: Model, few: tuple
         lambda seen: seen.detach(),
         NoBackward.apply,
     ):
+
         def model(seen: Tensor, front: Callable[[Tensor], Tensor] = front) -> Tensor:
             return standard(front(seen))  # type: ignore[no-any-return]
 

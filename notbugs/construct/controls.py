@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from notbugs import goals
 from notbugs.construct.made import Made, change_of, swept
 from notbugs.data import Dataset, sweep, to_8bit
-from notbugs.models import Model, folded
+from notbugs.models import Model, frozen
 
 
 def noise_like(data: Dataset, made: Dataset, *, seed: int = 0) -> Made:
@@ -108,13 +109,13 @@ def taught(model: Model, others: Dataset, *, count: int, seed: int = 0, device: 
     return Made(others.take(kept).with_labels(read[kept]), {"n": len(kept), "largest_class": largest})
 
 
-def reads(model: Model, data: Dataset, device: torch.device | str = "cpu") -> Tensor:
+def reads(model: nn.Module, data: Dataset, device: torch.device | str = "cpu") -> Tensor:
     """The class that a model reads in each image: int64 (N,)."""
-    view = folded(model, data.pixels(slice(0, 2)), device)
+    model = model.to(device)
 
     def answer(images: Tensor, _: Tensor) -> Tensor:
-        with torch.no_grad():
-            read: Tensor = view(images).argmax(1)
+        with frozen(model), torch.no_grad():
+            read: Tensor = goals.logits(model, images).argmax(1)
         return read
 
     found: Tensor = sweep(answer, data, batch_size=500, device=device)

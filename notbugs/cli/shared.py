@@ -1,0 +1,75 @@
+"""What the commands share: a plan from options, a bar for each stage at work, radii and devices as people write them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from notbugs.errors import BadInput
+
+if TYPE_CHECKING:
+    from notbugs.plan import Plan
+
+
+def plan_of(given: dict[str, Any]) -> "Plan":
+    """The plan of a command's options: those that are settings of a study, under the same names."""
+    from dataclasses import fields
+
+    from notbugs.plan import Plan
+
+    settings = {field.name: given[field.name] for field in fields(Plan) if field.name in given}
+    for name in ("epsilon", "relabel_epsilon"):
+        settings[name] = radius_of(settings.get(name), "--" + name.replace("_", "-"))
+    return Plan(**{**settings, "device": device_of(settings["device"])})
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float, str], None]]:
+    """A bar for each stage at work; where there is no terminal, a line for each that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    bars: dict[str, Any] = {}
+    with Progress(
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[words]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+
+        def tell(stage: str, share: float, words: str) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=1.0, words=words)
+            progress.update(bars[stage], completed=share, words=words)
+            if share >= 1.0 and not words:
+                progress.remove_task(bars.pop(stage))
+                console.print(f"done: {stage}", highlight=False, markup=False)
+
+        yield tell
+
+
+def radius_of(text: str | None, option: str) -> float | None:
+    """ "0.5" or "8/255"."""
+    if text is None:
+        return None
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise BadInput(option, "must be a number, or a fraction like 8/255", repr(text)) from None
+
+
+def device_of(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput("--device", "must be one that is here", name, str(error).splitlines()[0]) from None
+    return name

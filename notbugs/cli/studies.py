@@ -1,0 +1,289 @@
+"""Commands on a set of images: the whole study, parts of it, its files sorted, one classifier trained."""
+
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notbugs.cli.options import (
+    Device,
+    Epochs,
+    Epsilon,
+    Folds,
+    Limit,
+    Network,
+    Norm,
+    Out,
+    Repeats,
+    Resize,
+    Seed,
+    SkipBad,
+    Source,
+    Width,
+    Workers,
+)
+from notbugs.cli.shared import plan_of, progress
+from notbugs.errors import BadInput
+
+if TYPE_CHECKING:
+    from notbugs.plan import Plan
+
+
+def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
+    """The whole study on built-in data, scanned digits of 8x8 pixels: `notbugs run digits --out runs/demo`."""
+    _study(plan_of({"source": "digits", "device": device}), out, workers)
+
+
+def run(
+    source: Source,
+    out: Out,
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    relabel_epsilon: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R", help="How far relabelled images may go. [default: epsilon; twice that for images up to 16x16 in L2]"
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Do everything N times, for intervals. [default: 3 for digits, else 1]")
+    ] = None,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a training step. [default: by their number]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, at its highest. [default: by the images]")] = None,
+    relabel_learning_rate: Annotated[
+        float | None, typer.Option(help="The same, for relabelled sets. [default: by the images]")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW. [default: by the images]")] = None,
+    shift: Annotated[
+        int | None,
+        typer.Option(
+            help="Move training images by up to so many pixels; 0: never. [default: an eighth of the height; 0 up to 16x16]"
+        ),
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror training images half the time. [default: if they have colour]")
+    ] = None,
+    adversarial_steps: Annotated[int, typer.Option(help="Attack steps inside adversarial training.")] = 3,
+    invert_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of the robust and the non-robust version. [default: 40; 25 up to 16x16; 20 for planted]"),
+    ] = None,
+    invert_start: Annotated[str, typer.Option(help="What those versions grow from: another image, or noise.")] = "image",
+    relabel_steps: Annotated[int, typer.Option(help="Steps of the relabelled sets.")] = 20,
+    patience: Annotated[int | None, typer.Option(help="Further epochs for relabelled sets that are still at chance.")] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Also what could refute it: all controls, transfer to other learners, every model on every set attacked.",
+        ),
+    ] = False,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    workers: Workers = None,
+) -> None:
+    """The whole study: train, attack, split, relabel, retrain, measure, report."""
+    _study(plan_of(locals()), out, workers)
+
+
+def split(
+    source: Source,
+    out: Out,
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    by_file: Annotated[
+        bool, typer.Option("--by-file", help="Leave the files as they are and sort them: see `notbugs files`.")
+    ] = False,
+    top: Annotated[
+        float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class that goes to either half.")
+    ] = 0.5,
+    folds: Folds = 3,
+    repeats: Repeats = 3,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    workers: Workers = None,
+) -> None:
+    """Only the split: write the robust and the non-robust version of a set, file for file, to FOLDER/datasets.
+
+    Train your own classifier on either with your own code. `notbugs run` with the same options goes on to the whole study.
+    With --by-file no image is changed: the files that carry most and least robust evidence become two sets, class by class.
+    """
+    from notbugs.stages import set_path
+
+    if by_file:
+        from notbugs import byfile
+
+        asked = byfile.Asked(plan_of({**locals(), "seeds": 1}), folds, repeats)
+        _files(asked, out, workers, top)
+        return
+
+    plan = plan_of({**locals(), "seeds": 1})
+    record = _do(plan, out, workers, only=("set-robust", "set-nonrobust"))
+    for row in (row for row in record.table("sets") if row["set"] in ("robust", "nonrobust") and row["seed"] == seed):
+        print(
+            f"{row['set']:10}  {row['n']} images, feature error {row['feature_error']:.3f}  "
+            f"{set_path(plan, out, seed, str(row['set']))}"
+        )
+
+
+def files(
+    source: Source,
+    out: Out,
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    folds: Folds = 3,
+    repeats: Repeats = 3,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    workers: Workers = None,
+) -> None:
+    """Which training files carry robust and which non-robust evidence, which look mislabelled, and which cues are spurious.
+
+    Every file is judged by models that were not trained on it. `notbugs split --by-file` with the same options writes the halves.
+    """
+    from notbugs import byfile
+
+    _files(byfile.Asked(plan_of({**locals(), "seeds": 1}), folds, repeats), out, workers)
+
+
+def train(
+    source: Source,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the weights go: NAME.safetensors; NAME.json beside it.")],
+    loss: Annotated[str, typer.Option(help="plain, adversarial (Madry et al. 2018) or trades (Zhang et al. 2019).")] = "plain",
+    norm: Norm = "l2",
+    epsilon: Epsilon = None,
+    seed: Seed = 0,
+    network: Network = None,
+    width: Width = None,
+    epochs: Epochs = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+) -> None:
+    """Train one classifier, ordinary or robust, and say how easily it is fooled."""
+    from notbugs import study
+
+    if out.suffix != ".safetensors":
+        raise BadInput("--out", "must end in .safetensors", out)
+    plan = plan_of(locals())
+    with progress() as tell:
+        _accuracy(study.train_one(plan, out, loss=loss, tell=tell))
+    print(out)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run`, `files` or `attack --out` wrote.")],
+) -> None:
+    """Write report.html of a study, an audit or sorted files anew."""
+    from notbugs import report
+
+    print(report.write(folder))
+
+
+def _files(asked: Any, out: Path, workers: int | None, top: float | None = None) -> None:
+    """Score the files of a set and say in short what came out. top: also write so large a share of either end as two sets."""
+    from notbugs import byfile, report
+
+    if workers is not None and workers < 1:
+        raise BadInput("--workers", "must be 1 or more", workers)
+    if top is not None:
+        byfile.check_top(asked, top)
+    with progress() as tell:
+        record = byfile.run(asked, out, command=shlex.join(["notbugs", *sys.argv[1:]]), workers=workers, tell=tell)
+    if note := record.facts["data"]["note"]:
+        print(note)
+    for row in record.table("kinds"):
+        shown = [picture["file"] for picture in record.table("pictures") if picture["kind"] == row["kind"]][:3]
+        print(f"{row['kind']:20} {row['files']:6} of {row['n']} files   {', '.join(map(str, shown))}")
+    if record.facts["steadiness"] is not None:
+        print(f"steadiness: another such run would rank the files alike to {record.facts['steadiness']:.2f} (Spearman)")
+    words = [row["word"] for row in record.table("words")]
+    counts = (f"{words.count(word)} {word}" for word in ("robust", "non-robust", "spurious", "useless"))
+    print(f"features, by the versions and the test part: {', '.join(counts)}")
+    for row in record.table("cues"):
+        if row["spurious"]:
+            print(
+                f"spurious: {row['name']} {row['speaks']} {row['class']}: usefulness {float(row['usefulness']):.2f} in training, "
+                f"{float(row['test_usefulness']):.2f} on the test part"
+            )
+    for name, place, count in byfile.split(asked, out, top) if top is not None else ():
+        print(f"{name:10}  {count} files  {place}")
+    print(f"{record.facts['seconds']:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
+
+
+def _study(plan: "Plan", out: Path, workers: int | None) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from notbugs import answer, doubts, measured, report
+
+    record = _do(plan, out, workers)
+    page = report.write(out)
+    console = Console()
+    for sentence in answer.headline(record):
+        console.print(f"• {sentence}", highlight=False, markup=False)
+    columns, rows = measured.accuracy_table(record)
+    table = Table(
+        *columns[:-1],
+        title=f"What each classifier reads of {record.facts['data']['test']} test images [95 % interval]",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+        pad_edge=False,  # as narrow as it can be: 80 columns hold it
+    )
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row[:-1]))
+    console.print(table)
+    if lines := doubts.controls_table(record):
+        title = "What each control reads, and the excess over it in points [95 % interval]"
+        further = Table(
+            "trained on", "control", "reads", "excess", title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False
+        )
+        for line in lines:
+            further.add_row(*(cell.replace("[", "\\[") for cell in line))
+        console.print(further)
+    print(f"{record.facts['seconds']:.0f} s. The report: {page}")
+
+
+def _do(plan: "Plan", out: Path, workers: int | None, only: tuple[str, ...] | None = None) -> Any:
+    from notbugs import study
+
+    command = shlex.join(["notbugs", *sys.argv[1:]])
+    if workers is not None and workers < 1:
+        raise BadInput("--workers", "must be 1 or more", workers)
+    with progress() as tell:
+        return study.run(plan, out, only=only, command=command, workers=workers, tell=tell)
+
+
+def _accuracy(rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        where = "unchanged" if not row["epsilon"] else f"{row['norm']} {row['epsilon']:.4g}"
+        print(
+            f"{where:14} {100 * row['accuracy']:5.1f} %  [{100 * row['low']:.1f}–{100 * row['high']:.1f}]  "
+            f"{row['correct']} of {row['n']}  {row['attack']}"
+        )
