@@ -43,7 +43,7 @@ from notbugs import byfile, data, models, planted, scores, train
 from notbugs.data import Dataset
 from notbugs.plan import Plan, load
 from notbugs.results import write_whole
-from notbugs.scores import files
+from notbugs.scores import files, readers
 
 Row = dict[str, Any]
 SEEDS = 5
@@ -53,17 +53,17 @@ PARTS = ("halves", "stability", "mislabelled", "truth", "cost")
 # ---- the scores -----------------------------------------------------------------------------------------------------
 
 
-def looked(asked: byfile.Asked, folder: Path) -> list[files.Looked]:
+def looked(asked: byfile.Asked, folder: Path) -> list[readers.Looked]:
     """What the readers of a finished run saw, repetition by repetition."""
     labels, whole = load(asked.plan).train.labels, []
     for repeat in range(asked.repeats):
-        dealt = files.deal(labels, asked.folds, files.seed_of(asked.plan.seed, repeat))
+        dealt = readers.deal(labels, asked.folds, readers.seed_of(asked.plan.seed, repeat))
         parts = [data.read_arrays(byfile.place(folder, repeat, fold)) for fold in range(asked.folds)]
-        whole.append(files.joined(dealt, parts))
+        whole.append(readers.joined(dealt, parts))
     return whole
 
 
-def other_scores(whole: list[files.Looked], labels: np.ndarray) -> dict[str, np.ndarray]:
+def other_scores(whole: list[readers.Looked], labels: np.ndarray) -> dict[str, np.ndarray]:
     """Scores that exist, higher: keep; means over the repetitions."""
     from cleanlab.rank import get_label_quality_scores
 
@@ -99,7 +99,7 @@ def trained_on(plan: Plan, numbers: list[int], seed: int, test: int) -> Row:
     splits = load(plan)
     recipe, part = byfile.recipe_of(plan, splits), splits.train.take(torch.tensor(numbers))
     recipe = replace(recipe, batch_size=recipe.batch_size // 2)  # half the files: as many steps as on the whole set
-    model = files.reader(part, "half", train.plain, recipe=recipe, seed=seed, device="cpu")
+    model = readers.reader(part, "half", train.plain, recipe=recipe, seed=seed, device="cpu")
     chosen = torch.arange(min(test, len(splits.test))) * len(splits.test) // min(test, len(splits.test))
     half = replace(recipe.ball, radius=recipe.ball.radius / 2)
     rows = scores.under_attack(model, splits.test.take(chosen), [half, recipe.ball])
@@ -153,8 +153,8 @@ def mislabelled(bench: "Bench") -> Iterator[Row]:
     labels[wrong] = (labels[wrong] + chance.integers(1, len(part.classes), wrong.sum())) % len(part.classes)
     changed = part.with_labels(torch.from_numpy(labels))
     rows, whole = _scored_anew(changed, byfile.recipe_of(bench.plan(0), splits))
-    readers = [name for name in whole if name.endswith("_probabilities")]
-    together = _proper(np.mean([whole[name] for name in readers], axis=0))
+    told = [name for name in whole if name.endswith("_probabilities")]
+    together = _proper(np.mean([whole[name] for name in told], axis=0))
     found = {"ours, all readers": 1 - np.array([row["label_quality"] for row in rows])}
     for name, probabilities in {"all readers": together, "ordinary readers": _proper(whole["standard_probabilities"])}.items():
         for method in ("self_confidence", "normalized_margin"):
@@ -167,10 +167,12 @@ def mislabelled(bench: "Bench") -> Iterator[Row]:
         yield {"part": "mislabelled", "kind": kind, **counts, "others": int((kinds[~wrong] == kind).sum()), "n": len(part)}
 
 
-def _scored_anew(part: Dataset, recipe: files.Recipe) -> tuple[list[Row], files.Looked]:
+def _scored_anew(part: Dataset, recipe: readers.Recipe) -> tuple[list[Row], readers.Looked]:
     torch.set_num_threads(1)
-    dealt = files.deal(part.labels, 3, 0)
-    whole = files.joined(dealt, [files.look(part, recipe, dealt == fold, seed=files.seed_of(0, 0, fold)) for fold in range(3)])
+    dealt = readers.deal(part.labels, 3, 0)
+    whole = readers.joined(
+        dealt, [readers.look(part, recipe, dealt == fold, seed=readers.seed_of(0, 0, fold)) for fold in range(3)]
+    )
     return files.combined(part, [whole]), whole
 
 
@@ -190,8 +192,8 @@ def cost(bench: "Bench") -> Iterator[Row]:
     train.fit = clocked
     try:
         began = time.process_time()
-        held = files.deal(part.labels, 3, 0) == 0
-        files.look(part, byfile.recipe_of(bench.plan(0), splits), held, seed=0, test=splits.test)
+        held = readers.deal(part.labels, 3, 0) == 0
+        readers.look(part, byfile.recipe_of(bench.plan(0), splits), held, seed=0, test=splits.test)
         total = time.process_time() - began
     finally:
         train.fit = fit
@@ -240,17 +242,17 @@ def true_features(bench: "Bench", seed: int) -> Iterator[Row]:
     plan = bench.plan(seed)
     splits = load(plan)
     recipe = byfile.recipe_of(plan, splits)
-    mine = splits.train.take((files.deal(splits.train.labels, 3, files.seed_of(seed, 0)) == 0).nonzero().squeeze(1))
-    readers = {name: models.load(bench.folder(seed) / "models" / f"{name}.safetensors")[0] for name in ("robust", "standard")}
-    versions = byfile.versions(readers["robust"], readers["standard"], mine, recipe, seed, "cpu")
+    mine = splits.train.take((readers.deal(splits.train.labels, 3, readers.seed_of(seed, 0)) == 0).nonzero().squeeze(1))
+    robust, standard = (models.load(bench.folder(seed) / "models" / f"{name}.safetensors")[0] for name in ("robust", "standard"))
+    versions = byfile.versions(robust, standard, mine, recipe, seed, "cpu")
     apart = planted.world(seed=500 + seed, train=2000, test=8, loud=1 / len(planted.CLASSES), background=0.5)
     cues = {"shape": apart.train_truth.loud, "grating": apart.train_truth.faint, "background": apart.train_truth.light}
     counts: dict[tuple[str, str], int] = {}
     for name, options in WORLDS.items():
         alone = planted.world(seed=100 + seed, train=1500, test=8, **options).train
-        model = files.reader(alone, name, train.plain, recipe=recipe, seed=seed, device="cpu")
-        values, *others = (files.features_of(model, part) for part in (mine, *versions, splits.test))
-        explained = np.stack([_explained(files.features_of(model, apart.train).numpy(), truth) for truth in cues.values()])
+        model = readers.reader(alone, name, train.plain, recipe=recipe, seed=seed, device="cpu")
+        values, *others = (readers.features_of(model, part) for part in (mine, *versions, splits.test))
+        explained = np.stack([_explained(readers.features_of(model, apart.train).numpy(), truth) for truth in cues.values()])
         for row, share in zip(byfile.worded(values, mine, *others, splits.test), explained.T, strict=True):
             if share.max() >= 0.5 and row["word"] != "useless":
                 key = [*cues][int(share.argmax())], row["word"]
@@ -289,7 +291,7 @@ class Bench:
         found: Path = self.runs / f"{self.name}-seed{seed}"
         return found
 
-    def whole(self, seed: int) -> list[files.Looked]:
+    def whole(self, seed: int) -> list[readers.Looked]:
         asked = byfile.Asked(self.plan(seed), self.folds, self.repeats)
         byfile.run(asked, self.folder(seed), command=f"notbugs files {self.source} --seed {seed} --repeats {self.repeats}")
         return looked(asked, self.folder(seed))

@@ -7,14 +7,14 @@ python benchmarks/table.py benchmarks/results/files-digits.json
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import t
 
-from notbugs import answer, measured
+from notbugs import answer, doubts, evidencepage, measured
 from notbugs.results import Run
 
 
@@ -46,6 +46,53 @@ def main(folder: str) -> None:
     print()
     for sentence in answer.headline(run):
         print(f"- {sentence}")
+    if facts.get("full"):
+        of_evidence(run)
+
+
+def of_evidence(run: Run) -> None:
+    """What only a full run holds: controls, next labels by either label, the audit of the sets, transfer."""
+    shown, _ = evidencepage.content(run, measured.measure(run))
+    table("trained on", "control", "reads", "excess in points", rows=doubts.controls_table(run))
+    table(
+        *("next labels", "says the true class", "says the next"),
+        rows=[(line["about"], told(line["true"]), told(line["next"])) for line in shown["next"]],
+    )
+    probes = ("robust-linear", "adversarial")
+    table(
+        *("set", "separable by the change", "linear probe", "deep probe", "others read the new", "keep the old", "peak", "last"),
+        rows=[
+            (line["set"], told(line["separable"]), *(told(line[probe]) for probe in probes), told(line["others_read_it"]),
+             told(line["others_keep"]), *("" if line[end] is None else measured.percent(line[end]) for end in ("peak", "last")))
+            for line in shown["audited"]
+        ],
+    )  # fmt: skip
+    columns = ("clean", "random", "untargeted", "same", "other", "targeted")
+    table(
+        *("shown to", "reads unchanged", "misreads random changes", "misreads the examples", "same mistake", "other", "targeted"),
+        rows=[(line["target"], *(told(line[column]) for column in columns)) for line in shown["hit"]],
+    )
+    networks = list(next(iter(shown["matrix"].values()), {}))
+    table("made on", *networks, rows=[(name, *(told(row[one], 0) for one in networks)) for name, row in shown["matrix"].items()])
+    names = list(shown["alike"])
+    alike = [(one, *(_kappa(shown["alike"][one].get(other)) for other in names)) for one in names]
+    table("consistency of mistakes", *names, rows=alike)
+
+
+def table(*columns: str, rows: Iterable[Sequence[str]]) -> None:
+    print("\n| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def told(found: measured.Figure | None, interval: int = 1) -> str:
+    if not found:
+        return ""
+    return f"{found.percent} [{found.interval}]" if interval and found.low == found.low else found.percent
+
+
+def _kappa(pair: dict[str, measured.Figure | None] | None) -> str:
+    return f"{pair['consistency'].mean:.2f}" if pair and pair["consistency"] else ""
 
 
 # ---- attacks.py: columns of each part, and which figures stand in them -----------------------------------------------------

@@ -23,7 +23,7 @@ from notbugs.errors import BadInput
 from notbugs.plan import Plan, complete, fingerprint, known, load
 from notbugs.pool import Told, each_when_ready, machine, usual_workers
 from notbugs.results import Run
-from notbugs.scores import files
+from notbugs.scores import files, readers
 
 Tables = dict[str, list[dict[str, Any]]]
 SHOWN = 12  # files of each kind in pictures
@@ -49,7 +49,7 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
     recipe = recipe_of(asked.plan, splits)
     if asked.repeats < 1:
         raise BadInput("--repeats", "must be 1 or more", asked.repeats)
-    files.deal(splits.train.labels, asked.folds, 0)  # too many folds fail here
+    readers.deal(splits.train.labels, asked.folds, 0)  # too many folds fail here
     options = {name: value for name, value in asdict(asked.plan).items() if name not in ("device", "seeds", "full")}
     with Run.open(folder, {**options, "folds": asked.folds, "kind": "files"}) as record:
         digest = fingerprint(splits.train, splits.test)
@@ -79,7 +79,7 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
         return record
 
 
-def recipe_of(plan: Plan, splits: Splits) -> files.Recipe:
+def recipe_of(plan: Plan, splits: Splits) -> readers.Recipe:
     """How readers are trained: as a study would, but for a small network where the images allow one, and half as long.
 
     Many readers matter more here than good ones: ranks of files hardly change with the network (docs/results.md).
@@ -90,7 +90,7 @@ def recipe_of(plan: Plan, splits: Splits) -> files.Recipe:
     if not own:
         quick["epochs"] = max(8, known(usual.epochs) // 2)
     usual = replace(usual, **{name: value for name, value in quick.items() if getattr(plan, name) is None})
-    return files.Recipe(
+    return readers.Recipe(
         Ball(usual.norm, known(usual.epsilon)),
         known(usual.network),
         usual.width,
@@ -157,12 +157,12 @@ def _forget_halves(folder: Path) -> None:
 def one_fold(asked: Asked, folder: Path, repeat: int, fold: int, tell: Told) -> Tables:
     """What the readers of one fold see in its files."""
     splits, seed = load(asked.plan), asked.plan.seed
-    dealt = files.deal(splits.train.labels, asked.folds, files.seed_of(seed, repeat))
-    found = files.look(
+    dealt = readers.deal(splits.train.labels, asked.folds, readers.seed_of(seed, repeat))
+    found = readers.look(
         splits.train,
         recipe_of(asked.plan, splits),
         dealt == fold,
-        seed=files.seed_of(seed, repeat, fold),
+        seed=readers.seed_of(seed, repeat, fold),
         test=splits.test,
         device=asked.plan.device,
         progress=lambda share, words: tell("", min(share, 0.99), words),
@@ -175,8 +175,8 @@ def summary(asked: Asked, folder: Path, splits: Splits) -> tuple[Tables, float]:
     """Tables and pictures of all files, and how steady their ranks are."""
     whole, labels = [], splits.train.labels
     for repeat in range(asked.repeats):
-        dealt = files.deal(labels, asked.folds, files.seed_of(asked.plan.seed, repeat))
-        whole.append(files.joined(dealt, [data.read_arrays(place(folder, repeat, fold)) for fold in range(asked.folds)]))
+        dealt = readers.deal(labels, asked.folds, readers.seed_of(asked.plan.seed, repeat))
+        whole.append(readers.joined(dealt, [data.read_arrays(place(folder, repeat, fold)) for fold in range(asked.folds)]))
     rows = files.combined(splits.train, whole)
     data.write_table(rows, folder / "tables" / "files.parquet")
     shown: Tables = {"pictures": []}
@@ -222,9 +222,9 @@ def features(asked: Asked, folder: Path, tell: Told) -> Tables:
     """
     splits, plan = load(asked.plan), asked.plan
     recipe, device, classes = recipe_of(plan, splits), plan.device, splits.train.classes
-    held = files.deal(splits.train.labels, asked.folds, files.seed_of(plan.seed, 0)) == 0
+    held = readers.deal(splits.train.labels, asked.folds, readers.seed_of(plan.seed, 0)) == 0
     mine, others = (splits.train.take(kind.nonzero().squeeze(1)) for kind in (held, ~held))
-    made = partial(files.reader, recipe=recipe, seed=files.seed_of(plan.seed, 0, 0), device=device)
+    made = partial(readers.reader, recipe=recipe, seed=readers.seed_of(plan.seed, 0, 0), device=device)
     tell("", 0.0, "an ordinary model")
     model = made(others, "standard", train.plain)
     tell("", 0.2, "a robust model")
@@ -239,8 +239,8 @@ def features(asked: Asked, folder: Path, tell: Told) -> Tables:
     tell("", 0.7, "features under attack")
     view = models.folded(model, mine.pixels(slice(0, 2)), device)
     table = scores.per_feature(view, mine, recipe.ball, device=device, sample=100, steps=4)
-    values = files.features_of(model, mine, device)
-    on_robust, on_nonrobust, elsewhere = (files.features_of(model, part, device) for part in (*grown, splits.test))
+    values = readers.features_of(model, mine, device)
+    on_robust, on_nonrobust, elsewhere = (readers.features_of(model, part, device) for part in (*grown, splits.test))
     words = worded(values, mine, on_robust, on_nonrobust, elsewhere, splits.test)
     best = {row["feature"]: row for row in scores.best_rows(table)}
     names, mine_cues = scores.cues_of(mine, device=device)
@@ -267,7 +267,7 @@ def features(asked: Asked, folder: Path, tell: Told) -> Tables:
 
 
 def versions(
-    robust: models.Model, standard: models.Model, part: Dataset, recipe: files.Recipe, seed: int, device: str
+    robust: models.Model, standard: models.Model, part: Dataset, recipe: readers.Recipe, seed: int, device: str
 ) -> tuple[Dataset, Dataset]:
     """The robust and the non-robust version of some files."""
     one, other = (
@@ -282,7 +282,7 @@ def worded(
     """The word for every feature, from its values (N, F) on held-out files and on either version, (M, F) on the test part."""
     count = len(part.classes)
     here, robust, nonrobust = (scores.usefulness(each, part.labels, count) for each in (values, on_robust, on_nonrobust))
-    kept, kept_other = files.kept_share(here, robust), files.kept_share(here, nonrobust)
+    kept, kept_other = readers.kept_share(here, robust), readers.kept_share(here, nonrobust)
     lost = scores.spurious([str(j) for j in range(values.shape[1])], values, part.labels, elsewhere, test.labels, part.classes)
     fallen = {int(row["name"]): row for row in lost}
     rows = []
@@ -308,7 +308,7 @@ def _cues(splits: Splits, model: models.Model, folder: Path, device: str) -> tup
     """
     names, here = scores.cues_of(splits.train, device=device)
     _, there = scores.cues_of(splits.test, device=device)
-    read_as, shown = files.answers(model, splits.test, device).argmax(1), list[dict[str, Any]]()
+    read_as, shown = readers.answers(model, splits.test, device).argmax(1), list[dict[str, Any]]()
     right = read_as == splits.test.labels
     rows = scores.spurious(names, here, splits.train.labels, there, splits.test.labels, splits.train.classes)
     for row in rows:
@@ -393,7 +393,7 @@ def _do(name: str, work: Callable[[Told], Tables], tell: Told) -> tuple[Tables, 
     return work(lambda _, share, words: tell(name, share, words)), time.perf_counter() - began
 
 
-def _facts(asked: Asked, splits: Splits, recipe: files.Recipe, command: str) -> dict[str, Any]:
+def _facts(asked: Asked, splits: Splits, recipe: readers.Recipe, command: str) -> dict[str, Any]:
     plan = asked.plan
     return {
         "kind": "files",

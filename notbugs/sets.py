@@ -165,12 +165,12 @@ CONTROLS: dict[str, Kind] = {
     ),
     "random-labels-unread": Kind(
         ("set-random-labels", "early"),
-        "`random-labels` without the images that a model after two passes already reads as their new label.",
+        "`random-labels` without the images that a weak model already reads as their new label.",
         partial(_unread, "random-labels"),
     ),
     "next-labels-unread": Kind(
         ("set-next-labels", "early"),
-        "`next-labels` without the images that a model after two passes already reads as their new label.",
+        "`next-labels` without the images that a weak model already reads as their new label.",
         partial(_unread, "next-labels"),
     ),
     "random-labels-robust": Kind(
@@ -191,8 +191,8 @@ CONTROLS: dict[str, Kind] = {
     ),
     "errors-only": Kind(
         ("early",),
-        "Control: only the images that a model after two passes misreads, unchanged, labelled as it misreads them "
-        "(Wallace 2019).",
+        "Control: only the images that a weak model, stopped after two slow passes, misreads, unchanged, labelled as "
+        "it misreads them (Wallace 2019).",
         _errors,
     ),
     "photographs": Kind(

@@ -40,17 +40,25 @@ def train_model(
     network: str = "",
     radius: float = 1.0,
     epochs: int | None = None,
+    pace: float = 1.0,
 ) -> Tables:
     """One classifier, trained on the original or a constructed set, saved, and measured on the real test set under attack.
 
     start: the model with whose initial weights it begins (default: its own). network, epochs: others than the plan's; a network
-    at its usual width. radius: of adversarial training, in epsilons. A set that could not be made teaches nobody.
+    at its usual width. radius: of adversarial training, in epsilons. pace: of learning, in the plan's rate. A set that could
+    not be made teaches nobody.
     """
     splits, ball = load(plan, seed), Ball(plan.norm, known(plan.epsilon))
     if on != "original" and not set_path(plan, folder, seed, on).exists():
         return {}
     part = splits.train if on == "original" else load_set(plan, folder, seed, on)
-    own = replace(plan, network=network or plan.network, width=None if network else plan.width, epochs=epochs or plan.epochs)
+    own = replace(
+        plan,
+        network=network or plan.network,
+        width=None if network else plan.width,
+        epochs=epochs or plan.epochs,
+        learning_rate=pace * known(plan.learning_rate),
+    )
     model, curve = trained(
         own,
         part,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from notbugs import construct, data, goals, models, scores
 from notbugs.ball import Ball
 from notbugs.construct.controls import reads
-from notbugs.data import Dataset, from_8bit
+from notbugs.data import Dataset
 from notbugs.errors import BadInput
 from notbugs.scores.leakage import seen
 
@@ -101,7 +101,7 @@ def test_the_goal_for_one_model_alone_is_its_formula() -> None:
 
 
 def test_what_misleads_one_model_alone_spares_the_others() -> None:
-    """Both models see the first half of the pixels, only one the second: a plain change turns both, one alone takes the second."""
+    """Both models see the first half of the pixels, only one the second: plain changes turn both."""
     shared, private = torch.zeros(2, 16), torch.zeros(2, 16)
     shared[0, :8], shared[1, :8], private[0, 8:], private[1, 8:] = 4.0, -4.0, 4.0, -4.0
     source, other = linear(shared + private, (1, 4, 4)), linear(shared, (1, 4, 4))
@@ -352,18 +352,16 @@ def test_robust_features_of_a_linear_model_are_those_of_the_bound(norm: str) -> 
     steep = (weights.reshape(4, 3, 4) / torch.tensor(std)[None, :, None]).flatten(1).double()
     logits = pixels @ steep.T
     bounds: dict[float, list[float]] = {}
-    radii = [0.0, 0.05, 0.1, 0.2, 0.4] if norm == "linf" else [0.0, 0.2, 0.4, 0.8, 1.6]
+    radii = [0.0, *(0.01 * step for step in range(5, 25))] if norm == "linf" else [0.0, *(0.02 * step for step in range(5, 45))]
     for radius in radii:
         for k in range(4):
             own, rest = logits[labels == k, k], logits[labels != k, k]
-            spread = math.sqrt(
-                (own.var(correction=0) + rest.var(correction=0)) / 2 + ((own.mean() - rest.mean()) / 2) ** 2
-            )
+            spread = math.sqrt((own.var(correction=0) + rest.var(correction=0)) / 2 + ((own.mean() - rest.mean()) / 2) ** 2)
             dual = float(steep[k].norm()) if norm == "l2" else float(steep[k].abs().sum())
             way = steep[k] / dual if norm == "l2" else steep[k].sign()
             worst = (pixels - radius * torch.where(labels == k, 1.0, -1.0)[:, None] * way) @ steep[k]
             bound = float(own.mean() - rest.mean()) / 2 / spread - radius * dual / spread
-            assert float(worst[labels == k].mean() - worst[labels != k].mean()) / 2 / spread == pytest.approx(bound)
+            assert float(worst[labels == k].mean() - worst[labels != k].mean()) / 2 / spread == pytest.approx(bound, abs=1e-6)
             bounds.setdefault(radius, []).append(bound)
     for radius, values in bounds.items():
         wanted = [k for k, value in enumerate(values) if value > 0]
@@ -383,7 +381,7 @@ def test_other_balls_are_refused_for_linear_features() -> None:
 
 
 def test_robust_features_of_a_deep_model_are_those_called_robust(robust: models.Model, digits: data.Splits) -> None:
-    part, ball = digits.test.take(slice(0, 100)), Ball("l2", 0.5)
+    part, ball = digits.test.take(slice(0, 40)), Ball("l2", 0.5)
     best = scores.best_rows(scores.per_feature(robust, part, ball))
     wanted = [row["feature"] for row in best if row["kind"] == "robust"]
     assert scores.robust_features(robust, part, ball) == wanted
@@ -397,9 +395,12 @@ def test_leakage_tells_what_the_labels_owe_to_the_features() -> None:
     assert true == {"features": 4, **{name: scores.row(200, 200)[name] for name in ("correct", "n", "accuracy", "low", "high")}}
     after = scores.leakage(model, [0, 1, 2, 3], learnt.with_labels((learnt.labels + 1) % 4), tried)
     assert after["correct"] == 0
-    generator = torch.Generator().manual_seed(0)
-    chance = scores.leakage(model, [0, 1, 2, 3], learnt.with_labels(torch.randint(4, (400,), generator=generator)), tried)
-    assert 0.1 < chance["accuracy"] < 0.45
+    shares = []  # which of the four a class is taken for, is the draw's: only the mean over draws is guessing
+    for seed in range(30):
+        labels = torch.randint(4, (400,), generator=torch.Generator().manual_seed(seed))
+        shares.append(scores.leakage(model, [0, 1, 2, 3], learnt.with_labels(labels), tried)["accuracy"])
+    assert np.mean(shares) == pytest.approx(0.25, abs=4 * np.std(shares) / 30**0.5)
+    assert 0.1 < np.mean(shares) < 0.4
 
 
 def test_leakage_looks_at_the_features_given_and_at_no_others() -> None:
@@ -413,7 +414,9 @@ def test_leakage_looks_at_the_features_given_and_at_no_others() -> None:
 
 def test_leakage_of_no_features_and_of_one_label() -> None:
     model, part = linear(torch.eye(4), (1, 2, 2)), lit(40, seed=0)
-    assert scores.leakage(model, [], part, part) == {"features": 0} | dict.fromkeys(("correct", "n", "accuracy", "low", "high"), "")
+    assert scores.leakage(model, [], part, part) == {"features": 0} | dict.fromkeys(
+        ("correct", "n", "accuracy", "low", "high"), ""
+    )
     single = scores.leakage(model, [0], part.with_labels(torch.full((40,), 2)), part)
     assert (single["correct"], single["n"]) == (10, 40)
 
@@ -505,7 +508,7 @@ def test_agreement_with_oneself_is_whole_and_of_strangers_none() -> None:
     apart = scores.agreement(one, other, labels)
     assert abs(apart["consistency"]) < 0.03
     assert apart["same_by_chance"] == pytest.approx(0.25, abs=0.01)
-    assert apart["same_low"] < apart["same_by_chance"] < apart["same_high"]
+    assert apart["same"] == pytest.approx(0.25, abs=0.05)
 
 
 def test_agreement_of_those_who_are_always_right_or_always_wrong_has_no_consistency() -> None:

@@ -23,9 +23,9 @@ from notbugs.ball import Ball
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
 from notbugs.results import Run
-from notbugs.scores import files
+from notbugs.scores import files, readers
 
-QUICK = files.Recipe(Ball("l2", 0.75), "small", 8, epochs=2, batch_size=32, adversarial_steps=1, invert_steps=2)
+QUICK = readers.Recipe(Ball("l2", 0.75), "small", 8, epochs=2, batch_size=32, adversarial_steps=1, invert_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_folds_are_even_over_the_classes(labels: list[int], folds: int, seed: in
     counts = np.bincount(labels)
     if counts[counts > 0].min() < folds:
         with pytest.raises(BadInput, match=r"^--folds: must be from 2 to|two files or more of each class"):
-            files.deal(torch.tensor(labels), folds, seed)
+            readers.deal(torch.tensor(labels), folds, seed)
         return
-    dealt = files.deal(torch.tensor(labels), folds, seed)
+    dealt = readers.deal(torch.tensor(labels), folds, seed)
     assert int(dealt.min()) == 0 and int(dealt.max()) == folds - 1
     for label in set(labels):
         shares = dealt[torch.tensor(labels) == label].bincount(minlength=folds)
@@ -118,8 +118,8 @@ def test_no_reader_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatc
 
     monkeypatch.setattr(train, "fit", watched)
     monkeypatch.setattr(construct, "inverted", grower)
-    held = files.deal(few.labels, 3, 0) == 1
-    found = files.look(few, QUICK, held, seed=5)
+    held = readers.deal(few.labels, 3, 0) == 1
+    found = readers.look(few, QUICK, held, seed=5)
     mine = {name for name, out in zip(few.names, held.tolist(), strict=True) if out}
     assert len(taught) == 4  # standard, robust, and of either version
     assert all(not names & mine and len(names) == len(few) - len(mine) for names in taught)
@@ -163,7 +163,7 @@ def test_steadiness_is_how_well_repetitions_agree() -> None:
     chance = np.random.default_rng(0)
     labels, true = np.arange(900) % 3, chance.normal(size=900)
 
-    def seen(noise: float) -> files.Looked:
+    def seen(noise: float) -> readers.Looked:
         names = (*files.ROBUST_EVIDENCE, *files.STANDARD_EVIDENCE)
         own = {name: true if name in files.ROBUST_EVIDENCE else 0 * true for name in names}
         return {name: value + noise * chance.normal(size=900) for name, value in own.items()}
@@ -179,8 +179,8 @@ def test_steadiness_is_how_well_repetitions_agree() -> None:
 def test_carried_parts_add_up_to_the_lead_less_its_mean(few: Dataset, digits: data.Splits) -> None:
     model = models.build("small", shape=few.shape, classes=10, width=8)
     train.fit(model, few, epochs=3)
-    found = files._carried(model, few, few, digits.test, "cpu")
-    values = files.features_of(model, few)
+    found = readers._carried(model, few, few, digits.test, "cpu")
+    values = readers.features_of(model, few)
     weights = model.get_submodule("head").weight.detach()
     logits = values @ weights.T + model.get_submodule("head").bias.detach()
     rival = logits.scatter(1, few.labels[:, None], -torch.inf).argmax(1)
@@ -207,8 +207,8 @@ class Odd(torch.nn.Module):
 @pytest.mark.parametrize("how", ["tokens", "hidden"])
 def test_a_model_whose_head_is_not_linear_has_no_carried_parts(how: str, few: Dataset, digits: data.Splits) -> None:
     model = models.wrap(Odd(how), few.pixels(slice(0, 2)))
-    assert files.linear_head(model, few.pixels(slice(0, 2))) is None
-    found = files._carried(model, few, few, digits.test, "cpu")
+    assert readers.linear_head(model, few.pixels(slice(0, 2))) is None
+    found = readers._carried(model, few, few, digits.test, "cpu")
     assert all(np.isnan(column).all() and len(column) == len(few) for column in found.values())
 
 

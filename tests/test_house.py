@@ -10,15 +10,16 @@ import pytest
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
-          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "study", "audit", "tried", "byfile", "measured", "weighed", "doubts", "answer", "page", "auditpage",
-          "filespage", "evidencepage", "report", "cli"]  # fmt: skip
+          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "study", "audit", "tried", "byfile",
+          "measured", "weighed", "doubts", "answer", "page", "auditpage", "filespage", "evidencepage", "report",
+          "cli"]  # fmt: skip
 ROOMS = {
     "models": ["classifier", "networks", "building", "disk"],
     "data": ["names", "decode", "dataset", "find", "reading", "writing", "photographs"],
     "construct": ["made", "inverted", "relabelled", "controls"],
     "cli": ["options", "shared", "studies", "audits"],
     "audit": ["ask", "look", "summary"],
-    "scores": ["accuracy", "agreement", "features", "cues", "files", "leakage"],
+    "scores": ["accuracy", "agreement", "features", "cues", "readers", "files", "leakage"],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
 }
 # what reads a run folder needs no torch

@@ -4,8 +4,9 @@ from notbugs.scores.accuracy import clean, interval, row, under_attack
 from notbugs.scores.agreement import agreement
 from notbugs.scores.cues import called, cues_of, leaning, spurious
 from notbugs.scores.features import LEAST, balanced, best_rows, extremes, layer_view, per_feature, per_layer, usefulness
-from notbugs.scores.files import Recipe, halves, per_file
+from notbugs.scores.files import halves, per_file
 from notbugs.scores.leakage import leakage, robust_features, separable
+from notbugs.scores.readers import Recipe
 
 __all__ = [
     "LEAST",
