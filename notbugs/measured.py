@@ -92,7 +92,8 @@ class Figure(NamedTuple):
 
     @property
     def interval(self) -> str:
-        return f"{100 * self.low:.1f}–{100 * self.high:.1f}"
+        ends = f"{100 * self.low:.1f}–{100 * self.high:.1f}"
+        return ends if self.low >= 0 else ends.replace("-", "−").replace("–", " to ")
 
     @property
     def range(self) -> str:

@@ -52,7 +52,7 @@ def test_help_and_version_need_no_torch() -> None:
         (["digits", "--norm", "linf", "--epsilon", "8"], "for 8/255 pass 8/255"),
         (["digits", "--norm", "l7"], "must be l2 or linf for training and studies"),
         (["digits", "--norm", "l1"], "must be l2 or linf for training and studies"),
-        (["digits", "--network", "vgg"], "--network: must be one of"),
+        (["digits", "--network", "alexnet"], "--network: must be one of"),
         (["digits", "--network", "nosuch:thing"], "--network"),
         (["digits", "--invert-start", "zeros"], "image or noise"),
         (["digits", "--epochs", "0"], "epochs"),

@@ -110,9 +110,20 @@ def features(
         str | None,
         typer.Option(metavar="NAME", help="The module whose outputs are the features. [default: what enters the last layer]"),
     ] = None,
-    sample: Annotated[int, typer.Option(metavar="N", help="Images on which a change is searched for each feature.")] = 100,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Images on which a change is searched for each feature. [default: 100; fewer for over 128 features]"
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(metavar="N", help="Steps of that search, after one of the whole radius.")] = 8,
-    most: Annotated[int, typer.Option(metavar="N", help="For so many of the most useful features; the rest get one step.")] = 64,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="For so many of the most useful features; the rest get one step. [default: 64; fewer for over 128 features]",
+        ),
+    ] = None,
     network: Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")] = None,
     resize: Resize = None,
     limit: Limit = None,
@@ -125,7 +136,7 @@ def features(
     from notbugs.ball import Ball
 
     for name, value in (("--sample", sample), ("--steps", steps), ("--most", most)):
-        if value < (name == "--sample"):
+        if value is not None and value < (name == "--sample"):
             raise BadInput(name, f"must be {int(name == '--sample')} or more", value)
     if out is not None:
         models.check_place(out)

@@ -20,6 +20,7 @@ from notbugs.errors import BadInput
 from notbugs.models import frozen
 
 LEAST = 0.1  # a feature less useful than this for every class is called useless
+PAIRS = 12_800  # of feature and image that a search looks at, where nobody says how many: 100 images for 128 features, 25 for 512
 AT_ONCE = 2000  # images of a batch in the search, of one feature or several
 
 
@@ -127,8 +128,8 @@ def per_feature(
     *,
     view: goals.View | None = None,
     steps: int = 8,
-    sample: int = 100,
-    most: int = 64,
+    sample: int | None = None,
+    most: int | None = None,
     batch_size: int = 250,
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
@@ -140,6 +141,7 @@ def per_feature(
     speaks for the class; both in [−1, 1] on images as they are, the second without a lower end. Usefulness is measured on all of
     part; what a change takes from it on `sample` images, evenly over the classes (`attacked`): by one step for features that are
     useless or rank behind the `most` most useful, with `steps` more for those. Fewer steps find less: read it as "at most".
+    Left out, sample is 100, and for more than 128 features as many fewer, at least 20; most is 64, and as many fewer.
     kind, of the feature and this class: "robust" (robust_usefulness above 0), "non-robust" (useful, but a change turns it) or
     "useless" (usefulness below 0.1, or its interval holds 0). Of a feature that never changes no robust usefulness is known: nan.
     sure: 1 where the intervals leave no doubt about the word.
@@ -155,6 +157,8 @@ def per_feature(
     with frozen(module):
         values: Tensor = sweep(lambda images, _: view(images).float(), part, batch_size=batch_size, device=device)
         table = usefulness(values, part.labels, len(part.classes))
+        sample = max(20, min(100, PAIRS // values.shape[1])) if sample is None else sample
+        most = max(8, min(64, 64 * PAIRS // (100 * values.shape[1]))) if most is None else most
         chosen = balanced(part.labels, sample)
         images, labels = part.pixels(chosen).to(device), part.labels[chosen]
         order = np.argsort(-np.abs(table.value).max(1), kind="stable").tolist()

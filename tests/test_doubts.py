@@ -1,0 +1,560 @@
+"""A full study's further questions: aggregates against scipy, and sentences and verdicts on tables made for the purpose."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from notbugs import answer, doubts, evidence, report, weighed
+from notbugs.measured import Finding, Measured, measure
+from notbugs.results import Run
+from notbugs.scores import interval
+from notbugs.weighed import FAMILIES, LEARNERS, SOURCES, Weighed, mean_of, weigh
+
+N = 500
+NETWORKS = ("fresh-1", *FAMILIES)
+WOBBLE = (0.0, 0.01, -0.01, 0.004)  # from seed to seed
+Tables = dict[str, list[dict[str, Any]]]
+READ = {  # what a convincing study reads
+    "standard": 0.97,
+    "on-random-labels": 0.8,
+    "on-random-labels-unread": 0.75,
+    "on-random-labels-any": 0.78,
+    "on-next-labels": 0.6,
+    "on-next-labels-unread": 0.5,
+    **dict.fromkeys(("on-random-labels-noise", "on-next-labels-noise"), 0.05),
+    **dict.fromkeys(("on-random-labels-patterns", "on-next-labels-patterns"), 0.08),
+    **dict.fromkeys(("on-random-labels-any-patterns", "on-next-labels-bugs"), 0.12),
+    **dict.fromkeys(("on-random-labels-robust", "on-next-labels-robust"), 0.2),
+    **dict.fromkeys(("on-errors-only", "on-photographs"), 0.45),
+    "on-random-labels-same-start": 0.85,
+    "on-next-labels-same-start": 0.62,
+    **{f"{name}-on-next-labels": 0.3 + 0.05 * place for place, name in enumerate(FAMILIES)},
+}
+HIT = {"fresh-1": 0.6, **{name: 0.3 + 0.05 * place for place, name in enumerate(FAMILIES)}}
+HIT |= {"same-start": 0.9, "adversarial": 0.1, **{name: 0.2 + 0.02 * place for place, name in enumerate(LEARNERS)}}
+
+
+def row(share: float, seed: int, n: int = N) -> dict[str, Any]:
+    correct = round(n * min(max(share + WOBBLE[seed], 0), 1))
+    low, high = interval(correct, n)
+    return {"correct": correct, "n": n, "accuracy": correct / n, "low": low, "high": high}
+
+
+def accuracy(read: dict[str, float], seed: int) -> list[dict[str, Any]]:
+    common = {"set": "test", "norm": "l2", "epsilon": 0.0, "attack": "none", "seed": seed}
+    return [{"model": model, "trained_on": "original"} | common | row(share, seed) for model, share in read.items()]
+
+
+def controls(read: dict[str, float], seed: int, guess: float = 0.1) -> list[dict[str, Any]]:
+    """As evidence.controls writes them, with 0.02 for both linear probes."""
+    rows = []
+    for result, others in evidence.PAIRS.items():
+        probes = dict.fromkeys(("probe of robust-linear", "probe of adversarial"), "that robust features give the labels away")
+        for control, why in {**others, **probes}.items():
+            found = evidence.excess(row(read[result], seed), row(read.get(control, 0.02), (seed + 1) % 4), guess)
+            rows.append({"result": result, "control": control, "refutes": why, "seed": seed, **found})
+    return rows
+
+
+def shown_to(source: str, target: str, change: str, rate: float, seed: int) -> dict[str, Any]:
+    """A row of tables/transfer.csv: of the hits, three in four with the source's own mistake."""
+    counted = row(rate, seed)
+    same = round(0.75 * counted["correct"]) if change != "random" else 0
+    counts = {"unfooled": N - counted["correct"], "same": same, "other": counted["correct"] - same}
+    about = {"source": source, "target": target, "seed": seed, "norm": "l2", "epsilon": 1.5, "change": change, "n": N}
+    own = {"source_rate": "" if change == "random" else 0.99, "clean": 0.97}
+    return about | counts | {"rate": counted["accuracy"], "low": counted["low"], "high": counted["high"]} | own
+
+
+def transferred(hit: dict[str, float], seed: int, noise: float = 0.02) -> list[dict[str, Any]]:
+    rows = []
+    for target, rate in hit.items():
+        rows += [shown_to("standard", target, "untargeted", rate, seed), shown_to("standard", target, "random", noise, seed)]
+    return rows
+
+
+def targeted(sources: dict[str, float], seed: int, spread: float = 0.002) -> list[dict[str, Any]]:
+    """One rate a source, a little other from network to network, and from source to source."""
+    return [
+        shown_to(source, target, "targeted", rate + spread * ((place * (number + 2)) % 5), seed)
+        for number, (source, rate) in enumerate(sources.items())
+        for place, target in enumerate(NETWORKS)
+    ]
+
+
+SWEEP = dict(zip(SOURCES, (0.1, 0.15, 0.22, 0.4, 0.3, 0.2), strict=True))
+
+
+def agreement(seed: int, both_wrong: int = 12) -> list[dict[str, Any]]:
+    known = {"both_wrong": both_wrong, "same": 0.75 if both_wrong else "", "same_by_chance": 0.25 if both_wrong else ""}
+    return [{"model": "standard", "other": "fresh-1", "seed": seed, "n": N, "agree": 0.96, "consistency": 0.4, **known}]
+
+
+def study(folder: Path, seeds: int = 3, **makers: Any) -> Run:
+    """A run of `seeds` seeds; makers: table -> function of the seed, for those that are not to be the convincing ones."""
+    whole: dict[str, Any] = {
+        "accuracy": lambda seed: accuracy(READ, seed),
+        "controls": lambda seed: controls(READ, seed),
+        "transfer": lambda seed: transferred(HIT, seed) + targeted(SWEEP, seed),
+        "agreement": agreement,
+    }
+    with Run.open(folder, {"source": "digits"}) as run:
+        data = {"classes": [*"0123456789"], "train": 90, "test": N, "shape": [1, 8, 8], "note": "", "skipped": []}
+        run.note(source="digits", norm="l2", epsilon=1.5, epsilon_text="1.5", data=data, seeds=[*range(seeds)], full=True)
+        for seed in range(seeds):
+            tables: Tables = {name: rows for name, maker in (whole | makers).items() if maker and (rows := maker(seed))}
+            run.finish(f"seed{seed}/all", 1.0, tables)
+    return Run.read(folder)
+
+
+def found(run: Run, part: str) -> Finding:
+    """The finding whose text says this."""
+    (one,) = [finding for finding in doubts.findings(run, measure(run)) if part in finding.text]
+    return one
+
+
+RANDOM, NEXT = "trained on random labels reads", "trained on next labels reads"
+OTHERS, NO_NETWORKS = "networks of five other families", "learning algorithms that are no networks"
+START, FOLLOW, LITTLE = "the same initial weights", "Correlation", "hit other networks, on average"
+
+
+# ---- aggregates ---------------------------------------------------------------------------------------------------------
+
+
+def test_means_over_seeds_have_students_interval_and_one_seed_its_own() -> None:
+    rows: Any = [{"rate": rate, "low": 0.1, "high": 0.3, "n": 50} for rate in (0.2, 0.3, 0.5)]
+    figure = mean_of(rows, "rate", "low", "high")
+    wanted = stats.t.interval(0.95, 2, loc=1 / 3, scale=stats.sem([0.2, 0.3, 0.5]))
+    assert figure and (figure.low, figure.high) == pytest.approx(wanted) and figure.mean == pytest.approx(1 / 3)
+    assert (figure.n, figure.seeds, figure.over_seeds) == (50, 3, True)
+    single = mean_of(rows[:1], "rate", "low", "high")
+    assert single and (single.mean, single.low, single.high, single.seeds, single.over_seeds) == (0.2, 0.1, 0.3, 1, False)
+    alike = mean_of([rows[0], rows[0]], "rate", "low", "high")
+    assert alike and (alike.low, alike.high, alike.seeds, alike.over_seeds) == (0.1, 0.3, 2, False)
+    bare = mean_of(rows[:1], "rate")
+    assert bare and math.isnan(bare.low) and math.isnan(bare.high)
+
+
+def test_means_leave_out_what_was_not_measured() -> None:
+    assert mean_of([], "rate") is None
+    assert mean_of([{"rate": ""}, {}], "rate") is None
+    figure = mean_of([{"rate": ""}, {"rate": 0.4, "low": 0.3, "high": 0.5}], "rate", "low", "high")
+    assert figure and (figure.mean, figure.seeds, figure.n) == (0.4, 1, 0)
+
+
+def test_an_excess_has_newcombes_interval() -> None:
+    """Newcombe 1998, method 10, for 56 of 70 against 48 of 80: 0.2, 0.0524 to 0.3339 in his table II."""
+    ends = (interval(56, 70), interval(48, 80))
+    rows = [
+        {"accuracy": share, "n": n, "low": low, "high": high}
+        for share, n, (low, high) in zip((0.8, 0.6), (70, 80), ends, strict=True)
+    ]
+    excess = evidence.excess(*rows, 0.1)
+    assert (excess["accuracy"], excess["control_accuracy"], excess["n"]) == (0.8, 0.6, 70)
+    assert [excess[name] for name in ("excess", "excess_low", "excess_high")] == pytest.approx([0.2, 0.0524, 0.3339], abs=5e-5)
+    low, high = interval(56, 70)
+    over = [excess[name] for name in ("over_guessing", "over_guessing_low", "over_guessing_high")]
+    assert over == pytest.approx([0.7, low - 0.1, high - 0.1])
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_excesses_are_those_of_the_table(tmp_path: Path, seeds: int) -> None:
+    run = study(tmp_path, seeds)
+    entries = weigh(run).excesses()
+    assert [(one.result, one.control) for one in entries] == [(x["result"], x["control"]) for x in controls(READ, 0)]
+    for entry in entries:
+        rows = [x for x in run.table("controls") if (x["result"], x["control"]) == (entry.result, entry.control)]
+        assert len(rows) == seeds == entry.excess.seeds
+        values = [float(x["excess"]) for x in rows]
+        if seeds == 1:
+            wanted = (rows[0]["excess_low"], rows[0]["excess_high"])
+        else:
+            wanted = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
+        assert (entry.excess.low, entry.excess.high) == pytest.approx(wanted)
+        assert entry.excess.mean == pytest.approx(sum(values) / seeds)
+        assert entry.accuracy - entry.control_accuracy == pytest.approx(entry.excess.mean)
+
+
+# Not yet so: 0.42 − 0.4 and 0.92 − 0.9 are the same excess, of 10 images in 500, but differ in their last bit;
+# `measured.difference` rounds to nine digits for this reason, `mean_of` does not.
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="mean_of takes rounding for a difference between seeds")
+def test_seeds_that_agree_but_for_rounding_have_no_interval_of_length_nothing() -> None:
+    one, other = ({"excess": p - q, "low": -0.04, "high": 0.08} for p, q in ((0.42, 0.4), (0.92, 0.9)))
+    assert one["excess"] != other["excess"] and one["excess"] == pytest.approx(other["excess"])
+    figure = mean_of([one, other], "excess", "low", "high")
+    assert figure and figure.low < 0 < figure.high
+
+
+def test_hits_are_rates_and_shares_of_the_images_counted(tmp_path: Path) -> None:
+    found = weigh(study(tmp_path, 3))
+    rate = found.hits("standard", "vgg")
+    parts = [found.hits("standard", "vgg", column=name) for name in ("unfooled", "same", "other")]
+    assert rate and all(parts)
+    assert sum(part.mean for part in parts if part) == pytest.approx(1)
+    assert parts[1] and parts[2] and parts[1].mean + parts[2].mean == pytest.approx(rate.mean)
+    shares = [row(HIT["vgg"], seed)["accuracy"] for seed in range(3)]
+    assert (rate.low, rate.high) == pytest.approx(stats.t.interval(0.95, 2, loc=sum(shares) / 3, scale=stats.sem(shares)))
+    assert found.hits("standard", "nobody") is None
+    own = found.own_rate("standard", "untargeted")
+    assert own and own.mean == 0.99
+
+
+def test_alike_asks_for_a_pair_in_either_order(tmp_path: Path) -> None:
+    found = weigh(study(tmp_path, 2))
+    for pair in (("standard", "fresh-1"), ("fresh-1", "standard")):
+        means = {name: figure and figure.mean for name, figure in found.alike(*pair).items()}
+        assert means == {"agree": 0.96, "same": 0.75, "same_by_chance": 0.25, "consistency": 0.4, "both_wrong": 12}
+    assert set(found.alike("standard", "vgg").values()) == {None}
+
+
+# ---- could something else explain it? -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("part", "result"), [(RANDOM, "on-random-labels"), (NEXT, "on-next-labels")])
+def test_what_exceeds_every_control_is_shown_with_all_figures(tmp_path: Path, seeds: int, part: str, result: str) -> None:
+    run = study(tmp_path, seeds)
+    finding = found(run, part)
+    assert finding.verdict == "shown"
+    for control in evidence.PAIRS[result]:
+        values = [x for x in run.table("controls") if (x["result"], x["control"]) == (result, control)]
+        mean = sum(float(x["control_accuracy"]) for x in values) / seeds
+        assert weighed.CONTROLS[control] in finding.text and f"{100 * mean:.1f} %" in finding.text
+    unread = sum(row(READ[f"{result}-unread"], seed)["accuracy"] for seed in range(seeds)) / seeds
+    assert f"new label: {100 * unread:.1f} %" in finding.text
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("control", ["on-random-labels-noise", "on-random-labels-patterns", "on-random-labels-robust"])
+def test_a_control_that_reads_as_much_is_named(tmp_path: Path, seeds: int, control: str) -> None:
+    read = READ | {control: READ["on-random-labels"] - 0.02}  # 2 points less, within the interval
+    finding = found(study(tmp_path, seeds, controls=lambda seed: controls(read, seed)), RANDOM)
+    assert finding.verdict == "in part"
+    last = finding.text.split(". ")[-1]
+    assert weighed.CONTROLS[control] in last
+    others = {weighed.CONTROLS[name] for name in evidence.PAIRS["on-random-labels"]} - {weighed.CONTROLS[control]}
+    assert not any(text in last for text in others)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_where_all_controls_read_as_much_nothing_is_shown(tmp_path: Path, seeds: int) -> None:
+    def alike(seed: int) -> list[dict[str, Any]]:
+        rows = controls(dict.fromkeys(READ, 0.5), seed)
+        return [each | evidence.excess(row(0.5, seed), row(0.5, (seed + 1) % 4), 0.1) for each in rows]
+
+    run = study(tmp_path, seeds, controls=alike)
+    for part in (RANDOM, NEXT):
+        assert found(run, part).verdict == "not shown"
+
+
+def test_other_ways_of_teaching_as_much_are_told_and_refute_nothing(tmp_path: Path) -> None:
+    """Errors and photographs may teach more than the relabelled set: that does not explain the result away."""
+    read = READ | {"on-errors-only": 0.9, "on-photographs": 0.9}
+    finding = found(study(tmp_path, controls=lambda seed: controls(read, seed)), RANDOM)
+    assert finding.verdict == "shown" and f"{weighed.CONTROLS['on-photographs']}: 90.1 %" in finding.text
+
+
+def test_a_result_at_guessing_is_a_null_over_seeds(tmp_path: Path) -> None:
+    """Ten classes, 10 %: the controls read next to nothing, and the result no more than guessing does."""
+    read = READ | {"on-random-labels": 0.1}
+    finding = found(study(tmp_path, 3, controls=lambda seed: controls(read, seed)), RANDOM)
+    assert finding.verdict == "not shown" and "not measurably above guessing" in finding.text
+
+
+# Not yet so: `_explained` asks whether the result is above guessing only where there are several seeds (`over.seeds > 1`).
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="one seed at guessing is called shown")
+def test_a_result_at_guessing_is_a_null_of_one_seed_too(tmp_path: Path) -> None:
+    read = READ | {"on-random-labels": 0.1, "on-random-labels-robust": 0.02}
+    finding = found(study(tmp_path, 1, controls=lambda seed: controls(read, seed)), RANDOM)
+    assert finding.verdict == "not shown" and "not measurably above guessing" in finding.text
+
+
+# Not yet so: it exceeds all of no controls.
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="without one control it is called shown")
+def test_without_controls_the_question_stays_open(tmp_path: Path) -> None:
+    def few(seed: int) -> list[dict[str, Any]]:
+        return [each for each in controls(READ, seed) if each["control"] in doubts.BESIDE]
+
+    assert found(study(tmp_path, controls=few), RANDOM).verdict == "open"
+
+
+# ---- who else is fooled -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("part", "names"), [(OTHERS, FAMILIES), (NO_NETWORKS, LEARNERS)], ids=["families", "learners"])
+def test_others_that_are_fooled_beyond_noise(tmp_path: Path, seeds: int, part: str, names: dict[str, str]) -> None:
+    finding = found(study(tmp_path, seeds), part)
+    assert finding.verdict == "shown" and "99.0 %" in finding.text
+    for name, text in names.items():
+        rate = sum(row(HIT[name], seed)["accuracy"] for seed in range(seeds)) / seeds
+        assert f"{text} {100 * rate:.1f} %" in finding.text
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_others_that_are_fooled_by_noise_as_much(tmp_path: Path, seeds: int) -> None:
+    one = HIT | {"mixer": 0.03}  # a point more than noise does, within the intervals
+    part = found(study(tmp_path / "one", seeds, transfer=lambda seed: transferred(one, seed)), OTHERS)
+    assert part.verdict == "in part"
+    none = found(study(tmp_path / "none", seeds, transfer=lambda seed: transferred(dict.fromkeys(HIT, 0.03), seed)), OTHERS)
+    assert none.verdict == "not shown"
+
+
+def test_a_target_that_reads_nothing_is_left_out(tmp_path: Path) -> None:
+    """n of 0 has no rate: no crash, and not a word of it."""
+
+    def rows(seed: int) -> list[dict[str, Any]]:
+        blank = {"n": 0, "unfooled": 0, "same": 0, "other": 0, "rate": "", "low": 0.0, "high": 1.0, "source_rate": ""}
+        return [each | blank if each["target"] == "vgg" else each for each in transferred(HIT, seed)]
+
+    finding = found(study(tmp_path, 2, transfer=rows), OTHERS)
+    assert "VGG" not in finding.text and "DenseNet" in finding.text
+    nobody = study(tmp_path / "nobody", 1, transfer=lambda seed: [each for each in rows(seed) if each["target"] == "vgg"])
+    assert not any(OTHERS in each.text for each in doubts.findings(nobody, measure(nobody)))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_blind_spots_that_do_not_come_from_the_start(tmp_path: Path, seeds: int) -> None:
+    finding = found(study(tmp_path, seeds), START)
+    assert finding.verdict == "shown"
+    rates = [sum(row(share, seed)["accuracy"] for seed in range(seeds)) / seeds for share in (0.9, 0.6, 0.02)]
+    assert all(f"{100 * rate:.1f} %" in finding.text for rate in rates)
+    assert "75.0 % for the same class" in finding.text and "25.0 %" in finding.text
+    gap = "2.0 points" if seeds > 1 else "+2.0 points"  # next labels: 62 % against 60 % in every seed
+    assert gap in finding.text
+
+
+def test_blind_spots_of_the_start_alone(tmp_path: Path) -> None:
+    hit = HIT | {"fresh-1": 0.02}
+    run = study(tmp_path, transfer=lambda seed: transferred(hit, seed), agreement=lambda seed: agreement(seed, 0))
+    finding = found(run, START)
+    assert finding.verdict == "not shown" and "for the same class" not in finding.text
+
+
+# ---- does transfer follow learning? -------------------------------------------------------------------------------------
+
+
+def points(accuracies: dict[str, float], rates: dict[str, float]) -> dict[str, Any]:
+    """Tables in which each network has this accuracy after next-labels and this rate, seed by seed a little other."""
+    read = {"fresh-1": "on-next-labels", **{name: f"{name}-on-next-labels" for name in FAMILIES}}
+    turn = [*NETWORKS]
+
+    def moved(seed: int) -> dict[str, float]:
+        return {name: rate + 0.01 * ((turn.index(name) * (seed + 1)) % 4) for name, rate in rates.items()}
+
+    return {
+        "accuracy": lambda seed: accuracy({read[name]: share for name, share in accuracies.items()}, seed),
+        "transfer": lambda seed: transferred(moved(seed), seed),
+    }
+
+
+RISING = {name: 0.3 + 0.08 * place for place, name in enumerate(NETWORKS)}
+FALLING = {name: 0.8 - 0.08 * place for place, name in enumerate(NETWORKS)}
+UNLIKE = dict(zip(NETWORKS, (0.5, 0.3, 0.6, 0.6, 0.2, 0.5), strict=True))
+FAINT = dict(zip(NETWORKS, (0.3, 0.62, 0.5, 0.2, 0.6, 0.5), strict=True))
+
+
+def shares(run: Run, seed: int) -> tuple[list[float], list[float]]:
+    """What the tables say: accuracies and rates of the six networks."""
+    rows, hit = run.table("accuracy"), run.table("transfer")
+    models = ["on-next-labels", *(f"{name}-on-next-labels" for name in FAMILIES)]
+    read = [float(x["accuracy"]) for model in models for x in rows if (x["model"], x["seed"]) == (model, seed)]
+    rates = [
+        float(x["rate"])
+        for name in NETWORKS
+        for x in hit
+        if (x["source"], x["target"], x["change"], x["seed"]) == ("standard", name, "untargeted", seed)
+    ]
+    return read, rates
+
+
+@pytest.mark.parametrize("rates", [RISING, FALLING, UNLIKE], ids=["rising", "falling", "unlike"])
+def test_one_seeds_correlation_has_fishers_interval(tmp_path: Path, rates: dict[str, float]) -> None:
+    run = study(tmp_path, 1, **points(RISING, rates))
+    follows = weigh(run).follows(measure(run))
+    wanted = stats.pearsonr(*shares(run, 0))
+    ends = wanted.confidence_interval(0.95)
+    assert follows and follows.correlation.mean == pytest.approx(wanted.statistic)
+    assert (follows.correlation.low, follows.correlation.high) == pytest.approx((ends.low, ends.high), abs=1e-6)
+    assert (follows.correlation.n, follows.correlation.seeds) == (6, 1)
+    assert follows.points == [*zip(NETWORKS, *shares(run, 0), strict=True)]
+
+
+def test_several_seeds_correlation_is_the_mean_and_its_points_are_means(tmp_path: Path) -> None:
+    run = study(tmp_path, 3, **points(RISING, UNLIKE))
+    follows = weigh(run).follows(measure(run))
+    each = [stats.pearsonr(*shares(run, seed)).statistic for seed in range(3)]
+    assert follows and follows.correlation.mean == pytest.approx(sum(each) / 3)
+    assert follows.correlation.seeds == 3
+    for place, (name, x, y) in enumerate(follows.points):
+        assert name == NETWORKS[place]
+        assert x == pytest.approx(sum(shares(run, seed)[0][place] for seed in range(3)) / 3)
+        assert y == pytest.approx(sum(shares(run, seed)[1][place] for seed in range(3)) / 3)
+
+
+@pytest.mark.parametrize(
+    ("rates", "seeds", "verdict", "words"),
+    [
+        (RISING, 1, "shown", "Correlation 1.00"),
+        (RISING, 3, "shown", "Correlation 1.00"),
+        (FALLING, 1, "not shown", "opposite"),
+        (FALLING, 3, "not shown", "opposite"),
+        (UNLIKE, 1, "not shown", "includes 0"),
+    ],
+)
+def test_what_follows_and_what_does_not(tmp_path: Path, rates: dict[str, float], seeds: int, verdict: str, words: str) -> None:
+    finding = found(study(tmp_path, seeds, **points(RISING, rates)), FOLLOW)
+    assert finding.verdict == verdict and words in finding.text
+    assert "6 networks" in finding.text and (f"{seeds} seeds" in finding.text) == (seeds > 1)
+
+
+# Not yet so: a correlation of six networks that is small in each seed (Fisher's interval: −0.8 to 0.8) is no evidence, but the
+# interval over seeds leaves 0 out: what varies from seed to seed is not what varies from network to network.
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="Student's interval over seeds of the same six networks")
+@pytest.mark.parametrize("rates", [UNLIKE, FAINT], ids=["a little below 0", "a little above 0"])
+def test_the_same_six_networks_again_are_no_further_networks(tmp_path: Path, rates: dict[str, float]) -> None:
+    run = study(tmp_path, 3, **points(RISING, rates))
+    for seed in range(3):
+        ends = stats.pearsonr(*shares(run, seed)).confidence_interval()
+        if not ends.low < 0 < ends.high:
+            pytest.fail("not what this test is about")
+    finding = found(run, FOLLOW)
+    assert finding.verdict == "not shown" and "includes 0" in finding.text
+
+
+def test_networks_that_all_do_the_same_have_no_correlation(tmp_path: Path) -> None:
+    def flat(seed: int) -> list[dict[str, Any]]:
+        return transferred(dict.fromkeys(NETWORKS, 0.5), seed)
+
+    run = study(tmp_path, 1, transfer=flat)
+    follows = weigh(run).follows(measure(run))
+    assert follows and follows.correlation.mean == 0 and follows.correlation.low < 0 < follows.correlation.high
+
+
+def test_a_seed_with_a_network_missing_is_left_out(tmp_path: Path) -> None:
+    def partly(seed: int) -> list[dict[str, Any]]:
+        return transferred({name: rate for name, rate in HIT.items() if seed != 1 or name != "mixer"}, seed)
+
+    run = study(tmp_path, 3, transfer=partly)
+    follows = weigh(run).follows(measure(run))
+    assert follows and follows.correlation.seeds == 2
+    nobody = study(tmp_path / "nobody", 1, transfer=lambda seed: transferred({"fresh-1": 0.5}, seed))
+    assert weigh(nobody).follows(measure(nobody)) is None
+
+
+# ---- a little robustness ------------------------------------------------------------------------------------------------
+
+
+def test_the_best_source_is_compared_with_the_standard_one_and_pays_for_having_been_picked(tmp_path: Path) -> None:
+    run = study(tmp_path, 1)
+    finding = found(run, LITTLE)
+    rates = {
+        source: [
+            float(x["rate"])
+            for name in NETWORKS
+            for x in run.table("transfer")
+            if (x["source"], x["target"], x["change"]) == (source, name, "targeted")
+        ]
+        for source in SOURCES
+    }
+    gains = [one - other for one, other in zip(rates["adversarial-quarter"], rates["standard"], strict=True)]
+    low, high = stats.t.interval(1 - 0.05 / 5, 5, loc=sum(gains) / 6, scale=stats.sem(gains))  # Bonferroni, five sources
+    assert finding.verdict == "shown"
+    assert f"beats the standard source by {100 * sum(gains) / 6:.1f} points" in finding.text
+    assert f"{100 * low:.1f} to {100 * high:.1f} over the 6 networks" in finding.text
+    for source, text in SOURCES.items():
+        assert f"{text}: {100 * sum(rates[source]) / 6:.1f} %" in finding.text
+    assert "The best, ε/4" in finding.text
+
+
+@pytest.mark.parametrize("best", ["standard", "adversarial"])
+def test_no_slightly_robust_source_is_best_where_an_end_is(tmp_path: Path, best: str) -> None:
+    run = study(tmp_path, 2, transfer=lambda seed: targeted(SWEEP | {best: 0.6}, seed))
+    finding = found(run, LITTLE)
+    words = "the standard source" if best == "standard" else "most robust source"
+    assert finding.verdict == "not shown" and words in finding.text
+
+
+def test_a_gain_within_the_spread_of_networks_is_none(tmp_path: Path) -> None:
+    run = study(tmp_path, 1, transfer=lambda seed: targeted(dict.fromkeys(SOURCES, 0.3) | {"adversarial-half": 0.32}, seed, 0.05))
+    finding = found(run, LITTLE)
+    assert finding.verdict == "not shown" and "−" in finding.text
+
+
+# Not yet so: "best" is asked only against the standard source. Here ε/2 and ε hit alike, to a tenth of a point.
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="a slightly robust source need not beat the most robust one")
+def test_a_source_that_is_no_better_than_the_most_robust_one_is_not_best(tmp_path: Path) -> None:
+    sources = dict(zip(SOURCES, (0.1, 0.15, 0.2, 0.3, 0.404, 0.4), strict=True))
+    assert found(study(tmp_path, 1, transfer=lambda seed: targeted(sources, seed)), LITTLE).verdict != "shown"
+
+
+def test_a_sweep_that_is_not_whole_says_nothing(tmp_path: Path) -> None:
+    run = study(tmp_path, transfer=lambda seed: targeted({k: v for k, v in SWEEP.items() if k != "adversarial-half"}, seed))
+    assert not any(LITTLE in finding.text for finding in doubts.findings(run, measure(run)))
+
+
+# ---- the whole ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_quick_study_has_no_further_questions(tmp_path: Path) -> None:
+    run = study(tmp_path, 2, controls=None, transfer=None, agreement=None)
+    assert doubts.findings(run, measure(run)) == [] and doubts.controls_table(run) == []
+    assert weigh(run) == Weighed([], [], [], [], [], [])
+    Run.open(tmp_path / "empty", {}).close()
+    empty = Run.read(tmp_path / "empty")
+    assert doubts.findings(empty, measure(empty)) == []
+
+
+@pytest.mark.parametrize("missing", ["accuracy", "controls", "transfer", "agreement"])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_table_that_is_not_there_yet_costs_its_own_questions_only(tmp_path: Path, missing: str, seeds: int) -> None:
+    whole, part = study(tmp_path / "whole", seeds), study(tmp_path / "part", seeds, **{missing: None})
+    asked, left = ({one.question for one in doubts.findings(run, measure(run))} for run in (whole, part))
+    assert len(asked) == 7 and left <= asked
+    lost = {"accuracy": 1, "controls": 2, "transfer": 5, "agreement": 0}
+    assert len(asked - left) == lost[missing]
+    assert [one.question for one in answer.findings(part)][-len(left) :] == [
+        one.question for one in doubts.findings(part, measure(part))
+    ]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_sentence_holds_what_is_no_number(tmp_path: Path, seeds: int) -> None:
+    run = study(tmp_path, seeds)
+    findings = doubts.findings(run, measure(run))
+    assert len(findings) == 7 and {one.verdict for one in findings} <= {"shown", "in part", "not shown", "open"}
+    for finding in findings:
+        assert finding.question.endswith("?") and finding.text.endswith(".")
+        text = finding.text.replace("None of", "Not one of")
+        assert not any(word in text for word in ("nan", "None", "inf ", "--", "  ", ".."))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_table_of_the_command_line_is_that_of_the_excesses(tmp_path: Path, seeds: int) -> None:
+    run = study(tmp_path, seeds)
+    lines, entries = doubts.controls_table(run), weigh(run).excesses()
+    assert len(lines) == len(entries) > 15
+    for line, entry in zip(lines, entries, strict=True):
+        assert line.result == f"{entry.result.removeprefix('on-')} {100 * entry.accuracy:.1f} %"
+        assert line.control == weighed.CONTROLS[entry.control] and line.read == f"{100 * entry.control_accuracy:.1f} %"
+        figures = (entry.excess.mean, entry.excess.low, entry.excess.high)
+        texts = [f"{100 * value:.1f}" for value in figures]
+        plus = "+" if entry.excess.mean >= 0 else ""
+        assert line.excess == f"{plus}{texts[0]} [{texts[1]} to {texts[2]}]".replace("-", "−")
+
+
+def test_every_control_and_target_of_the_evidence_has_its_words() -> None:
+    assert {control for others in evidence.PAIRS.values() for control in others} <= weighed.CONTROLS.keys()
+    assert {*evidence.TARGETS} <= weighed.TARGETS.keys() and {*evidence.SOURCES} == weighed.SOURCES.keys()
+    assert FAMILIES.keys() == __import__("notbugs.models").models.FAMILIES.keys()
+    assert LEARNERS.keys() == __import__("notbugs.transfer").transfer.LEARNERS.keys()
+
+
+def test_the_page_of_a_full_study_is_written(tmp_path: Path) -> None:
+    page = report.write(study(tmp_path, 2).folder).read_text(encoding="utf-8")
+    measured: Measured = measure(Run.read(tmp_path))
+    for finding in doubts.findings(Run.read(tmp_path), measured):
+        assert finding.question.replace("'", "&#39;") in page
