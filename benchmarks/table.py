@@ -58,15 +58,28 @@ def of_evidence(run: Run) -> None:
         *("next labels", "says the true class", "says the next"),
         rows=[(line["about"], told(line["true"]), told(line["next"])) for line in shown["next"]],
     )
-    probes = ("robust-linear", "adversarial")
+    probes, ends = ("robust-linear", "adversarial"), ("peak", "last")
+    figures = ("reached", "separable", *probes, "others_read_it", "others_keep")
     table(
-        *("set", "separable by the change", "linear probe", "deep probe", "others read the new", "keep the old", "peak", "last"),
+        *(
+            "set",
+            "reached",
+            "separable by the change",
+            "linear probe",
+            "deep probe",
+            "others read the new",
+            "keep the old",
+            *ends,
+        ),
         rows=[
-            (line["set"], told(line["separable"]), *(told(line[probe]) for probe in probes), told(line["others_read_it"]),
-             told(line["others_keep"]), *("" if line[end] is None else measured.percent(line[end]) for end in ("peak", "last")))
+            (
+                line["set"],
+                *(told(line[name]) for name in figures),
+                *(measured.percent(line[end]) if line[end] else "" for end in ends),
+            )
             for line in shown["audited"]
         ],
-    )  # fmt: skip
+    )
     columns = ("clean", "random", "untargeted", "same", "other", "targeted")
     table(
         *("shown to", "reads unchanged", "misreads random changes", "misreads the examples", "same mistake", "other", "targeted"),

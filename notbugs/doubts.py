@@ -15,11 +15,10 @@ def findings(run: Run, measured: Measured) -> list[Finding]:
     entries = weighed.excesses()
     answers = [
         _explained(entries, "on-random-labels", "random labels"),
+        _any(entries),
         _explained(entries, "on-next-labels", "next labels"),
-        _others(weighed, "Are other kinds of network fooled by the same images?", FAMILIES, "networks of five other families"),
-        _others(
-            weighed, "And learning algorithms that are no networks?", LEARNERS, "six learning algorithms that are no networks"
-        ),
+        _others(weighed, "Are other kinds of network fooled by the same images?", FAMILIES, "other kinds of network"),
+        _others(weighed, "And learning algorithms that are no networks?", LEARNERS, "learning algorithms that are no networks"),
         _start(weighed, measured),
         _follow(weighed, measured),
         _little(weighed),
@@ -32,27 +31,43 @@ def _explained(entries: list[Excess], result: str, words: str) -> Finding | None
     if not own:
         return None
     doubts, beside = ([e for e in own if (e.control in BESIDE) == which] for which in (False, True))
-    over = own[0].over_guessing
-    unread = next((e for e in entries if e.result == f"{result}-unread"), None)
     told = "; ".join(f"{_name(each)} {percent(each.control_accuracy)} ({_points(each.excess)})" for each in doubts)
     text = (
         f"The classifier trained on {words} reads {percent(own[0].accuracy)}; its controls, and the excess over each in "
         f"points: {told}."
     )
-    if unread:
+    if unread := next((e for e in entries if e.result == f"{result}-unread"), None):
         text += f" Without the images that a weak model already took for their new label: {percent(unread.accuracy)}."
+        doubts = [*doubts, unread]
     if beside:
         also = "; ".join(f"{_name(e)}: {percent(e.control_accuracy)}" for e in beside)
         text += f" What teaches without any attack: {also}."
-    beaten = [e for e in doubts if e.excess.low > 0]
-    question = f"Could something else explain what {words} teach?"
-    if (over is not None and over.low <= 0 and over.seeds > 1) or own[0].accuracy <= 0:
+    question = f"Do {words} teach more than each of their controls?"
+    if not doubts:
+        return Finding(question, "open", f"{text} Without controls this is not yet evidence.")
+    if own[0].over_guessing.low <= 0:
         return Finding(question, "not shown", f"{text} The result itself is not measurably above guessing.")
+    beaten = [e for e in doubts if e.excess.low > 0 and e.over_guessing.low > 0]
     if len(beaten) == len(doubts):
-        return Finding(question, "shown", f"{text} None of the controls explains it: it exceeds them all.")
-    left = ", ".join(_name(e) for e in doubts if e not in beaten)
+        return Finding(question, "shown", f"{text} It exceeds each of its controls.")
+    left = ", ".join("what is left without those images" if e is unread else _name(e) for e in doubts if e not in beaten)
     verdict: Verdict = "in part" if beaten else "not shown"
     return Finding(question, verdict, f"{text} Not measurably exceeded, so that it may explain the result: {left}.")
+
+
+def _any(entries: list[Excess]) -> Finding | None:
+    """The paper's own random labels, of which one in K is right by chance."""
+    entry = next((e for e in entries if e.control == "on-random-labels-any-patterns"), None)
+    if not entry:
+        return None
+    text = (
+        f"Drawn from all classes, some labels stay right. The classifier trained so reads {percent(entry.accuracy)}. Where those "
+        "stay on unchanged images, and all others go with one random pattern a label in place of the model's changes, a "
+        f"classifier reads {percent(entry.control_accuracy)}, and owes nothing to any model. The excess is "
+        f"{entry.excess.points} ({entry.excess.range})."
+    )
+    question = "And with random labels that may be right, as in the paper?"
+    return Finding(question, "shown" if entry.excess.low > 0 and entry.over_guessing.low > 0 else "not shown", text)
 
 
 def _name(entry: Excess) -> str:
@@ -64,22 +79,21 @@ def _points(figure: Figure) -> str:
 
 
 def _others(weighed: Weighed, question: str, names: dict[str, str], who: str) -> Finding | None:
-    hit = {name: weighed.hits("standard", name) for name in names}
-    noise = {name: weighed.hits("standard", name, "random") for name in names}
-    known = {name: (hit[name], noise[name]) for name in names if hit[name] and noise[name]}
+    pairs = {name: (weighed.hits("standard", name), weighed.hits("standard", name, "random")) for name in names}
+    known = {name: (rate, random) for name, (rate, random) in pairs.items() if rate and random}
     if not known:
         return None
-    own = weighed.own_rate("standard", "untargeted")
-    parts = []
+    own, parts = weighed.own_rate("standard", "untargeted"), []
     for name, (rate, random) in known.items():
-        same, other = (weighed.hits("standard", name, column=column) for column in ("same", "other"))
-        share = same.mean / (same.mean + other.mean) if same and other and same.mean + other.mean else None
-        mistake = f", {percent(share)} of these with the standard model's own mistake" if share is not None else ""
-        parts.append(f"{names[name]} {percent(rate.mean)} ({percent(random.mean)}{mistake})")  # type: ignore[union-attr]
-    text = f"Images changed to mislead the standard model{f', which mislead it in {own.percent} of cases,' if own else ''} were "
-    text += f"shown to {who}. They misread of the images that both read unchanged (in brackets: after a random change of the "
-    text += f"same size): {'; '.join(parts)}."
-    beyond = [name for name, (rate, random) in known.items() if rate.low > random.high]  # type: ignore[union-attr]
+        same = weighed.hits("standard", name, column="same")
+        mistake = f", {percent(same.mean)} with the standard model's own mistake" if same else ""
+        parts.append(f"{names[name]} {percent(rate.mean)}{mistake} (random changes: {percent(random.mean)})")
+    sure = f", which mislead it in {own.percent} of cases," if own else ""
+    text = (
+        f"Images changed to mislead the standard model{sure} were shown to {len(known)} {who}. Of the images that both read "
+        f"unchanged they misread: {'; '.join(parts)}."
+    )
+    beyond = [name for name, (rate, random) in known.items() if rate.low > random.high]
     verdict: Verdict = "shown" if len(beyond) == len(known) else "in part" if beyond else "not shown"
     return Finding(question, verdict, text)
 
@@ -100,12 +114,12 @@ def _start(weighed: Weighed, measured: Measured) -> Finding | None:
             text += f" Trained on {labels} from the source's initial weights a classifier reads {twin.percent}, from others "
             text += f"{own.percent} ({_signed(gap)})."
     found = weighed.alike("standard", "fresh-1")
-    alike, chance = found["same"], found["same_by_chance"]
-    if alike and chance:
+    alike, chance, both = found["same"], found["same_by_chance"], found["both_wrong"]
+    if alike and chance and both:
         text += (
-            f" Of the unchanged test images that standard and fresh-1 both misread they take {alike.percent} for the same class; "
+            f" Unchanged, standard and fresh-1 both misread {both.mean:.3g} test images, {alike.percent} of these (95 % interval "
+            f"{alike.interval}) as the same class; mistakes drawn independently would agree in {chance.percent}."
         )
-        text += f"mistakes drawn independently would agree in {chance.percent}."
     verdict: Verdict = "shown" if other.low > noise.high else "not shown"
     return Finding("Do networks share blind spots that did not start from the same weights?", verdict, text)
 
@@ -114,19 +128,23 @@ def _follow(weighed: Weighed, measured: Measured) -> Finding | None:
     found = weighed.follows(measured)
     if found is None:
         return None
-    figure = found.correlation
+    figure, others = found.correlation, found.others
     told = "; ".join(f"{FAMILIES.get(name, 'the same network')} {percent(x)} and {percent(y)}" for name, x, y in found.points)
     text = (
-        f"Accuracy after training on next-labels and rate of transfer from the standard model, network by network: {told}. "
-        f"Correlation {figure.mean:.2f} (95 % interval {figure.low:.2f} to {figure.high:.2f}, {figure.n} networks"
-        f"{f', {figure.seeds} seeds' if figure.seeds > 1 else ''})."
+        (
+            f"Accuracy after training on next-labels and rate of transfer from the standard model, network by network: {told}. "
+            f"Correlation {figure.mean:.2f} (95 % interval {figure.low:.2f} to {figure.high:.2f} over {figure.n} networks), without "
+            f"source's own kind {others.mean:.2f}."
+        )
+        .replace("-", "−")
+        .replace("next−labels", "next-labels")
     )
     question = "Are those networks fooled more that learn more from next-labels, as the paper's figure 3 has it?"
     if figure.low > 0:
         return Finding(question, "shown", text)
     if figure.high < 0:
         return Finding(question, "not shown", f"{text} That is the opposite of what the paper found.")
-    return Finding(question, "not shown", f"{text} The interval includes 0: these networks do not show it.")
+    return Finding(question, "not shown", f"{text} The interval includes 0: so few networks cannot show it.")
 
 
 def _little(weighed: Weighed) -> Finding | None:
@@ -146,11 +164,20 @@ def _little(weighed: Weighed) -> Finding | None:
         return Finding(
             question, "not shown", f"{text} Best is {'the standard' if best == 'standard' else 'the most robust'} source."
         )
-    gains = [one - other for one, other in zip(known[best], known["standard"], strict=True)]
-    gain, low, high = _over_targets(gains, len(SOURCES) - 1)
+    spans = {}
+    for rival in ("standard", "adversarial"):
+        gains = [one - other for one, other in zip(known[best], known[rival], strict=True)]
+        spans[rival] = _over_targets(gains, len(SOURCES) - 2)
+    (gain, low, high), least = spans["standard"], min(low for _, low, _ in spans.values())
     text += f" The best, {SOURCES[best]}, beats the standard source by {100 * gain:.1f} points (95 % interval {100 * low:.1f} to "
-    text += f"{100 * high:.1f} over the {len(targets)} networks, widened for having picked the best of {len(SOURCES) - 1})."
-    return Finding(question, "shown" if low > 0 else "not shown", text.replace("-", "−") if low < 0 else text)
+    text += f"{100 * high:.1f} over the {len(targets)} networks, widened for having picked the best of {len(SOURCES) - 2})."
+    text = text.replace("-", "−") if low < 0 else text
+    if least <= 0:
+        return Finding(question, "not shown", text)
+    seeds = len({row["seed"] for row in weighed.transfer})
+    return Finding(
+        question, "shown" if seeds > 1 else "in part", text + ("" if seeds > 1 else " One training of each source only.")
+    )
 
 
 def _over_targets(values: list[float], tries: int) -> tuple[float, float, float]:

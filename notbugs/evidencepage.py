@@ -40,7 +40,7 @@ def content(run: Run, measured: Measured) -> tuple[dict[str, Any], dict[str, Any
         "excesses": weighed.excesses(),
         "controls": CONTROLS,
         "next": _next(measured),
-        "audited": _audited(weighed),
+        "audited": _audited(weighed, run.table("sets")),
         "hit": _hit(weighed),
         "targets": TARGETS,
         "matrix": _matrix(weighed),
@@ -63,7 +63,7 @@ def _next(measured: Measured) -> list[dict[str, Any]]:
     return lines
 
 
-def _audited(weighed: Weighed) -> list[dict[str, Any]]:
+def _audited(weighed: Weighed, made: Rows) -> list[dict[str, Any]]:
     """The audit of each relabelled set: what gives its labels away, and whom else its images mislead."""
     poison, leaks, training = weighed.poison, weighed.leakage, weighed.training
     lines = []
@@ -75,6 +75,7 @@ def _audited(weighed: Weighed) -> list[dict[str, Any]]:
             "separable": mean_of(rows, "accuracy", "low", "high"),
         }
         line |= {column: mean_of(rows, column) for column in ("others_read_it", "others_keep")}
+        line["reached"] = mean_of([row for row in made if row["set"] == name], "reached")
         for probe in ("robust-linear", "adversarial"):
             told = [row for row in leaks if (row["set"], row["model"]) == (name, probe)]
             line[probe] = mean_of(told, "accuracy", "low", "high")

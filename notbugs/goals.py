@@ -120,7 +120,7 @@ def reach_class_alone(model: View, others: Sequence[View], targets: Tensor, labe
     """The target class for one model, while others go on reading the label: what misleads it alone, a bug of its own.
 
     Climbed: minus the model's cross-entropy to the target and the others' mean one to the label. Judged by the lower of two
-    leads, of the target in the model and of the label in the others (their mean): positive where both hold.
+    leads, of the target in the model and of the label in each of the others: positive where all hold.
     Source: Nakkiran 2019, "Adversarial Examples are Just Bugs, Too" (Distill), section 2.
     """
 
@@ -132,7 +132,7 @@ def reach_class_alone(model: View, others: Sequence[View], targets: Tensor, labe
         return -F.cross_entropy(seen[0], targets, reduction="none") - kept
 
     def judge(seen: Tensor) -> Tensor:
-        return torch.minimum(lead(seen[0], targets), torch.stack([lead(each, labels) for each in seen[1:]]).mean(0))
+        return torch.stack([lead(seen[0], targets), *(lead(each, labels) for each in seen[1:])]).amin(0)
 
     return Goal(view, alone, judge)
 

@@ -197,7 +197,7 @@ CONTROLS: dict[str, Kind] = {
     ),
     "photographs": Kind(
         ("standard",),
-        "Control: crops of two photographs, labelled by the standard model; they show none of the classes (Wallace 2019).",
+        "Control: crops of two photographs, a temple and a flower, labelled by the standard model (Wallace 2019).",
         _photographs,
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, blackbox, construct, scores
+from notbugs import attacks, blackbox, construct, goals, scores
 from notbugs.ball import Ball
 from notbugs.blackbox import BlackBox
 from notbugs.data import Dataset, sweep, to_8bit
@@ -20,7 +20,8 @@ class Examples(NamedTuple):
     """Images as one model is misled, uint8 (N, C, H, W) each, and int64 (N,): what it reads in them.
 
     untargeted: away from the label. targeted: towards `targets`, another class for each. random: the untargeted change scattered
-    over the image, signs too, so that every norm is the same. read: by the source, of the images as they are.
+    over the image, signs too, every norm the same (but see `construct.noise_like`). read: by the source, of the images as they
+    are; read_untargeted, read_targeted, read_random: of these.
     """
 
     untargeted: Tensor
@@ -30,6 +31,7 @@ class Examples(NamedTuple):
     read: Tensor
     read_untargeted: Tensor
     read_targeted: Tensor
+    read_random: Tensor
 
 
 def examples(
@@ -54,13 +56,14 @@ def examples(
         away = ball.round(attacks.pgd(view, images, labels, ball=ball, steps=steps, by="loss").images, images)
         towards = ball.round(attacks.reach(view, images, wanted, ball=ball, steps=steps, by="loss").images, images)
         with torch.no_grad():
-            read = [view(each).argmax(1) for each in (images, away, towards)]
+            read = [goals.logits(view, each).argmax(1) for each in (images, away, towards)]
         return to_8bit(away), to_8bit(towards), *read
 
-    untargeted, targeted, *read = sweep(push, part, batch_size=batch_size, device=device)
+    untargeted, targeted, *reads = sweep(push, part, batch_size=batch_size, device=device)
     scattered = construct.noise_like(part, part.with_images(untargeted), seed=seed).data.images
     assert isinstance(scattered, Tensor)
-    return Examples(untargeted, targeted, scattered, targets, *read)
+    noisy = answers(model, part.with_images(scattered), device)
+    return Examples(untargeted, targeted, scattered, targets, reads[0], reads[1], reads[2], noisy)
 
 
 def transferred(
@@ -78,7 +81,7 @@ def transferred(
     both = (calm == labels) & (made.read == labels)
     n = int(both.sum())
     rows = []
-    sources = {"untargeted": made.read_untargeted, "targeted": made.read_targeted, "random": made.read}
+    sources = {"untargeted": made.read_untargeted, "targeted": made.read_targeted, "random": made.read_random}
     for change in CHANGES:
         answer = answers(target, part.with_images(getattr(made, change)), device)
         wanted = made.targets if change == "targeted" else sources[change]
@@ -97,7 +100,7 @@ def transferred(
                 "rate": hits / n if n else "",
                 "low": low,
                 "high": high,
-                "source_rate": float((both & own).sum() / n) if n and change != "random" else "",
+                "source_rate": float((both & own).sum() / n) if n else "",
                 "clean": float((calm == labels).float().mean()),
             }
         )
@@ -121,6 +124,8 @@ def learner(name: str, part: Dataset, *, seed: int = 0) -> BlackBox:
 
     if name not in LEARNERS:
         raise BadInput("learner", f"must be one of {', '.join(LEARNERS)}", repr(name))
+    if len(part.labels.unique()) < 2:  # type: ignore[no-untyped-call]
+        raise BadInput("data", "must hold two classes or more to learn from", len(part.labels.unique()))  # type: ignore[no-untyped-call]
     pixels = part.pixels(slice(None)).flatten(1).numpy()
     with threadpool_limits(1):
         fitted = LEARNERS[name](pixels.shape[1], seed).fit(pixels, part.labels.numpy())

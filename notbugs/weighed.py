@@ -7,7 +7,7 @@ from typing import NamedTuple
 from notbugs.measured import Figure, Measured, Rows, number, over_seeds
 from notbugs.results import Cell, Run
 
-FAMILIES = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet", "inception": "Inception", "mixer": "MLP-Mixer"}
+FAMILIES = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet", "inception": "Inception", "mixer": "MLP mixer"}
 LEARNERS = {
     "logistic-regression": "logistic regression",
     "linear-svm": "linear SVM",
@@ -45,8 +45,8 @@ CONTROLS = {
     "on-next-labels-robust": "made with the robust model",
     "on-next-labels-bugs": "other models still read the old label",
     "on-errors-only": "only the mistakes of a weak model, no attack",
-    "on-photographs": "photographs of nothing, labelled by the standard model",
-    "probe of robust-linear": "a linear classifier on provably robust linear features",
+    "on-photographs": "two photographs in pieces, labelled by the standard model",
+    "probe of robust-linear": "a linear classifier on robust linear features",
     "probe of adversarial": "a linear classifier on the robust model's robust features",
 }
 
@@ -64,10 +64,14 @@ class Excess(NamedTuple):
 
 
 class Follows(NamedTuple):
-    """Does transfer follow what a network learns from next-labels? points: (family, accuracy, rate); correlation: Pearson's."""
+    """Does transfer follow what a network learns from next-labels? points: (family, accuracy, rate); correlation: Pearson's.
+
+    others: the same without the first point, the source's own kind of network.
+    """
 
     points: list[tuple[str, float, float]]
     correlation: Figure
+    others: Figure
 
 
 class Weighed(NamedTuple):
@@ -99,48 +103,42 @@ class Weighed(NamedTuple):
         """How often examples of one model hit another; column: rate, or unfooled, same, other as shares of n."""
         rows = [row for row in self.transfer if (row["source"], row["target"], row["change"]) == (source, target, change)]
         if column == "rate":
-            return mean_of(rows, "rate", "low", "high")
-        return mean_of([{**row, column: number(row[column]) / number(row["n"])} for row in rows if number(row["n"])], column)
+            return mean_of(rows, "rate", "low", "high", share=True)
+        return mean_of(
+            [{**row, column: number(row[column]) / number(row["n"])} for row in rows if number(row["n"])], column, share=True
+        )
 
     def own_rate(self, source: str, change: str) -> Figure | None:
         """How often the examples hit the model they were made on, of the images that some other model reads too."""
         rows = [row for row in self.transfer if (row["source"], row["change"]) == (source, change)]
         target = rows[0]["target"] if rows else ""
-        return mean_of([row for row in rows if row["target"] == target], "source_rate")
+        return mean_of([row for row in rows if row["target"] == target], "source_rate", share=True)
 
     def follows(self, measured: Measured, change: str = "untargeted") -> Follows | None:
         """Figure 3 of Ilyas et al. 2019: accuracy after next-labels against the rate of transfer, network by network.
 
-        Correlation: of several seeds, the mean of each seed's with Student's interval; of one, with Fisher's.
+        Means over seeds; the interval is Fisher's, over the networks: the same few networks once more are no further ones.
         """
         names = {"fresh-1": "on-next-labels", **{name: f"{name}-on-next-labels" for name in FAMILIES}}
-        rates = {
-            (row["target"], row["seed"]): number(row["rate"])
-            for row in self.transfer
-            if (row["source"], row["change"]) == ("standard", change) and row["rate"] != ""
-        }
-        by_seed: dict[Cell, list[tuple[str, float, float]]] = {}
+        points = []
         for name, model in names.items():
-            for seed, row in measured.by_seed(model).items():
-                if (name, seed) in rates:
-                    by_seed.setdefault(seed, []).append((name, number(row["accuracy"]), rates[name, seed]))
-        whole = [points for points in by_seed.values() if len(points) == len(names)]
-        if not whole:
-            return None
-        found = [_pearson([x for _, x, _ in points], [y for _, _, y in points]) for points in whole]
-        means = [
-            (points[0][0], sum(x for _, x, _ in points) / len(points), sum(y for _, _, y in points) / len(points))
-            for points in zip(*whole, strict=True)
+            learnt, rate = measured.accuracy(model), self.hits("standard", name, change)
+            if learnt is None or rate is None:
+                return None
+            points.append((name, learnt.mean, rate.mean))
+        found = [_pearson([x for _, x, _ in some], [y for _, _, y in some]) for some in (points, points[1:])]
+        seeds = len(measured.by_seed("on-next-labels"))
+        figures = [
+            Figure(r, *_fisher(r, len(some)), len(some), seeds, False)
+            for r, some in zip(found, (points, points[1:]), strict=True)
         ]
-        if len(set(found)) > 1:
-            mean, low, high = over_seeds(found)
-            return Follows(means, Figure(mean, max(low, -1.0), min(high, 1.0), len(names), len(found), True))
-        return Follows(means, Figure(found[0], *_fisher(found[0], len(names)), len(names), len(found), False))
+        return Follows(points, figures[0], figures[1])
 
     def alike(self, one: str, other: str) -> dict[str, Figure | None]:
         """Two models' agreement: agree, same, same_by_chance, consistency, both_wrong, as means over seeds."""
         rows = [row for row in self.agreement if {row["model"], row["other"]} == {one, other}]
-        return {name: mean_of(rows, name) for name in ("agree", "same", "same_by_chance", "consistency", "both_wrong")}
+        found = {name: mean_of(rows, name) for name in ("agree", "same_by_chance", "consistency", "both_wrong")}
+        return found | {"same": mean_of(rows, "same", "same_low", "same_high", share=True)}
 
 
 def weigh(run: Run) -> Weighed:
@@ -148,16 +146,21 @@ def weigh(run: Run) -> Weighed:
     return Weighed(*(run.table(name) for name in Weighed._fields))
 
 
-def mean_of(rows: Rows, value: str, low: str = "", high: str = "") -> Figure | None:
-    """The mean over seeds of a column, with Student's interval; of one seed, or seeds that agree, the row's own columns."""
+def mean_of(rows: Rows, value: str, low: str = "", high: str = "", *, share: bool = False) -> Figure | None:
+    """The mean over seeds of a column, with Student's interval; of one seed, or seeds that agree, the row's own columns.
+
+    share: the interval stays within [0, 1].
+    """
     told = [row for row in rows if row.get(value, "") != ""]
     if not told:
         return None
-    values = [number(row[value]) for row in told]
+    values = [round(number(row[value]), 9) for row in told]  # or rounding would be taken for a difference
     n = int(number(told[0].get("n", "") or 0))
     if len(set(values)) > 1:
-        return Figure(*over_seeds(values), n, len(values), True)
-    ends = [number(told[0][name]) if name else math.nan for name in (low, high)]
+        mean, *span = over_seeds(values)
+        span = [min(max(end, 0.0), 1.0) for end in span] if share else span
+        return Figure(mean, span[0], span[1], n, len(values), True)
+    ends = [number(told[0].get(name, "")) for name in (low, high)]
     return Figure(values[0], ends[0], ends[1], n, len(values), False)
 
 

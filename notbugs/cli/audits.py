@@ -215,7 +215,6 @@ def transfer(
 
     from notbugs import models, results, tried
     from notbugs.audit import Audit
-    from notbugs.measured import percent
 
     if out is not None:
         models.check_place(out)
@@ -226,18 +225,19 @@ def transfer(
     )
     with progress() as tell:
         rows = tried.run(asked, against or tried.EVERYONE, seed=seed, epochs=epochs, workers=workers, tell=tell)
-    title = f"Misread of the images that both read unchanged, after a change of {rows[0]['norm']} {rows[0]['epsilon']:.4g} [95 %]"
+    title = f"Misread after changes of {rows[0]['norm']} {rows[0]['epsilon']:.4g}, in percent [95 % interval]"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    for column in ("shown to", "reads", "random change", "example", "same", "targeted"):
+    for column in ("shown to", "reads", "random", "examples", "same", "targeted"):
         table.add_column(column, no_wrap=True)
     for target in dict.fromkeys(row["target"] for row in rows):
         one = {row["change"]: row for row in rows if row["target"] == target}
         away, n = one["untargeted"], one["untargeted"]["n"]
         shares = [_rate(one[change]) for change in ("random", "untargeted", "targeted")]
         name = Path(target).stem if target.endswith((".safetensors", ".onnx")) else target
-        table.add_row(name, percent(away["clean"]), *shares[:2], percent(away["same"] / n) if n else "–", shares[2])
+        table.add_row(name, f"{100 * away['clean']:.1f}", *shares[:2], f"{100 * away['same'] / n:.1f}" if n else "–", shares[2])
     Console().print(table)
-    print("same: with the mistake that the model itself makes. targeted: read as the class wanted.")
+    print("Of the images that both read unchanged. random: changes of the same size; same: the model's own mistake;")
+    print("targeted: read as the class wanted.")
     if out is not None:
         results.write_whole(out, results.as_csv(rows))
         print(out)
@@ -245,4 +245,4 @@ def transfer(
 
 def _rate(row: dict[str, Any]) -> str:
     """A share with its interval, for a table of rich's."""
-    return f"{100 * row['rate']:.1f} % \\[{100 * row['low']:.0f}–{100 * row['high']:.0f}]" if row["n"] else "–"
+    return f"{100 * row['rate']:.1f} \\[{100 * row['low']:.0f}–{100 * row['high']:.0f}]" if row["n"] else "–"

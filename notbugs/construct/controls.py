@@ -30,7 +30,8 @@ def patterns_like(data: Dataset, made: Dataset, *, seed: int = 0, spare: Tensor 
     """The control for leakage: the labels of a relabelled set, and one random pattern a class, the same on all its images.
 
     The pattern says which pixels move most and which way; how far is each image's own change, so that every norm stays as it was
-    (see `noise_like`). Any classifier can learn such a set by its patterns, which occur in no real image.
+    (but see `noise_like`; a pixel without room on that side moves the other way). Any classifier can
+    learn such a set by its patterns, which occur in no real image.
     spare: bool (N,), images that stay as they are. With those that a random label happens to fit, this is the set of
     K. Jordan (2023) on which ordinary training reads most of CIFAR-10 though no change in it comes from a model.
     """
@@ -95,7 +96,7 @@ def errors_only(model: Model, data: Dataset, *, device: torch.device | str = "cp
 def taught(model: Model, others: Dataset, *, count: int, seed: int = 0, device: torch.device | str = "cpu") -> Made:
     """Images of another domain, labelled by a model: `count` of them, as even over the classes as its answers allow.
 
-    Nothing in them belongs to any class. What a student reads of real images, it owes to the teacher's answers alone.
+    They are meant to show none of the classes. What a student reads of real images, it owes to the teacher's answers alone.
     Source: Wallace 2019 (Distill): digits read by a student who saw only clothes.
     """
     read = reads(model, others, device)

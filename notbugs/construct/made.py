@@ -39,6 +39,8 @@ def swept(
 
 def change_of(data: Dataset, images: Tensor) -> dict[str, float]:
     """Sizes of the change, on the stored images."""
+    if not len(data):
+        return {"mean_l2": 0.0, "max_l2": 0.0, "max_linf": 0.0}
     parts = []
     for index in torch.split(torch.arange(len(data)), 1000):
         change = from_8bit(images[index]) - data.pixels(index)

@@ -9,6 +9,7 @@ from notbugs import goals, search
 from notbugs.ball import Ball
 from notbugs.construct.made import Made, Progress, change_of, swept
 from notbugs.data import Dataset, to_8bit
+from notbugs.errors import BadInput
 from notbugs.models import Model, folded
 
 
@@ -30,27 +31,33 @@ def relabelled(
     With `random_labels` this is D_rand, with `next_labels` D_det. To a person nearly all labels look wrong; what is right about
     them is what the model sees. The image with the target's highest lead is kept, rounded to 8 bits inside the ball.
     alone: other models that are to go on reading the images' own labels, so that what moves is the model's own bug, and no
-    feature of the data (Nakkiran 2019).
+    feature of the data (Nakkiran 2019); the fact others_keep is the share of images in which all of them still do.
     Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
     """
+    if alone and by != "loss":
+        raise BadInput("by", "must be loss where other models are to be left alone", repr(by))
     view, *others = (folded(each, data.pixels(slice(0, 2)), device) for each in (model, *alone))
 
-    def push(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def push(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         targets, own = labels[index].to(images.device), data.labels[index].to(images.device)
         goal = goals.reach_class_alone(view, others, targets, own) if others else goals.reach_class(view, targets, by)
         rule = search.steepest(ball, 2 * ball.radius, end=0.01)
         found = search.maximize(goal, images, ball, steps=steps, rule=rule)
         stored = ball.round(found.images, images)
         with torch.no_grad():
-            return to_8bit(stored), view(stored).argmax(1) == targets
+            kept = [goals.logits(other, stored).argmax(1) == own for other in others]
+            reached = goals.logits(view, stored).argmax(1) == targets
+            return to_8bit(stored), reached, torch.stack([reached | True, *kept]).all(0)
 
-    images, reached = swept(push, data, batch_size, device, progress)
+    images, reached, kept = swept(push, data, batch_size, device, progress)
+    facts = {"others_keep": kept.float().mean().item()} if others else {}
     return Made(
         data.with_images(images).with_labels(labels),
         {
             "steps": steps,
             "epsilon": ball.radius,
             "reached": reached.float().mean().item(),
+            **facts,
             **change_of(data, images),
             "changed_labels": int((labels != data.labels).sum()),
         },

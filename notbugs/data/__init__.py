@@ -1,7 +1,7 @@
 """Labelled images: read from and written to the forms in which people keep them.
 
 In reading order: names (of files and classes), decode (one file to pixels), dataset (the type; `sweep`), find (which files,
-which labels), reading (`read`), writing (`write`, `read_split`), photographs (pictures of no class).
+which labels), reading (`read`), writing (`write`, `read_split`), photographs (pictures of another domain).
 """
 
 from notbugs.data.dataset import Dataset, Images, Lazy, from_8bit, out_of_memory, sweep, to_8bit

@@ -1,4 +1,4 @@
-"""Pictures that belong to none of a set's classes: crops of the two photographs that scikit-learn carries."""
+"""Pictures of another domain than most sets: crops of the two photographs that scikit-learn carries."""
 
 import numpy as np
 import torch

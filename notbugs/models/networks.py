@@ -5,9 +5,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from notbugs.errors import BadInput
+
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _thin(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class Residual(nn.Module):
@@ -93,42 +99,38 @@ def vgg(shape: Sequence[int], width: int = 16) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * across, features), nn.ReLU()), features
 
 
-class Dense(nn.Module):
-    """Its input, with what two convolutions make of it stacked on top."""
-
-    def __init__(self, inputs: int, growth: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            nn.ReLU(),
-            nn.Conv2d(inputs, 2 * growth, 1, bias=False),
-            nn.BatchNorm2d(2 * growth),
-            nn.ReLU(),
-            nn.Conv2d(2 * growth, growth, 3, 1, 1, bias=False),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([images, self.body(images)], dim=1)
-
-
 def resnet(shape: Sequence[int], width: int = 16) -> tuple[nn.Sequential, int]:
     """ResNet-18, a quarter as wide."""
     return resnet18(shape, width)
 
 
+class Dense(nn.Module):
+    """Its input, with what two convolutions make of it stacked on top."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_thin(inputs, 2 * growth), _convolution(2 * growth, growth))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([images, self.body(images)], dim=1)
+
+
 def densenet(shape: Sequence[int], width: int = 16) -> tuple[nn.Sequential, int]:
-    """Three dense blocks of four layers, each layer seeing all before it in its block (Huang et al. 2017)."""
+    """Three dense blocks of four layers, each layer seeing all before it in its block (Huang et al. 2017).
+
+    Batch norm and ReLU come after each convolution, not before as in the paper, so that they fold into it.
+    """
     growth, inputs = max(width // 2, 1), width
-    layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, 1, 1, bias=False)]
+    layers: list[nn.Module] = [_convolution(shape[0], width)]
     for block in range(3):
         if block:
-            squeeze = nn.Conv2d(inputs, inputs // 2, 1, bias=False)
-            layers += [nn.BatchNorm2d(inputs), nn.ReLU(), squeeze, nn.AvgPool2d(2, ceil_mode=True)]
-            inputs //= 2
+            outputs = max(inputs // 2, 1)
+            layers += [_thin(inputs, outputs), nn.AvgPool2d(2, ceil_mode=True)]
+            inputs = outputs
         for _ in range(4):
             layers.append(Dense(inputs, growth))
             inputs += growth
-    return nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), inputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), inputs
 
 
 class Branches(nn.Module):
@@ -146,14 +148,11 @@ def inception(shape: Sequence[int], width: int = 16) -> tuple[nn.Sequential, int
     """Four modules that look through windows of 1, 3, 5 and a pool at once (Szegedy et al. 2015)."""
 
     def module(inputs: int, each: int) -> Branches:
-        def thin(outputs: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
-
         return Branches(
-            thin(each),
-            nn.Sequential(thin(each), _convolution(each, each)),
-            nn.Sequential(thin(each), _convolution(each, each), _convolution(each, each)),
-            nn.Sequential(nn.AvgPool2d(3, 1, 1), thin(each)),
+            _thin(inputs, each),
+            nn.Sequential(_thin(inputs, each), _convolution(each, each)),
+            nn.Sequential(_thin(inputs, each), _convolution(each, each), _convolution(each, each)),
+            nn.Sequential(nn.AvgPool2d(3, 1, 1), _thin(inputs, each)),
         )
 
     layers: list[nn.Module] = [_convolution(shape[0], width)]
@@ -172,7 +171,8 @@ class Mixing(nn.Module):
     def __init__(self, patches: int, channels: int) -> None:
         super().__init__()
         self.before, self.between = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.patches = nn.Sequential(nn.Linear(patches, channels // 2), nn.GELU(), nn.Linear(channels // 2, patches))
+        hidden = max(channels // 2, 1)
+        self.patches = nn.Sequential(nn.Linear(patches, hidden), nn.GELU(), nn.Linear(hidden, patches))
         self.channels = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -197,10 +197,14 @@ class Average(nn.Module):
 
 def mixer(shape: Sequence[int], width: int = 64) -> tuple[nn.Sequential, int]:
     """No convolution but the cut into patches: hidden layers across these and across channels (Tolstikhin et al. 2021)."""
+    if width < 2:
+        raise BadInput("--width", "must be 2 or more for a mixer", width)
     size = max(2, min(shape[1:]) // 8)
-    patches = (shape[1] // size) * (shape[2] // size)
-    mixed = [Mixing(patches, width) for _ in range(4)]
-    return nn.Sequential(nn.Conv2d(shape[0], width, size, size), Tokens(), *mixed, nn.LayerNorm(width), Average()), width
+    rows, columns = (-(-length // size) for length in shape[1:])
+    fill = nn.ZeroPad2d((0, columns * size - shape[2], 0, rows * size - shape[1]))  # or what is left over would never be seen
+    mixed = [Mixing(rows * columns, width) for _ in range(4)]
+    cut = nn.Conv2d(shape[0], width, size, size)
+    return nn.Sequential(fill, cut, Tokens(), *mixed, nn.LayerNorm(width), Average()), width
 
 
 def linear(shape: Sequence[int], width: int | None = None) -> tuple[nn.Sequential, int]:

@@ -14,6 +14,7 @@ from notbugs.models import Model, folded
 from notbugs.scores.accuracy import row
 from notbugs.scores.features import best_rows, per_feature, usefulness
 
+AGAIN = 8  # fits to draws from the set learnt
 ENOUGH = 4000  # images for linear classifiers of changes
 
 
@@ -24,14 +25,27 @@ def leakage(
 
     As far as it beats guessing, the set's labels can be told by robust features, and what ordinary training reads of real images
     is no evidence for non-robust ones. Below guessing: robust features point away, as they should where every label is wrong.
-    features: columns of the model's penultimate layer; of a linear model, of its logits. Source: Goh 2019 (Distill).
+    features: columns of the model's penultimate layer; of a linear model, of its logits. The interval is over test images and
+    over what is learnt from (`AGAIN` fits to draws from it). Source: Goh 2019 (Distill).
     """
+    from scipy.stats import t
+
     if not features:
         return {"features": 0, "correct": "", "n": "", "accuracy": "", "low": "", "high": ""}
     learnt, tried = (seen(model, part, device)[:, features].numpy() for part in (made, test))
-    right = _linear(learnt, made.labels.numpy(), tried) == test.labels.numpy()
-    found = row(int(right.sum()), len(right))
-    return {"features": len(features), **{name: found[name] for name in ("correct", "n", "accuracy", "low", "high")}}
+    labels, wanted = made.labels.numpy(), test.labels.numpy()
+    right = int((_linear(learnt, labels, tried) == wanted).sum())
+    chance, drawn = np.random.default_rng(0), []
+    for _ in range(AGAIN):
+        some = chance.integers(len(labels), size=len(labels))
+        drawn.append(float((_linear(learnt[some], labels[some], tried) == wanted).mean()))
+    found = row(right, len(wanted))
+    reach = float(t.ppf(0.975, AGAIN - 1) * np.std(drawn, ddof=1))
+    low, high = (
+        found["accuracy"] + way * np.hypot(found["accuracy"] - found[end], reach) for way, end in ((-1, "low"), (1, "high"))
+    )
+    told = {name: found[name] for name in ("correct", "n", "accuracy")}
+    return {"features": len(features), **told, "low": max(float(low), 0.0), "high": min(float(high), 1.0)}
 
 
 def robust_features(model: Model, part: Dataset, ball: Ball, *, device: torch.device | str = "cpu") -> list[int]:
@@ -55,10 +69,13 @@ def robust_features(model: Model, part: Dataset, ball: Ball, *, device: torch.de
 def separable(before: Dataset, made: Dataset, *, seed: int = 0) -> dict[str, Any]:
     """Share of the changes whose new label a linear classifier can tell by the change alone, on images it did not learn.
 
-    before: the same images unchanged. Near guessing: the changes depend on the image, as natural evidence does. Near 1: each
-    label has a change of its own, a shortcut that ordinary training takes, as data poisons have.
-    Sources: Zhu et al. 2024 and Sandoval-Segura et al. 2022, on poisons.
+    before: the same images unchanged. 1: the changes hold a linear code of the label, as those of data poisons do (Yu et al.
+    2022, Zhu et al. 2024), but also those of an attack on a nearly linear model. Compare with the set's random changes: pixels
+    without room on one side tell something of the image, and where labels follow from the class, of the label. Near guessing
+    there is no linear code; there may be another.
     """
+    if len(before) != len(made):
+        raise BadInput("made", "must hold the images of `before`, one for one", f"{len(made)} for {len(before)}")
     chosen = torch.randperm(len(made), generator=torch.Generator().manual_seed(seed))[:ENOUGH]
     changes = (made.pixels(chosen) - before.pixels(chosen)).flatten(1).numpy()
     labels, half = made.labels[chosen].numpy(), len(chosen) // 2
