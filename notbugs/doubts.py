@@ -130,14 +130,11 @@ def _follow(weighed: Weighed, measured: Measured) -> Finding | None:
         return None
     figure, others = found.correlation, found.others
     told = "; ".join(f"{FAMILIES.get(name, 'the same network')} {percent(x)} and {percent(y)}" for name, x, y in found.points)
+    ends = " to ".join(f"{end:.2f}" for end in (figure.low, figure.high))
     text = (
-        (
-            f"Accuracy after training on next-labels and rate of transfer from the standard model, network by network: {told}. "
-            f"Correlation {figure.mean:.2f} (95 % interval {figure.low:.2f} to {figure.high:.2f} over {figure.n} networks), without "
-            f"source's own kind {others.mean:.2f}."
-        )
-        .replace("-", "−")
-        .replace("next−labels", "next-labels")
+        f"Accuracy after training on next-labels and rate of transfer from the standard model, network by network: {told}. "
+        + f"Correlation {figure.mean:.2f} (95 % interval {ends} over {figure.n} networks), ".replace("-", "−")
+        + f"without the source's own kind {others.mean:.2f}.".replace("-", "−")
     )
     question = "Are those networks fooled more that learn more from next-labels, as the paper's figure 3 has it?"
     if figure.low > 0:
