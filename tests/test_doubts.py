@@ -180,7 +180,6 @@ def test_excesses_are_those_of_the_table(tmp_path: Path, seeds: int) -> None:
 
 # Not yet so: 0.42 − 0.4 and 0.92 − 0.9 are the same excess, of 10 images in 500, but differ in their last bit;
 # `measured.difference` rounds to nine digits for this reason, `mean_of` does not.
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="mean_of takes rounding for a difference between seeds")
 def test_seeds_that_agree_but_for_rounding_have_no_interval_of_length_nothing() -> None:
     one, other = ({"excess": p - q, "low": -0.04, "high": 0.08} for p, q in ((0.42, 0.4), (0.92, 0.9)))
     assert one["excess"] != other["excess"] and one["excess"] == pytest.approx(other["excess"])
@@ -265,7 +264,6 @@ def test_a_result_at_guessing_is_a_null_over_seeds(tmp_path: Path) -> None:
 
 
 # Not yet so: `_explained` asks whether the result is above guessing only where there are several seeds (`over.seeds > 1`).
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="one seed at guessing is called shown")
 def test_a_result_at_guessing_is_a_null_of_one_seed_too(tmp_path: Path) -> None:
     read = READ | {"on-random-labels": 0.1, "on-random-labels-robust": 0.02}
     finding = found(study(tmp_path, 1, controls=lambda seed: controls(read, seed)), RANDOM)
@@ -273,7 +271,6 @@ def test_a_result_at_guessing_is_a_null_of_one_seed_too(tmp_path: Path) -> None:
 
 
 # Not yet so: it exceeds all of no controls.
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="without one control it is called shown")
 def test_without_controls_the_question_stays_open(tmp_path: Path) -> None:
     def few(seed: int) -> list[dict[str, Any]]:
         return [each for each in controls(READ, seed) if each["control"] in doubts.BESIDE]
@@ -413,7 +410,6 @@ def test_what_follows_and_what_does_not(tmp_path: Path, rates: dict[str, float],
 
 # Not yet so: a correlation of six networks that is small in each seed (Fisher's interval: −0.8 to 0.8) is no evidence, but the
 # interval over seeds leaves 0 out: what varies from seed to seed is not what varies from network to network.
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="Student's interval over seeds of the same six networks")
 @pytest.mark.parametrize("rates", [UNLIKE, FAINT], ids=["a little below 0", "a little above 0"])
 def test_the_same_six_networks_again_are_no_further_networks(tmp_path: Path, rates: dict[str, float]) -> None:
     run = study(tmp_path, 3, **points(RISING, rates))
@@ -485,7 +481,6 @@ def test_a_gain_within_the_spread_of_networks_is_none(tmp_path: Path) -> None:
 
 
 # Not yet so: "best" is asked only against the standard source. Here ε/2 and ε hit alike, to a tenth of a point.
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="a slightly robust source need not beat the most robust one")
 def test_a_source_that_is_no_better_than_the_most_robust_one_is_not_best(tmp_path: Path) -> None:
     sources = dict(zip(SOURCES, (0.1, 0.15, 0.2, 0.3, 0.404, 0.4), strict=True))
     assert found(study(tmp_path, 1, transfer=lambda seed: targeted(sources, seed)), LITTLE).verdict != "shown"

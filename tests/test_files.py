@@ -58,14 +58,19 @@ def test_ranks_are_within_classes_and_ties_share_theirs() -> None:
 
 
 def test_robustness_is_what_ordinary_evidence_does_not_explain() -> None:
-    """Robust evidence = ordinary evidence + something else: the ranks are that something's, whatever the rest does."""
+    """Robust evidence = ordinary evidence + something else: the ranks are that something's, whatever the rest does.
+
+    As far as ordinary readers read at all: of readers that guess nothing is taken off.
+    """
     chance = np.random.default_rng(0)
-    labels, shared, own = np.arange(2000) % 2, chance.normal(size=2000), chance.normal(size=2000)
+    labels, shared, own = np.arange(2000) % 2, 9 + chance.normal(size=2000), chance.normal(size=2000)
     mean = dict.fromkeys(files.STANDARD_EVIDENCE, shared) | dict.fromkeys(files.ROBUST_EVIDENCE, shared + own)
     found = files.robustness_of(mean, labels)
     assert np.corrcoef(found, own)[0, 1] > 0.8
     assert found.min() == 0 and found.max() == 1
     assert found[labels == 0].mean() == pytest.approx(0.5)
+    guessing = files.robustness_of({**mean, "standard_lead": shared - np.median(shared)}, labels)
+    assert np.corrcoef(guessing, files.ranks(shared + own, labels))[0, 1] > 0.999
 
 
 def test_label_quality_and_who_looks_mislabelled() -> None:

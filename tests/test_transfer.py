@@ -195,7 +195,6 @@ def test_answers_of_networks_functions_and_black_boxes_are_the_same(standard: mo
 
 
 # Not yet so: `examples` asks the view itself for .argmax, where attacks and answers go through goals.logits.
-@pytest.mark.xfail(raises=AttributeError, strict=True, reason="examples: view(each).argmax of an object with .logits")
 def test_a_source_may_answer_with_an_object(standard: models.Model, digits: data.Splits) -> None:
     class Hidden(nn.Module):
         def forward(self, images: Tensor) -> Any:

@@ -119,9 +119,10 @@ def robustness_of(mean: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndar
 
     R and T are mean ranks within the class: R of the smallest change that flips robust readers, their lead under attack and the
     lead of readers of robust versions; T of the smallest change that flips ordinary readers, their lead and the lead of readers
-    of non-robust versions. Ranked is R - s T: what T does not explain of R, so that files do not end up high for being easy
+    of non-robust versions. Ranked is R - a s T: what T does not explain of R, so that files do not end up high for being easy
     for all readers. s is the slope of R over T, over the reliability of T (Cronbach's alpha of its three ranks):
-    a slope over something measured with noise comes out too flat (Spearman 1904).
+    a slope over something measured with noise comes out too flat (Spearman 1904). a is the accuracy of the ordinary readers, 0 at
+    chance and 1 where they read every file: of a file that they cannot read T tells that it is hard, not what is missing in it.
     """
     robust, standard = (
         np.stack([ranks(mean[name], labels) for name in names if name in mean]) for names in (ROBUST_EVIDENCE, STANDARD_EVIDENCE)
@@ -130,7 +131,9 @@ def robustness_of(mean: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndar
     reliability = len(standard) / (len(standard) - 1) * (1 - alone / together)
     one, other = robust.mean(0), standard.mean(0)
     slope = np.cov(one, other)[0, 1] / max(float(other.var(ddof=1)), 1e-12) / max(reliability, 0.5)
-    return ranks(one - slope * other, labels)
+    chance = 1 / len(np.unique(labels))
+    read = max(float((mean["standard_lead"] > 0).mean() - chance) / max(1 - chance, 1e-12), 0.0)
+    return ranks(one - read * slope * other, labels)
 
 
 def steadiness(whole: Sequence[Looked], labels: np.ndarray) -> float:
