@@ -32,10 +32,8 @@ def _explained(entries: list[Excess], result: str, words: str) -> Finding | None
         return None
     doubts, beside = ([e for e in own if (e.control in BESIDE) == which] for which in (False, True))
     told = "; ".join(f"{_name(each)} {percent(each.control_accuracy)} ({_points(each.excess)})" for each in doubts)
-    text = (
-        f"The classifier trained on {words} reads {percent(own[0].accuracy)}; its controls, and the excess over each in "
-        f"points: {told}."
-    )
+    text = f"The classifier trained on {words} reads {percent(own[0].accuracy)}"
+    text += f"; its controls, and the excess over each in points: {told}." if doubts else "."
     if unread := next((e for e in entries if e.result == f"{result}-unread"), None):
         text += f" Without the images that a weak model already took for their new label: {percent(unread.accuracy)}."
         doubts = [*doubts, unread]
@@ -90,7 +88,7 @@ def _others(weighed: Weighed, question: str, names: dict[str, str], who: str) ->
         parts.append(f"{names[name]} {percent(rate.mean)}{mistake} (random changes: {percent(random.mean)})")
     sure = f", which mislead it in {own.percent} of cases," if own else ""
     text = (
-        f"Images changed to mislead the standard model{sure} were shown to {len(known)} {who}. Of the images that both read "
+        f"Images changed to mislead the standard model{sure} were shown to {who}, {len(known)} of them. Of the images that both read "
         f"unchanged they misread: {'; '.join(parts)}."
     )
     beyond = [name for name, (rate, random) in known.items() if rate.low > random.high]
@@ -169,9 +167,12 @@ def _little(weighed: Weighed) -> Finding | None:
     text += f" The best, {SOURCES[best]}, beats the standard source by {100 * gain:.1f} points (95 % interval {100 * low:.1f} to "
     text += f"{100 * high:.1f} over the {len(targets)} networks, widened for having picked the best of {len(SOURCES) - 2})."
     text = text.replace("-", "−") if low < 0 else text
+    if spans["adversarial"][1] <= 0:
+        gain, low, high = spans["adversarial"]
+        text += f" Over the most robust source: {100 * gain:.1f} points ({100 * low:.1f} to {100 * high:.1f}).".replace("-", "−")
     if least <= 0:
         return Finding(question, "not shown", text)
-    seeds = len({row["seed"] for row in weighed.transfer})
+    seeds = min(figure.seeds for figures in rates.values() for figure in figures if figure)
     return Finding(
         question, "shown" if seeds > 1 else "in part", text + ("" if seeds > 1 else " One training of each source only.")
     )

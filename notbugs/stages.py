@@ -41,12 +41,13 @@ def train_model(
     radius: float = 1.0,
     epochs: int | None = None,
     pace: float = 1.0,
+    budget: str = "standard",
 ) -> Tables:
     """One classifier, trained on the original or a constructed set, saved, and measured on the real test set under attack.
 
     start: the model with whose initial weights it begins (default: its own). network, epochs: others than the plan's; a network
-    at its usual width. radius: of adversarial training, in epsilons. pace: of learning, in the plan's rate. A set that could
-    not be made teaches nobody.
+    at its usual width. radius: of adversarial training, in epsilons. pace: of learning, in the plan's rate. budget: of the
+    attack on the test images. A set that could not be made teaches nobody.
     """
     splits, ball = load(plan, seed), Ball(plan.norm, known(plan.epsilon))
     if on != "original" and not set_path(plan, folder, seed, on).exists():
@@ -71,7 +72,8 @@ def train_model(
         path=model_path(plan, folder, seed, name),
         tell=tell,
     )
-    rows = scores.under_attack(model, splits.test, [replace(ball, radius=ball.radius / 2), ball], device=plan.device)
+    radii = [replace(ball, radius=ball.radius / 2), ball]
+    rows = scores.under_attack(model, splits.test, radii, budget=budget, device=plan.device)
     named = [{"set": "test", **row} for row in rows]
     if on.startswith("next-labels"):  # how far it learnt the labels as given: on real images these are the next class
         after = splits.test.with_labels(construct.next_labels(splits.test.labels, len(part.classes)))

@@ -1,6 +1,7 @@
 """A full study's further questions: aggregates against scipy, and sentences and verdicts on tables made for the purpose."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from scipy import stats
 
 from notbugs import answer, doubts, evidence, report, weighed
-from notbugs.measured import Finding, Measured, measure
+from notbugs.measured import Figure, Finding, Measured, measure
 from notbugs.results import Run
 from notbugs.scores import interval
 from notbugs.weighed import FAMILIES, LEARNERS, SOURCES, Weighed, mean_of, weigh
@@ -62,10 +63,10 @@ def controls(read: dict[str, float], seed: int, guess: float = 0.1) -> list[dict
 def shown_to(source: str, target: str, change: str, rate: float, seed: int) -> dict[str, Any]:
     """A row of tables/transfer.csv: of the hits, three in four with the source's own mistake."""
     counted = row(rate, seed)
-    same = round(0.75 * counted["correct"]) if change != "random" else 0
+    same = round(0.75 * counted["correct"])
     counts = {"unfooled": N - counted["correct"], "same": same, "other": counted["correct"] - same}
     about = {"source": source, "target": target, "seed": seed, "norm": "l2", "epsilon": 1.5, "change": change, "n": N}
-    own = {"source_rate": "" if change == "random" else 0.99, "clean": 0.97}
+    own = {"source_rate": 0.05 if change == "random" else 0.99, "clean": 0.97}
     return about | counts | {"rate": counted["accuracy"], "low": counted["low"], "high": counted["high"]} | own
 
 
@@ -88,8 +89,12 @@ def targeted(sources: dict[str, float], seed: int, spread: float = 0.002) -> lis
 SWEEP = dict(zip(SOURCES, (0.1, 0.15, 0.22, 0.4, 0.3, 0.2), strict=True))
 
 
-def agreement(seed: int, both_wrong: int = 12) -> list[dict[str, Any]]:
-    known = {"both_wrong": both_wrong, "same": 0.75 if both_wrong else "", "same_by_chance": 0.25 if both_wrong else ""}
+def agreement(seed: int, both_wrong: int = 12, same: int = 9) -> list[dict[str, Any]]:
+    """As scores.agreement has it: two columns are empty, and so is the interval, where no image is misread by both."""
+    known: dict[str, Any] = {"both_wrong": both_wrong} | dict.fromkeys(("same", "same_low", "same_high", "same_by_chance"), "")
+    if both_wrong:
+        low, high = interval(same, both_wrong)
+        known |= {"same": same / both_wrong, "same_low": low, "same_high": high, "same_by_chance": 0.25}
     return [{"model": "standard", "other": "fresh-1", "seed": seed, "n": N, "agree": 0.96, "consistency": 0.4, **known}]
 
 
@@ -117,8 +122,14 @@ def found(run: Run, part: str) -> Finding:
 
 
 RANDOM, NEXT = "trained on random labels reads", "trained on next labels reads"
-OTHERS, NO_NETWORKS = "networks of five other families", "learning algorithms that are no networks"
+ANY = "Drawn from all classes"
+OTHERS, NO_NETWORKS = "other kinds of network", "learning algorithms that are no networks"
 START, FOLLOW, LITTLE = "the same initial weights", "Correlation", "hit other networks, on average"
+
+
+def mean_share(share: float, seeds: int) -> float:
+    """The mean over seeds of what `row` makes of a share."""
+    return sum(row(share, seed)["accuracy"] for seed in range(seeds)) / seeds
 
 
 # ---- aggregates ---------------------------------------------------------------------------------------------------------
@@ -178,13 +189,29 @@ def test_excesses_are_those_of_the_table(tmp_path: Path, seeds: int) -> None:
         assert entry.accuracy - entry.control_accuracy == pytest.approx(entry.excess.mean)
 
 
-# Not yet so: 0.42 − 0.4 and 0.92 − 0.9 are the same excess, of 10 images in 500, but differ in their last bit;
-# `measured.difference` rounds to nine digits for this reason, `mean_of` does not.
+def test_the_interval_of_a_share_ends_at_0_and_1() -> None:
+    for low, values in ((True, (0.0, 0.02, 0.1)), (False, (1.0, 0.98, 0.9))):
+        rows: Any = [{"rate": value} for value in values]
+        free, share = mean_of(rows, "rate"), mean_of(rows, "rate", share=True)
+        assert free and share
+        wanted = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
+        assert (free.low, free.high) == pytest.approx(wanted) and (free.low < 0 if low else free.high > 1)
+        assert (share.low, share.high) == (pytest.approx(max(wanted[0], 0)), pytest.approx(min(wanted[1], 1)))
+        assert (share.mean, share.seeds, share.over_seeds) == (free.mean, 3, True)
+
+
+def test_negative_ends_are_told_with_a_minus_and_in_words() -> None:
+    ends = {(0.012, 0.1): "1.2–10.0", (-0.044, 0.017): "−4.4 to 1.7", (-0.2, -0.05): "−20.0 to −5.0", (0.0, 1.0): "0.0–100.0"}
+    for (low, high), text in ends.items():
+        assert Figure((low + high) / 2, low, high, 9, 3, True).interval == text
+
+
 def test_seeds_that_agree_but_for_rounding_have_no_interval_of_length_nothing() -> None:
+    """0.42 − 0.4 and 0.92 − 0.9 are the same excess, of 10 images in 500, but differ in their last bit."""
     one, other = ({"excess": p - q, "low": -0.04, "high": 0.08} for p, q in ((0.42, 0.4), (0.92, 0.9)))
     assert one["excess"] != other["excess"] and one["excess"] == pytest.approx(other["excess"])
     figure = mean_of([one, other], "excess", "low", "high")
-    assert figure and figure.low < 0 < figure.high
+    assert figure and (figure.mean, figure.low, figure.high, figure.over_seeds) == (0.02, -0.04, 0.08, False)
 
 
 def test_hits_are_rates_and_shares_of_the_images_counted(tmp_path: Path) -> None:
@@ -199,6 +226,17 @@ def test_hits_are_rates_and_shares_of_the_images_counted(tmp_path: Path) -> None
     assert found.hits("standard", "nobody") is None
     own = found.own_rate("standard", "untargeted")
     assert own and own.mean == 0.99
+    noise = found.own_rate("standard", "random")
+    assert noise and noise.mean == 0.05
+
+
+def test_no_rate_of_hits_is_below_0(tmp_path: Path) -> None:
+    """Of seeds at 0, 1 and 0 %, Student's interval would go below."""
+    found = weigh(study(tmp_path, 3, transfer=lambda seed: transferred({"vgg": 0.0}, seed, 0.0)))
+    for figure in (found.hits("standard", "vgg"), found.hits("standard", "vgg", column="same")):
+        assert figure and figure.low == 0 < figure.mean < figure.high
+    left = found.hits("standard", "vgg", column="unfooled")
+    assert left and left.low < left.mean < left.high == 1
 
 
 def test_alike_asks_for_a_pair_in_either_order(tmp_path: Path) -> None:
@@ -206,6 +244,8 @@ def test_alike_asks_for_a_pair_in_either_order(tmp_path: Path) -> None:
     for pair in (("standard", "fresh-1"), ("fresh-1", "standard")):
         means = {name: figure and figure.mean for name, figure in found.alike(*pair).items()}
         assert means == {"agree": 0.96, "same": 0.75, "same_by_chance": 0.25, "consistency": 0.4, "both_wrong": 12}
+        same = found.alike(*pair)["same"]
+        assert same and (same.low, same.high) == interval(9, 12)  # both seeds say the same
     assert set(found.alike("standard", "vgg").values()) == {None}
 
 
@@ -217,7 +257,8 @@ def test_alike_asks_for_a_pair_in_either_order(tmp_path: Path) -> None:
 def test_what_exceeds_every_control_is_shown_with_all_figures(tmp_path: Path, seeds: int, part: str, result: str) -> None:
     run = study(tmp_path, seeds)
     finding = found(run, part)
-    assert finding.verdict == "shown"
+    assert finding.verdict == "shown" and finding.text.endswith(" It exceeds each of its controls.")
+    assert finding.question == f"Do {result.removeprefix('on-').replace('-', ' ')} teach more than each of their controls?"
     for control in evidence.PAIRS[result]:
         values = [x for x in run.table("controls") if (x["result"], x["control"]) == (result, control)]
         mean = sum(float(x["control_accuracy"]) for x in values) / seeds
@@ -249,6 +290,22 @@ def test_where_all_controls_read_as_much_nothing_is_shown(tmp_path: Path, seeds:
         assert found(run, part).verdict == "not shown"
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("noise", [0.1, 0.005], ids=["noise reads as much", "at guessing"])
+def test_what_is_left_of_images_that_did_not_look_like_their_label_is_a_doubt(tmp_path: Path, seeds: int, noise: float) -> None:
+    """Without them the result reads no more than random changes do, or beats them, which read next to nothing, at guessing."""
+    read = READ | {"on-random-labels-unread": 0.1, "on-random-labels-noise": noise}
+    run = study(tmp_path, seeds, controls=lambda seed: controls(read, seed))
+    finding = found(run, RANDOM)
+    assert finding.verdict == "in part" and f"new label: {100 * mean_share(0.1, seeds):.1f} %" in finding.text
+    assert finding.text.endswith(" so that it may explain the result: what is left without those images.")
+    (unread,) = [
+        entry for entry in weigh(run).excesses() if entry.result == "on-random-labels-unread" and "noise" in entry.control
+    ]
+    assert unread.over_guessing.low <= 0 and (unread.excess.low > 0) == (noise < 0.1)
+    assert found(run, NEXT).verdict == "shown"
+
+
 def test_other_ways_of_teaching_as_much_are_told_and_refute_nothing(tmp_path: Path) -> None:
     """Errors and photographs may teach more than the relabelled set: that does not explain the result away."""
     read = READ | {"on-errors-only": 0.9, "on-photographs": 0.9}
@@ -263,19 +320,39 @@ def test_a_result_at_guessing_is_a_null_over_seeds(tmp_path: Path) -> None:
     assert finding.verdict == "not shown" and "not measurably above guessing" in finding.text
 
 
-# Not yet so: `_explained` asks whether the result is above guessing only where there are several seeds (`over.seeds > 1`).
 def test_a_result_at_guessing_is_a_null_of_one_seed_too(tmp_path: Path) -> None:
     read = READ | {"on-random-labels": 0.1, "on-random-labels-robust": 0.02}
     finding = found(study(tmp_path, 1, controls=lambda seed: controls(read, seed)), RANDOM)
     assert finding.verdict == "not shown" and "not measurably above guessing" in finding.text
 
 
-# Not yet so: it exceeds all of no controls.
-def test_without_controls_the_question_stays_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_without_controls_the_question_stays_open(tmp_path: Path, seeds: int) -> None:
+    """To exceed all of no controls is nothing."""
+
     def few(seed: int) -> list[dict[str, Any]]:
         return [each for each in controls(READ, seed) if each["control"] in doubts.BESIDE]
 
-    assert found(study(tmp_path, controls=few), RANDOM).verdict == "open"
+    finding = found(study(tmp_path, seeds, controls=few), RANDOM)
+    assert finding.verdict == "open" and finding.text.endswith(" Without controls this is not yet evidence.")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(
+    ("result", "control", "verdict"), [(0.78, 0.12, "shown"), (0.78, 0.77, "not shown"), (0.1, 0.02, "not shown")]
+)
+def test_random_labels_that_may_be_right(tmp_path: Path, seeds: int, result: float, control: float, verdict: str) -> None:
+    """Shown if above what the right labels and patterns teach, and above guessing; with all three figures."""
+    read = READ | {"on-random-labels-any": result, "on-random-labels-any-patterns": control}
+    run = study(tmp_path, seeds, controls=lambda seed: controls(read, seed))
+    finding = found(run, ANY)
+    assert finding.question == "And with random labels that may be right, as in the paper?" and finding.verdict == verdict
+    (entry,) = [entry for entry in weigh(run).excesses() if entry.control == "on-random-labels-any-patterns"]
+    assert f"reads {100 * mean_share(result, seeds):.1f} %" in finding.text
+    assert f"reads {100 * entry.control_accuracy:.1f} %" in finding.text
+    assert (
+        f"{100 * entry.excess.mean:.1f} points (95 % interval {100 * entry.excess.low:.1f} to".replace("-", "−") in finding.text
+    )
 
 
 # ---- who else is fooled -------------------------------------------------------------------------------------------------
@@ -285,10 +362,13 @@ def test_without_controls_the_question_stays_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("part", "names"), [(OTHERS, FAMILIES), (NO_NETWORKS, LEARNERS)], ids=["families", "learners"])
 def test_others_that_are_fooled_beyond_noise(tmp_path: Path, seeds: int, part: str, names: dict[str, str]) -> None:
     finding = found(study(tmp_path, seeds), part)
-    assert finding.verdict == "shown" and "99.0 %" in finding.text
+    assert finding.verdict == "shown" and ", which mislead it in 99.0 % of cases, were shown" in finding.text
+    assert f"shown to {len(names)} {part}." in finding.text
     for name, text in names.items():
-        rate = sum(row(HIT[name], seed)["accuracy"] for seed in range(seeds)) / seeds
-        assert f"{text} {100 * rate:.1f} %" in finding.text
+        hits = [row(HIT[name], seed)["correct"] for seed in range(seeds)]
+        same = sum(round(0.75 * hit) for hit in hits) / N / seeds
+        words = f"{text} {100 * sum(hits) / N / seeds:.1f} %, {100 * same:.1f} % with the standard model's own mistake"
+        assert f"{words} (random changes: {100 * mean_share(0.02, seeds):.1f} %)" in finding.text
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -308,7 +388,7 @@ def test_a_target_that_reads_nothing_is_left_out(tmp_path: Path) -> None:
         return [each | blank if each["target"] == "vgg" else each for each in transferred(HIT, seed)]
 
     finding = found(study(tmp_path, 2, transfer=rows), OTHERS)
-    assert "VGG" not in finding.text and "DenseNet" in finding.text
+    assert "VGG" not in finding.text and "DenseNet" in finding.text and f"shown to 4 {OTHERS}" in finding.text
     nobody = study(tmp_path / "nobody", 1, transfer=lambda seed: [each for each in rows(seed) if each["target"] == "vgg"])
     assert not any(OTHERS in each.text for each in doubts.findings(nobody, measure(nobody)))
 
@@ -319,7 +399,9 @@ def test_blind_spots_that_do_not_come_from_the_start(tmp_path: Path, seeds: int)
     assert finding.verdict == "shown"
     rates = [sum(row(share, seed)["accuracy"] for seed in range(seeds)) / seeds for share in (0.9, 0.6, 0.02)]
     assert all(f"{100 * rate:.1f} %" in finding.text for rate in rates)
-    assert "75.0 % for the same class" in finding.text and "25.0 %" in finding.text
+    low, high = interval(9, 12)
+    words = f"both misread 12 test images, 75.0 % of these (95 % interval {100 * low:.1f}–{100 * high:.1f}) as the same class"
+    assert words in finding.text and "agree in 25.0 %." in finding.text
     gap = "2.0 points" if seeds > 1 else "+2.0 points"  # next labels: 62 % against 60 % in every seed
     assert gap in finding.text
 
@@ -328,7 +410,17 @@ def test_blind_spots_of_the_start_alone(tmp_path: Path) -> None:
     hit = HIT | {"fresh-1": 0.02}
     run = study(tmp_path, transfer=lambda seed: transferred(hit, seed), agreement=lambda seed: agreement(seed, 0))
     finding = found(run, START)
-    assert finding.verdict == "not shown" and "for the same class" not in finding.text
+    assert finding.verdict == "not shown" and "as the same class" not in finding.text
+
+
+def test_mistakes_alike_over_seeds_are_a_share_and_leave_out_seeds_without_any(tmp_path: Path) -> None:
+    """9 of 12, 12 of 12, and none misread by both: two seeds tell, and their interval ends at 100 %."""
+    counts = [(12, 9), (12, 12), (0, 0)]
+    run = study(tmp_path, 3, agreement=lambda seed: agreement(seed, *counts[seed]))
+    same = weigh(run).alike("standard", "fresh-1")["same"]
+    assert same and (same.mean, same.low, same.high, same.seeds, same.over_seeds) == (0.875, 0, 1, 2, True)
+    words = "both misread 8 test images, 87.5 % of these (95 % interval 0.0–100.0) as the same class"
+    assert words in found(run, START).text
 
 
 # ---- does transfer follow learning? -------------------------------------------------------------------------------------
@@ -380,16 +472,38 @@ def test_one_seeds_correlation_has_fishers_interval(tmp_path: Path, rates: dict[
     assert follows.points == [*zip(NETWORKS, *shares(run, 0), strict=True)]
 
 
-def test_several_seeds_correlation_is_the_mean_and_its_points_are_means(tmp_path: Path) -> None:
-    run = study(tmp_path, 3, **points(RISING, UNLIKE))
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("rates", [RISING, UNLIKE], ids=["rising", "unlike"])
+def test_the_correlation_is_that_of_means_over_seeds_and_its_interval_over_networks(
+    tmp_path: Path, rates: dict[str, float], seeds: int
+) -> None:
+    run = study(tmp_path, seeds, **points(RISING, rates))
     follows = weigh(run).follows(measure(run))
-    each = [stats.pearsonr(*shares(run, seed)).statistic for seed in range(3)]
-    assert follows and follows.correlation.mean == pytest.approx(sum(each) / 3)
-    assert follows.correlation.seeds == 3
-    for place, (name, x, y) in enumerate(follows.points):
-        assert name == NETWORKS[place]
-        assert x == pytest.approx(sum(shares(run, seed)[0][place] for seed in range(3)) / 3)
-        assert y == pytest.approx(sum(shares(run, seed)[1][place] for seed in range(3)) / 3)
+    assert follows
+    means = [
+        [sum(column) / seeds for column in zip(*each, strict=True)]
+        for each in zip(*map(partial(shares, run), range(seeds)), strict=True)
+    ]
+    assert [name for name, _, _ in follows.points] == [*NETWORKS]
+    assert [x for _, x, _ in follows.points] == pytest.approx(means[0])
+    assert [y for _, _, y in follows.points] == pytest.approx(means[1])
+    for figure, first in ((follows.correlation, 0), (follows.others, 1)):  # the others: without the source's own kind
+        wanted = stats.pearsonr(means[0][first:], means[1][first:])
+        ends = wanted.confidence_interval(0.95)
+        assert figure.mean == pytest.approx(wanted.statistic)
+        assert (figure.low, figure.high) == pytest.approx((ends.low, ends.high), abs=1e-6)
+        assert (figure.n, figure.seeds, figure.over_seeds) == (6 - first, seeds, False)
+
+
+def test_a_correlation_that_the_sources_own_kind_makes_alone_is_told(tmp_path: Path) -> None:
+    """One network far up in both, five that fall: 0.9 with it, below 0 without."""
+    learnt = dict(zip(NETWORKS, (0.9, 0.3, 0.32, 0.34, 0.36, 0.38), strict=True))
+    hit = dict(zip(NETWORKS, (0.9, 0.38, 0.36, 0.3, 0.32, 0.34), strict=True))
+    run = study(tmp_path, 1, accuracy=points(learnt, hit)["accuracy"], transfer=lambda seed: transferred(hit, seed))
+    finding = found(run, FOLLOW)
+    wanted = stats.pearsonr(*(column[1:] for column in shares(run, 0))).statistic
+    assert wanted < -0.5
+    assert f"without the source's own kind −{-wanted:.2f}." in finding.text
 
 
 @pytest.mark.parametrize(
@@ -403,15 +517,23 @@ def test_several_seeds_correlation_is_the_mean_and_its_points_are_means(tmp_path
     ],
 )
 def test_what_follows_and_what_does_not(tmp_path: Path, rates: dict[str, float], seeds: int, verdict: str, words: str) -> None:
-    finding = found(study(tmp_path, seeds, **points(RISING, rates)), FOLLOW)
+    run = study(tmp_path, seeds, **points(RISING, rates))
+    finding = found(run, FOLLOW)
     assert finding.verdict == verdict and words in finding.text
-    assert "6 networks" in finding.text and (f"{seeds} seeds" in finding.text) == (seeds > 1)
+    follows = weigh(run).follows(measure(run))
+    assert follows
+    mean, low, high = (f"{value:.2f}" for value in follows.correlation[:3])
+    told = f"Correlation {mean} (95 % interval {low} to {high} over 6 networks), without the source's own kind "
+    assert f"{told}{follows.others.mean:.2f}.".replace("-", "−") in finding.text
+    assert "seeds" not in finding.text and "-0" not in finding.text
 
 
-# Not yet so: a correlation of six networks that is small in each seed (Fisher's interval: −0.8 to 0.8) is no evidence, but the
-# interval over seeds leaves 0 out: what varies from seed to seed is not what varies from network to network.
 @pytest.mark.parametrize("rates", [UNLIKE, FAINT], ids=["a little below 0", "a little above 0"])
 def test_the_same_six_networks_again_are_no_further_networks(tmp_path: Path, rates: dict[str, float]) -> None:
+    """A correlation of six networks that is small in each seed (Fisher's interval: −0.8 to 0.8) is no evidence.
+
+    An interval over seeds would leave 0 out: what varies from seed to seed is not what varies from network to network.
+    """
     run = study(tmp_path, 3, **points(RISING, rates))
     for seed in range(3):
         ends = stats.pearsonr(*shares(run, seed)).confidence_interval()
@@ -430,37 +552,50 @@ def test_networks_that_all_do_the_same_have_no_correlation(tmp_path: Path) -> No
     assert follows and follows.correlation.mean == 0 and follows.correlation.low < 0 < follows.correlation.high
 
 
-def test_a_seed_with_a_network_missing_is_left_out(tmp_path: Path) -> None:
+def test_a_network_missing_in_one_seed_has_the_mean_of_the_others_and_in_all_leaves_no_answer(tmp_path: Path) -> None:
     def partly(seed: int) -> list[dict[str, Any]]:
         return transferred({name: rate for name, rate in HIT.items() if seed != 1 or name != "mixer"}, seed)
 
     run = study(tmp_path, 3, transfer=partly)
     follows = weigh(run).follows(measure(run))
-    assert follows and follows.correlation.seeds == 2
-    nobody = study(tmp_path / "nobody", 1, transfer=lambda seed: transferred({"fresh-1": 0.5}, seed))
-    assert weigh(nobody).follows(measure(nobody)) is None
+    assert follows and follows.correlation.seeds == 3 and follows.correlation.n == 6
+    assert follows.points[-1][2] == pytest.approx(sum(row(HIT["mixer"], seed)["accuracy"] for seed in (0, 2)) / 2)
+    assert follows.points[1][2] == pytest.approx(mean_share(HIT["vgg"], 3))
+    read = {name: share for name, share in READ.items() if name != "vgg-on-next-labels"}
+    for place, lost in enumerate(
+        ({"transfer": lambda seed: transferred({"fresh-1": 0.5}, seed)}, {"accuracy": lambda seed: accuracy(read, seed)})
+    ):
+        nobody = study(tmp_path / f"nobody{place}", 2, **lost)
+        assert weigh(nobody).follows(measure(nobody)) is None
+        assert not any(FOLLOW in finding.text for finding in doubts.findings(nobody, measure(nobody)))
 
 
 # ---- a little robustness ------------------------------------------------------------------------------------------------
 
 
-def test_the_best_source_is_compared_with_the_standard_one_and_pays_for_having_been_picked(tmp_path: Path) -> None:
-    run = study(tmp_path, 1)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_best_source_is_compared_with_the_standard_one_and_pays_for_having_been_picked(tmp_path: Path, seeds: int) -> None:
+    run = study(tmp_path, seeds)
     finding = found(run, LITTLE)
     rates = {
         source: [
-            float(x["rate"])
+            sum(
+                float(x["rate"])
+                for x in run.table("transfer")
+                if (x["source"], x["target"], x["change"]) == (source, name, "targeted")
+            )
+            / seeds
             for name in NETWORKS
-            for x in run.table("transfer")
-            if (x["source"], x["target"], x["change"]) == (source, name, "targeted")
         ]
         for source in SOURCES
     }
     gains = [one - other for one, other in zip(rates["adversarial-quarter"], rates["standard"], strict=True)]
-    low, high = stats.t.interval(1 - 0.05 / 5, 5, loc=sum(gains) / 6, scale=stats.sem(gains))  # Bonferroni, five sources
-    assert finding.verdict == "shown"
+    low, high = stats.t.interval(1 - 0.05 / 4, 5, loc=sum(gains) / 6, scale=stats.sem(gains))  # Bonferroni, all but the ends
+    assert finding.verdict == ("in part" if seeds == 1 else "shown")
+    assert finding.text.endswith(" One training of each source only.") == (seeds == 1)
     assert f"beats the standard source by {100 * sum(gains) / 6:.1f} points" in finding.text
-    assert f"{100 * low:.1f} to {100 * high:.1f} over the 6 networks" in finding.text
+    told = f"{100 * low:.1f} to {100 * high:.1f} over the 6 networks, widened for having picked the best of 4)."
+    assert f"(95 % interval {told}" in finding.text
     for source, text in SOURCES.items():
         assert f"{text}: {100 * sum(rates[source]) / 6:.1f} %" in finding.text
     assert "The best, ε/4" in finding.text
@@ -474,16 +609,21 @@ def test_no_slightly_robust_source_is_best_where_an_end_is(tmp_path: Path, best:
     assert finding.verdict == "not shown" and words in finding.text
 
 
-def test_a_gain_within_the_spread_of_networks_is_none(tmp_path: Path) -> None:
-    run = study(tmp_path, 1, transfer=lambda seed: targeted(dict.fromkeys(SOURCES, 0.3) | {"adversarial-half": 0.32}, seed, 0.05))
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_gain_within_the_spread_of_networks_is_none(tmp_path: Path, seeds: int) -> None:
+    alike = dict.fromkeys(SOURCES, 0.3) | {"adversarial-half": 0.32}
+    run = study(tmp_path, seeds, transfer=lambda seed: targeted(alike, seed, 0.05))
     finding = found(run, LITTLE)
     assert finding.verdict == "not shown" and "−" in finding.text
 
 
-# Not yet so: "best" is asked only against the standard source. Here ε/2 and ε hit alike, to a tenth of a point.
-def test_a_source_that_is_no_better_than_the_most_robust_one_is_not_best(tmp_path: Path) -> None:
-    sources = dict(zip(SOURCES, (0.1, 0.15, 0.2, 0.3, 0.404, 0.4), strict=True))
-    assert found(study(tmp_path, 1, transfer=lambda seed: targeted(sources, seed)), LITTLE).verdict != "shown"
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("rates", [(0.1, 0.15, 0.2, 0.3, 0.404, 0.402), (0.402, 0.2, 0.2, 0.3, 0.404, 0.1)], ids=["ε", "0"])
+def test_a_source_that_is_no_better_than_one_at_an_end_is_not_best(tmp_path: Path, seeds: int, rates: tuple[float, ...]) -> None:
+    """ε/2 hits as ε does, or as the standard source does, to a fifth of a point, and is far above the other end."""
+    sources = dict(zip(SOURCES, rates, strict=True))
+    finding = found(study(tmp_path, seeds, transfer=lambda seed: targeted(sources, seed)), LITTLE)
+    assert finding.verdict == "not shown" and "The best, ε/2" in finding.text
 
 
 def test_a_sweep_that_is_not_whole_says_nothing(tmp_path: Path) -> None:
@@ -508,8 +648,8 @@ def test_a_quick_study_has_no_further_questions(tmp_path: Path) -> None:
 def test_a_table_that_is_not_there_yet_costs_its_own_questions_only(tmp_path: Path, missing: str, seeds: int) -> None:
     whole, part = study(tmp_path / "whole", seeds), study(tmp_path / "part", seeds, **{missing: None})
     asked, left = ({one.question for one in doubts.findings(run, measure(run))} for run in (whole, part))
-    assert len(asked) == 7 and left <= asked
-    lost = {"accuracy": 1, "controls": 2, "transfer": 5, "agreement": 0}
+    assert len(asked) == 8 and left <= asked
+    lost = {"accuracy": 1, "controls": 3, "transfer": 5, "agreement": 0}
     assert len(asked - left) == lost[missing]
     assert [one.question for one in answer.findings(part)][-len(left) :] == [
         one.question for one in doubts.findings(part, measure(part))
@@ -520,7 +660,7 @@ def test_a_table_that_is_not_there_yet_costs_its_own_questions_only(tmp_path: Pa
 def test_no_sentence_holds_what_is_no_number(tmp_path: Path, seeds: int) -> None:
     run = study(tmp_path, seeds)
     findings = doubts.findings(run, measure(run))
-    assert len(findings) == 7 and {one.verdict for one in findings} <= {"shown", "in part", "not shown", "open"}
+    assert len(findings) == 8 and {one.verdict for one in findings} <= {"shown", "in part", "not shown", "open"}
     for finding in findings:
         assert finding.question.endswith("?") and finding.text.endswith(".")
         text = finding.text.replace("None of", "Not one of")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import data, models, scores, train
+from notbugs.errors import BadInput
 
 SIZES = [(3, 40, 28), (1, 9, 64), (1, 8, 8), (3, 96, 96)]
 NAMES = [*models.FAMILIES, "linear"]
@@ -27,9 +28,8 @@ def lively(model: models.Model) -> models.Model:
     return model.eval().requires_grad_(False)
 
 
-# A mixer of width 1 has a hidden layer of no units (channels // 2) and a layer norm over one channel, which is always 0:
-# it warns, and answers the same for every image.
-WIDTHS = [(name, width) for name in NAMES for width in (1, 3) if (name, width) != ("mixer", 1)]
+# A mixer of width 1 would have a layer norm over one channel, which is always 0, and answer the same for every image.
+WIDTHS = [(name, width) for name in NAMES for width in ((2, 3) if name == "mixer" else (1, 3))]
 
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
@@ -48,8 +48,25 @@ def test_odd_sizes_and_narrow_widths(name: str, width: int, shape: tuple[int, in
         assert float((logits[0] - logits[1]).abs().max()) > 0
 
 
+def test_a_mixer_of_width_1_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"^--width: must be 2 or more for a mixer, got 1$"):
+        models.build("mixer", shape=(1, 8, 8), classes=3, width=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 33, 28)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_batch_norm_is_folded(name: str, shape: tuple[int, int, int]) -> None:
+    model = lively(models.build(name, shape=shape, classes=3, width=4))
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert bool(norms) == (name not in ("mixer", "linear"))
+    fast = models.folded(model, pixels(shape))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    convolutions = [sum(isinstance(module, nn.Conv2d) for module in each.modules()) for each in (model, fast)]
+    assert convolutions[0] == convolutions[1] and (not norms or len(norms) == convolutions[0])
+
+
 @pytest.mark.parametrize("shape", SIZES, ids=str)
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "mixer"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_pixel_counts(name: str, shape: tuple[int, int, int]) -> None:
     """Some unit sees every pixel: no row or column of the picture has a gradient of zero."""
     model, images = lively(models.build(name, shape=shape, classes=3, width=4)), pixels(shape).requires_grad_()
@@ -58,16 +75,12 @@ def test_every_pixel_counts(name: str, shape: tuple[int, int, int]) -> None:
     assert bool((seen.sum(0) > 0).all()) and bool((seen.sum(1) > 0).all())
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 96, 96)], ids=str)
-def test_every_pixel_counts_for_a_mixer_whose_patches_fit(shape: tuple[int, int, int]) -> None:
-    model, images = models.build("mixer", shape=shape, classes=3).eval(), pixels(shape).requires_grad_()
-    (gradient,) = torch.autograd.grad(model(images).square().sum(), images)
-    assert bool((gradient.abs().sum((0, 1)) > 0).all())
+FIT = [(1, 8, 8), (3, 32, 32), (3, 96, 96)]
+UNFIT = [(1, 28, 28), (3, 40, 28), (1, 9, 64), (1, 3, 3), (3, 17, 23), (1, 31, 8)]  # 28 pixels: 9 patches of 3, and one left
 
 
-# Not yet so: 28 pixels make 9 patches of 3, and the last row and column are in none; of 40x28 and 9x64 likewise.
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 40, 28), (1, 9, 64)], ids=str)
-def test_every_pixel_counts_for_a_mixer_whose_patches_do_not_fit(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("shape", FIT + UNFIT, ids=str)
+def test_every_pixel_counts_for_a_mixer_whether_patches_fit_or_not(shape: tuple[int, int, int]) -> None:
     model, images = models.build("mixer", shape=shape, classes=3).eval(), pixels(shape).requires_grad_()
     (gradient,) = torch.autograd.grad(model(images).square().sum(), images)
     assert bool((gradient.abs().sum((0, 1)) > 0).all())

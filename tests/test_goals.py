@@ -76,6 +76,31 @@ def test_leave_class_towards_climbs_one_gap_and_is_judged_by_all() -> None:
     assert goal.judge(LOGITS).tolist() == [-1.5, 0, 0.5, -7]
 
 
+@given(st.integers(2, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6), st.booleans())
+def test_reach_class_alone_against_brute_force(classes: int, n: int, others: int, seed: int, ties: bool) -> None:
+    """Climbed by the losses, the others' as their mean; judged by the lowest of all leads: one other that turns is enough."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(1 + others, n, classes, generator=generator)
+    logits = logits.round() if ties else logits
+    labels = torch.randint(classes, (n,), generator=generator)
+    targets = (labels + 1) % classes
+    goal = goals.reach_class_alone(
+        lambda images: logits[0], [lambda images, each=each: each for each in logits[1:]], targets, labels
+    )
+    seen = goal.view(torch.zeros(n, 1, 2, 2))
+    assert torch.equal(seen, logits)
+    climbs, judged = [], []
+    for image, (target, label) in enumerate(zip(targets.tolist(), labels.tolist(), strict=True)):
+        own, *rest = (logits[model, image].tolist() for model in range(1 + others))
+        climbs.append(-cross_entropy(own, target) - sum(cross_entropy(row, label) for row in rest) / others)
+        rows = [(own, target), *((row, label) for row in rest)]
+        judged.append(min(row[wanted] - max(value for k, value in enumerate(row) if k != wanted) for row, wanted in rows))
+    assert goal.climb(seen).tolist() == pytest.approx(climbs, rel=1e-4, abs=1e-5)
+    assert goal.judge(seen).tolist() == pytest.approx(judged, rel=1e-4, abs=1e-5)
+    holds = (logits[0].argmax(1) == targets) & (logits[1:].argmax(2) == labels).all(0)
+    assert bool(((goal.judge(seen) > 0) <= holds).all())
+
+
 def test_leave_prediction_is_the_divergence_from_the_calm_prediction() -> None:
     calm, moved = LOGITS[:2], LOGITS[2:]
     goal = goals.leave_prediction(lambda images: moved, calm)
@@ -112,7 +137,7 @@ def test_push_feature(index: Tensor | int, sign: Tensor | float, wanted: list[fl
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e30])
-@pytest.mark.parametrize("name", ["leave lead", "leave loss", "reach lead", "reach loss", "divergence", "match", "push"])
+@pytest.mark.parametrize("name", ["leave lead", "leave loss", "reach lead", "reach loss", "alone", "divergence", "match", "push"])
 def test_gradients_of_huge_logits_are_finite(name: str, scale: float) -> None:
     def view(images: Tensor) -> Tensor:
         return images
@@ -122,12 +147,13 @@ def test_gradients_of_huge_logits_are_finite(name: str, scale: float) -> None:
         "leave loss": goals.leave_class(view, LABELS, "loss"),
         "reach lead": goals.reach_class(view, LABELS, "lead"),
         "reach loss": goals.reach_class(view, LABELS, "loss"),
+        "alone": goals.reach_class_alone(view, [view, lambda images: -images], LABELS, LABELS.flip(0)),
         "divergence": goals.leave_prediction(view, scale * LOGITS.flip(0)),
         "match": goals.match_features(view, LOGITS),
         "push": goals.push_feature(view, 1),
     }
     goal = made[name]
-    seen = (min(scale, 1e15) * LOGITS if name == "match" else scale * LOGITS).requires_grad_()
+    seen = goal.view(min(scale, 1e15) * LOGITS if name == "match" else scale * LOGITS).requires_grad_()
     (gradient,) = torch.autograd.grad(goal.climb(seen).sum(), seen)
     assert gradient.isfinite().all()
     assert not goal.judge(seen.detach()).isnan().any()

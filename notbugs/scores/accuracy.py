@@ -44,10 +44,11 @@ def under_attack(
     part: Dataset,
     balls: Sequence[Ball],
     *,
+    budget: str = "standard",
     batch_size: int = 250,
     device: torch.device | str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Accuracy clean and at each radius, ascending, by `attacks.standard`; each radius meets only the survivors of the smaller.
+    """Accuracy clean and at each radius, ascending, by `attacks.standard` with this budget; each radius meets only the survivors of the smaller.
 
     An image fooled at a radius is fooled at every larger one: what was found lies in the larger ball too.
     """
@@ -63,7 +64,7 @@ def under_attack(
             left = alive.nonzero().squeeze(1)
             alive = alive.clone()
             if len(left):
-                found = attacks.standard(view, images[left], labels[left], ball=ball)
+                found = attacks.standard(view, images[left], labels[left], ball=ball, budget=budget)
                 alive[left] = found.values < 0
             verdicts.append(alive)
         return torch.stack(verdicts, dim=1)
@@ -74,7 +75,10 @@ def under_attack(
     return [
         {**common, **row(correct[0], n)},
         *(
-            {**common, **row(correct[i], n, epsilon=float(ball.radius), attack=attacks.standard_name(ball, classes))}
+            {
+                **common,
+                **row(correct[i], n, epsilon=float(ball.radius), attack=attacks.standard_name(ball, classes, budget=budget)),
+            }
             for i, ball in enumerate(ascending, 1)
         ),
     ]

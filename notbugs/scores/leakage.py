@@ -55,7 +55,7 @@ def robust_features(model: Model, part: Dataset, ball: Ball, *, device: torch.de
     no change can break: usefulness − epsilon ‖a‖* / deviation (Goh 2019).
     """
     if not is_linear(model):
-        rows = best_rows(per_feature(model, part, ball, device=device))
+        rows = best_rows(per_feature(model, part, ball, steps=4, device=device))
         return [int(found["feature"]) for found in rows if found["kind"] == "robust"]
     if ball.norm not in ("l2", "linf"):
         raise BadInput("ball", "must be in l2 or linf for a linear model's features", ball.norm)
