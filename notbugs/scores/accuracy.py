@@ -48,7 +48,7 @@ def under_attack(
     batch_size: int = 250,
     device: torch.device | str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Accuracy clean and at each radius, ascending, by `attacks.standard` with this budget; each radius meets only the survivors of the smaller.
+    """Accuracy clean and at each radius, ascending, by `attacks.standard`; each radius meets only the survivors of the smaller.
 
     An image fooled at a radius is fooled at every larger one: what was found lies in the larger ball too.
     """
