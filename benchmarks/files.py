@@ -116,6 +116,8 @@ def halves(bench: "Bench") -> Iterator[Row]:
     for number in range(bench.random):
         jobs += [(f"random {number + 1}", "", seed, _half(names, chance.random(len(names)))[0]) for seed in range(SEEDS)]
     for name, score in {"robustness": ours, **other_scores(whole, labels)}.items():
+        if bench.scores and name not in bench.scores:
+            continue
         for which, numbers in zip(("higher", "lower"), _half(names, score), strict=True):
             jobs += [(name, which, seed, numbers) for seed in range(SEEDS)]
     todo = [job for job in jobs if not bench.has(part="halves", score=job[0], half=job[1], seed=job[2])]
@@ -281,6 +283,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, rows: list[Row]) -> None:
         self.source, self.runs, self.repeats, self.folds = options.source, options.runs, options.repeats, 3
+        self.scores: list[str] = options.scores
         self.test, self.random, self.workers, self.limit = options.test, options.random, options.workers, options.few
         self.name, self.rows = Path(options.source).stem, rows
 
@@ -325,6 +328,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scores", nargs="+", default=[], help="train on halves by these alone, not by all; more can follow")
     parser.add_argument("--random", type=int, default=3, help="random halves")
     parser.add_argument("--test", type=int, default=10**9, help="test images, spread evenly")
     parser.add_argument("--few", type=int, default=0, help="use so many files for `mislabelled` and `cost`; 0: all")

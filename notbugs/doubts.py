@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from notbugs.measured import Figure, Finding, Measured, Verdict, percent
 from notbugs.results import Run
-from notbugs.weighed import CONTROLS, FAMILIES, LEARNERS, SOURCES, Excess, Weighed, weigh
+from notbugs.weighed import CONTROLS, FAMILIES, LEARNERS, SHORT, SOURCES, Excess, Weighed, weigh
 
 BESIDE = ("on-errors-only", "on-photographs")  # no doubts of the result: other ways of teaching as much
 
@@ -201,16 +201,13 @@ class Line(NamedTuple):
 
 
 def controls_table(run: Run) -> list[Line]:
-    """Each relabelled result against each of its controls, in texts: what the control reads and the excess over it."""
+    """Each relabelled result against each of its controls, in few words: what the control reads and the excess over it."""
     lines = []
     for entry in weigh(run).excesses():
         excess = f"{100 * entry.excess.mean:+.1f} [{100 * entry.excess.low:.1f} to {100 * entry.excess.high:.1f}]".replace(
             "-", "−"
         )
-        control = _name(entry)
-        lines.append(
-            Line(
-                f"{entry.result.removeprefix('on-')} {percent(entry.accuracy)}", control, percent(entry.control_accuracy), excess
-            )
-        )
+        control = next((words for end, words in SHORT.items() if entry.control.endswith(end)), entry.control)
+        result = f"{entry.result.removeprefix('on-')} {100 * entry.accuracy:.1f}"
+        lines.append(Line(result, control, f"{100 * entry.control_accuracy:.1f}", excess))
     return lines

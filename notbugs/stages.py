@@ -47,7 +47,7 @@ def train_model(
 
     start: the model with whose initial weights it begins (default: its own). network, epochs: others than the plan's; a network
     at its usual width. radius: of adversarial training, in epsilons. pace: of learning, in the plan's rate. budget: of the
-    attack on the test images. A set that could not be made teaches nobody.
+    attack on the test images, a quick one at the full radius only. A set that could not be made teaches nobody.
     """
     splits, ball = load(plan, seed), Ball(plan.norm, known(plan.epsilon))
     if on != "original" and not set_path(plan, folder, seed, on).exists():
@@ -72,7 +72,7 @@ def train_model(
         path=model_path(plan, folder, seed, name),
         tell=tell,
     )
-    radii = [replace(ball, radius=ball.radius / 2), ball]
+    radii = [replace(ball, radius=ball.radius / 2), ball][budget == "quick" :]
     rows = scores.under_attack(model, splits.test, radii, budget=budget, device=plan.device)
     named = [{"set": "test", **row} for row in rows]
     if on.startswith("next-labels"):  # how far it learnt the labels as given: on real images these are the next class

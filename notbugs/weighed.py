@@ -50,6 +50,18 @@ CONTROLS = {
     "probe of adversarial": "a linear classifier on the robust model's robust features",
 }
 
+SHORT = {  # the same for narrow tables, by the end of their names
+    "noise": "random changes",
+    "any-patterns": "patterns and right labels",
+    "patterns": "a pattern a label",
+    "robust": "a robust model's set",
+    "bugs": "bugs of one model",
+    "errors-only": "a weak model's errors",
+    "photographs": "photographs",
+    "robust-linear": "probe of linear features",
+    "adversarial": "probe of robust features",
+}
+
 
 class Excess(NamedTuple):
     """A relabelled result over one of its controls: both accuracies, the excess, and what the control would have refuted."""

@@ -260,12 +260,15 @@ def _study(plan: "Plan", out: Path, workers: int | None) -> None:
         table.add_row(*(cell.replace("[", "\\[") for cell in row[:-1]))
     console.print(table)
     if lines := doubts.controls_table(record):
-        title = "What each control reads, and the excess over it in points [95 % interval]"
+        title = "What the controls of relabelled sets read in percent, and the excess over each [95 % interval]"
         further = Table(
-            "trained on", "control", "reads", "excess", title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False
-        )
-        for line in lines:
-            further.add_row(*(cell.replace("[", "\\[") for cell in line))
+            *("trained on", "control", "reads", "excess"), title=title, title_justify="left", box=SIMPLE_HEAD, padding=0,
+            show_edge=False, pad_edge=False,
+        )  # fmt: skip
+        for place, line in enumerate(lines):
+            again = place and lines[place - 1].result == line.result
+            cells = ("" if again else line.result, *line[1:])
+            further.add_row(*(cell.replace("[", "\\[") for cell in cells))
         console.print(further)
     print(f"{record.facts['seconds']:.0f} s. The report: {page}")
 

@@ -99,8 +99,8 @@ def vgg(shape: Sequence[int], width: int = 16) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * across, features), nn.ReLU()), features
 
 
-def resnet(shape: Sequence[int], width: int = 16) -> tuple[nn.Sequential, int]:
-    """ResNet-18, a quarter as wide."""
+def resnet(shape: Sequence[int], width: int = 8) -> tuple[nn.Sequential, int]:
+    """ResNet-18, an eighth as wide."""
     return resnet18(shape, width)
 
 
