@@ -4,11 +4,9 @@ Each function is a stage: (plan, folder, seed, tell) -> rows for the tables. `le
 """
 
 import math
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,14 +133,13 @@ def make_examples(plan: Plan, folder: Path, seed: int, tell: Told, *, source: st
 def networks(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     """The examples of every source on every other network."""
     rows, part = [], _tested(plan, seed)
-    for number, target in enumerate(TARGETS):
-        model = _model(plan, folder, seed, target)
-        for source in SOURCES:
+    for number, source in enumerate(SOURCES):
+        made = _examples(plan, folder, seed, source)
+        for target in TARGETS:
             if source != target:
-                rows += _transferred(plan, folder, seed, source, target, transfer.transferred(
-                    _examples(plan, folder, seed, source), part, model, device=plan.device
-                ))  # fmt: skip
-        tell("", (number + 1) / len(TARGETS), target)
+                found = transfer.transferred(made, part, _model(plan, folder, seed, target), device=plan.device)
+                rows += _transferred(plan, seed, source, target, found)
+        tell("", (number + 1) / len(SOURCES), source)
     return {"transfer": rows}
 
 
@@ -151,7 +148,7 @@ def learner(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> Ta
     fitted = transfer.learner(name, load(plan, seed).train, seed=seed)
     tell("", 0.6, "fitted")
     found = transfer.transferred(_examples(plan, folder, seed, "standard"), _tested(plan, seed), fitted)
-    return {"transfer": _transferred(plan, folder, seed, "standard", name, found)}
+    return {"transfer": _transferred(plan, seed, "standard", name, found)}
 
 
 def cross(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
@@ -257,19 +254,11 @@ def _some(part: Dataset, most: int) -> Dataset:
     return part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:most].sort().values)
 
 
-@cache
-def _read(place: Path) -> transfer.Examples:
-    return transfer.Examples(
-        **{name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in data.read_arrays(place).items()}
-    )
-
-
 def _examples(plan: Plan, folder: Path, seed: int, source: str) -> transfer.Examples:
-    return _read(folder / "examples" / model_path(plan, folder, seed, source).with_suffix(".npz").name)
+    found = data.read_arrays(folder / "examples" / model_path(plan, folder, seed, source).with_suffix(".npz").name)
+    return transfer.Examples(**{name: torch.from_numpy(column) for name, column in found.items()})
 
 
-def _transferred(
-    plan: Plan, folder: Path, seed: int, source: str, target: str, rows: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _transferred(plan: Plan, seed: int, source: str, target: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     common = {"source": source, "target": target, "seed": seed, "norm": plan.norm, "epsilon": plan.epsilon}
     return [{**common, **row} for row in rows]
