@@ -14,6 +14,7 @@ stability    Spearman's rank correlation of each column between the two scorings
 mislabelled  the set anew with labels of 5 % of the files changed: who finds them, at equal out-of-fold predictions
 truth        `planted` alone: whether files whose shape is missing or wrong, features of each kind, and the background are found
 cost         seconds of the scoring over those of the trainings in it
+features     seconds of `notbugs features` on a ResNet-18 of full width, 512 features, and the test part; all cores
 
 Other scores: the ordinary readers' loss, margin, mean confidence over epochs (data cartography, Swayamdipta et al. 2020) and
 forgetting (Toneva et al. 2019), the robust readers' steps to flip (GAIRAT, Zhang et al. 2021) and lead (margin consistency,
@@ -47,7 +48,7 @@ from notbugs.scores import files, readers
 
 Row = dict[str, Any]
 SEEDS = 5
-PARTS = ("halves", "stability", "mislabelled", "truth", "cost")
+PARTS = ("halves", "stability", "mislabelled", "truth", "cost", "features")
 
 
 # ---- the scores -----------------------------------------------------------------------------------------------------
@@ -203,6 +204,23 @@ def cost(bench: "Bench") -> Iterator[Row]:
     yield {"part": "cost", "files": len(part), **times}
 
 
+def features(bench: "Bench") -> Iterator[Row]:
+    """A ResNet-18 that saw 1,000 images once: enough for features that differ in use."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    splits = load(bench.plan(0))
+    some = splits.train.take(torch.arange(0, len(splits.train), max(1, len(splits.train) // 1000))[:1000])
+    model = models.build("resnet18", shape=some.shape, classes=len(some.classes))
+    train.fit(model, some, epochs=1, batch_size=50, learning_rate=0.002)
+    view = models.folded(model, some.pixels(slice(0, 2)))
+    ball, part = byfile.recipe_of(bench.plan(0), splits).ball, splits.test.take(torch.arange(min(1000, len(splits.test))))
+    began, cpu = time.perf_counter(), time.process_time()
+    rows = scores.per_feature(view, part, ball)
+    seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    kinds = [row["kind"] for row in scores.best_rows(rows)]
+    told = {kind: kinds.count(kind) for kind in ("robust", "non-robust", "useless")}
+    yield {"part": "features", "images": len(part), "features": len(kinds), "attacked": rows[0]["attacked"], **told, **seconds}
+
+
 # ---- truth ----------------------------------------------------------------------------------------------------------
 
 
@@ -337,7 +355,8 @@ def main() -> None:
     report = json.loads(options.out.read_text()) if options.out and options.out.exists() else {"rows": []}
     bench = Bench(options, report["rows"])
     ways: dict[str, Callable[[Bench], Iterator[Row]]] = {
-        "halves": halves, "stability": stability, "mislabelled": mislabelled, "truth": truth, "cost": cost
+        "halves": halves, "stability": stability, "mislabelled": mislabelled, "truth": truth, "cost": cost,
+        "features": features,
     }  # fmt: skip
     for part in options.parts:
         if part != "halves":

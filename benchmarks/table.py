@@ -152,6 +152,8 @@ def of_files(path: Path) -> None:
     if halves:
         columns = ("score", "half", "unchanged", "at half of the radius", "at the radius", "separation", "of those read")
         print("\n| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
+    ours: list[list[float]] = []
+    less: list[str] = []
     names = dict.fromkeys("random" if row["score"].startswith("random") else row["score"] for row in halves)
     for name in names:
         same = [row for row in halves if row["score"].startswith("random" if name == "random" else name)]
@@ -162,11 +164,19 @@ def of_files(path: Path) -> None:
             apart = spread([one - other for one, other in zip(*ends, strict=True)])
             shares = [[(row["half_radius"] + row["radius"]) / 2 / row["clean"] for row in side] for side in sides.values()]
             of_read = spread([one - other for one, other in zip(*shares, strict=True)])
+            mine = [[one - other for one, other in zip(*pair, strict=True)] for pair in (ends, shares)]
+            ours = mine if name == "robustness" else ours
+            if name != "robustness" and ours and len(ours[0]) == len(mine[0]):
+                gaps = [spread([a - b for a, b in zip(*pair, strict=True)]) for pair in zip(ours, mine, strict=True)]
+                less.append(f"- {name}: {gaps[0]}; of those read: {gaps[1]}")
         for which, side in sides.items():
             cells = [spread([row[key] for row in side]) for key in ("clean", "half_radius", "radius")]
             label = which or f"{len({row['score'] for row in side})} of them, {len(side)} trainings"
             print(f"| {name} | {label} | " + " | ".join(cells) + (f" | {apart} | {of_read} |" if which != "lower" else " | | |"))
-    for part in ("stability", "mislabelled", "truth", "cost"):
+    if less:
+        print("\nseparation by robustness less that by other scores, training by training:\n")
+        print("\n".join(less))
+    for part in ("stability", "mislabelled", "truth", "cost", "features"):
         mine = [row for row in rows if row["part"] == part]
         if mine:
             print(f"\n{part}:\n")

@@ -88,7 +88,7 @@ def _others(weighed: Weighed, question: str, names: dict[str, str], who: str) ->
         parts.append(f"{names[name]} {percent(rate.mean)}{mistake} (random changes: {percent(random.mean)})")
     sure = f", which mislead it in {own.percent} of cases," if own else ""
     text = (
-        f"Images changed to mislead the standard model{sure} were shown to {who}, {len(known)} of them. Of the images that both "
+        f"Images changed to mislead the standard model{sure} were shown to {len(known)} {who}. Of the images that both "
         f"read unchanged they misread: {'; '.join(parts)}."
     )
     beyond = [name for name, (rate, random) in known.items() if rate.low > random.high]
