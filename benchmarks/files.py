@@ -158,7 +158,7 @@ def mislabelled(bench: "Bench") -> Iterator[Row]:
     rows, whole = _scored_anew(changed, byfile.recipe_of(bench.plan(0), splits))
     told = [name for name in whole if name.endswith("_probabilities")]
     together = _proper(np.mean([whole[name] for name in told], axis=0))
-    found = {"ours, all readers": 1 - np.array([row["label_quality"] for row in rows])}
+    found = {"ours": 1 - np.array([row["label_quality"] for row in rows])}
     for name, probabilities in {"all readers": together, "ordinary readers": _proper(whole["standard_probabilities"])}.items():
         for method in ("self_confidence", "normalized_margin"):
             found[f"cleanlab {method}, {name}"] = 1 - get_label_quality_scores(labels, probabilities, method=method)

@@ -73,11 +73,10 @@ def test_robustness_is_what_ordinary_evidence_does_not_explain() -> None:
     assert np.corrcoef(guessing, files.ranks(shared + own, labels))[0, 1] > 0.999
 
 
-def test_label_quality_and_who_looks_mislabelled() -> None:
+def test_who_looks_mislabelled() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1])
     sure, torn = [0.9, 0.1], [0.45, 0.55]
     one = np.array([sure, sure, sure[::-1], sure[::-1], sure[::-1], torn])
-    assert files.label_quality(one, labels) == pytest.approx([0.9, 0.9, 0.1, 0.9, 0.9, 0.55])
     mean = {"standard_probabilities": one, "robust_probabilities": one}
     assert files.mislabelled(mean, ["standard", "robust"], labels).tolist() == [False, False, True, False, False, False]
     other = one.copy()

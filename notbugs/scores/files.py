@@ -20,8 +20,7 @@ COLUMNS = {  # name: (range, what a high value means, what it is)
     "kind": ("", "", "robust, non-robust (robustness below 0.5), mislabelled-looking (all readers see the same other class) or "
              "ambiguous (read wrongly by most readers)"),
     "suggested": ("", "", "the class that readers see, all taken together"),
-    "label_quality": ("0 to 1", "the label looks right", "probability of the label less that of the best other class, mean over "
-                      "all readers, halved and raised by a half"),
+    "label_quality": ("0 to 1", "the label looks right", "probability that an ordinary model gives the label (self-confidence)"),
     "standard_radius": ("0 up", "hard to flip", "smallest change that flips an ordinary model; 0: misread as it is"),
     "robust_radius": ("0 up", "hard to flip", "smallest change that flips a robust model; 0: misread as it is"),
     "standard_lead": ("any", "clear to an ordinary model", "logit of the label less the best other"),
@@ -35,7 +34,6 @@ COLUMNS = {  # name: (range, what a high value means, what it is)
     "on_robust_lead": ("any", "clear to them", "their logit of the label less the best other"),
     "on_nonrobust_right": ("0 to 1", "right", "the same, trained only on the non-robust version of other files"),
     "on_nonrobust_lead": ("any", "clear to them", "their logit of the label less the best other"),
-    "standard_confidence": ("0 to 1", "sure", "probability that an ordinary model gives the label"),
     "robust_confidence": ("0 to 1", "sure", "probability that a robust model gives the label"),
     "standard_drop": ("-1 to 1", "easily talked out of it", "that probability less the one under attack, ordinary model"),
     "robust_drop": ("-1 to 1", "easily talked out of it", "that probability less the one under attack, robust model"),
@@ -89,7 +87,7 @@ def combined(part: Dataset, whole: Sequence[Looked]) -> list[dict[str, Any]]:
     robustness = robustness_of(mean, labels)
     right = {name: np.stack([each[f"{name}_lead"] > 0 for each in whole]).mean(0) for name in readers}
     probabilities = np.mean([mean[f"{name}_probabilities"] for name in readers], axis=0)
-    quality, suggested = label_quality(probabilities, labels), probabilities.argmax(1)
+    suggested = probabilities.argmax(1)
     doubted = mislabelled(mean, readers, labels)
     read = np.mean(list(right.values()), axis=0)
     rows = []
@@ -101,8 +99,7 @@ def combined(part: Dataset, whole: Sequence[Looked]) -> list[dict[str, Any]]:
             "robustness": float(robustness[number]),
             "kind": kind,
             "suggested": names[suggested[number]],
-            "label_quality": float(quality[number]),
-            "standard_confidence": float(mean["standard_probabilities"][number, labels[number]]),
+            "label_quality": float(mean["standard_probabilities"][number, labels[number]]),
             "robust_confidence": float(mean["robust_probabilities"][number, labels[number]]),
             "steps_to_flip": float(mean["robust_steps_to_flip"][number]),
             **{f"{name}_right": float(right[name][number]) for name in readers},
@@ -174,15 +171,6 @@ def ranks(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         if own.sum() > 1:
             found[own] = (rankdata(values[own]) - 1) / (own.sum() - 1)
     return found
-
-
-def label_quality(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probability of the label less the best other's, brought from [−1, 1] into [0, 1]: (N,)."""
-    given = probabilities[np.arange(len(labels)), labels]
-    others = probabilities.copy()
-    others[np.arange(len(labels)), labels] = -1
-    quality: np.ndarray = (1 + given - others.max(1)) / 2
-    return quality
 
 
 def mislabelled(mean: Mapping[str, np.ndarray], readers: Sequence[str], labels: np.ndarray) -> np.ndarray:
