@@ -1,5 +1,6 @@
 """What the tests share: one thread, the digits, and two small networks that were trained on them once."""
 
+import os
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from notbugs import attacks, data, models, train
 from notbugs.ball import Ball
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start, too: two threads each would fight for the cores
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 settings.load_profile("patient")
 

@@ -15,7 +15,7 @@ from notbugs.ball import Ball
 from notbugs.plan import Plan
 from notbugs.results import Run
 
-SMALL = Plan(source="digits", limit=160, epochs=2, seeds=1, width=8, invert_steps=2, relabel_steps=4, patience=0)
+SMALL = Plan(source="digits", limit=240, epochs=2, seeds=1, width=8, invert_steps=2, relabel_steps=4, patience=0)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from notbugs import data, models, report, stages, study
+from notbugs import data, models, report, sets, stages, study
 from notbugs import plan as plan_of
 from notbugs.errors import BadInput
 from notbugs.plan import Plan
@@ -30,16 +30,16 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_run_holds_every_model_set_and_row(small_run: Run) -> None:
     rows = small_run.table("accuracy")
-    models = {"standard", "adversarial", *(f"on-{name}" for name in stages.SETS)}
+    models = {"standard", "adversarial", *(f"on-{name}" for name in sets.QUICK)}
     assert list(rows[0]) == list(stages.ACCURACY)
     on_test = {(row["model"], row["epsilon"]) for row in rows if row["set"] == "test"}
     assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.375, 0.75)}
-    clean = {(row["model"], row["set"]) for row in rows if row["set"] != "test"}
-    assert clean == {(model, name) for model in models for name in ("original", *stages.SETS)}
+    clean = {(row["model"], row["set"]) for row in rows if row["set"] not in ("test", "test-next")}
+    assert clean == {(model, name) for model in models for name in ("original", *sets.QUICK)}
     for row in rows:
         assert row["accuracy"] == row["correct"] / row["n"]
         assert row["low"] <= row["accuracy"] <= row["high"]
-    assert {row["set"] for row in small_run.table("sets")} == set(stages.SETS)
+    assert {row["set"] for row in small_run.table("sets")} == set(sets.QUICK)
     assert {row["model"] for row in small_run.table("training")} == models
     assert small_run.facts["finished"]
     for row in small_run.table("pictures"):
@@ -155,7 +155,7 @@ def test_stopped_at_any_moment_it_goes_on_with_what_is_not_whole(tmp_path: Path,
     run = Run.read(tmp_path / "run")
     assert run.facts["finished"]
     keys = [(row["model"], row["set"], row["epsilon"]) for row in run.table("accuracy")]
-    assert len(keys) == len(set(keys)) == 8 * 3 + 8 * 7
+    assert len(keys) == len(set(keys)) == 8 * 3 + 8 * 7 + 1  # the last: next labels by the next label
     assert not list(tmp_path.rglob("*.part"))
 
 
