@@ -42,13 +42,11 @@ def content(run: Run, measured: Measured) -> tuple[dict[str, Any], dict[str, Any
         "next": _next(measured),
         "audited": _audited(weighed, run.table("sets")),
         "hit": _hit(weighed),
-        "targets": TARGETS,
         "matrix": _matrix(weighed),
         "sources": SOURCES,
         "follows": found,
         "sweep": sweep,
         "alike": _alike(weighed),
-        "learners": LEARNERS,
         "attacked": [name for name in measured.crossed() if any(measured.accuracy(name, on, 1) for on in SETS if on != "test")],
     }, charts
 
