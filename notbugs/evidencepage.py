@@ -70,13 +70,13 @@ def _audited(weighed: Weighed, made: Rows) -> list[dict[str, Any]]:
         line: dict[str, Any] = {
             "set": name,
             "guess": mean_of(rows, "guess"),
-            "separable": mean_of(rows, "accuracy", "low", "high"),
+            "separable": mean_of(rows, "accuracy", "low", "high", share=True),
         }
-        line |= {column: mean_of(rows, column) for column in ("others_read_it", "others_keep")}
-        line["reached"] = mean_of([row for row in made if row["set"] == name], "reached")
+        line |= {column: mean_of(rows, column, share=True) for column in ("others_read_it", "others_keep")}
+        line["reached"] = mean_of([row for row in made if row["set"] == name], "reached", share=True)
         for probe in ("robust-linear", "adversarial"):
             told = [row for row in leaks if (row["set"], row["model"]) == (name, probe)]
-            line[probe] = mean_of(told, "accuracy", "low", "high")
+            line[probe] = mean_of(told, "accuracy", "low", "high", share=True)
             line[f"{probe} features"] = mean_of(told, "features")
         line |= _peak([row for row in training if row["model"] == f"on-{name}"])
         lines.append(line)
@@ -106,7 +106,7 @@ def _hit(weighed: Weighed) -> list[dict[str, Any]]:
             {
                 "target": target,
                 "about": TARGETS.get(target, ""),
-                "clean": mean_of(rows, "clean"),
+                "clean": mean_of(rows, "clean", share=True),
                 "random": weighed.hits("standard", target, "random"),
                 "untargeted": weighed.hits("standard", target),
                 "same": weighed.hits("standard", target, column="same"),
