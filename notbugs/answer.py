@@ -5,7 +5,7 @@ Every sentence is derived from the figures. A claim is made only where its 95 % 
 
 import math
 
-from notbugs import doubts
+from notbugs import doubts, reasons
 from notbugs.measured import Finding, Measured, Verdict, measure, number, percent
 from notbugs.results import Run
 
@@ -21,7 +21,7 @@ def findings(run: Run) -> list[Finding]:
     answers = [_fooled(run, measured), _resists(measured), _split(measured)]
     labels = "random-labels" if measured.accuracy("on-random-labels") else "random-labels-any"
     answers += [_features(run, measured, labels), _features(run, measured, "next-labels")]
-    return [answer for answer in answers if answer] + doubts.findings(run, measured)
+    return [answer for answer in answers if answer] + doubts.findings(run, measured) + reasons.findings(run)
 
 
 def _fooled(run: Run, measured: Measured) -> Finding | None:

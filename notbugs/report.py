@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from notbugs import auditpage, evidencepage, filespage, page
+from notbugs import auditpage, evidencepage, filespage, furtherpage, page, theorypage
 from notbugs.answer import crossing, findings
 from notbugs.measured import FACTS, MODELS, SETS, Measured, Rows, about, in_order, measure, number, percent
 from notbugs.results import Cell, Run
@@ -26,7 +26,11 @@ COLUMNS = {
 def write(folder: Path) -> Path:
     """Write report.html into the folder of a study, an audit or a sorting of files, finished or not; returns its path."""
     run = Run.read(folder)
-    pages = {"audit": ("audit.html.jinja", auditpage.content), "files": ("files.html.jinja", filespage.content)}
+    pages = {
+        "audit": ("audit.html.jinja", auditpage.content),
+        "files": ("files.html.jinja", filespage.content),
+        "theory": ("theory.html.jinja", theorypage.content),
+    }
     template, content = pages.get(run.facts.get("kind", ""), ("report.html.jinja", _content))
     return page.write(run.folder, template, content(run))
 
@@ -44,10 +48,13 @@ def _content(run: Run) -> dict[str, Any]:
     attacks = dict.fromkeys(str(row["attack"]) for row in measured.rows if row["epsilon"])
     further, more_charts = evidencepage.content(run, measured)
     charts |= more_charts
+    told = findings(run)
+    asked, more_charts = furtherpage.content(run, told)
+    charts |= more_charts
     return {
         "facts": facts,
         "data": data,
-        "findings": findings(run),
+        "findings": told,
         "measured": measured,
         "norm_name": measured.norm[0],
         "models": [(model, about(MODELS, model)) for model in measured.models()],
@@ -63,6 +70,7 @@ def _content(run: Run) -> dict[str, Any]:
         "crossing": crossing(measured),
         "crossed": [(model, about(MODELS, model)) for model in measured.crossed()],
         "evidence": further,
+        "further": asked,
         "long_names": any(len(name) > 4 for name in data["classes"]),
         "charts": charts,
         "title": facts["source"],

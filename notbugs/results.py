@@ -63,6 +63,10 @@ TEXT = frozenset(
         "result",
         "control",
         "refutes",
+        "method",
+        "measure",
+        "corruption",
+        "other",
     ]
 )
 OPTIONS = {"source": "source", "model": "MODEL", "within": "--epsilon", "others": "--other"}  # where the name is another
@@ -240,7 +244,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _same_arguments(run: Run, asked: Mapping[str, object]) -> None:
     before, now = run.facts["asked"], json.loads(json.dumps(dict(asked), default=str))
     if before.get("kind") != now.get("kind"):
-        kinds = {None: "a study", "audit": "an audit", "files": "a sorting of files"}
+        kinds = {None: "a study", "audit": "an audit", "files": "a sorting of files", "theory": "a theory"}
         held, wanted = (kinds.get(each.get("kind"), "something else") for each in (before, now))
         raise BadInput("--out", f"must be a new folder or {wanted}", f"{run.folder}, which holds {held}", "name another")
     for name in {**before, **now}:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from notbugs import __version__, attacks, evidence, models, scores, transfer
 from notbugs.ball import Ball
 from notbugs.data import Dataset, Splits
 from notbugs.errors import BadInput
+from notbugs.further import FURTHER
 from notbugs.plan import Plan, asked, complete, fingerprint, known, load
 from notbugs.pool import Told, each_when_ready, machine, usual_workers
 from notbugs.results import Run
@@ -33,8 +34,8 @@ class Stage(NamedTuple):
     work: Callable[["Plan", Path, int, Told], Tables]
 
 
-def stages(plan: Plan) -> dict[str, Stage]:
-    """The study as a graph, in the order in which a single worker does it; names are seedN/STAGE."""
+def stages(plan: Plan, *, further: bool = False) -> dict[str, Stage]:
+    """The study as a graph, in the order in which one worker does it; names are seedN/STAGE. further: and what comes later."""
     story: dict[str, Stage] = {}
     for seed in range(plan.seed, plan.seed + (plan.seeds or 1)):
 
@@ -55,6 +56,9 @@ def stages(plan: Plan) -> dict[str, Stage]:
             add("pictures", pictures, "adversarial", *(f"set-{name}" for name in QUICK))
         if plan.full:
             _add_evidence(plan, add, everything)
+        for name, (work, needs, once) in FURTHER.items() if further else ():
+            if not once or seed == plan.seed or plan.source == "planted":  # of which each seed has a world of its own
+                add(name, work, *needs)
     return story
 
 
@@ -114,8 +118,8 @@ def run(
         )
         record.note(**facts(plan, splits, command), fingerprint=digest)
         record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full)
-        story = stages(plan)
-        todo = {name: story[name] for name in wanted(story, only) if not record.done(name)}
+        story, asked_now = stages(plan), stages(plan, further=only is not None)
+        todo = {name: asked_now[name] for name in wanted(asked_now, only) if not record.done(name)}
         if workers is None:
             workers = usual_workers(plan.device)
         jobs = {
@@ -127,6 +131,17 @@ def run(
             record.note(seconds=round(before + time.perf_counter() - began, 1))
         record.note(finished=all(record.done(name) for name in story))
         return record
+
+
+def ask_further(folder: Path, names: Collection[str], *, workers: int | None = None, tell: Told | None = None) -> Run:
+    """Do further stages (`further.FURTHER`) of a study that is there, with what they need. Raises BadInput as `run` does."""
+    known_run = Run.read(folder)
+    facts, given = known_run.facts, known_run.facts["asked"]
+    if facts.get("kind") or not facts.get("seeds") or not {*given} <= {field.name for field in fields(Plan)}:
+        raise BadInput("RUN", "must be a study's folder", folder, "make one: notbugs run SOURCE --out FOLDER")
+    seeds = facts["seeds"][-1] - given["seed"] + 1
+    plan = Plan(**given, seeds=seeds, full=facts["full"], device=facts["device"])
+    return run(plan, folder, only=names, command=facts["command"], workers=workers, tell=tell)
 
 
 def wanted(story: Mapping[str, Stage], only: Collection[str] | None) -> list[str]:

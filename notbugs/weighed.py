@@ -141,7 +141,7 @@ class Weighed(NamedTuple):
         found = [_pearson([x for _, x, _ in some], [y for _, _, y in some]) for some in (points, points[1:])]
         seeds = len(measured.by_seed("on-next-labels"))
         figures = [
-            Figure(r, *_fisher(r, len(some)), len(some), seeds, False)
+            Figure(r, *fisher(r, len(some)), len(some), seeds, False)
             for r, some in zip(found, (points, points[1:]), strict=True)
         ]
         return Follows(points, figures[0], figures[1])
@@ -184,7 +184,7 @@ def _pearson(one: Sequence[float], other: Sequence[float]) -> float:
     return float(pearsonr(one, other)[0])
 
 
-def _fisher(correlation: float, n: int) -> tuple[float, float]:
+def fisher(correlation: float, n: int) -> tuple[float, float]:
     """95 % interval of a correlation over n points."""
     middle = math.atanh(max(min(correlation, 1 - 1e-12), 1e-12 - 1))
     reach = 1.959964 / math.sqrt(n - 3)

@@ -9,17 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = ["errors", "ball", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
-          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "study", "audit", "tried", "byfile",
-          "measured", "weighed", "doubts", "answer", "page", "auditpage", "filespage", "evidencepage", "report",
+FLOORS = ["errors", "ball", "corruptions", "theory", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
+          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "further", "study", "audit", "tried", "byfile",
+          "measured", "weighed", "doubts", "reasons", "answer", "page", "auditpage", "filespage", "evidencepage", "furtherpage",
+          "theorypage", "report",
           "cli"]  # fmt: skip
 ROOMS = {
     "models": ["classifier", "networks", "building", "disk"],
     "data": ["names", "decode", "dataset", "find", "reading", "writing", "photographs"],
     "construct": ["made", "inverted", "relabelled", "controls"],
-    "cli": ["options", "shared", "studies", "audits"],
+    "cli": ["options", "shared", "studies", "audits", "further"],
     "audit": ["ask", "look", "summary"],
-    "scores": ["accuracy", "agreement", "features", "cues", "readers", "files", "leakage"],
+    "scores": ["accuracy", "agreement", "features", "cues", "readers", "files", "leakage", "explain", "frequencies", "kernel"],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
 }
 # what reads a run folder needs no torch
@@ -34,6 +35,10 @@ TORCH = set(FLOORS) - {
     "auditpage",
     "filespage",
     "evidencepage",
+    "furtherpage",
+    "theorypage",
+    "theory",
+    "reasons",
 }
 NEVER = {
     "models": {"data"},
@@ -47,6 +52,10 @@ NEVER = {
     "auditpage": TORCH,
     "filespage": TORCH,
     "evidencepage": TORCH,
+    "furtherpage": TORCH,
+    "theorypage": TORCH,
+    "theory": TORCH,
+    "reasons": TORCH,
     "report": TORCH,
 }
 MATHEMATICS = {"ball", "goals", "search"}

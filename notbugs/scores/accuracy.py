@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from notbugs import attacks
 from notbugs.ball import Ball
@@ -40,7 +40,7 @@ def clean(model: Model, part: Dataset, *, batch_size: int = 500, device: torch.d
 
 
 def under_attack(
-    model: Model,
+    model: nn.Module,
     part: Dataset,
     balls: Sequence[Ball],
     *,

@@ -1,0 +1,145 @@
+"""Commands that go further: the theory, and what a finished study is asked about explanations, other changes, kernels, people."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notbugs.cli.options import Seed, Workers
+from notbugs.cli.shared import progress
+from notbugs.errors import BadInput
+
+if TYPE_CHECKING:
+    from notbugs.results import Run
+
+COLUMNS = {
+    "κ": "condition",
+    "least cosine": "least_cosine",
+    "cosine": "cosine",
+    "reads": "accuracy",
+    "attacked": "attacked",
+    "untrained": "plain_attacked",
+    "κ, ε² mean": "budget_condition",
+    "κ, ε each": "ball_condition",
+}
+Study = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study: what `notbugs run --out` wrote.")]
+
+
+def theory(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the table and the interactive picture go.")] = Path(
+        "runs/theory"
+    ),
+    mean: Annotated[str, typer.Option(metavar="M,…", help="Mean of the class +1, one number a dimension.")] = "-10,1",
+    variances: Annotated[str, typer.Option(metavar="V,…", help="Variance of both classes along each dimension.")] = "25,0.5",
+    epsilon: Annotated[str, typer.Option(metavar="R,…", help="L2 radii of robust training.")] = "0,0.1,0.5,1,2,5,10",
+    samples: Annotated[int, typer.Option(help="Examples for adversarial training, beside the closed form; 0: none.")] = 20_000,
+    seed: Seed = 0,
+) -> None:
+    """Two Gaussian classes: vulnerability, what robust training does, and why its gradients align (section 4 of the paper)."""
+    import numpy as np
+
+    from notbugs import __version__, report, theory
+    from notbugs.results import Run
+
+    if samples < 0:
+        raise BadInput("--samples", "must be 0 or more", samples)
+    means, spread, radii = numbers(mean, "--mean"), numbers(variances, "--variances"), numbers(epsilon, "--epsilon")
+    if len(means) != len(spread):
+        raise BadInput("--variances", f"must be as many as --mean, {len(means)}", len(spread))
+    if min(spread) <= 0:
+        raise BadInput("--variances", "must be above 0", variances)
+    if min(radii) < 0 or not np.isfinite(radii).all():
+        raise BadInput("--epsilon", "must be 0 or more, and finite", epsilon)
+    world = theory.Gaussians(np.array(means), np.array(spread))
+    asked = {"kind": "theory", "mean": means, "variances": spread, "epsilon": radii, "samples": samples, "seed": seed}
+    with Run.open(out, asked) as record:
+        if not record.done("theory"):
+            began = time.perf_counter()
+            rows = theory.table(world, radii, samples=samples, seed=seed)
+            record.finish("theory", time.perf_counter() - began, {"theory": rows})
+            record.note(kind="theory", notbugs=__version__, command=shlex.join(["notbugs", *sys.argv[1:]]), finished=True)
+    heads, names = zip(*COLUMNS.items(), strict=True)
+    lines = [
+        [f"{row['epsilon']:g}", *(_figure(float(row[name])) for name in names if row.get(name, "") != "")]
+        for row in record.table("theory")
+    ]
+    _show("Robust training of two Gaussian classes; last, by adversarial training", ["ε", *heads][: len(lines[0])], lines)
+    print(f"The report: {report.write(out)}")
+
+
+def explain(folder: Study, workers: Workers = None) -> None:
+    """What each model of a study looks at: gradients side by side, are they its reasons, and would a person call them so."""
+    from notbugs import reasons
+
+    _ask(folder, ("explanations",), workers, "What explanations show [95 % interval]", reasons.explained_table)
+
+
+def corruptions(folder: Study, workers: Workers = None) -> None:
+    """Every model of a study under noise, blur, fog, contrast and JPEG, and which frequencies mislead it."""
+    from notbugs import reasons
+
+    title = "Test images read in percent, mean over five severities"
+    _ask(folder, ("corruptions", "frequencies"), workers, title, reasons.corrupted_table)
+
+
+def kernel(folder: Study, workers: Workers = None) -> None:
+    """Features before any training: eigenvectors of a wide network's kernel on a study's images, useful and robust or not."""
+    from notbugs import reasons
+
+    _ask(folder, ("kernel",), workers, "Regression on the first eigenvectors [95 % interval]", reasons.kernel_table)
+
+
+def _ask(
+    folder: Path,
+    stages: tuple[str, ...],
+    workers: int | None,
+    title: str,
+    table: Callable[["Run"], tuple[list[str], list[list[str]]]],
+) -> None:
+    from notbugs import reasons, report, study
+
+    if workers is not None and workers < 1:
+        raise BadInput("--workers", "must be 1 or more", workers)
+    before = {finding.text for finding in reasons.findings(_read(folder))}
+    with progress() as tell:
+        record = study.ask_further(folder, stages, workers=workers, tell=tell)
+    found = reasons.findings(record)
+    fresh = [finding for finding in found if finding.text not in before]
+    for finding in fresh or found:
+        print(f"• {finding.question} {finding.verdict}. {finding.text}")
+    _show(title, *table(record))
+    print(f"The report: {report.write(folder)}")
+
+
+def _read(folder: Path) -> "Run":
+    from notbugs.results import Run
+
+    return Run.read(folder)
+
+
+def _show(title: str, heads: list[str], lines: list[list[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    for line in lines:
+        table.add_row(*(cell.replace("[", "\\[") for cell in line))
+    Console().print(table)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.0e}" if value else "0"
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """ "25, 0.5" -> [25.0, 0.5]; raises BadInput for anything else."""
+    try:
+        found: list[Any] = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(option, "must be numbers with commas between them", repr(text)) from None
+    return found

@@ -1,0 +1,201 @@
+"""What a study answers when it is asked further: explanations, corruptions, kernel features, human reviewers. Needs no torch."""
+
+import math
+
+from notbugs.measured import Figure, Finding, Rows, Verdict, in_order, number, percent
+from notbugs.results import Run
+from notbugs.weighed import fisher, mean_of
+
+TOLD = {
+    "standard": "the standard classifier",
+    "adversarial": "the adversarially trained one",
+    "on-robust": "the one trained on D_R",
+    "on-nonrobust": "the one trained on D_NR",
+}
+MEASURES = {
+    "alignment": "cosine with the difference of the two classes’ mean images",
+    "chance_alignment": "the same with two other classes: chance",
+    "low": "energy in low frequencies",
+    "chance_low": "of white noise: chance",
+    "faithful": "its answer goes sooner than in random order, by",
+}
+CORRUPTIONS = ("unchanged", "noise", "blur", "fog", "contrast", "jpeg")
+
+
+def findings(run: Run) -> list[Finding]:
+    """The further questions that the run can answer so far."""
+    answers = [_alike(run), _faithful(run), _natural(run), _untrained(run)]
+    return [answer for answer in answers if answer]
+
+
+def told(rows: Rows, **wanted: str) -> Figure | None:
+    """The mean over seeds of `value` in the rows that have these cells; of one seed with its interval over images."""
+    return mean_of([row for row in rows if all(row[name] == cell for name, cell in wanted.items())], "value", "low", "high")
+
+
+def _alike(run: Run) -> Finding | None:
+    rows, pairs = run.table("explanations"), run.table("explained")
+    found = {name: told(rows, model=name, method="gradient", measure="alignment") for name in TOLD}
+    chance = told(rows, model="standard", method="gradient", measure="chance_alignment")
+    steps = {
+        (one, other): told(pairs, model=one, other=other, method="gradient", measure="alignment")
+        for one, other in (("adversarial", "standard"), ("on-robust", "standard"), ("on-nonrobust", "standard"))
+    }
+    robust, data, control = steps.values()
+    if not (robust and data and control and chance):
+        return None
+    each = ", ".join(f"{TOLD[name]} {figure.mean:.2f}" for name, figure in found.items() if figure)
+    text = (
+        f"A person tells two classes apart by how their images differ. Cosine of the classifier’s gradient with that difference: "
+        f"{each}; chance {chance.mean:.2f}. Adversarially trained less standard: {signed(robust)}; trained on D_R less standard: "
+        f"{signed(data)}; on D_NR, the control: {signed(control)}."
+    )
+    question = "Does a robust classifier look at what a person sees?"
+    if robust.low <= 0:
+        return Finding(question, "not shown", f"{text} No measurable difference.")
+    if data.low <= max(0.0, control.low):
+        only = "Robust training aligns it; ordinary training on D_R not measurably more than on D_NR."
+        return Finding(question, "in part", f"{text} {only}")
+    return Finding(question, "shown", text)
+
+
+def _faithful(run: Run) -> Finding | None:
+    rows = run.table("explanations")
+    figures = {name: told(rows, model=name, method="integrated", measure="faithful") for name in ("standard", "adversarial")}
+    low = {name: told(rows, model=name, method="integrated", measure="low") for name in ("standard", "adversarial")}
+    alike = {name: told(rows, model=name, method="integrated", measure="alignment") for name in ("standard", "adversarial")}
+    if not all((*figures.values(), *low.values(), *alike.values())):
+        return None
+    looks = [
+        " and ".join(f"{each.mean:.2f}" for each in alike.values() if each),
+        " and ".join(percent(each.mean) for each in low.values() if each),
+    ]
+    parts = [
+        f"{TOLD[name]} loses its answer {100 * figure.mean:.0f} points sooner than in random order ({figure.interval} %)"
+        for name, figure in figures.items()
+        if figure
+    ]
+    text = (
+        "Where the pixels that an explanation (integrated gradients) ranks first are blurred first, "
+        f"{' and '.join(parts)}: both explanations name what is really used. How far they look like what a person would name: "
+        f"cosine {looks[0]}, of their energy {looks[1]} in low frequencies."
+    )
+    shown = all(figure and figure.low > 0 for figure in figures.values())
+    question = "Are its explanations its reasons, even where they look like noise?"
+    if not shown:
+        return Finding(question, "not shown", text.replace("both explanations name", "not both name"))
+    return Finding(question, "shown", text)
+
+
+def _natural(run: Run) -> Finding | None:
+    pairs = run.table("corrupted")
+    costs = {name: told(pairs, model="adversarial", other="standard", corruption=name) for name in CORRUPTIONS}
+    known = {name: figure for name, figure in costs.items() if figure}
+    if len(known) < 2:
+        return None
+    better = [name for name, figure in known.items() if figure.low > 0 and name != "unchanged"]
+    worse = [name for name, figure in known.items() if figure.high < 0 and name != "unchanged"]
+    listed = ", ".join(f"{name} {signed_points(figure)}" for name, figure in known.items())
+    text = (
+        f"Adversarially trained less standard, in points, mean over five severities: {listed}. Measurably better under "
+        f"{_list(better)}, measurably worse under {_list(worse)}."
+    )
+    verdict: Verdict = "not shown" if not better else "in part" if worse or len(better) < len(known) - 1 else "shown"
+    return Finding("Does robust training help against noise, blur, fog, contrast and JPEG?", verdict, text)
+
+
+def _untrained(run: Run) -> Finding | None:
+    rows = run.table("kernel")
+    found = falls_with_place(rows)
+    if not found:
+        return None
+    correlation, low, high, count = found
+    words = [str(row["kind"]) for row in rows if row["seed"] == rows[0]["seed"]]
+    counts = {kind: words.count(kind) for kind in ("robust", "non-robust", "useless")}
+    text = (
+        f"Of {count} eigenvectors of an infinitely wide network’s kernel, which no training has touched, {counts['robust']} are "
+        f"robust, {counts['non-robust']} useful but non-robust, {counts['useless']} useless. The further down the spectrum, the "
+        f"more of its usefulness a change takes: rank correlation {correlation:.2f} (95 % interval {low:.2f} to {high:.2f}, over "
+        "eigenvectors)."
+    )
+    verdict: Verdict = "shown" if low > 0 and counts["non-robust"] else "not shown"
+    return Finding("Are there useful features that a small change turns, before any training?", verdict, text)
+
+
+def falls_with_place(rows: Rows) -> tuple[float, float, float, int] | None:
+    """Spearman's correlation of an eigenvector's place with what a change takes of its usefulness, its interval, eigenvectors."""
+    from scipy.stats import spearmanr
+
+    own = [row for row in rows if row["seed"] == rows[0]["seed"] and row["robust_usefulness"] != ""]
+    falls = [number(row["usefulness"]) - number(row["robust_usefulness"]) for row in own]
+    places = [number(row["eigenvector"]) for row, fall in zip(own, falls, strict=True) if not math.isnan(fall)]
+    falls = [fall for fall in falls if not math.isnan(fall)]
+    if len(falls) < 5:
+        return None
+    correlation = float(spearmanr(places, falls)[0])
+    return correlation, *fisher(correlation, len(falls)), len(falls)
+
+
+# ---- in words ------------------------------------------------------------------------------------------------------------
+
+
+def signed(figure: Figure) -> str:
+    """A difference that is no percentage, with its interval."""
+    return f"{figure.mean:+.2f} ({figure.low:z.2f} to {figure.high:z.2f})".replace("-", "−")
+
+
+def signed_points(figure: Figure) -> str:
+    return f"{100 * figure.mean:+.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})".replace("-", "−")
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) if names else "none"
+
+
+def explained_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of text: what each model's explanations show."""
+    rows = run.table("explanations")
+    columns = ["model", "explanation", "cosine", "chance", "low frequencies", "white noise", "answer goes sooner by"]
+    lines = []
+    for name in in_order(TOLD, (str(row["model"]) for row in rows)):
+        for method in in_order(("gradient", "integrated"), (str(row["method"]) for row in rows)):
+            figures = {key: told(rows, model=name, method=method, measure=key) for key in MEASURES}
+            cosine, chance, low, white, faithful = (figures[key] for key in MEASURES)
+            if cosine and chance and low and white and faithful:
+                shares = [f"{low.percent} [{low.interval}]", white.percent, f"{faithful.percent} [{faithful.interval}]"]
+                lines.append(
+                    [name, method, f"{cosine.mean:.2f} [{cosine.low:.2f}–{cosine.high:.2f}]", f"{chance.mean:z.2f}", *shares]
+                )
+    return columns, lines
+
+
+def corrupted_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of text: what each model reads unchanged and under each corruption, mean over severities, in percent."""
+    rows = run.table("corruptions")
+    kinds = in_order(CORRUPTIONS, (str(row["corruption"]) for row in rows))
+    lines = []
+    for name in in_order(TOLD, (str(row["model"]) for row in rows)):
+        shares = [read(rows, name, kind) for kind in kinds]
+        lines += [[name, *("–" if share is None else percent(share) for share in shares)]]
+    return ["model", *kinds], lines
+
+
+def read(rows: Rows, model: str, corruption: str, severity: int | None = None) -> float | None:
+    """The share read under a corruption: mean over seeds, and over severities unless one is given."""
+    shares = [
+        number(row["accuracy"])
+        for row in rows
+        if (row["model"], row["corruption"]) == (model, corruption) and severity in (None, row["severity"])
+    ]
+    return sum(shares) / len(shares) if shares else None
+
+
+def kernel_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of text: what regression on the first eigenvectors reads, unchanged and under attack."""
+    rows = run.table("kernel_accuracy")
+    lines = []
+    for kept in dict.fromkeys(row["kept"] for row in rows):
+        own = [[row for row in rows if row["kept"] == kept and bool(row["epsilon"]) == attacked] for attacked in (False, True)]
+        figures = [mean_of(some, "accuracy", "low", "high", share=True) for some in own]
+        lines.append([str(kept), *(f"{figure.percent} [{figure.interval}]" if figure else "–" for figure in figures)])
+    return ["first eigenvectors", "unchanged", "under attack"], lines
