@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from notbugs import data, models, scores
 from notbugs.ball import Ball
-from notbugs.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from notbugs.data import Dataset
 from notbugs.models import Model
 from notbugs.plan import Plan, known, load
@@ -23,7 +21,13 @@ from notbugs.stages import Tables, model_path
 
 TOLD = ("standard", "adversarial", "on-robust", "on-nonrobust")  # the models whose reasons are looked at
 EVERY = ("standard", "adversarial", *(f"on-{name}" for name in QUICK))
-PAIRS = (("adversarial", "standard"), ("on-robust", "standard"), ("on-nonrobust", "standard"), ("adversarial", "on-robust"))
+PAIRS = (
+    ("adversarial", "standard"),
+    ("on-robust", "standard"),
+    ("on-nonrobust", "standard"),
+    ("adversarial", "on-robust"),
+    ("on-robust", "on-nonrobust"),
+)
 EXPLAINED, CORRUPTED, WAVED, ATTACKED = 500, 1000, 200, 200  # test images at most
 SAMPLE, DEEP, STEPS = 60, 40, 6  # images that eigenvectors are searched on, how many in steps, and these: half a minute in all
 MEASURES = ("alignment", "chance_alignment", "low", "deletion", "chance_deletion", "faithful")
@@ -63,23 +67,17 @@ def explanations(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
 def corruptions(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     """Every model on the test images as they come out of noise, blur, fog, contrast and JPEG, and what robust training costs."""
     part = _some(load(plan, seed).test, CORRUPTED)
-    readers = {name: _model(plan, folder, seed, name) for name in EVERY if model_path(plan, folder, seed, name).exists()}
-    images, rows, right = part.pixels(slice(None)), [], dict[tuple[str, str], list[np.ndarray]]()
-    jobs = [("unchanged", 0), *((name, severity) for name in CORRUPTIONS for severity in SEVERITIES)]
-    for number, (name, severity) in enumerate(jobs):
-        changed = corrupt(images, name, severity, seed=seed) if severity else images
-        for model, reader in readers.items():
-            read = _answers(reader, changed, plan.device) == part.labels
-            right.setdefault((model, name), []).append(read.double().numpy())
-            told = scores.row(int(read.sum()), len(part))
-            told = {key: told[key] for key in ("correct", "n", "accuracy", "low", "high")}
-            rows.append({"model": model, "corruption": name, "severity": severity, "seed": seed, **told})
-        tell("", (number + 1) / len(jobs), name)
-    pairs = []
+    names = [name for name in EVERY if model_path(plan, folder, seed, name).exists()]
+    rows, pairs, shares = list[dict[str, Any]](), list[dict[str, Any]](), {}
+    for number, name in enumerate(names):
+        found = scores.corrupted(_model(plan, folder, seed, name), part, seed=seed, device=plan.device)
+        rows += [{"model": name, "seed": seed, **row} for row in found.rows]
+        shares[name] = found.shares
+        tell("", (number + 1) / len(names), name)
     for one, other in PAIRS:
-        for name in ("unchanged", *CORRUPTIONS):
-            gain = mean_of(np.mean(right[one, name], 0) - np.mean(right[other, name], 0))
-            pairs += [{"model": one, "other": other, "corruption": name, "seed": seed, **gain}]
+        for kind in shares[one]:
+            gain = mean_of(shares[one][kind] - shares[other][kind])
+            pairs.append({"model": one, "other": other, "corruption": kind, "seed": seed, **gain})
     return {"corruptions": rows, "corrupted": pairs}
 
 
@@ -179,11 +177,6 @@ def _pictures(part: Dataset, folder: Path, found: dict[tuple[str, str], scores.E
 
 def _model(plan: Plan, folder: Path, seed: int, name: str) -> Model:
     return models.load(model_path(plan, folder, seed, name), plan.network)[0].to(plan.device)
-
-
-def _answers(model: Model, images: Tensor, device: str) -> Tensor:
-    with models.frozen(model), torch.no_grad():
-        return torch.cat([model(images[k : k + 500].to(device)).argmax(1).cpu() for k in range(0, len(images), 500)])
 
 
 def _some(part: Dataset, most: int) -> Dataset:

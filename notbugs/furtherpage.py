@@ -28,6 +28,7 @@ def content(run: Run, findings: list[Finding]) -> tuple[dict[str, Any], dict[str
         "corrupted": reasons.corrupted_table(run),
         "costs": _costs(run.table("corrupted")),
         "waves": told,
+        "waves_table": reasons.waves_table(run),
         "kernel": reasons.kernel_table(run),
         "says": {finding.question: finding.text for finding in findings},
     }, charts

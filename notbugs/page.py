@@ -10,8 +10,18 @@ from notbugs.results import write_whole
 
 def write(folder: Path, template: str, content: dict[str, Any]) -> Path:
     """Fill a template into report.html of a run folder; returns its path. content needs `title`, `facts` and `charts`, by id."""
-    import jinja2
     import vl_convert
+    from markupsafe import Markup
+
+    vega = Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")) if content["charts"] else ""
+    target = folder / "report.html"
+    write_whole(target, filled(template, {**content, "vega": vega}))
+    return target
+
+
+def filled(template: str, content: dict[str, Any]) -> str:
+    """A template's text with what it names; text in content stays text."""
+    import jinja2
     from markupsafe import Markup, escape
 
     def prose(text: str) -> Markup:
@@ -26,10 +36,7 @@ def write(folder: Path, template: str, content: dict[str, Any]) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {"prose": prose, "percent": percent, "plain": plain, "duration": duration}
-    vega = Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")) if content["charts"] else ""
-    target = folder / "report.html"
-    write_whole(target, environment.get_template(template).render({**content, "vega": vega}))
-    return target
+    return environment.get_template(template).render(content)
 
 
 def percent(share: float) -> str:

@@ -39,21 +39,27 @@ def _alike(run: Run) -> Finding | None:
     chance = told(rows, model="standard", method="gradient", measure="chance_alignment")
     steps = {
         (one, other): told(pairs, model=one, other=other, method="gradient", measure="alignment")
-        for one, other in (("adversarial", "standard"), ("on-robust", "standard"), ("on-nonrobust", "standard"))
+        for one, other in (
+            ("adversarial", "standard"),
+            ("on-robust", "standard"),
+            ("on-nonrobust", "standard"),
+            ("on-robust", "on-nonrobust"),
+        )
     }
-    robust, data, control = steps.values()
-    if not (robust and data and control and chance):
+    robust, data, control, over = steps.values()
+    if not (robust and data and control and over and chance):
         return None
     each = ", ".join(f"{TOLD[name]} {figure.mean:.2f}" for name, figure in found.items() if figure)
     text = (
         f"A person tells two classes apart by how their images differ. Cosine of the classifier’s gradient with that difference: "
         f"{each}; chance {chance.mean:.2f}. Adversarially trained less standard: {signed(robust)}; trained on D_R less standard: "
-        f"{signed(data)}; on D_NR, the control: {signed(control)}."
+        f"{signed(data)}; on D_NR, the control: {signed(control)}; on D_R less on D_NR: {signed(over)}."
     )
     question = "Does a robust classifier look at what a person sees?"
     if robust.low <= 0:
-        return Finding(question, "not shown", f"{text} No measurable difference.")
-    if data.low <= max(0.0, control.low):
+        result = "Robust training aligns it less." if robust.high < 0 else "No measurable difference."
+        return Finding(question, "not shown", f"{text} {result}")
+    if min(data.low, over.low) <= 0:
         only = "Robust training aligns it; ordinary training on D_R not measurably more than on D_NR."
         return Finding(question, "in part", f"{text} {only}")
     return Finding(question, "shown", text)
@@ -114,9 +120,9 @@ def _untrained(run: Run) -> Finding | None:
     counts = {kind: words.count(kind) for kind in ("robust", "non-robust", "useless")}
     text = (
         f"Of {count} eigenvectors of an infinitely wide network’s kernel, which no training has touched, {counts['robust']} are "
-        f"robust, {counts['non-robust']} useful but non-robust, {counts['useless']} useless. The further down the spectrum, the "
-        f"more of its usefulness a change takes: rank correlation {correlation:.2f} (95 % interval {low:.2f} to {high:.2f}, over "
-        "eigenvectors)."
+        f"robust, {counts['non-robust']} useful but non-robust, {counts['useless']} useless. Rank correlation of the place in "
+        f"the spectrum with what a change takes of it: {correlation:.2f} (95 % interval {low:.2f} to {high:.2f}, over "
+        f"eigenvectors){', the further down the more' if low > 0 else ''}."
     )
     verdict: Verdict = "shown" if low > 0 and counts["non-robust"] else "not shown"
     return Finding("Are there useful features that a small change turns, before any training?", verdict, text)
@@ -188,6 +194,20 @@ def read(rows: Rows, model: str, corruption: str, severity: int | None = None) -
         if (row["model"], row["corruption"]) == (model, corruption) and severity in (None, row["severity"])
     ]
     return sum(shares) / len(shares) if shares else None
+
+
+def waves_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of text: what each model misreads with a wave added, mean over slow waves and over fast ones."""
+    rows, lines = run.table("frequencies"), []
+    highest = max((number(row[name]) for row in rows for name in ("down", "across")), default=0.0)
+    for name in in_order(TOLD, (str(row["model"]) for row in rows)):
+        bands: dict[bool, list[float]] = {False: [], True: []}
+        for row in rows:
+            if row["model"] == name:
+                fast = math.hypot(number(row["down"]), number(row["across"])) > highest / 2
+                bands[fast].append(number(row["errors"]))
+        lines.append([name, *(percent(sum(band) / len(band)) if band else "–" for band in bands.values())])
+    return ["model", "slow waves, up to half of the fastest", "fast waves"], lines
 
 
 def kernel_table(run: Run) -> tuple[list[str], list[list[str]]]:

@@ -116,9 +116,10 @@ def run(
         before, seeds, full = (
             record.facts.get(name, usual) for name, usual in (("seconds", 0.0), ("seeds", []), ("full", False))
         )
-        record.note(**facts(plan, splits, command), fingerprint=digest)
-        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full)
         story, asked_now = stages(plan), stages(plan, further=only is not None)
+        done = all(record.done(name) for name in story)  # and stays so where a further stage is stopped
+        record.note(**{**facts(plan, splits, command), "finished": done}, fingerprint=digest)
+        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full)
         todo = {name: asked_now[name] for name in wanted(asked_now, only) if not record.done(name)}
         if workers is None:
             workers = usual_workers(plan.device)
@@ -135,6 +136,8 @@ def run(
 
 def ask_further(folder: Path, names: Collection[str], *, workers: int | None = None, tell: Told | None = None) -> Run:
     """Do further stages (`further.FURTHER`) of a study that is there, with what they need. Raises BadInput as `run` does."""
+    if unknown := sorted({*names} - {*FURTHER}):
+        raise BadInput("stage", "must be one of " + ", ".join(FURTHER), ", ".join(unknown))
     known_run = Run.read(folder)
     facts, given = known_run.facts, known_run.facts["asked"]
     if facts.get("kind") or not facts.get("seeds") or not {*given} <= {field.name for field in fields(Plan)}:

@@ -9,18 +9,29 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = ["errors", "ball", "corruptions", "theory", "goals", "search", "models", "blackbox", "data", "planted", "attacks", "train", "construct", "scores",
-          "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence", "further", "study", "audit", "tried", "byfile",
-          "measured", "weighed", "doubts", "reasons", "answer", "page", "auditpage", "filespage", "evidencepage", "furtherpage",
-          "theorypage", "report",
-          "cli"]  # fmt: skip
+FLOORS = ["errors", "ball", "corruptions", "theory", "goals", "search", "models", "blackbox", "data", "planted", "attacks",
+          "train", "construct", "scores", "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence",
+          "further", "study", "audit", "tried", "byfile", "measured", "weighed", "doubts", "reasons", "answer", "page",
+          "auditpage", "filespage", "evidencepage", "furtherpage", "theorypage", "review", "report", "cli"]  # fmt: skip
 ROOMS = {
     "models": ["classifier", "networks", "building", "disk"],
     "data": ["names", "decode", "dataset", "find", "reading", "writing", "photographs"],
     "construct": ["made", "inverted", "relabelled", "controls"],
     "cli": ["options", "shared", "studies", "audits", "further"],
     "audit": ["ask", "look", "summary"],
-    "scores": ["accuracy", "agreement", "features", "cues", "readers", "files", "leakage", "explain", "frequencies", "kernel"],
+    "scores": [
+        "accuracy",
+        "agreement",
+        "features",
+        "cues",
+        "readers",
+        "files",
+        "leakage",
+        "explain",
+        "corrupted",
+        "frequencies",
+        "kernel",
+    ],
     "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
 }
 # what reads a run folder needs no torch
@@ -39,6 +50,7 @@ TORCH = set(FLOORS) - {
     "theorypage",
     "theory",
     "reasons",
+    "review",
 }
 NEVER = {
     "models": {"data"},

@@ -8,7 +8,7 @@ import typer
 
 from notbugs import __version__
 from notbugs.cli.audits import attack, features, transfer
-from notbugs.cli.further import corruptions, explain, kernel, theory
+from notbugs.cli.further import corruptions, explain, kernel, review, theory
 from notbugs.cli.studies import demo, files, report, run, split, train
 from notbugs.errors import BadInput
 
@@ -32,7 +32,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         raise typer.Exit
 
 
-for command in (demo, run, split, files, train, attack, features, transfer, explain, corruptions, kernel, theory, report):
+for command in (demo, run, split, files, train, attack, features, transfer, explain, corruptions, kernel, review, theory, report):
     app.command()(command)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notbugs.cli.options import Seed, Workers
-from notbugs.cli.shared import progress
+from notbugs.cli.options import Limit, Resize, Seed, SkipBad, Workers
+from notbugs.cli.shared import device_of, progress
 from notbugs.errors import BadInput
 
 if TYPE_CHECKING:
@@ -78,12 +78,57 @@ def explain(folder: Study, workers: Workers = None) -> None:
     _ask(folder, ("explanations",), workers, "What explanations show [95 % interval]", reasons.explained_table)
 
 
-def corruptions(folder: Study, workers: Workers = None) -> None:
-    """Every model of a study under noise, blur, fog, contrast and JPEG, and which frequencies mislead it."""
+def corruptions(
+    subject: Annotated[
+        str,
+        typer.Argument(metavar="RUN|MODEL", help="The folder of a study; or, with SOURCE, a model as `notbugs attack` takes it."),
+    ],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="With a model: the images, as `notbugs run` takes them.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table.")] = None,
+    network: Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")] = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+    workers: Workers = None,
+) -> None:
+    """Noise, blur, fog, contrast and JPEG, at five severities: every model of a study, or one of your own.
+
+    Of a study's models also which frequencies mislead them.
+    """
     from notbugs import reasons
 
-    title = "Test images read in percent, mean over five severities"
-    _ask(folder, ("corruptions", "frequencies"), workers, title, reasons.corrupted_table)
+    if source is None:
+        title = "Test images read, mean over five severities"
+        _ask(Path(subject), ("corruptions", "frequencies"), workers, title, reasons.corrupted_table)
+        _show("Test images misread with one wave added, mean over waves", *reasons.waves_table(_read(Path(subject))))
+        return
+    from notbugs import models, results, scores
+    from notbugs.audit import Audit, ask
+
+    if out is not None:
+        models.check_place(out)
+    asked = Audit(subject, source, (), "quick", None, (), network, resize, limit, skip_bad, device_of("auto"))
+    part = ask.test_part(asked)[0]
+    rows = scores.corrupted(ask.view(asked, subject), part, seed=seed, device=asked.device).rows
+    kinds = dict.fromkeys(row["corruption"] for row in rows)
+    lines = [
+        [
+            kind,
+            *(
+                f"{100 * row['accuracy']:.1f} % [{100 * row['low']:.1f}–{100 * row['high']:.1f}]"
+                for row in rows
+                if row["corruption"] == kind
+            ),
+        ]
+        for kind in kinds
+    ]
+    _show(f"What it reads of {len(part)} test images [95 % interval]", ["severity", "1", "2", "3", "4", "5"], lines)
+    if out is not None:
+        results.write_whole(out, results.as_csv(rows))
+        print(out)
 
 
 def kernel(folder: Study, workers: Workers = None) -> None:
@@ -91,6 +136,46 @@ def kernel(folder: Study, workers: Workers = None) -> None:
     from notbugs import reasons
 
     _ask(folder, ("kernel",), workers, "Regression on the first eigenvectors [95 % interval]", reasons.kernel_table)
+
+
+def review(
+    folder: Study,
+    count: Annotated[int, typer.Option(help="Images of each set.")] = 20,
+    sets: Annotated[
+        str, typer.Option(metavar="SET,…", help="original, or names in the study's datasets/.")
+    ] = "original,robust,nonrobust",
+    seed: Seed = 0,
+) -> None:
+    """A page on which people say what they see in blinded images of each set; what they answered, once their exports are back.
+
+    Open RUN/review/review.html in a browser, export the answers, put the file into RUN/review and give the command again.
+    """
+    from notbugs import review
+
+    print(review.write(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed))
+    answers = review.answers(folder)
+    if answers:
+        heads = ["set", "reviewers", "answers", "read as labelled", "cannot tell"]
+        lines = [
+            [
+                str(row["set"]),
+                str(row["reviewers"]),
+                str(row["answers"]),
+                _percent(row["accuracy"], row["low"], row["high"]),
+                f"{100 * float(row['unsure']):.1f} %",
+            ]
+            for row in review.summary(answers)
+        ]
+        _show("What people see [95 % interval]", heads, lines)
+        lines = [
+            [f"{row['set']} less {row['against']}", _percent(row["difference"], row["low"], row["high"])]
+            for row in review.differences(answers)
+        ]
+        _show("Difference [95 % interval]", ["sets", "points"], lines)
+
+
+def _percent(value: Any, low: Any, high: Any) -> str:
+    return f"{100 * float(value):.1f} % [{100 * float(low):.1f} to {100 * float(high):.1f}]"
 
 
 def _ask(

@@ -2,6 +2,7 @@
 
 from notbugs.scores.accuracy import clean, interval, row, under_attack
 from notbugs.scores.agreement import agreement
+from notbugs.scores.corrupted import Corrupted, corrupted
 from notbugs.scores.cues import called, cues_of, leaning, spurious
 from notbugs.scores.explain import METHODS, Explained, class_means, explain, low_share, white_share
 from notbugs.scores.features import LEAST, balanced, best_rows, extremes, layer_view, per_feature, per_layer, usefulness
@@ -16,6 +17,7 @@ __all__ = [
     "KERNEL_MOST",
     "LEAST",
     "METHODS",
+    "Corrupted",
     "EigenFeatures",
     "Explained",
     "Recipe",
@@ -26,6 +28,7 @@ __all__ = [
     "called",
     "class_means",
     "clean",
+    "corrupted",
     "cues_of",
     "explain",
     "extremes",

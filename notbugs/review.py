@@ -1,0 +1,329 @@
+"""Can people read the sets? A page that asks them, blind; their answers, merged. Only what reads the sets needs torch.
+
+    review/review.html   one image at a time, of which set is not said; it saves the answers as answers-NAME.csv
+    review/key.csv       which image is which: id, set, file, label; not for reviewers
+    review/*.csv         what reviewers sent back: reviewer, id, answer ("" is cannot tell), seconds
+
+Right is the label that the image's set gives it: on a relabelled set a person who sees well is wrong.
+"""
+
+import base64
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from notbugs import page
+from notbugs.errors import BadInput
+from notbugs.measured import SETS, Rows, in_order, number, over_seeds
+from notbugs.results import Cell, Run, as_csv, write_whole
+
+if TYPE_CHECKING:
+    from notbugs.data import Dataset
+    from notbugs.plan import Plan
+
+KEY = ["id", "set", "file", "label"]
+EXPORT = ["reviewer", "id", "answer", "seconds"]
+LARGEST = 10_000_000  # bytes of a file of answers: some 200,000 of them
+LETTERS = "bcdfghjklmnpqrstvwxz"  # of ids: no spreadsheet takes them for a number or a formula, nobody for a word
+# A reviewer's name, the same rule on the page: on one line, and nothing that a spreadsheet would run
+NAME = r"[^=+\-@\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]{0,99}"
+SIDE, BLOCK = 352, 24  # pixels on the screen: of an image at most, if it is enlarged (by a whole number), and of its pixels
+
+
+def write(folder: Path, *, sets: Sequence[str] = ("original", "robust", "nonrobust"), count: int = 20, seed: int = 0) -> Path:
+    """Write review/review.html and review/key.csv into a study's folder; returns the page's path.
+
+    sets: `original` (the training images) and finished sets of the study's first seed. count: images of each, as even over its
+    labels as there are images; no file is shown in two sets. seed: of the choice, the order and the ids. Where a key is there
+    already, only the same arguments are taken, and write the same bytes. Raises BadInput.
+    """
+    run = Run.read(folder)
+    plan = _plan(run)
+    for option, value, least in (("--count", count, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise BadInput(option, f"must be {least} or more", value)
+    parts = _parts(run, plan, sets)
+    chosen = _choose(parts, count, Random(seed))
+    pictures, rows = _pictures(parts, chosen), list[dict[str, str]]()
+    for name, places in chosen.items():
+        part = parts[name]
+        rows += [{"set": name, "file": part.names[i], "label": part.classes[int(part.labels[i])]} for i in places]
+    # not from the seed alone: it could be guessed, and another page with the same one must not have the same ids
+    digest = sha256(repr((seed, rows, pictures)).encode())
+    chance, ids = Random(digest.hexdigest()), dict[str, None]()
+    while len(ids) <= len(rows):
+        ids["".join(chance.choices(LETTERS, k=10))] = None
+    order = chance.sample(range(len(rows)), len(rows))
+    own, *tokens = ids
+    key = as_csv([{"id": token, **rows[i]} for token, i in zip(tokens, order, strict=True)])
+    place = run.folder / "review"
+    if (place / "key.csv").exists() and _bytes(place / "key.csv") != key.encode(errors="replace"):
+        raise BadInput(
+            "RUN",
+            "must hold no review of other sets, count or seed, so that answers keep their meaning",
+            _shown(place),
+            "repeat its arguments, or move that folder away",
+        )
+    _, height, width = next(iter(parts.values())).shape
+    scale = max(1, min(BLOCK, SIDE // max(height, width)))
+    content = {
+        "review": {
+            "id": own,
+            "classes": list(next(iter(parts.values())).classes),
+            "images": [{"id": token, "source": pictures[i]} for token, i in zip(tokens, order, strict=True)],
+        },
+        "width": scale * width,
+        "height": scale * height,
+        "name": NAME,
+    }
+    write_whole(place / "key.csv", key)
+    write_whole(place / "review.html", page.filled("review.html.jinja", content))
+    return place / "review.html"
+
+
+# ---- what is asked -------------------------------------------------------------------------------------------------------
+
+
+def _plan(run: Run) -> "Plan":
+    """The plan of a study, on the CPU, with its first seed."""
+    from notbugs.plan import Plan
+
+    given, kinds = run.facts["asked"], get_type_hints(Plan)
+
+    def fits(name: str, value: object) -> bool:
+        return name in kinds and (isinstance(value, kinds[name]) or (isinstance(value, int) and isinstance(0.0, kinds[name])))
+
+    if run.facts.get("kind") or "source" not in given or not all(fits(name, value) for name, value in given.items()):
+        raise BadInput("RUN", "must be a study's folder", _shown(run.folder), "make one: notbugs run SOURCE --out FOLDER")
+    return Plan(**given, device="cpu")
+
+
+def _parts(run: Run, plan: "Plan", sets: Sequence[str]) -> dict[str, "Dataset"]:
+    """The sets by name; raises BadInput for one that is not there, and where the data is no longer that of the run."""
+    from notbugs.plan import fingerprint, load
+    from notbugs.sets import SETS
+    from notbugs.stages import load_set, set_path
+
+    if not sets or len({*sets}) < len(sets):
+        raise BadInput("--sets", "must be one set or several different ones", ", ".join(sets) or "none")
+    if unknown := [name for name in sets if name not in ("original", *SETS)]:
+        raise BadInput("--sets", f"must be of original, {', '.join(SETS)}", repr(unknown[0]))
+    for name in sets:
+        if name != "original" and not run.done(f"seed{plan.seed}/set-{name}"):
+            raise BadInput("--sets", "must be finished sets", f"{name}, which {run.folder} has not yet", "go on with that run")
+        if name != "original" and not set_path(plan, run.folder, plan.seed, name).exists():
+            raise BadInput("--sets", "must be sets that could be made", f"{name}, which {run.folder} has not")
+    splits = load(plan, plan.seed)
+    if fingerprint(load(plan).train, load(plan).test) != run.facts.get("fingerprint"):
+        raise BadInput(plan.source, "must hold the same images as when the run began")
+    return {name: splits.train if name == "original" else load_set(plan, run.folder, plan.seed, name) for name in sets}
+
+
+def _choose(parts: Mapping[str, "Dataset"], count: int, chance: Random) -> dict[str, list[int]]:
+    """Positions in each set. Each in turn takes an image of the label that it has least of; ties go the same way in all."""
+    labels = list(range(max(len(part.classes) for part in parts.values())))
+    chance.shuffle(labels)
+    left: dict[str, dict[int, list[int]]] = {name: {label: [] for label in labels} for name in parts}
+    for name, part in parts.items():
+        for i in chance.sample(range(len(part)), len(part)):
+            left[name][int(part.labels[i])].append(i)
+    chosen: dict[str, list[int]] = {name: [] for name in parts}
+    taken = {name: dict.fromkeys(labels, 0) for name in parts}
+    used: set[str] = set()
+
+    def take(name: str) -> bool:
+        for label in sorted(labels, key=taken[name].__getitem__):
+            while left[name][label]:
+                i = left[name][label].pop()
+                if parts[name].names[i] not in used:
+                    used.add(parts[name].names[i])
+                    chosen[name].append(i)
+                    taken[name][label] += 1
+                    return True
+        return False
+
+    fewest_first = sorted(parts, key=lambda name: len(parts[name]))
+    for done in range(count):
+        if not all(take(name) for name in fewest_first):
+            raise BadInput("--count", f"must be at most {done} for these sets, no file being shown in two", count)
+    return chosen
+
+
+def _pictures(parts: Mapping[str, "Dataset"], chosen: Mapping[str, list[int]]) -> list[str]:
+    """The images as data addresses: bare PNGs of one mode, not compressed, or their length in bytes would tell the sets apart."""
+    from PIL import Image
+
+    colour, pictures = any(part.shape[0] == 3 for part in parts.values()), []
+    for name, places in chosen.items():
+        for image in parts[name].images[places]:
+            buffer = io.BytesIO()
+            picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).convert("RGB" if colour else "L")
+            picture.save(buffer, "PNG", compress_level=0)
+            pictures.append("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
+    return pictures
+
+
+# ---- what is answered ----------------------------------------------------------------------------------------------------
+
+
+def answers(folder: Path) -> Rows:
+    """What reviewers answered, from the key and every other .csv in review/: one row an answer, its last one.
+
+    Columns: reviewer, set, file, label, answer (a class; "" is cannot tell), right (1 or 0; 0 for cannot tell), seconds.
+    Files are read in the order of their names, numbers by their size: `answers-A (1).csv` after `answers-A.csv`.
+    Raises BadInput for a file that is no such table, and for a row with an id or a class that the review does not have.
+    """
+    run = Run.read(folder)
+    place = run.folder / "review"
+    if not (place / "key.csv").exists():
+        raise BadInput("RUN", "must hold review/key.csv", _shown(run.folder), "write its review page first")
+    key = {token: told for _, (token, *told) in _table(place / "key.csv", KEY)}
+    classes = {*run.facts.get("data", {}).get("classes", ())}
+    found: dict[tuple[str, str], Any] = {}
+    for path in sorted(place.iterdir(), key=_numbered):
+        if path.suffix.lower() != ".csv" or path.name == "key.csv":
+            continue
+        for line, (reviewer, token, answer, seconds) in _table(path, EXPORT):
+            where, reviewer = f"{_shown(path)}, line {line}", reviewer.strip()
+            if not re.fullmatch(NAME, reviewer):
+                rule = "must name its reviewer, in 100 letters at most, the first of them no =, +, - or @"
+                raise BadInput(where, rule, _got(reviewer))
+            if token not in key:
+                raise BadInput(where, "must have an id of this review", _got(token), "take out what belongs to another page")
+            if answer and answer not in classes:
+                raise BadInput(where, "must have a class of the data as its answer, or nothing", _got(answer))
+            if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", seconds, re.ASCII):
+                raise BadInput(where, "must have its seconds, as a number", _got(seconds))
+            name, file, label = key[token]
+            told = {"set": name, "file": file, "label": label, "answer": answer, "right": int(answer == label)}
+            found[reviewer, token] = {"reviewer": reviewer, **told, "seconds": float(seconds)}
+    return list(found.values())
+
+
+def summary(rows: Rows) -> Rows:
+    """Of what `answers` returns, one row a set: how much of it people read.
+
+    Columns: set, reviewers, images, answers, right, accuracy (several reviewers: the mean of theirs) with its 95 % interval low
+    and high, unsure (share of cannot tell), seconds (median), over: what the interval is over. `reviewers`: Student's t over
+    their accuracies, within [0, 1]. `images`, of one reviewer or several whose accuracies are the same: Wilson's.
+    """
+    told: Rows = []
+    for name in in_order(SETS, (str(row["set"]) for row in rows)):
+        own = [row for row in rows if row["set"] == name]
+        shares, images = list(_shares(own).values()), len({row["file"] for row in own})
+        accuracy, over = fmean(shares), "reviewers" if len({*shares}) > 1 else "images"
+        low, high = over_seeds(shares)[1:] if over == "reviewers" else _wilson(accuracy, images)
+        told.append(
+            {
+                "set": name,
+                "reviewers": len(shares),
+                "images": images,
+                "answers": len(own),
+                "right": sum(int(row["right"]) for row in own),
+                "accuracy": accuracy,
+                "low": max(low, 0.0),
+                "high": min(high, 1.0),
+                "unsure": sum(row["answer"] == "" for row in own) / len(own),
+                "seconds": median(number(row["seconds"]) for row in own),
+                "over": over,
+            }
+        )
+    return told
+
+
+def differences(rows: Rows, against: str = "original") -> Rows:
+    """Of what `answers` returns, one row for each other set: its accuracy minus that of `against`, for those who saw both.
+
+    Columns: set, against, reviewers, difference in [-1, 1] with its 95 % interval low and high, over. `reviewers`: Student's t
+    over their own differences. `images`, of one reviewer or several whose differences are the same: Newcombe's, from Wilson's.
+    """
+    by_set = {name: [row for row in rows if row["set"] == name] for name in in_order(SETS, (str(row["set"]) for row in rows))}
+    other, told = _shares(by_set.get(against, [])), Rows()
+    for name, own in by_set.items():
+        first = _shares(own)
+        both = [reviewer for reviewer in first if reviewer in other]
+        if name == against or not both:
+            continue
+        gaps = [round(first[reviewer] - other[reviewer], 9) for reviewer in both]
+        p, q = (fmean(shares[reviewer] for reviewer in both) for shares in (first, other))
+        over = "reviewers" if len({*gaps}) > 1 else "images"
+        if over == "reviewers":
+            _, low, high = over_seeds(gaps)
+        else:
+            n, m = (len({row["file"] for row in part if row["reviewer"] in both}) for part in (own, by_set[against]))
+            (low_p, high_p), (low_q, high_q) = _wilson(p, n), _wilson(q, m)
+            low, high = p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
+        row: dict[str, Cell] = {"set": name, "against": against, "reviewers": len(both), "difference": p - q}
+        told.append({**row, "low": max(low, -1.0), "high": min(high, 1.0), "over": over})
+    return told
+
+
+def _shares(rows: Rows) -> dict[str, float]:
+    """Each reviewer's accuracy."""
+    right: dict[str, list[int]] = {}
+    for row in rows:
+        right.setdefault(str(row["reviewer"]), []).append(int(row["right"]))
+    return {reviewer: sum(own) / len(own) for reviewer, own in right.items()}
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of n images."""
+    from scipy.stats import binomtest
+
+    found = binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+# ---- files that others wrote ---------------------------------------------------------------------------------------------
+
+
+def _table(path: Path, columns: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file with these columns, each with the line it ends on; empty lines are left out. Raises BadInput."""
+    try:
+        reader = csv.reader(io.StringIO(_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        if (head := next(reader, [])) != columns:
+            raise BadInput(_shown(path), f"must have the columns {','.join(columns)}", _got(",".join(head)))
+        for row in filter(None, reader):
+            if len(row) != len(columns):
+                rule = f"must have {len(columns)} cells with commas between them"
+                raise BadInput(f"{_shown(path)}, line {reader.line_num}", rule, len(row))
+            yield reader.line_num, row
+    except UnicodeDecodeError:
+        raise BadInput(_shown(path), "must be text in UTF-8", remedy="send the file as the page saved it") from None
+    except csv.Error as error:
+        raise BadInput(_shown(path), "must be a CSV file", str(error), "send the file as the page saved it") from None
+
+
+def _bytes(path: Path) -> bytes:
+    """A file of the review folder itself: nothing that a link leads to. Raises BadInput."""
+    if path.is_symlink() or not path.is_file():
+        raise BadInput(_shown(path), "must be a file, and no link", remedy="take it out")
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise BadInput(_shown(path), "must be readable", error.strerror) from None
+    if len(content) > LARGEST:
+        raise BadInput(_shown(path), f"must have at most {LARGEST:,} bytes", "more", "send the file as the page saved it")
+    return content
+
+
+def _numbered(path: Path) -> tuple[list[str | int], str]:
+    """To sort by: the name without its ending, numbers as such."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", path.stem))], path.name
+
+
+def _shown(path: Path) -> str:
+    """For messages: what would break the line or the terminal is escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(path))
+
+
+def _got(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")
