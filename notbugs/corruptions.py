@@ -1,7 +1,7 @@
 """Changes that happen by themselves: noise, blur, fog, contrast and JPEG, each at five severities.
 
 Source: Hendrycks & Dietterich 2019, with their settings for small images (up to 64 pixels, as in CIFAR-10-C) and for larger ones
-(ImageNet-C). Fog is clouds whose amplitude falls as a power of the frequency, theirs the same by midpoint displacement.
+(ImageNet-C). Fog is clouds whose amplitude falls as a power of the frequency, about as theirs do (by midpoint displacement).
 """
 
 import io
@@ -16,26 +16,32 @@ from notbugs.errors import BadInput
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALL = 64  # pixels of the longer side
 
-Corruption = Callable[[Tensor, float, Generator], Tensor]
+FADING = (
+    (2.2, 2.2, 2.2, 2.1, 2.0),
+    (2.3, 2.1, 2.1, 1.9, 1.7),
+)  # of clouds with frequency, by severity: small images, larger ones
+
+Corruption = Callable[[Tensor, float, int, Generator], Tensor]
 
 
-def _noise(images: Tensor, deviation: float, chance: Generator) -> Tensor:
+def _noise(images: Tensor, deviation: float, severity: int, chance: Generator) -> Tensor:
     return images + deviation * torch.randn(images.shape, generator=chance)
 
 
-def _blur(images: Tensor, deviation: float, chance: Generator) -> Tensor:
+def _blur(images: Tensor, deviation: float, severity: int, chance: Generator) -> Tensor:
     from scipy.ndimage import gaussian_filter
 
     found: np.ndarray = gaussian_filter(images.numpy(), (0, 0, deviation, deviation), mode="reflect")
     return torch.from_numpy(found)
 
 
-def _fog(images: Tensor, thickness: float, chance: Generator) -> Tensor:
+def _fog(images: Tensor, thickness: float, severity: int, chance: Generator) -> Tensor:
     """Clouds in [0, 1] added to every channel alike, and the whole brought back to the brightest value that was there."""
     height, width = images.shape[2:]
     noise = torch.fft.rfft2(torch.randn(len(images), 1, height, width, generator=chance))
     far = torch.hypot(torch.fft.fftfreq(height)[:, None] * height, torch.fft.rfftfreq(width)[None, :] * width).clamp_min(1)
-    clouds = torch.fft.irfft2(noise / far**1.75, s=(height, width))
+    fading = FADING[max(height, width) > SMALL][severity - 1]
+    clouds = torch.fft.irfft2(noise / far**fading, s=(height, width))
     low, high = clouds.amin((2, 3), keepdim=True), clouds.amax((2, 3), keepdim=True)
     clouds = (clouds - low) / (high - low).clamp_min(1e-12)
     brightest = images.amax((1, 2, 3), keepdim=True)
@@ -43,12 +49,12 @@ def _fog(images: Tensor, thickness: float, chance: Generator) -> Tensor:
     return found
 
 
-def _contrast(images: Tensor, share: float, chance: Generator) -> Tensor:
+def _contrast(images: Tensor, share: float, severity: int, chance: Generator) -> Tensor:
     mean = images.mean((2, 3), keepdim=True)
     return mean + share * (images - mean)
 
 
-def _jpeg(images: Tensor, quality: float, chance: Generator) -> Tensor:
+def _jpeg(images: Tensor, quality: float, severity: int, chance: Generator) -> Tensor:
     """Compressed and read again: colour as one image, any other number of channels one by one."""
     from PIL import Image
 
@@ -86,5 +92,5 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int = 0) -> Tenso
         raise BadInput("severity", "must be 1, 2, 3, 4 or 5", severity)
     change, small, large = CORRUPTIONS[name]
     strength = (small if max(images.shape[2:]) <= SMALL else large)[severity - 1]
-    found = change(images.detach().cpu().float(), strength, torch.Generator().manual_seed(seed))
+    found = change(images.detach().cpu().float(), strength, severity, torch.Generator().manual_seed(seed))
     return (found.clamp(0, 1) * 255).round().div(255).to(images)
