@@ -88,8 +88,10 @@ def corrupt(images: Tensor, name: str, severity: int, *, seed: int = 0) -> Tenso
     """
     if name not in CORRUPTIONS:
         raise BadInput("corruption", "must be one of " + ", ".join(CORRUPTIONS), repr(name))
-    if severity not in SEVERITIES:
+    if not isinstance(severity, int) or severity not in SEVERITIES:
         raise BadInput("severity", "must be 1, 2, 3, 4 or 5", severity)
+    if not len(images):
+        return images.clone()
     change, small, large = CORRUPTIONS[name]
     strength = (small if max(images.shape[2:]) <= SMALL else large)[severity - 1]
     found = change(images.detach().cpu().float(), strength, severity, torch.Generator().manual_seed(seed))

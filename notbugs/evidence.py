@@ -13,12 +13,12 @@ from torch import Tensor
 from notbugs import attacks, data, models, scores, transfer
 from notbugs.ball import Ball
 from notbugs.data import Dataset
-from notbugs.models import FAMILIES, Model, folded
+from notbugs.models import FAMILIES, folded
 from notbugs.plan import Plan, known, load
 from notbugs.pool import Told
 from notbugs.results import Run
 from notbugs.sets import ALONE, QUICK, SETS
-from notbugs.stages import Tables, in_order, load_set, model_path, set_path
+from notbugs.stages import Tables, in_order, load_model, load_set, model_path, set_path
 
 EARLY = {"epochs": 2, "pace": 0.05}  # the weak model: at the usual rate it hardly errs on easy images (docs/lab-log.md)
 SWEEP = {"adversarial-sixteenth": 1 / 16, "adversarial-eighth": 1 / 8, "adversarial-quarter": 1 / 4, "adversarial-half": 1 / 2}
@@ -80,7 +80,7 @@ def leaks(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     held = splits.test.take(scores.balanced(splits.test.labels, 500))
     probes = {}
     for name in ("robust-linear", "adversarial"):
-        model = _model(plan, folder, seed, name)
+        model = load_model(plan, folder, seed, name)
         probes[name] = model, scores.robust_features(model, held, ball, device=plan.device)
     for number, on in enumerate(PROBED):
         made = load_set(plan, folder, seed, on)
@@ -94,7 +94,7 @@ def leaks(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
 def poison(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     """Of each relabelled set: how well its changes alone tell the new labels, and how many images mislead another model too."""
     original, rows = load(plan, seed).train, []
-    other = _model(plan, folder, seed, "fresh-1")
+    other = load_model(plan, folder, seed, "fresh-1")
     for number, name in enumerate(POISONED):
         made = load_set(plan, folder, seed, name)
         chosen = torch.arange(min(len(made), 2000)) * len(made) // min(len(made), 2000)
@@ -117,7 +117,7 @@ def poison(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
 def make_examples(plan: Plan, folder: Path, seed: int, tell: Told, *, source: str) -> Tables:
     """Adversarial examples of one model for the test images, kept in examples/SOURCE.npz."""
     made = transfer.examples(
-        _model(plan, folder, seed, source),
+        load_model(plan, folder, seed, source),
         _tested(plan, seed),
         Ball(plan.norm, known(plan.epsilon)),
         seed=seed,
@@ -137,7 +137,7 @@ def networks(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
         made = _examples(plan, folder, seed, source)
         for target in TARGETS:
             if source != target:
-                found = transfer.transferred(made, part, _model(plan, folder, seed, target), device=plan.device)
+                found = transfer.transferred(made, part, load_model(plan, folder, seed, target), device=plan.device)
                 rows += _transferred(plan, seed, source, target, found)
         tell("", (number + 1) / len(SOURCES), source)
     return {"transfer": rows}
@@ -188,7 +188,7 @@ def agree(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     read = {}
     for name in ("standard", "adversarial", *(f"on-{name}" for name in QUICK), *lessons()):
         if model_path(plan, folder, seed, name).exists():
-            read[name] = transfer.answers(_model(plan, folder, seed, name), part, plan.device).numpy()
+            read[name] = transfer.answers(load_model(plan, folder, seed, name), part, plan.device).numpy()
     names = list(read)
     for place, one in enumerate(names):
         for other in names[place + 1 :]:
@@ -237,10 +237,6 @@ def excess(result: Any, control: Any, guess: float) -> dict[str, Any]:
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------------
-
-
-def _model(plan: Plan, folder: Path, seed: int, name: str) -> Model:
-    return models.load(model_path(plan, folder, seed, name), plan.network)[0]
 
 
 def _tested(plan: Plan, seed: int) -> Dataset:

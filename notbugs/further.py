@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from notbugs import data, models, scores
 from notbugs.ball import Ball
 from notbugs.data import Dataset
-from notbugs.models import Model
 from notbugs.plan import Plan, known, load
 from notbugs.pool import Told
 from notbugs.sets import QUICK
-from notbugs.stages import Tables, model_path
+from notbugs.stages import Tables, load_model, model_path
 
 TOLD = ("standard", "adversarial", "on-robust", "on-nonrobust")  # the models whose reasons are looked at
 EVERY = ("standard", "adversarial", *(f"on-{name}" for name in QUICK))
@@ -44,7 +43,7 @@ def explanations(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     found: dict[tuple[str, str], scores.Explained] = {}
     for number, name in enumerate(TOLD):
         for method in scores.METHODS:
-            told = scores.explain(_model(plan, folder, seed, name), part, means, method=method, seed=seed, device=plan.device)
+            told = scores.explain(load_model(plan, folder, seed, name), part, means, method=method, seed=seed, device=plan.device)
             found[name, method] = told
             columns = {measure: getattr(told, measure) for measure in MEASURES}
             for measure, values in columns.items():
@@ -70,7 +69,7 @@ def corruptions(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     names = [name for name in EVERY if model_path(plan, folder, seed, name).exists()]
     rows, pairs, shares = list[dict[str, Any]](), list[dict[str, Any]](), {}
     for number, name in enumerate(names):
-        found = scores.corrupted(_model(plan, folder, seed, name), part, seed=seed, device=plan.device)
+        found = scores.corrupted(load_model(plan, folder, seed, name), part, seed=seed, device=plan.device)
         rows += [{"model": name, "seed": seed, **row} for row in found.rows]
         shares[name] = found.shares
         tell("", (number + 1) / len(names), name)
@@ -85,7 +84,7 @@ def frequencies(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     """The errors of each model with one wave added to every image, frequency by frequency."""
     part, rows = _some(load(plan, seed).test, WAVED), list[dict[str, Any]]()
     for number, name in enumerate(TOLD):
-        model = models.folded(_model(plan, folder, seed, name), part.pixels(slice(0, 2)), plan.device)
+        model = models.folded(load_model(plan, folder, seed, name), part.pixels(slice(0, 2)), plan.device)
         rows += [{"model": name, "seed": seed, **row} for row in scores.frequencies(model, part, seed=seed, device=plan.device)]
         tell("", (number + 1) / len(TOLD), name)
     return {"frequencies": rows}
@@ -173,10 +172,6 @@ def _pictures(part: Dataset, folder: Path, found: dict[tuple[str, str], scores.E
             label = part.classes[int(part.labels[number])]
             rows.append({"file": part.names[number], "column": column, "picture": picture, "label": label})
     return rows
-
-
-def _model(plan: Plan, folder: Path, seed: int, name: str) -> Model:
-    return models.load(model_path(plan, folder, seed, name), plan.network)[0].to(plan.device)
 
 
 def _some(part: Dataset, most: int) -> Dataset:

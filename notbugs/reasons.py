@@ -49,10 +49,10 @@ def _alike(run: Run) -> Finding | None:
     robust, data, control, over = steps.values()
     if not (robust and data and control and over and chance):
         return None
-    each = ", ".join(f"{TOLD[name]} {figure.mean:.2f}" for name, figure in found.items() if figure)
+    each = ", ".join(f"{TOLD[name]} {_cosine(figure)}" for name, figure in found.items() if figure)
     text = (
         f"A person tells two classes apart by how their images differ. Cosine of the classifier’s gradient with that difference: "
-        f"{each}; chance {chance.mean:.2f}. Adversarially trained less standard: {signed(robust)}; trained on D_R less standard: "
+        f"{each}; chance {_cosine(chance)}. Adversarially trained less standard: {signed(robust)}; trained on D_R less standard: "
         f"{signed(data)}; on D_NR, the control: {signed(control)}; on D_R less on D_NR: {signed(over)}."
     )
     question = "Does a robust classifier look at what a person sees?"
@@ -73,11 +73,11 @@ def _faithful(run: Run) -> Finding | None:
     if not all((*figures.values(), *low.values(), *alike.values())):
         return None
     looks = [
-        " and ".join(f"{each.mean:.2f}" for each in alike.values() if each),
+        " and ".join(_cosine(each) for each in alike.values() if each),
         " and ".join(percent(each.mean) for each in low.values() if each),
     ]
     parts = [
-        f"{TOLD[name]} loses its answer {100 * figure.mean:.0f} points sooner than in random order ({figure.interval} %)"
+        _minus(f"{TOLD[name]} loses its answer {100 * figure.mean:z.0f} points sooner than in random order ({figure.interval} %)")
         for name, figure in figures.items()
         if figure
     ]
@@ -136,7 +136,7 @@ def falls_with_place(rows: Rows) -> tuple[float, float, float, int] | None:
     falls = [number(row["usefulness"]) - number(row["robust_usefulness"]) for row in own]
     places = [number(row["eigenvector"]) for row, fall in zip(own, falls, strict=True) if not math.isnan(fall)]
     falls = [fall for fall in falls if not math.isnan(fall)]
-    if len(falls) < 5:
+    if len(falls) < 5 or len(set(falls)) == 1:
         return None
     correlation = float(spearmanr(places, falls)[0])
     return correlation, *fisher(correlation, len(falls)), len(falls)
@@ -147,11 +147,19 @@ def falls_with_place(rows: Rows) -> tuple[float, float, float, int] | None:
 
 def signed(figure: Figure) -> str:
     """A difference that is no percentage, with its interval."""
-    return f"{figure.mean:+.2f} ({figure.low:z.2f} to {figure.high:z.2f})".replace("-", "−")
+    return _minus(f"{figure.mean:+z.2f} ({figure.low:z.2f} to {figure.high:z.2f})")
 
 
 def signed_points(figure: Figure) -> str:
-    return f"{100 * figure.mean:+.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})".replace("-", "−")
+    return _minus(f"{100 * figure.mean:+z.1f} ({100 * figure.low:z.1f} to {100 * figure.high:z.1f})")
+
+
+def _cosine(figure: Figure) -> str:
+    return _minus(f"{figure.mean:z.2f}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _list(names: list[str]) -> str:
@@ -170,7 +178,7 @@ def explained_table(run: Run) -> tuple[list[str], list[list[str]]]:
             if cosine and chance and low and white and faithful:
                 shares = [f"{low.percent} [{low.interval}]", white.percent, f"{faithful.percent} [{faithful.interval}]"]
                 lines.append(
-                    [name, method, f"{cosine.mean:.2f} [{cosine.low:.2f}–{cosine.high:.2f}]", f"{chance.mean:z.2f}", *shares]
+                    [name, method, f"{_cosine(cosine)} [{cosine.low:z.2f} to {cosine.high:z.2f}]", _cosine(chance), *shares]
                 )
     return columns, lines
 

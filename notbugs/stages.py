@@ -176,7 +176,7 @@ def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> T
         plan,
         splits.train,
         _seed(seed, name),
-        model=lambda known: models.load(model_path(plan, folder, seed, known), plan.network)[0],
+        model=lambda known: load_model(plan, folder, seed, known),
         made=lambda known: load_set(plan, folder, seed, known),
         progress=progress,
     )
@@ -240,7 +240,7 @@ def pictures(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     original = load(plan, seed).train
     shown = torch.stack([(original.labels == k).nonzero()[0, 0] for k in range(min(len(original.classes), 8))])
     readers = {
-        name: models.load(model_path(plan, folder, seed, name), plan.network)[0].to(plan.device)
+        name: load_model(plan, folder, seed, name).to(plan.device)
         for name in ("standard", "adversarial")
     }
     images, labels, ball = original.pixels(shown), original.labels[shown], Ball(plan.norm, known(plan.epsilon))
@@ -297,6 +297,11 @@ def truth(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
 def load_set(plan: Plan, folder: Path, seed: int, name: str) -> Dataset:
     """A constructed set as it is stored."""
     return data.read_split(set_path(plan, folder, seed, name), load(plan, seed).form)
+
+
+def load_model(plan: Plan, folder: Path, seed: int, name: str) -> models.Model:
+    """A trained classifier as it is stored."""
+    return models.load(model_path(plan, folder, seed, name), plan.network)[0]
 
 
 def model_path(plan: Plan, folder: Path, seed: int, name: str) -> Path:

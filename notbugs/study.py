@@ -117,8 +117,10 @@ def run(
             record.facts.get(name, usual) for name, usual in (("seconds", 0.0), ("seeds", []), ("full", False))
         )
         story, asked_now = stages(plan), stages(plan, further=only is not None)
-        done = all(record.done(name) for name in story)  # and stays so where a further stage is stopped
-        record.note(**{**facts(plan, splits, command), "finished": done}, fingerprint=digest)
+        done = all(record.done(name) for name in story)
+        settled = done and record.facts["finished"]  # what is asked further changes no fact of a finished study
+        if not settled:
+            record.note(**facts(plan, splits, command), fingerprint=digest)
         record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full)
         todo = {name: asked_now[name] for name in wanted(asked_now, only) if not record.done(name)}
         if workers is None:
@@ -129,7 +131,8 @@ def run(
         }
         for name, (tables, seconds) in each_when_ready(jobs, workers, tell):
             record.finish(name, seconds, tables, **_where(plan))
-            record.note(seconds=round(before + time.perf_counter() - began, 1))
+            if not settled:
+                record.note(seconds=round(before + time.perf_counter() - began, 1))
         record.note(finished=all(record.done(name) for name in story))
         return record
 

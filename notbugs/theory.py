@@ -16,6 +16,7 @@ from notbugs.errors import BadInput
 
 Array = NDArray[np.float64]
 ADVERSARIES = ("ball", "budget")
+LARGEST = 1e6  # radius: beyond it squares of squares overflow
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Gaussians:
             covariance = np.diag(covariance)
         if covariance.shape != (len(mean),) * 2 or not np.isfinite(covariance).all():
             raise BadInput("covariance", f"must be {len(mean)}x{len(mean)} like the mean, finite", covariance.shape)
-        if not np.allclose(covariance, covariance.T):
+        if not np.allclose(covariance, covariance.T, atol=1e-8 * np.abs(covariance).max()):
             raise BadInput("covariance", "must be symmetric", "one that is not")
         if np.linalg.eigvalsh(covariance)[0] <= 0:
             raise BadInput("covariance", "must be positive definite", f"eigenvalues from {np.linalg.eigvalsh(covariance)[0]:.3g}")
@@ -111,7 +112,7 @@ def worst(x: Array, y: Array, model: Gaussians, epsilon: float, *, adversary: st
     _check_radius(epsilon)
     if adversary not in ADVERSARIES:
         raise BadInput("adversary", "must be one of " + ", ".join(ADVERSARIES), repr(adversary))
-    if not epsilon:
+    if not epsilon or not len(x):
         return x
     values, axes = np.linalg.eigh(model.covariance)  # ascending: the first axis is where the model is most easily surprised
     sharp = 1 / values
@@ -122,13 +123,12 @@ def worst(x: Array, y: Array, model: Gaussians, epsilon: float, *, adversary: st
     low, high = np.sqrt(spent[:, 0]) / epsilon, np.sqrt(spent.sum(1)) / epsilon
     for _ in range(60):  # halvings: to the last bit
         middle = (low + high) / 2
-        long = (spent / np.maximum(middle[:, None] + gap, 1e-300) ** 2).sum(1) > epsilon**2
+        long = (spent / np.maximum(middle[:, None] + gap, 1e-150) ** 2).sum(1) > epsilon**2
         low, high = np.where(long, middle, low), np.where(long, high, middle)
-    moved = pull / np.maximum(high[:, None] + gap, 1e-300)
-    if adversary == "ball":  # where nothing pulls along the first axis, what is left of epsilon goes there: either way serves
-        first = moved[:, 0]
-        left = np.maximum(epsilon**2 - (moved**2).sum(1), 0)
-        moved[:, 0] = np.where(off[:, 0] < 0, -1, 1) * np.sqrt(left + first**2)
+    moved = pull / np.maximum(high[:, None] + gap, 1e-150)
+    used = (moved**2).sum(1)  # where nothing pulls along the first axis, what is left of epsilon goes there: either way serves
+    left = np.maximum(epsilon**2 - (used.mean() if adversary == "budget" else used), 0)
+    moved[:, 0] = np.where(off[:, 0] < 0, -1, 1) * np.sqrt(left + moved[:, 0] ** 2)
     return np.asarray(x + moved @ axes.T)
 
 
@@ -202,6 +202,8 @@ def accuracy(model: Gaussians, world: Gaussians, epsilon: float = 0.0) -> float:
 
     _check_radius(epsilon)
     weights = model.weights
+    if not weights.any():
+        raise BadInput("mean", "must not be 0 everywhere, or the classes do not differ", model.mean)
     margin = weights @ world.mean - epsilon * np.linalg.norm(weights)
     return float(norm.cdf(margin / math.sqrt(weights @ world.covariance @ weights)))
 
@@ -235,5 +237,5 @@ def table(world: Gaussians, epsilons: ArrayLike, *, samples: int = 0, seed: int 
 
 
 def _check_radius(epsilon: float) -> None:
-    if not 0 <= epsilon < math.inf:
-        raise BadInput("epsilon", "must be 0 or more, and finite", epsilon)
+    if not 0 <= epsilon <= LARGEST:
+        raise BadInput("epsilon", f"must be 0 or more, at most {LARGEST:g}", epsilon)

@@ -1,11 +1,14 @@
 """What the tests share: one thread, the digits, and two small networks that were trained on them once."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from notbugs import attacks, data, models, train
 from notbugs.ball import Ball
@@ -38,3 +41,16 @@ def standard(digits: data.Splits) -> models.Model:
 def robust(digits: data.Splits) -> models.Model:
     """Trained against changes of L2 norm 0.75: harder to fool."""
     return _trained(digits, train.against(partial(attacks.pgd, ball=Ball("l2", 0.75), steps=3)), 6)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real browser, for whatever ends in a page; one a module, for two of them cannot be started in one process."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        pytest.fail("no Chromium: pages are tested in a real browser; install it with `apt-get install chromium`")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()

@@ -106,7 +106,6 @@ def test_nothing_is_like_nothing_else() -> None:
     assert tangent(torch.zeros(1, 5).double(), points(3, 5), 3).abs().max() < 1e-10
 
 
-@pytest.mark.xfail(strict=True, reason="the slope of a length at 0: 0 x infinity")
 def test_the_gradient_at_the_mean_image_is_a_number() -> None:
     nothing = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(tangent(nothing, points(3, 5), 2).sum(), nothing)
@@ -232,7 +231,6 @@ def test_repeated_images_give_no_eigenvector_of_rounding(depth: int, part: Datas
     assert found.features(twice.pixels(slice(None))).abs().max() <= 1 + 1e-6
 
 
-@pytest.mark.xfail(strict=True, reason="images that are all the same have one feature, of the rounding of their mean")
 def test_images_that_are_all_the_same_say_nothing(part: Dataset) -> None:
     found = EigenFeatures(part.take([0] * 5))
     assert not len(found.values)
@@ -278,7 +276,6 @@ def test_settings_that_cannot_be_are_named(case: str, part: Dataset) -> None:
         EigenFeatures(part, **options)
 
 
-@pytest.mark.xfail(strict=True, reason="not looked at")
 @pytest.mark.parametrize("ridge", [-1e-3, math.nan])
 def test_no_ridge_is_below_0(ridge: float, part: Dataset) -> None:
     with pytest.raises(BadInput, match=r"^ridge"):

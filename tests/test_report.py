@@ -4,14 +4,12 @@ import csv
 import json
 import math
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from notbugs import answer, measured, report
 from notbugs.errors import BadInput
@@ -87,18 +85,6 @@ def draw(folder: Path) -> list[dict[str, object]]:
     rows[-1]["picture"] = "secret.txt"
     rows[-2]["picture"] = "../outside.png"
     return rows
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path:
-        pytest.fail("no Chromium: the report is tested in a real browser; install it with `apt-get install chromium`")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

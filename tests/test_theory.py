@@ -196,13 +196,10 @@ OFF = {
     "only along the sharpest": [0.3, 0.0, 0.0],
     "at the mean": [0.0, 0.0, 0.0],
 }
-LOST = pytest.mark.xfail(strict=True, raises=RuntimeWarning, reason="0 / 0 where an example lies at the mean")
 
 
 @pytest.mark.parametrize("variances", [(0.5, 2.0, 9.0), (0.5, 0.5, 9.0), (1.0, 1.0, 1.0)], ids=["apart", "tied", "ball"])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=LOST) if name == "at the mean" else name for name in OFF]
-)  # the tie is broken either way
+@pytest.mark.parametrize("name", OFF)  # the tie is broken either way
 @pytest.mark.parametrize("label", [1.0, -1.0])
 def test_hard_cases_of_the_ball(name: str, variances: tuple[float, ...], label: float) -> None:
     model, y = Gaussians(np.array([1.0, -2.0, 0.5]), np.array(variances)), np.full(4, label)
@@ -243,7 +240,6 @@ def test_a_budget_is_spent_at_one_price(seed: int, d: int, epsilon: float) -> No
     assert heights(model, found, y).mean() >= heights(model, held, y).mean() * (1 - 1e-9)  # who may save may do no less
 
 
-@pytest.mark.xfail(strict=True, reason="what is left of a budget is not spent where nothing pulls along the sharpest axis")
 def test_the_hard_case_of_a_budget() -> None:
     model, y = Gaussians(np.zeros(2), np.array([0.5, 4.0])), np.ones(2)
     x = np.array([[0.0, 1.0], [0.0, -2.0]])
@@ -251,7 +247,6 @@ def test_the_hard_case_of_a_budget() -> None:
     assert (change**2).sum(1).mean() == pytest.approx(25)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeWarning, reason="0 / 0 where all examples lie at the mean")
 def test_a_budget_where_nothing_pulls() -> None:
     change = theory.worst(np.zeros((3, 2)), np.ones(3), Gaussians(np.zeros(2), np.array([0.5, 4.0])), 1.0, adversary="budget")
     assert (change**2).sum(1).mean() == pytest.approx(1)
@@ -374,7 +369,6 @@ def test_robust_parameters_read_more_under_attack_and_less_unchanged() -> None:
         assert row["cosine"] >= row["least_cosine"]
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeWarning, reason="0 / 0: without weights there is no margin")
 def test_classes_that_do_not_differ() -> None:
     with suppress(BadInput):
         theory.table(Gaussians(np.zeros(2), np.ones(2)), [0.0, 1.0])
@@ -418,7 +412,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "fewer labels": (lambda: theory.likeliest(X, Y[:-1]), "examples: must"),
     "flat examples": (lambda: theory.likeliest(X[:, 0], Y), "examples: must"),
     "too few": (lambda: theory.likeliest(X[:3], Y[:3]), "examples: must be more than 3"),
-    "radius below 0": (lambda: theory.robust(PAPER, -0.1), "epsilon: must be 0 or more, and finite, got -0.1"),
+    "radius below 0": (lambda: theory.robust(PAPER, -0.1), "epsilon: must be 0 or more, at most 1e\\+06, got -0.1"),
     "no radius": (lambda: theory.robust(PAPER, math.nan), "epsilon: must"),
     "infinite radius": (lambda: theory.worst(X, Y, PAPER, math.inf), "epsilon: must"),
     "accuracy": (lambda: theory.accuracy(PAPER, PAPER, -1.0), "epsilon: must"),
@@ -438,10 +432,7 @@ def test_bad_input_is_named(case: str) -> None:
         work()
 
 
-SMALL = pytest.mark.xfail(strict=True, reason="np.allclose compares with 1e-8, whatever the unit")
-
-
-@pytest.mark.parametrize("scale", [pytest.param(1e-9, marks=SMALL), 1.0, 1e9])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_symmetry_is_looked_at_in_the_covariances_own_unit(scale: float) -> None:
     with pytest.raises(BadInput, match="symmetric"):
         Gaussians(np.ones(2), scale * np.array([[2.0, 1.0], [0.0, 2.0]]))

@@ -52,9 +52,14 @@ def theory(
         raise BadInput("--variances", f"must be as many as --mean, {len(means)}", len(spread))
     if min(spread) <= 0:
         raise BadInput("--variances", "must be above 0", variances)
-    if min(radii) < 0 or not np.isfinite(radii).all():
-        raise BadInput("--epsilon", "must be 0 or more, and finite", epsilon)
+    if not 0 <= min(radii) <= max(radii) <= theory.LARGEST:
+        raise BadInput("--epsilon", f"must be 0 or more, at most {theory.LARGEST:g}", epsilon)
+    if samples and samples <= len(means) + 1:
+        raise BadInput("--samples", f"must be 0, or more than {len(means) + 1} in {len(means)} dimensions", samples)
+    if seed < 0:
+        raise BadInput("--seed", "must be 0 or more", seed)
     world = theory.Gaussians(np.array(means), np.array(spread))
+    theory.accuracy(world, world)  # classes that do not differ fail before anything is written
     asked = {"kind": "theory", "mean": means, "variances": spread, "epsilon": radii, "samples": samples, "seed": seed}
     with Run.open(out, asked) as record:
         if not record.done("theory"):

@@ -31,6 +31,7 @@ def corrupted(
 
     Source: Hendrycks & Dietterich 2019; what robust training costs there, Gilmer & Hendrycks in the discussion of Ilyas et al.
     """
+    model = model.to(device)
     images, rows, shares = part.pixels(slice(None)), list[dict[str, Any]](), dict[str, np.ndarray]()
     for name, severities in ((UNCHANGED, (0,)), *((name, SEVERITIES) for name in CORRUPTIONS)):
         verdicts = []

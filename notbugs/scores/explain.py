@@ -64,7 +64,9 @@ def explain(
     if means.shape != (len(part.classes), *part.shape):
         wanted = (len(part.classes), *part.shape)
         raise BadInput("means", f"must be one image a class, {wanted}", tuple(means.shape), "take them from class_means")
-    chance = torch.Generator().manual_seed(seed)
+    if not len(part):
+        raise BadInput("data", "must hold images to explain", 0)
+    model, chance = model.to(device), torch.Generator().manual_seed(seed)
     orders = torch.rand(len(part), part.shape[1] * part.shape[2], generator=chance)
     others = torch.randperm(len(part), generator=chance)
 

@@ -28,10 +28,13 @@ def frequencies(
     each channel, its sign drawn for each image and channel; images stay in [0, 1] and 8-bit. amplitude: root mean square of the
     wave, a pixel; left out, half of the pixels' standard deviation over the images. Source: Yin et al. 2019, section 3.
     """
+    if not len(part):
+        raise BadInput("data", "must hold images to add waves to", 0)
+    model = model.to(device)
     channels, height, width = part.shape
     images, labels = part.pixels(slice(None)).to(device), part.labels.to(device)
     if amplitude is None:
-        amplitude = SHARE * max(float(images.std(0).mean()), 1 / 255)
+        amplitude = SHARE * max(float(images.std(0).mean()) if len(part) > 1 else 0.0, 1 / 255)
     if not amplitude > 0:
         raise BadInput("amplitude", "must be above 0", amplitude)
     chance = torch.Generator().manual_seed(seed)
@@ -63,7 +66,7 @@ def _add(images: Tensor, change: Tensor) -> Tensor:
 
 def _spread(first: int, last: int) -> list[int]:
     """All whole numbers from first to last, or evenly chosen ones; 0 and both ends among them."""
-    if last - first <= 2 * MOST:
+    if max(abs(first), last) <= MOST:
         return list(range(first, last + 1))
     step = max(abs(first), last) / MOST
     return sorted({round(k * step) for k in range(-MOST, MOST + 1) if first <= round(k * step) <= last} | {first, last})

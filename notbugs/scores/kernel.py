@@ -23,8 +23,8 @@ def tangent(one: Tensor, other: Tensor, depth: int) -> Tensor:
     nothing grows or dies with depth.
     """
     product = one @ other.T / one.shape[1]
-    lengths = (one.square().sum(1) / one.shape[1]).sqrt()[:, None] * (other.square().sum(1) / one.shape[1]).sqrt()[None, :]
-    lengths = lengths.clamp_min(1e-12)
+    ones, others = ((each.square().mean(1) + 1e-24).sqrt() for each in (one, other))  # a length of 0 has no slope
+    lengths = ones[:, None] * others[None, :]
     covariance, kernel = product, product
     for _ in range(depth):
         cosine = (covariance / lengths).clamp(-1 + 1e-7, 1 - 1e-7)  # at the ends the angle has no slope
@@ -40,7 +40,7 @@ class EigenFeatures(nn.Module):
 
     values: (m,) eigenvalues, falling, of the kernel on the m training images, whose mean image is taken off everywhere.
     A feature's value at x is k(x, training images) · eigenvector / eigenvalue: on those images it is the eigenvector itself.
-    Called as a model it gives logits (n, K): regression on its features alone, ridge x m added to each eigenvalue.
+    Called as a model it gives logits (n, K): regression on its features alone, ridge x their sum added to each eigenvalue.
     """
 
     def __init__(self, part: Dataset, *, depth: int = 3, ridge: float = 1e-6, keep: int | None = None) -> None:
@@ -51,6 +51,8 @@ class EigenFeatures(nn.Module):
             raise BadInput("depth", "must be 0 or more", depth)
         if keep is not None and not 1 <= keep <= len(part):
             raise BadInput("keep", f"must be between 1 and the {len(part)} images", keep)
+        if not 0 <= ridge < math.inf:
+            raise BadInput("ridge", "must be 0 or more, and finite", ridge)
         images = part.pixels(slice(None)).double()
         self.depth = depth
         self.nothing: Tensor
@@ -62,7 +64,7 @@ class EigenFeatures(nn.Module):
         self.register_buffer("known", (images - self.nothing).flatten(1))
         values, vectors = torch.linalg.eigh(tangent(self.known, self.known, depth))
         values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
-        some = values > 1e-9 * values[0]  # below that an eigenvector is rounding; a mean was taken off, so the last is
+        some = values > max(1e-9 * float(values[0]), 1e-20)  # below that an eigenvector is rounding
         self.register_buffer("values", values[some])
         self.register_buffer("vectors", vectors[:, some])
         wanted = torch.nn.functional.one_hot(part.labels, len(part.classes)).double() - 1 / len(part.classes)
