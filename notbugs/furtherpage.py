@@ -1,17 +1,17 @@
-"""The sections of the study's page for what was asked further: explanations, corruptions, frequencies, kernel features."""
+"""The sections of the study's page for what it is asked further: explanations, corruptions, frequencies, kernel, people."""
 
 import math
 from itertools import pairwise
 from typing import Any
 
-from notbugs import page, reasons
-from notbugs.measured import Figure, Finding, Rows, in_order, number, percent
+from notbugs import page, reasons, review
+from notbugs.measured import Figure, Rows, in_order, number, percent
 from notbugs.results import Cell, Run
 
 SHADES = {name: f"var(--{name}, var(--other))" for name in reasons.TOLD}
 
 
-def content(run: Run, findings: list[Finding]) -> tuple[dict[str, Any], dict[str, Any]]:
+def content(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """What further.html.jinja names, everything empty where nothing further was asked, and its charts by id."""
     charts: dict[str, Any] = {}
     if corrupted := run.table("corruptions"):
@@ -22,6 +22,8 @@ def content(run: Run, findings: list[Finding]) -> tuple[dict[str, Any], dict[str
     charts |= {f"waves-{place}": _waves_chart(waves, model, most) for place, model in enumerate(told)}
     if kernel := run.table("kernel"):
         charts["kernel-chart"] = _kernel_chart(kernel)
+    if answered := review.answers(run.folder):
+        charts["people-chart"] = _people_chart(answered)
     return {
         "explained": reasons.explained_table(run),
         "explained_pictures": _pictures(run),
@@ -30,7 +32,9 @@ def content(run: Run, findings: list[Finding]) -> tuple[dict[str, Any], dict[str
         "waves": told,
         "waves_table": reasons.waves_table(run),
         "kernel": reasons.kernel_table(run),
-        "says": {finding.question: finding.text for finding in findings},
+        "people": reasons.people_table(run),
+        "misread": review.misread(run.folder, answered),
+        "reviewers": sorted({str(row["reviewer"]) for row in answered}),
     }, charts
 
 
@@ -151,3 +155,47 @@ def _kernel_chart(rows: Rows) -> dict[str, Any]:
     )
     described = "Usefulness and robust usefulness of the kernel's eigenvectors, in the order of their eigenvalues."
     return page.finished(chart.properties(width="container", height=260, description=described))
+
+
+def _people_chart(rows: Rows) -> dict[str, Any]:
+    """What people read of each set as labelled, with its interval; small: each of several reviewers."""
+    import altair as alt
+
+    told = review.summary(rows)
+    values = [
+        {
+            "set": row["set"],
+            "at": row["accuracy"],
+            "low": row["low"],
+            "high": row["high"],
+            "read": percent(number(row["accuracy"])),
+            "interval": f"{100 * number(row['low']):.1f} to {100 * number(row['high']):.1f} %",
+            "answers": row["answers"],
+        }
+        for row in told
+    ]
+    single = []
+    for row in told:
+        shares = review.by_reviewer([one for one in rows if one["set"] == row["set"]])
+        for name, share in shares.items() if len(shares) > 1 else ():
+            single.append({"set": row["set"], "at": share, "reviewer": name, "read": percent(share)})
+    place = alt.X(
+        "at:Q",
+        scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]),
+        title="images that people read as labelled",
+    )
+    names = [str(row["set"]) for row in told]
+    sets = alt.Y("set:N", sort=names, title=None, axis=alt.Axis(labelLimit=200))
+    base = alt.Chart({"values": values}).encode(y=sets, tooltip=[f"{name}:N" for name in ("set", "read", "interval", "answers")])
+    layers = [
+        base.mark_rule(strokeWidth=2, opacity=0.7, color="var(--accent)").encode(x=alt.X("low:Q"), x2="high:Q"),
+        base.mark_point(size=80, filled=True, opacity=1, color="var(--accent)").encode(x=place),
+    ]
+    if single:
+        each = alt.Chart({"values": single}).encode(
+            y=sets, x=place, tooltip=[f"{name}:N" for name in ("reviewer", "set", "read")]
+        )
+        layers.insert(0, each.mark_point(size=30, opacity=0.6, color="currentColor"))
+    described = "Share of each set that people read as labelled; the table above holds the same figures."
+    return page.finished(alt.layer(*layers).properties(width="container", height=44 * len(names), description=described))

@@ -2,8 +2,9 @@
 
 import math
 
-from notbugs.measured import Figure, Finding, Rows, Verdict, in_order, number, percent
-from notbugs.results import Run
+from notbugs import review
+from notbugs.measured import Figure, Finding, Rows, Verdict, in_order, measure, number, percent
+from notbugs.results import Cell, Run
 from notbugs.weighed import fisher, mean_of
 
 TOLD = {
@@ -19,13 +20,15 @@ MEASURES = {
     "chance_low": "of white noise: chance",
     "faithful": "its answer goes sooner than in random order, by",
 }
+FAIR = 0.1  # of accuracy: what a version of the data may lose, to people, and still look fair
 CORRUPTIONS = ("unchanged", "noise", "blur", "fog", "contrast", "jpeg")
+Reviewed = dict[str, dict[str, Cell]]  # by set
 
 
 def findings(run: Run) -> list[Finding]:
     """The further questions that the run can answer so far."""
     answers = [_alike(run), _faithful(run), _natural(run), _untrained(run)]
-    return [answer for answer in answers if answer]
+    return [answer for answer in answers if answer] + people(run)
 
 
 def told(rows: Rows, **wanted: str) -> Figure | None:
@@ -128,6 +131,67 @@ def _untrained(run: Run) -> Finding | None:
     return Finding("Are there useful features that a small change turns, before any training?", verdict, text)
 
 
+def people(run: Run) -> list[Finding]:
+    """What reviewers saw: whether D_R and D_NR look as fair as the originals, and relabelled images wrongly labelled."""
+    rows = review.answers(run.folder)
+    seen = {str(row["set"]): row for row in review.summary(rows)}
+    less = {str(row["set"]): row for row in review.differences(rows)}
+    return [answer for answer in (_fair(run, seen, less), _wrong(seen)) if answer]
+
+
+def _fair(run: Run, seen: Reviewed, less: Reviewed) -> Finding | None:
+    both = {"D_R": less.get("robust"), "D_NR": less.get("nonrobust")}
+    known = {name: row for name, row in both.items() if row}
+    if not known:
+        return None
+    original, chance = seen["original"], measure(run).chance
+    count = int(number(original["reviewers"]))
+    ends = {name: (number(row["low"]), number(row["high"])) for name, row in known.items()}
+    each = ", ".join(f"of {name} {_less(row)}" for name, row in known.items())
+    text = (
+        f"{'One person' if count == 1 else f'{count} people'} named what they saw in blinded images of each version and read "
+        f"{percent(number(original['accuracy']))} of the originals as labelled; {each}."
+    )
+    question = f"Do both {' and '.join(known)} look fair to people?" if len(known) > 1 else f"Does {next(iter(known))} look fair?"
+    if number(original["low"]) <= chance:
+        return Finding(question, "open", f"{text} That is not measurably above guessing: these images say nothing to people.")
+    fair = [name for name, (low, _) in ends.items() if low > -FAIR]
+    worse = [name for name, (_, high) in ends.items() if high < 0 and name not in fair]
+    rule = f"Fair is: the whole interval is above −{100 * FAIR:.0f} points."
+    if len(fair) == len(known):
+        return Finding(question, "shown", f"{text} {rule}")
+    if worse:
+        verdict: Verdict = "in part" if fair else "not shown"
+        return Finding(question, verdict, f"{text} People read {' and '.join(worse)} measurably less well. {rule}")
+    return Finding(question, "open", f"{text} {rule} There are too few answers to tell.")
+
+
+def _less(row: dict[str, Cell]) -> str:
+    return _minus(f"{100 * number(row['difference']):+z.1f} points ({_interval(row)})")
+
+
+def _interval(row: dict[str, Cell]) -> str:
+    return _minus(f"{_ends(row)}, over {row['over']}")
+
+
+def _ends(row: dict[str, Cell]) -> str:
+    return _minus(f"{100 * number(row['low']):z.1f} to {100 * number(row['high']):z.1f}")
+
+
+def _wrong(seen: Reviewed) -> Finding | None:
+    relabelled = {name: row for name, row in seen.items() if "labels" in name}
+    if not relabelled:
+        return None
+    each = ", ".join(f"{percent(number(row['accuracy']))} of {name} ({_interval(row)})" for name, row in relabelled.items())
+    text = f"People read {each} as labelled there."
+    verdict: Verdict = "open"
+    if all(number(row["high"]) < 0.5 for row in relabelled.values()):
+        verdict = "shown"
+    elif any(number(row["low"]) > 0.5 for row in relabelled.values()):
+        verdict = "not shown"
+    return Finding("Do the relabelled images look wrongly labelled to people, most of them?", verdict, text)
+
+
 def falls_with_place(rows: Rows) -> tuple[float, float, float, int] | None:
     """Spearman's correlation of an eigenvector's place with what a change takes of its usefulness, its interval, eigenvectors."""
     from scipy.stats import spearmanr
@@ -227,3 +291,18 @@ def kernel_table(run: Run) -> tuple[list[str], list[list[str]]]:
         figures = [mean_of(some, "accuracy", "low", "high", share=True) for some in own]
         lines.append([str(kept), *(f"{figure.percent} [{figure.interval}]" if figure else "–" for figure in figures)])
     return ["first eigenvectors", "unchanged", "under attack"], lines
+
+
+def people_table(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of text: how much of each set people read as labelled, and beside it how much classifiers do."""
+    rows, measured = review.answers(run.folder), measure(run)
+    less = {row["set"]: _minus(f"{100 * number(row['difference']):+z.1f} [{_ends(row)}]") for row in review.differences(rows)}
+    models = [name for name in ("standard", "adversarial") if rows and measured.accuracy(name, "robust")]
+    columns = ["set", "answers", "read as labelled", "less original", "unsure"]
+    lines = []
+    for row in review.summary(rows):
+        read, unsure = f"{percent(number(row['accuracy']))} [{_ends(row)}]", percent(number(row["unsure"]))
+        figures = [measured.accuracy(name, str(row["set"])) for name in models]
+        others = [figure.percent if figure else "–" for figure in figures]
+        lines.append([str(row["set"]), str(row["answers"]), read, less.get(row["set"], "–"), unsure, *others])
+    return [*columns, *(f"{name} reads" for name in models)], lines

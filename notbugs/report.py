@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from notbugs import auditpage, evidencepage, filespage, furtherpage, page, theorypage
+from notbugs import auditpage, evidencepage, filespage, furtherpage, page, review, theorypage
 from notbugs.answer import crossing, findings
 from notbugs.measured import FACTS, MODELS, SETS, Measured, Rows, about, in_order, measure, number, percent
 from notbugs.results import Cell, Run
@@ -24,8 +24,12 @@ COLUMNS = {
 
 
 def write(folder: Path) -> Path:
-    """Write report.html into the folder of a study, an audit or a sorting of files, finished or not; returns its path."""
+    """Write report.html into the folder of a study, an audit or a sorting of files, finished or not; returns its path.
+
+    Of a study that people have reviewed also the tables of their answers. Raises BadInput for a file of answers that is none.
+    """
     run = Run.read(folder)
+    review.merge(run)
     pages = {
         "audit": ("audit.html.jinja", auditpage.content),
         "files": ("files.html.jinja", filespage.content),
@@ -48,13 +52,12 @@ def _content(run: Run) -> dict[str, Any]:
     attacks = dict.fromkeys(str(row["attack"]) for row in measured.rows if row["epsilon"])
     further, more_charts = evidencepage.content(run, measured)
     charts |= more_charts
-    told = findings(run)
-    asked, more_charts = furtherpage.content(run, told)
+    asked, more_charts = furtherpage.content(run)
     charts |= more_charts
     return {
         "facts": facts,
         "data": data,
-        "findings": told,
+        "findings": findings(run),
         "measured": measured,
         "norm_name": measured.norm[0],
         "models": [(model, about(MODELS, model)) for model in measured.models()],

@@ -3,6 +3,7 @@
     review/review.html   one image at a time, of which set is not said; it saves the answers as answers-NAME.csv
     review/key.csv       which image is which: id, set, file, label; not for reviewers
     review/*.csv         what reviewers sent back: reviewer, id, answer ("" is cannot tell), seconds
+    tables/people.csv, people_differences.csv, people_answers.csv     all of it together, as often as the report is written
 
 Right is the label that the image's set gives it: on a relabelled set a person who sees well is wrong.
 """
@@ -10,8 +11,10 @@ Right is the label that the image's set gives it: on a relabelled set a person w
 import base64
 import csv
 import io
+import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -173,8 +176,16 @@ def _pictures(parts: Mapping[str, "Dataset"], chosen: Mapping[str, list[int]]) -
 # ---- what is answered ----------------------------------------------------------------------------------------------------
 
 
+def merge(run: Run) -> None:
+    """Write the tables of what people answered, if they did."""
+    if rows := answers(run.folder):
+        tables = {"people": summary(rows), "people_differences": differences(rows), "people_answers": rows}
+        for name, table in tables.items():
+            write_whole(run.folder / "tables" / f"{name}.csv", as_csv(table))
+
+
 def answers(folder: Path) -> Rows:
-    """What reviewers answered, from the key and every other .csv in review/: one row an answer, its last one.
+    """What reviewers answered, from the key and every other .csv in review/: one row an answer, its last one; none: no review.
 
     Columns: reviewer, set, file, label, answer (a class; "" is cannot tell), right (1 or 0; 0 for cannot tell), seconds.
     Files are read in the order of their names, numbers by their size: `answers-A (1).csv` after `answers-A.csv`.
@@ -182,13 +193,16 @@ def answers(folder: Path) -> Rows:
     """
     run = Run.read(folder)
     place = run.folder / "review"
+    files = [path for path in sorted(place.iterdir(), key=_numbered) if path.suffix.lower() == ".csv"] if place.is_dir() else []
+    if not files:
+        return []
     if not (place / "key.csv").exists():
-        raise BadInput("RUN", "must hold review/key.csv", _shown(run.folder), "write its review page first")
+        raise BadInput(_shown(place), "must hold key.csv, which says what the answers are about", remedy="put it back")
     key = {token: told for _, (token, *told) in _table(place / "key.csv", KEY)}
     classes = {*run.facts.get("data", {}).get("classes", ())}
     found: dict[tuple[str, str], Any] = {}
-    for path in sorted(place.iterdir(), key=_numbered):
-        if path.suffix.lower() != ".csv" or path.name == "key.csv":
+    for path in files:
+        if path.name == "key.csv":
             continue
         for line, (reviewer, token, answer, seconds) in _table(path, EXPORT):
             where, reviewer = f"{_shown(path)}, line {line}", reviewer.strip()
@@ -217,7 +231,7 @@ def summary(rows: Rows) -> Rows:
     told: Rows = []
     for name in in_order(SETS, (str(row["set"]) for row in rows)):
         own = [row for row in rows if row["set"] == name]
-        shares, images = list(_shares(own).values()), len({row["file"] for row in own})
+        shares, images = list(by_reviewer(own).values()), len({row["file"] for row in own})
         accuracy, over = fmean(shares), "reviewers" if len({*shares}) > 1 else "images"
         low, high = over_seeds(shares)[1:] if over == "reviewers" else _wilson(accuracy, images)
         told.append(
@@ -245,9 +259,9 @@ def differences(rows: Rows, against: str = "original") -> Rows:
     over their own differences. `images`, of one reviewer or several whose differences are the same: Newcombe's, from Wilson's.
     """
     by_set = {name: [row for row in rows if row["set"] == name] for name in in_order(SETS, (str(row["set"]) for row in rows))}
-    other, told = _shares(by_set.get(against, [])), Rows()
+    other, told = by_reviewer(by_set.get(against, [])), Rows()
     for name, own in by_set.items():
-        first = _shares(own)
+        first = by_reviewer(own)
         both = [reviewer for reviewer in first if reviewer in other]
         if name == against or not both:
             continue
@@ -265,8 +279,47 @@ def differences(rows: Rows, against: str = "original") -> Rows:
     return told
 
 
-def _shares(rows: Rows) -> dict[str, float]:
-    """Each reviewer's accuracy."""
+def misread(folder: Path, rows: Rows, most: int = 6) -> dict[str, Rows]:
+    """Of what `answers` returns, by set the images that most people did not read as labelled: at most so many of each.
+
+    Columns: file, label, wrong (answers that are not the label), answers, said (those, commonest first) and picture (a data
+    address from review.html; "" where it is gone).
+    """
+    images: dict[tuple[str, str], Rows] = {}
+    for row in rows:
+        images.setdefault((str(row["set"]), str(row["file"])), []).append(row)
+    pictures: dict[tuple[str, str], str] = _shown_pictures(folder) if images else {}
+    told: dict[str, Rows] = {name: [] for name in in_order(SETS, (name for name, _ in images))}
+    for (name, file), own in images.items():
+        said = Counter(str(one["answer"]) or "cannot tell" for one in own if not one["right"])
+        listed = ", ".join(f"{word} ({count})" if len(own) > 1 else word for word, count in sorted(said.items(), key=_common))
+        if said:
+            line: dict[str, Cell] = {"file": file, "label": own[0]["label"], "wrong": said.total(), "answers": len(own)}
+            told[name].append({**line, "said": listed, "picture": pictures.get((name, file), "")})
+    for rows in told.values():
+        rows.sort(key=lambda row: (-number(row["wrong"]) / number(row["answers"]), -number(row["wrong"])))
+    return {name: rows[:most] for name, rows in told.items() if rows}
+
+
+def _common(counted: tuple[str, int]) -> tuple[int, str]:
+    return -counted[1], counted[0]
+
+
+def _shown_pictures(folder: Path) -> dict[tuple[str, str], str]:
+    """What review.html shows: by set and file, the address of the picture. Empty where the page is gone or another."""
+    place = folder / "review"
+    key = {token: (name, file) for _, (token, name, file, _) in _table(place / "key.csv", KEY)}
+    try:
+        text = (place / "review.html").read_text(encoding="utf-8")
+        images = json.loads(re.findall(r'<script type="application/json" id="review">(.*?)</script>', text, re.S)[0])["images"]
+        found = {key[image["id"]]: str(image["source"]) for image in images if image["id"] in key}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return {image: source for image, source in found.items() if re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", source)}
+
+
+def by_reviewer(rows: Rows) -> dict[str, float]:
+    """Of what `answers` returns, each reviewer's accuracy."""
     right: dict[str, list[int]] = {}
     for row in rows:
         right.setdefault(str(row["reviewer"]), []).append(int(row["right"]))

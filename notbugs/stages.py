@@ -239,10 +239,7 @@ def pictures(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     """The same few training files in every version, as pictures, with what two models read in each."""
     original = load(plan, seed).train
     shown = torch.stack([(original.labels == k).nonzero()[0, 0] for k in range(min(len(original.classes), 8))])
-    readers = {
-        name: load_model(plan, folder, seed, name).to(plan.device)
-        for name in ("standard", "adversarial")
-    }
+    readers = {name: load_model(plan, folder, seed, name).to(plan.device) for name in ("standard", "adversarial")}
     images, labels, ball = original.pixels(shown), original.labels[shown], Ball(plan.norm, known(plan.epsilon))
     with models.frozen(readers["standard"]):
         found = attacks.pgd(readers["standard"], images.to(plan.device), labels.to(plan.device), ball=ball, steps=50).images.cpu()

@@ -141,8 +141,7 @@ class Weighed(NamedTuple):
         found = [_pearson([x for _, x, _ in some], [y for _, _, y in some]) for some in (points, points[1:])]
         seeds = len(measured.by_seed("on-next-labels"))
         figures = [
-            Figure(r, *fisher(r, len(some)), len(some), seeds, False)
-            for r, some in zip(found, (points, points[1:]), strict=True)
+            Figure(r, *fisher(r, len(some)), len(some), seeds, False) for r, some in zip(found, (points, points[1:]), strict=True)
         ]
         return Follows(points, figures[0], figures[1])
 

@@ -21,9 +21,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
 from scipy import stats
 
-from notbugs import data, review, study
+from notbugs import data, reasons, report, review, study
 from notbugs.errors import BadInput
 from notbugs.plan import Plan
+from notbugs.results import Run, as_csv
 
 SETS = ("original", "robust", "nonrobust")
 # Of each set's 20 images in the key's order, a reviewer gets so many right, cannot tell so many, and gets the others wrong.
@@ -217,6 +218,115 @@ def test_a_review_by_keyboard_gives_exactly_the_known_figures(chromium: Browser,
         assert row["difference"] == pytest.approx(p - q) and (row["reviewers"], row["over"]) == (1, "images")
         assert row["low"] == pytest.approx(p - q - math.sqrt((p - low_p) ** 2 + (high_q - q) ** 2))
         assert row["high"] == pytest.approx(p - q + math.sqrt((high_p - p) ** 2 + (q - low_q) ** 2))
+    the_report_shows(chromium, run)
+
+
+def the_report_shows(chromium: Browser, run: Path) -> None:
+    """The scripted reviewer's own counts, in the section, in the chart, in the tables, and in the answer."""
+    page = look(chromium, report.write(run))
+    section = page.locator("section:has(#people)")
+    assert "1 person was shown images" in section.inner_text()
+    lines = section.locator("tbody tr").all()
+    for line, (name, (right, unsure)) in zip(lines, SCRIPT.items(), strict=True):
+        cells = [cell.inner_text().split() for cell in line.locator("th, td").all()]
+        low, high = (100 * end for end in stats.binomtest(right, 20).proportion_ci(method="wilson"))
+        read = [f"{5 * right}.0", "%", f"{low:.1f}", "to", f"{high:.1f}"]
+        assert cells[:3] == [[name], ["20"], read] and cells[4] == [f"{5 * unsure}.0", "%"]
+        assert cells[3][0] == ("–" if name == "original" else f"−{5 * (19 - right)}.0")
+        mark = page.locator(f"#people-chart [aria-roledescription=point][aria-label*='set: {name};']")
+        assert f"read: {5 * right}.0 %" in (mark.get_attribute("aria-label") or "")
+    with (run / "tables/people.csv").open(encoding="utf-8", newline="") as file:
+        told = {row["set"]: (int(row["right"]), round(20 * float(row["unsure"]))) for row in csv.DictReader(file)}
+    assert told == SCRIPT
+    assert (run / "tables/people_answers.csv").read_text().count("\n") == 61
+    figures = {name: section.locator(f"h3:text-is('Most misread of {name}') + div figure") for name in SCRIPT}
+    assert [one.count() for one in figures.values()] == [1, 4, 6]
+    key = {row["file"]: row for row in key_of(run)}
+    for name, some in figures.items():
+        for one in some.all():
+            row = key[one.locator("img").get_attribute("alt") or ""]
+            said = script(key_of(run))[row["id"]] or "cannot tell"
+            assert row["set"] == name and one.inner_text() == f"{row['label']}; said: {said}\n1 of 1 answers"
+            assert one.locator("img").evaluate("image => image.complete && image.naturalWidth") == 8
+    answer = page.locator(".answers > div", has_text="look fair to people").inner_text()
+    assert "95.0 % of the originals as labelled; of D_R −15.0 points" in answer.replace("\u00a0", " ")
+    assert "not shown" in answer and "People read D_NR measurably less well" in answer
+
+
+# ---- what the answers say -------------------------------------------------------------------------------------------------
+
+
+def answered(folder: Path, counts: dict[str, list[int]], of: int = 200, classes: int = 10) -> Run:
+    """A review of so many images a set; counts: of each set, how many each reviewer read as labelled."""
+    with Run.open(folder, {"source": "made"}) as run:
+        run.note(data={"classes": [*map(str, range(classes))]}, norm="l2", epsilon=0.5, full=False)
+    key = [
+        {"id": f"{name}-{i}", "set": name, "file": f"{name}/{i}", "label": str(i % classes)} for name in counts for i in range(of)
+    ]
+    (folder / "review").mkdir()
+    (folder / "review/key.csv").write_text(as_csv(key), newline="")
+    for reviewer in range(len(next(iter(counts.values())))):
+        right = {row["id"] for name in counts for row in [row for row in key if row["set"] == name][: counts[name][reviewer]]}
+        said = {row["id"]: row["label"] if row["id"] in right else "" for row in key}
+        write_export(folder / f"review/{reviewer}.csv", f"R{reviewer}", said)
+    return Run.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict", "words"),
+    [
+        ({"original": [190], "robust": [190], "nonrobust": [190]}, "shown", "Fair is: the whole interval is above −10 points"),
+        ({"original": [190], "robust": [170], "nonrobust": [190]}, "in part", "People read D_R measurably less well"),
+        ({"original": [190], "robust": [100], "nonrobust": [120]}, "not shown", "People read D_R and D_NR measurably less well"),
+        ({"original": [180], "robust": [172], "nonrobust": [180]}, "open", "too few answers to tell"),
+        ({"original": [24], "robust": [24], "nonrobust": [24]}, "open", "say nothing to people"),
+        ({"original": [190, 188, 192], "robust": [188, 187, 191], "nonrobust": [189, 190, 188]}, "shown", "3 people"),
+        ({"original": [190, 188], "robust": [188, 170], "nonrobust": [189, 120]}, "open", "too few"),  # two of them differ
+    ],
+)
+def test_fair_is_what_loses_less_than_ten_points(tmp_path: Path, counts: dict[str, list[int]], verdict: str, words: str) -> None:
+    (finding,) = reasons.people(answered(tmp_path / "run", counts))
+    assert finding.verdict == verdict and words in finding.text
+    assert finding.question == "Do both D_R and D_NR look fair to people?"
+    (finding,) = reasons.people(answered(tmp_path / "one", {name: counts[name] for name in ("original", "nonrobust")}))
+    assert finding.question == "Does D_NR look fair?"
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(3, "shown"), (190, "not shown"), (100, "open")])
+def test_whether_relabelled_images_look_so(tmp_path: Path, right: int, verdict: str) -> None:
+    (finding,) = reasons.people(answered(tmp_path / "run", {"random-labels": [right]}))
+    assert finding.verdict == verdict and f"{right / 2:.1f} % of random-labels" in finding.text
+
+
+def test_nobody_asked_says_nothing(run: Path) -> None:
+    assert reasons.people(Run.read(run)) == [] and reasons.people_table(Run.read(run))[1] == []
+    review.write(run)
+    assert reasons.people(Run.read(run)) == [] and "What people see" not in report.write(run).read_text(encoding="utf-8")
+    assert not (run / "tables/people.csv").exists()
+
+
+def test_the_report_shows_strangers_words_as_words(chromium: Browser, run: Path) -> None:
+    review.write(run)
+    said = script(key_of(run))
+    for name in ("<img src=x onerror=document.title='taken'>", "</script>{{ 7 * 7 }}"):
+        write_export(run / f"review/{len(name)}.csv", name, said if "img" in name else dict.fromkeys(said, "3"))
+    text = (run / "review/review.html").read_text(encoding="utf-8")
+    (run / "review/review.html").write_text(text.replace("data:image/png", "https://example.com/png"), encoding="utf-8")
+    page = look(chromium, report.write(run))
+    assert page.title() != "taken" and page.locator("#people-chart [onerror], .files [onerror]").count() == 0
+    page.locator("summary", has_text="Who answered").click()
+    assert page.locator("details p", has_text="</script>{{ 7 * 7 }}, <img src=x onerror").is_visible()
+    people = page.locator("section:has(#people)")
+    assert people.locator("img").count() == 0 and people.locator(".gone").count() == 18
+
+
+def test_a_file_that_is_no_answers_stops_the_report_and_leaves_it(run: Path) -> None:
+    review.write(run)
+    was = report.write(run).read_bytes()
+    (run / "review/notes.csv").write_text("dear all,\n")
+    with pytest.raises(BadInput, match=r"notes\.csv: must have the columns"):
+        report.write(run)
+    assert (run / "report.html").read_bytes() == was and not (run / "tables/people.csv").exists()
 
 
 def test_a_difference_has_newcombes_interval() -> None:
@@ -656,7 +766,11 @@ def test_the_last_answer_counts_and_names_are_told_apart(run: Path) -> None:
 
 
 def test_a_key_that_is_damaged_or_missing_is_named(run: Path) -> None:
-    with pytest.raises(BadInput, match=r"RUN: must hold review/key\.csv"):
+    assert review.answers(run) == []
+    (run / "review").mkdir()
+    assert review.answers(run) == []
+    (run / "review/anna.csv").write_text("reviewer,id,answer,seconds\n")
+    with pytest.raises(BadInput, match=r"review: must hold key\.csv, .*put it back"):
         review.answers(run)
     review.write(run, count=2)
     key = run / "review/key.csv"

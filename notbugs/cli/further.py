@@ -155,32 +155,16 @@ def review(
 
     Open RUN/review/review.html in a browser, export the answers, put the file into RUN/review and give the command again.
     """
-    from notbugs import review
+    from notbugs import reasons, report, review
 
     print(review.write(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed))
-    answers = review.answers(folder)
-    if answers:
-        heads = ["set", "reviewers", "answers", "read as labelled", "cannot tell"]
-        lines = [
-            [
-                str(row["set"]),
-                str(row["reviewers"]),
-                str(row["answers"]),
-                _percent(row["accuracy"], row["low"], row["high"]),
-                f"{100 * float(row['unsure']):.1f} %",
-            ]
-            for row in review.summary(answers)
-        ]
-        _show("What people see [95 % interval]", heads, lines)
-        lines = [
-            [f"{row['set']} less {row['against']}", _percent(row["difference"], row["low"], row["high"])]
-            for row in review.differences(answers)
-        ]
-        _show("Difference [95 % interval]", ["sets", "points"], lines)
-
-
-def _percent(value: Any, low: Any, high: Any) -> str:
-    return f"{100 * float(value):.1f} % [{100 * float(low):.1f} to {100 * float(high):.1f}]"
+    record = _read(folder)
+    if review.answers(folder):
+        for finding in reasons.people(record):
+            print(f"• {finding.question} {finding.verdict}. {finding.text}")
+        heads, lines = reasons.people_table(record)
+        _show("What people see, in percent [95 % interval]", heads[:5], [line[:5] for line in lines])
+        print(f"The report: {report.write(folder)}")
 
 
 def _ask(
@@ -217,6 +201,7 @@ def _show(title: str, heads: list[str], lines: list[list[str]]) -> None:
     from rich.table import Table
 
     table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    table.columns[0].no_wrap = True
     for line in lines:
         table.add_row(*(cell.replace("[", "\\[") for cell in line))
     Console().print(table)
