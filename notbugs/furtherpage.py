@@ -95,6 +95,9 @@ def _waves_chart(rows: Rows, model: str, most: float) -> dict[str, Any]:
     means = {place: sum(errors) / len(errors) for place, errors in shares.items()}
     last, first = max(down for down, _ in means), min(down for down, _ in means)
     fastest = last if last > -first else math.nan  # of an even number: it is its own mirror
+    means |= {
+        (-down, across): share for (down, across), share in means.items() if (-down, across) not in means and down != fastest
+    }
     means |= {(down if down == fastest else -down, -across): share for (down, across), share in means.items() if across}
     half_down, half_across = (_step({place[axis] for place in means}) / 2 for axis in (0, 1))
     values = [

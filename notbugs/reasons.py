@@ -15,7 +15,7 @@ TOLD = {
 }
 MEASURES = {
     "alignment": "cosine with the difference of the two classes’ mean images",
-    "chance_alignment": "the same with two other classes: chance",
+    "chance_alignment": "the same with the classes of other images: chance",
     "low": "energy in low frequencies",
     "chance_low": "of white noise: chance",
     "faithful": "its answer goes sooner than in random order, by",

@@ -81,7 +81,7 @@ def test_every_table_is_there_and_whole(asked: Asked) -> None:
         "explanation_pictures": 8 * 5,
         "corruptions": 4 * 26,
         "corrupted": 5 * 6,
-        "frequencies": 4 * 8 * 5,
+        "frequencies": 4 * 34,
         "kernel": 100,
         "kernel_accuracy": 2 * 5,
     }

@@ -22,8 +22,8 @@ class Explained(NamedTuple):
     gradients: of the lead of the model's answer over its second best; for "integrated", their mean on the way from the blurred
     image. parts: what each value adds to the lead by that: (image − blurred image) x gradients.
     alignment: cosine in [−1, 1] of the gradient and the difference of the two classes' mean training images; chance_alignment:
-    the same with the difference of another image's two classes. low: share in [0, 1] of the gradient's energy in frequencies up
-    to half of the highest. deletion: mean share in [0, 1] of the way, over pixels that are blurred, the largest parts first, that
+    its mean over the differences that go with the other images (0 where there are none). low: share in [0, 1] of the gradient's
+    energy in frequencies up to half of the highest. deletion: mean share in [0, 1] of the way, over pixels that are blurred, the largest parts first, that
     the model keeps to its answer: lower is more faithful; chance_deletion: pixels in random order.
     """
 
@@ -68,7 +68,6 @@ def explain(
         raise BadInput("data", "must hold images to explain", 0)
     model, chance = model.to(device), torch.Generator().manual_seed(seed)
     orders = torch.rand(len(part), part.shape[1] * part.shape[2], generator=chance)
-    others = torch.randperm(len(part), generator=chance)
 
     def one(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         blurred = blur(images)
@@ -84,12 +83,13 @@ def explain(
     columns: Any = sweep(one, part, batch_size=batch_size, device=device)
     slope, parts, said, rivals, kept, chance_kept = (column.cpu() for column in columns)
     apart = (means.cpu()[said] - means.cpu()[rivals]).flatten(1)
-    flat = slope.flatten(1)
+    flat, unit = slope.flatten(1), torch.nn.functional.normalize(apart)
+    others = (unit.sum(0) - unit) / max(len(unit) - 1, 1)
     return Explained(
         gradients=slope,
         parts=parts,
         alignment=torch.cosine_similarity(flat, apart).double().numpy(),
-        chance_alignment=torch.cosine_similarity(flat, apart[others]).double().numpy(),
+        chance_alignment=(torch.nn.functional.normalize(flat) * others).sum(1).double().numpy(),
         low=low_share(slope).numpy(),
         deletion=kept.double().numpy(),
         chance_deletion=chance_kept.double().numpy(),

@@ -24,7 +24,7 @@ def frequencies(
 ) -> list[dict[str, float]]:
     """A row for each frequency: down and across in cycles an image, errors in [0, 1] with the wave added, n images.
 
-    down: −H/2 < … ≤ H/2; across: 0 … W/2 (the other half is the same waves). The wave is real, of L2 norm amplitude x √(H W) in
+    down: −H/2 < … ≤ H/2; across: 0 … W/2; of waves that are the same, one. The wave is real, of L2 norm amplitude x √(H W) in
     each channel, its sign drawn for each image and channel; images stay in [0, 1] and 8-bit. amplitude: root mean square of the
     wave, a pixel; left out, half of the pixels' standard deviation over the images. Source: Yin et al. 2019, section 3.
     """
@@ -41,6 +41,8 @@ def frequencies(
     rows = []
     for down in _spread(-((height - 1) // 2), height // 2):
         for across in _spread(0, width // 2):
+            if down < 0 and 2 * across in (0, width):
+                continue  # the same wave as −down
             signs = torch.randint(2, (len(part), channels, 1, 1), generator=chance).mul(2).sub(1).to(images)
             moved = _add(images, signs * amplitude * math.sqrt(height * width) * wave(height, width, down, across).to(images))
             wrong = 0
