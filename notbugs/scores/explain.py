@@ -23,8 +23,8 @@ class Explained(NamedTuple):
     image. parts: what each value adds to the lead by that: (image − blurred image) x gradients.
     alignment: cosine in [−1, 1] of the gradient and the difference of the two classes' mean training images; chance_alignment:
     its mean over the differences that go with the other images (0 where there are none). low: share in [0, 1] of the gradient's
-    energy in frequencies up to half of the highest. deletion: mean share in [0, 1] of the way, over pixels that are blurred, the largest parts first, that
-    the model keeps to its answer: lower is more faithful; chance_deletion: pixels in random order.
+    energy in frequencies up to half of the highest. deletion: mean share in [0, 1] of the way, over pixels that are blurred, the
+    largest parts first, that the model keeps to its answer: lower is more faithful; chance_deletion: pixels in random order.
     """
 
     gradients: Tensor
