@@ -1,6 +1,7 @@
 """Figures as Markdown, for docs/results.md: of a run (what was asked, what was measured, how long it took), or of a benchmark.
 
 python benchmarks/table.py runs/demo
+python benchmarks/table.py runs/demo further    # what it was asked afterwards: explanations, corruptions, frequencies, kernel, people
 python benchmarks/table.py benchmarks/results/attacks.json
 python benchmarks/table.py benchmarks/results/files-digits.json
 """
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from notbugs import answer, doubts, evidencepage, measured
+from notbugs import answer, doubts, evidencepage, measured, reasons
 from notbugs.results import Run
 
 
@@ -90,6 +91,17 @@ def of_evidence(run: Run) -> None:
     names = list(shown["alike"])
     alike = [(one, *(_kappa(shown["alike"][one].get(other)) for other in names)) for one in names]
     table("consistency of mistakes", *names, rows=alike)
+
+
+def of_further(run: Run) -> None:
+    """What a run was asked afterwards."""
+    tables = (reasons.explained_table, reasons.corrupted_table, reasons.waves_table, reasons.kernel_table, reasons.people_table)
+    for columns, rows in (made(run) for made in tables):
+        if rows:
+            table(*columns, rows=rows)
+    print()
+    for finding in reasons.findings(run):
+        print(f"- {finding.question} **{finding.verdict}**. {finding.text}")
 
 
 def table(*columns: str, rows: Iterable[Sequence[str]]) -> None:
@@ -199,7 +211,9 @@ def figure(value: Any) -> str:
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    if place.suffix != ".json":
+    if sys.argv[2:] == ["further"]:
+        of_further(Run.read(place))
+    elif place.suffix != ".json":
         main(str(place))
     elif place.name.startswith("files"):
         of_files(place)
