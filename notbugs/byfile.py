@@ -50,7 +50,7 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
     if asked.repeats < 1:
         raise BadInput("--repeats", "must be 1 or more", asked.repeats)
     readers.deal(splits.train.labels, asked.folds, 0)  # too many folds fail here
-    options = {name: value for name, value in asdict(asked.plan).items() if name not in ("device", "seeds", "full")}
+    options = {name: value for name, value in asdict(asked.plan).items() if name not in ("device", "seeds", "full", "recipe")}
     with Run.open(folder, {**options, "folds": asked.folds, "kind": "files"}) as record:
         digest = fingerprint(splits.train, splits.test)
         if record.facts.get("fingerprint", digest) != digest:

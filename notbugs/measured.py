@@ -57,6 +57,7 @@ FACTS: dict[str, Any] = {
     "seconds": 0,
     "finished": False,
     "full": False,
+    "paper": False,
     "data": {"classes": [], "train": "?", "test": "?", "shape": [], "note": "", "skipped": []},
 }
 

@@ -44,6 +44,7 @@ class Plan:
     relabel_steps: int = 20
     patience: int | None = None  # further epochs for relabelled sets that are still at chance
     full: bool = False  # also all controls, transfer to other learners, and every model on every set under attack
+    recipe: str = ""  # "paper": full, and what else the paper measured (`original`)
     device: str = "cpu"
 
 
@@ -84,12 +85,15 @@ def check(plan: Plan) -> None:
     Ball(plan.norm, plan.epsilon or 0.0)
     if plan.source == "planted" and plan.resize:
         raise BadInput("--resize", "cannot be used with planted, whose images are drawn at 32x32", plan.resize)
+    if plan.recipe not in ("", "paper"):
+        raise BadInput("--recipe", "must be paper, or left out", repr(plan.recipe))
     if plan.invert_start not in ("image", "noise"):
         raise BadInput("--invert-start", "must be image or noise", repr(plan.invert_start))
 
 
 def complete(plan: Plan, splits: Splits) -> Plan:
     """The plan with every open setting decided from the data: what `run.json` records."""
+    plan = replace(plan, full=plan.full or bool(plan.recipe))
     shape = splits.train.shape
     usual = _usual(plan, shape, len(splits.train))
     if plan.network:
@@ -156,8 +160,8 @@ def _check_radius(option: str, ball: Ball, part: Dataset) -> None:
 
 
 def asked(plan: Plan) -> dict[str, Any]:
-    """What a run must be asked again to go on. Seeds may be added, a quick study may become a full one, the device may change."""
-    return {name: value for name, value in asdict(plan).items() if name not in ("seeds", "full", "device")}
+    """What a run must be asked again to go on. Seeds, controls and the paper's recipe may be added, the device may change."""
+    return {name: value for name, value in asdict(plan).items() if name not in ("seeds", "full", "recipe", "device")}
 
 
 def fingerprint(*parts: Dataset) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from notbugs import auditpage, evidencepage, filespage, furtherpage, page, review, theorypage
+from notbugs import auditpage, beside, evidencepage, filespage, furtherpage, page, review, theorypage
 from notbugs.answer import crossing, findings
 from notbugs.measured import FACTS, MODELS, SETS, Measured, Rows, about, in_order, measure, number, percent
 from notbugs.results import Cell, Run
@@ -30,6 +30,7 @@ def write(folder: Path) -> Path:
     """
     run = Run.read(folder)
     review.merge(run)
+    beside.write(run)
     pages = {
         "audit": ("audit.html.jinja", auditpage.content),
         "files": ("files.html.jinja", filespage.content),
@@ -74,6 +75,8 @@ def _content(run: Run) -> dict[str, Any]:
         "crossed": [(model, about(MODELS, model)) for model in measured.crossed()],
         "evidence": further,
         "further": asked,
+        "paper": beside.table(run),
+        "figure_3": beside.figure_3(run),
         "long_names": any(len(name) > 4 for name in data["classes"]),
         "charts": charts,
         "title": facts["source"],

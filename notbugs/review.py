@@ -111,13 +111,13 @@ def _plan(run: Run) -> "Plan":
 def _parts(run: Run, plan: "Plan", sets: Sequence[str]) -> dict[str, "Dataset"]:
     """The sets by name; raises BadInput for one that is not there, and where the data is no longer that of the run."""
     from notbugs.plan import fingerprint, load
-    from notbugs.sets import SETS
+    from notbugs.sets import KINDS
     from notbugs.stages import load_set, set_path
 
     if not sets or len({*sets}) < len(sets):
         raise BadInput("--sets", "must be one set or several different ones", ", ".join(sets) or "none")
-    if unknown := [name for name in sets if name not in ("original", *SETS)]:
-        raise BadInput("--sets", f"must be of original, {', '.join(SETS)}", repr(unknown[0]))
+    if unknown := [name for name in sets if name not in ("original", *KINDS)]:
+        raise BadInput("--sets", f"must be of original, {', '.join(KINDS)}", repr(unknown[0]))
     for name in sets:
         if name != "original" and not run.done(f"seed{plan.seed}/set-{name}"):
             raise BadInput("--sets", "must be finished sets", f"{name}, which {run.folder} has not yet", "go on with that run")

@@ -46,11 +46,11 @@ class Kind(NamedTuple):
 # ---- how ----------------------------------------------------------------------------------------------------------------
 
 
-def _inverted(source: str, making: Making) -> Made:
+def _inverted(source: str, making: Making, *, start: str = "") -> Made:
     return construct.inverted(
         making.model(source),
         making.original,
-        start=making.plan.invert_start,
+        start=start or making.plan.invert_start,
         steps=known(making.plan.invert_steps),
         seed=making.seed,
         device=making.plan.device,
@@ -201,7 +201,25 @@ CONTROLS: dict[str, Kind] = {
         _photographs,
     ),
 }
+PAPER: dict[str, Kind] = {
+    "robust-noise": Kind(
+        ("adversarial",),
+        "Robust version (D_R) grown from noise: the other of the paper's two ways (appendix D.1).",
+        partial(_inverted, "adversarial", start="noise"),
+    ),
+    "nonrobust-noise": Kind(
+        ("standard",),
+        "Non-robust version (D_NR) grown from noise.",
+        partial(_inverted, "standard", start="noise"),
+    ),
+    "random-labels-any-robust": Kind(
+        ("adversarial",),
+        "`random-labels-any` made with the adversarially trained model (table 9 of the paper).",
+        partial(_relabelled, "adversarial", "random-any"),
+    ),
+}
 SETS = QUICK | CONTROLS
+KINDS = SETS | PAPER
 
 
 def relabels(name: str) -> bool:

@@ -21,7 +21,7 @@ from notbugs.data import Dataset
 from notbugs.errors import BadInput
 from notbugs.plan import Plan, known, load
 from notbugs.pool import Told
-from notbugs.sets import QUICK, SETS, Making, enough, relabels
+from notbugs.sets import KINDS, QUICK, Making, enough, relabels
 
 Tables = dict[str, list[dict[str, Any]]]
 WATCHED = 500  # test images at most on which a training is watched
@@ -180,7 +180,7 @@ def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> T
         made=lambda known: load_set(plan, folder, seed, known),
         progress=progress,
     )
-    kind = SETS[name]
+    kind = KINDS[name]
     made = kind.make(making)
     row = {
         "set": name,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from notbugs import __version__, attacks, evidence, models, scores, transfer
+from notbugs import __version__, attacks, evidence, models, paper, scores, transfer
 from notbugs.ball import Ball
 from notbugs.data import Dataset, Splits
 from notbugs.errors import BadInput
@@ -23,7 +23,7 @@ from notbugs.further import FURTHER
 from notbugs.plan import Plan, asked, complete, fingerprint, known, load
 from notbugs.pool import Told, each_when_ready, machine, usual_workers
 from notbugs.results import Run
-from notbugs.sets import CONTROLS, QUICK
+from notbugs.sets import CONTROLS, PAPER, QUICK
 from notbugs.stages import Tables, every_set, make_set, pictures, train_model, trained, truth
 
 
@@ -56,6 +56,11 @@ def stages(plan: Plan, *, further: bool = False) -> dict[str, Stage]:
             add("pictures", pictures, "adversarial", *(f"set-{name}" for name in QUICK))
         if plan.full:
             _add_evidence(plan, add, everything)
+        if plan.recipe:
+            for name, kind in PAPER.items():
+                add(f"set-{name}", partial(make_set, name=name), *kind.needs)
+                add(f"on-{name}", partial(train_model, name=f"on-{name}", on=name), f"set-{name}")
+            add("versions", paper.versions, "on-robust")
         for name, (work, needs, once) in FURTHER.items() if further else ():
             if not once or seed == plan.seed or plan.source == "planted":  # of which each seed has a world of its own
                 add(name, work, *needs)
@@ -113,15 +118,14 @@ def run(
             )
         for leftover in (*folder.glob("datasets/.*.part"), *folder.glob("models/*.part")):  # of a process that was killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        before, seeds, full = (
-            record.facts.get(name, usual) for name, usual in (("seconds", 0.0), ("seeds", []), ("full", False))
-        )
+        usual = {"seconds": 0.0, "seeds": [], "full": False, "paper": False}
+        before, seeds, full, of_paper = (record.facts.get(name, value) for name, value in usual.items())
         story, asked_now = stages(plan), stages(plan, further=only is not None)
         done = all(record.done(name) for name in story)
         settled = done and record.facts["finished"]  # what is asked further changes no fact of a finished study
         if not settled:
             record.note(**facts(plan, splits, command), fingerprint=digest)
-        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full)
+        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full, paper=bool(plan.recipe) or of_paper)
         todo = {name: asked_now[name] for name in wanted(asked_now, only) if not record.done(name)}
         if workers is None:
             workers = usual_workers(plan.device)
@@ -146,7 +150,8 @@ def ask_further(folder: Path, names: Collection[str], *, workers: int | None = N
     if facts.get("kind") or not facts.get("seeds") or not {*given} <= {field.name for field in fields(Plan)}:
         raise BadInput("RUN", "must be a study's folder", folder, "make one: notbugs run SOURCE --out FOLDER")
     seeds = facts["seeds"][-1] - given["seed"] + 1
-    plan = Plan(**given, seeds=seeds, full=facts["full"], device=facts["device"])
+    recipe = "paper" if facts.get("paper") else ""
+    plan = Plan(**given, seeds=seeds, full=facts["full"], recipe=recipe, device=facts["device"])
     return run(plan, folder, only=names, command=facts["command"], workers=workers, tell=tell)
 
 
@@ -185,7 +190,7 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
     recipe = {
         name: value
         for name, value in asdict(plan).items()
-        if name not in ("source", "norm", "epsilon", "device", "skip_bad", "full")
+        if name not in ("source", "norm", "epsilon", "device", "skip_bad", "full", "recipe")
     }
     return {
         "notbugs": __version__,
@@ -216,6 +221,7 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
         },
         "seeds": list(range(plan.seed, plan.seed + (plan.seeds or 1))),
         "full": plan.full,
+        "paper": bool(plan.recipe),
         "finished": False,
     }
 

@@ -138,7 +138,7 @@ class Weighed(NamedTuple):
             if learnt is None or rate is None:
                 return None
             points.append((name, learnt.mean, rate.mean))
-        found = [_pearson([x for _, x, _ in some], [y for _, _, y in some]) for some in (points, points[1:])]
+        found = [correlation([x for _, x, _ in some], [y for _, _, y in some]) for some in (points, points[1:])]
         seeds = len(measured.by_seed("on-next-labels"))
         figures = [
             Figure(r, *fisher(r, len(some)), len(some), seeds, False) for r, some in zip(found, (points, points[1:]), strict=True)
@@ -175,7 +175,8 @@ def mean_of(rows: Rows, value: str, low: str = "", high: str = "", *, share: boo
     return Figure(values[0], ends[0], ends[1], n, len(values), False)
 
 
-def _pearson(one: Sequence[float], other: Sequence[float]) -> float:
+def correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Pearson's; 0 where one of them never changes."""
     from scipy.stats import pearsonr
 
     if len(set(one)) == 1 or len(set(other)) == 1:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = ["errors", "ball", "corruptions", "theory", "goals", "search", "models", "blackbox", "data", "planted", "attacks",
           "train", "construct", "scores", "transfer", "checks", "plan", "pool", "results", "sets", "stages", "evidence",
-          "further", "study", "audit", "tried", "byfile", "measured", "weighed", "doubts", "page", "review", "reasons", "answer",
+          "further", "paper", "study", "audit", "tried", "byfile", "measured", "weighed", "beside", "doubts", "page", "review", "reasons", "answer",
           "auditpage", "filespage", "evidencepage", "furtherpage", "theorypage", "report", "cli"]  # fmt: skip
 ROOMS = {
     "models": ["classifier", "networks", "building", "disk"],
@@ -42,6 +42,7 @@ TORCH = set(FLOORS) - {
     "weighed",
     "doubts",
     "answer",
+    "beside",
     "page",
     "auditpage",
     "filespage",

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-SOURCE = """A labelled set of images: `digits` or `planted` (built in); a folder with train/CLASS/file and test/CLASS/file, or
-only CLASS folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face set; a hub name."""
+SOURCE = """A labelled set of images: `digits` or `planted` (built in); a folder with train/CLASS/file and test/CLASS/file,
+or only CLASS folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face set; a hub
+name, or CIFAR10."""
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE.replace("\n", " "))]
 Resize = Annotated[int | None, typer.Option(metavar="N", help="Bring every image to N x N pixels.")]

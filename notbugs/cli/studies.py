@@ -85,6 +85,9 @@ def run(
             help="Also what could refute it: all controls, transfer to other learners, every model on every set attacked.",
         ),
     ] = False,
+    recipe: Annotated[
+        str, typer.Option(metavar="paper", help="--full, and all else that the paper measured, beside its figures on CIFAR-10.")
+    ] = "",
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
@@ -238,7 +241,7 @@ def _study(plan: "Plan", out: Path, workers: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from notbugs import answer, doubts, measured, report
+    from notbugs import answer, beside, doubts, measured, report
 
     record = _do(plan, out, workers)
     page = report.write(out)
@@ -270,6 +273,15 @@ def _study(plan: "Plan", out: Path, workers: int | None) -> None:
             cells = ("" if again else line.result, *line[1:])
             further.add_row(*(cell.replace("[", "\\[") for cell in cells))
         console.print(further)
+    columns, rows = beside.short(record)
+    if rows:
+        compared = Table(
+            *columns, title="Beside the paper’s CIFAR-10: percent unchanged / at half the radius / at the radius", title_justify="left", box=SIMPLE_HEAD, padding=0,
+            show_edge=False, pad_edge=False,
+        )  # fmt: skip
+        for row in rows:
+            compared.add_row(*(cell.replace("[", "\\[") for cell in row))
+        console.print(compared)
     print(f"{record.facts['seconds']:.0f} s. The report: {page}")
 
 

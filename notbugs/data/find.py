@@ -52,7 +52,7 @@ def find(source: str) -> Found:
         if path.suffix == ".parquet":
             return find_parquet(source, [path])
         raise BadInput(source, "must be an image folder, an .npz or a .parquet file, a saved set or a hub name")
-    return _find_hub(source)
+    return _find_hub("uoft-cs/cifar10" if source == "CIFAR10" else source)
 
 
 def _find_digits() -> Found:
