@@ -1,7 +1,7 @@
 """Figures as Markdown, for docs/results.md: of a run (what was asked, what was measured, how long it took), or of a benchmark.
 
 python benchmarks/table.py runs/demo
-python benchmarks/table.py runs/demo further    # what it was asked afterwards: explanations, corruptions, frequencies, kernel, people
+python benchmarks/table.py runs/demo further    # what it was asked afterwards: explanations, corruptions, kernel, people
 python benchmarks/table.py benchmarks/results/attacks.json
 python benchmarks/table.py benchmarks/results/files-digits.json
 """

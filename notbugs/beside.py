@@ -106,10 +106,10 @@ def table(run: Run) -> tuple[list[str], list[list[str]]]:
 
 
 def short(run: Run) -> tuple[list[str], list[list[str]]]:
-    """The same on one line each, without intervals: unchanged / half / full."""
+    """The same on one line each, without intervals: unchanged/half/full."""
     lines = table(run)[1]
     return ["trained on", "the paper’s", "here"], [
-        [name, " / ".join(cells[::2]), " / ".join(cell.split(" [")[0] for cell in cells[1::2])] for name, *cells in lines
+        [name, "/".join(cells[::2]), "/".join(cell.split(" [")[0] for cell in cells[1::2])] for name, *cells in lines
     ]
 
 
@@ -134,4 +134,4 @@ def figure_3(run: Run) -> tuple[list[str], list[list[str]]]:
         here = follows.correlation
         cell = f"{here.mean:.2f} ({here.low:.2f} to {here.high:.2f}), of {here.n}"
         lines.append(["correlation", "", "", f"{of_paper:.2f}", cell])
-    return ["network", "reads after D_det: paper", ", here", "fooled by the source’s examples: paper", ", here"], lines
+    return ["network", "read after D_det: paper", "read, here", "fooled: paper", "fooled, here"], lines

@@ -20,10 +20,12 @@ SMALL = Plan(source="digits", limit=240, epochs=2, seeds=1, width=8, invert_step
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A quick study that became a full one."""
+    """A quick study that became a full one, and then one by the paper's recipe."""
     folder = tmp_path_factory.mktemp("runs") / "full"
     study.run(SMALL, folder, only=("standard",), workers=1)
-    return study.run(replace(SMALL, full=True), folder, workers=1)
+    full = study.run(replace(SMALL, full=True), folder, workers=1)
+    assert full.facts["finished"] and not full.facts["paper"] and not {*sets.PAPER} & {row["set"] for row in full.table("sets")}
+    return study.run(replace(SMALL, recipe="paper"), folder, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +39,21 @@ def model(plan: Plan, run: Run, name: str) -> models.Model:
 
 def test_a_full_run_trains_and_measures_everyone(run: Run) -> None:
     made = {str(row["set"]): row for row in run.table("sets")}
-    assert set(made) == set(sets.SETS)
+    assert set(made) == set(sets.KINDS)
     absent = {f"on-{name}" for name in made if not (run.folder / "datasets" / name).exists()}
     assert absent <= {"on-errors-only", "on-photographs"}  # of a model that hardly learnt: too few, or all of one class
-    everyone = {"standard", "adversarial", *(f"on-{name}" for name in sets.QUICK), *evidence.lessons()} - absent
+    lessons = {*evidence.lessons(), *(f"on-{name}" for name in sets.PAPER)}
+    everyone = {"standard", "adversarial", *(f"on-{name}" for name in sets.QUICK), *lessons} - absent
     rows = run.table("accuracy")
     assert {row["model"] for row in rows if row["set"] == "test"} == everyone
     story = set(evidence.STORY) - absent
     for attacked in (False, True):
         crossed = {(row["model"], row["set"]) for row in rows if bool(row["epsilon"]) == attacked}
-        wanted = {"test", "original", *made} - {name.removeprefix("on-") for name in absent}
+        wanted = {"test", "original", *sets.SETS} - {name.removeprefix("on-") for name in absent}
         assert {(one, on) for one, on in crossed if one in story and on != "test-next"} == {
             (one, on) for one in story for on in wanted
         }
-    assert run.facts["full"]
-    assert run.facts["finished"]
+    assert run.facts["full"] and run.facts["paper"] and run.facts["finished"]
 
 
 def test_the_curve_of_a_relabelled_set_ends_in_its_accuracy(run: Run) -> None:

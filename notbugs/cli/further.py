@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notbugs.cli.options import Limit, Resize, Seed, SkipBad, Workers
-from notbugs.cli.shared import device_of, progress
+from notbugs.cli.shared import device_of, progress, show
 from notbugs.errors import BadInput
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def theory(
         [f"{row['epsilon']:g}", *(_figure(float(row[name])) for name in names if row.get(name, "") != "")]
         for row in record.table("theory")
     ]
-    _show("Robust training of two Gaussian classes; last, by adversarial training", ["ε", *heads][: len(lines[0])], lines)
+    show("Robust training of two Gaussian classes; last, by adversarial training", ["ε", *heads][: len(lines[0])], lines)
     print(f"The report: {report.write(out)}")
 
 
@@ -108,7 +108,7 @@ def corruptions(
     if source is None:
         title = "Test images read, mean over five severities"
         _ask(Path(subject), ("corruptions", "frequencies"), workers, title, reasons.corrupted_table)
-        _show("Test images misread with one wave added, mean over waves", *reasons.waves_table(_read(Path(subject))))
+        show("Test images misread with one wave added, mean over waves", *reasons.waves_table(_read(Path(subject))))
         return
     from notbugs import models, results, scores
     from notbugs.audit import Audit, ask
@@ -130,7 +130,7 @@ def corruptions(
         ]
         for kind in kinds
     ]
-    _show(f"What it reads of {len(part)} test images [95 % interval]", ["severity", "1", "2", "3", "4", "5"], lines)
+    show(f"What it reads of {len(part)} test images [95 % interval]", ["severity", "1", "2", "3", "4", "5"], lines)
     if out is not None:
         results.write_whole(out, results.as_csv(rows))
         print(out)
@@ -163,7 +163,7 @@ def review(
         for finding in reasons.people(record):
             print(f"• {finding.question} {finding.verdict}. {finding.text}")
         heads, lines = reasons.people_table(record)
-        _show("What people see, in percent [95 % interval]", heads[:5], [line[:5] for line in lines])
+        show("What people see, in percent [95 % interval]", heads[:5], [line[:5] for line in lines])
         print(f"The report: {report.write(folder)}")
 
 
@@ -185,7 +185,7 @@ def _ask(
     fresh = [finding for finding in found if finding.text not in before]
     for finding in fresh or found:
         print(f"• {finding.question} {finding.verdict}. {finding.text}")
-    _show(title, *table(record))
+    show(title, *table(record))
     print(f"The report: {report.write(folder)}")
 
 
@@ -193,18 +193,6 @@ def _read(folder: Path) -> "Run":
     from notbugs.results import Run
 
     return Run.read(folder)
-
-
-def _show(title: str, heads: list[str], lines: list[list[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
-    table.columns[0].no_wrap = True
-    for line in lines:
-        table.add_row(*(cell.replace("[", "\\[") for cell in line))
-    Console().print(table)
 
 
 def _figure(value: float) -> str:

@@ -1,6 +1,6 @@
 """What the commands share: a plan from options, a bar for each stage at work, radii and devices as people write them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -73,3 +73,16 @@ def device_of(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise BadInput("--device", "must be one that is here", name, str(error).splitlines()[0]) from None
     return name
+
+
+def show(title: str, heads: list[str], lines: Iterable[Sequence[str]]) -> None:
+    """A table as narrow as it can be: most fit into 80 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for line in lines:
+        table.add_row(*(cell.replace("[", "\\[") for cell in line))
+    Console().print(table)

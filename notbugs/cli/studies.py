@@ -25,7 +25,7 @@ from notbugs.cli.options import (
     Width,
     Workers,
 )
-from notbugs.cli.shared import plan_of, progress
+from notbugs.cli.shared import plan_of, progress, show
 from notbugs.errors import BadInput
 
 if TYPE_CHECKING:
@@ -237,51 +237,24 @@ def _files(asked: Any, out: Path, workers: int | None, top: float | None = None)
 
 
 def _study(plan: "Plan", out: Path, workers: int | None) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
     from notbugs import answer, beside, doubts, measured, report
 
     record = _do(plan, out, workers)
     page = report.write(out)
-    console = Console()
     for sentence in answer.headline(record):
-        console.print(f"• {sentence}", highlight=False, markup=False)
+        Console().print(f"• {sentence}", highlight=False, markup=False)
     columns, rows = measured.accuracy_table(record)
-    table = Table(
-        *columns[:-1],
-        title=f"What each classifier reads of {record.facts['data']['test']} test images [95 % interval]",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-        pad_edge=False,  # as narrow as it can be: 80 columns hold it
-    )
-    table.columns[0].no_wrap = True
-    for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row[:-1]))
-    console.print(table)
+    images = f"{record.facts['data']['test']} test images"
+    show(f"What each classifier reads of {images} [95 % interval]", columns[:-1], [row[:-1] for row in rows])
     if lines := doubts.controls_table(record):
         title = "What the controls of relabelled sets read in percent, and the excess over each [95 % interval]"
-        further = Table(
-            *("trained on", "control", "reads", "excess"), title=title, title_justify="left", box=SIMPLE_HEAD, padding=0,
-            show_edge=False, pad_edge=False,
-        )  # fmt: skip
-        for place, line in enumerate(lines):
-            again = place and lines[place - 1].result == line.result
-            cells = ("" if again else line.result, *line[1:])
-            further.add_row(*(cell.replace("[", "\\[") for cell in cells))
-        console.print(further)
-    columns, rows = beside.short(record)
-    if rows:
-        compared = Table(
-            *columns, title="Beside the paper’s CIFAR-10: percent unchanged / at half the radius / at the radius", title_justify="left", box=SIMPLE_HEAD, padding=0,
-            show_edge=False, pad_edge=False,
-        )  # fmt: skip
-        for row in rows:
-            compared.add_row(*(cell.replace("[", "\\[") for cell in row))
-        console.print(compared)
+        again = [bool(place) and lines[place - 1].result == line.result for place, line in enumerate(lines)]
+        shown = [("" if known else line.result, *line[1:]) for known, line in zip(again, lines, strict=True)]
+        show(title, ["trained on", "control", "reads", "excess"], shown)
+    if (compared := beside.short(record))[1]:
+        show("Beside the paper’s CIFAR-10, in percent: unchanged/at half the radius/at the radius", *compared)
     print(f"{record.facts['seconds']:.0f} s. The report: {page}")
 
 
