@@ -1,0 +1,446 @@
+"""Every number of the paper on CIFAR-10, in pieces that can be stopped, and what is asked of them.
+
+    python benchmarks/cifar10.py CIFAR10 --run runs/cifar10 --out benchmarks/results/cifar10-gpu.json --minutes 8
+    python benchmarks/cifar10.py cifar8k.npz --run runs/cifar --out benchmarks/results/cifar10-cpu.json --width 8 --epochs 16
+
+Stopped at any moment, by Ctrl-C or by --minutes, the same command goes on: whole stages and finished rows are kept. A study that
+is in RUN already keeps its settings.
+
+study        `notbugs run SOURCE --recipe paper` in RUN, stage by stage: the paper's table, seconds a stage, memory
+autoattack   the verdicts on the adversarially trained and the D_R models beside AutoAttack (torchattacks), same images
+storage      D_rand kept in 8 bits, as everywhere, and in 16-bit floats: what the rounding costs those who learn from it
+floor        images a second of each kind of work, against bare forward and backward passes of the same network, and these
+             against what matrix products reach on the same device
+versions     other ways to build D_R, ordinary training on each: is there a better one?
+
+What is printed goes to --out, from which `python benchmarks/table.py FILE.json` makes the tables.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from notbugs import attacks, beside, construct, data, goals, models, plan, pool, scores, search, stages, study, train
+from notbugs.ball import Ball
+from notbugs.data import Dataset
+from notbugs.plan import Plan, known
+from notbugs.results import Run, write_whole
+
+Row = dict[str, Any]
+PARTS = ("study", "autoattack", "storage", "floor", "versions")
+
+
+class Bench:
+    """What every part is given, and the rows so far."""
+
+    def __init__(self, options: argparse.Namespace, rows: list[Row]) -> None:
+        self.folder, self.rows, self.options, self.began = options.run, rows, options, time.monotonic()
+        device = "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device.replace("auto", "cpu")
+        settings: Row = {"source": options.source}
+        settings |= {name: getattr(options, name) for name in ("limit", "width", "epochs", "network")}
+        if (self.folder / "run.json").exists():
+            settings = Run.read(self.folder).facts["asked"]
+        asked = Plan(**settings, seeds=options.seeds, recipe="paper", device=device)
+        self.plan = plan.complete(asked, plan.load(asked))
+        self.ball = Ball(self.plan.norm, known(self.plan.epsilon))
+
+    def over(self) -> bool:
+        """Whether this piece has had its time."""
+        return bool(self.options.minutes) and time.monotonic() - self.began > 60 * self.options.minutes
+
+    def has(self, **what: Any) -> bool:
+        return any(all(row.get(key) == value for key, value in what.items()) for row in self.rows)
+
+    def seeds(self) -> range:
+        return range(self.plan.seed, self.plan.seed + known(self.plan.seeds))
+
+    def model(self, name: str, seed: int) -> models.Model:
+        return stages.load_model(self.plan, self.folder, seed, name)
+
+
+# ---- the study ---------------------------------------------------------------------------------------------------------
+
+
+def of_study(bench: Bench) -> Iterator[Row]:
+    """The paper's recipe; its figures so far, whether or not it is finished."""
+    command = f"notbugs run {bench.plan.source} --recipe paper"
+
+    def tell(stage: str, share: float, words: str) -> None:
+        if share >= 1 and not words:
+            print(f"done: {stage}", flush=True)
+            if bench.over():
+                raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        study.run(bench.plan, bench.folder, command=command, workers=bench.options.workers, tell=tell)
+    run = Run.read(bench.folder)
+    yield from ({"part": "study", **row} for row in beside.rows(run))
+    columns, lines = beside.figure_3(run)
+    yield from ({"part": "figure 3", **dict(zip(columns, line, strict=True))} for line in lines)
+    spent: dict[str, list[float]] = {}
+    for name, stage in run.facts["stages"].items():
+        spent.setdefault(name.split("/")[1], []).append(stage["seconds"])
+    whole = sum(map(sum, spent.values()))
+    for name, seconds in sorted(spent.items(), key=lambda one: -sum(one[1])):
+        mean = sum(seconds) / len(seconds)
+        yield {"part": "seconds", "stage": name, "seconds": mean, "share": sum(seconds) / whole, "seeds": len(seconds)}
+    about = {"finished": run.facts["finished"], "training_images": run.facts["data"]["train"], "recipe": run.facts["recipe"]}
+    yield {"part": "whole", "seconds": whole, "seeds": len(run.facts["seeds"]), **about, **memory(bench.plan.device)}
+
+
+def memory(device: str) -> Row:
+    """The most that this process has held, in MiB."""
+    if device.startswith("cuda"):
+        return {"peak_device_mib": torch.cuda.max_memory_allocated() / 2**20}
+    return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+
+
+# ---- AutoAttack ----------------------------------------------------------------------------------------------------------
+
+
+def of_autoattack(bench: Bench) -> Iterator[Row]:
+    """Who leaves fewer images, at both radii, of the first seed's models; in pieces of 100 images."""
+    import torchattacks
+
+    splits = plan.load(bench.plan)
+    count = min(bench.options.images, len(splits.test))
+    part = splits.test.take(torch.arange(count) * len(splits.test) // count)
+    norm = {"l2": "L2", "linf": "Linf"}[bench.plan.norm]
+    for name in ("adversarial", "on-robust", "on-robust-noise"):
+        for radius in (bench.ball.radius / 2, bench.ball.radius):
+            for first in range(0, count, 100):
+                if bench.has(part="autoattack", model=name, radius=radius, first=first) or bench.over():
+                    continue
+                some = part.take(torch.arange(first, min(first + 100, count)))
+                model = bench.model(name, bench.plan.seed).to(bench.plan.device)
+                began = time.perf_counter()
+                ours = scores.under_attack(model, some, [replace(bench.ball, radius=radius)], device=bench.plan.device)[-1]
+                middle = time.perf_counter()
+                attack = torchattacks.AutoAttack(model, norm=norm, eps=radius, n_classes=len(part.classes), seed=0)
+                images, labels = some.pixels(slice(None)).to(bench.plan.device), some.labels.to(bench.plan.device)
+                with models.frozen(model):
+                    attacked = attack(images, labels)
+                    theirs = int((model(attacked).argmax(1) == labels).sum())
+                spent = {"seconds": middle - began, "autoattack_seconds": time.perf_counter() - middle}
+                told = {"part": "autoattack", "model": name, "radius": radius, "first": first, "n": len(some)}
+                yield told | {"ours": ours["correct"], "autoattack": theirs, **spent}
+
+
+# ---- storage -------------------------------------------------------------------------------------------------------------
+
+
+class Kept:
+    """Images (N, C, H, W) of any type on the scale of 8-bit ones, to be trained on."""
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
+        self.images, self.labels, self.classes = images, labels, classes
+
+
+def of_storage(bench: Bench) -> Iterator[Row]:
+    """The same search, kept in 8 bits and in 16-bit floats (0 to 255): what ordinary training reads of the real test images."""
+    for seed in bench.seeds():
+        if bench.has(part="storage", seed=seed, kept="float16") or bench.over():
+            continue
+        splits = plan.load(bench.plan, seed)
+        labels = construct.random_labels(splits.train.labels, len(splits.train.classes), seed=seed)
+        view = models.folded(bench.model("standard", seed), splits.train.pixels(slice(0, 2)), bench.plan.device)
+        ball = replace(bench.ball, radius=known(bench.plan.relabel_epsilon))
+
+        def push(images: Tensor, index: Tensor, view: Any = view, ball: Ball = ball, wanted: Tensor = labels) -> Any:
+            goal = goals.reach_class(view, wanted[index].to(images.device), "loss")
+            rule = search.steepest(ball, 2 * ball.radius, end=0.01)
+            found = search.maximize(goal, images, ball, steps=bench.plan.relabel_steps, rule=rule).images
+            return data.to_8bit(ball.round(found, images)), (255 * found).half()
+
+        columns: Any = data.sweep(push, splits.train, batch_size=250, device=bench.plan.device)
+        for name, images in zip(("8 bits", "float16"), columns, strict=True):
+            model = fresh(bench, f"storage-{name}", seed)
+            fit = partial(train.fit, epochs=known(bench.plan.epochs), batch_size=known(bench.plan.batch_size), seed=seed)
+            fit(
+                model,
+                Kept(images.cpu(), labels, splits.train.classes),
+                learning_rate=known(bench.plan.relabel_learning_rate),
+                weight_decay=known(bench.plan.weight_decay),
+                patience=known(bench.plan.patience),
+                device=bench.plan.device,
+            )
+            row = scores.clean(model, splits.test, device=bench.plan.device)
+            apart = (images.cpu().float() / 255 - splits.train.pixels(slice(None))).flatten(1).norm(dim=1)
+            yield {"part": "storage", "kept": name, "seed": seed, "mean_l2": float(apart.mean()), **row}
+
+
+def fresh(bench: Bench, name: str, seed: int) -> models.Model:
+    """A network of the plan's kind that nothing was taught yet."""
+    shape, classes = plan.load(bench.plan, seed).train.shape, plan.load(bench.plan, seed).train.classes
+    statistics = stages._pixel_statistics(plan.load(bench.plan, seed).train)
+    settings = {"shape": shape, "classes": len(classes), "width": bench.plan.width, "seed": stages._seed(seed, name)}
+    return models.build(str(bench.plan.network), **settings, **statistics)
+
+
+# ---- floor ---------------------------------------------------------------------------------------------------------------
+
+
+def of_floor(bench: Bench) -> Iterator[Row]:
+    """Images a second: bare passes, then each kind of work in passes of the same kind; arithmetic from torch's own counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device, steps = bench.plan.device, 10
+    splits = plan.load(bench.plan)
+    part = splits.train.take(torch.arange(min(1000, len(splits.train))))
+    model = fresh(bench, "floor", 0)
+    view = models.folded(model, part.pixels(slice(0, 2)), device)
+    batch, labels = part.pixels(slice(0, 250)).to(device), part.labels[:250].to(device)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    ball, classes = bench.ball, len(part.classes)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(view(batch[:1].clone().requires_grad_()), labels[:1]).backward()  # the counter knows no autograd.grad
+    flops = counter.get_total_flops()
+    side = 4096 if device.startswith("cuda") else 1024
+    one = torch.rand(side, side, device=device)
+    matmul = 2 * side**3 / seconds(lambda: one @ one, device)
+
+    def report(work: str, passes: float, images: int, spent: float, floor: float | None, per: int = flops) -> Row:
+        rate = passes * images / spent
+        told = {"part": "floor", "work": work, "passes_a_second": rate, "of_floor": rate / floor if floor else 1.0}
+        return told | {"gflops": rate * per / 1e9, "of_matmul": rate * per / matmul, "threads": torch.get_num_threads()}
+
+    bare = report("forward and input-backward, bare", 1, 250, seconds(lambda: _bare(view, batch, labels), device), None)
+    floor = bare["passes_a_second"]
+    yield bare
+    few = part.take(torch.arange(250))
+    with models.frozen(view):
+        spent = seconds(lambda: attacks.pgd(view, batch, labels, ball=ball, steps=steps), device)
+    yield report(f"attack, {steps} steps", steps, 250, spent, floor)
+    wanted = construct.next_labels(few.labels, classes)
+    spent = seconds(lambda: construct.relabelled(model, few, wanted, ball=ball, steps=steps, device=device), device)
+    yield report(f"relabelled set, {steps} steps", steps, 250, spent, floor)
+    long = 40
+    spent = seconds(lambda: construct.inverted(model, few, steps=long, device=device), device)
+    yield report(f"D_R or D_NR, {long} steps with all that goes before", long, 250, spent, floor)
+    learner = fresh(bench, "floor", 0).to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(learner(batch[:2]), labels[:2]).backward()
+    whole = counter.get_total_flops() // 2
+    bare = report("forward and backward, bare", 1, 250, seconds(lambda: _step(learner, batch, labels), device), None, whole)
+    yield bare
+
+    def fit(loss: train.Loss) -> Callable[[], Any]:
+        settings = {"epochs": 1, "batch_size": 250, "learning_rate": 1e-4, "augment": train.shifts(4, flip=True)}
+        return lambda: train.fit(learner, part, loss, device=device, **settings)  # type: ignore[arg-type]
+
+    spent = seconds(fit(train.plain), device, 3)
+    yield report("ordinary training, augmented", 1, len(part), spent, bare["passes_a_second"], whole)
+    inner = bench.plan.adversarial_steps
+    attack = train.against(partial(attacks.pgd, ball=ball, steps=inner, by="loss"))
+    least = len(part) * (inner / floor + 1 / bare["passes_a_second"])
+    spent = seconds(fit(attack), device, 3)
+    told = {"part": "floor", "work": f"adversarial training, {inner} steps", "passes_a_second": len(part) / spent}
+    yield told | {"of_floor": least / spent, "threads": torch.get_num_threads()}
+    yield {"part": "floor", "work": "matrix product, bare", "gflops": matmul / 1e9, "threads": torch.get_num_threads()}
+
+
+def _bare(view: Any, images: Tensor, labels: Tensor) -> Tensor:
+    images = images.detach().requires_grad_()
+    loss = F.cross_entropy(view(images), labels, reduction="sum")
+    return torch.autograd.grad(loss, images)[0]
+
+
+def _step(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    model.zero_grad(set_to_none=True)
+    F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+
+
+def seconds(work: Callable[[], Any], device: str, rounds: int = 5) -> float:
+    """The least of several rounds, after one to warm up."""
+    spent = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - began)
+    return min(spent[1:])
+
+
+# ---- other ways to D_R ---------------------------------------------------------------------------------------------------
+
+
+class Sees(Protocol):
+    """What a model looks at: images -> features (N, F)."""
+
+    def features(self, images: Tensor) -> Tensor: ...
+
+
+class Together(nn.Module):
+    """The features of several models side by side, each model's as large as the others' on the whole."""
+
+    def __init__(self, parts: list[Any], sample: Tensor) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        with torch.no_grad():
+            self.sizes = [float(part.features(sample).norm(dim=1).mean()) for part in parts]
+
+    def features(self, images: Tensor) -> Tensor:
+        return torch.cat([part.features(images) / size for part, size in zip(self.parts, self.sizes, strict=True)], dim=1)
+
+
+class Layers(nn.Module):
+    """The penultimate layer and, a quarter as large, what the blocks before it say on the mean of each 4x4 tile."""
+
+    def __init__(self, model: Any, sample: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        with torch.no_grad():
+            self.sizes = [float(seen.norm(dim=1).mean()) for seen in self.seen(sample)]
+
+    def seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        kept: list[Tensor] = []
+        body = [module for name, module in self.model.body.named_children()]
+        handle = body[len(body) // 2].register_forward_hook(lambda *told: kept.append(told[2]))
+        try:
+            last = self.model.features(images)
+        finally:
+            handle.remove()
+        return last, F.adaptive_avg_pool2d(kept[0], 4).flatten(1)
+
+    def features(self, images: Tensor) -> Tensor:
+        last, middle = self.seen(images)
+        return torch.cat([last / self.sizes[0], 0.25 * middle / self.sizes[1]], dim=1)
+
+
+def of_versions(bench: Bench) -> Iterator[Row]:
+    """Ways to build D_R from the same run's models; what ordinary training on each reads, unchanged and under attack."""
+    for seed in bench.seeds():
+        splits = plan.load(bench.plan, seed)
+        part = splits.train.take(torch.arange(min(bench.options.files, len(splits.train))))
+        for name, way in ways_to_robust(bench, seed, part.pixels(slice(0, 100))).items():
+            if bench.options.ways and name not in bench.options.ways:
+                continue
+            if bench.has(part="versions", way=name, seed=seed, files=len(part)) or bench.over():
+                continue
+            view, settings = way()
+            began = time.perf_counter()
+            settings = {"steps": known(bench.plan.invert_steps), **settings}
+            made = construct.inverted(view, part, seed=seed, device=bench.plan.device, **settings)
+            middle = time.perf_counter()
+            rows = _taught(bench, made.data, splits.test, seed)
+            told = {
+                "part": "versions",
+                "way": name,
+                "seed": seed,
+                "files": len(part),
+                "feature_error": made.facts["feature_error"],
+            }
+            shares = {key: row["accuracy"] for key, row in zip(("clean", "half_radius", "radius"), rows, strict=True)}
+            spent = {"seconds": middle - began, "training_seconds": time.perf_counter() - middle}
+            yield told | shares | {"n": rows[0]["n"], **spent}
+
+
+def ways_to_robust(bench: Bench, seed: int, sample: Tensor) -> dict[str, Callable[[], tuple[Any, Row]]]:
+    """By name: what is to be seen alike, and the settings of `construct.inverted`."""
+    robust = partial(bench.model, "adversarial", seed)
+
+    def several(*others: models.Model) -> tuple[Any, Row]:
+        return Together([models.folded(model, sample) for model in (robust(), *others)], sample), {}
+
+    return {
+        "as in the study": lambda: (robust(), {}),
+        "from noise": lambda: (robust(), {"start": "noise"}),
+        "80 steps": lambda: (robust(), {"steps": 80}),
+        "with a middle layer": lambda: (Layers(models.folded(robust(), sample), sample), {}),
+        "a model trained at twice the radius": lambda: (_stronger(bench, seed, "wide", 2.0), {}),
+        "with the model trained at half the radius": lambda: several(bench.model("adversarial-half", seed)),
+        "with a second such model": lambda: several(_stronger(bench, seed, "again", 1.0)),
+    }
+
+
+def _stronger(bench: Bench, seed: int, name: str, radius: float) -> models.Model:
+    """A further robust model, trained once and kept in RUN/models."""
+    path = bench.folder / "models" / f"bench-{name}-seed{seed}.safetensors"
+    if not path.exists():
+        options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "radius": radius, "path": path}
+        stages.trained(bench.plan, plan.load(bench.plan, seed).train, name, **options, tell=lambda *_: None)
+    return models.load(path, bench.plan.network)[0]
+
+
+def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int) -> list[Row]:
+    """Ordinary training as in the study, and what it reads."""
+    model = stages.trained(bench.plan, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, tell=lambda *_: None)[
+        0
+    ]
+    count = min(bench.options.images, len(test))
+    some = test.take(torch.arange(count) * len(test) // count)
+    radii = [replace(bench.ball, radius=bench.ball.radius / 2), bench.ball]
+    return scores.under_attack(model, some, radii, device=bench.plan.device)
+
+
+# ---- one command ---------------------------------------------------------------------------------------------------------
+
+
+def facts(device: str) -> Row:
+    cpu = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout
+    return {
+        "device": device,
+        "machine": f"{pool.machine(device)}, {names[0] if names else 'unknown'}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in ("torch", "notbugs")}},
+        "commit": commit.strip(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("--run", type=Path, required=True, help="the study's folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--minutes", type=float, default=0, help="stop after the stage or row that is then at work; 0: never")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--network")
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--images", type=int, default=1000, help="test images for `autoattack` and `versions`")
+    parser.add_argument("--files", type=int, default=10**9, help="training images for `versions`")
+    parser.add_argument("--ways", nargs="+", default=[], help="of `versions`: these alone")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    report = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
+    bench = Bench(options, report["rows"])
+    ways = {"study": of_study, "autoattack": of_autoattack, "storage": of_storage, "floor": of_floor, "versions": of_versions}
+    for part in options.parts:
+        if bench.over():
+            break
+        if part in ("study", "floor"):  # told anew, whole
+            again = {"study": ("study", "figure 3", "seconds", "whole"), "floor": ("floor",)}[part]
+            bench.rows[:] = [row for row in bench.rows if row["part"] not in again]
+        for row in ways[part](bench):
+            print("  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
+            bench.rows.append({**row, "date": facts(bench.plan.device)["date"]})
+            write_whole(options.out, json.dumps({**facts(bench.plan.device), "rows": bench.rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
