@@ -206,7 +206,8 @@ def of_floor(bench: Bench) -> Iterator[Row]:
     part = splits.train.take(torch.arange(min(1000, len(splits.train))))
     model = fresh(bench, "floor", 0)
     view = models.folded(model, part.pixels(slice(0, 2)), device)
-    batch, labels = part.pixels(slice(0, 250)).to(device), part.labels[:250].to(device)
+    few = part.take(torch.arange(min(250, len(part))))
+    batch, labels = few.pixels(slice(None)).to(device), few.labels.to(device)
     batch = batch.contiguous(memory_format=torch.channels_last)
     ball, classes = bench.ball, len(part.classes)
     with FlopCounterMode(display=False) as counter:
@@ -221,24 +222,23 @@ def of_floor(bench: Bench) -> Iterator[Row]:
         told = {"part": "floor", "work": work, "passes_a_second": rate, "of_floor": rate / floor if floor else 1.0}
         return told | {"gflops": rate * per / 1e9, "of_matmul": rate * per / matmul, "threads": torch.get_num_threads()}
 
-    bare = report("forward and input-backward, bare", 1, 250, seconds(lambda: _bare(view, batch, labels), device), None)
+    bare = report("forward and input-backward, bare", 1, len(few), seconds(lambda: _bare(view, batch, labels), device), None)
     floor = bare["passes_a_second"]
     yield bare
-    few = part.take(torch.arange(250))
     with models.frozen(view):
         spent = seconds(lambda: attacks.pgd(view, batch, labels, ball=ball, steps=steps), device)
-    yield report(f"attack, {steps} steps", steps, 250, spent, floor)
+    yield report(f"attack, {steps} steps", steps, len(few), spent, floor)
     wanted = construct.next_labels(few.labels, classes)
     spent = seconds(lambda: construct.relabelled(model, few, wanted, ball=ball, steps=steps, device=device), device)
-    yield report(f"relabelled set, {steps} steps", steps, 250, spent, floor)
+    yield report(f"relabelled set, {steps} steps", steps, len(few), spent, floor)
     long = 40
     spent = seconds(lambda: construct.inverted(model, few, steps=long, device=device), device)
-    yield report(f"D_R or D_NR, {long} steps with all that goes before", long, 250, spent, floor)
+    yield report(f"D_R or D_NR, {long} steps with all that goes before", long, len(few), spent, floor)
     learner = fresh(bench, "floor", 0).to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(learner(batch[:2]), labels[:2]).backward()
     whole = counter.get_total_flops() // 2
-    bare = report("forward and backward, bare", 1, 250, seconds(lambda: _step(learner, batch, labels), device), None, whole)
+    bare = report("forward and backward, bare", 1, len(few), seconds(lambda: _step(learner, batch, labels), device), None, whole)
     yield bare
 
     def fit(loss: train.Loss) -> Callable[[], Any]:
