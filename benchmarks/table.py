@@ -4,6 +4,7 @@ python benchmarks/table.py runs/demo
 python benchmarks/table.py runs/demo further    # what it was asked afterwards: explanations, corruptions, kernel, people
 python benchmarks/table.py benchmarks/results/attacks.json
 python benchmarks/table.py benchmarks/results/files-digits.json
+python benchmarks/table.py benchmarks/results/cifar10-cpu.json
 """
 
 import json
@@ -197,6 +198,89 @@ def of_files(path: Path) -> None:
             print("- " + ", ".join(f"{key.replace('_', ' ')} {figure(value)}" for key, value in told.items()))
 
 
+# ---- cifar10.py --------------------------------------------------------------------------------------------------------------
+
+
+def of_cifar10(path: Path) -> None:
+    """The paper's table, AutoAttack, storage, the floor, other ways to D_R."""
+    found = json.loads(path.read_text())
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in found["rows"]:
+        parts.setdefault(row["part"], []).append(row)
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    print(f"{found['date'][:10]}, commit {found['commit']}, {found['machine']}; {versions}.")
+    for row in parts.get("whole", []):
+        print(
+            f"{row['training_images']:,} training images, network {row['recipe']['network']}, width {row['recipe']['width']}, "
+            f"{row['recipe']['epochs']} epochs, {row['seeds']} seed(s); {row['seconds'] / 60:.1f} minutes of stages."
+        )
+    if study := parts.get("study"):
+        lines: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in study:
+            lines.setdefault(row["name"], {})[row["change"]] = row
+        heads = [f"{change}{who}" for change in ("unchanged", "at 0.25", "at 0.5") for who in (": paper", ", here")]
+        rows = []
+        for name, own in lines.items():
+            cells = [name]
+            for change in ("unchanged", "half", "full"):
+                row = own.get(change, {})
+                cells += [f"{100 * row['paper']:.4g}" if row.get("paper", "") != "" else ""]
+                cells += [f"{100 * row['here']:.1f} [{100 * row['low']:.1f} to {100 * row['high']:.1f}]" if row else ""]
+            rows.append(cells)
+        table("trained on", *heads, rows=rows)
+    if shown := parts.get("figure 3"):
+        table(*(name for name in shown[0] if name not in ("part", "date")), rows=[list(row.values())[1:-1] for row in shown])
+    if attacked := parts.get("autoattack"):
+        sums: dict[tuple[str, float], list[float]] = {}
+        for row in attacked:
+            told = sums.setdefault((row["model"], row["radius"]), [0.0] * 5)
+            for place, name in enumerate(("n", "ours", "autoattack", "seconds", "autoattack_seconds")):
+                told[place] += row[name]
+        heads = [
+            "model",
+            "radius",
+            "images",
+            "the ensemble leaves",
+            "AutoAttack leaves",
+            "seconds",
+            "AutoAttack's, times as many",
+        ]
+        table(
+            *heads,
+            rows=[
+                [name, f"{radius:g}", *(f"{value:.0f}" for value in told[:4]), f"{told[4] / told[3]:.0f}"]
+                for (name, radius), told in sums.items()
+            ],
+        )
+    if kept := parts.get("storage"):
+        table(
+            *("D_rand kept in", "seeds", "read of the test images", "mean L2"),
+            rows=[
+                [name, str(len(own)), spread([row["accuracy"] for row in own]), f"{np.mean([row['mean_l2'] for row in own]):.4f}"]
+                for name in ("8 bits", "float16")
+                if (own := [row for row in kept if row["kept"] == name])
+            ],
+        )
+    if works := parts.get("floor"):
+        heads = ["work", "passes a second", "of the floor", "Gflop/s", "of a matrix product"]
+        columns = ("passes_a_second", "of_floor", "gflops", "of_matmul")
+        table(*heads, rows=[[row["work"], *(figure(row.get(name, "")) for name in columns)] for row in works])
+    if ways := parts.get("versions"):
+        heads = ["D_R made", "files", "seeds", "unchanged", "at half of the radius", "at the radius", "feature error", "seconds"]
+        rows = []
+        for name in dict.fromkeys((row["way"], row["files"]) for row in ways):
+            own = [row for row in ways if (row["way"], row["files"]) == name]
+            shares = [spread([row[column] for row in own]) for column in ("clean", "half_radius", "radius")]
+            means = [figure(float(np.mean([row[column] for row in own]))) for column in ("feature_error", "seconds")]
+            rows.append([name[0], str(name[1]), str(len(own)), *shares, *means])
+        table(*heads, rows=rows)
+    if spent := parts.get("seconds"):
+        table(
+            *("stage", "seconds", "share of all"),
+            rows=[[row["stage"], f"{row['seconds']:.0f}", f"{100 * row['share']:.1f} %"] for row in spent[:15]],
+        )
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean and 95 % interval, in percent."""
     if len(values) < 2:
@@ -215,6 +299,8 @@ if __name__ == "__main__":
         of_further(Run.read(place))
     elif place.suffix != ".json":
         main(str(place))
+    elif place.name.startswith("cifar10"):
+        of_cifar10(place)
     elif place.name.startswith("files"):
         of_files(place)
     else:
