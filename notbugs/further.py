@@ -83,10 +83,11 @@ def corruptions(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
 def frequencies(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     """The errors of each model with one wave added to every image, frequency by frequency."""
     part, rows = _some(load(plan, seed).test, WAVED), list[dict[str, Any]]()
-    for number, name in enumerate(TOLD):
+    names = [name for name in EVERY if model_path(plan, folder, seed, name).exists()]
+    for number, name in enumerate(names):
         model = models.folded(load_model(plan, folder, seed, name), part.pixels(slice(0, 2)), plan.device)
         rows += [{"model": name, "seed": seed, **row} for row in scores.frequencies(model, part, seed=seed, device=plan.device)]
-        tell("", (number + 1) / len(TOLD), name)
+        tell("", (number + 1) / len(names), name)
     return {"frequencies": rows}
 
 

@@ -1,6 +1,7 @@
 """What a study answers when it is asked further: explanations, corruptions, kernel features, human reviewers. Needs no torch."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 from notbugs import review
 from notbugs.measured import Figure, Finding, Rows, Verdict, in_order, measure, number, percent
@@ -270,16 +271,19 @@ def read(rows: Rows, model: str, corruption: str, severity: int | None = None) -
 
 def waves_table(run: Run) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of text: what each model misreads with a wave added, mean over slow waves and over fast ones."""
-    rows, lines = run.table("frequencies"), []
-    highest = max((number(row[name]) for row in rows for name in ("down", "across")), default=0.0)
-    for name in in_order(TOLD, (str(row["model"]) for row in rows)):
-        bands: dict[bool, list[float]] = {False: [], True: []}
-        for row in rows:
-            if row["model"] == name:
-                fast = math.hypot(number(row["down"]), number(row["across"])) > highest / 2
-                bands[fast].append(number(row["errors"]))
-        lines.append([name, *(percent(sum(band) / len(band)) if band else "–" for band in bands.values())])
+    rows = run.table("frequencies")
+    models = in_order(TOLD, (str(row["model"]) for row in rows))
+    lines = [[name, *slow_and_fast([row for row in rows if row["model"] == name])] for name in models]
     return ["model", "slow waves, up to half of the fastest", "fast waves"], lines
+
+
+def slow_and_fast(rows: Sequence[Mapping[str, Cell]]) -> list[str]:
+    """Of one model's rows, what it misreads with a wave added: mean over waves up to half of the fastest, and over the others."""
+    highest = max((number(row[name]) for row in rows for name in ("down", "across")), default=0.0)
+    bands: dict[bool, list[float]] = {False: [], True: []}
+    for row in rows:
+        bands[math.hypot(number(row["down"]), number(row["across"])) > highest / 2].append(number(row["errors"]))
+    return [percent(sum(band) / len(band)) if band else "–" for band in bands.values()]
 
 
 def kernel_table(run: Run) -> tuple[list[str], list[list[str]]]:

@@ -1,5 +1,6 @@
 """The command line as a person meets it: real processes, exit codes, one clear line."""
 
+import csv
 import json
 import os
 import pickle
@@ -55,6 +56,7 @@ def test_help_and_version_need_no_torch() -> None:
         (["digits", "--network", "alexnet"], "--network: must be one of"),
         (["digits", "--network", "nosuch:thing"], "--network"),
         (["digits", "--invert-start", "zeros"], "image or noise"),
+        (["digits", "--recipe", "ilyas"], "--recipe: must be paper, or left out"),
         (["digits", "--epochs", "0"], "epochs"),
         (["digits", "--device", "cuda:99"], "--device"),
         (["no/such/path"], "does not exist"),
@@ -217,3 +219,31 @@ def test_attack_takes_norm_and_radius_from_the_model_and_asks_where_it_says_none
     assert "--epsilon: must be given" in refused(call("attack", model, "digits"))
     assert call("attack", model, "digits", "--limit", "100", "--epsilon", "0.5", "--budget", "quick").returncode == 0
     assert "cannot be written" in refused(call("train", "digits", "--out", tmp_path / "mine.txt" / "m.safetensors"))
+
+
+def test_a_classifier_of_ones_own_meets_corruptions_and_waves(tmp_path: Path) -> None:
+    call("train", "digits", *QUICK, "--out", "net.safetensors", cwd=tmp_path)
+    done = call("corruptions", "net.safetensors", "digits", "--limit", 160, "--out", "worse.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "What it reads of 20 test images" in done.stdout and "Misread with one wave added" in done.stdout
+    for name, count in (("worse.csv", 26), ("worse-frequencies.csv", 34)):
+        with (tmp_path / name).open(newline="", encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) == count
+    assert "must hold images of shape [1, 8, 8]" in refused(
+        call("corruptions", "net.safetensors", "planted", "--limit", 80, cwd=tmp_path)
+    )
+
+
+def test_a_study_is_reviewed_from_the_command_line(tmp_path: Path) -> None:
+    call("split", "digits", *QUICK, "--out", "run", cwd=tmp_path)
+    done = call("review", "run", "--count", 5, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.split() == ["run/review/review.html"]
+    with (tmp_path / "run/review/key.csv").open(newline="", encoding="utf-8") as file:
+        key = list(csv.DictReader(file))
+    said = "".join(f"Anna,{row['id']},{row['label']},2.5\n" for row in key)
+    (tmp_path / "run/review/anna.csv").write_text("reviewer,id,answer,seconds\n" + said)
+    done = call("review", "run", "--count", 5, cwd=tmp_path)
+    assert done.returncode == 0 and "One person named what they saw" in done.stdout
+    assert "100.0 %" in done.stdout and "What people see" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    (tmp_path / "run/review/anna.csv").write_text("reviewer,id,answer\n")
+    assert "anna.csv: must have the columns reviewer,id,answer,seconds" in refused(call("report", "run", cwd=tmp_path))

@@ -91,7 +91,9 @@ def corruptions(
     source: Annotated[
         str | None, typer.Argument(metavar="[SOURCE]", help="With a model: the images, as `notbugs run` takes them.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table, and FILE-frequencies.csv beside it.")
+    ] = None,
     network: Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")] = None,
     resize: Resize = None,
     limit: Limit = None,
@@ -101,7 +103,7 @@ def corruptions(
 ) -> None:
     """Noise, blur, fog, contrast and JPEG, at five severities: every model of a study, or one of your own.
 
-    Of a study's models also which frequencies mislead them.
+    And which spatial frequencies mislead them.
     """
     from notbugs import reasons
 
@@ -110,14 +112,15 @@ def corruptions(
         _ask(Path(subject), ("corruptions", "frequencies"), workers, title, reasons.corrupted_table)
         show("Test images misread with one wave added, mean over waves", *reasons.waves_table(_read(Path(subject))))
         return
-    from notbugs import models, results, scores
+    from notbugs import further, models, results, scores
     from notbugs.audit import Audit, ask
 
     if out is not None:
         models.check_place(out)
     asked = Audit(subject, source, (), "quick", None, (), network, resize, limit, skip_bad, device_of("auto"))
     part = ask.test_part(asked)[0]
-    rows = scores.corrupted(ask.view(asked, subject), part, seed=seed, device=asked.device).rows
+    view = ask.view(asked, subject)
+    rows = scores.corrupted(view, part, seed=seed, device=asked.device).rows
     kinds = dict.fromkeys(row["corruption"] for row in rows)
     lines = [
         [
@@ -131,8 +134,15 @@ def corruptions(
         for kind in kinds
     ]
     show(f"What it reads of {len(part)} test images [95 % interval]", ["severity", "1", "2", "3", "4", "5"], lines)
+    waved = scores.frequencies(view, part.take(scores.balanced(part.labels, further.WAVED)), seed=seed, device=asked.device)
+    show(
+        "Misread with one wave added, mean over waves",
+        ["slow waves, up to half of the fastest", "fast waves"],
+        [reasons.slow_and_fast(waved)],
+    )
     if out is not None:
         results.write_whole(out, results.as_csv(rows))
+        results.write_whole(out.with_name(f"{out.stem}-frequencies.csv"), results.as_csv(waved))
         print(out)
 
 

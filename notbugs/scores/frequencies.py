@@ -3,18 +3,18 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
-from notbugs.models import Model, frozen
+from notbugs.models import frozen
 
 SHARE = 0.5  # of the pixels' standard deviation: L2 norm 4 on a channel of CIFAR-10, as in the source
 MOST = 16  # frequencies each way at most; of larger images evenly chosen ones
 
 
 def frequencies(
-    model: Model,
+    model: nn.Module,
     part: Dataset,
     *,
     amplitude: float | None = None,
