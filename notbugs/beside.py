@@ -132,6 +132,6 @@ def figure_3(run: Run) -> tuple[list[str], list[list[str]]]:
     if follows := weighed.follows(measured):
         of_paper = correlation(*zip(*FIGURE.values(), strict=True))
         here = follows.correlation
-        cell = f"{here.mean:.2f} ({here.low:.2f} to {here.high:.2f}), of {here.n}"
+        cell = f"{here.mean:.2f} ({here.low:.2f} to {here.high:.2f}), of {here.n}".replace("-", "−")
         lines.append(["correlation", "", "", f"{of_paper:.2f}", cell])
     return ["network", "read after D_det: paper", "read, here", "fooled: paper", "fooled, here"], lines

@@ -152,7 +152,7 @@ def test_the_report_shows_them(chromium: Browser, tmp_path: Path) -> None:
     page.goto(report.write(made(tmp_path / "run").folder).as_uri())
     page.wait_for_selector("html[data-ready]", state="attached", timeout=15_000)
     section = page.locator("section:has(#paper)")
-    assert "has 8,000 training images" in section.inner_text() and not complaints
+    assert "made, 8,000 training images. In" in section.inner_text() and not complaints
     line = section.locator("tr", has=page.locator("th:text-is('adversarial training')")).inner_text()
     assert [word for word in line.split() if word in ("90.83", "82.48", "70.9", "46.4", "42.2", "36.5")] == [
         "90.83",
