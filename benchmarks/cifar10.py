@@ -325,6 +325,19 @@ class Layers(nn.Module):
         return torch.cat([last / self.sizes[0], 0.25 * middle / self.sizes[1]], dim=1)
 
 
+class Noisy(nn.Module):
+    """The features of images with fresh noise on them, each time that is looked: a faint trail does not survive it."""
+
+    def __init__(self, model: Any, size: float) -> None:
+        super().__init__()
+        self.model, self.size, self.chance = model, size, torch.Generator().manual_seed(0)
+
+    def features(self, images: Tensor) -> Tensor:
+        noise = torch.randn(images.shape, generator=self.chance)
+        seen: Tensor = self.model.features(images + self.size * noise.to(images))
+        return seen
+
+
 def of_versions(bench: Bench) -> Iterator[Row]:
     """Ways to build D_R from the same run's models; what ordinary training on each reads, unchanged and under attack."""
     for seed in bench.seeds():
@@ -364,6 +377,7 @@ def ways_to_robust(bench: Bench, seed: int, sample: Tensor) -> dict[str, Callabl
         "as in the study": lambda: (robust(), {}),
         "from noise": lambda: (robust(), {"start": "noise"}),
         "80 steps": lambda: (robust(), {"steps": 80}),
+        "through noise of 0.03": lambda: (Noisy(models.folded(robust(), sample), 0.03), {}),
         "with a middle layer": lambda: (Layers(models.folded(robust(), sample), sample), {}),
         "a model trained at twice the radius": lambda: (_stronger(bench, seed, "wide", 2.0), {}),
         "with the model trained at half the radius": lambda: several(bench.model("adversarial-half", seed)),

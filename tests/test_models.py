@@ -70,6 +70,14 @@ def test_frozen_puts_every_mode_and_every_flag_back(fails: bool) -> None:
     assert {*modes} == {*flags} == {True, False}
 
 
+@pytest.mark.parametrize(("name", "count"), [("resnet18", 11_173_962), ("resnet50", 23_520_842)])
+def test_residual_networks_have_as_many_parameters_as_known(name: str, count: int) -> None:
+    """For 32x32 images and ten classes, as reported for these networks on CIFAR-10."""
+    model = models.build(name, shape=(3, 32, 32), classes=10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    assert model.features(torch.zeros(2, 3, 32, 32)).shape == (2, 512 if name == "resnet18" else 2048)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", list(models.NETWORKS))
 def test_networks_of_every_size_folded_and_plain(name: str, shape: tuple[int, int, int]) -> None:

@@ -26,8 +26,8 @@ Epsilon = Annotated[
 Network = Annotated[
     str | None,
     typer.Option(
-        help="small, resnet9, resnet18, vgg, densenet, inception, mixer, linear, or module:function of your own, called with "
-        "classes=K. [default: by the images]"
+        help="small, resnet9, resnet18, resnet50, vgg, densenet, inception, mixer, linear, or module:function of your own, "
+        "called with classes=K. [default: by the images]"
     ),
 ]
 Width = Annotated[int | None, typer.Option(help="Channels of the network's first layer.")]

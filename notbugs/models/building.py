@@ -25,7 +25,7 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Model:
-    """A fresh network. name: small, resnet9, resnet18, or `module:function` of your own (see `wrap`), called with classes=K.
+    """A fresh network. name: one of `NETWORKS`, or `module:function` of your own (see `wrap`), called with classes=K.
 
     shape: (C, H, W) of an image; width: channels of the first layer; mean, std: of the pixels, by channel (default .5, .25).
     The same seed gives the same weights; the caller's random state is left alone.

@@ -66,17 +66,37 @@ def resnet9(shape: Sequence[int], width: int = 32) -> tuple[nn.Sequential, int]:
 
 def resnet18(shape: Sequence[int], width: int = 64) -> tuple[nn.Sequential, int]:
     """ResNet-18 for small images: a 3x3 stem, no first pooling (He et al. 2016): (body, features)."""
+
+    def pair(inputs: int, wide: int, step: int) -> nn.Sequential:
+        return nn.Sequential(_convolution(inputs, wide, step), nn.Conv2d(wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide))
+
+    return _residual(shape, width, (2, 2, 2, 2), pair, 1)
+
+
+def resnet50(shape: Sequence[int], width: int = 64) -> tuple[nn.Sequential, int]:
+    """ResNet-50 for small images, likewise; strides in the 3x3 convolutions: (body, features)."""
+
+    def bottleneck(inputs: int, wide: int, step: int) -> nn.Sequential:
+        last = nn.Conv2d(wide, 4 * wide, 1, bias=False)
+        return nn.Sequential(_thin(inputs, wide), _convolution(wide, wide, step), last, nn.BatchNorm2d(4 * wide))
+
+    return _residual(shape, width, (3, 4, 6, 3), bottleneck, 4)
+
+
+def _residual(
+    shape: Sequence[int], width: int, blocks: Sequence[int], block: Callable[[int, int, int], nn.Sequential], wider: int
+) -> tuple[nn.Sequential, int]:
+    """Four stages of residual blocks, each twice as wide as the one before; their outputs are `wider` times as wide as inside."""
     layers: list[nn.Module] = [_convolution(shape[0], width)]
     inputs = width
-    for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
-        for step in (stride, 1):
+    for stage, count in enumerate(blocks):
+        inside, outputs = width * 2**stage, wider * width * 2**stage
+        for place in range(count):
+            step = 2 if stage and not place else 1
             short = None
             if step != 1 or inputs != outputs:
                 short = nn.Sequential(nn.Conv2d(inputs, outputs, 1, step, bias=False), nn.BatchNorm2d(outputs))
-            body = nn.Sequential(
-                _convolution(inputs, outputs, step), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
-            )
-            layers.append(Residual(body, short, nn.ReLU()))
+            layers.append(Residual(block(inputs, inside, step), short, nn.ReLU()))
             inputs = outputs
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), inputs
 
@@ -219,6 +239,7 @@ NETWORKS: dict[str, Callable[..., tuple[nn.Sequential, int]]] = {
     "small": small,
     "resnet9": resnet9,
     "resnet18": resnet18,
+    "resnet50": resnet50,
     "linear": linear,
     **FAMILIES,
 }
