@@ -5,9 +5,10 @@ Each function is a stage: (plan, folder, seed, tell) -> rows for the tables. `FU
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from notbugs import data, models, scores
@@ -61,6 +62,37 @@ def explanations(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     if seed == plan.seed:
         tables["explanation_pictures"] = _pictures(part, folder, found)
     return tables
+
+
+class OneExplained(NamedTuple):
+    """One classifier's explanations: rows with value, low, high, n by method and measure; a row a file; a sheet (C, H, W)."""
+
+    rows: list[dict[str, Any]]
+    files: list[dict[str, Any]]
+    sheet: Tensor
+
+
+def explain_one(model: nn.Module, splits: data.Splits, *, seed: int = 0, device: str = "cpu") -> OneExplained:
+    """What a classifier's explanations show of test images, and the first of each class beside its gradients."""
+    part = splits.test.take(scores.balanced(splits.test.labels, EXPLAINED))
+    means, rows, columns = scores.class_means(splits.train), list[dict[str, Any]](), dict[str, list[float]]()
+    shown = _first_of_each(part)
+    sheet = [part.pixels(shown)]
+    for method in scores.METHODS:
+        told = scores.explain(model, part, means, method=method, seed=seed, device=device)
+        rows += [{"method": method, "measure": name, **mean_of(getattr(told, name))} for name in MEASURES]
+        rows.append({"method": method, "measure": "chance_low", "value": scores.white_share(part.shape), "n": len(part)})
+        columns |= {f"{method}_{name}": getattr(told, name).tolist() for name in ("alignment", "low", "faithful")}
+        sheet.append(_grey(told.gradients[shown]))
+    names = [part.classes[int(label)] for label in part.labels]
+    files = [
+        {"file": file, "label": label, **{name: values[place] for name, values in columns.items()}}
+        for place, (file, label) in enumerate(zip(part.names, names, strict=True))
+    ]
+    whole = torch.cat([torch.cat(list(column), dim=1) for column in sheet], dim=2)
+    for axis in (1, 2):  # small images enlarged, by a whole number
+        whole = whole.repeat_interleave(max(1, 128 // max(part.shape[1:])), dim=axis)
+    return OneExplained(rows, files, whole)
 
 
 def corruptions(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
@@ -158,21 +190,28 @@ class _Some(nn.Module):
 
 
 def _pictures(part: Dataset, folder: Path, found: dict[tuple[str, str], scores.Explained]) -> list[dict[str, Any]]:
-    """One image a class and, beside it, each model's gradient: grey is none, the largest tenth of a percent is black or white."""
+    """One image a class and, beside it, each model's gradient."""
     rows = []
-    shown = [int((part.labels == k).nonzero()[0, 0]) for k in range(len(part.classes)) if (part.labels == k).any()][:8]
-    for place, number in enumerate(shown):
-        versions = {"image": part.pixels([number])[0]}
-        for name in TOLD:
-            gradient = found[name, "gradient"].gradients[number]
-            largest = gradient.abs().flatten().quantile(0.999).clamp_min(1e-12)
-            versions[name] = (0.5 + gradient / (2 * largest)).clamp(0, 1)
+    for place, number in enumerate(_first_of_each(part)):
+        gradients = {name: _grey(found[name, "gradient"].gradients[[number]])[0] for name in TOLD}
+        versions = {"image": part.pixels([number])[0], **gradients}
         for column, pixels in versions.items():
             picture = f"pictures/explained-{place:02d}-{column}.png"
             data.save_picture(pixels, folder / picture)
             label = part.classes[int(part.labels[number])]
             rows.append({"file": part.names[number], "column": column, "picture": picture, "label": label})
     return rows
+
+
+def _first_of_each(part: Dataset) -> list[int]:
+    """The first image of each class, of eight classes at most."""
+    return [int((part.labels == k).nonzero()[0, 0]) for k in range(len(part.classes)) if (part.labels == k).any()][:8]
+
+
+def _grey(gradients: Tensor) -> Tensor:
+    """Gradients (n, C, H, W) as images: grey is none, the largest tenth of a percent of each is black or white."""
+    largest = gradients.abs().flatten(1).quantile(0.999, dim=1).clamp_min(1e-12).reshape(-1, 1, 1, 1)
+    return (0.5 + gradients / (2 * largest)).clamp(0, 1)
 
 
 def _some(part: Dataset, most: int) -> Dataset:

@@ -21,6 +21,7 @@ MEASURES = {
     "chance_low": "of white noise: chance",
     "faithful": "its answer goes sooner than in random order, by",
 }
+EXPLAINED = ["explanation", "cosine", "chance", "low frequencies", "white noise", "answer goes sooner by"]
 FAIR = 0.1  # of accuracy: what a version of the data may lose, to people, and still look fair
 CORRUPTIONS = ("unchanged", "noise", "blur", "fog", "contrast", "jpeg")
 Reviewed = dict[str, dict[str, Cell]]  # by set
@@ -234,18 +235,21 @@ def _list(names: list[str]) -> str:
 def explained_table(run: Run) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of text: what each model's explanations show."""
     rows = run.table("explanations")
-    columns = ["model", "explanation", "cosine", "chance", "low frequencies", "white noise", "answer goes sooner by"]
+    models = in_order(TOLD, (str(row["model"]) for row in rows))
+    lines = [[name, *line] for name in models for line in explained_lines([row for row in rows if row["model"] == name])]
+    return ["model", *EXPLAINED], lines
+
+
+def explained_lines(rows: Rows) -> list[list[str]]:
+    """Of one model's rows: a line of text a method, under the columns `EXPLAINED`."""
     lines = []
-    for name in in_order(TOLD, (str(row["model"]) for row in rows)):
-        for method in in_order(("gradient", "integrated"), (str(row["method"]) for row in rows)):
-            figures = {key: told(rows, model=name, method=method, measure=key) for key in MEASURES}
-            cosine, chance, low, white, faithful = (figures[key] for key in MEASURES)
-            if cosine and chance and low and white and faithful:
-                shares = [f"{low.percent} [{low.interval}]", white.percent, f"{faithful.percent} [{faithful.interval}]"]
-                lines.append(
-                    [name, method, f"{_cosine(cosine)} [{cosine.low:z.2f} to {cosine.high:z.2f}]", _cosine(chance), *shares]
-                )
-    return columns, lines
+    for method in in_order(("gradient", "integrated"), (str(row["method"]) for row in rows)):
+        figures = {key: told(rows, method=method, measure=key) for key in MEASURES}
+        cosine, chance, low, white, faithful = (figures[key] for key in MEASURES)
+        if cosine and chance and low and white and faithful:
+            shares = [f"{low.percent} [{low.interval}]", white.percent, f"{faithful.percent} [{faithful.interval}]"]
+            lines.append([method, f"{_cosine(cosine)} [{cosine.low:z.2f} to {cosine.high:z.2f}]", _cosine(chance), *shares])
+    return lines
 
 
 def corrupted_table(run: Run) -> tuple[list[str], list[list[str]]]:

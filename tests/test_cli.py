@@ -229,6 +229,18 @@ def test_a_classifier_of_ones_own_meets_corruptions_and_waves(tmp_path: Path) ->
     for name, count in (("worse.csv", 26), ("worse-frequencies.csv", 34)):
         with (tmp_path / name).open(newline="", encoding="utf-8") as file:
             assert len(list(csv.DictReader(file))) == count
+    done = call("explain", "net.safetensors", "digits", "--limit", 160, "--out", "why.csv", cwd=tmp_path)
+    assert done.returncode == 0 and "gradient" in done.stdout and "integrated" in done.stdout, done.stderr
+    with (tmp_path / "why.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    mean = sum(float(row["gradient_alignment"]) for row in rows) / len(rows)
+    assert len(rows) == len({row["file"] for row in rows}) == 20 and f"{mean:.2f} [" in done.stdout.replace("−", "-")
+    with Image.open(tmp_path / "why.png") as sheet:
+        assert sheet.size == (3 * 128, 8 * 128)
+    (tmp_path / "dark.py").write_text(
+        "def make(classes):\n    return lambda images: images.reshape(len(images), -1)[:, :classes]\n"
+    )
+    assert "dark:make: must be a torch network" in refused(call("explain", "dark:make", "digits", "--limit", 160, cwd=tmp_path))
     assert "must hold images of shape [1, 8, 8]" in refused(
         call("corruptions", "net.safetensors", "planted", "--limit", 80, cwd=tmp_path)
     )

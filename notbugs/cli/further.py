@@ -26,6 +26,12 @@ COLUMNS = {
     "κ, ε² mean": "budget_condition",
     "κ, ε each": "ball_condition",
 }
+Subject = Annotated[
+    str,
+    typer.Argument(metavar="RUN|MODEL", help="The folder of a study; or, with SOURCE, a model as `notbugs attack` takes it."),
+]
+Its = Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="With a model: the images, as `notbugs run` takes them.")]
+Own = Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")]
 Study = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study: what `notbugs run --out` wrote.")]
 
 
@@ -76,25 +82,53 @@ def theory(
     print(f"The report: {report.write(out)}")
 
 
-def explain(folder: Study, workers: Workers = None) -> None:
-    """What each model of a study looks at: gradients side by side, are they its reasons, and would a person call them so."""
+def explain(
+    subject: Subject,
+    source: Its = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="With a model: a row a test image, and FILE.png, gradients of a few.")
+    ] = None,
+    network: Own = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+    workers: Workers = None,
+) -> None:
+    """What a classifier looks at: gradients, are they its reasons, and would a person call them so. Of a study, side by side."""
     from notbugs import reasons
 
-    _ask(folder, ("explanations",), workers, "What explanations show [95 % interval]", reasons.explained_table)
+    title = "What explanations show [95 % interval]"
+    if source is None:
+        _ask(Path(subject), ("explanations",), workers, title, reasons.explained_table)
+        return
+    from notbugs import blackbox, data, further, models, results
+    from notbugs.audit import Audit, ask
+    from notbugs.plan import Plan, load
+
+    if out is not None:
+        models.check_place(out)
+    asked = Audit(subject, source, (), "quick", None, (), network, resize, limit, skip_bad, device_of("auto"))
+    view = ask.view(asked, subject)
+    if isinstance(view, blackbox.BlackBox):
+        raise BadInput(subject, "must be a torch network: what has no gradients has none to show")
+    splits = load(Plan(source, resize=resize, limit=limit, skip_bad=skip_bad))
+    with ask.blamed(view, splits.test, asked.device):
+        found = further.explain_one(view, splits, seed=seed, device=asked.device)
+    show(title, reasons.EXPLAINED, reasons.explained_lines(found.rows))
+    if out is not None:
+        results.write_whole(out, results.as_csv(found.files))
+        data.save_picture(found.sheet, out.with_suffix(".png"))
+        print(f"{out}\n{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradient")
 
 
 def corruptions(
-    subject: Annotated[
-        str,
-        typer.Argument(metavar="RUN|MODEL", help="The folder of a study; or, with SOURCE, a model as `notbugs attack` takes it."),
-    ],
-    source: Annotated[
-        str | None, typer.Argument(metavar="[SOURCE]", help="With a model: the images, as `notbugs run` takes them.")
-    ] = None,
+    subject: Subject,
+    source: Its = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table, and FILE-frequencies.csv beside it.")
     ] = None,
-    network: Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")] = None,
+    network: Own = None,
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,

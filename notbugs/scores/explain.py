@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from notbugs import goals, search
 from notbugs.data import Dataset, sweep
 from notbugs.errors import BadInput
-from notbugs.models import Model, frozen
+from notbugs.models import frozen
 
 METHODS = ("gradient", "integrated")
 NODES = 16  # of the integral along the path: Gauss and Legendre's, exact for polynomials up to degree 31
@@ -43,7 +43,7 @@ class Explained(NamedTuple):
 
 
 def explain(
-    model: Model,
+    model: nn.Module,
     part: Dataset,
     means: Tensor,
     *,
@@ -138,7 +138,7 @@ def _low(height: int, width: int) -> Tensor:
     return low
 
 
-def _slope(model: Model, images: Tensor, classes: Tensor, rivals: Tensor, start: Tensor, method: str) -> Tensor:
+def _slope(model: nn.Module, images: Tensor, classes: Tensor, rivals: Tensor, start: Tensor, method: str) -> Tensor:
     """The gradient of the lead of classes over rivals: at the images, or its mean on the straight way there from `start`."""
 
     def lead(there: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def _slope(model: Model, images: Tensor, classes: Tensor, rivals: Tensor, start:
     return total
 
 
-def _deletion(model: Model, images: Tensor, blurred: Tensor, said: Tensor, worth: Tensor) -> Tensor:
+def _deletion(model: nn.Module, images: Tensor, blurred: Tensor, said: Tensor, worth: Tensor) -> Tensor:
     """How often the answer stays while pixels are blurred, the largest worth (n, H W) first: area under the curve."""
     ranks = worth.argsort(1, descending=True).argsort(1).reshape(-1, 1, *images.shape[2:])
     pixels, kept = images[0, 0].numel(), torch.zeros(len(images), device=images.device)
