@@ -1,4 +1,4 @@
-"""Every number of the paper on CIFAR-10, in pieces that can be stopped, and what is asked of them.
+"""The paper's figures on CIFAR-10, in pieces that can be stopped, and what is asked of them.
 
     python benchmarks/cifar10.py CIFAR10 --run runs/cifar10 --out benchmarks/results/cifar10-gpu.json --minutes 8
     python benchmarks/cifar10.py cifar8k.npz --run runs/cifar --out benchmarks/results/cifar10-cpu.json --width 8 --epochs 16
@@ -8,7 +8,7 @@ is in RUN already keeps its settings.
 
 study        `notbugs run SOURCE --recipe paper` in RUN, stage by stage: the paper's table, seconds a stage, memory
 autoattack   the verdicts on the adversarially trained and the D_R models beside AutoAttack (torchattacks), same images
-storage      D_rand kept in 8 bits, as everywhere, and in 16-bit floats: what the rounding costs those who learn from it
+storage      random labels (never the old one), kept in 8 bits, as everywhere, and in 16-bit floats: what the rounding costs
 floor        images a second of each kind of work, against bare forward and backward passes of the same network, and these
              against what matrix products reach on the same device
 versions     other ways to build D_R, ordinary training on each: is there a better one?
@@ -47,6 +47,10 @@ Row = dict[str, Any]
 PARTS = ("study", "autoattack", "storage", "floor", "versions")
 
 
+class OutOfTime(KeyboardInterrupt):
+    """Stops a study as Ctrl-C does."""
+
+
 class Bench:
     """What every part is given, and the rows so far."""
 
@@ -54,10 +58,13 @@ class Bench:
         self.folder, self.rows, self.options, self.began = options.run, rows, options, time.monotonic()
         device = "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device.replace("auto", "cpu")
         settings: Row = {"source": options.source}
+        seeds = options.seeds or 3
         settings |= {name: getattr(options, name) for name in ("limit", "width", "epochs", "network")}
         if (self.folder / "run.json").exists():
-            settings = Run.read(self.folder).facts["asked"]
-        asked = Plan(**settings, seeds=options.seeds, recipe="paper", device=device)
+            known_run = Run.read(self.folder).facts
+            settings = known_run["asked"]
+            seeds = options.seeds or known_run["seeds"][-1] - settings["seed"] + 1
+        asked = Plan(**settings, seeds=seeds, recipe="paper", device=device)
         self.plan = plan.complete(asked, plan.load(asked))
         self.ball = Ball(self.plan.norm, known(self.plan.epsilon))
 
@@ -86,9 +93,9 @@ def of_study(bench: Bench) -> Iterator[Row]:
         if share >= 1 and not words:
             print(f"done: {stage}", flush=True)
             if bench.over():
-                raise KeyboardInterrupt
+                raise OutOfTime
 
-    with suppress(KeyboardInterrupt):
+    with suppress(OutOfTime):
         study.run(bench.plan, bench.folder, command=command, workers=bench.options.workers, tell=tell)
     run = Run.read(bench.folder)
     yield from ({"part": "study", **row} for row in beside.rows(run))
@@ -156,7 +163,7 @@ class Kept:
 def of_storage(bench: Bench) -> Iterator[Row]:
     """The same search, kept in 8 bits and in 16-bit floats (0 to 255): what ordinary training reads of the real test images."""
     for seed in bench.seeds():
-        if bench.has(part="storage", seed=seed, kept="float16") or bench.over():
+        if all(bench.has(part="storage", seed=seed, kept=kept) for kept in ("8 bits", "float16")) or bench.over():
             continue
         splits = plan.load(bench.plan, seed)
         labels = construct.random_labels(splits.train.labels, len(splits.train.classes), seed=seed)
@@ -171,7 +178,9 @@ def of_storage(bench: Bench) -> Iterator[Row]:
 
         columns: Any = data.sweep(push, splits.train, batch_size=250, device=bench.plan.device)
         for name, images in zip(("8 bits", "float16"), columns, strict=True):
-            model = fresh(bench, f"storage-{name}", seed)
+            if bench.has(part="storage", seed=seed, kept=name):
+                continue
+            model = fresh(bench, "storage", seed)  # from the same weights
             fit = partial(train.fit, epochs=known(bench.plan.epochs), batch_size=known(bench.plan.batch_size), seed=seed)
             fit(
                 model,
@@ -430,7 +439,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0, help="stop after the stage or row that is then at work; 0: never")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="of a new study 3, of one that is there as many as it has")
     parser.add_argument("--network")
     parser.add_argument("--width", type=int)
     parser.add_argument("--epochs", type=int)

@@ -218,7 +218,7 @@ def of_cifar10(path: Path) -> None:
         lines: dict[str, dict[str, dict[str, Any]]] = {}
         for row in study:
             lines.setdefault(row["name"], {})[row["change"]] = row
-        heads = [f"{change}{who}" for change in ("unchanged", "at 0.25", "at 0.5") for who in (": paper", ", here")]
+        heads = [f"{change}{who}" for change in ("unchanged", "L2 0.25", "L2 0.5") for who in (": paper", ", here")]
         rows = []
         for name, own in lines.items():
             cells = [name]
@@ -254,7 +254,7 @@ def of_cifar10(path: Path) -> None:
         )
     if kept := parts.get("storage"):
         table(
-            *("D_rand kept in", "seeds", "read of the test images", "mean L2"),
+            *("random labels, changes kept in", "seeds", "read of the test images", "mean L2"),
             rows=[
                 [name, str(len(own)), spread([row["accuracy"] for row in own]), f"{np.mean([row['mean_l2'] for row in own]):.4f}"]
                 for name in ("8 bits", "float16")

@@ -88,9 +88,11 @@ def write(run: Run) -> None:
 def table(run: Run) -> tuple[list[str], list[list[str]]]:
     """Columns and lines of text: each line of the paper and, beside it, the run's; percent."""
     measured, told = measure(run), rows(run)
+    norm = measured.norm[0]
     columns = [
         "trained on",
-        *(f"{text}{who}" for text in ("unchanged", *measured.radius_texts[1:]) for who in (": paper", ", here")),
+        *("unchanged: paper", "unchanged, here", "L2 0.25: paper", f"{norm} {measured.radius_text(1)}, here"),
+        *("L2 0.5: paper", f"{norm} {measured.radius_text(2)}, here"),
     ]
     lines = []
     for entry in ENTRIES:

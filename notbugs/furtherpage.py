@@ -19,10 +19,12 @@ def content(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     waves = run.table("frequencies")
     told = in_order(reasons.TOLD, (str(row["model"]) for row in waves))
     most = max((number(row["errors"]) for row in waves), default=1.0)
-    charts |= {f"waves-{place}": _waves_chart(waves, model, most) for place, model in enumerate(told)}
+    across = (run.facts.get("data", {}).get("shape") or [0, 0, 0])[2]
+    charts |= {f"waves-{place}": _waves_chart(waves, model, most, across) for place, model in enumerate(told)}
     if kernel := run.table("kernel"):
         charts["kernel-chart"] = _kernel_chart(kernel)
-    if answered := review.answers(run.folder):
+    answered, problem = review.found(run.folder)
+    if answered:
         charts["people-chart"] = _people_chart(answered)
     return {
         "explained": reasons.explained_table(run),
@@ -34,6 +36,7 @@ def content(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
         "kernel": reasons.kernel_table(run),
         "people": reasons.people_table(run),
         "misread": review.misread(run.folder, answered),
+        "answers_left_out": problem,
         "reviewers": sorted({str(row["reviewer"]) for row in answered}),
     }, charts
 
@@ -84,7 +87,7 @@ def _corruptions_chart(rows: Rows) -> dict[str, Any]:
     return page.finished(chart.properties(description=described))
 
 
-def _waves_chart(rows: Rows, model: str, most: float) -> dict[str, Any]:
+def _waves_chart(rows: Rows, model: str, most: float, width: int) -> dict[str, Any]:
     """Errors with one wave added, by its frequency; the left half of the plane is the same waves again."""
     import altair as alt
 
@@ -95,9 +98,8 @@ def _waves_chart(rows: Rows, model: str, most: float) -> dict[str, Any]:
     means = {place: sum(errors) / len(errors) for place, errors in shares.items()}
     last, first = max(down for down, _ in means), min(down for down, _ in means)
     fastest = last if last > -first else math.nan  # of an even number: it is its own mirror
-    means |= {
-        (-down, across): share for (down, across), share in means.items() if (-down, across) not in means and down != fastest
-    }
+    own = {(-down, across): share for (down, across), share in means.items() if 2 * across in (0, width) and down != fastest}
+    means |= {place: share for place, share in own.items() if place not in means}  # a wave and its mirror, listed once
     means |= {(down if down == fastest else -down, -across): share for (down, across), share in means.items() if across}
     half_down, half_across = (_step({place[axis] for place in means}) / 2 for axis in (0, 1))
     values = [

@@ -87,6 +87,8 @@ def check(plan: Plan) -> None:
         raise BadInput("--resize", "cannot be used with planted, whose images are drawn at 32x32", plan.resize)
     if plan.recipe not in ("", "paper"):
         raise BadInput("--recipe", "must be paper, or left out", repr(plan.recipe))
+    if plan.recipe and plan.invert_start != "image":
+        raise BadInput("--invert-start", "must be image with --recipe paper, which grows both versions from noise, too", "noise")
     if plan.invert_start not in ("image", "noise"):
         raise BadInput("--invert-start", "must be image or noise", repr(plan.invert_start))
 

@@ -24,7 +24,6 @@ MEASURES = {
 EXPLAINED = ["explanation", "cosine", "chance", "low frequencies", "white noise", "answer goes sooner by"]
 FAIR = 0.1  # of accuracy: what a version of the data may lose, to people, and still look fair
 CORRUPTIONS = ("unchanged", "noise", "blur", "fog", "contrast", "jpeg")
-Reviewed = dict[str, dict[str, Cell]]  # by set
 
 
 def findings(run: Run) -> list[Finding]:
@@ -135,30 +134,28 @@ def _untrained(run: Run) -> Finding | None:
 
 def people(run: Run) -> list[Finding]:
     """What reviewers saw: whether D_R and D_NR look as fair as the originals, and relabelled images wrongly labelled."""
-    rows = review.answers(run.folder)
-    seen = {str(row["set"]): row for row in review.summary(rows)}
+    rows, _ = review.found(run.folder)
+    readable = any(number(row["low"]) > measure(run).chance for row in review.summary(rows) if row["set"] == "original")
+    return [answer for answer in (_fair(rows, readable), _wrong(rows, readable)) if answer]
+
+
+def _fair(rows: Rows, readable: bool) -> Finding | None:
     less = {str(row["set"]): row for row in review.differences(rows)}
-    return [answer for answer in (_fair(run, seen, less), _wrong(seen)) if answer]
-
-
-def _fair(run: Run, seen: Reviewed, less: Reviewed) -> Finding | None:
-    both = {"D_R": less.get("robust"), "D_NR": less.get("nonrobust")}
-    known = {name: row for name, row in both.items() if row}
+    known = {name: less[part] for name, part in (("D_R", "robust"), ("D_NR", "nonrobust")) if part in less}
     if not known:
         return None
-    original, chance = seen["original"], measure(run).chance
-    count = int(number(original["reviewers"]))
-    ends = {name: (number(row["low"]), number(row["high"])) for name, row in known.items()}
-    each = ", ".join(f"of {name} {_less(row)}" for name, row in known.items())
-    text = (
-        f"{'One person' if count == 1 else f'{count} people'} named what they saw in blinded images of each version and read "
-        f"{percent(number(original['accuracy']))} of the originals as labelled; {each}."
+    each = "; ".join(
+        f"of {name} {percent(number(row['accuracy']))}, of the originals {percent(number(row['accuracy_against']))}: {_less(row)}"
+        for name, row in known.items()
     )
+    text = f"What people read as labelled of blinded images: {each}."
     question = f"Do both {' and '.join(known)} look fair to people?" if len(known) > 1 else f"Does {next(iter(known))} look fair?"
-    if number(original["low"]) <= chance:
-        return Finding(question, "open", f"{text} That is not measurably above guessing: these images say nothing to people.")
-    fair = [name for name, (low, _) in ends.items() if low > -FAIR]
-    worse = [name for name, (_, high) in ends.items() if high < 0 and name not in fair]
+    if not readable:
+        return Finding(
+            question, "open", f"{text} Whether they read the originals at all is not shown: not measurably above guessing."
+        )
+    fair = [name for name, row in known.items() if number(row["low"]) > -FAIR]
+    worse = [name for name, row in known.items() if number(row["high"]) < 0 and name not in fair]
     rule = f"Fair is: the whole interval is above −{100 * FAIR:.0f} points."
     if len(fair) == len(known):
         return Finding(question, "shown", f"{text} {rule}")
@@ -169,29 +166,33 @@ def _fair(run: Run, seen: Reviewed, less: Reviewed) -> Finding | None:
 
 
 def _less(row: dict[str, Cell]) -> str:
-    return _minus(f"{100 * number(row['difference']):+z.1f} points ({_interval(row)})")
-
-
-def _interval(row: dict[str, Cell]) -> str:
-    return _minus(f"{_ends(row)}, over {row['over']}")
+    count = "one person" if row["reviewers"] == 1 else f"{row['reviewers']} people"
+    return _minus(f"{100 * number(row['difference']):+z.1f} points ({_ends(row)}, over {row['over']}; {count})")
 
 
 def _ends(row: dict[str, Cell]) -> str:
     return _minus(f"{100 * number(row['low']):z.1f} to {100 * number(row['high']):z.1f}")
 
 
-def _wrong(seen: Reviewed) -> Finding | None:
-    relabelled = {name: row for name, row in seen.items() if "labels" in name}
-    if not relabelled:
+def _wrong(rows: Rows, readable: bool) -> Finding | None:
+    """Of relabelled sets: how often people name another class. Who cannot tell does not say that a label is wrong."""
+    named = [row | {"right": int(row["answer"] not in ("", row["label"]))} for row in rows if "labels" in str(row["set"])]
+    seen = review.summary(named)
+    if not seen:
         return None
-    each = ", ".join(f"{percent(number(row['accuracy']))} of {name} ({_interval(row)})" for name, row in relabelled.items())
-    text = f"People read {each} as labelled there."
+    each = ", ".join(f"{percent(number(row['accuracy']))} of {row['set']} ({_ends(row)}, over {row['over']})" for row in seen)
+    question, text = (
+        "Do most relabelled images look wrongly labelled to people?",
+        f"People named another class than the label for {each}.",
+    )
+    if not readable:
+        return Finding(question, "open", f"{text} Whether they read the originals at all is not shown.")
     verdict: Verdict = "open"
-    if all(number(row["high"]) < 0.5 for row in relabelled.values()):
+    if all(number(row["low"]) > 0.5 for row in seen):
         verdict = "shown"
-    elif any(number(row["low"]) > 0.5 for row in relabelled.values()):
+    elif any(number(row["high"]) < 0.5 for row in seen):
         verdict = "not shown"
-    return Finding("Do the relabelled images look wrongly labelled to people, most of them?", verdict, text)
+    return Finding(question, verdict, text)
 
 
 def falls_with_place(rows: Rows) -> tuple[float, float, float, int] | None:
@@ -303,7 +304,7 @@ def kernel_table(run: Run) -> tuple[list[str], list[list[str]]]:
 
 def people_table(run: Run) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of text: how much of each set people read as labelled, and beside it how much classifiers do."""
-    rows, measured = review.answers(run.folder), measure(run)
+    (rows, _), measured = review.found(run.folder), measure(run)
     less = {row["set"]: _minus(f"{100 * number(row['difference']):+z.1f} [{_ends(row)}]") for row in review.differences(rows)}
     models = [name for name in ("standard", "adversarial") if rows and measured.accuracy(name, "robust")]
     columns = ["set", "answers", "read as labelled", "less original", "unsure"]

@@ -26,7 +26,7 @@ COLUMNS = {
 def write(folder: Path) -> Path:
     """Write report.html into the folder of a study, an audit or a sorting of files, finished or not; returns its path.
 
-    Of a study that people have reviewed also the tables of their answers. Raises BadInput for a file of answers that is none.
+    Of a study that people have reviewed also the tables of their answers.
     """
     run = Run.read(folder)
     review.merge(run)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from notbugs import page
 from notbugs.errors import BadInput
-from notbugs.measured import SETS, Rows, in_order, number, over_seeds
+from notbugs.measured import SETS, Rows, in_order, number
 from notbugs.results import Cell, Run, as_csv, write_whole
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 KEY = ["id", "set", "file", "label"]
 EXPORT = ["reviewer", "id", "answer", "seconds"]
 LARGEST = 10_000_000  # bytes of a file of answers: some 200,000 of them
+LARGEST_PAGE = 300_000_000  # bytes of the page that asks
 LETTERS = "bcdfghjklmnpqrstvwxz"  # of ids: no spreadsheet takes them for a number or a formula, nobody for a word
 # A reviewer's name, the same rule on the page: on one line, and nothing that a spreadsheet would run
 NAME = r"[^=+\-@\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]{0,99}"
 SIDE, BLOCK = 352, 24  # pixels on the screen: of an image at most, if it is enlarged (by a whole number), and of its pixels
 
 
-def write(folder: Path, *, sets: Sequence[str] = ("original", "robust", "nonrobust"), count: int = 20, seed: int = 0) -> Path:
+def write(folder: Path, *, sets: Sequence[str] = ("original", "robust", "nonrobust"), count: int, seed: int = 0) -> Path:
     """Write review/review.html and review/key.csv into a study's folder; returns the page's path.
 
     sets: `original` (the training images) and finished sets of the study's first seed. count: images of each, as even over its
@@ -177,11 +178,23 @@ def _pictures(parts: Mapping[str, "Dataset"], chosen: Mapping[str, list[int]]) -
 
 
 def merge(run: Run) -> None:
-    """Write the tables of what people answered, if they did."""
-    if rows := answers(run.folder):
-        tables = {"people": summary(rows), "people_differences": differences(rows), "people_answers": rows}
-        for name, table in tables.items():
-            write_whole(run.folder / "tables" / f"{name}.csv", as_csv(table))
+    """Write the tables of what people answered; where nobody did, or a file is wrong, there are none."""
+    rows, _ = found(run.folder)
+    tables = {"people": summary(rows), "people_differences": differences(rows), "people_answers": rows}
+    for name, table in tables.items():
+        path = run.folder / "tables" / f"{name}.csv"
+        if table:
+            write_whole(path, as_csv(table))
+        else:
+            path.unlink(missing_ok=True)
+
+
+def found(folder: Path) -> tuple[Rows, str]:
+    """What `answers` returns, or nothing and what is wrong with a file: a report is not to fail for it."""
+    try:
+        return answers(folder), ""
+    except BadInput as error:
+        return [], str(error)
 
 
 def answers(folder: Path) -> Rows:
@@ -193,7 +206,7 @@ def answers(folder: Path) -> Rows:
     """
     run = Run.read(folder)
     place = run.folder / "review"
-    files = [path for path in sorted(place.iterdir(), key=_numbered) if path.suffix.lower() == ".csv"] if place.is_dir() else []
+    files = [path for path in sorted(place.iterdir(), key=_numbered) if _of_answers(path)] if place.is_dir() else []
     if not files:
         return []
     if not (place / "key.csv").exists():
@@ -224,27 +237,27 @@ def answers(folder: Path) -> Rows:
 def summary(rows: Rows) -> Rows:
     """Of what `answers` returns, one row a set: how much of it people read.
 
-    Columns: set, reviewers, images, answers, right, accuracy (several reviewers: the mean of theirs) with its 95 % interval low
-    and high, unsure (share of cannot tell), seconds (median), over: what the interval is over. `reviewers`: Student's t over
-    their accuracies, within [0, 1]. `images`, of one reviewer or several whose accuracies are the same: Wilson's.
+    Columns: set, reviewers, images, answers, right, accuracy (the mean of the reviewers') with its 95 % interval low and high,
+    unsure (share of cannot tell), other (share that names another class), seconds (median), over: what the interval is over.
+    See `_interval`.
     """
     told: Rows = []
     for name in in_order(SETS, (str(row["set"]) for row in rows)):
         own = [row for row in rows if row["set"] == name]
-        shares, images = list(by_reviewer(own).values()), len({row["file"] for row in own})
-        accuracy, over = fmean(shares), "reviewers" if len({*shares}) > 1 else "images"
-        low, high = over_seeds(shares)[1:] if over == "reviewers" else _wilson(accuracy, images)
+        low, high, over = _interval([own])
+        unsure = sum(row["answer"] == "" for row in own)
         told.append(
             {
                 "set": name,
-                "reviewers": len(shares),
-                "images": images,
+                "reviewers": len(by_reviewer(own)),
+                "images": len({row["file"] for row in own}),
                 "answers": len(own),
                 "right": sum(int(row["right"]) for row in own),
-                "accuracy": accuracy,
+                "accuracy": fmean(by_reviewer(own).values()),
                 "low": max(low, 0.0),
                 "high": min(high, 1.0),
-                "unsure": sum(row["answer"] == "" for row in own) / len(own),
+                "unsure": unsure / len(own),
+                "other": sum(not row["right"] for row in own) / len(own) - unsure / len(own),
                 "seconds": median(number(row["seconds"]) for row in own),
                 "over": over,
             }
@@ -255,35 +268,71 @@ def summary(rows: Rows) -> Rows:
 def differences(rows: Rows, against: str = "original") -> Rows:
     """Of what `answers` returns, one row for each other set: its accuracy minus that of `against`, for those who saw both.
 
-    Columns: set, against, reviewers, difference in [-1, 1] with its 95 % interval low and high, over. `reviewers`: Student's t
-    over their own differences. `images`, of one reviewer or several whose differences are the same: Newcombe's, from Wilson's.
+    Columns: set, against, reviewers, accuracy and accuracy_against (theirs), difference in [-1, 1] with its 95 % interval low and
+    high, over. See `_interval`.
     """
-    by_set = {name: [row for row in rows if row["set"] == name] for name in in_order(SETS, (str(row["set"]) for row in rows))}
-    other, told = by_reviewer(by_set.get(against, [])), Rows()
-    for name, own in by_set.items():
-        first = by_reviewer(own)
-        both = [reviewer for reviewer in first if reviewer in other]
+    names = in_order(SETS, (str(row["set"]) for row in rows))
+    by_set = {name: [row for row in rows if row["set"] == name] for name in names}
+    told = Rows()
+    for name in names:
+        both = by_reviewer(by_set[name]).keys() & by_reviewer(by_set.get(against, [])).keys()
         if name == against or not both:
             continue
-        gaps = [round(first[reviewer] - other[reviewer], 9) for reviewer in both]
-        p, q = (fmean(shares[reviewer] for reviewer in both) for shares in (first, other))
-        over = "reviewers" if len({*gaps}) > 1 else "images"
-        if over == "reviewers":
-            _, low, high = over_seeds(gaps)
-        else:
-            n, m = (len({row["file"] for row in part if row["reviewer"] in both}) for part in (own, by_set[against]))
-            (low_p, high_p), (low_q, high_q) = _wilson(p, n), _wilson(q, m)
-            low, high = p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
-        row: dict[str, Cell] = {"set": name, "against": against, "reviewers": len(both), "difference": p - q}
+        pair = [[row for row in by_set[one] if row["reviewer"] in both] for one in (name, against)]
+        p, q = (fmean(by_reviewer(part).values()) for part in pair)
+        low, high, over = _interval(pair)
+        row: dict[str, Cell] = {"set": name, "against": against, "reviewers": len(both)}
+        row |= {"accuracy": p, "accuracy_against": q, "difference": p - q}
         told.append({**row, "low": max(low, -1.0), "high": min(high, 1.0), "over": over})
     return told
 
 
-def misread(folder: Path, rows: Rows, most: int = 6) -> dict[str, Rows]:
-    """Of what `answers` returns, by set the images that most people did not read as labelled: at most so many of each.
+def _interval(parts: Sequence[Rows]) -> tuple[float, float, str]:
+    """95 % interval of the accuracy on one set, or of its difference from that on another, and what it is over.
 
-    Columns: file, label, wrong (answers that are not the label), answers, said (those, commonest first) and picture (a data
-    address from review.html; "" where it is gone).
+    Images are a sample, and so are reviewers. Over images: Wilson's interval of the mean accuracy, of a difference Newcombe's.
+    Several reviewers: also Student's, from a variance clustered by images and by reviewers (Cameron, Gelbach & Miller 2011;
+    degrees of freedom by Satterthwaite); the wider at either end counts, so that agreement is not taken for certainty.
+    """
+    from scipy.stats import t
+
+    shares = [by_reviewer(part) for part in parts]
+    means = [fmean(own.values()) for own in shares]
+    value = means[0] - sum(means[1:])
+    ends = [_wilson(mean, len({row["file"] for row in part})) for mean, part in zip(means, parts, strict=True)]
+    low, high = ends[0]
+    if len(parts) == 2:
+        (low_p, high_p), (low_q, high_q) = ends
+        low = value - math.hypot(means[0] - low_p, high_q - means[1])
+        high = value + math.hypot(high_p - means[0], means[1] - low_q)
+    reviewers = len(shares[0])
+    if reviewers == 1:
+        return low, high, "images"
+    of_images, of_reviewers, of_answers, seen = 0.0, dict.fromkeys(shares[0], 0.0), 0.0, 0
+    for sign, mean, own, part in zip((1, -1), means, shares, parts, strict=False):
+        counts, by_image = Counter(str(row["reviewer"]) for row in part), dict[Cell, float]()
+        for row in part:
+            name = str(row["reviewer"])
+            pull = sign * (int(row["right"]) - mean) / (len(own) * counts[name])  # of this answer on the value
+            by_image[row["file"]] = by_image.get(row["file"], 0.0) + pull
+            of_reviewers[name] += pull
+            of_answers += pull**2
+        of_images += sum(pull**2 for pull in by_image.values()) * len(by_image) / max(len(by_image) - 1, 1)
+        seen += len(by_image) - 1
+    among = sum(pull**2 for pull in of_reviewers.values()) * reviewers / (reviewers - 1)
+    variance = max(of_images + among - of_answers, of_images, among)
+    if variance > 0:
+        freedom = variance**2 / (of_images**2 / max(seen, 1) + among**2 / (reviewers - 1) or variance**2)
+        reach = float(t.ppf(0.975, max(freedom, 1.0))) * math.sqrt(variance)
+        low, high = min(low, value - reach), max(high, value + reach)
+    return low, high, "images and reviewers"
+
+
+def misread(folder: Path, rows: Rows, most: int = 6) -> dict[str, Rows]:
+    """Of what `answers` returns, by set the images that most people did not read as labelled, at most so many of each.
+
+    In a relabelled set these are the ones that people read well. Columns: file, label, wrong (answers that are not the label),
+    answers, said (those, commonest first) and picture (a data address from review.html; "" where it is gone).
     """
     images: dict[tuple[str, str], Rows] = {}
     for row in rows:
@@ -310,12 +359,16 @@ def _shown_pictures(folder: Path) -> dict[tuple[str, str], str]:
     place = folder / "review"
     key = {token: (name, file) for _, (token, name, file, _) in _table(place / "key.csv", KEY)}
     try:
-        text = (place / "review.html").read_text(encoding="utf-8")
+        text = _bytes(place / "review.html", LARGEST_PAGE).decode("utf-8")
         images = json.loads(re.findall(r'<script type="application/json" id="review">(.*?)</script>', text, re.S)[0])["images"]
         found = {key[image["id"]]: str(image["source"]) for image in images if image["id"] in key}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (BadInput, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return {image: source for image, source in found.items() if re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", source)}
+
+
+def _of_answers(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and not path.name.startswith(".")
 
 
 def by_reviewer(rows: Rows) -> dict[str, float]:
@@ -354,17 +407,17 @@ def _table(path: Path, columns: list[str]) -> Iterator[tuple[int, list[str]]]:
         raise BadInput(_shown(path), "must be a CSV file", str(error), "send the file as the page saved it") from None
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path, largest: int = LARGEST) -> bytes:
     """A file of the review folder itself: nothing that a link leads to. Raises BadInput."""
     if path.is_symlink() or not path.is_file():
         raise BadInput(_shown(path), "must be a file, and no link", remedy="take it out")
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            content = file.read(largest + 1)
     except OSError as error:
         raise BadInput(_shown(path), "must be readable", error.strerror) from None
-    if len(content) > LARGEST:
-        raise BadInput(_shown(path), f"must have at most {LARGEST:,} bytes", "more", "send the file as the page saved it")
+    if len(content) > largest:
+        raise BadInput(_shown(path), f"must have at most {largest:,} bytes", "more", "send the file as the page saved it")
     return content
 
 

@@ -120,12 +120,16 @@ def run(
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         usual = {"seconds": 0.0, "seeds": [], "full": False, "paper": False}
         before, seeds, full, of_paper = (record.facts.get(name, value) for name, value in usual.items())
+        plan = replace(
+            plan, full=plan.full or full, recipe=plan.recipe or ("paper" if of_paper else "")
+        )  # once asked, it stays so
         story, asked_now = stages(plan), stages(plan, further=only is not None)
         done = all(record.done(name) for name in story)
         settled = done and record.facts["finished"]  # what is asked further changes no fact of a finished study
         if not settled:
             record.note(**facts(plan, splits, command), fingerprint=digest)
-        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}), full=plan.full or full, paper=bool(plan.recipe) or of_paper)
+        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}))
+        whole = stages(replace(plan, seeds=record.facts["seeds"][-1] - plan.seed + 1))
         todo = {name: asked_now[name] for name in wanted(asked_now, only) if not record.done(name)}
         if workers is None:
             workers = usual_workers(plan.device)
@@ -137,7 +141,7 @@ def run(
             record.finish(name, seconds, tables, **_where(plan))
             if not settled:
                 record.note(seconds=round(before + time.perf_counter() - began, 1))
-        record.note(finished=all(record.done(name) for name in story))
+        record.note(finished=all(record.done(name) for name in whole))
         return record
 
 

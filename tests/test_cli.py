@@ -255,7 +255,7 @@ def test_a_study_is_reviewed_from_the_command_line(tmp_path: Path) -> None:
     said = "".join(f"Anna,{row['id']},{row['label']},2.5\n" for row in key)
     (tmp_path / "run/review/anna.csv").write_text("reviewer,id,answer,seconds\n" + said)
     done = call("review", "run", "--count", 5, cwd=tmp_path)
-    assert done.returncode == 0 and "One person named what they saw" in done.stdout
+    assert done.returncode == 0 and "blinded images: of D_R 100.0 %" in done.stdout and "one person" in done.stdout
     assert "100.0 %" in done.stdout and "What people see" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
     (tmp_path / "run/review/anna.csv").write_text("reviewer,id,answer\n")
     assert "anna.csv: must have the columns reviewer,id,answer,seconds" in refused(call("report", "run", cwd=tmp_path))

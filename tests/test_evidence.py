@@ -1,6 +1,8 @@
 """A full study on real digits, small: every control, every learner and every table, each figure found again from the files."""
 
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +56,19 @@ def test_a_full_run_trains_and_measures_everyone(run: Run) -> None:
             (one, on) for one in story for on in wanted
         }
     assert run.facts["full"] and run.facts["paper"] and run.facts["finished"]
+
+
+def test_what_was_asked_once_stays_so(run: Run, tmp_path: Path) -> None:
+    """The plain command goes on with the paper's recipe, and says of a run that lacks some of it that it is not finished."""
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    facts = json.loads((folder / "run.json").read_text())
+    del facts["stages"]["seed0/versions"]
+    (folder / "run.json").write_text(json.dumps(facts | {"finished": False}))
+    (folder / "tables/versions.csv").unlink()
+    asked = study.ask_further(folder, ("frequencies",), workers=1)
+    assert not asked.facts["finished"] and not asked.table("versions") and asked.facts["paper"]
+    again = study.run(SMALL, folder, workers=1)
+    assert again.facts["finished"] and again.facts["paper"] and again.facts["full"] and len(again.table("versions")) == 9
 
 
 def test_the_curve_of_a_relabelled_set_ends_in_its_accuracy(run: Run) -> None:

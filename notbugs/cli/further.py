@@ -135,7 +135,7 @@ def corruptions(
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
-    """Noise, blur, fog, contrast and JPEG, at five severities: every model of a study, or one of your own.
+    """Noise, blur, fog, contrast and JPEG, at five severities: every model that a study has by then, or one of your own.
 
     And which spatial frequencies mislead them.
     """
@@ -189,7 +189,9 @@ def kernel(folder: Study, workers: Workers = None) -> None:
 
 def review(
     folder: Study,
-    count: Annotated[int, typer.Option(help="Images of each set.")] = 20,
+    count: Annotated[
+        int, typer.Option(help="Images of each set: with 35 or fewer, even those who read all cannot show that a set is fair.")
+    ] = 50,
     sets: Annotated[
         str, typer.Option(metavar="SET,…", help="original, or names in the study's datasets/.")
     ] = "original,robust,nonrobust",

@@ -86,7 +86,7 @@ def run(
         ),
     ] = False,
     recipe: Annotated[
-        str, typer.Option(metavar="paper", help="--full, and all else that the paper measured, beside its figures on CIFAR-10.")
+        str, typer.Option(metavar="paper", help="--full, and what else the paper measured on CIFAR-10, its figures beside these.")
     ] = "",
     resize: Resize = None,
     limit: Limit = None,
@@ -200,9 +200,11 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run`, `files` or `attack --out` wrote.")],
 ) -> None:
     """Write report.html of a study, an audit or sorted files anew."""
-    from notbugs import report
+    from notbugs import report, review
 
-    print(report.write(folder))
+    path = report.write(folder)
+    review.answers(folder)  # the page has a warning where a file of theirs is wrong; here it is an error
+    print(path)
 
 
 def _files(asked: Any, out: Path, workers: int | None, top: float | None = None) -> None:
@@ -254,7 +256,7 @@ def _study(plan: "Plan", out: Path, workers: int | None) -> None:
         shown = [("" if known else line.result, *line[1:]) for known, line in zip(again, lines, strict=True)]
         show(title, ["trained on", "control", "reads", "excess"], shown)
     if (compared := beside.short(record))[1]:
-        show("Beside the paper’s CIFAR-10, in percent: unchanged/at half the radius/at the radius", *compared)
+        show("Beside the paper’s CIFAR-10 (L2 0.25 and 0.5), in percent: unchanged/half the radius/the radius", *compared)
     print(f"{record.facts['seconds']:.0f} s. The report: {page}")
 
 

@@ -38,11 +38,11 @@ def frequencies(
     if not amplitude > 0:
         raise BadInput("amplitude", "must be above 0", amplitude)
     chance = torch.Generator().manual_seed(seed)
-    rows = []
-    for down in _spread(-((height - 1) // 2), height // 2):
+    rows, downs = [], _spread(-((height - 1) // 2), height // 2)
+    for down in downs:
         for across in _spread(0, width // 2):
-            if down < 0 and 2 * across in (0, width):
-                continue  # the same wave as −down
+            if down < 0 and 2 * across in (0, width) and -down in downs:
+                continue  # the same wave
             signs = torch.randint(2, (len(part), channels, 1, 1), generator=chance).mul(2).sub(1).to(images)
             moved = _add(images, signs * amplitude * math.sqrt(height * width) * wave(height, width, down, across).to(images))
             wrong = 0
