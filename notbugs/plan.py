@@ -44,7 +44,7 @@ class Plan:
     relabel_steps: int = 20
     patience: int | None = None  # further epochs for relabelled sets that are still at chance
     full: bool = False  # also all controls, transfer to other learners, and every model on every set under attack
-    recipe: str = ""  # "paper": full, and what else the paper measured (`original`)
+    recipe: str = ""  # "paper": full, and what else the paper measured (`paper`)
     device: str = "cpu"
 
 
