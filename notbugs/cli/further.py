@@ -30,7 +30,7 @@ Subject = Annotated[
     str,
     typer.Argument(metavar="RUN|MODEL", help="The folder of a study; or, with SOURCE, a model as `notbugs attack` takes it."),
 ]
-Its = Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="With a model: the images, as `notbugs run` takes them.")]
+Its = Annotated[str | None, typer.Argument(metavar="SOURCE", help="With a model: the images, as `notbugs run` takes them.")]
 Own = Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")]
 Study = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study: what `notbugs run --out` wrote.")]
 
