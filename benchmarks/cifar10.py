@@ -199,7 +199,7 @@ def fresh(bench: Bench, name: str, seed: int) -> models.Model:
     """A network of the plan's kind that nothing was taught yet."""
     shape, classes = plan.load(bench.plan, seed).train.shape, plan.load(bench.plan, seed).train.classes
     statistics = stages._pixel_statistics(plan.load(bench.plan, seed).train)
-    settings = {"shape": shape, "classes": len(classes), "width": bench.plan.width, "seed": stages._seed(seed, name)}
+    settings = {"shape": shape, "classes": len(classes), "width": bench.plan.width, "seed": stages.seed_of(seed, name)}
     return models.build(str(bench.plan.network), **settings, **statistics)
 
 

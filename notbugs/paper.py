@@ -3,7 +3,6 @@
 A stage: (plan, folder, seed, tell) -> rows for the tables. What was found stands beside the paper's figures in `beside`.
 """
 
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from notbugs import construct, scores
 from notbugs.ball import Ball
 from notbugs.plan import Plan, known, load
 from notbugs.pool import Told
-from notbugs.stages import Tables, load_model, load_set
+from notbugs.stages import Tables, load_model, load_set, seed_of
 
 MOST = 2000  # images of the robust version's training part
 
@@ -29,7 +28,7 @@ def versions(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
         splits.test,
         start=plan.invert_start,
         steps=known(plan.invert_steps),
-        seed=zlib.crc32(f"{seed}/robust-test".encode()),
+        seed=seed_of(seed, "robust-test"),
         device=plan.device,
     )
     tell("", 0.3, "the test images' robust version")

@@ -134,8 +134,8 @@ def _untrained(run: Run) -> Finding | None:
 
 def people(run: Run) -> list[Finding]:
     """What reviewers saw: whether D_R and D_NR look as fair as the originals, and relabelled images wrongly labelled."""
-    rows, _ = review.found(run.folder)
-    readable = any(number(row["low"]) > measure(run).chance for row in review.summary(rows) if row["set"] == "original")
+    (rows, _), chance = review.found(run.folder), measure(run).chance
+    readable = any(number(row["low"]) > chance for row in review.summary(rows) if row["set"] == "original")
     return [answer for answer in (_fair(rows, readable), _wrong(rows, readable)) if answer]
 
 

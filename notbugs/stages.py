@@ -118,7 +118,7 @@ def trained(
         shape=part.shape,
         classes=len(part.classes),
         width=plan.width,
-        seed=_seed(seed, start or name),
+        seed=seed_of(seed, start or name),
         **_pixel_statistics(splits.train),
     )
     watched = splits.test.take(torch.arange(0, len(splits.test), max(1, len(splits.test) // WATCHED))[:WATCHED])
@@ -139,7 +139,7 @@ def trained(
         weight_decay=known(plan.weight_decay),
         augment=augment,
         patience=known(plan.patience) if faint else 0,
-        seed=_seed(seed, name),
+        seed=seed_of(seed, name),
         device=plan.device,
         progress=told,
     )
@@ -175,7 +175,7 @@ def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> T
     making = Making(
         plan,
         splits.train,
-        _seed(seed, name),
+        seed_of(seed, name),
         model=lambda known: load_model(plan, folder, seed, known),
         made=lambda known: load_set(plan, folder, seed, known),
         progress=progress,
@@ -318,7 +318,7 @@ def _suffix(plan: Plan, seed: int) -> str:
 # ---- parts ---------------------------------------------------------------------------------------------------------------
 
 
-def _seed(seed: int, name: str) -> int:
+def seed_of(seed: int, name: str) -> int:
     """A seed of its own for each stage: no two models of a study start from the same weights."""
     return zlib.crc32(f"{seed}/{name}".encode())
 

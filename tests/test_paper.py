@@ -49,7 +49,7 @@ def test_the_test_images_have_a_robust_version_of_their_own(told: tuple[Path, Pl
     folder, whole, rows = told
     splits = plan.load(whole)
     source = stages.load_model(whole, folder, 0, "adversarial")
-    made = construct.inverted(source, splits.test, steps=4, seed=paper.zlib.crc32(b"0/robust-test")).data
+    made = construct.inverted(source, splits.test, steps=4, seed=stages.seed_of(0, "robust-test")).data
     model = stages.load_model(whole, folder, 0, "on-robust")
     wanted = scores.under_attack(model, made, [Ball("l2", 0.375), Ball("l2", 0.75)])
     assert [row["correct"] for row in rows[3:6]] == [row["correct"] for row in wanted] and rows[3]["n"] == len(splits.test)

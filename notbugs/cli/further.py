@@ -14,6 +14,7 @@ from notbugs.cli.shared import device_of, progress, show
 from notbugs.errors import BadInput
 
 if TYPE_CHECKING:
+    from notbugs.audit import Audit
     from notbugs.results import Run
 
 COLUMNS = {
@@ -102,14 +103,11 @@ def explain(
     if source is None:
         _ask(Path(subject), ("explanations",), workers, title, reasons.explained_table)
         return
-    from notbugs import blackbox, data, further, models, results
-    from notbugs.audit import Audit, ask
+    from notbugs import blackbox, data, further, results
+    from notbugs.audit import ask
     from notbugs.plan import Plan, load
 
-    if out is not None:
-        models.check_place(out)
-    asked = Audit(subject, source, (), "quick", None, (), network, resize, limit, skip_bad, device_of("auto"))
-    view = ask.view(asked, subject)
+    asked, view = _own(subject, source, out, network, resize, limit, skip_bad)
     if isinstance(view, blackbox.BlackBox):
         raise BadInput(subject, "must be a torch network: what has no gradients has none to show")
     splits = load(Plan(source, resize=resize, limit=limit, skip_bad=skip_bad))
@@ -146,14 +144,11 @@ def corruptions(
         _ask(Path(subject), ("corruptions", "frequencies"), workers, title, reasons.corrupted_table)
         show("Test images misread with one wave added, mean over waves", *reasons.waves_table(_read(Path(subject))))
         return
-    from notbugs import further, models, results, scores
-    from notbugs.audit import Audit, ask
+    from notbugs import further, results, scores
+    from notbugs.audit import ask
 
-    if out is not None:
-        models.check_place(out)
-    asked = Audit(subject, source, (), "quick", None, (), network, resize, limit, skip_bad, device_of("auto"))
+    asked, view = _own(subject, source, out, network, resize, limit, skip_bad)
     part = ask.test_part(asked)[0]
-    view = ask.view(asked, subject)
     rows = scores.corrupted(view, part, seed=seed, device=asked.device).rows
     kinds = dict.fromkeys(row["corruption"] for row in rows)
     lines = [
@@ -178,6 +173,19 @@ def corruptions(
         results.write_whole(out, results.as_csv(rows))
         results.write_whole(out.with_name(f"{out.stem}-frequencies.csv"), results.as_csv(waved))
         print(out)
+
+
+def _own(
+    subject: str, source: str, out: Path | None, network: str | None, resize: int | None, limit: int | None, skip_bad: bool
+) -> tuple["Audit", Any]:
+    """What is asked of a classifier of the user's own, and the classifier ready to be looked at."""
+    from notbugs import models
+    from notbugs.audit import Audit, ask
+
+    if out is not None:
+        models.check_place(out)
+    asked = Audit(subject, source, (), "quick", None, (), network, resize, limit, skip_bad, device_of("auto"))
+    return asked, ask.view(asked, subject)
 
 
 def kernel(folder: Study, workers: Workers = None) -> None:
