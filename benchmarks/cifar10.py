@@ -9,8 +9,8 @@ is in RUN already keeps its settings.
 study        `notbugs run SOURCE --recipe paper` in RUN, stage by stage: the paper's table, seconds a stage, memory
 autoattack   the verdicts on the adversarially trained and the D_R models beside AutoAttack (torchattacks), same images
 storage      random labels (never the old one), kept in 8 bits, as everywhere, and in 16-bit floats: what the rounding costs
-floor        images a second of each kind of work, against bare forward and backward passes of the same network, and these
-             against what matrix products reach on the same device
+floor        images a second of each kind of work, in float32, in bfloat16 and (with --compile) compiled, against bare float32
+             forward and backward passes of the same network, and these against what matrix products reach on the same device
 versions     other ways to build D_R, ordinary training on each: is there a better one?
 
 What is printed goes to --out, from which `python benchmarks/table.py FILE.json` makes the tables.
@@ -59,10 +59,10 @@ class Bench:
         device = "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device.replace("auto", "cpu")
         settings: Row = {"source": options.source}
         seeds = options.seeds or 3
-        settings |= {name: getattr(options, name) for name in ("limit", "width", "epochs", "network")}
+        settings |= {name: getattr(options, name) for name in ("limit", "width", "epochs", "network", "half", "compile")}
         if (self.folder / "run.json").exists():
             known_run = Run.read(self.folder).facts
-            settings = known_run["asked"]
+            settings = known_run["asked"] | {name: settings[name] for name in ("half", "compile")}
             seeds = options.seeds or known_run["seeds"][-1] - settings["seed"] + 1
         asked = Plan(**settings, seeds=seeds, recipe="paper", device=device)
         self.plan = plan.complete(asked, plan.load(asked))
@@ -237,12 +237,16 @@ def of_floor(bench: Bench) -> Iterator[Row]:
     with models.frozen(view):
         spent = seconds(lambda: attacks.pgd(view, batch, labels, ball=ball, steps=steps), device)
     yield report(f"attack, {steps} steps", steps, len(few), spent, floor)
-    wanted = construct.next_labels(few.labels, classes)
-    spent = seconds(lambda: construct.relabelled(model, few, wanted, ball=ball, steps=steps, device=device), device)
-    yield report(f"relabelled set, {steps} steps", steps, len(few), spent, floor)
-    long = 40
-    spent = seconds(lambda: construct.inverted(model, few, steps=long, device=device), device)
-    yield report(f"D_R or D_NR, {long} steps with all that goes before", long, len(few), spent, floor)
+    wanted, long = construct.next_labels(few.labels, classes), 40
+    ways: dict[str, Row] = {"float32": {"half": False}, "bfloat16": {"half": True}}
+    if bench.options.compile:
+        ways["compiled, bfloat16"] = {"half": True, "compile": True}
+    for way, how in ways.items():
+        relabelled = partial(construct.relabelled, model, few, wanted, ball=ball, steps=steps, device=device, **how)
+        yield report(f"relabelled set, {steps} steps, {way}", steps, len(few), seconds(relabelled, device), floor)
+        inverted = partial(construct.inverted, model, few, steps=long, device=device, **how)
+        spent = seconds(inverted, device)
+        yield report(f"D_R or D_NR, {long} steps with all that goes before, {way}", long, len(few), spent, floor)
     learner = fresh(bench, "floor", 0).to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(learner(batch[:2]), labels[:2]).backward()
@@ -250,18 +254,19 @@ def of_floor(bench: Bench) -> Iterator[Row]:
     bare = report("forward and backward, bare", 1, len(few), seconds(lambda: _step(learner, batch, labels), device), None, whole)
     yield bare
 
-    def fit(loss: train.Loss) -> Callable[[], Any]:
+    def fit(loss: train.Loss, how: Row) -> Callable[[], Any]:
         settings = {"epochs": 1, "batch_size": 250, "learning_rate": 1e-4, "augment": train.shifts(4, flip=True)}
-        return lambda: train.fit(learner, part, loss, device=device, **settings)  # type: ignore[arg-type]
+        return lambda: train.fit(learner, part, loss, device=device, **settings, **how)  # type: ignore[arg-type]
 
-    spent = seconds(fit(train.plain), device, 3)
-    yield report("ordinary training, augmented", 1, len(part), spent, bare["passes_a_second"], whole)
     inner = bench.plan.adversarial_steps
     attack = train.against(partial(attacks.pgd, ball=ball, steps=inner, by="loss"))
     least = len(part) * (inner / floor + 1 / bare["passes_a_second"])
-    spent = seconds(fit(attack), device, 3)
-    told = {"part": "floor", "work": f"adversarial training, {inner} steps", "passes_a_second": len(part) / spent}
-    yield told | {"of_floor": least / spent, "threads": torch.get_num_threads()}
+    for way, how in ways.items():
+        spent = seconds(fit(train.plain, how), device, 3)
+        yield report(f"ordinary training, augmented, {way}", 1, len(part), spent, bare["passes_a_second"], whole)
+        spent = seconds(fit(attack, how), device, 3)
+        told = {"part": "floor", "work": f"adversarial training, {inner} steps, {way}", "passes_a_second": len(part) / spent}
+        yield told | {"of_floor": least / spent, "threads": torch.get_num_threads()}
     yield {"part": "floor", "work": "matrix product, bare", "gflops": matmul / 1e9, "threads": torch.get_num_threads()}
 
 
@@ -385,11 +390,13 @@ def ways_to_robust(bench: Bench, seed: int, sample: Tensor) -> dict[str, Callabl
     return {
         "as in the study": lambda: (robust(), {}),
         "from noise": lambda: (robust(), {"start": "noise"}),
+        "in bfloat16": lambda: (robust(), {"half": True}),
         "80 steps": lambda: (robust(), {"steps": 80}),
         "through noise of 0.03": lambda: (Noisy(models.folded(robust(), sample), 0.03), {}),
         "with a middle layer": lambda: (Layers(models.folded(robust(), sample), sample), {}),
         "a model trained at twice the radius": lambda: (_stronger(bench, seed, "wide", 2.0), {}),
         "with the model trained at half the radius": lambda: several(bench.model("adversarial-half", seed)),
+        "without labels: a robust model of which way up an image is": lambda: (_upright(bench, seed), {}),
         "with a second such model": lambda: several(_stronger(bench, seed, "again", 1.0)),
     }
 
@@ -400,6 +407,19 @@ def _stronger(bench: Bench, seed: int, name: str, radius: float) -> models.Model
     if not path.exists():
         options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "radius": radius, "path": path}
         stages.trained(bench.plan, plan.load(bench.plan, seed).train, name, **options, tell=lambda *_: None)
+    return models.load(path, bench.plan.network)[0]
+
+
+def _upright(bench: Bench, seed: int) -> models.Model:
+    """A robust model that was never told a class: it learnt by how many quarter turns each image was turned (Gidaris et al. 2018)."""
+    path = bench.folder / "models" / f"bench-upright-seed{seed}.safetensors"
+    if not path.exists():
+        part = plan.load(bench.plan, seed).train
+        images = torch.cat([part.images[:].rot90(turns, (2, 3)) for turns in range(4)])
+        turned = Dataset(images, torch.arange(4).repeat_interleave(len(part)), tuple("0123"), part.names * 4)
+        own = replace(bench.plan, epochs=max(1, round(known(bench.plan.epochs) / 4)))  # as many images in all
+        options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "path": path}
+        stages.trained(own, turned, "upright", **options, tell=lambda *_: None)
     return models.load(path, bench.plan.network)[0]
 
 
@@ -443,6 +463,8 @@ def main() -> None:
     parser.add_argument("--network")
     parser.add_argument("--width", type=int)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--half", action=argparse.BooleanOptionalAction, help="as of `notbugs run`")
+    parser.add_argument("--compile", action="store_true", help="as of `notbugs run`")
     parser.add_argument("--images", type=int, default=1000, help="test images for `autoattack` and `versions`")
     parser.add_argument("--files", type=int, default=10**9, help="training images for `versions`")
     parser.add_argument("--ways", nargs="+", default=[], help="of `versions`: these alone")

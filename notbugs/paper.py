@@ -29,6 +29,8 @@ def versions(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
         start=plan.invert_start,
         steps=known(plan.invert_steps),
         seed=seed_of(seed, "robust-test"),
+        half=plan.half,
+        compile=plan.compile,
         device=plan.device,
     )
     tell("", 0.3, "the test images' robust version")

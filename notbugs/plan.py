@@ -45,6 +45,8 @@ class Plan:
     patience: int | None = None  # further epochs for relabelled sets that are still at chance
     full: bool = False  # also all controls, transfer to other learners, and every model on every set under attack
     recipe: str = ""  # "paper": full, and what else the paper measured (`paper`)
+    half: bool | None = None  # train and grow images in bfloat16
+    compile: bool = False  # networks first
     device: str = "cpu"
 
 
@@ -109,6 +111,7 @@ def complete(plan: Plan, splits: Splits) -> Plan:
         # faint evidence is not found at the rate that suits the rest, and at a low one it is learnt by heart (docs/lab-log.md)
         "relabel_learning_rate": learning_rate if tiny or plan.source == "planted" else learning_rate / 5,
         "patience": max(8, known(plan.epochs) // 2),
+        "half": plan.device.startswith("cuda"),
     }
     plan = replace(plan, **{name: value for name, value in follow.items() if getattr(plan, name) is None})
     for name in ("epsilon", "relabel_epsilon"):
@@ -162,8 +165,9 @@ def _check_radius(option: str, ball: Ball, part: Dataset) -> None:
 
 
 def asked(plan: Plan) -> dict[str, Any]:
-    """What a run must be asked again to go on. Seeds, controls and the paper's recipe may be added, the device may change."""
-    return {name: value for name, value in asdict(plan).items() if name not in ("seeds", "full", "recipe", "device")}
+    """What a run must be asked again to go on. Seeds, controls, the paper's recipe may be added, device and speed may change."""
+    free = ("seeds", "full", "recipe", "half", "compile", "device")
+    return {name: value for name, value in asdict(plan).items() if name not in free}
 
 
 def fingerprint(*parts: Dataset) -> str:

@@ -53,6 +53,8 @@ def _inverted(source: str, making: Making, *, start: str = "") -> Made:
         start=start or making.plan.invert_start,
         steps=known(making.plan.invert_steps),
         seed=making.seed,
+        half=making.plan.half,
+        compile=making.plan.compile,
         device=making.plan.device,
         progress=making.progress,
     )
@@ -73,6 +75,8 @@ def _relabelled(source: str, how: str, making: Making, *, alone: tuple[str, ...]
         ball=making.ball,
         steps=making.plan.relabel_steps,
         alone=[making.model(name) for name in alone],
+        half=making.plan.half,
+        compile=making.plan.compile,
         device=making.plan.device,
         progress=making.progress,
     )

@@ -139,6 +139,8 @@ def trained(
         weight_decay=known(plan.weight_decay),
         augment=augment,
         patience=known(plan.patience) if faint else 0,
+        half=plan.half,
+        compile=plan.compile,
         seed=seed_of(seed, name),
         device=plan.device,
         progress=told,

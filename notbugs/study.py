@@ -230,9 +230,9 @@ def facts(plan: Plan, splits: Splits, command: str) -> dict[str, Any]:
     }
 
 
-def _where(plan: Plan) -> dict[str, str]:
+def _where(plan: Plan) -> dict[str, Any]:
     """What each stage's mark says: a run may go on elsewhere, or with another version."""
-    return {"notbugs": __version__, "torch": torch.__version__, "device": plan.device}
+    return {"notbugs": __version__, "torch": torch.__version__, "device": plan.device, "half": bool(plan.half)}
 
 
 def _do(work: Callable[..., Tables], plan: Plan, folder: Path, name: str, tell: Told) -> tuple[Tables, float]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from notbugs import speed
 from notbugs.errors import BadInput
 from notbugs.models import frozen, layout
 from notbugs.search import Attack
@@ -113,15 +114,18 @@ def fit(
     weight_decay: float = 0.05,
     augment: Augment | None = None,
     patience: int = 0,
+    half: bool | None = None,
+    compile: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train in place (AdamW, a short warm-up, then a linear fall to 0; bfloat16 on a GPU); the training curve is returned.
+    """Train in place (AdamW, a short warm-up, then a linear fall to 0); the training curve is returned.
 
     epochs: passes over the data that the schedule spans. patience: at most so many further passes, at full learning rate, before
     the schedule starts, while accuracy on the set's own labels is still at chance: labels that only faint features explain can
     sit there for long (Ilyas et al. 2019, figure 10), and a fixed short budget would call that failure.
+    half: in bfloat16 (`speed.halved`); compile: the network first (`speed.compiled`).
     The weights are those of the last pass. The same seed on the same machine gives the same weights.
     """
     if epochs < 1:
@@ -143,6 +147,7 @@ def fit(
     batches = max(1, min(math.ceil(len(labels) / batch_size), len(labels) // 2))  # batch norm has no use for a batch of one
     warm = max(1, round(0.15 * epochs * batches))
     chance = _above_chance(labels, len(data.classes))
+    learner = speed.compiled(model) if compile else model
     curve: list[Epoch] = []
     begun, waited, step, started = patience == 0, 0, 0, time.perf_counter()
     # the network's own chance (dropout) starts from the seed too, and the caller's random state is left alone
@@ -161,8 +166,8 @@ def fit(
                 batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)
                 if augment:
                     batch = augment(batch, generator)
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    value, logits = loss(model, batch.clone(memory_format=order), labels[index])
+                with speed.halved(device, half):
+                    value, logits = loss(learner, batch.clone(memory_format=order), labels[index])
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

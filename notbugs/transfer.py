@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, blackbox, construct, goals, scores
+from notbugs import attacks, blackbox, construct, goals, scores, speed
 from notbugs.ball import Ball
 from notbugs.blackbox import BlackBox
 from notbugs.data import Dataset, sweep, to_8bit
@@ -41,7 +41,7 @@ def examples(
     *,
     steps: int = 20,
     seed: int = 0,
-    batch_size: int = 250,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Examples:
     """Adversarial examples of a model for every image, as strong inside the ball as the search makes them, and as stored.
@@ -59,7 +59,7 @@ def examples(
             read = [goals.logits(view, each).argmax(1) for each in (images, away, towards)]
         return to_8bit(away), to_8bit(towards), *read
 
-    untargeted, targeted, *reads = sweep(push, part, batch_size=batch_size, device=device)
+    untargeted, targeted, *reads = sweep(push, part, batch_size=batch_size or speed.at_once(device), device=device)
     scattered = construct.noise_like(part, part.with_images(untargeted), seed=seed).data.images
     assert isinstance(scattered, Tensor)
     noisy = answers(model, part.with_images(scattered), device)

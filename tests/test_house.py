@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = ["errors", "ball", "corruptions", "theory", "goals", "search", "models", "blackbox", "data", "planted",
+FLOORS = ["errors", "speed", "ball", "corruptions", "theory", "goals", "search", "models", "blackbox", "data", "planted",
           "attacks", "train", "construct", "scores", "transfer", "checks", "plan", "pool", "results", "sets",
           "stages", "evidence", "further", "paper", "study", "audit", "tried", "byfile", "measured", "weighed",
           "beside", "doubts", "page", "review", "reasons", "answer", "auditpage", "filespage", "evidencepage",

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from notbugs import goals, search
+from notbugs import goals, search, speed
 from notbugs.ball import Similar, Spatial
 from notbugs.errors import BadInput
 from notbugs.models import frozen
@@ -26,7 +26,8 @@ def in_evaluation(attack: Callable[Concatenate[Model, Options], Result]) -> Call
     def attacked(model: Model, /, *args: Options.args, **options: Options.kwargs) -> Result:
         given = [*args[:2], *(options.get(name) for name in ("images", "labels", "targets") if name in options)]
         check_tensors(*given[:2])
-        with frozen(model) if isinstance(model, nn.Module) else nullcontext():
+        place = given[0].device if isinstance(given[0], Tensor) else "cpu"
+        with frozen(model) if isinstance(model, nn.Module) else nullcontext(), speed.exact(place):
             try:
                 return attack(model, *args, **options)
             except (BadInput, MemoryError, torch.OutOfMemoryError):

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from notbugs import goals
+from notbugs import goals, speed
 from notbugs.attacks.blind import few_pixels, hop_skip_jump, square
 from notbugs.attacks.door import Model, has_gradient, in_evaluation, one_radius
 from notbugs.attacks.recipes import apgd, pgd, runner_up
@@ -26,7 +26,13 @@ MASKED = 0.5  # of what gradients took, squares take as much where these are mas
 
 @in_evaluation
 def standard(
-    model: Model, images: Tensor, labels: Tensor, *, ball: Similar | Spatial, budget: str = "standard", batch_size: int = 250
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    ball: Similar | Spatial,
+    budget: str = "standard",
+    batch_size: int | None = None,
 ) -> Found:
     """The verdict behind every robust accuracy: the worst that an ensemble finds; values of 0 or more are fooled.
 
@@ -45,14 +51,14 @@ def standard(
     """
     if budget not in BUDGETS:
         raise BadInput("--budget", f"must be one of {', '.join(BUDGETS)}", repr(budget))
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise BadInput("batch_size", "must be 1 or more", batch_size)
     one_radius(ball)
 
     def judged(some: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         return _judged(model, some, labels[index.to(labels.device)], ball, BUDGETS.index(budget))
 
-    found = sweep(judged, images, batch_size=batch_size, device=images.device)
+    found = sweep(judged, images, batch_size=batch_size or speed.at_once(images.device), device=images.device)
     return Found(*(each.to(images.device) for each in found))
 
 

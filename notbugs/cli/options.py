@@ -34,6 +34,14 @@ Width = Annotated[int | None, typer.Option(help="Channels of the network's first
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data in each training. [default: by their number]")]
 Seed = Annotated[int, typer.Option(help="Everything that chance decides.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")]
+Half = Annotated[
+    bool | None,
+    typer.Option(
+        "--half/--no-half",
+        help="Train and make sets in bfloat16; verdicts never. Faster where the processor knows it. [default: on a GPU]",
+    ),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile each kind of network first. For GPUs; slower on a CPU.")]
 Workers = Annotated[int | None, typer.Option(help="Stages done at once, each in a process. [default: one a core; 1 on a GPU]")]
 Folds = Annotated[int, typer.Option(help="Of files: each is judged by models trained on the other folds.")]
 Repeats = Annotated[int, typer.Option(help="How often the files are dealt into folds; more make ranks steadier.")]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notbugs.cli.options import (
+    Compile,
     Device,
     Epochs,
     Epsilon,
     Folds,
+    Half,
     Limit,
     Network,
     Norm,
@@ -91,6 +93,8 @@ def run(
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
+    half: Half = None,
+    compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
@@ -118,6 +122,8 @@ def split(
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
+    half: Half = None,
+    compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
@@ -130,6 +136,9 @@ def split(
 
     if by_file:
         from notbugs import byfile
+
+        if half is not None or compile:
+            raise BadInput("--half, --compile", "cannot be used with --by-file, which makes no new images")
 
         asked = byfile.Asked(plan_of({**locals(), "seeds": 1}), folds, repeats)
         _files(asked, out, workers, top)
@@ -183,6 +192,8 @@ def train(
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipBad = False,
+    half: Half = None,
+    compile: Compile = False,
     device: Device = "auto",
 ) -> None:
     """Train one classifier, ordinary or robust, and say how easily it is fooled."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from notbugs import goals, search
+from notbugs import goals, search, speed
 from notbugs.ball import Ball
 from notbugs.construct.made import Made, Progress, change_of, swept
 from notbugs.data import Dataset, from_8bit, to_8bit
 from notbugs.errors import BadInput
-from notbugs.models import Model, folded
+from notbugs.models import Model, folded, still
 
 
 def inverted(
@@ -22,7 +22,9 @@ def inverted(
     steps: int = 60,
     rule: search.Rule | None = None,
     seed: int = 0,
-    batch_size: int = 250,
+    half: bool | None = None,
+    compile: bool = False,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Made:
@@ -32,6 +34,7 @@ def inverted(
     features the model does not have are left as the start had them, and the start says nothing of the label.
     start: "image", another image of the set, drawn at random, or "noise", uniform. Any pixel may change by any amount.
     rule: how to step (default: `default_rule` in the metric of `evened`; the paper's is `paper_rule()`, with 1000 steps).
+    half, compile: how steps are made faster (`speed.quick`); what is wanted, and the error that is told, are in float32.
     Source: Ilyas et al. 2019, section 3.1 and appendix C.4.
     """
     if start not in ("image", "noise"):
@@ -40,7 +43,8 @@ def inverted(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data), generator=generator)
     partner = torch.empty_like(order).scatter(0, order, order.roll(1))  # another image for each, each used once, none its own
-    view = folded(model, data.pixels(slice(0, 2)), device)
+    view = still(model, device) if compile else folded(model, data.pixels(slice(0, 2)), device)
+    look = speed.quick(view.features, device, half=half, compile=compile)
     metric = evened(view.features, data.pixels(partner[:40]).to(device)) if rule is None else None
     rule = rule or default_rule(data)
 
@@ -49,14 +53,14 @@ def inverted(
             wanted = view.features(images)
         first = data.pixels(partner[index]).to(device) if start == "image" else free.sample(images, generator)
         # around the start, not the image: the search falls back on the centre, and must never fall back on the answer
-        goal = goals.match_features(view.features, wanted, metric)
+        goal = goals.match_features(look, wanted, metric)
         found = search.maximize(goal, first, free, steps=steps, rule=rule)
         stored = to_8bit(found.images)
         with torch.no_grad():
             error = -goals.match_features(view.features, wanted).judge(view.features(from_8bit(stored)))
         return stored, error
 
-    images, error = swept(invert, data, batch_size, device, progress)
+    images, error = swept(invert, data, batch_size or speed.at_once(device), device, progress)
     return Made(data.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **change_of(data, images)})
 
 

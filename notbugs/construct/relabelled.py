@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from notbugs import goals, search
+from notbugs import goals, search, speed
 from notbugs.ball import Ball
 from notbugs.construct.made import Made, Progress, change_of, swept
 from notbugs.data import Dataset, to_8bit
 from notbugs.errors import BadInput
-from notbugs.models import Model, folded
+from notbugs.models import Model, folded, still
 
 
 def relabelled(
@@ -22,7 +22,9 @@ def relabelled(
     steps: int = 30,
     by: str = "loss",
     alone: Sequence[Model] = (),
-    batch_size: int = 250,
+    half: bool | None = None,
+    compile: bool = False,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Made:
@@ -32,15 +34,18 @@ def relabelled(
     them is what the model sees. The image with the target's highest lead is kept, rounded to 8 bits inside the ball.
     alone: other models that are to go on reading the images' own labels, so that what moves is the model's own bug, and no
     feature of the data (Nakkiran 2019); the fact others_keep is the share of images in which all of them still do.
+    half, compile: how steps are made faster (`speed.quick`); whether the label is reached is asked in float32.
     Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
     """
     if alone and by != "loss":
         raise BadInput("by", "must be loss where other models are to be left alone", repr(by))
-    view, *others = (folded(each, data.pixels(slice(0, 2)), device) for each in (model, *alone))
+    sample = data.pixels(slice(0, 2))
+    view, *others = (still(each, device) if compile else folded(each, sample, device) for each in (model, *alone))
+    look, *aside = (speed.quick(each, device, half=half, compile=compile) for each in (view, *others))
 
     def push(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         targets, own = labels[index].to(images.device), data.labels[index].to(images.device)
-        goal = goals.reach_class_alone(view, others, targets, own) if others else goals.reach_class(view, targets, by)
+        goal = goals.reach_class_alone(look, aside, targets, own) if others else goals.reach_class(look, targets, by)
         rule = search.steepest(ball, 2 * ball.radius, end=0.01)
         found = search.maximize(goal, images, ball, steps=steps, rule=rule)
         stored = ball.round(found.images, images)
@@ -49,7 +54,7 @@ def relabelled(
             reached = goals.logits(view, stored).argmax(1) == targets
             return to_8bit(stored), reached, torch.stack([reached | True, *kept]).all(0)
 
-    images, reached, kept = swept(push, data, batch_size, device, progress)
+    images, reached, kept = swept(push, data, batch_size or speed.at_once(device), device, progress)
     facts = {"others_keep": kept.float().mean().item()} if others else {}
     return Made(
         data.with_images(images).with_labels(labels),

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from notbugs import speed
 from notbugs.data.decode import Source, decode, each, stack
 from notbugs.data.names import refuse
 from notbugs.errors import BadInput
@@ -122,6 +123,7 @@ def sweep(
 
     images reach function as float (n, C, H, W) on device, a Dataset's and a uint8 tensor's in [0, 1], a float tensor's as they
     are; index: int64 (n,) on the CPU. Returns a tensor, or a tuple of tensors if function returns one.
+    On a GPU float32 is not rounded inside (`speed.exact`).
     Where memory runs out the batch is halved, with a warning, and the rest goes on with that size.
     """
     results: list[tuple[Tensor, ...]] = []
@@ -132,7 +134,8 @@ def sweep(
         index = torch.arange(start, start + len(chosen))
         try:
             chosen = chosen.to(device)
-            result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
+            with speed.exact(device):
+                result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if len(chosen) < 2 or not out_of_memory(error):
                 raise

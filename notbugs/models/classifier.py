@@ -98,18 +98,22 @@ def layout(model: nn.Module) -> torch.memory_format:
     return torch.channels_last if isinstance(model, Classifier) else torch.contiguous_format
 
 
+def still(model: nn.Module, device: torch.device | str = "cpu") -> Any:
+    """A frozen copy on a device, in evaluation mode; a network that cannot be copied serves itself."""
+    try:
+        plain: Any = copy.deepcopy(model)
+    except Exception:  # locks, open files: a user's network may hold anything
+        plain = model
+    return plain.to(device).eval().requires_grad_(False).to(memory_format=layout(model))
+
+
 def folded(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu") -> Any:
-    """A frozen copy on a device for searching, batch norm folded into the convolutions before it: the same, but faster.
+    """A `still` copy for searching, batch norm folded into the convolutions before it: the same, but faster.
 
     sample: a few images (n, C, H, W), on which the copy must agree; where tracing or agreement fails, it is a plain copy.
     Folding takes 0.6 of the time on narrow networks and half the memory.
     """
-    sample = sample.to(device)
-    try:
-        plain: Any = copy.deepcopy(model)
-    except Exception:  # locks, open files: a user's network may hold anything; then it serves itself
-        plain = model
-    plain = plain.to(device).eval().requires_grad_(False).to(memory_format=layout(model))
+    sample, plain = sample.to(device), still(model, device)
     if not isinstance(model, Classifier):
         return plain
     with warnings.catch_warnings():

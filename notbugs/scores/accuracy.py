@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks
+from notbugs import attacks, speed
 from notbugs.ball import Ball
 from notbugs.data import Dataset, sweep
 from notbugs.models import Model, folded, frozen
@@ -45,7 +45,7 @@ def under_attack(
     balls: Sequence[Ball],
     *,
     budget: str = "standard",
-    batch_size: int = 250,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> list[dict[str, Any]]:
     """Accuracy clean and at each radius, ascending, by `attacks.standard`; each radius meets only the survivors of the smaller.
@@ -69,7 +69,7 @@ def under_attack(
             verdicts.append(alive)
         return torch.stack(verdicts, dim=1)
 
-    table: Any = sweep(survive, part, batch_size=batch_size, device=device)
+    table: Any = sweep(survive, part, batch_size=batch_size or speed.at_once(device), device=device)
     correct, n = table.sum(0).tolist(), len(part)
     common = {"norm": ascending[0].norm}
     return [
