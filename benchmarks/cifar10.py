@@ -411,7 +411,7 @@ def _stronger(bench: Bench, seed: int, name: str, radius: float) -> models.Model
 
 
 def _upright(bench: Bench, seed: int) -> models.Model:
-    """A robust model that was never told a class: it learnt by how many quarter turns each image was turned (Gidaris et al. 2018)."""
+    """A robust model that was told no class: it learnt by how many quarter turns images were turned (Gidaris et al. 2018)."""
     path = bench.folder / "models" / f"bench-upright-seed{seed}.safetensors"
     if not path.exists():
         part = plan.load(bench.plan, seed).train
