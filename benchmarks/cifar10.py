@@ -44,6 +44,7 @@ from notbugs.plan import Plan, known
 from notbugs.results import Run, write_whole
 
 Row = dict[str, Any]
+PAPER_STEPS: Row = {"steps": 1000, "rule": construct.paper_rule(), "half": True}
 PARTS = ("study", "autoattack", "storage", "floor", "versions")
 
 
@@ -391,6 +392,7 @@ def ways_to_robust(bench: Bench, seed: int, sample: Tensor) -> dict[str, Callabl
         "as in the study": lambda: (robust(), {}),
         "from noise": lambda: (robust(), {"start": "noise"}),
         "in bfloat16": lambda: (robust(), {"half": True}),
+        "by the paper's steps, 1,000 of 0.1, in bfloat16": lambda: (robust(), PAPER_STEPS),
         "80 steps": lambda: (robust(), {"steps": 80}),
         "through noise of 0.03": lambda: (Noisy(models.folded(robust(), sample), 0.03), {}),
         "with a middle layer": lambda: (Layers(models.folded(robust(), sample), sample), {}),

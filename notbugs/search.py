@@ -54,7 +54,7 @@ def maximize(goal: Goal, images: Tensor, ball: Similar, *, steps: int, rule: Rul
     best, best_value = point, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
     for step in range(steps):
         point.requires_grad_()
-        with torch.enable_grad(), speed.rough(images.device):
+        with torch.enable_grad(), speed.rough():
             seen = goal.view(point)
             climbed = goal.climb(seen)
             (gradient,) = torch.autograd.grad(climbed.sum(), point)

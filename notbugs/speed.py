@@ -1,69 +1,73 @@
 """What may be traded for speed while pixels move, and what may not: whatever is counted is counted in full float32.
 
-On a GPU torch rounds float32 inside convolutions to 10 bits (TF32) unless it is told not to. That is good enough for a gradient,
-not for a verdict: an image that is called fooled must be so in the network's own arithmetic.
+On a GPU torch rounds float32 inside convolutions to 10 bits (TF32) unless it is told not to, and in matrix products anywhere if
+it is told to. That is good enough for a gradient, not for a verdict: an image that is called fooled must be so in the network's
+own arithmetic.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Switch = tuple[Any, str, Any, Any]  # of what in torch, its name, as it was, and off
 
-_users: list[list[Switch]] = []  # as the `exact` blocks that are open found them, the outermost first
+class Switch(NamedTuple):
+    """Something in torch that rounds float32: how it is turned, to what the user has turned it, and off."""
+
+    turn: Callable[[Any], None]
+    users: Any
+    off: Any
+
+
+_open: list[list[Switch]] = []  # as each `exact` block that is open found them, the outermost first
 
 
 def _switches() -> list[Switch]:
-    """All that rounds float32 on a GPU."""
+    """All that rounds float32: in matrix products, and, on a GPU alone, in convolutions."""
     cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
     try:
-        return [(owner, "allow_tf32", owner.allow_tf32, False) for owner in (matmul, cudnn)]
+        products = Switch(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest")
+        return [products, Switch(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False)]
     except RuntimeError:  # somebody has turned the newer switches (torch 2.9), and these no longer answer
-        name = "fp32_precision"
-        return [(owner, name, getattr(owner, name), "ieee") for owner in (matmul, cudnn.conv, cudnn.rnn)]
+        owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+        return [Switch(partial(setattr, each, "fp32_precision"), each.fp32_precision, "ieee") for each in owners]
 
 
 def _turn(switches: list[Switch], *, off: bool) -> None:
-    for owner, name, before, exactly in switches:
-        setattr(owner, name, exactly if off else before)
+    for switch in switches:
+        switch.turn(switch.off if off else switch.users)
 
 
 @contextmanager
-def exact(device: torch.device | str) -> Iterator[None]:
-    """Full float32 inside, on a GPU; elsewhere nothing rounds. The switches are torch's own, for the whole process."""
-    if torch.device(device).type != "cuda":
-        yield
-        return
-    _users.append(_switches())
-    _turn(_users[-1], off=True)
+def exact() -> Iterator[None]:
+    """Full float32 inside. The switches are torch's own, for the whole process."""
+    _open.append(_switches())
+    _turn(_open[-1], off=True)
     try:
         yield
     finally:
-        _turn(_users.pop(), off=False)
+        _turn(_open.pop(), off=False)
 
 
 @contextmanager
-def rough(device: torch.device | str) -> Iterator[None]:
+def rough() -> Iterator[None]:
     """Inside `exact`: gradients may round as the user lets torch round. A pass in here counts nothing."""
-    if torch.device(device).type != "cuda" or not _users:
-        yield
-        return
-    _turn(_users[0], off=False)
+    switches = _open[0] if _open else []
+    _turn(switches, off=False)
     try:
         yield
     finally:
-        _turn(_users[0], off=True)
+        _turn(switches, off=True)
 
 
 def rounds(device: torch.device | str) -> bool:
     """Whether passes in `rough` are less than float32, so that what they claim is to be confirmed."""
-    if torch.device(device).type != "cuda":
-        return False
-    return any(before != off for _, _, before, off in (_users[0] if _users else _switches()))
+    switches = _open[0] if _open else _switches()
+    reach = switches if torch.device(device).type == "cuda" else switches[:1]  # convolutions of a CPU do not round
+    return any(switch.users != switch.off for switch in reach)
 
 
 def at_once(device: torch.device | str) -> int:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,15 +39,15 @@ def newer_switches(value: str) -> Iterator[None]:
 def test_nothing_is_rounded_where_something_is_counted() -> None:
     """The switches of a GPU exist without one."""
     assert CUDNN.allow_tf32, "torch's own default: convolutions round"
-    with speed.exact("cuda"):
+    with speed.exact():
         assert not CUDNN.allow_tf32
-        with speed.exact("cuda:0"):  # a sweep within an attack
+        with speed.exact():  # a sweep within an attack
             assert not CUDNN.allow_tf32
-            with speed.rough("cuda"):
+            with speed.rough():
                 assert CUDNN.allow_tf32
             assert not CUDNN.allow_tf32
     assert CUDNN.allow_tf32
-    with pytest.raises(ZeroDivisionError), speed.exact("cuda"), speed.rough("cuda"):
+    with pytest.raises(ZeroDivisionError), speed.exact(), speed.rough():
         raise ZeroDivisionError
     assert CUDNN.allow_tf32
 
@@ -55,7 +56,7 @@ def test_a_user_who_rounds_nothing_is_not_overruled() -> None:
     CUDNN.allow_tf32 = False
     try:
         assert not speed.rounds("cuda")
-        with speed.exact("cuda"), speed.rough("cuda"):
+        with speed.exact(), speed.rough():
             assert not CUDNN.allow_tf32
         assert not CUDNN.allow_tf32
     finally:
@@ -67,9 +68,9 @@ def test_a_user_who_rounds_nothing_is_not_overruled() -> None:
 @pytest.mark.skipif(not hasattr(CUDNN, "conv"), reason="torch before 2.9 has the older switches alone")
 def test_the_newer_switches_serve_too() -> None:
     with newer_switches("ieee"):
-        with speed.exact("cuda"):
+        with speed.exact():
             assert CUDNN.rnn.fp32_precision == "ieee"
-            with speed.rough("cuda"):
+            with speed.rough():
                 assert CUDNN.rnn.fp32_precision == "tf32"
                 assert CUDNN.conv.fp32_precision == "ieee"
         assert CUDNN.rnn.fp32_precision == "tf32"
@@ -78,11 +79,47 @@ def test_the_newer_switches_serve_too() -> None:
     assert CUDNN.allow_tf32
 
 
-def test_elsewhere_nothing_is_touched() -> None:
-    with speed.exact("cpu"), speed.rough("cpu"):
-        assert CUDNN.allow_tf32
-    with speed.rough("cuda"):  # a search of one's own, outside of any verdict
-        assert CUDNN.allow_tf32
+def test_matrix_products_on_a_cpu_can_round_too() -> None:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert speed.rounds("cpu")
+        with speed.exact():
+            assert torch.get_float32_matmul_precision() == "highest"
+            with speed.rough():
+                assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+class Watched(nn.Module):
+    """A network that notes of each pass whether pixels are moved by it, and whether convolutions on a GPU would round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.seen = nn.Linear(64, 10), set[tuple[bool, bool]]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.add((images.requires_grad, CUDNN.allow_tf32))
+        logits: Tensor = self.head(images.flatten(1))
+        return logits
+
+    def __deepcopy__(self, memory: object) -> "Watched":
+        return self
+
+
+def test_passes_that_move_pixels_round_and_passes_that_count_do_not(part: Dataset) -> None:
+    model = Watched()
+    scores.clean(model, part)  # type: ignore[arg-type]
+    assert model.seen == {(False, False)}
+    scores.under_attack(model, part, [Ball("l2", 0.05)])
+    attacks.pgd(model, part.pixels(slice(0, 9)), part.labels[:9], ball=Ball("l2", 0.5), steps=2)
+    construct.relabelled(model, part, part.labels, ball=Ball("l2", 0.5), steps=2)  # type: ignore[arg-type]
+    assert (True, True) in model.seen
+    assert (False, True) not in model.seen
+    model = Watched()
+    train.fit(model, part, train.against(partial(attacks.pgd, ball=Ball("l2", 0.5), steps=2)), epochs=1)
+    assert (False, True) in model.seen, "weights are moved by passes that round"
 
 
 class Flatters(nn.Module):

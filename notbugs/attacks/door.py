@@ -26,8 +26,7 @@ def in_evaluation(attack: Callable[Concatenate[Model, Options], Result]) -> Call
     def attacked(model: Model, /, *args: Options.args, **options: Options.kwargs) -> Result:
         given = [*args[:2], *(options.get(name) for name in ("images", "labels", "targets") if name in options)]
         check_tensors(*given[:2])
-        place = given[0].device if isinstance(given[0], Tensor) else "cpu"
-        with frozen(model) if isinstance(model, nn.Module) else nullcontext(), speed.exact(place):
+        with frozen(model) if isinstance(model, nn.Module) else nullcontext(), speed.exact():
             try:
                 return attack(model, *args, **options)
             except (BadInput, MemoryError, torch.OutOfMemoryError):

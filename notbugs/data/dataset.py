@@ -123,7 +123,7 @@ def sweep(
 
     images reach function as float (n, C, H, W) on device, a Dataset's and a uint8 tensor's in [0, 1], a float tensor's as they
     are; index: int64 (n,) on the CPU. Returns a tensor, or a tuple of tensors if function returns one.
-    On a GPU float32 is not rounded inside (`speed.exact`).
+    float32 is not rounded inside (`speed.exact`).
     Where memory runs out the batch is halved, with a warning, and the rest goes on with that size.
     """
     results: list[tuple[Tensor, ...]] = []
@@ -134,7 +134,7 @@ def sweep(
         index = torch.arange(start, start + len(chosen))
         try:
             chosen = chosen.to(device)
-            with speed.exact(device):
+            with speed.exact():
                 result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if len(chosen) < 2 or not out_of_memory(error):
