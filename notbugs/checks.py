@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, goals, search
+from notbugs import attacks, goals, search, speed
 from notbugs.attacks import Model
 from notbugs.ball import Ball
 from notbugs.errors import BadInput
@@ -25,6 +25,7 @@ class Check(NamedTuple):
     remedy: str
 
 
+@speed.exact()
 def everything(
     model: Model,
     images: Tensor,

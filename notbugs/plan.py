@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from notbugs import data, models, planted
+from notbugs import data, models, planted, speed
 from notbugs.ball import Ball
 from notbugs.data import Dataset, Splits
 from notbugs.errors import BadInput
@@ -87,6 +87,8 @@ def check(plan: Plan) -> None:
     Ball(plan.norm, plan.epsilon or 0.0)
     if plan.source == "planted" and plan.resize:
         raise BadInput("--resize", "cannot be used with planted, whose images are drawn at 32x32", plan.resize)
+    if plan.compile:
+        speed.check_compiler(plan.device)
     if plan.recipe not in ("", "paper"):
         raise BadInput("--recipe", "must be paper, or left out", repr(plan.recipe))
     if plan.recipe and plan.invert_start != "image":
@@ -111,7 +113,7 @@ def complete(plan: Plan, splits: Splits) -> Plan:
         # faint evidence is not found at the rate that suits the rest, and at a low one it is learnt by heart (docs/lab-log.md)
         "relabel_learning_rate": learning_rate if tiny or plan.source == "planted" else learning_rate / 5,
         "patience": max(8, known(plan.epochs) // 2),
-        "half": plan.device.startswith("cuda"),
+        "half": speed.halves(plan.device),
     }
     plan = replace(plan, **{name: value for name, value in follow.items() if getattr(plan, name) is None})
     for name in ("epsilon", "relabel_epsilon"):

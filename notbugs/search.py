@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from notbugs import speed
 from notbugs.ball import Ball, Similar, by_image
 from notbugs.errors import BadInput
 from notbugs.goals import Goal
@@ -54,7 +53,7 @@ def maximize(goal: Goal, images: Tensor, ball: Similar, *, steps: int, rule: Rul
     best, best_value = point, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
     for step in range(steps):
         point.requires_grad_()
-        with torch.enable_grad(), speed.rough():
+        with torch.enable_grad():
             seen = goal.view(point)
             climbed = goal.climb(seen)
             (gradient,) = torch.autograd.grad(climbed.sum(), point)

@@ -1,17 +1,19 @@
-"""What may be traded for speed while pixels move, and what may not: whatever is counted is counted in full float32.
+"""What may be traded for speed while weights and pixels move, and what may not: whatever is counted is counted in full float32.
 
 On a GPU torch rounds float32 inside convolutions to 10 bits (TF32) unless it is told not to, and in matrix products anywhere if
-it is told to. That is good enough for a gradient, not for a verdict: an image that is called fooled must be so in the network's
-own arithmetic.
+it is told to. An image that is called fooled must be so in the network's own arithmetic.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from notbugs.errors import BadInput
 
 
 class Switch(NamedTuple):
@@ -22,73 +24,70 @@ class Switch(NamedTuple):
     off: Any
 
 
-_open: list[list[Switch]] = []  # as each `exact` block that is open found them, the outermost first
+_open: list[bool] = []  # an entry for each `exact` block that is open
 
 
 def _switches() -> list[Switch]:
-    """All that rounds float32: in matrix products, and, on a GPU alone, in convolutions."""
+    """What rounds float32: in matrix products, and, on a GPU, in convolutions."""
     cudnn: Any = torch.backends.cudnn
     try:
         products = Switch(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest")
         return [products, Switch(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False)]
     except RuntimeError:  # somebody has turned the newer switches (torch 2.9), and these no longer answer
-        owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+        cpu: Any = torch.backends.mkldnn
+        owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn)
         return [Switch(partial(setattr, each, "fp32_precision"), each.fp32_precision, "ieee") for each in owners]
-
-
-def _turn(switches: list[Switch], *, off: bool) -> None:
-    for switch in switches:
-        switch.turn(switch.off if off else switch.users)
 
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Full float32 inside. The switches are torch's own, for the whole process."""
-    _open.append(_switches())
-    _turn(_open[-1], off=True)
+    """Full float32 inside, but for autocast around it or in it. The switches are torch's own, for the whole process."""
+    switches = [] if _open else _switches()
+    _open.append(True)
     try:
+        for switch in switches:
+            switch.turn(switch.off)
         yield
     finally:
-        _turn(_open.pop(), off=False)
+        _open.pop()
+        for switch in switches:
+            switch.turn(switch.users)
 
 
-@contextmanager
-def rough() -> Iterator[None]:
-    """Inside `exact`: gradients may round as the user lets torch round. A pass in here counts nothing."""
-    switches = _open[0] if _open else []
-    _turn(switches, off=False)
-    try:
-        yield
-    finally:
-        _turn(switches, off=True)
-
-
-def rounds(device: torch.device | str) -> bool:
-    """Whether passes in `rough` are less than float32, so that what they claim is to be confirmed."""
-    switches = _open[0] if _open else _switches()
-    reach = switches if torch.device(device).type == "cuda" else switches[:1]  # convolutions of a CPU do not round
-    return any(switch.users != switch.off for switch in reach)
-
-
-def at_once(device: torch.device | str) -> int:
-    """Images in a batch where no gradients of weights are kept; too many for the memory are halved (`data.sweep`)."""
-    return 250 if torch.device(device).type == "cpu" else 1000  # a small network's kernels leave a GPU idle on fewer
+def at_once(device: torch.device | str, shape: Sequence[int]) -> int:
+    """Images (C, H, W) in a batch where no gradients of weights are kept: more on a GPU, which few small ones leave idle."""
+    return 250 if torch.device(device).type == "cpu" else max(250, min(1000, 4_000_000 // math.prod(shape)))
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """A network or function as `torch.compile` makes it, once for each architecture and shape, not once for each network.
+    """A network or function as `torch.compile` makes it, once for each architecture, shape and mode, not for each network.
 
-    Takes about a minute first. On the CPUs tried the result was slower than without (docs/lab-log.md).
+    That takes minutes in all. On the CPUs tried the result was slower than without (docs/lab-log.md).
     """
     config: Any = torch._dynamo.config
     config.cache_size_limit = max(config.cache_size_limit, 128)  # networks of all kinds share their outermost code
     return torch.compile(function, dynamic=False)
 
 
+@cache
+def check_compiler(device: str) -> None:
+    """Raises BadInput where torch cannot compile: no compiler, or none that it can use."""
+    try:
+        torch.compile(torch.square, dynamic=False)(torch.ones(2, device=device))
+    except Exception as error:  # whatever a compiler may say
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BadInput("--compile", "must find a compiler that torch can use", said, "leave it out") from error
+
+
 def halved(device: torch.device | str, half: bool | None = None) -> torch.autocast:
-    """A block whose convolutions and matrix products are in bfloat16, if `half` (default: on a GPU)."""
+    """A block whose convolutions and matrix products are in bfloat16, if `half` (default: see `halves`)."""
     kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" if half is None else half)
+    return torch.autocast(kind, torch.bfloat16, enabled=halves(device) if half is None else half)
+
+
+def halves(device: torch.device | str) -> bool:
+    """Whether bfloat16 is usual: on a GPU that knows it."""
+    return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def quick(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from notbugs import __version__, attacks, construct, data, models, planted, scores, train
+from notbugs import __version__, attacks, construct, data, models, planted, scores, speed, train
 from notbugs.ball import Ball
 from notbugs.data import Dataset
 from notbugs.errors import BadInput
@@ -237,6 +237,7 @@ def every_set(plan: Plan, folder: Path, seed: int, tell: Told, *, names: list[st
     return {"accuracy": rows}
 
 
+@speed.exact()
 def pictures(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
     """The same few training files in every version, as pictures, with what two models read in each."""
     original = load(plan, seed).train

@@ -155,7 +155,8 @@ def ask_further(folder: Path, names: Collection[str], *, workers: int | None = N
         raise BadInput("RUN", "must be a study's folder", folder, "make one: notbugs run SOURCE --out FOLDER")
     seeds = facts["seeds"][-1] - given["seed"] + 1
     recipe = "paper" if facts.get("paper") else ""
-    plan = Plan(**given, seeds=seeds, full=facts["full"], recipe=recipe, device=facts["device"])
+    how = {name: facts["recipe"][name] for name in ("half", "compile") if name in facts["recipe"]}
+    plan = Plan(**given, seeds=seeds, full=facts["full"], recipe=recipe, device=facts["device"], **how)
     return run(plan, folder, only=names, command=facts["command"], workers=workers, tell=tell)
 
 

@@ -69,7 +69,7 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
         with frozen(model):
             worst = attack(model, images, labels).images
         logits, moved = model(images), model(worst)  # apart, as in the paper: batch norm keeps their statistics apart too
-        drift = F.kl_div(F.log_softmax(moved, dim=1), F.softmax(logits, dim=1), reduction="batchmean")
+        drift = F.kl_div(F.log_softmax(moved.float(), dim=1), F.softmax(logits.float(), dim=1), reduction="batchmean")
         return F.cross_entropy(logits, labels) + beta * drift, logits
 
     return loss

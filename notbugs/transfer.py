@@ -59,7 +59,7 @@ def examples(
             read = [goals.logits(view, each).argmax(1) for each in (images, away, towards)]
         return to_8bit(away), to_8bit(towards), *read
 
-    untargeted, targeted, *reads = sweep(push, part, batch_size=batch_size or speed.at_once(device), device=device)
+    untargeted, targeted, *reads = sweep(push, part, batch_size=batch_size or speed.at_once(device, part.shape), device=device)
     scattered = construct.noise_like(part, part.with_images(untargeted), seed=seed).data.images
     assert isinstance(scattered, Tensor)
     noisy = answers(model, part.with_images(scattered), device)

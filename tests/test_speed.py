@@ -1,18 +1,21 @@
 """What is traded for speed changes next to nothing, and nothing that is counted."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, construct, data, goals, models, scores, speed, train
+from notbugs import attacks, checks, construct, data, models, scores, speed, study, train, transfer
 from notbugs.ball import Ball
 from notbugs.data import Dataset
+from notbugs.errors import BadInput
+from notbugs.plan import Plan
 
 CUDNN: Any = torch.backends.cudnn
 
@@ -43,115 +46,94 @@ def test_nothing_is_rounded_where_something_is_counted() -> None:
         assert not CUDNN.allow_tf32
         with speed.exact():  # a sweep within an attack
             assert not CUDNN.allow_tf32
-            with speed.rough():
-                assert CUDNN.allow_tf32
-            assert not CUDNN.allow_tf32
+        assert not CUDNN.allow_tf32
     assert CUDNN.allow_tf32
-    with pytest.raises(ZeroDivisionError), speed.exact(), speed.rough():
+    with pytest.raises(ZeroDivisionError), speed.exact():
         raise ZeroDivisionError
     assert CUDNN.allow_tf32
-
-
-def test_a_user_who_rounds_nothing_is_not_overruled() -> None:
     CUDNN.allow_tf32 = False
     try:
-        assert not speed.rounds("cuda")
-        with speed.exact(), speed.rough():
+        with speed.exact():
             assert not CUDNN.allow_tf32
-        assert not CUDNN.allow_tf32
+        assert not CUDNN.allow_tf32, "a user who rounds nothing is not overruled"
     finally:
         CUDNN.allow_tf32 = True
-    assert speed.rounds("cuda")
-    assert not speed.rounds("cpu")
 
 
 @pytest.mark.skipif(not hasattr(CUDNN, "conv"), reason="torch before 2.9 has the older switches alone")
 def test_the_newer_switches_serve_too() -> None:
+    cpu: Any = torch.backends.mkldnn
     with newer_switches("ieee"):
         with speed.exact():
-            assert CUDNN.rnn.fp32_precision == "ieee"
-            with speed.rough():
-                assert CUDNN.rnn.fp32_precision == "tf32"
-                assert CUDNN.conv.fp32_precision == "ieee"
+            assert CUDNN.rnn.fp32_precision == cpu.conv.fp32_precision == "ieee"
         assert CUDNN.rnn.fp32_precision == "tf32"
         assert CUDNN.conv.fp32_precision == "ieee"
-        assert speed.rounds("cuda")  # recurrent layers do
     assert CUDNN.allow_tf32
 
 
 def test_matrix_products_on_a_cpu_can_round_too() -> None:
     torch.set_float32_matmul_precision("medium")
     try:
-        assert speed.rounds("cpu")
         with speed.exact():
             assert torch.get_float32_matmul_precision() == "highest"
-            with speed.rough():
-                assert torch.get_float32_matmul_precision() == "medium"
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
 
 
-class Watched(nn.Module):
-    """A network that notes of each pass whether pixels are moved by it, and whether convolutions on a GPU would round."""
+class Watched(models.Classifier):
+    """A network that notes of each pass whether convolutions on a GPU would round, and whether it had weights to learn."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.head, self.seen = nn.Linear(64, 10), set[tuple[bool, bool]]()
+        body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+        super().__init__(body, nn.Linear(144, 10), mean=[0.0], std=[1.0], architecture={})
+        self.seen: set[tuple[bool, bool]] = set()
 
-    def forward(self, images: Tensor) -> Tensor:
-        self.seen.add((images.requires_grad, CUDNN.allow_tf32))
-        logits: Tensor = self.head(images.flatten(1))
-        return logits
+    def __deepcopy__(self, memory: dict[int, Any]) -> "Watched":
+        other = Watched()
+        other.load_state_dict(self.state_dict())
+        other.seen = self.seen
+        return other
 
-    def __deepcopy__(self, memory: object) -> "Watched":
-        return self
+    def features(self, images: Tensor) -> Tensor:
+        learns = self.head.weight.requires_grad and torch.is_grad_enabled()
+        self.seen.add((CUDNN.allow_tf32, learns))
+        return super().features(images)
 
 
-def test_passes_that_move_pixels_round_and_passes_that_count_do_not(part: Dataset) -> None:
+def counted(part: Dataset) -> dict[str, Callable[[Watched], object]]:
+    """Whatever ends in a published figure, by name."""
+    images, labels, ball = part.pixels(slice(0, 9)), part.labels[:9], Ball("l2", 0.5)
+    return {
+        "accuracy": lambda model: scores.clean(model, part),
+        "verdict": lambda model: scores.under_attack(model, part, [Ball("l2", 0.05)]),
+        "attack": lambda model: attacks.pgd(model, images, labels, ball=ball, steps=2),
+        "smallest radius": lambda model: attacks.smallest_radius(model, images, labels, norm="l2"),
+        "checks": lambda model: checks.everything(model, images, labels, ball=ball, budget="quick"),
+        "relabelled": lambda model: construct.relabelled(model, part, part.labels, ball=ball, steps=2),
+        "inverted": lambda model: construct.inverted(model, part, steps=2),
+        "read": lambda model: construct.reads(model, part),
+        "features": lambda model: scores.per_feature(model, part, ball=ball, steps=2),
+        "layers": lambda model: scores.per_layer(model, images, ball, steps=2),
+        "corruptions": lambda model: scores.corrupted(model, part.take(slice(0, 5))),
+        "frequencies": lambda model: scores.frequencies(model, part.take(slice(0, 5))),
+        "explanations": lambda model: scores.explain(model, part.take(slice(0, 20)), scores.class_means(part)),
+        "examples": lambda model: transfer.examples(model, part.take(slice(0, 20)), ball, steps=2),
+    }
+
+
+@pytest.mark.parametrize("name", counted(Dataset(torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1).long(), ("",), ("",))))
+def test_no_pass_that_counts_rounds(name: str, part: Dataset) -> None:
     model = Watched()
-    scores.clean(model, part)  # type: ignore[arg-type]
-    assert model.seen == {(False, False)}
-    scores.under_attack(model, part, [Ball("l2", 0.05)])
-    attacks.pgd(model, part.pixels(slice(0, 9)), part.labels[:9], ball=Ball("l2", 0.5), steps=2)
-    construct.relabelled(model, part, part.labels, ball=Ball("l2", 0.5), steps=2)  # type: ignore[arg-type]
-    assert (True, True) in model.seen
-    assert (False, True) not in model.seen
+    counted(part)[name](model)
+    assert model.seen
+    assert {rounds for rounds, _ in model.seen} == {False}
+
+
+def test_weights_may_be_moved_by_passes_that_round(part: Dataset) -> None:
     model = Watched()
     train.fit(model, part, train.against(partial(attacks.pgd, ball=Ball("l2", 0.5), steps=2)), epochs=1)
-    assert (False, True) in model.seen, "weights are moved by passes that round"
-
-
-class Flatters(nn.Module):
-    """A network whose gradient passes say that every image is fooled: an extreme of passes that round."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(64, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = 0.01 * self.head(images.flatten(1)) + torch.tensor([10.0, 0.0, 0.0])
-        return logits + torch.tensor([0.0, 30.0, 0.0]) if images.requires_grad else logits
-
-
-def test_a_verdict_believes_no_gradient_pass_that_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels, model, ball = torch.rand(20, 1, 8, 8), torch.zeros(20, dtype=torch.int64), Flatters(), Ball("l2", 0.5)
-    assert bool((attacks.standard(model, images, labels, ball=ball, budget="quick").values >= 0).all()), "or nothing is tested"
-    monkeypatch.setattr(speed, "rounds", lambda device: True)
-    found = attacks.standard(model, images, labels, ball=ball, budget="quick")
-    assert bool((found.values < 0).all())
-    with torch.no_grad():
-        torch.testing.assert_close(found.values, -goals.lead(model(found.images), labels))
-
-
-def test_a_real_verdict_is_the_same_when_confirmed(
-    standard: models.Model, digits: data.Splits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    some = digits.test.take(slice(0, 60))
-    once = scores.under_attack(standard, some, [Ball("l2", 0.5)])
-    monkeypatch.setattr(speed, "rounds", lambda device: True)
-    assert scores.under_attack(standard, some, [Ball("l2", 0.5)]) == once
-    assert 0 < once[1]["correct"] < once[0]["correct"]
+    assert model.seen == {(True, True), (False, False)}, "those of its attack do not"
 
 
 # ---- bfloat16 -----------------------------------------------------------------------------------------------------------
@@ -204,11 +186,36 @@ def test_a_compiled_network_trains_and_makes_the_same(part: Dataset) -> None:
         model = models.build("small", shape=part.shape, classes=10, width=4)
         train.fit(model, part, epochs=2, batch_size=40, compile=compile)
         trained.append(model)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])  # type: ignore[attr-defined]
         made.append(construct.inverted(model, part, steps=5, batch_size=60, compile=compile))
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])  # type: ignore[attr-defined]
-    assert 0 < graphs[1] == graphs[2]
+    assert graphs[0] == graphs[1] < graphs[2] < graphs[3] == graphs[4] == graphs[5]
     with torch.no_grad():
         plain, compiled, again = (model(part.pixels(slice(None))) for model in trained)
     torch.testing.assert_close(compiled, plain, rtol=0.01, atol=0.01)
     torch.testing.assert_close(again, compiled)
     assert made[1].facts["feature_error"] == pytest.approx(made[0].facts["feature_error"], rel=0.02)
+
+
+def test_without_a_compiler_a_study_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    speed.check_compiler.cache_clear()
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(BadInput, match=r"--compile.*compiler"):
+        study.run(Plan("digits", compile=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    speed.check_compiler.cache_clear()
+
+
+def test_how_a_study_was_done_is_kept_and_is_no_question_of_another(tmp_path: Path) -> None:
+    """Going on in float32 is allowed; who asks a study further asks it as it was done."""
+    asked = Plan("digits", seeds=1, limit=100, epochs=1, width=4, relabel_steps=2, invert_steps=2, half=True)
+    record = study.run(asked, tmp_path, only=["standard"], workers=1)
+    assert record.facts["recipe"]["half"] is True
+    assert record.facts["stages"]["seed0/standard"]["half"] is True
+    study.ask_further(tmp_path, ["explanations"], workers=1)
+    done = study.Run.read(tmp_path).facts["stages"]
+    assert {stage["half"] for stage in done.values()} == {True}
+    assert "seed0/adversarial" in done

@@ -145,6 +145,8 @@ def test_stopped_at_any_moment_it_goes_on_with_what_is_not_whole(tmp_path: Path,
         assert code == 130
         assert said.strip().splitlines()[-1].startswith("notbugs: stopped.")
         assert "Traceback" not in said
+        if number == signal.SIGTERM:
+            return  # going on is the same after each
     else:
         time.sleep(2)  # the workers see for themselves that their parent is gone
     after = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -58,7 +58,7 @@ def standard(
     def judged(some: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         return _judged(model, some, labels[index.to(labels.device)], ball, BUDGETS.index(budget))
 
-    found = sweep(judged, images, batch_size=batch_size or speed.at_once(images.device), device=images.device)
+    found = sweep(judged, images, batch_size=batch_size or speed.at_once(images.device, images.shape[1:]), device=images.device)
     return Found(*(each.to(images.device) for each in found))
 
 

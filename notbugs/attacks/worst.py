@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from notbugs import goals, speed
+from notbugs import goals
 from notbugs.attacks.door import Model, clean_logits, in_evaluation, unsquashed
 from notbugs.search import Attack, Found
 
@@ -43,17 +43,10 @@ class Hunt:
         tried = torch.full_like(self.value, -torch.inf)
         if len(index):
             found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
-            values = self._again(found, index) if speed.rounds(self.images.device) else found.values
-            wins = values > self.value[index]
+            wins = found.values > self.value[index]
             won = index[wins]
-            self.best[won], self.value[won], tried[index] = found.images[wins], values[wins], values
+            self.best[won], self.value[won], tried[index] = found.images[wins], found.values[wins], found.values
         return tried
-
-    def _again(self, found: Found, index: Tensor) -> Tensor:
-        """What the model says of what was found, in full float32, where it was judged in less while it moved."""
-        with torch.no_grad():
-            values = -goals.lead(goals.logits(self.model, found.images), self.labels[index])
-        return torch.where(found.values == -torch.inf, found.values, values)
 
     @property
     def found(self) -> Found:

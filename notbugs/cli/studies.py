@@ -138,7 +138,7 @@ def split(
         from notbugs import byfile
 
         if half is not None or compile:
-            raise BadInput("--half, --compile", "cannot be used with --by-file, which makes no new images")
+            raise BadInput("--half, --compile", "cannot be used with --by-file")
 
         asked = byfile.Asked(plan_of({**locals(), "seeds": 1}), folds, repeats)
         _files(asked, out, workers, top)

@@ -60,7 +60,7 @@ def inverted(
             error = -goals.match_features(view.features, wanted).judge(view.features(from_8bit(stored)))
         return stored, error
 
-    images, error = swept(invert, data, batch_size or speed.at_once(device), device, progress)
+    images, error = swept(invert, data, batch_size or speed.at_once(device, data.shape), device, progress)
     return Made(data.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **change_of(data, images)})
 
 
@@ -104,7 +104,7 @@ def evened(view: goals.View, images: Tensor) -> Tensor | None:
     None, the plain distance, for more than 4,096 features: there the matrices would cost more than they save.
     """
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
+    with torch.no_grad(), speed.exact():
         calm = view(images).float()
         count = calm.shape[1]
         if count > 4096:

@@ -54,7 +54,7 @@ def relabelled(
             reached = goals.logits(view, stored).argmax(1) == targets
             return to_8bit(stored), reached, torch.stack([reached | True, *kept]).all(0)
 
-    images, reached, kept = swept(push, data, batch_size or speed.at_once(device), device, progress)
+    images, reached, kept = swept(push, data, batch_size or speed.at_once(device, data.shape), device, progress)
     facts = {"others_keep": kept.float().mean().item()} if others else {}
     return Made(
         data.with_images(images).with_labels(labels),

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from notbugs import speed
 from notbugs.errors import BadInput
 
 
@@ -80,12 +81,13 @@ Model = Classifier | Wrapped
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside; afterwards every module's mode and every parameter's flag as before."""
+    """Evaluation mode, full float32 (`speed.exact`) and no parameter gradients inside; afterwards all is as it was before."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.eval().requires_grad_(False)
-        yield
+        with speed.exact():
+            yield
     finally:
         for module, training in modes:
             module.training = training
@@ -125,6 +127,6 @@ def folded(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu")
         fast.body = fuse(cast(nn.Module, fast.body)).eval().requires_grad_(False)
     except Exception:  # tracing runs the network's own code, which may raise anything
         return plain
-    with torch.no_grad():
+    with torch.no_grad(), speed.exact():
         same = torch.allclose(fast(sample), plain(sample), rtol=1e-3, atol=1e-3)
     return fast if same else plain

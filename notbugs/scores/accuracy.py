@@ -69,7 +69,7 @@ def under_attack(
             verdicts.append(alive)
         return torch.stack(verdicts, dim=1)
 
-    table: Any = sweep(survive, part, batch_size=batch_size or speed.at_once(device), device=device)
+    table: Any = sweep(survive, part, batch_size=batch_size or speed.at_once(device, part.shape), device=device)
     correct, n = table.sum(0).tolist(), len(part)
     common = {"norm": ascending[0].norm}
     return [

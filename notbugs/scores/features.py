@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notbugs import goals, search
+from notbugs import goals, search, speed
 from notbugs.attacks import Model
 from notbugs.ball import Ball, Similar
 from notbugs.data import Dataset, sweep
@@ -121,6 +121,7 @@ def _columns(view: goals.View, index: Tensor, images: Tensor) -> Tensor:
     return view(images).float()[:, index]
 
 
+@speed.exact()
 def per_feature(
     model: Model,
     part: Dataset,
