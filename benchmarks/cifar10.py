@@ -97,7 +97,8 @@ def of_study(bench: Bench) -> Iterator[Row]:
                 raise OutOfTime
 
     with suppress(OutOfTime):
-        study.run(bench.plan, bench.folder, command=command, workers=bench.options.workers, tell=tell)
+        only = bench.options.stages or None
+        study.run(bench.plan, bench.folder, only=only, command=command, workers=bench.options.workers, tell=tell)
     run = Run.read(bench.folder)
     yield from ({"part": "study", **row} for row in beside.rows(run))
     columns, lines = beside.figure_3(run)
@@ -458,6 +459,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="the study's folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--stages", nargs="+", default=[], help="of `study`: these alone, without their seed, and what they need")
     parser.add_argument("--minutes", type=float, default=0, help="stop after the stage or row that is then at work; 0: never")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--limit", type=int)

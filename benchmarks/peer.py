@@ -15,15 +15,16 @@ training     one pass of adversarial training, no augmentation: their loop with 
 
 seconds_a_step_an_image is all that was spent over steps and images, with what a tool does before and after its steps; where both
 take equally many it compares the tools' speed alone. A row with `compared` divides two others: `times` is how many times as many
-images a second ours makes. Rounding to the nearest levels takes many images a little out of the ball; ours are rounded inside it.
-reached_inside is the share of targets reached once those outside are drawn back. In the robust part their ways are several:
+images a second ours makes, cpu_times the same by processor time, which a busy machine disturbs less (and which says nothing of a
+GPU). Rounding to the nearest levels takes many images a little out of the ball; ours are rounded inside it. reached_inside is the
+share of targets reached once those outside are drawn back. In the robust part their ways are several:
 
 notebook       steps of a fixed length, the last image: as in the code that the authors published
 best           the same, and the image with the least loss is kept: the library's default
 unconstrained  0.1 times the bare gradient of the batch's mean loss: the more images a batch has, the shorter the steps
 
-Each tool computes as it does by itself: on a GPU ours goes down to bfloat16 where it usually does, theirs stays in float32. Their
-inversion passes every image through the network twice a step, once for logits that nobody looks at.
+Each tool computes as it does by itself: on a GPU ours moves images and trains in bfloat16 (--no-half: it does not), theirs in
+float32. Their inversion passes every image through the network twice a step, once for logits that nobody looks at.
 The library calls .cuda() wherever it works. With --device cpu these calls are made to do nothing, and each row says so.
 It needs torchvision. Of its many requirements, what is used here runs with
 
@@ -136,26 +137,36 @@ def wrapped(theirs: Library, model: models.Model, device: str) -> Any:
 # ---- turns ---------------------------------------------------------------------------------------------------------------
 
 
+class Clock(NamedTuple):
+    """A moment, or a time between two. cpu: of all threads of this process."""
+
+    seconds: float
+    cpu: float
+
+    def since(self, began: "Clock") -> "Clock":
+        return Clock(self.seconds - began.seconds, self.cpu - began.cpu)
+
+
 class Work(NamedTuple):
-    """One way to do a part's work. run: number of steps -> the seconds it took and the uint8 images it made, if any."""
+    """One way to do a part's work. run: number of steps -> the time it took and the uint8 images it made, if any."""
 
     tool: str
     way: str
     steps: int
-    run: Callable[[int], tuple[float, Tensor | None]]
+    run: Callable[[int], tuple[Clock, Tensor | None]]
 
 
-def now(device: str) -> float:
+def now(device: str) -> Clock:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return Clock(time.perf_counter(), time.process_time())
 
 
-def timed(make: Callable[[int], Tensor], device: str) -> Callable[[int], tuple[float, Tensor | None]]:
-    def run(steps: int) -> tuple[float, Tensor | None]:
+def timed(make: Callable[[int], Tensor], device: str) -> Callable[[int], tuple[Clock, Tensor | None]]:
+    def run(steps: int) -> tuple[Clock, Tensor | None]:
         began = now(device)
         made = make(steps)
-        return now(device) - began, made
+        return now(device).since(began), made
 
     return run
 
@@ -164,17 +175,19 @@ def in_turns(works: list[Work], images: int, rounds: int, judge: Callable[[Tenso
     """A row for each, the least of its rounds, as soon as its last one is done; before them one step of each to warm up."""
     for work in works:
         work.run(1)
-    least = [float("inf")] * len(works)
+    least = [Clock(float("inf"), float("inf"))] * len(works)
     for turn in range(rounds):
         for place, work in enumerate(works):
             spent, made = work.run(work.steps)
-            least[place] = min(least[place], spent)
+            least[place] = Clock(*map(min, least[place], spent))
             if turn + 1 < rounds:
                 continue
             row: Row = {"tool": work.tool, "way": work.way, "steps": work.steps, "n": images, **about, "rounds": rounds}
-            row |= {"seconds": least[place], "images_a_second": images / least[place]}
-            row |= {"seconds_a_step_an_image": least[place] / images / work.steps} if made is not None else {}
-            yield row | (judge(made) if made is not None else {})
+            row |= {"seconds": least[place].seconds, "cpu_seconds": least[place].cpu}
+            row |= {"images_a_second": images / least[place].seconds}
+            if made is not None:
+                row |= {"seconds_a_step_an_image": least[place].seconds / images / work.steps, **judge(made)}
+            yield row
 
 
 def with_ratios(rows: Iterator[Row], pairs: dict[str, tuple[tuple[str, int], tuple[str, int]]]) -> Iterator[Row]:
@@ -186,7 +199,7 @@ def with_ratios(rows: Iterator[Row], pairs: dict[str, tuple[tuple[str, int], tup
     for name, (one, other) in pairs.items():
         ours, theirs = seen[one], seen[other]
         told: Row = {"compared": name, "ours": " ".join(map(str, one)), "theirs": " ".join(map(str, other)), "n": ours["n"]}
-        told |= {"times": ours["images_a_second"] / theirs["images_a_second"]}
+        told |= {"times": theirs["seconds"] / ours["seconds"], "cpu_times": theirs["cpu_seconds"] / ours["cpu_seconds"]}
         if "seconds_a_step_an_image" in ours:
             told["times_a_step"] = theirs["seconds_a_step_an_image"] / ours["seconds_a_step_an_image"]
         yield told
@@ -207,8 +220,7 @@ def of_relabelled(bench: Bench, theirs: Library) -> Iterator[Row]:
         return batches(bench, part, lambda images, index: attacked(attackable, images, targets[index], steps, **told))
 
     def of_ours(steps: int) -> Tensor:
-        settings: Row = {"ball": ball, "steps": steps, "batch_size": options.batch_size, "device": device}
-        return tensor(construct.relabelled(model, part, targets, **settings).data)
+        return tensor(construct.relabelled(model, part, targets, ball=ball, steps=steps, **our_settings(bench)).data)
 
     def judge(made: Tensor) -> Row:
         originals = part.pixels(slice(None))
@@ -255,8 +267,7 @@ def of_robust(bench: Bench, theirs: Library) -> Iterator[Row]:
         return lambda steps: batches(bench, part, partial(invert, steps))
 
     def of_ours(steps: int) -> Tensor:
-        settings: Row = {"steps": steps, "seed": options.seed, "batch_size": options.batch_size, "device": device}
-        return tensor(construct.inverted(model, part, **settings).data)
+        return tensor(construct.inverted(model, part, steps=steps, seed=options.seed, **our_settings(bench)).data)
 
     def judge(made: Tensor) -> Row:
         wanted, seen = seen_by(model.features, tensor(part)), seen_by(model.features, made)
@@ -280,9 +291,9 @@ def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
     part, model = some(bench, options.training_images), bench.model("adversarial", options.seed)
     ball, batch_size = Ball("l2", known(bench.plan.epsilon)), known(bench.plan.batch_size)
 
-    def of_theirs(steps: int) -> tuple[float, None]:
+    def of_theirs(steps: int) -> tuple[Clock, None]:
         """From the call to the end of the last training step: what the loop then validates and writes is not counted."""
-        ends: list[float] = []
+        ends: list[Clock] = []
         told = {
             **{"adv_train": 1, "adv_eval": 0, "epochs": 1, "log_iters": 1, "save_ckpt_iters": -1, "mixed_precision": False},
             **{"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "step_lr": 50, "step_lr_gamma": 0.1},
@@ -299,14 +310,15 @@ def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
             began = now(device)
             # nothing to validate on
             theirs.train_model(theirs.arguments({**told, "out_dir": folder}), attackable, (loader, []), dp_device_ids=one)
-        return ends[-1] - began, None
+        return ends[-1].since(began), None
 
-    def of_ours(steps: int) -> tuple[float, None]:
+    def of_ours(steps: int) -> tuple[Clock, None]:
         learner = copy.deepcopy(model)
         attack = train.against(partial(attacks.pgd, ball=ball, steps=steps, by="loss"))
+        settings = our_settings(bench) | {"batch_size": batch_size}
         began = now(device)
-        train.fit(learner, part, attack, epochs=1, batch_size=batch_size, learning_rate=1e-3, device=device)
-        return now(device) - began, None
+        train.fit(learner, part, attack, epochs=1, learning_rate=1e-3, **settings)
+        return now(device).since(began), None
 
     usual = bench.plan.adversarial_steps
     works = [
@@ -320,6 +332,12 @@ def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
     }
     about = {"epsilon": ball.radius, "batch_size": batch_size}
     yield from with_ratios(in_turns(works, len(part), options.rounds, lambda _: {}, **about), pairs)
+
+
+def our_settings(bench: Bench) -> Row:
+    """What each work of ours is told."""
+    speed = {"half": bench.plan.half, "compile": bench.plan.compile}
+    return {"batch_size": bench.options.batch_size, "device": bench.plan.device, **speed}
 
 
 def some(bench: Bench, count: int) -> Dataset:
@@ -369,6 +387,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=250, help="of both tools, for `relabelled` and `robust`")
     parser.add_argument("--their-steps", type=int, default=INVERT_STEPS, help="of their inversion")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], help="of their inversion; equal steps: of the first")
+    parser.add_argument("--half", action=argparse.BooleanOptionalAction, help="ours, as of `notbugs run`")
+    parser.add_argument("--compile", action="store_true", help="ours, as of `notbugs run`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.set_defaults(limit=None, seeds=None, network=None, width=None, epochs=None, minutes=0)  # the study says
@@ -392,6 +412,7 @@ def main() -> None:
     if ":" in bench.plan.device:
         torch.cuda.set_device(bench.plan.device)  # where .cuda() leads
     always: Row = {"seed": options.seed, "threads": options.threads, "cuda_calls": "neutralised" if on_cpu else "as they are"}
+    always |= {"our_half": bench.plan.half, "our_compile": bench.plan.compile}
     versions = {name: metadata.version(name) for name in ("robustness", "torchvision")}
     works = {"relabelled": of_relabelled, "robust": of_robust, "training": of_training}
     with without_cuda() if on_cpu else nullcontext():

@@ -5,6 +5,8 @@ python benchmarks/table.py runs/demo further    # what it was asked afterwards: 
 python benchmarks/table.py benchmarks/results/attacks.json
 python benchmarks/table.py benchmarks/results/files-digits.json
 python benchmarks/table.py benchmarks/results/cifar10-cpu.json
+python benchmarks/table.py benchmarks/results/cifar10-cpu.json "figure 3" seconds    # of these, some parts alone
+python benchmarks/table.py benchmarks/results/peer-cpu.json
 """
 
 import json
@@ -201,12 +203,13 @@ def of_files(path: Path) -> None:
 # ---- cifar10.py --------------------------------------------------------------------------------------------------------------
 
 
-def of_cifar10(path: Path) -> None:
+def of_cifar10(path: Path, only: Sequence[str] = ()) -> None:
     """The paper's table, AutoAttack, storage, the floor, other ways to D_R."""
     found = json.loads(path.read_text())
     parts: dict[str, list[dict[str, Any]]] = {}
     for row in found["rows"]:
-        parts.setdefault(row["part"], []).append(row)
+        if not only or row["part"] in (*only, "whole"):
+            parts.setdefault(row["part"], []).append(row)
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     print(f"{found['date'][:10]}, commit {found['commit']}, {found['machine']}; {versions}.")
     for row in parts.get("whole", []):
@@ -281,6 +284,32 @@ def of_cifar10(path: Path) -> None:
         )
 
 
+def of_peer(path: Path) -> None:
+    """The paper's own library beside this one."""
+    found = json.loads(path.read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    print(f"{found['date'][:10]}, commit {found['commit']}, {found['machine']}; {versions}.")
+    rows, names = found["rows"], ("reached", "reached_inside", "max_l2", "feature_error")
+    table(
+        *("work", "tool", "way", "steps", "images", "images a second", *(name.replace("_", " ") for name in names)),
+        rows=[
+            [row["part"], row["tool"], row["way"], str(row["steps"]), str(row["n"]), figure(row["images_a_second"])]
+            + [figure(row.get(name, "")) for name in names]
+            for row in rows
+            if "tool" in row
+        ],
+    )
+    table(
+        *("work", "compared", "ours", "theirs", "times as many images a second", "of processor time", "a step"),
+        rows=[
+            [row["part"], row["compared"], row["ours"], row["theirs"]]
+            + [figure(row.get(name, "")) for name in ("times", "cpu_times", "times_a_step")]
+            for row in rows
+            if "compared" in row
+        ],
+    )
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean and 95 % interval, in percent."""
     if len(values) < 2:
@@ -300,7 +329,9 @@ if __name__ == "__main__":
     elif place.suffix != ".json":
         main(str(place))
     elif place.name.startswith("cifar10"):
-        of_cifar10(place)
+        of_cifar10(place, sys.argv[2:])
+    elif place.name.startswith("peer"):
+        of_peer(place)
     elif place.name.startswith("files"):
         of_files(place)
     else:
