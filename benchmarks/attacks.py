@@ -28,18 +28,13 @@ stay in the file. ART takes part if adversarial-robustness-toolbox is installed.
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import re
-import subprocess
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -52,6 +47,7 @@ import torch.nn.functional as F
 import torchattacks
 from scipy.optimize import differential_evolution
 from torch import Tensor, nn
+from where import facts  # the file beside this one
 
 from notbugs import attacks, data, goals, models, scores, train
 from notbugs.ball import Ball
@@ -649,32 +645,6 @@ def memory(bench: Bench, path: Path) -> Iterator[Row]:
 PARTS = ("strength", "masked", "speed", "radius", "pixel", "memory")
 
 
-def facts() -> Row:
-    """Of the machine and the programs."""
-    folder = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=folder
-    ).stdout.strip()
-    cpu = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
-    versions = {"python": platform.python_version()}
-    packages = {"art": "adversarial-robustness-toolbox"}
-    for package in ("torch", "notbugs", "foolbox", "torchattacks", "art", "scipy"):
-        try:
-            versions[package] = metadata.version(packages.get(package, package))
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "versions": versions,
-        "machine": f"{platform.system()} {platform.machine()}, {names[0] if names else 'unknown'}, {os.cpu_count()} cores",
-        "device": "cpu",
-        "threads": torch.get_num_threads(),
-        "seeds": [SEED],
-        "commit": commit,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def line(row: Row) -> str:
     """One row in short: what it is about, then every figure by its name."""
     first = ("part", "model", "norm", "radius", "tool")
@@ -722,7 +692,8 @@ def main() -> None:
         for row in ways[part]():
             row = {"part": part, **row}
             print(line(row), flush=True)
-            now = facts()
+            now = facts(packages=("foolbox", "torchattacks", "adversarial-robustness-toolbox", "scipy"))
+            now |= {"threads": torch.get_num_threads(), "seeds": [SEED]}
             how = {
                 "images": options.images,
                 "autoattack_images": options.autoattack_images,

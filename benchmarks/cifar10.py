@@ -18,26 +18,21 @@ What is printed goes to --out, from which `python benchmarks/table.py FILE.json`
 
 import argparse
 import json
-import os
-import platform
-import re
 import resource
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from where import facts  # the file beside this one
 
-from notbugs import attacks, beside, construct, data, goals, models, plan, pool, scores, search, stages, study, train
+from notbugs import attacks, beside, construct, data, goals, models, plan, scores, search, stages, study, train
 from notbugs.ball import Ball
 from notbugs.data import Dataset
 from notbugs.plan import Plan, known
@@ -200,7 +195,7 @@ def of_storage(bench: Bench) -> Iterator[Row]:
 def fresh(bench: Bench, name: str, seed: int) -> models.Model:
     """A network of the plan's kind that nothing was taught yet."""
     shape, classes = plan.load(bench.plan, seed).train.shape, plan.load(bench.plan, seed).train.classes
-    statistics = stages._pixel_statistics(plan.load(bench.plan, seed).train)
+    statistics = stages.pixel_statistics(plan.load(bench.plan, seed).train)
     settings = {"shape": shape, "classes": len(classes), "width": bench.plan.width, "seed": stages.seed_of(seed, name)}
     return models.build(str(bench.plan.network), **settings, **statistics)
 
@@ -438,19 +433,6 @@ def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int) -> list[Row]:
 
 
 # ---- one command ---------------------------------------------------------------------------------------------------------
-
-
-def facts(device: str) -> Row:
-    cpu = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout
-    return {
-        "device": device,
-        "machine": f"{pool.machine(device)}, {names[0] if names else 'unknown'}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in ("torch", "notbugs")}},
-        "commit": commit.strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def main() -> None:

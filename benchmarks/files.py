@@ -24,14 +24,10 @@ Ngnawé et al. 2024), cleanlab's label quality. All are out of fold, from the ve
 import argparse
 import json
 import os
-import platform
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import rankdata, spearmanr
+from where import facts  # the file beside this one
 
 from notbugs import byfile, data, models, planted, scores, train
 from notbugs.data import Dataset
@@ -325,18 +322,7 @@ class Bench:
         return any(all(row.get(key) == value for key, value in what.items()) for row in self.rows if row["data"] == self.name)
 
 
-def facts() -> Row:
-    cpu = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
-    versions = {name: metadata.version(name) for name in ("torch", "notbugs", "cleanlab", "scipy", "numpy")}
-    commit = os.popen(f"git -C {Path(__file__).parent} describe --always --dirty").read().strip()
-    return {
-        "machine": f"{platform.system()} {platform.machine()}, {names[0] if names else 'unknown'}, {os.cpu_count()} cores",
-        "device": "cpu",
-        "versions": {"python": platform.python_version(), **versions},
-        "commit": commit,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+PACKAGES = ("cleanlab", "scipy", "numpy")
 
 
 def main() -> None:
@@ -366,7 +352,7 @@ def main() -> None:
             print("  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
             bench.rows.append({**row, "date": facts()["date"]})
             if options.out:
-                write_whole(options.out, json.dumps({**facts(), "rows": bench.rows}, indent=1) + "\n")
+                write_whole(options.out, json.dumps({**facts(packages=PACKAGES), "rows": bench.rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -41,15 +41,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from cifar10 import Bench, Row, facts  # the file beside this one
+from cifar10 import Bench, Row  # the file beside this one
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from where import facts
 
 from notbugs import attacks, construct, data, models, plan, stages, train
 from notbugs.ball import Ball
@@ -413,7 +413,6 @@ def main() -> None:
         torch.cuda.set_device(bench.plan.device)  # where .cuda() leads
     always: Row = {"seed": options.seed, "threads": options.threads, "cuda_calls": "neutralised" if on_cpu else "as they are"}
     always |= {"our_half": bench.plan.half, "our_compile": bench.plan.compile}
-    versions = {name: metadata.version(name) for name in ("robustness", "torchvision")}
     works = {"relabelled": of_relabelled, "robust": of_robust, "training": of_training}
     with without_cuda() if on_cpu else nullcontext():
         for part in options.parts:
@@ -421,8 +420,7 @@ def main() -> None:
                 row = {"part": part, **row, **always}
                 told = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
                 print("  ".join(f"{key}={value}" for key, value in told.items()), flush=True)
-                known_facts = facts(bench.plan.device)
-                known_facts["versions"] |= versions
+                known_facts = facts(bench.plan.device, ("robustness", "torchvision"))
                 bench.rows.append({**row, "date": known_facts["date"]})
                 write_whole(options.out, json.dumps({**known_facts, "rows": bench.rows}, indent=1) + "\n")
 
