@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -61,12 +61,14 @@ def test_it_is_a_wide_networks(depth: int, draws: int) -> None:
 
 
 @settings(max_examples=40)
+@example(79, 1, 2, 1.0, 1.0)
 @given(st.integers(0, 1000), st.integers(0, 5), st.integers(1, 12), st.floats(0.01, 100), st.floats(0.01, 100))
 def test_symmetric_positive_and_homogeneous(seed: int, depth: int, size: int, scale: float, other: float) -> None:
     x, y = points(9, size, seed), points(4, size, seed + 1)
     found = tangent(x, x, depth)
     torch.testing.assert_close(found, found.T, rtol=1e-12, atol=0)
-    assert torch.linalg.eigvalsh(found)[0] > -1e-9 * found.diag().max()
+    # of nearly parallel points the arc cosine keeps half of the digits: 1e-8 each, and nine of them
+    assert torch.linalg.eigvalsh(found)[0] > -1e-6 * found.diag().max()
     torch.testing.assert_close(tangent(scale * x, other * y, depth), scale * other * tangent(x, y, depth), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(tangent(x, y, depth), tangent(y, x, depth).T, rtol=1e-12, atol=1e-12)
     turn = torch.linalg.qr(points(size, size, seed + 2))[0]
