@@ -130,16 +130,14 @@ def make_examples(plan: Plan, folder: Path, seed: int, tell: Told, *, source: st
     return {}
 
 
-def networks(plan: Plan, folder: Path, seed: int, tell: Told) -> Tables:
-    """The examples of every source on every other network."""
-    rows, part = [], _tested(plan, seed)
-    for number, source in enumerate(SOURCES):
-        made = _examples(plan, folder, seed, source)
-        for target in TARGETS:
-            if source != target:
-                found = transfer.transferred(made, part, load_model(plan, folder, seed, target), device=plan.device)
-                rows += _transferred(plan, seed, source, target, found)
-        tell("", (number + 1) / len(SOURCES), source)
+def networks(plan: Plan, folder: Path, seed: int, tell: Told, *, source: str) -> Tables:
+    """The examples of one model on every other network."""
+    rows, part, made = [], _tested(plan, seed), _examples(plan, folder, seed, source)
+    for number, target in enumerate(TARGETS):
+        if source != target:
+            found = transfer.transferred(made, part, load_model(plan, folder, seed, target), device=plan.device)
+            rows += _transferred(plan, seed, source, target, found)
+        tell("", (number + 1) / len(TARGETS), target)
     return {"transfer": rows}
 
 

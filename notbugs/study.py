@@ -83,7 +83,8 @@ def _add_evidence(plan: Plan, add: Callable[..., None], everything: list[str]) -
         add(f"examples-{source}", partial(evidence.make_examples, source=source), source)
     for name in transfer.LEARNERS:
         add(f"learner-{name}", partial(evidence.learner, name=name), "examples-standard")
-    add("transfer", evidence.networks, *(f"examples-{source}" for source in sources), *targets)
+    for source in sources:
+        add(f"transfer-{source}", partial(evidence.networks, source=source), f"examples-{source}", *targets)
     add("leakage", evidence.leaks, "robust-linear", "adversarial", *(f"set-{name}" for name in evidence.PROBED))
     add("poison", evidence.poison, "fresh-1", *(f"set-{name}" for name in evidence.POISONED))
     add("cross", evidence.cross, *everything, *(f"on-{name}" for name in CONTROLS))
