@@ -27,12 +27,18 @@ def tangent(one: Tensor, other: Tensor, depth: int) -> Tensor:
     lengths = ones[:, None] * others[None, :]
     covariance, kernel = product, product
     for _ in range(depth):
-        cosine = (covariance / lengths).clamp(-1 + 1e-7, 1 - 1e-7)  # at the ends the angle has no slope
-        angle = torch.arccos(cosine)
+        cosine = (covariance / lengths).clamp(-1, 1)
+        angle = _angle(cosine)
         active = (math.pi - angle) / math.pi
-        covariance = lengths * (cosine * active + (1 - cosine.square()).sqrt() / math.pi)
+        covariance = lengths * (cosine * active + angle.sin() / math.pi)
         kernel = kernel * active + covariance
     return kernel
+
+
+def _angle(cosine: Tensor) -> Tensor:
+    """The arc cosine; within rounding of an end that end's own, 0 or pi, and there, where it has no slope, a gradient of 0."""
+    end = 1 - 64 * torch.finfo(cosine.dtype).eps
+    return torch.where(cosine.abs() < end, torch.arccos(cosine.clamp(-end, end)), math.pi * (cosine < 0))
 
 
 class EigenFeatures(nn.Module):
