@@ -363,16 +363,24 @@ def of_versions(bench: Bench) -> Iterator[Row]:
                 continue
             view, settings = way()
             began = time.perf_counter()
-            settings = {"steps": known(bench.plan.invert_steps), **settings}
-            made = construct.inverted(view, part, seed=seed, device=bench.plan.device, **settings)
+            settings = {"steps": known(bench.plan.invert_steps), "half": bench.plan.half, **settings}
+            times = settings.pop("times", 1)
+            made = [
+                construct.inverted(view, part, seed=seed + 1000 * number, device=bench.plan.device, **settings)
+                for number in range(times)
+            ]
+            images = torch.cat([each.data.images[:] for each in made])
+            several = Dataset(images, part.labels.repeat(times), part.classes, part.names * times)
             middle = time.perf_counter()
-            rows = _taught(bench, made.data, splits.test, seed)
+            epochs = max(1, round(known(bench.plan.epochs) / times))  # as many steps of training as on one version
+            rows = _taught(bench, several, splits.test, seed, epochs)
             told = {
                 "part": "versions",
                 "way": name,
                 "seed": seed,
                 "files": len(part),
-                "feature_error": made.facts["feature_error"],
+                "half": bool(bench.plan.half),
+                "feature_error": sum(each.facts["feature_error"] for each in made) / times,
             }
             shares = {key: row["accuracy"] for key, row in zip(("clean", "half_radius", "radius"), rows, strict=True)}
             spent = {"seconds": middle - began, "training_seconds": time.perf_counter() - middle}
@@ -389,9 +397,12 @@ def ways_to_robust(bench: Bench, seed: int, sample: Tensor) -> dict[str, Callabl
     return {
         "as in the study": lambda: (robust(), {}),
         "from noise": lambda: (robust(), {"start": "noise"}),
+        "in float32": lambda: (robust(), {"half": False}),
         "in bfloat16": lambda: (robust(), {"half": True}),
         "by the paper's steps, 1,000 of 0.1, in bfloat16": lambda: (robust(), PAPER_STEPS),
         "80 steps": lambda: (robust(), {"steps": 80}),
+        "two versions of each file, half the passes": lambda: (robust(), {"times": 2}),
+        "four versions of each file, a quarter of the passes": lambda: (robust(), {"times": 4}),
         "through noise of 0.03": lambda: (Noisy(models.folded(robust(), sample), 0.03), {}),
         "with a middle layer": lambda: (Layers(models.folded(robust(), sample), sample), {}),
         "a model trained at twice the radius": lambda: (_stronger(bench, seed, "wide", 2.0), {}),
@@ -423,11 +434,10 @@ def _upright(bench: Bench, seed: int) -> models.Model:
     return models.load(path, bench.plan.network)[0]
 
 
-def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int) -> list[Row]:
+def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int, epochs: int) -> list[Row]:
     """Ordinary training as in the study, and what it reads."""
-    model = stages.trained(bench.plan, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, tell=lambda *_: None)[
-        0
-    ]
+    own = replace(bench.plan, epochs=epochs)
+    model = stages.trained(own, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, tell=lambda *_: None)[0]
     count = min(bench.options.images, len(test))
     some = test.take(torch.arange(count) * len(test) // count)
     radii = [replace(bench.ball, radius=bench.ball.radius / 2), bench.ball]

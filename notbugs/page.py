@@ -75,9 +75,11 @@ def finished(chart: Any) -> dict[str, Any]:
 
 def plain(value: object) -> str:
     """A number with three digits, an empty cell as a dash, a list with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value))
