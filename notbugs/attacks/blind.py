@@ -1,6 +1,7 @@
 """Attacks that ask the model for its answers alone: pixels, squares, and walks along the border between two answers."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -79,11 +80,11 @@ def few_pixels(
         return torch.stack(places, dim=2).flatten(1)[:, :tries]  # the best by either slope, in turn
 
     def draw(most: int, count: int) -> Tensor:
-        return torch.randint(most, (count,), generator=generator)
+        return torch.randint(most, (count,), generator=generator, device=generator.device)
 
     def guess(held: Tensor, number: int) -> Tensor:
         """One choice for each image, where `held` is the best so far, -1: none."""
-        count, held = len(held), held.cpu()
+        count, held = len(held), held.to(generator.device)
         anywhere = draw(choices, count)
         row, column = held % (height * width) // width, held % width
         row, column = ((at + draw(5, count) - 2).clamp(0, size - 1) for at, size in ((row, height), (column, width)))
@@ -139,12 +140,12 @@ def square(
         return -goals.lead(goals.logits(model, seen), wanted)
 
     def signs(*shape: int) -> Tensor:
-        return 2 * torch.randint(2, shape, generator=generator).to(images) - 1
+        return 2 * torch.randint(2, shape, generator=generator, device=generator.device).to(images) - 1
 
     def places(count: int, length: int, side: int) -> Tensor:
         """Which of so many rows or columns lie in a window put anywhere: (count, length)."""
-        first = torch.randint(length - min(side, length) + 1, (count, 1), generator=generator)
-        where = torch.arange(length) - first
+        first = torch.randint(length - min(side, length) + 1, (count, 1), generator=generator, device=generator.device)
+        where = torch.arange(length, device=first.device) - first
         return ((where >= 0) & (where < side)).to(images.device)
 
     with torch.no_grad():
@@ -200,6 +201,9 @@ def hop_skip_jump(
         with torch.no_grad():
             return goals.logits(model, seen).argmax(1) != wanted
 
+    def drawn(draw: Callable[..., Tensor], like: Tensor) -> Tensor:
+        return draw(like.shape, generator=generator, device=generator.device).to(like)
+
     best, size = images.clone(), torch.where(predicted == labels, torch.inf, 0.0).to(images.device)
     pool, known, asked = images, predicted, 1
     if starts is not None:
@@ -210,7 +214,7 @@ def hop_skip_jump(
         lost = (far.flatten(1) == images.flatten(1)).all(1) & (predicted == labels)
         if not bool(lost.any()):
             break
-        index, noise = lost.nonzero().squeeze(1), torch.rand(images.shape, generator=generator).to(images)[lost]
+        index, noise = lost.nonzero().squeeze(1), drawn(torch.rand, images)[lost]
         found = fools(noise, labels[index])
         far[index[found]], asked = noise[found], asked + 1
     moved = (far != images).flatten(1).any(1) & (predicted == labels)
@@ -236,7 +240,7 @@ def hop_skip_jump(
         reach = by_image((here - images[index]).flatten(1).norm(dim=1) / math.sqrt(values), here)
         total, votes, count = torch.zeros_like(here), torch.zeros_like(here), torch.zeros(len(index), device=here.device)
         for _ in range(pushes):
-            push = torch.randn(here.shape, generator=generator).to(here)
+            push = drawn(torch.randn, here)
             push = push / by_image(push.flatten(1).norm(dim=1), push)
             vote = fools((here + reach * push).clamp(0, 1), wanted).to(here.dtype) * 2 - 1
             total, votes, count = total + by_image(vote, push) * push, votes + push, count + vote

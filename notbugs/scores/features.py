@@ -17,7 +17,7 @@ from notbugs.attacks import Model
 from notbugs.ball import Ball, Similar
 from notbugs.data import Dataset, sweep
 from notbugs.errors import BadInput
-from notbugs.models import frozen
+from notbugs.models import folded, frozen
 
 LEAST = 0.1  # a feature less useful than this for every class is called useless
 PAIRS = 12_800  # of feature and image that a search looks at, where nobody says how many: 100 images for 128 features, 25 for 512
@@ -137,7 +137,8 @@ def per_feature(
 ) -> list[dict[str, Any]]:
     """Usefulness and robust usefulness of every feature for every class, and the word for it: rows feature by feature.
 
-    part: images the model was not trained on. view: images -> features (n, F); left out, the model's penultimate layer.
+    part: images the model was not trained on. view: images -> features (n, F), on `device`; left out, the model's penultimate
+    layer.
     usefulness: E[y f(x)], as in `usefulness`; robust_usefulness: E[inf over the ball of y f(x + change)], f turned so that it
     speaks for the class; both in [−1, 1] on images as they are, the second without a lower end. Usefulness is measured on all of
     part; what a change takes from it on `sample` images, evenly over the classes (`attacked`): by one step for features that are
@@ -150,6 +151,8 @@ def per_feature(
     """
     if not len(part):
         raise BadInput("data", "must hold images to measure features on", 0)
+    if view is None and isinstance(model, nn.Module):
+        model = folded(model, part.pixels(slice(0, 2)), device)
     module = model if isinstance(model, nn.Module) else nn.Identity()
     if view is None:
         view = getattr(model, "features", None)

@@ -1,0 +1,255 @@
+"""On a GPU: no tensor is left behind, nothing waits for it where it need not, and figures are those of a CPU (see pretend.py)."""
+
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pretend import pretended
+from torch import Tensor
+
+from notbugs import attacks, audit, byfile, checks, construct, data, models, scores, study, train, transfer
+from notbugs.audit import Audit
+from notbugs.ball import Ball, Spatial
+from notbugs.data import Dataset
+from notbugs.models import Model
+from notbugs.plan import Plan
+
+BALL = Ball("l2", 0.75)
+
+
+@pytest.fixture(scope="module")
+def part(digits: data.Splits) -> Dataset:
+    """60 training digits."""
+    return digits.train.take(scores.balanced(digits.train.labels, 60))
+
+
+def chance(device: str) -> torch.Generator:
+    return torch.Generator(device).manual_seed(0)
+
+
+def plainly(found: Any) -> Any:
+    """Whatever was found, as arrays and numbers here; without how long it took, and without what cannot be compared."""
+    if isinstance(found, Tensor):
+        return found.detach().cpu().numpy()
+    if isinstance(found, Dataset):
+        return [found.images[:].numpy(), found.labels.numpy()]
+    if isinstance(found, dict):
+        return [(name, plainly(each)) for name, each in found.items() if "seconds" not in name]
+    if isinstance(found, list | tuple):
+        return [plainly(each) for each in found]
+    return found if isinstance(found, str | int | float | np.ndarray) else None
+
+
+def alike(one: Any, other: Any) -> None:
+    """Equal, but for the last digits: where what came before differs by them (the batches of a GPU are larger)."""
+    if isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for mine, its in zip(one, other, strict=True):
+            alike(mine, its)
+    elif isinstance(one, np.ndarray):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 if one.dtype.kind == "f" else 1)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4, nan_ok=True)
+    else:
+        assert one == other
+
+
+# ---- what is pretended ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_gpu_would_refuse() -> None:
+    with pretended() as gpu:
+        there, here = torch.ones(3, 4).to("cuda"), torch.ones(3, 4)
+        assert there.device == torch.device("cuda:0") and there.is_cuda
+        refused: dict[str, Callable[[], Any]] = {
+            "same device": lambda: there + here,
+            "to numpy": lambda: there.numpy(),
+            "generator": lambda: torch.randn(3, device="cuda", generator=torch.Generator()),
+            "cpu generator": lambda: torch.randn(3, generator=torch.Generator("cuda")),
+            "indices": lambda: here[torch.tensor([0]).to("cuda")],
+            "same device: aten.addmm": lambda: F.linear(there, torch.ones(2, 4), torch.ones(2)),
+        }
+        for words, work in refused.items():
+            with pytest.raises((RuntimeError, TypeError), match=words):
+                work()
+        assert gpu.waits == 0
+        assert (there + 1)[torch.tensor([0, 2])].sum().item() == 16 and (2.0 * there).cpu().equal(2 * here)  # these it allows
+        assert (there * torch.tensor(2.0)).tolist() == (2 * here).tolist()
+        assert gpu.waits == 3
+    with pytest.raises(AssertionError, match="outside"):
+        there + 1
+
+
+def test_its_networks_are_a_cpus(standard: Model, part: Dataset) -> None:
+    def slopes(device: str) -> tuple[Tensor, Tensor]:
+        model = copy.deepcopy(standard).to(device).train().requires_grad_()
+        pixels = part.pixels(slice(None)).to(device).requires_grad_()
+        loss = F.cross_entropy(model(pixels), part.labels.to(device))
+        found = torch.autograd.grad(loss, [pixels, *model.parameters()])
+        return found[0].cpu(), found[1].cpu()
+
+    with pretended() as gpu:
+        there = slopes("cuda")
+        assert gpu.launches > 50
+    for mine, its in zip(slopes("cpu"), there, strict=True):
+        assert mine.norm() > 0 and torch.equal(mine, its)
+
+
+# ---- attacks -------------------------------------------------------------------------------------------------------------
+
+ATTACKS: dict[str, Callable[..., Any]] = {
+    "fgsm": lambda *at, **_: attacks.fgsm(*at, ball=Ball("linf", 0.1)),
+    "pgd": lambda *at, **_: attacks.pgd(*at, ball=BALL, steps=4),
+    "pgd restarted": lambda *at, where: attacks.pgd(*at, ball=BALL, steps=3, restarts=2, generator=chance(where)),
+    "pgd l1": lambda *at, **_: attacks.pgd(*at, ball=Ball("l1", 3), steps=4, by="loss"),
+    "apgd": lambda *at, where: attacks.apgd(*at, ball=BALL, steps=12, by="dlr", restarts=2, generator=chance(where)),
+    "apgd targeted": lambda *at, **_: attacks.apgd(*at, ball=Ball("linf", 0.1), steps=12, rank=2, by="dlr"),
+    "reach": lambda model, images, labels, **_: attacks.reach(model, images, (labels + 1) % 10, ball=BALL, steps=4),
+    "runner-up": lambda *at, **_: attacks.runner_up(*at, ball=BALL, rank=2, steps=4),
+    "diverge": lambda *at, where: attacks.diverge(*at, ball=BALL, steps=3, generator=chance(where)),
+    "smallest radius": lambda *at, **_: attacks.smallest_radius(*at, rounds=2, steps=4),
+    "nearest classes": lambda *at, **_: attacks.nearest_classes(*at),
+    "one pixel": lambda *at, where: attacks.one_pixel(*at, tries=4, generator=chance(where)),
+    "few pixels, blind": lambda *at, where: attacks.few_pixels(*at, pixels=2, tries=4, gradient=False, generator=chance(where)),
+    "square": lambda *at, where: attacks.square(*at, ball=BALL, queries=20, generator=chance(where)),
+    "square, linf": lambda *at, where: attacks.square(*at, ball=Ball("linf", 0.1), queries=20, generator=chance(where)),
+    "hop skip jump": lambda *at, where: attacks.hop_skip_jump(*at, queries=60, generator=chance(where)),
+    "spatial": lambda *at, **_: attacks.spatial(*at, ball=Spatial(20, 1), turns=3, moves=3, steps=2),
+    "worst case": lambda *at, **_: attacks.worst_case(*at, attacks=attacks.ensemble(BALL, 10)[:4]),
+    "standard": lambda *at, **_: attacks.standard(*at, ball=BALL),
+    "standard, bare range": lambda *at, **_: attacks.standard(*at, ball=Ball("l2", math.inf), budget="quick"),
+    "clean logits": lambda *at, **_: attacks.clean_logits(*at),
+    "checks": lambda *at, **_: [check._asdict() for check in checks.everything(*at, ball=BALL, others=[at[0]])],
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks(name: str, robust: Model, part: Dataset) -> None:
+    def found(where: str) -> Any:
+        model = copy.deepcopy(robust).to(where)
+        return plainly(ATTACKS[name](model, part.pixels(slice(0, 12)).to(where), part.labels[:12].to(where), where=where))
+
+    with pretended():
+        there = found("cuda")
+    alike(found("cpu"), there)
+
+
+# ---- constructions and scores ----------------------------------------------------------------------------------------------
+
+
+def moved(part: Dataset) -> Tensor:
+    return (part.labels + 1) % 10
+
+
+def taught(part: Dataset, loss: train.Loss, device: str, **options: Any) -> list[Tensor]:
+    model = models.build("resnet9", shape=part.shape, classes=10, width=4)
+    curve = train.fit(model, part, loss, epochs=1, batch_size=20, device=device, **options)
+    return [torch.tensor([each.accuracy for each in curve]), *(each.detach().cpu() for each in list(model.parameters())[:3])]
+
+
+def transferred(model: Model, part: Dataset, device: str) -> list[dict[str, Any]]:
+    made = transfer.examples(model, part, BALL, steps=3, device=device)
+    return transfer.transferred(made, part, copy.deepcopy(model), device=device)
+
+
+WORK: dict[str, Callable[[Model, Dataset, str], Any]] = {
+    "training": lambda _, part, device: taught(part, train.plain, device, augment=train.shifts(1, flip=True)),
+    "adversarial training": lambda _, part, device: taught(
+        part, train.against(partial(attacks.pgd, ball=BALL, steps=2, by="loss")), device
+    ),
+    "TRADES": lambda _, part, device: taught(
+        part, train.trades(partial(attacks.diverge, ball=BALL, steps=2)), device, patience=1
+    ),
+    "D_R": lambda model, part, device: construct.inverted(model, part, steps=4, device=device),
+    "D_R from noise, the paper's steps": lambda model, part, device: construct.inverted(
+        model, part, start="noise", steps=4, rule=construct.paper_rule(), device=device
+    ),
+    "relabelled": lambda model, part, device: construct.relabelled(model, part, moved(part), ball=BALL, steps=4, device=device),
+    "relabelled alone": lambda model, part, device: construct.relabelled(
+        model, part, moved(part), ball=BALL, steps=4, alone=[copy.deepcopy(model)], device=device
+    ),
+    "clean": lambda model, part, device: scores.clean(model, part, device=device),
+    "under attack": lambda model, part, device: scores.under_attack(model, part, [BALL], budget="quick", device=device),
+    "corrupted": lambda model, part, device: scores.corrupted(model, part, device=device),
+    "frequencies": lambda model, part, device: scores.frequencies(model, part, device=device),
+    "cues": lambda model, part, device: scores.cues_of(part, device=device),
+    "explained": lambda model, part, device: [
+        scores.explain(model, part, scores.class_means(part), method=method, device=device) for method in scores.METHODS
+    ],
+    "features": lambda model, part, device: scores.per_feature(model, part, BALL, steps=2, device=device),
+    "leakage": lambda model, part, device: scores.leakage(model, [0, 3, 5], part, part, device=device),
+    "robust features": lambda model, part, device: scores.robust_features(model, part, BALL, device=device),
+    "transfer": transferred,
+    "kernel": lambda _, part, device: scores.EigenFeatures(part).to(device)(part.pixels(slice(0, 9)).to(device)),
+    "files": lambda _, part, device: [
+        row["robustness"] >= 0
+        for row in scores.per_file(part, scores.Recipe(BALL, epochs=1, invert_steps=2), folds=2, repeats=1, device=device)
+    ],
+    "versions by file": lambda model, part, device: len(
+        byfile.versions(model, copy.deepcopy(model), part, scores.Recipe(BALL, invert_steps=2), 0, device)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_work(name: str, robust: Model, part: Dataset) -> None:
+    with pretended():
+        there = plainly(WORK[name](copy.deepcopy(robust), part, "cuda"))
+    alike(plainly(WORK[name](copy.deepcopy(robust), part, "cpu")), there)
+
+
+def test_a_study_and_an_audit(tmp_path: Path) -> None:
+    """From one command's worth of work to the tables."""
+    asked = Plan("digits", seeds=1, limit=100, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
+    model = str(tmp_path / "study" / "models" / "standard.safetensors")
+    about = Audit(model, "digits", within=("l2:0.75", "spatial:20,1"), images=10, budget="quick", device="cuda")
+    with pretended():
+        run = study.run(asked, tmp_path / "study", workers=1)
+        audited = audit.run(about, tmp_path / "audit", workers=1)
+    assert run.facts["finished"] and audited.facts["finished"] and run.facts["device"] == "cuda"
+    assert len(run.table("accuracy")) > 10 and len(audited.table("files")) == 10
+
+
+# ---- waiting ---------------------------------------------------------------------------------------------------------------
+
+STEPPED: dict[str, Callable[[Model, Dataset, int], Any]] = {
+    "attack": lambda model, part, steps: attacks.pgd(
+        copy.deepcopy(model).to("cuda"), part.pixels(slice(None)).to("cuda"), part.labels.to("cuda"), ball=BALL, steps=steps
+    ),
+    "relabelled": lambda model, part, steps: construct.relabelled(
+        model, part, moved(part), ball=BALL, steps=steps, device="cuda"
+    ),
+    "D_R": lambda model, part, steps: construct.inverted(model, part, steps=steps, device="cuda"),
+    "apgd": lambda model, part, steps: attacks.apgd(
+        copy.deepcopy(model).to("cuda"), part.pixels(slice(None)).to("cuda"), part.labels.to("cuda"), ball=BALL, steps=steps
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_no_step_waits(name: str, standard: Model, part: Dataset) -> None:
+    """The processor hands steps over as fast as it can; one answer asked of the GPU in each would make both stand idle."""
+    waits, launches = [], []
+    for steps in (4, 12):
+        with pretended() as gpu:
+            STEPPED[name](copy.deepcopy(standard), part, steps)
+            waits.append(gpu.waits)
+            launches.append(gpu.launches)
+    assert waits[0] == waits[1] and launches[1] > launches[0] + 200
+
+
+def test_training_waits_for_nothing_but_the_curve(part: Dataset) -> None:
+    waits = []
+    for size in (30, 10):
+        with pretended() as gpu:
+            model = models.build("small", shape=part.shape, classes=10, width=4)
+            train.fit(model, part, epochs=2, batch_size=size, device="cuda")
+            waits.append(gpu.waits)
+    assert waits[0] == waits[1] <= 6
