@@ -245,11 +245,10 @@ def test_no_step_waits(name: str, standard: Model, part: Dataset) -> None:
     assert waits[0] == waits[1] and launches[1] > launches[0] + 200
 
 
-def test_training_waits_for_nothing_but_the_curve(part: Dataset) -> None:
-    waits = []
-    for size in (30, 10):
+@pytest.mark.parametrize(("loss", "each"), [(train.plain, 0), (train.against(partial(attacks.pgd, ball=BALL, steps=2)), 1)])
+def test_training_waits_for_its_curve_and_once_for_each_attack(loss: train.Loss, each: int, part: Dataset) -> None:
+    for batches in (2, 6):
         with pretended() as gpu:
             model = models.build("small", shape=part.shape, classes=10, width=4)
-            train.fit(model, part, epochs=2, batch_size=size, device="cuda")
-            waits.append(gpu.waits)
-    assert waits[0] == waits[1] <= 6
+            train.fit(model, part, loss, epochs=2, batch_size=60 // batches, device="cuda")
+        assert gpu.waits <= 6 + 2 * batches * each

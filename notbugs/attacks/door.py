@@ -51,7 +51,7 @@ def check_tensors(images: object = None, labels: object = None) -> None:
         raise BadInput("labels", f"must be on the images' device, {images.device}", labels.device)
     if len(images):
         low, high = images.aminmax()
-        if not (low >= 0 and high <= 1):  # one that is no number fails here too
+        if not bool((low >= 0) & (high <= 1)):  # asked at once, for a GPU is waited for; what is no number fails here too
             remedy = "divide by 255" if high > 2 else "make normalisation the model's first layer, and attack pixels"
             raise BadInput("images", "must lie in [0, 1]", f"{low:.3g} to {high:.3g}", remedy)
 
