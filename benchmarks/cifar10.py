@@ -364,23 +364,18 @@ def of_versions(bench: Bench) -> Iterator[Row]:
             view, settings = way()
             began = time.perf_counter()
             settings = {"steps": known(bench.plan.invert_steps), "half": bench.plan.half, **settings}
-            times = settings.pop("times", 1)
-            made = [
-                construct.inverted(view, part, seed=seed + 1000 * number, device=bench.plan.device, **settings)
-                for number in range(times)
-            ]
-            images = torch.cat([each.data.images[:] for each in made])
-            several = Dataset(images, part.labels.repeat(times), part.classes, part.names * times)
+            made = construct.inverted(view, part, seed=seed, device=bench.plan.device, **settings)
             middle = time.perf_counter()
-            epochs = max(1, round(known(bench.plan.epochs) / times))  # as many steps of training as on one version
-            rows = _taught(bench, several, splits.test, seed, epochs)
+            # as many steps as on one version; `trained` sees to it only where there are more images than in the whole set
+            share = len(part) / len(made.data) * max(1, len(made.data) / len(splits.train))
+            rows = _taught(bench, made.data, splits.test, seed, share)
             told = {
                 "part": "versions",
                 "way": name,
                 "seed": seed,
                 "files": len(part),
                 "half": bool(bench.plan.half),
-                "feature_error": sum(each.facts["feature_error"] for each in made) / times,
+                "feature_error": made.facts["feature_error"],
             }
             shares = {key: row["accuracy"] for key, row in zip(("clean", "half_radius", "radius"), rows, strict=True)}
             spent = {"seconds": middle - began, "training_seconds": time.perf_counter() - middle}
@@ -428,15 +423,14 @@ def _upright(bench: Bench, seed: int) -> models.Model:
         part = plan.load(bench.plan, seed).train
         images = torch.cat([part.images[:].rot90(turns, (2, 3)) for turns in range(4)])
         turned = Dataset(images, torch.arange(4).repeat_interleave(len(part)), tuple("0123"), part.names * 4)
-        own = replace(bench.plan, epochs=max(1, round(known(bench.plan.epochs) / 4)))  # as many images in all
         options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "path": path}
-        stages.trained(own, turned, "upright", **options, tell=lambda *_: None)
+        stages.trained(bench.plan, turned, "upright", **options, tell=lambda *_: None)  # for a quarter of the passes, as long
     return models.load(path, bench.plan.network)[0]
 
 
-def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int, epochs: int) -> list[Row]:
-    """Ordinary training as in the study, and what it reads."""
-    own = replace(bench.plan, epochs=epochs)
+def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int, share: float) -> list[Row]:
+    """Ordinary training as in the study, for a share of its passes, and what it reads."""
+    own = replace(bench.plan, epochs=max(1, round(share * known(bench.plan.epochs))))
     model = stages.trained(own, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, tell=lambda *_: None)[0]
     count = min(bench.options.images, len(test))
     some = test.take(torch.arange(count) * len(test) // count)

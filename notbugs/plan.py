@@ -41,6 +41,7 @@ class Plan:
     adversarial_steps: int = 3
     invert_steps: int | None = None
     invert_start: str = "image"
+    invert_times: int = 1  # versions of each image
     relabel_steps: int = 20
     patience: int | None = None  # further epochs for relabelled sets that are still at chance
     full: bool = False  # also all controls, transfer to other learners, and every model on every set under attack
@@ -70,6 +71,7 @@ def load(plan: Plan, seed: int | None = None) -> Splits:
 
 LEAST = {
     "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "shift": 0, "adversarial_steps": 1, "invert_steps": 1,
+    "invert_times": 1,
     "relabel_steps": 1, "patience": 0, "learning_rate": 1e-12, "relabel_learning_rate": 1e-12, "weight_decay": 0,
     "epsilon": 1e-12, "relabel_epsilon": 1e-12,
 }  # fmt: skip

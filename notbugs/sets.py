@@ -52,6 +52,7 @@ def _inverted(source: str, making: Making, *, start: str = "") -> Made:
         making.original,
         start=start or making.plan.invert_start,
         steps=known(making.plan.invert_steps),
+        times=making.plan.invert_times,
         seed=making.seed,
         half=making.plan.half,
         compile=making.plan.compile,
@@ -229,6 +230,11 @@ KINDS = SETS | PAPER
 def relabels(name: str) -> bool:
     """Whether a set's evidence is faint and pixel-exact: its labels were changed, and changes small."""
     return name.startswith(("random-labels", "next-labels"))
+
+
+def grown(name: str) -> bool:
+    """Whether a set is a robust or a non-robust version."""
+    return name.startswith(("robust", "nonrobust"))
 
 
 def enough(made: Made) -> bool:

@@ -21,7 +21,7 @@ from notbugs.data import Dataset
 from notbugs.errors import BadInput
 from notbugs.plan import Plan, known, load
 from notbugs.pool import Told
-from notbugs.sets import KINDS, QUICK, Making, enough, relabels
+from notbugs.sets import KINDS, QUICK, Making, enough, grown, relabels
 
 Tables = dict[str, list[dict[str, Any]]]
 WATCHED = 500  # test images at most on which a training is watched
@@ -102,7 +102,9 @@ def trained(
     The weights are those of the last pass: no part of a relabelled set could tell which pass is best (Ilyas et al. 2019, appendix
     D.4). So that the choice can be judged, the curve has the accuracy on the real test images after each pass, too.
     """
-    ball, epochs = Ball(plan.norm, radius * known(plan.epsilon)), known(plan.epochs)
+    splits, curve = load(plan, seed), list[dict[str, Any]]()
+    ball, times = Ball(plan.norm, radius * known(plan.epsilon)), max(1, len(part) / len(splits.train))
+    epochs = max(1, round(known(plan.epochs) / times))  # as many steps as on the original
     losses: dict[str, Callable[[], train.Loss]] = {
         "plain": lambda: train.plain,
         "adversarial": lambda: train.against(partial(attacks.pgd, ball=ball, steps=plan.adversarial_steps, by="loss")),
@@ -112,7 +114,6 @@ def trained(
         raise BadInput("--loss", f"must be one of {', '.join(losses)}", repr(loss))
     faint = relabels(on)  # what these teach is pixel-exact: augmentation would hide it
     augment = train.shifts(known(plan.shift), flip=bool(plan.flip)) if (plan.shift or plan.flip) and not faint else None
-    splits, curve = load(plan, seed), list[dict[str, Any]]()
     model = models.build(
         str(plan.network),
         shape=part.shape,
@@ -167,12 +168,12 @@ def trained(
 def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> Tables:
     """One constructed set, written in the form the data came in; one that cannot be trained on is only told of."""
     began, splits = time.perf_counter(), load(plan, seed)
-    done = 0
+    done, total = 0, len(load(plan, seed).train) * (plan.invert_times if grown(name) else 1)
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        tell("", done / len(splits.train), f"{done} of {len(splits.train)} images")
+        tell("", done / total, f"{done} of {total} images")
 
     making = Making(
         plan,

@@ -148,6 +148,38 @@ def test_sixty_steps_come_nearer_than_hundreds_of_the_papers(standard: models.Mo
     assert ours < paper
 
 
+def test_versions_of_one_image_grow_from_different_starts(standard: models.Model, part: Dataset) -> None:
+    once = construct.inverted(standard, part, steps=0, seed=3).data
+    made = construct.inverted(standard, part, steps=0, seed=3, times=3)
+    versions = made.data.images[:].reshape(3, len(part), -1)
+    assert torch.equal(versions[0], once.images[:].flatten(1))
+    known = {image.numpy().tobytes(): number for number, image in enumerate(part.images[:])}
+    starts = torch.tensor([[known[image.numpy().tobytes()] for image in version] for version in versions])
+    assert all(sorted(version.tolist()) == list(range(len(part))) for version in starts)
+    assert not (starts == torch.arange(len(part))).any()
+    assert all((starts[one] == starts[other]).sum() < 10 for one, other in ((0, 1), (0, 2), (1, 2)))
+    assert torch.equal(made.data.labels, part.labels.repeat(3))
+    stem = part.names[5].removesuffix(".png")
+    assert made.data.names[5 :: len(part)] == (f"{stem}.png", f"{stem}~2.png", f"{stem}~3.png")
+    assert_sizes(made, part.take(torch.arange(len(part)).repeat(3)))
+
+
+@given(st.lists(st.text(st.sampled_from("ab./2"), min_size=1), min_size=2, unique=True), st.integers(1, 3))
+def test_their_names_stay_apart(names: list[str], times: int) -> None:
+    part = noise_set(len(names), (1, 2, 2))
+    made = Dataset(part.images, part.labels, part.classes, tuple(names)).repeated(times)
+    assert made.names[: len(names)] == tuple(names)
+    assert len(set(made.names)) == len(made) == times * len(names)
+
+
+def test_versions_that_would_take_the_name_of_another_file_are_refused(standard: models.Model, part: Dataset) -> None:
+    two = Dataset(part.images[:2], part.labels[:2], part.classes, ("cat.png", "cat~2.png"))
+    with pytest.raises(BadInput, match=r"^times: must leave files apart"):
+        construct.inverted(standard, two, steps=0, times=2)
+    with pytest.raises(BadInput, match=r"^times: must be 1 or more, got 0$"):
+        construct.inverted(standard, part, times=0)
+
+
 def test_an_unknown_start_is_refused(standard: models.Model, part: Dataset) -> None:
     with pytest.raises(BadInput, match=r"^start: must be image or noise, got 'zeros'$"):
         construct.inverted(standard, part, start="zeros")

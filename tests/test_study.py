@@ -196,6 +196,27 @@ def test_a_study_of_any_form_writes_that_form(digits: data.Splits, tmp_path: Pat
     assert [row["n"] for row in run.table("accuracy") if row["model"] == "on-nonrobust"] == [40] * 3
 
 
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_several_versions_of_each_file_are_trained_on_in_as_many_steps(digits: data.Splits, tmp_path: Path, form: str) -> None:
+    part = digits._replace(train=digits.train.take(slice(0, 60)), test=digits.test.take(slice(0, 40)))
+    source = str(stored(part, tmp_path, "npz"))
+    if form == "folder":
+        data.write(part.train, tmp_path / "files", "folder", card="")
+        source = str(tmp_path / "files")
+    plan = Plan(source=source, epochs=4, width=8, invert_steps=2, invert_times=2)
+    run = study.run(plan, tmp_path / "run", only=("on-robust", "on-random-labels"), workers=1)
+    original = plan_of.load(plan).train
+    made = data.read_split(run.folder / "datasets" / "robust", form)
+    assert len(made) == len(set(made.names)) == 2 * len(original) and made.names[: len(original)] == original.names
+    assert torch.equal(made.labels, original.labels.repeat(2))
+    passes = {name: len([row for row in run.table("training") if row["model"] == name]) for name in ("adversarial", "on-robust")}
+    assert passes == {"adversarial": 4, "on-robust": 2}
+    assert {row["set"]: row["n"] for row in run.table("sets")} == {
+        "robust": 2 * len(original),
+        "random-labels": len(original),
+    }
+
+
 def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
     pixels = torch.Generator().manual_seed(0)
     for name in ("<b>cat</b> & co", "kärlek ü", "..dots"):

@@ -41,6 +41,9 @@ Half = Annotated[
         help="Train and make sets in bfloat16; verdicts never. Faster where the processor knows it. [default: on a GPU]",
     ),
 ]
+InvertTimes = Annotated[
+    int, typer.Option(metavar="N", help="Versions of each image; classifiers are trained on them in as many steps as on one.")
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile each kind of network first. For GPUs; slower on a CPU.")]
 Workers = Annotated[int | None, typer.Option(help="Stages done at once, each in a process. [default: one a core; 1 on a GPU]")]
 Folds = Annotated[int, typer.Option(help="Of files: each is judged by models trained on the other folds.")]

@@ -15,6 +15,7 @@ from notbugs.cli.options import (
     Epsilon,
     Folds,
     Half,
+    InvertTimes,
     Limit,
     Network,
     Norm,
@@ -78,6 +79,7 @@ def run(
         typer.Option(help="Steps of the robust and the non-robust version. [default: 40; 25 up to 16x16; 20 for planted]"),
     ] = None,
     invert_start: Annotated[str, typer.Option(help="What those versions grow from: another image, or noise.")] = "image",
+    invert_times: InvertTimes = 1,
     relabel_steps: Annotated[int, typer.Option(help="Steps of the relabelled sets.")] = 20,
     patience: Annotated[int | None, typer.Option(help="Further epochs for relabelled sets that are still at chance.")] = None,
     full: Annotated[
@@ -111,6 +113,7 @@ def split(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
+    invert_times: InvertTimes = 1,
     by_file: Annotated[
         bool, typer.Option("--by-file", help="Leave the files as they are and sort them: see `notbugs files`.")
     ] = False,
@@ -129,6 +132,8 @@ def split(
 ) -> None:
     """Only the split: write the robust and the non-robust version of a set, file for file, to FOLDER/datasets.
 
+    With --invert-times each file has several versions, from other starts: cat.png, cat~2.png, and so on.
+
     Train your own classifier on either with your own code. `notbugs run` with the same options goes on to the whole study.
     With --by-file no image is changed: the files that carry most and least robust evidence become two sets, class by class.
     """
@@ -139,6 +144,8 @@ def split(
 
         if half is not None or compile:
             raise BadInput("--half, --compile", "cannot be used with --by-file")
+        if invert_times != 1:
+            raise BadInput("--invert-times", "cannot be used with --by-file, which changes no image", invert_times)
 
         asked = byfile.Asked(plan_of({**locals(), "seeds": 1}), folds, repeats)
         _files(asked, out, workers, top)

@@ -21,6 +21,7 @@ def inverted(
     start: str = "image",
     steps: int = 60,
     rule: search.Rule | None = None,
+    times: int = 1,
     seed: int = 0,
     half: bool | None = None,
     compile: bool = False,
@@ -33,16 +34,20 @@ def inverted(
     Labels are kept. Of a robust model this is the robust version of a set (D_R), of a standard model the non-robust one (D_NR):
     features the model does not have are left as the start had them, and the start says nothing of the label.
     start: "image", another image of the set, drawn at random, or "noise", uniform. Any pixel may change by any amount.
+    times: versions of each image, each from another start: the whole set once, then once more, with names of their own.
     rule: how to step (default: `default_rule` in the metric of `evened`; the paper's is `paper_rule()`, with 1000 steps).
     half, compile: how steps are made faster (`speed.quick`); what is wanted, and the error that is told, are in float32.
     Source: Ilyas et al. 2019, section 3.1 and appendix C.4.
     """
     if start not in ("image", "noise"):
         raise BadInput("start", "must be image or noise", repr(start))
+    if times < 1:
+        raise BadInput("times", "must be 1 or more", times)
     free = Ball("l2", torch.inf)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(data), generator=generator)
-    partner = torch.empty_like(order).scatter(0, order, order.roll(1))  # another image for each, each used once, none its own
+    orders = [torch.randperm(len(data), generator=generator) for _ in range(times)]
+    # another image for each, each used once, none its own
+    partner = torch.cat([torch.empty_like(order).scatter(0, order, order.roll(1)) for order in orders])
     view = still(model, device) if compile else folded(model, data.pixels(slice(0, 2)), device)
     look = speed.quick(view.features, device, half=half, compile=compile)
     metric = evened(view.features, data.pixels(partner[:40]).to(device)) if rule is None else None
@@ -60,8 +65,9 @@ def inverted(
             error = -goals.match_features(view.features, wanted).judge(view.features(from_8bit(stored)))
         return stored, error
 
-    images, error = swept(invert, data, batch_size or speed.at_once(device, data.shape), device, progress)
-    return Made(data.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **change_of(data, images)})
+    wanted = data.repeated(times)
+    images, error = swept(invert, wanted, batch_size or speed.at_once(device, data.shape), device, progress)
+    return Made(wanted.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **change_of(wanted, images)})
 
 
 def default_rule(data: Dataset) -> search.Rule:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from posixpath import splitext
 from typing import Any, cast
 
 import torch
@@ -92,6 +93,20 @@ class Dataset:
         images = self.images[index] if isinstance(self.images, Tensor) else self.images.take(index)
         names = tuple(self.names[i] for i in positions(index, len(self)))
         return Dataset(images, self.labels[index], self.classes, names)
+
+    def repeated(self, times: int) -> "Dataset":
+        """The set so many times over, one after the other; what is a.png is a~2.png the second time, a~3.png the third.
+
+        Raises BadInput where a file of such a name is there.
+        """
+        if times == 1:
+            return self
+        whole, names = self.take(torch.arange(len(self)).repeat(times)), list(self.names)
+        for number in range(2, times + 1):
+            names += [f"~{number}".join(splitext(name)) for name in self.names]
+        if len(set(names)) < len(set(self.names)) * times:
+            raise BadInput("times", "must leave files apart, each version having a name", "files called NAME~2", "rename them")
+        return replace(whole, names=tuple(names))
 
     def with_images(self, images: Tensor) -> "Dataset":
         """The same labels and names on other images, uint8 (N, C, H, W)."""
