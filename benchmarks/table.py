@@ -264,6 +264,9 @@ def of_cifar10(path: Path, only: Sequence[str] = ()) -> None:
                 if (own := [row for row in kept if row["kept"] == name])
             ],
         )
+        exact, rounded = ({row["seed"]: row["accuracy"] for row in kept if row["kept"] == name} for name in ("float16", "8 bits"))
+        both = sorted(exact.keys() & rounded.keys())
+        print(f"\nfloat16 less 8 bits, seed by seed: {spread([exact[seed] - rounded[seed] for seed in both])}")
     if works := parts.get("floor"):
         heads = ["work", "passes a second", "of the floor", "Gflop/s", "of a matrix product"]
         columns = ("passes_a_second", "of_floor", "gflops", "of_matmul")
@@ -277,6 +280,19 @@ def of_cifar10(path: Path, only: Sequence[str] = ()) -> None:
             means = [figure(float(np.mean([row[column] for row in own]))) for column in ("feature_error", "seconds")]
             rows.append([name[0], str(name[1]), str(len(own)), *shares, *means])
         table(*heads, rows=rows)
+        pairs = []
+        for name, files in dict.fromkeys((row["way"], row["files"]) for row in ways):
+            own, usual = (
+                {row["seed"]: row for row in ways if (row["way"], row["files"]) == (one, files)}
+                for one in (name, "as in the study")
+            )
+            both = sorted(own.keys() & usual.keys())
+            if name != "as in the study" and len(both) > 1:
+                gaps = [spread([own[seed][x] - usual[seed][x] for seed in both]) for x in ("clean", "half_radius", "radius")]
+                pairs.append([name, str(files), str(len(both)), *gaps])
+        if pairs:
+            print("\nLess what the study's way gives, seed by seed:")
+            table(*heads[:6], rows=pairs)
     if spent := parts.get("seconds"):
         table(
             *("stage", "seconds", "share of all"),
