@@ -138,12 +138,11 @@ def of_autoattack(bench: Bench) -> Iterator[Row]:
                 ours = scores.under_attack(model, some, [replace(bench.ball, radius=radius)], device=bench.plan.device)[-1]
                 middle = time.perf_counter()
                 images, labels = some.pixels(slice(None)).to(bench.plan.device), some.labels.to(bench.plan.device)
-                view = models.folded(model, images, bench.plan.device)  # searched on as ours is; the verdict is the model's own
+                view = models.folded(model, images, bench.plan.device)  # searched and judged on, as ours is
                 attack = torchattacks.AutoAttack(view, norm=norm, eps=radius, n_classes=len(part.classes), seed=0)
                 with models.frozen(view):
                     attacked = attack(images, labels)
-                with models.frozen(model):
-                    theirs = int((model(attacked).argmax(1) == labels).sum())
+                    theirs = int((view(attacked).argmax(1) == labels).sum())
                 spent = {"seconds": middle - began, "autoattack_seconds": time.perf_counter() - middle}
                 told = {"part": "autoattack", "model": name, "radius": radius, "first": first, "n": len(some)}
                 yield told | {"ours": ours["correct"], "autoattack": theirs, **spent}
@@ -359,11 +358,12 @@ def of_versions(bench: Bench) -> Iterator[Row]:
         for name, way in ways_to_robust(bench, seed, part.pixels(slice(0, 100))).items():
             if bench.options.ways and name not in bench.options.ways:
                 continue
-            if bench.has(part="versions", way=name, seed=seed, files=len(part)) or bench.over():
+            training = bool(bench.plan.half)
+            if bench.has(part="versions", way=name, seed=seed, files=len(part), training_half=training) or bench.over():
                 continue
             view, settings = way()
             began = time.perf_counter()
-            settings = {"steps": known(bench.plan.invert_steps), "half": bench.plan.half, **settings}
+            settings = {"steps": known(bench.plan.invert_steps), "half": training, **settings}
             made = construct.inverted(view, part, seed=seed, device=bench.plan.device, **settings)
             middle = time.perf_counter()
             # as many steps as on one version; `trained` sees to it only where there are more images than in the whole set
@@ -374,7 +374,8 @@ def of_versions(bench: Bench) -> Iterator[Row]:
                 "way": name,
                 "seed": seed,
                 "files": len(part),
-                "half": bool(bench.plan.half),
+                "half": settings["half"],
+                "training_half": training,
                 "feature_error": made.facts["feature_error"],
             }
             shares = {key: row["accuracy"] for key, row in zip(("clean", "half_radius", "radius"), rows, strict=True)}

@@ -266,7 +266,8 @@ def of_cifar10(path: Path, only: Sequence[str] = ()) -> None:
         )
         exact, rounded = ({row["seed"]: row["accuracy"] for row in kept if row["kept"] == name} for name in ("float16", "8 bits"))
         both = sorted(exact.keys() & rounded.keys())
-        print(f"\nfloat16 less 8 bits, seed by seed: {spread([exact[seed] - rounded[seed] for seed in both])}")
+        if both:
+            print(f"\nfloat16 less 8 bits, seed by seed: {spread([exact[seed] - rounded[seed] for seed in both])}")
     if works := parts.get("floor"):
         heads = ["work", "passes a second", "of the floor", "Gflop/s", "of a matrix product"]
         columns = ("passes_a_second", "of_floor", "gflops", "of_matmul")

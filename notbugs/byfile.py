@@ -26,6 +26,7 @@ from notbugs.results import Run
 from notbugs.scores import files, readers
 
 Tables = dict[str, list[dict[str, Any]]]
+UNUSED = ("device", "seeds", "full", "recipe", "invert_times")  # settings of a plan that change nothing here
 SHOWN = 12  # files of each kind in pictures
 TOP = 3  # features of each kind in pictures
 
@@ -50,7 +51,7 @@ def run(asked: Asked, folder: Path, *, command: str = "", workers: int | None = 
     if asked.repeats < 1:
         raise BadInput("--repeats", "must be 1 or more", asked.repeats)
     readers.deal(splits.train.labels, asked.folds, 0)  # too many folds fail here
-    options = {name: value for name, value in asdict(asked.plan).items() if name not in ("device", "seeds", "full", "recipe")}
+    options = {name: value for name, value in asdict(asked.plan).items() if name not in UNUSED}
     with Run.open(folder, {**options, "folds": asked.folds, "kind": "files"}) as record:
         digest = fingerprint(splits.train, splits.test)
         if record.facts.get("fingerprint", digest) != digest:

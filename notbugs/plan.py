@@ -122,6 +122,10 @@ def complete(plan: Plan, splits: Splits) -> Plan:
         _check_radius("--" + name.replace("_", "-"), Ball(plan.norm, getattr(plan, name)), splits.train)
     if not known(plan.shift) < min(shape[1:]):
         raise BadInput("--shift", f"must be below {min(shape[1:])}, the images' shorter side", plan.shift)
+    if plan.invert_times > known(plan.epochs):
+        rule = f"must be at most {plan.epochs}, the epochs, which the versions share"
+        raise BadInput("--invert-times", rule, plan.invert_times, "train for more --epochs")
+    splits.train.names_repeated(plan.invert_times)  # names that would meet fail here
     if plan.source != "planted" and min(shape[1:]) < 8:
         raise BadInput(plan.source, "images must be at least 8 pixels wide and high", f"{shape[2]}x{shape[1]}", "use --resize")
     models.build(str(plan.network), shape=shape, classes=len(splits.train.classes), width=plan.width)  # a bad one fails here
@@ -170,7 +174,7 @@ def _check_radius(option: str, ball: Ball, part: Dataset) -> None:
 
 def asked(plan: Plan) -> dict[str, Any]:
     """What a run must be asked again to go on. Seeds, controls, the paper's recipe may be added, device and speed may change."""
-    free = ("seeds", "full", "recipe", "half", "compile", "device")
+    free = ["seeds", "full", "recipe", "half", "compile", "device", *(["invert_times"] if plan.invert_times == 1 else [])]
     return {name: value for name, value in asdict(plan).items() if name not in free}
 
 

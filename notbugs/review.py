@@ -112,7 +112,7 @@ def _plan(run: Run) -> "Plan":
 def _parts(run: Run, plan: "Plan", sets: Sequence[str]) -> dict[str, "Dataset"]:
     """The sets by name; raises BadInput for one that is not there, and where the data is no longer that of the run."""
     from notbugs.plan import fingerprint, load
-    from notbugs.sets import KINDS
+    from notbugs.sets import KINDS, grown
     from notbugs.stages import load_set, set_path
 
     if not sets or len({*sets}) < len(sets):
@@ -127,7 +127,9 @@ def _parts(run: Run, plan: "Plan", sets: Sequence[str]) -> dict[str, "Dataset"]:
     splits = load(plan, plan.seed)
     if fingerprint(load(plan).train, load(plan).test) != run.facts.get("fingerprint"):
         raise BadInput(plan.source, "must hold the same images as when the run began")
-    return {name: splits.train if name == "original" else load_set(plan, run.folder, plan.seed, name) for name in sets}
+    parts = {name: splits.train if name == "original" else load_set(plan, run.folder, plan.seed, name) for name in sets}
+    # of several versions of a file the first, which has the file's name: nobody is to see one file twice
+    return {name: part.take(slice(len(splits.train))) if grown(name) else part for name, part in parts.items()}
 
 
 def _choose(parts: Mapping[str, "Dataset"], count: int, chance: Random) -> dict[str, list[int]]:

@@ -104,7 +104,7 @@ def trained(
     """
     splits, curve = load(plan, seed), list[dict[str, Any]]()
     ball, times = Ball(plan.norm, radius * known(plan.epsilon)), max(1, len(part) / len(splits.train))
-    epochs = max(1, round(known(plan.epochs) / times))  # as many steps as on the original
+    epochs = max(1, round(known(plan.epochs) / times))  # about as many steps as on the original
     losses: dict[str, Callable[[], train.Loss]] = {
         "plain": lambda: train.plain,
         "adversarial": lambda: train.against(partial(attacks.pgd, ball=ball, steps=plan.adversarial_steps, by="loss")),
@@ -168,7 +168,7 @@ def trained(
 def make_set(plan: Plan, folder: Path, seed: int, tell: Told, *, name: str) -> Tables:
     """One constructed set, written in the form the data came in; one that cannot be trained on is only told of."""
     began, splits = time.perf_counter(), load(plan, seed)
-    done, total = 0, len(load(plan, seed).train) * (plan.invert_times if grown(name) else 1)
+    done, total = 0, len(splits.train) * (plan.invert_times if grown(name) else 1)
 
     def progress(count: int) -> None:
         nonlocal done
@@ -342,7 +342,9 @@ def in_order(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _card(plan: Plan, name: str, about: str, row: dict[str, Any]) -> str:
-    lines = [f"# {name}", "", about, "", f"Made by notbugs {__version__} from `{Path(plan.source).name}`, image for image.", ""]
+    several = grown(name) and plan.invert_times > 1
+    how = f"{plan.invert_times} versions of each image, the second called NAME~2" if several else "image for image"
+    lines = [f"# {name}", "", about, "", f"Made by notbugs {__version__} from `{Path(plan.source).name}`, {how}.", ""]
     lines += [f"- {key}: {value}" for key, value in row.items() if value != ""]
     return "\n".join(
         [*lines, "", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]

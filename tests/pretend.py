@@ -4,7 +4,8 @@
         ...  # device="cuda" works; mixed devices, .numpy(), a generator or an index from elsewhere raise as on a GPU
     gpu.waits, gpu.launches
 
-How fast a GPU is, how it rounds and what its own libraries say remains untried.
+launches: work that is more than a view, as torch's own operations; a GPU may need several for one. waits: for results, and for
+copies from the CPU. How fast a GPU is, how it rounds, bfloat16 and what its own libraries say remains untried.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +26,9 @@ ops: Any = torch.ops.aten
 # what may meet tensors of both devices: copies, and a GPU's tensor indexed from the CPU
 MIXED = {ops.copy_.default, ops._to_copy.default, ops.index.Tensor, ops.index_put.default, ops.index_put_.default}
 INDEXED = MIXED - {ops.copy_.default, ops._to_copy.default}
+# whose answer, or whose size, is not known before the work is done
+ANSWERED = {ops._local_scalar_dense.default, ops.nonzero.default, ops.masked_select.default, ops.repeat_interleave.Tensor}
+ANSWERED |= {ops.equal.default, ops.allclose.default, ops._unique2.default, ops.bincount.default, ops._linalg_eigh.default}
 
 
 class There(torch.Tensor):
@@ -89,6 +93,8 @@ class Works(TorchDispatchMode):
             raise RuntimeError(f"Expected all tensors to be on the same device: {function}")
         if there and function in INDEXED and not isinstance(args[0], There):
             raise RuntimeError(f"indices should be on the CPU or on the indexed tensor's device: {function}")
+        if there and function in INDEXED and len(args) > 2 and args[2].dim() and not isinstance(args[2], There):
+            raise RuntimeError(f"Expected all tensors to be on the same device: {function}")
         place = _there(kwargs["device"]) if kwargs.get("device") is not None else bool(there)
         if function is ops.copy_.default:
             place = isinstance(args[0], There)
@@ -96,16 +102,17 @@ class Works(TorchDispatchMode):
             kwargs["device"] = CPU
         inner = [tree_map(lambda each: each.inner if isinstance(each, There) else each, part) for part in (args, kwargs)]
         found = function(*inner[0], **inner[1])
-        self._count(function, args, there, place)
+        self._count(function, args, given, there, place)
         if not place:
             return found if there else return_and_correct_aliasing(function, args, kwargs, found)
         wrapped = tree_map(lambda each: There(each) if isinstance(each, Tensor) else each, found)
         return return_and_correct_aliasing(function, args, kwargs, wrapped)
 
-    def _count(self, function: Any, args: Any, there: list[There], place: bool) -> None:
+    def _count(self, function: Any, args: Any, given: list[Tensor], there: list[There], place: bool) -> None:
+        here = [each for each in given if not isinstance(each, There) and each.dim()]
         masks = function in INDEXED and any(each.dtype == torch.bool for each in tree_leaves(args[1]) if isinstance(each, Tensor))
-        left = bool(there) and (function is ops._local_scalar_dense.default or not place)
-        self.waits += bool(there) and (left or masks or function is ops.nonzero.default)
+        asked = bool(there) and (not place or masks or function in ANSWERED)
+        self.waits += asked or (place and bool(here))  # a copy from memory that is not pinned is waited for, too
         self.launches += place and not function.is_view
 
 

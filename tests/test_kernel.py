@@ -76,6 +76,11 @@ def test_symmetric_positive_and_homogeneous(seed: int, depth: int, size: int, sc
     torch.testing.assert_close(found.diag(), (depth + 1) * lengths, rtol=1e-12, atol=0)  # each layer adds its share
 
 
+def test_opposite_points_have_nothing_in_common() -> None:
+    x = points(5, 7)
+    assert tangent(x, -x, 1).diag().abs().max() < 1e-14
+
+
 def test_depth_0_is_linear() -> None:
     x, y = points(5, 7), points(3, 7, 1)
     assert torch.equal(tangent(x, y, 0), x @ y.T / 7)

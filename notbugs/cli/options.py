@@ -42,7 +42,8 @@ Half = Annotated[
     ),
 ]
 InvertTimes = Annotated[
-    int, typer.Option(metavar="N", help="Versions of each image; classifiers are trained on them in as many steps as on one.")
+    int,
+    typer.Option(metavar="N", help="Versions of each image; classifiers are trained on them in about as many steps as on one."),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile each kind of network first. For GPUs; slower on a CPU.")]
 Workers = Annotated[int | None, typer.Option(help="Stages done at once, each in a process. [default: one a core; 1 on a GPU]")]

@@ -93,9 +93,12 @@ def covariance_root(images: Tensor) -> Callable[[Tensor], Tensor]:
     variances, ways = torch.linalg.eigh((waves.mT.conj() @ waves).real)
     root = (variances / variances.mean().clamp_min(1e-30)).clamp_min(1e-4).sqrt()
     filters = (ways * root[..., None, :] @ ways.mT).to(waves.dtype)
+    placed = {filters.device: filters}  # once on each device: a copy at every step would be waited for
 
     def shaped(gradient: Tensor) -> Tensor:
-        mixed = torch.einsum("nchw,hwcd->ndhw", torch.fft.rfft2(gradient.float()), filters.to(gradient.device))
+        if gradient.device not in placed:
+            placed[gradient.device] = filters.to(gradient.device)
+        mixed = torch.einsum("nchw,hwcd->ndhw", torch.fft.rfft2(gradient.float()), placed[gradient.device])
         result: Tensor = torch.fft.irfft2(mixed, s=shape).to(gradient.dtype)
         return result
 

@@ -101,12 +101,17 @@ class Dataset:
         """
         if times == 1:
             return self
-        whole, names = self.take(torch.arange(len(self)).repeat(times)), list(self.names)
+        names = self.names_repeated(times)
+        return replace(self.take(torch.arange(len(self)).repeat(times)), names=names)
+
+    def names_repeated(self, times: int) -> tuple[str, ...]:
+        """The names in `repeated`."""
+        names = list(self.names)
         for number in range(2, times + 1):
             names += [f"~{number}".join(splitext(name)) for name in self.names]
         if len(set(names)) < len(set(self.names)) * times:
             raise BadInput("times", "must leave files apart, each version having a name", "files called NAME~2", "rename them")
-        return replace(whole, names=tuple(names))
+        return tuple(names)
 
     def with_images(self, images: Tensor) -> "Dataset":
         """The same labels and names on other images, uint8 (N, C, H, W)."""

@@ -38,7 +38,7 @@ def tangent(one: Tensor, other: Tensor, depth: int) -> Tensor:
 def _angle(cosine: Tensor) -> Tensor:
     """The arc cosine; within rounding of an end that end's own, 0 or pi, and there, where it has no slope, a gradient of 0."""
     end = 1 - 64 * torch.finfo(cosine.dtype).eps
-    return torch.where(cosine.abs() < end, torch.arccos(cosine.clamp(-end, end)), math.pi * (cosine < 0))
+    return torch.where(cosine.abs() < end, torch.arccos(cosine.clamp(-end, end)), math.pi * (cosine < 0).to(cosine.dtype))
 
 
 class EigenFeatures(nn.Module):
