@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from notbugs import data, models, report, sets, stages, study
+from notbugs import data, models, report, review, sets, stages, study
 from notbugs import plan as plan_of
 from notbugs.errors import BadInput
 from notbugs.plan import Plan
@@ -209,12 +209,25 @@ def test_several_versions_of_each_file_are_trained_on_in_as_many_steps(digits: d
     made = data.read_split(run.folder / "datasets" / "robust", form)
     assert len(made) == len(set(made.names)) == 2 * len(original) and made.names[: len(original)] == original.names
     assert torch.equal(made.labels, original.labels.repeat(2))
+    assert review._parts(run, plan, ["robust"])["robust"].names == original.names, "nobody is to see one file twice"
     passes = {name: len([row for row in run.table("training") if row["model"] == name]) for name in ("adversarial", "on-robust")}
     assert passes == {"adversarial": 4, "on-robust": 2}
     assert {row["set"]: row["n"] for row in run.table("sets")} == {
         "robust": 2 * len(original),
         "random-labels": len(original),
     }
+
+
+def test_versions_that_cannot_be_are_refused_before_anything_is_done(digits: data.Splits, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^--invert-times: must be at most 2, the epochs.*got 3"):
+        study.run(replace(SMALL, invert_times=3), tmp_path / "run")
+    source = stored(digits._replace(train=digits.train.take(slice(0, 60)), test=digits.test.take(slice(0, 40))), tmp_path, "npz")
+    with numpy.load(source) as arrays:
+        numpy.savez(source, **arrays, train_names=["a.png", "a~2.png", *digits.train.names[2:60]])
+    with pytest.raises(BadInput, match=r"must leave files apart"):
+        study.run(Plan(str(source), epochs=2, width=8, invert_times=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert "invert_times" not in plan_of.asked(SMALL), "a run that is older than the setting goes on"
 
 
 def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
