@@ -65,9 +65,9 @@ def inverted(
             error = -goals.match_features(view.features, wanted).judge(view.features(from_8bit(stored)))
         return stored, error
 
-    wanted = data.repeated(times)
-    images, error = swept(invert, wanted, batch_size or speed.at_once(device, data.shape), device, progress)
-    return Made(wanted.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **change_of(wanted, images)})
+    whole = data.repeated(times)
+    images, error = swept(invert, whole, batch_size or speed.at_once(device, data.shape), device, progress)
+    return Made(whole.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **change_of(whole, images)})
 
 
 def default_rule(data: Dataset) -> search.Rule:

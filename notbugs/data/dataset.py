@@ -106,6 +106,8 @@ class Dataset:
 
     def names_repeated(self, times: int) -> tuple[str, ...]:
         """The names in `repeated`."""
+        if times == 1:
+            return self.names
         names = list(self.names)
         for number in range(2, times + 1):
             names += [f"~{number}".join(splitext(name)) for name in self.names]
