@@ -49,11 +49,11 @@ from scipy.optimize import differential_evolution
 from torch import Tensor, nn
 from where import facts  # the file beside this one
 
-from notbugs import attacks, data, goals, models, scores, train
-from notbugs.ball import Ball
+from notbugs import attacks, data, metrics, models, stats, train
 from notbugs.data import Dataset
 from notbugs.models import Model
-from notbugs.results import write_whole
+from notbugs.runs.folder import write_atomic
+from notbugs.search import NormBall, objectives
 
 Row = dict[str, Any]
 Tool = Callable[[Tensor, Tensor], Tensor]  # images and labels to attacked images
@@ -61,8 +61,8 @@ Tool = Callable[[Tensor, Tensor], Tensor]  # images and labels to attacked image
 SEED = 0
 BATCH = 250
 MODELS = ("standard", "linf", "l2", "trades")
-BALLS = (Ball("linf", 8 / 255), Ball("l2", 0.5))
-SMALLER = (Ball("linf", 1 / 255), Ball("l2", 0.25))  # where the standard model has anything left
+BALLS = (NormBall("linf", 8 / 255), NormBall("l2", 0.5))
+SMALLER = (NormBall("linf", 1 / 255), NormBall("l2", 0.25))  # where the standard model has anything left
 THEIR_NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
@@ -147,7 +147,7 @@ def reads(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([model(batch).argmax(1) for batch in images.split(BATCH)]) == labels
 
 
-def left(model: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor, ball: Ball) -> Row:
+def left(model: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor, ball: NormBall) -> Row:
     """Images that the plain model reads before and after, and how far the largest change goes, as a share of the radius."""
     assert 0 <= attacked.min() <= attacked.max() <= 1
     alive = int((reads(model, images, labels) & reads(model, attacked, labels)).sum())
@@ -158,17 +158,17 @@ def left(model: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor, bal
 # ---- strength -------------------------------------------------------------------------------------------------------
 
 
-def verdict(model: Any, ball: Ball) -> Tool:
+def verdict(model: Any, ball: NormBall) -> Tool:
     """What `scores.under_attack` does, but the images are returned."""
 
     def attack(images: Tensor, labels: Tensor) -> Tensor:
-        view = models.folded(model, images[:2])
-        return batched(lambda some, theirs: attacks.standard(view, some, theirs, ball=ball).images, images, labels)
+        view = models.fuse_batchnorm(model, images[:2])
+        return batched(lambda some, theirs: attacks.adaptive_ensemble(view, some, theirs, ball=ball).images, images, labels)
 
     return attack
 
 
-def autoattack(model: nn.Module, ball: Ball, steps: int | None = None) -> Tool:
+def autoattack(model: nn.Module, ball: NormBall, steps: int | None = None) -> Tool:
     """torchattacks' copy: its gradient attacks take 10 steps, the paper's 100. Given steps, only these attacks, with so many."""
     whole = torchattacks.AutoAttack(model, norm=THEIR_NAMES[ball.norm], eps=ball.radius, n_classes=10, seed=SEED)
     if steps:
@@ -179,7 +179,7 @@ def autoattack(model: nn.Module, ball: Ball, steps: int | None = None) -> Tool:
     return partial(batched, whole)
 
 
-def plain_pgd(model: nn.Module, ball: Ball, steps: int = 50) -> Tool:
+def plain_pgd(model: nn.Module, ball: NormBall, steps: int = 50) -> Tool:
     """With torchattacks' own shares of the radius as step."""
     kind, share = (torchattacks.PGD, 1 / 4) if ball.norm == "linf" else (torchattacks.PGDL2, 1 / 5)
     return partial(batched, kind(model, eps=ball.radius, alpha=share * ball.radius, steps=steps))
@@ -211,7 +211,7 @@ def few(bench: Bench) -> int:
 
 
 def beside_autoattack(
-    name: str, model: nn.Module, ball: Ball, part: Dataset, more: dict[str, Tool] | None = None
+    name: str, model: nn.Module, ball: NormBall, part: Dataset, more: dict[str, Tool] | None = None
 ) -> Iterator[Row]:
     """Ours, theirs, ours once more. Without `more`, what AutoAttack left then meets its gradient attacks with 100 steps."""
     images, labels = part.pixels(slice(None)), part.labels
@@ -246,7 +246,7 @@ def against_the_answer(bench: Bench) -> Iterator[Row]:
         slopes = (weights[labels][:, None] - weights).norm(p=dual, dim=2)
         farthest = (gaps / slopes).amin(1).sort().values
         middle = len(farthest) // 2
-        ball = Ball(norm, float(farthest[middle - 1 : middle + 1].mean()))
+        ball = NormBall(norm, float(farthest[middle - 1 : middle + 1].mean()))
         attacked, times = in_turns({"notbugs": partial(verdict(model, ball), images, labels)})["notbugs"]
         common = {"model": "linear", "norm": norm, "radius": ball.radius, "n": len(images), "clean": len(images)}
         known = int((farthest > ball.radius).sum())
@@ -261,7 +261,7 @@ SHARES = (1 / 10, 1 / 8, 1 / 4)  # of the radius, as the step of other tools; 2.
 NETWORKS = (("small", 32, 256, BALLS), ("resnet18", 16, 200, BALLS), ("resnet18", 64, 32, BALLS[:1]))  # and images a call
 
 
-def bare(model: nn.Module, ball: Ball, step: float, images: Tensor, labels: Tensor) -> Tensor:
+def bare(model: nn.Module, ball: NormBall, step: float, images: Tensor, labels: Tensor) -> Tensor:
     """The least that projected gradient descent can do: a floor, no tool."""
     radius, point = float(ball.radius), images
     for _ in range(STEPS):
@@ -277,7 +277,7 @@ def bare(model: nn.Module, ball: Ball, step: float, images: Tensor, labels: Tens
     return point
 
 
-def art_pgd(model: nn.Module, ball: Ball, step: float, count: int) -> Tool | None:
+def art_pgd(model: nn.Module, ball: NormBall, step: float, count: int) -> Tool | None:
     """None where ART is not installed."""
     try:
         from art.attacks.evasion import ProjectedGradientDescentPyTorch
@@ -298,14 +298,14 @@ def art_pgd(model: nn.Module, ball: Ball, step: float, count: int) -> Tool | Non
     return lambda images, labels: torch.from_numpy(attack.generate(images.numpy(), y=labels.numpy()))
 
 
-def pgd_tools(model: Any, ball: Ball, share: float, count: int) -> dict[str, Tool | None]:
+def pgd_tools(model: Any, ball: NormBall, share: float, count: int) -> dict[str, Tool | None]:
     """20 steps up the cross-entropy by each tool; others step by this share of the radius, from a random start."""
     step = share * float(ball.radius)
     by_foolbox = (foolbox.attacks.LinfPGD if ball.norm == "linf" else foolbox.attacks.L2PGD)(steps=STEPS, abs_stepsize=step)
     seen = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
 
     def ours(images: Tensor, labels: Tensor) -> Tensor:
-        view = models.folded(model, images[:2])
+        view = models.fuse_batchnorm(model, images[:2])
         return attacks.pgd(view, images, labels, ball=ball, steps=STEPS, by="loss").images
 
     return {
@@ -347,7 +347,7 @@ def speed(bench: Bench) -> Iterator[Row]:
             yield from loss_reached(name, bench.trained[name], ball, evenly(bench.splits.test, min(100, bench.images)))
 
 
-def loss_reached(name: str, model: Model, ball: Ball, part: Dataset) -> Iterator[Row]:
+def loss_reached(name: str, model: Model, ball: NormBall, part: Dataset) -> Iterator[Row]:
     """The mean cross-entropy after as many steps; of other tools the step size that reaches most."""
     images, labels = part.pixels(slice(None)), part.labels
     best: dict[str, Row] = {}
@@ -373,7 +373,7 @@ NORMS = {"standard": ("l2", "linf", "l1"), "l2": ("l2",), "linf": ("linf",)}
 
 
 def our_smallest(model: Any, images: Tensor, labels: Tensor, *, norm: str) -> Tensor:
-    return attacks.smallest_radius(models.folded(model, images[:2]), images, labels, norm=norm).images
+    return attacks.minimum_norm(models.fuse_batchnorm(model, images[:2]), images, labels, norm=norm).images
 
 
 def by_foolbox(
@@ -400,7 +400,7 @@ def fab(model: nn.Module, images: Tensor, labels: Tensor, *, norm: str, steps: i
     best, size = images.clone(), torch.full(labels.shape, torch.inf)
     for attack.target_class in range(2, 11):
         found = attack.attack_single_run_targeted(images, labels)
-        length = Ball(norm, 0.0).size(found - images)
+        length = NormBall(norm, 0.0).size(found - images)
         wins = (length > 0) & (length < size)
         best[wins], size[wins] = found[wins], length[wins]
     return best
@@ -434,7 +434,7 @@ def radius_tools(norm: str) -> dict[str, tuple[list[Row], Callable[..., Tensor]]
 
 def sizes(model: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor, norm: str) -> Tensor:
     """The norm of each change that fools the plain model, inf for the others: (N,)."""
-    length = Ball(norm, 0.0).size(attacked.clamp(0, 1) - images)
+    length = NormBall(norm, 0.0).size(attacked.clamp(0, 1) - images)
     return torch.where(reads(model, attacked.clamp(0, 1), labels), torch.inf, length)
 
 
@@ -514,7 +514,7 @@ def evolution(model: nn.Module, image: Tensor, label: Tensor, *, tries: int, pop
         colours = torch.from_numpy(points[2:].T).to(image)
         seen[torch.arange(count), :, row.clamp(0, height - 1), column.clamp(0, width - 1)] = colours
         with torch.no_grad():
-            found = goals.lead(model(seen), label.expand(count))
+            found = objectives.margin(model(seen), label.expand(count))
         fooled |= bool((found < 0).any())
         return found.numpy()
 
@@ -541,9 +541,9 @@ def evolution(model: nn.Module, image: Tensor, label: Tensor, *, tries: int, pop
 
 
 def pixel(bench: Bench) -> Iterator[Row]:
-    digits = data.read("digits")
+    digits = data.load("digits")
     small = models.build("small", shape=digits.train.shape, classes=10, width=16, seed=SEED)
-    train.fit(small, digits.train, train.plain, epochs=6, seed=SEED)
+    train.fit(small, digits.train, train.cross_entropy, epochs=6, seed=SEED)
     small.eval().requires_grad_(False)
     yield from one_pixel("digits", small, read_rightly(small, digits.test, min(150, bench.images)), (40, 100, None))
     if "standard" in bench.trained:
@@ -557,7 +557,7 @@ def one_pixel(name: str, model: Any, part: Dataset, budgets: Sequence[int | None
 
     def ours(tries: int | None, gradient: bool) -> tuple[int, Counter[str]]:
         with counted(model) as count:
-            view = models.folded(model, images[:2])
+            view = models.fuse_batchnorm(model, images[:2])
             found = attacks.few_pixels(view, images, labels, pixels=1, tries=tries, gradient=gradient)
         return int((~reads(model, found.images, labels)).sum()), count
 
@@ -594,7 +594,7 @@ def one_pixel(name: str, model: Any, part: Dataset, budgets: Sequence[int | None
 # ---- memory ---------------------------------------------------------------------------------------------------------
 
 
-WHOLE = Ball("linf", 2 / 255)  # of 8/255 few would meet the costly attacks
+WHOLE = NormBall("linf", 2 / 255)  # of 8/255 few would meet the costly attacks
 
 
 def peak(what: str, path: Path, count: int) -> float:
@@ -603,15 +603,15 @@ def peak(what: str, path: Path, count: int) -> float:
     The most this program held, not `ru_maxrss`: that counts what the program held which started this one.
     """
     torch.set_num_threads(1)
-    part = data.read(path).test
+    part = data.load(path).test
     part = part.take(torch.arange(count) % len(part))
     model = models.build("small", shape=part.shape, classes=10, width=8, seed=SEED).eval().requires_grad_(False)
     part = part.with_labels(torch.cat([model(part.pixels(slice(i, i + 20))).argmax(1) for i in range(0, count, 20)]))
-    scores.interval(1, 2)  # or scipy's import would count as the verdict's
+    stats.wilson_interval(1, 2)  # or scipy's import would count as the verdict's
     if what == "a verdict":
-        scores.under_attack(model, part, [WHOLE], batch_size=BATCH)
+        metrics.robust_accuracy(model, part, [WHOLE], batch_size=BATCH)
     elif what != "the set alone":
-        view = models.folded(model, part.pixels(slice(0, 2))) if what == "one pass, folded" else model
+        view = models.fuse_batchnorm(model, part.pixels(slice(0, 2))) if what == "one pass, folded" else model
         images = part.pixels(slice(0, BATCH)).requires_grad_()
         torch.autograd.grad(F.cross_entropy(view(images), part.labels[:BATCH]), images)
     (most,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -676,7 +676,7 @@ def main() -> None:
             missing.append(name)
             print(f"{path}: no such model, left out")
     bench = Bench(
-        data.read(options.data), trained, options.images, options.autoattack_images, options.radius_images, options.rounds
+        data.load(options.data), trained, options.images, options.autoattack_images, options.radius_images, options.rounds
     )
     ways: dict[str, Callable[[], Iterator[Row]]] = {
         "strength": partial(strength, bench),
@@ -705,7 +705,7 @@ def main() -> None:
             rows = [old for old in report["rows"] if identity(old) != identity(row)] + [row]
             report = {**now, "measured": {**report["measured"], part: measured}, "rows": rows}
             if options.out:
-                write_whole(options.out, json.dumps(report, indent=1) + "\n")
+                write_atomic(options.out, json.dumps(report, indent=1) + "\n")
 
 
 def identity(row: Row) -> tuple[Any, ...]:

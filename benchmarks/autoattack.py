@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 import torchattacks
 
-from notbugs import models, plan, scores
-from notbugs.ball import Ball
-from notbugs.results import Run
+from notbugs import metrics, models
+from notbugs.runs.folder import RunFolder
+from notbugs.search import NormBall
+from notbugs.study import config
 
 
 def main() -> None:
@@ -26,15 +27,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    asked = plan.Plan(**Run.read(options.run).facts["asked"])
+    asked = config.StudyConfig(**RunFolder.read(options.run).facts["asked"])
     _, found, seed = options.name.partition("-seed")
-    part = plan.load(asked, int(seed) if found else asked.seed).test
+    part = config.load(asked, int(seed) if found else asked.seed).test
     part = part.take(slice(0, None, len(part) // options.images)) if options.images else part  # evenly: folders go class by class
     model, _ = models.load(options.run / "models" / f"{options.name}.safetensors", asked.network)
     images, labels = part.pixels(slice(None)), part.labels
 
     began = time.perf_counter()
-    ours = scores.under_attack(model, part, [Ball("l2", options.radius)])[-1]["correct"]
+    ours = metrics.robust_accuracy(model, part, [NormBall("l2", options.radius)])[-1]["correct"]
     middle = time.perf_counter()
     attack = torchattacks.AutoAttack(model, norm="L2", eps=options.radius, n_classes=len(part.classes), seed=0)
     attacked = attack(images, labels)

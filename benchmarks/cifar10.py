@@ -32,14 +32,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from where import facts  # the file beside this one
 
-from notbugs import attacks, beside, construct, data, goals, models, plan, scores, search, stages, study, train
-from notbugs.ball import Ball
+from notbugs import attacks, construct, data, metrics, models, search, train
 from notbugs.data import Dataset
-from notbugs.plan import Plan, known
-from notbugs.results import Run, write_whole
+from notbugs.report.findings import replication
+from notbugs.runs.folder import RunFolder, write_atomic
+from notbugs.search import NormBall, objectives
+from notbugs.study import config, pipeline, tasks
+from notbugs.study.config import StudyConfig, known
 
 Row = dict[str, Any]
-PAPER_STEPS: Row = {"steps": 1000, "rule": construct.paper_rule(), "half": True}
+PAPER_STEPS: Row = {"steps": 1000, "rule": construct.paper_update_rule(), "half": True}
 PARTS = ("study", "autoattack", "storage", "floor", "versions")
 
 
@@ -57,12 +59,12 @@ class Bench:
         seeds = options.seeds or 3
         settings |= {name: getattr(options, name) for name in ("limit", "width", "epochs", "network", "half", "compile")}
         if (self.folder / "run.json").exists():
-            known_run = Run.read(self.folder).facts
+            known_run = RunFolder.read(self.folder).facts
             settings = known_run["asked"] | {name: settings[name] for name in ("half", "compile")}
             seeds = options.seeds or known_run["seeds"][-1] - settings["seed"] + 1
-        asked = Plan(**settings, seeds=seeds, recipe="paper", device=device)
-        self.plan = plan.complete(asked, plan.load(asked))
-        self.ball = Ball(self.plan.norm, known(self.plan.epsilon))
+        asked = StudyConfig(**settings, seeds=seeds, recipe="paper", device=device)
+        self.plan = config.resolve(asked, config.load(asked))
+        self.ball = NormBall(self.plan.norm, known(self.plan.epsilon))
 
     def over(self) -> bool:
         """Whether this piece has had its time."""
@@ -75,7 +77,7 @@ class Bench:
         return range(self.plan.seed, self.plan.seed + known(self.plan.seeds))
 
     def model(self, name: str, seed: int) -> models.Model:
-        return stages.load_model(self.plan, self.folder, seed, name)
+        return tasks.load_model(self.plan, self.folder, seed, name)
 
 
 # ---- the study ---------------------------------------------------------------------------------------------------------
@@ -93,10 +95,10 @@ def of_study(bench: Bench) -> Iterator[Row]:
 
     with suppress(OutOfTime):
         only = bench.options.stages or None
-        study.run(bench.plan, bench.folder, only=only, command=command, workers=bench.options.workers, tell=tell)
-    run = Run.read(bench.folder)
-    yield from ({"part": "study", **row} for row in beside.rows(run))
-    columns, lines = beside.figure_3(run)
+        pipeline.run(bench.plan, bench.folder, only=only, command=command, workers=bench.options.workers, tell=tell)
+    run = RunFolder.read(bench.folder)
+    yield from ({"part": "study", **row} for row in replication.replication_rows(run))
+    columns, lines = replication.figure_3(run)
     yield from ({"part": "figure 3", **dict(zip(columns, line, strict=True))} for line in lines)
     spent: dict[str, list[float]] = {}
     for name, stage in run.facts["stages"].items():
@@ -123,7 +125,7 @@ def of_autoattack(bench: Bench) -> Iterator[Row]:
     """Who leaves fewer images, at both radii, of the first seed's models; in pieces of 100 images."""
     import torchattacks
 
-    splits = plan.load(bench.plan)
+    splits = config.load(bench.plan)
     count = min(bench.options.images, len(splits.test))
     part = splits.test.take(torch.arange(count) * len(splits.test) // count)
     norm = {"l2": "L2", "linf": "Linf"}[bench.plan.norm]
@@ -135,10 +137,10 @@ def of_autoattack(bench: Bench) -> Iterator[Row]:
                 some = part.take(torch.arange(first, min(first + 100, count)))
                 model = bench.model(name, bench.plan.seed).to(bench.plan.device)
                 began = time.perf_counter()
-                ours = scores.under_attack(model, some, [replace(bench.ball, radius=radius)], device=bench.plan.device)[-1]
+                ours = metrics.robust_accuracy(model, some, [replace(bench.ball, radius=radius)], device=bench.plan.device)[-1]
                 middle = time.perf_counter()
                 images, labels = some.pixels(slice(None)).to(bench.plan.device), some.labels.to(bench.plan.device)
-                view = models.folded(model, images, bench.plan.device)  # searched and judged on, as ours is
+                view = models.fuse_batchnorm(model, images, bench.plan.device)  # searched and judged on, as ours is
                 attack = torchattacks.AutoAttack(view, norm=norm, eps=radius, n_classes=len(part.classes), seed=0)
                 with models.frozen(view):
                     attacked = attack(images, labels)
@@ -163,18 +165,18 @@ def of_storage(bench: Bench) -> Iterator[Row]:
     for seed in bench.seeds():
         if all(bench.has(part="storage", seed=seed, kept=kept) for kept in ("8 bits", "float16")) or bench.over():
             continue
-        splits = plan.load(bench.plan, seed)
+        splits = config.load(bench.plan, seed)
         labels = construct.random_labels(splits.train.labels, len(splits.train.classes), seed=seed)
-        view = models.folded(bench.model("standard", seed), splits.train.pixels(slice(0, 2)), bench.plan.device)
+        view = models.fuse_batchnorm(bench.model("standard", seed), splits.train.pixels(slice(0, 2)), bench.plan.device)
         ball = replace(bench.ball, radius=known(bench.plan.relabel_epsilon))
 
-        def push(images: Tensor, index: Tensor, view: Any = view, ball: Ball = ball, wanted: Tensor = labels) -> Any:
-            goal = goals.reach_class(view, wanted[index].to(images.device), "loss")
-            rule = search.steepest(ball, 2 * ball.radius, end=0.01)
+        def push(images: Tensor, index: Tensor, view: Any = view, ball: NormBall = ball, wanted: Tensor = labels) -> Any:
+            goal = objectives.targeted(view, wanted[index].to(images.device), "loss")
+            rule = search.cosine_steps(ball, 2 * ball.radius, end=0.01)
             found = search.maximize(goal, images, ball, steps=bench.plan.relabel_steps, rule=rule).images
             return data.to_8bit(ball.round(found, images)), (255 * found).half()
 
-        columns: Any = data.sweep(push, splits.train, batch_size=250, device=bench.plan.device)
+        columns: Any = data.map_batches(push, splits.train, batch_size=250, device=bench.plan.device)
         for name, images in zip(("8 bits", "float16"), columns, strict=True):
             if bench.has(part="storage", seed=seed, kept=name):
                 continue
@@ -188,16 +190,16 @@ def of_storage(bench: Bench) -> Iterator[Row]:
                 patience=known(bench.plan.patience),
                 device=bench.plan.device,
             )
-            row = scores.clean(model, splits.test, device=bench.plan.device)
+            row = metrics.clean_accuracy(model, splits.test, device=bench.plan.device)
             apart = (images.cpu().float() / 255 - splits.train.pixels(slice(None))).flatten(1).norm(dim=1)
             yield {"part": "storage", "kept": name, "seed": seed, "mean_l2": float(apart.mean()), **row}
 
 
 def fresh(bench: Bench, name: str, seed: int) -> models.Model:
     """A network of the plan's kind that nothing was taught yet."""
-    shape, classes = plan.load(bench.plan, seed).train.shape, plan.load(bench.plan, seed).train.classes
-    statistics = stages.pixel_statistics(plan.load(bench.plan, seed).train)
-    settings = {"shape": shape, "classes": len(classes), "width": bench.plan.width, "seed": stages.seed_of(seed, name)}
+    shape, classes = config.load(bench.plan, seed).train.shape, config.load(bench.plan, seed).train.classes
+    statistics = tasks.pixel_statistics(config.load(bench.plan, seed).train)
+    settings = {"shape": shape, "classes": len(classes), "width": bench.plan.width, "seed": tasks.derive_seed(seed, name)}
     return models.build(str(bench.plan.network), **settings, **statistics)
 
 
@@ -209,10 +211,10 @@ def of_floor(bench: Bench) -> Iterator[Row]:
     from torch.utils.flop_counter import FlopCounterMode
 
     device, steps = bench.plan.device, 10
-    splits = plan.load(bench.plan)
+    splits = config.load(bench.plan)
     part = splits.train.take(torch.arange(min(1000, len(splits.train))))
     model = fresh(bench, "floor", 0)
-    view = models.folded(model, part.pixels(slice(0, 2)), device)
+    view = models.fuse_batchnorm(model, part.pixels(slice(0, 2)), device)
     few = part.take(torch.arange(min(250, len(part))))
     batch, labels = few.pixels(slice(None)).to(device), few.labels.to(device)
     batch = batch.contiguous(memory_format=torch.channels_last)
@@ -240,9 +242,9 @@ def of_floor(bench: Bench) -> Iterator[Row]:
     if bench.options.compile:
         ways["compiled, bfloat16"] = {"half": True, "compile": True}
     for way, how in ways.items():
-        relabelled = partial(construct.relabelled, model, few, wanted, ball=ball, steps=steps, device=device, **how)
+        relabelled = partial(construct.relabel, model, few, wanted, ball=ball, steps=steps, device=device, **how)
         yield report(f"relabelled set, {steps} steps, {way}", steps, len(few), seconds(relabelled, device), floor)
-        inverted = partial(construct.inverted, model, few, steps=long, device=device, **how)
+        inverted = partial(construct.invert_features, model, few, steps=long, device=device, **how)
         spent = seconds(inverted, device)
         yield report(f"D_R or D_NR, {long} steps with all that goes before, {way}", long, len(few), spent, floor)
     learner = fresh(bench, "floor", 0).to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -253,14 +255,14 @@ def of_floor(bench: Bench) -> Iterator[Row]:
     yield bare
 
     def fit(loss: train.Loss, how: Row) -> Callable[[], Any]:
-        settings = {"epochs": 1, "batch_size": 250, "learning_rate": 1e-4, "augment": train.shifts(4, flip=True)}
+        settings = {"epochs": 1, "batch_size": 250, "learning_rate": 1e-4, "augment": train.random_translate(4, flip=True)}
         return lambda: train.fit(learner, part, loss, device=device, **settings, **how)  # type: ignore[arg-type]
 
     inner = bench.plan.adversarial_steps
-    attack = train.against(partial(attacks.pgd, ball=ball, steps=inner, by="loss"))
+    attack = train.adversarial_loss(partial(attacks.pgd, ball=ball, steps=inner, by="loss"))
     least = len(part) * (inner / floor + 1 / bare["passes_a_second"])
     for way, how in ways.items():
-        spent = seconds(fit(train.plain, how), device, 3)
+        spent = seconds(fit(train.cross_entropy, how), device, 3)
         yield report(f"ordinary training, augmented, {way}", 1, len(part), spent, bare["passes_a_second"], whole)
         spent = seconds(fit(attack, how), device, 3)
         told = {"part": "floor", "work": f"adversarial training, {inner} steps, {way}", "passes_a_second": len(part) / spent}
@@ -353,7 +355,7 @@ class Noisy(nn.Module):
 def of_versions(bench: Bench) -> Iterator[Row]:
     """Ways to build D_R from the same run's models; what ordinary training on each reads, unchanged and under attack."""
     for seed in bench.seeds():
-        splits = plan.load(bench.plan, seed)
+        splits = config.load(bench.plan, seed)
         part = splits.train.take(torch.arange(min(bench.options.files, len(splits.train))))
         for name, way in ways_to_robust(bench, seed, part.pixels(slice(0, 100))).items():
             if bench.options.ways and name not in bench.options.ways:
@@ -364,7 +366,7 @@ def of_versions(bench: Bench) -> Iterator[Row]:
             view, settings = way()
             began = time.perf_counter()
             settings = {"steps": known(bench.plan.invert_steps), "half": training, **settings}
-            made = construct.inverted(view, part, seed=seed, device=bench.plan.device, **settings)
+            made = construct.invert_features(view, part, seed=seed, device=bench.plan.device, **settings)
             middle = time.perf_counter()
             # as many steps as on one version; `trained` sees to it only where there are more images than in the whole set
             share = len(part) / len(made.data) * max(1, len(made.data) / len(splits.train))
@@ -388,7 +390,7 @@ def ways_to_robust(bench: Bench, seed: int, sample: Tensor) -> dict[str, Callabl
     robust = partial(bench.model, "adversarial", seed)
 
     def several(*others: models.Model) -> tuple[Any, Row]:
-        return Together([models.folded(model, sample) for model in (robust(), *others)], sample), {}
+        return Together([models.fuse_batchnorm(model, sample) for model in (robust(), *others)], sample), {}
 
     return {
         "as in the study": lambda: (robust(), {}),
@@ -399,8 +401,8 @@ def ways_to_robust(bench: Bench, seed: int, sample: Tensor) -> dict[str, Callabl
         "80 steps": lambda: (robust(), {"steps": 80}),
         "two versions of each file, half the passes": lambda: (robust(), {"times": 2}),
         "four versions of each file, a quarter of the passes": lambda: (robust(), {"times": 4}),
-        "through noise of 0.03": lambda: (Noisy(models.folded(robust(), sample), 0.03), {}),
-        "with a middle layer": lambda: (Layers(models.folded(robust(), sample), sample), {}),
+        "through noise of 0.03": lambda: (Noisy(models.fuse_batchnorm(robust(), sample), 0.03), {}),
+        "with a middle layer": lambda: (Layers(models.fuse_batchnorm(robust(), sample), sample), {}),
         "a model trained at twice the radius": lambda: (_stronger(bench, seed, "wide", 2.0), {}),
         "with the model trained at half the radius": lambda: several(bench.model("adversarial-half", seed)),
         "without labels: a robust model of which way up an image is": lambda: (_upright(bench, seed), {}),
@@ -413,7 +415,7 @@ def _stronger(bench: Bench, seed: int, name: str, radius: float) -> models.Model
     path = bench.folder / "models" / f"bench-{name}-seed{seed}.safetensors"
     if not path.exists():
         options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "radius": radius, "path": path}
-        stages.trained(bench.plan, plan.load(bench.plan, seed).train, name, **options, tell=lambda *_: None)
+        tasks.train_classifier(bench.plan, config.load(bench.plan, seed).train, name, **options, tell=lambda *_: None)
     return models.load(path, bench.plan.network)[0]
 
 
@@ -421,22 +423,26 @@ def _upright(bench: Bench, seed: int) -> models.Model:
     """A robust model that was told no class: it learnt by how many quarter turns images were turned (Gidaris et al. 2018)."""
     path = bench.folder / "models" / f"bench-upright-seed{seed}.safetensors"
     if not path.exists():
-        part = plan.load(bench.plan, seed).train
+        part = config.load(bench.plan, seed).train
         images = torch.cat([part.images[:].rot90(turns, (2, 3)) for turns in range(4)])
         turned = Dataset(images, torch.arange(4).repeat_interleave(len(part)), tuple("0123"), part.names * 4)
         options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "path": path}
-        stages.trained(bench.plan, turned, "upright", **options, tell=lambda *_: None)  # for a quarter of the passes, as long
+        tasks.train_classifier(
+            bench.plan, turned, "upright", **options, tell=lambda *_: None
+        )  # for a quarter of the passes, as long
     return models.load(path, bench.plan.network)[0]
 
 
 def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int, share: float) -> list[Row]:
     """Ordinary training as in the study, for a share of its passes, and what it reads."""
     own = replace(bench.plan, epochs=max(1, round(share * known(bench.plan.epochs))))
-    model = stages.trained(own, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, tell=lambda *_: None)[0]
+    model = tasks.train_classifier(own, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, tell=lambda *_: None)[
+        0
+    ]
     count = min(bench.options.images, len(test))
     some = test.take(torch.arange(count) * len(test) // count)
     radii = [replace(bench.ball, radius=bench.ball.radius / 2), bench.ball]
-    return scores.under_attack(model, some, radii, device=bench.plan.device)
+    return metrics.robust_accuracy(model, some, radii, device=bench.plan.device)
 
 
 # ---- one command ---------------------------------------------------------------------------------------------------------
@@ -477,7 +483,7 @@ def main() -> None:
         for row in ways[part](bench):
             print("  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
             bench.rows.append({**row, "date": facts(bench.plan.device)["date"]})
-            write_whole(options.out, json.dumps({**facts(bench.plan.device), "rows": bench.rows}, indent=1) + "\n")
+            write_atomic(options.out, json.dumps({**facts(bench.plan.device), "rows": bench.rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ import torch
 from scipy.stats import rankdata, spearmanr
 from where import facts  # the file beside this one
 
-from notbugs import byfile, data, models, planted, scores, train
-from notbugs.data import Dataset
-from notbugs.plan import Plan, load
-from notbugs.results import write_whole
-from notbugs.scores import files, readers
+from notbugs import data, files, metrics, models, predict, train
+from notbugs.data import Dataset, synthetic
+from notbugs.files import crossfit, run, scores
+from notbugs.runs.folder import write_atomic
+from notbugs.study.config import StudyConfig, load
 
 Row = dict[str, Any]
 SEEDS = 5
@@ -51,17 +51,17 @@ PARTS = ("halves", "stability", "mislabelled", "truth", "cost", "features")
 # ---- the scores -----------------------------------------------------------------------------------------------------
 
 
-def looked(asked: byfile.Asked, folder: Path) -> list[readers.Looked]:
+def looked(asked: files.FilesConfig, folder: Path) -> list[crossfit.FoldScores]:
     """What the readers of a finished run saw, repetition by repetition."""
     labels, whole = load(asked.plan).train.labels, []
     for repeat in range(asked.repeats):
-        dealt = readers.deal(labels, asked.folds, readers.seed_of(asked.plan.seed, repeat))
-        parts = [data.read_arrays(byfile.place(folder, repeat, fold)) for fold in range(asked.folds)]
-        whole.append(readers.joined(dealt, parts))
+        dealt = crossfit.stratified_folds(labels, asked.folds, crossfit.fold_seed(asked.plan.seed, repeat))
+        parts = [data.load_arrays(run.fold_path(folder, repeat, fold)) for fold in range(asked.folds)]
+        whole.append(crossfit.merge_folds(dealt, parts))
     return whole
 
 
-def other_scores(whole: list[readers.Looked], labels: np.ndarray) -> dict[str, np.ndarray]:
+def other_scores(whole: list[crossfit.FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:
     """Scores that exist, higher: keep; means over the repetitions."""
     from cleanlab.rank import get_label_quality_scores
 
@@ -91,16 +91,16 @@ def auc(positive: np.ndarray, score: np.ndarray) -> float:
 # ---- halves ---------------------------------------------------------------------------------------------------------
 
 
-def trained_on(plan: Plan, numbers: list[int], seed: int, test: int) -> Row:
+def trained_on(plan: StudyConfig, numbers: list[int], seed: int, test: int) -> Row:
     """Ordinary training on some of the files, and what is read of the test part."""
     torch.set_num_threads(1)
     splits = load(plan)
-    recipe, part = byfile.recipe_of(plan, splits), splits.train.take(torch.tensor(numbers))
+    recipe, part = run.crossfit_config(plan, splits), splits.train.take(torch.tensor(numbers))
     recipe = replace(recipe, batch_size=recipe.batch_size // 2)  # half the files: as many steps as on the whole set
-    model = readers.reader(part, "half", train.plain, recipe=recipe, seed=seed, device="cpu")
+    model = crossfit.train_crossfit_model(part, "half", train.cross_entropy, recipe=recipe, seed=seed, device="cpu")
     chosen = torch.arange(min(test, len(splits.test))) * len(splits.test) // min(test, len(splits.test))
     half = replace(recipe.ball, radius=recipe.ball.radius / 2)
-    rows = scores.under_attack(model, splits.test.take(chosen), [half, recipe.ball])
+    rows = metrics.robust_accuracy(model, splits.test.take(chosen), [half, recipe.ball])
     return {"clean": rows[0]["accuracy"], "half_radius": rows[1]["accuracy"], "radius": rows[2]["accuracy"], "test": len(chosen)}
 
 
@@ -108,7 +108,7 @@ def halves(bench: "Bench") -> Iterator[Row]:
     labels = load(bench.plan(0)).train.labels.numpy()
     names = [load(bench.plan(0)).train.classes[label] for label in labels]
     whole = bench.whole(0)
-    ours = np.array([row["robustness"] for row in files.combined(load(bench.plan(0)).train, whole)])
+    ours = np.array([row["robustness"] for row in scores.combine(load(bench.plan(0)).train, whole)])
     chance = np.random.default_rng(0)
     jobs: list[tuple[str, str, int, list[int]]] = []
     for number in range(bench.random):
@@ -127,7 +127,7 @@ def halves(bench: "Bench") -> Iterator[Row]:
 
 def _half(names: list[str], score: np.ndarray) -> tuple[list[int], list[int]]:
     rows = [{"label": name, "score": value} for name, value in zip(names, score.tolist(), strict=True)]
-    return files.halves(rows, 0.5, "score")
+    return scores.top_and_bottom(rows, 0.5, "score")
 
 
 # ---- stability, mislabelled, cost ---------------------------------------------------------------------------------------
@@ -135,8 +135,8 @@ def _half(names: list[str], score: np.ndarray) -> tuple[list[int], list[int]]:
 
 def stability(bench: "Bench") -> Iterator[Row]:
     part = load(bench.plan(0)).train
-    one, other = (files.combined(part, bench.whole(seed)) for seed in (0, 1))
-    for column in files.COLUMNS:
+    one, other = (scores.combine(part, bench.whole(seed)) for seed in (0, 1))
+    for column in scores.COLUMNS:
         if column in one[0] and isinstance(one[0][column], float):
             values = [[row[column] for row in rows] for rows in (one, other)]
             yield {"part": "stability", "column": column, "spearman": float(spearmanr(*values)[0]), "repeats": bench.repeats}
@@ -152,7 +152,7 @@ def mislabelled(bench: "Bench") -> Iterator[Row]:
     labels = part.labels.numpy().copy()
     labels[wrong] = (labels[wrong] + chance.integers(1, len(part.classes), wrong.sum())) % len(part.classes)
     changed = part.with_labels(torch.from_numpy(labels))
-    rows, whole = _scored_anew(changed, byfile.recipe_of(bench.plan(0), splits))
+    rows, whole = _scored_anew(changed, run.crossfit_config(bench.plan(0), splits))
     told = [name for name in whole if name.endswith("_probabilities")]
     together = _proper(np.mean([whole[name] for name in told], axis=0))
     found = {"ours": 1 - np.array([row["label_quality"] for row in rows])}
@@ -167,13 +167,13 @@ def mislabelled(bench: "Bench") -> Iterator[Row]:
         yield {"part": "mislabelled", "kind": kind, **counts, "others": int((kinds[~wrong] == kind).sum()), "n": len(part)}
 
 
-def _scored_anew(part: Dataset, recipe: readers.Recipe) -> tuple[list[Row], readers.Looked]:
+def _scored_anew(part: Dataset, recipe: crossfit.CrossfitConfig) -> tuple[list[Row], crossfit.FoldScores]:
     torch.set_num_threads(1)
-    dealt = readers.deal(part.labels, 3, 0)
-    whole = readers.joined(
-        dealt, [readers.look(part, recipe, dealt == fold, seed=readers.seed_of(0, 0, fold)) for fold in range(3)]
+    dealt = crossfit.stratified_folds(part.labels, 3, 0)
+    whole = crossfit.merge_folds(
+        dealt, [crossfit.score_fold(part, recipe, dealt == fold, seed=crossfit.fold_seed(0, 0, fold)) for fold in range(3)]
     )
-    return files.combined(part, [whole]), whole
+    return scores.combine(part, [whole]), whole
 
 
 def cost(bench: "Bench") -> Iterator[Row]:
@@ -192,8 +192,8 @@ def cost(bench: "Bench") -> Iterator[Row]:
     train.fit = clocked
     try:
         began = time.process_time()
-        held = readers.deal(part.labels, 3, 0) == 0
-        readers.look(part, byfile.recipe_of(bench.plan(0), splits), held, seed=0, test=splits.test)
+        held = crossfit.stratified_folds(part.labels, 3, 0) == 0
+        crossfit.score_fold(part, run.crossfit_config(bench.plan(0), splits), held, seed=0, test=splits.test)
         total = time.process_time() - began
     finally:
         train.fit = fit
@@ -208,12 +208,12 @@ def features(bench: "Bench") -> Iterator[Row]:
     some = splits.train.take(torch.arange(0, len(splits.train), max(1, len(splits.train) // 1000))[:1000])
     model = models.build("resnet18", shape=some.shape, classes=len(some.classes))
     train.fit(model, some, epochs=1, batch_size=50, learning_rate=0.002)
-    view = models.folded(model, some.pixels(slice(0, 2)))
-    ball, part = byfile.recipe_of(bench.plan(0), splits).ball, splits.test.take(torch.arange(min(1000, len(splits.test))))
+    view = models.fuse_batchnorm(model, some.pixels(slice(0, 2)))
+    ball, part = run.crossfit_config(bench.plan(0), splits).ball, splits.test.take(torch.arange(min(1000, len(splits.test))))
     began, cpu = time.perf_counter(), time.process_time()
-    rows = scores.per_feature(view, part, ball)
+    rows = metrics.per_feature(view, part, ball)
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-    kinds = [row["kind"] for row in scores.best_rows(rows)]
+    kinds = [row["kind"] for row in metrics.best_class_rows(rows)]
     told = {kind: kinds.count(kind) for kind in ("robust", "non-robust", "useless")}
     yield {"part": "features", "images": len(part), "features": len(kinds), "attacked": rows[0]["attacked"], **told, **seconds}
 
@@ -228,15 +228,15 @@ def truth(bench: "Bench") -> Iterator[Row]:
     for seed in (0, 1):
         plan = bench.plan(seed)
         splits = load(plan)
-        world = planted.world(seed=seed, train=len(splits.train), test=len(splits.test))
-        rows = files.combined(splits.train, bench.whole(seed))
+        world = synthetic.make_synthetic(seed=seed, train=len(splits.train), test=len(splits.test))
+        rows = scores.combine(splits.train, bench.whole(seed))
         wrong = world.train_truth.loud != splits.train.labels.numpy()
         ranked = np.array([row["robustness"] for row in rows])
         yield {"part": "truth", "what": "files whose shape is another class's", "seed": seed, "auc": auc(wrong, -ranked),
                "wrong": int(wrong.sum()), "n": len(rows)}  # fmt: skip
-        names, here = scores.cues_of(splits.train)
-        _, there = scores.cues_of(splits.test)
-        found = scores.spurious(names, here, splits.train.labels, there, splits.test.labels, splits.train.classes)
+        names, here = metrics.cue_values(splits.train)
+        _, there = metrics.cue_values(splits.test)
+        found = metrics.spurious_features(names, here, splits.train.labels, there, splits.test.labels, splits.train.classes)
         named = [row["name"] for row in found if row["spurious"]]
         yield {"part": "truth", "what": "the background", "seed": seed, "found": int("background brightness" in named),
                "named": named}  # fmt: skip
@@ -258,19 +258,21 @@ def true_features(bench: "Bench", seed: int) -> Iterator[Row]:
     """
     plan = bench.plan(seed)
     splits = load(plan)
-    recipe = byfile.recipe_of(plan, splits)
-    mine = splits.train.take((readers.deal(splits.train.labels, 3, readers.seed_of(seed, 0)) == 0).nonzero().squeeze(1))
+    recipe = run.crossfit_config(plan, splits)
+    mine = splits.train.take(
+        (crossfit.stratified_folds(splits.train.labels, 3, crossfit.fold_seed(seed, 0)) == 0).nonzero().squeeze(1)
+    )
     robust, standard = (models.load(bench.folder(seed) / "models" / f"{name}.safetensors")[0] for name in ("robust", "standard"))
-    versions = byfile.versions(robust, standard, mine, recipe, seed, "cpu")
-    apart = planted.world(seed=500 + seed, train=2000, test=8, loud=1 / len(planted.CLASSES), background=0.5)
+    versions = run.invert_both(robust, standard, mine, recipe, seed, "cpu")
+    apart = synthetic.make_synthetic(seed=500 + seed, train=2000, test=8, loud=1 / len(synthetic.CLASSES), background=0.5)
     cues = {"shape": apart.train_truth.loud, "grating": apart.train_truth.faint, "background": apart.train_truth.light}
     counts: dict[tuple[str, str], int] = {}
     for name, options in WORLDS.items():
-        alone = planted.world(seed=100 + seed, train=1500, test=8, **options).train
-        model = readers.reader(alone, name, train.plain, recipe=recipe, seed=seed, device="cpu")
-        values, *others = (readers.features_of(model, part) for part in (mine, *versions, splits.test))
-        explained = np.stack([_explained(readers.features_of(model, apart.train).numpy(), truth) for truth in cues.values()])
-        for row, share in zip(byfile.worded(values, mine, *others, splits.test), explained.T, strict=True):
+        alone = synthetic.make_synthetic(seed=100 + seed, train=1500, test=8, **options).train
+        model = crossfit.train_crossfit_model(alone, name, train.cross_entropy, recipe=recipe, seed=seed, device="cpu")
+        values, *others = (predict.features(model, part) for part in (mine, *versions, splits.test))
+        explained = np.stack([_explained(predict.features(model, apart.train).numpy(), truth) for truth in cues.values()])
+        for row, share in zip(run.categorize_features(values, mine, *others, splits.test), explained.T, strict=True):
             if share.max() >= 0.5 and row["word"] != "useless":
                 key = [*cues][int(share.argmax())], row["word"]
                 counts[key] = counts.get(key, 0) + 1
@@ -302,16 +304,16 @@ class Bench:
         self.test, self.random, self.workers, self.limit = options.test, options.random, options.workers, options.few
         self.name, self.rows = Path(options.source).stem, rows
 
-    def plan(self, seed: int) -> Plan:
-        return Plan(self.source, seed=seed, seeds=1)
+    def plan(self, seed: int) -> StudyConfig:
+        return StudyConfig(self.source, seed=seed, seeds=1)
 
     def folder(self, seed: int) -> Path:
         found: Path = self.runs / f"{self.name}-seed{seed}"
         return found
 
-    def whole(self, seed: int) -> list[readers.Looked]:
-        asked = byfile.Asked(self.plan(seed), self.folds, self.repeats)
-        byfile.run(asked, self.folder(seed), command=f"notbugs files {self.source} --seed {seed} --repeats {self.repeats}")
+    def whole(self, seed: int) -> list[crossfit.FoldScores]:
+        asked = files.FilesConfig(self.plan(seed), self.folds, self.repeats)
+        files.run(asked, self.folder(seed), command=f"notbugs files {self.source} --seed {seed} --repeats {self.repeats}")
         return looked(asked, self.folder(seed))
 
     def some(self, part: Dataset) -> Dataset:
@@ -352,7 +354,7 @@ def main() -> None:
             print("  ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
             bench.rows.append({**row, "date": facts()["date"]})
             if options.out:
-                write_whole(options.out, json.dumps({**facts(packages=PACKAGES), "rows": bench.rows}, indent=1) + "\n")
+                write_atomic(options.out, json.dumps({**facts(packages=PACKAGES), "rows": bench.rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
-from notbugs import construct, goals, models, plan, search
-from notbugs.ball import Ball
-from notbugs.results import Run, write_whole
+from notbugs import construct, models, search
+from notbugs.runs.folder import RunFolder, write_atomic
+from notbugs.search import NormBall, objectives
+from notbugs.study import config
 
 OURS = (10, 20, 30, 40, 60, 80, 120, 160)
 
@@ -32,27 +33,29 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    asked = Run.read(options.run).facts["asked"]
-    part = plan.load(plan.Plan(**asked)).train
+    asked = RunFolder.read(options.run).facts["asked"]
+    part = config.load(config.StudyConfig(**asked)).train
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: 2 * options.images]
     images, start = part.pixels(order).split(options.images)
     rows = []
     for name in ("adversarial", "standard"):
         model, _ = models.load(options.run / "models" / f"{name}.safetensors", asked["network"])
-        view = models.folded(model, images[:4]).to(memory_format=torch.channels_last)
+        view = models.fuse_batchnorm(model, images[:4]).to(memory_format=torch.channels_last)
         with torch.no_grad():
             wanted = view.features(images)
-            metric = construct.evened(view.features, start[:40])
+            metric = construct.whitened_metric(view.features, start[:40])
         looks = {
-            "paper": goals.match_features(view.features, wanted),
-            "ours": goals.match_features(view.features, wanted, metric),
+            "paper": objectives.feature_matching(view.features, wanted),
+            "ours": objectives.feature_matching(view.features, wanted, metric),
         }
         paper = [steps for steps in (40, 160, 640, options.paper_steps) if steps <= options.paper_steps]
         for steps in sorted({*OURS, *paper}):
-            for rule_name, rule in (("paper", construct.paper_rule()), ("ours", construct.default_rule(part))):
+            for rule_name, rule in (("paper", construct.paper_update_rule()), ("ours", construct.default_update_rule(part))):
                 if steps in (paper if rule_name == "paper" else OURS):
                     began = time.perf_counter()
-                    found = search.maximize(looks[rule_name], images, Ball("l2", torch.inf), steps=steps, rule=rule, start=start)
+                    found = search.maximize(
+                        looks[rule_name], images, NormBall("l2", torch.inf), steps=steps, rule=rule, start=start
+                    )
                     seconds = time.perf_counter() - began
                     row = {
                         "model": name,
@@ -85,7 +88,7 @@ def main() -> None:
             "commit": commit,
             "rows": rows,
         }
-        write_whole(options.out, json.dumps(facts, indent=1) + "\n")
+        write_atomic(options.out, json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,11 +51,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from where import facts
 
-from notbugs import attacks, construct, data, models, plan, stages, train
-from notbugs.ball import Ball
+from notbugs import attacks, construct, data, models, train
 from notbugs.data import Dataset
-from notbugs.plan import known
-from notbugs.results import write_whole
+from notbugs.runs.folder import write_atomic
+from notbugs.search import NormBall
+from notbugs.study import config, tasks
+from notbugs.study.config import known
 
 PARTS = ("relabelled", "robust", "training")
 WAYS = {  # of the library's inversion: what its attacker is told
@@ -211,7 +212,7 @@ def with_ratios(rows: Iterator[Row], pairs: dict[str, tuple[tuple[str, int], tup
 def of_relabelled(bench: Bench, theirs: Library) -> Iterator[Row]:
     device, options = bench.plan.device, bench.options
     part, model = some(bench, options.images), bench.model("standard", options.seed)
-    ball = Ball("l2", known(bench.plan.relabel_epsilon))
+    ball = NormBall("l2", known(bench.plan.relabel_epsilon))
     targets = construct.random_labels(part.labels, len(part.classes), seed=options.seed)
     attackable = wrapped(theirs, model, device)
     told = {"constraint": "2", "eps": ball.radius, "step_size": ball.radius / 5, "targeted": True, "do_tqdm": False}
@@ -220,7 +221,7 @@ def of_relabelled(bench: Bench, theirs: Library) -> Iterator[Row]:
         return batches(bench, part, lambda images, index: attacked(attackable, images, targets[index], steps, **told))
 
     def of_ours(steps: int) -> Tensor:
-        return tensor(construct.relabelled(model, part, targets, ball=ball, steps=steps, **our_settings(bench)).data)
+        return tensor(construct.relabel(model, part, targets, ball=ball, steps=steps, **our_settings(bench)).data)
 
     def judge(made: Tensor) -> Row:
         originals = part.pixels(slice(None))
@@ -267,7 +268,7 @@ def of_robust(bench: Bench, theirs: Library) -> Iterator[Row]:
         return lambda steps: batches(bench, part, partial(invert, steps))
 
     def of_ours(steps: int) -> Tensor:
-        return tensor(construct.inverted(model, part, steps=steps, seed=options.seed, **our_settings(bench)).data)
+        return tensor(construct.invert_features(model, part, steps=steps, seed=options.seed, **our_settings(bench)).data)
 
     def judge(made: Tensor) -> Row:
         wanted, seen = seen_by(model.features, tensor(part)), seen_by(model.features, made)
@@ -289,7 +290,7 @@ def of_robust(bench: Bench, theirs: Library) -> Iterator[Row]:
 def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
     device, options = bench.plan.device, bench.options
     part, model = some(bench, options.training_images), bench.model("adversarial", options.seed)
-    ball, batch_size = Ball("l2", known(bench.plan.epsilon)), known(bench.plan.batch_size)
+    ball, batch_size = NormBall("l2", known(bench.plan.epsilon)), known(bench.plan.batch_size)
 
     def of_theirs(steps: int) -> tuple[Clock, None]:
         """From the call to the end of the last training step: what the loop then validates and writes is not counted."""
@@ -314,7 +315,7 @@ def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
 
     def of_ours(steps: int) -> tuple[Clock, None]:
         learner = copy.deepcopy(model)
-        attack = train.against(partial(attacks.pgd, ball=ball, steps=steps, by="loss"))
+        attack = train.adversarial_loss(partial(attacks.pgd, ball=ball, steps=steps, by="loss"))
         settings = our_settings(bench) | {"batch_size": batch_size}
         began = now(device)
         train.fit(learner, part, attack, epochs=1, learning_rate=1e-3, **settings)
@@ -342,7 +343,7 @@ def our_settings(bench: Bench) -> Row:
 
 def some(bench: Bench, count: int) -> Dataset:
     """So many training images, evenly from the set."""
-    whole = plan.load(bench.plan, bench.options.seed).train
+    whole = config.load(bench.plan, bench.options.seed).train
     count = min(count, len(whole))
     return whole.take(torch.arange(count) * len(whole) // count)
 
@@ -362,7 +363,7 @@ def batches(bench: Bench, part: Dataset, make: Callable[[Tensor, Tensor], Tensor
 def seen_by(view: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """What a model of the run, as it is stored and on the CPU, sees in uint8 images."""
     with torch.no_grad():
-        seen: Tensor = data.sweep(lambda some, _: view(some), images)
+        seen: Tensor = data.map_batches(lambda some, _: view(some), images)
     return seen
 
 
@@ -403,7 +404,7 @@ def main() -> None:
     bench = Bench(options, [row for row in report["rows"] if row["part"] not in options.parts])
     options.seed = bench.plan.seed if options.seed is None else options.seed
     for name in ("standard", "adversarial"):
-        place = stages.model_path(bench.plan, options.run, options.seed, name)
+        place = tasks.model_path(bench.plan, options.run, options.seed, name)
         if not place.exists():
             parser.error(f"{place} is not there: the study has not come to it, or --seed is another's")
     if bench.plan.norm != "l2":
@@ -422,7 +423,7 @@ def main() -> None:
                 print("  ".join(f"{key}={value}" for key, value in told.items()), flush=True)
                 known_facts = facts(bench.plan.device, ("robustness", "torchvision"))
                 bench.rows.append({**row, "date": known_facts["date"]})
-                write_whole(options.out, json.dumps({**known_facts, "rows": bench.rows}, indent=1) + "\n")
+                write_atomic(options.out, json.dumps({**known_facts, "rows": bench.rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

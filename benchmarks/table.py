@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from notbugs import answer, doubts, evidencepage, measured, reasons
-from notbugs.results import Run
+from notbugs.report import results
+from notbugs.report.findings import analyses, controls, main
+from notbugs.report.pages import controls
+from notbugs.runs.folder import RunFolder
 
 
 def main(folder: str) -> None:
-    run = Run.read(folder)
+    run = RunFolder.read(folder)
     facts, data = run.facts, run.facts["data"]
     print(f"`{facts['command']}`: {data['train']:,} training and {data['test']:,} test images,")
     print(f"{facts['norm']} {facts['epsilon_text']}, ", end="")
@@ -31,7 +33,7 @@ def main(folder: str) -> None:
     print(f"torch {facts['versions']['torch']}, {facts['device']}.")
     if not facts["finished"]:
         print("**Not finished**: what follows is what its finished stages measured.")
-    columns, rows = measured.accuracy_table(run)
+    columns, rows = results.accuracy_table(run)
     print()
     print("| " + " | ".join(columns[:-1]) + " |")
     print("|---" * (len(columns) - 1) + "|")
@@ -48,16 +50,16 @@ def main(folder: str) -> None:
 
         print(f"| {name} | {mine[0]['made_from']} | {mean('reached')} | {mean('mean_l2')} | {mean('feature_error')} |")
     print()
-    for sentence in answer.headline(run):
+    for sentence in main.headline(run):
         print(f"- {sentence}")
     if facts.get("full"):
         of_evidence(run)
 
 
-def of_evidence(run: Run) -> None:
+def of_evidence(run: RunFolder) -> None:
     """What only a full run holds: controls, next labels by either label, the audit of the sets, transfer."""
-    shown, _ = evidencepage.content(run, measured.measure(run))
-    table("trained on", "control", "reads", "excess in points", rows=doubts.controls_table(run))
+    shown, _ = controls.content(run, results.accuracy_results(run))
+    table("trained on", "control", "reads", "excess in points", rows=controls.controls_table(run))
     table(
         *("next labels", "says the true class", "says the next"),
         rows=[(line["about"], told(line["true"]), told(line["next"])) for line in shown["next"]],
@@ -79,7 +81,7 @@ def of_evidence(run: Run) -> None:
             (
                 line["set"],
                 *(told(line[name]) for name in figures),
-                *(measured.percent(line[end]) if line[end] else "" for end in ends),
+                *(results.percent(line[end]) if line[end] else "" for end in ends),
             )
             for line in shown["audited"]
         ],
@@ -96,14 +98,20 @@ def of_evidence(run: Run) -> None:
     table("consistency of mistakes", *names, rows=alike)
 
 
-def of_further(run: Run) -> None:
+def of_further(run: RunFolder) -> None:
     """What a run was asked afterwards."""
-    tables = (reasons.explained_table, reasons.corrupted_table, reasons.waves_table, reasons.kernel_table, reasons.people_table)
+    tables = (
+        analyses.saliency_table,
+        analyses.corruptions_table,
+        analyses.fourier_table,
+        analyses.ntk_table,
+        analyses.review_table,
+    )
     for columns, rows in (made(run) for made in tables):
         if rows:
             table(*columns, rows=rows)
     print()
-    for finding in reasons.findings(run):
+    for finding in analyses.findings(run):
         print(f"- {finding.question} **{finding.verdict}**. {finding.text}")
 
 
@@ -113,13 +121,13 @@ def table(*columns: str, rows: Iterable[Sequence[str]]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
-def told(found: measured.Figure | None, interval: int = 1) -> str:
+def told(found: results.Estimate | None, interval: int = 1) -> str:
     if not found:
         return ""
     return f"{found.percent} [{found.interval}]" if interval and found.low == found.low else found.percent
 
 
-def _kappa(pair: dict[str, measured.Figure | None] | None) -> str:
+def _kappa(pair: dict[str, results.Estimate | None] | None) -> str:
     return f"{pair['consistency'].mean:.2f}" if pair and pair["consistency"] else ""
 
 
@@ -342,7 +350,7 @@ def figure(value: Any) -> str:
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     if sys.argv[2:] == ["further"]:
-        of_further(Run.read(place))
+        of_further(RunFolder.read(place))
     elif place.suffix != ".json":
         main(str(place))
     elif place.name.startswith("cifar10"):

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from notbugs import attacks, data, models, train
-from notbugs.ball import by_image
+from notbugs.search.threat_models import per_image
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Light:
     def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
         """Each channel as a whole in the direction that its pixels vote for."""
         step = gradient.nan_to_num(0.0, 0.0, 0.0).sum((2, 3), keepdim=True).sign().expand_as(images)
-        return step * (by_image(length, images) if isinstance(length, Tensor) else length)
+        return step * (per_image(length, images) if isinstance(length, Tensor) else length)
 
     def sample(self, center: Tensor, generator: Generator) -> Tensor:
         """A shift drawn evenly for each channel."""
@@ -49,14 +49,17 @@ class Light:
 
 def main() -> None:
     torch.set_num_threads(1)
-    digits, light = data.read("digits"), Light(0.5)
+    digits, light = data.load("digits"), Light(0.5)
     images, labels = digits.test.pixels(slice(None)), digits.test.labels
-    losses = {"ordinary": train.plain, "in any light": train.against(partial(attacks.pgd, ball=light, steps=3, by="loss"))}
+    losses = {
+        "ordinary": train.cross_entropy,
+        "in any light": train.adversarial_loss(partial(attacks.pgd, ball=light, steps=3, by="loss")),
+    }
     for name, loss in losses.items():
         model = models.build("small", shape=digits.train.shape, classes=10, width=16)
         train.fit(model, digits.train, loss, epochs=6, batch_size=64)
         with models.frozen(model):
-            verdict = attacks.worst_case(model, images, labels, attacks.ensemble(light, 10))
+            verdict = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(light, 10))
             clean = (model(images).argmax(1) == labels).float().mean()
         print(f"{name}: reads {clean:.1%} of the test images, {(verdict.values < 0).float().mean():.1%} in the worst light")
 

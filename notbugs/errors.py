@@ -1,7 +1,7 @@
 """The one error a user can cause and mend: what was wrong, what was found, what to do."""
 
 
-class BadInput(ValueError):  # noqa: N818  # the name says whose error it is
+class InputError(ValueError):  # the name says whose error it is
     """Input that cannot be used. The command line prints its one line and exits with 2; nothing was written.
 
     parameter: what the user gave (`--epsilon`, a file's name); rule: what it must be; got: what it was;

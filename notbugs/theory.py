@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from notbugs.errors import BadInput
+from notbugs.errors import InputError
 
 Array = NDArray[np.float64]
 ADVERSARIES = ("ball", "budget")
@@ -29,15 +29,17 @@ class Gaussians:
     def __post_init__(self) -> None:
         mean, covariance = np.asarray(self.mean, float), np.asarray(self.covariance, float)
         if mean.ndim != 1 or not len(mean) or not np.isfinite(mean).all():
-            raise BadInput("mean", "must be one finite number a dimension", self.mean)
+            raise InputError("mean", "must be one finite number a dimension", self.mean)
         if covariance.ndim == 1:  # variances, without correlations
             covariance = np.diag(covariance)
         if covariance.shape != (len(mean),) * 2 or not np.isfinite(covariance).all():
-            raise BadInput("covariance", f"must be {len(mean)}x{len(mean)} like the mean, finite", covariance.shape)
+            raise InputError("covariance", f"must be {len(mean)}x{len(mean)} like the mean, finite", covariance.shape)
         if not np.allclose(covariance, covariance.T, atol=1e-8 * np.abs(covariance).max()):
-            raise BadInput("covariance", "must be symmetric", "one that is not")
+            raise InputError("covariance", "must be symmetric", "one that is not")
         if np.linalg.eigvalsh(covariance)[0] <= 0:
-            raise BadInput("covariance", "must be positive definite", f"eigenvalues from {np.linalg.eigvalsh(covariance)[0]:.3g}")
+            raise InputError(
+                "covariance", "must be positive definite", f"eigenvalues from {np.linalg.eigvalsh(covariance)[0]:.3g}"
+            )
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
 
@@ -65,9 +67,9 @@ def likeliest(x: ArrayLike, y: ArrayLike) -> Gaussians:
     """The model of maximum likelihood: ordinary training. x: (n, d), n above d; y: (n,), +1 or −1."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.ndim != 2 or y.shape != (len(x),) or not np.isin(y, (-1, 1)).all():
-        raise BadInput("examples", "must be x (n, d) and y (n,) of +1 and −1", f"{x.shape} and {y.shape}")
+        raise InputError("examples", "must be x (n, d) and y (n,) of +1 and −1", f"{x.shape} and {y.shape}")
     if len(x) <= x.shape[1] + 1:
-        raise BadInput("examples", f"must be more than {x.shape[1] + 1}, or the covariance has no inverse", len(x))
+        raise InputError("examples", f"must be more than {x.shape[1] + 1}, or the covariance has no inverse", len(x))
     told = y[:, None] * x
     mean = told.mean(0)
     return Gaussians(mean, (told - mean).T @ (told - mean) / len(x))
@@ -111,7 +113,7 @@ def worst(x: Array, y: Array, model: Gaussians, epsilon: float, *, adversary: st
     """
     _check_radius(epsilon)
     if adversary not in ADVERSARIES:
-        raise BadInput("adversary", "must be one of " + ", ".join(ADVERSARIES), repr(adversary))
+        raise InputError("adversary", "must be one of " + ", ".join(ADVERSARIES), repr(adversary))
     if not epsilon or not len(x):
         return x
     values, axes = np.linalg.eigh(model.covariance)  # ascending: the first axis is where the model is most easily surprised
@@ -159,7 +161,7 @@ def robustly_trained(
         fall, model, examples, loss, size = loss - new, further, tried, new, min(1.0, 1.5 * size)
         if fall < tolerance * max(1.0, abs(loss)):
             return model
-    raise BadInput("steps", "must be enough for training to settle", steps, "raise it, or tolerance")
+    raise InputError("steps", "must be enough for training to settle", steps, "raise it, or tolerance")
 
 
 def surprise(model: Gaussians, x: Array, y: Array) -> float:
@@ -180,7 +182,7 @@ def vulnerability(world: Gaussians, price: float) -> float:
     """
     values = np.linalg.eigvalsh(world.covariance)
     if not price > 1 / values[0]:
-        raise BadInput("price", f"must be above 1 / the smallest eigenvalue, {1 / values[0]:.4g}", price)
+        raise InputError("price", f"must be above 1 / the smallest eigenvalue, {1 / values[0]:.4g}", price)
     return float(np.sum((1 + 1 / (price * values - 1)) ** 2) - len(values))
 
 
@@ -203,7 +205,7 @@ def accuracy(model: Gaussians, world: Gaussians, epsilon: float = 0.0) -> float:
     _check_radius(epsilon)
     weights = model.weights
     if not weights.any():
-        raise BadInput("mean", "must not be 0 everywhere, or the classes do not differ", model.mean)
+        raise InputError("mean", "must not be 0 everywhere, or the classes do not differ", model.mean)
     margin = weights @ world.mean - epsilon * np.linalg.norm(weights)
     return float(norm.cdf(margin / math.sqrt(weights @ world.covariance @ weights)))
 
@@ -238,4 +240,4 @@ def table(world: Gaussians, epsilons: ArrayLike, *, samples: int = 0, seed: int 
 
 def _check_radius(epsilon: float) -> None:
     if not 0 <= epsilon <= LARGEST:
-        raise BadInput("epsilon", f"must be 0 or more, at most {LARGEST:g}", epsilon)
+        raise InputError("epsilon", f"must be 0 or more, at most {LARGEST:g}", epsilon)

@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from notbugs import speed
-from notbugs.errors import BadInput
-from notbugs.models import frozen, layout
+from notbugs import precision
+from notbugs.errors import InputError
+from notbugs.models import frozen, memory_format
 from notbugs.search import Attack
 
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 Augment = Callable[[Tensor, Generator], Tensor]
 
 
-class Labelled(Protocol):
+class LabeledImages(Protocol):
     """What is trained on: uint8 images (N, C, H, W), labels (N,), and the names of the classes."""
 
     @property
@@ -42,19 +42,19 @@ class Epoch(NamedTuple):
 # ---- losses: (model, images, labels) -> (loss, logits) ----------------------------------------------------------------
 
 
-def plain(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy: ordinary training."""
     logits = model(images)
     return F.cross_entropy(logits, labels), logits
 
 
-def against(attack: Attack) -> Loss:
+def adversarial_loss(attack: Attack) -> Loss:
     """Cross-entropy on what an attack makes of each batch (Madry et al. 2018). The attack sees the model in evaluation mode."""
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with frozen(model):
             worst = attack(model, images, labels).images
-        return plain(model, worst, labels)
+        return cross_entropy(model, worst, labels)
 
     return loss
 
@@ -78,7 +78,7 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
 # ---- augmentation: (images (n, C, H, W), generator) -> images ----------------------------------------------------------
 
 
-def shifts(pixels: int, *, flip: bool) -> Augment:
+def random_translate(pixels: int, *, flip: bool) -> Augment:
     """Each image moved by up to so many pixels either way (edges reflected), and mirrored half the time if `flip`."""
 
     def augment(images: Tensor, generator: Generator) -> Tensor:
@@ -105,8 +105,8 @@ def shifts(pixels: int, *, flip: bool) -> Augment:
 
 def fit(
     model: nn.Module,
-    data: Labelled,
-    loss: Loss = plain,
+    data: LabeledImages,
+    loss: Loss = cross_entropy,
     *,
     epochs: int,
     batch_size: int = 128,
@@ -129,9 +129,9 @@ def fit(
     The weights are those of the last pass. The same seed on the same machine gives the same weights.
     """
     if epochs < 1:
-        raise BadInput("epochs", "must be 1 or more", epochs)
+        raise InputError("epochs", "must be 1 or more", epochs)
     device = torch.device(device)
-    order = layout(model)
+    order = memory_format(model)
     model.to(device).to(memory_format=order).train()  # type: ignore[call-overload]
     images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too many for memory stay there
     labels = data.labels.to(device)
@@ -146,8 +146,8 @@ def fit(
     )
     batches = max(1, min(math.ceil(len(labels) / batch_size), len(labels) // 2))  # batch norm has no use for a batch of one
     warm = max(1, round(0.15 * epochs * batches))
-    chance = _above_chance(labels, len(data.classes))
-    learner = speed.compiled(model) if compile else model
+    chance = _chance_threshold(labels, len(data.classes))
+    learner = precision.compiled(model) if compile else model
     curve: list[Epoch] = []
     begun, waited, step, started = patience == 0, 0, 0, time.perf_counter()
     # the network's own chance (dropout) starts from the seed too, and the caller's random state is left alone
@@ -166,7 +166,7 @@ def fit(
                 batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)
                 if augment:
                     batch = augment(batch, generator)
-                with speed.halved(device, half):
+                with precision.autocast(device, half):
                     value, logits = loss(learner, batch.clone(memory_format=order), labels[index])
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
@@ -176,7 +176,7 @@ def fit(
             loss_seen, accuracy, seconds = total.item() / len(labels), right.item() / len(labels), time.perf_counter() - started
             curve.append(Epoch(len(curve) + 1, loss_seen, accuracy, rate, seconds))
             if not math.isfinite(loss_seen):
-                raise BadInput("learning rate", "training diverged: the loss is no longer a number", learning_rate, "lower it")
+                raise InputError("learning rate", "training diverged: the loss is no longer a number", learning_rate, "lower it")
             if progress:
                 progress(curve[-1])
             if not begun:  # a pass at chance at full learning rate is one of waiting: the schedule's end moves by as much
@@ -186,7 +186,7 @@ def fit(
     return curve
 
 
-def _above_chance(labels: Tensor, classes: int) -> float:
+def _chance_threshold(labels: Tensor, classes: int) -> float:
     """Accuracy on the own labels from which learning has begun: half as much again as guessing gets.
 
     Guessing: always the commonest label, or, where every label is known to be wrong, one of the other classes.

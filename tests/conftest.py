@@ -11,7 +11,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from notbugs import attacks, data, models, train
-from notbugs.ball import Ball
+from notbugs.search import NormBall
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start, too: two threads each would fight for the cores
@@ -22,7 +22,7 @@ settings.load_profile("patient")
 @pytest.fixture(scope="session")
 def digits() -> data.Splits:
     """1,347 training and 450 test images, 8x8."""
-    return data.read("digits")
+    return data.load("digits")
 
 
 def _trained(digits: data.Splits, loss: train.Loss, epochs: int) -> models.Model:
@@ -34,13 +34,13 @@ def _trained(digits: data.Splits, loss: train.Loss, epochs: int) -> models.Model
 @pytest.fixture(scope="session")
 def standard(digits: data.Splits) -> models.Model:
     """Ordinary training: right, and easy to fool."""
-    return _trained(digits, train.plain, 6)
+    return _trained(digits, train.cross_entropy, 6)
 
 
 @pytest.fixture(scope="session")
 def robust(digits: data.Splits) -> models.Model:
     """Trained against changes of L2 norm 0.75: harder to fool."""
-    return _trained(digits, train.against(partial(attacks.pgd, ball=Ball("l2", 0.75), steps=3)), 6)
+    return _trained(digits, train.adversarial_loss(partial(attacks.pgd, ball=NormBall("l2", 0.75), steps=3)), 6)
 
 
 @pytest.fixture(scope="module")

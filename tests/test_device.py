@@ -11,23 +11,27 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pretend import pretended
+from fake_cuda import pretended
 from torch import Tensor
 
-from notbugs import attacks, audit, byfile, checks, construct, data, models, scores, study, train, transfer
-from notbugs.audit import Audit
-from notbugs.ball import Ball, Spatial
-from notbugs.data import Dataset
+from notbugs import attacks, audit, construct, data, metrics, models, train
+from notbugs.attacks import sanity_checks
+from notbugs.audit import AuditConfig
+from notbugs.data import Dataset, subset
+from notbugs.files import crossfit, run, scores
+from notbugs.metrics import transfer
 from notbugs.models import Model
-from notbugs.plan import Plan
+from notbugs.search import NormBall, SpatialTransforms
+from notbugs.study import pipeline
+from notbugs.study.config import StudyConfig
 
-BALL = Ball("l2", 0.75)
+BALL = NormBall("l2", 0.75)
 
 
 @pytest.fixture(scope="module")
 def part(digits: data.Splits) -> Dataset:
     """60 training digits."""
-    return digits.train.take(scores.balanced(digits.train.labels, 60))
+    return digits.train.take(subset.balanced(digits.train.labels, 60))
 
 
 def chance(device: str) -> torch.Generator:
@@ -113,28 +117,30 @@ def test_its_networks_are_a_cpus(standard: Model, part: Dataset) -> None:
 # ---- attacks -------------------------------------------------------------------------------------------------------------
 
 ATTACKS: dict[str, Callable[..., Any]] = {
-    "fgsm": lambda *at, **_: attacks.fgsm(*at, ball=Ball("linf", 0.1)),
+    "fgsm": lambda *at, **_: attacks.fgsm(*at, ball=NormBall("linf", 0.1)),
     "pgd": lambda *at, **_: attacks.pgd(*at, ball=BALL, steps=4),
     "pgd restarted": lambda *at, where: attacks.pgd(*at, ball=BALL, steps=3, restarts=2, generator=chance(where)),
-    "pgd l1": lambda *at, **_: attacks.pgd(*at, ball=Ball("l1", 3), steps=4, by="loss"),
+    "pgd l1": lambda *at, **_: attacks.pgd(*at, ball=NormBall("l1", 3), steps=4, by="loss"),
     "apgd": lambda *at, where: attacks.apgd(*at, ball=BALL, steps=12, by="dlr", restarts=2, generator=chance(where)),
-    "apgd targeted": lambda *at, **_: attacks.apgd(*at, ball=Ball("linf", 0.1), steps=12, rank=2, by="dlr"),
-    "reach": lambda model, images, labels, **_: attacks.reach(model, images, (labels + 1) % 10, ball=BALL, steps=4),
-    "runner-up": lambda *at, **_: attacks.runner_up(*at, ball=BALL, rank=2, steps=4),
-    "diverge": lambda *at, where: attacks.diverge(*at, ball=BALL, steps=3, generator=chance(where)),
-    "smallest radius": lambda *at, **_: attacks.smallest_radius(*at, rounds=2, steps=4),
+    "apgd targeted": lambda *at, **_: attacks.apgd(*at, ball=NormBall("linf", 0.1), steps=12, rank=2, by="dlr"),
+    "reach": lambda model, images, labels, **_: attacks.targeted_pgd(model, images, (labels + 1) % 10, ball=BALL, steps=4),
+    "runner-up": lambda *at, **_: attacks.rank_targeted_pgd(*at, ball=BALL, rank=2, steps=4),
+    "diverge": lambda *at, where: attacks.kl_pgd(*at, ball=BALL, steps=3, generator=chance(where)),
+    "smallest radius": lambda *at, **_: attacks.minimum_norm(*at, rounds=2, steps=4),
     "nearest classes": lambda *at, **_: attacks.nearest_classes(*at),
     "one pixel": lambda *at, where: attacks.one_pixel(*at, tries=4, generator=chance(where)),
     "few pixels, blind": lambda *at, where: attacks.few_pixels(*at, pixels=2, tries=4, gradient=False, generator=chance(where)),
-    "square": lambda *at, where: attacks.square(*at, ball=BALL, queries=20, generator=chance(where)),
-    "square, linf": lambda *at, where: attacks.square(*at, ball=Ball("linf", 0.1), queries=20, generator=chance(where)),
+    "square": lambda *at, where: attacks.square_attack(*at, ball=BALL, queries=20, generator=chance(where)),
+    "square, linf": lambda *at, where: attacks.square_attack(
+        *at, ball=NormBall("linf", 0.1), queries=20, generator=chance(where)
+    ),
     "hop skip jump": lambda *at, where: attacks.hop_skip_jump(*at, queries=60, generator=chance(where)),
-    "spatial": lambda *at, **_: attacks.spatial(*at, ball=Spatial(20, 1), turns=3, moves=3, steps=2),
-    "worst case": lambda *at, **_: attacks.worst_case(*at, attacks=attacks.ensemble(BALL, 10)[:4]),
-    "standard": lambda *at, **_: attacks.standard(*at, ball=BALL),
-    "standard, bare range": lambda *at, **_: attacks.standard(*at, ball=Ball("l2", math.inf), budget="quick"),
+    "spatial": lambda *at, **_: attacks.spatial_attack(*at, ball=SpatialTransforms(20, 1), turns=3, moves=3, steps=2),
+    "worst case": lambda *at, **_: attacks.worst_case(*at, attacks=attacks.gradient_ensemble(BALL, 10)[:4]),
+    "standard": lambda *at, **_: attacks.adaptive_ensemble(*at, ball=BALL),
+    "standard, bare range": lambda *at, **_: attacks.adaptive_ensemble(*at, ball=NormBall("l2", math.inf), budget="quick"),
     "clean logits": lambda *at, **_: attacks.clean_logits(*at),
-    "checks": lambda *at, **_: [check._asdict() for check in checks.everything(*at, ball=BALL, others=[at[0]])],
+    "checks": lambda *at, **_: [check._asdict() for check in sanity_checks.run_all(*at, ball=BALL, others=[at[0]])],
 }
 
 
@@ -163,51 +169,53 @@ def taught(part: Dataset, loss: train.Loss, device: str, **options: Any) -> list
 
 
 def transferred(model: Model, part: Dataset, device: str) -> list[dict[str, Any]]:
-    made = transfer.examples(model, part, BALL, steps=3, device=device)
-    return transfer.transferred(made, part, copy.deepcopy(model), device=device)
+    made = transfer.make_examples(model, part, BALL, steps=3, device=device)
+    return transfer.transfer_rates(made, part, copy.deepcopy(model), device=device)
 
 
 WORK: dict[str, Callable[[Model, Dataset, str], Any]] = {
-    "training": lambda _, part, device: taught(part, train.plain, device, augment=train.shifts(1, flip=True)),
+    "training": lambda _, part, device: taught(part, train.cross_entropy, device, augment=train.random_translate(1, flip=True)),
     "adversarial training": lambda _, part, device: taught(
-        part, train.against(partial(attacks.pgd, ball=BALL, steps=2, by="loss")), device
+        part, train.adversarial_loss(partial(attacks.pgd, ball=BALL, steps=2, by="loss")), device
     ),
-    "TRADES": lambda _, part, device: taught(
-        part, train.trades(partial(attacks.diverge, ball=BALL, steps=2)), device, patience=1
+    "TRADES": lambda _, part, device: taught(part, train.trades(partial(attacks.kl_pgd, ball=BALL, steps=2)), device, patience=1),
+    "D_R": lambda model, part, device: construct.invert_features(model, part, steps=4, device=device),
+    "D_R from noise, the paper's steps": lambda model, part, device: construct.invert_features(
+        model, part, start="noise", steps=4, rule=construct.paper_update_rule(), device=device
     ),
-    "D_R": lambda model, part, device: construct.inverted(model, part, steps=4, device=device),
-    "D_R from noise, the paper's steps": lambda model, part, device: construct.inverted(
-        model, part, start="noise", steps=4, rule=construct.paper_rule(), device=device
-    ),
-    "relabelled": lambda model, part, device: construct.relabelled(model, part, moved(part), ball=BALL, steps=4, device=device),
-    "relabelled alone": lambda model, part, device: construct.relabelled(
+    "relabelled": lambda model, part, device: construct.relabel(model, part, moved(part), ball=BALL, steps=4, device=device),
+    "relabelled alone": lambda model, part, device: construct.relabel(
         model, part, moved(part), ball=BALL, steps=4, alone=[copy.deepcopy(model)], device=device
     ),
-    "clean": lambda model, part, device: scores.clean(model, part, device=device),
-    "under attack": lambda model, part, device: scores.under_attack(model, part, [BALL], budget="quick", device=device),
-    "corrupted": lambda model, part, device: scores.corrupted(model, part, device=device),
-    "frequencies": lambda model, part, device: scores.frequencies(model, part, device=device),
-    "cues": lambda model, part, device: scores.cues_of(part, device=device),
+    "clean": lambda model, part, device: metrics.clean_accuracy(model, part, device=device),
+    "under attack": lambda model, part, device: metrics.robust_accuracy(model, part, [BALL], budget="quick", device=device),
+    "corrupted": lambda model, part, device: metrics.corruption_accuracy(model, part, device=device),
+    "frequencies": lambda model, part, device: metrics.fourier_sensitivity(model, part, device=device),
+    "cues": lambda model, part, device: metrics.cue_values(part, device=device),
     "explained": lambda model, part, device: [
-        scores.explain(model, part, scores.class_means(part), method=method, device=device) for method in scores.METHODS
+        metrics.saliency(model, part, metrics.class_means(part), method=method, device=device) for method in metrics.METHODS
     ],
-    "features": lambda model, part, device: scores.per_feature(model, part, BALL, steps=2, device=device),
-    "leakage": lambda model, part, device: scores.leakage(model, [0, 3, 5], part, part, device=device),
-    "robust features": lambda model, part, device: scores.robust_features(model, part, BALL, device=device),
+    "features": lambda model, part, device: metrics.per_feature(model, part, BALL, steps=2, device=device),
+    "leakage": lambda model, part, device: metrics.robust_feature_leakage(model, [0, 3, 5], part, part, device=device),
+    "robust features": lambda model, part, device: metrics.robust_features(model, part, BALL, device=device),
     "transfer": transferred,
-    "kernel": lambda _, part, device: scores.EigenFeatures(part).to(device)(part.pixels(slice(0, 9)).to(device)),
+    "kernel": lambda _, part, device: metrics.EigenFeatures(part).to(device)(part.pixels(slice(0, 9)).to(device)),
     "files": lambda _, part, device: [
         row["standard_lead"]
-        for row in scores.per_file(part, scores.Recipe(BALL, epochs=1, invert_steps=2), folds=2, repeats=1, device=device)
+        for row in scores.per_file(
+            part, crossfit.CrossfitConfig(BALL, epochs=1, invert_steps=2), folds=2, repeats=1, device=device
+        )
     ],
-    "versions by file": lambda model, part, device: byfile.versions(
-        model, copy.deepcopy(model), part, scores.Recipe(BALL, invert_steps=2), 0, device
+    "versions by file": lambda model, part, device: run.invert_both(
+        model, copy.deepcopy(model), part, crossfit.CrossfitConfig(BALL, invert_steps=2), 0, device
     ),
-    "errors only": lambda _, part, device: construct.errors_only(
+    "errors only": lambda _, part, device: construct.misclassified_only(
         models.build("small", shape=part.shape, classes=10, width=4), part, device=device
     ),
-    "taught": lambda model, part, device: construct.taught(model, part, count=20, device=device),
-    "unread": lambda model, part, device: construct.unread(model, part, part.with_labels(moved(part)), device=device),
+    "taught": lambda model, part, device: construct.pseudo_label(model, part, count=20, device=device),
+    "unread": lambda model, part, device: construct.drop_already_predicted(
+        model, part, part.with_labels(moved(part)), device=device
+    ),
 }
 
 
@@ -220,11 +228,11 @@ def test_work(name: str, robust: Model, part: Dataset) -> None:
 
 def test_a_study_and_an_audit(tmp_path: Path) -> None:
     """From one command's worth of work to the tables."""
-    asked = Plan("digits", seeds=1, limit=100, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
+    asked = StudyConfig("digits", seeds=1, limit=100, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
     model = str(tmp_path / "study" / "models" / "standard.safetensors")
-    about = Audit(model, "digits", within=("l2:0.75", "spatial:20,1"), images=10, budget="quick", device="cuda")
+    about = AuditConfig(model, "digits", within=("l2:0.75", "spatial:20,1"), images=10, budget="quick", device="cuda")
     with pretended():
-        run = study.run(asked, tmp_path / "study", workers=1)
+        run = pipeline.run(asked, tmp_path / "study", workers=1)
         audited = audit.run(about, tmp_path / "audit", workers=1)
     assert run.facts["finished"] and audited.facts["finished"] and run.facts["device"] == "cuda"
     assert len(run.table("accuracy")) > 10 and len(audited.table("files")) == 10
@@ -236,10 +244,8 @@ STEPPED: dict[str, Callable[[Model, Dataset, int], Any]] = {
     "attack": lambda model, part, steps: attacks.pgd(
         copy.deepcopy(model).to("cuda"), part.pixels(slice(None)).to("cuda"), part.labels.to("cuda"), ball=BALL, steps=steps
     ),
-    "relabelled": lambda model, part, steps: construct.relabelled(
-        model, part, moved(part), ball=BALL, steps=steps, device="cuda"
-    ),
-    "D_R": lambda model, part, steps: construct.inverted(model, part, steps=steps, device="cuda"),
+    "relabelled": lambda model, part, steps: construct.relabel(model, part, moved(part), ball=BALL, steps=steps, device="cuda"),
+    "D_R": lambda model, part, steps: construct.invert_features(model, part, steps=steps, device="cuda"),
     "apgd": lambda model, part, steps: attacks.apgd(
         copy.deepcopy(model).to("cuda"), part.pixels(slice(None)).to("cuda"), part.labels.to("cuda"), ball=BALL, steps=steps
     ),
@@ -258,7 +264,9 @@ def test_no_step_waits(name: str, standard: Model, part: Dataset) -> None:
     assert waits[0] == waits[1] and launches[1] > launches[0] + 200
 
 
-@pytest.mark.parametrize(("loss", "each"), [(train.plain, 0), (train.against(partial(attacks.pgd, ball=BALL, steps=2)), 1)])
+@pytest.mark.parametrize(
+    ("loss", "each"), [(train.cross_entropy, 0), (train.adversarial_loss(partial(attacks.pgd, ball=BALL, steps=2)), 1)]
+)
 def test_training_waits_for_its_curve_and_once_for_each_attack(loss: train.Loss, each: int, part: Dataset) -> None:
     waits = []
     for batches in (2, 6):

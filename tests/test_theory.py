@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from notbugs import theory
-from notbugs.errors import BadInput
+from notbugs.errors import InputError
 from notbugs.theory import Gaussians
 
 Array = NDArray[np.float64]
@@ -328,7 +328,7 @@ def test_every_radius_of_the_example_settles(adversary: str) -> None:
     assert conditions == sorted(conditions, reverse=True)
     for found, (wanted, _) in zip(conditions, CLOSED.values(), strict=True):
         assert found == pytest.approx(wanted, rel=0.2 if adversary == "ball" else 0.1)
-    with pytest.raises(BadInput, match=r"^steps: .* got 1; raise it"):
+    with pytest.raises(InputError, match=r"^steps: .* got 1; raise it"):
         theory.robustly_trained(x, y, 5.0, adversary=adversary, steps=1)
 
 
@@ -370,7 +370,7 @@ def test_robust_parameters_read_more_under_attack_and_less_unchanged() -> None:
 
 
 def test_classes_that_do_not_differ() -> None:
-    with suppress(BadInput):
+    with suppress(InputError):
         theory.table(Gaussians(np.zeros(2), np.ones(2)), [0.0, 1.0])
 
 
@@ -428,11 +428,11 @@ BAD: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_named(case: str) -> None:
     work, words = BAD[case]
-    with pytest.raises(BadInput, match=f"^{words}"):
+    with pytest.raises(InputError, match=f"^{words}"):
         work()
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_symmetry_is_looked_at_in_the_covariances_own_unit(scale: float) -> None:
-    with pytest.raises(BadInput, match="symmetric"):
+    with pytest.raises(InputError, match="symmetric"):
         Gaussians(np.ones(2), scale * np.array([[2.0, 1.0], [0.0, 2.0]]))

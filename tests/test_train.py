@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from notbugs import attacks, construct, data, models, scores, train
-from notbugs.ball import Ball
-from notbugs.data import Dataset, reading
-from notbugs.errors import BadInput
-from notbugs.search import Found
+from notbugs import attacks, construct, data, metrics, models, train
+from notbugs.data import Dataset, load
+from notbugs.errors import InputError
+from notbugs.search import AttackResult, NormBall
 
 
 def tiny(seed: int = 0, classes: int = 10) -> models.Model:
@@ -39,7 +38,7 @@ def test_the_same_seed_gives_the_same_weights(digits: data.Splits) -> None:
     trained, curves = [], []
     for seed in (1, 1, 2):
         model = tiny()
-        curves.append(train.fit(model, part, epochs=2, seed=seed, augment=train.shifts(1, flip=False)))
+        curves.append(train.fit(model, part, epochs=2, seed=seed, augment=train.random_translate(1, flip=False)))
         trained.append(model)
     assert same(trained[0], trained[1])
     assert [line[:4] for line in curves[0]] == [line[:4] for line in curves[1]]
@@ -77,10 +76,10 @@ class Viewed(nn.Module):
 def test_a_users_network_may_rely_on_the_usual_order_in_memory(digits: data.Splits) -> None:
     part = digits.train.take(slice(0, 60))
     model = models.wrap(Viewed(), torch.zeros(2, 1, 8, 8))
-    train.fit(model, part, epochs=1, augment=train.shifts(1, flip=True))
-    assert scores.clean(model, part)["n"] == 60
-    assert len(scores.under_attack(model, part, [Ball("l2", 0.1)])) == 2
-    assert construct.inverted(model, part, steps=1).data.shape == part.shape
+    train.fit(model, part, epochs=1, augment=train.random_translate(1, flip=True))
+    assert metrics.clean_accuracy(model, part)["n"] == 60
+    assert len(metrics.robust_accuracy(model, part, [NormBall("l2", 0.1)])) == 2
+    assert construct.invert_features(model, part, steps=1).data.shape == part.shape
 
 
 def test_a_networks_own_chance_is_the_seeds_too(digits: data.Splits) -> None:
@@ -194,9 +193,9 @@ def test_random_labels_at_a_tiny_rate_stay_at_chance() -> None:
 
 def test_training_that_diverges_and_requests_that_make_no_sense_are_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    with pytest.raises(BadInput, match=r"^learning rate: training diverged: .* got 1e\+38; lower it$"):
+    with pytest.raises(InputError, match=r"^learning rate: training diverged: .* got 1e\+38; lower it$"):
         train.fit(network, random_set(), epochs=5, batch_size=10, learning_rate=1e38)
-    with pytest.raises(BadInput, match=r"^epochs: must be 1 or more, got 0$"):
+    with pytest.raises(InputError, match=r"^epochs: must be 1 or more, got 0$"):
         train.fit(network, random_set(), epochs=0)
 
 
@@ -206,10 +205,10 @@ def test_images_that_stay_on_disk_train_the_same(tmp_path: Path, monkeypatch: py
         path = tmp_path / ("test" if number % 4 == 0 else "train") / "ab"[label] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[0].numpy()).save(path)
-    inside = data.read(str(tmp_path)).train
-    monkeypatch.setattr(reading, "IN_MEMORY", 0)
-    outside = data.read(str(tmp_path)).train
-    assert isinstance(outside.images, data.Lazy)
+    inside = data.load(str(tmp_path)).train
+    monkeypatch.setattr(load, "IN_MEMORY", 0)
+    outside = data.load(str(tmp_path)).train
+    assert isinstance(outside.images, data.LazyImages)
     one, two = tiny(classes=2), tiny(classes=2)
     train.fit(one, inside, epochs=2, batch_size=5)
     train.fit(two, outside, epochs=2, batch_size=5)
@@ -219,12 +218,12 @@ def test_images_that_stay_on_disk_train_the_same(tmp_path: Path, monkeypatch: py
 # ---- losses -------------------------------------------------------------------------------------------------------------
 
 
-def nudge(model: nn.Module, images: Tensor, labels: Tensor) -> Found:
+def nudge(model: nn.Module, images: Tensor, labels: Tensor) -> AttackResult:
     """An attack without a search."""
     with torch.no_grad():
         model(images)
         model(1 - images)
-    return Found((images + 0.1).clamp(0, 1), torch.zeros(len(images)))
+    return AttackResult((images + 0.1).clamp(0, 1), torch.zeros(len(images)))
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -236,12 +235,12 @@ def test_an_attack_in_training_sees_the_model_as_it_will_be_used() -> None:
     model, seen = tiny().train(), []
     model.get_submodule("body").eval()
 
-    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> Found:
+    def attack(model: nn.Module, images: Tensor, labels: Tensor) -> AttackResult:
         seen.append((any(m.training for m in model.modules()), any(p.requires_grad for p in model.parameters())))
         return nudge(model, images, labels)
 
     modes = [module.training for module in model.modules()]
-    for loss in (train.against(attack), train.trades(attack)):
+    for loss in (train.adversarial_loss(attack), train.trades(attack)):
         loss(model, *batch())[0].backward()  # type: ignore[no-untyped-call]
         assert [module.training for module in model.modules()] == modes
         assert all(parameter.requires_grad for parameter in model.parameters())
@@ -251,8 +250,8 @@ def test_an_attack_in_training_sees_the_model_as_it_will_be_used() -> None:
 def test_against_is_plain_on_what_the_attack_returns() -> None:
     """Batch norm's statistics are those of one pass over these images: the attack left no trace in them."""
     one, two, (images, labels) = tiny().train(), tiny().train(), batch()
-    value, logits = train.against(nudge)(one, images, labels)
-    wanted, wanted_logits = train.plain(two, (images + 0.1).clamp(0, 1), labels)
+    value, logits = train.adversarial_loss(nudge)(one, images, labels)
+    wanted, wanted_logits = train.cross_entropy(two, (images + 0.1).clamp(0, 1), labels)
     assert torch.equal(value, wanted)
     assert torch.equal(logits, wanted_logits)
     assert same(one, two)
@@ -262,7 +261,7 @@ def test_against_is_plain_on_what_the_attack_returns() -> None:
 def test_trades_with_beta_zero_is_ordinary_training() -> None:
     one, two, (images, labels) = tiny().train(), tiny().train(), batch()
     value, logits = train.trades(nudge, beta=0.0)(one, images, labels)
-    wanted, wanted_logits = train.plain(two, images, labels)
+    wanted, wanted_logits = train.cross_entropy(two, images, labels)
     assert torch.equal(value, wanted)
     assert torch.equal(logits, wanted_logits)
 
@@ -278,10 +277,10 @@ def test_trades_adds_the_divergence_the_attack_caused() -> None:
 @pytest.mark.parametrize("kind", ["against", "trades"])
 def test_adversarial_training_hardens(digits: data.Splits, standard: models.Model, kind: str) -> None:
     """A few epochs on half the digits: more survive the attack than of the ordinarily trained network."""
-    ball, model = Ball("l2", 0.75), models.build("small", shape=(1, 8, 8), classes=10, width=8)
-    loss = train.against(partial(attacks.pgd, ball=ball, steps=2))
+    ball, model = NormBall("l2", 0.75), models.build("small", shape=(1, 8, 8), classes=10, width=8)
+    loss = train.adversarial_loss(partial(attacks.pgd, ball=ball, steps=2))
     if kind == "trades":
-        loss = train.trades(partial(attacks.diverge, ball=ball, steps=2), beta=3.0)
+        loss = train.trades(partial(attacks.kl_pgd, ball=ball, steps=2), beta=3.0)
     train.fit(model, digits.train.take(slice(0, 700)), loss, epochs=5, batch_size=50)
     images, labels = digits.test.pixels(slice(0, 150)), digits.test.labels[:150]
     survive = [float((attacks.pgd(m, images, labels, ball=ball).values < 0).float().mean()) for m in (model, standard)]
@@ -304,7 +303,7 @@ def test_shifts_are_shifts(pixels: int, flip: bool) -> None:
     """Each image is one of the possible moves of itself; over 600 images all of them come up, evenly."""
     images = torch.rand(600, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     before = images.clone()
-    found = train.shifts(pixels, flip=flip)(images, torch.Generator().manual_seed(1))
+    found = train.random_translate(pixels, flip=flip)(images, torch.Generator().manual_seed(1))
     assert found.shape == images.shape
     assert torch.equal(images, before)
     ways = [
@@ -323,7 +322,7 @@ def test_shifts_are_shifts(pixels: int, flip: bool) -> None:
 
 
 def test_shifts_are_the_generators() -> None:
-    images, augment = torch.rand(20, 1, 8, 8), train.shifts(2, flip=True)
+    images, augment = torch.rand(20, 1, 8, 8), train.random_translate(2, flip=True)
     one, two, other = (augment(images, Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
@@ -334,7 +333,7 @@ def test_augmentation_reaches_the_loss() -> None:
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(images)
-        return train.plain(model, images, labels)
+        return train.cross_entropy(model, images, labels)
 
     train.fit(tiny(), random_set(), loss, epochs=1, augment=lambda images, generator: images * 0)
     train.fit(tiny(), random_set(), loss, epochs=1)

@@ -1,39 +1,35 @@
-"""How a classifier is fooled: named recipes for the search, attacks without gradients, and the verdict.
+"""Adversarial attacks: gradient-based, black-box and spatial, and the ensemble behind every robust accuracy."""
 
-recipes: FGSM, PGD, APGD, targeted, TRADES' inner step. radius: the smallest change that fools. blind: without gradients.
-spatial: turned and moved. steps: gradients through rounding. verdict: the ensemble behind every robust accuracy.
-"""
-
-from notbugs.attacks.blind import few_pixels, hop_skip_jump, one_pixel, square
-from notbugs.attacks.door import Model, clean_logits, has_gradient
-from notbugs.attacks.radius import nearest_classes, smallest_radius
-from notbugs.attacks.recipes import apgd, diverge, fgsm, pgd, reach, runner_up
-from notbugs.attacks.spatial import spatial
-from notbugs.attacks.steps import straight_through
-from notbugs.attacks.verdict import BUDGETS, ensemble, standard, standard_name
-from notbugs.attacks.worst import worst_case
+from notbugs.attacks.black_box import few_pixels, hop_skip_jump, one_pixel, square_attack
+from notbugs.attacks.bpda import straight_through
+from notbugs.attacks.ensemble import worst_case
+from notbugs.attacks.evaluation import BUDGETS, adaptive_ensemble, describe_ensemble, gradient_ensemble
+from notbugs.attacks.minimum_norm import minimum_norm, nearest_classes
+from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, targeted_pgd
+from notbugs.attacks.spatial import spatial_attack
+from notbugs.attacks.validation import Model, clean_logits, has_gradient
 
 __all__ = [
     "BUDGETS",
     "Model",
+    "adaptive_ensemble",
     "apgd",
     "clean_logits",
-    "diverge",
-    "ensemble",
+    "describe_ensemble",
     "few_pixels",
     "fgsm",
+    "gradient_ensemble",
     "has_gradient",
     "hop_skip_jump",
+    "kl_pgd",
+    "minimum_norm",
     "nearest_classes",
     "one_pixel",
     "pgd",
-    "reach",
-    "runner_up",
-    "smallest_radius",
-    "spatial",
-    "square",
-    "standard",
-    "standard_name",
+    "rank_targeted_pgd",
+    "spatial_attack",
+    "square_attack",
     "straight_through",
+    "targeted_pgd",
     "worst_case",
 ]

@@ -3,26 +3,24 @@
 import torch
 from torch import Tensor
 
-from notbugs import goals, search
-from notbugs.attacks.door import Model, clean_logits, in_evaluation
-from notbugs.ball import Ball, Spatial
-from notbugs.errors import BadInput
-from notbugs.goals import Goal
-from notbugs.search import Found
+from notbugs import search
+from notbugs.attacks.validation import Model, clean_logits, validated
+from notbugs.errors import InputError
+from notbugs.search import AttackResult, NormBall, Objective, SpatialTransforms, objectives
 
 
-@in_evaluation
-def spatial(
+@validated
+def spatial_attack(
     model: Model,
     images: Tensor,
     labels: Tensor,
     *,
-    ball: Spatial,
+    ball: SpatialTransforms,
     turns: int = 11,
     moves: int = 5,
     steps: int = 10,
     gradient: bool = True,
-) -> Found:
+) -> AttackResult:
     """The worst turn and move of each image within bounds; values of 0 or more are fooled.
 
     A grid of `turns` angles and `moves` places across and down, then, where nothing fools yet, `steps` of gradient ascent on the
@@ -30,10 +28,10 @@ def spatial(
     gradient: without, the grid alone, which asks for logits only.
     Source: the grid of Engstrom et al. 2019, who found gradients alone far weaker.
     """
-    if not isinstance(ball, Spatial):
-        raise BadInput("ball", "must be Spatial for turns and moves", type(ball).__name__)
+    if not isinstance(ball, SpatialTransforms):
+        raise InputError("ball", "must be Spatial for turns and moves", type(ball).__name__)
     ball.fit(images.shape)
-    value = -goals.lead(clean_logits(model, images, labels), labels)
+    value = -objectives.margin(clean_logits(model, images, labels), labels)
     best, amounts = images.clone(), images.new_zeros(len(images), 3)
 
     def ticks(count: int, bound: float) -> Tensor:
@@ -51,19 +49,19 @@ def spatial(
                 break
             tried = point.to(images).expand(len(index), 3)
             seen = ball.apply(images[index], tried)
-            keep(index, tried, seen, -goals.lead(goals.logits(model, seen), labels[index]))
+            keep(index, tried, seen, -objectives.margin(objectives.logits(model, seen), labels[index]))
     index = (value < 0).nonzero().squeeze(1)
     if gradient and steps and len(index):
         # the same engine on three numbers an image instead of its pixels; it searches in [0, 1], the middle being no change
-        middle, box = images.new_full((len(index), 3, 1, 1), 0.5), Ball("linf", 0.5)
-        plain = goals.leave_class(model, labels[index])
+        middle, box = images.new_full((len(index), 3, 1, 1), 0.5), NormBall("linf", 0.5)
+        plain = objectives.untargeted(model, labels[index])
 
         def turned(numbers: Tensor) -> Tensor:
             return ball.apply(images[index], 2 * numbers.flatten(1) - 1)
 
-        goal = Goal(lambda numbers: plain.view(turned(numbers)), plain.climb, plain.judge)
+        goal = Objective(lambda numbers: plain.view(turned(numbers)), plain.climb, plain.judge)
         spacing = 1 / max(min(turns, moves) - 1, 1)
         start = (amounts[index, :, None, None] + 1) / 2
-        found = search.maximize(goal, middle, box, steps=steps, rule=search.steepest(box, spacing, end=0.01), start=start)
+        found = search.maximize(goal, middle, box, steps=steps, rule=search.cosine_steps(box, spacing, end=0.01), start=start)
         keep(index, 2 * found.images.flatten(1) - 1, turned(found.images), found.values)
-    return Found(best, value)
+    return AttackResult(best, value)

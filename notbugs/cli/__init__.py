@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from notbugs import __version__
-from notbugs.cli.audits import attack, features, transfer
-from notbugs.cli.further import corruptions, explain, kernel, review, theory
-from notbugs.cli.studies import demo, files, report, run, split, train
-from notbugs.errors import BadInput
+from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
+from notbugs.cli.classifier import attack, features, transfer
+from notbugs.cli.study import demo, files, report, run, split, train
+from notbugs.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +32,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         raise typer.Exit
 
 
-for command in (demo, run, split, files, train, attack, features, transfer, explain, corruptions, kernel, review, theory, report):
+for command in (demo, run, split, files, train, attack, features, transfer, explain, corruptions, ntk, review, theory, report):
     app.command()(command)
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         signal.signal(number, stop)
     try:
         app()
-    except BadInput as error:
+    except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:

@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
-SOURCE = """A labelled set of images: `digits` or `planted` (built in); a folder with train/CLASS/file and test/CLASS/file,
+DATASET_HELP = """A labelled set of images: `digits` or `planted` (built in); a folder with train/CLASS/file and test/CLASS/file,
 or only CLASS folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face set; a hub
 name, or CIFAR10."""
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE.replace("\n", " "))]
+DatasetArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=DATASET_HELP.replace("\n", " "))]
 Resize = Annotated[int | None, typer.Option(metavar="N", help="Bring every image to N x N pixels.")]
 Limit = Annotated[
     int | None,
     typer.Option(metavar="N", help="Use at most N training images, and an eighth as many test images (planted: at least 40)."),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and list them.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and list them.")]
 Norm = Annotated[str, typer.Option(help="How change is measured: l2 or linf.")]
 Epsilon = Annotated[
     str | None,
@@ -34,14 +34,14 @@ Width = Annotated[int | None, typer.Option(help="Channels of the network's first
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data in each training. [default: by their number]")]
 Seed = Annotated[int, typer.Option(help="Everything that chance decides.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")]
-Half = Annotated[
+Bf16 = Annotated[
     bool | None,
     typer.Option(
         "--half/--no-half",
         help="Train and make sets in bfloat16; verdicts never. Faster where the processor knows it. [default: on a GPU]",
     ),
 ]
-InvertTimes = Annotated[
+Versions = Annotated[
     int,
     typer.Option(metavar="N", help="Versions of each image; classifiers are trained on them in about as many steps as on one."),
 ]

@@ -1,28 +1,35 @@
-"""New datasets out of old ones: the robust and the non-robust version, wrong labels with faint evidence, and their controls.
+"""Data sets made from data sets: D_R and D_NR (inverted features), D_rand and D_det (relabeled), and their controls."""
 
-Every function takes a frozen view of a model and a Dataset and returns `Made`: the new Dataset under the same names, and the
-facts of how it came out, measured on the 8-bit images that will be stored.
-"""
-
-from notbugs.construct.controls import errors_only, noise_like, patterns_like, reads, taught, unread
-from notbugs.construct.inverted import covariance_root, default_rule, evened, inverted, paper_rule
-from notbugs.construct.made import Made
-from notbugs.construct.relabelled import next_labels, random_labels, relabelled
+from notbugs.construct.base import Constructed
+from notbugs.construct.controls import (
+    class_patterns,
+    drop_already_predicted,
+    misclassified_only,
+    pseudo_label,
+    shuffled_perturbations,
+)
+from notbugs.construct.inversion import (
+    default_update_rule,
+    invert_features,
+    paper_update_rule,
+    spectral_covariance_sqrt,
+    whitened_metric,
+)
+from notbugs.construct.relabel import next_labels, random_labels, relabel
 
 __all__ = [
-    "Made",
-    "covariance_root",
-    "default_rule",
-    "errors_only",
-    "evened",
-    "inverted",
+    "Constructed",
+    "class_patterns",
+    "default_update_rule",
+    "drop_already_predicted",
+    "invert_features",
+    "misclassified_only",
     "next_labels",
-    "noise_like",
-    "paper_rule",
-    "patterns_like",
+    "paper_update_rule",
+    "pseudo_label",
     "random_labels",
-    "reads",
-    "relabelled",
-    "taught",
-    "unread",
+    "relabel",
+    "shuffled_perturbations",
+    "spectral_covariance_sqrt",
+    "whitened_metric",
 ]

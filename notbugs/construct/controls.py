@@ -3,15 +3,15 @@
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from notbugs import goals
-from notbugs.construct.made import Made, change_of, swept
-from notbugs.data import Dataset, sweep, to_8bit
-from notbugs.models import Model, frozen
+from notbugs.construct.base import Constructed, map_with_progress, perturbation_stats
+from notbugs.data import Dataset, to_8bit
+from notbugs.models import Model
+from notbugs.predict import predict
 
 
-def noise_like(data: Dataset, made: Dataset, *, seed: int = 0) -> Made:
+def shuffled_perturbations(data: Dataset, made: Dataset, *, seed: int = 0) -> Constructed:
     """The control of a relabelled set: its labels, and each image's own change scattered over it at random, signs too.
 
     Every norm of the change stays the same, as stored (one of more than half of the range may not find room elsewhere and is
@@ -23,10 +23,10 @@ def noise_like(data: Dataset, made: Dataset, *, seed: int = 0) -> Made:
         order = torch.rand(sizes.shape, generator=generator).argsort(1)
         return sizes.gather(1, order), _signs(sizes.shape, generator)
 
-    return _changed(data, made, scattered)
+    return _replace_perturbations(data, made, scattered)
 
 
-def patterns_like(data: Dataset, made: Dataset, *, seed: int = 0, spare: Tensor | None = None) -> Made:
+def class_patterns(data: Dataset, made: Dataset, *, seed: int = 0, spare: Tensor | None = None) -> Constructed:
     """The control for leakage: the labels of a relabelled set, and one random pattern a class, the same on all its images.
 
     The pattern says which pixels move most and which way; how far is each image's own change, so that every norm stays as it was
@@ -46,14 +46,14 @@ def patterns_like(data: Dataset, made: Dataset, *, seed: int = 0, spare: Tensor 
             ranked = ranked.masked_fill(spare[index, None], 0)
         return torch.zeros_like(sizes).scatter(1, places[own], ranked), ways[own]
 
-    return _changed(data, made, placed)
+    return _replace_perturbations(data, made, placed)
 
 
 def _signs(shape: torch.Size, generator: Generator) -> Tensor:
     return torch.randint(2, shape, generator=generator, dtype=torch.int32) * 2 - 1
 
 
-def _changed(data: Dataset, made: Dataset, place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Made:
+def _replace_perturbations(data: Dataset, made: Dataset, place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Constructed:
     """Other changes of the same sizes. place: sizes of the change (n, pixels), in levels of 8 bits, index -> sizes, signs."""
 
     def disturb(images: Tensor, index: Tensor) -> Tensor:
@@ -63,43 +63,43 @@ def _changed(data: Dataset, made: Dataset, place: Callable[[Tensor, Tensor], tup
         after = torch.where((after < 0) | (after > 255), before - signs * sizes, after)  # there is room on one side at least,
         return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)  # unless a change is above 127
 
-    images = swept(disturb, data, 1000, "cpu", None)
-    return Made(
+    images = map_with_progress(disturb, data, 1000, "cpu", None)
+    return Constructed(
         data.with_images(images).with_labels(made.labels),
-        {**change_of(data, images), "changed_labels": int((made.labels != data.labels).sum())},
+        {**perturbation_stats(data, images), "changed_labels": int((made.labels != data.labels).sum())},
     )
 
 
-def unread(model: Model, data: Dataset, made: Dataset, *, device: torch.device | str = "cpu") -> Made:
+def drop_already_predicted(model: Model, data: Dataset, made: Dataset, *, device: torch.device | str = "cpu") -> Constructed:
     """A relabelled set without the images whose new label a model reads in them unchanged: it may be right about these.
 
     Some images look like their new label from the start, and would teach it without any change. model: a weak one, so that it
     errs often. Source of the worry: Wallace 2019 (Distill), K. Jordan 2023.
     """
-    kept = (reads(model, data, device) != made.labels).nonzero().squeeze(1)
+    kept = (predict(model, data, device) != made.labels).nonzero().squeeze(1)
     part, before = made.take(kept), data.take(kept)
     changed = int((part.labels != before.labels).sum())
-    return Made(part, {"n": len(kept), **change_of(before, part.images[:]), "changed_labels": changed})
+    return Constructed(part, {"n": len(kept), **perturbation_stats(before, part.images[:]), "changed_labels": changed})
 
 
-def errors_only(model: Model, data: Dataset, *, device: torch.device | str = "cpu") -> Made:
+def misclassified_only(model: Model, data: Dataset, *, device: torch.device | str = "cpu") -> Constructed:
     """Nothing but the images that a model misreads, unchanged, each labelled as it is misread: every label is wrong.
 
     What a model trained on them reads of real images, it owes to no attack. Source: Wallace 2019 (Distill): 49.7 % on CIFAR-10.
     """
-    read = reads(model, data, device)
+    read = predict(model, data, device)
     kept = (read != data.labels).nonzero().squeeze(1)
     part = data.take(kept).with_labels(read[kept])
-    return Made(part, {"n": len(kept), "mean_l2": 0.0, "max_l2": 0.0, "max_linf": 0.0, "changed_labels": len(kept)})
+    return Constructed(part, {"n": len(kept), "mean_l2": 0.0, "max_l2": 0.0, "max_linf": 0.0, "changed_labels": len(kept)})
 
 
-def taught(model: Model, others: Dataset, *, count: int, seed: int = 0, device: torch.device | str = "cpu") -> Made:
+def pseudo_label(model: Model, others: Dataset, *, count: int, seed: int = 0, device: torch.device | str = "cpu") -> Constructed:
     """Images of another domain, labelled by a model: `count` of them, as even over the classes as its answers allow.
 
     They are meant to show none of the classes. What a student reads of real images, it owes to the teacher's answers alone.
     Source: Wallace 2019 (Distill): digits read by a student who saw only clothes.
     """
-    read = reads(model, others, device)
+    read = predict(model, others, device)
     order = torch.randperm(len(read), generator=torch.Generator().manual_seed(seed))
     turn = torch.empty_like(order)  # of each image within its class: the first of every class, then the second, …
     for label in range(len(others.classes)):
@@ -107,17 +107,4 @@ def taught(model: Model, others: Dataset, *, count: int, seed: int = 0, device: 
         turn[own] = torch.arange(len(own))
     kept = order[turn[order].argsort(stable=True)][:count].sort().values
     largest = read[kept].bincount(minlength=len(others.classes)).max().item() / max(len(kept), 1)
-    return Made(others.take(kept).with_labels(read[kept]), {"n": len(kept), "largest_class": largest})
-
-
-def reads(model: nn.Module, data: Dataset, device: torch.device | str = "cpu") -> Tensor:
-    """The class that a model reads in each image: int64 (N,)."""
-    model = model.to(device)
-
-    def answer(images: Tensor, _: Tensor) -> Tensor:
-        with frozen(model), torch.no_grad():
-            read: Tensor = goals.logits(model, images).argmax(1)
-        return read
-
-    found: Tensor = sweep(answer, data, batch_size=500, device=device)
-    return found
+    return Constructed(others.take(kept).with_labels(read[kept]), {"n": len(kept), "largest_class": largest})

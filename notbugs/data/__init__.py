@@ -1,15 +1,26 @@
-"""Labelled images: read from and written to the forms in which people keep them.
+"""Labeled images: load, subset and export data sets."""
 
-In reading order: names (of files and classes), decode (one file to pixels), dataset (the type; `sweep`), find (which files,
-which labels), reading (`read`), writing (`write`, `read_split`), photographs (pictures of another domain).
-"""
-
-from notbugs.data.dataset import Dataset, Images, Lazy, from_8bit, out_of_memory, sweep, to_8bit
-from notbugs.data.photographs import photographs
-from notbugs.data.reading import Splits, read
-from notbugs.data.writing import read_arrays, read_split, refuse_used, save_picture, write, write_arrays, write_table
+from notbugs.data.dataset import Dataset, Images, LazyImages, from_8bit, is_out_of_memory, map_batches, to_8bit
+from notbugs.data.export import check_unused, export, load_arrays, load_part, save_arrays, save_image, write_table
+from notbugs.data.load import Splits, load
+from notbugs.data.photographs import photo_crops
 
 __all__ = [
-    "Dataset", "Images", "Lazy", "Splits", "from_8bit", "out_of_memory", "photographs", "read", "read_arrays", "read_split",
-    "refuse_used", "save_picture", "sweep", "to_8bit", "write", "write_arrays", "write_table",
-]  # fmt: skip
+    "Dataset",
+    "Images",
+    "LazyImages",
+    "Splits",
+    "check_unused",
+    "export",
+    "from_8bit",
+    "is_out_of_memory",
+    "load",
+    "load_arrays",
+    "load_part",
+    "map_batches",
+    "photo_crops",
+    "save_arrays",
+    "save_image",
+    "to_8bit",
+    "write_table",
+]

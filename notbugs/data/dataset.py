@@ -9,16 +9,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from notbugs import speed
+from notbugs import precision
 from notbugs.data.decode import Source, decode, each, stack
-from notbugs.data.names import refuse
-from notbugs.errors import BadInput
+from notbugs.data.names import reject_unreadable
+from notbugs.errors import InputError
 
 Index = slice | list[int] | Tensor
 
 
 @dataclass(frozen=True)
-class Lazy:
+class LazyImages:
     """Images that stay encoded until indexed: behaves like a uint8 tensor (N, C, H, W) under `len`, `shape` and indexing.
 
     Of a damaged file only the header was seen when it was read in; indexing it raises BadInput.
@@ -42,16 +42,16 @@ class Lazy:
         if not len(part):
             return torch.empty(part.shape, dtype=torch.uint8)
         arrays, bad = each(lambda row: decode(part.files[row], part.resize), part.rows, part.names)
-        refuse(bad, skip_bad=False)
+        reject_unreadable(bad, skip_bad=False)
         return stack([array for array in arrays if array is not None], part.names, self.size)
 
-    def take(self, index: Index) -> "Lazy":
+    def take(self, index: Index) -> "LazyImages":
         """The same, fewer; still encoded."""
         kept = positions(index, len(self))
         return replace(self, rows=tuple(self.rows[i] for i in kept), names=tuple(self.names[i] for i in kept))
 
 
-Images = Tensor | Lazy
+Images = Tensor | LazyImages
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Dataset:
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.labels) == len(self.names):
             counts = f"{len(self.images)} images, {len(self.labels)} labels, {len(self.names)} names"
-            raise BadInput("dataset", "needs one label and one name for each image", counts)
+            raise InputError("dataset", "needs one label and one name for each image", counts)
         if len(self.images.shape) != 4 or (isinstance(self.images, Tensor) and self.images.dtype != torch.uint8):
-            raise BadInput("images", "must be 8-bit, N x C x H x W", tuple(self.images.shape), "see to_8bit")
+            raise InputError("images", "must be 8-bit, N x C x H x W", tuple(self.images.shape), "see to_8bit")
         if self.labels.dtype != torch.int64:
-            raise BadInput("labels", "must be int64", self.labels.dtype)
+            raise InputError("labels", "must be int64", self.labels.dtype)
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             got = f"{int(self.labels.min())} to {int(self.labels.max())}"
-            raise BadInput("labels", f"must be from 0 to {len(self.classes) - 1}", got)
+            raise InputError("labels", f"must be from 0 to {len(self.classes) - 1}", got)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,7 +112,7 @@ class Dataset:
         for number in range(2, times + 1):
             names += [f"~{number}".join(splitext(name)) for name in self.names]
         if len(set(names)) < len(set(self.names)) * times:
-            raise BadInput("times", "must leave files apart, each version having a name", "files called NAME~2", "rename them")
+            raise InputError("times", "must leave files apart, each version having a name", "files called NAME~2", "rename them")
         return tuple(names)
 
     def with_images(self, images: Tensor) -> "Dataset":
@@ -134,7 +134,7 @@ def from_8bit(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 255
 
 
-def sweep(
+def map_batches(
     function: Callable[[Tensor, Tensor], Any],
     images: Dataset | Tensor,
     *,
@@ -156,10 +156,10 @@ def sweep(
         index = torch.arange(start, start + len(chosen))
         try:
             chosen = chosen.to(device)
-            with speed.exact():
+            with precision.full_precision():
                 result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if len(chosen) < 2 or not out_of_memory(error):
+            if len(chosen) < 2 or not is_out_of_memory(error):
                 raise
             batch_size = (len(chosen) + 1) // 2
             warnings.warn(f"memory ran out: going on with {batch_size} images at a time", RuntimeWarning, stacklevel=2)
@@ -171,7 +171,7 @@ def sweep(
     return joined[0] if single else joined
 
 
-def out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a device, or the machine, has no memory left; the CPU's has no class of its own."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 

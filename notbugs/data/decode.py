@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from notbugs.data.names import first_line, shown
-from notbugs.errors import BadInput
+from notbugs.data.names import first_line, printable
+from notbugs.errors import InputError
 
 Source = Path | bytes | Mapping[str, Any]  # a file, its bytes, or a Hugging Face cell {"bytes": …, "path": …}
 Row = TypeVar("Row")
@@ -108,7 +108,7 @@ def one_size(sizes: list[tuple[int, int, int]], places: Sequence[str]) -> tuple[
     for (_, height, width), place in zip(sizes, places, strict=True):
         if (height, width) != common:
             rule = f"all images must have one size, most are {common[1]} x {common[0]} pixels"
-            raise BadInput(shown(place), rule, f"{width} x {height}", "pass --resize N to make all N x N")
+            raise InputError(printable(place), rule, f"{width} x {height}", "pass --resize N to make all N x N")
     return max(channels for channels, _, _ in sizes), *common
 
 

@@ -6,34 +6,34 @@ from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 
-from notbugs.errors import BadInput
+from notbugs.errors import InputError
 
 
-def clean(text: str) -> bool:
+def is_printable(text: str) -> bool:
     """Whether text can stand in a line, a table and a file: no control characters, no broken Unicode."""
     return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """For messages: what would break the line or the terminal is escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, on one line and short enough for a message; its type where it says nothing."""
-    return shown((str(error).strip() or type(error).__name__).splitlines()[0][:200])
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0][:200])
 
 
 def check_class_name(name: str) -> None:
-    if not name or not clean(name):
-        raise BadInput(f"class {shown(name)!r}", "must be text without control characters", remedy="rename the class")
+    if not name or not is_printable(name):
+        raise InputError(f"class {printable(name)!r}", "must be text without control characters", remedy="rename the class")
 
 
-def refuse(bad: Sequence[tuple[str, str]], skip_bad: bool) -> None:
+def reject_unreadable(bad: Sequence[tuple[str, str]], skip_bad: bool) -> None:
     if bad and not skip_bad:
         place, reason = bad[0]
         others = f" ({len(bad)} such files in all)" if len(bad) > 1 else ""
-        raise BadInput(shown(place), reason, remedy=f"mend or remove it, or pass --skip-bad to go on without{others}")
+        raise InputError(printable(place), reason, remedy=f"mend or remove it, or pass --skip-bad to go on without{others}")
 
 
 def numbered(count: int) -> list[str]:
@@ -49,7 +49,7 @@ def png_name(name: str) -> str:
 
 def path_part(text: str) -> str:
     """text as one part of a path that stays where it is put, is not hidden and is not left out by readers of folders."""
-    part = "".join("_" if letter in "/\\" or not clean(letter) else letter for letter in text)
+    part = "".join("_" if letter in "/\\" or not is_printable(letter) else letter for letter in text)
     if part.startswith("__"):
         part = "_" + part.lstrip("_")
     if part.startswith("."):
@@ -60,7 +60,7 @@ def path_part(text: str) -> str:
     return part or "_"
 
 
-def apart(parts: Sequence[tuple[object, str]]) -> list[str]:
+def deduplicate(parts: Sequence[tuple[object, str]]) -> list[str]:
     """The names, those that occur again in the same place numbered."""
     own = Counter(parts)
     taken: set[tuple[object, str]] = set()

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from notbugs.data.dataset import Dataset
-from notbugs.errors import BadInput
+from notbugs.errors import InputError
 
 
-def photographs(count: int, like: Dataset, *, seed: int = 0) -> Dataset:
+def photo_crops(count: int, like: Dataset, *, seed: int = 0) -> Dataset:
     """So many square crops at random places and scales, brought to the size, the channels and the classes of a set.
 
     They carry no label: all are given class 0. A temple and a flower, 427 x 640 pixels (`sklearn.datasets.load_sample_images`).
@@ -16,7 +16,7 @@ def photographs(count: int, like: Dataset, *, seed: int = 0) -> Dataset:
     from sklearn.datasets import load_sample_images
 
     if count < 1:
-        raise BadInput("count", "must be 1 or more", count)
+        raise InputError("count", "must be 1 or more", count)
     sources = [torch.from_numpy(np.array(image)).permute(2, 0, 1).float() for image in load_sample_images().images]
     channels, height, width = like.shape
     if channels == 1:

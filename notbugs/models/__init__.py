@@ -1,25 +1,25 @@
-"""Classifiers: pixels in [0, 1] -> normalise -> features -> logits. Small networks, any user's network, save and load."""
+"""Classifiers of images in [0, 1]: architectures, users' networks, checkpoints."""
 
-from notbugs.models.building import build, user_object, wrap
-from notbugs.models.classifier import Classifier, Model, Wrapped, folded, frozen, layout, still
-from notbugs.models.disk import check_place, load, save
-from notbugs.models.networks import FAMILIES, NETWORKS, Residual
+from notbugs.models.architectures import ARCHITECTURES, TRANSFER_ARCHITECTURES, Residual
+from notbugs.models.checkpoint import check_writable, load, save
+from notbugs.models.classifier import Classifier, Model, WrappedClassifier, frozen, frozen_copy, fuse_batchnorm, memory_format
+from notbugs.models.factory import build, user_object, wrap
 
 __all__ = [
-    "FAMILIES",
-    "NETWORKS",
+    "ARCHITECTURES",
+    "TRANSFER_ARCHITECTURES",
     "Classifier",
     "Model",
     "Residual",
-    "Wrapped",
+    "WrappedClassifier",
     "build",
-    "check_place",
-    "folded",
+    "check_writable",
     "frozen",
-    "layout",
+    "frozen_copy",
+    "fuse_batchnorm",
     "load",
+    "memory_format",
     "save",
-    "still",
     "user_object",
     "wrap",
 ]

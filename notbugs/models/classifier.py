@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from notbugs import speed
-from notbugs.errors import BadInput
+from notbugs import precision
+from notbugs.errors import InputError
 
 
 class Classifier(nn.Module):
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
         return logits
 
 
-class Wrapped(nn.Module):
+class WrappedClassifier(nn.Module):
     """A user's network behind the same door: its logits, and as features what enters one of its layers (see `wrap`)."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Wrapped(nn.Module):
         result = self.network((images.to(mean.dtype) - mean) / self.get_buffer("std"))
         logits = getattr(result, "logits", result)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
-            raise BadInput(
+            raise InputError(
                 f"model {self.architecture.get('name')}",
                 f"must return logits of shape ({len(images)}, classes)",
                 tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__,
@@ -76,7 +76,7 @@ class Wrapped(nn.Module):
         return seen[-1].flatten(1)
 
 
-Model = Classifier | Wrapped
+Model = Classifier | WrappedClassifier
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.eval().requires_grad_(False)
-        with speed.exact():
+        with precision.full_precision():
             yield
     finally:
         for module, training in modes:
@@ -95,27 +95,27 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def layout(model: nn.Module) -> torch.memory_format:
+def memory_format(model: nn.Module) -> torch.memory_format:
     """How images and weights lie in memory: channels last is fastest, but a user's own code may rely on the usual order."""
     return torch.channels_last if isinstance(model, Classifier) else torch.contiguous_format
 
 
-def still(model: nn.Module, device: torch.device | str = "cpu") -> Any:
+def frozen_copy(model: nn.Module, device: torch.device | str = "cpu") -> Any:
     """A frozen copy on a device, in evaluation mode; a network that cannot be copied serves itself."""
     try:
         plain: Any = copy.deepcopy(model)
     except Exception:  # locks, open files: a user's network may hold anything
         plain = model
-    return plain.to(device).eval().requires_grad_(False).to(memory_format=layout(model))
+    return plain.to(device).eval().requires_grad_(False).to(memory_format=memory_format(model))
 
 
-def folded(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu") -> Any:
+def fuse_batchnorm(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu") -> Any:
     """A `still` copy for searching, batch norm folded into the convolutions before it: the same, but faster.
 
     sample: a few images (n, C, H, W), on which the copy must agree; where tracing or agreement fails, it is a plain copy.
     Folding takes 0.6 of the time on narrow networks and half the memory.
     """
-    sample, plain = sample.to(device), still(model, device)
+    sample, plain = sample.to(device), frozen_copy(model, device)
     if not isinstance(model, Classifier):
         return plain
     with warnings.catch_warnings():
@@ -127,6 +127,6 @@ def folded(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu")
         fast.body = fuse(cast(nn.Module, fast.body)).eval().requires_grad_(False)
     except Exception:  # tracing runs the network's own code, which may raise anything
         return plain
-    with torch.no_grad(), speed.exact():
+    with torch.no_grad(), precision.full_precision():
         same = torch.allclose(fast(sample), plain(sample), rtol=1e-3, atol=1e-3)
     return fast if same else plain

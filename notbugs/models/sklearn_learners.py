@@ -1,0 +1,68 @@
+from collections.abc import Callable
+from typing import Any
+
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.models import black_box
+from notbugs.models.black_box import BlackBox
+
+
+def fit_learner(name: str, part: Dataset, *, seed: int = 0) -> BlackBox:
+    """A learning algorithm of scikit-learn, fitted to the pixels of a set; name: one of LEARNERS. One thread."""
+    from threadpoolctl import threadpool_limits
+
+    if name not in LEARNERS:
+        raise InputError("learner", f"must be one of {', '.join(LEARNERS)}", repr(name))
+    if len(part.labels.unique()) < 2:  # type: ignore[no-untyped-call]
+        raise InputError("data", "must hold two classes or more to learn from", len(part.labels.unique()))  # type: ignore[no-untyped-call]
+    pixels = part.pixels(slice(None)).flatten(1).numpy()
+    with threadpool_limits(1):
+        fitted = LEARNERS[name](pixels.shape[1], seed).fit(pixels, part.labels.numpy())
+    return black_box.from_sklearn(fitted, part.classes)
+
+
+def _logistic(pixels: int, seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=1.0 if pixels < 500 else 0.01, max_iter=200, tol=1e-3)
+
+
+def _linear_svm(pixels: int, seed: int) -> Any:
+    from sklearn.svm import LinearSVC
+
+    return LinearSVC(C=0.1 if pixels < 500 else 0.001, dual="auto", max_iter=2000, tol=1e-3, random_state=seed)
+
+
+def _rbf_svm(pixels: int, seed: int) -> Any:
+    from sklearn.svm import SVC
+
+    return SVC(C=10.0, gamma="scale", random_state=seed)
+
+
+def _forest(pixels: int, seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(300, n_jobs=1, random_state=seed)
+
+
+def _boosting(pixels: int, seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    share = min(1.0, 100 / pixels)  # of the pixels, looked at for each split: all would take hours on large images
+    return HistGradientBoostingClassifier(max_iter=100, max_features=share, early_stopping=False, random_state=seed)
+
+
+def _nearest_neighbors(pixels: int, seed: int) -> Any:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(5)
+
+
+LEARNERS: dict[str, Callable[[int, int], Any]] = {
+    "logistic-regression": _logistic,
+    "linear-svm": _linear_svm,
+    "rbf-svm": _rbf_svm,
+    "random-forest": _forest,
+    "boosting": _boosting,
+    "nearest-neighbours": _nearest_neighbors,
+}

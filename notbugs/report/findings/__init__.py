@@ -1,0 +1,1 @@
+"""Findings: questions, their status and the sentences behind it."""

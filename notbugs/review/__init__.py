@@ -1,0 +1,1 @@
+"""What people see: a blinded sample and their answers."""

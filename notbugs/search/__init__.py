@@ -1,0 +1,22 @@
+"""The one loop that moves pixels: maximize an objective inside a threat model."""
+
+from notbugs.search.maximize import Attack, AttackResult, gradients, maximize
+from notbugs.search.objectives import Objective
+from notbugs.search.threat_models import NormBall, SpatialTransforms, ThreatModel
+from notbugs.search.update_rules import StepState, UpdateRule, auto_pgd, cosine_steps, polyak_conjugate
+
+__all__ = [
+    "Attack",
+    "AttackResult",
+    "NormBall",
+    "Objective",
+    "SpatialTransforms",
+    "StepState",
+    "ThreatModel",
+    "UpdateRule",
+    "auto_pgd",
+    "cosine_steps",
+    "gradients",
+    "maximize",
+    "polyak_conjugate",
+]

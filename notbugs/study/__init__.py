@@ -1,0 +1,1 @@
+"""The whole study: data sets, training, controls, transferability, analyses."""
