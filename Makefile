@@ -2,20 +2,32 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-fast lint check clean
 
 demo: .venv/installed
 	$(BIN)/notbugs demo
 
-test: .venv/installed-test
+test: .venv/installed-test check
+	$(PYTEST) -m ""
+
+# What a developer runs at each save: no browser, nothing slow
+test-fast: .venv/installed-test
+	$(PYTEST)
+
+# Format, lint, types and layers, without changing a file
+check: .venv/installed-test
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/lint-imports
 
 lint: .venv/installed-test
+	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "notbugs needs Python 3.11 or newer; say which with: make PYTHON=python3.12")'

@@ -47,7 +47,7 @@ import torch.nn.functional as F
 import torchattacks
 from scipy.optimize import differential_evolution
 from torch import Tensor, nn
-from where import facts  # the file beside this one
+from environment import facts  # the file beside this one
 
 from notbugs import attacks, data, metrics, models, stats, train
 from notbugs.data import Dataset
@@ -134,7 +134,7 @@ def counted(model: nn.Module) -> Iterator[Counter[str]]:
 def evenly(part: Dataset, count: int) -> Dataset:
     """So many images, spread over the set."""
     count = min(count, len(part))
-    return part.take(torch.arange(count) * len(part) // count)
+    return part.select(torch.arange(count) * len(part) // count)
 
 
 def batched(tool: Tool, images: Tensor, labels: Tensor) -> Tensor:
@@ -147,30 +147,32 @@ def reads(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([model(batch).argmax(1) for batch in images.split(BATCH)]) == labels
 
 
-def left(model: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor, ball: NormBall) -> Row:
+def left(model: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor, threat_model: NormBall) -> Row:
     """Images that the plain model reads before and after, and how far the largest change goes, as a share of the radius."""
     assert 0 <= attacked.min() <= attacked.max() <= 1
     alive = int((reads(model, images, labels) & reads(model, attacked, labels)).sum())
-    largest = float(ball.size(attacked.detach() - images).max()) / float(ball.radius)
+    largest = float(threat_model.distance(attacked.detach() - images).max()) / float(threat_model.epsilon)
     return {"left": alive, "robust_accuracy": alive / len(images), "largest_change": largest}
 
 
 # ---- strength -------------------------------------------------------------------------------------------------------
 
 
-def verdict(model: Any, ball: NormBall) -> Tool:
+def verdict(model: Any, threat_model: NormBall) -> Tool:
     """What `scores.under_attack` does, but the images are returned."""
 
     def attack(images: Tensor, labels: Tensor) -> Tensor:
         view = models.fuse_batchnorm(model, images[:2])
-        return batched(lambda some, theirs: attacks.adaptive_ensemble(view, some, theirs, ball=ball).images, images, labels)
+        return batched(
+            lambda some, theirs: attacks.adaptive_ensemble(view, some, theirs, threat_model=threat_model).images, images, labels
+        )
 
     return attack
 
 
-def autoattack(model: nn.Module, ball: NormBall, steps: int | None = None) -> Tool:
+def autoattack(model: nn.Module, threat_model: NormBall, steps: int | None = None) -> Tool:
     """torchattacks' copy: its gradient attacks take 10 steps, the paper's 100. Given steps, only these attacks, with so many."""
-    whole = torchattacks.AutoAttack(model, norm=THEIR_NAMES[ball.norm], eps=ball.radius, n_classes=10, seed=SEED)
+    whole = torchattacks.AutoAttack(model, norm=THEIR_NAMES[threat_model.norm], eps=threat_model.epsilon, n_classes=10, seed=SEED)
     if steps:
         parts = whole._autoattack.attacks
         parts.pop()  # the squares have had their go: they would be the same again
@@ -179,17 +181,19 @@ def autoattack(model: nn.Module, ball: NormBall, steps: int | None = None) -> To
     return partial(batched, whole)
 
 
-def plain_pgd(model: nn.Module, ball: NormBall, steps: int = 50) -> Tool:
+def plain_pgd(model: nn.Module, threat_model: NormBall, steps: int = 50) -> Tool:
     """With torchattacks' own shares of the radius as step."""
-    kind, share = (torchattacks.PGD, 1 / 4) if ball.norm == "linf" else (torchattacks.PGDL2, 1 / 5)
-    return partial(batched, kind(model, eps=ball.radius, alpha=share * ball.radius, steps=steps))
+    kind, share = (torchattacks.PGD, 1 / 4) if threat_model.norm == "linf" else (torchattacks.PGDL2, 1 / 5)
+    return partial(batched, kind(model, eps=threat_model.epsilon, alpha=share * threat_model.epsilon, steps=steps))
 
 
 def strength(bench: Bench) -> Iterator[Row]:
     for name, model in bench.trained.items():
-        for ball in BALLS + (SMALLER if name == "standard" else ()):
-            quick = name == "standard" and ball in BALLS  # AutoAttack takes seconds an image that survives
-            yield from beside_autoattack(name, model, ball, evenly(bench.splits.test, bench.images if quick else few(bench)))
+        for threat_model in BALLS + (SMALLER if name == "standard" else ()):
+            quick = name == "standard" and threat_model in BALLS  # AutoAttack takes seconds an image that survives
+            yield from beside_autoattack(
+                name, model, threat_model, evenly(bench.splits.test, bench.images if quick else few(bench))
+            )
     yield from against_the_answer(bench)
 
 
@@ -201,9 +205,11 @@ def masked(bench: Bench) -> Iterator[Row]:
             # the softmax is then 0 or 1 to the last bit and the cross-entropy flat, while the prediction is the same
             "standard, logits x 1000": nn.Sequential(plain, Through(lambda logits: 1000 * logits)),
         }
-        for (name, model), ball in product(masks.items(), BALLS):
+        for (name, model), threat_model in product(masks.items(), BALLS):
             part = evenly(bench.splits.test, few(bench))
-            yield from beside_autoattack(name, model.eval(), ball, part, {"torchattacks PGD-50": plain_pgd(model, ball)})
+            yield from beside_autoattack(
+                name, model.eval(), threat_model, part, {"torchattacks PGD-50": plain_pgd(model, threat_model)}
+            )
 
 
 def few(bench: Bench) -> int:
@@ -211,26 +217,26 @@ def few(bench: Bench) -> int:
 
 
 def beside_autoattack(
-    name: str, model: nn.Module, ball: NormBall, part: Dataset, more: dict[str, Tool] | None = None
+    name: str, model: nn.Module, threat_model: NormBall, part: Dataset, more: dict[str, Tool] | None = None
 ) -> Iterator[Row]:
     """Ours, theirs, ours once more. Without `more`, what AutoAttack left then meets its gradient attacks with 100 steps."""
     images, labels = part.pixels(slice(None)), part.labels
-    tools = {"notbugs": verdict(model, ball), **(more or {}), "AutoAttack": autoattack(model, ball)}
+    tools = {"notbugs": verdict(model, threat_model), **(more or {}), "AutoAttack": autoattack(model, threat_model)}
     tools["notbugs again"] = tools["notbugs"]
     turns = in_turns({tool: partial(attack, images, labels) for tool, attack in tools.items()})
-    common = {"model": name, "norm": ball.norm, "radius": ball.radius, "n": len(part)}
+    common = {"model": name, "norm": threat_model.norm, "radius": threat_model.epsilon, "n": len(part)}
     common["clean"] = int(reads(model, images, labels).sum())
     for tool, (attacked, times) in turns.items():
-        yield {**common, "tool": tool, **left(model, images, labels, attacked, ball), **times}
+        yield {**common, "tool": tool, **left(model, images, labels, attacked, threat_model), **times}
     attacked, before = turns["AutoAttack"]
     alive = reads(model, images, labels) & reads(model, attacked, labels)
     if alive.any() and not more:
-        longer = partial(autoattack(model, ball, steps=100), images[alive], labels[alive])
+        longer = partial(autoattack(model, threat_model, steps=100), images[alive], labels[alive])
         again, extra = in_turns({"longer": longer})["longer"]
         attacked = attacked.clone()
         attacked[alive] = again
         seconds = {key: before[key] + extra[key] for key in ("seconds", "cpu_seconds")}
-        row = {**common, "tool": "AutoAttack, then 100 steps", **left(model, images, labels, attacked, ball), **seconds}
+        row = {**common, "tool": "AutoAttack, then 100 steps", **left(model, images, labels, attacked, threat_model), **seconds}
         yield {**row, "times_ours": seconds["seconds"] / turns["notbugs"][1]["seconds"]}
 
 
@@ -246,12 +252,12 @@ def against_the_answer(bench: Bench) -> Iterator[Row]:
         slopes = (weights[labels][:, None] - weights).norm(p=dual, dim=2)
         farthest = (gaps / slopes).amin(1).sort().values
         middle = len(farthest) // 2
-        ball = NormBall(norm, float(farthest[middle - 1 : middle + 1].mean()))
-        attacked, times = in_turns({"notbugs": partial(verdict(model, ball), images, labels)})["notbugs"]
-        common = {"model": "linear", "norm": norm, "radius": ball.radius, "n": len(images), "clean": len(images)}
-        known = int((farthest > ball.radius).sum())
+        threat_model = NormBall(norm, float(farthest[middle - 1 : middle + 1].mean()))
+        attacked, times = in_turns({"notbugs": partial(verdict(model, threat_model), images, labels)})["notbugs"]
+        common = {"model": "linear", "norm": norm, "radius": threat_model.epsilon, "n": len(images), "clean": len(images)}
+        known = int((farthest > threat_model.epsilon).sum())
         yield {**common, "tool": "closed form", "left": known, "robust_accuracy": known / len(images)}
-        yield {**common, "tool": "notbugs", **left(model, images, labels, attacked, ball), **times}
+        yield {**common, "tool": "notbugs", **left(model, images, labels, attacked, threat_model), **times}
 
 
 # ---- speed ----------------------------------------------------------------------------------------------------------
@@ -261,14 +267,14 @@ SHARES = (1 / 10, 1 / 8, 1 / 4)  # of the radius, as the step of other tools; 2.
 NETWORKS = (("small", 32, 256, BALLS), ("resnet18", 16, 200, BALLS), ("resnet18", 64, 32, BALLS[:1]))  # and images a call
 
 
-def bare(model: nn.Module, ball: NormBall, step: float, images: Tensor, labels: Tensor) -> Tensor:
+def bare(model: nn.Module, threat_model: NormBall, step: float, images: Tensor, labels: Tensor) -> Tensor:
     """The least that projected gradient descent can do: a floor, no tool."""
-    radius, point = float(ball.radius), images
+    radius, point = float(threat_model.epsilon), images
     for _ in range(STEPS):
         point = point.detach().requires_grad_()
         (slope,) = torch.autograd.grad(F.cross_entropy(model(point), labels, reduction="sum"), point)
         with torch.no_grad():
-            if ball.norm == "linf":
+            if threat_model.norm == "linf":
                 change = (point + step * slope.sign() - images).clamp(-radius, radius)
             else:
                 change = point + step * slope / slope.flatten(1).norm(dim=1)[:, None, None, None] - images
@@ -277,7 +283,7 @@ def bare(model: nn.Module, ball: NormBall, step: float, images: Tensor, labels: 
     return point
 
 
-def art_pgd(model: nn.Module, ball: NormBall, step: float, count: int) -> Tool | None:
+def art_pgd(model: nn.Module, threat_model: NormBall, step: float, count: int) -> Tool | None:
     """None where ART is not installed."""
     try:
         from art.attacks.evasion import ProjectedGradientDescentPyTorch
@@ -287,8 +293,8 @@ def art_pgd(model: nn.Module, ball: NormBall, step: float, count: int) -> Tool |
     known = {"loss": nn.CrossEntropyLoss(), "input_shape": (3, 32, 32), "nb_classes": 10, "clip_values": (0.0, 1.0)}
     attack = ProjectedGradientDescentPyTorch(
         PyTorchClassifier(model, device_type="cpu", **known),
-        norm=np.inf if ball.norm == "linf" else 2,
-        eps=ball.radius,
+        norm=np.inf if threat_model.norm == "linf" else 2,
+        eps=threat_model.epsilon,
         eps_step=step,
         max_iter=STEPS,
         num_random_init=1,
@@ -298,24 +304,26 @@ def art_pgd(model: nn.Module, ball: NormBall, step: float, count: int) -> Tool |
     return lambda images, labels: torch.from_numpy(attack.generate(images.numpy(), y=labels.numpy()))
 
 
-def pgd_tools(model: Any, ball: NormBall, share: float, count: int) -> dict[str, Tool | None]:
+def pgd_tools(model: Any, threat_model: NormBall, share: float, count: int) -> dict[str, Tool | None]:
     """20 steps up the cross-entropy by each tool; others step by this share of the radius, from a random start."""
-    step = share * float(ball.radius)
-    by_foolbox = (foolbox.attacks.LinfPGD if ball.norm == "linf" else foolbox.attacks.L2PGD)(steps=STEPS, abs_stepsize=step)
+    step = share * float(threat_model.epsilon)
+    by_foolbox = (foolbox.attacks.LinfPGD if threat_model.norm == "linf" else foolbox.attacks.L2PGD)(
+        steps=STEPS, abs_stepsize=step
+    )
     seen = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
 
     def ours(images: Tensor, labels: Tensor) -> Tensor:
         view = models.fuse_batchnorm(model, images[:2])
-        return attacks.pgd(view, images, labels, ball=ball, steps=STEPS, by="loss").images
+        return attacks.pgd(view, images, labels, threat_model=threat_model, steps=STEPS, loss="cross_entropy").images
 
     return {
         "notbugs": ours,
-        "foolbox": lambda images, labels: by_foolbox(seen, images, labels, epsilons=ball.radius)[1],
-        "torchattacks": (torchattacks.PGD if ball.norm == "linf" else torchattacks.PGDL2)(
-            model, eps=ball.radius, alpha=step, steps=STEPS
+        "foolbox": lambda images, labels: by_foolbox(seen, images, labels, epsilons=threat_model.epsilon)[1],
+        "torchattacks": (torchattacks.PGD if threat_model.norm == "linf" else torchattacks.PGDL2)(
+            model, eps=threat_model.epsilon, alpha=step, steps=STEPS
         ),
-        "ART": art_pgd(model, ball, step, count),
-        "bare loop": partial(bare, model, ball, step),
+        "ART": art_pgd(model, threat_model, step, count),
+        "bare loop": partial(bare, model, threat_model, step),
     }
 
 
@@ -328,39 +336,44 @@ def speed(bench: Bench) -> Iterator[Row]:
             for batch in evenly(bench.splits.train, 300).pixels(slice(None)).split(30):
                 model(batch)
         model.eval()  # its parameters want gradients, as a user's do: tools that take these along pay for it
-        for ball in balls:
-            tools = pgd_tools(model, ball, SHARES[1], len(part))
+        for threat_model in balls:
+            tools = pgd_tools(model, threat_model, SHARES[1], len(part))
             calls = {tool: partial(attack, images, labels) for tool, attack in tools.items() if attack}
             for attack in tools.values():
                 if attack:
                     attack(images[:2], labels[:2])  # a warm-up
             turns = in_turns(calls, bench.rounds)
-            common = {"model": f"{name}, width {width}, untrained", "norm": ball.norm, "radius": ball.radius, "n": len(part)}
+            common = {
+                "model": f"{name}, width {width}, untrained",
+                "norm": threat_model.norm,
+                "radius": threat_model.epsilon,
+                "n": len(part),
+            }
             for tool in tools:
                 row = {**common, "tool": tool, "steps": STEPS}
                 if tool in turns:
                     yield {**row, "images_a_second": len(part) / turns[tool][1]["seconds"], **turns[tool][1]}
                 else:
                     yield {**row, "state": "not installed"}
-    for name, ball in product(("standard", "linf"), BALLS):
+    for name, threat_model in product(("standard", "linf"), BALLS):
         if name in bench.trained:
-            yield from loss_reached(name, bench.trained[name], ball, evenly(bench.splits.test, min(100, bench.images)))
+            yield from loss_reached(name, bench.trained[name], threat_model, evenly(bench.splits.test, min(100, bench.images)))
 
 
-def loss_reached(name: str, model: Model, ball: NormBall, part: Dataset) -> Iterator[Row]:
+def loss_reached(name: str, model: Model, threat_model: NormBall, part: Dataset) -> Iterator[Row]:
     """The mean cross-entropy after as many steps; of other tools the step size that reaches most."""
     images, labels = part.pixels(slice(None)), part.labels
     best: dict[str, Row] = {}
     for share in SHARES:
-        tools = pgd_tools(model, ball, share, len(part))
+        tools = pgd_tools(model, threat_model, share, len(part))
         calls = {tool: partial(attack, images, labels) for tool, attack in tools.items() if attack}
         for tool, (attacked, times) in in_turns(calls).items():
             with torch.no_grad():
                 loss = F.cross_entropy(model(attacked), labels).item()
             if tool not in best or loss > best[tool]["cross_entropy"]:
-                result = {"cross_entropy": loss, **left(model, images, labels, attacked, ball), **times}
+                result = {"cross_entropy": loss, **left(model, images, labels, attacked, threat_model), **times}
                 best[tool] = {"step": "own" if tool == "notbugs" else share, **result}
-    common = {"model": name, "norm": ball.norm, "radius": ball.radius, "n": len(part), "steps": STEPS}
+    common = {"model": name, "norm": threat_model.norm, "radius": threat_model.epsilon, "n": len(part), "steps": STEPS}
     for tool, row in best.items():
         yield {**common, "tool": tool, **row}
 
@@ -400,7 +413,7 @@ def fab(model: nn.Module, images: Tensor, labels: Tensor, *, norm: str, steps: i
     best, size = images.clone(), torch.full(labels.shape, torch.inf)
     for attack.target_class in range(2, 11):
         found = attack.attack_single_run_targeted(images, labels)
-        length = NormBall(norm, 0.0).size(found - images)
+        length = NormBall(norm, 0.0).distance(found - images)
         wins = (length > 0) & (length < size)
         best[wins], size[wins] = found[wins], length[wins]
     return best
@@ -434,7 +447,7 @@ def radius_tools(norm: str) -> dict[str, tuple[list[Row], Callable[..., Tensor]]
 
 def sizes(model: nn.Module, images: Tensor, labels: Tensor, attacked: Tensor, norm: str) -> Tensor:
     """The norm of each change that fools the plain model, inf for the others: (N,)."""
-    length = NormBall(norm, 0.0).size(attacked.clamp(0, 1) - images)
+    length = NormBall(norm, 0.0).distance(attacked.clamp(0, 1) - images)
     return torch.where(reads(model, attacked.clamp(0, 1), labels), torch.inf, length)
 
 
@@ -448,7 +461,7 @@ def radius(bench: Bench) -> Iterator[Row]:
 
 def read_rightly(model: Model, part: Dataset, count: int) -> Dataset:
     """So many of the images that the model reads, spread over the set."""
-    return evenly(part.take(reads(model, part.pixels(slice(None)), part.labels).nonzero().squeeze(1)), count)
+    return evenly(part.select(reads(model, part.pixels(slice(None)), part.labels).nonzero().squeeze(1)), count)
 
 
 def smallest_changes(name: str, model: Model, norm: str, part: Dataset) -> Iterator[Row]:
@@ -604,7 +617,7 @@ def peak(what: str, path: Path, count: int) -> float:
     """
     torch.set_num_threads(1)
     part = data.load(path).test
-    part = part.take(torch.arange(count) % len(part))
+    part = part.select(torch.arange(count) % len(part))
     model = models.build("small", shape=part.shape, classes=10, width=8, seed=SEED).eval().requires_grad_(False)
     part = part.with_labels(torch.cat([model(part.pixels(slice(i, i + 20))).argmax(1) for i in range(0, count, 20)]))
     stats.wilson_interval(1, 2)  # or scipy's import would count as the verdict's
@@ -633,7 +646,7 @@ def memory(bench: Bench, path: Path) -> Iterator[Row]:
             "model": "small, width 8, untrained",
             "tool": f"notbugs, {what}",
             "norm": WHOLE.norm,
-            "radius": WHOLE.radius,
+            "radius": WHOLE.epsilon,
             "n": count,
         }
         above = {f"above {other}": mib[what] - mib[other] for other in kinds[1:]} if what == kinds[0] else {}
@@ -676,7 +689,7 @@ def main() -> None:
             missing.append(name)
             print(f"{path}: no such model, left out")
     bench = Bench(
-        data.load(options.data), trained, options.images, options.autoattack_images, options.radius_images, options.rounds
+        data.load(options.dataset), trained, options.images, options.autoattack_images, options.radius_images, options.rounds
     )
     ways: dict[str, Callable[[], Iterator[Row]]] = {
         "strength": partial(strength, bench),
@@ -684,7 +697,7 @@ def main() -> None:
         "speed": partial(speed, bench),
         "radius": partial(radius, bench),
         "pixel": partial(pixel, bench),
-        "memory": partial(memory, bench, options.data),
+        "memory": partial(memory, bench, options.dataset),
     }
     report = json.loads(options.out.read_text()) if options.out and options.out.exists() else {"measured": {}, "rows": []}
     for part in options.parts:

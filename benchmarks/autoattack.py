@@ -27,10 +27,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    asked = config.StudyConfig(**RunFolder.read(options.run).facts["asked"])
+    asked = config.StudyConfig(**RunFolder.read(options.run).metadata["asked"])
     _, found, seed = options.name.partition("-seed")
     part = config.load(asked, int(seed) if found else asked.seed).test
-    part = part.take(slice(0, None, len(part) // options.images)) if options.images else part  # evenly: folders go class by class
+    part = (
+        part.select(slice(0, None, len(part) // options.images)) if options.images else part
+    )  # evenly: folders go class by class
     model, _ = models.load(options.run / "models" / f"{options.name}.safetensors", asked.network)
     images, labels = part.pixels(slice(None)), part.labels
 

@@ -30,7 +30,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from where import facts  # the file beside this one
+from environment import facts  # the file beside this one
 
 from notbugs import attacks, construct, data, metrics, models, search, train
 from notbugs.data import Dataset
@@ -59,12 +59,12 @@ class Bench:
         seeds = options.seeds or 3
         settings |= {name: getattr(options, name) for name in ("limit", "width", "epochs", "network", "half", "compile")}
         if (self.folder / "run.json").exists():
-            known_run = RunFolder.read(self.folder).facts
+            known_run = RunFolder.read(self.folder).metadata
             settings = known_run["asked"] | {name: settings[name] for name in ("half", "compile")}
             seeds = options.seeds or known_run["seeds"][-1] - settings["seed"] + 1
         asked = StudyConfig(**settings, seeds=seeds, recipe="paper", device=device)
         self.plan = config.resolve(asked, config.load(asked))
-        self.ball = NormBall(self.plan.norm, known(self.plan.epsilon))
+        self.threat_model = NormBall(self.plan.norm, known(self.plan.epsilon))
 
     def over(self) -> bool:
         """Whether this piece has had its time."""
@@ -87,7 +87,7 @@ def of_study(bench: Bench) -> Iterator[Row]:
     """The paper's recipe; its figures so far, whether or not it is finished."""
     command = f"notbugs run {bench.plan.source} --recipe paper"
 
-    def tell(stage: str, share: float, words: str) -> None:
+    def report_progress(stage: str, share: float, words: str) -> None:
         if share >= 1 and not words:
             print(f"done: {stage}", flush=True)
             if bench.over():
@@ -95,20 +95,26 @@ def of_study(bench: Bench) -> Iterator[Row]:
 
     with suppress(OutOfTime):
         only = bench.options.stages or None
-        pipeline.run(bench.plan, bench.folder, only=only, command=command, workers=bench.options.workers, tell=tell)
+        pipeline.run(
+            bench.plan, bench.folder, only=only, command=command, workers=bench.options.workers, report_progress=report_progress
+        )
     run = RunFolder.read(bench.folder)
     yield from ({"part": "study", **row} for row in replication.replication_rows(run))
     columns, lines = replication.figure_3(run)
     yield from ({"part": "figure 3", **dict(zip(columns, line, strict=True))} for line in lines)
     spent: dict[str, list[float]] = {}
-    for name, stage in run.facts["stages"].items():
+    for name, stage in run.metadata["stages"].items():
         spent.setdefault(name.split("/")[1], []).append(stage["seconds"])
     whole = sum(map(sum, spent.values()))
     for name, seconds in sorted(spent.items(), key=lambda one: -sum(one[1])):
         mean = sum(seconds) / len(seconds)
         yield {"part": "seconds", "stage": name, "seconds": mean, "share": sum(seconds) / whole, "seeds": len(seconds)}
-    about = {"finished": run.facts["finished"], "training_images": run.facts["data"]["train"], "recipe": run.facts["recipe"]}
-    yield {"part": "whole", "seconds": whole, "seeds": len(run.facts["seeds"]), **about, **memory(bench.plan.device)}
+    about = {
+        "finished": run.metadata["finished"],
+        "training_images": run.metadata["data"]["train"],
+        "recipe": run.metadata["recipe"],
+    }
+    yield {"part": "whole", "seconds": whole, "seeds": len(run.metadata["seeds"]), **about, **memory(bench.plan.device)}
 
 
 def memory(device: str) -> Row:
@@ -127,17 +133,19 @@ def of_autoattack(bench: Bench) -> Iterator[Row]:
 
     splits = config.load(bench.plan)
     count = min(bench.options.images, len(splits.test))
-    part = splits.test.take(torch.arange(count) * len(splits.test) // count)
+    part = splits.test.select(torch.arange(count) * len(splits.test) // count)
     norm = {"l2": "L2", "linf": "Linf"}[bench.plan.norm]
     for name in ("adversarial", "on-robust", "on-robust-noise"):
-        for radius in (bench.ball.radius / 2, bench.ball.radius):
+        for radius in (bench.threat_model.epsilon / 2, bench.threat_model.epsilon):
             for first in range(0, count, 100):
                 if bench.has(part="autoattack", model=name, radius=radius, first=first) or bench.over():
                     continue
-                some = part.take(torch.arange(first, min(first + 100, count)))
+                some = part.select(torch.arange(first, min(first + 100, count)))
                 model = bench.model(name, bench.plan.seed).to(bench.plan.device)
                 began = time.perf_counter()
-                ours = metrics.robust_accuracy(model, some, [replace(bench.ball, radius=radius)], device=bench.plan.device)[-1]
+                ours = metrics.robust_accuracy(
+                    model, some, [replace(bench.threat_model, epsilon=radius)], device=bench.plan.device
+                )[-1]
                 middle = time.perf_counter()
                 images, labels = some.pixels(slice(None)).to(bench.plan.device), some.labels.to(bench.plan.device)
                 view = models.fuse_batchnorm(model, images, bench.plan.device)  # searched and judged on, as ours is
@@ -168,13 +176,15 @@ def of_storage(bench: Bench) -> Iterator[Row]:
         splits = config.load(bench.plan, seed)
         labels = construct.random_labels(splits.train.labels, len(splits.train.classes), seed=seed)
         view = models.fuse_batchnorm(bench.model("standard", seed), splits.train.pixels(slice(0, 2)), bench.plan.device)
-        ball = replace(bench.ball, radius=known(bench.plan.relabel_epsilon))
+        threat_model = replace(bench.threat_model, epsilon=known(bench.plan.relabel_epsilon))
 
-        def push(images: Tensor, index: Tensor, view: Any = view, ball: NormBall = ball, wanted: Tensor = labels) -> Any:
+        def push(
+            images: Tensor, index: Tensor, view: Any = view, threat_model: NormBall = threat_model, wanted: Tensor = labels
+        ) -> Any:
             goal = objectives.targeted(view, wanted[index].to(images.device), "loss")
-            rule = search.cosine_steps(ball, 2 * ball.radius, end=0.01)
-            found = search.maximize(goal, images, ball, steps=bench.plan.relabel_steps, rule=rule).images
-            return data.to_8bit(ball.round(found, images)), (255 * found).half()
+            rule = search.cosine_steps(threat_model, 2 * threat_model.epsilon, end=0.01)
+            found = search.maximize(goal, images, threat_model, steps=bench.plan.relabel_steps, rule=rule).images
+            return data.to_8bit(threat_model.round_to_8bit(found, images)), (255 * found).bf16()
 
         columns: Any = data.map_batches(push, splits.train, batch_size=250, device=bench.plan.device)
         for name, images in zip(("8 bits", "float16"), columns, strict=True):
@@ -212,13 +222,13 @@ def of_floor(bench: Bench) -> Iterator[Row]:
 
     device, steps = bench.plan.device, 10
     splits = config.load(bench.plan)
-    part = splits.train.take(torch.arange(min(1000, len(splits.train))))
+    part = splits.train.select(torch.arange(min(1000, len(splits.train))))
     model = fresh(bench, "floor", 0)
     view = models.fuse_batchnorm(model, part.pixels(slice(0, 2)), device)
-    few = part.take(torch.arange(min(250, len(part))))
+    few = part.select(torch.arange(min(250, len(part))))
     batch, labels = few.pixels(slice(None)).to(device), few.labels.to(device)
     batch = batch.contiguous(memory_format=torch.channels_last)
-    ball, classes = bench.ball, len(part.classes)
+    threat_model, classes = bench.threat_model, len(part.classes)
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(view(batch[:1].clone().requires_grad_()), labels[:1]).backward()  # the counter knows no autograd.grad
     flops = counter.get_total_flops()
@@ -235,14 +245,14 @@ def of_floor(bench: Bench) -> Iterator[Row]:
     floor = bare["passes_a_second"]
     yield bare
     with models.frozen(view):
-        spent = seconds(lambda: attacks.pgd(view, batch, labels, ball=ball, steps=steps), device)
+        spent = seconds(lambda: attacks.pgd(view, batch, labels, threat_model=threat_model, steps=steps), device)
     yield report(f"attack, {steps} steps", steps, len(few), spent, floor)
     wanted, long = construct.next_labels(few.labels, classes), 40
     ways: dict[str, Row] = {"float32": {"half": False}, "bfloat16": {"half": True}}
     if bench.options.compile:
         ways["compiled, bfloat16"] = {"half": True, "compile": True}
     for way, how in ways.items():
-        relabelled = partial(construct.relabel, model, few, wanted, ball=ball, steps=steps, device=device, **how)
+        relabelled = partial(construct.relabel, model, few, wanted, threat_model=threat_model, steps=steps, device=device, **how)
         yield report(f"relabelled set, {steps} steps, {way}", steps, len(few), seconds(relabelled, device), floor)
         inverted = partial(construct.invert_features, model, few, steps=long, device=device, **how)
         spent = seconds(inverted, device)
@@ -259,7 +269,7 @@ def of_floor(bench: Bench) -> Iterator[Row]:
         return lambda: train.fit(learner, part, loss, device=device, **settings, **how)  # type: ignore[arg-type]
 
     inner = bench.plan.adversarial_steps
-    attack = train.adversarial_loss(partial(attacks.pgd, ball=ball, steps=inner, by="loss"))
+    attack = train.adversarial_loss(partial(attacks.pgd, threat_model=threat_model, steps=inner, loss="cross_entropy"))
     least = len(part) * (inner / floor + 1 / bare["passes_a_second"])
     for way, how in ways.items():
         spent = seconds(fit(train.cross_entropy, how), device, 3)
@@ -356,11 +366,11 @@ def of_versions(bench: Bench) -> Iterator[Row]:
     """Ways to build D_R from the same run's models; what ordinary training on each reads, unchanged and under attack."""
     for seed in bench.seeds():
         splits = config.load(bench.plan, seed)
-        part = splits.train.take(torch.arange(min(bench.options.files, len(splits.train))))
+        part = splits.train.select(torch.arange(min(bench.options.files, len(splits.train))))
         for name, way in ways_to_robust(bench, seed, part.pixels(slice(0, 100))).items():
             if bench.options.ways and name not in bench.options.ways:
                 continue
-            training = bool(bench.plan.half)
+            training = bool(bench.plan.bf16)
             if bench.has(part="versions", way=name, seed=seed, files=len(part), training_half=training) or bench.over():
                 continue
             view, settings = way()
@@ -369,8 +379,8 @@ def of_versions(bench: Bench) -> Iterator[Row]:
             made = construct.invert_features(view, part, seed=seed, device=bench.plan.device, **settings)
             middle = time.perf_counter()
             # as many steps as on one version; `trained` sees to it only where there are more images than in the whole set
-            share = len(part) / len(made.data) * max(1, len(made.data) / len(splits.train))
-            rows = _taught(bench, made.data, splits.test, seed, share)
+            share = len(part) / len(made.dataset) * max(1, len(made.dataset) / len(splits.train))
+            rows = _taught(bench, made.dataset, splits.test, seed, share)
             told = {
                 "part": "versions",
                 "way": name,
@@ -378,7 +388,7 @@ def of_versions(bench: Bench) -> Iterator[Row]:
                 "files": len(part),
                 "half": settings["half"],
                 "training_half": training,
-                "feature_error": made.facts["feature_error"],
+                "feature_error": made.stats["feature_error"],
             }
             shares = {key: row["accuracy"] for key, row in zip(("clean", "half_radius", "radius"), rows, strict=True)}
             spent = {"seconds": middle - began, "training_seconds": time.perf_counter() - middle}
@@ -415,7 +425,7 @@ def _stronger(bench: Bench, seed: int, name: str, radius: float) -> models.Model
     path = bench.folder / "models" / f"bench-{name}-seed{seed}.safetensors"
     if not path.exists():
         options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "radius": radius, "path": path}
-        tasks.train_classifier(bench.plan, config.load(bench.plan, seed).train, name, **options, tell=lambda *_: None)
+        tasks.train_classifier(bench.plan, config.load(bench.plan, seed).train, name, **options, report_progress=lambda *_: None)
     return models.load(path, bench.plan.network)[0]
 
 
@@ -428,7 +438,7 @@ def _upright(bench: Bench, seed: int) -> models.Model:
         turned = Dataset(images, torch.arange(4).repeat_interleave(len(part)), tuple("0123"), part.names * 4)
         options: Row = {"loss": "adversarial", "on": "original", "seed": seed, "path": path}
         tasks.train_classifier(
-            bench.plan, turned, "upright", **options, tell=lambda *_: None
+            bench.plan, turned, "upright", **options, report_progress=lambda *_: None
         )  # for a quarter of the passes, as long
     return models.load(path, bench.plan.network)[0]
 
@@ -436,12 +446,12 @@ def _upright(bench: Bench, seed: int) -> models.Model:
 def _taught(bench: Bench, part: Dataset, test: Dataset, seed: int, share: float) -> list[Row]:
     """Ordinary training as in the study, for a share of its passes, and what it reads."""
     own = replace(bench.plan, epochs=max(1, round(share * known(bench.plan.epochs))))
-    model = tasks.train_classifier(own, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, tell=lambda *_: None)[
-        0
-    ]
+    model = tasks.train_classifier(
+        own, part, "on-robust", loss="plain", on="robust", seed=seed, path=None, report_progress=lambda *_: None
+    )[0]
     count = min(bench.options.images, len(test))
-    some = test.take(torch.arange(count) * len(test) // count)
-    radii = [replace(bench.ball, radius=bench.ball.radius / 2), bench.ball]
+    some = test.select(torch.arange(count) * len(test) // count)
+    radii = [replace(bench.threat_model, epsilon=bench.threat_model.epsilon / 2), bench.threat_model]
     return metrics.robust_accuracy(model, some, radii, device=bench.plan.device)
 
 

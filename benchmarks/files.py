@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import rankdata, spearmanr
-from where import facts  # the file beside this one
+from environment import facts  # the file beside this one
 
 from notbugs import data, files, metrics, models, predict, train
 from notbugs.data import Dataset, synthetic
@@ -95,12 +95,12 @@ def trained_on(plan: StudyConfig, numbers: list[int], seed: int, test: int) -> R
     """Ordinary training on some of the files, and what is read of the test part."""
     torch.set_num_threads(1)
     splits = load(plan)
-    recipe, part = run.crossfit_config(plan, splits), splits.train.take(torch.tensor(numbers))
+    recipe, part = run.crossfit_config(plan, splits), splits.train.select(torch.tensor(numbers))
     recipe = replace(recipe, batch_size=recipe.batch_size // 2)  # half the files: as many steps as on the whole set
     model = crossfit.train_crossfit_model(part, "half", train.cross_entropy, recipe=recipe, seed=seed, device="cpu")
     chosen = torch.arange(min(test, len(splits.test))) * len(splits.test) // min(test, len(splits.test))
-    half = replace(recipe.ball, radius=recipe.ball.radius / 2)
-    rows = metrics.robust_accuracy(model, splits.test.take(chosen), [half, recipe.ball])
+    half = replace(recipe.threat_model, epsilon=recipe.threat_model.epsilon / 2)
+    rows = metrics.robust_accuracy(model, splits.test.select(chosen), [half, recipe.threat_model])
     return {"clean": rows[0]["accuracy"], "half_radius": rows[1]["accuracy"], "radius": rows[2]["accuracy"], "test": len(chosen)}
 
 
@@ -205,13 +205,16 @@ def features(bench: "Bench") -> Iterator[Row]:
     """A ResNet-18 that saw 1,000 images once: enough for features that differ in use."""
     torch.set_num_threads(os.cpu_count() or 1)
     splits = load(bench.plan(0))
-    some = splits.train.take(torch.arange(0, len(splits.train), max(1, len(splits.train) // 1000))[:1000])
+    some = splits.train.select(torch.arange(0, len(splits.train), max(1, len(splits.train) // 1000))[:1000])
     model = models.build("resnet18", shape=some.shape, classes=len(some.classes))
     train.fit(model, some, epochs=1, batch_size=50, learning_rate=0.002)
     view = models.fuse_batchnorm(model, some.pixels(slice(0, 2)))
-    ball, part = run.crossfit_config(bench.plan(0), splits).ball, splits.test.take(torch.arange(min(1000, len(splits.test))))
+    threat_model, part = (
+        run.crossfit_config(bench.plan(0), splits).threat_model,
+        splits.test.select(torch.arange(min(1000, len(splits.test)))),
+    )
     began, cpu = time.perf_counter(), time.process_time()
-    rows = metrics.per_feature(view, part, ball)
+    rows = metrics.per_feature(view, part, threat_model)
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
     kinds = [row["kind"] for row in metrics.best_class_rows(rows)]
     told = {kind: kinds.count(kind) for kind in ("robust", "non-robust", "useless")}
@@ -259,7 +262,7 @@ def true_features(bench: "Bench", seed: int) -> Iterator[Row]:
     plan = bench.plan(seed)
     splits = load(plan)
     recipe = run.crossfit_config(plan, splits)
-    mine = splits.train.take(
+    mine = splits.train.select(
         (crossfit.stratified_folds(splits.train.labels, 3, crossfit.fold_seed(seed, 0)) == 0).nonzero().squeeze(1)
     )
     robust, standard = (models.load(bench.folder(seed) / "models" / f"{name}.safetensors")[0] for name in ("robust", "standard"))
@@ -318,7 +321,7 @@ class Bench:
 
     def some(self, part: Dataset) -> Dataset:
         """At most so many files, spread evenly."""
-        return part.take(torch.arange(self.limit) * len(part) // self.limit) if self.limit else part
+        return part.select(torch.arange(self.limit) * len(part) // self.limit) if self.limit else part
 
     def has(self, **what: Any) -> bool:
         return any(all(row.get(key) == value for key, value in what.items()) for row in self.rows if row["data"] == self.name)

@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    asked = RunFolder.read(options.run).facts["asked"]
+    asked = RunFolder.read(options.run).metadata["asked"]
     part = config.load(config.StudyConfig(**asked)).train
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: 2 * options.images]
     images, start = part.pixels(order).split(options.images)
@@ -61,7 +61,7 @@ def main() -> None:
                         "model": name,
                         "rule": rule_name,
                         "steps": steps,
-                        "error": -found.values.mean().item(),
+                        "error": -found.margins.mean().item(),
                         "seconds": seconds,
                     }
                     rows.append(row)

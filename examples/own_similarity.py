@@ -21,7 +21,7 @@ class Light:
 
     radius: float
 
-    def size(self, change: Tensor) -> Tensor:
+    def distance(self, change: Tensor) -> Tensor:
         """The largest shift of a channel."""
         return change.abs().amax((1, 2, 3))
 
@@ -34,9 +34,9 @@ class Light:
         free = ((images > 0) & (images < 1)).to(images)
         free = torch.where(free.sum((2, 3), keepdim=True) > 0, free, 1.0)
         shift = (change * free).sum((2, 3), keepdim=True) / free.sum((2, 3), keepdim=True)
-        return (center + shift.clamp(-self.radius, self.radius)).clamp(0, 1)
+        return (center + shift.clamp(-self.epsilon, self.epsilon)).clamp(0, 1)
 
-    def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+    def steepest_step(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
         """Each channel as a whole in the direction that its pixels vote for."""
         step = gradient.nan_to_num(0.0, 0.0, 0.0).sum((2, 3), keepdim=True).sign().expand_as(images)
         return step * (per_image(length, images) if isinstance(length, Tensor) else length)
@@ -44,7 +44,7 @@ class Light:
     def sample(self, center: Tensor, generator: Generator) -> Tensor:
         """A shift drawn evenly for each channel."""
         draw = torch.rand(center.shape[:2], generator=generator, device=generator.device).to(center)
-        return (center + self.radius * (2 * draw - 1)[:, :, None, None]).clamp(0, 1)
+        return (center + self.epsilon * (2 * draw - 1)[:, :, None, None]).clamp(0, 1)
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     images, labels = digits.test.pixels(slice(None)), digits.test.labels
     losses = {
         "ordinary": train.cross_entropy,
-        "in any light": train.adversarial_loss(partial(attacks.pgd, ball=light, steps=3, by="loss")),
+        "in any light": train.adversarial_loss(partial(attacks.pgd, threat_model=light, steps=3, loss="cross_entropy")),
     }
     for name, loss in losses.items():
         model = models.build("small", shape=digits.train.shape, classes=10, width=16)
@@ -61,7 +61,7 @@ def main() -> None:
         with models.frozen(model):
             verdict = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(light, 10))
             clean = (model(images).argmax(1) == labels).float().mean()
-        print(f"{name}: reads {clean:.1%} of the test images, {(verdict.values < 0).float().mean():.1%} in the worst light")
+        print(f"{name}: reads {clean:.1%} of the test images, {(verdict.margins < 0).float().mean():.1%} in the worst light")
 
 
 if __name__ == "__main__":

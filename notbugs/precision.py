@@ -79,10 +79,10 @@ def check_compiler(device: str) -> None:
         raise InputError("--compile", "must find a compiler that torch can use", said, "leave it out") from error
 
 
-def autocast(device: torch.device | str, half: bool | None = None) -> torch.autocast:
+def autocast(device: torch.device | str, bf16: bool | None = None) -> torch.autocast:
     """A block whose convolutions and matrix products are in bfloat16, if `half` (default: see `halves`)."""
     kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=supports_bfloat16(device) if half is None else half)
+    return torch.autocast(kind, torch.bfloat16, enabled=supports_bfloat16(device) if bf16 is None else bf16)
 
 
 def supports_bfloat16(device: torch.device | str) -> bool:
@@ -91,13 +91,13 @@ def supports_bfloat16(device: torch.device | str) -> bool:
 
 
 def fast_forward(
-    look: Callable[[Tensor], Tensor], device: torch.device | str, *, half: bool | None = None, compile: bool = False
+    look: Callable[[Tensor], Tensor], device: torch.device | str, *, bf16: bool | None = None, compile: bool = False
 ) -> Callable[[Tensor], Tensor]:
     """What a model sees, for gradient passes alone. half: see `halved`; compile: see `compiled`."""
     fast = compiled(look) if compile else look
 
     def seen(images: Tensor) -> Tensor:
-        with autocast(device, half):
+        with autocast(device, bf16):
             return fast(images)
 
     return seen

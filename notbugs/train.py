@@ -114,7 +114,7 @@ def fit(
     weight_decay: float = 0.05,
     augment: Augment | None = None,
     patience: int = 0,
-    half: bool | None = None,
+    bf16: bool | None = None,
     compile: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -166,7 +166,7 @@ def fit(
                 batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)
                 if augment:
                     batch = augment(batch, generator)
-                with precision.autocast(device, half):
+                with precision.autocast(device, bf16):
                     value, logits = loss(learner, batch.clone(memory_format=order), labels[index])
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]

@@ -40,7 +40,7 @@ def standard(digits: data.Splits) -> models.Model:
 @pytest.fixture(scope="session")
 def robust(digits: data.Splits) -> models.Model:
     """Trained against changes of L2 norm 0.75: harder to fool."""
-    return _trained(digits, train.adversarial_loss(partial(attacks.pgd, ball=NormBall("l2", 0.75), steps=3)), 6)
+    return _trained(digits, train.adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.75), steps=3)), 6)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ BALL = NormBall("l2", 0.75)
 @pytest.fixture(scope="module")
 def part(digits: data.Splits) -> Dataset:
     """60 training digits."""
-    return digits.train.take(subset.balanced(digits.train.labels, 60))
+    return digits.train.select(subset.balanced(digits.train.labels, 60))
 
 
 def chance(device: str) -> torch.Generator:
@@ -117,30 +117,34 @@ def test_its_networks_are_a_cpus(standard: Model, part: Dataset) -> None:
 # ---- attacks -------------------------------------------------------------------------------------------------------------
 
 ATTACKS: dict[str, Callable[..., Any]] = {
-    "fgsm": lambda *at, **_: attacks.fgsm(*at, ball=NormBall("linf", 0.1)),
-    "pgd": lambda *at, **_: attacks.pgd(*at, ball=BALL, steps=4),
-    "pgd restarted": lambda *at, where: attacks.pgd(*at, ball=BALL, steps=3, restarts=2, generator=chance(where)),
-    "pgd l1": lambda *at, **_: attacks.pgd(*at, ball=NormBall("l1", 3), steps=4, by="loss"),
-    "apgd": lambda *at, where: attacks.apgd(*at, ball=BALL, steps=12, by="dlr", restarts=2, generator=chance(where)),
-    "apgd targeted": lambda *at, **_: attacks.apgd(*at, ball=NormBall("linf", 0.1), steps=12, rank=2, by="dlr"),
-    "reach": lambda model, images, labels, **_: attacks.targeted_pgd(model, images, (labels + 1) % 10, ball=BALL, steps=4),
-    "runner-up": lambda *at, **_: attacks.rank_targeted_pgd(*at, ball=BALL, rank=2, steps=4),
-    "diverge": lambda *at, where: attacks.kl_pgd(*at, ball=BALL, steps=3, generator=chance(where)),
+    "fgsm": lambda *at, **_: attacks.fgsm(*at, threat_model=NormBall("linf", 0.1)),
+    "pgd": lambda *at, **_: attacks.pgd(*at, threat_model=BALL, steps=4),
+    "pgd restarted": lambda *at, where: attacks.pgd(*at, threat_model=BALL, steps=3, restarts=2, generator=chance(where)),
+    "pgd l1": lambda *at, **_: attacks.pgd(*at, threat_model=NormBall("l1", 3), steps=4, loss="cross_entropy"),
+    "apgd": lambda *at, where: attacks.apgd(*at, threat_model=BALL, steps=12, loss="dlr", restarts=2, generator=chance(where)),
+    "apgd targeted": lambda *at, **_: attacks.apgd(*at, threat_model=NormBall("linf", 0.1), steps=12, rank=2, loss="dlr"),
+    "reach": lambda model, images, labels, **_: attacks.targeted_pgd(
+        model, images, (labels + 1) % 10, threat_model=BALL, steps=4
+    ),
+    "runner-up": lambda *at, **_: attacks.rank_targeted_pgd(*at, threat_model=BALL, rank=2, steps=4),
+    "diverge": lambda *at, where: attacks.kl_pgd(*at, threat_model=BALL, steps=3, generator=chance(where)),
     "smallest radius": lambda *at, **_: attacks.minimum_norm(*at, rounds=2, steps=4),
     "nearest classes": lambda *at, **_: attacks.nearest_classes(*at),
     "one pixel": lambda *at, where: attacks.one_pixel(*at, tries=4, generator=chance(where)),
     "few pixels, blind": lambda *at, where: attacks.few_pixels(*at, pixels=2, tries=4, gradient=False, generator=chance(where)),
-    "square": lambda *at, where: attacks.square_attack(*at, ball=BALL, queries=20, generator=chance(where)),
+    "square": lambda *at, where: attacks.square_attack(*at, threat_model=BALL, queries=20, generator=chance(where)),
     "square, linf": lambda *at, where: attacks.square_attack(
-        *at, ball=NormBall("linf", 0.1), queries=20, generator=chance(where)
+        *at, threat_model=NormBall("linf", 0.1), queries=20, generator=chance(where)
     ),
     "hop skip jump": lambda *at, where: attacks.hop_skip_jump(*at, queries=60, generator=chance(where)),
-    "spatial": lambda *at, **_: attacks.spatial_attack(*at, ball=SpatialTransforms(20, 1), turns=3, moves=3, steps=2),
+    "spatial": lambda *at, **_: attacks.spatial_attack(*at, threat_model=SpatialTransforms(20, 1), turns=3, moves=3, steps=2),
     "worst case": lambda *at, **_: attacks.worst_case(*at, attacks=attacks.gradient_ensemble(BALL, 10)[:4]),
-    "standard": lambda *at, **_: attacks.adaptive_ensemble(*at, ball=BALL),
-    "standard, bare range": lambda *at, **_: attacks.adaptive_ensemble(*at, ball=NormBall("l2", math.inf), budget="quick"),
+    "standard": lambda *at, **_: attacks.adaptive_ensemble(*at, threat_model=BALL),
+    "standard, bare range": lambda *at, **_: attacks.adaptive_ensemble(
+        *at, threat_model=NormBall("l2", math.inf), budget="quick"
+    ),
     "clean logits": lambda *at, **_: attacks.clean_logits(*at),
-    "checks": lambda *at, **_: [check._asdict() for check in sanity_checks.run_all(*at, ball=BALL, others=[at[0]])],
+    "checks": lambda *at, **_: [check._asdict() for check in sanity_checks.run_all(*at, threat_model=BALL, others=[at[0]])],
 }
 
 
@@ -176,16 +180,20 @@ def transferred(model: Model, part: Dataset, device: str) -> list[dict[str, Any]
 WORK: dict[str, Callable[[Model, Dataset, str], Any]] = {
     "training": lambda _, part, device: taught(part, train.cross_entropy, device, augment=train.random_translate(1, flip=True)),
     "adversarial training": lambda _, part, device: taught(
-        part, train.adversarial_loss(partial(attacks.pgd, ball=BALL, steps=2, by="loss")), device
+        part, train.adversarial_loss(partial(attacks.pgd, threat_model=BALL, steps=2, loss="cross_entropy")), device
     ),
-    "TRADES": lambda _, part, device: taught(part, train.trades(partial(attacks.kl_pgd, ball=BALL, steps=2)), device, patience=1),
+    "TRADES": lambda _, part, device: taught(
+        part, train.trades(partial(attacks.kl_pgd, threat_model=BALL, steps=2)), device, patience=1
+    ),
     "D_R": lambda model, part, device: construct.invert_features(model, part, steps=4, device=device),
     "D_R from noise, the paper's steps": lambda model, part, device: construct.invert_features(
         model, part, start="noise", steps=4, rule=construct.paper_update_rule(), device=device
     ),
-    "relabelled": lambda model, part, device: construct.relabel(model, part, moved(part), ball=BALL, steps=4, device=device),
+    "relabelled": lambda model, part, device: construct.relabel(
+        model, part, moved(part), threat_model=BALL, steps=4, device=device
+    ),
     "relabelled alone": lambda model, part, device: construct.relabel(
-        model, part, moved(part), ball=BALL, steps=4, alone=[copy.deepcopy(model)], device=device
+        model, part, moved(part), threat_model=BALL, steps=4, alone=[copy.deepcopy(model)], device=device
     ),
     "clean": lambda model, part, device: metrics.clean_accuracy(model, part, device=device),
     "under attack": lambda model, part, device: metrics.robust_accuracy(model, part, [BALL], budget="quick", device=device),
@@ -234,7 +242,7 @@ def test_a_study_and_an_audit(tmp_path: Path) -> None:
     with pretended():
         run = pipeline.run(asked, tmp_path / "study", workers=1)
         audited = audit.run(about, tmp_path / "audit", workers=1)
-    assert run.facts["finished"] and audited.facts["finished"] and run.facts["device"] == "cuda"
+    assert run.metadata["finished"] and audited.metadata["finished"] and run.metadata["device"] == "cuda"
     assert len(run.table("accuracy")) > 10 and len(audited.table("files")) == 10
 
 
@@ -242,12 +250,22 @@ def test_a_study_and_an_audit(tmp_path: Path) -> None:
 
 STEPPED: dict[str, Callable[[Model, Dataset, int], Any]] = {
     "attack": lambda model, part, steps: attacks.pgd(
-        copy.deepcopy(model).to("cuda"), part.pixels(slice(None)).to("cuda"), part.labels.to("cuda"), ball=BALL, steps=steps
+        copy.deepcopy(model).to("cuda"),
+        part.pixels(slice(None)).to("cuda"),
+        part.labels.to("cuda"),
+        threat_model=BALL,
+        steps=steps,
     ),
-    "relabelled": lambda model, part, steps: construct.relabel(model, part, moved(part), ball=BALL, steps=steps, device="cuda"),
+    "relabelled": lambda model, part, steps: construct.relabel(
+        model, part, moved(part), threat_model=BALL, steps=steps, device="cuda"
+    ),
     "D_R": lambda model, part, steps: construct.invert_features(model, part, steps=steps, device="cuda"),
     "apgd": lambda model, part, steps: attacks.apgd(
-        copy.deepcopy(model).to("cuda"), part.pixels(slice(None)).to("cuda"), part.labels.to("cuda"), ball=BALL, steps=steps
+        copy.deepcopy(model).to("cuda"),
+        part.pixels(slice(None)).to("cuda"),
+        part.labels.to("cuda"),
+        threat_model=BALL,
+        steps=steps,
     ),
 }
 
@@ -265,7 +283,7 @@ def test_no_step_waits(name: str, standard: Model, part: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "each"), [(train.cross_entropy, 0), (train.adversarial_loss(partial(attacks.pgd, ball=BALL, steps=2)), 1)]
+    ("loss", "each"), [(train.cross_entropy, 0), (train.adversarial_loss(partial(attacks.pgd, threat_model=BALL, steps=2)), 1)]
 )
 def test_training_waits_for_its_curve_and_once_for_each_attack(loss: train.Loss, each: int, part: Dataset) -> None:
     waits = []

@@ -26,7 +26,7 @@ def test_its_set_is_one() -> None:
     found = light.project(torch.rand(5, 3, 4, 4, generator=generator), center)
     shifts = found - center
     assert torch.allclose(shifts, shifts[:, :, :1, :1].expand_as(shifts), atol=1e-6)
-    assert bool((light.size(shifts) <= 0.2 + 1e-6).all())
+    assert bool((light.distance(shifts) <= 0.2 + 1e-6).all())
     assert torch.allclose(light.project(found, center), found, atol=1e-6)
     drawn = light.sample(center, generator)
     assert torch.allclose(light.project(drawn, center), drawn, atol=1e-6)
@@ -35,4 +35,4 @@ def test_its_set_is_one() -> None:
         drawn = light.sample(center, generator)
         assert torch.allclose(light.project(drawn, center), drawn, atol=1e-6)
     gradient = torch.randn(5, 3, 4, 4, generator=generator)
-    assert bool(((light.move(center, gradient, 0.1) * gradient).flatten(1).sum(1) > 0).all())
+    assert bool(((light.steepest_step(center, gradient, 0.1) * gradient).flatten(1).sum(1) > 0).all())

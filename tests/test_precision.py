@@ -27,7 +27,7 @@ CUDNN: Any = torch.backends.cudnn
 
 @pytest.fixture(scope="module")
 def part(digits: data.Splits) -> Dataset:
-    return digits.train.take(slice(0, 120))
+    return digits.train.select(slice(0, 120))
 
 
 # ---- counted in full ----------------------------------------------------------------------------------------------------
@@ -108,22 +108,22 @@ class Watched(models.Classifier):
 
 def counted(part: Dataset) -> dict[str, Callable[[Watched], object]]:
     """Whatever ends in a published figure, by name."""
-    images, labels, ball = part.pixels(slice(0, 9)), part.labels[:9], NormBall("l2", 0.5)
+    images, labels, threat_model = part.pixels(slice(0, 9)), part.labels[:9], NormBall("l2", 0.5)
     return {
         "accuracy": lambda model: metrics.clean_accuracy(model, part),
         "verdict": lambda model: metrics.robust_accuracy(model, part, [NormBall("l2", 0.05)]),
-        "attack": lambda model: attacks.pgd(model, images, labels, ball=ball, steps=2),
+        "attack": lambda model: attacks.pgd(model, images, labels, threat_model=threat_model, steps=2),
         "smallest radius": lambda model: attacks.minimum_norm(model, images, labels, norm="l2"),
-        "checks": lambda model: sanity_checks.run_all(model, images, labels, ball=ball, budget="quick"),
-        "relabelled": lambda model: construct.relabel(model, part, part.labels, ball=ball, steps=2),
+        "checks": lambda model: sanity_checks.run_all(model, images, labels, threat_model=threat_model, budget="quick"),
+        "relabelled": lambda model: construct.relabel(model, part, part.labels, threat_model=threat_model, steps=2),
         "inverted": lambda model: construct.invert_features(model, part, steps=2),
         "read": lambda model: predict(model, part),
-        "features": lambda model: metrics.per_feature(model, part, ball=ball, steps=2),
-        "layers": lambda model: metrics.per_layer(model, images, ball, steps=2),
-        "corruptions": lambda model: metrics.corruption_accuracy(model, part.take(slice(0, 5))),
-        "frequencies": lambda model: metrics.fourier_sensitivity(model, part.take(slice(0, 5))),
-        "explanations": lambda model: metrics.saliency(model, part.take(slice(0, 20)), metrics.class_means(part)),
-        "examples": lambda model: transfer.make_examples(model, part.take(slice(0, 20)), ball, steps=2),
+        "features": lambda model: metrics.per_feature(model, part, threat_model=threat_model, steps=2),
+        "layers": lambda model: metrics.per_layer(model, images, threat_model, steps=2),
+        "corruptions": lambda model: metrics.corruption_accuracy(model, part.select(slice(0, 5))),
+        "frequencies": lambda model: metrics.fourier_sensitivity(model, part.select(slice(0, 5))),
+        "explanations": lambda model: metrics.saliency(model, part.select(slice(0, 20)), metrics.class_means(part)),
+        "examples": lambda model: transfer.make_examples(model, part.select(slice(0, 20)), threat_model, steps=2),
     }
 
 
@@ -137,7 +137,7 @@ def test_no_pass_that_counts_rounds(name: str, part: Dataset) -> None:
 
 def test_weights_may_be_moved_by_passes_that_round(part: Dataset) -> None:
     model = Watched()
-    train.fit(model, part, train.adversarial_loss(partial(attacks.pgd, ball=NormBall("l2", 0.5), steps=2)), epochs=1)
+    train.fit(model, part, train.adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=2)), epochs=1)
     assert model.seen == {(True, True), (False, False)}, "those of its attack do not"
 
 
@@ -145,26 +145,26 @@ def test_weights_may_be_moved_by_passes_that_round(part: Dataset) -> None:
 
 
 def test_sets_made_in_bfloat16_are_as_good_and_what_is_told_of_them_is_not_rounded(standard: models.Model, part: Dataset) -> None:
-    full, half = (construct.invert_features(standard, part, steps=15, half=how) for how in (False, True))
-    assert not torch.equal(full.data.images[:], half.data.images[:]), "or nothing was in bfloat16"
-    assert half.facts["feature_error"] < 1.1 * full.facts["feature_error"] + 0.005
+    full, bf16 = (construct.invert_features(standard, part, steps=15, bf16=how) for how in (False, True))
+    assert not torch.equal(full.dataset.images[:], bf16.dataset.images[:]), "or nothing was in bfloat16"
+    assert bf16.stats["feature_error"] < 1.1 * full.stats["feature_error"] + 0.005
     with torch.no_grad():
-        wanted, seen = (standard.features(each.pixels(slice(None))) for each in (part, half.data))
-    assert half.facts["feature_error"] == pytest.approx(
+        wanted, seen = (standard.features(each.pixels(slice(None))) for each in (part, bf16.dataset))
+    assert bf16.stats["feature_error"] == pytest.approx(
         float(((seen - wanted).norm(dim=1) / wanted.norm(dim=1)).mean()), rel=1e-3
     )
     labels = construct.next_labels(part.labels, 10)
-    one, two = (construct.relabel(standard, part, labels, ball=NormBall("l2", 1.0), half=how) for how in (False, True))
-    assert abs(one.facts["reached"] - two.facts["reached"]) < 0.05
-    assert two.facts["reached"] == float((predict(standard, two.data) == labels).float().mean())
-    assert two.facts["max_l2"] <= 1.0
+    one, two = (construct.relabel(standard, part, labels, threat_model=NormBall("l2", 1.0), bf16=how) for how in (False, True))
+    assert abs(one.stats["reached"] - two.stats["reached"]) < 0.05
+    assert two.stats["reached"] == float((predict(standard, two.dataset) == labels).float().mean())
+    assert two.stats["max_l2"] <= 1.0
 
 
 def test_a_network_trained_in_bfloat16_is_as_good_and_is_kept_in_float32(digits: data.Splits) -> None:
     read, trained = [], []
-    for half in (False, True):
+    for bf16 in (False, True):
         model = models.build("small", shape=digits.train.shape, classes=10, width=8)
-        train.fit(model, digits.train, epochs=5, batch_size=64, half=half)
+        train.fit(model, digits.train, epochs=5, batch_size=64, bf16=bf16)
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
         read.append(metrics.clean_accuracy(model, digits.test)["accuracy"])
         trained.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
@@ -177,7 +177,7 @@ def test_by_default_a_cpu_rounds_nothing(standard: models.Model, part: Dataset) 
     images = part.pixels(slice(0, 5))
     with torch.no_grad():
         assert precision.fast_forward(standard, "cpu")(images).dtype == torch.float32
-        assert precision.fast_forward(standard, "cpu", half=True)(images).dtype == torch.bfloat16
+        assert precision.fast_forward(standard, "cpu", bf16=True)(images).dtype == torch.bfloat16
 
 
 # ---- compiled -----------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_a_compiled_network_trains_and_makes_the_same(part: Dataset) -> None:
         plain, compiled, again = (model(part.pixels(slice(None))) for model in trained)
     torch.testing.assert_close(compiled, plain, rtol=0.01, atol=0.01)
     torch.testing.assert_close(again, compiled)
-    assert made[1].facts["feature_error"] == pytest.approx(made[0].facts["feature_error"], rel=0.02)
+    assert made[1].stats["feature_error"] == pytest.approx(made[0].stats["feature_error"], rel=0.02)
 
 
 def test_without_a_compiler_a_study_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +216,11 @@ def test_without_a_compiler_a_study_says_so_at_once(tmp_path: Path, monkeypatch:
 
 def test_how_a_study_was_done_is_kept_and_is_no_question_of_another(tmp_path: Path) -> None:
     """Going on in float32 is allowed; who asks a study further asks it as it was done."""
-    asked = StudyConfig("digits", seeds=1, limit=100, epochs=1, width=4, relabel_steps=2, invert_steps=2, half=True)
+    asked = StudyConfig("digits", seeds=1, limit=100, epochs=1, width=4, relabel_steps=2, invert_steps=2, bf16=True)
     record = pipeline.run(asked, tmp_path, only=["standard"], workers=1)
-    assert record.facts["recipe"]["half"] is True
-    assert record.facts["stages"]["seed0/standard"]["half"] is True
+    assert record.metadata["recipe"]["half"] is True
+    assert record.metadata["stages"]["seed0/standard"]["half"] is True
     pipeline.run_analyses(tmp_path, ["explanations"], workers=1)
-    done = folder.RunFolder.read(tmp_path).facts["stages"]
+    done = folder.RunFolder.read(tmp_path).metadata["stages"]
     assert {stage["half"] for stage in done.values()} == {True}
     assert "seed0/adversarial" in done

@@ -131,8 +131,8 @@ def test_theorem_1_by_simulation() -> None:
 def test_theorem_1_a_ball_is_the_least_vulnerable_at_equal_trace(seed: int, d: int, above: float) -> None:
     given = world(seed, d)
     price = above / np.linalg.eigvalsh(given.covariance)[0]
-    ball = Gaussians(given.mean, np.full(d, np.trace(given.covariance) / d))
-    assert theory.vulnerability(ball, price) < theory.vulnerability(given, price)
+    threat_model = Gaussians(given.mean, np.full(d, np.trace(given.covariance) / d))
+    assert theory.vulnerability(threat_model, price) < theory.vulnerability(given, price)
 
 
 @settings(max_examples=60)
@@ -315,9 +315,9 @@ def test_a_ball_comes_nearer_to_a_budget_in_more_dimensions() -> None:
     for d in (2, 60):
         x, y = theory.draw(Gaussians(np.ones(d), np.linspace(0.8, 1.2, d)), 3000, seed=4)
         epsilon = 0.5 * math.sqrt(d)
-        ball = theory.robustly_trained(x, y, epsilon).covariance
+        threat_model = theory.robustly_trained(x, y, epsilon).covariance
         budget = theory.robust(theory.likeliest(x, y), epsilon).covariance
-        apart.append(np.linalg.norm(ball - budget) / np.linalg.norm(budget))
+        apart.append(np.linalg.norm(threat_model - budget) / np.linalg.norm(budget))
     assert apart[1] < apart[0] / 3
 
 

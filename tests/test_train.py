@@ -34,7 +34,7 @@ def same(one: nn.Module, two: nn.Module) -> bool:
 
 
 def test_the_same_seed_gives_the_same_weights(digits: data.Splits) -> None:
-    part = digits.train.take(slice(0, 300))
+    part = digits.train.select(slice(0, 300))
     trained, curves = [], []
     for seed in (1, 1, 2):
         model = tiny()
@@ -57,7 +57,7 @@ def test_no_batch_of_one_is_left_over(n: int) -> None:
 
 def test_one_batch_and_one_pass_train(digits: data.Splits) -> None:
     model, before = tiny(), tiny()
-    train.fit(model, digits.train.take(slice(0, 50)), epochs=1, batch_size=64)
+    train.fit(model, digits.train.select(slice(0, 50)), epochs=1, batch_size=64)
     assert not same(model, before)
 
 
@@ -74,12 +74,12 @@ class Viewed(nn.Module):
 
 
 def test_a_users_network_may_rely_on_the_usual_order_in_memory(digits: data.Splits) -> None:
-    part = digits.train.take(slice(0, 60))
+    part = digits.train.select(slice(0, 60))
     model = models.wrap(Viewed(), torch.zeros(2, 1, 8, 8))
     train.fit(model, part, epochs=1, augment=train.random_translate(1, flip=True))
     assert metrics.clean_accuracy(model, part)["n"] == 60
     assert len(metrics.robust_accuracy(model, part, [NormBall("l2", 0.1)])) == 2
-    assert construct.invert_features(model, part, steps=1).data.shape == part.shape
+    assert construct.invert_features(model, part, steps=1).dataset.shape == part.shape
 
 
 def test_a_networks_own_chance_is_the_seeds_too(digits: data.Splits) -> None:
@@ -90,7 +90,7 @@ def test_a_networks_own_chance_is_the_seeds_too(digits: data.Splits) -> None:
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 10))
         torch.manual_seed(state)
         before = torch.random.get_rng_state()
-        train.fit(network, digits.train.take(slice(0, 200)), epochs=2, seed=seed)
+        train.fit(network, digits.train.select(slice(0, 200)), epochs=2, seed=seed)
         assert torch.equal(torch.random.get_rng_state(), before)
         return network
 
@@ -277,13 +277,15 @@ def test_trades_adds_the_divergence_the_attack_caused() -> None:
 @pytest.mark.parametrize("kind", ["against", "trades"])
 def test_adversarial_training_hardens(digits: data.Splits, standard: models.Model, kind: str) -> None:
     """A few epochs on half the digits: more survive the attack than of the ordinarily trained network."""
-    ball, model = NormBall("l2", 0.75), models.build("small", shape=(1, 8, 8), classes=10, width=8)
-    loss = train.adversarial_loss(partial(attacks.pgd, ball=ball, steps=2))
+    threat_model, model = NormBall("l2", 0.75), models.build("small", shape=(1, 8, 8), classes=10, width=8)
+    loss = train.adversarial_loss(partial(attacks.pgd, threat_model=threat_model, steps=2))
     if kind == "trades":
-        loss = train.trades(partial(attacks.kl_pgd, ball=ball, steps=2), beta=3.0)
-    train.fit(model, digits.train.take(slice(0, 700)), loss, epochs=5, batch_size=50)
+        loss = train.trades(partial(attacks.kl_pgd, threat_model=threat_model, steps=2), beta=3.0)
+    train.fit(model, digits.train.select(slice(0, 700)), loss, epochs=5, batch_size=50)
     images, labels = digits.test.pixels(slice(0, 150)), digits.test.labels[:150]
-    survive = [float((attacks.pgd(m, images, labels, ball=ball).values < 0).float().mean()) for m in (model, standard)]
+    survive = [
+        float((attacks.pgd(m, images, labels, threat_model=threat_model).margins < 0).float().mean()) for m in (model, standard)
+    ]
     assert survive[0] > survive[1] + 0.1
 
 

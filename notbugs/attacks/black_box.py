@@ -66,11 +66,11 @@ def few_pixels(
     def promising(point: Tensor, wanted: Tensor) -> Tensor:
         if tries == choices:
             return torch.arange(choices, device=point.device).expand(len(point), -1)
-        lead, loss = (objectives.untargeted(model, wanted, by) for by in ("lead", "loss"))
+        margin, cross_entropy = (objectives.untargeted(model, wanted, loss) for loss in ("margin", "cross_entropy"))
 
         def heights(seen: Tensor) -> Tensor:
             logits = objectives.logits(model, seen)
-            return torch.stack([lead.climb(logits), loss.climb(logits)], dim=1)
+            return torch.stack([margin.objective(logits), cross_entropy.objective(logits)], dim=1)
 
         places = []
         for slope in search.gradients(heights, point)[1]:
@@ -119,7 +119,7 @@ def square_attack(
     images: Tensor,
     labels: Tensor,
     *,
-    ball: ThreatModel,
+    threat_model: ThreatModel,
     queries: int = 1000,
     generator: Generator | None = None,
 ) -> AttackResult:
@@ -132,7 +132,7 @@ def square_attack(
     """
     if queries < 1:
         raise InputError("queries", "must be 1 or more", queries)
-    check_single_epsilon(ball)
+    check_single_epsilon(threat_model)
     generator = generator or torch.Generator().manual_seed(0)
     channels, height, width = images.shape[1:]
 
@@ -161,8 +161,8 @@ def square_attack(
                 push = window[:, None] * signs(len(left), channels, 1, 1)
             else:
                 push = signs(len(left), channels, 1, width).expand(-1, -1, height, -1)
-            size = ball.radius * (2.0 if getattr(ball, "norm", "") == "linf" else 0.1**done)
-            seen = ball.project(best[left] + ball.move(best[left], push, size), images[left])
+            size = threat_model.epsilon * (2.0 if getattr(threat_model, "norm", "") == "linf" else 0.1**done)
+            seen = threat_model.project(best[left] + threat_model.steepest_step(best[left], push, size), images[left])
             judged = judge(seen, labels[left])
             wins = judged > value[left]
             best[left[wins]], value[left[wins]] = seen[wins], judged[wins]
@@ -194,7 +194,7 @@ def hop_skip_jump(
     if queries < 1:
         raise InputError("queries", "must be 1 or more", queries)
     generator = generator or torch.Generator().manual_seed(0)
-    ball, values = NormBall(norm, 1.0), math.prod(images.shape[1:])
+    threat_model, values = NormBall(norm, 1.0), math.prod(images.shape[1:])
     predicted = clean_logits(model, images, labels).argmax(1)
 
     def fools(seen: Tensor, wanted: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def hop_skip_jump(
     if starts is not None:
         with torch.no_grad():
             pool, known = starts, objectives.logits(model, starts).argmax(1)
-    far = _nearest_misclassified(images, labels, pool, known, ball)
+    far = _nearest_misclassified(images, labels, pool, known, threat_model)
     for _ in range(min(20, queries - asked)):  # images that no other image helps: noise
         lost = (far.flatten(1) == images.flatten(1)).all(1) & (predicted == labels)
         if not bool(lost.any()):
@@ -222,7 +222,7 @@ def hop_skip_jump(
     def approach(index: Tensor, outside: Tensor) -> None:
         """To the border, straight; what is nearer than before is kept."""
         near = bisect_to_boundary(model, images[index], labels[index], outside, halvings=halvings, cut=norm == "linf")
-        length = ball.size(near - images[index]).float()
+        length = threat_model.distance(near - images[index]).float()
         wins = length < size[index]
         best[index[wins]], size[index[wins]] = near[wins], length[wins]
 
@@ -246,7 +246,7 @@ def hop_skip_jump(
             total, votes, count = total + per_image(vote, push) * push, votes + push, count + vote
         mean = per_image(count / pushes, here).to(here.dtype)
         slope = torch.where(mean.abs() < 1, total - mean * votes, total)
-        way = ball.direction(slope)
+        way = threat_model.steepest_direction(slope)
         step = (size[index] / math.sqrt(turn)).to(here.dtype)
         asked += pushes
         outside, landed = here, torch.zeros(len(index), dtype=torch.bool, device=here.device)
@@ -262,12 +262,12 @@ def hop_skip_jump(
     return AttackResult(best, size)
 
 
-def _nearest_misclassified(images: Tensor, labels: Tensor, pool: Tensor, known: Tensor, ball: NormBall) -> Tensor:
+def _nearest_misclassified(images: Tensor, labels: Tensor, pool: Tensor, known: Tensor, threat_model: NormBall) -> Tensor:
     """For each image the nearest of the pool that is read (known: (M,)) as another class than its label; itself without one."""
     far, most = images.clone(), 200  # others looked at: more cost more than they bring
     for number in range(len(images)):
         other = (known != labels[number]).nonzero().squeeze(1)
         if len(other):
             other = other[:: -(-len(other) // most)]
-            far[number] = pool[other[ball.size(pool[other] - images[number]).argmin()]]
+            far[number] = pool[other[threat_model.distance(pool[other] - images[number]).argmin()]]
     return far

@@ -25,26 +25,26 @@ class EnsembleState:
             self.model, logits = opened, logits.clamp_min(1e-37).log()
         self.best, self.classes = self.images.clone(), logits.shape[1]
         self.value = -objectives.margin(logits, self.labels)
-        self.calm = self.value.clone()
+        self.clean = self.value.clone()
 
     @property
     def left(self) -> Tensor:
         """Who is not fooled yet: (N,)."""
         return self.value < 0
 
-    def lost(self, value: Tensor | None = None) -> Tensor:
+    def margin_lost(self, value: Tensor | None = None) -> Tensor:
         """The share of the label's lead that is gone (or is at `value`): (N,), 0 untouched, 1 fooled, or nothing was to lose."""
-        return torch.where(self.calm < 0, 1 - (self.value if value is None else value) / self.calm, 1.0)
+        return torch.where(self.clean < 0, 1 - (self.value if value is None else value) / self.clean, 1.0)
 
-    def meet(self, attack: Attack, who: Tensor | None = None) -> Tensor:
+    def run(self, attack: Attack, who: Tensor | None = None) -> Tensor:
         """Let an attack loose on those that are left (and in `who`); returns its values (N,), -inf for those it did not meet."""
         index = (self.left if who is None else self.left & who).nonzero().squeeze(1)
         tried = torch.full_like(self.value, -torch.inf)
         if len(index):
             found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
-            wins = found.values > self.value[index]
+            wins = found.margins > self.value[index]
             won = index[wins]
-            self.best[won], self.value[won], tried[index] = found.images[wins], found.values[wins], found.values
+            self.best[won], self.value[won], tried[index] = found.images[wins], found.margins[wins], found.margins
         return tried
 
     @property
@@ -60,5 +60,5 @@ def worst_case(model: Model, images: Tensor, labels: Tensor, attacks: Sequence[A
     """
     hunt = EnsembleState(model, images, labels)
     for attack in attacks:
-        hunt.meet(attack)
+        hunt.run(attack)
     return hunt.found

@@ -31,7 +31,7 @@ def adaptive_ensemble(
     images: Tensor,
     labels: Tensor,
     *,
-    ball: ThreatModel | SpatialTransforms,
+    threat_model: ThreatModel | SpatialTransforms,
     budget: str = "standard",
     batch_size: int | None = None,
 ) -> AttackResult:
@@ -54,10 +54,10 @@ def adaptive_ensemble(
         raise InputError("--budget", f"must be one of {', '.join(BUDGETS)}", repr(budget))
     if batch_size is not None and batch_size < 1:
         raise InputError("batch_size", "must be 1 or more", batch_size)
-    check_single_epsilon(ball)
+    check_single_epsilon(threat_model)
 
     def judged(some: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        return _evaluate_batch(model, some, labels[index.to(labels.device)], ball, BUDGETS.index(budget))
+        return _evaluate_batch(model, some, labels[index.to(labels.device)], threat_model, BUDGETS.index(budget))
 
     found = map_batches(
         judged,
@@ -69,62 +69,69 @@ def adaptive_ensemble(
 
 
 def _evaluate_batch(
-    model: Model, images: Tensor, labels: Tensor, ball: ThreatModel | SpatialTransforms, level: int
+    model: Model, images: Tensor, labels: Tensor, threat_model: ThreatModel | SpatialTransforms, level: int
 ) -> AttackResult:
     """The verdict on one batch."""
     hunt = EnsembleState(model, images, labels)
-    if not bool(hunt.left.any()) or getattr(ball, "radius", 1) == 0:
+    if not bool(hunt.left.any()) or getattr(threat_model, "epsilon", 1) == 0:
         return hunt.found
-    gradient, norm = has_gradient(model, images), getattr(ball, "norm", "")
-    if isinstance(ball, SpatialTransforms):
+    gradient, norm = has_gradient(model, images), getattr(threat_model, "norm", "")
+    if isinstance(threat_model, SpatialTransforms):
         turns, moves, steps = ((7, 3, 0), (11, 5, 10), (31, 7, 30))[level]
-        hunt.meet(partial(spatial_attack, ball=ball, turns=turns, moves=moves, steps=steps, gradient=gradient))
-    elif norm == "l0" and isinstance(ball, NormBall):
-        pixels = partial(few_pixels, pixels=int(min(ball.radius, 1e9)))
+        hunt.run(partial(spatial_attack, threat_model=threat_model, turns=turns, moves=moves, steps=steps, gradient=gradient))
+    elif norm == "l0" and isinstance(threat_model, NormBall):
+        pixels = partial(few_pixels, pixels=int(min(threat_model.epsilon, 1e9)))
         for tries in (20, 200, 1000)[: level + 1] if gradient else ():
-            hunt.meet(partial(pixels, tries=tries))
+            hunt.run(partial(pixels, tries=tries))
         before = hunt.value.clone()
-        probe = hunt.meet(partial(pixels, tries=MASKING_QUERIES, gradient=False)) > before if gradient else hunt.left
-        hunt.meet(partial(pixels, tries=(100, 400, 2000)[level], gradient=False), probe if level < 2 else None)
+        probe = hunt.run(partial(pixels, tries=MASKING_QUERIES, gradient=False)) > before if gradient else hunt.left
+        hunt.run(partial(pixels, tries=(100, 400, 2000)[level], gradient=False), probe if level < 2 else None)
     elif gradient:
-        _run_gradient_attacks(hunt, ball, level)
+        _run_gradient_attacks(hunt, threat_model, level)
     else:
-        _run_bpda(hunt, ball, level, hunt.left)
-        hunt.meet(partial(square_attack, ball=ball, queries=(200, 1000, 5000)[level]))
-        _run_hop_skip_jump(hunt, ball, level, None)
+        _run_bpda(hunt, threat_model, level, hunt.left)
+        hunt.run(partial(square_attack, threat_model=threat_model, queries=(200, 1000, 5000)[level]))
+        _run_hop_skip_jump(hunt, threat_model, level, None)
     return hunt.found
 
 
-def _run_gradient_attacks(hunt: EnsembleState, ball: ThreatModel, level: int) -> None:
-    attacks = gradient_ensemble(ball, hunt.classes)
+def _run_gradient_attacks(hunt: EnsembleState, threat_model: ThreatModel, level: int) -> None:
+    attacks = gradient_ensemble(threat_model, hunt.classes)
     for attack in attacks[:3]:
-        hunt.meet(attack)
-    by_gradients = hunt.lost()
-    masked = hunt.lost(hunt.meet(partial(square_attack, ball=ball, queries=MASKING_QUERIES))) > MASKING_RATIO * by_gradients
+        hunt.run(attack)
+    by_gradients = hunt.margin_lost()
+    masked = (
+        hunt.margin_lost(hunt.run(partial(square_attack, threat_model=threat_model, queries=MASKING_QUERIES)))
+        > MASKING_RATIO * by_gradients
+    )
     masked |= by_gradients < 1e-3  # nothing moved at all
-    _run_bpda(hunt, ball, level, masked)
+    _run_bpda(hunt, threat_model, level, masked)
     if level:
         for attack in attacks[3:]:
-            hunt.meet(attack, hunt.lost() >= MIN_MARGIN_LOST if level == 1 else None)
+            hunt.run(attack, hunt.margin_lost() >= MIN_MARGIN_LOST if level == 1 else None)
         for rank in range(1, min(hunt.classes, 4)):
-            hunt.meet(partial(rank_targeted_pgd, ball=ball, rank=rank, steps=40), hunt.lost() >= NEAR_BOUNDARY)
+            hunt.run(
+                partial(rank_targeted_pgd, threat_model=threat_model, rank=rank, steps=40), hunt.margin_lost() >= NEAR_BOUNDARY
+            )
     if level == 2:
         generator = torch.Generator(hunt.images.device).manual_seed(0)
-        hunt.meet(partial(apgd, ball=ball, steps=100, generator=generator))
+        hunt.run(partial(apgd, threat_model=threat_model, steps=100, generator=generator))
         for rank in range(1, min(hunt.classes, 10)):
-            hunt.meet(partial(apgd, ball=ball, steps=100, by="lead", rank=rank, generator=generator))
-    so_far, who = hunt.lost(), masked if level < 2 else None
-    by_squares = hunt.lost(hunt.meet(partial(square_attack, ball=ball, queries=(200, 1000, 2000)[level]), who))
+            hunt.run(partial(apgd, threat_model=threat_model, steps=100, loss="margin", rank=rank, generator=generator))
+    so_far, who = hunt.margin_lost(), masked if level < 2 else None
+    by_squares = hunt.margin_lost(
+        hunt.run(partial(square_attack, threat_model=threat_model, queries=(200, 1000, 2000)[level]), who)
+    )
     if level:
-        hunt.meet(partial(square_attack, ball=ball, queries=5000), masked & (by_squares >= so_far))
-    _run_hop_skip_jump(hunt, ball, level, who)
+        hunt.run(partial(square_attack, threat_model=threat_model, queries=5000), masked & (by_squares >= so_far))
+    _run_hop_skip_jump(hunt, threat_model, level, who)
 
 
-def _run_bpda(hunt: EnsembleState, ball: ThreatModel, level: int, who: Tensor) -> None:
+def _run_bpda(hunt: EnsembleState, threat_model: ThreatModel, level: int, who: Tensor) -> None:
     """The same gradient attacks straight through rounding and other steps, where there are any."""
     if bool((who & hunt.left).any()) and (straight := straight_through(hunt.model, hunt.images)):
-        for attack in gradient_ensemble(ball, hunt.classes)[: None if level else 3]:
-            hunt.meet(partial(_transfer_from, attack=attack, other=straight), who)
+        for attack in gradient_ensemble(threat_model, hunt.classes)[: None if level else 3]:
+            hunt.run(partial(_transfer_from, attack=attack, other=straight), who)
 
 
 def _transfer_from(model: Model, images: Tensor, labels: Tensor, *, attack: Attack, other: Model) -> AttackResult:
@@ -134,29 +141,33 @@ def _transfer_from(model: Model, images: Tensor, labels: Tensor, *, attack: Atta
         return AttackResult(found.images, -objectives.margin(objectives.logits(model, found.images), labels))
 
 
-def _run_hop_skip_jump(hunt: EnsembleState, ball: ThreatModel, level: int, who: Tensor | None) -> None:
+def _run_hop_skip_jump(hunt: EnsembleState, threat_model: ThreatModel, level: int, who: Tensor | None) -> None:
     """Along the border, from the nearest of all images of the hunt, where the ball is one of L2 or L-inf."""
-    if isinstance(ball, NormBall) and ball.norm in ("l2", "linf"):
-        hunt.meet(partial(_hop_skip_jump_within, ball=ball, queries=(300, 1000, 5000)[level], starts=hunt.images), who)
+    if isinstance(threat_model, NormBall) and threat_model.norm in ("l2", "linf"):
+        hunt.run(
+            partial(_hop_skip_jump_within, threat_model=threat_model, queries=(300, 1000, 5000)[level], starts=hunt.images), who
+        )
 
 
 def _hop_skip_jump_within(
-    model: Model, images: Tensor, labels: Tensor, *, ball: NormBall, queries: int, starts: Tensor
+    model: Model, images: Tensor, labels: Tensor, *, threat_model: NormBall, queries: int, starts: Tensor
 ) -> AttackResult:
     """`hop_skip_jump` as an attack within a ball: what it found outside counts for nothing."""
-    assert isinstance(ball.radius, float | int)
-    walked = hop_skip_jump(model, images, labels, norm=ball.norm, queries=queries, enough=ball.radius, starts=starts)
+    assert isinstance(threat_model.epsilon, float | int)
+    walked = hop_skip_jump(
+        model, images, labels, norm=threat_model.norm, queries=queries, enough=threat_model.epsilon, starts=starts
+    )
     with torch.no_grad():
         value = -objectives.margin(objectives.logits(model, walked.images), labels)
-    return AttackResult(walked.images, torch.where(walked.values <= ball.radius, value, -torch.inf))
+    return AttackResult(walked.images, torch.where(walked.margins <= threat_model.epsilon, value, -torch.inf))
 
 
 def describe_ensemble(
-    ball: ThreatModel | SpatialTransforms, classes: int, *, budget: str = "standard", gradient: bool = True
+    threat_model: ThreatModel | SpatialTransforms, classes: int, *, budget: str = "standard", gradient: bool = True
 ) -> str:
     """What `standard` does, in a few words, for tables: numbers are steps, changes tried for a pixel, or questions asked."""
-    level, norm, rivals = BUDGETS.index(budget), getattr(ball, "norm", ""), min(classes, 10) - 1
-    if isinstance(ball, SpatialTransforms):
+    level, norm, rivals = BUDGETS.index(budget), getattr(threat_model, "norm", ""), min(classes, 10) - 1
+    if isinstance(threat_model, SpatialTransforms):
         return "grid 7x3x3" if not level else "grid 11x5x5 + steps 10" if level == 1 else "grid 31x7x7 + steps 30"
     where = " where gradients are masked" if gradient and level < 2 else ""
     if norm == "l0":
@@ -177,15 +188,18 @@ def describe_ensemble(
     )
 
 
-def gradient_ensemble(ball: ThreatModel, classes: int) -> list[Attack]:
+def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
     """The gradient attacks of `standard`, cheap ones first, with nothing left out: for `worst_case`.
 
     The lead for one step (most of what a standard model has to lose) and for 3, the cross-entropy for 15, then towards each of
     the nearest wrong classes (nine at most) for 10.
     In L0: pixel by pixel.
     """
-    if isinstance(ball, NormBall) and ball.norm == "l0":
-        return [partial(few_pixels, pixels=int(min(ball.radius, 1e9)), tries=tries) for tries in (20, 200)]
-    nearest = (partial(rank_targeted_pgd, ball=ball, rank=rank, steps=10) for rank in range(1, min(classes, 10)))
-    climbs = [partial(pgd, ball=ball, steps=steps, by=by) for steps, by in ((1, "lead"), (3, "lead"), (15, "loss"))]
+    if isinstance(threat_model, NormBall) and threat_model.norm == "l0":
+        return [partial(few_pixels, pixels=int(min(threat_model.epsilon, 1e9)), tries=tries) for tries in (20, 200)]
+    nearest = (partial(rank_targeted_pgd, threat_model=threat_model, rank=rank, steps=10) for rank in range(1, min(classes, 10)))
+    climbs = [
+        partial(pgd, threat_model=threat_model, steps=steps, loss=loss)
+        for steps, loss in ((1, "margin"), (3, "margin"), (15, "cross_entropy"))
+    ]
     return [*climbs, *nearest]

@@ -29,7 +29,7 @@ def minimum_norm(
     logits = clean_logits(model, images, labels)
     model, right = with_log_probabilities(model, logits), objectives.margin(logits, labels) > 0
     targets, distances = nearest_classes(model, images, labels, norm=norm)
-    farthest = NormBall(norm, 0.0).size(images.new_full((1, *images.shape[1:]), 0.25))
+    farthest = NormBall(norm, 0.0).distance(images.new_full((1, *images.shape[1:]), 0.25))
     guess = distances[:, 0].clamp_min(1e-3).minimum(farthest.to(distances))
     best, size, low = images.clone(), torch.full_like(guess, torch.inf), torch.zeros_like(guess)
     for number in range(rounds):
@@ -37,15 +37,15 @@ def minimum_norm(
         goal = (
             objectives.untargeted_via(model, labels, targets[:, min(rank, targets.shape[1]) - 1])
             if rank
-            else objectives.untargeted(model, labels, "loss")
+            else objectives.untargeted(model, labels, "cross_entropy")
         )
-        ball, again = NormBall(norm, guess), size.isfinite() & (number >= len(ROUNDS) or not rank)
+        threat_model, again = NormBall(norm, guess), size.isfinite() & (number >= len(ROUNDS) or not rank)
         start = torch.where(per_image(again, images), best, images)
-        rule = decaying_steps(ball, guess * torch.where(again, 1.0, 2.0), sparse=number % 2 == 1)
-        found = search.maximize(goal, images, ball, steps=steps, rule=rule, start=start)
-        won = found.values >= 0
+        rule = decaying_steps(threat_model, guess * torch.where(again, 1.0, 2.0), sparse=number % 2 == 1)
+        found = search.maximize(goal, images, threat_model, steps=steps, rule=rule, start=start)
+        won = found.margins >= 0
         drawn = bisect_to_boundary(model, images, labels, found.images)
-        length = ball.size(drawn - images).float()
+        length = threat_model.distance(drawn - images).float()
         better = won & (length < size)
         best, size = torch.where(per_image(better, images), drawn, best), torch.where(better, length, size)
         low = torch.minimum(torch.where(won, low, torch.maximum(low, guess)), 0.98 * size)
@@ -58,7 +58,7 @@ def nearest_classes(model: Model, images: Tensor, labels: Tensor, *, norm: str =
 
     That distance is the logits' gap over the dual norm of its gradient; looked at are the `most` classes with the highest logits.
     """
-    ball = NormBall(norm, 1.0)
+    threat_model = NormBall(norm, 1.0)
     with torch.no_grad():
         logits = objectives.logits(model, images).scatter(1, labels[:, None], -torch.inf)
     classes = logits.topk(min(most, logits.shape[1] - 1)).indices
@@ -68,7 +68,7 @@ def nearest_classes(model: Model, images: Tensor, labels: Tensor, *, norm: str =
         return logits.gather(1, labels[:, None]) - logits.gather(1, classes)
 
     high, gradients = search.gradients(gaps, images)
-    slopes = torch.stack([(each * ball.direction(each)).flatten(1).sum(1).float() for each in gradients], dim=1)
+    slopes = torch.stack([(each * threat_model.steepest_direction(each)).flatten(1).sum(1).float() for each in gradients], dim=1)
     distances, order = torch.where(slopes > 0, high / slopes, torch.inf).sort(1)
     return classes.gather(1, order), distances
 

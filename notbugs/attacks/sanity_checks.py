@@ -33,7 +33,7 @@ def run_all(
     images: Tensor,
     labels: Tensor,
     *,
-    ball: NormBall | None,
+    threat_model: NormBall | None,
     budget: str = "standard",
     others: Sequence[Model] = (),
 ) -> list[Check]:
@@ -45,10 +45,12 @@ def run_all(
     """
     if not len(images):
         raise InputError("images", "must be one or more for checks", 0)
-    if ball is not None and (
-        not isinstance(ball, NormBall) or ball.norm not in ("linf", "l2") or not 0 < _epsilon(ball) < torch.inf
+    if threat_model is not None and (
+        not isinstance(threat_model, NormBall)
+        or threat_model.norm not in ("linf", "l2")
+        or not 0 < _epsilon(threat_model) < torch.inf
     ):
-        raise InputError("ball", "must be an L-inf or L2 ball with a radius above 0 for checks", str(ball))
+        raise InputError("threat_model", "must be an L-inf or L2 ball with a radius above 0 for checks", str(threat_model))
     with _restored_buffers(model):
         found = [deterministic(model, images), batch_independence(model, images)]
     with frozen(model) if isinstance(model, nn.Module) else nullcontext():
@@ -58,22 +60,22 @@ def run_all(
             input_clipping(model, images),
             input_quantization(model, images),
         ]
-        found.append(gradients(model, images, labels, ball=ball or NormBall("l2", 0.1)))
+        found.append(gradients(model, images, labels, threat_model=threat_model or NormBall("l2", 0.1)))
         climbs = {"more steps": more_steps, "larger radius": larger_epsilon, "whole range": unbounded}
-        if ball is None:
+        if threat_model is None:
             seen, why = "no L-inf or L2 set was asked for", "These checks compare attacks, which here are made in L-inf and L2."
             remedy = "Ask for one as well: --epsilon l2:0.5."
             found += [Check(name, None, seen, why, remedy) for name in (*climbs, "blind", "transfer")]
         else:
-            white = evaluation.adaptive_ensemble(model, images, labels, ball=ball, budget=budget).values
+            white = evaluation.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget=budget).margins
             for name, check in climbs.items():
                 if validation.has_gradient(model, images):
-                    found.append(check(model, images, labels, ball=ball))
+                    found.append(check(model, images, labels, threat_model=threat_model))
                 else:
                     why, remedy = "It asks what more work with gradients brings.", "Nothing to do for a black box."
                     found.append(Check(name, None, "there are no gradients to climb", why, remedy))
-            found.append(square_attack(model, images, labels, white, ball=ball))
-            found.append(transfer(model, images, labels, white, others, ball=ball))
+            found.append(square_attack(model, images, labels, white, threat_model=threat_model))
+            found.append(transfer(model, images, labels, white, others, threat_model=threat_model))
     return sorted(found, key=lambda check: {False: 0, None: 1, True: 2}[check.passed])
 
 
@@ -205,7 +207,7 @@ def input_quantization(model: Model, images: Tensor) -> Check:
 # ---- what its gradients say --------------------------------------------------------------------------------------------------
 
 
-def gradients(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) -> Check:
+def gradients(model: Model, images: Tensor, labels: Tensor, *, threat_model: NormBall) -> Check:
     """Gradients are there, finite, and say what small steps uphill do: a hundredth and a tenth of the radius."""
     what = "gradients"
     why = "Attacks climb the gradient. Where it is zero, broken, or says nothing of its surroundings, they fail."
@@ -216,19 +218,19 @@ def gradients(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) -
             what, False, seen, "Without gradients an attack is far weaker: the accuracy it leaves is a loose bound.", remedy
         )
     goal = objectives.untargeted(model, labels)
-    heights, slopes = search.gradients(lambda seen: goal.climb(goal.view(seen))[:, None], images)
+    heights, slopes = search.gradients(lambda seen: goal.objective(goal.forward(seen))[:, None], images)
     height, slope = heights[:, 0], slopes[0]
     flat = slope.flatten(1)
     finite = flat.isfinite().all(1)
     zero = finite & (flat == 0).all(1)
     agree = finite & ~zero
-    steepness = (slope * ball.direction(slope)).nan_to_num(0.0, 0.0, 0.0).flatten(1).sum(1)
+    steepness = (slope * threat_model.steepest_direction(slope)).nan_to_num(0.0, 0.0, 0.0).flatten(1).sum(1)
     half_way = torch.where((height < 0) & (steepness > 0), -height / steepness / 2, torch.inf)  # to the border, were it straight
     for part in (100, 10):
-        length = half_way.clamp_max(_epsilon(ball) / part).float()
-        step = ball.project(images + ball.move(images, slope, length), images)
+        length = half_way.clamp_max(_epsilon(threat_model) / part).float()
+        step = threat_model.project(images + threat_model.steepest_step(images, slope, length), images)
         with torch.no_grad():
-            gained = goal.judge(goal.view(step)) - height
+            gained = goal.criterion(goal.forward(step)) - height
         foretold = (slope * (step - images)).nan_to_num(0.0, 0.0, 0.0).flatten(1).sum(1)
         agree &= (foretold > 1e-6 * height.abs().clamp_min(1e-3)) & (gained > 0.3 * foretold) & (gained < 3 * foretold + 1e-6)
     total, shares = len(images), [one.float().mean().item() for one in (zero, ~finite, finite & ~zero & ~agree)]
@@ -242,9 +244,12 @@ def gradients(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) -
     )
 
 
-def more_steps(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) -> Check:
+def more_steps(model: Model, images: Tensor, labels: Tensor, *, threat_model: NormBall) -> Check:
     """Forty steps fool at least what ten do."""
-    few, many = (pgd(model, images, labels, ball=ball, steps=steps, by="loss").values >= 0 for steps in (10, 40))
+    few, many = (
+        pgd(model, images, labels, threat_model=threat_model, steps=steps, loss="cross_entropy").margins >= 0
+        for steps in (10, 40)
+    )
     return _check_monotone(
         "more steps",
         few,
@@ -256,30 +261,40 @@ def more_steps(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) 
     )
 
 
-def larger_epsilon(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) -> Check:
+def larger_epsilon(model: Model, images: Tensor, labels: Tensor, *, threat_model: NormBall) -> Check:
     """Twice the radius fools at least what the radius does."""
-    radius = _epsilon(ball)
-    largest = 1.0 if ball.norm == "linf" else images[0].numel() ** 0.5
+    radius = _epsilon(threat_model)
+    largest = 1.0 if threat_model.norm == "linf" else images[0].numel() ** 0.5
     once, twice = (
-        pgd(model, images, labels, ball=NormBall(ball.norm, min(share * radius, largest)), steps=20, by="loss").values >= 0
+        pgd(
+            model,
+            images,
+            labels,
+            threat_model=NormBall(threat_model.norm, min(share * radius, largest)),
+            steps=20,
+            loss="cross_entropy",
+        ).margins
+        >= 0
         for share in (1, 2)
     )
     return _check_monotone(
         "larger radius",
         once,
         twice,
-        f"{ball}",
+        f"{threat_model}",
         "twice that",
         "Whatever fools within a radius lies within every larger one, so accuracy cannot rise with it.",
         "Look at the gradients: long steps that lead nowhere are the mark of masked ones.",
     )
 
 
-def unbounded(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) -> Check:
+def unbounded(model: Model, images: Tensor, labels: Tensor, *, threat_model: NormBall) -> Check:
     """With the whole pixel range to move in nothing is left."""
-    largest = NormBall(ball.norm, 1.0 if ball.norm == "linf" else images[0].numel() ** 0.5)
-    hunt = ensemble.worst_case(model, images, labels, [partial(pgd, ball=largest, steps=30, by=by) for by in ("lead", "loss")])
-    left = int((hunt.values < 0).sum())
+    largest = NormBall(threat_model.norm, 1.0 if threat_model.norm == "linf" else images[0].numel() ** 0.5)
+    hunt = ensemble.worst_case(
+        model, images, labels, [partial(pgd, threat_model=largest, steps=30, loss=loss) for loss in ("margin", "cross_entropy")]
+    )
+    left = int((hunt.margins < 0).sum())
     return Check(
         "whole range",
         left <= 0.02 * len(images),
@@ -292,13 +307,15 @@ def unbounded(model: Model, images: Tensor, labels: Tensor, *, ball: NormBall) -
 # ---- what other attacks find ---------------------------------------------------------------------------------------------------
 
 
-def square_attack(model: Model, images: Tensor, labels: Tensor, white: Tensor, *, ball: NormBall, queries: int = 300) -> Check:
+def square_attack(
+    model: Model, images: Tensor, labels: Tensor, white: Tensor, *, threat_model: NormBall, queries: int = 300
+) -> Check:
     """Squares without gradients fool nothing that the verdict left. white (N,): the verdict's values."""
     index = (white < 0).nonzero().squeeze(1)
     if not validation.has_gradient(model, images):
         seen = "the verdict itself was reached without gradients"
         return Check("blind", None, seen, "It asks whether gradients mislead.", "Nothing to do for a black box.")
-    found = black_box.square_attack(model, images[index], labels[index], ball=ball, queries=queries).values >= 0
+    found = black_box.square_attack(model, images[index], labels[index], threat_model=threat_model, queries=queries).margins >= 0
     count = int(found.sum())
     return Check(
         "blind",
@@ -309,7 +326,9 @@ def square_attack(model: Model, images: Tensor, labels: Tensor, white: Tensor, *
     )
 
 
-def transfer(model: Model, images: Tensor, labels: Tensor, white: Tensor, others: Sequence[Model], *, ball: NormBall) -> Check:
+def transfer(
+    model: Model, images: Tensor, labels: Tensor, white: Tensor, others: Sequence[Model], *, threat_model: NormBall
+) -> Check:
     """Images made to fool other models fool nothing that the verdict left. others: models of the same task; none: not checked."""
     why = "Images made for another model know nothing of this one. Where they do better than its own, its gradients mislead."
     remedy = "Use --budget thorough, and believe the smaller figure."
@@ -319,11 +338,15 @@ def transfer(model: Model, images: Tensor, labels: Tensor, white: Tensor, others
     for other in others:
         with frozen(other) if isinstance(other, nn.Module) else nullcontext():
             if validation.has_gradient(other, images):
-                goal = objectives.untargeted(other, labels[index], "loss")
-                rule = search.cosine_steps(ball, 2 * _epsilon(ball), end=0.01)
-                pushed = search.maximize(goal._replace(judge=goal.climb), images[index], ball, steps=20, rule=rule).images
+                goal = objectives.untargeted(other, labels[index], "cross_entropy")
+                rule = search.cosine_steps(threat_model, 2 * _epsilon(threat_model), end=0.01)
+                pushed = search.maximize(
+                    goal._replace(criterion=goal.objective), images[index], threat_model, steps=20, rule=rule
+                ).images
             else:
-                pushed = black_box.square_attack(other, images[index], labels[index], ball=ball, queries=200).images
+                pushed = black_box.square_attack(
+                    other, images[index], labels[index], threat_model=threat_model, queries=200
+                ).images
         with torch.no_grad():
             fooled |= objectives.margin(objectives.logits(model, pushed), labels[index]) <= 0
     count = int(fooled.sum())
@@ -358,9 +381,9 @@ def _labels_only(logits: Tensor) -> bool:
     return bool((logits.abs() == 1).all())
 
 
-def _epsilon(ball: NormBall) -> float:
-    assert not isinstance(ball.radius, Tensor), "checks take one radius"
-    return float(ball.radius)
+def _epsilon(threat_model: NormBall) -> float:
+    assert not isinstance(threat_model.epsilon, Tensor), "checks take one radius"
+    return float(threat_model.epsilon)
 
 
 @contextmanager

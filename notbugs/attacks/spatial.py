@@ -15,7 +15,7 @@ def spatial_attack(
     images: Tensor,
     labels: Tensor,
     *,
-    ball: SpatialTransforms,
+    threat_model: SpatialTransforms,
     turns: int = 11,
     moves: int = 5,
     steps: int = 10,
@@ -28,9 +28,9 @@ def spatial_attack(
     gradient: without, the grid alone, which asks for logits only.
     Source: the grid of Engstrom et al. 2019, who found gradients alone far weaker.
     """
-    if not isinstance(ball, SpatialTransforms):
-        raise InputError("ball", "must be Spatial for turns and moves", type(ball).__name__)
-    ball.fit(images.shape)
+    if not isinstance(threat_model, SpatialTransforms):
+        raise InputError("threat_model", "must be Spatial for turns and moves", type(threat_model).__name__)
+    threat_model.fit(images.shape)
     value = -objectives.margin(clean_logits(model, images, labels), labels)
     best, amounts = images.clone(), images.new_zeros(len(images), 3)
 
@@ -41,14 +41,16 @@ def spatial_attack(
         wins = judged > value[index]
         best[index[wins]], value[index[wins]], amounts[index[wins]] = seen[wins], judged[wins], tried[wins]
 
-    grid = torch.cartesian_prod(ticks(turns, ball.degrees), ticks(moves, ball.pixels), ticks(moves, ball.pixels))
+    grid = torch.cartesian_prod(
+        ticks(turns, threat_model.degrees), ticks(moves, threat_model.pixels), ticks(moves, threat_model.pixels)
+    )
     with torch.no_grad():
         for point in grid[grid.abs().sum(1).argsort(descending=True, stable=True)]:  # what is far out fools soonest
             index = (value < 0).nonzero().squeeze(1)
             if not len(index):
                 break
             tried = point.to(images).expand(len(index), 3)
-            seen = ball.apply(images[index], tried)
+            seen = threat_model.apply(images[index], tried)
             keep(index, tried, seen, -objectives.margin(objectives.logits(model, seen), labels[index]))
     index = (value < 0).nonzero().squeeze(1)
     if gradient and steps and len(index):
@@ -57,11 +59,11 @@ def spatial_attack(
         plain = objectives.untargeted(model, labels[index])
 
         def turned(numbers: Tensor) -> Tensor:
-            return ball.apply(images[index], 2 * numbers.flatten(1) - 1)
+            return threat_model.apply(images[index], 2 * numbers.flatten(1) - 1)
 
-        goal = Objective(lambda numbers: plain.view(turned(numbers)), plain.climb, plain.judge)
+        goal = Objective(lambda numbers: plain.forward(turned(numbers)), plain.objective, plain.criterion)
         spacing = 1 / max(min(turns, moves) - 1, 1)
         start = (amounts[index, :, None, None] + 1) / 2
         found = search.maximize(goal, middle, box, steps=steps, rule=search.cosine_steps(box, spacing, end=0.01), start=start)
-        keep(index, 2 * found.images.flatten(1) - 1, turned(found.images), found.values)
+        keep(index, 2 * found.images.flatten(1) - 1, turned(found.images), found.margins)
     return AttackResult(best, value)

@@ -124,11 +124,13 @@ def has_gradient(model: Model, images: Tensor) -> bool:
     return True
 
 
-def check_single_epsilon(ball: ThreatModel | SpatialTransforms) -> None:
+def check_single_epsilon(threat_model: ThreatModel | SpatialTransforms) -> None:
     """Raises BadInput for what is no set of similar images, or has a radius for each image where some will be left out."""
-    wanted = () if isinstance(ball, SpatialTransforms) else ("radius", "size", "project", "move", "sample")
-    if missing := [name for name in wanted if not hasattr(ball, name)]:
+    wanted = () if isinstance(threat_model, SpatialTransforms) else ("epsilon", "distance", "project", "steepest_step", "sample")
+    if missing := [name for name in wanted if not hasattr(threat_model, name)]:
         rule = "must be a Ball, Spatial, or an object with radius, size, project, move and sample"
-        raise InputError("ball", rule, f"{type(ball).__name__} without {', '.join(missing)}", "see examples/own_similarity.py")
-    if isinstance(getattr(ball, "radius", None), Tensor):
-        raise InputError("radius", "must be one for all images where an attack meets only survivors", "one for each")
+        raise InputError(
+            "threat_model", rule, f"{type(threat_model).__name__} without {', '.join(missing)}", "see examples/own_similarity.py"
+        )
+    if isinstance(getattr(threat_model, "epsilon", None), Tensor):
+        raise InputError("epsilon", "must be one for all images where an attack meets only survivors", "one for each")

@@ -54,7 +54,7 @@ def test_part(audit: AuditConfig) -> tuple[Dataset, str]:
         if audit.images < 1:
             raise InputError("--images", "must be 1 or more", audit.images)
         count = min(audit.images, len(part))
-        part = part.take(evenly_spaced(count, len(part)))
+        part = part.select(evenly_spaced(count, len(part)))
     return part, splits.form
 
 
@@ -76,10 +76,10 @@ def threat_models(audit: AuditConfig) -> list[Threat]:
     shape = torch.Size((1, *test_part(audit)[0].shape))
     places = {norm: place for place, norm in enumerate(("l2", "linf", "l1", "l0"))}
     for one in sets:
-        if isinstance(one, NormBall) and one.radius == math.inf:
+        if isinstance(one, NormBall) and one.epsilon == math.inf:
             raise InputError("--epsilon", "must be finite: with the whole pixel range every image can be any other", str(one))
     unique = {str(one): one.fit(shape) for one in sets}
-    return sorted(unique.values(), key=lambda one: (places[one.norm], one.radius) if isinstance(one, NormBall) else (9, 0.0))
+    return sorted(unique.values(), key=lambda one: (places[one.norm], one.epsilon) if isinstance(one, NormBall) else (9, 0.0))
 
 
 def load_classifier(audit: AuditConfig, name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -92,7 +92,7 @@ def digest(audit: AuditConfig, name: str) -> str:
     if found := _file_digest(name):
         return found
     part = test_part(audit)[0]
-    some, model = part.take(evenly_spaced(20, len(part))), load_classifier(audit, name)[0].eval()
+    some, model = part.select(evenly_spaced(20, len(part))), load_classifier(audit, name)[0].eval()
     with blame_failing_image(model, some, audit.device):
         answers = attacks.clean_logits(model, some.pixels(slice(None)).to(audit.device), some.labels.to(audit.device)).cpu()
     return sha256(repr([[f"{value:.3g}" for value in row] for row in answers.tolist()]).encode()).hexdigest()[:16]

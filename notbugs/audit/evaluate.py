@@ -31,39 +31,43 @@ ROUNDS = {"quick": 4, "standard": 10, "thorough": 20}  # of `smallest_radius`, t
 QUERIES = {"quick": 500, "standard": 2000, "thorough": 10000}  # the same without gradients
 
 
-def run_checks(audit: AuditConfig, tell: Progress) -> Tables:
+def run_checks(audit: AuditConfig, report_progress: Progress) -> Tables:
     """The checks, on a sample of the images, within the largest L-inf or L2 set asked for."""
     part, _ = test_part(audit)
-    balls = [one for one in threat_models(audit) if isinstance(one, NormBall) and one.norm in ("l2", "linf") and one.radius]
+    balls = [one for one in threat_models(audit) if isinstance(one, NormBall) and one.norm in ("l2", "linf") and one.epsilon]
     model, others = load_classifier(audit, audit.model)[0], [search_copy(audit, other) for other in audit.others]
-    ball, count = balls[-1] if balls else None, CHECK_IMAGES
+    threat_model, count = balls[-1] if balls else None, CHECK_IMAGES
     while True:
-        some = part.take(evenly_spaced(count, len(part)))
+        some = part.select(evenly_spaced(count, len(part)))
         images, labels = some.pixels(slice(None)).to(audit.device), some.labels.to(audit.device)
         try:
             with blame_failing_image(model, some, audit.device):
-                found = sanity_checks.run_all(model, images, labels, ball=ball, budget=audit.budget, others=others)
+                found = sanity_checks.run_all(
+                    model, images, labels, threat_model=threat_model, budget=audit.budget, others=others
+                )
             break
         except (MemoryError, RuntimeError) as error:
             if len(some) < 2 or not data.is_out_of_memory(error):
                 raise
             count = len(some) // 2
-    words, about = {True: "yes", False: "no", None: "not made"}, {"within": str(ball or ""), "n": len(some)}
+    words, about = {True: "yes", False: "no", None: "not made"}, {"within": str(threat_model or ""), "n": len(some)}
     rows = [{"check": one.name, **one._asdict(), "passed": words[one.passed], **about} for one in found]
     for row in rows:
         del row["name"]
     return {"checks": rows}
 
 
-def evaluate_part(audit: AuditConfig, folder: Path, start: int, step: int, tell: Progress) -> Tables:
+def evaluate_part(audit: AuditConfig, folder: Path, start: int, step: int, report_progress: Progress) -> Tables:
     """Every step-th image from `start`: what the model reads in it as it is and at each set, and its smallest changes."""
-    part, sets = test_part(audit)[0].take(slice(start, None, step)), threat_models(audit)
+    part, sets = test_part(audit)[0].select(slice(start, None, step)), threat_models(audit)
     model = search_copy(audit, audit.model)
     norms = norms_of(sets)
 
     def look(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         labels = part.labels[index].to(images.device)
-        sizes, reads, stored = attack_batch(model, images, labels, sets, audit.budget, lambda share: tell("", share, ""))
+        sizes, reads, stored = attack_batch(
+            model, images, labels, sets, audit.budget, lambda share: report_progress("", share, "")
+        )
         return sizes, reads, stored
 
     with blame_failing_image(model, part, audit.device):
@@ -127,19 +131,19 @@ def attack_batch(
         norm = one.norm if isinstance(one, NormBall) else ""
         if norm and norm not in sizes:
             found = _minimum_norm(model, images, labels, norm, budget, gradient)
-            size, near = found.values.double().where(~wrong, 0.0), found.images.clone()
+            size, near = found.margins.double().where(~wrong, 0.0), found.images.clone()
             sizes[norm] = size
         if not norm:
             size, near = torch.where(wrong, 0.0, torch.inf).double(), images.clone()
-        radius = float(one.radius) if isinstance(one, NormBall) else 0.0
+        radius = float(one.epsilon) if isinstance(one, NormBall) else 0.0
         by_smallest = size <= radius
         fooled, left = by_smallest.clone(), (~by_smallest).nonzero().squeeze(1)
         if len(left) and (radius or not norm):
-            found = attacks.adaptive_ensemble(model, images[left], labels[left], ball=one, budget=budget)
-            won = left[found.values >= 0]
-            near[won], fooled[won] = found.images[found.values >= 0], True
+            found = attacks.adaptive_ensemble(model, images[left], labels[left], threat_model=one, budget=budget)
+            won = left[found.margins >= 0]
+            near[won], fooled[won] = found.images[found.margins >= 0], True
             if isinstance(one, NormBall):  # rounding may put a change on the border just outside
-                size[won] = one.size((near[won] - images[won]).double()).clamp_max(radius)
+                size[won] = one.distance((near[won] - images[won]).double()).clamp_max(radius)
         found_images = torch.where(fooled[:, None, None, None], near, images)
         with torch.no_grad():
             read = objectives.logits(model, found_images).argmax(1)
@@ -163,10 +167,10 @@ def _minimum_norm(
     if not gradient:
         return attacks.hop_skip_jump(model, images, labels, norm=norm, queries=QUERIES[budget])
     found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=ROUNDS[budget])
-    lost = found.values.isinf().nonzero().squeeze(1)
+    lost = found.margins.isinf().nonzero().squeeze(1)
     if len(lost) and norm != "l1":  # gradients that lead nowhere: the labels will do
         walked = attacks.hop_skip_jump(model, images[lost], labels[lost], norm=norm, queries=QUERIES[budget], starts=images)
-        found.images[lost], found.values[lost] = walked.images, walked.values
+        found.images[lost], found.margins[lost] = walked.images, walked.margins
     return found
 
 
@@ -179,21 +183,21 @@ def _best_8bit(
     """
     if not isinstance(one, NormBall):
         return (found * 255).round() / 255
-    kept, index = one.round(found, images), fooled.nonzero().squeeze(1)
+    kept, index = one.round_to_8bit(found, images), fooled.nonzero().squeeze(1)
     if one.norm == "l0" or not len(index):
         return kept
     here, wanted, center = found[index], labels[index], images[index]
     goal = objectives.untargeted(model, wanted)
-    room = per_image(one.radius / one.size(here - center).clamp_min(1e-6), here)
+    room = per_image(one.epsilon / one.distance(here - center).clamp_min(1e-6), here)
     tried = [center + share * (here - center) for share in (1 + (room - 1) / 4, 1 + (room - 1) / 2, room)]
     if gradient:
-        rule = search.cosine_steps(one, one.radius / 2, end=0.1)
+        rule = search.cosine_steps(one, one.epsilon / 2, end=0.1)
         tried.append(search.maximize(goal, center, one, steps=10, rule=rule, start=here).images)
     with torch.no_grad():
-        best, value = kept[index], goal.judge(goal.view(kept[index]))
+        best, value = kept[index], goal.criterion(goal.forward(kept[index]))
         for each in tried:
-            rounded = one.round(one.project(each, center), center)
-            judged = goal.judge(goal.view(rounded))
+            rounded = one.round_to_8bit(one.project(each, center), center)
+            judged = goal.criterion(goal.forward(rounded))
             wins = judged > value
             best, value = torch.where(per_image(wins, best), rounded, best), torch.where(wins, judged, value)
     kept[index] = best

@@ -40,10 +40,10 @@ PART_IMAGES = 100  # images a part: a stage of half a minute or so
 
 
 def run(
-    audit: AuditConfig, folder: Path, *, command: str = "", workers: int | None = None, tell: Progress | None = None
+    audit: AuditConfig, folder: Path, *, command: str = "", workers: int | None = None, report_progress: Progress | None = None
 ) -> RunFolder:
     """Do what is left to do of an audit in `folder`; raises BadInput before anything is written if the input cannot be used."""
-    began, tell = time.perf_counter(), tell or (lambda stage, share, words: None)
+    began, report_progress = time.perf_counter(), report_progress or (lambda stage, share, words: None)
     if audit.budget not in attacks.BUDGETS:
         raise InputError("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(audit.budget))
     part, form = test_part(audit)
@@ -57,10 +57,10 @@ def run(
             "digests": {name: digest(audit, name) for name in (audit.model, *audit.others)},
         }
         for name, what in (("fingerprint", f"{audit.source} must hold the same images"), ("digests", "models must be the same")):
-            if record.facts.get(name, known[name]) != known[name]:
+            if record.metadata.get(name, known[name]) != known[name]:
                 raise InputError("--out", f"{what} as when this audit began", folder, "give another folder")
-        before = record.facts.get("seconds", 0.0)
-        record.note(**_metadata(audit, part, sets, form, command), **known)
+        before = record.metadata.get("seconds", 0.0)
+        record.update_metadata(**_metadata(audit, part, sets, form, command), **known)
         parts = -(-len(part) // PART_IMAGES)  # they take turns, image by image, so that each has all classes
         work: dict[str, Any] = {
             f"part {number + 1} of {parts}": partial(evaluate_part, audit, folder, number, parts) for number in range(parts)
@@ -69,21 +69,21 @@ def run(
         todo = {name: ((), partial(_timed, name, job)) for name, job in work.items() if not record.done(name)}
         if workers is None:
             workers = default_workers(audit.device)
-        for name, (tables, seconds) in run_graph(todo, workers, tell):
-            record.finish(name, seconds, tables)
-            record.note(seconds=round(before + time.perf_counter() - began, 1))
+        for name, (tables, seconds) in run_graph(todo, workers, report_progress):
+            record.record_stage(name, seconds, tables)
+            record.update_metadata(seconds=round(before + time.perf_counter() - began, 1))
         if not record.done("summary"):
             at = time.perf_counter()
             tables = summarize(audit, record, part, sets, form)
-            record.finish("summary", time.perf_counter() - at, tables)
+            record.record_stage("summary", time.perf_counter() - at, tables)
         shutil.rmtree(folder / "parts", ignore_errors=True)
-        record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
+        record.update_metadata(finished=True, seconds=round(before + time.perf_counter() - began, 1))
         return record
 
 
-def _timed(name: str, work: Callable[[Progress], Tables], tell: Progress) -> tuple[Tables, float]:
+def _timed(name: str, work: Callable[[Progress], Tables], report_progress: Progress) -> tuple[Tables, float]:
     began = time.perf_counter()
-    return work(lambda _, share, words: tell(name, share, words)), time.perf_counter() - began
+    return work(lambda _, share, words: report_progress(name, share, words)), time.perf_counter() - began
 
 
 def _metadata(audit: AuditConfig, part: Dataset, sets: Sequence[Threat], form: str, command: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def summarize(audit: AuditConfig, record: RunFolder, part: Dataset, sets: Sequen
     accuracy, classes, confusion = [], [], []
     for name, rows in reads.items():
         one = next((each for each in sets if str(each) == name), None)
-        common = {"within": name, "norm": norm_of(one), "epsilon": float(one.radius) if isinstance(one, NormBall) else 0.0}
+        common = {"within": name, "norm": norm_of(one), "epsilon": float(one.epsilon) if isinstance(one, NormBall) else 0.0}
         accuracy.append({**common, **_accuracy([not row["fooled"] for row in rows]), **_attack_columns(audit, record, one, rows)})
         for label in part.classes:
             of_class = [row for row in rows if row["label"] == label]
@@ -43,7 +43,7 @@ def summarize(audit: AuditConfig, record: RunFolder, part: Dataset, sets: Sequen
             images[number :: len(places)] = data.load_part(place, "npz").images[:]
         stored = part.with_images(images)
         if one in shown:
-            pictured[str(one)] = stored.take([number for numbers in chosen.values() for number in numbers])
+            pictured[str(one)] = stored.select([number for numbers in chosen.values() for number in numbers])
         target = record.folder / "datasets" / folder_name(one)
         shutil.rmtree(target, ignore_errors=True)
         card = (
@@ -64,7 +64,7 @@ def _attack_columns(
     """How a row of the accuracy table came about."""
     if one is None:
         return {"attack": "none", "left_by_smallest": "", "correct_as_stored": ""}
-    gradient, classes = record.facts["gradient"], len(record.facts["data"]["classes"])
+    gradient, classes = record.metadata["gradient"], len(record.metadata["data"]["classes"])
     alone = sum(not row["by_smallest"] for row in rows)
     return {
         "attack": attacks.describe_ensemble(one, classes, budget=audit.budget, gradient=gradient),
@@ -79,7 +79,7 @@ def _curve(files: Sequence[Mapping[str, Any]], sets: Sequence[Threat]) -> list[d
     for norm in norms_of(sets):
         sizes = sorted(float(row[f"smallest_{norm}"]) for row in files)
         finite = [size for size in sizes if size < float("inf")]
-        asked = max(float(one.radius) for one in sets if isinstance(one, NormBall) and one.norm == norm)
+        asked = max(float(one.epsilon) for one in sets if isinstance(one, NormBall) and one.norm == norm)
         top = max(finite[int(0.98 * (len(finite) - 1))] if finite else 0.0, asked)
         whole, parts = range(int(asked) + 1), range(61)
         radii = [float(number) for number in whole] if norm == "l0" else [top * step / 60 for step in parts]

@@ -29,7 +29,7 @@ def run_transfer(
     seed: int = 0,
     epochs: int | None = None,
     workers: int | None = None,
-    tell: Progress | None = None,
+    report_progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of `transfer.transferred`, target by target, each with `source`, `target`, `norm` and `epsilon`.
 
@@ -37,9 +37,9 @@ def run_transfer(
     network families and learners, which are trained here on the training part, and models as `blackbox.read` takes them.
     Raises BadInput before anything is trained.
     """
-    ball = config.threat_models(asked)[-1]
-    if not isinstance(ball, NormBall) or ball.norm not in ("l2", "linf"):
-        raise InputError("--epsilon", "must be in l2 or linf for transfer", str(ball))
+    threat_model = config.threat_models(asked)[-1]
+    if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
+        raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
     part = config.test_part(asked)[0]
     view = config.search_copy(asked, asked.model)
     if not attacks.has_gradient(view, part.pixels([0]).to(asked.device)):
@@ -47,27 +47,29 @@ def run_transfer(
     for name in against:
         if name not in ALL_TARGETS:
             config.load_classifier(asked, name)  # raises here, not after an hour
-    tell = tell or (lambda stage, share, words: None)
+    report_progress = report_progress or (lambda stage, share, words: None)
     taken = {"resize": asked.resize, "limit": asked.limit, "skip_bad": asked.skip_bad, "device": asked.device}
     plan = StudyConfig(asked.source, seed=seed, epochs=epochs, **taken)  # type: ignore[arg-type]
     plan = resolve(plan, load(plan))
-    tell("examples", 0.0, "")
-    made = transfer.make_examples(view, part, ball, seed=seed, device=asked.device)
-    tell("examples", 1.0, "")
+    report_progress("examples", 0.0, "")
+    made = transfer.make_examples(view, part, threat_model, seed=seed, device=asked.device)
+    report_progress("examples", 1.0, "")
     jobs = {name: ((), partial(_transfer_to, asked, plan, name, made, part)) for name in dict.fromkeys(against)}
-    rows = dict(run_graph(jobs, workers or default_workers(asked.device), tell))
-    common = {"source": asked.model, "seed": seed, "norm": ball.norm, "epsilon": ball.radius}
+    rows = dict(run_graph(jobs, workers or default_workers(asked.device), report_progress))
+    common = {"source": asked.model, "seed": seed, "norm": threat_model.norm, "epsilon": threat_model.epsilon}
     return [{**common, "target": name, **row} for name in jobs for row in rows[name]]
 
 
 def _transfer_to(
-    asked: AuditConfig, plan: StudyConfig, name: str, made: transfer.AdversarialExamples, part: Dataset, tell: Progress
+    asked: AuditConfig, plan: StudyConfig, name: str, made: transfer.AdversarialExamples, part: Dataset, report_progress: Progress
 ) -> list[dict[str, Any]]:
     target: torch.nn.Module
     if name in TRANSFER_ARCHITECTURES:
         own, train = replace(plan, network=name, width=None), load(plan).train
-        told: Progress = lambda _, share, words: tell(name, share, words)  # noqa: E731
-        target = train_classifier(own, train, name, loss="plain", on="original", seed=plan.seed, path=None, tell=told)[0]
+        told: Progress = lambda _, share, words: report_progress(name, share, words)  # noqa: E731
+        target = train_classifier(own, train, name, loss="plain", on="original", seed=plan.seed, path=None, report_progress=told)[
+            0
+        ]
     elif name in sklearn_learners.LEARNERS:
         target = sklearn_learners.fit_learner(name, load(plan).train, seed=plan.seed)
     else:

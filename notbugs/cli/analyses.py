@@ -72,8 +72,10 @@ def theory(
         if not record.done("theory"):
             began = time.perf_counter()
             rows = theory.table(world, radii, samples=samples, seed=seed)
-            record.finish("theory", time.perf_counter() - began, {"theory": rows})
-            record.note(kind="theory", notbugs=__version__, command=shlex.join(["notbugs", *sys.argv[1:]]), finished=True)
+            record.record_stage("theory", time.perf_counter() - began, {"theory": rows})
+            record.update_metadata(
+                kind="theory", notbugs=__version__, command=shlex.join(["notbugs", *sys.argv[1:]]), finished=True
+            )
     heads, names = zip(*COLUMNS.items(), strict=True)
     lines = [
         [f"{row['epsilon']:g}", *(_figure(float(row[name])) for name in names if row.get(name, "") != "")]
@@ -170,7 +172,7 @@ def corruptions(
     ]
     print_table(f"What it reads of {len(part)} test images [95 % interval]", ["severity", "1", "2", "3", "4", "5"], lines)
     waved = metrics.fourier_sensitivity(
-        view, part.take(subset.balanced(part.labels, study_analyses.FOURIER_IMAGES)), seed=seed, device=asked.device
+        view, part.select(subset.balanced(part.labels, study_analyses.FOURIER_IMAGES)), seed=seed, device=asked.device
     )
     print_table(
         "Misread with one wave added, mean over waves",
@@ -245,8 +247,8 @@ def _run_and_print(
     if workers is not None and workers < 1:
         raise InputError("--workers", "must be 1 or more", workers)
     before = {finding.text for finding in analyses.findings(_open(folder))}
-    with progress() as tell:
-        record = pipeline.run_analyses(folder, stages, workers=workers, tell=tell)
+    with progress() as report_progress:
+        record = pipeline.run_analyses(folder, stages, workers=workers, report_progress=report_progress)
     found = analyses.findings(record)
     fresh = [finding for finding in found if finding.text not in before]
     for finding in fresh or found:

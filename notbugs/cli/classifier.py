@@ -68,14 +68,16 @@ def attack(
     )
     if workers is not None and workers < 1:
         raise InputError("--workers", "must be 1 or more", workers)
-    with tempfile.TemporaryDirectory() as temporary, progress() as tell:
+    with tempfile.TemporaryDirectory() as temporary, progress() as report_progress:
         command = shlex.join(["notbugs", *sys.argv[1:]])
-        record = audit.run(asked, out or Path(temporary) / "audit", command=command, workers=workers, tell=tell)
+        record = audit.run(
+            asked, out or Path(temporary) / "audit", command=command, workers=workers, report_progress=report_progress
+        )
         checks, rows = record.table("checks"), record.table("accuracy")
     for check in checks:
         if check["passed"] == "no":
             print(f"NOT TO BE TRUSTED: {check['check']}: {check['seen']}.\n  {check['why']}\n  {check['remedy']}")
-    note = record.facts["data"]["note"]
+    note = record.metadata["data"]["note"]
     if note:
         print(note)
     for row in rows:
@@ -86,7 +88,7 @@ def attack(
     if out:
         from notbugs import report
 
-        print(f"{record.facts['seconds']:.0f} s. The report: {report.write(out)}")
+        print(f"{record.metadata['seconds']:.0f} s. The report: {report.write(out)}")
 
 
 def features(
@@ -144,18 +146,18 @@ def features(
     asked = AuditConfig(
         model, source, (epsilon,) if epsilon else (), "quick", None, (), network, resize, limit, skip_bad, parse_device(device)
     )
-    ball, part = config.threat_models(asked)[-1], config.test_part(asked)[0]
-    if not isinstance(ball, NormBall) or ball.norm == "l0":
-        raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(ball))
+    threat_model, part = config.threat_models(asked)[-1], config.test_part(asked)[0]
+    if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
+        raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
     classifier = config.load_classifier(asked, model)[0] if layer else config.search_copy(asked, model)
     view = metrics.layer_forward(classifier, layer) if layer else None
-    with progress() as tell:
+    with progress() as report_progress:
         rows = metrics.per_feature(
-            classifier, part, ball, view=view, steps=steps, sample=sample, most=most, device=asked.device,
-            progress=lambda share: tell("features", share, "" if share < 1 else "done"),
+            classifier, part, threat_model, view=view, steps=steps, sample=sample, most=most, device=asked.device,
+            progress=lambda share: report_progress("features", share, "" if share < 1 else "done"),
         )  # fmt: skip
     best = sorted(metrics.best_class_rows(rows), key=lambda row: -row["usefulness"])
-    print(f"{len(best)} features on {len(part)} test images, {ball}; what a change takes, on {rows[0]['attacked']} of them")
+    print(f"{len(best)} features on {len(part)} test images, {threat_model}; what a change takes, on {rows[0]['attacked']} of them")
     for kind in ("robust", "non-robust", "useless"):
         named = [row for row in best if row["kind"] == kind]
         print(f"{kind}: {len(named)}, {sum(row['sure'] for row in named)} of them beyond doubt")
@@ -226,9 +228,14 @@ def transfer(
     asked = AuditConfig(
         model, source, (epsilon,) if epsilon else (), "quick", images, (), network, resize, limit, skip_bad, parse_device(device)
     )
-    with progress() as tell:
+    with progress() as report_progress:
         rows = audit_transfer.run_transfer(
-            asked, against or audit_transfer.ALL_TARGETS, seed=seed, epochs=epochs, workers=workers, tell=tell
+            asked,
+            against or audit_transfer.ALL_TARGETS,
+            seed=seed,
+            epochs=epochs,
+            workers=workers,
+            report_progress=report_progress,
         )
     title = f"Misread after changes of {rows[0]['norm']} {rows[0]['epsilon']:.4g}, in percent [95 % interval]"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)

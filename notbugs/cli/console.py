@@ -41,7 +41,7 @@ def progress() -> Iterator[Callable[[str, float, str], None]]:
         disable=not console.is_terminal,
     ) as progress:
 
-        def tell(stage: str, share: float, words: str) -> None:
+        def report_progress(stage: str, share: float, words: str) -> None:
             if stage not in bars:
                 bars[stage] = progress.add_task(stage, total=1.0, words=words)
             progress.update(bars[stage], completed=share, words=words)
@@ -49,7 +49,7 @@ def progress() -> Iterator[Callable[[str, float, str], None]]:
                 progress.remove_task(bars.pop(stage))
                 console.print(f"done: {stage}", highlight=False, markup=False)
 
-        yield tell
+        yield report_progress
 
 
 def parse_epsilon(text: str | None, option: str) -> float | None:

@@ -95,7 +95,7 @@ def run(
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipUnreadable = False,
-    half: Bf16 = None,
+    bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
@@ -125,7 +125,7 @@ def split(
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipUnreadable = False,
-    half: Bf16 = None,
+    bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
@@ -142,7 +142,7 @@ def split(
     if by_file:
         from notbugs import files
 
-        if half is not None or compile:
+        if bf16 is not None or compile:
             raise InputError("--half, --compile", "cannot be used with --by-file")
         if invert_times != 1:
             raise InputError("--invert-times", "cannot be used with --by-file, which changes no image", invert_times)
@@ -199,7 +199,7 @@ def train(
     resize: Resize = None,
     limit: Limit = None,
     skip_bad: SkipUnreadable = False,
-    half: Bf16 = None,
+    bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
 ) -> None:
@@ -209,8 +209,8 @@ def train(
     if out.suffix != ".safetensors":
         raise InputError("--out", "must end in .safetensors", out)
     plan = config_from_options(locals())
-    with progress() as tell:
-        _accuracy(pipeline.train_single(plan, out, loss=loss, tell=tell))
+    with progress() as report_progress:
+        _accuracy(pipeline.train_single(plan, out, loss=loss, report_progress=report_progress))
     print(out)
 
 
@@ -235,15 +235,17 @@ def _files(asked: Any, out: Path, workers: int | None, top: float | None = None)
         raise InputError("--workers", "must be 1 or more", workers)
     if top is not None:
         check_fraction(asked, top)
-    with progress() as tell:
-        record = files.run(asked, out, command=shlex.join(["notbugs", *sys.argv[1:]]), workers=workers, tell=tell)
-    if note := record.facts["data"]["note"]:
+    with progress() as report_progress:
+        record = files.run(
+            asked, out, command=shlex.join(["notbugs", *sys.argv[1:]]), workers=workers, report_progress=report_progress
+        )
+    if note := record.metadata["data"]["note"]:
         print(note)
     for row in record.table("kinds"):
         shown = [picture["file"] for picture in record.table("pictures") if picture["kind"] == row["kind"]][:3]
         print(f"{row['kind']:20} {row['files']:6} of {row['n']} files   {', '.join(map(str, shown))}")
-    if record.facts["steadiness"] is not None:
-        print(f"steadiness: another such run would rank the files alike to {record.facts['steadiness']:.2f} (Spearman)")
+    if record.metadata["steadiness"] is not None:
+        print(f"steadiness: another such run would rank the files alike to {record.metadata['steadiness']:.2f} (Spearman)")
     words = [row["word"] for row in record.table("words")]
     counts = (f"{words.count(word)} {word}" for word in ("robust", "non-robust", "spurious", "useless"))
     print(f"features, by the versions and the test part: {', '.join(counts)}")
@@ -255,7 +257,7 @@ def _files(asked: Any, out: Path, workers: int | None, top: float | None = None)
             )
     for name, place, count in files.split(asked, out, top) if top is not None else ():
         print(f"{name:10}  {count} files  {place}")
-    print(f"{record.facts['seconds']:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
+    print(f"{record.metadata['seconds']:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
 
 
 def _study(plan: "StudyConfig", out: Path, workers: int | None) -> None:
@@ -270,7 +272,7 @@ def _study(plan: "StudyConfig", out: Path, workers: int | None) -> None:
     for sentence in main.headline(record):
         Console().print(f"• {sentence}", highlight=False, markup=False)
     columns, rows = results.accuracy_table(record)
-    images = f"{record.facts['data']['test']} test images"
+    images = f"{record.metadata['data']['test']} test images"
     print_table(f"What each classifier reads of {images} [95 % interval]", columns[:-1], [row[:-1] for row in rows])
     if lines := controls.controls_table(record):
         title = "What the controls of relabelled sets read in percent, and the excess over each [95 % interval]"
@@ -279,7 +281,7 @@ def _study(plan: "StudyConfig", out: Path, workers: int | None) -> None:
         print_table(title, ["trained on", "control", "reads", "excess"], shown)
     if (compared := replication.compact_table(record))[1]:
         print_table("Beside the paper’s CIFAR-10 (L2 0.25 and 0.5), in percent: unchanged/half the radius/the radius", *compared)
-    print(f"{record.facts['seconds']:.0f} s. The report: {page}")
+    print(f"{record.metadata['seconds']:.0f} s. The report: {page}")
 
 
 def _run(plan: "StudyConfig", out: Path, workers: int | None, only: tuple[str, ...] | None = None) -> Any:
@@ -288,8 +290,8 @@ def _run(plan: "StudyConfig", out: Path, workers: int | None, only: tuple[str, .
     command = shlex.join(["notbugs", *sys.argv[1:]])
     if workers is not None and workers < 1:
         raise InputError("--workers", "must be 1 or more", workers)
-    with progress() as tell:
-        return pipeline.run(plan, out, only=only, command=command, workers=workers, tell=tell)
+    with progress() as report_progress:
+        return pipeline.run(plan, out, only=only, command=command, workers=workers, report_progress=report_progress)
 
 
 def _accuracy(rows: Iterable[dict[str, Any]]) -> None:

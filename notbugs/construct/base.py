@@ -15,8 +15,8 @@ Progress = Callable[[int], None]  # told how many images are done, batch by batc
 class Constructed(NamedTuple):
     """A set and what is known of it: reached, mean_l2, max_l2, max_linf, feature_error, changed_labels, where they apply."""
 
-    data: Dataset
-    facts: dict[str, Any]
+    dataset: Dataset
+    stats: dict[str, Any]
 
 
 def map_with_progress(
@@ -44,6 +44,6 @@ def perturbation_stats(data: Dataset, images: Tensor) -> dict[str, float]:
     parts = []
     for index in torch.split(torch.arange(len(data)), 1000):
         change = from_8bit(images[index]) - data.pixels(index)
-        parts.append(torch.stack([NormBall("l2", 0).size(change), NormBall("linf", 0).size(change)]))
+        parts.append(torch.stack([NormBall("l2", 0).distance(change), NormBall("linf", 0).distance(change)]))
     l2, linf = torch.cat(parts, dim=1)
     return {"mean_l2": l2.mean().item(), "max_l2": l2.max().item(), "max_linf": linf.max().item()}

@@ -77,7 +77,7 @@ def drop_already_predicted(model: Model, data: Dataset, made: Dataset, *, device
     errs often. Source of the worry: Wallace 2019 (Distill), K. Jordan 2023.
     """
     kept = (predict(model, data, device) != made.labels).nonzero().squeeze(1)
-    part, before = made.take(kept), data.take(kept)
+    part, before = made.select(kept), data.select(kept)
     changed = int((part.labels != before.labels).sum())
     return Constructed(part, {"n": len(kept), **perturbation_stats(before, part.images[:]), "changed_labels": changed})
 
@@ -89,7 +89,7 @@ def misclassified_only(model: Model, data: Dataset, *, device: torch.device | st
     """
     read = predict(model, data, device)
     kept = (read != data.labels).nonzero().squeeze(1)
-    part = data.take(kept).with_labels(read[kept])
+    part = data.select(kept).with_labels(read[kept])
     return Constructed(part, {"n": len(kept), "mean_l2": 0.0, "max_l2": 0.0, "max_linf": 0.0, "changed_labels": len(kept)})
 
 
@@ -107,4 +107,4 @@ def pseudo_label(model: Model, others: Dataset, *, count: int, seed: int = 0, de
         turn[own] = torch.arange(len(own))
     kept = order[turn[order].argsort(stable=True)][:count].sort().values
     largest = read[kept].bincount(minlength=len(others.classes)).max().item() / max(len(kept), 1)
-    return Constructed(others.take(kept).with_labels(read[kept]), {"n": len(kept), "largest_class": largest})
+    return Constructed(others.select(kept).with_labels(read[kept]), {"n": len(kept), "largest_class": largest})

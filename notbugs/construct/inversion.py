@@ -23,7 +23,7 @@ def invert_features(
     rule: search.UpdateRule | None = None,
     times: int = 1,
     seed: int = 0,
-    half: bool | None = None,
+    bf16: bool | None = None,
     compile: bool = False,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
@@ -49,7 +49,7 @@ def invert_features(
     # another image for each, each used once, none its own
     partner = torch.cat([torch.empty_like(order).scatter(0, order, order.roll(1)) for order in orders])
     view = frozen_copy(model, device) if compile else fuse_batchnorm(model, data.pixels(slice(0, 2)), device)
-    look = precision.fast_forward(view.features, device, half=half, compile=compile)
+    look = precision.fast_forward(view.features, device, bf16=bf16, compile=compile)
     metric = whitened_metric(view.features, data.pixels(partner[:40]).to(device)) if rule is None else None
     rule = rule or default_update_rule(data)
 
@@ -62,10 +62,10 @@ def invert_features(
         found = search.maximize(goal, first, free, steps=steps, rule=rule)
         stored = to_8bit(found.images)
         with torch.no_grad():
-            error = -objectives.feature_matching(view.features, wanted).judge(view.features(from_8bit(stored)))
+            error = -objectives.feature_matching(view.features, wanted).criterion(view.features(from_8bit(stored)))
         return stored, error
 
-    whole = data.repeated(times)
+    whole = data.repeat(times)
     images, error = map_with_progress(
         invert, whole, batch_size or precision.default_batch_size(device, data.shape), device, progress
     )

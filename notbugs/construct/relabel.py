@@ -18,11 +18,11 @@ def relabel(
     data: Dataset,
     labels: Tensor,
     *,
-    ball: NormBall,
+    threat_model: NormBall,
     steps: int = 30,
-    by: str = "loss",
+    loss: str = "cross_entropy",
     alone: Sequence[Model] = (),
-    half: bool | None = None,
+    bf16: bool | None = None,
     compile: bool = False,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
@@ -37,20 +37,22 @@ def relabel(
     half, compile: how steps are made faster (`speed.quick`); whether the label is reached is asked in float32.
     Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
     """
-    if alone and by != "loss":
-        raise InputError("by", "must be loss where other models are to be left alone", repr(by))
+    if alone and loss != "cross_entropy":
+        raise InputError("loss", "must be cross_entropy where other models are to keep the label", repr(loss))
     sample = data.pixels(slice(0, 2))
     view, *others = (frozen_copy(each, device) if compile else fuse_batchnorm(each, sample, device) for each in (model, *alone))
-    look, *aside = (precision.fast_forward(each, device, half=half, compile=compile) for each in (view, *others))
+    look, *aside = (precision.fast_forward(each, device, bf16=bf16, compile=compile) for each in (view, *others))
 
     def push(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         targets, own = labels[index].to(images.device), data.labels[index].to(images.device)
         goal = (
-            objectives.targeted_non_transferable(look, aside, targets, own) if others else objectives.targeted(look, targets, by)
+            objectives.targeted_non_transferable(look, aside, targets, own)
+            if others
+            else objectives.targeted(look, targets, loss)
         )
-        rule = search.cosine_steps(ball, 2 * ball.radius, end=0.01)
-        found = search.maximize(goal, images, ball, steps=steps, rule=rule)
-        stored = ball.round(found.images, images)
+        rule = search.cosine_steps(threat_model, 2 * threat_model.epsilon, end=0.01)
+        found = search.maximize(goal, images, threat_model, steps=steps, rule=rule)
+        stored = threat_model.round_to_8bit(found.images, images)
         with torch.no_grad():
             kept = [objectives.logits(other, stored).argmax(1) == own for other in others]
             reached = objectives.logits(view, stored).argmax(1) == targets
@@ -64,7 +66,7 @@ def relabel(
         data.with_images(images).with_labels(labels),
         {
             "steps": steps,
-            "epsilon": ball.radius,
+            "epsilon": threat_model.epsilon,
             "reached": reached.float().mean().item(),
             **facts,
             **perturbation_stats(data, images),

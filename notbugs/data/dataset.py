@@ -38,14 +38,14 @@ class LazyImages:
         return torch.Size((len(self), *self.size))
 
     def __getitem__(self, index: Index) -> Tensor:
-        part = self.take(index)
+        part = self.select(index)
         if not len(part):
             return torch.empty(part.shape, dtype=torch.uint8)
         arrays, bad = each(lambda row: decode(part.files[row], part.resize), part.rows, part.names)
         reject_unreadable(bad, skip_bad=False)
         return stack([array for array in arrays if array is not None], part.names, self.size)
 
-    def take(self, index: Index) -> "LazyImages":
+    def select(self, index: Index) -> "LazyImages":
         """The same, fewer; still encoded."""
         kept = positions(index, len(self))
         return replace(self, rows=tuple(self.rows[i] for i in kept), names=tuple(self.names[i] for i in kept))
@@ -88,23 +88,23 @@ class Dataset:
         """The images at index, float32 (n, C, H, W) in [0, 1]."""
         return from_8bit(self.images[index])
 
-    def take(self, index: Index) -> "Dataset":
+    def select(self, index: Index) -> "Dataset":
         """The subset at index, in its order."""
-        images = self.images[index] if isinstance(self.images, Tensor) else self.images.take(index)
+        images = self.images[index] if isinstance(self.images, Tensor) else self.images.select(index)
         names = tuple(self.names[i] for i in positions(index, len(self)))
         return Dataset(images, self.labels[index], self.classes, names)
 
-    def repeated(self, times: int) -> "Dataset":
+    def repeat(self, times: int) -> "Dataset":
         """The set so many times over, one after the other; what is a.png is a~2.png the second time, a~3.png the third.
 
         Raises BadInput where a file of such a name is there.
         """
         if times == 1:
             return self
-        names = self.names_repeated(times)
-        return replace(self.take(torch.arange(len(self)).repeat(times)), names=names)
+        names = self.repeated_names(times)
+        return replace(self.select(torch.arange(len(self)).repeat(times)), names=names)
 
-    def names_repeated(self, times: int) -> tuple[str, ...]:
+    def repeated_names(self, times: int) -> tuple[str, ...]:
         """The names in `repeated`."""
         if times == 1:
             return self.names

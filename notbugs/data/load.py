@@ -70,8 +70,8 @@ def load(source: str, *, resize: int | None = None, limit: int | None = None, sk
     )
     border = sum(i < len(train) for i in kept)
     splits = Splits(
-        dataset.take(slice(0, border)),
-        dataset.take(slice(border, None)),
+        dataset.select(slice(0, border)),
+        dataset.select(slice(border, None)),
         found.form,
         note,
         tuple(f"{place}: {reason}" for place, reason in (*found.bad, *bad)),

@@ -34,7 +34,7 @@ class CrossfitConfig:
     versions: also train on the robust and the non-robust version of the files, which costs two inversions.
     """
 
-    ball: NormBall
+    threat_model: NormBall
     network: str = "small"
     width: int | None = 16
     epochs: int = 12
@@ -89,42 +89,42 @@ def score_fold(
 
     held: bool (N,). Readers start from seeds of their own, drawn from `seed`. test: the set's other part, for carried_spurious.
     """
-    tell = progress or (lambda share, words: None)
-    others, mine = part.take((~held).nonzero().squeeze(1)), part.take(held.nonzero().squeeze(1))
+    report_progress = progress or (lambda share, words: None)
+    others, mine = part.select((~held).nonzero().squeeze(1)), part.select(held.nonzero().squeeze(1))
     learned: list[Tensor] = []  # logits after each pass
 
     made = partial(train_crossfit_model, recipe=recipe, seed=seed, device=device)
-    tell(0.0, "an ordinary model")
+    report_progress(0.0, "an ordinary model")
     standard = made(
         others, "standard", train.cross_entropy, after=lambda model: learned.append(predict.logits(model, mine, device))
     )
-    tell(0.1, "a robust model")
-    push = partial(attacks.pgd, ball=recipe.ball, steps=recipe.adversarial_steps, by="loss")
+    report_progress(0.1, "a robust model")
+    push = partial(attacks.pgd, threat_model=recipe.threat_model, steps=recipe.adversarial_steps, loss="cross_entropy")
     robust = made(others, "robust", train.adversarial_loss(push))
-    tell(0.5, "robust and non-robust versions")
+    report_progress(0.5, "robust and non-robust versions")
     seen = {"standard": standard, "robust": robust}
     # apart: a version is grown from another image of its set, and readers must not meet the files held back even so
     grow = partial(construct.invert_features, steps=recipe.invert_steps, seed=seed, device=device)
-    grown = grow(robust, mine).data
+    grown = grow(robust, mine).dataset
     if recipe.versions:
-        versions = {"on_robust": grow(robust, others).data, "on_nonrobust": grow(standard, others).data}
-        tell(0.7, "models of the versions")
+        versions = {"on_robust": grow(robust, others).dataset, "on_nonrobust": grow(standard, others).dataset}
+        report_progress(0.7, "models of the versions")
         seen |= {name: made(version, name, train.cross_entropy) for name, version in versions.items()}
-    tell(0.8, "the files held back")
+    report_progress(0.8, "the files held back")
     found: FoldScores = {}
     for name, model in seen.items():
         logits = predict.logits(model, mine, device)
         found[f"{name}_lead"] = objectives.margin(logits, mine.labels).numpy()
         found[f"{name}_probabilities"] = logits.softmax(1).numpy()
     for name in ("standard", "robust"):
-        found |= {f"{name}_{key}": value for key, value in _attack_scores(seen[name], mine, recipe.ball, device).items()}
+        found |= {f"{name}_{key}": value for key, value in _attack_scores(seen[name], mine, recipe.threat_model, device).items()}
     found["inversion_error"] = _inversion_errors(robust, mine, grown, device)
     found |= _margin_by_features(standard, mine, grown, test, device)
     right = torch.stack([objectives.margin(logits, mine.labels) for logits in learned]) > 0
     sure = torch.stack([logits.softmax(1).gather(1, mine.labels[:, None]).squeeze(1) for logits in learned])
     found["epochs_learned"], found["epochs_confidence"] = right.float().mean(0).numpy(), sure.mean(0).numpy()
     found["forgotten"] = (right[:-1] & ~right[1:]).sum(0).numpy().astype(np.float32)
-    tell(1.0, "")
+    report_progress(1.0, "")
     return found
 
 
@@ -166,28 +166,28 @@ def train_crossfit_model(
     return model
 
 
-def _attack_scores(model: models.Model, part: Dataset, ball: NormBall, device: torch.device | str) -> FoldScores:
+def _attack_scores(model: models.Model, part: Dataset, threat_model: NormBall, device: torch.device | str) -> FoldScores:
     """radius, attacked_lead, drop, steps_to_flip of each file under one model."""
     view = fuse_batchnorm(model, part.pixels(slice(0, 2)), device)
 
     def push(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         labels, seen = part.labels[index].to(images.device), []
-        goal = objectives.untargeted(view, labels, "loss")
+        goal = objectives.untargeted(view, labels, "cross_entropy")
 
         def judge(logits: Tensor) -> Tensor:
-            value = goal.judge(logits)
+            value = goal.criterion(logits)
             seen.append(value)
             return value
 
         with frozen(view), torch.no_grad():
             calm = objectives.logits(view, images)
-            rule = search.cosine_steps(ball, ball.radius / 4)
-            found = search.maximize(goal._replace(judge=judge), images, ball, steps=ATTACK_STEPS, rule=rule)
+            rule = search.cosine_steps(threat_model, threat_model.epsilon / 4)
+            found = search.maximize(goal._replace(criterion=judge), images, threat_model, steps=ATTACK_STEPS, rule=rule)
             under = objectives.logits(view, found.images)
         flipped = torch.stack(seen) >= 0
         steps = torch.where(flipped.any(0), flipped.float().argmax(0), ATTACK_STEPS + 1)
         sure, least = (each.softmax(1).gather(1, labels[:, None]).squeeze(1) for each in (calm, under))
-        radius = attacks.minimum_norm(view, images, labels, norm=ball.norm, rounds=3).values
+        radius = attacks.minimum_norm(view, images, labels, norm=threat_model.norm, rounds=3).margins
         return radius, objectives.margin(under, labels), sure - least, steps.float()
 
     columns = map_batches(push, part, batch_size=250, device=device)
@@ -201,7 +201,7 @@ def _inversion_errors(model: models.Model, part: Dataset, grown: Dataset, device
     def compared(images: Tensor, index: Tensor) -> Tensor:
         with torch.no_grad():
             goal = objectives.feature_matching(model.features, model.features(images))
-            return -goal.judge(model.features(grown.pixels(index).to(images.device)))
+            return -goal.criterion(model.features(grown.pixels(index).to(images.device)))
 
     with frozen(model):
         found: Tensor = map_batches(compared, part, batch_size=500, device=device)

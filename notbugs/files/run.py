@@ -42,13 +42,13 @@ class FilesConfig:
 
 
 def run(
-    asked: FilesConfig, folder: Path, *, command: str = "", workers: int | None = None, tell: Progress | None = None
+    asked: FilesConfig, folder: Path, *, command: str = "", workers: int | None = None, report_progress: Progress | None = None
 ) -> RunFolder:
     """Do what is left to do in `folder`; raises BadInput before anything is written if the input cannot be used.
 
     A run may be asked again with more repetitions: those that are there are kept, and the tables are made anew.
     """
-    began, tell = time.perf_counter(), tell or (lambda stage, share, words: None)
+    began, report_progress = time.perf_counter(), report_progress or (lambda stage, share, words: None)
     splits = load(asked.plan)
     recipe = crossfit_config(asked.plan, splits)
     if asked.repeats < 1:
@@ -57,13 +57,13 @@ def run(
     options = {name: value for name, value in asdict(asked.plan).items() if name not in IGNORED}
     with RunFolder.open(folder, {**options, "folds": asked.folds, "kind": "files"}) as record:
         digest = fingerprint(splits.train, splits.test)
-        if record.facts.get("fingerprint", digest) != digest:
+        if record.metadata.get("fingerprint", digest) != digest:
             raise InputError(asked.plan.source, "must hold the same images as when this run began", remedy="give another --out")
-        before = record.facts.get("seconds", 0.0)
-        if record.facts.get("recipe", {}).get("repeats", asked.repeats) != asked.repeats:
+        before = record.metadata.get("seconds", 0.0)
+        if record.metadata.get("recipe", {}).get("repeats", asked.repeats) != asked.repeats:
             _remove_subsets(folder)  # they would be those of another ranking
-            record.note(stages={name: mark for name, mark in record.facts["stages"].items() if name != "summary"})
-        record.note(**_metadata(asked, splits, recipe, command), fingerprint=digest)
+            record.update_metadata(stages={name: mark for name, mark in record.metadata["stages"].items() if name != "summary"})
+        record.update_metadata(**_metadata(asked, splits, recipe, command), fingerprint=digest)
         work: dict[str, Any] = {"features": partial(features_stage, asked, folder)}
         for repeat in range(asked.repeats):
             for fold in range(asked.folds):
@@ -71,15 +71,15 @@ def run(
         todo = {name: ((), partial(_timed, name, job)) for name, job in work.items() if not record.done(name)}
         if workers is None:
             workers = default_workers(asked.plan.device)
-        for name, (tables, seconds) in run_graph(todo, workers, tell):
-            record.finish(name, seconds, tables)
-            record.note(seconds=round(before + time.perf_counter() - began, 1))
+        for name, (tables, seconds) in run_graph(todo, workers, report_progress):
+            record.record_stage(name, seconds, tables)
+            record.update_metadata(seconds=round(before + time.perf_counter() - began, 1))
         if not record.done("summary"):
             at = time.perf_counter()
             tables, steadiness = summarize(asked, folder, splits)
-            record.note(steadiness=None if np.isnan(steadiness) else round(steadiness, 3))
-            record.finish("summary", time.perf_counter() - at, tables)
-        record.note(finished=True, seconds=round(before + time.perf_counter() - began, 1))
+            record.update_metadata(steadiness=None if np.isnan(steadiness) else round(steadiness, 3))
+            record.record_stage("summary", time.perf_counter() - at, tables)
+        record.update_metadata(finished=True, seconds=round(before + time.perf_counter() - began, 1))
         return record
 
 
@@ -121,7 +121,7 @@ def split(asked: FilesConfig, folder: Path, top: float) -> list[tuple[str, Path,
     Returns name, place and number of files of each; tables/halves.csv lists them. What an earlier call wrote is replaced.
     """
     splits = load(asked.plan)
-    with RunFolder.open(folder, RunFolder.read(folder).facts["asked"]) as record:  # nobody else writes meanwhile
+    with RunFolder.open(folder, RunFolder.read(folder).metadata["asked"]) as record:  # nobody else writes meanwhile
         return _split(asked, splits, record, top)
 
 
@@ -138,7 +138,7 @@ def _split(asked: FilesConfig, splits: Splits, record: RunFolder, top: float) ->
             f"{scores.COLUMNS['robustness'][2]}.\nThe files are unchanged. Made by notbugs {__version__} from "
             f"`{Path(asked.plan.source).name}`; tables/files.csv has every score.\n"
         )
-        part = splits.train.take(torch.tensor(numbers, dtype=torch.int64))
+        part = splits.train.select(torch.tensor(numbers, dtype=torch.int64))
         data.export(part, place, splits.form, card=card, original=part)
         written.append((name, place, len(numbers)))
         listed += [
@@ -158,7 +158,7 @@ def _remove_subsets(folder: Path) -> None:
 # ---- stages ------------------------------------------------------------------------------------------------------------------
 
 
-def score_one_fold(asked: FilesConfig, folder: Path, repeat: int, fold: int, tell: Progress) -> Tables:
+def score_one_fold(asked: FilesConfig, folder: Path, repeat: int, fold: int, report_progress: Progress) -> Tables:
     """What the readers of one fold see in its files."""
     splits, seed = load(asked.plan), asked.plan.seed
     dealt = crossfit.stratified_folds(splits.train.labels, asked.folds, crossfit.fold_seed(seed, repeat))
@@ -169,7 +169,7 @@ def score_one_fold(asked: FilesConfig, folder: Path, repeat: int, fold: int, tel
         seed=crossfit.fold_seed(seed, repeat, fold),
         test=splits.test,
         device=asked.plan.device,
-        progress=lambda share, words: tell("", min(share, 0.99), words),
+        progress=lambda share, words: report_progress("", min(share, 0.99), words),
     )
     data.save_arrays(found, fold_path(folder, repeat, fold))
     return {}
@@ -222,7 +222,7 @@ def _representative_files(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]
     return found
 
 
-def features_stage(asked: FilesConfig, folder: Path, tell: Progress) -> Tables:
+def features_stage(asked: FilesConfig, folder: Path, report_progress: Progress) -> Tables:
     """Features of an ordinary model, on files that it was not trained on: what each is, what a person would call it, pictures.
 
     word: "spurious" (useful on held-out training files, by half or more less so on the test part), "robust" (keeps more of its
@@ -231,22 +231,27 @@ def features_stage(asked: FilesConfig, folder: Path, tell: Progress) -> Tables:
     splits, plan = load(asked.plan), asked.plan
     recipe, device, classes = crossfit_config(plan, splits), plan.device, splits.train.classes
     held = crossfit.stratified_folds(splits.train.labels, asked.folds, crossfit.fold_seed(plan.seed, 0)) == 0
-    mine, others = (splits.train.take(kind.nonzero().squeeze(1)) for kind in (held, ~held))
+    mine, others = (splits.train.select(kind.nonzero().squeeze(1)) for kind in (held, ~held))
     made = partial(crossfit.train_crossfit_model, recipe=recipe, seed=crossfit.fold_seed(plan.seed, 0, 0), device=device)
-    tell("", 0.0, "an ordinary model")
+    report_progress("", 0.0, "an ordinary model")
     model = made(others, "standard", train.cross_entropy)
-    tell("", 0.2, "a robust model")
-    push = partial(attacks.pgd, ball=recipe.ball, steps=recipe.adversarial_steps, by="loss")
+    report_progress("", 0.2, "a robust model")
+    push = partial(attacks.pgd, threat_model=recipe.threat_model, steps=recipe.adversarial_steps, loss="cross_entropy")
     robust = made(others, "robust", train.adversarial_loss(push))
     for name, one in (("standard", model), ("robust", robust)):
-        training = {"loss": name, "norm": recipe.ball.norm, "epsilon": recipe.ball.radius, "epochs": recipe.epochs}
+        training = {
+            "loss": name,
+            "norm": recipe.threat_model.norm,
+            "epsilon": recipe.threat_model.epsilon,
+            "epochs": recipe.epochs,
+        }
         path = folder / "models" / f"{name}.safetensors"
         models.save(one, path, classes=list(classes), trained_on="all folds but the first", training=training)
-    tell("", 0.6, "the versions")
+    report_progress("", 0.6, "the versions")
     grown = invert_both(robust, model, mine, recipe, plan.seed, device)
-    tell("", 0.7, "features under attack")
+    report_progress("", 0.7, "features under attack")
     view = models.fuse_batchnorm(model, mine.pixels(slice(0, 2)), device)
-    table = metrics.per_feature(view, mine, recipe.ball, device=device, sample=100, steps=4)
+    table = metrics.per_feature(view, mine, recipe.threat_model, device=device, sample=100, steps=4)
     values = predict.features(model, mine, device)
     on_robust, on_nonrobust, elsewhere = (predict.features(model, part, device) for part in (*grown, splits.test))
     words = categorize_features(values, mine, on_robust, on_nonrobust, elsewhere, splits.test)
@@ -259,10 +264,10 @@ def features_stage(asked: FilesConfig, folder: Path, tell: Progress) -> Tables:
         if row["word"] != "spurious":
             row |= {"class": most["class"], "usefulness": most["usefulness"], "speaks": "for" if most["sign"] > 0 else "against"}
         row["cue"], row["cue_correlation"] = cue_names[number]
-    tell("", 0.9, "pictures")
+    report_progress("", 0.9, "pictures")
     shown = _feature_pictures(folder, words, values, mine, model, device)
     some = mine.pixels(subset.balanced(mine.labels, 50)).to(device)
-    layers = metrics.per_layer(model, some, recipe.ball)
+    layers = metrics.per_layer(model, some, recipe.threat_model)
     cues, cue_pictures = _cues(splits, model, folder, device)
     return {
         "features": table,
@@ -279,7 +284,7 @@ def invert_both(
 ) -> tuple[Dataset, Dataset]:
     """The robust and the non-robust version of some files."""
     one, other = (
-        construct.invert_features(model, part, steps=recipe.invert_steps, seed=seed, device=device).data
+        construct.invert_features(model, part, steps=recipe.invert_steps, seed=seed, device=device).dataset
         for model in (robust, standard)
     )
     return one, other
@@ -379,7 +384,7 @@ def _maximizing_image(model: models.Model, part: Dataset, feature: int, device: 
     size = 0.05 * (some - some.mean(0)).flatten(1).norm(dim=1).mean().item()
 
     def rule(now: search.StepState, memory: None) -> tuple[Tensor, None]:
-        return free.move(now.images, shaped(now.gradient), size), None
+        return free.steepest_step(now.images, shaped(now.gradient), size), None
 
     generator = torch.Generator().manual_seed(0)
     # a little noise: where a unit is off, nothing slopes
@@ -399,9 +404,9 @@ def fold_path(folder: Path, repeat: int, fold: int) -> Path:
     return folder / "parts" / f"{repeat:03d}-{fold:03d}.npz"
 
 
-def _timed(name: str, work: Callable[[Progress], Tables], tell: Progress) -> tuple[Tables, float]:
+def _timed(name: str, work: Callable[[Progress], Tables], report_progress: Progress) -> tuple[Tables, float]:
     began = time.perf_counter()
-    return work(lambda _, share, words: tell(name, share, words)), time.perf_counter() - began
+    return work(lambda _, share, words: report_progress(name, share, words)), time.perf_counter() - began
 
 
 def _metadata(asked: FilesConfig, splits: Splits, recipe: crossfit.CrossfitConfig, command: str) -> dict[str, Any]:
@@ -411,8 +416,8 @@ def _metadata(asked: FilesConfig, splits: Splits, recipe: crossfit.CrossfitConfi
         "notbugs": __version__,
         "command": command,
         "source": plan.source,
-        "within": str(recipe.ball),
-        "recipe": {**asdict(recipe), "ball": str(recipe.ball), "folds": asked.folds, "repeats": asked.repeats},
+        "within": str(recipe.threat_model),
+        "recipe": {**asdict(recipe), "ball": str(recipe.threat_model), "folds": asked.folds, "repeats": asked.repeats},
         "seed": plan.seed,
         "device": plan.device,
         "machine": describe_machine(plan.device),

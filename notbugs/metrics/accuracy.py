@@ -46,19 +46,19 @@ def robust_accuracy(
     An image fooled at a radius is fooled at every larger one: what was found lies in the larger ball too.
     """
     view, classes = fuse_batchnorm(model, part.pixels(slice(0, 2)), device), len(part.classes)
-    ascending = sorted(balls, key=lambda ball: ball.radius)
+    ascending = sorted(balls, key=lambda threat_model: threat_model.epsilon)
 
     def survive(images: Tensor, index: Tensor) -> Tensor:
         labels = part.labels[index].to(images.device)
         with torch.no_grad():
             alive = view(images).argmax(1) == labels
         verdicts = [alive]
-        for ball in ascending:
+        for threat_model in ascending:
             left = alive.nonzero().squeeze(1)
             alive = alive.clone()
             if len(left):
-                found = attacks.adaptive_ensemble(view, images[left], labels[left], ball=ball, budget=budget)
-                alive[left] = found.values < 0
+                found = attacks.adaptive_ensemble(view, images[left], labels[left], threat_model=threat_model, budget=budget)
+                alive[left] = found.margins < 0
             verdicts.append(alive)
         return torch.stack(verdicts, dim=1)
 
@@ -73,9 +73,12 @@ def robust_accuracy(
             {
                 **common,
                 **accuracy_row(
-                    correct[i], n, epsilon=float(ball.radius), attack=attacks.describe_ensemble(ball, classes, budget=budget)
+                    correct[i],
+                    n,
+                    epsilon=float(threat_model.epsilon),
+                    attack=attacks.describe_ensemble(threat_model, classes, budget=budget),
                 ),
             }
-            for i, ball in enumerate(ascending, 1)
+            for i, threat_model in enumerate(ascending, 1)
         ),
     ]

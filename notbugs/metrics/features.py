@@ -83,7 +83,9 @@ def usefulness(values: Tensor, labels: Tensor, classes: int) -> Usefulness:
     return Usefulness(value, low, high, scale, len(values), error, freedom)
 
 
-def extremes(view: objectives.Forward, images: Tensor, ball: ThreatModel, features: list[int], *, steps: int = 0) -> Extremes:
+def extremes(
+    view: objectives.Forward, images: Tensor, threat_model: ThreatModel, features: list[int], *, steps: int = 0
+) -> Extremes:
     """How far each of these features can be pushed down and up on each image; view: images (n, C, H, W) -> features (n, F).
 
     steps 0: one step of the whole radius along the feature's own gradient, which is all there is to gain where it is linear.
@@ -104,10 +106,10 @@ def extremes(view: objectives.Forward, images: Tensor, ball: ThreatModel, featur
         center = images.repeat(len(some), 1, 1, 1)
         which = some.repeat_interleave(len(images))
         for sign, kept in ((-1.0, lowest), (1.0, highest)):
-            start = ball.project(center + ball.move(center, sign * slopes, ball.radius), center)
+            start = threat_model.project(center + threat_model.steepest_step(center, sign * slopes, threat_model.epsilon), center)
             goal = objectives.maximize_feature(view, which, sign)
-            rule = search.cosine_steps(ball, ball.radius, end=0.05)
-            found = sign * search.maximize(goal, center, ball, steps=steps, rule=rule, start=start).values
+            rule = search.cosine_steps(threat_model, threat_model.epsilon, end=0.05)
+            found = sign * search.maximize(goal, center, threat_model, steps=steps, rule=rule, start=start).margins
             rows = found.reshape(len(some), len(images))
             part = slice(place, place + len(some))
             kept[part] = torch.minimum(kept[part], rows) if sign < 0 else torch.maximum(kept[part], rows)
@@ -128,7 +130,7 @@ def _columns(view: objectives.Forward, index: Tensor, images: Tensor) -> Tensor:
 def per_feature(
     model: Model,
     part: Dataset,
-    ball: NormBall,
+    threat_model: NormBall,
     *,
     view: objectives.Forward | None = None,
     steps: int = 8,
@@ -177,7 +179,7 @@ def per_feature(
             width = max(1, search_batch_size(images.shape) // max(len(chosen), 1))
             for place in range(0, len(group), width):
                 some = group[place : place + width]
-                found = extremes(view, images, ball, some, steps=more)
+                found = extremes(view, images, threat_model, some, steps=more)
                 falls[:, some], rises[:, some] = found.falls, found.rises
                 done += len(some) / len(order)
                 if progress:
@@ -245,7 +247,7 @@ def best_class_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def per_layer(
     model: nn.Module,
     images: Tensor,
-    ball: NormBall,
+    threat_model: NormBall,
     *,
     layers: list[str] | None = None,
     steps: int = 10,
@@ -269,11 +271,16 @@ def per_layer(
                 calm = view(images).float()
                 apart = (calm - calm.roll(1, 0)).norm(dim=1).mean().item()
             goal = objectives.feature_distance(view, calm)
-            start = ball.sample(images, generator)  # at the image itself the slope is zero
+            start = threat_model.sample(images, generator)  # at the image itself the slope is zero
             found = search.maximize(
-                goal, images, ball, steps=steps, rule=search.cosine_steps(ball, ball.radius, end=0.05), start=start
+                goal,
+                images,
+                threat_model,
+                steps=steps,
+                rule=search.cosine_steps(threat_model, threat_model.epsilon, end=0.05),
+                start=start,
             )
-            moved = found.values.mean().item()
+            moved = found.margins.mean().item()
             rows.append(
                 {
                     "layer": name,

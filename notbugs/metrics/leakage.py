@@ -48,21 +48,21 @@ def robust_feature_leakage(
     return {"features": len(features), **told, "low": max(float(low), 0.0), "high": min(float(high), 1.0)}
 
 
-def robust_features(model: Model, part: Dataset, ball: NormBall, *, device: torch.device | str = "cpu") -> list[int]:
+def robust_features(model: Model, part: Dataset, threat_model: NormBall, *, device: torch.device | str = "cpu") -> list[int]:
     """The features of a model that stay useful for some class whatever changes inside the ball; part: images it did not learn.
 
     Of the penultimate layer, by search (`per_feature`). Of a linear model its logits, each for its own class, by the bound that
     no change can break: usefulness − epsilon ‖a‖* / deviation (Goh 2019).
     """
     if not is_linear(model):
-        rows = best_class_rows(per_feature(model, part, ball, steps=4, device=device))
+        rows = best_class_rows(per_feature(model, part, threat_model, steps=4, device=device))
         return [int(found["feature"]) for found in rows if found["kind"] == "robust"]
-    if ball.norm not in ("l2", "linf"):
-        raise InputError("ball", "must be in l2 or linf for a linear model's features", ball.norm)
+    if threat_model.norm not in ("l2", "linf"):
+        raise InputError("threat_model", "must be in l2 or linf for a linear model's features", threat_model.norm)
     table = usefulness(penultimate_or_logits(model, part, device), part.labels, len(part.classes))
     weights = _pixel_weights(model).cpu().flatten(1)
-    sizes = weights.norm(p=2 if ball.norm == "l2" else 1, dim=1).double().numpy()
-    bound = np.diagonal(table.value) - float(ball.radius) * sizes / np.diagonal(table.scale)
+    sizes = weights.norm(p=2 if threat_model.norm == "l2" else 1, dim=1).double().numpy()
+    bound = np.diagonal(table.value) - float(threat_model.epsilon) * sizes / np.diagonal(table.scale)
     return [int(k) for k in np.flatnonzero(bound > 0)]
 
 

@@ -36,7 +36,7 @@ class AdversarialExamples(NamedTuple):
 def make_examples(
     model: nn.Module,
     part: Dataset,
-    ball: NormBall,
+    threat_model: NormBall,
     *,
     steps: int = 20,
     seed: int = 0,
@@ -52,8 +52,13 @@ def make_examples(
 
     def push(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         labels, wanted = part.labels[index].to(images.device), targets[index].to(images.device)
-        away = ball.round(attacks.pgd(view, images, labels, ball=ball, steps=steps, by="loss").images, images)
-        towards = ball.round(attacks.targeted_pgd(view, images, wanted, ball=ball, steps=steps, by="loss").images, images)
+        away = threat_model.round_to_8bit(
+            attacks.pgd(view, images, labels, threat_model=threat_model, steps=steps, loss="cross_entropy").images, images
+        )
+        towards = threat_model.round_to_8bit(
+            attacks.targeted_pgd(view, images, wanted, threat_model=threat_model, steps=steps, loss="cross_entropy").images,
+            images,
+        )
         with torch.no_grad():
             read = [objectives.logits(view, each).argmax(1) for each in (images, away, towards)]
         return to_8bit(away), to_8bit(towards), *read
@@ -61,7 +66,7 @@ def make_examples(
     untargeted, targeted, *reads = map_batches(
         push, part, batch_size=batch_size or precision.default_batch_size(device, part.shape), device=device
     )
-    scattered = construct.shuffled_perturbations(part, part.with_images(untargeted), seed=seed).data.images
+    scattered = construct.shuffled_perturbations(part, part.with_images(untargeted), seed=seed).dataset.images
     assert isinstance(scattered, Tensor)
     noisy = predict_any(model, part.with_images(scattered), device)
     return AdversarialExamples(untargeted, targeted, scattered, targets, reads[0], reads[1], reads[2], noisy)

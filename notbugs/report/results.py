@@ -179,7 +179,7 @@ class AccuracyResults(NamedTuple):
 
 def accuracy_results(run: RunFolder) -> AccuracyResults:
     """The accuracies of a run, finished or not."""
-    facts = FACTS | run.facts
+    facts = FACTS | run.metadata
     epsilon, norm = float(facts["epsilon"]), NORMS.get(facts["norm"], (facts["norm"], facts["norm"]))
     full = str(facts["epsilon_text"]) or f"{epsilon:g}"
     top, _, bottom = full.partition("/")

@@ -21,5 +21,5 @@ def write(folder: Path) -> Path:
         "files": ("files.html.jinja", files.content),
         "theory": ("theory.html.jinja", theory.content),
     }
-    template, content = pages.get(run.facts.get("kind", ""), ("study.html.jinja", _content))
+    template, content = pages.get(run.metadata.get("kind", ""), ("study.html.jinja", _content))
     return render.write_page(run.folder, template, content(run))

@@ -99,12 +99,12 @@ def _plan(run: RunFolder) -> "StudyConfig":
     """The plan of a study, on the CPU, with its first seed."""
     from notbugs.study.config import StudyConfig
 
-    given, kinds = run.facts["asked"], get_type_hints(StudyConfig)
+    given, kinds = run.metadata["asked"], get_type_hints(StudyConfig)
 
     def fits(name: str, value: object) -> bool:
         return name in kinds and (isinstance(value, kinds[name]) or (isinstance(value, int) and isinstance(0.0, kinds[name])))
 
-    if run.facts.get("kind") or "source" not in given or not all(fits(name, value) for name, value in given.items()):
+    if run.metadata.get("kind") or "source" not in given or not all(fits(name, value) for name, value in given.items()):
         raise InputError("RUN", "must be a study's folder", _printable(run.folder), "make one: notbugs run SOURCE --out FOLDER")
     return StudyConfig(**given, device="cpu")
 
@@ -126,11 +126,11 @@ def _load_datasets(run: RunFolder, plan: "StudyConfig", sets: Sequence[str]) -> 
         if name != "original" and not dataset_path(plan, run.folder, plan.seed, name).exists():
             raise InputError("--sets", "must be sets that could be made", f"{name}, which {run.folder} has not")
     splits = load(plan, plan.seed)
-    if fingerprint(load(plan).train, load(plan).test) != run.facts.get("fingerprint"):
+    if fingerprint(load(plan).train, load(plan).test) != run.metadata.get("fingerprint"):
         raise InputError(plan.source, "must hold the same images as when the run began")
     parts = {name: splits.train if name == "original" else load_dataset(plan, run.folder, plan.seed, name) for name in sets}
     # of several versions of a file the first, which has the file's name: nobody is to see one file twice
-    return {name: part.take(slice(len(splits.train))) if is_inverted(name) else part for name, part in parts.items()}
+    return {name: part.select(slice(len(splits.train))) if is_inverted(name) else part for name, part in parts.items()}
 
 
 def _choose(parts: Mapping[str, "Dataset"], count: int, chance: Random) -> dict[str, list[int]]:
@@ -215,7 +215,7 @@ def load_answers(folder: Path) -> Rows:
     if not (place / "key.csv").exists():
         raise InputError(_printable(place), "must hold key.csv, which says what the answers are about", remedy="put it back")
     key = {token: told for _, (token, *told) in _table(place / "key.csv", KEY)}
-    classes = {*run.facts.get("data", {}).get("classes", ())}
+    classes = {*run.metadata.get("data", {}).get("classes", ())}
     found: dict[tuple[str, str], Any] = {}
     for path in files:
         if path.name == "key.csv":

@@ -1,102 +1,80 @@
-"""The run folder: what the study writes and the report reads. Standard library only.
+"""The run folder: what a run writes and a report reads. Imports no torch.
 
-    run.json        what was asked and found, versions, and one entry for each finished stage
-    tables/*.csv    one row a fact
-    pictures/*.png  what the report shows; written by the study, named in tables/pictures.csv
+    run.json           arguments, metadata and one entry for each finished stage
+    tables/*.csv       typed rows (`runs.tables`), and the same as .parquet
+    pictures/*.png     pictures that tables name
 
-A stage is whole or absent. Its rows go to the tables first and its mark, with the number of rows it wrote, to run.json last; rows
-beyond the marked ones come from a stage that was killed: they are never read, and the next stage to finish writes over them.
+A stage is whole or absent. Its rows are written first; its entry in run.json, with the number of rows it wrote, comes last. Rows
+beyond these numbers come from a stage that was killed: they are never read, and the next stage to finish overwrites them.
 """
 
 import csv
-import errno
 import json
-import os
-import sys
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from filelock import FileLock, Timeout
+
+from notbugs import __version__
+from notbugs.atomic import atomic_write, atomic_write_text
 from notbugs.errors import InputError
+from notbugs.runs.metadata import AuditMetadata, FilesMetadata, RunMetadata, StudyMetadata, TheoryMetadata, parse
+from notbugs.runs.tables import AnyRow, Row, as_csv, cells, columns, from_text
 
-Row = Mapping[str, object]
-Cell = str | int | float
+FORMAT = 2  # of the run folder
+LOCK = "run.lock"
+ARGUMENT_OPTIONS = {"dataset": "DATASET", "model": "MODEL", "threats": "--epsilon", "others": "--other"}  # named otherwise
+KINDS = {"study": "a study", "audit": "an audit", "files": "file scores", "theory": "the two-Gaussian model"}
 
-# Columns that hold names: a class called "007", "1e5" or "nan" must come back as it was written, never as a number.
-TEXT = frozenset(
-    [
-        "model",
-        "trained_on",
-        "set",
-        "norm",
-        "attack",
-        "made_from",
-        "file",
-        "column",
-        "picture",
-        "label",
-        "standard",
-        "adversarial",
-        "read",
-        "stored",
-        "within",
-        "check",
-        "passed",
-        "seen",
-        "why",
-        "remedy",
-        "kind",
-        "suggested",
-        "class",
-        "fall_class",
-        "speaks",
-        "cue",
-        "word",
-        "layer",
-        "name",
-        "source",
-        "target",
-        "change",
-        "result",
-        "control",
-        "refutes",
-        "method",
-        "measure",
-        "corruption",
-        "other",
-    ]
-)
-OPTIONS = {"source": "source", "model": "MODEL", "within": "--epsilon", "others": "--other"}  # where the name is another
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+Metadata = TypeVar("Metadata", bound=RunMetadata)
 
 
 @dataclass
 class RunFolder:
-    """A run folder: `folder`, and `facts`, the content of its run.json.
+    """One run folder.
 
-    `Run.open` is for the one process that writes; use it in a `with` block, which lets the folder go at the end.
-    `Run.read` is for everyone else and takes no lock.
+    `RunFolder.open` is for the one process that writes: use it in a `with` block, which releases the lock at the end.
+    `RunFolder.read` is for everyone else and takes no lock.
+
+    Attributes
+    ----------
+    folder : Path
+    metadata : dict
+        The content of run.json; `study()`, `audit()`, `files()` and `theory()` give it typed.
     """
 
     folder: Path
-    facts: dict[str, Any]
-    _release: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
+    metadata: dict[str, Any]
+    _lock: FileLock | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: Path | str, asked: Mapping[str, object]) -> Self:
-        """Start a run in a new folder, or go on with the one that is there.
+    def open(cls, folder: Path | str, arguments: Mapping[str, object]) -> Self:
+        """Start a run in a new folder, or resume the one that is there.
 
-        asked: the arguments, by their option's name; what JSON can hold. They are kept as facts["asked"].
-        Raises BadInput when the folder holds something else, a run with other arguments, or a run in progress.
+        Parameters
+        ----------
+        folder : Path or str
+        arguments : mapping
+            What was asked for, by option; "kind" names the kind of run. Anything that JSON can hold.
+
+        Raises
+        ------
+        InputError
+            If the folder holds other files, a run with other arguments, a run of the first version, or a run in progress.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise InputError("--out", "must be a folder", f"the file {folder}", "name another folder")
         known = folder / "run.json"
-        if not known.exists() and folder.exists() and any(entry.name != "run.json.new" for entry in folder.iterdir()):
+        if (
+            not known.exists()
+            and folder.exists()
+            and any(entry.name not in ("run.json.part", LOCK) for entry in folder.iterdir())
+        ):
             raise InputError(
                 "--out", "must be a new folder or an earlier run", f"{folder}, which holds other files", "name another"
             )
@@ -104,16 +82,13 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError("--out", "must be a folder that can be written", f"{folder} ({error.strerror})") from None
-        run = cls(folder, {})
-        lock = _lock(folder)
-        if lock is not None:
-            run._release = weakref.finalize(run, os.close, lock)
+        run = cls(folder, {}, _acquire_lock(folder))
         try:
             if known.exists():
-                run.facts = _read_metadata(folder)
-                _check_arguments(run, asked)
+                run.metadata = _read_metadata(folder)
+                _check_arguments(run, arguments)
             else:
-                run.note(asked=dict(asked), stages={}, finished=False)
+                run.update_metadata(format=FORMAT, arguments=dict(arguments), stages={}, finished=False)
         except BaseException:
             run.close()
             raise
@@ -121,15 +96,17 @@ class RunFolder:
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
-        """An existing run, finished or not. Raises BadInput when there is none or its run.json is damaged."""
+        """An existing run, finished or not. Raises InputError if there is none or its run.json is damaged."""
         folder = Path(folder)
         if not (folder / "run.json").is_file():
             raise InputError("run folder", "must hold a run.json", folder, "give the folder that `notbugs run --out` wrote")
         return cls(folder, _read_metadata(folder))
 
     def close(self) -> None:
-        """Let the folder go, so that another process may write it. Safe to call twice."""
-        self._release()
+        """Release the lock. Safe to call twice."""
+        if self._lock is not None:
+            self._lock.release(force=True)
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -137,137 +114,165 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def kind(self) -> str:
+        """study, audit, files or theory."""
+        return str(self.metadata["arguments"].get("kind", "study"))
+
     def done(self, stage: str) -> bool:
         """Whether this stage finished, in this process or an earlier one."""
-        return bool(self.facts["stages"].get(stage, {}).get("state") == "done")
+        return bool(self.metadata["stages"].get(stage, {}).get("state") == "done")
 
-    def finish(self, stage: str, seconds: float, tables: Mapping[str, Iterable[Row]] | None = None, **facts: object) -> None:
-        """Add the stage's rows to tables/NAME.csv, then mark the stage done: killed in between, it counts as not done.
+    def record_stage(self, stage: str, seconds: float, rows: Iterable[Row] = (), **metadata: object) -> None:
+        """Add a stage's rows to their tables, then mark the stage done: killed in between, it counts as not done.
 
-        seconds: the time it took; facts: what else its mark says. A stage that is done already raises ValueError.
+        Parameters
+        ----------
+        stage : str
+        seconds : float
+            The time it took.
+        rows : iterable of Row
+            Of any tables; their order within each table is kept.
+        **metadata
+            What else its entry in run.json says.
+
+        Raises
+        ------
+        ValueError
+            If the stage is done already.
         """
         if self.done(stage):
             raise ValueError(f"stage {stage!r} is done already")
-        added = {name: list(rows) for name, rows in (tables or {}).items()}
-        for name, rows in added.items():
-            write_atomic(self.folder / "tables" / f"{name}.csv", as_csv([*self.table(name), *rows]))
-        counts = {name: len(rows) for name, rows in added.items()}
-        mark = {"state": "done", "seconds": round(seconds, 3), "rows": counts, **facts}
-        self.note(stages={**self.facts["stages"], stage: mark})
+        added: dict[type[Row], list[Row]] = {}
+        for row in rows:
+            added.setdefault(type(row), []).append(row)
+        for row_type, new in added.items():
+            self._write_table([*self.rows(row_type), *new])
+        counts = {row_type.table: len(new) for row_type, new in added.items()}
+        mark = {"state": "done", "seconds": round(seconds, 3), "rows": counts, **metadata}
+        self.update_metadata(stages={**self.metadata["stages"], stage: mark})
 
-    def note(self, **facts: object) -> None:
-        """Add facts to run.json, in place of earlier ones of the same name."""
-        text = json.dumps({**self.facts, **facts}, indent=1, ensure_ascii=False, default=str)
-        write_atomic(self.folder / "run.json", text + "\n")
-        self.facts = json.loads(text)
+    def update_metadata(self, **metadata: object) -> None:
+        """Set entries of run.json."""
+        text = json.dumps({**self.metadata, **metadata}, indent=1, ensure_ascii=False, default=str)
+        atomic_write_text(self.folder / "run.json", text + "\n")
+        self.metadata = json.loads(text)
 
-    def table(self, name: str) -> list[dict[str, Cell]]:
-        """The rows that finished stages wrote to tables/NAME.csv, in their order; [] when there are none.
-
-        Cells that are numbers come back as int or float, except in the columns that hold names (`TEXT`); an empty cell is "".
-        """
-        marked = sum(stage.get("rows", {}).get(name, 0) for stage in self.facts["stages"].values())
-        path = self.folder / "tables" / f"{name}.csv"
+    def rows(self, row_type: type[AnyRow]) -> list[AnyRow]:
+        """The rows that finished stages wrote to one table, in their order; [] if there are none."""
+        marked = sum(stage.get("rows", {}).get(row_type.table, 0) for stage in self.metadata["stages"].values())
+        path = self.folder / "tables" / f"{row_type.table}.csv"
         if not marked:
             return []
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))[:marked]
+                found = [from_text(row_type, text) for text, _ in zip(csv.DictReader(file), range(marked), strict=False)]
         except (OSError, ValueError, csv.Error) as error:
             raise InputError(str(path), "must be the table the run wrote", str(error), "run again into another folder") from None
-        if len(rows) < marked:
-            raise InputError(str(path), f"must hold the {marked} rows the run wrote", len(rows), "run again into another folder")
-        return [{column: _cell(column, text) for column, text in row.items() if column} for row in rows]
+        if len(found) < marked:
+            raise InputError(str(path), f"must hold the {marked} rows the run wrote", len(found), "run again into another folder")
+        return found
+
+    def study(self) -> StudyMetadata:
+        """The metadata of a study."""
+        return self._typed(StudyMetadata)
+
+    def audit(self) -> AuditMetadata:
+        """The metadata of an audit."""
+        return self._typed(AuditMetadata)
+
+    def files(self) -> FilesMetadata:
+        """The metadata of file scores."""
+        return self._typed(FilesMetadata)
+
+    def theory(self) -> TheoryMetadata:
+        """The metadata of the two-Gaussian model."""
+        return self._typed(TheoryMetadata)
+
+    def _typed(self, kind: type[Metadata]) -> Metadata:
+        return parse(kind, {**self.metadata, "kind": self.kind})
+
+    def _write_table(self, rows: Sequence[Row]) -> None:
+        path = self.folder / "tables" / f"{rows[0].table}.csv"
+        write_parquet(rows, path.with_suffix(".parquet"))
+        atomic_write_text(path, as_csv(rows))
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a UTF-8 file all at once: under another name first, then renamed. Raises BadInput when the disk is full."""
-    fresh = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with fresh.open("w", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with no content
-        fresh.replace(path)
-    except BaseException as error:
-        fresh.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise InputError(
-                "--out", "must be on a disk with room", f"a full one at {path.parent}", "free some and repeat"
-            ) from None
-        if isinstance(error, OSError):
-            raise InputError("--out", "must be a folder that can be written", f"{path} ({error.strerror})") from None
-        raise
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write rows of one table as .csv and, beside it, as .parquet, in place of what is there."""
+    write_parquet(rows, path.with_suffix(".parquet"))
+    atomic_write_text(path, as_csv(rows))
 
 
-class _Lines(list[str]):
-    """Takes the lines of a CSV writer. With its own line ends the writer quotes "\\r" too; the file gets plain "\\n"."""
+def write_parquet(rows: Sequence[Row], path: Path) -> None:
+    """Rows of one table as a parquet file with the types of `runs.tables`."""
+    import pyarrow
+    from pyarrow import parquet
 
-    def write(self, line: str) -> None:
-        self.append(line.removesuffix("\r\n"))
-
-
-def as_csv(rows: Iterable[Row]) -> str:
-    """Rows as the text of a CSV file: all columns that any row has, in order of appearance."""
-    rows = list(rows)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = _Lines()
-    writer = csv.DictWriter(lines, columns, restval="", lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return "".join(f"{line}\n" for line in lines)
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, (kind, _) in columns(type(rows[0])).items()])
+    records = [{name: _encodable(cell) for name, cell in cells(row).items()} for row in rows]
+    table = pyarrow.Table.from_pylist(records, schema=schema)
+    atomic_write(path, lambda stream: parquet.write_table(table, stream))
 
 
-def _cell(column: str, text: str | None) -> Cell:
-    if column in TEXT or not text:
-        return text or ""
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            pass
-    return text
+def common_metadata(device: str, machine: str, command: str) -> dict[str, object]:
+    """What every run records of its environment: version, command, device, machine, library versions."""
+    import numpy
+    import scipy
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
+    return {
+        "notbugs": __version__,
+        "command": command,
+        "device": device,
+        "machine": machine,
+        "versions": {**versions, "scipy": scipy.__version__},
+    }
+
+
+def _encodable(cell: object) -> object:
+    """Text as UTF-8 can hold it, as in the CSV file."""
+    return cell.encode("utf-8", errors="replace").decode("utf-8") if isinstance(cell, str) else cell
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
     remedy = "name another folder, or remove it and run again"
     try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        metadata = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(str(folder / "run.json"), "must be readable JSON", str(error), remedy) from None
-    if not isinstance(facts, dict) or not all(isinstance(facts.get(key), dict) for key in ("asked", "stages")):
-        raise InputError(str(folder / "run.json"), "must hold what was asked and the stages", None, remedy)
-    return facts
+    if isinstance(metadata, dict) and "asked" in metadata and "format" not in metadata:
+        raise InputError("run folder", f"must be of format {FORMAT}", f"{folder}, written by the first version", remedy)
+    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(key), dict) for key in ("arguments", "stages")):
+        raise InputError(str(folder / "run.json"), "must hold arguments and stages", None, remedy)
+    if metadata.get("format") != FORMAT:
+        raise InputError("run folder", f"must be of format {FORMAT}", f"{metadata.get('format')} in {folder}", remedy)
+    return metadata
 
 
-def _check_arguments(run: RunFolder, asked: Mapping[str, object]) -> None:
-    before, now = run.facts["asked"], json.loads(json.dumps(dict(asked), default=str))
-    if before.get("kind") != now.get("kind"):
-        kinds = {None: "a study", "audit": "an audit", "files": "a sorting of files", "theory": "a theory"}
-        held, wanted = (kinds.get(each.get("kind"), "something else") for each in (before, now))
+def _check_arguments(run: RunFolder, arguments: Mapping[str, object]) -> None:
+    """Raises InputError unless a run is resumed with the arguments it was started with."""
+    before, now = run.metadata["arguments"], json.loads(json.dumps(dict(arguments), default=str))
+    if before.get("kind", "study") != now.get("kind", "study"):
+        held, wanted = (KINDS.get(each.get("kind", "study"), "something else") for each in (before, now))
         raise InputError("--out", f"must be a new folder or {wanted}", f"{run.folder}, which holds {held}", "name another")
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
-            option = OPTIONS.get(name, "--" + name.replace("_", "-"))
-            there = f"{now.get(name)} where the run in {run.folder} has {before.get(name)}"
-            raise InputError(option, "must be as before to go on with a run", there, "give another --out for a new run")
+            option = ARGUMENT_OPTIONS.get(name, "--" + name.replace("_", "-"))
+            got = f"{now.get(name)} where the run in {run.folder} has {before.get(name)}"
+            raise InputError(option, "must be as before to resume a run", got, "give another --out for a new run")
 
 
-def _lock(folder: Path) -> int | None:
-    """Take the folder for this process, until the returned handle is closed or the process ends, however it ends."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
+def _acquire_lock(folder: Path) -> FileLock | None:
+    """Lock the folder for this process, until the lock is released or the process ends, however it ends."""
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(
-            "--out", "must not be in use", f"{folder}, which another run is writing", "wait for it or name another"
-        ) from None
-    except OSError:
-        pass  # some network disks have no locks: then the user has to take care
-    return handle
+        lock.acquire()
+    except Timeout:
+        remedy = "wait for it or name another"
+        raise InputError("--out", "must not be in use", f"{folder}, which another run is writing", remedy) from None
+    except (NotImplementedError, OSError):
+        return None  # some network disks have no locks: then the user has to take care
+    return lock

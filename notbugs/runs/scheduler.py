@@ -1,4 +1,4 @@
-"""Several stages at once, each in a process of its own, in an order that respects what each needs."""
+"""Stages side by side, each in a process of its own, in an order that respects what each needs."""
 
 import multiprocessing
 import os
@@ -9,68 +9,118 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Any, Generic, TypeVar
 
 from notbugs.errors import InputError
 
 Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a few words
-Job = Callable[[Progress], Any]
+Result = TypeVar("Result")
 
-_queue: Any = None
+
+@dataclass(frozen=True)
+class Job(Generic[Result]):
+    """Work that must pickle, and the names of the jobs it needs."""
+
+    needs: tuple[str, ...]
+    work: Callable[[Progress], Result]
+
+
+def ignore_progress(stage: str, share: float, words: str) -> None:
+    """For callers that report no progress."""
 
 
 def default_workers(device: str) -> int:
-    """How many stages are done at once where nobody says: one a core that this process may use, 1 on a GPU."""
+    """Stages at once if nobody says: one per core that this process may use, 1 on a GPU."""
     if device != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
 
 
 def describe_machine(device: str) -> str:
-    """What a run is done on, in a few words."""
+    """The machine, in a few words."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()}, {os.cpu_count()} cores"
 
 
-def run_graph(jobs: Mapping[str, tuple[tuple[str, ...], Job]], workers: int, tell: Progress) -> Iterator[tuple[str, Any]]:
-    """Name and result of every job as it finishes: {name: (names it waits for, job)}, started in the mapping's order.
+def run_graph(jobs: Mapping[str, Job[Result]], workers: int, report_progress: Progress) -> Iterator[tuple[str, Result]]:
+    """Run jobs in the order of their needs; yields name and result of each as it finishes.
 
-    Jobs must pickle. With one worker they run here, in order; otherwise each worker is a fresh process with one thread.
-    A job's BadInput is raised once those beside it have finished; anything else that a job raises ends all, and so does Ctrl-C.
+    Parameters
+    ----------
+    jobs : mapping
+        Jobs by name. Of those that are ready, the first of the mapping starts first.
+    workers : int
+        1: run here, in order. More: each worker is a new process with one thread.
+    report_progress : callable
+
+    Raises
+    ------
+    InputError
+        A job's own, once the jobs beside it have finished; or if a worker process was killed. Any other error ends everything at
+        once, and so does Ctrl-C.
     """
+    order = {name: number for number, name in enumerate(jobs)}
+    graph: TopologicalSorter[str] = TopologicalSorter({name: job.needs for name, job in jobs.items()})
+    graph.prepare()
     if workers <= 1 or len(jobs) <= 1:
-        yield from _run_in_process(jobs, tell)
-        return
+        yield from _run_here(jobs, graph, order, report_progress)
+    else:
+        yield from _run_in_processes(jobs, graph, order, workers, report_progress)
+
+
+def _run_here(
+    jobs: Mapping[str, Job[Result]], graph: "TopologicalSorter[str]", order: Mapping[str, int], report_progress: Progress
+) -> Iterator[tuple[str, Result]]:
+    ready: list[str] = []
+    while graph.is_active():
+        ready = sorted([*ready, *graph.get_ready()], key=order.__getitem__)
+        name = ready.pop(0)
+        report_progress(name, 0.0, "")
+        result = jobs[name].work(report_progress)
+        graph.done(name)
+        yield name, result
+        report_progress(name, 1.0, "")
+
+
+def _run_in_processes(
+    jobs: Mapping[str, Job[Result]],
+    graph: "TopologicalSorter[str]",
+    order: Mapping[str, int],
+    workers: int,
+    report_progress: Progress,
+) -> Iterator[tuple[str, Result]]:
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (queue,))
-    left, finished = dict(jobs), set[str]()
-    running: dict[Future[Any], str] = {}
+    running: dict[Future[Result], str] = {}
+    ready: list[str] = []
     failed: InputError | None = None
     try:
-        while left or running:
-            ready = [name for name, (needs, _) in left.items() if finished.issuperset(needs)]
-            for name in ready[: workers - len(running)]:
-                running[pool.submit(_run_job, left.pop(name)[1])] = name
-                tell(name, 0.0, "")
+        while running or (graph.is_active() and failed is None):
+            if failed is None:
+                ready = sorted([*ready, *graph.get_ready()], key=order.__getitem__)
+                while ready and len(running) < workers:
+                    name = ready.pop(0)
+                    running[pool.submit(_run_job, jobs[name].work)] = name
+                    report_progress(name, 0.0, "")
             done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             while not queue.empty():
-                tell(*queue.get())
+                report_progress(*queue.get())
             for future in done:
                 name = running.pop(future)
-                finished.add(name)
                 try:
                     result = future.result()
-                except InputError as error:  # what runs beside it may still finish, and is kept; nothing new is begun
-                    failed, left = failed or error, {}
+                except InputError as error:  # jobs beside it may still finish, and are kept; no new one starts
+                    failed = failed or error
                     continue
                 except BrokenProcessPool:
-                    raise InputError(
-                        name, "its process was ended from outside", remedy="if memory ran out, use --workers 1"
-                    ) from None
+                    raise InputError(name, "its process was killed", remedy="if memory ran out, use --workers 1") from None
+                graph.done(name)
                 yield name, result
-                tell(name, 1.0, "")  # only now: the caller has kept the result
+                report_progress(name, 1.0, "")  # only now: the caller has kept the result
         if failed:
             raise failed
     except BaseException:
@@ -79,37 +129,31 @@ def run_graph(jobs: Mapping[str, tuple[tuple[str, ...], Job]], workers: int, tel
     pool.shutdown()
 
 
-def _run_in_process(jobs: Mapping[str, tuple[tuple[str, ...], Job]], tell: Progress) -> Iterator[tuple[str, Any]]:
-    left, finished = dict(jobs), set[str]()
-    while left:
-        name = next(name for name, (needs, _) in left.items() if finished.issuperset(needs))
-        tell(name, 0.0, "")
-        result = left.pop(name)[1](tell)
-        finished.add(name)
-        yield name, result
-        tell(name, 1.0, "")
+class _Worker:
+    """What a worker process holds: the queue for progress."""
+
+    queue: Any = None
 
 
 def _start_worker(queue: Any) -> None:
-    """In a new worker: Ctrl-C is the parent's business; one thread, since processes with two threads each fight for cores."""
+    """In a new worker: Ctrl-C is the parent's to handle; one thread, since processes with two each compete for cores."""
     import torch
 
-    global _queue
-    _queue = queue
+    _Worker.queue = queue
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def _exit_with_parent(parent: int) -> None:
-    """A parent that was killed outright cannot stop its workers: they look for themselves."""
+    """A parent that was killed cannot stop its workers: they check for themselves."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
-def _run_job(job: Job) -> Any:
-    return job(lambda stage, share, words: _queue.put((stage, share, words)))
+def _run_job(work: Callable[[Progress], Result]) -> Result:
+    return work(lambda stage, share, words: _Worker.queue.put((stage, share, words)))
 
 
 def _terminate(pool: ProcessPoolExecutor) -> None:

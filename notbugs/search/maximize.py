@@ -16,7 +16,7 @@ class AttackResult(NamedTuple):
     """images: (N, C, H, W), the best seen; values: (N,), what the goal's judge says of exactly these images."""
 
     images: Tensor
-    values: Tensor
+    margins: Tensor
 
 
 Attack = Callable[
@@ -25,7 +25,7 @@ Attack = Callable[
 
 
 def maximize(
-    goal: Objective, images: Tensor, ball: ThreatModel, *, steps: int, rule: UpdateRule, start: Tensor | None = None
+    goal: Objective, images: Tensor, threat_model: ThreatModel, *, steps: int, rule: UpdateRule, start: Tensor | None = None
 ) -> AttackResult:
     """Images in the ball around `images` that a goal likes best; one forward and backward pass a step, one forward at the end.
 
@@ -35,26 +35,26 @@ def maximize(
     """
     if steps < 0:
         raise InputError("steps", "must be 0 or more", steps)
-    if isinstance(ball, NormBall):
-        ball.fit(images.shape)
+    if isinstance(threat_model, NormBall):
+        threat_model.fit(images.shape)
     images = images.detach()
-    point = ball.project((images if start is None else start).detach(), images)
+    point = threat_model.project((images if start is None else start).detach(), images)
     memory: Any = None
     best, best_value = point, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
     for step in range(steps):
         point.requires_grad_()
         with torch.enable_grad():
-            seen = goal.view(point)
-            climbed = goal.climb(seen)
+            seen = goal.forward(point)
+            climbed = goal.objective(seen)
             (gradient,) = torch.autograd.grad(climbed.sum(), point)
         point = point.detach()
         with torch.no_grad():
-            value = goal.judge(seen.detach())
+            value = goal.criterion(seen.detach())
             best, best_value = _better(point, value, best, best_value)
             move, memory = rule(StepState(step, steps, point, climbed.detach(), gradient), memory)
-            point = ball.project(point + move, images)
+            point = threat_model.project(point + move, images)
     with torch.no_grad():
-        best, best_value = _better(point, goal.judge(goal.view(point)), best, best_value)
+        best, best_value = _better(point, goal.criterion(goal.forward(point)), best, best_value)
     return AttackResult(best, best_value)
 
 

@@ -19,9 +19,9 @@ class Objective(NamedTuple):
     The search follows the gradient of `climb` and keeps the image with the highest `judge`; both read the same forward pass.
     """
 
-    view: Forward
-    climb: Callable[[Tensor], Tensor]
-    judge: Callable[[Tensor], Tensor]
+    forward: Forward
+    objective: Callable[[Tensor], Tensor]
+    criterion: Callable[[Tensor], Tensor]
 
 
 def logits(model: Forward, images: Tensor) -> Tensor:
@@ -51,69 +51,109 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
     return torch.where(found.isnan(), -torch.inf, found)
 
 
-def untargeted(model: Forward, labels: Tensor, by: str = "lead") -> Objective:
-    """Anything but the label. Judged by the lead of the best other class (0 or more: fooled).
+def untargeted(model: Forward, labels: Tensor, loss: str = "margin") -> Objective:
+    """Any class but the label.
 
-    by: what is climbed. "lead": the same. "loss": cross-entropy, which sees every class but goes flat where the model is sure.
-    "dlr": the lead over how far the first and the third class are apart (three classes or more; Croce & Hein 2020, equation 6).
+    Parameters
+    ----------
+    model : callable
+        Images (N, C, H, W) to logits (N, K).
+    labels : Tensor
+        (N,), int64.
+    loss : {"margin", "cross_entropy", "dlr"}
+        What is maximized: the margin of the best other class, the cross-entropy (which sees every class, but is flat where the
+        model is certain), or the difference of logits ratio (three classes or more; Croce & Hein 2020, equation 6).
+
+    Returns
+    -------
+    Objective
+        Its criterion is the margin of the best other class: 0 or more is misclassified.
     """
 
-    def judge(seen: Tensor) -> Tensor:
-        return -margin(seen, labels)
+    def criterion(logits: Tensor) -> Tensor:
+        return -margin(logits, labels)
 
-    def loss(seen: Tensor) -> Tensor:
-        return F.cross_entropy(seen, labels, reduction="none")
+    def cross_entropy(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
 
-    def dlr(seen: Tensor) -> Tensor:
-        ranked = _ranked(seen, 3)
-        return -margin(seen, labels) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
+    def dlr(logits: Tensor) -> Tensor:
+        ranked = _ranked(logits, 3)
+        return -margin(logits, labels) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
 
-    climbs = {"lead": judge, "loss": loss, "dlr": dlr}
-    if by not in climbs:
-        raise InputError("by", "must be lead, loss or dlr", repr(by))
-    return Objective(partial(logits, model), climbs[by], judge)
+    losses = {"margin": criterion, "cross_entropy": cross_entropy, "dlr": dlr}
+    if loss not in losses:
+        raise InputError("loss", "must be margin, cross_entropy or dlr", repr(loss))
+    return Objective(partial(logits, model), losses[loss], criterion)
 
 
-def untargeted_via(model: Forward, labels: Tensor, targets: Tensor, by: str = "lead") -> Objective:
-    """Away from the labels (N,) by way of one class each: the target's logit minus the label's. Judged as `leave_class`.
+def untargeted_via(model: Forward, labels: Tensor, targets: Tensor, loss: str = "margin") -> Objective:
+    """Any class but the label, by way of one target class each: maximizes the target's logit minus the label's.
 
-    One rival at a time: where several classes compete, the lead over all of them jumps between rivals and gets nowhere.
-    by: "lead", or "dlr", the same over how far the best classes are apart (four or more; Croce & Hein 2020, equation 7).
+    One rival at a time: where several classes compete, the margin over all of them jumps between rivals and makes no progress.
+
+    Parameters
+    ----------
+    model : callable
+        Images (N, C, H, W) to logits (N, K).
+    labels, targets : Tensor
+        (N,), int64.
+    loss : {"margin", "dlr"}
+        "dlr" divides by the spread of the best logits (four classes or more; Croce & Hein 2020, equation 7).
+
+    Returns
+    -------
+    Objective
+        Its criterion is that of `untargeted`.
     """
 
-    def gap(seen: Tensor) -> Tensor:
-        pair = seen.gather(1, torch.stack([targets, labels], dim=1))
+    def gap(logits: Tensor) -> Tensor:
+        pair = logits.gather(1, torch.stack([targets, labels], dim=1))
         return pair[:, 0] - pair[:, 1]
 
-    def dlr(seen: Tensor) -> Tensor:
-        ranked = _ranked(seen, 4)
-        return gap(seen) / (ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2 + 1e-12)
+    def dlr(logits: Tensor) -> Tensor:
+        ranked = _ranked(logits, 4)
+        return gap(logits) / (ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2 + 1e-12)
 
-    climbs = {"lead": gap, "dlr": dlr}
-    if by not in climbs:
-        raise InputError("by", "must be lead or dlr towards a class", repr(by))
-    return Objective(partial(logits, model), climbs[by], lambda seen: -margin(seen, labels))
-
-
-def _ranked(seen: Tensor, classes: int) -> Tensor:
-    """The highest logits of each image, in falling order."""
-    if seen.shape[1] < classes:
-        raise InputError("by", f"dlr needs {classes} classes or more", seen.shape[1], "climb the lead")
-    return seen.topk(classes, dim=1).values
+    losses = {"margin": gap, "dlr": dlr}
+    if loss not in losses:
+        raise InputError("loss", "must be margin or dlr towards a class", repr(loss))
+    return Objective(partial(logits, model), losses[loss], lambda logits: -margin(logits, labels))
 
 
-def targeted(model: Forward, targets: Tensor, by: str = "loss") -> Objective:
-    """The target class (N,). Judged by its lead (positive: reached). by: climb minus its cross-entropy ("loss"), or its lead."""
+def _ranked(logits: Tensor, classes: int) -> Tensor:
+    """The highest logits of each image, in descending order."""
+    if logits.shape[1] < classes:
+        raise InputError("loss", f"dlr needs {classes} classes or more", logits.shape[1], "use margin")
+    return logits.topk(classes, dim=1).values
 
-    def judge(seen: Tensor) -> Tensor:
-        return margin(seen, targets)
 
-    def loss(seen: Tensor) -> Tensor:
-        return -F.cross_entropy(seen, targets, reduction="none")
+def targeted(model: Forward, targets: Tensor, loss: str = "cross_entropy") -> Objective:
+    """A target class.
 
-    if by not in ("lead", "loss"):
-        raise InputError("by", "must be lead or loss", repr(by))
-    return Objective(partial(logits, model), judge if by == "lead" else loss, judge)
+    Parameters
+    ----------
+    model : callable
+        Images (N, C, H, W) to logits (N, K).
+    targets : Tensor
+        (N,), int64.
+    loss : {"cross_entropy", "margin"}
+        Maximizes minus the cross-entropy of the target, or its margin.
+
+    Returns
+    -------
+    Objective
+        Its criterion is the margin of the target: above 0 the target is predicted.
+    """
+
+    def criterion(logits: Tensor) -> Tensor:
+        return margin(logits, targets)
+
+    def cross_entropy(logits: Tensor) -> Tensor:
+        return -F.cross_entropy(logits, targets, reduction="none")
+
+    if loss not in ("margin", "cross_entropy"):
+        raise InputError("loss", "must be margin or cross_entropy", repr(loss))
+    return Objective(partial(logits, model), criterion if loss == "margin" else cross_entropy, criterion)
 
 
 def targeted_non_transferable(model: Forward, others: Sequence[Forward], targets: Tensor, labels: Tensor) -> Objective:

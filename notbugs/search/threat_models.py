@@ -17,10 +17,10 @@ class ThreatModel(Protocol):
     """A set of images that count as similar to a given one: what a search needs to know. `Ball`, or one of your own."""
 
     @property
-    def radius(self) -> float | Tensor: ...
-    def size(self, change: Tensor) -> Tensor: ...
+    def epsilon(self) -> float | Tensor: ...
+    def distance(self, change: Tensor) -> Tensor: ...
     def project(self, images: Tensor, center: Tensor) -> Tensor: ...
-    def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor: ...
+    def steepest_step(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor: ...
     def sample(self, center: Tensor, generator: Generator) -> Tensor: ...
 
 
@@ -36,39 +36,39 @@ class NormBall:
     """
 
     norm: str
-    radius: float | Tensor
+    epsilon: float | Tensor
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise InputError("norm", f"must be one of {', '.join(NORMS)}", repr(self.norm))
-        if isinstance(self.radius, Tensor):
+        if isinstance(self.epsilon, Tensor):
             return
-        if not self.radius >= 0:
-            raise InputError("epsilon", "must be a number, 0 or more", self.radius)
-        if self.norm == "linf" and 1 < self.radius < math.inf:
+        if not self.epsilon >= 0:
+            raise InputError("epsilon", "must be a number, 0 or more", self.epsilon)
+        if self.norm == "linf" and 1 < self.epsilon < math.inf:
             raise InputError(
                 "epsilon",
                 "pixels lie in [0, 1], so an L-inf radius is at most 1",
-                self.radius,
-                f"for {self.radius:g}/255 pass {self.radius:g}/255",
+                self.epsilon,
+                f"for {self.epsilon:g}/255 pass {self.epsilon:g}/255",
             )
-        if self.norm == "l0" and self.radius != math.inf and self.radius % 1:
-            raise InputError("epsilon", "must be a whole number of pixels in L0", self.radius)
+        if self.norm == "l0" and self.epsilon != math.inf and self.epsilon % 1:
+            raise InputError("epsilon", "must be a whole number of pixels in L0", self.epsilon)
 
     def fit(self, shape: torch.Size) -> "NormBall":
         """Itself, once its radius is seen to fit images of this shape (N, C, H, W); raises BadInput if it does not."""
         values = math.prod(shape[1:])
         largest = {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": math.prod(shape[2:])}[self.norm]
-        if not isinstance(self.radius, Tensor) and largest < self.radius < math.inf:
+        if not isinstance(self.epsilon, Tensor) and largest < self.epsilon < math.inf:
             raise InputError(
                 "epsilon",
                 f"two images of this size differ by at most {largest:.4g} in {self.norm.upper()}",
-                self.radius,
-                f"for {self.radius:g}/255 pass {self.radius:g}/255" if self.norm == "l2" else "",
+                self.epsilon,
+                f"for {self.epsilon:g}/255 pass {self.epsilon:g}/255" if self.norm == "l2" else "",
             )
         return self
 
-    def size(self, change: Tensor) -> Tensor:
+    def distance(self, change: Tensor) -> Tensor:
         """Norm of each change: (N, C, H, W) -> (N,)."""
         flat = change.flatten(1)
         if self.norm == "l0":
@@ -98,7 +98,7 @@ class NormBall:
         size = per_image(change.flatten(1).abs().sum(1), change)
         return torch.where(size <= radius, clipped, (center + shrunk).clamp(0, 1))
 
-    def direction(self, gradient: Tensor) -> Tensor:
+    def steepest_direction(self, gradient: Tensor) -> Tensor:
         """Steepest way up for a step of length 1 in this norm: (N, C, H, W) -> same; zero and non-finite gradients give 0.
 
         Divided by its largest entry before any norm is taken, so that gradients of 1e-30, as confident models have, still point.
@@ -113,7 +113,7 @@ class NormBall:
         strength = scaled.abs() if self.norm == "l1" else scaled.abs().sum(1, keepdim=True)
         return torch.where(_rank(strength) < 1, scaled.sign(), 0.0)
 
-    def move(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+    def steepest_step(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
         """The step of this length (of each image's own, if (N,)) that climbs a slope most: what search rules take.
 
         L-inf and L2: the direction, so long. L1 and L0: no value can change by more than the pixel range has room for, so
@@ -122,7 +122,7 @@ class NormBall:
         far = 2.0 * math.prod(images.shape[1:])  # beyond everything, yet finite: infinity times nothing would be no number
         length = per_image(length.to(images), images) if isinstance(length, Tensor) else min(length, far)
         if self.norm in ("linf", "l2"):
-            return length * self.direction(gradient)
+            return length * self.steepest_direction(gradient)
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         room = torch.where(gradient > 0, 1 - images, images) * (gradient != 0)
         if self.norm == "l0":
@@ -162,18 +162,18 @@ class NormBall:
             signs = 2 * (draw("uniform", center.shape) < 0.5) - 1
             found = center + radius * signs * sizes / per_image(total, center)
         else:
-            way = self.direction(draw("normal", center.shape))
+            way = self.steepest_direction(draw("normal", center.shape))
             length = draw("uniform", center.shape[:1]) ** (1 / math.prod(center.shape[1:]))
             found = center + radius * per_image(length, center) * way
         return found.clamp(0, 1).to(center.dtype)
 
-    def round(self, images: Tensor, center: Tensor) -> Tensor:
+    def round_to_8bit(self, images: Tensor, center: Tensor) -> Tensor:
         """Images on the 8-bit grid (multiples of 1/255) and still in the ball around `center`, which must lie on that grid.
 
         To the nearest grid point of the ball in L-inf and L0. In L2 and L1 to the nearest of all; where that leaves the ball, the
         change is shrunk first, as little as 20 halvings can tell.
         """
-        radius = torch.as_tensor(self.radius, dtype=torch.float64, device=images.device)
+        radius = torch.as_tensor(self.epsilon, dtype=torch.float64, device=images.device)
         whole = (radius * 255 * (1 + 1e-9)).expand(len(images))
         if self.norm == "linf":
             most = per_image(whole.floor().clamp_max(255), images).to(images.dtype)
@@ -185,7 +185,7 @@ class NormBall:
 
         def inside(candidate: Tensor) -> Tensor:
             # on the grid the change is a whole number of 255ths: exact in float64, so the claim "inside" is exact too
-            return self.size(((candidate - center) * 255).round().double()) <= whole
+            return self.distance(((candidate - center) * 255).round().double()) <= whole
 
         high = torch.ones(len(images), dtype=images.dtype, device=images.device)
         nearest = grid(high)
@@ -200,15 +200,15 @@ class NormBall:
 
     def __str__(self) -> str:
         """ "l2 0.5", "linf 8/255"."""
-        if isinstance(self.radius, Tensor):
-            return f"{self.norm} {len(self.radius)} radii"
-        levels, plain = self.radius * 255, f"{self.radius:g}"
+        if isinstance(self.epsilon, Tensor):
+            return f"{self.norm} {len(self.epsilon)} radii"
+        levels, plain = self.epsilon * 255, f"{self.epsilon:g}"
         whole = math.isfinite(levels) and len(plain) > 5 and abs(levels - round(levels)) < 1e-6
         return f"{self.norm} {round(levels)}/255" if whole else f"{self.norm} {plain}"
 
     def _wide(self, images: Tensor) -> float | Tensor:
         """The radius, in the shape that goes with images if there is one for each."""
-        return per_image(self.radius.to(images), images) if isinstance(self.radius, Tensor) else self.radius
+        return per_image(self.epsilon.to(images), images) if isinstance(self.epsilon, Tensor) else self.epsilon
 
 
 @dataclass(frozen=True)

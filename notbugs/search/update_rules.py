@@ -22,7 +22,7 @@ class StepState(NamedTuple):
 UpdateRule = Callable[[StepState, Any], tuple[Tensor, Any]]
 
 
-def cosine_steps(ball: ThreatModel, size: float | Tensor, *, end: float = 1.0) -> UpdateRule:
+def cosine_steps(threat_model: ThreatModel, size: float | Tensor, *, end: float = 1.0) -> UpdateRule:
     """Steps of a known length in the ball's norm: `size` at first, falling along a cosine towards `end` times that.
 
     size: one, or one for each image (N,). With end 1 this is the fixed step of projected gradient descent (Madry et al. 2018).
@@ -30,12 +30,12 @@ def cosine_steps(ball: ThreatModel, size: float | Tensor, *, end: float = 1.0) -
 
     def rule(now: StepState, memory: None) -> tuple[Tensor, None]:
         share = end + (1 - end) * (1 + math.cos(math.pi * now.step / now.steps)) / 2
-        return ball.move(now.images, now.gradient, size * share), None
+        return threat_model.steepest_step(now.images, now.gradient, size * share), None
 
     return rule
 
 
-def auto_pgd(ball: ThreatModel, center: Tensor, *, along: ThreatModel | None = None, share: float = 1.0) -> UpdateRule:
+def auto_pgd(threat_model: ThreatModel, center: Tensor, *, along: ThreatModel | None = None, share: float = 1.0) -> UpdateRule:
     """Steps of two radii at first, each image's own halved where it stops paying, going on from the best point then.
 
     center: the images (N, C, H, W) that the search starts around. After the first step each adds a quarter of the last move.
@@ -43,14 +43,16 @@ def auto_pgd(ball: ThreatModel, center: Tensor, *, along: ThreatModel | None = N
     Source: APGD, Croce & Hein 2020, section 3 (momentum 0.75, rho 0.75, their checkpoints).
     """
     checked: dict[int, set[int]] = {}  # by number of steps
-    along = along or ball
+    along = along or threat_model
 
     def rule(now: StepState, memory: _AutoPGDState | None) -> tuple[Tensor, _AutoPGDState]:
         if now.steps not in checked:
             checked[now.steps] = _checkpoints(now.steps)
         images, gradient, values = now.images, now.gradient, now.values.nan_to_num(-torch.inf)
         if memory is None:
-            size = torch.as_tensor(2 * share * ball.radius, dtype=torch.float32, device=images.device).expand(len(images))
+            size = torch.as_tensor(2 * share * threat_model.epsilon, dtype=torch.float32, device=images.device).expand(
+                len(images)
+            )
             memory = _AutoPGDState(images, values, images, values, gradient, size, torch.zeros_like(values), size, values, 0)
         wins, last = values > memory.best_value, memory.last
         best, best_gradient = torch.where(per_image(wins, images), images, memory.best), memory.best_gradient
@@ -71,7 +73,7 @@ def auto_pgd(ball: ThreatModel, center: Tensor, *, along: ThreatModel | None = N
                 for kept, current in ((best, images), (best_gradient, gradient))
             )
             last = torch.where(per_image(halved, images), images, last)
-        ahead = ball.project(images + along.move(images, gradient, size), center)
+        ahead = threat_model.project(images + along.steepest_step(images, gradient, size), center)
         fresh = 0.75 if now.step else 1.0
         goal = images + fresh * (ahead - images) + (1 - fresh) * (images - last)
         kept = _AutoPGDState(images, values, best, best_value, best_gradient, size, rises, size_then, value_then, since)

@@ -39,10 +39,10 @@ MEASURES = ("alignment", "chance_alignment", "low", "deletion", "chance_deletion
 NTK_EIGENVECTORS = (10, 30, 100, 300)  # eigenvectors that a kernel machine may use, and all
 
 
-def saliency(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def saliency(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """What each model's explanations show of the same test images, and the differences, image by image; pictures for one seed."""
     splits = load(plan, seed)
-    part = splits.test.take(subset.balanced(splits.test.labels, SALIENCY_IMAGES))
+    part = splits.test.select(subset.balanced(splits.test.labels, SALIENCY_IMAGES))
     means, chance = metrics.class_means(splits.train), metrics.white_noise_energy(part.shape)
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ def saliency(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tabl
             for measure, values in columns.items():
                 rows.append({"model": name, "method": method, "measure": measure, "seed": seed, **mean_interval_row(values)})
             rows.append({"model": name, "method": method, "measure": "chance_low", "seed": seed, "value": chance, "n": len(part)})
-        tell("", (number + 1) / len(MAIN_MODELS), name)
+        report_progress("", (number + 1) / len(MAIN_MODELS), name)
     for one, other in PAIRS:
         for method in metrics.METHODS:
             for measure in ("alignment", "low", "faithful"):
@@ -88,7 +88,7 @@ class ClassifierSaliency(NamedTuple):
 
 def classifier_saliency(model: nn.Module, splits: data.Splits, *, seed: int = 0, device: str = "cpu") -> ClassifierSaliency:
     """What a classifier's explanations show of test images, and the first of each class beside its gradients."""
-    part = splits.test.take(subset.balanced(splits.test.labels, SALIENCY_IMAGES))
+    part = splits.test.select(subset.balanced(splits.test.labels, SALIENCY_IMAGES))
     means, rows, columns = metrics.class_means(splits.train), list[dict[str, Any]](), dict[str, list[float]]()
     shown = _first_of_each(part)
     sheet = [part.pixels(shown)]
@@ -109,7 +109,7 @@ def classifier_saliency(model: nn.Module, splits: data.Splits, *, seed: int = 0,
     return ClassifierSaliency(rows, files, whole)
 
 
-def corruptions(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def corruptions(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """Every model on the test images as they come out of noise, blur, fog, contrast and JPEG, and what robust training costs."""
     part = _some(load(plan, seed).test, CORRUPTION_IMAGES)
     names = [name for name in CORRUPTION_MODELS if model_path(plan, folder, seed, name).exists()]
@@ -118,7 +118,7 @@ def corruptions(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> T
         found = metrics.corruption_accuracy(load_model(plan, folder, seed, name), part, seed=seed, device=plan.device)
         rows += [{"model": name, "seed": seed, **row} for row in found.rows]
         shares[name] = found.shares
-        tell("", (number + 1) / len(names), name)
+        report_progress("", (number + 1) / len(names), name)
     for one, other in PAIRS:
         for kind in shares[one]:
             gain = mean_interval_row(shares[one][kind] - shares[other][kind])
@@ -126,7 +126,7 @@ def corruptions(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> T
     return {"corruptions": rows, "corrupted": pairs}
 
 
-def fourier(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def fourier(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """The errors of each model with one wave added to every image, frequency by frequency."""
     part, rows = _some(load(plan, seed).test, FOURIER_IMAGES), list[dict[str, Any]]()
     names = [name for name in CORRUPTION_MODELS if model_path(plan, folder, seed, name).exists()]
@@ -136,27 +136,27 @@ def fourier(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Table
             {"model": name, "seed": seed, **row}
             for row in metrics.fourier_sensitivity(model, part, seed=seed, device=plan.device)
         ]
-        tell("", (number + 1) / len(names), name)
+        report_progress("", (number + 1) / len(names), name)
     return {"frequencies": rows}
 
 
-def ntk_features(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def ntk_features(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """Eigenvectors of a wide network's tangent kernel: how useful and robust, and what regression on the first ones reads."""
-    splits, ball = load(plan, seed), NormBall(plan.norm, known(plan.epsilon))
-    train = splits.train.take(subset.balanced(splits.train.labels, ntk.MAX_IMAGES))
+    splits, threat_model = load(plan, seed), NormBall(plan.norm, known(plan.epsilon))
+    train = splits.train.select(subset.balanced(splits.train.labels, ntk.MAX_IMAGES))
     whole = metrics.EigenFeatures(train).to(plan.device)
     chosen = metrics.chosen_eigenvectors(len(whole.values))
-    tell("", 0.1, "taken apart")
+    report_progress("", 0.1, "taken apart")
     test = _some(splits.test, CORRUPTION_IMAGES)
     found = metrics.per_feature(
         _Some(whole, chosen),
         test,
-        ball,
+        threat_model,
         sample=SAMPLE,
         most=SEARCHED,
         steps=STEPS,
         device=plan.device,
-        progress=lambda share: tell("", 0.1 + 0.5 * share, "searched"),
+        progress=lambda share: report_progress("", 0.1 + 0.5 * share, "searched"),
     )
     values = (whole.values / whole.values.sum()).tolist()
     rows = [
@@ -168,9 +168,9 @@ def ntk_features(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> 
     kept = [count for count in NTK_EIGENVECTORS if count < len(whole.values)] + [len(whole.values)]
     for number, count in enumerate(kept):
         machine = metrics.EigenFeatures(train, keep=count).to(plan.device)
-        told = metrics.robust_accuracy(machine, some, [ball], budget="quick", device=plan.device)
+        told = metrics.robust_accuracy(machine, some, [threat_model], budget="quick", device=plan.device)
         machines += [{"kept": count, "seed": seed, **row} for row in told]
-        tell("", 0.6 + 0.4 * (number + 1) / len(kept), f"{count} eigenvectors")
+        report_progress("", 0.6 + 0.4 * (number + 1) / len(kept), f"{count} eigenvectors")
     return {"kernel": rows, "kernel_accuracy": machines}
 
 
@@ -224,4 +224,4 @@ def _as_gray(gradients: Tensor) -> Tensor:
 
 def _some(part: Dataset, most: int) -> Dataset:
     """At most so many images, evenly over the classes."""
-    return part if len(part) <= most else part.take(subset.balanced(part.labels, most))
+    return part if len(part) <= most else part.select(subset.balanced(part.labels, most))

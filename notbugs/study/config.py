@@ -44,7 +44,7 @@ class StudyConfig:
     patience: int | None = None  # further epochs for relabelled sets that are still at chance
     full: bool = False  # also all controls, transfer to other learners, and every model on every set under attack
     recipe: str = ""  # "paper": full, and what else the paper measured (`paper`)
-    half: bool | None = None  # train and grow images in bfloat16
+    bf16: bool | None = None  # train and grow images in bfloat16
     compile: bool = False  # networks first
     device: str = "cpu"
 
@@ -125,7 +125,7 @@ def resolve(plan: StudyConfig, splits: Splits) -> StudyConfig:
     if plan.invert_times > known(plan.epochs):
         rule = f"must be at most {plan.epochs}, the epochs, which the versions share"
         raise InputError("--invert-times", rule, plan.invert_times, "train for more --epochs")
-    splits.train.names_repeated(plan.invert_times)  # names that would meet fail here
+    splits.train.repeated_names(plan.invert_times)  # names that would meet fail here
     if plan.source != "planted" and min(shape[1:]) < 8:
         raise InputError(plan.source, "images must be at least 8 pixels wide and high", f"{shape[2]}x{shape[1]}", "use --resize")
     models.build(str(plan.network), shape=shape, classes=len(splits.train.classes), width=plan.width)  # a bad one fails here
@@ -157,18 +157,18 @@ def _defaults(plan: StudyConfig, shape: tuple[int, int, int], count: int) -> dic
     return usual | {"epsilon": radius[plan.norm]}
 
 
-def _check_epsilon(option: str, ball: NormBall, part: Dataset) -> None:
+def _check_epsilon(option: str, threat_model: NormBall, part: Dataset) -> None:
     """A radius at which an image can become one of another class outright tests nothing: raises BadInput."""
     index = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:500]
     flat, labels = part.pixels(index).flatten(1), part.labels[index]
-    apart = torch.cdist(flat, flat, p=2.0 if ball.norm == "l2" else torch.inf)
+    apart = torch.cdist(flat, flat, p=2.0 if threat_model.norm == "l2" else torch.inf)
     nearest = apart.masked_fill((labels[:, None] == labels) | (apart == 0), torch.inf).amin(1).median().item()
-    if not ball.radius < nearest:
+    if not threat_model.epsilon < nearest:
         raise InputError(
             option,
-            f"must be below {nearest:.3g}, the usual distance to the nearest image of another class ({ball.norm})",
-            f"{ball.radius:g}",
-            f"for {ball.radius:g}/255 pass {ball.radius:g}/255" if ball.radius >= 1 else "",
+            f"must be below {nearest:.3g}, the usual distance to the nearest image of another class ({threat_model.norm})",
+            f"{threat_model.epsilon:g}",
+            f"for {threat_model.epsilon:g}/255 pass {threat_model.epsilon:g}/255" if threat_model.epsilon >= 1 else "",
         )
 
 

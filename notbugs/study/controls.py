@@ -74,25 +74,25 @@ def extra_models() -> dict[str, dict[str, Any]]:
     return {name: {**options, "budget": "quick"} for name, options in beside.items()} | taught
 
 
-def robust_feature_leakage(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def robust_feature_leakage(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """What robust features alone would teach of each relabelled set, in two models: a linear and a deep one."""
     splits, rows = load(plan, seed), []
-    ball = NormBall(plan.norm, known(plan.epsilon))
-    held = splits.test.take(subset.balanced(splits.test.labels, 500))
+    threat_model = NormBall(plan.norm, known(plan.epsilon))
+    held = splits.test.select(subset.balanced(splits.test.labels, 500))
     probes = {}
     for name in ("robust-linear", "adversarial"):
         model = load_model(plan, folder, seed, name)
-        probes[name] = model, metrics.robust_features(model, held, ball, device=plan.device)
+        probes[name] = model, metrics.robust_features(model, held, threat_model, device=plan.device)
     for number, on in enumerate(LEAKAGE_DATASETS):
         made = load_dataset(plan, folder, seed, on)
         for name, (model, features) in probes.items():
             found = metrics.robust_feature_leakage(model, features, made, splits.test, device=plan.device)
             rows.append({"set": on, "model": name, "seed": seed, **found})
-        tell("", (number + 1) / len(LEAKAGE_DATASETS), on)
+        report_progress("", (number + 1) / len(LEAKAGE_DATASETS), on)
     return {"leakage": rows}
 
 
-def label_leakage_of_perturbations(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def label_leakage_of_perturbations(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """Of each relabelled set: how well its changes alone tell the new labels, and how many images mislead another model too."""
     original, rows = load(plan, seed).train, []
     other = load_model(plan, folder, seed, "fresh-1")
@@ -100,7 +100,7 @@ def label_leakage_of_perturbations(plan: StudyConfig, folder: Path, seed: int, t
         made = load_dataset(plan, folder, seed, name)
         chosen = torch.arange(min(len(made), 2000)) * len(made) // min(len(made), 2000)
         wanted, own = made.labels[chosen], original.labels[chosen]
-        read = predict.predict_any(other, made.take(chosen), plan.device)
+        read = predict.predict_any(other, made.select(chosen), plan.device)
         moved = wanted != own
         rows.append(
             {
@@ -111,11 +111,11 @@ def label_leakage_of_perturbations(plan: StudyConfig, folder: Path, seed: int, t
                 "others_keep": float((read == own)[moved].float().mean()),
             }
         )
-        tell("", (number + 1) / len(PERTURBATION_DATASETS), name)
+        report_progress("", (number + 1) / len(PERTURBATION_DATASETS), name)
     return {"poison": rows}
 
 
-def make_examples(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *, source: str) -> Tables:
+def make_examples(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress, *, source: str) -> Tables:
     """Adversarial examples of one model for the test images, kept in examples/SOURCE.npz."""
     made = transfer.make_examples(
         load_model(plan, folder, seed, source),
@@ -131,31 +131,31 @@ def make_examples(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *,
     return {}
 
 
-def transfer_to_networks(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *, source: str) -> Tables:
+def transfer_to_networks(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress, *, source: str) -> Tables:
     """The examples of one model on every other network."""
     rows, part, made = [], _test_subset(plan, seed), _examples(plan, folder, seed, source)
     for number, target in enumerate(TARGETS):
         if source != target:
             found = transfer.transfer_rates(made, part, load_model(plan, folder, seed, target), device=plan.device)
             rows += _transferred(plan, seed, source, target, found)
-        tell("", (number + 1) / len(TARGETS), target)
+        report_progress("", (number + 1) / len(TARGETS), target)
     return {"transfer": rows}
 
 
-def transfer_to_learner(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *, name: str) -> Tables:
+def transfer_to_learner(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress, *, name: str) -> Tables:
     """The examples of the standard model on a learning algorithm that is no network, fitted to the training images."""
     fitted = sklearn_learners.fit_learner(name, load(plan, seed).train, seed=seed)
-    tell("", 0.6, "fitted")
+    report_progress("", 0.6, "fitted")
     found = transfer.transfer_rates(_examples(plan, folder, seed, "standard"), _test_subset(plan, seed), fitted)
     return {"transfer": _transferred(plan, seed, "standard", name, found)}
 
 
-def robust_accuracy_on_all_datasets(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def robust_accuracy_on_all_datasets(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """Every model on every set, unchanged and, on fewer images, under three gradient attacks at half the radius."""
-    splits, ball = load(plan, seed), NormBall(plan.norm, known(plan.epsilon) / 2)
+    splits, threat_model = load(plan, seed), NormBall(plan.norm, known(plan.epsilon) / 2)
     parts = {"test": splits.test, "original": splits.train}
     parts |= {name: load_dataset(plan, folder, seed, name) for name in SETS if dataset_path(plan, folder, seed, name).exists()}
-    attack = attacks.gradient_ensemble(ball, len(splits.train.classes))[:3]
+    attack = attacks.gradient_ensemble(threat_model, len(splits.train.classes))[:3]
     names, rows = [name for name in MAIN_MODELS if model_path(plan, folder, seed, name).exists()], []
     some = {on: _some(part, CROSS_IMAGES) for on, part in parts.items() if on != "test"}
     images = torch.cat([part.pixels(slice(None)) for part in some.values()])  # of all sets at once: small batches cost as much
@@ -171,17 +171,17 @@ def robust_accuracy_on_all_datasets(plan: StudyConfig, folder: Path, seed: int, 
 
         def push(batch: Tensor, index: Tensor, view: Any = view) -> Tensor:
             found = attacks.worst_case(view, batch, labels[index].to(batch.device), attack)
-            return found.values < 0
+            return found.margins < 0
 
         left = data.map_batches(push, images, batch_size=1000, device=plan.device).split([len(part) for part in some.values()])
         for on, kept in zip(some, left, strict=True):
-            row = metrics.accuracy_row(int(kept.sum()), len(kept), epsilon=float(ball.radius), attack=GRADIENT_ENSEMBLE)
+            row = metrics.accuracy_row(int(kept.sum()), len(kept), epsilon=float(threat_model.epsilon), attack=GRADIENT_ENSEMBLE)
             rows.append({**about, "set": on, **row})
-        tell("", (number + 1) / len(names), name)
+        report_progress("", (number + 1) / len(names), name)
     return {"accuracy": [in_order(row) for row in rows]}
 
 
-def error_consistency(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def error_consistency(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """Every pair of models: do they read the test images alike, and make the same mistakes?"""
     part, rows = load(plan, seed).test, []
     read = {}
@@ -196,7 +196,7 @@ def error_consistency(plan: StudyConfig, folder: Path, seed: int, tell: Progress
     return {"agreement": rows}
 
 
-def excess_over_controls(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def excess_over_controls(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """Every relabelled result as its excess over each control, on the same test images."""
     run = RunFolder.read(folder)
     part = load(plan, seed).test
@@ -228,7 +228,7 @@ def _some(part: Dataset, most: int) -> Dataset:
     """At most so many images, drawn evenly at random."""
     if len(part) <= most:
         return part
-    return part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:most].sort().values)
+    return part.select(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:most].sort().values)
 
 
 def _examples(plan: StudyConfig, folder: Path, seed: int, source: str) -> transfer.AdversarialExamples:

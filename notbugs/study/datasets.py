@@ -34,7 +34,7 @@ class BuildContext:
     progress: Callable[[int], None]
 
     @property
-    def ball(self) -> NormBall:
+    def threat_model(self) -> NormBall:
         """How far relabelled images may go."""
         return NormBall(self.plan.norm, known(self.plan.relabel_epsilon))
 
@@ -58,7 +58,7 @@ def _invert(source: str, making: BuildContext, *, start: str = "") -> Constructe
         steps=known(making.plan.invert_steps),
         times=making.plan.invert_times,
         seed=making.seed,
-        half=making.plan.half,
+        bf16=making.plan.bf16,
         compile=making.plan.compile,
         device=making.plan.device,
         progress=making.progress,
@@ -77,10 +77,10 @@ def _relabel(source: str, how: str, making: BuildContext, *, alone: tuple[str, .
         making.model(source),
         making.original,
         wanted,
-        ball=making.ball,
+        threat_model=making.threat_model,
         steps=making.plan.relabel_steps,
         alone=[making.model(name) for name in alone],
-        half=making.plan.half,
+        bf16=making.plan.bf16,
         compile=making.plan.compile,
         device=making.plan.device,
         progress=making.progress,
@@ -243,4 +243,4 @@ def is_inverted(name: str) -> bool:
 
 def is_trainable(made: Constructed) -> bool:
     """Whether a set can be trained on: the weak model's errors may be too few, or all of one class."""
-    return len(made.data) >= MIN_IMAGES and int(made.data.labels.max()) > int(made.data.labels.min())
+    return len(made.dataset) >= MIN_IMAGES and int(made.dataset.labels.max()) > int(made.dataset.labels.min())

@@ -116,7 +116,7 @@ def run(
     only: Collection[str] | None = None,
     command: str = "",
     workers: int | None = None,
-    tell: Progress | None = None,
+    report_progress: Progress | None = None,
 ) -> RunFolder:
     """Do what is left to do of a study in `folder`; tell(stage, share done, words) is called as it goes.
 
@@ -126,28 +126,28 @@ def run(
     """
     splits = load(plan)
     plan = resolve(plan, splits)
-    tell = tell or (lambda stage, share, words: None)
+    report_progress = report_progress or (lambda stage, share, words: None)
     began = time.perf_counter()
     with RunFolder.open(folder, resumable_arguments(plan)) as record:
         digest = fingerprint(splits.train, splits.test)
-        if record.facts.get("fingerprint", digest) != digest:
+        if record.metadata.get("fingerprint", digest) != digest:
             raise InputError(
                 plan.source, "must hold the same images as when this run began", remedy="give another --out for a new run"
             )
         for leftover in (*folder.glob("datasets/.*.part"), *folder.glob("models/*.part")):  # of a process that was killed
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         usual = {"seconds": 0.0, "seeds": [], "full": False, "paper": False}
-        before, seeds, full, of_paper = (record.facts.get(name, value) for name, value in usual.items())
+        before, seeds, full, of_paper = (record.metadata.get(name, value) for name, value in usual.items())
         plan = replace(
             plan, full=plan.full or full, recipe=plan.recipe or ("paper" if of_paper else "")
         )  # once asked, it stays so
         story, asked_now = study_graph(plan), study_graph(plan, further=only is not None)
         done = all(record.done(name) for name in story)
-        settled = done and record.facts["finished"]  # what is asked further changes no fact of a finished study
+        settled = done and record.metadata["finished"]  # what is asked further changes no fact of a finished study
         if not settled:
-            record.note(**study_metadata(plan, splits, command), fingerprint=digest)
-        record.note(seeds=sorted({*seeds, *record.facts["seeds"]}))
-        whole = study_graph(replace(plan, seeds=record.facts["seeds"][-1] - plan.seed + 1))
+            record.update_metadata(**study_metadata(plan, splits, command), fingerprint=digest)
+        record.update_metadata(seeds=sorted({*seeds, *record.metadata["seeds"]}))
+        whole = study_graph(replace(plan, seeds=record.metadata["seeds"][-1] - plan.seed + 1))
         todo = {name: asked_now[name] for name in select_stages(asked_now, only) if not record.done(name)}
         if workers is None:
             workers = default_workers(plan.device)
@@ -155,27 +155,29 @@ def run(
             name: (tuple(need for need in stage.needs if need in todo), partial(_timed, stage.work, plan, folder, name))
             for name, stage in todo.items()
         }
-        for name, (tables, seconds) in run_graph(jobs, workers, tell):
-            record.finish(name, seconds, tables, **_where(plan))
+        for name, (tables, seconds) in run_graph(jobs, workers, report_progress):
+            record.record_stage(name, seconds, tables, **_where(plan))
             if not settled:
-                record.note(seconds=round(before + time.perf_counter() - began, 1))
-        record.note(finished=all(record.done(name) for name in whole))
+                record.update_metadata(seconds=round(before + time.perf_counter() - began, 1))
+        record.update_metadata(finished=all(record.done(name) for name in whole))
         return record
 
 
-def run_analyses(folder: Path, names: Collection[str], *, workers: int | None = None, tell: Progress | None = None) -> RunFolder:
+def run_analyses(
+    folder: Path, names: Collection[str], *, workers: int | None = None, report_progress: Progress | None = None
+) -> RunFolder:
     """Do further stages (`further.FURTHER`) of a study that is there, with what they need. Raises BadInput as `run` does."""
     if unknown := sorted({*names} - {*ANALYSES}):
         raise InputError("stage", "must be one of " + ", ".join(ANALYSES), ", ".join(unknown))
     known_run = RunFolder.read(folder)
-    facts, given = known_run.facts, known_run.facts["asked"]
+    facts, given = known_run.metadata, known_run.metadata["asked"]
     if facts.get("kind") or not facts.get("seeds") or not {*given} <= {field.name for field in fields(StudyConfig)}:
         raise InputError("RUN", "must be a study's folder", folder, "make one: notbugs run SOURCE --out FOLDER")
     seeds = facts["seeds"][-1] - given["seed"] + 1
     recipe = "paper" if facts.get("paper") else ""
     how = {name: facts["recipe"][name] for name in ("half", "compile") if name in facts["recipe"]}
     plan = StudyConfig(**given, seeds=seeds, full=facts["full"], recipe=recipe, device=facts["device"], **how)
-    return run(plan, folder, only=names, command=facts["command"], workers=workers, tell=tell)
+    return run(plan, folder, only=names, command=facts["command"], workers=workers, report_progress=report_progress)
 
 
 def select_stages(story: Mapping[str, Stage], only: Collection[str] | None) -> list[str]:
@@ -190,16 +192,27 @@ def select_stages(story: Mapping[str, Stage], only: Collection[str] | None) -> l
 # ---- single jobs ---------------------------------------------------------------------------------------------------------
 
 
-def train_single(plan: StudyConfig, path: Path, *, loss: str = "plain", tell: Progress | None = None) -> list[dict[str, Any]]:
+def train_single(
+    plan: StudyConfig, path: Path, *, loss: str = "plain", report_progress: Progress | None = None
+) -> list[dict[str, Any]]:
     """One classifier of the original data, saved to `path`; returns its accuracy rows, clean and at half and all of epsilon."""
     splits = load(plan)
     plan = resolve(plan, splits)
     models.check_writable(path)
     model = train_classifier(
-        plan, splits.train, "standard", loss=loss, on="original", seed=plan.seed, path=path, tell=tell or (lambda *_: None)
+        plan,
+        splits.train,
+        "standard",
+        loss=loss,
+        on="original",
+        seed=plan.seed,
+        path=path,
+        report_progress=report_progress or (lambda *_: None),
     )[0]
-    ball = NormBall(plan.norm, known(plan.epsilon))
-    return metrics.robust_accuracy(model, splits.test, [replace(ball, radius=ball.radius / 2), ball], device=plan.device)
+    threat_model = NormBall(plan.norm, known(plan.epsilon))
+    return metrics.robust_accuracy(
+        model, splits.test, [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model], device=plan.device
+    )
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------------
@@ -254,12 +267,16 @@ def study_metadata(plan: StudyConfig, splits: Splits, command: str) -> dict[str,
 
 def _where(plan: StudyConfig) -> dict[str, Any]:
     """What each stage's mark says: a run may go on elsewhere, or with another version."""
-    return {"notbugs": __version__, "torch": torch.__version__, "device": plan.device, "half": bool(plan.half)}
+    return {"notbugs": __version__, "torch": torch.__version__, "device": plan.device, "half": bool(plan.bf16)}
 
 
-def _timed(work: Callable[..., Tables], plan: StudyConfig, folder: Path, name: str, tell: Progress) -> tuple[Tables, float]:
+def _timed(
+    work: Callable[..., Tables], plan: StudyConfig, folder: Path, name: str, report_progress: Progress
+) -> tuple[Tables, float]:
     began = time.perf_counter()
-    tables = work(plan, folder, int(name.split("/")[0].removeprefix("seed")), lambda _, share, words: tell(name, share, words))
+    tables = work(
+        plan, folder, int(name.split("/")[0].removeprefix("seed")), lambda _, share, words: report_progress(name, share, words)
+    )
     return tables, time.perf_counter() - began
 
 

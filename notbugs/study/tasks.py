@@ -31,7 +31,7 @@ def train_model(
     plan: StudyConfig,
     folder: Path,
     seed: int,
-    tell: Progress,
+    report_progress: Progress,
     *,
     name: str,
     on: str = "original",
@@ -49,7 +49,7 @@ def train_model(
     at its usual width. radius: of adversarial training, in epsilons. pace: of learning, in the plan's rate. budget: of the
     attack on the test images, a quick one at the full radius only. A set that could not be made teaches nobody.
     """
-    splits, ball = load(plan, seed), NormBall(plan.norm, known(plan.epsilon))
+    splits, threat_model = load(plan, seed), NormBall(plan.norm, known(plan.epsilon))
     if on != "original" and not dataset_path(plan, folder, seed, on).exists():
         return {}
     part = splits.train if on == "original" else load_dataset(plan, folder, seed, on)
@@ -70,9 +70,9 @@ def train_model(
         start=start,
         radius=radius,
         path=model_path(plan, folder, seed, name),
-        tell=tell,
+        report_progress=report_progress,
     )
-    radii = [replace(ball, radius=ball.radius / 2), ball][budget == "quick" :]
+    radii = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model][budget == "quick" :]
     rows = metrics.robust_accuracy(model, splits.test, radii, budget=budget, device=plan.device)
     named = [{"set": "test", **row} for row in rows]
     if on.startswith("next-labels"):  # how far it learnt the labels as given: on real images these are the next class
@@ -93,7 +93,7 @@ def train_classifier(
     on: str,
     seed: int,
     path: Path | None,
-    tell: Progress,
+    report_progress: Progress,
     start: str = "",
     radius: float = 1.0,
 ) -> tuple[models.Model, list[dict[str, Any]]]:
@@ -103,12 +103,14 @@ def train_classifier(
     D.4). So that the choice can be judged, the curve has the accuracy on the real test images after each pass, too.
     """
     splits, curve = load(plan, seed), list[dict[str, Any]]()
-    ball, times = NormBall(plan.norm, radius * known(plan.epsilon)), max(1, len(part) / len(splits.train))
+    threat_model, times = NormBall(plan.norm, radius * known(plan.epsilon)), max(1, len(part) / len(splits.train))
     epochs = max(1, round(known(plan.epochs) / times))  # about as many steps as on the original
     losses: dict[str, Callable[[], train.Loss]] = {
         "plain": lambda: train.cross_entropy,
-        "adversarial": lambda: train.adversarial_loss(partial(attacks.pgd, ball=ball, steps=plan.adversarial_steps, by="loss")),
-        "trades": lambda: train.trades(partial(attacks.kl_pgd, ball=ball, steps=plan.adversarial_steps)),
+        "adversarial": lambda: train.adversarial_loss(
+            partial(attacks.pgd, threat_model=threat_model, steps=plan.adversarial_steps, loss="cross_entropy")
+        ),
+        "trades": lambda: train.trades(partial(attacks.kl_pgd, threat_model=threat_model, steps=plan.adversarial_steps)),
     }
     if loss not in losses:
         raise InputError("--loss", f"must be one of {', '.join(losses)}", repr(loss))
@@ -122,10 +124,10 @@ def train_classifier(
         seed=derive_seed(seed, start or name),
         **pixel_statistics(splits.train),
     )
-    watched = splits.test.take(torch.arange(0, len(splits.test), max(1, len(splits.test) // MONITORED))[:MONITORED])
+    watched = splits.test.select(torch.arange(0, len(splits.test), max(1, len(splits.test) // MONITORED))[:MONITORED])
 
     def told(epoch: train.Epoch) -> None:
-        tell("", 0.9 * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}")
+        report_progress("", 0.9 * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}")
         curve.append(epoch._asdict())
         if on != "original":
             curve[-1]["test_accuracy"] = metrics.clean_accuracy(model, watched, device=plan.device)["accuracy"]
@@ -140,7 +142,7 @@ def train_classifier(
         weight_decay=known(plan.weight_decay),
         augment=augment,
         patience=known(plan.patience) if faint else 0,
-        half=plan.half,
+        bf16=plan.bf16,
         compile=plan.compile,
         seed=derive_seed(seed, name),
         device=plan.device,
@@ -156,8 +158,8 @@ def train_classifier(
         seed=seed,
         training={
             "loss": loss,
-            "norm": ball.norm,
-            "epsilon": ball.radius,
+            "norm": threat_model.norm,
+            "epsilon": threat_model.epsilon,
             "epochs": len(curve),
             "augmented": augment is not None,
         },
@@ -165,7 +167,7 @@ def train_classifier(
     return model, curve
 
 
-def build_dataset(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *, name: str) -> Tables:
+def build_dataset(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress, *, name: str) -> Tables:
     """One constructed set, written in the form the data came in; one that cannot be trained on is only told of."""
     began, splits = time.perf_counter(), load(plan, seed)
     done, total = 0, len(splits.train) * (plan.invert_times if is_inverted(name) else 1)
@@ -173,7 +175,7 @@ def build_dataset(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *,
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        tell("", done / total, f"{done} of {total} images")
+        report_progress("", done / total, f"{done} of {total} images")
 
     making = BuildContext(
         plan,
@@ -188,9 +190,9 @@ def build_dataset(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *,
     row = {
         "set": name,
         "seed": seed,
-        "n": len(made.data),
+        "n": len(made.dataset),
         "made_from": kind.needs[0].removeprefix("set-"),
-        "epsilon": making.ball.radius if is_relabeled(name) else "",
+        "epsilon": making.threat_model.epsilon if is_relabeled(name) else "",
         "steps": "",
         "reached": "",
         "mean_l2": "",
@@ -198,20 +200,22 @@ def build_dataset(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *,
         "max_linf": "",
         "feature_error": "",
         "changed_labels": 0,
-        **made.facts,
+        **made.stats,
         "seconds": round(time.perf_counter() - began, 2),
     }
     place = dataset_path(plan, folder, seed, name)
     shutil.rmtree(place, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
     if is_trainable(made):
         where = {file: number for number, file in enumerate(splits.train.names)}
-        own = [where[file] for file in made.data.names if file in where]  # all of them, some, or none
-        before = splits.train.take(own) if len(own) == len(made.data) else None
-        data.export(made.data, place, splits.form, card=_card(plan, name, kind.about, row), original=before)
+        own = [where[file] for file in made.dataset.names if file in where]  # all of them, some, or none
+        before = splits.train.select(own) if len(own) == len(made.dataset) else None
+        data.export(made.dataset, place, splits.form, card=_card(plan, name, kind.about, row), original=before)
     return {"sets": [row]}
 
 
-def accuracy_on_all_datasets(plan: StudyConfig, folder: Path, seed: int, tell: Progress, *, names: list[str]) -> Tables:
+def accuracy_on_all_datasets(
+    plan: StudyConfig, folder: Path, seed: int, report_progress: Progress, *, names: list[str]
+) -> Tables:
     """Every model on every set, clean: the original's and each constructed set's training part (2,000 images drawn from it)."""
     rows = []
     parts = {name: load_dataset(plan, folder, seed, name) for name in QUICK} | {"original": load(plan, seed).train}
@@ -221,7 +225,7 @@ def accuracy_on_all_datasets(plan: StudyConfig, folder: Path, seed: int, tell: P
         view = models.fuse_batchnorm(model, sample, plan.device)
         for set_name, part in parts.items():
             index = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:2000].sort().values
-            row = metrics.clean_accuracy(view, part.take(index), device=plan.device)
+            row = metrics.clean_accuracy(view, part.select(index), device=plan.device)
             rows.append(
                 in_order(
                     {
@@ -234,20 +238,22 @@ def accuracy_on_all_datasets(plan: StudyConfig, folder: Path, seed: int, tell: P
                     }
                 )
             )
-        tell("", (number + 1) / len(names), model_name)
+        report_progress("", (number + 1) / len(names), model_name)
     return {"accuracy": rows}
 
 
 @precision.full_precision()
-def pictures(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def pictures(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """The same few training files in every version, as pictures, with what two models read in each."""
     original = load(plan, seed).train
     shown = torch.stack([(original.labels == k).nonzero()[0, 0] for k in range(min(len(original.classes), 8))])
     readers = {name: load_model(plan, folder, seed, name).to(plan.device) for name in ("standard", "adversarial")}
-    images, labels, ball = original.pixels(shown), original.labels[shown], NormBall(plan.norm, known(plan.epsilon))
+    images, labels, threat_model = original.pixels(shown), original.labels[shown], NormBall(plan.norm, known(plan.epsilon))
     with models.frozen(readers["standard"]):
-        found = attacks.pgd(readers["standard"], images.to(plan.device), labels.to(plan.device), ball=ball, steps=50).images.cpu()
-    attacked = ball.round(found, images)
+        found = attacks.pgd(
+            readers["standard"], images.to(plan.device), labels.to(plan.device), threat_model=threat_model, steps=50
+        ).images.cpu()
+    attacked = threat_model.round_to_8bit(found, images)
     change = attacked - images
     largest = change.abs().flatten(1).amax(1).clamp_min(1e-6).reshape(-1, 1, 1, 1)
     versions: dict[str, tuple[Tensor, Tensor]] = {
@@ -256,7 +262,7 @@ def pictures(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tabl
         "change": (0.5 + change / (2 * largest), labels),
     }
     for name in QUICK:
-        part = load_dataset(plan, folder, seed, name).take(shown)
+        part = load_dataset(plan, folder, seed, name).select(shown)
         versions[name] = (part.pixels(slice(None)), part.labels)
     rows = []
     for column, (pixels, given) in versions.items():
@@ -272,7 +278,7 @@ def pictures(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tabl
     return {"pictures": rows}
 
 
-def synthetic_truth(plan: StudyConfig, folder: Path, seed: int, tell: Progress) -> Tables:
+def synthetic_truth(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
     """What is true of every image of a planted world: the class its shape and its grating speak for, and its background."""
     splits = load(plan, seed)
     world = synthetic.make_synthetic(seed=seed, train=len(splits.train), test=len(splits.test))

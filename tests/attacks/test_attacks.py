@@ -25,17 +25,17 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def untargeted(ball: NormBall) -> dict[str, Attack]:
+def untargeted(threat_model: NormBall) -> dict[str, Attack]:
     """Every attack away from the labels, by name."""
     return {
-        "fgsm": partial(attacks.fgsm, ball=ball),
-        "pgd lead": partial(attacks.pgd, ball=ball, steps=8),
-        "pgd loss": partial(attacks.pgd, ball=ball, steps=8, by="loss"),
-        "pgd random": partial(attacks.pgd, ball=ball, steps=8, generator=seeded()),
-        "pgd restarts": partial(attacks.pgd, ball=ball, steps=8, restarts=3, generator=seeded()),
-        "first rival": partial(attacks.rank_targeted_pgd, ball=ball, rank=1, steps=8),
-        "last rival": partial(attacks.rank_targeted_pgd, ball=ball, rank=9, steps=8),
-        "worst case": partial(attacks.worst_case, attacks=attacks.gradient_ensemble(ball, 10)),
+        "fgsm": partial(attacks.fgsm, threat_model=threat_model),
+        "pgd lead": partial(attacks.pgd, threat_model=threat_model, steps=8),
+        "pgd loss": partial(attacks.pgd, threat_model=threat_model, steps=8, loss="cross_entropy"),
+        "pgd random": partial(attacks.pgd, threat_model=threat_model, steps=8, generator=seeded()),
+        "pgd restarts": partial(attacks.pgd, threat_model=threat_model, steps=8, restarts=3, generator=seeded()),
+        "first rival": partial(attacks.rank_targeted_pgd, threat_model=threat_model, rank=1, steps=8),
+        "last rival": partial(attacks.rank_targeted_pgd, threat_model=threat_model, rank=9, steps=8),
+        "worst case": partial(attacks.worst_case, attacks=attacks.gradient_ensemble(threat_model, 10)),
     }
 
 
@@ -57,9 +57,9 @@ def says(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> T
         return -objectives.margin(model(images), labels)
 
 
-def inside(found: Tensor, images: Tensor, ball: NormBall) -> bool:
+def inside(found: Tensor, images: Tensor, threat_model: NormBall) -> bool:
     in_range = bool(((found >= 0) & (found <= 1)).all())
-    return in_range and bool((ball.size(found - images) <= ball.radius * (1 + 1e-5)).all())
+    return in_range and bool((threat_model.distance(found - images) <= threat_model.epsilon * (1 + 1e-5)).all())
 
 
 # ---- the smallest radius ------------------------------------------------------------------------------------------------
@@ -82,9 +82,9 @@ def test_of_a_linear_model_the_smallest_radius_is_gap_over_dual_norm(norm: str, 
     between = weights.T[labels][:, None] - weights.T[None]
     dual = {"linf": between.abs().sum(2), "l2": between.norm(dim=2), "l1": between.abs().amax(2)}[norm]
     exact = (gaps / dual).scatter(1, labels[:, None], torch.inf).amin(1).clamp_min(0)
-    assert found.values[0] == 0 and torch.equal(found.images[0], images[0])
-    assert bool((found.values >= exact * (1 - 1e-4)).all())
-    assert bool((found.values <= exact * 1.03 + 1e-5).all())
+    assert found.margins[0] == 0 and torch.equal(found.images[0], images[0])
+    assert bool((found.margins >= exact * (1 - 1e-4)).all())
+    assert bool((found.margins <= exact * 1.03 + 1e-5).all())
     targets, distances = attacks.nearest_classes(model, images[1:], labels[1:], norm=norm)  # type: ignore[arg-type]
     assert torch.allclose(distances[:, 0], exact[1:], rtol=1e-3)
     assert targets.shape == (49, classes - 1)
@@ -98,12 +98,12 @@ def test_the_smallest_radius_is_the_size_of_a_change_that_fools(
 ) -> None:
     model, (images, labels) = request.getfixturevalue(which), few
     found = attacks.minimum_norm(model, images, labels, norm=norm)
-    assert bool(found.values.isfinite().all())
-    assert torch.allclose(NormBall(norm, 0).size(found.images - images), found.values, atol=1e-6)
+    assert bool(found.margins.isfinite().all())
+    assert torch.allclose(NormBall(norm, 0).distance(found.images - images), found.margins, atol=1e-6)
     assert bool(((found.images >= 0) & (found.images <= 1)).all())
     assert bool((says(model, found.images, labels) > -1e-4).all())
     near = images + 0.9 * (found.images - images)
-    assert bool((says(model, near, labels)[found.values > 0] < 0).all())  # drawn as near as that way allows
+    assert bool((says(model, near, labels)[found.margins > 0] < 0).all())  # drawn as near as that way allows
     again = attacks.minimum_norm(model, images, labels, norm=norm)
     assert torch.equal(again.images, found.images)
 
@@ -117,7 +117,7 @@ def test_the_smallest_radius_is_as_small_as_others_find_it(
         warnings.simplefilter("ignore")
         foolbox = pytest.importorskip("foolbox")
     model, (images, labels) = request.getfixturevalue(which), batch
-    ours = attacks.minimum_norm(model, images, labels).values
+    ours = attacks.minimum_norm(model, images, labels).margins
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         referee = foolbox.PyTorchModel(model.eval(), bounds=(0, 1))
@@ -126,7 +126,7 @@ def test_the_smallest_radius_is_as_small_as_others_find_it(
     assert float(ours.median()) <= float(distances.median()) * 1.005
     assert float(ours.mean()) <= float(distances[distances.isfinite()].mean()) * 1.005
     for radius in (0.375, 0.75):
-        verdict = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(NormBall("l2", radius), 10)).values < 0
+        verdict = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(NormBall("l2", radius), 10)).margins < 0
         assert abs(int((ours > radius).sum()) - int(verdict.sum())) <= 3
 
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_fooled_has_no_smallest_radius(few: tuple[Tensor, Tensor]
         images,
         torch.zeros(60, dtype=torch.int64),
     )
-    assert bool(found.values.isinf().all())
+    assert bool(found.margins.isinf().all())
     assert torch.equal(found.images, images)
     with pytest.raises(InputError, match=r"^norm: must be linf, l2 or l1"):
         attacks.minimum_norm(nn.Identity(), images, torch.zeros(60, dtype=torch.int64), norm="l0")
@@ -157,10 +157,10 @@ def test_trying_every_change_of_one_pixel_finds_the_worst(standard: Model, few: 
             changed = images.flatten(1).clone()
             changed[:, place] = colour
             worst = torch.where(started, worst, torch.maximum(worst, says(standard, changed.reshape(images.shape), labels)))
-    assert torch.equal(found.values >= 0, worst >= 0)  # whoever is fooled is left alone: the first that fools is kept
-    assert torch.allclose(found.values[worst < 0], worst[worst < 0], atol=1e-4)
+    assert torch.equal(found.margins >= 0, worst >= 0)  # whoever is fooled is left alone: the first that fools is kept
+    assert torch.allclose(found.margins[worst < 0], worst[worst < 0], atol=1e-4)
     promising = attacks.few_pixels(standard, images, labels, tries=20)
-    assert int((promising.values >= 0).sum()) >= int((worst > 0).sum()) - 2
+    assert int((promising.margins >= 0).sum()) >= int((worst > 0).sum()) - 2
 
 
 @pytest.mark.parametrize("gradient", [True, False])
@@ -173,12 +173,12 @@ def test_few_pixels_change_and_corners_are_reached(
     changed = found.images != images
     assert int(changed.flatten(1).sum(1).max()) == pixels
     assert bool(((found.images == 0) | (found.images == 1))[changed].all())
-    assert torch.allclose(found.values, says(standard, found.images, labels), atol=1e-4)
+    assert torch.allclose(found.margins, says(standard, found.images, labels), atol=1e-4)
     more = attacks.few_pixels(standard, images, labels, pixels=pixels + 2, tries=30, gradient=gradient)
-    assert int((more.values >= 0).sum()) >= int((found.values >= 0).sum())
+    assert int((more.margins >= 0).sum()) >= int((found.margins >= 0).sum())
     if gradient:
         blind = attacks.few_pixels(standard, images, labels, pixels=pixels, tries=30, gradient=False)
-        assert int((found.values >= 0).sum()) > int((blind.values >= 0).sum())
+        assert int((found.margins >= 0).sum()) > int((blind.margins >= 0).sum())
 
 
 def test_a_pixel_counts_once_whatever_its_channels_and_no_gradient_is_needed() -> None:
@@ -191,8 +191,8 @@ def test_a_pixel_counts_once_whatever_its_channels_and_no_gradient_is_needed() -
 
     zeros = torch.zeros(2, dtype=torch.int64)
     found = attacks.few_pixels(black_box, images, zeros, tries=None, gradient=False)  # type: ignore[arg-type]
-    assert bool((found.values > 0).all())
-    assert NormBall("l0", 1).size(found.images - images).tolist() == [1, 1]
+    assert bool((found.margins > 0).all())
+    assert NormBall("l0", 1).distance(found.images - images).tolist() == [1, 1]
     assert torch.equal(attacks.few_pixels(black_box, images, zeros, pixels=0).images, images)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^tries: must be 1 or more, got 0$"):
         attacks.few_pixels(black_box, images, zeros, tries=0)  # type: ignore[arg-type]
@@ -203,11 +203,11 @@ def test_the_verdict_in_l1_and_l0(norm: str, small: float, large: float, robust:
     images, labels = few
     left = []
     for radius in (small, large):
-        ball = NormBall(norm, radius)
-        found = attacks.worst_case(robust, images, labels, attacks.gradient_ensemble(ball, 10))
-        assert inside(found.images, images, ball)
-        assert torch.allclose(found.values, says(robust, found.images, labels), rtol=1e-3, atol=1e-3)
-        left.append(int((found.values < 0).sum()))
+        threat_model = NormBall(norm, radius)
+        found = attacks.worst_case(robust, images, labels, attacks.gradient_ensemble(threat_model, 10))
+        assert inside(found.images, images, threat_model)
+        assert torch.allclose(found.margins, says(robust, found.images, labels), rtol=1e-3, atol=1e-3)
+        left.append(int((found.margins < 0).sum()))
     assert left[0] > 40 > 20 > left[1]
     if norm == "l1":
         with warnings.catch_warnings():
@@ -222,8 +222,8 @@ def test_the_verdict_in_l1_and_l0(norm: str, small: float, large: float, robust:
 # ---- without gradients --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ball", [NormBall("l2", 0.75), NormBall("linf", 0.15), NormBall("l1", 2.0), NormBall("l0", 3)], ids=str)
-def test_square_fools_without_gradients(ball: NormBall, standard: Model, few: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.75), NormBall("linf", 0.15), NormBall("l1", 2.0), NormBall("l0", 3)], ids=str)
+def test_square_fools_without_gradients(threat_model: NormBall, standard: Model, few: tuple[Tensor, Tensor]) -> None:
     images, labels = few
     asked = torch.zeros(60)
 
@@ -231,31 +231,35 @@ def test_square_fools_without_gradients(ball: NormBall, standard: Model, few: tu
         asked[0] += len(seen)
         return standard(seen).detach()
 
-    found = attacks.square_attack(black_box, images, labels, ball=ball, queries=200)
-    assert inside(found.images, images, ball)
-    assert torch.allclose(found.values, says(standard, found.images, labels), atol=1e-3)
-    left, start = int((found.values < 0).sum()), int((says(standard, images, labels) <= 0).sum())
-    white = int((attacks.adaptive_ensemble(standard, images, labels, ball=ball).values < 0).sum())
+    found = attacks.square_attack(black_box, images, labels, threat_model=threat_model, queries=200)
+    assert inside(found.images, images, threat_model)
+    assert torch.allclose(found.margins, says(standard, found.images, labels), atol=1e-3)
+    left, start = int((found.margins < 0).sum()), int((says(standard, images, labels) <= 0).sum())
+    white = int((attacks.adaptive_ensemble(standard, images, labels, threat_model=threat_model).margins < 0).sum())
     assert white <= left < 0.7 * start
     assert int(asked[0]) <= 60 * 201
-    again = attacks.square_attack(black_box, images, labels, ball=ball, queries=200)
+    again = attacks.square_attack(black_box, images, labels, threat_model=threat_model, queries=200)
     assert torch.equal(again.images, found.images)
-    other = attacks.square_attack(black_box, images, labels, ball=ball, queries=200, generator=torch.Generator().manual_seed(1))
+    other = attacks.square_attack(
+        black_box, images, labels, threat_model=threat_model, queries=200, generator=torch.Generator().manual_seed(1)
+    )
     assert not torch.equal(other.images, found.images)
 
 
-@pytest.mark.parametrize("ball", [NormBall("l2", 0.75), NormBall("linf", 0.15)], ids=str)
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.75), NormBall("linf", 0.15)], ids=str)
 def test_square_is_at_least_as_strong_as_torchattacks_square(
-    ball: NormBall, standard: Model, batch: tuple[Tensor, Tensor]
+    threat_model: NormBall, standard: Model, batch: tuple[Tensor, Tensor]
 ) -> None:
     images, labels = batch
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
-        norm = "L2" if ball.norm == "l2" else "Linf"
-        theirs = torchattacks.Square(standard, norm=norm, eps=ball.radius, n_queries=300, n_restarts=1, seed=0)(images, labels)
-    ours = attacks.square_attack(standard, images, labels, ball=ball, queries=300)
-    assert int((ours.values < 0).sum()) <= int((says(standard, theirs, labels) <= 0).sum())
+        norm = "L2" if threat_model.norm == "l2" else "Linf"
+        theirs = torchattacks.Square(standard, norm=norm, eps=threat_model.epsilon, n_queries=300, n_restarts=1, seed=0)(
+            images, labels
+        )
+    ours = attacks.square_attack(standard, images, labels, threat_model=threat_model, queries=300)
+    assert int((ours.margins < 0).sum()) <= int((says(standard, theirs, labels) <= 0).sum())
 
 
 def test_square_needs_no_network(digits: data.Splits) -> None:
@@ -269,11 +273,11 @@ def test_square_needs_no_network(digits: data.Splits) -> None:
     def logits(seen: Tensor) -> Tensor:
         return torch.from_numpy(learner.decision_function(seen.flatten(1).double().numpy()))
 
-    found = attacks.square_attack(logits, images, labels, ball=NormBall("l2", 1.0), queries=300)
-    clean, left = int((says(logits, images, labels) <= 0).sum()), int((found.values < 0).sum())
+    found = attacks.square_attack(logits, images, labels, threat_model=NormBall("l2", 1.0), queries=300)
+    clean, left = int((says(logits, images, labels) <= 0).sum()), int((found.margins < 0).sum())
     assert clean > 90 and left < 40
     with pytest.raises(InputError, match=r"^queries: must be 1 or more, got 0$"):
-        attacks.square_attack(logits, images, labels, ball=NormBall("l2", 1.0), queries=0)
+        attacks.square_attack(logits, images, labels, threat_model=NormBall("l2", 1.0), queries=0)
 
 
 # ---- odd requests -------------------------------------------------------------------------------------------------------
@@ -290,44 +294,44 @@ def mean_model(seen: Tensor) -> Tensor:
 def test_no_images_and_no_radius(norm: str, count: int) -> None:
     images, labels = 0.3 * torch.rand(count, 3, 5, 7, generator=seeded()), torch.zeros(count, dtype=torch.int64)
     for found in (
-        attacks.adaptive_ensemble(mean_model, images, labels, ball=NormBall(norm, 0)),  # type: ignore[arg-type]
-        attacks.square_attack(mean_model, images, labels, ball=NormBall(norm, 0), queries=3),
-        attacks.pgd(mean_model, images, labels, ball=NormBall(norm, 0), generator=seeded()),  # type: ignore[arg-type]
+        attacks.adaptive_ensemble(mean_model, images, labels, threat_model=NormBall(norm, 0)),  # type: ignore[arg-type]
+        attacks.square_attack(mean_model, images, labels, threat_model=NormBall(norm, 0), queries=3),
+        attacks.pgd(mean_model, images, labels, threat_model=NormBall(norm, 0), generator=seeded()),  # type: ignore[arg-type]
     ):
         assert torch.equal(found.images, images)
-        assert found.values.shape == (count,)
+        assert found.margins.shape == (count,)
     if norm != "l0":
-        assert attacks.minimum_norm(mean_model, images, labels, norm=norm).values.shape == (count,)  # type: ignore[arg-type]
+        assert attacks.minimum_norm(mean_model, images, labels, norm=norm).margins.shape == (count,)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
 def test_the_whole_pixel_range_is_enough(norm: str) -> None:
     images, labels = 0.1 * torch.rand(5, 3, 5, 7, generator=seeded()), torch.zeros(5, dtype=torch.int64)
-    ball = NormBall(norm, torch.inf)
-    assert bool((attacks.adaptive_ensemble(mean_model, images, labels, ball=ball).values > 0).all())  # type: ignore[arg-type]
-    assert bool((attacks.square_attack(mean_model, images, labels, ball=ball, queries=100).values > 0).all())
+    threat_model = NormBall(norm, torch.inf)
+    assert bool((attacks.adaptive_ensemble(mean_model, images, labels, threat_model=threat_model).margins > 0).all())  # type: ignore[arg-type]
+    assert bool((attacks.square_attack(mean_model, images, labels, threat_model=threat_model, queries=100).margins > 0).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_other_precisions_find_the_same(norm: str, dtype: torch.dtype) -> None:
     images, labels = 0.1 * torch.rand(5, 3, 5, 7, generator=seeded()), torch.zeros(5, dtype=torch.int64)
-    wanted = attacks.minimum_norm(mean_model, images, labels, norm=norm).values  # type: ignore[arg-type]
+    wanted = attacks.minimum_norm(mean_model, images, labels, norm=norm).margins  # type: ignore[arg-type]
     found = attacks.minimum_norm(mean_model, images.to(dtype), labels, norm=norm)  # type: ignore[arg-type]
     assert found.images.dtype == dtype
-    assert torch.allclose(found.values, wanted, rtol=0.05)
+    assert torch.allclose(found.margins, wanted, rtol=0.05)
     drawn = NormBall("l1", 5.0).sample(torch.rand(200, 3, 32, 32, generator=seeded()).to(dtype), seeded())
     assert drawn.dtype == dtype and not bool(drawn.isnan().any())
 
 
 def test_a_radius_for_each_image_is_for_single_searches(few: tuple[Tensor, Tensor], standard: Model) -> None:
     each = NormBall("l2", torch.linspace(0, 1, 60))
-    found = attacks.pgd(standard, *few, ball=each)
-    assert bool((each.size(found.images - few[0]) <= each.radius + 1e-5).all())
+    found = attacks.pgd(standard, *few, threat_model=each)
+    assert bool((each.distance(found.images - few[0]) <= each.epsilon + 1e-5).all())
     for attack in (
-        partial(attacks.adaptive_ensemble, ball=each),
-        partial(attacks.square_attack, ball=each),
-        partial(attacks.pgd, ball=each, restarts=2, generator=seeded()),
+        partial(attacks.adaptive_ensemble, threat_model=each),
+        partial(attacks.square_attack, threat_model=each),
+        partial(attacks.pgd, threat_model=each, restarts=2, generator=seeded()),
     ):
         with pytest.raises(InputError, match=r"^radius: must be one for all images"):
             attack(standard, *few)
@@ -336,38 +340,40 @@ def test_a_radius_for_each_image_is_for_single_searches(few: tuple[Tensor, Tenso
 # ---- what is returned ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("threat_model", BALLS, ids=str)
 @pytest.mark.parametrize("name", list(untargeted(BALLS[0])))
 def test_images_are_inside_and_values_are_what_the_model_says_of_them(
-    name: str, ball: NormBall, standard: Model, few: tuple[Tensor, Tensor]
+    name: str, threat_model: NormBall, standard: Model, few: tuple[Tensor, Tensor]
 ) -> None:
     images, labels = few
-    found = untargeted(ball)[name](standard, images, labels)
-    assert inside(found.images, images, ball)
-    assert torch.allclose(found.values, says(standard, found.images, labels), rtol=1e-3, atol=1e-3)
-    assert bool((found.values >= says(standard, images, labels) - 1e-3).all())  # the start is kept where nothing is better
-    assert int((found.values >= 0).sum()) > int((says(standard, images, labels) > 0).sum())
+    found = untargeted(threat_model)[name](standard, images, labels)
+    assert inside(found.images, images, threat_model)
+    assert torch.allclose(found.margins, says(standard, found.images, labels), rtol=1e-3, atol=1e-3)
+    assert bool((found.margins >= says(standard, images, labels) - 1e-3).all())  # the start is kept where nothing is better
+    assert int((found.margins >= 0).sum()) > int((says(standard, images, labels) > 0).sum())
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
-def test_targeted_and_label_free_attacks_do_what_they_say(ball: NormBall, robust: Model, few: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("threat_model", BALLS, ids=str)
+def test_targeted_and_label_free_attacks_do_what_they_say(
+    threat_model: NormBall, robust: Model, few: tuple[Tensor, Tensor]
+) -> None:
     images, labels = few
     targets = (labels + 1) % 10
-    for by in ("lead", "loss"):
-        reached = attacks.targeted_pgd(robust, images, targets, ball=ball, by=by)
-        assert inside(reached.images, images, ball)
-        assert torch.allclose(reached.values, -says(robust, reached.images, targets), rtol=1e-3, atol=1e-3)
-        assert int((reached.values >= 0).sum()) > 3 * int((robust(images).argmax(1) == targets).sum())
-    drifted = attacks.kl_pgd(robust, images, labels, ball=ball)
-    assert inside(drifted.images, images, ball)
+    for loss in ("margin", "cross_entropy"):
+        reached = attacks.targeted_pgd(robust, images, targets, threat_model=threat_model, loss=loss)
+        assert inside(reached.images, images, threat_model)
+        assert torch.allclose(reached.margins, -says(robust, reached.images, targets), rtol=1e-3, atol=1e-3)
+        assert int((reached.margins >= 0).sum()) > 3 * int((robust(images).argmax(1) == targets).sum())
+    drifted = attacks.kl_pgd(robust, images, labels, threat_model=threat_model)
+    assert inside(drifted.images, images, threat_model)
     divergence = F.kl_div(robust(drifted.images).log_softmax(1), robust(images).softmax(1), reduction="none").sum(1)
-    assert torch.allclose(drifted.values, divergence, rtol=1e-2, atol=1e-3)
+    assert torch.allclose(drifted.margins, divergence, rtol=1e-2, atol=1e-3)
     assert float(divergence.mean()) > 0.1
-    assert torch.equal(drifted.images, attacks.kl_pgd(robust, images, labels.flip(0), ball=ball).images)
+    assert torch.equal(drifted.images, attacks.kl_pgd(robust, images, labels.flip(0), threat_model=threat_model).images)
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
-def test_diverging_starts_where_the_divergence_is_not_flat(ball: NormBall) -> None:
+@pytest.mark.parametrize("threat_model", BALLS, ids=str)
+def test_diverging_starts_where_the_divergence_is_not_flat(threat_model: NormBall) -> None:
     """At the calm prediction itself, here one half each, its gradient is exactly 0."""
     images = torch.full((3, 1, 8, 8), 0.5)
     weights = torch.randn(64, 2, generator=seeded())
@@ -375,19 +381,19 @@ def test_diverging_starts_where_the_divergence_is_not_flat(ball: NormBall) -> No
         lambda images: (images.flatten(1) - 0.5) @ weights,  # type: ignore[arg-type]
         images,
         torch.zeros(3, dtype=torch.int64),
-        ball=ball,
+        threat_model=threat_model,
     )
-    assert bool((found.values > 0.5).all())
+    assert bool((found.margins > 0.5).all())
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
-def test_stronger_attacks_fool_more(ball: NormBall, robust: Model, few: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("threat_model", BALLS, ids=str)
+def test_stronger_attacks_fool_more(threat_model: NormBall, robust: Model, few: tuple[Tensor, Tensor]) -> None:
     images, labels = few
-    fooled = {name: attack(robust, images, labels).values > 0 for name, attack in untargeted(ball).items()}
+    fooled = {name: attack(robust, images, labels).margins > 0 for name, attack in untargeted(threat_model).items()}
     assert int(fooled["fgsm"].sum()) <= int(fooled["pgd lead"].sum()) <= int(fooled["worst case"].sum())
     assert int(fooled["pgd random"].sum()) <= int(fooled["pgd restarts"].sum())
-    for attack in attacks.gradient_ensemble(ball, 10):  # no single one finds what all of them together miss
-        single = attack(robust, images, labels).values > 1e-3
+    for attack in attacks.gradient_ensemble(threat_model, 10):  # no single one finds what all of them together miss
+        single = attack(robust, images, labels).margins > 1e-3
         assert int((single & ~fooled["worst case"]).sum()) == 0
 
 
@@ -395,14 +401,14 @@ def test_the_same_generator_gives_the_same_images(standard: Model, few: tuple[Te
     for name in ("pgd random", "pgd restarts", "worst case"):
         one, two = (untargeted(BALLS[0])[name](standard, *few) for _ in range(2))
         assert torch.equal(one.images, two.images)
-        assert torch.equal(one.values, two.values)
+        assert torch.equal(one.margins, two.margins)
 
 
 def test_more_pixels_less_survival(robust: Model, few: tuple[Tensor, Tensor]) -> None:
     survivors = []
     for radius in (0.0, 0.25, 0.75, 2.0):
         found = attacks.worst_case(robust, *few, attacks.gradient_ensemble(NormBall("l2", radius), 10))
-        survivors.append(int((found.values < 0).sum()))
+        survivors.append(int((found.margins < 0).sum()))
     assert survivors == sorted(survivors, reverse=True)
     assert survivors[0] == int((robust(few[0]).argmax(1) == few[1]).sum())
     assert survivors[-1] == 0
@@ -430,7 +436,7 @@ def test_each_attack_meets_only_the_survivors() -> None:
     found = attacks.worst_case(model, images, torch.zeros(4, dtype=torch.int64), [partial(attack, step) for step in steps])  # type: ignore[arg-type]
     assert met == [[0.1, 0.45, 0.3], [0.1, 0.3], [0.1, 0.3], [0.1]]  # and nobody is left for the last
     assert found.images.flatten().tolist() == pytest.approx([1.0, 0.9, 0.55, 0.6])
-    assert found.values.tolist() == pytest.approx([1.0, 0.8, 0.1, 0.2])
+    assert found.margins.tolist() == pytest.approx([1.0, 0.8, 0.1, 0.2])
     assert images.flatten().tolist() == pytest.approx([0.1, 0.9, 0.45, 0.3])
 
 
@@ -444,14 +450,14 @@ def test_the_best_failure_is_kept() -> None:
         images, torch.zeros(2, dtype=torch.int64),
         [partial(attack, value) for value in (-3.0, -1.0, -2.0, -99.0)],
     )  # fmt: skip
-    assert found.values.tolist() == [-1, -1]
+    assert found.margins.tolist() == [-1, -1]
     assert found.images.flatten().tolist() == [-1, -1]
 
 
 # ---- the verdict in closed form -----------------------------------------------------------------------------------------
 
 
-def linear_world(classes: int, scale: float, ball: NormBall) -> tuple[Any, Tensor, Tensor, Tensor]:
+def linear_world(classes: int, scale: float, threat_model: NormBall) -> tuple[Any, Tensor, Tensor, Tensor]:
     """A linear model, images around grey, their labels as it reads them, and the share that survives, known exactly."""
     generator = torch.Generator().manual_seed(classes)
     weights = scale * torch.randn(classes, 64, generator=generator)
@@ -463,33 +469,33 @@ def linear_world(classes: int, scale: float, ball: NormBall) -> tuple[Any, Tenso
     logits = model(images)
     labels = logits.argmax(1)
     gaps = weights[None] - weights[labels][:, None]
-    dual = gaps.abs().sum(2) if ball.norm == "linf" else gaps.norm(dim=2)
-    rivals = logits - logits.gather(1, labels[:, None]) + ball.radius * dual
+    dual = gaps.abs().sum(2) if threat_model.norm == "linf" else gaps.norm(dim=2)
+    rivals = logits - logits.gather(1, labels[:, None]) + threat_model.epsilon * dual
     worst = rivals.scatter(1, labels[:, None], -torch.inf).amax(1)
     return model, images, labels, worst
 
 
 @pytest.mark.parametrize("scale", [1.0, 120.0])
 @pytest.mark.parametrize("classes", [2, 3, 5, 12])
-@pytest.mark.parametrize("ball", [NormBall("l2", 0.06), NormBall("linf", 0.01)], ids=str)
-def test_of_a_linear_model_the_verdict_is_exact(ball: NormBall, classes: int, scale: float) -> None:
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.06), NormBall("linf", 0.01)], ids=str)
+def test_of_a_linear_model_the_verdict_is_exact(threat_model: NormBall, classes: int, scale: float) -> None:
     """Binary and three classes too; and with logits 120 times as sure, where cross-entropy's gradient is gone."""
-    model, images, labels, worst = linear_world(classes, scale, ball)
+    model, images, labels, worst = linear_world(classes, scale, threat_model)
     robust = worst <= 0
     assert 0.05 < float(robust.float().mean()) < 0.95
-    found = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(ball, classes))
+    found = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(threat_model, classes))
     clear = worst.abs() > 1e-3 * scale
-    assert torch.equal((found.values < 0)[clear], robust[clear])
-    assert bool((found.values <= worst + 1e-3 * scale).all())
+    assert torch.equal((found.margins < 0)[clear], robust[clear])
+    assert bool((found.margins <= worst + 1e-3 * scale).all())
 
 
 def test_cross_entropy_alone_is_trapped_by_confident_logits() -> None:
     """Why the lead is climbed: of this model half the images that can be fooled survive the climb of the loss."""
-    ball = NormBall("l2", 0.1)
-    model, images, labels, worst = linear_world(2, 1000.0, ball)
+    threat_model = NormBall("l2", 0.1)
+    model, images, labels, worst = linear_world(2, 1000.0, threat_model)
     truth = int((worst <= 0).sum())
-    by_loss = int((attacks.pgd(model, images, labels, ball=ball, by="loss").values < 0).sum())
-    by_lead = int((attacks.pgd(model, images, labels, ball=ball).values < 0).sum())
+    by_loss = int((attacks.pgd(model, images, labels, threat_model=threat_model, loss="cross_entropy").margins < 0).sum())
+    by_lead = int((attacks.pgd(model, images, labels, threat_model=threat_model).margins < 0).sum())
     assert by_lead == truth
     assert by_loss > truth + 10
 
@@ -514,21 +520,33 @@ class Saturated(nn.Module):
     ("where", "ball"),
     [
         *(
-            ("nowhere", ball)
-            for ball in (NormBall("l2", 0.375), NormBall("l2", 0.75), NormBall("linf", 0.05), NormBall("linf", 0.15))
+            ("nowhere", threat_model)
+            for threat_model in (NormBall("l2", 0.375), NormBall("l2", 0.75), NormBall("linf", 0.05), NormBall("linf", 0.15))
         ),
-        *((where, ball) for where in ("pixels", "logits") for ball in (NormBall("l2", 0.75), NormBall("linf", 0.05))),
+        *(
+            (where, threat_model)
+            for where in ("pixels", "logits")
+            for threat_model in (NormBall("l2", 0.75), NormBall("linf", 0.05))
+        ),
     ],
     ids=str,
 )
 def test_the_verdict_loses_nothing_by_leaving_out_the_hopeless(
-    where: str, ball: NormBall, standard: Model, robust: Model, batch: tuple[Tensor, Tensor]
+    where: str, threat_model: NormBall, standard: Model, robust: Model, batch: tuple[Tensor, Tensor]
 ) -> None:
     images, labels = batch
     for model in (standard, robust):
         view = Saturated(model, where)
-        everything = attacks.worst_case(view, images, labels, attacks.gradient_ensemble(ball, 10))
-        assert int(((attacks.adaptive_ensemble(view, images, labels, ball=ball).values < 0) & (everything.values > 0)).sum()) == 0
+        everything = attacks.worst_case(view, images, labels, attacks.gradient_ensemble(threat_model, 10))
+        assert (
+            int(
+                (
+                    (attacks.adaptive_ensemble(view, images, labels, threat_model=threat_model).margins < 0)
+                    & (everything.margins > 0)
+                ).sum()
+            )
+            == 0
+        )
 
 
 def test_a_hunt_meets_whom_it_is_told_and_keeps_the_worst() -> None:
@@ -544,58 +562,58 @@ def test_a_hunt_meets_whom_it_is_told_and_keeps_the_worst() -> None:
 
     images, labels = torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
     hunt = EnsembleState(lambda images: torch.tensor([[4.0, 0.0]]).expand(len(images), 2), images, labels)
-    assert hunt.meet(by(0.0, 1.0, 2.0)).tolist() == [-4, -3, -2]
-    assert hunt.lost().tolist() == [0, 0.25, 0.5]
-    tried = hunt.meet(by(0.5, 0.0, 0.0))
+    assert hunt.run(by(0.0, 1.0, 2.0)).tolist() == [-4, -3, -2]
+    assert hunt.margin_lost().tolist() == [0, 0.25, 0.5]
+    tried = hunt.run(by(0.5, 0.0, 0.0))
     assert tried.tolist() == [-3.5, -4, -4]
-    assert hunt.lost(tried).tolist() == [0.125, 0, 0]
-    assert hunt.meet(by(9.0), hunt.lost() >= 0.4).tolist() == [-torch.inf, -torch.inf, 5]
+    assert hunt.margin_lost(tried).tolist() == [0.125, 0, 0]
+    assert hunt.run(by(9.0), hunt.margin_lost() >= 0.4).tolist() == [-torch.inf, -torch.inf, 5]
     assert seen == [3, 3, 1]
     assert hunt.left.tolist() == [True, True, False]
-    assert hunt.found.values.tolist() == [-3.5, -3, 5]
+    assert hunt.found.margins.tolist() == [-3.5, -3, 5]
     assert hunt.found.images[:, 0, 0, 0].tolist() == [0.5, 0, 9]
-    assert hunt.meet(by(9.0), ~hunt.left).tolist() == [-torch.inf] * 3
+    assert hunt.run(by(9.0), ~hunt.left).tolist() == [-torch.inf] * 3
     assert seen == [3, 3, 1]
 
 
-def survivors_of_foolbox(model: nn.Module, images: Tensor, labels: Tensor, ball: NormBall) -> int:
+def survivors_of_foolbox(model: nn.Module, images: Tensor, labels: Tensor, threat_model: NormBall) -> int:
     foolbox = pytest.importorskip("foolbox")
-    attack = (foolbox.attacks.L2PGD if ball.norm == "l2" else foolbox.attacks.LinfPGD)(steps=50)
+    attack = (foolbox.attacks.L2PGD if threat_model.norm == "l2" else foolbox.attacks.LinfPGD)(steps=50)
     torch.manual_seed(0)
-    _, clipped, fooled = attack(foolbox.PyTorchModel(model, bounds=(0, 1)), images, labels, epsilons=ball.radius)
-    assert inside(clipped, images, ball)
+    _, clipped, fooled = attack(foolbox.PyTorchModel(model, bounds=(0, 1)), images, labels, epsilons=threat_model.epsilon)
+    assert inside(clipped, images, threat_model)
     return int((~fooled).sum())
 
 
-def survivors_of_torchattacks(model: nn.Module, images: Tensor, labels: Tensor, ball: NormBall) -> int:
+def survivors_of_torchattacks(model: nn.Module, images: Tensor, labels: Tensor, threat_model: NormBall) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
-        norm = "L2" if ball.norm == "l2" else "Linf"
+        norm = "L2" if threat_model.norm == "l2" else "Linf"
         alive = model(images).argmax(1) == labels
         for attack in (
-            torchattacks.APGD(model, norm=norm, eps=ball.radius, steps=50, loss="ce"),
-            torchattacks.APGDT(model, norm=norm, eps=ball.radius, steps=20, n_classes=10),
+            torchattacks.APGD(model, norm=norm, eps=threat_model.epsilon, steps=50, loss="ce"),
+            torchattacks.APGDT(model, norm=norm, eps=threat_model.epsilon, steps=20, n_classes=10),
         ):
             if bool(alive.any()):
                 left = alive.nonzero().squeeze(1)
                 found = attack(images[left], labels[left])
-                assert inside(found, images[left], ball)
+                assert inside(found, images[left], threat_model)
                 alive[left] = model(found).argmax(1) == labels[left]
         return int(alive.sum())
 
 
-@pytest.mark.parametrize("ball", [NormBall("l2", 0.5), NormBall("linf", 0.1)], ids=str)
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.5), NormBall("linf", 0.1)], ids=str)
 @pytest.mark.parametrize(
     ("which", "referee"),
     [("standard", survivors_of_foolbox), ("robust", survivors_of_foolbox), ("robust", survivors_of_torchattacks)],
 )
 def test_no_referee_fools_more(
-    which: str, ball: NormBall, referee: Callable[..., int], request: pytest.FixtureRequest, batch: tuple[Tensor, Tensor]
+    which: str, threat_model: NormBall, referee: Callable[..., int], request: pytest.FixtureRequest, batch: tuple[Tensor, Tensor]
 ) -> None:
     model, (images, labels) = request.getfixturevalue(which), batch
-    ours = int((attacks.adaptive_ensemble(model, images, labels, ball=ball).values < 0).sum())
-    theirs = referee(model, images, labels, ball)
+    ours = int((attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model).margins < 0).sum())
+    theirs = referee(model, images, labels, threat_model)
     assert ours <= theirs + 1
     assert ours < int((model(images).argmax(1) == labels).sum())
 
@@ -605,32 +623,38 @@ def test_no_referee_fools_more(
 
 def test_requests_that_make_no_sense_are_refused(standard: Model, batch: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(InputError, match=r"^restarts: needs a generator: .*, got 2$"):
-        attacks.pgd(standard, *batch, ball=BALLS[0], restarts=2)
+        attacks.pgd(standard, *batch, threat_model=BALLS[0], restarts=2)
     for rank in (0, 10):
         with pytest.raises(InputError, match=rf"^rank: must be from 1 to 9, .*, got {rank}$"):
-            attacks.rank_targeted_pgd(standard, *batch, ball=BALLS[0], rank=rank)
+            attacks.rank_targeted_pgd(standard, *batch, threat_model=BALLS[0], rank=rank)
     with pytest.raises(InputError, match=r"^epsilon: two images of this size"):
-        attacks.fgsm(standard, *batch, ball=NormBall("l2", 8.1))
+        attacks.fgsm(standard, *batch, threat_model=NormBall("l2", 8.1))
 
 
 # ---- adaptive steps, turns and moves, labels alone --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ball", [NormBall("l2", 0.75), NormBall("linf", 0.15)], ids=str)
-@pytest.mark.parametrize("by", ["loss", "dlr"])
-def test_apgd_is_as_strong_as_torchattacks(by: str, ball: NormBall, robust: Model, batch: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.75), NormBall("linf", 0.15)], ids=str)
+@pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
+def test_apgd_is_as_strong_as_torchattacks(
+    loss: str, threat_model: NormBall, robust: Model, batch: tuple[Tensor, Tensor]
+) -> None:
     images, labels = batch
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
         referee = torchattacks.APGD(
-            robust.eval(), norm=ball.norm.capitalize(), eps=ball.radius, steps=50, loss="ce" if by == "loss" else "dlr"
+            robust.eval(),
+            norm=threat_model.norm.capitalize(),
+            eps=threat_model.epsilon,
+            steps=50,
+            loss="ce" if loss == "cross_entropy" else "dlr",
         )
         theirs = int((says(robust, referee(images, labels), labels) < 0).sum())
-    found = attacks.apgd(robust, images, labels, ball=ball, steps=50, by=by, generator=seeded())
-    assert inside(found.images, images, ball)
-    assert torch.allclose(found.values, says(robust, found.images, labels), rtol=1e-3, atol=1e-3)
-    assert int((found.values < 0).sum()) <= theirs + 2
+    found = attacks.apgd(robust, images, labels, threat_model=threat_model, steps=50, loss=loss, generator=seeded())
+    assert inside(found.images, images, threat_model)
+    assert torch.allclose(found.margins, says(robust, found.images, labels), rtol=1e-3, atol=1e-3)
+    assert int((found.margins < 0).sum()) <= theirs + 2
 
 
 def test_apgd_halves_its_steps_where_they_do_not_pay() -> None:
@@ -642,26 +666,28 @@ def test_apgd_halves_its_steps_where_they_do_not_pay() -> None:
         height = -(seen[:, 0, 0, 0] - tops).abs() - 1
         return torch.stack([torch.zeros_like(height), height], dim=1)
 
-    ball = NormBall("linf", 0.2)
-    found = attacks.apgd(model, images, labels, ball=ball, steps=100, by="lead")
+    threat_model = NormBall("linf", 0.2)
+    found = attacks.apgd(model, images, labels, threat_model=threat_model, steps=100, loss="margin")
     assert found.images[:, 0, 0, 0].tolist() == pytest.approx(tops.tolist(), abs=2e-3)
-    fixed = search.maximize(objectives.untargeted(model, labels), images, ball, steps=100, rule=search.cosine_steps(ball, 0.4))
+    fixed = search.maximize(
+        objectives.untargeted(model, labels), images, threat_model, steps=100, rule=search.cosine_steps(threat_model, 0.4)
+    )
     assert float((fixed.images[:, 0, 0, 0] - tops).abs().max()) > 0.05
 
 
 def test_dlr_needs_its_classes_and_the_verdict_does_not(few: tuple[Tensor, Tensor]) -> None:
     images, labels = 0.1 * few[0], torch.zeros(60, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"^by: dlr needs 3 classes or more, got 2; climb the lead$"):
-        attacks.apgd(mean_model, images, labels, ball=BALLS[0], by="dlr")
-    with pytest.raises(InputError, match=r"^by: must be lead or dlr towards a class, got 'loss'$"):
-        attacks.apgd(mean_model, images, labels, ball=BALLS[0], rank=1)
+    with pytest.raises(InputError, match=r"^loss: dlr needs 3 classes or more, got 2; use margin$"):
+        attacks.apgd(mean_model, images, labels, threat_model=BALLS[0], loss="dlr")
+    with pytest.raises(InputError, match=r"^loss: must be margin or dlr towards a class, got 'cross_entropy'$"):
+        attacks.apgd(mean_model, images, labels, threat_model=BALLS[0], rank=1)
     for budget in attacks.BUDGETS:
-        attacks.adaptive_ensemble(mean_model, images, labels, ball=BALLS[0], budget=budget)
+        attacks.adaptive_ensemble(mean_model, images, labels, threat_model=BALLS[0], budget=budget)
 
 
 def test_the_worst_turn_and_move(standard: Model, few: tuple[Tensor, Tensor]) -> None:
     images, labels = few
-    grid = attacks.spatial_attack(standard, images, labels, ball=SpatialTransforms(25, 0), turns=9, moves=1, steps=0)
+    grid = attacks.spatial_attack(standard, images, labels, threat_model=SpatialTransforms(25, 0), turns=9, moves=1, steps=0)
     every = torch.stack(
         [
             SpatialTransforms(25, 0).apply(images, torch.tensor([[share, 0.0, 0.0]]).expand(60, 3))
@@ -669,13 +695,13 @@ def test_the_worst_turn_and_move(standard: Model, few: tuple[Tensor, Tensor]) ->
         ]
     )
     worst = torch.stack([says(standard, turned, labels) for turned in every]).amax(0)
-    assert torch.equal(grid.values >= 0, worst >= 0)
-    assert torch.allclose(grid.values[worst < 0], worst[worst < 0], atol=1e-4)
-    assert torch.allclose(grid.values, says(standard, grid.images, labels), atol=1e-4)
-    better = attacks.spatial_attack(standard, images, labels, ball=SpatialTransforms(25, 0), turns=9, moves=1, steps=20)
-    assert bool((better.values >= grid.values - 1e-4).all())
-    assert float((better.values - grid.values)[grid.values < 0].mean()) > 1e-3
-    still = attacks.spatial_attack(standard, images, labels, ball=SpatialTransforms(0, 0))
+    assert torch.equal(grid.margins >= 0, worst >= 0)
+    assert torch.allclose(grid.margins[worst < 0], worst[worst < 0], atol=1e-4)
+    assert torch.allclose(grid.margins, says(standard, grid.images, labels), atol=1e-4)
+    better = attacks.spatial_attack(standard, images, labels, threat_model=SpatialTransforms(25, 0), turns=9, moves=1, steps=20)
+    assert bool((better.margins >= grid.margins - 1e-4).all())
+    assert float((better.margins - grid.margins)[grid.margins < 0].mean()) > 1e-3
+    still = attacks.spatial_attack(standard, images, labels, threat_model=SpatialTransforms(0, 0))
     assert torch.allclose(still.images, images, atol=1e-5)
 
 
@@ -715,12 +741,12 @@ def test_labels_alone_are_enough(norm: str, which: str, request: pytest.FixtureR
     asked = LabelsOnly(model)
     found = attacks.hop_skip_jump(asked, images, labels, norm=norm, queries=1000)
     assert asked.asked <= 60 * 1000
-    assert bool(found.values.isfinite().all())
-    assert torch.allclose(NormBall(norm, 0).size(found.images - images), found.values, atol=1e-5)
+    assert bool(found.margins.isfinite().all())
+    assert torch.allclose(NormBall(norm, 0).distance(found.images - images), found.margins, atol=1e-5)
     assert bool((model(found.images).argmax(1) != labels).all())
     assert bool(((found.images >= 0) & (found.images <= 1)).all())
-    exact = attacks.minimum_norm(model, images, labels, norm=norm).values
-    assert float(exact.mean()) < float(found.values.mean()) < 1.5 * float(exact.mean())
+    exact = attacks.minimum_norm(model, images, labels, norm=norm).margins
+    assert float(exact.mean()) < float(found.margins.mean()) < 1.5 * float(exact.mean())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         foolbox = pytest.importorskip("foolbox")
@@ -729,7 +755,7 @@ def test_labels_alone_are_enough(norm: str, which: str, request: pytest.FixtureR
         referee = foolbox.attacks.HopSkipJumpAttack(steps=6, constraint=norm)
         theirs = referee(foolbox.PyTorchModel(counted, bounds=(0, 1)), images, labels, epsilons=None)
     assert counted.asked > asked.asked
-    assert float(found.values.mean()) < float(NormBall(norm, 0).size(theirs[0] - images).mean())
+    assert float(found.margins.mean()) < float(NormBall(norm, 0).distance(theirs[0] - images).mean())
 
 
 def test_a_walk_stops_at_its_questions_and_where_it_is_near_enough(standard: Model, few: tuple[Tensor, Tensor]) -> None:
@@ -738,12 +764,12 @@ def test_a_walk_stops_at_its_questions_and_where_it_is_near_enough(standard: Mod
         asked = LabelsOnly(standard)
         found = attacks.hop_skip_jump(asked, images, labels, queries=queries)
         assert asked.asked <= 60 * queries
-        assert bool(((found.values == 0) == (standard(images).argmax(1) != labels)).all())
+        assert bool(((found.margins == 0) == (standard(images).argmax(1) != labels)).all())
     enough = attacks.hop_skip_jump(standard, images, labels, queries=600, enough=5.0)
     nearest = attacks.hop_skip_jump(standard, images, labels, queries=600)
-    assert float(enough.values.mean()) > float(nearest.values.mean())
+    assert float(enough.margins.mean()) > float(nearest.margins.mean())
     one = attacks.hop_skip_jump(standard, images[3:4], labels[3:4], queries=600)  # no other image to start from: noise
-    assert 0 < float(one.values) < 8
+    assert 0 < float(one.margins) < 8
     with pytest.raises(InputError, match=r"^norm: must be l2 or linf"):
         attacks.hop_skip_jump(standard, images, labels, norm="l1")
 
@@ -768,18 +794,18 @@ def test_a_larger_budget_leaves_no_more(allowed: Any, gradient: bool, robust: Mo
     assert attacks.has_gradient(model, images) == gradient
     left = []
     for budget in attacks.BUDGETS if gradient else attacks.BUDGETS[:2]:
-        found = attacks.adaptive_ensemble(model, images, labels, ball=allowed, budget=budget)
+        found = attacks.adaptive_ensemble(model, images, labels, threat_model=allowed, budget=budget)
         if isinstance(allowed, NormBall):
             assert inside(found.images, images, allowed)
-        assert torch.equal(says(model, found.images, labels) >= 0, found.values >= 0)
-        left.append(int((found.values < 0).sum()))
-        again = attacks.adaptive_ensemble(model, images, labels, ball=allowed, budget=budget)
+        assert torch.equal(says(model, found.images, labels) >= 0, found.margins >= 0)
+        left.append(int((found.margins < 0).sum()))
+        again = attacks.adaptive_ensemble(model, images, labels, threat_model=allowed, budget=budget)
         assert torch.equal(again.images, found.images)
     clean = int((says(robust, images, labels) < 0).sum())
     assert all(before + 1 >= after for before, after in pairwise([clean, *left]))
     assert left[-1] < clean
     with pytest.raises(InputError, match=r"^--budget: must be one of quick, standard, thorough"):
-        attacks.adaptive_ensemble(model, images, labels, ball=allowed, budget="huge")
+        attacks.adaptive_ensemble(model, images, labels, threat_model=allowed, budget="huge")
 
 
 class Masked(nn.Module):
@@ -797,18 +823,18 @@ class Masked(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["levels", "saturated", "probabilities"])
-@pytest.mark.parametrize("ball", BALLS, ids=str)
-def test_masked_gradients_do_not_help(how: str, ball: NormBall, robust: Model, batch: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("threat_model", BALLS, ids=str)
+def test_masked_gradients_do_not_help(how: str, threat_model: NormBall, robust: Model, batch: tuple[Tensor, Tensor]) -> None:
     """At least 20 points (of probabilities 10) below plain PGD with 50 steps, which stalls, at the usual budget."""
     model, (images, labels) = Masked(robust, how).eval(), batch
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
-        kind = torchattacks.PGDL2 if ball.norm == "l2" else torchattacks.PGD
+        kind = torchattacks.PGDL2 if threat_model.norm == "l2" else torchattacks.PGD
         torch.manual_seed(0)
-        plain = kind(model, eps=ball.radius, alpha=ball.radius / 8, steps=50)(images, labels)
+        plain = kind(model, eps=threat_model.epsilon, alpha=threat_model.epsilon / 8, steps=50)(images, labels)
     stalled = int((model(plain).argmax(1) == labels).sum())
-    left = int((attacks.adaptive_ensemble(model, images, labels, ball=ball).values < 0).sum())
+    left = int((attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model).margins < 0).sum())
     assert left <= stalled - (20 if how == "probabilities" else 40)
 
 
@@ -822,7 +848,7 @@ class Stepped(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         seen = self.front(images)
         if self.how == "round":
-            seen = torch.round(15 * images) / 15
+            seen = torch.round_to_8bit(15 * images) / 15
         elif self.how == "in place":
             seen = (images * 15).round_().div_(15)
         elif self.how == "decimals":
@@ -844,7 +870,7 @@ class Eightbit(nn.Module):
 @pytest.mark.parametrize("how", ["round", "in place", "decimals", "quotient", "sign", "8-bit module"])
 def test_gradients_go_straight_through_steps(how: str, standard: Model, few: tuple[Tensor, Tensor]) -> None:
     """To the last bit the same model, with gradients; and steps do not save it: as few images are left as without them."""
-    (images, labels), model, ball = few, Stepped(standard, how).eval(), NormBall("l2", 0.75)
+    (images, labels), model, threat_model = few, Stepped(standard, how).eval(), NormBall("l2", 0.75)
     straight = attacks.straight_through(model, images)
     assert straight is not None
     assert torch.equal(straight(images), model(images))
@@ -852,8 +878,8 @@ def test_gradients_go_straight_through_steps(how: str, standard: Model, few: tup
     pixels = images.clone().requires_grad_()
     straight(pixels).sum().backward()
     assert pixels.grad is not None and (pixels.grad.flatten(1).abs().amax(1) > 0).all()
-    left = int((attacks.adaptive_ensemble(model, images, labels, ball=ball).values < 0).sum())
-    without = int((attacks.adaptive_ensemble(standard, images, labels, ball=ball).values < 0).sum())
+    left = int((attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model).margins < 0).sum())
+    without = int((attacks.adaptive_ensemble(standard, images, labels, threat_model=threat_model).margins < 0).sum())
     assert left <= (12 if how == "sign" else without + 3)  # that step changes what the model reads
 
 
@@ -872,7 +898,7 @@ def test_no_squares_are_spent_where_gradients_work(robust: Model, batch: tuple[T
             asked += len(images)
             return robust(images)  # type: ignore[no-any-return]
 
-    attacks.adaptive_ensemble(Counted(), *batch, ball=NormBall("l2", 0.75))
+    attacks.adaptive_ensemble(Counted(), *batch, threat_model=NormBall("l2", 0.75))
     assert asked < 200 * 230  # a thousand squares for every survivor would be half as much again
 
 
@@ -896,12 +922,12 @@ def test_models_that_answer_nonsense_are_refused(answer: Callable[[Tensor], Any]
         return answer(torch.ones(len(seen), 3).detach())
 
     for attack in (
-        partial(attacks.adaptive_ensemble, ball=NormBall("l2", 0.5)),
+        partial(attacks.adaptive_ensemble, threat_model=NormBall("l2", 0.5)),
         attacks.minimum_norm,
         attacks.one_pixel,
         attacks.hop_skip_jump,
-        partial(attacks.square_attack, ball=NormBall("l2", 0.5)),
-        partial(attacks.spatial_attack, ball=SpatialTransforms(10, 1)),
+        partial(attacks.square_attack, threat_model=NormBall("l2", 0.5)),
+        partial(attacks.spatial_attack, threat_model=SpatialTransforms(10, 1)),
         partial(attacks.worst_case, attacks=[]),
     ):
         with pytest.raises(InputError, match="^model: .*" + says):
@@ -910,7 +936,7 @@ def test_models_that_answer_nonsense_are_refused(answer: Callable[[Tensor], Any]
 
 def test_images_and_labels_that_make_no_sense_are_refused(standard: Model, few: tuple[Tensor, Tensor]) -> None:
     images, labels = few
-    attack = partial(attacks.adaptive_ensemble, standard, ball=NormBall("l2", 0.5))
+    attack = partial(attacks.adaptive_ensemble, standard, threat_model=NormBall("l2", 0.5))
     for bad_images, bad_labels, what in (
         (images * 255, labels, r"^images: must lie in \[0, 1\], got 0 to 255; divide by 255"),
         (images - 0.5, labels, r"^images: must lie in \[0, 1\], got -0.5 to 0.5; make normalisation"),
@@ -928,18 +954,18 @@ def test_images_and_labels_that_make_no_sense_are_refused(standard: Model, few: 
             attack(bad_images, bad_labels)
         if what.startswith("^images"):
             with pytest.raises(InputError, match=what):
-                attacks.pgd(standard, bad_images, bad_labels, ball=NormBall("l2", 0.5))
+                attacks.pgd(standard, bad_images, bad_labels, threat_model=NormBall("l2", 0.5))
     half = copy.deepcopy(standard).network if hasattr(standard, "network") else nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(InputError, match=r"^model: must take torch.float32 images .* on cpu, got .*dtype"):
-        attacks.adaptive_ensemble(half.half(), images, labels, ball=NormBall("l2", 0.5))
+        attacks.adaptive_ensemble(half.half(), images, labels, threat_model=NormBall("l2", 0.5))
 
 
 def test_objects_with_logits_are_models(standard: Model, few: tuple[Tensor, Tensor]) -> None:
     class Answer(NamedTuple):
         logits: Tensor
 
-    plain = attacks.adaptive_ensemble(standard, *few, ball=NormBall("l2", 0.5))
-    wrapped = attacks.adaptive_ensemble(lambda images: Answer(standard(images)), *few, ball=NormBall("l2", 0.5))  # type: ignore[arg-type, return-value]
+    plain = attacks.adaptive_ensemble(standard, *few, threat_model=NormBall("l2", 0.5))
+    wrapped = attacks.adaptive_ensemble(lambda images: Answer(standard(images)), *few, threat_model=NormBall("l2", 0.5))  # type: ignore[arg-type, return-value]
     assert torch.equal(plain.images, wrapped.images)
 
 
@@ -948,15 +974,15 @@ def test_every_attack_sees_evaluation_mode_and_restores_each_modules_own(digits:
     model[3].eval()  # a part that its owner froze
     model[1].weight.requires_grad_(False)
     modes, statistics = [module.training for module in model.modules()], model[3].running_mean.clone()
-    ball = NormBall("l2", 0.5)
+    threat_model = NormBall("l2", 0.5)
     names = {
-        **untargeted(ball),
+        **untargeted(threat_model),
         "one pixel": attacks.one_pixel,
         "smallest": attacks.minimum_norm,
-        "square": partial(attacks.square_attack, ball=ball, queries=5),
+        "square": partial(attacks.square_attack, threat_model=threat_model, queries=5),
         "labels": partial(attacks.hop_skip_jump, queries=50),
-        "spatial": partial(attacks.spatial_attack, ball=SpatialTransforms(10, 0)),
-        "standard": partial(attacks.adaptive_ensemble, ball=ball),
+        "spatial": partial(attacks.spatial_attack, threat_model=SpatialTransforms(10, 0)),
+        "standard": partial(attacks.adaptive_ensemble, threat_model=threat_model),
     }
     for name, attack in names.items():
         one, two = (attack(model, *few) for _ in range(2))
@@ -978,9 +1004,9 @@ def test_an_answer_that_is_no_number_counts_as_fooled(standard: Model, few: tupl
         )
 
     sure = says(standard, images, labels) < -3
-    found = attacks.adaptive_ensemble(model, images[sure], labels[sure], ball=NormBall("l2", 0.75))
-    plain = attacks.adaptive_ensemble(standard, images[sure], labels[sure], ball=NormBall("l2", 0.75))
-    assert int((found.values >= 0).sum()) >= int((plain.values >= 0).sum()) > 0
+    found = attacks.adaptive_ensemble(model, images[sure], labels[sure], threat_model=NormBall("l2", 0.75))
+    plain = attacks.adaptive_ensemble(standard, images[sure], labels[sure], threat_model=NormBall("l2", 0.75))
+    assert int((found.margins >= 0).sum()) >= int((plain.margins >= 0).sum()) > 0
 
 
 @pytest.mark.parametrize("how", ["one-hot", "sure"])
@@ -994,7 +1020,9 @@ def test_models_without_any_slope_are_walked_around(how: str, standard: Model, f
             return (2 * F.one_hot(logits.argmax(1), 10) - 1) + 0 * logits if how == "one-hot" else (200 * logits).softmax(1)
 
     bare = LabelsOnly(standard)
-    found = [attacks.adaptive_ensemble(model, images, labels, ball=NormBall("l2", 0.5)).values for model in (Flat(), bare)]
+    found = [
+        attacks.adaptive_ensemble(model, images, labels, threat_model=NormBall("l2", 0.5)).margins for model in (Flat(), bare)
+    ]
     seen, hidden = (int((values >= 0).sum()) for values in found)
     clean = int((says(standard, images, labels) >= 0).sum())
     assert seen >= hidden - 3
@@ -1004,8 +1032,8 @@ def test_models_without_any_slope_are_walked_around(how: str, standard: Model, f
 def test_a_tie_counts_as_fooled(few: tuple[Tensor, Tensor]) -> None:
     images, _ = few
     labels = torch.zeros(60, dtype=torch.int64)
-    found = attacks.adaptive_ensemble(lambda seen: seen.flatten(1)[:, :3] * 0, images, labels, ball=NormBall("l2", 0.5))
-    assert found.values.tolist() == [0.0] * 60
+    found = attacks.adaptive_ensemble(lambda seen: seen.flatten(1)[:, :3] * 0, images, labels, threat_model=NormBall("l2", 0.5))
+    assert found.margins.tolist() == [0.0] * 60
     assert torch.equal(found.images, images)
 
 
@@ -1018,11 +1046,11 @@ def test_the_verdict_takes_many_images_batch_by_batch(robust: Model, batch: tupl
             largest = max(largest, len(images))
             return robust(images)  # type: ignore[no-any-return]
 
-    found = attacks.adaptive_ensemble(Watched(), *batch, ball=NormBall("l2", 0.75), batch_size=60)
+    found = attacks.adaptive_ensemble(Watched(), *batch, threat_model=NormBall("l2", 0.75), batch_size=60)
     assert largest == 60
-    assert torch.allclose(found.values, says(robust, found.images, batch[1]), atol=1e-4)
-    whole = attacks.adaptive_ensemble(robust, *batch, ball=NormBall("l2", 0.75))
-    assert abs(int((found.values < 0).sum()) - int((whole.values < 0).sum())) <= 1
+    assert torch.allclose(found.margins, says(robust, found.images, batch[1]), atol=1e-4)
+    whole = attacks.adaptive_ensemble(robust, *batch, threat_model=NormBall("l2", 0.75))
+    assert abs(int((found.margins < 0).sum()) - int((whole.values < 0).sum())) <= 1
 
 
 def test_the_verdict_goes_on_with_smaller_batches_where_memory_runs_out(standard: Model, few: tuple[Tensor, Tensor]) -> None:
@@ -1036,6 +1064,6 @@ def test_the_verdict_goes_on_with_smaller_batches_where_memory_runs_out(standard
         return standard(seen)  # type: ignore[no-any-return]
 
     with pytest.warns(RuntimeWarning) as said:
-        found = attacks.adaptive_ensemble(hungry, images, labels, ball=NormBall("l2", 0.5), budget="quick")
+        found = attacks.adaptive_ensemble(hungry, images, labels, threat_model=NormBall("l2", 0.5), budget="quick")
     assert [str(one.message).split(" with ")[1] for one in said] == ["30 images at a time", "15 images at a time"]
-    assert max(met) == 60 and torch.allclose(found.values, says(standard, found.images, labels), atol=1e-4)
+    assert max(met) == 60 and torch.allclose(found.margins, says(standard, found.images, labels), atol=1e-4)

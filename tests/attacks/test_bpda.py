@@ -46,7 +46,7 @@ STEPS: dict[str, Callable[[Tensor], Tensor]] = {
     "method mode": lambda images: images.div(1 / 15, rounding_mode="trunc") / 15,
     "rest": lambda images: images - images % (1 / 15),
     "fraction": lambda images: (15 * images - (15 * images).frac()) / 15,
-    "keyword": lambda images: torch.round(input=15 * images) / 15,
+    "keyword": lambda images: torch.round_to_8bit(input=15 * images) / 15,
     "whole quotient": lambda images: torch.floor_divide(15 * images, other=1) / 15,
     "in place": halved,
     "threshold": lambda images: 0.7 * images + 0.3 * (images > 0.5).float(),
@@ -70,8 +70,8 @@ def test_steps_of_every_spelling_pass_gradients_on(how: str, standard: Model, fe
         assert torch.equal(logits.detach(), model(images))
     logits.sum().backward()
     assert pixels.grad is not None and (pixels.grad.flatten(1).abs().amax(1) > 0).all()
-    left = int((attacks.adaptive_ensemble(model, images, labels, ball=BALL).values < 0).sum())
-    without = int((attacks.adaptive_ensemble(standard, images, labels, ball=BALL).values < 0).sum())
+    left = int((attacks.adaptive_ensemble(model, images, labels, threat_model=BALL).margins < 0).sum())
+    without = int((attacks.adaptive_ensemble(standard, images, labels, threat_model=BALL).margins < 0).sum())
     assert left <= without + 3
 
 
@@ -110,9 +110,9 @@ def test_whole_numbers_stay_what_they_are(how: str, standard: Model, few: tuple[
         plain = model(images)
         if straight is not None:
             assert torch.equal(straight(images), plain)
-    found = attacks.adaptive_ensemble(model, images, labels, ball=BALL, budget="quick")
+    found = attacks.adaptive_ensemble(model, images, labels, threat_model=BALL, budget="quick")
     clean = int((plain.argmax(1) == labels).sum())
-    assert int((found.values < 0).sum()) <= clean
+    assert int((found.margins < 0).sum()) <= clean
     assert torch.isfinite(found.images).all()
 
 
@@ -138,7 +138,7 @@ def test_other_threads_run_their_own_models_meanwhile(standard: Model, few: tupl
     worker.start()
     try:
         model = nn.Sequential(Through(lambda seen: (15 * seen).round() / 15), standard)
-        attacks.adaptive_ensemble(model, images, labels, ball=BALL, budget="quick")
+        attacks.adaptive_ensemble(model, images, labels, threat_model=BALL, budget="quick")
     finally:
         stop.set()
         worker.join()
@@ -165,8 +165,8 @@ def test_what_works_without_gradients_is_a_black_box(standard: Model, few: tuple
             return standard(front(seen))  # type: ignore[no-any-return]
 
         assert not attacks.has_gradient(model, images)
-        found = attacks.adaptive_ensemble(model, images[:10], labels[:10], ball=BALL, budget="quick")
-        assert int((found.values >= 0).sum()) >= 1
+        found = attacks.adaptive_ensemble(model, images[:10], labels[:10], threat_model=BALL, budget="quick")
+        assert int((found.margins >= 0).sum()) >= 1
 
 
 def test_a_model_that_works_in_place_is_refused_and_the_images_stay(standard: Model, few: tuple[Tensor, Tensor]) -> None:
@@ -178,7 +178,7 @@ def test_a_model_that_works_in_place_is_refused_and_the_images_stay(standard: Mo
 
     for attack in (attacks.adaptive_ensemble, attacks.square_attack):
         with pytest.raises(InputError, match=r"^model: must not change the images .* begin with images = images.clone"):
-            attack(model, images, labels, ball=BALL)
+            attack(model, images, labels, threat_model=BALL)
         assert torch.equal(images, before)
 
 
@@ -187,9 +187,9 @@ def test_single_attacks_say_what_is_wrong_too(standard: Model, few: tuple[Tensor
     wrong = labels + 90
     for attack in (attacks.pgd, attacks.apgd, attacks.fgsm, attacks.rank_targeted_pgd):
         with pytest.raises(InputError, match=r"^labels: must be from 0 to 9"):
-            attack(standard, images, wrong, ball=BALL)
+            attack(standard, images, wrong, threat_model=BALL)
     with pytest.raises(InputError, match=r"^model: must take torch.float32 images of shape"):
-        attacks.pgd(standard, torch.rand(40, 3, 8, 8), labels, ball=BALL)
+        attacks.pgd(standard, torch.rand(40, 3, 8, 8), labels, threat_model=BALL)
 
     def box(seen: Tensor) -> Tensor:
         with torch.no_grad():
@@ -198,15 +198,15 @@ def test_single_attacks_say_what_is_wrong_too(standard: Model, few: tuple[Tensor
     for attack in (attacks.pgd, attacks.minimum_norm):
         with pytest.raises(InputError, match=r"^model: must have gradients for this attack, got .*; use square"):
             attack(box, images, labels, **({"ball": BALL} if attack is attacks.pgd else {}))
-    found = attacks.pgd(standard, images, labels=labels, ball=BALL)  # by name as well
-    assert torch.equal(found.values, attacks.pgd(standard, images, labels, ball=BALL).values)
-    for ball in ("l2:0.5", nn.Identity()):
-        with pytest.raises(InputError, match=r"^ball: must be a Ball, Spatial, or an object with"):
-            attacks.adaptive_ensemble(standard, images, labels, ball=ball)  # type: ignore[arg-type]
+    found = attacks.pgd(standard, images, labels=labels, threat_model=BALL)  # by name as well
+    assert torch.equal(found.margins, attacks.pgd(standard, images, labels, threat_model=BALL).margins)
+    for threat_model in ("l2:0.5", nn.Identity()):
+        with pytest.raises(InputError, match=r"^threat_model: must be a Ball, Spatial, or an object with"):
+            attacks.adaptive_ensemble(standard, images, labels, threat_model=threat_model)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^batch_size: must be 1 or more"):
-        attacks.adaptive_ensemble(standard, images, labels, ball=BALL, batch_size=0)
-    with pytest.raises(InputError, match=r"^ball: must be Spatial"):
-        attacks.spatial_attack(standard, images, labels, ball=BALL)  # type: ignore[arg-type]
+        attacks.adaptive_ensemble(standard, images, labels, threat_model=BALL, batch_size=0)
+    with pytest.raises(InputError, match=r"^threat_model: must be Spatial"):
+        attacks.spatial_attack(standard, images, labels, threat_model=BALL)  # type: ignore[arg-type]
 
 
 def test_half_precision_walks_and_is_straightened(standard: Model, few: tuple[Tensor, Tensor]) -> None:
@@ -214,7 +214,7 @@ def test_half_precision_walks_and_is_straightened(standard: Model, few: tuple[Te
 
     half, (images, labels) = copy.deepcopy(standard).half(), few
     walked = attacks.hop_skip_jump(half, images.half(), labels, norm="l2", queries=200)
-    assert walked.images.dtype == torch.float16 and int(walked.values.isfinite().sum()) > 30
+    assert walked.images.dtype == torch.float16 and int(walked.margins.isfinite().sum()) > 30
     model = nn.Sequential(Through(lambda seen: (15 * seen).round() / 15), half)
-    found = attacks.adaptive_ensemble(model, images.half(), labels, ball=BALL)
-    assert int((found.values < 0).sum()) < 10
+    found = attacks.adaptive_ensemble(model, images.half(), labels, threat_model=BALL)
+    assert int((found.margins < 0).sum()) < 10

@@ -57,17 +57,19 @@ def failed(found: list[Check]) -> set[str]:
     return {check.name for check in found if check.passed is False}
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("threat_model", BALLS, ids=str)
 @pytest.mark.parametrize("which", ["standard", "robust"])
 def test_sound_models_pass_everything(
-    which: str, ball: NormBall, request: pytest.FixtureRequest, sample: tuple[Tensor, Tensor]
+    which: str, threat_model: NormBall, request: pytest.FixtureRequest, sample: tuple[Tensor, Tensor]
 ) -> None:
     model = request.getfixturevalue(which)
     other = request.getfixturevalue("robust" if which == "standard" else "standard")
-    found = sanity_checks.run_all(model.eval(), *sample, ball=ball, others=[other])
+    found = sanity_checks.run_all(model.eval(), *sample, threat_model=threat_model, others=[other])
     assert failed(found) == set()
     assert all(check.passed for check in found)
-    assert {check.name: check.passed for check in sanity_checks.run_all(model, *sample, ball=ball)}["transfer"] is None
+    assert {check.name: check.passed for check in sanity_checks.run_all(model, *sample, threat_model=threat_model)}[
+        "transfer"
+    ] is None
 
 
 @pytest.mark.parametrize(
@@ -96,18 +98,21 @@ def test_sound_models_pass_everything(
 def test_each_check_fails_on_a_model_built_to_fail_it(
     bend: Callable[[nn.Module, Tensor], Tensor], fails: str, standard: models.Model, sample: tuple[Tensor, Tensor]
 ) -> None:
-    found = sanity_checks.run_all(Bent(standard, bend).eval(), *sample, ball=BALLS[0], budget="quick")
+    found = sanity_checks.run_all(Bent(standard, bend).eval(), *sample, threat_model=BALLS[0], budget="quick")
     assert fails in failed(found), [check for check in found if check.name == fails]
 
 
 def test_training_mode_is_seen_and_left_as_it_was(sample: tuple[Tensor, Tensor]) -> None:
     """Dropout answers at random, batch norm by its company; both are tried in the mode given, and nothing is left changed."""
     dropping = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)).train()
-    assert "repeatable" in failed(sanity_checks.run_all(dropping, *sample, ball=BALLS[0], budget="quick"))
-    assert not failed(sanity_checks.run_all(dropping.eval(), *sample, ball=BALLS[0], budget="quick")) & {"repeatable", "alone"}
+    assert "repeatable" in failed(sanity_checks.run_all(dropping, *sample, threat_model=BALLS[0], budget="quick"))
+    assert not failed(sanity_checks.run_all(dropping.eval(), *sample, threat_model=BALLS[0], budget="quick")) & {
+        "repeatable",
+        "alone",
+    }
     norming = models.build("small", shape=(1, 8, 8), classes=10, width=4).train()
     before = {name: value.clone() for name, value in norming.state_dict().items()}
-    found = sanity_checks.run_all(norming, *sample, ball=BALLS[0], budget="quick")
+    found = sanity_checks.run_all(norming, *sample, threat_model=BALLS[0], budget="quick")
     assert "alone" in failed(found)
     assert all(torch.equal(value, before[name]) for name, value in norming.state_dict().items())
     assert all(module.training for module in norming.modules())
@@ -119,12 +124,12 @@ def test_a_black_box_that_beats_the_verdict_is_seen(
     """Gradients that lead nowhere: squares, and images made for another model, fool what the verdict left."""
     images, labels = sample
     bent = Bent(standard, lambda model, images: model(Backwards.apply(images, -1.0))).eval()
-    white = attacks.pgd(bent, images, labels, ball=NormBall("linf", 0.2)).values
-    assert attacks.square_attack(bent, images, labels, white, ball=NormBall("linf", 0.2)).passed is False
-    assert sanity_checks.transfer(bent, images, labels, white, [standard], ball=NormBall("linf", 0.2)).passed is False
-    honest = attacks.adaptive_ensemble(standard, images, labels, ball=NormBall("linf", 0.2)).values
-    assert attacks.square_attack(standard, images, labels, honest, ball=NormBall("linf", 0.2)).passed
-    assert sanity_checks.transfer(standard, images, labels, honest, [robust], ball=NormBall("linf", 0.2)).passed
+    white = attacks.pgd(bent, images, labels, threat_model=NormBall("linf", 0.2)).margins
+    assert attacks.square_attack(bent, images, labels, white, threat_model=NormBall("linf", 0.2)).passed is False
+    assert sanity_checks.transfer(bent, images, labels, white, [standard], threat_model=NormBall("linf", 0.2)).passed is False
+    honest = attacks.adaptive_ensemble(standard, images, labels, threat_model=NormBall("linf", 0.2)).margins
+    assert attacks.square_attack(standard, images, labels, honest, threat_model=NormBall("linf", 0.2)).passed
+    assert sanity_checks.transfer(standard, images, labels, honest, [robust], threat_model=NormBall("linf", 0.2)).passed
 
 
 def test_accuracy_that_rises_with_steps_or_radius_is_seen(sample: tuple[Tensor, Tensor]) -> None:
@@ -153,12 +158,12 @@ def test_accuracy_that_rises_with_steps_or_radius_is_seen(sample: tuple[Tensor, 
             tilt = seen.flatten(1).mean(1) * 0.01
             return torch.stack([tilt * 0 + (1.0 if self.asked > 11 else -1.0), tilt], dim=1)
 
-    ball = NormBall("l2", 0.45)
-    assert sanity_checks.larger_epsilon(Snapping(), images, labels, ball=ball).passed is False
-    assert sanity_checks.more_steps(Counting(), images, labels, ball=ball).passed is False
+    threat_model = NormBall("l2", 0.45)
+    assert sanity_checks.larger_epsilon(Snapping(), images, labels, threat_model=threat_model).passed is False
+    assert sanity_checks.more_steps(Counting(), images, labels, threat_model=threat_model).passed is False
 
 
-@pytest.mark.parametrize("ball", [NormBall("l1", 1.0), NormBall("l0", 1), NormBall("l2", 0.0)], ids=str)
-def test_checks_want_a_ball_they_know(ball: NormBall, standard: models.Model, sample: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(InputError, match=r"^ball: must be an L-inf or L2 ball with a radius above 0"):
-        sanity_checks.run_all(standard, *sample, ball=ball)
+@pytest.mark.parametrize("threat_model", [NormBall("l1", 1.0), NormBall("l0", 1), NormBall("l2", 0.0)], ids=str)
+def test_checks_want_a_ball_they_know(threat_model: NormBall, standard: models.Model, sample: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(InputError, match=r"^threat_model: must be an L-inf or L2 ball with a radius above 0"):
+        sanity_checks.run_all(standard, *sample, threat_model=threat_model)

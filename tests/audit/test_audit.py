@@ -38,7 +38,7 @@ def done(asked: AuditConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFol
 
 @pytest.fixture(scope="module")
 def part(asked: AuditConfig, digits: data.Splits) -> Dataset:
-    return digits.test.take(torch.arange(120) * 450 // 120)
+    return digits.test.select(torch.arange(120) * 450 // 120)
 
 
 def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -50,12 +50,12 @@ def test_the_verdicts_are_those_of_the_attacks(done: RunFolder, part: Dataset, r
     assert list(rows) == ["unchanged", "l2 0.375", "l2 0.75", "linf 0.1", "l0 1", "spatial 10,0.5"]
     images, labels = part.pixels(slice(None)), part.labels
     assert rows["unchanged"]["correct"] == int((robust(images).argmax(1) == labels).sum())
-    for name, ball in (
+    for name, threat_model in (
         ("l2 0.375", NormBall("l2", 0.375)),
         ("l2 0.75", NormBall("l2", 0.75)),
         ("linf 0.1", NormBall("linf", 0.1)),
     ):
-        alone = int((attacks.adaptive_ensemble(robust, images, labels, ball=ball).values < 0).sum())
+        alone = int((attacks.adaptive_ensemble(robust, images, labels, threat_model=threat_model).margins < 0).sum())
         assert alone - 2 <= rows[name]["correct"] <= alone  # the smallest changes are met first: they can only add
         assert rows[name]["correct"] <= rows[name]["left_by_smallest"] <= rows[name]["correct"] + 3
         assert rows[name]["n"] == 120
@@ -104,7 +104,7 @@ def test_stored_images_are_in_8_bits_inside_the_ball_and_measured_as_stored(
     rows = by_name(done.table("accuracy"))
     for name, norm, radius in (("l2 0.75", "l2", 0.75), ("linf 0.1", "linf", 0.1), ("l0 1", "l0", 1)):
         folder = done.folder / "datasets" / ("attacked-" + name.replace(" ", "-"))
-        stored = data.load_part(folder, "npz" if (folder / "data.npz").exists() else done.facts["data"]["form"], "test")
+        stored = data.load_part(folder, "npz" if (folder / "data.npz").exists() else done.metadata["data"]["form"], "test")
         assert stored.names == part.names
         change = (stored.images[:].double() - part.images[:].double()) / 255
         assert float(NormBall(norm, 0).size(change).max()) <= radius * (1 + 1e-9)
@@ -134,19 +134,19 @@ def test_an_audit_that_was_stopped_goes_on(asked: AuditConfig, done: RunFolder, 
     class StopError(Exception):
         pass
 
-    def tell(stage: str, share: float, words: str) -> None:
+    def report_progress(stage: str, share: float, words: str) -> None:
         if stage == "part 2 of 2" and share == 0.0:
             raise StopError
 
     with pytest.raises(StopError):
-        audit.run(asked, tmp_path / "run", workers=1, tell=tell)
+        audit.run(asked, tmp_path / "run", workers=1, report_progress=report_progress)
     half = RunFolder.read(tmp_path / "run")
-    assert half.done("part 1 of 2") and not half.facts["finished"]
+    assert half.done("part 1 of 2") and not half.metadata["finished"]
     assert report.write(half.folder).is_file()
     stages = []
-    whole = audit.run(asked, tmp_path / "run", workers=1, tell=lambda stage, share, words: stages.append(stage))
+    whole = audit.run(asked, tmp_path / "run", workers=1, report_progress=lambda stage, share, words: stages.append(stage))
     assert set(stages) == {"part 2 of 2", "checks"}
-    assert whole.facts["finished"] and whole.table("accuracy") == done.table("accuracy")
+    assert whole.metadata["finished"] and whole.table("accuracy") == done.table("accuracy")
     with pytest.raises(InputError, match="--budget: must be as before"):
         audit.run(replace(asked, budget="quick"), tmp_path / "run")
 
@@ -181,7 +181,7 @@ def test_a_black_box_that_raises_half_way_names_its_file_and_keeps_the_rest(
     assert RunFolder.read(tmp_path / "run").done("part 1 of 2")
     (tmp_path / "broken").unlink()
     done = audit.run(asked, tmp_path / "run", workers=1)
-    assert done.facts["finished"] and not done.facts["gradient"]
+    assert done.metadata["finished"] and not done.metadata["gradient"]
     rows = by_name(done.table("accuracy"))
     assert rows["l0 1"]["correct"] < rows["unchanged"]["correct"]
     assert "blind" in rows["l0 1"]["attack"]
@@ -241,13 +241,13 @@ class Rounding(torch.nn.Module):
 def test_nothing_that_the_ensemble_finds_is_lost_to_rounding(robust: models.Model, part: Dataset) -> None:
     """Attacks end on the border of the ball, where a change measured again may lie a hair outside."""
     images, labels = part.pixels(slice(0, 60)), part.labels[:60]
-    for ball in (NormBall("linf", 0.1), NormBall("l2", 0.5)):
+    for threat_model in (NormBall("linf", 0.1), NormBall("l2", 0.5)):
         model = Rounding(robust).eval()
-        verdict = attacks.adaptive_ensemble(model, images, labels, ball=ball, budget="quick").values >= 0
-        sizes, reads, stored = attack_batch(model, images, labels, [ball], "quick")
+        verdict = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget="quick").margins >= 0
+        sizes, reads, stored = attack_batch(model, images, labels, [threat_model], "quick")
         fooled = reads[:, 1, 2].bool()
         assert int((verdict & ~fooled).sum()) <= 1
-        assert torch.equal(fooled, sizes[:, 0] <= ball.radius)
+        assert torch.equal(fooled, sizes[:, 0] <= threat_model.epsilon)
         assert int(verdict.sum()) > 10
         assert stored.shape == (60, 1, 1, 8, 8)
 
@@ -288,7 +288,7 @@ def test_what_kinds_of_models_are_taken_and_refused(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     run: dict[str, Any] = {"within": ("l2:0.5",), "budget": "quick", "images": 15}
     done = audit.run(AuditConfig("odd_models:net", "digits", **run), tmp_path / "net", workers=1)  # type: ignore[arg-type]
-    assert done.facts["gradient"] and done.facts["finished"]
+    assert done.metadata["gradient"] and done.metadata["finished"]
     strict = audit.run(AuditConfig("odd_models:strict", "digits", others=("odd_models:net", "odd_models:strict"), **run),  # type: ignore[arg-type]
                        tmp_path / "strict", workers=1)  # fmt: skip
     checks = {row["check"]: row["passed"] for row in strict.table("checks")}
@@ -403,18 +403,20 @@ def test_the_page_shows_what_the_tables_hold(page: Any, done: RunFolder) -> None
 def test_failed_checks_stand_first_and_strangers_names_do_nothing(done: RunFolder, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
-        run.note(**{**done.facts, "asked": run.facts["asked"], "stages": {}, "model": evil, "source": evil, "finished": False})
+        run.update_metadata(
+            **{**done.metadata, "asked": run.metadata["asked"], "stages": {}, "model": evil, "source": evil, "finished": False}
+        )
         rows = done.table("checks")
         rows[0] = {**rows[0], "check": evil, "passed": "no", "seen": evil, "remedy": evil}
         pictures = [{**row, "file": evil, "label": evil, "read": evil} for row in done.table("pictures")]
-        run.finish("all", 1.0, {"accuracy": done.table("accuracy"), "checks": rows, "files": done.table("files"),
+        run.record_stage("all", 1.0, {"accuracy": done.table("accuracy"), "checks": rows, "files": done.table("files"),
                                 "curve": done.table("curve"), "pictures": pictures})  # fmt: skip
     text = report.write(tmp_path / "run").read_text(encoding="utf-8")
     assert evil not in text
     assert text.index("Not to be trusted") < text.index("What it still reads")
     assert "This audit is not finished" in text
     with RunFolder.open(tmp_path / "none", {"kind": "audit"}) as run:
-        run.note(kind="audit")
+        run.update_metadata(kind="audit")
     assert report.write(tmp_path / "none").is_file()
 
 

@@ -84,7 +84,7 @@ def test_the_goal_for_one_model_alone_is_its_formula() -> None:
     logits = 3 * torch.randn(3, 4, 5, generator=generator)
     targets, labels = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 0, 1, 2])
     goal = objectives.targeted_non_transferable(lambda _: logits[0], [lambda _: logits[1], lambda _: logits[2]], targets, labels)
-    seen = goal.view(torch.zeros(4, 1, 2, 2))
+    seen = goal.forward(torch.zeros(4, 1, 2, 2))
     assert torch.equal(seen, logits)
 
     def lead(row: list[float], label: int) -> float:
@@ -98,8 +98,8 @@ def test_the_goal_for_one_model_alone_is_its_formula() -> None:
         own, *others = (logits[model, image].double().tolist() for model in range(3))
         climbs.append(-loss(own, target) - sum(loss(row, label) for row in others) / 2)
         judged.append(min(lead(own, target), *(lead(row, label) for row in others)))
-    assert goal.climb(seen).tolist() == pytest.approx(climbs, rel=1e-4)
-    assert goal.judge(seen).tolist() == pytest.approx(judged, rel=1e-4)
+    assert goal.objective(seen).tolist() == pytest.approx(climbs, rel=1e-4)
+    assert goal.criterion(seen).tolist() == pytest.approx(judged, rel=1e-4)
 
 
 def test_what_misleads_one_model_alone_spares_the_others() -> None:
@@ -112,14 +112,14 @@ def test_what_misleads_one_model_alone_spares_the_others() -> None:
     shades = 128 + 12 * (1 - 2 * labels)[:, None] + torch.randint(-3, 4, (40, 16), generator=generator)
     part = dataset(shades.reshape(40, 1, 4, 4), labels, 2)
     assert torch.equal(predict(source, part), labels) and torch.equal(predict(other, part), labels)
-    plain = construct.relabel(source, part, 1 - labels, ball=NormBall("l2", 0.6), steps=20)
-    alone = construct.relabel(source, part, 1 - labels, ball=NormBall("l2", 0.6), steps=20, alone=[other])
-    assert plain.facts["reached"] == alone.facts["reached"] == alone.facts["others_keep"] == 1
-    assert "others_keep" not in plain.facts
-    assert torch.equal(predict(other, plain.data), 1 - labels)
-    assert torch.equal(predict(other, alone.data), labels)
-    assert torch.equal(alone.data.labels, 1 - labels)
-    assert float(((levels(alone.data) - levels(part)).double() / 255).norm(dim=1).max()) <= 0.6
+    plain = construct.relabel(source, part, 1 - labels, threat_model=NormBall("l2", 0.6), steps=20)
+    alone = construct.relabel(source, part, 1 - labels, threat_model=NormBall("l2", 0.6), steps=20, alone=[other])
+    assert plain.stats["reached"] == alone.stats["reached"] == alone.stats["others_keep"] == 1
+    assert "others_keep" not in plain.stats
+    assert torch.equal(predict(other, plain.dataset), 1 - labels)
+    assert torch.equal(predict(other, alone.dataset), labels)
+    assert torch.equal(alone.dataset.labels, 1 - labels)
+    assert float(((levels(alone.dataset) - levels(part)).double() / 255).norm(dim=1).max()) <= 0.6
 
 
 def test_others_keep_is_the_share_of_images_that_all_others_still_read() -> None:
@@ -130,21 +130,21 @@ def test_others_keep_is_the_share_of_images_that_all_others_still_read() -> None
     source, *others = (linear(each, (1, 4, 4)) for each in weights)
     part = drawn(200, (1, 4, 4), 90, 166, classes=2).with_labels(torch.zeros(200, dtype=torch.int64))
     read = torch.stack([predict(each, part) for each in (source, *others)])
-    part = part.take((read == read[0]).all(0).nonzero().squeeze(1))
+    part = part.select((read == read[0]).all(0).nonzero().squeeze(1))
     part = part.with_labels(predict(source, part))
-    made = construct.relabel(source, part, 1 - part.labels, ball=NormBall("l2", 0.4), steps=10, alone=others)
-    kept = torch.stack([predict(each, made.data) == part.labels for each in others])
+    made = construct.relabel(source, part, 1 - part.labels, threat_model=NormBall("l2", 0.4), steps=10, alone=others)
+    kept = torch.stack([predict(each, made.dataset) == part.labels for each in others])
     share = float(kept.all(0).float().mean())
-    assert made.facts["others_keep"] == pytest.approx(share) and 0 < share < float(kept.float().mean(1).min())
-    assert made.facts["reached"] == pytest.approx(float((predict(source, made.data) == 1 - part.labels).float().mean()))
+    assert made.stats["others_keep"] == pytest.approx(share) and 0 < share < float(kept.float().mean(1).min())
+    assert made.stats["reached"] == pytest.approx(float((predict(source, made.dataset) == 1 - part.labels).float().mean()))
 
 
 def test_who_is_to_be_left_alone_asks_for_the_loss() -> None:
     part, model = drawn(4, (1, 2, 2), 60, 190), linear(torch.eye(4), (1, 2, 2))
-    options: dict[str, Any] = {"ball": NormBall("l2", 0.1), "steps": 1, "by": "lead"}
-    with pytest.raises(InputError, match=r"^by: must be loss where other models are to be left alone, got 'lead'$"):
+    options: dict[str, Any] = {"threat_model": NormBall("l2", 0.1), "steps": 1, "loss": "margin"}
+    with pytest.raises(InputError, match=r"^loss: must be cross_entropy where other models are to keep the label, got 'margin'$"):
         construct.relabel(model, part, (part.labels + 1) % 4, alone=[model], **options)
-    assert "others_keep" not in construct.relabel(model, part, (part.labels + 1) % 4, **options).facts
+    assert "others_keep" not in construct.relabel(model, part, (part.labels + 1) % 4, **options).stats
 
 
 # ---- one pattern a label ------------------------------------------------------------------------------------------------
@@ -155,11 +155,11 @@ def test_patterns_have_the_norms_of_each_change_and_the_place_and_way_of_the_lab
     part = drawn(60, (3, 5, 4), 60, 190)
     made = moved(part, 50)
     found = construct.class_patterns(part, made, seed=3)
-    assert torch.equal(found.data.labels, made.labels) and found.data.names == part.names
-    ours, theirs = levels(found.data) - levels(part), levels(made) - levels(part)
+    assert torch.equal(found.dataset.labels, made.labels) and found.dataset.names == part.names
+    ours, theirs = levels(found.dataset) - levels(part), levels(made) - levels(part)
     assert torch.equal(ours.abs().sort(1).values, theirs.abs().sort(1).values)  # so every norm is the same, as stored
-    assert found.facts["mean_l2"] == pytest.approx(float((theirs.double() / 255).norm(dim=1).mean()), rel=1e-5)
-    assert found.facts["changed_labels"] == 60
+    assert found.stats["mean_l2"] == pytest.approx(float((theirs.double() / 255).norm(dim=1).mean()), rel=1e-5)
+    assert found.stats["changed_labels"] == 60
     orders, ways = [], []
     for label in range(4):
         own = ours[made.labels == label]
@@ -184,7 +184,7 @@ def test_patterns_keep_every_norm_where_pixels_are_black_or_white(seed: int, n: 
     part = dataset(images, torch.arange(n) % 4)
     made = moved(part, most, seed=seed)
     found = construct.class_patterns(part, made, seed=seed)
-    ours, theirs = levels(found.data) - levels(part), levels(made) - levels(part)
+    ours, theirs = levels(found.dataset) - levels(part), levels(made) - levels(part)
     assert torch.equal(ours.abs().sort(1).values, theirs.abs().sort(1).values)
     before = levels(part)
     room = (before - ours.abs() >= 0) & (before + ours.abs() <= 255) & (ours != 0)
@@ -197,7 +197,7 @@ def test_patterns_keep_every_norm_where_pixels_are_black_or_white(seed: int, n: 
 def test_patterns_are_the_same_in_every_batch_and_other_with_another_seed() -> None:
     part = drawn(1010, (1, 3, 3), 100, 150)
     made = part.with_images(part.images[:] + torch.arange(1, 10, dtype=torch.uint8).reshape(1, 3, 3))
-    one, two, other = (construct.class_patterns(part, made, seed=seed).data for seed in (1, 1, 2))
+    one, two, other = (construct.class_patterns(part, made, seed=seed).dataset for seed in (1, 1, 2))
     change = levels(one) - levels(part)
     for label in range(4):
         assert len(change[made.labels == label].unique(dim=0)) == 1  # the 1,010 images are made a thousand at a time
@@ -208,16 +208,16 @@ def test_images_to_spare_stay_and_the_others_are_as_without() -> None:
     part = drawn(50, (1, 4, 4), 60, 190)
     made, spare = moved(part, 40), torch.arange(50) % 3 == 0
     found, whole = construct.class_patterns(part, made, spare=spare), construct.class_patterns(part, made)
-    assert torch.equal(found.data.images[:][spare], part.images[:][spare])
-    assert torch.equal(found.data.images[:][~spare], whole.data.images[:][~spare])
-    assert torch.equal(found.data.labels, made.labels)
+    assert torch.equal(found.dataset.images[:][spare], part.images[:][spare])
+    assert torch.equal(found.dataset.images[:][~spare], whole.dataset.images[:][~spare])
+    assert torch.equal(found.dataset.labels, made.labels)
 
 
 @pytest.mark.parametrize("control", [construct.shuffled_perturbations, construct.class_patterns])
 def test_a_change_with_no_room_on_either_side_is_cut_and_never_wraps_around(control: Any) -> None:
     part = dataset(torch.tensor([0, 128, 128, 128]).repeat(20, 1).reshape(20, 1, 2, 2), torch.arange(20) % 4)
     made = part.with_images(torch.tensor([200, 128, 128, 128], dtype=torch.uint8).repeat(20, 1).reshape(20, 1, 2, 2))
-    change = levels(control(part, made).data) - levels(part)
+    change = levels(control(part, made).dataset) - levels(part)
     places = change != 0
     assert bool((places.sum(1) == 1).all())
     first = places[:, 0]
@@ -261,45 +261,45 @@ def test_unread_and_errors_only_by_brute_force(rows: list[tuple[int, int, int]])
     made = moved(part, 30).with_labels(torch.tensor(new))
     left = [place for place in range(len(rows)) if read[place] != new[place]]
     found = construct.drop_already_predicted(Reader(), part, made)
-    assert found.data.names == tuple(part.names[place] for place in left)
-    assert found.data.labels.tolist() == [new[place] for place in left]
-    assert torch.equal(found.data.images[:], made.images[left])
-    assert found.facts["n"] == len(left)
-    assert found.facts["changed_labels"] == sum(new[place] != own[place] for place in left)
+    assert found.dataset.names == tuple(part.names[place] for place in left)
+    assert found.dataset.labels.tolist() == [new[place] for place in left]
+    assert torch.equal(found.dataset.images[:], made.images[left])
+    assert found.stats["n"] == len(left)
+    assert found.stats["changed_labels"] == sum(new[place] != own[place] for place in left)
     change = ((levels(made) - levels(part)).double() / 255)[left]
     sizes = change.norm(dim=1).tolist() or [0.0]
-    assert found.facts["mean_l2"] == pytest.approx(np.mean(sizes), rel=1e-5)
-    assert found.facts["max_l2"] == pytest.approx(max(sizes), rel=1e-5)
-    assert found.facts["max_linf"] == pytest.approx(max(change.abs().flatten().tolist(), default=0), rel=1e-5)
+    assert found.stats["mean_l2"] == pytest.approx(np.mean(sizes), rel=1e-5)
+    assert found.stats["max_l2"] == pytest.approx(max(sizes), rel=1e-5)
+    assert found.stats["max_linf"] == pytest.approx(max(change.abs().flatten().tolist(), default=0), rel=1e-5)
 
     wrong = [place for place in range(len(rows)) if read[place] != own[place]]
     errors = construct.misclassified_only(Reader(), part)
-    assert errors.data.names == tuple(part.names[place] for place in wrong)
-    assert errors.data.labels.tolist() == [read[place] for place in wrong]
-    assert torch.equal(errors.data.images[:], part.images[wrong])
-    assert errors.facts == {"n": len(wrong), "mean_l2": 0, "max_l2": 0, "max_linf": 0, "changed_labels": len(wrong)}
+    assert errors.dataset.names == tuple(part.names[place] for place in wrong)
+    assert errors.dataset.labels.tolist() == [read[place] for place in wrong]
+    assert torch.equal(errors.dataset.images[:], part.images[wrong])
+    assert errors.stats == {"n": len(wrong), "mean_l2": 0, "max_l2": 0, "max_linf": 0, "changed_labels": len(wrong)}
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 5))
 def test_pictures_are_taught_as_evenly_as_the_answers_allow(read: list[int], count: int, seed: int) -> None:
     others = said(drawn(len(read), (1, 2, 2), 0, 256), read).with_labels(torch.zeros(len(read), dtype=torch.int64))
     found = construct.pseudo_label(Reader(), others, count=count, seed=seed)
-    assert len(found.data) == found.facts["n"] == min(count, len(read))
-    places = [others.names.index(name) for name in found.data.names]
+    assert len(found.dataset) == found.stats["n"] == min(count, len(read))
+    places = [others.names.index(name) for name in found.dataset.names]
     assert len({*places}) == len(places)
-    assert found.data.labels.tolist() == [read[place] for place in places]
-    assert torch.equal(found.data.images[:], others.images[places])
-    taken = np.bincount(found.data.labels, minlength=4)
+    assert found.dataset.labels.tolist() == [read[place] for place in places]
+    assert torch.equal(found.dataset.images[:], others.images[places])
+    taken = np.bincount(found.dataset.labels, minlength=4)
     for one in range(4):
         left_over = read.count(one) - taken[one]
         assert left_over >= 0
         assert left_over == 0 or taken[one] >= taken.max() - 1  # nobody has two more than a class with images left
-    assert found.facts["largest_class"] == pytest.approx(taken.max() / taken.sum())
+    assert found.stats["largest_class"] == pytest.approx(taken.max() / taken.sum())
 
 
 def test_which_pictures_are_taught_is_the_seeds() -> None:
     others = said(drawn(200, (1, 2, 2), 0, 256), [i % 4 for i in range(200)])
-    one, two, other = (construct.pseudo_label(Reader(), others, count=40, seed=seed).data.names for seed in (1, 1, 2))
+    one, two, other = (construct.pseudo_label(Reader(), others, count=40, seed=seed).dataset.names for seed in (1, 1, 2))
     assert one == two != other
 
 
@@ -307,8 +307,8 @@ def test_unread_may_leave_nothing() -> None:
     """Of a weak model that reads the new label everywhere: no image, and changes of size 0."""
     part = said(drawn(8, (1, 2, 2), 60, 190), [i % 4 for i in range(8)])
     found = construct.drop_already_predicted(Reader(), part, part.with_labels(torch.arange(8) % 4))
-    assert len(found.data) == 0 and found.data.names == () and found.data.shape == part.shape
-    assert found.facts == {"n": 0, "mean_l2": 0, "max_l2": 0, "max_linf": 0, "changed_labels": 0}
+    assert len(found.dataset) == 0 and found.dataset.names == () and found.dataset.shape == part.shape
+    assert found.stats == {"n": 0, "mean_l2": 0, "max_l2": 0, "max_linf": 0, "changed_labels": 0}
 
 
 # ---- photographs --------------------------------------------------------------------------------------------------------
@@ -405,15 +405,15 @@ def test_a_linear_feature_that_speaks_against_its_class_or_never_changes_is_not_
 
 
 def test_other_balls_are_refused_for_linear_features() -> None:
-    with pytest.raises(InputError, match=r"^ball: must be in l2 or linf for a linear model's features, got l1$"):
+    with pytest.raises(InputError, match=r"^threat_model: must be in l2 or linf for a linear model's features, got l1$"):
         metrics.robust_features(linear(torch.eye(4), (1, 2, 2)), lit(40, seed=0), NormBall("l1", 1.0))
 
 
 def test_robust_features_of_a_deep_model_are_those_called_robust(robust: models.Model, digits: data.Splits) -> None:
-    part, ball = digits.test.take(slice(0, 40)), NormBall("l2", 0.5)
-    best = metrics.best_class_rows(metrics.per_feature(robust, part, ball))
+    part, threat_model = digits.test.select(slice(0, 40)), NormBall("l2", 0.5)
+    best = metrics.best_class_rows(metrics.per_feature(robust, part, threat_model))
     wanted = [row["feature"] for row in best if row["kind"] == "robust"]
-    assert metrics.robust_features(robust, part, ball) == wanted
+    assert metrics.robust_features(robust, part, threat_model) == wanted
     assert 0 < len(wanted) < len(best)
 
 
@@ -510,8 +510,8 @@ def test_leakage_of_no_features_and_of_one_label() -> None:
 def test_patterns_can_be_told_apart_and_scattered_noise_of_random_labels_cannot() -> None:
     part = drawn(400, (1, 6, 6), 60, 190)
     made = moved(part, 30).with_labels(construct.random_labels(part.labels, 4))
-    patterns = metrics.perturbation_separability(part, construct.class_patterns(part, made).data)
-    noise = metrics.perturbation_separability(part, construct.shuffled_perturbations(part, made).data)
+    patterns = metrics.perturbation_separability(part, construct.class_patterns(part, made).dataset)
+    noise = metrics.perturbation_separability(part, construct.shuffled_perturbations(part, made).dataset)
     assert patterns["n"] == noise["n"] == 200 and patterns["accuracy"] > 0.98
     assert noise["low"] <= noise["guess"] + 0.05 and noise["accuracy"] < 0.4
     assert (patterns["low"], patterns["high"]) == stats.wilson_interval(patterns["correct"], 200)
@@ -531,9 +531,9 @@ def test_separable_sees_the_change_and_not_the_image() -> None:
 def test_sets_of_other_images_are_refused() -> None:
     part = drawn(12, (1, 2, 2), 60, 190)
     with pytest.raises(InputError, match=r"^made: must hold the images of `before`, one for one, got 10 for 12$"):
-        metrics.perturbation_separability(part, part.take(slice(0, 10)))
+        metrics.perturbation_separability(part, part.select(slice(0, 10)))
     with pytest.raises(InputError, match=r"got 12 for 10$"):
-        metrics.perturbation_separability(part.take(slice(0, 10)), part)
+        metrics.perturbation_separability(part.select(slice(0, 10)), part)
 
 
 def test_guess_is_the_commonest_label_of_those_asked_and_the_seed_picks_them() -> None:

@@ -89,7 +89,7 @@ def test_8_bits_come_back_exactly() -> None:
 def test_take_keeps_images_labels_and_names_together() -> None:
     whole = made()
     for index in ([4, 1], torch.tensor([4, 1]), slice(1, 5, 3)):
-        part = whole.take(index)
+        part = whole.select(index)
         kept = torch.arange(6)[index]
         assert torch.equal(bits(part), bits(whole)[kept]) and torch.equal(part.labels, whole.labels[kept])
         assert part.names == tuple(whole.names[i] for i in kept)
@@ -112,7 +112,7 @@ def test_sweep_is_the_function_of_everything_at_once() -> None:
     values = torch.randn(5, 2, requires_grad=True)
     twice = data.map_batches(lambda images, index: images * 2, values, batch_size=2)
     assert torch.equal(twice, values.detach() * 2) and not twice.requires_grad
-    assert data.map_batches(lambda images, index: images.flatten(1), whole.take([])).shape == (0, 60)
+    assert data.map_batches(lambda images, index: images.flatten(1), whole.select([])).shape == (0, 60)
 
 
 # what is read
@@ -236,7 +236,7 @@ def test_big_sets_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(load, "IN_MEMORY", 100)
     lazy = data.load(str(tmp_path))
     assert isinstance(lazy.train.images, data.LazyImages) and same(lazy.train, whole.train) and same(lazy.test, whole.test)
-    assert same(lazy.train.take([3, 1]), whole.train.take([3, 1])) and lazy.train.shape == whole.train.shape
+    assert same(lazy.train.select([3, 1]), whole.train.select([3, 1])) and lazy.train.shape == whole.train.shape
     assert torch.equal(data.map_batches(lambda x, i: x, lazy.test, batch_size=4), data.map_batches(lambda x, i: x, whole.test))
     data.export(lazy.train, tmp_path / "again", "folder", card="")
     assert same(data.load_part(tmp_path / "again", "folder"), whole.train)
@@ -496,7 +496,7 @@ nasty = st.one_of(
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("form", FORMS)
-@given(data_=st.data())
+@given(data_=st.dataset())
 def test_any_names_and_pixels_come_back(tmp_path: Path, form: str, data_: st.DataObject) -> None:
     classes = tuple(data_.draw(st.lists(nasty, min_size=1, max_size=4, unique=True)))
     n = data_.draw(st.integers(1, 6))
@@ -580,7 +580,7 @@ def test_hugging_face_reads_the_whole_folder_with_its_card(tmp_path: Path, form:
 
 
 def test_relabelled_files_that_would_meet_get_their_old_class_as_prefix(tmp_path: Path) -> None:
-    original = made(4).take([0, 1, 2, 3])
+    original = made(4).select([0, 1, 2, 3])
     original = data.Dataset(original.images, original.labels, ("a", "b"), ("a/0.png", "b/0.png", "a/1.jpg", "b/2.png"))
     data.export(original.with_labels(torch.tensor([1, 1, 1, 0])), tmp_path / "meet", "folder", card="", original=original)
     files = sorted(path.relative_to(tmp_path / "meet/train").as_posix() for path in (tmp_path / "meet").rglob("*.png"))
@@ -594,7 +594,7 @@ def test_relabelled_files_that_would_meet_get_their_old_class_as_prefix(tmp_path
 
 
 def test_lossy_names_and_folders_below_a_class_are_kept_apart(tmp_path: Path) -> None:
-    whole = made(4).take([0, 1, 2, 3])
+    whole = made(4).select([0, 1, 2, 3])
     whole = data.Dataset(bits(whole), torch.tensor([0, 0, 0, 1]), ("a", "b"), ("a/x.jpg", "a/x.png", "a/s/x.png", "b/X.PNG"))
     data.export(whole, tmp_path / "set", "folder", card="")
     files = [path.relative_to(tmp_path / "set/train").as_posix() for path in sorted((tmp_path / "set").rglob("*.[pP]*"))]

@@ -177,7 +177,7 @@ def test_arguments_without_sense_are_named(given: dict[str, float], named: str) 
 def test_the_models_differ_as_the_features_they_learned() -> None:
     """Standard, adversarial, D_R- and D_NR-trained: small images, half a minute on one core, margins to match."""
     made = synthetic.make_synthetic(train=600, test=120, size=16, background=0.6, strength=0.35)
-    ball, half = NormBall("l2", 0.5), NormBall("l2", 0.25)
+    threat_model, half = NormBall("l2", 0.5), NormBall("l2", 0.25)
 
     def learn(part: Dataset, seed: int, loss: training.Loss = training.cross_entropy) -> models.Model:
         model = models.build("resnet9", shape=part.shape, classes=4, width=8, seed=seed)
@@ -186,12 +186,12 @@ def test_the_models_differ_as_the_features_they_learned() -> None:
         return model
 
     standard = learn(made.train, 1)
-    adversarial = learn(made.train, 2, training.adversarial_loss(partial(attacks.pgd, ball=ball, steps=2)))
-    robust = learn(construct.invert_features(adversarial, made.train, steps=20).data, 3)
-    nonrobust = learn(construct.invert_features(standard, made.train, steps=20).data, 4)
+    adversarial = learn(made.train, 2, training.adversarial_loss(partial(attacks.pgd, threat_model=threat_model, steps=2)))
+    robust = learn(construct.invert_features(adversarial, made.train, steps=20).dataset, 3)
+    nonrobust = learn(construct.invert_features(standard, made.train, steps=20).dataset, 4)
     clean, at_half, at_full = zip(
         *(
-            [row["accuracy"] for row in metrics.robust_accuracy(model, made.test, [half, ball])]
+            [row["accuracy"] for row in metrics.robust_accuracy(model, made.test, [half, threat_model])]
             for model in (standard, adversarial, robust, nonrobust)
         ),
         strict=True,

@@ -31,7 +31,7 @@ QUICK = crossfit.CrossfitConfig(NormBall("l2", 0.75), "small", 8, epochs=2, batc
 @pytest.fixture(scope="module")
 def few(digits: data.Splits) -> Dataset:
     """120 training digits."""
-    return digits.train.take(slice(0, 120))
+    return digits.train.select(slice(0, 120))
 
 
 # ---- folds, ranks, words ------------------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], sub
     """A folder of pictures, scored and split by file; the folder, the command's words, and what it printed."""
     where = tmp_path_factory.mktemp("files")
     digits = data.load("digits")
-    part = digits.train.take(slice(0, 150))
+    part = digits.train.select(slice(0, 150))
     data.export(part, where / "set", "folder", card="Some digits.")
     words = ["split", str(where / "set"), "--by-file", "--top", "0.4", "--repeats", "1", "--folds", "2", "--epochs", "2"]
     words += ["--width", "8", "--epsilon", "0.75", "--workers", "1", "--out", str(where / "run")]
@@ -419,15 +419,17 @@ def test_spurious_cues_are_shown_and_strangers_names_do_nothing(done: tuple[Path
     evil, before = "<img src=x onerror=alert(1)>", RunFolder.read(done[0] / "run")
     names = ("kinds", "files", "columns", "words", "feature_pictures", "features")
     with RunFolder.open(tmp_path / "run", {"kind": "files"}) as run:
-        run.note(**{**before.facts, "asked": run.facts["asked"], "stages": {}, "source": evil, "finished": False})
+        run.update_metadata(
+            **{**before.metadata, "asked": run.metadata["asked"], "stages": {}, "source": evil, "finished": False}
+        )
         cues = [{**row, "spurious": int(place == 0), "class": evil} for place, row in enumerate(before.table("cues"))]
         pictures = [{**row, "file": evil, "label": evil, "suggested": evil} for row in before.table("pictures")]
         tables = {name: before.table(name) for name in names}
-        run.finish("all", 1.0, {**tables, "cues": cues, "pictures": pictures})
+        run.record_stage("all", 1.0, {**tables, "cues": cues, "pictures": pictures})
     text = report.write(tmp_path / "run").read_text(encoding="utf-8")
     assert evil not in text
     assert str(cues[0]["name"]) in text and "Read correctly" in text
     assert "This run is not finished" in text
     with RunFolder.open(tmp_path / "none", {"kind": "files"}) as run:
-        run.note(kind="files")
+        run.update_metadata(kind="files")
     assert report.write(tmp_path / "none").is_file()

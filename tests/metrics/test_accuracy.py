@@ -17,10 +17,10 @@ BALLS = [NormBall("l2", radius) for radius in (0.25, 0.75, 1.5)]
 @pytest.fixture(scope="module")
 def part(digits: data.Splits) -> Dataset:
     """70 test digits."""
-    return digits.test.take(slice(0, 70))
+    return digits.test.select(slice(0, 70))
 
 
-@given(st.integers(1, 5000), st.data())
+@given(st.integers(1, 5000), st.dataset())
 def test_the_interval_is_wilsons(n: int, draw: st.DataObject) -> None:
     correct = draw.draw(st.integers(0, n))
     z, share = 1.959963984540054, correct / n
@@ -56,9 +56,9 @@ def test_accuracy_under_attack_is_the_worst_cases(robust: models.Model, part: Da
     correct = [row["correct"] for row in rows]
     assert correct == sorted(correct, reverse=True)
     assert correct[0] > correct[1] > correct[3]
-    for row, ball in zip(rows[1:], BALLS, strict=True):
-        found = attacks.adaptive_ensemble(robust, part.pixels(slice(None)), part.labels, ball=ball)
-        assert row["correct"] <= int((found.values < 0).sum()) <= row["correct"] + 1
+    for row, threat_model in zip(rows[1:], BALLS, strict=True):
+        found = attacks.adaptive_ensemble(robust, part.pixels(slice(None)), part.labels, threat_model=threat_model)
+        assert row["correct"] <= int((found.margins < 0).sum()) <= row["correct"] + 1
         assert row["accuracy"] == row["correct"] / 70
         assert (row["low"], row["high"]) == stats.wilson_interval(row["correct"], 70)
     assert metrics.robust_accuracy(robust, part, BALLS, batch_size=32) == rows
@@ -66,7 +66,7 @@ def test_accuracy_under_attack_is_the_worst_cases(robust: models.Model, part: Da
 
 
 def test_one_image_and_no_radius_at_all(standard: models.Model, part: Dataset) -> None:
-    single = part.take([3])
+    single = part.select([3])
     rows = metrics.robust_accuracy(standard, single, [NormBall("linf", 0.0), NormBall("linf", 1.0)])
     assert [(row["correct"], row["n"], row["norm"]) for row in rows] == [(1, 1, "linf"), (1, 1, "linf"), (0, 1, "linf")]
 

@@ -244,7 +244,7 @@ def test_other_severities_are_named(severity: Any) -> None:
 
 
 def test_accuracies_are_counts_of_what_is_read(standard: models.Model, digits: data.Splits) -> None:
-    part = digits.test.take(slice(0, 120))
+    part = digits.test.select(slice(0, 120))
     found = metrics.corruption_accuracy(standard, part, seed=3, batch_size=50)
     assert [(row["corruption"], row["severity"]) for row in found.rows] == [
         ("unchanged", 0), *((name, severity) for name in CORRUPTIONS for severity in SEVERITIES)

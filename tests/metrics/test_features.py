@@ -33,16 +33,16 @@ def grey() -> tuple[nn.Module, Dataset]:
 
 
 @pytest.mark.parametrize("steps", [0, 5])
-@pytest.mark.parametrize("ball", [NormBall("l2", 0.05), NormBall("linf", 0.01)], ids=str)
-def test_linear_features_have_the_closed_form(ball: NormBall, steps: int, grey: tuple[nn.Module, Dataset]) -> None:
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.05), NormBall("linf", 0.01)], ids=str)
+def test_linear_features_have_the_closed_form(threat_model: NormBall, steps: int, grey: tuple[nn.Module, Dataset]) -> None:
     """Robust usefulness is usefulness less epsilon times the dual norm over the deviation (Goh 2019), feature by feature."""
     linear, part = grey
     weights = linear[1].weight.detach().double()
     values = linear(part.pixels(slice(None))).detach()
     table = metrics.usefulness(values, part.labels, 3)
-    for row in metrics.per_feature(linear, part, ball, view=linear, steps=steps, sample=40):
+    for row in metrics.per_feature(linear, part, threat_model, view=linear, steps=steps, sample=40):
         deviation = table.scale[row["feature"], CLASSES.index(row["class"])]
-        taken = float(ball.radius) * weights[row["feature"]].norm(p=DUAL[ball.norm]).item() / deviation
+        taken = float(threat_model.epsilon) * weights[row["feature"]].norm(p=DUAL[threat_model.norm]).item() / deviation
         assert row["robust_usefulness"] == pytest.approx(row["usefulness"] - taken, abs=1e-4)
         assert row["usefulness_low"] <= row["usefulness"] <= row["usefulness_high"]
         assert row["robust_usefulness_low"] <= row["robust_usefulness"] <= row["robust_usefulness_high"]
@@ -80,11 +80,11 @@ def test_what_says_nothing_is_useless() -> None:
 
 def test_more_steps_find_no_less(standard: models.Model, digits: data.Splits) -> None:
     """Each feature falls and rises at least as far, and no lower than what a unit behind a ReLU can reach."""
-    images, ball, some = digits.test.pixels(slice(0, 30)), NormBall("l2", 0.75), [0, 5, 9]
+    images, threat_model, some = digits.test.pixels(slice(0, 30)), NormBall("l2", 0.75), [0, 5, 9]
     with models.frozen(standard):
         view = standard.features
         calm = view(images)[:, some]
-        one, more = (metrics.extremes(view, images, ball, some, steps=steps) for steps in (0, 8))
+        one, more = (metrics.extremes(view, images, threat_model, some, steps=steps) for steps in (0, 8))
     for before, after in zip(one, more, strict=True):
         assert (after >= before - 1e-5).all() and after.sum() > 1.02 * before.sum() > 0
     assert (more.falls <= calm + 1e-5).all()  # features are 0 or more
@@ -94,7 +94,7 @@ def test_more_steps_find_no_less(standard: models.Model, digits: data.Splits) ->
 
 def test_the_radius_turns_robust_features_into_non_robust_ones(robust: models.Model, digits: data.Splits) -> None:
     """Nothing is taken at radius 0; then less is left at every larger one; rows are the same twice and in any batch."""
-    part = digits.test.take(slice(0, 150))
+    part = digits.test.select(slice(0, 150))
     kinds, left = [], []
     for radius in (0.0, 0.25, 1.5):
         rows = metrics.per_feature(robust, part, NormBall("l2", radius), steps=3, sample=50)
@@ -116,10 +116,13 @@ def test_the_radius_turns_robust_features_into_non_robust_ones(robust: models.Mo
 def test_an_adversarially_trained_model_has_the_robust_features(
     standard: models.Model, robust: models.Model, digits: data.Splits
 ) -> None:
-    ball = NormBall("l2", 0.4)
+    threat_model = NormBall("l2", 0.4)
     means = [
         np.mean(
-            [row["robust_usefulness"] for row in metrics.best_class_rows(metrics.per_feature(model, digits.test, ball, steps=4))]
+            [
+                row["robust_usefulness"]
+                for row in metrics.best_class_rows(metrics.per_feature(model, digits.test, threat_model, steps=4))
+            ]
         )
         for model in (standard, robust)
     ]
@@ -149,7 +152,7 @@ def test_layers_of_a_network_by_name(robust: models.Model, digits: data.Splits) 
     with models.frozen(robust):
         maps = metrics.layer_forward(robust, "body.0")(images)
         assert maps.shape == (20, 16)
-        found = metrics.per_feature(robust, digits.test.take(slice(0, 60)), NormBall("l2", 0.5),
+        found = metrics.per_feature(robust, digits.test.select(slice(0, 60)), NormBall("l2", 0.5),
                                    view=metrics.layer_forward(robust, "body.0"), steps=2, sample=20)  # fmt: skip
     assert len(found) == 160
 
@@ -168,7 +171,7 @@ def test_what_cannot_be_measured_is_said(grey: tuple[nn.Module, Dataset]) -> Non
     with pytest.raises(InputError, match=r"model: must have features\(images\)"):
         metrics.per_feature(linear, part, NormBall("l2", 0.1))
     with pytest.raises(InputError, match="must hold images"):
-        metrics.per_feature(linear, part.take([]), NormBall("l2", 0.1), view=linear)
+        metrics.per_feature(linear, part.select([]), NormBall("l2", 0.1), view=linear)
     with pytest.raises(InputError, match="two or more"):
         metrics.per_layer(linear, part.pixels([0]), NormBall("l2", 0.1))
 
@@ -183,6 +186,6 @@ def test_the_sample_is_even_over_the_classes(counts: list[int], wanted: list[int
 
 def test_a_model_is_left_as_it_was(digits: data.Splits) -> None:
     model = models.build("small", shape=(1, 8, 8), classes=10, width=8).train()
-    metrics.per_feature(model, digits.test.take(slice(0, 40)), NormBall("l2", 0.3), steps=1, sample=10)
+    metrics.per_feature(model, digits.test.select(slice(0, 40)), NormBall("l2", 0.3), steps=1, sample=10)
     metrics.per_layer(model, digits.test.pixels(slice(0, 5)), NormBall("l2", 0.3), steps=1)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())

@@ -27,7 +27,7 @@ def points(count: int, size: int, seed: int = 0) -> Tensor:
 @pytest.fixture(scope="module")
 def part(digits: data.Splits) -> Dataset:
     """150 training digits."""
-    return digits.train.take(subset.balanced(digits.train.labels, 150))
+    return digits.train.select(subset.balanced(digits.train.labels, 150))
 
 
 # ---- the kernel ------------------------------------------------------------------------------------------------------------
@@ -197,11 +197,11 @@ def test_the_linear_kernels_features_have_goh_s_closed_form(digits: data.Splits)
     images[:, 0, 0, :3] += 0.1 * torch.nn.functional.one_hot(labels, 3)
     names = tuple(map(str, range(120)))
     grey = Dataset(data.to_8bit(images.clamp(0.2, 0.8)), labels, ("a", "b", "c"), names)
-    found, ball = EigenFeatures(grey, depth=0), NormBall("l2", 0.05)
+    found, threat_model = EigenFeatures(grey, depth=0), NormBall("l2", 0.05)
     weights = found.known.T @ found.vectors / found.values / 25
     values = found.features(grey.pixels(slice(None))).float()
     table = metrics.usefulness(values, grey.labels, 3)
-    rows = metrics.per_feature(found, grey, ball, steps=2, sample=30)  # type: ignore[arg-type]
+    rows = metrics.per_feature(found, grey, threat_model, steps=2, sample=30)  # type: ignore[arg-type]
     assert len(rows) == 3 * len(found.values)
     checked = 0
     for row in rows:
@@ -215,18 +215,18 @@ def test_the_linear_kernels_features_have_goh_s_closed_form(digits: data.Splits)
 def test_of_digits_the_first_eigenvectors_are_the_robust_ones(part: Dataset, digits: data.Splits) -> None:
     found = EigenFeatures(part, keep=40)
     rows = metrics.best_class_rows(
-        metrics.per_feature(found, digits.test.take(slice(0, 150)), NormBall("l2", 0.3), steps=0, sample=20)
+        metrics.per_feature(found, digits.test.select(slice(0, 150)), NormBall("l2", 0.3), steps=0, sample=20)
     )  # type: ignore[arg-type]
     falls = [row["usefulness"] - row["robust_usefulness"] for row in rows]
     assert sum(falls[:10]) < sum(falls[-10:]) / 1.5
 
 
 def test_it_is_attacked_and_stored_as_any_model_is(part: Dataset, digits: data.Splits) -> None:
-    machine, test = EigenFeatures(part), digits.test.take(slice(0, 40))
+    machine, test = EigenFeatures(part), digits.test.select(slice(0, 40))
     rows = metrics.robust_accuracy(machine, test, [NormBall("l2", 0.3), NormBall("l2", 0.75)], budget="quick")
     assert rows[0]["accuracy"] > 0.85 and rows[0]["correct"] >= rows[1]["correct"] > rows[2]["correct"]
     assert not list(machine.parameters())
-    other = EigenFeatures(digits.train.take(slice(0, 150)))
+    other = EigenFeatures(digits.train.select(slice(0, 150)))
     other.load_state_dict(machine.state_dict())
     assert torch.equal(other(test.pixels(slice(None))), machine(test.pixels(slice(None))))
     with models.frozen(machine):
@@ -235,14 +235,14 @@ def test_it_is_attacked_and_stored_as_any_model_is(part: Dataset, digits: data.S
 
 @pytest.mark.parametrize("depth", [0, 3])
 def test_repeated_images_give_no_eigenvector_of_rounding(depth: int, part: Dataset) -> None:
-    twice = part.take([*range(20), *range(20)])
+    twice = part.select([*range(20), *range(20)])
     found = EigenFeatures(twice, depth=depth)
     assert len(found.values) <= 20
     assert found.features(twice.pixels(slice(None))).abs().max() <= 1 + 1e-6
 
 
 def test_images_that_are_all_the_same_say_nothing(part: Dataset) -> None:
-    found = EigenFeatures(part.take([0] * 5))
+    found = EigenFeatures(part.select([0] * 5))
     assert not len(found.values)
 
 
@@ -295,4 +295,4 @@ def test_no_ridge_is_below_0(ridge: float, part: Dataset) -> None:
 def test_too_few_and_too_many_images_are_named(part: Dataset) -> None:
     for count in (0, 1, ntk.MAX_IMAGES + 1):
         with pytest.raises(InputError, match=rf"^part: must hold 2 to {ntk.MAX_IMAGES} images, .* got {count}; take fewer"):
-            EigenFeatures(part.take([0] * count))
+            EigenFeatures(part.select([0] * count))

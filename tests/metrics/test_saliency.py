@@ -91,7 +91,7 @@ def smooth() -> nn.Sequential:
 
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_parts_of_a_smooth_model_add_up_to_what_the_image_adds(scale: float, digits: data.Splits) -> None:
-    model, part, means = smooth(), digits.test.take(slice(0, 100)), metrics.class_means(digits.train)
+    model, part, means = smooth(), digits.test.select(slice(0, 100)), metrics.class_means(digits.train)
     with torch.no_grad():
         model[1].weight.mul_(scale)
     wanted = added(model, part.pixels(slice(None)))
@@ -217,18 +217,18 @@ def test_class_means_are_exact(digits: data.Splits) -> None:
     images = part.pixels(slice(None)).double()
     for found, each in zip(metrics.class_means(part), range(10), strict=True):
         torch.testing.assert_close(found.double(), images[part.labels == each].mean(0), atol=1e-7, rtol=0)
-    without = part.take(part.labels != 3)
+    without = part.select(part.labels != 3)
     found = metrics.class_means(without)
     torch.testing.assert_close(found[3].double(), images[part.labels != 3].mean(0), atol=1e-7, rtol=0)
     torch.testing.assert_close(found[4], metrics.class_means(part)[4])
-    assert metrics.class_means(part.take([])).shape == (10, 1, 8, 8)
+    assert metrics.class_means(part.select([])).shape == (10, 1, 8, 8)
 
 
 @pytest.mark.parametrize("method", metrics.METHODS)
 def test_the_same_twice_in_any_batch_and_the_seed_is_of_chance_alone(
     method: str, standard: models.Model, digits: data.Splits
 ) -> None:
-    part, means = digits.test.take(slice(0, 120)), metrics.class_means(digits.train)
+    part, means = digits.test.select(slice(0, 120)), metrics.class_means(digits.train)
     told = metrics.saliency(standard, part, means, method=method)
     for other in (metrics.saliency(standard, part, means, method=method, batch_size=size) for size in (250, 17)):
         for name, one in told._asdict().items():
@@ -244,7 +244,7 @@ def test_the_same_twice_in_any_batch_and_the_seed_is_of_chance_alone(
 def test_a_model_is_left_as_it_was(digits: data.Splits) -> None:
     model = models.build("small", shape=(1, 8, 8), classes=10, width=8).train()
     before = [value.clone() for value in model.state_dict().values()]
-    part = digits.test.take(slice(0, 10))
+    part = digits.test.select(slice(0, 10))
     metrics.saliency(model, part, metrics.class_means(digits.test), method="integrated")
     metrics.fourier_sensitivity(model, part)
     assert model.training and all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
@@ -264,7 +264,9 @@ def test_what_cannot_be_explained_is_said(some: tuple[Any, Dataset, Tensor]) -> 
 def test_no_images_are_named(work: str, some: tuple[Any, Dataset, Tensor]) -> None:
     model, part, means = some
     with pytest.raises(InputError, match="must hold images"):
-        metrics.saliency(model, part.take([]), means) if work == "explain" else metrics.fourier_sensitivity(model, part.take([]))
+        metrics.saliency(model, part.select([]), means) if work == "explain" else metrics.fourier_sensitivity(
+            model, part.select([])
+        )
 
 
 # ---- frequencies ---------------------------------------------------------------------------------------------------------
@@ -332,7 +334,7 @@ def test_signs_are_drawn_for_each_image() -> None:
 
 def test_the_waves_real_size(digits: data.Splits) -> None:
     """As told, to rounding, where pixels have room; on digits, most of whose pixels are black, less and never more."""
-    for part, least in ((grey(20, 1, 8, 8), 0.97), (digits.test.take(slice(0, 50)), 0.5)):
+    for part, least in ((grey(20, 1, 8, 8), 0.97), (digits.test.select(slice(0, 50)), 0.5)):
         model = Hears(torch.zeros(8, 8), 1.0)
         rows = rows_of(part, model, amplitude=0.12)
         wanted, images = 0.12 * 8, part.pixels(slice(None))
@@ -346,7 +348,7 @@ def test_the_waves_real_size(digits: data.Splits) -> None:
 def test_the_usual_wave_is_half_the_pixels_deviation_and_robustness_turns_to_other_waves(
     standard: models.Model, robust: models.Model, digits: data.Splits
 ) -> None:
-    part = digits.test.take(slice(0, 200))
+    part = digits.test.select(slice(0, 200))
     images = part.pixels(slice(None)).double()
     rows = [rows_of(part, model) for model in (standard, robust)]
     for row in rows[0].values():

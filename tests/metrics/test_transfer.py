@@ -50,17 +50,17 @@ def table(answers: dict[int, int]) -> Any:
 # ---- examples -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ball", [NormBall("l2", 1.0), NormBall("linf", 0.2)], ids=str)
-def test_examples_are_what_they_say(ball: NormBall, standard: models.Model, digits: data.Splits) -> None:
-    part = digits.test.take(slice(0, 90))
-    made = transfer.make_examples(standard, part, ball, steps=10, batch_size=40, seed=3)
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 1.0), NormBall("linf", 0.2)], ids=str)
+def test_examples_are_what_they_say(threat_model: NormBall, standard: models.Model, digits: data.Splits) -> None:
+    part = digits.test.select(slice(0, 90))
+    made = transfer.make_examples(standard, part, threat_model, steps=10, batch_size=40, seed=3)
     assert not bool((made.targets == part.labels).any())
     before = part.images[:].int()
-    limit = ball.radius * 255
+    limit = threat_model.epsilon * 255
     for name in ("untargeted", "targeted"):
         change = (getattr(made, name).int() - before).flatten(1)
-        assert float(change.square().sum(1).max() if ball.norm == "l2" else change.abs().max()) <= (
-            limit**2 if ball.norm == "l2" else limit
+        assert float(change.square().sum(1).max() if threat_model.norm == "l2" else change.abs().max()) <= (
+            limit**2 if threat_model.norm == "l2" else limit
         )
     assert made._fields[-4:] == ("read", *(f"read_{name}" for name in transfer.PERTURBATIONS))
     for name, read in zip(transfer.PERTURBATIONS, made[-3:], strict=True):
@@ -78,7 +78,7 @@ def test_examples_are_what_they_say(ball: NormBall, standard: models.Model, digi
 
 
 def test_examples_are_the_seeds_in_any_batches_and_leave_the_model_alone(digits: data.Splits) -> None:
-    part = digits.test.take(slice(0, 50))
+    part = digits.test.select(slice(0, 50))
     model = models.build("small", shape=(1, 8, 8), classes=10, width=4).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -177,7 +177,7 @@ def test_transferred_against_brute_force(n: int, seed: int) -> None:
 
 
 def test_a_model_is_hit_by_its_own_examples_as_often_as_it_says(standard: models.Model, digits: data.Splits) -> None:
-    part = digits.test.take(slice(0, 60))
+    part = digits.test.select(slice(0, 60))
     made = transfer.make_examples(standard, part, NormBall("l2", 0.75), steps=5)
     away, towards, random = transfer.transfer_rates(made, part, standard)
     assert away["rate"] == pytest.approx(away["source_rate"]) and away["other"] == 0
@@ -187,7 +187,7 @@ def test_a_model_is_hit_by_its_own_examples_as_often_as_it_says(standard: models
 
 
 def test_answers_of_networks_functions_and_black_boxes_are_the_same(standard: models.Model, digits: data.Splits) -> None:
-    part = digits.test.take(slice(0, 30))
+    part = digits.test.select(slice(0, 30))
     wanted = standard(part.pixels(slice(None))).argmax(1)
 
     class Hidden(nn.Module):  # as a user's own network may answer
@@ -204,7 +204,7 @@ def test_a_source_may_answer_with_an_object(standard: models.Model, digits: data
         def forward(self, images: Tensor) -> Any:
             return SimpleNamespace(logits=standard(images))
 
-    part = digits.test.take(slice(0, 5))
+    part = digits.test.select(slice(0, 5))
     assert torch.equal(transfer.make_examples(Hidden(), part, NormBall("l2", 0.5), steps=1).read, predict.predict(standard, part))
 
 
@@ -213,7 +213,7 @@ def test_a_source_may_answer_with_an_object(standard: models.Model, digits: data
 
 @pytest.mark.parametrize("name", list(sklearn_learners.LEARNERS))
 def test_learners_learn_and_are_the_seeds(name: str, digits: data.Splits) -> None:
-    few = digits.train.take(slice(0, 400 if name in ("boosting", "random-forest") else None))
+    few = digits.train.select(slice(0, 400 if name in ("boosting", "random-forest") else None))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learner = sklearn_learners.fit_learner(name, few, seed=1)
@@ -224,21 +224,21 @@ def test_learners_learn_and_are_the_seeds(name: str, digits: data.Splits) -> Non
 
 
 def test_the_seed_decides_what_chance_decides_in_a_learner(digits: data.Splits) -> None:
-    few = digits.train.take(slice(0, 100))
-    some = digits.test.take(slice(0, 100)).pixels(slice(None))
+    few = digits.train.select(slice(0, 100))
+    some = digits.test.select(slice(0, 100)).pixels(slice(None))
     one, two, other = (sklearn_learners.fit_learner("random-forest", few, seed=seed)(some) for seed in (1, 1, 2))
     assert torch.equal(one, two) and not torch.equal(one, other)
 
 
 def test_a_learner_that_never_saw_a_class_never_says_it(digits: data.Splits) -> None:
-    few = digits.train.take((digits.train.labels != 3).nonzero().squeeze(1)[:200])
+    few = digits.train.select((digits.train.labels != 3).nonzero().squeeze(1)[:200])
     for name in ("logistic-regression", "nearest-neighbours", "linear-svm"):
-        logits = sklearn_learners.fit_learner(name, few)(digits.test.take(slice(0, 60)).pixels(slice(None)))
+        logits = sklearn_learners.fit_learner(name, few)(digits.test.select(slice(0, 60)).pixels(slice(None)))
         assert logits.shape == (60, 10) and not bool((logits.argmax(1) == 3).any())
 
 
 def test_two_classes_will_do(digits: data.Splits) -> None:
-    two = digits.train.take((digits.train.labels < 2).nonzero().squeeze(1)[:80])
+    two = digits.train.select((digits.train.labels < 2).nonzero().squeeze(1)[:80])
     part = Dataset(two.images, two.labels, ("0", "1"), two.names)
     for name in ("logistic-regression", "rbf-svm", "linear-svm"):
         assert float((predict.predict_any(sklearn_learners.fit_learner(name, part), part) == part.labels).float().mean()) == 1
@@ -251,7 +251,7 @@ def test_an_unknown_learner_is_refused(digits: data.Splits) -> None:
 
 
 def test_one_class_is_refused_by_every_learner(digits: data.Splits) -> None:
-    part = digits.train.take((digits.train.labels == 3).nonzero().squeeze(1)[:20])
+    part = digits.train.select((digits.train.labels == 3).nonzero().squeeze(1)[:20])
     for name in sklearn_learners.LEARNERS:
         with pytest.raises(InputError, match=r"^data: must hold two classes or more to learn from, got 1$"):
             sklearn_learners.fit_learner(name, part)
@@ -273,11 +273,14 @@ def test_tried_is_transferred_target_by_target(saved: Path, standard: models.Mod
     asked = AuditConfig(str(saved), "digits", (), "quick", 40)
     told: list[tuple[str, float, str]] = []
     rows = audit_transfer.run_transfer(
-        asked, ["logistic-regression", str(saved), "logistic-regression"], workers=1, tell=lambda *words: told.append(words)
+        asked,
+        ["logistic-regression", str(saved), "logistic-regression"],
+        workers=1,
+        report_progress=lambda *words: told.append(words),
     )
     assert [row["target"] for row in rows] == ["logistic-regression"] * 3 + [str(saved)] * 3
     assert {(row["source"], row["norm"], row["epsilon"], row["seed"]) for row in rows} == {(str(saved), "l2", 1.0, 0)}
-    part = digits.test.take(torch.arange(40) * 450 // 40)
+    part = digits.test.select(torch.arange(40) * 450 // 40)
     made = transfer.make_examples(standard, part, NormBall("l2", 1.0))
     wanted = transfer.transfer_rates(made, part, sklearn_learners.fit_learner("logistic-regression", digits.train))
     wanted += transfer.transfer_rates(made, part, standard)
@@ -287,11 +290,15 @@ def test_tried_is_transferred_target_by_target(saved: Path, standard: models.Mod
 
 
 def test_tried_trains_a_family_on_the_training_part(saved: Path) -> None:
-    rows = audit_transfer.run_transfer(AuditConfig(str(saved), "digits", ("linf:0.05",), "quick", 50), ["mixer"], epochs=3, workers=1)
+    rows = audit_transfer.run_transfer(
+        AuditConfig(str(saved), "digits", ("linf:0.05",), "quick", 50), ["mixer"], epochs=3, workers=1
+    )
     assert [row["change"] for row in rows] == list(transfer.PERTURBATIONS)
     assert {(row["norm"], row["epsilon"]) for row in rows} == {("linf", 0.05)}
     assert rows[0]["clean"] > 0.6
-    assert rows == audit_transfer.run_transfer(AuditConfig(str(saved), "digits", ("linf:0.05",), "quick", 50), ["mixer"], epochs=3, workers=1)
+    assert rows == audit_transfer.run_transfer(
+        AuditConfig(str(saved), "digits", ("linf:0.05",), "quick", 50), ["mixer"], epochs=3, workers=1
+    )
 
 
 @pytest.mark.parametrize(
@@ -326,7 +333,9 @@ def test_a_source_without_gradients_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(
         InputError, match=r"^MODEL: must have gradients for its examples to be made, got without_gradients:model$"
     ):
-        audit_transfer.run_transfer(AuditConfig("without_gradients:model", "digits", ("l2:0.5",), "quick", 20), ["mixer"], workers=1)
+        audit_transfer.run_transfer(
+            AuditConfig("without_gradients:model", "digits", ("l2:0.5",), "quick", 20), ["mixer"], workers=1
+        )
 
 
 def test_the_command_prints_a_table_and_keeps_the_rows(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def lively(model: models.Model) -> models.Model:
         if isinstance(module, nn.BatchNorm2d):
             for value, low in ((module.running_mean, -0.2), (module.running_var, 0.02), (module.weight, 0.5), (module.bias, 0.1)):
                 assert value is not None
-                value.data = low + 0.2 * torch.rand(value.shape, generator=generator)
+                value.dataset = low + 0.2 * torch.rand(value.shape, generator=generator)
     return model.eval().requires_grad_(False)
 
 

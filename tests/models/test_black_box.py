@@ -154,8 +154,8 @@ def test_an_onnx_file_answers_as_its_weights_say(how: dict[str, Any], tmp_path: 
     assert said == {}
     assert torch.allclose(box(images), images.flatten(1) @ torch.from_numpy(weights), atol=1e-4)
     assert not attacks.has_gradient(box, images)
-    found = attacks.adaptive_ensemble(box, images, labels, ball=NormBall("l2", 0.5), budget="quick")
-    assert torch.allclose(found.values, -objectives.margin(box(found.images), labels), atol=1e-4)
+    found = attacks.adaptive_ensemble(box, images, labels, threat_model=NormBall("l2", 0.5), budget="quick")
+    assert torch.allclose(found.margins, -objectives.margin(box(found.images), labels), atol=1e-4)
 
 
 def test_onnx_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def used(name: str, shape: tuple[int, int, int], classes: int = 4) -> models.Cla
         if isinstance(module, nn.BatchNorm2d):
             for value, low in ((module.running_mean, -0.5), (module.running_var, 0.5), (module.weight, 0.5), (module.bias, -0.5)):
                 assert value is not None
-                value.data = low + torch.rand(value.shape, generator=generator)
+                value.dataset = low + torch.rand(value.shape, generator=generator)
     return model.eval()
 
 

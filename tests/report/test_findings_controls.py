@@ -111,10 +111,12 @@ def study(folder: Path, seeds: int = 3, **makers: Any) -> RunFolder:
     }
     with RunFolder.open(folder, {"source": "digits"}) as run:
         data = {"classes": [*"0123456789"], "train": 90, "test": N, "shape": [1, 8, 8], "note": "", "skipped": []}
-        run.note(source="digits", norm="l2", epsilon=1.5, epsilon_text="1.5", data=data, seeds=[*range(seeds)], full=True)
+        run.update_metadata(
+            source="digits", norm="l2", epsilon=1.5, epsilon_text="1.5", data=data, seeds=[*range(seeds)], full=True
+        )
         for seed in range(seeds):
             tables: Tables = {name: rows for name, maker in (whole | makers).items() if maker and (rows := maker(seed))}
-            run.finish(f"seed{seed}/all", 1.0, tables)
+            run.record_stage(f"seed{seed}/all", 1.0, tables)
     return RunFolder.read(folder)
 
 
@@ -225,7 +227,9 @@ def test_hits_are_rates_and_shares_of_the_images_counted(tmp_path: Path) -> None
     assert sum(part.mean for part in parts if part) == pytest.approx(1)
     assert parts[1] and parts[2] and parts[1].mean + parts[2].mean == pytest.approx(rate.mean)
     shares = [row(HIT["vgg"], seed)["accuracy"] for seed in range(3)]
-    assert (rate.low, rate.high) == pytest.approx(scipy_stats.t.interval(0.95, 2, loc=sum(shares) / 3, scale=scipy_stats.sem(shares)))
+    assert (rate.low, rate.high) == pytest.approx(
+        scipy_stats.t.interval(0.95, 2, loc=sum(shares) / 3, scale=scipy_stats.sem(shares))
+    )
     assert found.hits("standard", "nobody") is None
     own = found.own_rate("standard", "untargeted")
     assert own and own.mean == 0.99
@@ -595,7 +599,9 @@ def test_the_best_source_is_compared_with_the_standard_one_and_pays_for_having_b
         for source in SOURCES
     }
     gains = [one - other for one, other in zip(rates["adversarial-quarter"], rates["standard"], strict=True)]
-    low, high = scipy_stats.t.interval(1 - 0.05 / 4, 5, loc=sum(gains) / 6, scale=scipy_stats.sem(gains))  # Bonferroni, all but the ends
+    low, high = scipy_stats.t.interval(
+        1 - 0.05 / 4, 5, loc=sum(gains) / 6, scale=scipy_stats.sem(gains)
+    )  # Bonferroni, all but the ends
     assert finding.verdict == ("in part" if seeds == 1 else "shown")
     assert finding.text.endswith(" One training of each source only.") == (seeds == 1)
     assert f"beats the standard source by {100 * sum(gains) / 6:.1f} points" in finding.text

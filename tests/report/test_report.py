@@ -48,7 +48,7 @@ def make(folder: Path, shares: Shares = FOUND, *, seeds: int = 3, source: str = 
             "device": "cpu",
             "recipe": {"epochs": 3},
         }
-        run.note(**about, data=data, seeds=list(range(seeds)), norm="l2", epsilon=1.5, epsilon_text="1.5")
+        run.update_metadata(**about, data=data, seeds=list(range(seeds)), norm="l2", epsilon=1.5, epsilon_text="1.5")
         for seed in range(seeds):
             rows: list[dict[str, object]] = []
             learnt: list[dict[str, object]] = []
@@ -63,12 +63,12 @@ def make(folder: Path, shares: Shares = FOUND, *, seeds: int = 3, source: str = 
                     rows.append({"model": model, "trained_on": "original", "set": on} | attack | figures)
                 for epoch in range(4):
                     learnt.append({"model": model, "seed": seed, "epoch": epoch, "loss": 1 / (1 + epoch), "accuracy": epoch / 4})
-            run.finish(f"seed{seed}/models", 1.5, {"accuracy": rows, "training": learnt})
+            run.record_stage(f"seed{seed}/models", 1.5, {"accuracy": rows, "training": learnt})
         if full:
             made = {"set": "robust", "seed": 0, "n": 90, "made_from": "adversarial", "epsilon": "", "steps": 40, "reached": 0.9}
-            run.finish("seed0/sets", 1.0, {"sets": [made | {"max_l2": 3.25}]})
-            run.finish("pictures", 0.1, {"pictures": draw(folder)})
-            run.note(seconds=12.0, finished=True)
+            run.record_stage("seed0/sets", 1.0, {"sets": [made | {"max_l2": 3.25}]})
+            run.record_stage("pictures", 0.1, {"pictures": draw(folder)})
+            run.update_metadata(seconds=12.0, finished=True)
     return folder
 
 
@@ -238,7 +238,7 @@ def test_what_is_shown_is_said_with_its_figures(tmp_path: Path) -> None:
 def test_sets_moved_further_than_epsilon_are_described_so(tmp_path: Path) -> None:
     make(tmp_path, full=False)
     with RunFolder.open(tmp_path, {"source": "digits"}) as run:
-        run.finish("more", 0.0, {"sets": [{"set": "random-labels", "epsilon": 3.0}, {"set": "robust", "epsilon": ""}]})
+        run.record_stage("more", 0.0, {"sets": [{"set": "random-labels", "epsilon": 3.0}, {"set": "robust", "epsilon": ""}]})
     texts = main.headline(RunFolder.read(tmp_path))
     assert "moved by at most 3 towards a random" in texts[3] and "moved by at most 1.5 towards the class after" in texts[4]
 

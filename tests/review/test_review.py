@@ -264,7 +264,7 @@ def the_report_shows(chromium: Browser, run: Path) -> None:
 def answered(folder: Path, counts: dict[str, list[int]], of: int = 200, classes: int = 10, named: bool = False) -> RunFolder:
     """A review of so many images a set; counts: of each set, how many each reviewer read as labelled; named: the others, too."""
     with RunFolder.open(folder, {"source": "made"}) as run:
-        run.note(data={"classes": [*map(str, range(classes))]}, norm="l2", epsilon=0.5, full=False)
+        run.update_metadata(data={"classes": [*map(str, range(classes))]}, norm="l2", epsilon=0.5, full=False)
     key = [
         {"id": f"{name}-{i}", "set": name, "file": f"{name}/{i}", "label": str(i % classes)} for name in counts for i in range(of)
     ]

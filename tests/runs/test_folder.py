@@ -34,16 +34,16 @@ def python(code: str, *arguments: object, **options: object) -> "subprocess.Pope
 def test_rows_come_back_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]) -> None:
     folder = tmp_path_factory.mktemp("run")
     with RunFolder.open(folder, ASKED) as run:
-        run.finish("one", 1.0, {"facts": rows})
-        run.finish("two", 1.0, {"facts": rows, "other": []})
+        run.record_stage("one", 1.0, {"facts": rows})
+        run.record_stage("two", 1.0, {"facts": rows, "other": []})
     assert RunFolder.read(folder).table("facts") == rows * 2
     assert RunFolder.read(folder).table("other") == RunFolder.read(folder).table("absent") == []
 
 
 def test_columns_of_later_stages_are_added_and_missing_cells_are_empty(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, ASKED) as run:
-        run.finish("one", 1.0, {"sets": [{"set": "robust", "n": 3, "epsilon": None}]})
-        run.finish("two", 1.0, {"sets": [{"set": "next-labels", "n": 4, "reached": 0.5}]})
+        run.record_stage("one", 1.0, {"sets": [{"set": "robust", "n": 3, "epsilon": None}]})
+        run.record_stage("two", 1.0, {"sets": [{"set": "next-labels", "n": 4, "reached": 0.5}]})
         assert run.table("sets") == [
             {"set": "robust", "n": 3, "epsilon": "", "reached": ""},
             {"set": "next-labels", "n": 4, "epsilon": "", "reached": 0.5},
@@ -53,26 +53,26 @@ def test_columns_of_later_stages_are_added_and_missing_cells_are_empty(tmp_path:
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "new" / "run", ASKED) as run:
-        run.note(seeds=(0, 1))
-        run.finish("seed0/standard", 2.5, {"accuracy": [{"model": "standard", "seed": 0}]})
+        run.update_metadata(seeds=(0, 1))
+        run.record_stage("seed0/standard", 2.5, {"accuracy": [{"model": "standard", "seed": 0}]})
     with RunFolder.open(tmp_path / "new" / "run", dict(ASKED)) as run:
         assert run.done("seed0/standard") and not run.done("seed1/standard")
-        assert run.facts["seeds"] == [0, 1] and run.facts["finished"] is False
-        run.finish("seed1/standard", 2.5, {"accuracy": [{"model": "standard", "seed": 1}]})
+        assert run.metadata["seeds"] == [0, 1] and run.metadata["finished"] is False
+        run.record_stage("seed1/standard", 2.5, {"accuracy": [{"model": "standard", "seed": 1}]})
         assert [row["seed"] for row in run.table("accuracy")] == [0, 1]
         with pytest.raises(ValueError, match="done already"):
-            run.finish("seed1/standard", 2.5)
+            run.record_stage("seed1/standard", 2.5)
 
 
 def test_rows_of_a_stage_that_was_killed_are_never_read_and_are_replaced(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, ASKED) as run:
-        run.finish("one", 1.0, {"facts": [{"seed": 0}]})
+        run.record_stage("one", 1.0, {"facts": [{"seed": 0}]})
         before = (tmp_path / "run.json").read_bytes()
-        run.finish("two", 1.0, {"facts": [{"seed": 1}, {"seed": 2}]})
+        run.record_stage("two", 1.0, {"facts": [{"seed": 1}, {"seed": 2}]})
     (tmp_path / "run.json").write_bytes(before)  # as if killed after the table, before the mark
     with RunFolder.open(tmp_path, ASKED) as run:
         assert not run.done("two") and run.table("facts") == [{"seed": 0}]
-        run.finish("two", 1.0, {"facts": [{"seed": 3}]})
+        run.record_stage("two", 1.0, {"facts": [{"seed": 3}]})
         assert run.table("facts") == [{"seed": 0}, {"seed": 3}]
 
 
@@ -96,7 +96,7 @@ with Run.open(sys.argv[1], {}) as run:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         with RunFolder.open(tmp_path, {}) as run:
-            done = len(run.facts["stages"])
+            done = len(run.metadata["stages"])
             assert [row["at"] for row in run.table("a")] == list(range(done))
             assert [row["at"] for row in run.table("b")] == [stage for stage in range(done) for _ in range(3)]
             assert done >= finished
@@ -158,7 +158,7 @@ def test_a_damaged_run_is_refused_in_one_line(tmp_path: Path, content: str) -> N
 
 def test_a_table_that_lost_rows_is_refused(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, ASKED) as run:
-        run.finish("one", 1.0, {"facts": [{"seed": 0}, {"seed": 1}]})
+        run.record_stage("one", 1.0, {"facts": [{"seed": 0}, {"seed": 1}]})
         (tmp_path / "tables/facts.csv").write_text("seed\n0\n")
         with pytest.raises(InputError, match=r"facts\.csv: must hold the 2 rows the run wrote, got 1"):
             run.table("facts")
@@ -185,6 +185,6 @@ except Exception as error:
 
 def test_run_json_is_plain_json_that_a_person_can_read(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, ASKED) as run:
-        run.note(source=Path("bilder/猫"), data={"classes": ["<b>", "naïve"]})
+        run.update_metadata(source=Path("bilder/猫"), data={"classes": ["<b>", "naïve"]})
     text = (tmp_path / "run.json").read_text(encoding="utf-8")
     assert json.loads(text)["source"] == os.path.join("bilder", "猫") and "naïve" in text

@@ -43,39 +43,39 @@ def test_lead_of_a_tie_is_zero_and_of_two_classes_the_difference() -> None:
     assert objectives.margin(torch.tensor([[1.0, 5.0], [1.0, 5.0]]), torch.tensor([0, 1])).tolist() == [-4, 4]
 
 
-@pytest.mark.parametrize("by", ["lead", "loss"])
-def test_leave_class_and_reach_class(by: str) -> None:
+@pytest.mark.parametrize("loss", ["margin", "cross_entropy"])
+def test_leave_class_and_reach_class(loss: str) -> None:
     leads = [1.5, 0.0, -0.5, 7.0]
     losses = [cross_entropy(row, label) for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
     leave, reach = (
-        objectives.untargeted(lambda images: LOGITS, LABELS, by),
-        objectives.targeted(lambda images: LOGITS, LABELS, by),
+        objectives.untargeted(lambda images: LOGITS, LABELS, loss),
+        objectives.targeted(lambda images: LOGITS, LABELS, loss),
     )
-    assert leave.judge(LOGITS).tolist() == pytest.approx([-value for value in leads])
-    assert reach.judge(LOGITS).tolist() == pytest.approx(leads)
-    climbed = losses if by == "loss" else [-value for value in leads]
-    assert leave.climb(LOGITS).tolist() == pytest.approx(climbed, abs=1e-6)
-    assert reach.climb(LOGITS).tolist() == pytest.approx([-value for value in climbed], abs=1e-6)
+    assert leave.criterion(LOGITS).tolist() == pytest.approx([-value for value in leads])
+    assert reach.criterion(LOGITS).tolist() == pytest.approx(leads)
+    climbed = losses if loss == "cross_entropy" else [-value for value in leads]
+    assert leave.objective(LOGITS).tolist() == pytest.approx(climbed, abs=1e-6)
+    assert reach.objective(LOGITS).tolist() == pytest.approx([-value for value in climbed], abs=1e-6)
 
 
 def test_reach_class_climbs_the_loss_and_leave_class_the_lead_unless_told() -> None:
-    view = given_logits(LOGITS).view
+    view = given_logits(LOGITS).forward
     assert torch.equal(
-        objectives.targeted(view, LABELS).climb(LOGITS), -torch.nn.functional.cross_entropy(LOGITS, LABELS, reduction="none")
+        objectives.targeted(view, LABELS).objective(LOGITS), -torch.nn.functional.cross_entropy(LOGITS, LABELS, reduction="none")
     )
-    assert torch.equal(objectives.untargeted(view, LABELS).climb(LOGITS), -objectives.margin(LOGITS, LABELS))
+    assert torch.equal(objectives.untargeted(view, LABELS).objective(LOGITS), -objectives.margin(LOGITS, LABELS))
 
 
 @pytest.mark.parametrize("maker", [objectives.untargeted, objectives.targeted])
 def test_an_unknown_way_to_climb_is_refused(maker: object) -> None:
-    with pytest.raises(InputError, match=r"^by: must be lead.* or (loss|dlr), got 'margin'$"):
+    with pytest.raises(InputError, match=r"^loss: must be margin.* (or cross_entropy|dlr), got 'lead'$"):
         maker(lambda images: LOGITS, LABELS, "margin")  # type: ignore[operator]
 
 
 def test_leave_class_towards_climbs_one_gap_and_is_judged_by_all() -> None:
     goal = objectives.untargeted_via(lambda images: LOGITS, LABELS, torch.tensor([2, 2, 0, 1]))
-    assert goal.climb(LOGITS).tolist() == [-1.5, -3, -4.5, -7]
-    assert goal.judge(LOGITS).tolist() == [-1.5, 0, 0.5, -7]
+    assert goal.objective(LOGITS).tolist() == [-1.5, -3, -4.5, -7]
+    assert goal.criterion(LOGITS).tolist() == [-1.5, 0, 0.5, -7]
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6), st.booleans())
@@ -89,7 +89,7 @@ def test_reach_class_alone_against_brute_force(classes: int, n: int, others: int
     goal = objectives.targeted_non_transferable(
         lambda images: logits[0], [lambda images, each=each: each for each in logits[1:]], targets, labels
     )
-    seen = goal.view(torch.zeros(n, 1, 2, 2))
+    seen = goal.forward(torch.zeros(n, 1, 2, 2))
     assert torch.equal(seen, logits)
     climbs, judged = [], []
     for image, (target, label) in enumerate(zip(targets.tolist(), labels.tolist(), strict=True)):
@@ -97,10 +97,10 @@ def test_reach_class_alone_against_brute_force(classes: int, n: int, others: int
         climbs.append(-cross_entropy(own, target) - sum(cross_entropy(row, label) for row in rest) / others)
         rows = [(own, target), *((row, label) for row in rest)]
         judged.append(min(row[wanted] - max(value for k, value in enumerate(row) if k != wanted) for row, wanted in rows))
-    assert goal.climb(seen).tolist() == pytest.approx(climbs, rel=1e-4, abs=1e-5)
-    assert goal.judge(seen).tolist() == pytest.approx(judged, rel=1e-4, abs=1e-5)
+    assert goal.objective(seen).tolist() == pytest.approx(climbs, rel=1e-4, abs=1e-5)
+    assert goal.criterion(seen).tolist() == pytest.approx(judged, rel=1e-4, abs=1e-5)
     holds = (logits[0].argmax(1) == targets) & (logits[1:].argmax(2) == labels).all(0)
-    assert bool(((goal.judge(seen) > 0) <= holds).all())
+    assert bool(((goal.criterion(seen) > 0) <= holds).all())
 
 
 def test_leave_prediction_is_the_divergence_from_the_calm_prediction() -> None:
@@ -109,18 +109,18 @@ def test_leave_prediction_is_the_divergence_from_the_calm_prediction() -> None:
     wanted = []
     for p_row, q_row in zip(calm.softmax(1).tolist(), moved.softmax(1).tolist(), strict=True):
         wanted.append(sum(p * math.log(p / q) for p, q in zip(p_row, q_row, strict=True)))
-    assert goal.climb(moved).tolist() == pytest.approx(wanted, rel=1e-5)
-    assert goal.judge(moved).tolist() == pytest.approx(wanted, rel=1e-5)
-    assert goal.judge(calm).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert goal.objective(moved).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert goal.criterion(moved).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert goal.criterion(calm).tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_match_features_is_minus_the_relative_distance() -> None:
     wanted = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
     goal = objectives.feature_matching(lambda images: images, wanted)
     seen = torch.tensor([[3.0, 9.0], [1.0, 0.0]])
-    assert goal.climb(seen).tolist() == goal.judge(seen).tolist() == [-1, 0]
+    assert goal.objective(seen).tolist() == goal.criterion(seen).tolist() == [-1, 0]
     at_the_top = wanted.clone().requires_grad_()
-    goal.climb(at_the_top).sum().backward()  # the norm has a corner there
+    goal.objective(at_the_top).sum().backward()  # the norm has a corner there
     assert at_the_top.grad is not None
     assert at_the_top.grad.isfinite().all()
 
@@ -135,7 +135,7 @@ def test_match_features_is_minus_the_relative_distance() -> None:
 )
 def test_push_feature(index: Tensor | int, sign: Tensor | float, wanted: list[float]) -> None:
     goal = objectives.maximize_feature(lambda images: LOGITS, index, sign)
-    assert goal.climb(LOGITS).tolist() == goal.judge(LOGITS).tolist() == wanted
+    assert goal.objective(LOGITS).tolist() == goal.criterion(LOGITS).tolist() == wanted
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e30])
@@ -145,28 +145,28 @@ def test_gradients_of_huge_logits_are_finite(name: str, scale: float) -> None:
         return images
 
     made = {
-        "leave lead": objectives.untargeted(view, LABELS, "lead"),
-        "leave loss": objectives.untargeted(view, LABELS, "loss"),
-        "reach lead": objectives.targeted(view, LABELS, "lead"),
-        "reach loss": objectives.targeted(view, LABELS, "loss"),
+        "leave lead": objectives.untargeted(view, LABELS, "margin"),
+        "leave loss": objectives.untargeted(view, LABELS, "cross_entropy"),
+        "reach lead": objectives.targeted(view, LABELS, "margin"),
+        "reach loss": objectives.targeted(view, LABELS, "cross_entropy"),
         "alone": objectives.targeted_non_transferable(view, [view, lambda images: -images], LABELS, LABELS.flip(0)),
         "divergence": objectives.kl_from_clean(view, scale * LOGITS.flip(0)),
         "match": objectives.feature_matching(view, LOGITS),
         "push": objectives.maximize_feature(view, 1),
     }
     goal = made[name]
-    seen = goal.view(min(scale, 1e15) * LOGITS if name == "match" else scale * LOGITS).requires_grad_()
-    (gradient,) = torch.autograd.grad(goal.climb(seen).sum(), seen)
+    seen = goal.forward(min(scale, 1e15) * LOGITS if name == "match" else scale * LOGITS).requires_grad_()
+    (gradient,) = torch.autograd.grad(goal.objective(seen).sum(), seen)
     assert gradient.isfinite().all()
-    assert not goal.judge(seen.detach()).isnan().any()
+    assert not goal.criterion(seen.detach()).isnan().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_goals_are_read_in_single_precision(dtype: torch.dtype) -> None:
     logits = LOGITS.to(dtype)
     for goal in (
-        objectives.untargeted(lambda images: logits, LABELS, "loss"),
+        objectives.untargeted(lambda images: logits, LABELS, "cross_entropy"),
         objectives.feature_matching(lambda images: logits, logits),
     ):
-        seen = goal.view(LOGITS)
-        assert goal.climb(seen).dtype == goal.judge(seen).dtype == torch.float32
+        seen = goal.forward(LOGITS)
+        assert goal.objective(seen).dtype == goal.criterion(seen).dtype == torch.float32

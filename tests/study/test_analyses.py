@@ -92,7 +92,7 @@ def test_every_table_is_there_and_whole(asked: Asked) -> None:
         "kernel_accuracy": 2 * 5,
     }
     for stage, names in TABLES.items():
-        assert {*run.facts["stages"][f"seed0/{stage}"]["rows"]} == {*names}
+        assert {*run.metadata["stages"][f"seed0/{stage}"]["rows"]} == {*names}
         for row in (row for name in names for row in run.table(name)):
             value = row.get("value", row.get("accuracy", math.nan))
             assert not any(cell == "" for name, cell in row.items() if row.get("measure") != "chance_low"), row
@@ -103,7 +103,7 @@ def test_every_table_is_there_and_whole(asked: Asked) -> None:
 
 def test_explanations_are_those_of_the_stored_models(asked: Asked, plan: StudyConfig) -> None:
     rows, pairs, splits = asked.run.table("explanations"), asked.run.table("explained"), plan_of.load(plan)
-    part = splits.test.take(subset.balanced(splits.test.labels, analyses.SALIENCY_IMAGES))
+    part = splits.test.select(subset.balanced(splits.test.labels, analyses.SALIENCY_IMAGES))
     told = metrics.saliency(model(plan, asked.run, "on-robust"), part, metrics.class_means(splits.train), method="integrated")
     for measure in analyses.MEASURES:
         row = only(rows, model="on-robust", method="integrated", measure=measure)
@@ -198,13 +198,13 @@ def test_asked_again_it_does_nothing(asked: Asked) -> None:
     worked: list[str] = []
     before = kept()
     pipeline.run_analyses(
-        asked.run.folder, (*study_analyses.ANALYSES,), workers=1, tell=lambda stage, share, words: worked.append(stage)
+        asked.run.folder, (*study_analyses.ANALYSES,), workers=1, report_progress=lambda stage, share, words: worked.append(stage)
     )
     assert not worked and kept() == before
 
 
 def test_the_studys_own_facts_are_kept(asked: Asked) -> None:
-    before, after = asked.before.facts, asked.run.facts
+    before, after = asked.before.metadata, asked.run.metadata
     kept = set(before) - {"stages", "seconds"}
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert after["command"] == COMMAND and after["finished"] is False  # of a study that has more to do
@@ -218,9 +218,9 @@ def test_the_same_seed_gives_the_same_tables_whatever_was_asked_first(asked: Ask
     names = ("frequencies", "corruptions", "explanations")
     for name in names:
         run = pipeline.run_analyses(
-            again, (name,), workers=1, tell=lambda stage, share, words: told.append(f"{stage} {share:.2f}")
+            again, (name,), workers=1, report_progress=lambda stage, share, words: told.append(f"{stage} {share:.2f}")
         )
-        assert {stage.split("/")[1] for stage in run.facts["stages"]} >= {name} and not run.table("kernel")
+        assert {stage.split("/")[1] for stage in run.metadata["stages"]} >= {name} and not run.table("kernel")
     for table in (table for name in names for table in TABLES[name]):
         assert (again / "tables" / f"{table}.csv").read_bytes() == (asked.run.folder / "tables" / f"{table}.csv").read_bytes()
     assert told[0] == "seed0/frequencies 0.00" and told[-1] == "seed0/explanations 1.00"
@@ -233,33 +233,33 @@ def test_what_it_needs_is_done_first(tmp_path: Path) -> None:
     pipeline.run(tiny, tmp_path / "run", only=("standard",), workers=1)
     run = pipeline.run_analyses(tmp_path / "run", ("frequencies",), workers=1)
     needed = {"adversarial", "standard", "set-robust", "set-nonrobust", "on-robust", "on-nonrobust", "frequencies"}
-    assert set(run.facts["stages"]) == {f"seed0/{name}" for name in needed}
+    assert set(run.metadata["stages"]) == {f"seed0/{name}" for name in needed}
 
 
 def stop_at(stage: str, after: float = -1.0) -> Callable[[str, float, str], None]:
-    def tell(name: str, share: float, words: str) -> None:
+    def report_progress(name: str, share: float, words: str) -> None:
         if name == stage and share > after:
             raise KeyboardInterrupt
 
-    return tell
+    return report_progress
 
 
 def finish(folder: Path) -> None:
     """The rest of the study as if it had been done."""
-    with RunFolder.open(folder, RunFolder.read(folder).facts["asked"]) as run:
+    with RunFolder.open(folder, RunFolder.read(folder).metadata["asked"]) as run:
         for name in pipeline.study_graph(SMALL):
             if not run.done(name):
-                run.finish(name, 0.0)
-        run.note(finished=True)
+                run.record_stage(name, 0.0)
+        run.update_metadata(finished=True)
 
 
 @pytest.mark.parametrize("stage", ["explanations", "frequencies"])
 def test_stopped_within_a_stage_the_study_stays_readable_and_goes_on(asked: Asked, again: Path, stage: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run_analyses(again, (stage,), workers=1, tell=stop_at(f"seed0/{stage}", 0.3))
+        pipeline.run_analyses(again, (stage,), workers=1, report_progress=stop_at(f"seed0/{stage}", 0.3))
     run = RunFolder.read(again)
     assert not run.done(f"seed0/{stage}") and not any(run.table(name) for name in TABLES[stage])
-    assert run.table("accuracy") == asked.before.table("accuracy") and run.facts["command"] == COMMAND
+    assert run.table("accuracy") == asked.before.table("accuracy") and run.metadata["command"] == COMMAND
     assert analyses.findings(run) == [] and (stage != "explanations" or report.write(again).stat().st_size > 10_000)
     done = pipeline.run_analyses(again, (stage,), workers=1)
     for name in TABLES[stage]:
@@ -268,19 +268,19 @@ def test_stopped_within_a_stage_the_study_stays_readable_and_goes_on(asked: Aske
 
 def test_a_finished_study_stays_finished(again: Path) -> None:
     finish(again)
-    assert pipeline.run_analyses(again, ("frequencies",), workers=1).facts["finished"] is True
+    assert pipeline.run_analyses(again, ("frequencies",), workers=1).metadata["finished"] is True
 
 
 def test_a_finished_study_stays_finished_where_it_is_stopped(again: Path) -> None:
     finish(again)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run_analyses(again, ("frequencies",), workers=1, tell=stop_at("seed0/frequencies"))
-    assert RunFolder.read(again).facts["finished"] is True
+        pipeline.run_analyses(again, ("frequencies",), workers=1, report_progress=stop_at("seed0/frequencies"))
+    assert RunFolder.read(again).metadata["finished"] is True
 
 
 def test_two_at_once_are_one_too_many(again: Path) -> None:
     with (
-        RunFolder.open(again, RunFolder.read(again).facts["asked"]),
+        RunFolder.open(again, RunFolder.read(again).metadata["asked"]),
         pytest.raises(InputError, match=r"^--out: must not be in use"),
     ):
         pipeline.run_analyses(again, ("frequencies",), workers=1)
@@ -291,9 +291,9 @@ def test_only_a_study_is_asked(kind: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"later": {"source": "digits", "seed": 0, "of a later version": 1}, "begun": {"source": "digits"}}
     with RunFolder.open(tmp_path / "run", given.get(kind, {"kind": kind})) as run:
         if kind not in ("begun", "later"):
-            run.note(kind=kind)
+            run.update_metadata(kind=kind)
         if kind != "begun":
-            run.note(seeds=[0], full=False, device="cpu", command="")
+            run.update_metadata(seeds=[0], full=False, device="cpu", command="")
     before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(InputError, match=r"^RUN: must be a study's folder, got .*; make one: notbugs run"):
         pipeline.run_analyses(tmp_path / "run", ("kernel",), workers=1)
@@ -308,8 +308,8 @@ def test_no_folder_is_no_study(tmp_path: Path) -> None:
 
 
 def test_other_data_is_refused(again: Path) -> None:
-    with RunFolder.open(again, RunFolder.read(again).facts["asked"]) as run:
-        run.note(fingerprint="other")
+    with RunFolder.open(again, RunFolder.read(again).metadata["asked"]) as run:
+        run.update_metadata(fingerprint="other")
     with pytest.raises(InputError, match=r"^digits: must hold the same images"):
         pipeline.run_analyses(again, ("frequencies",), workers=1)
 
@@ -383,10 +383,12 @@ def made(folder: Path, seeds: int = 1, **makers: Any) -> RunFolder:
     whole = {"explanations": explanations, "explained": explained, "corrupted": corrupted, "kernel": kernel} | makers
     with RunFolder.open(folder, {"source": "digits"}) as run:
         known = {"classes": [*"0123456789"], "train": 90, "test": 400, "shape": [1, 8, 8], "note": "", "skipped": []}
-        run.note(source="digits", norm="l2", epsilon=1.5, epsilon_text="1.5", data=known, seeds=[*range(seeds)], full=False)
+        run.update_metadata(
+            source="digits", norm="l2", epsilon=1.5, epsilon_text="1.5", data=known, seeds=[*range(seeds)], full=False
+        )
         for seed in range(seeds):
             tables = {name: rows for name, maker in whole.items() if maker and (rows := maker(seed))}
-            run.finish(f"seed{seed}/all", 1.0, tables)
+            run.record_stage(f"seed{seed}/all", 1.0, tables)
     return RunFolder.read(folder)
 
 

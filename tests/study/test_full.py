@@ -30,7 +30,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     pipeline.run(SMALL, folder, only=("standard",), workers=1)
     full = pipeline.run(replace(SMALL, full=True), folder, workers=1)
     assert (
-        full.facts["finished"] and not full.facts["paper"] and not {*datasets.PAPER} & {row["set"] for row in full.table("sets")}
+        full.metadata["finished"]
+        and not full.metadata["paper"]
+        and not {*datasets.PAPER} & {row["set"] for row in full.table("sets")}
     )
     return pipeline.run(replace(SMALL, recipe="paper"), folder, workers=1)
 
@@ -60,7 +62,7 @@ def test_a_full_run_trains_and_measures_everyone(run: RunFolder) -> None:
         assert {(one, on) for one, on in crossed if one in story and on != "test-next"} == {
             (one, on) for one in story for on in wanted
         }
-    assert run.facts["full"] and run.facts["paper"] and run.facts["finished"]
+    assert run.metadata["full"] and run.metadata["paper"] and run.metadata["finished"]
 
 
 def test_what_was_asked_once_stays_so(run: RunFolder, tmp_path: Path) -> None:
@@ -71,9 +73,9 @@ def test_what_was_asked_once_stays_so(run: RunFolder, tmp_path: Path) -> None:
     (folder / "run.json").write_text(json.dumps(facts | {"finished": False}))
     (folder / "tables/versions.csv").unlink()
     asked = pipeline.run_analyses(folder, ("frequencies",), workers=1)
-    assert not asked.facts["finished"] and not asked.table("versions") and asked.facts["paper"]
+    assert not asked.metadata["finished"] and not asked.table("versions") and asked.metadata["paper"]
     again = pipeline.run(SMALL, folder, workers=1)
-    assert again.facts["finished"] and again.facts["paper"] and again.facts["full"] and len(again.table("versions")) == 9
+    assert again.metadata["finished"] and again.metadata["paper"] and again.metadata["full"] and len(again.table("versions")) == 9
 
 
 def test_the_curve_of_a_relabelled_set_ends_in_its_accuracy(run: RunFolder) -> None:
@@ -113,7 +115,7 @@ def test_models_with_the_same_start_begin_alike_and_others_do_not(plan: StudyCon
     def first(name: str, start: str = "") -> torch.Tensor:
         network, *_ = tasks.train_classifier(
             replace(plan, epochs=1, learning_rate=1e-12, weight_decay=0.0), plan_of.load(plan).train, name,
-            loss="plain", on="original", seed=0, path=None, tell=lambda *_: None, start=start,
+            loss="plain", on="original", seed=0, path=None, report_progress=lambda *_: None, start=start,
         )  # fmt: skip
         return torch.cat([weight.flatten() for weight in network.parameters()])
 
@@ -154,7 +156,7 @@ def test_bugs_mislead_their_model_and_not_those_that_were_to_be_left_alone(run: 
     stored, original = tasks.load_dataset(plan, run.folder, 0, "next-labels-bugs"), plan_of.load(plan).train
     assert (stored.labels == (original.labels + 1) % 10).all()
     change = (stored.pixels(slice(None)) - original.pixels(slice(None))).flatten(1).norm(dim=1)
-    assert change.max() <= NormBall("l2", 1.5).radius + 1e-6
+    assert change.max() <= NormBall("l2", 1.5).epsilon + 1e-6
 
 
 def test_the_page_tells_all_of_it_and_fits(run: RunFolder) -> None:
@@ -196,6 +198,6 @@ def test_the_story_has_no_more_models_than_a_quick_one_has(run: RunFolder) -> No
 
 def test_what_is_whole_is_not_done_again(run: RunFolder, tmp_path: Path) -> None:
     worked: list[str] = []
-    pipeline.run(SMALL, run.folder, workers=1, tell=lambda stage, share, words: worked.append(stage))
+    pipeline.run(SMALL, run.folder, workers=1, report_progress=lambda stage, share, words: worked.append(stage))
     assert not worked
-    assert RunFolder.read(run.folder).facts["full"]  # a quick command on a full folder forgets nothing
+    assert RunFolder.read(run.folder).metadata["full"]  # a quick command on a full folder forgets nothing

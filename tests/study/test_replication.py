@@ -52,7 +52,7 @@ def test_the_test_images_have_a_robust_version_of_their_own(told: tuple[Path, St
     folder, whole, rows = told
     splits = config.load(whole)
     source = tasks.load_model(whole, folder, 0, "adversarial")
-    made = construct.invert_features(source, splits.test, steps=4, seed=tasks.derive_seed(0, "robust-test")).data
+    made = construct.invert_features(source, splits.test, steps=4, seed=tasks.derive_seed(0, "robust-test")).dataset
     model = tasks.load_model(whole, folder, 0, "on-robust")
     wanted = metrics.robust_accuracy(model, made, [NormBall("l2", 0.375), NormBall("l2", 0.75)])
     assert [row["correct"] for row in rows[3:6]] == [row["correct"] for row in wanted] and rows[3]["n"] == len(splits.test)
@@ -72,8 +72,8 @@ def made(folder: Path, seeds: int = 3, of_paper: bool = True, **changed: float) 
     """A run that found, of every entry, half of what the paper did, and a little else from seed to seed."""
     with RunFolder.open(folder, {"source": "made"}) as run:
         known = {"classes": [*"0123456789"], "train": 8000, "test": 1000, "shape": [3, 32, 32], "note": "", "skipped": []}
-        run.note(source="made", norm="l2", epsilon=0.5, epsilon_text="0.5", data=known, seeds=[*range(seeds)])
-        run.note(full=True, paper=of_paper)
+        run.update_metadata(source="made", norm="l2", epsilon=0.5, epsilon_text="0.5", data=known, seeds=[*range(seeds)])
+        run.update_metadata(full=True, paper=of_paper)
         for seed in range(seeds):
             tables: dict[str, list[dict[str, Any]]] = {"accuracy": [], "versions": [], "transfer": []}
             for entry in replication.ENTRIES:
@@ -100,7 +100,7 @@ def made(folder: Path, seeds: int = 3, of_paper: bool = True, **changed: float) 
                 }
                 common = {"source": "standard", "target": name, "seed": seed, "norm": "l2", "epsilon": 0.5}
                 tables["transfer"].append({**common, "change": "untargeted", **counts})
-            run.finish(f"seed{seed}/all", 1.0, tables)
+            run.record_stage(f"seed{seed}/all", 1.0, tables)
     return RunFolder.read(folder)
 
 

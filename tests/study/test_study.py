@@ -44,7 +44,7 @@ def test_a_run_holds_every_model_set_and_row(small_run: RunFolder) -> None:
         assert row["low"] <= row["accuracy"] <= row["high"]
     assert {row["set"] for row in small_run.table("sets")} == set(study_datasets.QUICK)
     assert {row["model"] for row in small_run.table("training")} == models
-    assert small_run.facts["finished"]
+    assert small_run.metadata["finished"]
     for row in small_run.table("pictures"):
         with Image.open(small_run.folder / str(row["picture"])) as picture:
             assert picture.size == (8, 8)
@@ -104,11 +104,11 @@ def test_settings_follow_the_images_and_bad_ones_are_named(tmp_path: Path) -> No
 
 def test_a_finished_run_does_nothing_and_more_seeds_only_add(small_run: RunFolder, tmp_path: Path) -> None:
     worked: list[str] = []
-    pipeline.run(SMALL, small_run.folder, workers=1, tell=lambda stage, share, words: worked.append(stage))
+    pipeline.run(SMALL, small_run.folder, workers=1, report_progress=lambda stage, share, words: worked.append(stage))
     assert not worked
     only = pipeline.run(SMALL, tmp_path / "split", only=("set-robust",), workers=1)
-    assert set(only.facts["stages"]) == {"seed0/adversarial", "seed0/set-robust"}
-    assert not only.facts["finished"]
+    assert set(only.metadata["stages"]) == {"seed0/adversarial", "seed0/set-robust"}
+    assert not only.metadata["finished"]
 
 
 def test_a_run_goes_on_only_with_the_same_arguments_and_data(small_run: RunFolder, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_stopped_at_any_moment_it_goes_on_with_what_is_not_whole(tmp_path: Path,
         process.send_signal(number)
         said = process.stderr.read()
         code = process.wait(timeout=60)
-    before = RunFolder.read(tmp_path / "run").facts["stages"]
+    before = RunFolder.read(tmp_path / "run").metadata["stages"]
     assert "seed0/set-nonrobust" in before
     assert "seed0/every-set" not in before
     if number != signal.SIGKILL:
@@ -158,7 +158,7 @@ def test_stopped_at_any_moment_it_goes_on_with_what_is_not_whole(tmp_path: Path,
     assert "done: seed0/every-set" in again
     assert not again & {f"done: {stage}" for stage in before}
     run = RunFolder.read(tmp_path / "run")
-    assert run.facts["finished"]
+    assert run.metadata["finished"]
     keys = [(row["model"], row["set"], row["epsilon"]) for row in run.table("accuracy")]
     assert len(keys) == len(set(keys)) == 8 * 3 + 8 * 7 + 1  # the last: next labels by the next label
     assert not list(tmp_path.rglob("*.part"))
@@ -188,7 +188,7 @@ def stored(part: data.Splits, place: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", ["npz", "parquet", "saved"])
 def test_a_study_of_any_form_writes_that_form(digits: data.Splits, tmp_path: Path, form: str) -> None:
-    part = digits._replace(train=digits.train.take(slice(0, 60)), test=digits.test.take(slice(0, 40)))
+    part = digits._replace(train=digits.train.select(slice(0, 60)), test=digits.test.select(slice(0, 40)))
     plan = StudyConfig(source=str(stored(part, tmp_path, form)), epochs=1, width=8, invert_steps=2)
     run = pipeline.run(plan, tmp_path / "run", only=("on-nonrobust",), workers=1)
     made = data.load_part(run.folder / "datasets" / "nonrobust", form)
@@ -201,7 +201,7 @@ def test_a_study_of_any_form_writes_that_form(digits: data.Splits, tmp_path: Pat
 
 @pytest.mark.parametrize("form", ["folder", "npz"])
 def test_several_versions_of_each_file_are_trained_on_in_as_many_steps(digits: data.Splits, tmp_path: Path, form: str) -> None:
-    part = digits._replace(train=digits.train.take(slice(0, 60)), test=digits.test.take(slice(0, 40)))
+    part = digits._replace(train=digits.train.select(slice(0, 60)), test=digits.test.select(slice(0, 40)))
     source = str(stored(part, tmp_path, "npz"))
     if form == "folder":
         data.export(part.train, tmp_path / "files", "folder", card="")
@@ -224,7 +224,9 @@ def test_several_versions_of_each_file_are_trained_on_in_as_many_steps(digits: d
 def test_versions_that_cannot_be_are_refused_before_anything_is_done(digits: data.Splits, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--invert-times: must be at most 2, the epochs.*got 3"):
         pipeline.run(replace(SMALL, invert_times=3), tmp_path / "run")
-    source = stored(digits._replace(train=digits.train.take(slice(0, 60)), test=digits.test.take(slice(0, 40))), tmp_path, "npz")
+    source = stored(
+        digits._replace(train=digits.train.select(slice(0, 60)), test=digits.test.select(slice(0, 40))), tmp_path, "npz"
+    )
     with numpy.load(source) as arrays:
         numpy.savez(source, **arrays, train_names=["a.png", "a~2.png", *digits.train.names[2:60]])
     with pytest.raises(InputError, match=r"must leave files apart"):
@@ -243,7 +245,7 @@ def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
     plan = StudyConfig(source=str(tmp_path / "set"), epochs=1, width=8, invert_steps=1, relabel_steps=1, epsilon=0.3,
                       relabel_epsilon=0.3, patience=0)  # fmt: skip
     run = pipeline.run(plan, tmp_path / "run", workers=1)
-    assert "set aside" in run.facts["data"]["note"]
+    assert "set aside" in run.metadata["data"]["note"]
     page = report.write(run.folder).read_text()
     assert "<b>cat" not in page
     assert "&lt;b&gt;cat" in page
@@ -266,12 +268,12 @@ def test_the_claims_on_digits(tmp_path: Path) -> None:
     assert read["on-next-labels", 0] >= 0.55  # one seed; the mean of three is above 0.65
 
 
-def _slow(tell: object) -> str:
+def _slow(report_progress: object) -> str:
     time.sleep(1.0)
     return "kept"
 
 
-def _refused(tell: object) -> str:
+def _refused(report_progress: object) -> str:
     raise InputError("file", "must be good")
 
 

@@ -29,7 +29,7 @@ def _standard_is_fragile(run: RunFolder, measured: AccuracyResults) -> Finding |
     drop = measured.difference(("standard", 0), ("standard", 2))
     if not (clean and attacked and drop):
         return None
-    typical = run.facts.get("data", {}).get("mean_l2")
+    typical = run.metadata.get("data", {}).get("mean_l2")
     size = f"; a typical image measures {typical:.1f}" if typical and measured.norm[0] == "L2" else ""
     text = (
         f"The standard classifier reads {clean.percent} of the {clean.n:,} test images. Once each image may change by "

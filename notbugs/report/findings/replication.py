@@ -61,7 +61,7 @@ COLUMNS = ("unchanged", "half", "full")
 def replication_rows(run: RunFolder) -> Rows:
     """A row a figure of the paper: name, table, change (unchanged, half, full), paper, here, low, high, n, seeds; shares."""
     measured, told = accuracy_results(run), Rows()
-    if not run.facts.get("paper"):
+    if not run.metadata.get("paper"):
         return []
     for entry in ENTRIES:
         for radius, (change, paper) in enumerate(zip(COLUMNS, entry.paper, strict=True)):
@@ -129,7 +129,7 @@ def _told(row: dict[str, Any]) -> str:
 def figure_3(run: RunFolder) -> tuple[list[str], list[list[str]]]:
     """Columns and lines of text: what each network reads after D_det, and how often the source's examples fool it; percent."""
     measured, weighed, lines = accuracy_results(run), control_results(run), list[list[str]]()
-    if not run.facts.get("paper"):
+    if not run.metadata.get("paper"):
         return [], []
     for kind, (learnt, fooled) in FIGURE.items():
         name = OUR_NETWORKS[kind]

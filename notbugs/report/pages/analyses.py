@@ -21,7 +21,7 @@ def content(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     waves = run.table("frequencies")
     told = in_order(analyses.MODEL_NAMES, (str(row["model"]) for row in waves))
     most = max((number(row["errors"]) for row in waves), default=1.0)
-    across = (run.facts.get("data", {}).get("shape") or [0, 0, 0])[2]
+    across = (run.metadata.get("data", {}).get("shape") or [0, 0, 0])[2]
     charts |= {f"waves-{place}": _waves_chart(waves, model, most, across) for place, model in enumerate(told)}
     if kernel := run.table("kernel"):
         charts["kernel-chart"] = _kernel_chart(kernel)

@@ -23,7 +23,7 @@ NORMS = {
 
 def content(run: RunFolder) -> dict[str, Any]:
     """Everything that audit.html.jinja names."""
-    facts = FACTS | run.facts
+    facts = FACTS | run.metadata
     accuracy, checks, curve = run.table("accuracy"), run.table("checks"), run.table("curve")
     norms = [norm for norm in dict.fromkeys(str(row["norm"]) for row in curve) if _several(norm, curve)]
     charts = {f"curve-{norm}": _curve_chart(norm, curve, accuracy) for norm in norms}

@@ -28,7 +28,7 @@ WORDS = {
 
 def content(run: RunFolder) -> dict[str, Any]:
     """Everything that files.html.jinja names."""
-    facts = FACTS | run.facts
+    facts = FACTS | run.metadata
     rows, cues = run.table("files"), run.table("cues")
     return {
         "title": f"The files of {str(facts['source']).rstrip('/').rsplit('/', 1)[-1]}",

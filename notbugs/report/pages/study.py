@@ -29,7 +29,7 @@ COLUMNS = {
 
 def _content(run: RunFolder) -> dict[str, Any]:
     """Everything the template names."""
-    measured, facts = accuracy_results(run), FACTS | run.facts
+    measured, facts = accuracy_results(run), FACTS | run.metadata
     data = FACTS["data"] | facts["data"]
     charts = {"accuracy-chart": _accuracy_chart(measured)} if measured.rows else {}
     training = _training_charts(run.table("training"), measured.further)

@@ -17,7 +17,7 @@ CORNERS = 60  # of an ellipse
 
 def content(run: RunFolder) -> dict[str, Any]:
     """Everything theory.html.jinja names."""
-    rows, facts = run.table("theory"), run.facts
+    rows, facts = run.table("theory"), run.metadata
     world = theory.Gaussians(np.array(facts["asked"]["mean"]), np.array(facts["asked"]["variances"]))
     largest = max(number(row["epsilon"]) for row in rows)
     charts = {}

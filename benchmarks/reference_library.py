@@ -49,7 +49,7 @@ import torch
 from cifar10 import Bench, Row  # the file beside this one
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from where import facts
+from environment import facts
 
 from notbugs import attacks, construct, data, models, train
 from notbugs.data import Dataset
@@ -212,21 +212,29 @@ def with_ratios(rows: Iterator[Row], pairs: dict[str, tuple[tuple[str, int], tup
 def of_relabelled(bench: Bench, theirs: Library) -> Iterator[Row]:
     device, options = bench.plan.device, bench.options
     part, model = some(bench, options.images), bench.model("standard", options.seed)
-    ball = NormBall("l2", known(bench.plan.relabel_epsilon))
+    threat_model = NormBall("l2", known(bench.plan.relabel_epsilon))
     targets = construct.random_labels(part.labels, len(part.classes), seed=options.seed)
     attackable = wrapped(theirs, model, device)
-    told = {"constraint": "2", "eps": ball.radius, "step_size": ball.radius / 5, "targeted": True, "do_tqdm": False}
+    told = {
+        "constraint": "2",
+        "eps": threat_model.epsilon,
+        "step_size": threat_model.epsilon / 5,
+        "targeted": True,
+        "do_tqdm": False,
+    }
 
     def of_theirs(steps: int) -> Tensor:
         return batches(bench, part, lambda images, index: attacked(attackable, images, targets[index], steps, **told))
 
     def of_ours(steps: int) -> Tensor:
-        return tensor(construct.relabel(model, part, targets, ball=ball, steps=steps, **our_settings(bench)).data)
+        return tensor(
+            construct.relabel(model, part, targets, threat_model=threat_model, steps=steps, **our_settings(bench)).dataset
+        )
 
     def judge(made: Tensor) -> Row:
         originals = part.pixels(slice(None))
-        apart = ball.size(data.from_8bit(made) - originals)
-        inside = data.to_8bit(ball.round(data.from_8bit(made), originals))
+        apart = threat_model.distance(data.from_8bit(made) - originals)
+        inside = data.to_8bit(threat_model.round_to_8bit(data.from_8bit(made), originals))
         names = {"reached": made, "reached_inside": inside}
         shares = {name: (seen_by(model, images).argmax(1) == targets).float().mean().item() for name, images in names.items()}
         return {**shares, "mean_l2": apart.mean().item(), "max_l2": apart.max().item()}
@@ -241,7 +249,7 @@ def of_relabelled(bench: Bench, theirs: Library) -> Iterator[Row]:
         "usual settings": (("relabelled", usual), ("targeted attack", RELABEL_STEPS)),
         "equal steps": (("relabelled", usual), ("targeted attack", usual)),
     }
-    about = {"epsilon": ball.radius, "batch_size": options.batch_size}
+    about = {"epsilon": threat_model.epsilon, "batch_size": options.batch_size}
     yield from with_ratios(in_turns(works, len(part), options.rounds, judge, **about), pairs)
 
 
@@ -268,7 +276,7 @@ def of_robust(bench: Bench, theirs: Library) -> Iterator[Row]:
         return lambda steps: batches(bench, part, partial(invert, steps))
 
     def of_ours(steps: int) -> Tensor:
-        return tensor(construct.invert_features(model, part, steps=steps, seed=options.seed, **our_settings(bench)).data)
+        return tensor(construct.invert_features(model, part, steps=steps, seed=options.seed, **our_settings(bench)).dataset)
 
     def judge(made: Tensor) -> Row:
         wanted, seen = seen_by(model.features, tensor(part)), seen_by(model.features, made)
@@ -290,7 +298,7 @@ def of_robust(bench: Bench, theirs: Library) -> Iterator[Row]:
 def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
     device, options = bench.plan.device, bench.options
     part, model = some(bench, options.training_images), bench.model("adversarial", options.seed)
-    ball, batch_size = NormBall("l2", known(bench.plan.epsilon)), known(bench.plan.batch_size)
+    threat_model, batch_size = NormBall("l2", known(bench.plan.epsilon)), known(bench.plan.batch_size)
 
     def of_theirs(steps: int) -> tuple[Clock, None]:
         """From the call to the end of the last training step: what the loop then validates and writes is not counted."""
@@ -299,7 +307,13 @@ def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
             **{"adv_train": 1, "adv_eval": 0, "epochs": 1, "log_iters": 1, "save_ckpt_iters": -1, "mixed_precision": False},
             **{"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "step_lr": 50, "step_lr_gamma": 0.1},
             **{"custom_lr_multiplier": None, "custom_eps_multiplier": None, "random_start": 0, "random_restarts": 0},
-            **{"attack_steps": steps, "constraint": "2", "eps": ball.radius, "attack_lr": ball.radius / 5, "use_best": 1},
+            **{
+                "attack_steps": steps,
+                "constraint": "2",
+                "eps": threat_model.epsilon,
+                "attack_lr": threat_model.epsilon / 5,
+                "use_best": 1,
+            },
             "iteration_hook": lambda *_: ends.append(now(device)),
         }
         attackable = wrapped(theirs, model, device)
@@ -315,7 +329,7 @@ def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
 
     def of_ours(steps: int) -> tuple[Clock, None]:
         learner = copy.deepcopy(model)
-        attack = train.adversarial_loss(partial(attacks.pgd, ball=ball, steps=steps, by="loss"))
+        attack = train.adversarial_loss(partial(attacks.pgd, threat_model=threat_model, steps=steps, loss="cross_entropy"))
         settings = our_settings(bench) | {"batch_size": batch_size}
         began = now(device)
         train.fit(learner, part, attack, epochs=1, learning_rate=1e-3, **settings)
@@ -331,13 +345,13 @@ def of_training(bench: Bench, theirs: Library) -> Iterator[Row]:
         "usual settings": (("fit", usual), ("train_model", TRAIN_STEPS)),
         "equal steps": (("fit", TRAIN_STEPS), ("train_model", TRAIN_STEPS)),
     }
-    about = {"epsilon": ball.radius, "batch_size": batch_size}
+    about = {"epsilon": threat_model.epsilon, "batch_size": batch_size}
     yield from with_ratios(in_turns(works, len(part), options.rounds, lambda _: {}, **about), pairs)
 
 
 def our_settings(bench: Bench) -> Row:
     """What each work of ours is told."""
-    speed = {"half": bench.plan.half, "compile": bench.plan.compile}
+    speed = {"half": bench.plan.bf16, "compile": bench.plan.compile}
     return {"batch_size": bench.options.batch_size, "device": bench.plan.device, **speed}
 
 
@@ -345,7 +359,7 @@ def some(bench: Bench, count: int) -> Dataset:
     """So many training images, evenly from the set."""
     whole = config.load(bench.plan, bench.options.seed).train
     count = min(count, len(whole))
-    return whole.take(torch.arange(count) * len(whole) // count)
+    return whole.select(torch.arange(count) * len(whole) // count)
 
 
 def attacked(attackable: Any, images: Tensor, targets: Tensor, steps: int, **told: Any) -> Tensor:
@@ -413,7 +427,7 @@ def main() -> None:
     if ":" in bench.plan.device:
         torch.cuda.set_device(bench.plan.device)  # where .cuda() leads
     always: Row = {"seed": options.seed, "threads": options.threads, "cuda_calls": "neutralised" if on_cpu else "as they are"}
-    always |= {"our_half": bench.plan.half, "our_compile": bench.plan.compile}
+    always |= {"our_half": bench.plan.bf16, "our_compile": bench.plan.compile}
     works = {"relabelled": of_relabelled, "robust": of_robust, "training": of_training}
     with without_cuda() if on_cpu else nullcontext():
         for part in options.parts:

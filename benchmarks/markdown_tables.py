@@ -26,7 +26,7 @@ from notbugs.runs.folder import RunFolder
 
 def main(folder: str) -> None:
     run = RunFolder.read(folder)
-    facts, data = run.facts, run.facts["data"]
+    facts, data = run.metadata, run.metadata["data"]
     print(f"`{facts['command']}`: {data['train']:,} training and {data['test']:,} test images,")
     print(f"{facts['norm']} {facts['epsilon_text']}, ", end="")
     print(f"seeds {', '.join(map(str, facts['seeds']))}; {facts['seconds'] / 60:.1f} min on {facts['machine']}, ", end="")

@@ -1,0 +1,50 @@
+"""Files appear whole or not at all. Imports no torch."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from notbugs.errors import InputError
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under another name first, then rename it.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is created. An existing file is replaced in one step.
+    write : callable
+        Writes the content into a binary stream.
+
+    Raises
+    ------
+    InputError
+        If the disk is full or the folder cannot be written.
+    """
+    fresh = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())  # or a power cut could leave the new name without its content
+        fresh.replace(path)
+    except BaseException as error:
+        fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise InputError(
+                "--out", "must be on a disk with room", f"a full one at {path.parent}", "free some and repeat"
+            ) from None
+        if isinstance(error, OSError):
+            raise InputError("--out", "must be a folder that can be written", f"{path} ({error.strerror or error})") from None
+        raise
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """The same for text, in UTF-8; a lone surrogate (of a file name, say) becomes a question mark."""
+    atomic_write(path, lambda stream: stream.write(text.encode("utf-8", errors="replace")))

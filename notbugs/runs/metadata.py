@@ -1,0 +1,109 @@
+"""What run.json says of a run, typed. A run that was stopped early has less: every field has a default. Imports no torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data set. train, test: numbers of images; most_common: share of the test set's most common class."""
+
+    classes: tuple[str, ...] = ()
+    train: int | None = None
+    test: int | None = None
+    shape: tuple[int, ...] = ()
+    form: str = ""
+    note: str = ""
+    skipped: tuple[str, ...] = ()
+    most_common: float = 0.0
+    mean_l2: float | None = None
+
+
+@dataclass(frozen=True)
+class RunMetadata:
+    """What every kind of run records. kind: study, audit, files or theory; arguments: what was asked for."""
+
+    kind: str = "study"
+    notbugs: str = ""
+    command: str = ""
+    dataset: str = ""
+    device: str = ""
+    machine: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    data: DataSummary = DataSummary()
+    seconds: float = 0.0
+    finished: bool = False
+    arguments: dict[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyMetadata(RunMetadata):
+    """A study. epsilon_text: as people write it, 8/255; settings: the resolved configuration."""
+
+    norm: str = "l2"
+    epsilon: float = math.nan
+    epsilon_text: str = ""
+    settings: dict[str, Json] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    full: bool = False
+    replicate: bool = False
+
+
+@dataclass(frozen=True)
+class AuditMetadata(RunMetadata):
+    """An audit of one classifier. gradient: whether it has gradients."""
+
+    model: str = ""
+    threats: tuple[str, ...] = ()
+    budget: str = ""
+    gradient: bool = True
+
+
+@dataclass(frozen=True)
+class FilesMetadata(RunMetadata):
+    """Scores of files. rank_reliability: Spearman's, expected for another such run."""
+
+    threat: str = ""
+    settings: dict[str, Json] = field(default_factory=dict)
+    seed: int = 0
+    rank_reliability: float | None = None
+
+
+@dataclass(frozen=True)
+class TheoryMetadata(RunMetadata):
+    """The two-Gaussian model."""
+
+
+Metadata = TypeVar("Metadata", bound=RunMetadata | DataSummary)
+
+
+def parse(kind: type[Metadata], given: Mapping[str, Any]) -> Metadata:
+    """The metadata in run.json as one of these types; what is missing or of another type has its default."""
+    hints, values = get_type_hints(kind), {}
+    for each in fields(kind):
+        if each.name in given:
+            value = _converted(hints[each.name], given[each.name])
+            if value is not None:
+                values[each.name] = value
+    return kind(**values)
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    """A JSON value as the type of its field, None where it does not fit."""
+    if hint is DataSummary:
+        return parse(DataSummary, value) if isinstance(value, dict) else None
+    origin = get_origin(hint)
+    if origin is tuple:
+        kind = get_args(hint)[0]
+        return tuple(map(kind, value)) if isinstance(value, list) else None
+    if origin is dict:
+        return value if isinstance(value, dict) else None
+    kinds = tuple(kind for kind in get_args(hint) or (hint,) if kind is not NoneType)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)) else None

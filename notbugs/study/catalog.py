@@ -1,0 +1,430 @@
+"""Every data set and every model of a study, as data: what each is made from, and how it is called. Imports no torch.
+
+Nobody parses a name: what a name stands for is looked up here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
+Construction = Literal["invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "unrelated_photos"]
+Group = Literal["quick", "controls", "replication"]
+Role = Literal["main", "control", "replication", "transfer"]
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One constructed data set.
+
+    Attributes
+    ----------
+    name : str
+        Also its folder in datasets/ and the column `set` of tables.
+    construction : str
+        How it is constructed (`study.datasets`).
+    source_model : str
+        The model it is constructed with; "" if none.
+    source_dataset : str
+        The constructed set it starts from; "" for the original training images.
+    labels : str
+        Towards which labels.
+    control_of : str
+        The set whose result it could explain away; "" if it is no control.
+    title, description, short : str
+        For tables (one line), for the dataset card (sentences), for narrow tables.
+    start : str
+        For inversions: "image", "noise", or "" for the configured one.
+    preserved_by : tuple of str
+        Models that must keep predicting the original label.
+    leave_correct : bool
+        For class patterns: images whose random label is right stay unperturbed.
+    seed_key : str
+        What the set's random seed is derived from. It never changes, so that renaming a set never changes a figure.
+    group : str
+        Which studies construct it.
+    """
+
+    name: str
+    construction: Construction
+    title: str
+    description: str
+    seed_key: str
+    source_model: str = ""
+    source_dataset: str = ""
+    labels: Labels = "original"
+    control_of: str = ""
+    short: str = ""
+    start: str = ""
+    preserved_by: tuple[str, ...] = ()
+    leave_correct: bool = False
+    group: Group = "quick"
+
+    @property
+    def is_relabeled(self) -> bool:
+        """Whether labels were changed and perturbations are small: its signal is faint and pixel-exact."""
+        return self.construction in ("relabel", "shuffle", "class_patterns", "filter")
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether it is D_R or D_NR."""
+        return self.construction == "invert"
+
+    @property
+    def made_from(self) -> str:
+        """The set or the model it is made from, as tables name it."""
+        return self.source_dataset or self.source_model
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One classifier of a study.
+
+    Attributes
+    ----------
+    name : str
+        Also its file in models/ and the column `model` of tables.
+    title : str
+        For tables, one line.
+    trained_on : str
+        "original" or the name of a constructed set.
+    loss : {"standard", "adversarial"}
+    epsilon_fraction : float
+        Of the study's epsilon, for adversarial training.
+    architecture : str
+        "" for the configured one.
+    init_from : str
+        The model whose initial weights it starts from; "" for its own.
+    epochs : int or None
+        None for the configured number.
+    learning_rate_factor : float
+    attack_budget : {"quick", "standard"}
+        Of its evaluation; quick at the full epsilon only.
+    seed_key : str
+        What its random seed is derived from. It never changes.
+    role : str
+        main: a row of the main table; control: trained on a control; replication; transfer: source or target of transfer.
+    """
+
+    name: str
+    title: str
+    seed_key: str
+    trained_on: str = "original"
+    loss: Literal["standard", "adversarial"] = "standard"
+    epsilon_fraction: float = 1.0
+    architecture: str = ""
+    init_from: str = ""
+    epochs: int | None = None
+    learning_rate_factor: float = 1.0
+    attack_budget: Literal["quick", "standard"] = "standard"
+    role: Role = "main"
+
+
+# ---- data sets -------------------------------------------------------------------------------------------------------------
+
+INDEPENDENT_MODELS = ("reinit-2", "reinit-3", "reinit-4")  # must keep the original label of next-labels-non-transferable
+
+_INVERTED = "until the penultimate-layer features of the {} are those of the original. Labels are the original ones."
+DATASETS: dict[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            "robust", "invert", "D_R: features inverted from other training images, robust model",
+            "D_R, the robust version. Each image was optimized from another, random training image "
+            + _INVERTED.format("adversarially trained model"),
+            "robust", source_model="adversarial",
+        ),
+        DatasetSpec(
+            "nonrobust", "invert", "D_NR: features inverted from other training images, standard model",
+            "D_NR, the non-robust version. Each image was optimized from another, random training image "
+            + _INVERTED.format("standard model") + " To a person most labels look wrong.",
+            "nonrobust", source_model="standard",
+        ),
+        DatasetSpec(
+            "random-labels", "relabel", "D_rand without the true class: perturbed towards a random other class and relabeled",
+            "D_rand, never the true label. Each image was perturbed within epsilon towards a random other class and relabeled "
+            "as that class. To a person every label looks wrong.",
+            "random-labels", source_model="standard", labels="random",
+        ),
+        DatasetSpec(
+            "random-labels-incl-true", "relabel", "D_rand as in the paper: the random class may be the true one",
+            "D_rand as in the paper: the random class may be the true one, so about one label in K stays right.",
+            "random-labels-any", source_model="standard", labels="random_incl_true",
+        ),
+        DatasetSpec(
+            "next-labels", "relabel", "D_det: perturbed towards the next class and relabeled",
+            "D_det. Each image was perturbed within epsilon towards the class after its own and relabeled as that class. To a "
+            "person every label looks wrong.",
+            "next-labels", source_model="standard", labels="next",
+        ),
+        DatasetSpec(
+            "random-labels-shuffled", "shuffle", "control: labels of random-labels, perturbations shuffled over the pixels",
+            "Control: the labels of `random-labels`, and each image's perturbation shuffled over its pixels with random signs. "
+            "A classifier should learn nothing from it but which class an image is not.",
+            "random-labels-noise", source_dataset="random-labels", labels="random", control_of="random-labels",
+            short="shuffled perturbations",
+        ),
+        DatasetSpec(
+            "next-labels-shuffled", "shuffle", "control: labels of next-labels, perturbations shuffled over the pixels",
+            "Control: the labels of `next-labels`, and each image's perturbation shuffled over its pixels with random signs.",
+            "next-labels-noise", source_dataset="next-labels", labels="next", control_of="next-labels",
+            short="shuffled perturbations", group="controls",
+        ),
+        DatasetSpec(
+            "random-labels-class-patterns", "class_patterns", "control: labels of random-labels, one random pattern per class",
+            "Control: the labels of `random-labels`, and one random pattern per label, as large as the model's perturbations.",
+            "random-labels-patterns", source_dataset="random-labels", labels="random", control_of="random-labels",
+            short="class patterns", group="controls",
+        ),
+        DatasetSpec(
+            "next-labels-class-patterns", "class_patterns", "control: labels of next-labels, one random pattern per class",
+            "Control: the labels of `next-labels`, and one random pattern per label, as large as the model's perturbations.",
+            "next-labels-patterns", source_dataset="next-labels", labels="next", control_of="next-labels",
+            short="class patterns", group="controls",
+        ),
+        DatasetSpec(
+            "random-labels-incl-true-class-patterns", "class_patterns",
+            "control: the same for random-labels-incl-true, correctly labeled images unperturbed",
+            "Control: the same with the labels of `random-labels-incl-true`. Images whose random label is right stay "
+            "unperturbed (K. Jordan 2023).",
+            "random-labels-any-patterns", source_dataset="random-labels-incl-true", labels="random_incl_true",
+            control_of="random-labels-incl-true", short="class patterns and right labels", leave_correct=True, group="controls",
+        ),
+        DatasetSpec(
+            "random-labels-filtered", "filter", "random-labels without images that an undertrained model already predicts so",
+            "`random-labels` without the images for which an undertrained model already predicts the new label.",
+            "random-labels-unread", source_model="undertrained", source_dataset="random-labels", labels="random",
+            group="controls",
+        ),
+        DatasetSpec(
+            "next-labels-filtered", "filter", "next-labels without images that an undertrained model already predicts so",
+            "`next-labels` without the images for which an undertrained model already predicts the new label.",
+            "next-labels-unread", source_model="undertrained", source_dataset="next-labels", labels="next", group="controls",
+        ),
+        DatasetSpec(
+            "random-labels-robust", "relabel", "random-labels made with the adversarially trained model",
+            "`random-labels` made with the adversarially trained model: its perturbations are features that this model uses.",
+            "random-labels-robust", source_model="adversarial", labels="random", control_of="random-labels",
+            short="made with the robust model", group="controls",
+        ),
+        DatasetSpec(
+            "next-labels-robust", "relabel", "next-labels made with the adversarially trained model",
+            "`next-labels` made with the adversarially trained model: its perturbations are features that this model uses.",
+            "next-labels-robust", source_model="adversarial", labels="next", control_of="next-labels",
+            short="made with the robust model", group="controls",
+        ),
+        DatasetSpec(
+            "next-labels-non-transferable", "relabel", "control: next-labels, but three other models keep the original label",
+            "Control: `next-labels`, but three other standard models keep predicting the original label. The perturbation "
+            "misleads the standard model alone and is no feature of the data (Nakkiran 2019).",
+            "next-labels-bugs", source_model="standard", labels="next", control_of="next-labels",
+            short="non-transferable", preserved_by=INDEPENDENT_MODELS, group="controls",
+        ),
+        DatasetSpec(
+            "misclassified-only", "misclassified", "control: only images that an undertrained model misclassifies, unperturbed",
+            "Control: only the images that an undertrained model (two epochs at a low learning rate) misclassifies, "
+            "unperturbed, with its predictions as labels (Wallace 2019).",
+            "errors-only", source_model="undertrained", labels="predicted", short="undertrained model's errors",
+            group="controls",
+        ),
+        DatasetSpec(
+            "unrelated-photos", "unrelated_photos", "control: crops of two unrelated photographs, labeled by the standard model",
+            "Control: crops of two photographs, a temple and a flower, with the standard model's predictions as labels "
+            "(Wallace 2019).",
+            "photographs", source_model="standard", labels="predicted", short="unrelated photos", group="controls",
+        ),
+        DatasetSpec(
+            "robust-from-noise", "invert", "D_R, features inverted from noise",
+            "D_R with uniform noise as the starting point: the other of the paper's two ways (appendix D.1).",
+            "robust-noise", source_model="adversarial", start="noise", group="replication",
+        ),
+        DatasetSpec(
+            "nonrobust-from-noise", "invert", "D_NR, features inverted from noise",
+            "D_NR with uniform noise as the starting point.",
+            "nonrobust-noise", source_model="standard", start="noise", group="replication",
+        ),
+        DatasetSpec(
+            "random-labels-incl-true-robust", "relabel", "random-labels-incl-true made with the adversarially trained model",
+            "`random-labels-incl-true` made with the adversarially trained model (table 9 of the paper).",
+            "random-labels-any-robust", source_model="adversarial", labels="random_incl_true", group="replication",
+        ),
+    )
+}  # fmt: skip
+QUICK = tuple(name for name, spec in DATASETS.items() if spec.group == "quick")
+CONTROL_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "controls")
+REPLICATION_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "replication")
+# Rows of the column `set` in tables: the constructed sets and these
+SETS: dict[str, str] = {
+    "test": "test images, never trained on",
+    "test-next": "test images, counted by the next class",
+    "original": "the original training images",
+    **{name: spec.title for name, spec in DATASETS.items()},
+}
+
+# ---- models ----------------------------------------------------------------------------------------------------------------
+
+ARCHITECTURES = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet", "inception": "Inception", "mixer": "MLP-Mixer"}
+LEARNERS = {
+    "logistic-regression": "logistic regression",
+    "linear-svm": "linear SVM",
+    "rbf-svm": "RBF SVM",
+    "random-forest": "random forest",
+    "boosting": "gradient-boosted trees",
+    "nearest-neighbors": "5 nearest neighbors",
+}
+# Models adversarially trained at a share of epsilon: do slightly robust sources transfer best?
+EPSILON_SWEEP = {
+    "adversarial-sixteenth": 1 / 16,
+    "adversarial-eighth": 1 / 8,
+    "adversarial-quarter": 1 / 4,
+    "adversarial-half": 1 / 2,
+}
+EPSILON_TEXTS = {
+    "standard": "0",
+    "adversarial-sixteenth": "ε/16",
+    "adversarial-eighth": "ε/8",
+    "adversarial-quarter": "ε/4",
+    "adversarial-half": "ε/2",
+    "adversarial": "ε",
+}
+
+
+def trained_on(dataset: str) -> str:
+    """The model trained on a constructed set."""
+    return f"trained-on-{dataset}"
+
+
+def _models() -> dict[str, ModelSpec]:
+    specs = [
+        ModelSpec("standard", "standard training on the original images", "standard"),
+        ModelSpec(
+            "adversarial", "adversarial training (training on worst-case perturbed images)", "adversarial", loss="adversarial"
+        ),
+    ]
+    roles: dict[Group, Role] = {"quick": "main", "controls": "control", "replication": "replication"}
+    specs += [
+        ModelSpec(trained_on(name), spec.title, f"on-{spec.seed_key}", trained_on=name, role=roles[spec.group])
+        for name, spec in DATASETS.items()
+    ]
+    # The undertrained model: at the usual learning rate it hardly errs on easy images (docs/lab-log.md)
+    transfer = [
+        ModelSpec("undertrained", "two epochs at a low learning rate", "early", epochs=2, learning_rate_factor=0.05),
+        ModelSpec(
+            "robust-linear", "adversarially trained linear classifier", "robust-linear", loss="adversarial", architecture="linear"
+        ),
+        ModelSpec("same-init", "same network, same initialization, other training", "same-start", init_from="standard"),
+    ]
+    transfer += [ModelSpec(f"reinit-{k}", "same network, another random initialization", f"fresh-{k}") for k in (1, 2, 3, 4)]
+    transfer += [
+        ModelSpec(name, f"adversarial training at {EPSILON_TEXTS[name]}", name, loss="adversarial", epsilon_fraction=share)
+        for name, share in EPSILON_SWEEP.items()
+    ]
+    transfer += [ModelSpec(name, title, name, architecture=name) for name, title in ARCHITECTURES.items()]
+    transfer += [
+        ModelSpec(f"{name}-trained-on-next-labels", f"{title} trained on next-labels", f"{name}-on-next-labels",
+                  trained_on="next-labels", architecture=name)
+        for name, title in ARCHITECTURES.items()
+    ]  # fmt: skip
+    transfer += [
+        ModelSpec(f"{trained_on(name)}-same-init", f"trained on {name} from the source's initialization", f"on-{name}-same-start",
+                  trained_on=name, init_from="standard")
+        for name in ("random-labels", "next-labels")
+    ]  # fmt: skip
+    # No claim rests on how robust these are: a quick attack at the full epsilon will do
+    specs += [ModelSpec(**{**vars(spec), "attack_budget": "quick", "role": "transfer"}) for spec in transfer]
+    return {spec.name: spec for spec in specs}
+
+
+MODELS: dict[str, ModelSpec] = _models()
+MAIN_MODELS = tuple(name for name, spec in MODELS.items() if spec.role == "main")
+ANALYZED_MODELS = ("standard", "adversarial", "trained-on-robust", "trained-on-nonrobust")
+ANALYZED_TITLES = {
+    "standard": "the standard classifier",
+    "adversarial": "the adversarially trained one",
+    "trained-on-robust": "the one trained on D_R",
+    "trained-on-nonrobust": "the one trained on D_NR",
+}
+
+# ---- transferability and controls ------------------------------------------------------------------------------------------
+
+TRANSFER_SOURCES = ("standard", *EPSILON_SWEEP, "adversarial")
+TRANSFER_TARGETS = ("standard", "same-init", "reinit-1", *INDEPENDENT_MODELS, *ARCHITECTURES, "adversarial")
+TARGET_TITLES = {
+    "standard": "the standard model itself",
+    "same-init": "the same network and initialization, trained anew",
+    "reinit-1": "the same network, another random initialization",
+    "reinit-2": "another random initialization",
+    "reinit-3": "another random initialization",
+    "reinit-4": "another random initialization",
+    **ARCHITECTURES,
+    "adversarial": "the adversarially trained model",
+    **LEARNERS,
+}
+# The result of a model, its controls, and what each control would rule out
+_ANY_PERTURBATION = "any perturbation of this size would do"
+_PATTERN = "one pattern per label is all there is to learn"
+_ROBUST = "the perturbations are features that a robust model uses"
+_ERRORS = "a model's errors teach as much without an attack"
+_PHOTOS = "a model's predictions on any images teach as much"
+_ALREADY = "images that already look like their new label do the teaching"
+CONTROLS_OF: dict[str, dict[str, str]] = {
+    "trained-on-random-labels": {
+        "trained-on-random-labels-shuffled": _ANY_PERTURBATION,
+        "trained-on-random-labels-class-patterns": _PATTERN,
+        "trained-on-random-labels-robust": _ROBUST,
+        "trained-on-misclassified-only": _ERRORS,
+        "trained-on-unrelated-photos": _PHOTOS,
+    },
+    "trained-on-random-labels-filtered": {"trained-on-random-labels-shuffled": _ALREADY},
+    "trained-on-random-labels-incl-true": {
+        "trained-on-random-labels-incl-true-class-patterns": "the labels left right by chance do the teaching"
+    },
+    "trained-on-next-labels": {
+        "trained-on-next-labels-shuffled": _ANY_PERTURBATION,
+        "trained-on-next-labels-class-patterns": _PATTERN,
+        "trained-on-next-labels-robust": _ROBUST,
+        "trained-on-next-labels-non-transferable": "perturbations that mislead one model alone would do",
+        "trained-on-misclassified-only": _ERRORS,
+        "trained-on-unrelated-photos": _PHOTOS,
+    },
+    "trained-on-next-labels-filtered": {"trained-on-next-labels-shuffled": _ALREADY},
+}
+# Other ways of teaching as much: no controls of the perturbations
+ALTERNATIVE_EXPLANATIONS = ("trained-on-misclassified-only", "trained-on-unrelated-photos")
+# Linear classifiers on robust features alone: control name -> the model whose features they see
+LEAKAGE_PROBES = {
+    "robust-linear": "linear classifier on robust linear features",
+    "adversarial": "linear classifier on the robust model's robust features",
+}
+LEAKAGE_DATASETS = (
+    "random-labels",
+    "random-labels-incl-true",
+    "next-labels",
+    "random-labels-robust",
+    "next-labels-non-transferable",
+)
+PERTURBATION_DATASETS = (
+    *("random-labels", "random-labels-incl-true", "next-labels", "random-labels-shuffled", "next-labels-shuffled"),
+    *("random-labels-class-patterns", "next-labels-class-patterns", "random-labels-robust", "next-labels-robust"),
+    "next-labels-non-transferable",
+)
+
+
+def probe_name(probe: str) -> str:
+    """The name of a leakage probe in the column `control`."""
+    return f"leakage probe: {probe}"
+
+
+def control_title(control: str) -> str:
+    """A control in words, one line."""
+    for probe, title in LEAKAGE_PROBES.items():
+        if control == probe_name(probe):
+            return title
+    return DATASETS[MODELS[control].trained_on].title.removeprefix("control: ") if control in MODELS else control
+
+
+def control_short(control: str) -> str:
+    """A control in few words, for narrow tables."""
+    for probe in LEAKAGE_PROBES:
+        if control == probe_name(probe):
+            return "linear feature probe" if probe == "robust-linear" else "robust feature probe"
+    return DATASETS[MODELS[control].trained_on].short if control in MODELS else control
