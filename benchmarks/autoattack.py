@@ -1,53 +1,75 @@
-"""The ensemble behind every verdict beside AutoAttack (as torchattacks ships it): who leaves fewer images, in what time.
+"""The ensemble behind every robust accuracy beside AutoAttack (of torchattacks): images still classified correctly, seconds.
 
-    python benchmarks/autoattack.py runs/demo adversarial-seed1 --radius 0.75 [--images 450]
+    python benchmarks/autoattack.py runs/demo adversarial-seed1 --epsilon 0.75 [--images 450] [--out FILE.json]
 
-NAME: a model of the run, with its seed. One thread; the two take turns on the same test images, spread evenly, in L2.
+MODEL: a file of RUN/models without its suffix. The two take turns on the same test images, evenly spaced, in L2, on one thread.
 """
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-import torchattacks
+from harness import ResultsFile, Row, argument_parser, measure, recorded_arguments  # the file beside this one
 
-from notbugs import metrics, models
-from notbugs.runs.folder import RunFolder
-from notbugs.search import NormBall
-from notbugs.study import config
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    found = argument_parser(__doc__)
+    found.add_argument("run", type=Path, metavar="RUN")
+    found.add_argument("model", metavar="MODEL")
+    found.add_argument("--epsilon", type=float, required=True)
+    found.add_argument("--images", type=int)
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("--radius", type=float, required=True)
-    parser.add_argument("--images", type=int)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    """Measure both on one model."""
+    options = parser().parse_args()
+    import torch
 
-    asked = config.StudyConfig(**RunFolder.read(options.run).metadata["asked"])
-    _, found, seed = options.name.partition("-seed")
-    part = config.load(asked, int(seed) if found else asked.seed).test
-    part = (
-        part.select(slice(0, None, len(part) // options.images)) if options.images else part
-    )  # evenly: folders go class by class
-    model, _ = models.load(options.run / "models" / f"{options.name}.safetensors", asked.network)
-    images, labels = part.pixels(slice(None)), part.labels
+    torch.set_num_threads(options.threads)
+    results = ResultsFile(options.out, packages=("torchattacks",))
+    key = ("part", "dataset", "model", "norm", "epsilon")
+    measure(results, "autoattack", _compare(options), recorded_arguments(options), key=key)
 
-    began = time.perf_counter()
-    ours = metrics.robust_accuracy(model, part, [NormBall("l2", options.radius)])[-1]["correct"]
+
+def _compare(options: argparse.Namespace) -> Iterator[Row]:
+    """The one row."""
+    import torch
+    import torchattacks
+
+    from notbugs import metrics, models
+    from notbugs.runs.folder import RunFolder
+    from notbugs.search import NormBall
+    from notbugs.study.config import config_of_run, load
+
+    path = options.run / "models" / f"{options.model}.safetensors"
+    config = config_of_run(RunFolder.read(options.run))
+    model, metadata = models.load(path, config.network)
+    test = load(config, metadata["seed"]).test
+    if options.images:
+        test = test.select(slice(0, None, len(test) // options.images))  # evenly spaced: folders are sorted by class
+    images, labels = test.pixels(slice(None)), test.labels
+    started = time.perf_counter()
+    found = metrics.robust_accuracy(model, test, [NormBall("l2", options.epsilon)])[-1]
     middle = time.perf_counter()
-    attack = torchattacks.AutoAttack(model, norm="L2", eps=options.radius, n_classes=len(part.classes), seed=0)
-    attacked = attack(images, labels)
+    attack = torchattacks.AutoAttack(model, norm="L2", eps=options.epsilon, n_classes=len(test.classes), seed=0)
+    perturbed = attack(images, labels)
     end = time.perf_counter()
     with torch.no_grad():
-        theirs = int((model(attacked).argmax(1) == labels).sum())
-    print(
-        f"{options.run} {options.name}, L2 {options.radius:g}, {len(part)} images: the ensemble leaves {ours} in "
-        f"{middle - began:.0f} s, AutoAttack {theirs} in {end - middle:.0f} s"
-    )
+        correct = int((model(perturbed).argmax(1) == labels).sum())
+    yield {
+        "dataset": config.dataset,
+        "model": options.model,
+        "norm": "l2",
+        "epsilon": options.epsilon,
+        "n": len(test),
+        "correct": found.correct,
+        "autoattack_correct": correct,
+        "seconds": middle - started,
+        "autoattack_seconds": end - middle,
+    }
 
 
 if __name__ == "__main__":

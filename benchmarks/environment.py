@@ -1,4 +1,4 @@
-"""What a benchmark was measured on, kept beside its figures."""
+"""What a benchmark was measured on: recorded in its results file, beside its figures."""
 
 import os
 import platform
@@ -8,26 +8,49 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import torch
+Environment = dict[str, str | dict[str, str]]
 
 
-def facts(device: str = "cpu", packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Machine, device, versions (of torch, notbugs and `packages`), commit and date."""
-    cpu, folder = Path("/proc/cpuinfo"), Path(__file__).parent
-    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
-    machine = f"{platform.machine()}, {names[0] if names else 'unknown'}, {os.cpu_count()} cores"
-    if device.startswith("cuda"):
-        machine = f"{torch.cuda.get_device_name(device)}; {machine}"
-    told = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+def describe_environment(device: str = "cpu", packages: Sequence[str] = ()) -> Environment:
+    """Machine, device, versions, commit and date.
+
+    Parameters
+    ----------
+    device : str
+    packages : sequence of str
+        Distributions whose versions are recorded besides python, torch and notbugs.
+
+    Returns
+    -------
+    dict
+        The required keys of schema.json, except `rows`.
+    """
+    versions = {name: _version(name) for name in ("torch", "notbugs", *packages)}
     return {
-        "machine": machine,
+        "machine": _machine(device),
         "device": device,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in ("torch", "notbugs", *packages)}},
-        "commit": subprocess.run(told, capture_output=True, text=True, check=False).stdout.strip(),
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _machine(device: str) -> str:
+    """Processor and, if there is one, GPU."""
+    cpu = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else []
+    machine = f"{platform.machine()}, {names[0] if names else 'unknown'}, {os.cpu_count()} cores"
+    if not device.startswith("cuda"):
+        return machine
+    import torch
+
+    return f"{torch.cuda.get_device_name(device)}; {machine}"
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -1,3 +1,3 @@
-"""Robust and non-robust features of image data sets: measure, prevent, split, explain."""
+"""Adversarial robustness of image classifiers, and robust and non-robust features of image data sets."""
 
 __version__ = "0.1.0"

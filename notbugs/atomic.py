@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +36,8 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(stream.fileno())  # or a power cut could leave the new name without its content
         fresh.replace(path)
     except BaseException as error:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be a file
+            fresh.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise InputError(
                 "--out", "must be on a disk with room", f"a full one at {path.parent}", "free some and repeat"

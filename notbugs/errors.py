@@ -1,15 +1,29 @@
-"""The one error a user can cause and mend: what was wrong, what was found, what to do."""
+"""InputError: the one error that a user causes and can fix."""
 
 
-class InputError(ValueError):  # the name says whose error it is
+class InputError(ValueError):
     """Input that cannot be used. The command line prints its one line and exits with 2; nothing was written.
 
-    parameter: what the user gave (`--epsilon`, a file's name); rule: what it must be; got: what it was;
-    remedy: what to do instead, if there is one thing to do.
+    Parameters
+    ----------
+    parameter : str
+        What the user gave: an option, an argument, a file.
+    rule : str
+        What it must be.
+    got : object
+        What it was.
+    remedy : str
+        What to do instead, if there is one thing to do.
+
+    Examples
+    --------
+    >>> raise InputError("epsilon", "must be at most 1 in L-inf", 8, "for 8/255 pass 8/255")
+    Traceback (most recent call last):
+    notbugs.errors.InputError: epsilon: must be at most 1 in L-inf, got 8; for 8/255 pass 8/255
     """
 
     def __init__(self, parameter: str, rule: str, got: object = None, remedy: str = "") -> None:
-        # only strings are kept, so that the error crosses from a worker process whole
+        # strings only, so that the error can be pickled and sent from a worker process
         super().__init__(parameter, rule, None if got is None else str(got), remedy)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""What may be traded for speed while weights and pixels move, and what may not: whatever is counted is counted in full float32.
+"""TF32, bfloat16 and torch.compile: used for gradients of images and weights, never for a published figure.
 
-On a GPU torch rounds float32 inside convolutions to 10 bits (TF32) unless it is told not to, and in matrix products anywhere if
-it is told to. An image that is called fooled must be so in the network's own arithmetic.
+On a GPU torch rounds float32 inside convolutions to 10 bits (TF32) by default, and inside matrix products if the user allows it.
+An image counts as misclassified only if the model misclassifies it in full float32.
 """
 
 import math
@@ -16,88 +16,121 @@ from torch import Tensor
 from notbugs.errors import InputError
 
 
-class Switch(NamedTuple):
-    """Something in torch that rounds float32: how it is turned, to what the user has turned it, and off."""
+class _Setting(NamedTuple):
+    """A setting of torch that rounds float32: how to set it, the user's value, and the value for full precision."""
 
-    turn: Callable[[Any], None]
+    set: Callable[[Any], None]
     users: Any
-    off: Any
+    full: Any
 
 
-_active: list[bool] = []  # an entry for each `exact` block that is open
+_active: list[bool] = []  # one entry per open `full_precision` block
 
 
-def _switches() -> list[Switch]:
-    """What rounds float32: in matrix products, and, on a GPU, in convolutions."""
+def _settings() -> list[_Setting]:
+    """What may round float32: matrix products and, on a GPU, convolutions."""
     cudnn: Any = torch.backends.cudnn
     try:
-        products = Switch(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest")
-        return [products, Switch(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False)]
-    except RuntimeError:  # somebody has turned the newer switches (torch 2.9), and these no longer answer
+        products = _Setting(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest")
+        return [products, _Setting(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False)]
+    except RuntimeError:  # raised once the user has set one of the newer settings (torch 2.9)
         cpu: Any = torch.backends.mkldnn
         owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn)
-        return [Switch(partial(setattr, each, "fp32_precision"), each.fp32_precision, "ieee") for each in owners]
+        return [_Setting(partial(setattr, owner, "fp32_precision"), owner.fp32_precision, "ieee") for owner in owners]
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Full float32 inside, but for autocast around it or in it. The switches are torch's own, for the whole process."""
-    switches = [] if _active else _switches()
+    """Compute in full float32 inside the block; autocast around it or in it still applies.
+
+    The settings are torch's own and hold for the whole process. The user's values are restored afterwards.
+    """
+    settings = [] if _active else _settings()
     _active.append(True)
     try:
-        for switch in switches:
-            switch.turn(switch.off)
+        for setting in settings:
+            setting.set(setting.full)
         yield
     finally:
         _active.pop()
-        for switch in switches:
-            switch.turn(switch.users)
+        for setting in settings:
+            setting.set(setting.users)
 
 
 def default_batch_size(device: torch.device | str, shape: Sequence[int]) -> int:
-    """Images (C, H, W) in a batch where no gradients of weights are kept: more on a GPU, which few small ones leave idle."""
+    """Batch size where no gradients of weights are kept: 250 on a CPU; up to 1,000 on a GPU, which small batches leave idle.
+
+    Parameters
+    ----------
+    device : torch.device or str
+    shape : sequence of int
+        (C, H, W) of an image.
+
+    Examples
+    --------
+    >>> default_batch_size("cpu", (3, 32, 32)), default_batch_size("cuda", (3, 32, 32))
+    (250, 1000)
+    """
     return 250 if torch.device(device).type == "cpu" else max(250, min(1000, 4_000_000 // math.prod(shape)))
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """A network or function as `torch.compile` makes it, once for each architecture, shape and mode, not for each network.
+    """A model or function compiled by `torch.compile`, once per architecture, shape and mode, not once per model.
 
-    That takes minutes in all. On the CPUs tried the result was slower than without (docs/lab-log.md).
+    Compiling takes minutes in all. On the CPUs tested the result was slower than without (docs/lab-log.md).
     """
     config: Any = torch._dynamo.config
-    config.cache_size_limit = max(config.cache_size_limit, 128)  # networks of all kinds share their outermost code
+    config.cache_size_limit = max(config.cache_size_limit, 128)  # all architectures share the code of their outermost module
     return torch.compile(function, dynamic=False)
 
 
 @cache
 def check_compiler(device: str) -> None:
-    """Raises BadInput where torch cannot compile: no compiler, or none that it can use."""
+    """Raise InputError if torch finds no compiler that it can use on the device."""
     try:
         torch.compile(torch.square, dynamic=False)(torch.ones(2, device=device))
-    except Exception as error:  # whatever a compiler may say
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError("--compile", "must find a compiler that torch can use", said, "leave it out") from error
+    except Exception as error:  # a compiler may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError("--compile", "must find a compiler that torch can use", reason, "leave it out") from error
 
 
 def autocast(device: torch.device | str, bf16: bool | None = None) -> torch.autocast:
-    """A block whose convolutions and matrix products are in bfloat16, if `half` (default: see `halves`)."""
+    """Context whose convolutions and matrix products run in bfloat16.
+
+    Parameters
+    ----------
+    device : torch.device or str
+    bf16 : bool, optional
+        False leaves everything in float32. Default: `supports_bfloat16(device)`.
+    """
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=supports_bfloat16(device) if bf16 is None else bf16)
 
 
 def supports_bfloat16(device: torch.device | str) -> bool:
-    """Whether bfloat16 is usual: on a GPU that knows it."""
+    """Whether the device is a GPU with bfloat16 arithmetic (emulation does not count)."""
     return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def fast_forward(
-    look: Callable[[Tensor], Tensor], device: torch.device | str, *, bf16: bool | None = None, compile: bool = False
+    forward: Callable[[Tensor], Tensor], device: torch.device | str, *, bf16: bool | None = None, compile: bool = False
 ) -> Callable[[Tensor], Tensor]:
-    """What a model sees, for gradient passes alone. half: see `halved`; compile: see `compiled`."""
-    fast = compiled(look) if compile else look
+    """The forward pass at the speed that gradients allow: in bfloat16, compiled, or both. Not for figures.
 
-    def seen(images: Tensor) -> Tensor:
+    Parameters
+    ----------
+    forward : callable
+        Images (N, C, H, W) to outputs (N, …).
+    device : torch.device or str
+    bf16 : bool, optional
+        See `autocast`.
+    compile : bool
+        See `compiled`.
+    """
+    fast = compiled(forward) if compile else forward
+
+    def autocast_forward(images: Tensor) -> Tensor:
         with autocast(device, bf16):
             return fast(images)
 
-    return seen
+    return autocast_forward

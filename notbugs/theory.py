@@ -1,27 +1,50 @@
 """Two Gaussian classes: where vulnerability comes from, what robust training changes, why its gradients align. Needs no torch.
 
-A label y is +1 or −1 with equal chance, and x ~ N(y mean, covariance). A model is such a world with parameters of its own: it
-says sign(x · covariance⁻¹ mean), and its gradient points along covariance⁻¹ mean.
-Source: Ilyas et al. 2019, section 4 and appendix E.
+A label y is +1 or −1 with equal probability, and x ~ N(y mean, covariance). A model has parameters of the same kind: it predicts
+sign(x · covariance⁻¹ mean), and its gradient points along covariance⁻¹ mean.
+
+References
+----------
+Ilyas et al. 2019, section 4 and appendix E.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from notbugs.errors import InputError
+from notbugs.runs.tables import TheoryRow
 
 Array = NDArray[np.float64]
 ADVERSARIES = ("ball", "budget")
-LARGEST = 1e6  # radius: beyond it squares of squares overflow
+MAX_EPSILON = 1e6  # beyond it, squares of squares overflow
+BISECTIONS = 60  # to the last bit
 
 
 @dataclass(frozen=True)
 class Gaussians:
-    """mean: (d,), of the class +1; covariance: (d, d), symmetric and positive, of both. Raises BadInput for anything else."""
+    """Two Gaussian classes, as the data or as the parameters of a model.
+
+    Parameters
+    ----------
+    mean : array, (d,)
+        Of the class +1; the class −1 has the opposite.
+    covariance : array, (d, d) or (d,)
+        Of both classes: symmetric and positive definite, or variances without correlations.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+
+    Examples
+    --------
+    >>> classes = Gaussians([-10.0, 1.0], [25.0, 0.5])
+    >>> classes.condition_number, accuracy(classes, classes) > 0.99
+    (50.0, True)
+    """
 
     mean: Array
     covariance: Array
@@ -30,214 +53,344 @@ class Gaussians:
         mean, covariance = np.asarray(self.mean, float), np.asarray(self.covariance, float)
         if mean.ndim != 1 or not len(mean) or not np.isfinite(mean).all():
             raise InputError("mean", "must be one finite number a dimension", self.mean)
-        if covariance.ndim == 1:  # variances, without correlations
+        if covariance.ndim == 1:
             covariance = np.diag(covariance)
         if covariance.shape != (len(mean),) * 2 or not np.isfinite(covariance).all():
             raise InputError("covariance", f"must be {len(mean)}x{len(mean)} like the mean, finite", covariance.shape)
         if not np.allclose(covariance, covariance.T, atol=1e-8 * np.abs(covariance).max()):
             raise InputError("covariance", "must be symmetric", "one that is not")
-        if np.linalg.eigvalsh(covariance)[0] <= 0:
-            raise InputError(
-                "covariance", "must be positive definite", f"eigenvalues from {np.linalg.eigvalsh(covariance)[0]:.3g}"
-            )
+        smallest = np.linalg.eigvalsh(covariance)[0]
+        if smallest <= 0:
+            raise InputError("covariance", "must be positive definite", f"eigenvalues from {smallest:.3g}")
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
 
     @property
     def weights(self) -> Array:
-        """covariance⁻¹ mean (d,): what the model multiplies x with, and the direction of its gradient everywhere."""
+        """covariance⁻¹ mean, (d,): the weights of the linear model, and the direction of its gradient everywhere."""
         return np.asarray(np.linalg.solve(self.covariance, self.mean))
 
     @property
-    def condition(self) -> float:
-        """Largest by smallest eigenvalue of the covariance, 1 or more: how unlike the model's metric is to L2."""
+    def condition_number(self) -> float:
+        """Largest by smallest eigenvalue of the covariance, 1 or more: how much the model's metric differs from L2."""
         values = np.linalg.eigvalsh(self.covariance)
         return float(values[-1] / values[0])
 
 
-def draw(world: Gaussians, n: int, seed: int = 0) -> tuple[Array, Array]:
-    """n examples: x (n, d) and y (n,), +1 or −1."""
-    chance = np.random.default_rng(seed)
-    y = chance.choice([-1.0, 1.0], n)
-    noise = chance.standard_normal((n, len(world.mean)))
-    return y[:, None] * world.mean + noise @ np.linalg.cholesky(world.covariance).T, y
+def sample(classes: Gaussians, n: int, seed: int = 0) -> tuple[Array, Array]:
+    """Draw n examples: x (n, d) and y (n,), +1 or −1."""
+    generator = np.random.default_rng(seed)
+    y = generator.choice([-1.0, 1.0], n)
+    noise = generator.standard_normal((n, len(classes.mean)))
+    return y[:, None] * classes.mean + noise @ np.linalg.cholesky(classes.covariance).T, y
 
 
-def likeliest(x: ArrayLike, y: ArrayLike) -> Gaussians:
-    """The model of maximum likelihood: ordinary training. x: (n, d), n above d; y: (n,), +1 or −1."""
+def maximum_likelihood(x: ArrayLike, y: ArrayLike) -> Gaussians:
+    """The model of maximum likelihood: standard training.
+
+    Parameters
+    ----------
+    x : array, (n, d)
+        n above d + 1.
+    y : array, (n,)
+        +1 or −1.
+
+    Returns
+    -------
+    Gaussians
+    """
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.ndim != 2 or y.shape != (len(x),) or not np.isin(y, (-1, 1)).all():
         raise InputError("examples", "must be x (n, d) and y (n,) of +1 and −1", f"{x.shape} and {y.shape}")
     if len(x) <= x.shape[1] + 1:
         raise InputError("examples", f"must be more than {x.shape[1] + 1}, or the covariance has no inverse", len(x))
-    told = y[:, None] * x
-    mean = told.mean(0)
-    return Gaussians(mean, (told - mean).T @ (told - mean) / len(x))
+    signed = y[:, None] * x
+    mean = signed.mean(0)
+    return Gaussians(mean, (signed - mean).T @ (signed - mean) / len(x))
 
 
 # ---- robust parameters -------------------------------------------------------------------------------------------------
 
 
-def robust(world: Gaussians, epsilon: float) -> Gaussians:
-    """The parameters that robust training ends at, in closed form: the mean stays, the covariance comes nearer to a ball.
+def robust_parameters(classes: Gaussians, epsilon: float) -> Gaussians:
+    """The parameters at which robust training ends, in closed form: the mean is the same, the covariance is closer to a ball.
 
-    epsilon: L2, 0 or more. Covariance: Σ/2 + uI + √(uΣ + Σ²/4), u = 1/λ such that the adversary's change has a mean square of
-    epsilon². That is theorem 2's adversary, who may spend less on one example and more on another ("budget" in `worst`); one
-    held to epsilon on every example differs from it, less in more dimensions. Appendix E.3 writes the budget once with epsilon²
-    and once with epsilon; it is epsilon² here, with which Σ_r = (I + M)² Σ holds exactly for the change Mv.
+    The covariance is Σ/2 + uI + √(uΣ + Σ²/4), with u = 1/λ such that the perturbations have a mean square of epsilon². This is
+    the adversary of theorem 2, who may spend less on one example and more on another ("budget" in `worst_case`). One with at most
+    epsilon on every example gives another optimum; the difference shrinks with the dimension. Appendix E.3 writes the budget once
+    with epsilon² and once with epsilon. It is epsilon² here, with which Σ_r = (I + M)² Σ holds exactly for the perturbation Mv.
+
+    Parameters
+    ----------
+    classes : Gaussians
+        The true parameters.
+    epsilon : float, 0 or more
+        L2 radius.
+
+    Returns
+    -------
+    Gaussians
+
+    References
+    ----------
+    Ilyas et al. 2019, theorem 2 and appendix E.3.
+
+    Examples
+    --------
+    >>> classes = Gaussians([-10.0, 1.0], [25.0, 0.5])
+    >>> [round(robust_parameters(classes, epsilon).condition_number, 1) for epsilon in (0, 1, 10)]
+    [50.0, 10.2, 1.7]
     """
     from scipy.optimize import brentq
 
-    _check_radius(epsilon)
+    _check_epsilon(epsilon)
     if not epsilon:
-        return world
-    values, axes = np.linalg.eigh(world.covariance)
+        return classes
+    values, axes = np.linalg.eigh(classes.covariance)
 
-    def larger(u: float) -> Array:
+    def enlarged(u: float) -> Array:
         return np.asarray(values / 2 + u + np.sqrt(u * values + values**2 / 4))
 
-    def spent(log_u: float) -> float:
-        return float(np.sum((np.sqrt(larger(math.exp(log_u))) - np.sqrt(values)) ** 2) - epsilon**2)
+    def excess(log_u: float) -> float:
+        return float(np.sum((np.sqrt(enlarged(math.exp(log_u))) - np.sqrt(values)) ** 2) - epsilon**2)
 
-    few, many = math.log(values[0]) - 60, math.log(values[-1] + epsilon**2) + 5
-    found = larger(math.exp(brentq(spent, few, many, xtol=1e-14, rtol=1e-14)))
-    return Gaussians(world.mean, (axes * found) @ axes.T)
+    low, high = math.log(values[0]) - 60, math.log(values[-1] + epsilon**2) + 5
+    robust = enlarged(math.exp(brentq(excess, low, high, xtol=1e-14, rtol=1e-14)))
+    return Gaussians(classes.mean, (axes * robust) @ axes.T)
 
 
-def worst(x: Array, y: Array, model: Gaussians, epsilon: float, *, adversary: str = "ball") -> Array:
-    """x (n, d) changed so that the model's likelihood is least, exactly.
+def worst_case(x: Array, y: Array, model: Gaussians, epsilon: float, *, adversary: str = "ball") -> Array:
+    """Perturb examples so that the model's likelihood is minimal, exactly.
 
-    adversary: "ball", each change of L2 norm at most epsilon; "budget", their mean square at most epsilon².
-    With v = x − y mean and A = covariance⁻¹ it is v + (tI + aI − A)⁻¹ A v, a the largest eigenvalue: t is one for each example
-    in a ball, and one for all under a budget (lemma 1; the norm decides t).
+    With v = x − y mean and A = covariance⁻¹, the perturbation is (tI + aI − A)⁻¹ A v, a being the largest eigenvalue of A. There
+    is one t for each example in a ball, and one for all under a budget (lemma 1; the norm decides t).
+
+    Parameters
+    ----------
+    x : array, (n, d)
+    y : array, (n,)
+        +1 or −1.
+    model : Gaussians
+    epsilon : float, 0 or more
+    adversary : {"ball", "budget"}
+        Each perturbation of L2 norm at most epsilon, or their mean square at most epsilon².
+
+    Returns
+    -------
+    array, (n, d)
+        The perturbed examples.
     """
-    _check_radius(epsilon)
+    _check_epsilon(epsilon)
     if adversary not in ADVERSARIES:
         raise InputError("adversary", "must be one of " + ", ".join(ADVERSARIES), repr(adversary))
     if not epsilon or not len(x):
         return x
-    values, axes = np.linalg.eigh(model.covariance)  # ascending: the first axis is where the model is most easily surprised
-    sharp = 1 / values
-    off = (x - y[:, None] * model.mean) @ axes
-    pull = sharp * off
-    gap = sharp[0] - sharp  # 0 for the first
-    spent = (pull**2).sum(0, keepdims=True) / len(x) if adversary == "budget" else pull**2  # one line, or one an example
-    low, high = np.sqrt(spent[:, 0]) / epsilon, np.sqrt(spent.sum(1)) / epsilon
-    for _ in range(60):  # halvings: to the last bit
+    values, axes = np.linalg.eigh(model.covariance)  # ascending: along the first axis the likelihood falls fastest
+    inverse = 1 / values
+    residual = (x - y[:, None] * model.mean) @ axes
+    gradient = inverse * residual
+    gap = inverse[0] - inverse  # 0 for the first
+    shared = adversary == "budget"
+    squares = (gradient**2).sum(0, keepdims=True) / len(x) if shared else gradient**2  # one row, or one per example
+    multiplier = _multiplier(squares, gap, epsilon)
+    perturbation = gradient / np.maximum(multiplier[:, None] + gap, 1e-150)
+    # where the gradient along the first axis is 0, the rest of epsilon is spent there: both signs are optimal
+    used = (perturbation**2).sum(1)
+    left = np.maximum(epsilon**2 - (used.mean() if shared else used), 0)
+    perturbation[:, 0] = np.where(residual[:, 0] < 0, -1, 1) * np.sqrt(left + perturbation[:, 0] ** 2)
+    return np.asarray(x + perturbation @ axes.T)
+
+
+def _multiplier(squares: Array, gap: Array, epsilon: float) -> Array:
+    """The t, (n,), at which the sum of squares / (t + gap)² is epsilon², by bisection. squares: (n, d)."""
+    low, high = np.sqrt(squares[:, 0]) / epsilon, np.sqrt(squares.sum(1)) / epsilon
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        long = (spent / np.maximum(middle[:, None] + gap, 1e-150) ** 2).sum(1) > epsilon**2
-        low, high = np.where(long, middle, low), np.where(long, high, middle)
-    moved = pull / np.maximum(high[:, None] + gap, 1e-150)
-    used = (moved**2).sum(1)  # where nothing pulls along the first axis, what is left of epsilon goes there: either way serves
-    left = np.maximum(epsilon**2 - (used.mean() if adversary == "budget" else used), 0)
-    moved[:, 0] = np.where(off[:, 0] < 0, -1, 1) * np.sqrt(left + moved[:, 0] ** 2)
-    return np.asarray(x + moved @ axes.T)
+        too_long = (squares / np.maximum(middle[:, None] + gap, 1e-150) ** 2).sum(1) > epsilon**2
+        low, high = np.where(too_long, middle, low), np.where(too_long, high, middle)
+    return np.asarray(high)
 
 
-def robustly_trained(
+def adversarial_training(
     x: Array, y: Array, epsilon: float, *, adversary: str = "ball", steps: int = 300, tolerance: float = 1e-9
 ) -> Gaussians:
-    """Adversarial training itself: descent on the loss of what `worst` makes of the examples, until that loss settles.
+    """Adversarial training on examples: gradient descent on the loss of their worst cases, until the loss converges.
 
-    x: (n, d), y: (n,). Each step mixes the model's moments with those of the worst examples, which stay where they are while the
-    parameters move (Danskin); that is the natural gradient. It is halved until the loss falls. The loss is convex in covariance⁻¹
-    and covariance⁻¹ mean, so there is one minimum. tolerance: of the fall. Raises BadInput where `steps` do not settle.
+    Each step mixes the model's moments with those of the worst cases, which are held fixed meanwhile (Danskin): that is the
+    natural gradient. The step is halved until the loss falls. The loss is convex in covariance⁻¹ and covariance⁻¹ mean, so there
+    is one minimum.
+
+    Parameters
+    ----------
+    x : array, (n, d)
+    y : array, (n,)
+        +1 or −1.
+    epsilon : float, 0 or more
+    adversary : {"ball", "budget"}
+        As in `worst_case`.
+    steps : int
+        At most.
+    tolerance : float
+        Of the relative fall of the loss in one step.
+
+    Returns
+    -------
+    Gaussians
+
+    Raises
+    ------
+    InputError
+        If training has not converged after `steps`.
     """
-    model, size = likeliest(x, y), 1.0
-    examples = worst(x, y, model, epsilon, adversary=adversary)
-    loss = surprise(model, examples, y)
+    model, size = maximum_likelihood(x, y), 1.0
+    examples = worst_case(x, y, model, epsilon, adversary=adversary)
+    loss = negative_log_likelihood(model, examples, y)
     for _ in range(steps):
-        ahead = likeliest(examples, y)
+        target = maximum_likelihood(examples, y)
         while True:
-            mean = model.mean + size * (ahead.mean - model.mean)
-            apart = ahead.mean - model.mean
-            spread = model.covariance + size * (ahead.covariance - model.covariance + (1 - size) * np.outer(apart, apart))
-            further = Gaussians(mean, spread)
-            tried = worst(x, y, further, epsilon, adversary=adversary)
-            new = surprise(further, tried, y)
+            candidate = _mixture(model, target, size)
+            perturbed = worst_case(x, y, candidate, epsilon, adversary=adversary)
+            new = negative_log_likelihood(candidate, perturbed, y)
             if new < loss or size < 1e-4:
                 break
             size /= 2
-        fall, model, examples, loss, size = loss - new, further, tried, new, min(1.0, 1.5 * size)
+        fall, model, examples, loss, size = loss - new, candidate, perturbed, new, min(1.0, 1.5 * size)
         if fall < tolerance * max(1.0, abs(loss)):
             return model
-    raise InputError("steps", "must be enough for training to settle", steps, "raise it, or tolerance")
+    raise InputError("steps", "must be enough for training to converge", steps, "raise it, or tolerance")
 
 
-def surprise(model: Gaussians, x: Array, y: Array) -> float:
-    """The mean negative log-likelihood of examples, without its constant: ½ vᵀ covariance⁻¹ v + ½ log det covariance."""
-    off = x - y[:, None] * model.mean
-    pulled = np.einsum("nd,nd->n", off, np.linalg.solve(model.covariance, off.T).T)
-    return float(pulled.mean() + np.linalg.slogdet(model.covariance)[1]) / 2
+def _mixture(model: Gaussians, target: Gaussians, share: float) -> Gaussians:
+    """The mean and covariance of a mixture of two models; share: of the second."""
+    difference = target.mean - model.mean
+    mean = model.mean + share * difference
+    spread = target.covariance - model.covariance + (1 - share) * np.outer(difference, difference)
+    return Gaussians(mean, model.covariance + share * spread)
+
+
+def negative_log_likelihood(model: Gaussians, x: Array, y: Array) -> float:
+    """Mean over examples, without its constant: ½ vᵀ covariance⁻¹ v + ½ log det covariance, with v = x − y mean."""
+    residual = x - y[:, None] * model.mean
+    squares = np.einsum("nd,nd->n", residual, np.linalg.solve(model.covariance, residual.T).T)
+    return float(squares.mean() + np.linalg.slogdet(model.covariance)[1]) / 2
 
 
 # ---- what follows ------------------------------------------------------------------------------------------------------
 
 
-def vulnerability(world: Gaussians, price: float) -> float:
-    """What an adversary adds to the loss of the true parameters, tr[(I + (price Σ − I)⁻¹)²] − d: 0 or more, in theorem 1.
+def vulnerability(classes: Gaussians, multiplier: float) -> float:
+    """What an adversary adds to the loss of the true parameters, tr[(I + (multiplier Σ − I)⁻¹)²] − d (theorem 1).
 
-    price: of a change, (price / 2) ‖change‖², above 1 / the smallest eigenvalue (below it the adversary is not held at all).
-    The unit is twice the negative log-likelihood ½ vᵀΣ⁻¹v: the theorem drops its ½. Least, at equal trace, for a ball.
+    The unit is twice the negative log-likelihood ½ vᵀΣ⁻¹v: the theorem drops its ½. At equal trace, a ball has the least.
+
+    Parameters
+    ----------
+    classes : Gaussians
+    multiplier : float
+        C of the Lagrangian penalty (C / 2) ‖perturbation‖², above 1 / the smallest eigenvalue: below, the loss is unbounded.
+
+    Returns
+    -------
+    float
+        0 or more; higher is more vulnerable.
     """
-    values = np.linalg.eigvalsh(world.covariance)
-    if not price > 1 / values[0]:
-        raise InputError("price", f"must be above 1 / the smallest eigenvalue, {1 / values[0]:.4g}", price)
-    return float(np.sum((1 + 1 / (price * values - 1)) ** 2) - len(values))
+    values = np.linalg.eigvalsh(classes.covariance)
+    if not multiplier > 1 / values[0]:
+        raise InputError("multiplier", f"must be above 1 / the smallest eigenvalue, {1 / values[0]:.4g}", multiplier)
+    return float(np.sum((1 + 1 / (multiplier * values - 1)) ** 2) - len(values))
 
 
-def alignment(world: Gaussians) -> float:
-    """The least cosine between a mean and a model's gradient over all means, 2√κ / (1 + κ), in (0, 1] (theorem 3)."""
-    return 2 * math.sqrt(world.condition) / (1 + world.condition)
+def min_cosine(classes: Gaussians) -> float:
+    """The least cosine between a mean and the model's gradient over all means, 2√κ / (1 + κ), in (0, 1] (theorem 3)."""
+    return 2 * math.sqrt(classes.condition_number) / (1 + classes.condition_number)
 
 
 def cosine(model: Gaussians) -> float:
-    """The cosine between the model's own mean and its gradient: 1 where what it looks at is what tells the classes apart."""
+    """The cosine between a model's mean and its gradient: 1 where the gradient points from one class to the other."""
     weights = model.weights
-    length = float(np.linalg.norm(weights) * np.linalg.norm(model.mean))
-    return float(weights @ model.mean) / length if length else math.nan
+    norms = float(np.linalg.norm(weights) * np.linalg.norm(model.mean))
+    return float(weights @ model.mean) / norms if norms else math.nan
 
 
-def accuracy(model: Gaussians, world: Gaussians, epsilon: float = 0.0) -> float:
-    """The share of a world that a model still says right after any change of L2 norm epsilon, exactly."""
+def accuracy(model: Gaussians, classes: Gaussians, epsilon: float = 0.0) -> float:
+    """Exact accuracy of a model; with epsilon above 0, its robust accuracy at that L2 radius.
+
+    Parameters
+    ----------
+    model : Gaussians
+        The classifier.
+    classes : Gaussians
+        The true parameters of the data.
+    epsilon : float, 0 or more
+
+    Returns
+    -------
+    float, in [0, 1]
+
+    Examples
+    --------
+    >>> classes = Gaussians([2.0], [1.0])
+    >>> round(accuracy(classes, classes), 3), accuracy(classes, classes, epsilon=2.0)
+    (0.977, 0.5)
+    """
     from scipy.stats import norm
 
-    _check_radius(epsilon)
+    _check_epsilon(epsilon)
     weights = model.weights
     if not weights.any():
         raise InputError("mean", "must not be 0 everywhere, or the classes do not differ", model.mean)
-    margin = weights @ world.mean - epsilon * np.linalg.norm(weights)
-    return float(norm.cdf(margin / math.sqrt(weights @ world.covariance @ weights)))
+    margin = weights @ classes.mean - epsilon * np.linalg.norm(weights)
+    return float(norm.cdf(margin / math.sqrt(weights @ classes.covariance @ weights)))
 
 
-def table(world: Gaussians, epsilons: ArrayLike, *, samples: int = 0, seed: int = 0) -> list[dict[str, Any]]:
-    """A row for each radius: condition and alignment in closed form, accuracies, and, of `samples` examples, by training.
+def table(classes: Gaussians, epsilons: ArrayLike, *, samples: int = 0, seed: int = 0) -> list[TheoryRow]:
+    """One row per radius: robust parameters in closed form and, for comparison, by adversarial training.
 
-    condition: κ ≥ 1; least_cosine: `alignment`; cosine; accuracy, and attacked, of the robust model, unchanged and after changes
-    of that radius; plain_attacked, of the true parameters. ball_*, budget_*: adversarial training against either adversary.
+    Parameters
+    ----------
+    classes : Gaussians
+    epsilons : array of float
+        L2 radii of robust training and of the attack.
+    samples : int
+        Examples for adversarial training; 0: none.
+    seed : int
+
+    Returns
+    -------
+    list of TheoryRow
+
+    Examples
+    --------
+    >>> row = table(Gaussians([-10.0, 1.0], [25.0, 0.5]), [1.0])[0]
+    >>> round(row.condition_number, 1), round(row.min_cosine, 2), row.robust_accuracy > row.true_parameters_robust_accuracy
+    (10.2, 0.57, True)
     """
-    rows = []
-    x, y = draw(world, samples, seed) if samples else (None, None)
-    for epsilon in np.asarray(epsilons, float).tolist():
-        found = robust(world, epsilon)
-        row: dict[str, Any] = {
-            "epsilon": epsilon,
-            "condition": found.condition,
-            "least_cosine": alignment(found),
-            "cosine": cosine(found),
-            "accuracy": accuracy(found, world),
-            "attacked": accuracy(found, world, epsilon),
-            "plain_attacked": accuracy(world, world, epsilon),
-        }
-        if x is not None and y is not None:
-            for adversary in ADVERSARIES:
-                trained = robustly_trained(x, y, epsilon, adversary=adversary)
-                row |= {f"{adversary}_condition": trained.condition, f"{adversary}_least_cosine": alignment(trained)}
-            row["samples"] = samples
-        rows.append(row)
-    return rows
+    drawn = sample(classes, samples, seed) if samples else None
+    return [_row(classes, epsilon, drawn) for epsilon in np.asarray(epsilons, float).tolist()]
 
 
-def _check_radius(epsilon: float) -> None:
-    if not 0 <= epsilon <= LARGEST:
-        raise InputError("epsilon", f"must be 0 or more, at most {LARGEST:g}", epsilon)
+def _row(classes: Gaussians, epsilon: float, drawn: tuple[Array, Array] | None) -> TheoryRow:
+    robust = robust_parameters(classes, epsilon)
+    trained: dict[str, float] = {}
+    for adversary in ADVERSARIES if drawn else ():
+        found = adversarial_training(*drawn, epsilon, adversary=adversary)  # type: ignore[misc]  # drawn is not None here
+        trained |= {f"{adversary}_condition_number": found.condition_number, f"{adversary}_min_cosine": min_cosine(found)}
+    return TheoryRow(
+        epsilon=epsilon,
+        condition_number=robust.condition_number,
+        min_cosine=min_cosine(robust),
+        cosine=cosine(robust),
+        accuracy=accuracy(robust, classes),
+        robust_accuracy=accuracy(robust, classes, epsilon),
+        true_parameters_robust_accuracy=accuracy(classes, classes, epsilon),
+        ball_condition_number=trained.get("ball_condition_number"),
+        ball_min_cosine=trained.get("ball_min_cosine"),
+        budget_condition_number=trained.get("budget_condition_number"),
+        budget_min_cosine=trained.get("budget_min_cosine"),
+        samples=len(drawn[1]) if drawn else None,
+    )
+
+
+def _check_epsilon(epsilon: float) -> None:
+    if not 0 <= epsilon <= MAX_EPSILON:
+        raise InputError("epsilon", f"must be 0 or more, at most {MAX_EPSILON:g}", epsilon)

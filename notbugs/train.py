@@ -1,15 +1,17 @@
-"""How classifiers learn: one loop. Ordinary and adversarial training differ only in the loss."""
+"""Training: one loop. Standard training, adversarial training and TRADES differ only in the loss."""
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from notbugs import precision
+from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import frozen, memory_format
 from notbugs.search import Attack
@@ -18,19 +20,20 @@ Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 Augment = Callable[[Tensor, Generator], Tensor]
 
 
-class LabeledImages(Protocol):
-    """What is trained on: uint8 images (N, C, H, W), labels (N,), and the names of the classes."""
-
-    @property
-    def images(self) -> Any: ...
-    @property
-    def labels(self) -> Tensor: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-
 class Epoch(NamedTuple):
-    """One line of a training curve. loss, accuracy: on the set's own labels, as seen while training; seconds: since the start."""
+    """One epoch of a training curve.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    loss, accuracy : float
+        Means over the training set, on its labels, from the forward passes of training. Accuracy in [0, 1].
+    learning_rate : float
+        Of the last step.
+    seconds : float
+        Since training started.
+    """
 
     epoch: int
     loss: float
@@ -39,63 +42,101 @@ class Epoch(NamedTuple):
     seconds: float
 
 
-# ---- losses: (model, images, labels) -> (loss, logits) ----------------------------------------------------------------
+# ---- losses: (model, images, labels) -> (loss, logits) ------------------------------------------------------------------
 
 
 def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy: ordinary training."""
+    """Cross-entropy on the clean images: standard training."""
     logits = model(images)
     return F.cross_entropy(logits, labels), logits
 
 
 def adversarial_loss(attack: Attack) -> Loss:
-    """Cross-entropy on what an attack makes of each batch (Madry et al. 2018). The attack sees the model in evaluation mode."""
+    """Cross-entropy on adversarial examples of each batch: adversarial training.
+
+    Parameters
+    ----------
+    attack : Attack
+        Gets the model in evaluation mode.
+
+    References
+    ----------
+    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from notbugs import attacks
+    >>> from notbugs.search import NormBall
+    >>> loss = adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=3))
+    """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with frozen(model):
-            worst = attack(model, images, labels).images
-        return cross_entropy(model, worst, labels)
+        return cross_entropy(model, _adversarial(attack, model, images, labels), labels)
 
     return loss
 
 
 def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
-    """Cross-entropy on the images plus beta times the divergence an attack can cause (Zhang et al. 2019).
+    """Cross-entropy on clean images plus beta times the KL divergence that an attack causes.
 
-    attack: one that climbs that divergence, `attacks.diverge`. beta: 0 is ordinary training; more buys robustness.
+    Parameters
+    ----------
+    attack : Attack
+        One that maximizes this divergence: `attacks.kl_pgd`.
+    beta : float
+        0 is standard training; larger values trade clean for robust accuracy.
+
+    References
+    ----------
+    Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and Accuracy".
     """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with frozen(model):
-            worst = attack(model, images, labels).images
-        logits, moved = model(images), model(worst)  # apart, as in the paper: batch norm keeps their statistics apart too
-        drift = F.kl_div(F.log_softmax(moved.float(), dim=1), F.softmax(logits.float(), dim=1), reduction="batchmean")
-        return F.cross_entropy(logits, labels) + beta * drift, logits
+        adversarial = _adversarial(attack, model, images, labels)
+        # two passes, as in the paper: batch norm uses the statistics of clean and of adversarial images separately
+        logits, adversarial_logits = model(images), model(adversarial)
+        log_probabilities, clean = F.log_softmax(adversarial_logits.float(), dim=1), F.softmax(logits.float(), dim=1)
+        divergence = F.kl_div(log_probabilities, clean, reduction="batchmean")
+        return F.cross_entropy(logits, labels) + beta * divergence, logits
 
     return loss
 
 
-# ---- augmentation: (images (n, C, H, W), generator) -> images ----------------------------------------------------------
+def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Adversarial examples of a batch, for the model in evaluation mode."""
+    with frozen(model):
+        return attack(model, images, labels).images
+
+
+# ---- augmentations: (images (N, C, H, W), generator) -> images ----------------------------------------------------------
 
 
 def random_translate(pixels: int, *, flip: bool) -> Augment:
-    """Each image moved by up to so many pixels either way (edges reflected), and mirrored half the time if `flip`."""
+    """Random translation of each image, and a horizontal flip with probability 0.5.
+
+    Parameters
+    ----------
+    pixels : int
+        Largest translation in each direction; edges are reflected.
+    flip : bool
+        Whether to flip.
+    """
 
     def augment(images: Tensor, generator: Generator) -> Tensor:
         count, _, height, width = images.shape
+        device = images.device
         padded = F.pad(images, [pixels] * 4, mode="reflect")
-
-        def places(length: int) -> Tensor:
-            offset = torch.randint(2 * pixels + 1, (count, 1), generator=generator, device=images.device)
-            return torch.arange(length, device=images.device) + offset
-
-        rows, columns = places(height), places(width)
+        row_offset = torch.randint(2 * pixels + 1, (count, 1), generator=generator, device=device)
+        column_offset = torch.randint(2 * pixels + 1, (count, 1), generator=generator, device=device)
+        rows = torch.arange(height, device=device) + row_offset
+        columns = torch.arange(width, device=device) + column_offset
         if flip:
-            mirrored = torch.rand(count, 1, generator=generator, device=images.device) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        which = torch.arange(count, device=images.device)[:, None, None]
-        # indexing yields (n, H, W, C): permuted back it is the channels-last layout that convolutions like best
-        return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            flipped = torch.rand(count, 1, generator=generator, device=device) < 0.5
+            columns = torch.where(flipped, columns.flip(1), columns)
+        index = torch.arange(count, device=device)[:, None, None]
+        # indexing gives (N, H, W, C): permuted back it is in the channels-last format, the fastest for convolutions
+        return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
     return augment
 
@@ -103,9 +144,45 @@ def random_translate(pixels: int, *, flip: bool) -> Augment:
 # ---- the loop -----------------------------------------------------------------------------------------------------------
 
 
+class _Schedule(NamedTuple):
+    """Learning rate: linear warm-up over 15 % of the steps, then linear decay to 0.
+
+    While accuracy is at chance level the rate stays at its maximum and the end of the schedule moves back, by `chance_epochs`.
+    """
+
+    learning_rate: float
+    epochs: int
+    batches: int  # of an epoch
+    decaying: bool  # False while accuracy is at chance level
+    chance_epochs: int = 0
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the warm-up."""
+        return max(1, round(0.15 * self.epochs * self.batches))
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs with those at chance level."""
+        return self.epochs + self.chance_epochs
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, from 1."""
+        left = self.total_epochs * self.batches - step
+        decay = left / max(self.epochs * self.batches - self.warmup, 1) if self.decaying else 1.0
+        return self.learning_rate * (step / self.warmup if step <= self.warmup else min(decay, 1.0))
+
+    def after_epoch(self, step: int, *, at_chance: bool, patience: int) -> "_Schedule":
+        """The schedule after an epoch that ended with this step."""
+        if self.decaying:
+            return self
+        chance_epochs = self.chance_epochs + (at_chance and step >= self.warmup)
+        return self._replace(chance_epochs=chance_epochs, decaying=not at_chance or chance_epochs == patience)
+
+
 def fit(
     model: nn.Module,
-    data: LabeledImages,
+    data: Dataset,
     loss: Loss = cross_entropy,
     *,
     epochs: int,
@@ -120,76 +197,141 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train in place (AdamW, a short warm-up, then a linear fall to 0); the training curve is returned.
+    """Train a model in place with AdamW; the weights are those of the last epoch.
 
-    epochs: passes over the data that the schedule spans. patience: at most so many further passes, at full learning rate, before
-    the schedule starts, while accuracy on the set's own labels is still at chance: labels that only faint features explain can
-    sit there for long (Ilyas et al. 2019, figure 10), and a fixed short budget would call that failure.
-    half: in bfloat16 (`speed.halved`); compile: the network first (`speed.compiled`).
-    The weights are those of the last pass. The same seed on the same machine gives the same weights.
+    The same seed on the same machine gives the same weights. The caller's random state stays as it was.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (N, C, H, W) in [0, 1] to logits (N, K).
+    data : Dataset
+    loss : Loss
+        `cross_entropy`, `adversarial_loss(attack)`, `trades(attack)`, or your own.
+    epochs : int
+        Epochs of the schedule, 1 or more.
+    batch_size : int
+        At most this many images per step; batches are of equal size.
+    learning_rate, weight_decay : float
+        Of AdamW. Biases and batch norm have no weight decay.
+    augment : Augment, optional
+    patience : int
+        At most this many extra epochs, at the full learning rate, while accuracy on the training labels is still at chance level.
+        Labels that only non-robust features explain can stay there for long (Ilyas et al. 2019, figure 10).
+    bf16 : bool, optional
+        Train in bfloat16: see `precision.autocast`.
+    compile : bool
+        Compile the model: see `precision.compiled`.
+    seed : int
+        Of the order of images, the augmentation, and dropout.
+    device : torch.device or str
+    progress : callable, optional
+        Gets each Epoch as it ends.
+
+    Returns
+    -------
+    list of Epoch
+        The training curve.
+
+    Raises
+    ------
+    InputError
+        If epochs is below 1 or the loss is no longer finite.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").train.select(slice(0, 100))
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=4)
+    >>> [epoch.epoch for epoch in fit(model, digits, epochs=2)]
+    [1, 2]
     """
     if epochs < 1:
         raise InputError("epochs", "must be 1 or more", epochs)
     device = torch.device(device)
-    order = memory_format(model)
-    model.to(device).to(memory_format=order).train()  # type: ignore[call-overload]
-    images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too many for memory stay there
-    labels = data.labels.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    weights = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=learning_rate,
-        betas=(0.9, 0.99),
-        fused=True,
-    )
-    batches = max(1, min(math.ceil(len(labels) / batch_size), len(labels) // 2))  # batch norm has no use for a batch of one
-    warm = max(1, round(0.15 * epochs * batches))
-    chance = _chance_threshold(labels, len(data.classes))
-    learner = precision.compiled(model) if compile else model
+    model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
+    optimizer = _optimizer(model, learning_rate, weight_decay)
+    batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
+    schedule = _Schedule(learning_rate, epochs, batches, decaying=patience == 0)
+    run_epoch = _epoch_runner(model, data, loss, optimizer, augment, seed=seed, bf16=bf16, compile=compile, device=device)
+    above_chance = _above_chance(data.labels, len(data.classes))
     curve: list[Epoch] = []
-    begun, waited, step, started = patience == 0, 0, 0, time.perf_counter()
-    # the network's own chance (dropout) starts from the seed too, and the caller's random state is left alone
-    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
-        torch.default_generator.manual_seed(seed)  # forked above; torch.manual_seed would reach every device's
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        while len(curve) < epochs + waited:
-            total, right = torch.zeros((), device=device), torch.zeros((), device=device)
-            for index in torch.randperm(len(labels), generator=generator, device=device).tensor_split(batches):
-                step += 1
-                fall = ((epochs + waited) * batches - step) / max(epochs * batches - warm, 1) if begun else 1.0
-                rate = learning_rate * (step / warm if step <= warm else min(fall, 1.0))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)
-                if augment:
-                    batch = augment(batch, generator)
-                with precision.autocast(device, bf16):
-                    value, logits = loss(learner, batch.clone(memory_format=order), labels[index])
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                total += value.detach() * len(index)
-                right += (logits.detach().argmax(1) == labels[index]).sum()
-            loss_seen, accuracy, seconds = total.item() / len(labels), right.item() / len(labels), time.perf_counter() - started
-            curve.append(Epoch(len(curve) + 1, loss_seen, accuracy, rate, seconds))
-            if not math.isfinite(loss_seen):
-                raise InputError("learning rate", "training diverged: the loss is no longer a number", learning_rate, "lower it")
+    started = time.perf_counter()
+    with _seeded(device, seed):
+        while len(curve) < schedule.total_epochs:
+            mean_loss, accuracy = run_epoch(schedule, len(curve) * batches)
+            step = (len(curve) + 1) * batches
+            curve.append(Epoch(len(curve) + 1, mean_loss, accuracy, schedule.rate(step), time.perf_counter() - started))
+            if not math.isfinite(mean_loss):
+                raise InputError("learning rate", "training diverged: the loss is no longer finite", learning_rate, "lower it")
             if progress:
                 progress(curve[-1])
-            if not begun:  # a pass at chance at full learning rate is one of waiting: the schedule's end moves by as much
-                waited += accuracy < chance and step >= warm
-                begun = accuracy >= chance or waited == patience
+            schedule = schedule.after_epoch(step, at_chance=accuracy < above_chance, patience=patience)
     model.eval()
     return curve
 
 
-def _chance_threshold(labels: Tensor, classes: int) -> float:
-    """Accuracy on the own labels from which learning has begun: half as much again as guessing gets.
+def _epoch_runner(
+    model: nn.Module,
+    data: Dataset,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    augment: Augment | None,
+    *,
+    seed: int,
+    bf16: bool | None,
+    compile: bool,
+    device: torch.device,
+) -> Callable[[_Schedule, int], tuple[float, float]]:
+    """A function that trains for one epoch, from a schedule and the steps done so far, and returns mean loss and accuracy."""
+    images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too large for memory stay on disk
+    labels = data.labels.to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    forward, layout = precision.compiled(model) if compile else model, memory_format(model)
 
-    Guessing: always the commonest label, or, where every label is known to be wrong, one of the other classes.
+    def run_epoch(schedule: _Schedule, step: int) -> tuple[float, float]:
+        total, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        order = torch.randperm(len(labels), generator=generator, device=device)
+        for number, index in enumerate(order.tensor_split(schedule.batches), start=1):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step + number)
+            batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)
+            if augment:
+                batch = augment(batch, generator)
+            with precision.autocast(device, bf16):
+                value, logits = loss(forward, batch.clone(memory_format=layout), labels[index])
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += value.detach() * len(index)
+            correct += (logits.detach().argmax(1) == labels[index]).sum()
+        return total.item() / len(labels), correct.item() / len(labels)
+
+    return run_epoch
+
+
+def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW, with weight decay on matrices and kernels only."""
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's global random state, which dropout uses, seeded inside and restored afterwards."""
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+        torch.default_generator.manual_seed(seed)  # forked above; torch.manual_seed would seed every device
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def _above_chance(labels: Tensor, classes: int) -> float:
+    """Accuracy from which training is above chance level: 1.5 times chance, at most halfway from chance to 1.
+
+    Chance is always predicting the most frequent label or, if all labels are known to be wrong, one of the other classes.
     """
-    guess = max(labels.bincount(minlength=classes).max().item() / len(labels), 1 / (classes - 1) if classes > 2 else 0.0)
-    return min(1.5 * guess, (1 + guess) / 2)
+    chance = max(labels.bincount(minlength=classes).max().item() / len(labels), 1 / (classes - 1) if classes > 2 else 0.0)
+    return min(1.5 * chance, (1 + chance) / 2)

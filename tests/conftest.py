@@ -1,4 +1,4 @@
-"""What the tests share: one thread, the digits, and two small networks that were trained on them once."""
+"""Shared by the tests: one thread, the digits, and two small networks trained on them once per session."""
 
 import os
 import shutil
@@ -14,18 +14,19 @@ from notbugs import attacks, data, models, train
 from notbugs.search import NormBall
 
 torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start, too: two threads each would fight for the cores
-settings.register_profile("patient", deadline=None)  # a busy machine is no failure
-settings.load_profile("patient")
+os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start, too: two threads each would slow each other down
+settings.register_profile("no-deadline", deadline=None)  # a slow machine is no failure
+settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")
 def digits() -> data.Splits:
-    """1,347 training and 450 test images, 8x8."""
+    """The digits of scikit-learn: 1,347 training and 450 test images of 8x8 pixels."""
     return data.load("digits")
 
 
-def _trained(digits: data.Splits, loss: train.Loss, epochs: int) -> models.Model:
+def _train(digits: data.Splits, loss: train.Loss, epochs: int) -> models.Model:
+    """A small network after a few epochs; its parameters have no gradients."""
     model = models.build("small", shape=digits.train.shape, classes=10, width=16)
     train.fit(model, digits.train, loss, epochs=epochs, batch_size=64)
     return model.requires_grad_(False)
@@ -33,22 +34,22 @@ def _trained(digits: data.Splits, loss: train.Loss, epochs: int) -> models.Model
 
 @pytest.fixture(scope="session")
 def standard(digits: data.Splits) -> models.Model:
-    """Ordinary training: right, and easy to fool."""
-    return _trained(digits, train.cross_entropy, 6)
+    """Standard training: high clean accuracy, low robust accuracy."""
+    return _train(digits, train.cross_entropy, 6)
 
 
 @pytest.fixture(scope="session")
 def robust(digits: data.Splits) -> models.Model:
-    """Trained against changes of L2 norm 0.75: harder to fool."""
-    return _trained(digits, train.adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.75), steps=3)), 6)
+    """Adversarial training at L2 ε = 0.75: higher robust accuracy."""
+    return _train(digits, train.adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.75), steps=3)), 6)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A real browser, for whatever ends in a page; one a module, for two of them cannot be started in one process."""
+    """A real browser for tests of HTML pages; one per module, because one process cannot start two."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not path:
-        pytest.fail("no Chromium: pages are tested in a real browser; install it with `apt-get install chromium`")
+        pytest.fail("no Chromium: HTML pages are tested in a real browser; install it with `apt-get install chromium`")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=path, args=arguments)

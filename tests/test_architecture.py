@@ -1,159 +1,95 @@
-"""The house rules that a machine can check: who imports whom, what may happen where, and what importing costs."""
+"""House rules that a machine can check. Who may import whom is import-linter's business (pyproject.toml)."""
 
 import ast
+import re
+import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "notbugs"
+REPOSITORY = Path(__file__).parent.parent
+ROOT = REPOSITORY / "notbugs"
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = ["errors", "speed", "ball", "corruptions", "theory", "goals", "search", "models", "blackbox", "data", "planted",
-          "attacks", "train", "construct", "scores", "transfer", "checks", "plan", "pool", "results", "sets",
-          "stages", "evidence", "further", "paper", "study", "audit", "tried", "byfile", "measured", "weighed",
-          "beside", "doubts", "page", "review", "reasons", "answer", "auditpage", "filespage", "evidencepage",
-          "furtherpage", "theorypage", "report", "cli"]  # fmt: skip
-ROOMS = {
-    "models": ["classifier", "networks", "building", "disk"],
-    "data": ["names", "decode", "dataset", "find", "reading", "writing", "photographs"],
-    "construct": ["made", "inverted", "relabelled", "controls"],
-    "cli": ["options", "shared", "studies", "audits", "further"],
-    "audit": ["ask", "look", "summary"],
-    "scores": [
-        "accuracy",
-        "agreement",
-        "features",
-        "cues",
-        "readers",
-        "files",
-        "leakage",
-        "explain",
-        "corrupted",
-        "frequencies",
-        "kernel",
-    ],
-    "attacks": ["door", "worst", "recipes", "radius", "blind", "spatial", "steps", "verdict"],
-}
-# what reads a run folder needs no torch
-TORCH = set(FLOORS) - {
-    "errors",
-    "results",
-    "measured",
-    "weighed",
-    "doubts",
-    "answer",
-    "beside",
-    "page",
-    "auditpage",
-    "filespage",
-    "evidencepage",
-    "furtherpage",
-    "theorypage",
-    "theory",
-    "reasons",
-    "review",
-}
-NEVER = {
-    "models": {"data"},
-    "data": {"models"},
-    "train": {"attacks", "data"},
-    "measured": TORCH,
-    "weighed": TORCH,
-    "doubts": TORCH,
-    "answer": TORCH,
-    "page": TORCH,
-    "auditpage": TORCH,
-    "filespage": TORCH,
-    "evidencepage": TORCH,
-    "furtherpage": TORCH,
-    "theorypage": TORCH,
-    "theory": TORCH,
-    "reasons": TORCH,
-    "report": TORCH,
-}
-MATHEMATICS = {"ball", "goals", "search"}
-CORE = {*MATHEMATICS, "errors", "models", "blackbox", "planted", "attacks", "train", "construct", "scores", "checks"}
+TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
+# What this project once said for accuracy, misclassifies, clean and so on. They have ordinary English uses, but not here.
+PRIVATE_WORDS = re.compile(r"\b(misreads?|misread|calm|verdicts?|unread|judged?|fooled_by)\b", re.IGNORECASE)
 
 
-def imports(path: Path) -> set[str]:
-    """Full names of the modules a file imports, anywhere in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "notbugs" else {str(node.module)}
-    return found
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
-def floor(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def lines(node: ast.FunctionDef) -> int:
+    """Without decorators and docstring."""
+    first = node.body[0]
+    has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    docstring = first.end_lineno - first.lineno + 1 if has_docstring and first.end_lineno else 0
+    return (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
 
 
-def names(path: Path) -> set[str]:
-    """Every attribute and name that a file mentions in code (not in words)."""
-    tree = list(ast.walk(ast.parse(path.read_text())))
-    return {node.attr for node in tree if isinstance(node, ast.Attribute)} | {
-        node.id for node in tree if isinstance(node, ast.Name)
-    }
+@pytest.mark.parametrize("name", TREES)
+def test_one_loop_moves_pixels_and_one_changes_weights(name: str) -> None:
+    attributes = {node.attr for node in ast.walk(TREES[name]) if isinstance(node, ast.Attribute)}
+    assert "grad" not in attributes or name == "search/maximize.py"
+    assert "backward" not in attributes or name == "train.py"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_imports_only_from_files_above_it(path: Path) -> None:
-    name = floor(path)
-    if name in ("__init__", "__main__"):
-        return
-    assert name in FLOORS, f"{name} has no place in the order of the house"
-    used = {full.split(".")[1] for full in imports(path) if full.startswith("notbugs.")} - {"__version__"}
-    above = set(FLOORS[: FLOORS.index(name)])
-    assert used <= above | ({name} if name in ROOMS else set())
-    assert not used & NEVER.get(name, set())
-    if name in ROOMS and path.stem != "__init__":
-        rooms = {full.split(".")[2] for full in imports(path) if full.startswith(f"notbugs.{name}.")}
-        assert rooms <= set(ROOMS[name][: ROOMS[name].index(path.stem)])
-
-
-def test_every_floor_exists() -> None:
-    assert {floor(path) for path in FILES} == {*FLOORS, "__init__", "__main__"}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_may_happen_only_in_one_place(path: Path) -> None:
-    """One loop moves pixels, one moves weights; nothing below the command line prints; no library code picks a device."""
-    name, text = floor(path), path.read_text()
-    tree = list(ast.walk(ast.parse(text)))
-    used = names(path)
-    assert ("grad" in used) <= (name == "search"), "autograd.grad is search's"
-    assert ("backward" in used) <= (name == "train"), "backward() is train's"
-    calls = {node.func.id for node in tree if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert ("print" in calls) <= (name in ("cli", "__main__")), "no printing below cli.py"
-    devices = [node for node in tree if isinstance(node, ast.Constant) and node.value in ("cuda", "mps", "xpu", "cuda:0")]
-    compared = {id(part) for node in tree if isinstance(node, ast.Compare) for part in ast.walk(node)}
-    asked = {id(part) for node in tree if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+@pytest.mark.parametrize("name", TREES)
+def test_library_code_names_no_device(name: str) -> None:
+    nodes = list(ast.walk(TREES[name]))
+    devices = [node for node in nodes if isinstance(node, ast.Constant) and node.value in ("cuda", "mps", "xpu", "cuda:0")]
+    compared = {id(part) for node in nodes if isinstance(node, ast.Compare) for part in ast.walk(node)}
+    asked = {id(part) for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
              and node.func.attr == "startswith" for part in node.args}  # fmt: skip
-    assert name == "cli" or all(id(node) in compared | asked for node in devices), "library code names no device"
-    assert not any(isinstance(node, ast.ExceptHandler) and node.type is None for node in tree), "no bare except"
-    assert not any(isinstance(node, ast.Global) for node in tree) or name == "pool"
+    assert name.startswith("cli/") or all(id(node) in compared | asked for node in devices)
 
 
-def test_mathematics_knows_torch_only_and_the_run_folder_nothing_heavy() -> None:
-    standard = set(sys.stdlib_module_names)
-    for path in FILES:
-        outside = {full.split(".")[0] for full in imports(path)} - standard - {"notbugs"}
-        if floor(path) in MATHEMATICS:
-            assert outside <= {"torch"}
-        if floor(path) in ("errors", "results"):
-            assert not outside
-        if floor(path) in ("report", "page", "auditpage", "study"):
-            assert "torch" not in outside or floor(path) == "study"
+def test_functions_are_short() -> None:
+    found = {f"{name}:{node.name}": lines(node) for name, tree in TREES.items() for node in functions(tree)}
+    assert {name: count for name, count in found.items() if count > 60} == {}
+    assert statistics.median(found.values()) < 12
 
 
-@pytest.mark.parametrize("name", ["", ".errors", ".results", ".report", ".cli"])
+def test_any_is_rare() -> None:
+    names = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "Any"]
+    assert len(names) <= 92  # a third of what the first version had
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_no_untyped_dict_crosses_a_package_border(name: str) -> None:
+    for node in functions(TREES[name]):
+        annotations = [a.annotation for a in (*node.args.args, *node.args.kwonlyargs) if a.annotation] + [node.returns]
+        private = node.name.startswith("_") or name.startswith("cli/")
+        assert private or not any("dict[str, Any]" in ast.unparse(each) for each in annotations if each), node.name
+
+
+def test_following_one_pgd_step_takes_few_files_and_lines() -> None:
+    path = ["attacks/pgd.py", "search/maximize.py", "search/objectives.py", "search/update_rules.py", "search/threat_models.py"]
+    assert sum(map(pgd_lines, path)) <= 500
+
+
+def pgd_lines(name: str) -> int:
+    """Lines of the definitions that one step of PGD runs through, with their docstrings."""
+    wanted = {
+        "attacks/pgd.py": {"pgd", "decaying_steps", "_default_rule", "_step_geometry", "_with_restarts"},
+        "search/maximize.py": {"maximize", "_better", "AttackResult"},
+        "search/objectives.py": {"Objective", "untargeted", "logits", "margin"},
+        "search/update_rules.py": {"StepState", "cosine_steps"},
+        "search/threat_models.py": {"ThreatModel", "NormBall", "per_image"},
+    }[name]
+    nodes = [node for node in TREES[name].body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in wanted]
+    return sum((node.end_lineno or 0) - node.lineno + 1 for node in nodes)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".errors", ".runs.folder", ".runs.tables", ".study.catalog", ".review.answers", ".report", ".cli"]
+)
 def test_importing_costs_no_torch(name: str) -> None:
     code = f"import sys, notbugs{name}; print(sorted({{'torch', 'datasets', 'altair', 'sklearn', 'PIL'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
 
 
@@ -162,17 +98,27 @@ def test_nothing_happens_at_import() -> None:
     code = (
         "import torch; torch.manual_seed(5)\n"
         "a, b, c = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()\n"
-        "import notbugs.study, notbugs.attacks, notbugs.planted\n"
+        "import notbugs.study.pipeline, notbugs.attacks, notbugs.data.synthetic, notbugs.audit, notbugs.files\n"
         "assert torch.equal(a, torch.get_rng_state()) and (b, c) == (torch.get_num_threads(), torch.get_default_dtype())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout + done.stderr == ""
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_everything_public_says_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert path.stem == "__main__" or ast.get_docstring(tree), "the module"
-    for node in tree.body if floor(path) in CORE else []:
+@pytest.mark.parametrize("name", TREES)
+def test_everything_public_has_a_docstring(name: str) -> None:
+    tree = TREES[name]
+    assert name == "__main__.py" or ast.get_docstring(tree), "the module"
+    for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
+
+
+def test_private_words_are_gone() -> None:
+    paths = [*ROOT.rglob("*.py"), *ROOT.rglob("*.jinja"), *REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+    found = {
+        f"{path.relative_to(REPOSITORY)}:{number}": line.strip()
+        for path in paths if path.name != "CHANGELOG.md"
+        for number, line in enumerate(path.read_text().splitlines(), 1) if PRIVATE_WORDS.search(line)
+    }  # fmt: skip
+    assert found == {}

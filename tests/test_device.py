@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def plainly(found: Any) -> Any:
         return found.detach().cpu().numpy()
     if isinstance(found, Dataset):
         return [found.images[:].numpy(), found.labels.numpy()]
+    if is_dataclass(found):
+        return plainly(vars(found))
     if isinstance(found, dict):
         return [(name, plainly(each)) for name, each in found.items() if "seconds" not in name]
     if isinstance(found, list | tuple):
@@ -130,14 +133,18 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     "diverge": lambda *at, where: attacks.kl_pgd(*at, threat_model=BALL, steps=3, generator=chance(where)),
     "smallest radius": lambda *at, **_: attacks.minimum_norm(*at, rounds=2, steps=4),
     "nearest classes": lambda *at, **_: attacks.nearest_classes(*at),
-    "one pixel": lambda *at, where: attacks.one_pixel(*at, tries=4, generator=chance(where)),
-    "few pixels, blind": lambda *at, where: attacks.few_pixels(*at, pixels=2, tries=4, gradient=False, generator=chance(where)),
+    "one pixel": lambda *at, where: attacks.one_pixel(*at, candidates=4, generator=chance(where)),
+    "few pixels, blind": lambda *at, where: attacks.few_pixels(
+        *at, pixels=2, candidates=4, gradient=False, generator=chance(where)
+    ),
     "square": lambda *at, where: attacks.square_attack(*at, threat_model=BALL, queries=20, generator=chance(where)),
     "square, linf": lambda *at, where: attacks.square_attack(
         *at, threat_model=NormBall("linf", 0.1), queries=20, generator=chance(where)
     ),
     "hop skip jump": lambda *at, where: attacks.hop_skip_jump(*at, queries=60, generator=chance(where)),
-    "spatial": lambda *at, **_: attacks.spatial_attack(*at, threat_model=SpatialTransforms(20, 1), turns=3, moves=3, steps=2),
+    "spatial": lambda *at, **_: attacks.spatial_attack(
+        *at, threat_model=SpatialTransforms(20, 1), angles=3, translations=3, steps=2
+    ),
     "worst case": lambda *at, **_: attacks.worst_case(*at, attacks=attacks.gradient_ensemble(BALL, 10)[:4]),
     "standard": lambda *at, **_: attacks.adaptive_ensemble(*at, threat_model=BALL),
     "standard, bare range": lambda *at, **_: attacks.adaptive_ensemble(
@@ -193,7 +200,7 @@ WORK: dict[str, Callable[[Model, Dataset, str], Any]] = {
         model, part, moved(part), threat_model=BALL, steps=4, device=device
     ),
     "relabelled alone": lambda model, part, device: construct.relabel(
-        model, part, moved(part), threat_model=BALL, steps=4, alone=[copy.deepcopy(model)], device=device
+        model, part, moved(part), threat_model=BALL, steps=4, keep_label_on=[copy.deepcopy(model)], device=device
     ),
     "clean": lambda model, part, device: metrics.clean_accuracy(model, part, device=device),
     "under attack": lambda model, part, device: metrics.robust_accuracy(model, part, [BALL], budget="quick", device=device),

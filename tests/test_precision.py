@@ -147,17 +147,15 @@ def test_weights_may_be_moved_by_passes_that_round(part: Dataset) -> None:
 def test_sets_made_in_bfloat16_are_as_good_and_what_is_told_of_them_is_not_rounded(standard: models.Model, part: Dataset) -> None:
     full, bf16 = (construct.invert_features(standard, part, steps=15, bf16=how) for how in (False, True))
     assert not torch.equal(full.dataset.images[:], bf16.dataset.images[:]), "or nothing was in bfloat16"
-    assert bf16.stats["feature_error"] < 1.1 * full.stats["feature_error"] + 0.005
+    assert bf16.stats.feature_error < 1.1 * full.stats.feature_error + 0.005
     with torch.no_grad():
         wanted, seen = (standard.features(each.pixels(slice(None))) for each in (part, bf16.dataset))
-    assert bf16.stats["feature_error"] == pytest.approx(
-        float(((seen - wanted).norm(dim=1) / wanted.norm(dim=1)).mean()), rel=1e-3
-    )
+    assert bf16.stats.feature_error == pytest.approx(float(((seen - wanted).norm(dim=1) / wanted.norm(dim=1)).mean()), rel=1e-3)
     labels = construct.next_labels(part.labels, 10)
     one, two = (construct.relabel(standard, part, labels, threat_model=NormBall("l2", 1.0), bf16=how) for how in (False, True))
-    assert abs(one.stats["reached"] - two.stats["reached"]) < 0.05
-    assert two.stats["reached"] == float((predict(standard, two.dataset) == labels).float().mean())
-    assert two.stats["max_l2"] <= 1.0
+    assert abs(one.stats.target_reached - two.stats.target_reached) < 0.05
+    assert two.stats.target_reached == float((predict(standard, two.dataset) == labels).float().mean())
+    assert two.stats.max_l2 <= 1.0
 
 
 def test_a_network_trained_in_bfloat16_is_as_good_and_is_kept_in_float32(digits: data.Splits) -> None:
@@ -166,7 +164,7 @@ def test_a_network_trained_in_bfloat16_is_as_good_and_is_kept_in_float32(digits:
         model = models.build("small", shape=digits.train.shape, classes=10, width=8)
         train.fit(model, digits.train, epochs=5, batch_size=64, bf16=bf16)
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
-        read.append(metrics.clean_accuracy(model, digits.test)["accuracy"])
+        read.append(metrics.clean_accuracy(model, digits.test).accuracy)
         trained.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
     assert read[0] > 0.9
     assert abs(read[1] - read[0]) < 0.03
@@ -199,7 +197,7 @@ def test_a_compiled_network_trains_and_makes_the_same(part: Dataset) -> None:
         plain, compiled, again = (model(part.pixels(slice(None))) for model in trained)
     torch.testing.assert_close(compiled, plain, rtol=0.01, atol=0.01)
     torch.testing.assert_close(again, compiled)
-    assert made[1].stats["feature_error"] == pytest.approx(made[0].stats["feature_error"], rel=0.02)
+    assert made[1].stats.feature_error == pytest.approx(made[0].stats.feature_error, rel=0.02)
 
 
 def test_without_a_compiler_a_study_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

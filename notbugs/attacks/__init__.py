@@ -1,21 +1,31 @@
-"""Adversarial attacks: gradient-based, black-box and spatial, and the ensemble behind every robust accuracy."""
+"""Adversarial attacks: gradient-based, black-box and spatial, and the ensemble behind every robust accuracy.
 
-from notbugs.attacks.black_box import few_pixels, hop_skip_jump, one_pixel, square_attack
+An attack is a function (model, images, labels) with keyword options. It returns the perturbed images with their margins, or with
+the norms of their perturbations (`MinimumNormResult`). docs/attacks.md defines each of them, and the names in tables.
+"""
+
+from notbugs.attacks.black_box import hop_skip_jump, square_attack
 from notbugs.attacks.bpda import straight_through
+from notbugs.attacks.budgets import BUDGETS, ENSEMBLE_VERSION, GRADIENT_ENSEMBLE, AttackBudget, ensemble_name
 from notbugs.attacks.ensemble import worst_case
-from notbugs.attacks.evaluation import BUDGETS, adaptive_ensemble, describe_ensemble, gradient_ensemble
-from notbugs.attacks.minimum_norm import minimum_norm, nearest_classes
+from notbugs.attacks.evaluation import adaptive_ensemble, gradient_ensemble
+from notbugs.attacks.minimum_norm import MinimumNormResult, minimum_norm, nearest_classes
 from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, targeted_pgd
+from notbugs.attacks.sparse import few_pixels, one_pixel
 from notbugs.attacks.spatial import spatial_attack
 from notbugs.attacks.validation import Model, clean_logits, has_gradient
 
 __all__ = [
     "BUDGETS",
+    "ENSEMBLE_VERSION",
+    "GRADIENT_ENSEMBLE",
+    "AttackBudget",
+    "MinimumNormResult",
     "Model",
     "adaptive_ensemble",
     "apgd",
     "clean_logits",
-    "describe_ensemble",
+    "ensemble_name",
     "few_pixels",
     "fgsm",
     "gradient_ensemble",

@@ -1,7 +1,7 @@
-"""Several attacks on one set of images, each meeting only those that are left."""
+"""Several attacks on one batch: each runs on the images that are still classified correctly."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,55 +10,107 @@ from notbugs.attacks.validation import Model, clean_logits, validated, with_log_
 from notbugs.search import Attack, AttackResult, objectives
 
 
-@dataclass
+@dataclass(frozen=True)
 class EnsembleState:
-    """The worst found so far. best: images (N, C, H, W); value: (N,), the best other class's lead there, fooled from 0 on."""
+    """What the attacks so far found. Every margin here is that of the best other class: 0 or more is misclassified.
+
+    Attributes
+    ----------
+    model : callable
+        Images to logits; the log-probabilities of a model that returns probabilities.
+    images, labels : Tensor
+        The clean batch, (N, C, H, W) and (N,).
+    classes : int
+    clean : Tensor, (N,)
+        Margins of the clean images.
+    result : AttackResult
+        For each image the perturbed image with the highest margin.
+    last : Tensor, (N,)
+        Margins that the last attack found; -inf where it did not run.
+    """
 
     model: Model
     images: Tensor
     labels: Tensor
+    classes: int
+    clean: Tensor
+    result: AttackResult
+    last: Tensor
 
-    def __post_init__(self) -> None:
-        logits = clean_logits(self.model, self.images, self.labels)
-        opened = with_log_probabilities(self.model, logits)
-        if opened is not self.model:
-            self.model, logits = opened, logits.clamp_min(1e-37).log()
-        self.best, self.classes = self.images.clone(), logits.shape[1]
-        self.value = -objectives.margin(logits, self.labels)
-        self.clean = self.value.clone()
-
-    @property
-    def left(self) -> Tensor:
-        """Who is not fooled yet: (N,)."""
-        return self.value < 0
-
-    def margin_lost(self, value: Tensor | None = None) -> Tensor:
-        """The share of the label's lead that is gone (or is at `value`): (N,), 0 untouched, 1 fooled, or nothing was to lose."""
-        return torch.where(self.clean < 0, 1 - (self.value if value is None else value) / self.clean, 1.0)
-
-    def run(self, attack: Attack, who: Tensor | None = None) -> Tensor:
-        """Let an attack loose on those that are left (and in `who`); returns its values (N,), -inf for those it did not meet."""
-        index = (self.left if who is None else self.left & who).nonzero().squeeze(1)
-        tried = torch.full_like(self.value, -torch.inf)
-        if len(index):
-            found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
-            wins = found.margins > self.value[index]
-            won = index[wins]
-            self.best[won], self.value[won], tried[index] = found.images[wins], found.margins[wins], found.margins
-        return tried
+    @classmethod
+    def from_clean(cls, model: Model, images: Tensor, labels: Tensor) -> "EnsembleState":
+        """Before the first attack."""
+        logits = clean_logits(model, images, labels)
+        attacked = with_log_probabilities(model, logits)
+        if attacked is not model:
+            logits = logits.clamp_min(1e-37).log()
+        margins = -objectives.margin(logits, labels)
+        start = AttackResult(images.clone(), margins)
+        return cls(attacked, images, labels, logits.shape[1], margins, start, torch.full_like(margins, -torch.inf))
 
     @property
-    def found(self) -> AttackResult:
-        return AttackResult(self.best, self.value)
+    def remaining(self) -> Tensor:
+        """Which images are still classified correctly: (N,)."""
+        return self.result.margins < 0
+
+    def margin_lost(self, margins: Tensor | None = None) -> Tensor:
+        """Share of the clean margin that is lost, at `margins` (N,) or so far: (N,), 0 nothing, 1 misclassified."""
+        margins = self.result.margins if margins is None else margins
+        return torch.where(self.clean < 0, 1 - margins / self.clean, 1.0)
+
+    def run(self, attack: Attack, subset: Tensor | None = None) -> "EnsembleState":
+        """The state after one more attack on the images that remain.
+
+        Parameters
+        ----------
+        attack : callable
+            (model, images, labels) to AttackResult.
+        subset : Tensor, (N,), bool, optional
+            Only these images.
+        """
+        index = (self.remaining if subset is None else self.remaining & subset).nonzero().squeeze(1)
+        last = torch.full_like(self.clean, -torch.inf)
+        if not len(index):
+            return replace(self, last=last)
+        found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
+        last[index] = found.margins
+        better = found.margins > self.result.margins[index]
+        images, margins = self.result.images.clone(), self.result.margins.clone()
+        images[index[better]], margins[index[better]] = found.images[better], found.margins[better]
+        return replace(self, result=AttackResult(images, margins), last=last)
 
 
 @validated
 def worst_case(model: Model, images: Tensor, labels: Tensor, attacks: Sequence[Attack]) -> AttackResult:
-    """The worst any of the attacks finds, each meeting only the survivors of those before; values of 0 or more are fooled.
+    """The best result of several attacks, each run on the images that those before left classified correctly.
 
-    An image the model gets wrong as it is counts as fooled and is returned unchanged.
+    Parameters
+    ----------
+    model : callable
+        Images (n, C, H, W) to logits (n, K).
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, (N,), int64
+    attacks : sequence of callable
+        (model, images, labels) to AttackResult, in the order in which they run.
+
+    Returns
+    -------
+    AttackResult
+        Margins of 0 or more are misclassified. A misclassified clean image is returned without a perturbation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from functools import partial
+    >>> from notbugs import attacks
+    >>> from notbugs.search import NormBall
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    >>> images, labels = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1])
+    >>> losses = [partial(attacks.pgd, threat_model=NormBall("l2", 0.5), loss=loss) for loss in ("margin", "cross_entropy")]
+    >>> attacks.worst_case(model, images, labels, losses).margins.shape
+    torch.Size([5])
     """
-    hunt = EnsembleState(model, images, labels)
+    state = EnsembleState.from_clean(model, images, labels)
     for attack in attacks:
-        hunt.run(attack)
-    return hunt.found
+        state = state.run(attack)
+    return state.result

@@ -1,4 +1,6 @@
-"""The smallest change that fools, image by image."""
+"""The smallest perturbation that causes misclassification, image by image."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -7,90 +9,182 @@ from notbugs import search
 from notbugs.attacks.pgd import decaying_steps
 from notbugs.attacks.validation import Model, clean_logits, validated, with_log_probabilities
 from notbugs.errors import InputError
-from notbugs.search import AttackResult, NormBall, objectives
+from notbugs.search import NormBall, Objective, objectives
 from notbugs.search.threat_models import per_image
 
-# What each round of `smallest_radius` climbs: 0 is the cross-entropy, else the nearest class of that rank.
-ROUNDS = (0, 1, 2, 0, 1, 3)
+# What the rounds of `minimum_norm` maximize in turn: 0 is the cross-entropy, else the nearest class of that rank.
+ROUND_RANKS = (0, 1, 2, 0, 1, 3)
+
+
+class MinimumNormResult(NamedTuple):
+    """Misclassified images at the smallest distance that was found.
+
+    Attributes
+    ----------
+    images : Tensor, (N, C, H, W), in [0, 1]
+        The clean image where it is misclassified, or where nothing was found.
+    norms : Tensor, (N,)
+        Norm of the perturbation. 0: the clean image is misclassified. inf: nothing was found.
+    """
+
+    images: Tensor
+    norms: Tensor
+
+
+class _Bounds(NamedTuple):
+    """best: images (N, C, H, W); norms, (N,): upper bounds; low: lower ones, where attacks failed; epsilon: of the next round."""
+
+    best: Tensor
+    norms: Tensor
+    low: Tensor
+    epsilon: Tensor
 
 
 @validated
 def minimum_norm(
     model: Model, images: Tensor, labels: Tensor, *, norm: str = "l2", rounds: int = 10, steps: int = 10
-) -> AttackResult:
-    """The smallest change that fools, image by image. values (N,): its norm; 0: misread as it is; inf: none was found.
+) -> MinimumNormResult:
+    """The smallest perturbation that causes misclassification, image by image.
 
-    Each round searches a ball about a tenth smaller than the smallest change so far (larger, while there is none), going on from
-    there: up the cross-entropy, or towards one of the nearest classes. What is found is drawn back as far as it stays fooling.
-    norm: "linf", "l2" or "l1". Takes a gradient for each of rounds x steps, and one for each of the nearest classes.
+    Each round is PGD in a ball about a tenth smaller than the smallest perturbation so far (larger, while there is none), started
+    there, on the cross-entropy or at one of the nearest classes. What it finds is bisected toward the clean image.
+
+    Parameters
+    ----------
+    model : callable
+        Images (n, C, H, W) to logits (n, K), differentiable.
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, (N,), int64
+    norm : {"l2", "linf", "l1"}
+    rounds, steps : int
+        Costs a gradient for each of rounds × steps, and one for each of at most nine nearest classes.
+
+    Returns
+    -------
+    MinimumNormResult
+
+    Examples
+    --------
+    >>> import torch
+    >>> def model(images):
+    ...     mean = images.mean((1, 2, 3))
+    ...     return torch.stack([0.5 - mean, mean - 0.5], dim=1)
+    >>> images = torch.tensor([0.3, 0.9]).reshape(2, 1, 1, 1).repeat(1, 1, 4, 4)
+    >>> minimum_norm(model, images, torch.tensor([0, 0]), norm="linf").norms.round(decimals=2)
+    tensor([0.2000, 0.0000])
     """
     if norm not in ("linf", "l2", "l1"):
-        raise InputError("norm", "must be linf, l2 or l1 for the smallest radius", repr(norm))
+        raise InputError("norm", "must be linf, l2 or l1 for the minimum norm", repr(norm))
     logits = clean_logits(model, images, labels)
-    model, right = with_log_probabilities(model, logits), objectives.margin(logits, labels) > 0
+    model, correct = with_log_probabilities(model, logits), objectives.margin(logits, labels) > 0
     targets, distances = nearest_classes(model, images, labels, norm=norm)
     farthest = NormBall(norm, 0.0).distance(images.new_full((1, *images.shape[1:]), 0.25))
-    guess = distances[:, 0].clamp_min(1e-3).minimum(farthest.to(distances))
-    best, size, low = images.clone(), torch.full_like(guess, torch.inf), torch.zeros_like(guess)
+    epsilon = distances[:, 0].clamp_min(1e-3).minimum(farthest.to(distances))
+    bounds = _Bounds(images.clone(), torch.full_like(epsilon, torch.inf), torch.zeros_like(epsilon), epsilon)
     for number in range(rounds):
-        rank = ROUNDS[number % len(ROUNDS)]
-        goal = (
-            objectives.untargeted_via(model, labels, targets[:, min(rank, targets.shape[1]) - 1])
-            if rank
-            else objectives.untargeted(model, labels, "cross_entropy")
-        )
-        threat_model, again = NormBall(norm, guess), size.isfinite() & (number >= len(ROUNDS) or not rank)
-        start = torch.where(per_image(again, images), best, images)
-        rule = decaying_steps(threat_model, guess * torch.where(again, 1.0, 2.0), sparse=number % 2 == 1)
-        found = search.maximize(goal, images, threat_model, steps=steps, rule=rule, start=start)
-        won = found.margins >= 0
-        drawn = bisect_to_boundary(model, images, labels, found.images)
-        length = threat_model.distance(drawn - images).float()
-        better = won & (length < size)
-        best, size = torch.where(per_image(better, images), drawn, best), torch.where(better, length, size)
-        low = torch.minimum(torch.where(won, low, torch.maximum(low, guess)), 0.98 * size)
-        guess = torch.where(size.isfinite(), torch.maximum((low + size) / 2, 0.9 * size), 1.5 * guess)
-    return AttackResult(torch.where(per_image(right, images), best, images), torch.where(right, size, 0.0))
+        objective = _round_objective(model, labels, targets, number)
+        found = _run_round(objective, images, bounds, norm, number, steps)
+        bisected = bisect_to_boundary(model, images, labels, found.images)
+        norms = NormBall(norm, bounds.epsilon).distance(bisected - images).float()
+        bounds = _tighten(bounds, found.margins >= 0, bisected, norms)
+    return MinimumNormResult(
+        torch.where(per_image(correct, images), bounds.best, images), torch.where(correct, bounds.norms, 0.0)
+    )
+
+
+def _round_objective(model: Model, labels: Tensor, targets: Tensor, number: int) -> Objective:
+    """What a round maximizes; the last class stands in where a rank is missing."""
+    rank = ROUND_RANKS[number % len(ROUND_RANKS)]
+    if not rank:
+        return objectives.untargeted(model, labels, "cross_entropy")
+    return objectives.untargeted_via(model, labels, targets[:, min(rank, targets.shape[1]) - 1])
+
+
+def _run_round(objective: Objective, images: Tensor, bounds: _Bounds, norm: str, number: int, steps: int) -> search.AttackResult:
+    """PGD from the best image so far: in every round after the first cycle, and in those on the cross-entropy."""
+    threat_model = NormBall(norm, bounds.epsilon)
+    restart = bounds.norms.isfinite() & (number >= len(ROUND_RANKS) or not ROUND_RANKS[number % len(ROUND_RANKS)])
+    start = torch.where(per_image(restart, images), bounds.best, images)
+    # in L1 both kinds of steps in turn: sparse ones are exact on a linear model, the others better on CIFAR-10 (docs/lab-log.md)
+    rule = decaying_steps(threat_model, bounds.epsilon * torch.where(restart, 1.0, 2.0), sparse=number % 2 == 1)
+    return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
+
+
+def _tighten(bounds: _Bounds, misclassified: Tensor, candidates: Tensor, norms: Tensor) -> _Bounds:
+    """The bounds after a round that ended at `candidates`."""
+    better = misclassified & (norms < bounds.norms)
+    best = torch.where(per_image(better, candidates), candidates, bounds.best)
+    high = torch.where(better, norms, bounds.norms)
+    failed = torch.maximum(bounds.low, bounds.epsilon)
+    low = torch.minimum(torch.where(misclassified, bounds.low, failed), 0.98 * high)
+    epsilon = torch.where(high.isfinite(), torch.maximum((low + high) / 2, 0.9 * high), 1.5 * bounds.epsilon)
+    return _Bounds(best, high, low, epsilon)
 
 
 def nearest_classes(model: Model, images: Tensor, labels: Tensor, *, norm: str = "l2", most: int = 9) -> tuple[Tensor, Tensor]:
-    """The other classes in the order of their distance, were the model linear: classes and distances, both (N, most or fewer).
+    """The wrong classes in the order of their linearized distance.
 
-    That distance is the logits' gap over the dual norm of its gradient; looked at are the `most` classes with the highest logits.
+    Parameters
+    ----------
+    model : callable
+        Images (n, C, H, W) to logits (n, K), differentiable.
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, (N,), int64
+    norm : {"l2", "linf", "l1"}
+    most : int
+        Only this many classes, those with the highest logits.
+
+    Returns
+    -------
+    classes : Tensor, (N, min(most, K - 1)), int64
+    distances : Tensor, same shape
+        Difference of the logits over the dual norm of its gradient.
     """
     threat_model = NormBall(norm, 1.0)
     with torch.no_grad():
         logits = objectives.logits(model, images).scatter(1, labels[:, None], -torch.inf)
     classes = logits.topk(min(most, logits.shape[1] - 1)).indices
 
-    def gaps(seen: Tensor) -> Tensor:
-        logits = objectives.logits(model, seen)
+    def differences(images: Tensor) -> Tensor:
+        logits = objectives.logits(model, images)
         return logits.gather(1, labels[:, None]) - logits.gather(1, classes)
 
-    high, gradients = search.gradients(gaps, images)
-    slopes = torch.stack([(each * threat_model.steepest_direction(each)).flatten(1).sum(1).float() for each in gradients], dim=1)
-    distances, order = torch.where(slopes > 0, high / slopes, torch.inf).sort(1)
+    values, gradients = search.gradients(differences, images)
+    slopes = torch.stack(
+        [(gradient * threat_model.steepest_direction(gradient)).flatten(1).sum(1).float() for gradient in gradients], dim=1
+    )
+    distances, order = torch.where(slopes > 0, values / slopes, torch.inf).sort(1)
     return classes.gather(1, order), distances
 
 
 def bisect_to_boundary(
-    model: Model, images: Tensor, labels: Tensor, fooling: Tensor, *, halvings: int = 6, cut: bool = False
+    model: Model, images: Tensor, labels: Tensor, misclassified: Tensor, *, steps: int = 6, clip: bool = False
 ) -> Tensor:
-    """Where on the way from each image to a fooling one the prediction turns: the far side of 2^-halvings of that way.
+    """Bisects toward the clean images: the nearest misclassified image on a path, up to 2^-steps of it.
 
-    cut: the way on which the largest changes shrink first; without, the straight one.
+    Parameters
+    ----------
+    model : callable
+        Images (n, C, H, W) to logits (n, K).
+    images, misclassified : Tensor, (N, C, H, W)
+        The ends of the paths.
+    labels : Tensor, (N,), int64
+    steps : int
+    clip : bool
+        The path clips the perturbation at an ever smaller absolute value (L-inf). By default it is the straight line.
     """
-    change = fooling - images
-    largest = per_image(change.abs().flatten(1).amax(1), change)
+    perturbation = misclassified - images
+    largest = per_image(perturbation.abs().flatten(1).amax(1), perturbation)
 
-    def between(share: Tensor) -> Tensor:
-        share = per_image(share, images)
-        return images + (change.clamp(-share * largest, share * largest) if cut else share * change)
+    def between(fraction: Tensor) -> Tensor:
+        fraction = per_image(fraction, images)
+        return images + (perturbation.clamp(-fraction * largest, fraction * largest) if clip else fraction * perturbation)
 
-    near, far = (torch.full(labels.shape, share, device=images.device, dtype=images.dtype) for share in (0.0, 1.0))
+    low, high = (torch.full(labels.shape, end, device=images.device, dtype=images.dtype) for end in (0.0, 1.0))
     with torch.no_grad():
-        for _ in range(halvings):
-            middle = (near + far) / 2
-            fooled = objectives.margin(objectives.logits(model, between(middle)), labels) <= 0
-            near, far = torch.where(fooled, near, middle), torch.where(fooled, middle, far)
-    return torch.where(per_image(far, images) == 1, fooling, between(far))  # never an image that was not looked at
+        for _ in range(steps):
+            middle = (low + high) / 2
+            wrong = objectives.margin(objectives.logits(model, between(middle)), labels) <= 0
+            low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
+    # where no step succeeded the end itself, which is known to be misclassified: between(1) may differ from it by rounding
+    return torch.where(per_image(high, images) == 1, misclassified, between(high))

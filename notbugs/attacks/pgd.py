@@ -1,4 +1,4 @@
-"""Gradient attacks: what each climbs and how it steps. The search itself is `search.maximize`."""
+"""Gradient attacks: an objective and step sizes each; the loop is `search.maximize`."""
 
 import torch
 from torch import Generator, Tensor
@@ -12,14 +12,20 @@ from notbugs.search import AttackResult, NormBall, ThreatModel, objectives
 
 @validated
 def fgsm(model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> AttackResult:
-    """One step of the full radius up the cross-entropy (Goodfellow et al. 2015)."""
-    return search.maximize(
-        objectives.untargeted(model, labels, "cross_entropy"),
-        images,
-        threat_model,
-        steps=1,
-        rule=search.cosine_steps(threat_model, threat_model.epsilon),
-    )
+    """Fast gradient sign method: one step of size epsilon on the cross-entropy, the steepest one in the norm.
+
+    Parameters
+    ----------
+    model, images, labels, threat_model
+        As in `pgd`.
+
+    References
+    ----------
+    Goodfellow et al. 2015, "Explaining and Harnessing Adversarial Examples".
+    """
+    objective = objectives.untargeted(model, labels, "cross_entropy")
+    rule = search.cosine_steps(threat_model, threat_model.epsilon)
+    return search.maximize(objective, images, threat_model, steps=1, rule=rule)
 
 
 @validated
@@ -34,26 +40,49 @@ def pgd(
     restarts: int = 1,
     generator: Generator | None = None,
 ) -> AttackResult:
-    """Projected gradient ascent away from the labels (N,); values of 0 or more are fooled.
+    """Untargeted projected gradient descent, with step sizes that decay from 2 epsilon to 0.02 epsilon.
 
-    by: climb the other classes' "lead" or the cross-entropy "loss". The step falls from twice the radius to a hundredth of that.
-    generator: start at random in the ball (needed for restarts > 1; each meets only the survivors); without one,
-    start at the image.
-    Source: Madry et al. 2018; falling steps after Croce & Hein 2020.
+    Parameters
+    ----------
+    model : callable
+        Images (n, C, H, W) to logits (n, K), differentiable.
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, (N,), int64
+    threat_model : ThreatModel
+    steps : int
+    loss : {"margin", "cross_entropy", "dlr"}
+        What is maximized.
+    restarts : int
+        Each on the images that are still classified correctly. More than 1 needs a generator.
+    generator : torch.Generator, optional
+        Start at a random point of the threat model. By default, at the clean image.
+
+    Returns
+    -------
+    AttackResult
+        The iterate with the highest margin of the best other class, and that margin: 0 or more is misclassified.
+
+    References
+    ----------
+    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks". Decaying steps: Croce & Hein 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from notbugs.search import NormBall
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    >>> images, labels = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1])
+    >>> result = pgd(model, images, labels, threat_model=NormBall("linf", 8 / 255))
+    >>> bool((result.images - images).abs().max() <= 8 / 255 + 1e-6)
+    True
     """
 
-    def once(model: Model, images: Tensor, labels: Tensor) -> AttackResult:
+    def attack(model: Model, images: Tensor, labels: Tensor) -> AttackResult:
         start = threat_model.sample(images, generator) if generator else None
-        return search.maximize(
-            objectives.untargeted(model, labels, loss),
-            images,
-            threat_model,
-            steps=steps,
-            rule=_default_rule(threat_model),
-            start=start,
-        )
+        objective, rule = objectives.untargeted(model, labels, loss), _default_rule(threat_model)
+        return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
 
-    return _with_restarts(once, model, images, labels, threat_model, restarts, generator)
+    return _with_restarts(attack, model, images, labels, threat_model, restarts, generator)
 
 
 @validated
@@ -69,47 +98,84 @@ def apgd(
     restarts: int = 1,
     generator: Generator | None = None,
 ) -> AttackResult:
-    """Gradient ascent whose steps adapt, image by image; values of 0 or more are fooled.
+    """Auto-PGD: step sizes adapt image by image; untargeted, or by way of one target class.
 
-    by: "loss" (cross-entropy), "dlr" (three classes or more; towards one: four) or "lead". rank: towards the class that is
-    rank-th (from 1) among the wrong ones for the unchanged image, by "dlr" or "lead"; 0: away from the label.
-    generator: start at random in the ball (needed for restarts > 1); without one, at the image.
-    Source: Croce & Hein 2020; here the best point by the lead is kept, and pixels stay in [0, 1] by `ball.project`.
+    Parameters
+    ----------
+    model, images, labels, steps, restarts, generator
+        As in `pgd`.
+    threat_model : ThreatModel
+        With one epsilon for all images.
+    loss : {"cross_entropy", "dlr", "margin"}
+        "dlr" needs three classes, with a target class four. With a target class "dlr" or "margin".
+    rank : int
+        0: untargeted. Else the target is the wrong class with the rank-th highest logit on the clean image.
+
+    Returns
+    -------
+    AttackResult
+        As of `pgd`: the iterate with the highest margin.
+
+    References
+    ----------
+    Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks". There
+    the iterate with the highest loss is kept, and pixels are clipped apart from the projection.
     """
     check_single_epsilon(threat_model)
 
-    def once(model: Model, images: Tensor, labels: Tensor) -> AttackResult:
+    def attack(model: Model, images: Tensor, labels: Tensor) -> AttackResult:
         start = threat_model.sample(images, generator) if generator else None
-        goal = _via_ranked_class(model, images, labels, rank, loss) if rank else objectives.untargeted(model, labels, loss)
+        objective = _via_ranked_class(model, images, labels, rank, loss) if rank else objectives.untargeted(model, labels, loss)
         along, share = _step_geometry(threat_model)
         rule = search.auto_pgd(threat_model, images, along=along, share=share)
-        return search.maximize(goal, images, threat_model, steps=steps, rule=rule, start=start)
+        return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
 
-    return _with_restarts(once, model, images, labels, threat_model, restarts, generator)
+    return _with_restarts(attack, model, images, labels, threat_model, restarts, generator)
 
 
 @validated
 def targeted_pgd(
     model: Model, images: Tensor, targets: Tensor, *, threat_model: ThreatModel, steps: int = 20, loss: str = "margin"
 ) -> AttackResult:
-    """Projected gradient ascent towards the target classes (N,); values above 0 got there."""
-    return search.maximize(
-        objectives.targeted(model, targets, loss), images, threat_model, steps=steps, rule=_default_rule(threat_model)
-    )
+    """PGD toward given target classes.
+
+    Parameters
+    ----------
+    model, images, threat_model, steps
+        As in `pgd`.
+    targets : Tensor, (N,), int64
+    loss : {"margin", "cross_entropy"}
+        Maximizes the margin of the target, or minus its cross-entropy.
+
+    Returns
+    -------
+    AttackResult
+        Here the margins are those of the target: above 0 it is predicted.
+    """
+    objective, rule = objectives.targeted(model, targets, loss), _default_rule(threat_model)
+    return search.maximize(objective, images, threat_model, steps=steps, rule=rule)
 
 
 @validated
 def rank_targeted_pgd(
     model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, rank: int = 1, steps: int = 20
 ) -> AttackResult:
-    """Away from the labels towards the class that is rank-th (from 1) among the wrong ones for the unchanged image."""
-    return search.maximize(
-        _via_ranked_class(model, images, labels, rank, "margin"),
-        images,
-        threat_model,
-        steps=steps,
-        rule=_default_rule(threat_model),
-    )
+    """PGD by way of one wrong class, the one with the rank-th highest logit on the clean image.
+
+    Parameters
+    ----------
+    model, images, labels, threat_model, steps
+        As in `pgd`.
+    rank : int
+        From 1 to the number of classes less one.
+
+    Returns
+    -------
+    AttackResult
+        As of `pgd`: any misclassification counts.
+    """
+    objective, rule = _via_ranked_class(model, images, labels, rank, "margin"), _default_rule(threat_model)
+    return search.maximize(objective, images, threat_model, steps=steps, rule=rule)
 
 
 @validated
@@ -122,39 +188,65 @@ def kl_pgd(
     steps: int = 10,
     generator: Generator | None = None,
 ) -> AttackResult:
-    """As far as possible from the model's own calm prediction (labels are not looked at): the inner attack of TRADES.
+    """The inner attack of TRADES: PGD on the Kullback-Leibler divergence from the clean prediction.
 
-    The prediction itself is where the divergence is flat, so the start is a hundredth of the radius away, at random.
+    Parameters
+    ----------
+    model, images, threat_model, steps
+        As in `pgd`.
+    labels : Tensor, (N,), int64
+        Not used; every attack takes them.
+    generator : torch.Generator, optional
+        Of the random start, a hundredth of epsilon away: the gradient is 0 at the clean image. By default seeded with 0.
+
+    Returns
+    -------
+    AttackResult
+        Here the margins are divergences.
+
+    References
+    ----------
+    Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and Accuracy".
     """
     generator = generator or torch.Generator(images.device).manual_seed(0)
     with torch.no_grad():
-        calm = objectives.logits(model, images)
-    goal, start = objectives.kl_from_clean(model, calm), images + 0.01 * (threat_model.sample(images, generator) - images)
-    return search.maximize(goal, images, threat_model, steps=steps, rule=_default_rule(threat_model), start=start)
+        clean = objectives.logits(model, images)
+    start = images + 0.01 * (threat_model.sample(images, generator) - images)
+    objective, rule = objectives.kl_from_clean(model, clean), _default_rule(threat_model)
+    return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
 
 
 def decaying_steps(threat_model: ThreatModel, size: float | Tensor, *, sparse: bool = False) -> search.UpdateRule:
-    """Steps that fall from `size` (one, or one for each image) to a hundredth of it, as all attacks here take them."""
+    """The step sizes of every attack here but APGD: from `size` along a cosine to a hundredth of it.
+
+    Parameters
+    ----------
+    threat_model : ThreatModel
+    size : float or Tensor, (N,)
+    sparse : bool
+        In L1, steps that change few values instead of steps along the gradient.
+    """
     along, share = (threat_model, 1.0) if sparse else _step_geometry(threat_model)
     return search.cosine_steps(along, share * size, end=0.01)
 
 
 def _step_geometry(threat_model: ThreatModel) -> tuple[ThreatModel, float]:
-    """Whose steps to take inside a ball, and how much longer than its own.
+    """The threat model whose steepest steps are taken, and how much longer than its own.
 
-    In L1 they go along the gradient itself, 0.4 times as long, and the exact projection picks the values that count: moving few
-    values all the way needs twice the change on CIFAR-10, though it is exact on a linear model (docs/lab-log.md).
+    In L1 the steps are 0.4 times as long, along the normalized gradient; the exact projection selects the values that count.
+    Steps that change few values by as much as they can need twice the perturbation on CIFAR-10, though they are exact on a linear
+    model (docs/lab-log.md).
     """
     return (NormBall("l2", 1.0), 0.4) if isinstance(threat_model, NormBall) and threat_model.norm == "l1" else (threat_model, 1.0)
 
 
 def _default_rule(threat_model: ThreatModel) -> search.UpdateRule:
-    """Of all first steps and momenta tried, twice the radius and none fooled most (docs/lab-log.md)."""
+    """Of all first step sizes and momenta tried, 2 epsilon and no momentum left the lowest accuracy (docs/lab-log.md)."""
     return decaying_steps(threat_model, 2 * threat_model.epsilon)
 
 
 def _with_restarts(
-    once: search.Attack,
+    attack: search.Attack,
     model: Model,
     images: Tensor,
     labels: Tensor,
@@ -162,17 +254,17 @@ def _with_restarts(
     restarts: int,
     generator: Generator | None,
 ) -> AttackResult:
-    """An attack once, or so many times from other starts, each meeting only the survivors."""
+    """An attack once, or several times from random starts, each on the images that are still classified correctly."""
     if restarts == 1:
-        return once(model, images, labels)  # type: ignore[arg-type]
+        return attack(model, images, labels)  # type: ignore[arg-type]
     check_single_epsilon(threat_model)
     if generator is None:
-        raise InputError("restarts", "needs a generator: every restart from the image itself would be the same", restarts)
-    return worst_case(model, images, labels, [once] * restarts)
+        raise InputError("restarts", "needs a generator: every restart from the clean image would be the same", restarts)
+    return worst_case(model, images, labels, [attack] * restarts)
 
 
 def _via_ranked_class(model: Model, images: Tensor, labels: Tensor, rank: int, loss: str) -> search.Objective:
-    """Away from the label, towards the class that is rank-th among the others for the unchanged image."""
+    """Any wrong class, by way of the one with the rank-th highest logit on the clean image."""
     with torch.no_grad():
         logits = objectives.logits(model, images).scatter(1, labels[:, None], -torch.inf)
     if not 1 <= rank < logits.shape[1]:

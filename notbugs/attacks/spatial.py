@@ -1,4 +1,6 @@
-"""Turned and moved: the search for an image's worst rotation and translation."""
+"""The worst rotation and translation of an image."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +11,14 @@ from notbugs.errors import InputError
 from notbugs.search import AttackResult, NormBall, Objective, SpatialTransforms, objectives
 
 
+class _Transformed(NamedTuple):
+    """images (N, C, H, W); margins of the best other class (N,); parameters (N, 3) in [-1, 1], shares of the bounds."""
+
+    images: Tensor
+    margins: Tensor
+    parameters: Tensor
+
+
 @validated
 def spatial_attack(
     model: Model,
@@ -16,54 +26,112 @@ def spatial_attack(
     labels: Tensor,
     *,
     threat_model: SpatialTransforms,
-    turns: int = 11,
-    moves: int = 5,
+    angles: int = 11,
+    translations: int = 5,
     steps: int = 10,
     gradient: bool = True,
 ) -> AttackResult:
-    """The worst turn and move of each image within bounds; values of 0 or more are fooled.
+    """The worst rotation and translation of each image: a grid, then PGD on the three parameters.
 
-    A grid of `turns` angles and `moves` places across and down, then, where nothing fools yet, `steps` of gradient ascent on the
-    three numbers from the worst point of the grid. An image is left alone once it is fooled.
-    gradient: without, the grid alone, which asks for logits only.
-    Source: the grid of Engstrom et al. 2019, who found gradients alone far weaker.
+    Parameters
+    ----------
+    model : callable
+        Images (n, C, H, W) to logits (n, K).
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, (N,), int64
+    threat_model : SpatialTransforms
+    angles, translations : int
+        Points of the grid: of the angle, and of the translation in each direction.
+    steps : int
+        Of PGD from the best grid point, where nothing on the grid is misclassified.
+    gradient : bool
+        False: the grid alone, which needs no gradients.
+
+    Returns
+    -------
+    AttackResult
+        Margins of 0 or more are misclassified. An image is left alone once it is misclassified.
+
+    References
+    ----------
+    Engstrom et al. 2019, "Exploring the Landscape of Spatial Robustness", who found gradients alone far weaker than a grid.
     """
     if not isinstance(threat_model, SpatialTransforms):
-        raise InputError("threat_model", "must be Spatial for turns and moves", type(threat_model).__name__)
+        raise InputError("threat_model", "must be SpatialTransforms for rotations and translations", type(threat_model).__name__)
     threat_model.fit(images.shape)
-    value = -objectives.margin(clean_logits(model, images, labels), labels)
-    best, amounts = images.clone(), images.new_zeros(len(images), 3)
+    margins = -objectives.margin(clean_logits(model, images, labels), labels)
+    best = _search_grid(model, images, labels, margins, threat_model, _grid(threat_model, angles, translations))
+    index = (best.margins < 0).nonzero().squeeze(1)
+    if gradient and steps and len(index):
+        spacing = 1 / max(min(angles, translations) - 1, 1)
+        found = _refine(model, images[index], labels[index], best.parameters[index], threat_model, steps, spacing)
+        best = _keep_better(best, index, found)
+    return AttackResult(best.images, best.margins)
 
-    def ticks(count: int, bound: float) -> Tensor:
+
+def _grid(threat_model: SpatialTransforms, angles: int, translations: int) -> Tensor:
+    """Parameters (M, 3), the largest transformations first: they cause misclassification soonest."""
+
+    def points(count: int, bound: float) -> Tensor:
         return torch.linspace(-1, 1, count) if bound and count > 1 else torch.zeros(1)
 
-    def keep(index: Tensor, tried: Tensor, seen: Tensor, judged: Tensor) -> None:
-        wins = judged > value[index]
-        best[index[wins]], value[index[wins]], amounts[index[wins]] = seen[wins], judged[wins], tried[wins]
+    shifts = points(translations, threat_model.pixels)
+    grid = torch.cartesian_prod(points(angles, threat_model.degrees), shifts, shifts)
+    return grid[grid.abs().sum(1).argsort(descending=True, stable=True)]
 
-    grid = torch.cartesian_prod(
-        ticks(turns, threat_model.degrees), ticks(moves, threat_model.pixels), ticks(moves, threat_model.pixels)
-    )
+
+def _search_grid(
+    model: Model, images: Tensor, labels: Tensor, margins: Tensor, threat_model: SpatialTransforms, grid: Tensor
+) -> _Transformed:
+    """The best grid point of each image; the clean image, with its margin, where none is better."""
+    best = _Transformed(images.clone(), margins, images.new_zeros(len(images), 3))
     with torch.no_grad():
-        for point in grid[grid.abs().sum(1).argsort(descending=True, stable=True)]:  # what is far out fools soonest
-            index = (value < 0).nonzero().squeeze(1)
+        for point in grid:
+            index = (best.margins < 0).nonzero().squeeze(1)
             if not len(index):
                 break
-            tried = point.to(images).expand(len(index), 3)
-            seen = threat_model.apply(images[index], tried)
-            keep(index, tried, seen, -objectives.margin(objectives.logits(model, seen), labels[index]))
-    index = (value < 0).nonzero().squeeze(1)
-    if gradient and steps and len(index):
-        # the same engine on three numbers an image instead of its pixels; it searches in [0, 1], the middle being no change
-        middle, box = images.new_full((len(index), 3, 1, 1), 0.5), NormBall("linf", 0.5)
-        plain = objectives.untargeted(model, labels[index])
+            parameters = point.to(images).expand(len(index), 3)
+            transformed = threat_model.apply(images[index], parameters)
+            found = -objectives.margin(objectives.logits(model, transformed), labels[index])
+            best = _keep_better(best, index, _Transformed(transformed, found, parameters))
+    return best
 
-        def turned(numbers: Tensor) -> Tensor:
-            return threat_model.apply(images[index], 2 * numbers.flatten(1) - 1)
 
-        goal = Objective(lambda numbers: plain.forward(turned(numbers)), plain.objective, plain.criterion)
-        spacing = 1 / max(min(turns, moves) - 1, 1)
-        start = (amounts[index, :, None, None] + 1) / 2
-        found = search.maximize(goal, middle, box, steps=steps, rule=search.cosine_steps(box, spacing, end=0.01), start=start)
-        keep(index, 2 * found.images.flatten(1) - 1, turned(found.images), found.margins)
-    return AttackResult(best, value)
+def _refine(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    parameters: Tensor,
+    threat_model: SpatialTransforms,
+    steps: int,
+    spacing: float,
+) -> _Transformed:
+    """PGD from the given parameters, with a first step as long as the spacing of the grid.
+
+    `search.maximize` on three numbers per image instead of its pixels. It searches in [0, 1], where 0.5 is no transformation.
+    """
+    center, box = images.new_full((len(images), 3, 1, 1), 0.5), NormBall("linf", 0.5)
+    untargeted = objectives.untargeted(model, labels)
+
+    def transform(numbers: Tensor) -> Tensor:
+        return threat_model.apply(images, 2 * numbers.flatten(1) - 1)
+
+    def forward(numbers: Tensor) -> Tensor:
+        return untargeted.forward(transform(numbers))
+
+    objective = Objective(forward, untargeted.objective, untargeted.criterion)
+    start = (parameters[:, :, None, None] + 1) / 2
+    rule = search.cosine_steps(box, spacing, end=0.01)
+    found = search.maximize(objective, center, box, steps=steps, rule=rule, start=start)
+    return _Transformed(transform(found.images), found.margins, 2 * found.images.flatten(1) - 1)
+
+
+def _keep_better(best: _Transformed, index: Tensor, found: _Transformed) -> _Transformed:
+    """`best` with what was found for the images at `index` (n,), where its margin is higher."""
+    better = found.margins > best.margins[index]
+    if not bool(better.any()):
+        return best
+    updated = _Transformed(*(column.clone() for column in best))
+    for column, new in zip(updated, found, strict=True):
+        column[index[better]] = new[better]
+    return updated

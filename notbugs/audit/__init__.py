@@ -1,4 +1,4 @@
-"""Audit of one classifier under attack."""
+"""Audit of one classifier: robust accuracy within each threat model, and whether it can be trusted."""
 
 from notbugs.audit.config import AuditConfig
 from notbugs.audit.run import run

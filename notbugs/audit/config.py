@@ -1,4 +1,4 @@
-"""What an audit asks: which classifier, which images, what may change."""
+"""The configuration of an audit, and what it names: classifiers, test images, threat models."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,95 +7,126 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data, models
-from notbugs.data import Dataset
+from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models import black_box
 from notbugs.search import NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
-from notbugs.study.config import StudyConfig, load
 
 Threat = NormBall | SpatialTransforms
-Tables = dict[str, list[dict[str, Any]]]
+NORM_ORDER = {"l2": 0, "linf": 1, "l1": 2, "l0": 3}  # spatial transforms come last
+DIGEST_IMAGES = 20  # images whose logits tell classifiers apart that are code
 
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """What is asked. model: see `blackbox.read`; source: see `data.read`; its test part is attacked.
+    """One classifier, its images and its threat models.
 
-    within: what may change, as `ball.within` reads it ("l2:0.5", "linf:8/255", "l0:1", "spatial:30,3"); empty: what the model was
-    trained against, and half of it. images: at most so many, spread evenly. others: models whose examples are tried on this one.
+    Parameters
+    ----------
+    model : str
+        As `models.black_box.load_classifier` takes it.
+    data : DataConfig
+        The data set, whose test images are attacked.
+    threats : tuple of str
+        As `parse_threat_model` takes them: "l2:0.5", "linf:8/255", "l0:1", "spatial:30,3". Empty: the epsilon that the model was
+        trained with, and half of it.
+    budget : {"quick", "standard", "thorough"}
+        Of the attack ensemble.
+    images : int, optional
+        Attack at most this many test images, evenly spaced.
+    others : tuple of str
+        Other models of the same task, whose adversarial examples are tried on this one.
+    network : str, optional
+        `module:function` that the model's file may name.
+    device : str
     """
 
     model: str
-    source: str
-    within: tuple[str, ...] = ()
+    data: DataConfig
+    threats: tuple[str, ...] = ()
     budget: str = "standard"
     images: int | None = None
     others: tuple[str, ...] = ()
     network: str | None = None
-    resize: int | None = None
-    limit: int | None = None
-    skip_bad: bool = False
     device: str = "cpu"
 
 
-def test_part(audit: AuditConfig) -> tuple[Dataset, str]:
-    """The images that are attacked, and the form they came in."""
-    splits = load(StudyConfig(audit.source, resize=audit.resize, limit=audit.limit, skip_bad=audit.skip_bad))
+class LoadedClassifier(NamedTuple):
+    """A model on its device, and the metadata in its file."""
+
+    model: nn.Module
+    metadata: dict[str, Any]  # any JSON, as the file has it
+
+
+def test_part(config: AuditConfig) -> tuple[Dataset, str]:
+    """The test images that are attacked, and the format of the data set."""
+    splits = data.load_dataset(config.data)
     part = splits.test
-    if audit.images is not None:
-        if audit.images < 1:
-            raise InputError("--images", "must be 1 or more", audit.images)
-        count = min(audit.images, len(part))
+    if config.images is not None:
+        if config.images < 1:
+            raise InputError("--images", "must be 1 or more", config.images)
+        count = min(config.images, len(part))
         part = part.select(evenly_spaced(count, len(part)))
     return part, splits.form
 
 
-def data_notes(audit: AuditConfig) -> tuple[str, list[str]]:
-    """What was said when the data were read (a test part split off, for one), and the files left out."""
-    splits = load(StudyConfig(audit.source, resize=audit.resize, limit=audit.limit, skip_bad=audit.skip_bad))
+def data_notes(config: AuditConfig) -> tuple[str, list[str]]:
+    """What loading the data decided (a test set that was split off, for example), and the files that were skipped."""
+    splits = data.load_dataset(config.data)
     return splits.note, list(splits.skipped)
 
 
-def threat_models(audit: AuditConfig) -> list[Threat]:
-    """What may change: norm by norm, radii ascending. Raises BadInput where nothing is said and the model says nothing either."""
-    said = load_classifier(audit, audit.model)[1]
-    training = said.get("training", {})
-    sets: list[Threat] = [parse_threat_model(text, training.get("norm", "l2")) for text in audit.within]
-    if not sets:
+def threat_models(config: AuditConfig) -> list[Threat]:
+    """The threat models, norm by norm, each with ascending epsilon.
+
+    Raises
+    ------
+    InputError
+        If none is given and the model's file names no epsilon, or if an epsilon does not fit the images.
+    """
+    training = load_classifier(config, config.model).metadata.get("training", {})
+    threats: list[Threat] = [parse_threat_model(text, training.get("norm", "l2")) for text in config.threats]
+    if not threats:
         if not training.get("epsilon"):
-            raise InputError("--epsilon", "must be given: the model does not say what radius it was trained with", None)
-        sets = [NormBall(training["norm"], training["epsilon"] / 2), NormBall(training["norm"], training["epsilon"])]
-    shape = torch.Size((1, *test_part(audit)[0].shape))
-    places = {norm: place for place, norm in enumerate(("l2", "linf", "l1", "l0"))}
-    for one in sets:
-        if isinstance(one, NormBall) and one.epsilon == math.inf:
-            raise InputError("--epsilon", "must be finite: with the whole pixel range every image can be any other", str(one))
-    unique = {str(one): one.fit(shape) for one in sets}
-    return sorted(unique.values(), key=lambda one: (places[one.norm], one.epsilon) if isinstance(one, NormBall) else (9, 0.0))
+            raise InputError("--epsilon", "must be given: the model's file does not say with which epsilon it was trained", None)
+        threats = [NormBall(training["norm"], training["epsilon"] / 2), NormBall(training["norm"], training["epsilon"])]
+    for threat in threats:
+        if isinstance(threat, NormBall) and threat.epsilon == math.inf:
+            raise InputError("--epsilon", "must be finite: within the whole pixel range any image becomes any other", str(threat))
+    shape = torch.Size((1, *test_part(config)[0].shape))
+    unique = {str(threat): threat.fit(shape) for threat in threats}
+    return sorted(unique.values(), key=_order)
 
 
-def load_classifier(audit: AuditConfig, name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A model of the audit, on its device, and what its file says; checked against the images' shape and classes."""
-    return _classifier(audit, name, _file_digest(name))
+def _order(threat: Threat) -> tuple[int, float]:
+    if not isinstance(threat, NormBall):
+        return len(NORM_ORDER), 0.0
+    return NORM_ORDER[threat.norm], float(threat.epsilon)
 
 
-def digest(audit: AuditConfig, name: str) -> str:
-    """What tells a model from another of the same name: its files, or where it is code its answers to a few images."""
+def load_classifier(config: AuditConfig, name: str) -> LoadedClassifier:
+    """A model of the audit, checked against the shape and the classes of the images."""
+    return _load_classifier(config, name, _file_digest(name))
+
+
+def digest(config: AuditConfig, name: str) -> str:
+    """What tells a model from another of the same name: its files or, if it is code, its logits on a few images."""
     if found := _file_digest(name):
         return found
-    part = test_part(audit)[0]
-    some, model = part.select(evenly_spaced(20, len(part))), load_classifier(audit, name)[0].eval()
-    with blame_failing_image(model, some, audit.device):
-        answers = attacks.clean_logits(model, some.pixels(slice(None)).to(audit.device), some.labels.to(audit.device)).cpu()
-    return sha256(repr([[f"{value:.3g}" for value in row] for row in answers.tolist()]).encode()).hexdigest()[:16]
+    part = test_part(config)[0]
+    sample, model = part.select(evenly_spaced(DIGEST_IMAGES, len(part))), load_classifier(config, name).model.eval()
+    with blame_failing_image(model, sample, config.device):
+        images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
+        logits = attacks.clean_logits(model, images, labels).cpu()
+    return sha256(repr([[f"{value:.3g}" for value in row] for row in logits.tolist()]).encode()).hexdigest()[:16]
 
 
 def _file_digest(name: str) -> str:
@@ -104,45 +135,55 @@ def _file_digest(name: str) -> str:
 
 
 @cache
-def _classifier(audit: AuditConfig, name: str, digest: str) -> tuple[nn.Module, dict[str, Any]]:
-    part, _ = test_part(audit)
-    model, said = black_box.load_classifier(name, classes=part.classes, network=audit.network)
+def _load_classifier(config: AuditConfig, name: str, digest: str) -> LoadedClassifier:
+    """Loaded once per process; `digest` is there for the cache: a file that changed is loaded again."""
+    part, _ = test_part(config)
+    model, metadata = black_box.load_classifier(name, classes=part.classes, network=config.network)
     shape, classes = list(part.shape), list(part.classes)
-    wanted = getattr(model, "architecture", {}).get("shape", shape)
-    if list(said.get("classes", classes)) != classes or wanted != shape:
-        rule = f"must hold images of shape {wanted} of the classes that the model {name} knows"
-        raise InputError(audit.source, rule, f"{shape}, {len(classes)} classes")
-    sample, labels = part.pixels([0]).to(audit.device), part.labels[:1].to(audit.device)
-    model = model.to(audit.device)
+    expected = getattr(model, "architecture", {}).get("shape", shape)
+    if list(metadata.get("classes", classes)) != classes or expected != shape:
+        rule = f"must hold images of shape {expected} and the classes of the model {name}"
+        raise InputError(config.data.dataset, rule, f"{shape}, {len(classes)} classes")
+    sample, labels = part.pixels([0]).to(config.device), part.labels[:1].to(config.device)
+    model = model.to(config.device)
     outputs = attacks.clean_logits(model.eval(), sample, labels).shape[1]
     if outputs != len(classes):
-        raise InputError(name, f"must have one output for each of the {len(classes)} classes of {audit.source}", outputs)
-    return model, said
+        raise InputError(name, f"must have one output for each of the {len(classes)} classes of {config.data.dataset}", outputs)
+    return LoadedClassifier(model, metadata)
 
 
-def search_copy(audit: AuditConfig, name: str) -> nn.Module:
-    """The model ready to be searched."""
-    model, _ = load_classifier(audit, name)
-    sample = test_part(audit)[0].pixels([0])
-    view: nn.Module = model if isinstance(model, black_box.BlackBox) else models.fuse_batchnorm(model, sample, audit.device)
-    return view
+def search_copy(config: AuditConfig, name: str) -> nn.Module:
+    """The model as attacks use it: frozen, batch normalization fused into its convolutions; a black box as it is."""
+    model = load_classifier(config, name).model
+    if isinstance(model, black_box.BlackBox):
+        return model
+    fused: nn.Module = models.fuse_batchnorm(model, test_part(config)[0].pixels([0]), config.device)
+    return fused
 
 
-def norm_of(one: Threat | None) -> str:
-    return "" if one is None else one.norm if isinstance(one, NormBall) else "spatial"
+def norm_of(threat: Threat | None) -> str:
+    """Its norm, "spatial", or "" for no perturbation."""
+    if threat is None:
+        return ""
+    return threat.norm if isinstance(threat, NormBall) else "spatial"
 
 
-def norms_of(sets: Sequence[Threat]) -> list[str]:
-    return list(dict.fromkeys(one.norm for one in sets if isinstance(one, NormBall)))
+def norms_of(threats: Sequence[Threat]) -> list[str]:
+    """The norms among the threat models, each once."""
+    return list(dict.fromkeys(threat.norm for threat in threats if isinstance(threat, NormBall)))
 
 
-def folder_name(one: Threat) -> str:
-    return "attacked-" + str(one).replace("/", "of").replace(" ", "-").replace(",", "-")
+def folder_name(threat: Threat) -> str:
+    """The folder of the attacked images: linf 8/255 -> attacked-linf-8of255."""
+    return "attacked-" + str(threat).replace("/", "of").replace(" ", "-").replace(",", "-")
 
 
 @contextmanager
 def blame_failing_image(model: nn.Module, part: Dataset, device: str) -> Iterator[None]:
-    """A user's own model may raise anything, or answer with what is no number: say on which file it did, if it is one."""
+    """If the model raises inside or returns logits that are not finite, raise an InputError that names the file.
+
+    A user's own model may raise anything.
+    """
     try:
         yield
     except MemoryError:
@@ -152,26 +193,37 @@ def blame_failing_image(model: nn.Module, part: Dataset, device: str) -> Iterato
             raise
         cause = error.__cause__ if isinstance(error, InputError) else error
         if cause is None:
-            for row, name in enumerate(part.names if "finite" in str(error) else ()):
-                with torch.no_grad():
-                    if not bool(objectives.logits(model, part.pixels([row]).to(device)).isfinite().all()):
-                        raise InputError(name, "the model must give finite logits for this image", "others") from None
+            if "finite" in str(error):
+                _raise_if_not_finite(model, part, device)
             raise
-        kept = "mend it and give the same command again: what is finished is kept"
-        said = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
-        failing = [name for row, name in enumerate(part.names) if _raises(model, part.pixels([row]).to(device))]
-        place = f"{part.names[0]} to {part.names[-1]}"
-        if len(failing) == len(part) > 1:
-            raise InputError(place, "the model has begun to raise an error on every image", said, kept) from cause
-        if failing:
-            raise InputError(failing[0], "the model raised an error on this image", said, kept) from cause
-        raise InputError(place, "the model raised an error on a changed image of these", said, kept) from cause
+        raise _failure(model, part, device, cause) from cause
+
+
+def _raise_if_not_finite(model: nn.Module, part: Dataset, device: str) -> None:
+    for row, name in enumerate(part.names):
+        with torch.no_grad():
+            finite = bool(objectives.logits(model, part.pixels([row]).to(device)).isfinite().all())
+        if not finite:
+            raise InputError(name, "the model must return finite logits for this image", "others") from None
+
+
+def _failure(model: nn.Module, part: Dataset, device: str, cause: BaseException) -> InputError:
+    """The error that names the first image on which the model raises."""
+    remedy = "fix it and repeat the command: finished stages are kept"
+    got = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+    failing = [name for row, name in enumerate(part.names) if _raises(model, part.pixels([row]).to(device))]
+    files = f"{part.names[0]} to {part.names[-1]}"
+    if len(failing) == len(part) > 1:
+        return InputError(files, "the model now raises an error on every image", got, remedy)
+    if failing:
+        return InputError(failing[0], "the model raised an error on this image", got, remedy)
+    return InputError(files, "the model raised an error on a perturbed image of these", got, remedy)
 
 
 def _raises(model: nn.Module, image: Tensor) -> bool:
     try:
         with torch.no_grad():
             model(image)
-    except Exception:
+    except Exception:  # a user's own model may raise anything
         return True
     return False

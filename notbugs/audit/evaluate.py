@@ -1,17 +1,19 @@
-"""What is done with some of the images of an audit: the smallest change of each, the verdict at each set, what is kept of it."""
+"""Stages of an audit: every threat model on a part of the images, and the sanity checks."""
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data, search
-from notbugs.attacks import sanity_checks
+from notbugs.attacks import MinimumNormResult, sanity_checks
 from notbugs.audit.config import (
     AuditConfig,
-    Tables,
     Threat,
     blame_failing_image,
     folder_name,
@@ -21,184 +23,300 @@ from notbugs.audit.config import (
     test_part,
     threat_models,
 )
+from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.runs.scheduler import Progress
+from notbugs.runs.tables import CheckRow, ImageRow, PredictionRow, Row
 from notbugs.search import NormBall, objectives
 from notbugs.search.threat_models import per_image
 
-CHECK_IMAGES = 100  # images that the checks are made on
-ROUNDS = {"quick": 4, "standard": 10, "thorough": 20}  # of `smallest_radius`, ten gradients each
-QUERIES = {"quick": 500, "standard": 2000, "thorough": 10000}  # the same without gradients
+CHECK_IMAGES = 100  # images of the sanity checks
+ROUNDS = {"quick": 4, "standard": 10, "thorough": 20}  # of the minimum-norm attack, ten gradients each
+QUERIES = {"quick": 500, "standard": 2000, "thorough": 10000}  # of HopSkipJump, where there are no gradients
+REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
 
 
-def run_checks(audit: AuditConfig, report_progress: Progress) -> Tables:
-    """The checks, on a sample of the images, within the largest L-inf or L2 set asked for."""
-    part, _ = test_part(audit)
-    balls = [one for one in threat_models(audit) if isinstance(one, NormBall) and one.norm in ("l2", "linf") and one.epsilon]
-    model, others = load_classifier(audit, audit.model)[0], [search_copy(audit, other) for other in audit.others]
-    threat_model, count = balls[-1] if balls else None, CHECK_IMAGES
+def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]:
+    """The sanity checks, on a sample of the images, within the largest L-inf or else L2 ball."""
+    part, _ = test_part(config)
+    balls = [
+        threat
+        for threat in threat_models(config)
+        if isinstance(threat, NormBall) and threat.norm in ("l2", "linf") and threat.epsilon
+    ]
+    model, others = load_classifier(config, config.model).model, [search_copy(config, name) for name in config.others]
+    threat, count = balls[-1] if balls else None, CHECK_IMAGES
     while True:
-        some = part.select(evenly_spaced(count, len(part)))
-        images, labels = some.pixels(slice(None)).to(audit.device), some.labels.to(audit.device)
+        sample = part.select(evenly_spaced(count, len(part)))
+        images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
         try:
-            with blame_failing_image(model, some, audit.device):
-                found = sanity_checks.run_all(
-                    model, images, labels, threat_model=threat_model, budget=audit.budget, others=others
-                )
+            with blame_failing_image(model, sample, config.device):
+                checks = sanity_checks.run_all(model, images, labels, threat_model=threat, budget=config.budget, others=others)
             break
         except (MemoryError, RuntimeError) as error:
-            if len(some) < 2 or not data.is_out_of_memory(error):
+            if len(sample) < 2 or not data.is_out_of_memory(error):
                 raise
-            count = len(some) // 2
-    words, about = {True: "yes", False: "no", None: "not made"}, {"within": str(threat_model or ""), "n": len(some)}
-    rows = [{"check": one.name, **one._asdict(), "passed": words[one.passed], **about} for one in found]
-    for row in rows:
-        del row["name"]
-    return {"checks": rows}
-
-
-def evaluate_part(audit: AuditConfig, folder: Path, start: int, step: int, report_progress: Progress) -> Tables:
-    """Every step-th image from `start`: what the model reads in it as it is and at each set, and its smallest changes."""
-    part, sets = test_part(audit)[0].select(slice(start, None, step)), threat_models(audit)
-    model = search_copy(audit, audit.model)
-    norms = norms_of(sets)
-
-    def look(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
-        labels = part.labels[index].to(images.device)
-        sizes, reads, stored = attack_batch(
-            model, images, labels, sets, audit.budget, lambda share: report_progress("", share, "")
+            count = len(sample) // 2
+    passed = {True: "yes", False: "no", None: "not run"}
+    return [
+        CheckRow(
+            check=check.name,
+            passed=passed[check.passed],
+            observed=check.observed,
+            rationale=check.rationale,
+            fix=check.fix,
+            threat=str(threat or ""),
+            n=len(sample),
         )
-        return sizes, reads, stored
+        for check in checks
+    ]
 
-    with blame_failing_image(model, part, audit.device):
-        sizes, reads, stored = data.map_batches(look, part, batch_size=len(part), device=audit.device)
-    for place, one in enumerate(sets):
-        where = folder / "parts" / f"{start:08d}-{folder_name(one)}"
-        shutil.rmtree(where, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
-        data.export(part.with_images(stored[:, place]), where, "npz", card="A part of an audit.")
-    names = list(part.classes)
-    labels = [names[label] for label in part.labels.tolist()]
-    looked = [
-        {
-            "number": start + step * row,
-            "file": file,
-            "label": labels[row],
-            "read": names[int(reads[row, 0, 0])],
-            "fooled": int(reads[row, 0, 2]),
-            **{f"smallest_{norm}": float(sizes[row, place]) for place, norm in enumerate(norms)},
-        }
-        for row, file in enumerate(part.names)
+
+class BatchResult(NamedTuple):
+    """Images under every threat model. A tie and logits that are not finite count as misclassified.
+
+    Attributes
+    ----------
+    minimum_norms : Tensor, (N, norms)
+        Of the smallest perturbation found; 0: misclassified without one; inf: none found.
+    clean_predicted : Tensor, int64 (N,)
+    clean_misclassified : Tensor, bool (N,)
+    predicted, predicted_8bit : Tensor, int64 (N, threats)
+        For the perturbed image, and for what is stored of it.
+    misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool (N, threats)
+        Under any attack; by the minimum-norm attack alone; of what is stored.
+    images : Tensor, uint8 (N, threats, C, H, W)
+        What is stored: the perturbed image, or the clean one if no attack succeeded.
+    """
+
+    minimum_norms: Tensor
+    clean_predicted: Tensor
+    clean_misclassified: Tensor
+    predicted: Tensor
+    predicted_8bit: Tensor
+    misclassified: Tensor
+    by_minimum_norm: Tensor
+    misclassified_8bit: Tensor
+    images: Tensor
+
+
+def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, report_progress: Progress) -> list[Row]:
+    """Every step-th image from `start`, clean and under every threat model; the perturbed images go to parts/."""
+    part, threats = test_part(config)[0].select(slice(start, None, step)), threat_models(config)
+    model = search_copy(config, config.model)
+
+    def attack(images: Tensor, index: Tensor) -> BatchResult:
+        labels = part.labels[index].to(images.device)
+        return attack_batch(model, images, labels, threats, config.budget, lambda share: report_progress("", share, ""))
+
+    with blame_failing_image(model, part, config.device):
+        result = BatchResult(*data.map_batches(attack, part, batch_size=len(part), device=config.device))
+    for column, threat in enumerate(threats):
+        target = folder / "parts" / f"{start:08d}-{folder_name(threat)}"
+        shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
+        data.export(part.with_images(result.images[:, column]), target, "npz", card="A part of an audit.")
+    indices = [start + step * row for row in range(len(part))]
+    return [*_image_rows(part, indices, norms_of(threats), result), *_prediction_rows(part, indices, threats, result)]
+
+
+def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], result: BatchResult) -> list[ImageRow]:
+    classes, labels, predicted = part.classes, part.labels.tolist(), result.clean_predicted.tolist()
+    rows = []
+    for row, (index, file) in enumerate(zip(indices, part.names, strict=True)):
+        minimum = {f"minimum_{norm}": float(result.minimum_norms[row, column]) for column, norm in enumerate(norms)}
+        rows.append(
+            ImageRow(
+                index=index,
+                file=file,
+                label=classes[labels[row]],
+                predicted=classes[predicted[row]],
+                misclassified=bool(result.clean_misclassified[row]),
+                **minimum,
+            )
+        )
+    return rows
+
+
+def _prediction_rows(
+    part: Dataset, indices: Sequence[int], threats: Sequence[Threat], result: BatchResult
+) -> list[PredictionRow]:
+    classes, labels = part.classes, part.labels.tolist()
+    return [
+        PredictionRow(
+            index=index,
+            file=file,
+            label=classes[labels[row]],
+            threat=str(threat),
+            misclassified=bool(result.misclassified[row, column]),
+            by_minimum_norm=bool(result.by_minimum_norm[row, column]),
+            predicted=classes[int(result.predicted[row, column])],
+            predicted_8bit=classes[int(result.predicted_8bit[row, column])],
+            misclassified_8bit=bool(result.misclassified_8bit[row, column]),
+        )
+        for column, threat in enumerate(threats)
+        for row, (index, file) in enumerate(zip(indices, part.names, strict=True))
     ]
-    told = [
-        {
-            "number": start + step * row,
-            "file": file,
-            "label": labels[row],
-            "within": str(one),
-            "fooled": int(reads[row, place, 2]),
-            "by_smallest": int(reads[row, place, 3]),
-            "read": names[int(reads[row, place, 0])],
-            "stored": names[int(reads[row, place, 1])],
-            "stored_fools": int(reads[row, place, 4]),
-        }
-        for place, one in enumerate(sets, 1)
-        for row, file in enumerate(part.names)
-    ]
-    return {"looked": looked, "reads": told}
+
+
+# ---- one batch ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A model and the images it is attacked on. clean_wrong: bool (N,), misclassified without a perturbation."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    clean_wrong: Tensor
+    gradient: bool
+    budget: str
+
+
+class _Outcome(NamedTuple):
+    """A batch under one threat model; columns as in `BatchResult`, images as floats on the 8-bit grid."""
+
+    predicted: Tensor
+    predicted_8bit: Tensor
+    misclassified: Tensor
+    by_minimum_norm: Tensor
+    misclassified_8bit: Tensor
+    images: Tensor
 
 
 def attack_batch(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    sets: Sequence[Threat],
+    threats: Sequence[Threat],
     budget: str,
     progress: Callable[[float], None] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch at every set. Returns sizes, reads and the attacked images, as stored: uint8 (N, sets, C, H, W).
+) -> BatchResult:
+    """Attack a batch within every threat model.
 
-    sizes: (N, norms) of the smallest change that fools; 0: misread as it is; inf: none found.
-    reads: int64 (N, 1 + sets, 5), first as it is: class read, class read as stored, fooled, fooled by the smallest change, fooled
-    as stored. A tie, and an answer that is no number, count as fooled.
+    Per norm the minimum-norm attack runs once; within each epsilon the ensemble attacks only the images it left.
+
+    Parameters
+    ----------
+    model : Module
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, int64 (N,)
+    threats : sequence
+        Norm by norm, each with ascending epsilon.
+    budget : {"quick", "standard", "thorough"}
+    progress : callable, optional
+        Called with the share that is done.
+
+    Returns
+    -------
+    BatchResult
     """
     gradient = attacks.has_gradient(model, images)
     logits = attacks.clean_logits(model, images, labels)
-    calm, wrong = logits.argmax(1), objectives.margin(logits, labels) <= 0
-    reads, stored, sizes = [torch.stack([calm, calm, *[wrong.long()] * 3], dim=1)], [], {}
-    for number, one in enumerate(sets):
+    clean_wrong = objectives.margin(logits, labels) <= 0
+    batch = _Batch(model, images, labels, clean_wrong, gradient, budget)
+    nearest: dict[str, MinimumNormResult] = {}
+    outcomes: list[_Outcome] = []
+    for number, threat in enumerate(threats):
         if progress:
-            progress(number / len(sets))
-        norm = one.norm if isinstance(one, NormBall) else ""
-        if norm and norm not in sizes:
-            found = _minimum_norm(model, images, labels, norm, budget, gradient)
-            size, near = found.margins.double().where(~wrong, 0.0), found.images.clone()
-            sizes[norm] = size
-        if not norm:
-            size, near = torch.where(wrong, 0.0, torch.inf).double(), images.clone()
-        radius = float(one.epsilon) if isinstance(one, NormBall) else 0.0
-        by_smallest = size <= radius
-        fooled, left = by_smallest.clone(), (~by_smallest).nonzero().squeeze(1)
-        if len(left) and (radius or not norm):
-            found = attacks.adaptive_ensemble(model, images[left], labels[left], threat_model=one, budget=budget)
-            won = left[found.margins >= 0]
-            near[won], fooled[won] = found.images[found.margins >= 0], True
-            if isinstance(one, NormBall):  # rounding may put a change on the border just outside
-                size[won] = one.distance((near[won] - images[won]).double()).clamp_max(radius)
-        found_images = torch.where(fooled[:, None, None, None], near, images)
-        with torch.no_grad():
-            read = objectives.logits(model, found_images).argmax(1)
-        kept = _best_8bit(model, images, labels, found_images, fooled, one, gradient)
-        with torch.no_grad():
-            logits = objectives.logits(model, kept)
-        stored_fools = objectives.margin(logits, labels) <= 0
-        flags = [each.long() for each in (fooled, by_smallest, stored_fools)]
-        reads.append(torch.stack([read, logits.argmax(1), *flags], dim=1))
-        stored.append(data.to_8bit(kept))
-    columns = torch.stack(list(sizes.values()), dim=1) if sizes else torch.zeros(len(images), 0)
-    return columns, torch.stack(reads, dim=1), torch.stack(stored, dim=1)
+            progress(number / len(threats))
+        if isinstance(threat, NormBall):
+            found = nearest.get(threat.norm) or _minimum_norm(batch, threat.norm)
+            nearest[threat.norm], outcome = _attack_within(batch, threat, found)
+        else:
+            outcome = _attack_within(batch, threat, MinimumNormResult(images, torch.where(clean_wrong, 0.0, torch.inf).double()))[
+                1
+            ]
+        outcomes.append(outcome)
+    norms = [found.norms for found in nearest.values()]
+    stacked = _Outcome(*(torch.stack(column, dim=1) for column in zip(*outcomes, strict=True)))
+    return BatchResult(
+        torch.stack(norms, dim=1) if norms else torch.zeros(len(images), 0),
+        logits.argmax(1),
+        clean_wrong,
+        stacked.predicted,
+        stacked.predicted_8bit,
+        stacked.misclassified,
+        stacked.by_minimum_norm,
+        stacked.misclassified_8bit,
+        data.to_8bit(stacked.images),
+    )
 
 
-def _minimum_norm(
-    model: nn.Module, images: Tensor, labels: Tensor, norm: str, budget: str, gradient: bool
-) -> search.AttackResult:
-    """The smallest changes of one norm, inf where none are searched for: in L0, and in L1 without gradients."""
-    if norm == "l0" or (norm == "l1" and not gradient):
-        return search.AttackResult(images, torch.full(labels.shape, torch.inf, device=images.device))
-    if not gradient:
-        return attacks.hop_skip_jump(model, images, labels, norm=norm, queries=QUERIES[budget])
-    found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=ROUNDS[budget])
-    lost = found.margins.isinf().nonzero().squeeze(1)
-    if len(lost) and norm != "l1":  # gradients that lead nowhere: the labels will do
-        walked = attacks.hop_skip_jump(model, images[lost], labels[lost], norm=norm, queries=QUERIES[budget], starts=images)
-        found.images[lost], found.margins[lost] = walked.images, walked.margins
-    return found
-
-
-def _best_8bit(
-    model: nn.Module, images: Tensor, labels: Tensor, found: Tensor, fooled: Tensor, one: Threat, gradient: bool
-) -> Tensor:
-    """What was found, in 8 bits: of itself, the same change stretched, and (with gradients) ten steps further, what fools best.
-
-    A smallest change ends just across the border, where rounding alone can undo it.
-    """
-    if not isinstance(one, NormBall):
-        return (found * 255).round() / 255
-    kept, index = one.round_to_8bit(found, images), fooled.nonzero().squeeze(1)
-    if one.norm == "l0" or not len(index):
-        return kept
-    here, wanted, center = found[index], labels[index], images[index]
-    goal = objectives.untargeted(model, wanted)
-    room = per_image(one.epsilon / one.distance(here - center).clamp_min(1e-6), here)
-    tried = [center + share * (here - center) for share in (1 + (room - 1) / 4, 1 + (room - 1) / 2, room)]
-    if gradient:
-        rule = search.cosine_steps(one, one.epsilon / 2, end=0.1)
-        tried.append(search.maximize(goal, center, one, steps=10, rule=rule, start=here).images)
+def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) -> tuple[MinimumNormResult, _Outcome]:
+    """The ensemble on the images that the minimum-norm attack left within this threat model."""
+    model, images, labels = batch.model, batch.images, batch.labels
+    ball = threat if isinstance(threat, NormBall) else None
+    epsilon = float(ball.epsilon) if ball else 0.0
+    by_minimum_norm = nearest.norms <= epsilon
+    misclassified, left = by_minimum_norm.clone(), (~by_minimum_norm).nonzero().squeeze(1)
+    found_images, norms = nearest.images.clone(), nearest.norms.clone()
+    if len(left) and (epsilon or ball is None):
+        found = attacks.adaptive_ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
+        success = found.margins >= 0
+        hit = left[success]
+        found_images[hit], misclassified[hit] = found.images[success], True
+        if ball:  # rounding may put a perturbation on the boundary just outside
+            norms[hit] = ball.distance((found_images[hit] - images[hit]).double()).clamp_max(epsilon)
+    perturbed = torch.where(misclassified[:, None, None, None], found_images, images)
     with torch.no_grad():
-        best, value = kept[index], goal.criterion(goal.forward(kept[index]))
-        for each in tried:
-            rounded = one.round_to_8bit(one.project(each, center), center)
-            judged = goal.criterion(goal.forward(rounded))
-            wins = judged > value
-            best, value = torch.where(per_image(wins, best), rounded, best), torch.where(wins, judged, value)
-    kept[index] = best
-    return kept
+        predicted = objectives.logits(model, perturbed).argmax(1)
+    stored = _best_8bit(batch, perturbed, misclassified, threat)
+    with torch.no_grad():
+        logits = objectives.logits(model, stored)
+    wrong_8bit = objectives.margin(logits, labels) <= 0
+    outcome = _Outcome(predicted, logits.argmax(1), misclassified, by_minimum_norm, wrong_8bit, stored)
+    return MinimumNormResult(found_images, norms), outcome
+
+
+def _minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+    """The smallest perturbations in one norm; 0 for images that are misclassified without one."""
+    found = _search_minimum_norm(batch, norm)
+    return MinimumNormResult(found.images, found.norms.double().where(~batch.clean_wrong, 0.0))
+
+
+def _search_minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+    """Minimum-norm attack, or HopSkipJump without gradients; inf in L0, and in L1 without gradients: there is none."""
+    model, images, labels = batch.model, batch.images, batch.labels
+    if norm == "l0" or (norm == "l1" and not batch.gradient):
+        return MinimumNormResult(images, torch.full(labels.shape, torch.inf, device=images.device))
+    walk = partial(attacks.hop_skip_jump, norm=norm, queries=QUERIES[batch.budget])
+    if not batch.gradient:
+        return walk(model, images, labels)
+    found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=ROUNDS[batch.budget])
+    failed = found.norms.isinf().nonzero().squeeze(1)
+    if not len(failed) or norm == "l1":
+        return found
+    # the gradients lead to no misclassified image: predictions alone may do
+    walked = walk(model, images[failed], labels[failed], starts=images)
+    found_images, norms = found.images.clone(), found.norms.clone()
+    found_images[failed], norms[failed] = walked.images, walked.norms
+    return MinimumNormResult(found_images, norms)
+
+
+def _best_8bit(batch: _Batch, perturbed: Tensor, misclassified: Tensor, threat: Threat) -> Tensor:
+    """The perturbed images rounded to 8 bits so that they stay within the threat model and misclassified.
+
+    A smallest perturbation ends just across the decision boundary, where rounding alone can undo it. So the rounded image with
+    the highest criterion is kept: of the perturbation itself, of it scaled up, and (with gradients) of ten further steps.
+    """
+    if not isinstance(threat, NormBall):
+        return (perturbed * 255).round() / 255
+    stored, index = threat.round_to_8bit(perturbed, batch.images), misclassified.nonzero().squeeze(1)
+    if threat.norm == "l0" or not len(index):
+        return stored
+    start, center = perturbed[index], batch.images[index]
+    objective = objectives.untargeted(batch.model, batch.labels[index])
+    room = per_image(threat.epsilon / threat.distance(start - center).clamp_min(1e-6), start)
+    candidates = [center + scale * (start - center) for scale in (1 + (room - 1) / 4, 1 + (room - 1) / 2, room)]
+    if batch.gradient:
+        rule = search.cosine_steps(threat, threat.epsilon / 2, end=0.1)
+        candidates.append(search.maximize(objective, center, threat, steps=REFINE_STEPS, rule=rule, start=start).images)
+    with torch.no_grad():
+        best, value = stored[index], objective.criterion(objective.forward(stored[index]))
+        for candidate in candidates:
+            rounded = threat.round_to_8bit(threat.project(candidate, center), center)
+            criterion = objective.criterion(objective.forward(rounded))
+            better = criterion > value
+            best, value = torch.where(per_image(better, best), rounded, best), torch.where(better, criterion, value)
+    return stored.index_copy(0, index, best)

@@ -1,144 +1,284 @@
-"""Tables over all images of an audit, the attacked sets in the form of the input, and pictures."""
+"""Summary of an audit: tables over all images, the perturbed images in the format of the data set, and pictures."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from notbugs import __version__, attacks, data, metrics
-from notbugs.audit.config import AuditConfig, Tables, Threat, folder_name, norm_of, norms_of
+from notbugs import __version__, attacks, data
+from notbugs.audit.config import AuditConfig, Threat, folder_name, norm_of, norms_of, test_part, threat_models
 from notbugs.data import Dataset
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.scheduler import Progress
+from notbugs.runs.tables import (
+    AuditAccuracyRow,
+    AuditFileRow,
+    AuditPictureRow,
+    ClassAccuracyRow,
+    ConfusionRow,
+    CurveRow,
+    ImageRow,
+    PredictionRow,
+    Row,
+    cells,
+)
 from notbugs.search import NormBall
+from notbugs.stats import wilson_interval
+
+CLEAN = "clean"  # threat of rows without a perturbation
+CURVE_STEPS = 60
+CURVE_QUANTILE = 0.98  # the curve ends where so many images are misclassified
+PICTURED_FILES = 6  # of the most and of the least fragile
 
 
-def summarize(audit: AuditConfig, record: RunFolder, part: Dataset, sets: Sequence[Threat], form: str) -> Tables:
-    """Tables over all images, the attacked sets in the form of the input, and pictures of the most and the least fragile."""
-    files: list[dict[str, Any]] = sorted(record.table("looked"), key=_number)
-    reads: dict[str, list[dict[str, Any]]] = {"unchanged": [dict(row) for row in files]}
-    for row in sorted(record.table("reads"), key=_number):
-        reads.setdefault(str(row["within"]), []).append(row)
-    accuracy, classes, confusion = [], [], []
-    for name, rows in reads.items():
-        one = next((each for each in sets if str(each) == name), None)
-        common = {"within": name, "norm": norm_of(one), "epsilon": float(one.epsilon) if isinstance(one, NormBall) else 0.0}
-        accuracy.append({**common, **_accuracy([not row["fooled"] for row in rows]), **_attack_columns(audit, record, one, rows)})
-        for label in part.classes:
-            of_class = [row for row in rows if row["label"] == label]
-            if of_class:
-                classes.append({**common, "label": label, **_accuracy([not row["fooled"] for row in of_class])})
-            seen = [row["read"] for row in of_class]
-            confusion += [
-                {**common, "label": label, "read": other, "count": seen.count(other)} for other in part.classes if other in seen
-            ]
-    shown, chosen = _chosen_files(files, sets)
-    pictured: dict[str, Dataset] = {}
-    for one in sets:
-        places = sorted((record.folder / "parts").glob(f"*-{folder_name(one)}"))
-        images = torch.empty((len(part), *part.shape), dtype=torch.uint8)
-        for number, place in enumerate(places):
-            images[number :: len(places)] = data.load_part(place, "npz").images[:]
-        stored = part.with_images(images)
-        if one in shown:
-            pictured[str(one)] = stored.select([number for numbers in chosen.values() for number in numbers])
-        target = record.folder / "datasets" / folder_name(one)
-        shutil.rmtree(target, ignore_errors=True)
-        card = (
-            f"# Attacked images\n\n{len(part)} images, each changed within {one} to mislead `{Path(audit.model).name}` if "
-            f"that could be, else unchanged. Labels are the originals'. Made by notbugs {__version__}, budget {audit.budget}.\n"
+class _Prediction(NamedTuple):
+    """One image within one threat model, or clean."""
+
+    label: str
+    predicted: str
+    misclassified: bool
+
+
+def summarize(config: AuditConfig, folder: Path, report_progress: Progress) -> list[Row]:
+    """The last stage: rows over all images; writes datasets/ and pictures/."""
+    run, (part, form), threats = RunFolder.read(folder), test_part(config), threat_models(config)
+    images = sorted(run.rows(ImageRow), key=lambda row: row.index)
+    by_threat: dict[str, list[PredictionRow]] = {str(threat): [] for threat in threats}
+    for row in sorted(run.rows(PredictionRow), key=lambda row: row.index):
+        by_threat[row.threat].append(row)
+    rows: list[Row] = [AuditFileRow(**cells(row)) for row in images]  # type: ignore[arg-type]  # the same columns
+    rows += _accuracy_rows(config, images, by_threat, threats)
+    for threat in (None, *threats):
+        predictions: Sequence[ImageRow | PredictionRow] = images if threat is None else by_threat[str(threat)]
+        outcomes = [_Prediction(row.label, row.predicted, row.misclassified) for row in predictions]
+        rows += _class_rows(threat, outcomes, part.classes)
+        rows += _confusion_rows(threat, outcomes, part.classes)
+    rows += _curve_rows(images, threats)
+    chosen, pictured = _chosen_files(images, threats), _pictured_threats(threats)
+    stored: dict[str, Dataset] = {}
+    for threat in threats:
+        perturbed = _stored_images(folder, part, threat)
+        _export_perturbed(config, folder, part, perturbed, threat, form)
+        if threat in pictured:  # those alone, or several large sets would be in memory at once
+            stored[str(threat)] = perturbed.select([index for indices in chosen.values() for index in indices])
+    pictures = _pictures(part, images, by_threat, chosen, stored)
+    return rows + _picture_rows(folder, pictures, images, norms_of(threats))
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------------------
+
+
+class _Measured(NamedTuple):
+    correct: int
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+
+
+def _measure(correct: Sequence[bool]) -> _Measured:
+    """Accuracy over images, with Wilson's 95 % CI."""
+    count, n = sum(correct), len(correct)
+    return _Measured(count, n, count / n, *wilson_interval(count, n))
+
+
+def _name(threat: Threat | None) -> str:
+    return CLEAN if threat is None else str(threat)
+
+
+def _epsilon(threat: Threat | None) -> float:
+    return float(threat.epsilon) if isinstance(threat, NormBall) else 0.0
+
+
+def _accuracy_rows(
+    config: AuditConfig,
+    images: Sequence[ImageRow],
+    by_threat: Mapping[str, Sequence[PredictionRow]],
+    threats: Sequence[Threat],
+) -> list[AuditAccuracyRow]:
+    clean = _measure([not row.misclassified for row in images])
+    rows = [
+        AuditAccuracyRow(
+            threat=CLEAN,
+            norm="",
+            epsilon=0.0,
+            **clean._asdict(),
+            attack="none",
+            correct_by_minimum_norm=None,
+            correct_8bit=None,
         )
-        data.export(stored, target, form, split="test", original=part, card=card)
-    for name, rows in reads.items():
-        for file, row in zip(files, rows, strict=True):
-            file |= {f"fooled, {name}": row["fooled"]} if name != "unchanged" else {}
-    tables = {"files": files, "accuracy": accuracy, "classes": classes, "confusion": confusion, "curve": _curve(files, sets)}
-    return tables | {"pictures": _pictures(record, part, files, chosen, pictured, norms_of(sets))}
-
-
-def _attack_columns(
-    audit: AuditConfig, record: RunFolder, one: Threat | None, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """How a row of the accuracy table came about."""
-    if one is None:
-        return {"attack": "none", "left_by_smallest": "", "correct_as_stored": ""}
-    gradient, classes = record.metadata["gradient"], len(record.metadata["data"]["classes"])
-    alone = sum(not row["by_smallest"] for row in rows)
-    return {
-        "attack": attacks.describe_ensemble(one, classes, budget=audit.budget, gradient=gradient),
-        "left_by_smallest": alone if isinstance(one, NormBall) and one.norm != "l0" else "",
-        "correct_as_stored": sum(not row["stored_fools"] for row in rows),
-    }
-
-
-def _curve(files: Sequence[Mapping[str, Any]], sets: Sequence[Threat]) -> list[dict[str, Any]]:
-    """Accuracy against radius, norm by norm, from the smallest changes: at 60 radii up to where 2 % are left, or further."""
-    rows = []
-    for norm in norms_of(sets):
-        sizes = sorted(float(row[f"smallest_{norm}"]) for row in files)
-        finite = [size for size in sizes if size < float("inf")]
-        asked = max(float(one.epsilon) for one in sets if isinstance(one, NormBall) and one.norm == norm)
-        top = max(finite[int(0.98 * (len(finite) - 1))] if finite else 0.0, asked)
-        whole, parts = range(int(asked) + 1), range(61)
-        radii = [float(number) for number in whole] if norm == "l0" else [top * step / 60 for step in parts]
-        rows += [{"norm": norm, "epsilon": radius, **_accuracy([size > radius for size in sizes])} for radius in radii]
+    ]
+    for threat in threats:
+        predictions = by_threat[str(threat)]
+        minimum_norm = isinstance(threat, NormBall) and threat.norm != "l0"
+        rows.append(
+            AuditAccuracyRow(
+                threat=str(threat),
+                norm=norm_of(threat),
+                epsilon=_epsilon(threat),
+                **_measure([not row.misclassified for row in predictions])._asdict(),
+                attack=attacks.ensemble_name(config.budget),
+                correct_by_minimum_norm=sum(not row.by_minimum_norm for row in predictions) if minimum_norm else None,
+                correct_8bit=sum(not row.misclassified_8bit for row in predictions),
+            )
+        )
     return rows
 
 
-def _chosen_files(files: Sequence[Mapping[str, Any]], sets: Sequence[Threat]) -> tuple[list[Threat], dict[str, list[int]]]:
-    """What is shown in pictures: the largest set of each norm; of the files read correctly those most and least fragile by the
-    first norm, by their numbers."""
-    norms = norms_of(sets)
-    ranked = [number for number, row in enumerate(files) if row["read"] == row["label"]]
+def _class_rows(threat: Threat | None, outcomes: Sequence[_Prediction], classes: Sequence[str]) -> list[ClassAccuracyRow]:
+    rows = []
+    for label in classes:
+        correct = [not outcome.misclassified for outcome in outcomes if outcome.label == label]
+        if correct:
+            rows.append(
+                ClassAccuracyRow(
+                    threat=_name(threat),
+                    norm=norm_of(threat),
+                    epsilon=_epsilon(threat),
+                    label=label,
+                    **_measure(correct)._asdict(),
+                )
+            )
+    return rows
+
+
+def _confusion_rows(threat: Threat | None, outcomes: Sequence[_Prediction], classes: Sequence[str]) -> list[ConfusionRow]:
+    counts = Counter((outcome.label, outcome.predicted) for outcome in outcomes)
+    return [
+        ConfusionRow(
+            threat=_name(threat),
+            norm=norm_of(threat),
+            epsilon=_epsilon(threat),
+            label=label,
+            predicted=predicted,
+            count=counts[label, predicted],
+        )
+        for label in classes
+        for predicted in classes
+        if counts[label, predicted]
+    ]
+
+
+def _curve_rows(images: Sequence[ImageRow], threats: Sequence[Threat]) -> list[CurveRow]:
+    """Robust accuracy against epsilon, norm by norm, from the smallest perturbations.
+
+    60 steps, up to where 2 % of the images are left or to the largest epsilon, whichever is larger; in L0 every whole number.
+    """
+    rows = []
+    for norm in norms_of(threats):
+        distances = sorted(minimum_norm(row, norm) for row in images)
+        finite = [distance for distance in distances if distance < float("inf")]
+        largest = max(float(threat.epsilon) for threat in threats if isinstance(threat, NormBall) and threat.norm == norm)
+        top = max(finite[int(CURVE_QUANTILE * (len(finite) - 1))] if finite else 0.0, largest)
+        steps = [top * step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
+        epsilons = [float(pixels) for pixels in range(int(largest) + 1)] if norm == "l0" else steps
+        for epsilon in epsilons:
+            measured = _measure([distance > epsilon for distance in distances])
+            rows.append(CurveRow(norm=norm, epsilon=epsilon, **measured._asdict()))
+    return rows
+
+
+def minimum_norm(row: ImageRow, norm: str) -> float:
+    """The size of the smallest perturbation found in one norm."""
+    distance = {"l2": row.minimum_l2, "linf": row.minimum_linf, "l1": row.minimum_l1, "l0": row.minimum_l0}[norm]
+    return float("inf") if distance is None else distance
+
+
+# ---- perturbed images and pictures -------------------------------------------------------------------------------------------
+
+
+def _stored_images(folder: Path, part: Dataset, threat: Threat) -> Dataset:
+    """The perturbed images of all parts, in the order of the data set: the parts took turns."""
+    places = sorted((folder / "parts").glob(f"*-{folder_name(threat)}"))
+    images = torch.empty((len(part), *part.shape), dtype=torch.uint8)
+    for number, place in enumerate(places):
+        images[number :: len(places)] = data.load_part(place, "npz").images[:]
+    return part.with_images(images)
+
+
+def _export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbed: Dataset, threat: Threat, form: str) -> None:
+    target = folder / "datasets" / folder_name(threat)
+    shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped
+    card = (
+        f"# Adversarial examples\n\n{len(part)} images, each perturbed within {threat} so that `{Path(config.model).name}` "
+        "misclassifies it, or clean if no attack succeeded. Labels are the original ones. "
+        f"Made by notbugs {__version__}, {attacks.ensemble_name(config.budget)}.\n"
+    )
+    data.export(perturbed, target, form, split="test", original=part, card=card)
+
+
+def _pictured_threats(threats: Sequence[Threat]) -> list[Threat]:
+    """The threat model with the largest epsilon of each norm."""
+    return list({norm_of(threat): threat for threat in threats}.values())
+
+
+def _chosen_files(images: Sequence[ImageRow], threats: Sequence[Threat]) -> dict[str, list[int]]:
+    """Indices of the most and the least fragile correctly classified files, by their minimum norm in the first norm."""
+    norms = norms_of(threats)
+    ranked = [index for index, row in enumerate(images) if row.predicted == row.label]
     if norms:
-        ranked.sort(key=lambda number: float(files[number][f"smallest_{norms[0]}"]))
-    half = min(6, len(ranked) // 2)
-    return list({norm_of(one): one for one in sets}.values()), {
-        "most fragile": ranked[:half],
-        "least fragile": ranked[len(ranked) - half :],
-    }
+        ranked.sort(key=lambda index: minimum_norm(images[index], norms[0]))
+    half = min(PICTURED_FILES, len(ranked) // 2)
+    return {"most fragile": ranked[:half], "least fragile": ranked[len(ranked) - half :]}
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture of the report: pixels (C, H, W) in [0, 1]."""
+
+    index: int
+    group: str
+    column: str
+    predicted: str
+    pixels: Tensor
 
 
 def _pictures(
-    record: RunFolder,
     part: Dataset,
-    files: Sequence[Mapping[str, Any]],
+    images: Sequence[ImageRow],
+    by_threat: Mapping[str, Sequence[PredictionRow]],
     chosen: Mapping[str, Sequence[int]],
-    pictured: Mapping[str, Dataset],
-    norms: Sequence[str],
-) -> list[dict[str, Any]]:
-    """The chosen files as they are, and as they were stored for each set that is shown (pictured: those alone, in order)."""
-    reads = {(row["within"], row["number"]): row for row in record.table("reads")}
-    rows: list[dict[str, Any]] = []
-    for place, (kind, number) in enumerate((kind, number) for kind, numbers in chosen.items() for number in numbers):
-        file, image = str(files[number]["file"]), part.pixels([number])[0]
-        size = files[number][f"smallest_{norms[0]}"] if norms else ""
-        common = {"number": number, "file": file, "kind": kind, "label": files[number]["label"], "size": size}
-        rows.append({**common, "column": "original", "read": files[number]["read"], "picture": _picture(record, image)})
-        for name, stored in pictured.items():
-            changed = stored.pixels([place])[0]
-            change = changed - image
-            grey = 0.5 + change / (2 * change.abs().max().clamp_min(1e-6))
-            read = reads[name, number]["stored"]
-            rows.append({**common, "column": name, "read": read, "picture": _picture(record, changed)})
-            rows.append({**common, "column": f"change, {name}", "read": "", "picture": _picture(record, grey)})
+    stored: Mapping[str, Dataset],
+) -> Iterator[_Picture]:
+    """The chosen files: clean, and for each pictured threat model as stored, with the perturbation beside it.
+
+    stored: of each pictured threat model the chosen files alone, in order.
+    """
+    order = [(group, index) for group, indices in chosen.items() for index in indices]
+    for place, (group, index) in enumerate(order):
+        clean = part.pixels([index])[0]
+        yield _Picture(index, group, CLEAN, images[index].predicted, clean)
+        for threat, dataset in stored.items():
+            perturbed = dataset.pixels([place])[0]
+            perturbation = perturbed - clean
+            gray = 0.5 + perturbation / (2 * perturbation.abs().max().clamp_min(1e-6))
+            yield _Picture(index, group, threat, by_threat[threat][index].predicted_8bit, perturbed)
+            yield _Picture(index, group, f"perturbation, {threat}", "", gray)
+
+
+def _picture_rows(
+    folder: Path, pictures: Iterable[_Picture], images: Sequence[ImageRow], norms: Sequence[str]
+) -> list[AuditPictureRow]:
+    """Saves the pictures; minimum_norm is in the first of the norms."""
+    rows = []
+    for number, picture in enumerate(pictures):
+        name, image = f"pictures/{number:04d}.png", images[picture.index]
+        data.save_image(picture.pixels, folder / name)
+        rows.append(
+            AuditPictureRow(
+                index=picture.index,
+                file=image.file,
+                group=picture.group,
+                label=image.label,
+                minimum_norm=minimum_norm(image, norms[0]) if norms else None,
+                column=picture.column,
+                predicted=picture.predicted,
+                picture=name,
+            )
+        )
     return rows
-
-
-def _picture(record: RunFolder, image: Tensor) -> str:
-    folder = record.folder / "pictures"
-    folder.mkdir(exist_ok=True)
-    name = f"pictures/{len(list(folder.iterdir())):04d}.png"
-    data.save_image(image, record.folder / name)
-    return name
-
-
-def _number(row: Mapping[str, Any]) -> int:
-    return int(row["number"])
-
-
-def _accuracy(left: Sequence[bool]) -> dict[str, Any]:
-    found = metrics.accuracy_row(sum(left), len(left))
-    return {name: found[name] for name in ("correct", "n", "accuracy", "low", "high")}

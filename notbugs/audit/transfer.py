@@ -1,77 +1,114 @@
-"""One model's adversarial examples on others, as a command asks for it: read or train each, and count."""
+"""Transferability of one model's adversarial examples to other networks and to non-neural classifiers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from functools import partial
-from typing import Any
 
-import torch
+from torch import nn
 
 from notbugs import attacks
-from notbugs.audit import config
+from notbugs.audit import config as audit_config
 from notbugs.audit.config import AuditConfig
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.metrics import transfer
-from notbugs.models import TRANSFER_ARCHITECTURES, sklearn_learners
-from notbugs.runs.scheduler import Progress, default_workers, run_graph
+from notbugs.models import sklearn_learners
+from notbugs.runs.scheduler import Job, Progress, default_workers, ignore_progress, run_graph
+from notbugs.runs.tables import TransferRow
 from notbugs.search import NormBall
-from notbugs.study.config import StudyConfig, load, resolve
-from notbugs.study.tasks import train_classifier
+from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MODELS
+from notbugs.study.config import ResolvedConfig, StudyConfig, load, resolve
+from notbugs.study.training import train_classifier
 
-ALL_TARGETS = (*TRANSFER_ARCHITECTURES, *sklearn_learners.LEARNERS)
+ALL_TARGETS = (*ARCHITECTURES, *LEARNERS)
+EXAMPLES = "examples"  # the stage that makes them
 
 
 def run_transfer(
-    asked: AuditConfig,
-    against: Sequence[str],
+    config: AuditConfig,
+    targets: Sequence[str],
     *,
     seed: int = 0,
     epochs: int | None = None,
     workers: int | None = None,
-    report_progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Rows of `transfer.transferred`, target by target, each with `source`, `target`, `norm` and `epsilon`.
+    report_progress: Progress = ignore_progress,
+) -> list[TransferRow]:
+    """Make adversarial examples of one model and classify them with others.
 
-    asked.model: whose examples; asked.within: inside what (one ball; default: what it was trained with). against: names of
-    network families and learners, which are trained here on the training part, and models as `blackbox.read` takes them.
-    Raises BadInput before anything is trained.
+    Parameters
+    ----------
+    config : AuditConfig
+        `model` is the source; the last of its `threats` (one L2 or L-inf ball) bounds the perturbations.
+    targets : sequence of str
+        Names of architectures and learners (`ALL_TARGETS`), which are trained here on the training images, or models as
+        `models.black_box.load_classifier` takes them.
+    seed : int
+        Of the examples and of the training.
+    epochs : int, optional
+        Of the training.
+    workers : int, optional
+        Targets at once.
+    report_progress : callable, optional
+
+    Returns
+    -------
+    list of TransferRow
+        Target by target, one row per kind of perturbation.
+
+    Raises
+    ------
+    InputError
+        Before anything is trained if the input cannot be used.
     """
-    threat_model = config.threat_models(asked)[-1]
+    threat_model = audit_config.threat_models(config)[-1]
     if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
         raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
-    part = config.test_part(asked)[0]
-    view = config.search_copy(asked, asked.model)
-    if not attacks.has_gradient(view, part.pixels([0]).to(asked.device)):
-        raise InputError("MODEL", "must have gradients for its examples to be made", asked.model)
-    for name in against:
+    part = audit_config.test_part(config)[0]
+    source = audit_config.search_copy(config, config.model)
+    if not attacks.has_gradient(source, part.pixels([0]).to(config.device)):
+        raise InputError("MODEL", "must have gradients: its adversarial examples are made with them", config.model)
+    for name in targets:
         if name not in ALL_TARGETS:
-            config.load_classifier(asked, name)  # raises here, not after an hour
-    report_progress = report_progress or (lambda stage, share, words: None)
-    taken = {"resize": asked.resize, "limit": asked.limit, "skip_bad": asked.skip_bad, "device": asked.device}
-    plan = StudyConfig(asked.source, seed=seed, epochs=epochs, **taken)  # type: ignore[arg-type]
-    plan = resolve(plan, load(plan))
-    report_progress("examples", 0.0, "")
-    made = transfer.make_examples(view, part, threat_model, seed=seed, device=asked.device)
-    report_progress("examples", 1.0, "")
-    jobs = {name: ((), partial(_transfer_to, asked, plan, name, made, part)) for name in dict.fromkeys(against)}
-    rows = dict(run_graph(jobs, workers or default_workers(asked.device), report_progress))
-    common = {"source": asked.model, "seed": seed, "norm": threat_model.norm, "epsilon": threat_model.epsilon}
-    return [{**common, "target": name, **row} for name in jobs for row in rows[name]]
+            audit_config.load_classifier(config, name)  # raises here, not after an hour
+    study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, device=config.device)
+    resolved = resolve(study, load(study))
+    report_progress(EXAMPLES, 0.0, "")
+    examples = transfer.make_examples(source, part, threat_model, seed=seed, device=config.device)
+    report_progress(EXAMPLES, 1.0, "")
+    jobs = {name: Job((), partial(_transfer_to, config, resolved, name, examples, part)) for name in dict.fromkeys(targets)}
+    rates = dict(run_graph(jobs, workers or default_workers(config.device), report_progress))
+    return [
+        TransferRow(
+            source=config.model,
+            target=name,
+            seed=seed,
+            norm=threat_model.norm,
+            epsilon=float(threat_model.epsilon),
+            **rate._asdict(),
+        )
+        for name in jobs
+        for rate in rates[name]
+    ]
 
 
 def _transfer_to(
-    asked: AuditConfig, plan: StudyConfig, name: str, made: transfer.AdversarialExamples, part: Dataset, report_progress: Progress
-) -> list[dict[str, Any]]:
-    target: torch.nn.Module
-    if name in TRANSFER_ARCHITECTURES:
-        own, train = replace(plan, network=name, width=None), load(plan).train
-        told: Progress = lambda _, share, words: report_progress(name, share, words)  # noqa: E731
-        target = train_classifier(own, train, name, loss="plain", on="original", seed=plan.seed, path=None, report_progress=told)[
-            0
-        ]
-    elif name in sklearn_learners.LEARNERS:
-        target = sklearn_learners.fit_learner(name, load(plan).train, seed=plan.seed)
-    else:
-        target = config.load_classifier(asked, name)[0]
-    return transfer.transfer_rates(made, part, target, device=asked.device)
+    config: AuditConfig,
+    study: ResolvedConfig,
+    name: str,
+    examples: transfer.AdversarialExamples,
+    part: Dataset,
+    report_progress: Progress,
+) -> list[transfer.TransferRates]:
+    target = _target(config, study, name, report_progress)
+    return transfer.transfer_rates(examples, part, target, device=config.device)
+
+
+def _target(config: AuditConfig, study: ResolvedConfig, name: str, report_progress: Progress) -> nn.Module:
+    """A target: trained here, or loaded."""
+    train = load(study).train
+    if name in ARCHITECTURES:
+        own: Progress = lambda _, share, words: report_progress(name, share, words)  # noqa: E731
+        return train_classifier(study, train, MODELS[name], seed=study.seed, report_progress=own).model
+    if name in LEARNERS:
+        return sklearn_learners.fit_learner(name, train, seed=study.seed)
+    return audit_config.load_classifier(config, name).model

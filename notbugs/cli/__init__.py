@@ -1,4 +1,4 @@
-"""The commands: parse, call one function, print. `notbugs --help` loads none of the heavy parts."""
+"""The command line: parse options, call one function, print. `notbugs --help` imports no torch."""
 
 import signal
 import sys
@@ -12,6 +12,9 @@ from notbugs.cli.classifier import attack, features, transfer
 from notbugs.cli.study import demo, files, report, run, split, train
 from notbugs.errors import InputError
 
+INTERRUPTED = 130  # exit code
+RESUMABLE = {"run", "demo", "split", "files"}  # and attack with --out
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -22,10 +25,10 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
-    """Why image classifiers get fooled: measure it, prevent it, and split the data into robust and non-robust versions.
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Adversarial robustness of image classifiers: attacks, training, robust and non-robust features.
 
-    Start with `notbugs demo` (about a minute), then `notbugs run YOUR_FOLDER --out runs/mine`.
+    Start with `notbugs demo` (about two minutes), then `notbugs run YOUR_FOLDER --out runs/mine`.
     """
     if version:
         print(f"notbugs {__version__}")
@@ -37,22 +40,21 @@ for command in (demo, run, split, files, train, attack, features, transfer, expl
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 2 bad input (one line), 130 interrupted (what is finished is kept)."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(130)
-
+    """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, _interrupt)
     try:
         app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
-        if end.code == 130:
+        if end.code == INTERRUPTED:
             audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
-            goes_on = audit or {"run", "demo", "split", "files"} & {*sys.argv}
-            kept = " What is finished is kept; the same command goes on from there." if goes_on else ""
+            kept = " Finished stages are kept; the same command resumes." if audit or RESUMABLE & {*sys.argv} else ""
             print(f"notbugs: stopped.{kept}", file=sys.stderr)
         raise
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise SystemExit(INTERRUPTED)

@@ -1,276 +1,316 @@
-"""Commands that go further: the theory, and what a finished study is asked about explanations, other changes, kernels, people."""
+"""Further commands: the theory, and the analyses of a study or a classifier: saliency, corruptions, NTK, human review."""
 
-import shlex
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notbugs.cli.console import parse_device, print_table, progress
-from notbugs.cli.options import Limit, Resize, Seed, SkipUnreadable, Workers
+from notbugs.cli.console import (
+    audit_config,
+    check_workers,
+    command_line,
+    parse_numbers,
+    percent,
+    print_findings,
+    print_table,
+    progress,
+)
+from notbugs.cli.options import Limit, OwnNetwork, Resize, RunArgument, Seed, SkipUnreadable, Workers
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
-    from notbugs.audit import AuditConfig
-    from notbugs.runs.folder import RunFolder
+    from torch import nn
 
-COLUMNS = {
-    "κ": "condition",
-    "least cosine": "least_cosine",
-    "cosine": "cosine",
-    "reads": "accuracy",
-    "attacked": "attacked",
-    "untrained": "plain_attacked",
-    "κ, ε² mean": "budget_condition",
-    "κ, ε each": "ball_condition",
-}
+    from notbugs.audit import AuditConfig
+    from notbugs.report.results import StudyResults
+    from notbugs.runs.tables import TheoryRow
+    from notbugs.theory import Gaussians
+
 Subject = Annotated[
     str,
-    typer.Argument(metavar="RUN|MODEL", help="The folder of a study; or, with SOURCE, a model as `notbugs attack` takes it."),
+    typer.Argument(metavar="RUN|MODEL", help="The folder of a study; or, with DATASET, a model as `notbugs attack` takes it."),
 ]
-Its = Annotated[str | None, typer.Argument(metavar="SOURCE", help="With a model: the images, as `notbugs run` takes them.")]
-Own = Annotated[str | None, typer.Option(metavar="module:function", help="Your own network, if MODEL is one.")]
-Study = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study: what `notbugs run --out` wrote.")]
+ItsDataset = Annotated[
+    str | None, typer.Argument(metavar="DATASET", help="With a model: the images, as `notbugs run` takes them.")
+]
+TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]  # columns and rows
+
+
+# ---- theory ------------------------------------------------------------------------------------------------------------------
 
 
 def theory(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the table and the interactive picture go.")] = Path(
-        "runs/theory"
-    ),
-    mean: Annotated[str, typer.Option(metavar="M,…", help="Mean of the class +1, one number a dimension.")] = "-10,1",
-    variances: Annotated[str, typer.Option(metavar="V,…", help="Variance of both classes along each dimension.")] = "25,0.5",
-    epsilon: Annotated[str, typer.Option(metavar="R,…", help="L2 radii of robust training.")] = "0,0.1,0.5,1,2,5,10",
-    samples: Annotated[int, typer.Option(help="Examples for adversarial training, beside the closed form; 0: none.")] = 20_000,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder: table and report.")] = Path("runs/theory"),
+    mean: Annotated[str, typer.Option(metavar="M,…", help="Mean of class +1, one number per dimension.")] = "-10,1",
+    variances: Annotated[
+        str, typer.Option(metavar="V,…", help="Variance of both classes in each dimension, above 0.")
+    ] = "25,0.5",
+    epsilon: Annotated[
+        str, typer.Option(metavar="EPS,…", help="L2 epsilons of robust training, 0 or more.")
+    ] = "0,0.1,0.5,1,2,5,10",
+    samples: Annotated[
+        int, typer.Option(help="Examples for adversarial training, to compare with the closed form. 0: none.")
+    ] = 20_000,
     seed: Seed = 0,
 ) -> None:
-    """Two Gaussian classes: vulnerability, what robust training does, and why its gradients align (section 4 of the paper)."""
+    """The two-Gaussian model of the paper (section 4).
+
+    Vulnerability, robust training and gradient alignment in closed form.
+    """
+    from notbugs import report, theory
+    from notbugs.runs.folder import RunFolder
+    from notbugs.runs.tables import TheoryRow
+
+    means, spread = parse_numbers(mean, "--mean"), parse_numbers(variances, "--variances")
+    epsilons = parse_numbers(epsilon, "--epsilon")
+    classes = _gaussians(means, spread, epsilons, samples, seed)
+    arguments = {"kind": "theory", "mean": means, "variances": spread, "epsilon": epsilons, "samples": samples, "seed": seed}
+    with RunFolder.open(out, arguments) as record:
+        if not record.done("theory"):
+            from notbugs import __version__
+
+            began = time.perf_counter()
+            rows = theory.table(classes, epsilons, samples=samples, seed=seed)
+            record.record_stage("theory", time.perf_counter() - began, rows)
+            record.update_metadata(notbugs=__version__, command=command_line(), finished=True)
+    print_table(
+        "Robust training of two Gaussian classes; the last two columns by adversarial training",
+        *_theory_table(record.rows(TheoryRow)),
+    )
+    print(f"The report: {report.write(out)}")
+
+
+def _gaussians(
+    means: Sequence[float], variances: Sequence[float], epsilons: Sequence[float], samples: int, seed: int
+) -> "Gaussians":
+    """Two Gaussian classes. Raises InputError for options that cannot be used, before anything is written."""
     import numpy as np
 
-    from notbugs import __version__, report, theory
-    from notbugs.runs.folder import RunFolder
+    from notbugs import theory
 
     if samples < 0:
         raise InputError("--samples", "must be 0 or more", samples)
-    means, spread, radii = numbers(mean, "--mean"), numbers(variances, "--variances"), numbers(epsilon, "--epsilon")
-    if len(means) != len(spread):
-        raise InputError("--variances", f"must be as many as --mean, {len(means)}", len(spread))
-    if min(spread) <= 0:
-        raise InputError("--variances", "must be above 0", variances)
-    if not 0 <= min(radii) <= max(radii) <= theory.LARGEST:
-        raise InputError("--epsilon", f"must be 0 or more, at most {theory.LARGEST:g}", epsilon)
+    if len(means) != len(variances):
+        raise InputError("--variances", f"must be as many as --mean, {len(means)}", len(variances))
+    if min(variances) <= 0:
+        raise InputError("--variances", "must be above 0", ",".join(f"{value:g}" for value in variances))
+    if not 0 <= min(epsilons) <= max(epsilons) <= theory.MAX_EPSILON:
+        rule = f"must be 0 or more, at most {theory.MAX_EPSILON:g}"
+        raise InputError("--epsilon", rule, ",".join(f"{value:g}" for value in epsilons))
     if samples and samples <= len(means) + 1:
         raise InputError("--samples", f"must be 0, or more than {len(means) + 1} in {len(means)} dimensions", samples)
     if seed < 0:
         raise InputError("--seed", "must be 0 or more", seed)
-    world = theory.Gaussians(np.array(means), np.array(spread))
-    theory.accuracy(world, world)  # classes that do not differ fail before anything is written
-    asked = {"kind": "theory", "mean": means, "variances": spread, "epsilon": radii, "samples": samples, "seed": seed}
-    with RunFolder.open(out, asked) as record:
-        if not record.done("theory"):
-            began = time.perf_counter()
-            rows = theory.table(world, radii, samples=samples, seed=seed)
-            record.record_stage("theory", time.perf_counter() - began, {"theory": rows})
-            record.update_metadata(
-                kind="theory", notbugs=__version__, command=shlex.join(["notbugs", *sys.argv[1:]]), finished=True
-            )
-    heads, names = zip(*COLUMNS.items(), strict=True)
-    lines = [
-        [f"{row['epsilon']:g}", *(_figure(float(row[name])) for name in names if row.get(name, "") != "")]
-        for row in record.table("theory")
-    ]
-    print_table("Robust training of two Gaussian classes; last, by adversarial training", ["ε", *heads][: len(lines[0])], lines)
-    print(f"The report: {report.write(out)}")
+    classes = theory.Gaussians(np.array(means), np.array(variances))
+    theory.accuracy(classes, classes)  # classes that do not differ fail here
+    return classes
+
+
+def _theory_table(rows: Sequence["TheoryRow"]) -> TextTable:
+    columns = ["ε", "κ", "min cosine", "cosine", "accuracy", "robust accuracy", "of true parameters"]
+    trained = all(row.budget_condition_number is not None for row in rows)
+    lines = []
+    for row in rows:
+        values = [row.condition_number, row.min_cosine, row.cosine, row.accuracy, row.robust_accuracy]
+        values.append(row.true_parameters_robust_accuracy)
+        if row.budget_condition_number is not None and row.ball_condition_number is not None:
+            values += [row.budget_condition_number, row.ball_condition_number]
+        lines.append([f"{row.epsilon:g}", *map(_short, values)])
+    return [*columns, *(["κ, mean ε²", "κ, each ε"] if trained else [])], lines
+
+
+def _short(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.0e}" if value else "0"
+
+
+# ---- analyses of a study or of one classifier --------------------------------------------------------------------------------
 
 
 def explain(
     subject: Subject,
-    source: Its = None,
+    dataset: ItsDataset = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="With a model: a row a test image, and FILE.png, gradients of a few.")
+        Path | None, typer.Option(metavar="FILE.csv", help="With a model: a row per test image; FILE.png: gradients of a few.")
     ] = None,
-    network: Own = None,
+    network: OwnNetwork = None,
     resize: Resize = None,
     limit: Limit = None,
-    skip_bad: SkipUnreadable = False,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
-    """What a classifier looks at: gradients, are they its reasons, and would a person call them so. Of a study, side by side."""
-    from notbugs.report.findings import analyses
+    """Saliency: alignment and faithfulness of attributions.
 
-    title = "What explanations show [95 % interval]"
-    if source is None:
-        _run_and_print(Path(subject), ("explanations",), workers, title, analyses.saliency_table)
+    Of four models of a study, or of one classifier.
+    """
+    from notbugs.report import tables
+
+    title = "Saliency [95 % CI]"
+    if dataset is None:
+        _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
-    from notbugs.audit import config
-    from notbugs.models import black_box
-    from notbugs.runs import folder
-    from notbugs.study import analyses as study_analyses
-    from notbugs.study.config import StudyConfig, load
+    from notbugs.atomic import atomic_write_text
+    from notbugs.audit.config import blame_failing_image
+    from notbugs.models.black_box import BlackBox
+    from notbugs.runs.tables import records_as_csv
+    from notbugs.study import analyses
 
-    asked, view = _load_classifier(subject, source, out, network, resize, limit, skip_bad)
-    if isinstance(view, black_box.BlackBox):
-        raise InputError(subject, "must be a torch network: what has no gradients has none to show")
-    splits = load(StudyConfig(source, resize=resize, limit=limit, skip_bad=skip_bad))
-    with config.blame_failing_image(view, splits.test, asked.device):
-        found = study_analyses.classifier_saliency(view, splits, seed=seed, device=asked.device)
-    print_table(title, analyses.SALIENCY_COLUMNS, analyses.saliency_lines(found.rows))
+    config, model = _load_classifier(subject, dataset, out, network, resize, limit, skip_unreadable)
+    if isinstance(model, BlackBox):
+        raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
+    splits = data.load_dataset(config.data)
+    with blame_failing_image(model, splits.test, config.device):
+        found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
+    print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
     if out is not None:
-        folder.write_atomic(out, folder.as_csv(found.files))
+        atomic_write_text(out, records_as_csv(found.files))
         data.save_image(found.sheet, out.with_suffix(".png"))
-        print(f"{out}\n{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradient")
+        print(f"{out}\n{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
 
 
 def corruptions(
     subject: Subject,
-    source: Its = None,
+    dataset: ItsDataset = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table, and FILE-frequencies.csv beside it.")
+        Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table, and FILE-fourier.csv beside it.")
     ] = None,
-    network: Own = None,
+    network: OwnNetwork = None,
     resize: Resize = None,
     limit: Limit = None,
-    skip_bad: SkipUnreadable = False,
+    skip_unreadable: SkipUnreadable = False,
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
-    """Noise, blur, fog, contrast and JPEG, at five severities: every model that a study has by then, or one of your own.
+    """Accuracy under common corruptions, and Fourier sensitivity.
 
-    And which spatial frequencies mislead them.
+    Noise, blur, fog, contrast and JPEG at five severities. Of the models of a study, or of one classifier.
     """
-    from notbugs.report.findings import analyses
+    from notbugs.report import tables
 
-    if source is None:
-        title = "Test images read, mean over five severities"
-        _run_and_print(Path(subject), ("corruptions", "frequencies"), workers, title, analyses.corruptions_table)
-        print_table("Test images misread with one wave added, mean over waves", *analyses.fourier_table(_open(Path(subject))))
-        return
-    from notbugs import metrics
-    from notbugs.audit import config
-    from notbugs.data import subset
-    from notbugs.runs import folder
-    from notbugs.study import analyses as study_analyses
-
-    asked, view = _load_classifier(subject, source, out, network, resize, limit, skip_bad)
-    part = config.test_part(asked)[0]
-    rows = metrics.corruption_accuracy(view, part, seed=seed, device=asked.device).rows
-    kinds = dict.fromkeys(row["corruption"] for row in rows)
-    lines = [
-        [
-            kind,
-            *(
-                f"{100 * row['accuracy']:.1f} % [{100 * row['low']:.1f}–{100 * row['high']:.1f}]"
-                for row in rows
-                if row["corruption"] == kind
-            ),
+    fourier_title = "Error rate with one Fourier basis vector added, mean over frequencies"
+    if dataset is None:
+        shown = [
+            ("Accuracy on test images, mean over five severities", tables.corruptions_table),
+            (fourier_title, tables.fourier_table),
         ]
-        for kind in kinds
+        _run_and_print(Path(subject), ("corruptions", "fourier"), workers, shown)
+        return
+    from notbugs import data, metrics, models
+    from notbugs.atomic import atomic_write_text
+    from notbugs.audit.config import test_part
+    from notbugs.runs.tables import CorruptionRow, FourierRow, as_csv
+    from notbugs.study.analyses import FOURIER_IMAGES
+
+    config, model = _load_classifier(subject, dataset, out, network, resize, limit, skip_unreadable)
+    part = test_part(config)[0]
+    accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
+    rows = [CorruptionRow(model=subject, seed=seed, **accuracy._asdict()) for accuracy in accuracies]
+    lines = [
+        [name, *(percent(row.accuracy, row.ci_low, row.ci_high) for row in rows if row.corruption == name)]
+        for name in dict.fromkeys(row.corruption for row in rows)
     ]
-    print_table(f"What it reads of {len(part)} test images [95 % interval]", ["severity", "1", "2", "3", "4", "5"], lines)
-    waved = metrics.fourier_sensitivity(
-        view, part.select(subset.balanced(part.labels, study_analyses.FOURIER_IMAGES)), seed=seed, device=asked.device
-    )
     print_table(
-        "Misread with one wave added, mean over waves",
-        ["slow waves, up to half of the fastest", "fast waves"],
-        [analyses.low_and_high(waved)],
+        f"Accuracy on {len(part)} test images by severity, in percent [95 % CI]", ["corruption", "1", "2", "3", "4", "5"], lines
     )
+    errors = metrics.fourier_sensitivity(model, data.balanced_subset(part, FOURIER_IMAGES), seed=seed, device=config.device)
+    fourier = [FourierRow(model=subject, seed=seed, **error._asdict()) for error in errors]
+    print_table(fourier_title, tables.FOURIER_COLUMNS, [tables.fourier_cells(fourier)])
     if out is not None:
-        folder.write_atomic(out, folder.as_csv(rows))
-        folder.write_atomic(out.with_name(f"{out.stem}-frequencies.csv"), folder.as_csv(waved))
+        models.check_writable(out)
+        atomic_write_text(out, as_csv(rows))
+        atomic_write_text(out.with_name(f"{out.stem}-fourier.csv"), as_csv(fourier))
         print(out)
 
 
 def _load_classifier(
-    subject: str, source: str, out: Path | None, network: str | None, resize: int | None, limit: int | None, skip_bad: bool
-) -> tuple["AuditConfig", Any]:
-    """What is asked of a classifier of the user's own, and the classifier ready to be looked at."""
+    subject: str,
+    dataset: str,
+    out: Path | None,
+    network: str | None,
+    resize: int | None,
+    limit: int | None,
+    skip_unreadable: bool,
+) -> tuple["AuditConfig", "nn.Module"]:
+    """One classifier, ready for analysis, and its configuration."""
     from notbugs import models
-    from notbugs.audit import AuditConfig, config
+    from notbugs.audit.config import search_copy
 
     if out is not None:
         models.check_writable(out)
-    asked = AuditConfig(subject, source, (), "quick", None, (), network, resize, limit, skip_bad, parse_device("auto"))
-    return asked, config.search_copy(asked, subject)
+    config = audit_config(subject, dataset, network=network, resize=resize, limit=limit, skip_unreadable=skip_unreadable)
+    return config, search_copy(config, subject)
 
 
-def ntk(folder: Study, workers: Workers = None) -> None:
-    """Features before any training: eigenvectors of a wide network's kernel on a study's images, useful and robust or not."""
-    from notbugs.report.findings import analyses
+def ntk(folder: RunArgument, workers: Workers = None) -> None:
+    """Features of the neural tangent kernel, before any training.
 
-    _run_and_print(folder, ("kernel",), workers, "Regression on the first eigenvectors [95 % interval]", analyses.ntk_table)
-
-
-def review(
-    folder: Study,
-    count: Annotated[
-        int, typer.Option(help="Images of each set: with 35 or fewer, even those who read all cannot show that a set is fair.")
-    ] = 50,
-    sets: Annotated[
-        str, typer.Option(metavar="SET,…", help="original, or names in the study's datasets/.")
-    ] = "original,robust,nonrobust",
-    seed: Seed = 0,
-) -> None:
-    """A page on which people say what they see in blinded images of each set; what they answered, once their exports are back.
-
-    Open RUN/review/review.html in a browser, export the answers, put the file into RUN/review and give the command again.
+    How useful and how robust its eigenvectors are on a study's images.
     """
-    from notbugs import report
-    from notbugs.report.findings import analyses
-    from notbugs.review import answers
+    from notbugs.report import tables
 
-    print(answers.write_page(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed))
-    record = _open(folder)
-    if answers.load_answers(folder):
-        for finding in analyses.review_findings(record):
-            print(f"• {finding.question} {finding.verdict}. {finding.text}")
-        heads, lines = analyses.review_table(record)
-        print_table("What people see, in percent [95 % interval]", heads[:5], [line[:5] for line in lines])
-        print(f"The report: {report.write(folder)}")
+    title = "Kernel regression on the first eigenvectors [95 % CI]"
+    _run_and_print(folder, ("ntk",), workers, [(title, tables.ntk_table)])
 
 
 def _run_and_print(
     folder: Path,
     stages: tuple[str, ...],
     workers: int | None,
-    title: str,
-    table: Callable[["RunFolder"], tuple[list[str], list[list[str]]]],
+    shown: Sequence[tuple[str, Callable[["StudyResults"], TextTable]]],
 ) -> None:
+    """Run analyses of a study; print the findings they add, and their tables."""
     from notbugs import report
-    from notbugs.report.findings import analyses
+    from notbugs.report.findings import findings
+    from notbugs.report.results import StudyResults
     from notbugs.study import pipeline
 
-    if workers is not None and workers < 1:
-        raise InputError("--workers", "must be 1 or more", workers)
-    before = {finding.text for finding in analyses.findings(_open(folder))}
+    check_workers(workers)
+    before = {finding.text for finding in findings(StudyResults.read(folder))}
     with progress() as report_progress:
-        record = pipeline.run_analyses(folder, stages, workers=workers, report_progress=report_progress)
-    found = analyses.findings(record)
-    fresh = [finding for finding in found if finding.text not in before]
-    for finding in fresh or found:
-        print(f"• {finding.question} {finding.verdict}. {finding.text}")
-    print_table(title, *table(record))
+        pipeline.run_analyses(folder, stages, workers=workers, report_progress=report_progress)
+    results = StudyResults.read(folder)
+    print_findings(finding for finding in findings(results) if finding.text not in before)
+    for title, table in shown:
+        print_table(title, *table(results))
     print(f"The report: {report.write(folder)}")
 
 
-def _open(folder: Path) -> "RunFolder":
-    from notbugs.runs.folder import RunFolder
-
-    return RunFolder.read(folder)
+# ---- human review ------------------------------------------------------------------------------------------------------------
 
 
-def _figure(value: float) -> str:
-    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.0e}" if value else "0"
+def review(
+    folder: RunArgument,
+    count: Annotated[
+        int, typer.Option(help="Images per set, 1 or more. With 35 or fewer even perfect answers cannot show non-inferiority.")
+    ] = 50,
+    sets: Annotated[
+        str, typer.Option(metavar="SET,…", help="original, or names of data sets of the study.")
+    ] = "original,robust,nonrobust",
+    seed: Seed = 0,
+) -> None:
+    """A page for human review of a study's data sets.
 
+    People classify blinded images of each set; once there are answers, also their accuracy.
 
-def numbers(text: str, option: str) -> list[float]:
-    """ "25, 0.5" -> [25.0, 0.5]; raises BadInput for anything else."""
-    try:
-        found: list[Any] = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(option, "must be numbers with commas between them", repr(text)) from None
-    return found
+    Open RUN/review/review.html in a browser, export the answers, put the file into RUN/review and repeat the command.
+    """
+    from notbugs import report
+    from notbugs.report import tables
+    from notbugs.report.findings.review import findings
+    from notbugs.report.pages.review import write_page
+    from notbugs.report.results import StudyResults
+    from notbugs.review import answers, sample
+
+    drawn = sample.draw_sample(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed)
+    sample.save_key(folder, drawn)
+    print(write_page(folder, drawn))
+    if answers.load_answers(folder):
+        results = StudyResults.read(folder)
+        print_findings(findings(results))
+        columns, rows = tables.review_table(results)
+        print_table("Accuracy of people, in percent [95 % CI]", columns[:5], [row[:5] for row in rows])
+        print(f"The report: {report.write(folder)}")

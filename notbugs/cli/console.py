@@ -1,35 +1,117 @@
-"""What the commands share: a plan from options, a bar for each stage at work, radii and devices as people write them."""
+"""What the commands share: configurations from options, progress bars, tables and accuracies as text."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
+    from notbugs.audit import AuditConfig
+    from notbugs.report.findings import Finding
     from notbugs.study.config import StudyConfig
 
 
-def config_from_options(given: dict[str, Any]) -> "StudyConfig":
-    """The plan of a command's options: those that are settings of a study, under the same names."""
+# ---- options -----------------------------------------------------------------------------------------------------------------
+
+
+def study_config(options: Mapping[str, Any]) -> "StudyConfig":
+    """The configuration of a study from a command's options: those that are its fields, under the same names."""
     from dataclasses import fields
 
     from notbugs.study.config import StudyConfig
 
-    settings = {field.name: given[field.name] for field in fields(StudyConfig) if field.name in given}
+    given = {field.name: options[field.name] for field in fields(StudyConfig) if field.name in options}
     for name in ("epsilon", "relabel_epsilon"):
-        settings[name] = parse_epsilon(settings.get(name), "--" + name.replace("_", "-"))
-    return StudyConfig(**{**settings, "device": parse_device(settings["device"])})
+        if given.get(name) is not None:
+            given[name] = parse_epsilon(given[name], "--" + name.replace("_", "-"))
+    return StudyConfig(**{**given, "device": parse_device(given["device"])})
+
+
+def audit_config(
+    model: str,
+    dataset: str,
+    *,
+    threats: Sequence[str] = (),
+    budget: str = "quick",
+    images: int | None = None,
+    others: Sequence[str] = (),
+    network: str | None = None,
+    resize: int | None = None,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+    device: str = "auto",
+) -> "AuditConfig":
+    """The configuration of an audit, or of another command on one classifier."""
+    from notbugs.audit import AuditConfig
+    from notbugs.data import DataConfig
+
+    return AuditConfig(
+        model,
+        DataConfig(dataset, resize, limit, skip_unreadable),
+        threats=tuple(threats),
+        budget=budget,
+        images=images,
+        others=tuple(others),
+        network=network,
+        device=parse_device(device),
+    )
+
+
+def parse_epsilon(text: str, option: str) -> float:
+    """ "0.5" or "8/255" as a number. Raises InputError for anything else."""
+    try:
+        numerator, _, denominator = text.partition("/")
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(option, "must be a number, or a fraction like 8/255", repr(text)) from None
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    """ "25, 0.5" as [25.0, 0.5]. Raises InputError for anything else."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(option, "must be numbers with commas between them", repr(text)) from None
+
+
+def parse_device(name: str) -> str:
+    """A device that is here; auto: a GPU if there is one. Raises InputError for another."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError("--device", "must be available on this machine", name, str(error).splitlines()[0]) from None
+    return name
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises InputError unless `workers` is 1 or more, or left out."""
+    if workers is not None and workers < 1:
+        raise InputError("--workers", "must be 1 or more", workers)
+
+
+def command_line() -> str:
+    """The command as it was typed, for run.json."""
+    return shlex.join(["notbugs", *sys.argv[1:]])
+
+
+# ---- output ------------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, float, str], None]]:
-    """A bar for each stage at work; where there is no terminal, a line for each that is done."""
+    """A progress bar per running stage; without a terminal, a line per finished stage."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    bars: dict[str, Any] = {}
+    bars: dict[str, TaskID] = {}
     with Progress(
         TextColumn("{task.description:32}"),
         BarColumn(),
@@ -39,50 +121,69 @@ def progress() -> Iterator[Callable[[str, float, str], None]]:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    ) as progress:
+    ) as display:
 
         def report_progress(stage: str, share: float, words: str) -> None:
             if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=1.0, words=words)
-            progress.update(bars[stage], completed=share, words=words)
+                bars[stage] = display.add_task(stage, total=1.0, words=words)
+            display.update(bars[stage], completed=share, words=words)
             if share >= 1.0 and not words:
-                progress.remove_task(bars.pop(stage))
+                display.remove_task(bars.pop(stage))
                 console.print(f"done: {stage}", highlight=False, markup=False)
 
         yield report_progress
 
 
-def parse_epsilon(text: str | None, option: str) -> float | None:
-    """ "0.5" or "8/255"."""
-    if text is None:
-        return None
-    try:
-        above, _, below = text.partition("/")
-        return float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(option, "must be a number, or a fraction like 8/255", repr(text)) from None
-
-
-def parse_device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError("--device", "must be one that is here", name, str(error).splitlines()[0]) from None
-    return name
-
-
-def print_table(title: str, heads: list[str], lines: Iterable[Sequence[str]]) -> None:
-    """A table as narrow as it can be: most fit into 80 columns."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table as narrow as possible: most fit into 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    table = Table(
+        *(_literal(column) for column in columns),
+        title=_literal(title),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+        pad_edge=False,
+    )
     table.columns[0].no_wrap = True
-    for line in lines:
-        table.add_row(*(cell.replace("[", "\\[") for cell in line))
+    for row in rows:
+        table.add_row(*map(_literal, row))
     Console().print(table)
+
+
+def print_findings(findings: Iterable["Finding"]) -> None:
+    """Each question, its status and the text, as a bullet."""
+    from rich.console import Console
+
+    for finding in findings:
+        Console().print(f"• {finding.question} {finding.status}. {finding.text}", highlight=False, markup=False)
+
+
+def accuracy_line(
+    threat: str,
+    accuracy: float,
+    ci_low: float,
+    ci_high: float,
+    correct: int,
+    n: int,
+    attack: str,
+    correct_8bit: int | None = None,
+) -> str:
+    """One accuracy with its 95 % CI, counts and attack."""
+    stored = "" if correct_8bit is None else f" (stored in 8 bits: {correct_8bit})"
+    interval = f"[{100 * ci_low:.1f}, {100 * ci_high:.1f}]"
+    return f"{threat:14} {100 * accuracy:5.1f} %  {interval:13}  {correct} of {n}{stored}  {attack}"
+
+
+def percent(share: float, ci_low: float, ci_high: float) -> str:
+    """A share with its interval, in percent: "42.0 [38.1, 46.0]"."""
+    return f"{100 * share:.1f} [{100 * ci_low:.1f}, {100 * ci_high:.1f}]"
+
+
+def _literal(text: str) -> str:
+    """Text in which rich sees no markup."""
+    return text.replace("[", "\\[")

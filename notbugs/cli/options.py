@@ -5,50 +5,81 @@ from typing import Annotated
 
 import typer
 
-DATASET_HELP = """A labelled set of images: `digits` or `planted` (built in); a folder with train/CLASS/file and test/CLASS/file,
-or only CLASS folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face set; a hub
-name, or CIFAR10."""
+DATASET_HELP = (
+    "Labeled images: digits or planted (built in); a folder with train/CLASS/file and test/CLASS/file, or only CLASS folders; an "
+    ".npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face data set; a hub name, or CIFAR10."
+)
+MODEL_HELP = (
+    "A .safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a trained network."
+)
+CLASSIFIER_HELP = (
+    "A .safetensors file of notbugs, an .onnx file, or module:function of your own, called with classes=K, that returns a "
+    "trained PyTorch network, a fitted scikit-learn classifier, or a function of images."
+)
+ARCHITECTURE_HELP = "small, resnet9, resnet18, resnet50, vgg, densenet, inception, mixer, linear, or module:function of your own"
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="SOURCE", help=DATASET_HELP.replace("\n", " "))]
-Resize = Annotated[int | None, typer.Option(metavar="N", help="Bring every image to N x N pixels.")]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help=DATASET_HELP)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+AnyClassifier = Annotated[str, typer.Argument(metavar="MODEL", help=CLASSIFIER_HELP)]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study: what `notbugs run --out` wrote.")]
+
+# ---- data --------------------------------------------------------------------------------------------------------------------
+
+Resize = Annotated[int | None, typer.Option(metavar="N", help="Resize all images to N x N pixels.")]
 Limit = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Use at most N training images, and an eighth as many test images (planted: at least 40)."),
+    typer.Option(metavar="N", help="At most N training images, and N/8 test images (planted: at least 40)."),
 ]
-SkipUnreadable = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and list them.")]
-Norm = Annotated[str, typer.Option(help="How change is measured: l2 or linf.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")]
+
+# ---- threat model ------------------------------------------------------------------------------------------------------------
+
+Norm = Annotated[str, typer.Option(help="Norm of the perturbation: l2 or linf.")]
 Epsilon = Annotated[
     str | None,
-    typer.Option(
-        metavar="R", help="How much an image may change, pixels in [0, 1]; 8/255 is understood. [default: by the images]"
-    ),
+    typer.Option(metavar="EPS", help="Largest perturbation, for pixels in [0, 1]: 0.5 or 8/255. [default: by the images]"),
 ]
-Network = Annotated[
+OneEpsilon = Annotated[
     str | None,
     typer.Option(
-        help="small, resnet9, resnet18, resnet50, vgg, densenet, inception, mixer, linear, or module:function of your own, "
-        "called with classes=K. [default: by the images]"
+        metavar="EPS", help="Largest perturbation: 0.5, 8/255 or linf:8/255. [default: what the model was trained with]"
     ),
 ]
-Width = Annotated[int | None, typer.Option(help="Channels of the network's first layer.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the data in each training. [default: by their number]")]
-Seed = Annotated[int, typer.Option(help="Everything that chance decides.")]
+
+# ---- network and training ----------------------------------------------------------------------------------------------------
+
+Network = Annotated[str | None, typer.Option(help=f"{ARCHITECTURE_HELP}, called with classes=K. [default: by the images]")]
+OwnNetwork = Annotated[
+    str | None, typer.Option(metavar="module:function", help="The network that the file of MODEL names, if it is your own.")
+]
+Width = Annotated[int | None, typer.Option(help="Channels of the network's first layer. [default: by the images]")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of each training. [default: by the number of images]")]
+Seed = Annotated[int, typer.Option(help="Random seed, 0 or more.")]
+Versions = Annotated[
+    int,
+    typer.Option(
+        metavar="N", help="Versions of each image in D_R and D_NR, 1 or more. Training on them takes about as many steps."
+    ),
+]
+
+# ---- machine -----------------------------------------------------------------------------------------------------------------
+
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")]
 Bf16 = Annotated[
     bool | None,
     typer.Option(
-        "--half/--no-half",
-        help="Train and make sets in bfloat16; verdicts never. Faster where the processor knows it. [default: on a GPU]",
+        "--bf16/--no-bf16",
+        help="Train and construct data sets in bfloat16, never measure in it. [default: on a GPU that supports it]",
     ),
 ]
-Versions = Annotated[
-    int,
-    typer.Option(metavar="N", help="Versions of each image; classifiers are trained on them in about as many steps as on one."),
-]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile each kind of network first. For GPUs; slower on a CPU.")]
-Workers = Annotated[int | None, typer.Option(help="Stages done at once, each in a process. [default: one a core; 1 on a GPU]")]
-Folds = Annotated[int, typer.Option(help="Of files: each is judged by models trained on the other folds.")]
-Repeats = Annotated[int, typer.Option(help="How often the files are dealt into folds; more make ranks steadier.")]
-Out = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="Where the study goes. The same command again goes on where it stopped.")
-]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks with torch.compile. Slower on a CPU.")]
+Workers = Annotated[int | None, typer.Option(help="Stages at once, each in its own process. [default: one per core; 1 on a GPU]")]
+
+# ---- file scores -------------------------------------------------------------------------------------------------------------
+
+Folds = Annotated[int, typer.Option(help="Folds, 2 or more: each file is scored by models trained on the other folds.")]
+Repeats = Annotated[int, typer.Option(help="Repetitions with other folds, 1 or more. More give more reliable ranks.")]
+
+# ---- output ------------------------------------------------------------------------------------------------------------------
+
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder. The same command resumes a stopped run.")]

@@ -1,14 +1,20 @@
-"""Commands on a set of images: the whole study, parts of it, its files sorted, one classifier trained."""
+"""Commands on a data set: the whole study, parts of it, file scores, one classifier trained."""
 
-import shlex
-import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notbugs.cli.console import config_from_options, print_table, progress
+from notbugs.cli.console import (
+    accuracy_line,
+    check_workers,
+    command_line,
+    print_findings,
+    print_table,
+    progress,
+    study_config,
+)
 from notbugs.cli.options import (
     Bf16,
     Compile,
@@ -32,80 +38,87 @@ from notbugs.cli.options import (
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
+    from notbugs.files import FilesConfig
+    from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
 
 
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
-    """The whole study on built-in data, scanned digits of 8x8 pixels: `notbugs run digits --out runs/demo`."""
-    _study(config_from_options({"source": "digits", "device": device}), out, workers)
+    """The whole study on scanned digits, in about two minutes.
+
+    The same as `notbugs run digits --out runs/demo`.
+    """
+    _study(study_config({"dataset": "digits", "device": device}), out, workers)
 
 
 def run(
-    source: DatasetArgument,
+    dataset: DatasetArgument,
     out: Out,
     norm: Norm = "l2",
     epsilon: Epsilon = None,
     relabel_epsilon: Annotated[
         str | None,
-        typer.Option(
-            metavar="R", help="How far relabelled images may go. [default: epsilon; twice that for images up to 16x16 in L2]"
-        ),
+        typer.Option(metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; twice that up to 16x16 pixels in L2]"),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Do everything N times, for intervals. [default: 3 for digits, else 1]")
+        int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")
     ] = None,
     seed: Seed = 0,
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a training step. [default: by their number]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, at its highest. [default: by the images]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of AdamW. [default: by the images]")] = None,
     relabel_learning_rate: Annotated[
-        float | None, typer.Option(help="The same, for relabelled sets. [default: by the images]")
+        float | None, typer.Option(help="The same for training on relabeled sets. [default: by the images]")
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW. [default: by the images]")] = None,
-    shift: Annotated[
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of AdamW. [default: by the images]")] = None,
+    translate: Annotated[
         int | None,
-        typer.Option(
-            help="Move training images by up to so many pixels; 0: never. [default: an eighth of the height; 0 up to 16x16]"
-        ),
+        typer.Option(help="Augmentation: random translations up to N pixels. [default: 1/8 of the height; 0 up to 16x16]"),
     ] = None,
     flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Mirror training images half the time. [default: if they have colour]")
+        bool | None, typer.Option("--flip/--no-flip", help="Augmentation: random horizontal flips. [default: for color images]")
     ] = None,
-    adversarial_steps: Annotated[int, typer.Option(help="Attack steps inside adversarial training.")] = 3,
+    adversarial_steps: Annotated[int, typer.Option(help="PGD steps of adversarial training.")] = 3,
     invert_steps: Annotated[
         int | None,
-        typer.Option(help="Steps of the robust and the non-robust version. [default: 40; 25 up to 16x16; 20 for planted]"),
+        typer.Option(help="Steps of feature inversion (D_R, D_NR). [default: 40; 25 up to 16x16; 20 for planted]"),
     ] = None,
-    invert_start: Annotated[str, typer.Option(help="What those versions grow from: another image, or noise.")] = "image",
-    invert_times: Versions = 1,
-    relabel_steps: Annotated[int, typer.Option(help="Steps of the relabelled sets.")] = 20,
-    patience: Annotated[int | None, typer.Option(help="Further epochs for relabelled sets that are still at chance.")] = None,
+    invert_start: Annotated[str, typer.Option(help="Where inversion starts: image (another training image) or noise.")] = "image",
+    versions: Versions = 1,
+    relabel_steps: Annotated[int, typer.Option(help="PGD steps of D_rand and D_det.")] = 20,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Extra epochs for a relabeled set while accuracy is at chance level. [default: half the epochs, 8 or more]"
+        ),
+    ] = None,
     full: Annotated[
         bool,
-        typer.Option(
-            "--full",
-            help="Also what could refute it: all controls, transfer to other learners, every model on every set attacked.",
-        ),
+        typer.Option("--full", help="Also all controls, transferability, and every model attacked on every set. Takes hours."),
     ] = False,
-    recipe: Annotated[
-        str, typer.Option(metavar="paper", help="--full, and what else the paper measured on CIFAR-10, its figures beside these.")
-    ] = "",
+    replicate: Annotated[
+        bool,
+        typer.Option("--replicate", help="--full, and all else that the paper measured on CIFAR-10, with its figures beside."),
+    ] = False,
     resize: Resize = None,
     limit: Limit = None,
-    skip_bad: SkipUnreadable = False,
+    skip_unreadable: SkipUnreadable = False,
     bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
-    """The whole study: train, attack, split, relabel, retrain, measure, report."""
-    _study(config_from_options(locals()), out, workers)
+    """The whole study of a data set, with a report.
+
+    Trains a standard and a robust classifier, attacks them, constructs D_R, D_NR, D_rand and D_det, trains on these, and reports.
+    """
+    _study(study_config(locals()), out, workers)
 
 
 def split(
-    source: DatasetArgument,
+    dataset: DatasetArgument,
     out: Out,
     norm: Norm = "l2",
     epsilon: Epsilon = None,
@@ -113,55 +126,52 @@ def split(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
-    invert_times: Versions = 1,
+    versions: Versions = 1,
     by_file: Annotated[
-        bool, typer.Option("--by-file", help="Leave the files as they are and sort them: see `notbugs files`.")
+        bool, typer.Option("--by-file", help="Change no image: sort the files by robustness, see `notbugs files`.")
     ] = False,
     top: Annotated[
-        float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class that goes to either half.")
+        float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class in either subset, in (0, 0.5].")
     ] = 0.5,
     folds: Folds = 3,
     repeats: Repeats = 3,
     resize: Resize = None,
     limit: Limit = None,
-    skip_bad: SkipUnreadable = False,
+    skip_unreadable: SkipUnreadable = False,
     bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
-    """Only the split: write the robust and the non-robust version of a set, file for file, to FOLDER/datasets.
+    """The robust and the non-robust version of a data set.
 
-    With --invert-times each file has several versions, from other starts: cat.png, cat~2.png, and so on.
+    D_R and D_NR, file for file, in FOLDER/datasets.
 
-    Train your own classifier on either with your own code. `notbugs run` with the same options goes on to the whole study.
-    With --by-file no image is changed: the files that carry most and least robust evidence become two sets, class by class.
+    With --versions each file has several versions: cat.png, cat~2.png, and so on.
+
+    Train on either with your own code. `notbugs run` with the same options continues to the whole study.
+    With --by-file the files with the highest and the lowest robustness become two subsets, class by class.
     """
-    from notbugs.study.tasks import dataset_path
-
+    config = study_config({**locals(), "seeds": 1})
     if by_file:
-        from notbugs import files
-
         if bf16 is not None or compile:
-            raise InputError("--half, --compile", "cannot be used with --by-file")
-        if invert_times != 1:
-            raise InputError("--invert-times", "cannot be used with --by-file, which changes no image", invert_times)
-
-        asked = files.FilesConfig(config_from_options({**locals(), "seeds": 1}), folds, repeats)
-        _files(asked, out, workers, top)
+            raise InputError("--bf16, --compile", "cannot be used with --by-file")
+        if versions != 1:
+            raise InputError("--versions", "cannot be used with --by-file, which changes no image", versions)
+        _files(_files_config(config, folds, repeats), out, workers, top)
         return
+    from notbugs.runs.tables import SetRow
+    from notbugs.study.store import dataset_path
 
-    plan = config_from_options({**locals(), "seeds": 1})
-    record = _run(plan, out, workers, only=("set-robust", "set-nonrobust"))
-    for row in (row for row in record.table("sets") if row["set"] in ("robust", "nonrobust") and row["seed"] == seed):
-        print(
-            f"{row['set']:10}  {row['n']} images, feature error {row['feature_error']:.3f}  "
-            f"{dataset_path(plan, out, seed, str(row['set']))}"
-        )
+    record = _run(config, out, workers, only=("dataset-robust", "dataset-nonrobust"))
+    for row in record.rows(SetRow):
+        if row.set in ("robust", "nonrobust") and row.seed == seed:
+            path = dataset_path(config, out, seed, row.set)
+            print(f"{row.set:10}  {row.n} images, feature error {row.feature_error:.3f}  {path}")
 
 
 def files(
-    source: DatasetArgument,
+    dataset: DatasetArgument,
     out: Out,
     norm: Norm = "l2",
     epsilon: Epsilon = None,
@@ -173,23 +183,24 @@ def files(
     epochs: Epochs = None,
     resize: Resize = None,
     limit: Limit = None,
-    skip_bad: SkipUnreadable = False,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
-    """Which training files carry robust and which non-robust evidence, which look mislabelled, and which cues are spurious.
+    """Scores for each training file, and spurious cues.
 
-    Every file is judged by models that were not trained on it. `notbugs split --by-file` with the same options writes the halves.
+    Finds robust and non-robust files, and likely label errors. Cross-fitted: no file is scored by a model trained on it.
+    `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
     """
-    from notbugs import files
-
-    _files(files.FilesConfig(config_from_options({**locals(), "seeds": 1}), folds, repeats), out, workers)
+    _files(_files_config(study_config({**locals(), "seeds": 1}), folds, repeats), out, workers)
 
 
 def train(
-    source: DatasetArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the weights go: NAME.safetensors; NAME.json beside it.")],
-    loss: Annotated[str, typer.Option(help="plain, adversarial (Madry et al. 2018) or trades (Zhang et al. 2019).")] = "plain",
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The weights, NAME.safetensors; NAME.json is written beside it.")],
+    loss: Annotated[
+        str, typer.Option(help="standard, adversarial (Madry et al. 2018) or trades (Zhang et al. 2019).")
+    ] = "standard",
     norm: Norm = "l2",
     epsilon: Epsilon = None,
     seed: Seed = 0,
@@ -198,106 +209,130 @@ def train(
     epochs: Epochs = None,
     resize: Resize = None,
     limit: Limit = None,
-    skip_bad: SkipUnreadable = False,
+    skip_unreadable: SkipUnreadable = False,
     bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
 ) -> None:
-    """Train one classifier, ordinary or robust, and say how easily it is fooled."""
+    """Train one classifier, standard or robust.
+
+    Prints its clean and robust accuracy.
+    """
     from notbugs.study import pipeline
 
     if out.suffix != ".safetensors":
         raise InputError("--out", "must end in .safetensors", out)
-    plan = config_from_options(locals())
+    config = study_config(locals())
     with progress() as report_progress:
-        _accuracy(pipeline.train_single(plan, out, loss=loss, report_progress=report_progress))
+        rows = pipeline.train_single(config, out, loss=loss, report_progress=report_progress)
+    for row in rows:
+        threat = f"{row.norm} {row.epsilon:.4g}" if row.epsilon else "clean"
+        print(accuracy_line(threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack))
     print(out)
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `notbugs run`, `files` or `attack --out` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A folder of `notbugs run`, `files`, `attack --out` or `theory`.")
+    ],
 ) -> None:
-    """Write report.html of a study, an audit or sorted files anew."""
+    """Write report.html of a run again."""
     from notbugs import report
     from notbugs.review import answers
 
     path = report.write(folder)
-    answers.load_answers(folder)  # the page has a warning where a file of theirs is wrong; here it is an error
+    answers.load_answers(folder)  # the page shows a warning if a file of answers is damaged; here it is an error
     print(path)
 
 
-def _files(asked: Any, out: Path, workers: int | None, top: float | None = None) -> None:
-    """Score the files of a set and say in short what came out. top: also write so large a share of either end as two sets."""
+# ---- parts -------------------------------------------------------------------------------------------------------------------
+
+
+def _files_config(config: "StudyConfig", folds: int, repeats: int) -> "FilesConfig":
+    from notbugs.files import FilesConfig
+
+    return FilesConfig(
+        config.data,
+        norm=config.norm,
+        epsilon=config.epsilon,
+        seed=config.seed,
+        network=config.network,
+        width=config.width,
+        epochs=config.epochs,
+        device=config.device,
+        folds=folds,
+        repeats=repeats,
+    )
+
+
+def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | None = None) -> None:
+    """Score the files of a data set and print a summary. top: also write that share of each class as two subsets."""
     from notbugs import files, report
-    from notbugs.files.run import check_fraction
 
-    if workers is not None and workers < 1:
-        raise InputError("--workers", "must be 1 or more", workers)
+    check_workers(workers)
     if top is not None:
-        check_fraction(asked, top)
+        files.check_fraction(config, top)
     with progress() as report_progress:
-        record = files.run(
-            asked, out, command=shlex.join(["notbugs", *sys.argv[1:]]), workers=workers, report_progress=report_progress
-        )
-    if note := record.metadata["data"]["note"]:
-        print(note)
-    for row in record.table("kinds"):
-        shown = [picture["file"] for picture in record.table("pictures") if picture["kind"] == row["kind"]][:3]
-        print(f"{row['kind']:20} {row['files']:6} of {row['n']} files   {', '.join(map(str, shown))}")
-    if record.metadata["steadiness"] is not None:
-        print(f"steadiness: another such run would rank the files alike to {record.metadata['steadiness']:.2f} (Spearman)")
-    words = [row["word"] for row in record.table("words")]
-    counts = (f"{words.count(word)} {word}" for word in ("robust", "non-robust", "spurious", "useless"))
-    print(f"features, by the versions and the test part: {', '.join(counts)}")
-    for row in record.table("cues"):
-        if row["spurious"]:
+        record = files.run(config, out, command=command_line(), workers=workers, report_progress=report_progress)
+    _print_files(record)
+    for subset in files.split_by_robustness(config, out, top) if top is not None else ():
+        print(f"{subset.name:10}  {subset.files} files  {subset.folder}")
+    seconds = record.files().seconds
+    print(f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
+
+
+def _print_files(record: "RunFolder") -> None:
+    """Files and features by category, and the spurious cues."""
+    from notbugs.runs.tables import CategoryRow, FeatureCategoryRow, FilePictureRow, SpuriousCueRow
+
+    metadata, pictures = record.files(), record.rows(FilePictureRow)
+    if metadata.data.note:
+        print(metadata.data.note)
+    for row in record.rows(CategoryRow):
+        examples = [picture.file for picture in pictures if picture.category == row.category][:3]
+        print(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
+    if metadata.rank_reliability is not None:
+        print(f"rank reliability: {metadata.rank_reliability:.2f} (Spearman, expected with another such run)")
+    categories = [row.category for row in record.rows(FeatureCategoryRow)]
+    counts = (f"{categories.count(name)} {name}" for name in ("robust", "non-robust", "spurious", "useless"))
+    print(f"features, on D_R, D_NR and the test set: {', '.join(counts)}")
+    for cue in record.rows(SpuriousCueRow):
+        if cue.spurious:
             print(
-                f"spurious: {row['name']} {row['speaks']} {row['class']}: usefulness {float(row['usefulness']):.2f} in training, "
-                f"{float(row['test_usefulness']):.2f} on the test part"
+                f"spurious: {cue.name} {cue.sign} {cue.class_name}: usefulness {cue.usefulness:.2f} on training images, "
+                f"{cue.test_usefulness:.2f} on test images"
             )
-    for name, place, count in files.split(asked, out, top) if top is not None else ():
-        print(f"{name:10}  {count} files  {place}")
-    print(f"{record.metadata['seconds']:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
 
 
-def _study(plan: "StudyConfig", out: Path, workers: int | None) -> None:
-    from rich.console import Console
-
+def _study(config: "StudyConfig", out: Path, workers: int | None) -> None:
     from notbugs import report
-    from notbugs.report import results
-    from notbugs.report.findings import controls, main, replication
+    from notbugs.report import tables
+    from notbugs.report.findings import findings
+    from notbugs.report.results import StudyResults
 
-    record = _run(plan, out, workers)
+    record = _run(config, out, workers)
     page = report.write(out)
-    for sentence in main.headline(record):
-        Console().print(f"• {sentence}", highlight=False, markup=False)
-    columns, rows = results.accuracy_table(record)
-    images = f"{record.metadata['data']['test']} test images"
-    print_table(f"What each classifier reads of {images} [95 % interval]", columns[:-1], [row[:-1] for row in rows])
-    if lines := controls.controls_table(record):
-        title = "What the controls of relabelled sets read in percent, and the excess over each [95 % interval]"
-        again = [bool(place) and lines[place - 1].result == line.result for place, line in enumerate(lines)]
-        shown = [("" if known else line.result, *line[1:]) for known, line in zip(again, lines, strict=True)]
-        print_table(title, ["trained on", "control", "reads", "excess"], shown)
-    if (compared := replication.compact_table(record))[1]:
-        print_table("Beside the paper’s CIFAR-10 (L2 0.25 and 0.5), in percent: unchanged/half the radius/the radius", *compared)
-    print(f"{record.metadata['seconds']:.0f} s. The report: {page}")
+    results, metadata = StudyResults.read(out), record.study()
+    print_findings(findings(results))
+    (model, clean, *attacked, _), rows = tables.accuracy_table(results)
+    columns = [model, clean, *(f"{results.norm} {column}" for column in attacked)]
+    print_table(f"Accuracy on {metadata.data.test} test images [95 % CI]", columns, [row[:-1] for row in rows])
+    for title, table in (
+        (
+            "Controls of the relabeled sets: test accuracy and excess over each control, in percent [95 % CI]",
+            tables.controls_table,
+        ),
+        ("The paper's CIFAR-10 figures (L2, epsilon 0.25 and 0.5) and this run's, in percent", tables.compact_replication_table),
+    ):
+        columns, rows = table(results)
+        if rows:
+            print_table(title, columns, rows)
+    print(f"{metadata.seconds:.0f} s. The report: {page}")
 
 
-def _run(plan: "StudyConfig", out: Path, workers: int | None, only: tuple[str, ...] | None = None) -> Any:
+def _run(config: "StudyConfig", out: Path, workers: int | None, only: Collection[str] | None = None) -> "RunFolder":
     from notbugs.study import pipeline
 
-    command = shlex.join(["notbugs", *sys.argv[1:]])
-    if workers is not None and workers < 1:
-        raise InputError("--workers", "must be 1 or more", workers)
+    check_workers(workers)
     with progress() as report_progress:
-        return pipeline.run(plan, out, only=only, command=command, workers=workers, report_progress=report_progress)
-
-
-def _accuracy(rows: Iterable[dict[str, Any]]) -> None:
-    for row in rows:
-        where = "unchanged" if not row["epsilon"] else f"{row['norm']} {row['epsilon']:.4g}"
-        print(
-            f"{where:14} {100 * row['accuracy']:5.1f} %  [{100 * row['low']:.1f}–{100 * row['high']:.1f}]  "
-            f"{row['correct']} of {row['n']}  {row['attack']}"
-        )
+        return pipeline.run(config, out, only=only, command=command_line(), workers=workers, report_progress=report_progress)

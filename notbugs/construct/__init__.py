@@ -1,6 +1,6 @@
-"""Data sets made from data sets: D_R and D_NR (inverted features), D_rand and D_det (relabeled), and their controls."""
+"""Data sets constructed from data sets: D_R and D_NR (inverted features), D_rand and D_det (relabeled), and their controls."""
 
-from notbugs.construct.base import Constructed
+from notbugs.construct.base import Constructed, ConstructionStats
 from notbugs.construct.controls import (
     class_patterns,
     drop_already_predicted,
@@ -19,6 +19,7 @@ from notbugs.construct.relabel import next_labels, random_labels, relabel
 
 __all__ = [
     "Constructed",
+    "ConstructionStats",
     "class_patterns",
     "default_update_rule",
     "drop_already_predicted",

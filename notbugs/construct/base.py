@@ -1,7 +1,8 @@
-"""What every construction returns, and how it sweeps a set."""
+"""What every construction returns, and how it goes through a data set."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,41 +10,89 @@ from torch import Tensor
 from notbugs.data import Dataset, from_8bit, map_batches
 from notbugs.search import NormBall
 
-Progress = Callable[[int], None]  # told how many images are done, batch by batch
+Progress = Callable[[int], None]  # called after each batch with its number of images
+Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstructionStats:
+    """How a data set was constructed, measured on the stored 8-bit images; None where it does not apply.
+
+    Attributes
+    ----------
+    n : int
+        Images in the constructed data set.
+    steps : int
+        Steps of the search.
+    epsilon : float
+        Radius of the threat model.
+    target_reached : float, in [0, 1]
+        Share of images that the model predicts as their new label.
+    mean_l2, max_l2, max_linf : float
+        Norms of the perturbations, pixels in [0, 1].
+    feature_error : float, 0 or more
+        Mean distance to the wanted features, relative to their norm.
+    relabeled : int
+        Images whose label changed.
+    other_models_keep_label : float, in [0, 1]
+        Share of images that all models of `keep_label_on` still predict as their old label.
+    largest_class : float, in [0, 1]
+        Share of the most frequent label.
+    """
+
+    n: int
+    steps: int | None = None
+    epsilon: float | None = None
+    target_reached: float | None = None
+    mean_l2: float | None = None
+    max_l2: float | None = None
+    max_linf: float | None = None
+    feature_error: float | None = None
+    relabeled: int = 0
+    other_models_keep_label: float | None = None
+    largest_class: float | None = None
 
 
 class Constructed(NamedTuple):
-    """A set and what is known of it: reached, mean_l2, max_l2, max_linf, feature_error, changed_labels, where they apply."""
+    """A constructed data set, and how it was constructed."""
 
     dataset: Dataset
-    stats: dict[str, Any]
+    stats: ConstructionStats
+
+
+class PerturbationNorms(NamedTuple):
+    """Norms of the perturbations of a data set, pixels in [0, 1]; 0 if it is empty."""
+
+    mean_l2: float
+    max_l2: float
+    max_linf: float
 
 
 def map_with_progress(
-    function: Callable[[Tensor, Tensor], Any],
-    data: Dataset,
+    function: Callable[[Tensor, Tensor], Output],
+    dataset: Dataset,
     batch_size: int,
     device: torch.device | str,
     progress: Progress | None,
-) -> Any:
-    """`data.sweep`, telling how many images are done."""
+) -> Output:
+    """`data.map_batches`, calling `progress` after each batch."""
 
-    def told(images: Tensor, index: Tensor) -> Any:
+    def reported(images: Tensor, index: Tensor) -> Output:
         result = function(images, index)
         if progress:
             progress(len(index))
         return result
 
-    return map_batches(told, data, batch_size=batch_size, device=device)
+    return map_batches(reported, dataset, batch_size=batch_size, device=device)
 
 
-def perturbation_stats(data: Dataset, images: Tensor) -> dict[str, float]:
-    """Sizes of the change, on the stored images."""
-    if not len(data):
-        return {"mean_l2": 0.0, "max_l2": 0.0, "max_linf": 0.0}
+def perturbation_norms(dataset: Dataset, images: Tensor) -> PerturbationNorms:
+    """The norms of the perturbations from a data set to the stored images, uint8 (N, C, H, W)."""
+    if not len(dataset):
+        return PerturbationNorms(0.0, 0.0, 0.0)
     parts = []
-    for index in torch.split(torch.arange(len(data)), 1000):
-        change = from_8bit(images[index]) - data.pixels(index)
-        parts.append(torch.stack([NormBall("l2", 0).distance(change), NormBall("linf", 0).distance(change)]))
+    for index in torch.split(torch.arange(len(dataset)), 1000):
+        perturbation = from_8bit(images[index]) - dataset.pixels(index)
+        parts.append(torch.stack([NormBall("l2", 0).distance(perturbation), NormBall("linf", 0).distance(perturbation)]))
     l2, linf = torch.cat(parts, dim=1)
-    return {"mean_l2": l2.mean().item(), "max_l2": l2.max().item(), "max_linf": linf.max().item()}
+    return PerturbationNorms(l2.mean().item(), l2.max().item(), linf.max().item())

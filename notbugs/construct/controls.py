@@ -1,110 +1,191 @@
-"""Sets that could refute what a relabelled set seems to show: each has something of it, and lacks what is claimed to matter."""
+"""Negative controls of relabeled data sets: each shares something with them and lacks what is claimed to matter."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-from notbugs.construct.base import Constructed, map_with_progress, perturbation_stats
+from notbugs.construct.base import Constructed, ConstructionStats, map_with_progress, perturbation_norms
 from notbugs.data import Dataset, to_8bit
 from notbugs.models import Model
 from notbugs.predict import predict
 
+BATCH = 1000  # images perturbed at a time
 
-def shuffled_perturbations(data: Dataset, made: Dataset, *, seed: int = 0) -> Constructed:
-    """The control of a relabelled set: its labels, and each image's own change scattered over it at random, signs too.
 
-    Every norm of the change stays the same, as stored (one of more than half of the range may not find room elsewhere and is
-    cut); what the model saw is gone. A set that teaches as much as its control owes nothing to what the model saw.
+def shuffled_perturbations(dataset: Dataset, relabeled: Dataset, *, seed: int = 0) -> Constructed:
+    """The labels of a relabeled data set, with each image's own perturbation shuffled over its pixels and signs.
+
+    All norms of the perturbations stay the same, as stored; one of more than half of the pixel range may not find room elsewhere
+    and is clipped. What the model responds to is gone: a classifier that reaches the same accuracy from this control owes nothing
+    to the model's features.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The clean images.
+    relabeled : Dataset
+        The same images, perturbed, with their new labels.
+    seed : int
+
+    Returns
+    -------
+    Constructed
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def scattered(sizes: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        order = torch.rand(sizes.shape, generator=generator).argsort(1)
-        return sizes.gather(1, order), _signs(sizes.shape, generator)
+    def shuffled(magnitudes: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        order = torch.rand(magnitudes.shape, generator=generator).argsort(1)
+        return magnitudes.gather(1, order), _signs(magnitudes.shape, generator)
 
-    return _replace_perturbations(data, made, scattered)
+    return _replace_perturbations(dataset, relabeled, shuffled)
 
 
-def class_patterns(data: Dataset, made: Dataset, *, seed: int = 0, spare: Tensor | None = None) -> Constructed:
-    """The control for leakage: the labels of a relabelled set, and one random pattern a class, the same on all its images.
+def class_patterns(dataset: Dataset, relabeled: Dataset, *, seed: int = 0, unperturbed: Tensor | None = None) -> Constructed:
+    """The labels of a relabeled data set, with one random pattern per class, the same on all its images.
 
-    The pattern says which pixels move most and which way; how far is each image's own change, so that every norm stays as it was
-    (but see `noise_like`; a pixel without room on that side moves the other way). Any classifier can
-    learn such a set by its patterns, which occur in no real image.
-    spare: bool (N,), images that stay as they are. With those that a random label happens to fit, this is the set of
-    K. Jordan (2023) on which ordinary training reads most of CIFAR-10 though no change in it comes from a model.
+    This is the control for leakage. The pattern fixes which pixels change most, and in which direction. The magnitudes are those
+    of each image's own perturbation, so that all norms stay as they were (with the exception of `shuffled_perturbations`).
+    A pixel without room on one side is changed the other way. Any classifier can learn such a data set by its patterns, which
+    occur in no real image.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The clean images.
+    relabeled : Dataset
+        The same images, perturbed, with their new labels.
+    seed : int
+    unperturbed : Tensor, bool, (N,), optional
+        Images that stay clean. With those whose random label is their own, this is the data set of K. Jordan (2023), on which
+        standard training reaches most of its accuracy on CIFAR-10 although no perturbation comes from a model.
+
+    Returns
+    -------
+    Constructed
     """
     generator = torch.Generator().manual_seed(seed)
-    count, pixels = len(data.classes), data.shape[0] * data.shape[1] * data.shape[2]
-    places, ways = torch.rand(count, pixels, generator=generator).argsort(1), _signs(torch.Size((count, pixels)), generator)
+    count, pixels = len(dataset.classes), dataset.shape[0] * dataset.shape[1] * dataset.shape[2]
+    order, signs = torch.rand(count, pixels, generator=generator).argsort(1), _signs(torch.Size((count, pixels)), generator)
 
-    def placed(sizes: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        own = made.labels[index]
-        ranked = sizes.sort(1, descending=True).values
-        if spare is not None:
-            ranked = ranked.masked_fill(spare[index, None], 0)
-        return torch.zeros_like(sizes).scatter(1, places[own], ranked), ways[own]
+    def patterned(magnitudes: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        labels = relabeled.labels[index]
+        ranked = magnitudes.sort(1, descending=True).values
+        if unperturbed is not None:
+            ranked = ranked.masked_fill(unperturbed[index, None], 0)
+        return torch.zeros_like(magnitudes).scatter(1, order[labels], ranked), signs[labels]
 
-    return _replace_perturbations(data, made, placed)
+    return _replace_perturbations(dataset, relabeled, patterned)
 
 
 def _signs(shape: torch.Size, generator: Generator) -> Tensor:
     return torch.randint(2, shape, generator=generator, dtype=torch.int32) * 2 - 1
 
 
-def _replace_perturbations(data: Dataset, made: Dataset, place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Constructed:
-    """Other changes of the same sizes. place: sizes of the change (n, pixels), in levels of 8 bits, index -> sizes, signs."""
+def _replace_perturbations(
+    dataset: Dataset, relabeled: Dataset, place: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+) -> Constructed:
+    """Other perturbations of the same magnitudes. place: magnitudes (n, pixels) in 8-bit levels, index -> magnitudes, signs."""
 
-    def disturb(images: Tensor, index: Tensor) -> Tensor:
+    def perturb(images: Tensor, index: Tensor) -> Tensor:
         before = to_8bit(images).flatten(1).int()
-        sizes, signs = place((to_8bit(made.pixels(index)).flatten(1).int() - before).abs(), index)
-        after = before + signs * sizes
-        after = torch.where((after < 0) | (after > 255), before - signs * sizes, after)  # there is room on one side at least,
-        return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)  # unless a change is above 127
+        magnitudes, signs = place((to_8bit(relabeled.pixels(index)).flatten(1).int() - before).abs(), index)
+        after = before + signs * magnitudes
+        # there is room on one side at least, unless a perturbation is above 127
+        after = torch.where((after < 0) | (after > 255), before - signs * magnitudes, after)
+        return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)
 
-    images = map_with_progress(disturb, data, 1000, "cpu", None)
-    return Constructed(
-        data.with_images(images).with_labels(made.labels),
-        {**perturbation_stats(data, images), "changed_labels": int((made.labels != data.labels).sum())},
+    images = map_with_progress(perturb, dataset, BATCH, "cpu", None)
+    stats = ConstructionStats(
+        n=len(dataset),
+        **perturbation_norms(dataset, images)._asdict(),
+        relabeled=int((relabeled.labels != dataset.labels).sum()),
     )
+    return Constructed(dataset.with_images(images).with_labels(relabeled.labels), stats)
 
 
-def drop_already_predicted(model: Model, data: Dataset, made: Dataset, *, device: torch.device | str = "cpu") -> Constructed:
-    """A relabelled set without the images whose new label a model reads in them unchanged: it may be right about these.
+def drop_already_predicted(
+    model: Model, dataset: Dataset, relabeled: Dataset, *, device: torch.device | str = "cpu"
+) -> Constructed:
+    """A relabeled data set without the images whose new label a model already predicts on the clean image.
 
-    Some images look like their new label from the start, and would teach it without any change. model: a weak one, so that it
-    errs often. Source of the worry: Wallace 2019 (Distill), K. Jordan 2023.
+    Some images resemble their new label before any perturbation, and a classifier could learn the class from these alone.
+
+    Parameters
+    ----------
+    model : Model
+        A weak one, so that it errs often.
+    dataset : Dataset
+        The clean images.
+    relabeled : Dataset
+        The same images, perturbed, with their new labels.
+    device : torch.device or str
+
+    Returns
+    -------
+    Constructed
+        It may be empty.
+
+    References
+    ----------
+    Wallace 2019 (Distill); K. Jordan 2023.
     """
-    kept = (predict(model, data, device) != made.labels).nonzero().squeeze(1)
-    part, before = made.select(kept), data.select(kept)
-    changed = int((part.labels != before.labels).sum())
-    return Constructed(part, {"n": len(kept), **perturbation_stats(before, part.images[:]), "changed_labels": changed})
+    kept = (predict(model, dataset, device) != relabeled.labels).nonzero().squeeze(1)
+    part, clean = relabeled.select(kept), dataset.select(kept)
+    changed = int((part.labels != clean.labels).sum())
+    norms = perturbation_norms(clean, part.images[:])
+    return Constructed(part, ConstructionStats(n=len(kept), **norms._asdict(), relabeled=changed))
 
 
-def misclassified_only(model: Model, data: Dataset, *, device: torch.device | str = "cpu") -> Constructed:
-    """Nothing but the images that a model misreads, unchanged, each labelled as it is misread: every label is wrong.
+def misclassified_only(model: Model, dataset: Dataset, *, device: torch.device | str = "cpu") -> Constructed:
+    """Only the clean images that a model misclassifies, each labeled as the model predicts it: every label is wrong.
 
-    What a model trained on them reads of real images, it owes to no attack. Source: Wallace 2019 (Distill): 49.7 % on CIFAR-10.
+    What a classifier trained on them achieves on real images, it owes to no attack.
+
+    References
+    ----------
+    Wallace 2019 (Distill): 49.7 % on CIFAR-10.
     """
-    read = predict(model, data, device)
-    kept = (read != data.labels).nonzero().squeeze(1)
-    part = data.select(kept).with_labels(read[kept])
-    return Constructed(part, {"n": len(kept), "mean_l2": 0.0, "max_l2": 0.0, "max_linf": 0.0, "changed_labels": len(kept)})
+    predicted = predict(model, dataset, device)
+    kept = (predicted != dataset.labels).nonzero().squeeze(1)
+    part = dataset.select(kept).with_labels(predicted[kept])
+    return Constructed(part, ConstructionStats(n=len(kept), mean_l2=0.0, max_l2=0.0, max_linf=0.0, relabeled=len(kept)))
 
 
-def pseudo_label(model: Model, others: Dataset, *, count: int, seed: int = 0, device: torch.device | str = "cpu") -> Constructed:
-    """Images of another domain, labelled by a model: `count` of them, as even over the classes as its answers allow.
+def pseudo_label(
+    model: Model, unlabeled: Dataset, *, count: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> Constructed:
+    """Images of another domain, labeled by a model.
 
-    They are meant to show none of the classes. What a student reads of real images, it owes to the teacher's answers alone.
-    Source: Wallace 2019 (Distill): digits read by a student who saw only clothes.
+    The images are meant to show none of the classes. What a classifier trained on them achieves on real images, it owes to the
+    model's predictions alone.
+
+    Parameters
+    ----------
+    model : Model
+    unlabeled : Dataset
+        Its labels are ignored.
+    count : int
+        Images to choose, as balanced over the predicted classes as the predictions allow.
+    seed : int
+        Of the choice.
+    device : torch.device or str
+
+    Returns
+    -------
+    Constructed
+
+    References
+    ----------
+    Wallace 2019 (Distill): digits, classified by a student that was trained on images of clothes only.
     """
-    read = predict(model, others, device)
-    order = torch.randperm(len(read), generator=torch.Generator().manual_seed(seed))
-    turn = torch.empty_like(order)  # of each image within its class: the first of every class, then the second, …
-    for label in range(len(others.classes)):
-        own = order[read[order] == label]
-        turn[own] = torch.arange(len(own))
-    kept = order[turn[order].argsort(stable=True)][:count].sort().values
-    largest = read[kept].bincount(minlength=len(others.classes)).max().item() / max(len(kept), 1)
-    return Constructed(others.select(kept).with_labels(read[kept]), {"n": len(kept), "largest_class": largest})
+    predicted = predict(model, unlabeled, device)
+    order = torch.randperm(len(predicted), generator=torch.Generator().manual_seed(seed))
+    rank = torch.empty_like(order)  # of each image within its class: the first of every class come first, then the second, …
+    for label in range(len(unlabeled.classes)):
+        members = order[predicted[order] == label]
+        rank[members] = torch.arange(len(members))
+    kept = order[rank[order].argsort(stable=True)][:count].sort().values
+    largest = predicted[kept].bincount(minlength=len(unlabeled.classes)).max().item() / max(len(kept), 1)
+    stats = ConstructionStats(n=len(kept), largest_class=largest)
+    return Constructed(unlabeled.select(kept).with_labels(predicted[kept]), stats)

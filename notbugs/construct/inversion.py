@@ -1,4 +1,4 @@
-"""The robust and the non-robust version of a set: images grown until a model sees in them what it sees in the originals."""
+"""D_R and D_NR, the robust and the non-robust version of a data set: images with the features of others, found by inversion."""
 
 import math
 from collections.abc import Callable
@@ -7,21 +7,25 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
-from notbugs.construct.base import Constructed, Progress, map_with_progress, perturbation_stats
+from notbugs.construct.base import Constructed, ConstructionStats, Progress, map_with_progress, perturbation_norms
 from notbugs.data import Dataset, from_8bit, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
 from notbugs.search import NormBall, objectives
 
+MAX_METRIC_FEATURES = 4096  # beyond, the matrices of `whitened_metric` would cost more than they save
+METRIC_IMAGES = 40
+METRIC_NOISE = 0.003  # standard deviation, pixels in [0, 1]
+
 
 def invert_features(
     model: Model,
-    data: Dataset,
+    dataset: Dataset,
     *,
     start: str = "image",
     steps: int = 60,
     rule: search.UpdateRule | None = None,
-    times: int = 1,
+    versions: int = 1,
     seed: int = 0,
     bf16: bool | None = None,
     compile: bool = False,
@@ -29,110 +33,171 @@ def invert_features(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Constructed:
-    """Images grown from something else until the model's penultimate layer sees in them what it sees in the given ones.
+    """Change other images until a model's penultimate layer has the values that it has for the given images. Labels are kept.
 
-    Labels are kept. Of a robust model this is the robust version of a set (D_R), of a standard model the non-robust one (D_NR):
-    features the model does not have are left as the start had them, and the start says nothing of the label.
-    start: "image", another image of the set, drawn at random, or "noise", uniform. Any pixel may change by any amount.
-    times: versions of each image, each from another start: the whole set once, then once more, with names of their own.
-    rule: how to step (default: `default_rule` in the metric of `evened`; the paper's is `paper_rule()`, with 1000 steps).
-    half, compile: how steps are made faster (`speed.quick`); what is wanted, and the error that is told, are in float32.
-    Source: Ilyas et al. 2019, section 3.1 and appendix C.4.
+    With a robust model this is the robust version of a data set (D_R), with a standard model the non-robust one (D_NR): features
+    that the model does not have stay as in the starting image, which is independent of the label.
+
+    Parameters
+    ----------
+    model : Model
+    dataset : Dataset
+        N images, whose features are wanted.
+    start : {"image", "noise"}
+        Start from another image of the data set, drawn at random, each used once; or from uniform noise.
+    steps : int
+        Pixels may change by any amount in [0, 1].
+    rule : UpdateRule, optional
+        Default: `default_update_rule` with the features compared in `whitened_metric`. The paper's is `paper_update_rule()`, with
+        1000 steps.
+    versions : int
+        Versions of each image, 1 or more, each from another start: N images, then N more, with names of their own.
+    seed : int
+        Of the starting images.
+    bf16, compile : bool
+        How gradients are computed faster (`precision.fast_forward`); the wanted features and the error are in float32.
+    batch_size : int, optional
+    device : torch.device or str
+    progress : callable, optional
+        Called after each batch with its number of images.
+
+    Returns
+    -------
+    Constructed
+        `versions` * N images.
+
+    Raises
+    ------
+    InputError
+        For another start, or versions whose file names are taken.
+
+    References
+    ----------
+    Ilyas et al. 2019, section 3.1 and appendix C.4.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").test.select(slice(0, 20))
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=4)
+    >>> before, after = (invert_features(model, digits, steps=steps).stats.feature_error for steps in (0, 10))
+    >>> after < before
+    True
     """
     if start not in ("image", "noise"):
         raise InputError("start", "must be image or noise", repr(start))
-    if times < 1:
-        raise InputError("times", "must be 1 or more", times)
-    free = NormBall("l2", torch.inf)
+    if versions < 1:
+        raise InputError("versions", "must be 1 or more", versions)
+    pixel_range = NormBall("l2", torch.inf)
     generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(data), generator=generator) for _ in range(times)]
-    # another image for each, each used once, none its own
-    partner = torch.cat([torch.empty_like(order).scatter(0, order, order.roll(1)) for order in orders])
-    view = frozen_copy(model, device) if compile else fuse_batchnorm(model, data.pixels(slice(0, 2)), device)
-    look = precision.fast_forward(view.features, device, bf16=bf16, compile=compile)
-    metric = whitened_metric(view.features, data.pixels(partner[:40]).to(device)) if rule is None else None
-    rule = rule or default_update_rule(data)
+    other = torch.cat([_random_cycle(len(dataset), generator) for _ in range(versions)])
+    exact = frozen_copy(model, device) if compile else fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
+    fast = precision.fast_forward(exact.features, device, bf16=bf16, compile=compile)
+    metric = whitened_metric(exact.features, dataset.pixels(other[:METRIC_IMAGES]).to(device)) if rule is None else None
+    rule = rule or default_update_rule(dataset)
 
-    def invert(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def invert(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            wanted = view.features(images)
-        first = data.pixels(partner[index]).to(device) if start == "image" else free.sample(images, generator)
-        # around the start, not the image: the search falls back on the centre, and must never fall back on the answer
-        goal = objectives.feature_matching(look, wanted, metric)
-        found = search.maximize(goal, first, free, steps=steps, rule=rule)
-        stored = to_8bit(found.images)
+            wanted = exact.features(images)
+        # around the start, not the image: the search falls back on the center, and must never fall back on the solution
+        first = dataset.pixels(other[index]).to(device) if start == "image" else pixel_range.sample(images, generator)
+        objective = objectives.feature_matching(fast, wanted, metric)
+        stored = to_8bit(search.maximize(objective, first, pixel_range, steps=steps, rule=rule).images)
         with torch.no_grad():
-            error = -objectives.feature_matching(view.features, wanted).criterion(view.features(from_8bit(stored)))
+            error = -objectives.feature_matching(exact.features, wanted).criterion(exact.features(from_8bit(stored)))
         return stored, error
 
-    whole = data.repeat(times)
-    images, error = map_with_progress(
-        invert, whole, batch_size or precision.default_batch_size(device, data.shape), device, progress
-    )
-    return Constructed(
-        whole.with_images(images), {"steps": steps, "feature_error": error.mean().item(), **perturbation_stats(whole, images)}
-    )
+    whole = dataset.repeat(versions)
+    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
+    images, error = map_with_progress(invert, whole, batch_size, device, progress)
+    norms = perturbation_norms(whole, images)
+    stats = ConstructionStats(n=len(whole), steps=steps, feature_error=error.mean().item(), **norms._asdict())
+    return Constructed(whole.with_images(images), stats)
 
 
-def default_update_rule(data: Dataset) -> search.UpdateRule:
-    """Polyak's step along conjugate directions, changing pixels the way the images differ from each other: see `covariance_root`.
+def _random_cycle(count: int, generator: torch.Generator) -> Tensor:
+    """Another index for each index, (count,), each used once and none its own (for 2 or more)."""
+    order = torch.randperm(count, generator=generator)
+    return torch.empty_like(order).scatter(0, order, order.roll(1))
 
-    The top of the goal is known, 0; how the two factors were found is in docs/lab-log.md.
+
+def default_update_rule(dataset: Dataset) -> search.UpdateRule:
+    """Polyak's step along conjugate directions, preconditioned by `spectral_covariance_sqrt` of the images.
+
+    The maximum of the objective is known to be 0. How the two factors were found is in docs/lab-log.md.
     """
-    enough = max(
-        50, min(1000, 30_000_000 // math.prod(data.shape))
-    )  # of large images fewer: they need memory, and have more to say each
-    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:enough].sort().values
-    return search.polyak_conjugate(0.35, end=0.05, precondition=spectral_covariance_sqrt(data.pixels(index)))
+    # of large images fewer: they need memory, and each says more about the covariance
+    count = max(50, min(1000, 30_000_000 // math.prod(dataset.shape)))
+    index = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count].sort().values
+    return search.polyak_conjugate(0.35, end=0.05, precondition=spectral_covariance_sqrt(dataset.pixels(index)))
 
 
 def spectral_covariance_sqrt(images: Tensor) -> Callable[[Tensor], Tensor]:
-    """Square root of the covariance of images (n, C, H, W), taken to be the same everywhere in the picture: (N, C, H, W) -> same.
+    """Square root of the covariance of images, assumed stationary: at every spatial frequency a C x C matrix.
 
-    At every spatial frequency it is a C x C matrix. Natural images vary smoothly and in brightness more than in hue; a gradient
-    shaped so changes them likewise, where the bare one would leave gaudy grain.
+    Natural images vary smoothly, and in brightness more than in hue. A gradient shaped like this changes them likewise; the
+    gradient itself would leave high-frequency color noise.
+
+    Parameters
+    ----------
+    images : Tensor, (n, C, H, W)
+
+    Returns
+    -------
+    callable
+        (N, C, H, W) -> (N, C, H, W): a symmetric positive definite linear map.
     """
     shape = images.shape[-2:]
     waves = torch.fft.rfft2(images - images.mean(0)).permute(2, 3, 0, 1)  # (H, W / 2 + 1, n, C)
-    variances, ways = torch.linalg.eigh((waves.mT.conj() @ waves).real)
+    variances, axes = torch.linalg.eigh((waves.mT.conj() @ waves).real)
     root = (variances / variances.mean().clamp_min(1e-30)).clamp_min(1e-4).sqrt()
-    filters = (ways * root[..., None, :] @ ways.mT).to(waves.dtype)
-    placed = {filters.device: filters}  # once on each device: a copy at every step would be waited for
+    filters = (axes * root[..., None, :] @ axes.mT).to(waves.dtype)
+    copies = {filters.device: filters}  # one per device: a copy at every step would be waited for
 
-    def shaped(gradient: Tensor) -> Tensor:
-        if gradient.device not in placed:
-            placed[gradient.device] = filters.to(gradient.device)
-        mixed = torch.einsum("nchw,hwcd->ndhw", torch.fft.rfft2(gradient.float()), placed[gradient.device])
+    def precondition(gradient: Tensor) -> Tensor:
+        if gradient.device not in copies:
+            copies[gradient.device] = filters.to(gradient.device)
+        mixed = torch.einsum("nchw,hwcd->ndhw", torch.fft.rfft2(gradient.float()), copies[gradient.device])
         result: Tensor = torch.fft.irfft2(mixed, s=shape).to(gradient.dtype)
         return result
 
-    return shaped
+    return precondition
 
 
-def whitened_metric(view: objectives.Forward, images: Tensor) -> Tensor | None:
-    """A metric (F, F) in which all features answer about equally to a small change of the images (n, C, H, W).
+def whitened_metric(features: objectives.Forward, images: Tensor) -> Tensor | None:
+    """A metric in which all features respond about equally to small perturbations of the images.
 
-    Some directions in feature space move a hundred times as much as others when pixels do, and a gradient sees only those. The
-    covariance C of what tiny noise does to the features tells; the metric is (C / its mean variance + 1)^(−1/2).
-    None, the plain distance, for more than 4,096 features: there the matrices would cost more than they save.
+    Some directions in feature space change a hundred times as much as others when pixels do, and a gradient follows only those.
+    The metric is (C / its mean variance + 1)^(−1/2), C being the covariance of the features under tiny noise.
+
+    Parameters
+    ----------
+    features : callable
+        Images to features (n, F).
+    images : Tensor, (n, C, H, W), in [0, 1]
+
+    Returns
+    -------
+    Tensor, (F, F), or None
+        None, the plain distance, for more than 4,096 features: there the matrices would cost more than they save.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad(), precision.full_precision():
-        calm = view(images).float()
-        count = calm.shape[1]
-        if count > 4096:
+        clean = features(images).float()
+        count = clean.shape[1]
+        if count > MAX_METRIC_FEATURES:
             return None
-        moments = calm.new_zeros(count, count)
+        moments = clean.new_zeros(count, count)
         for _ in range(math.ceil(8 * count / len(images))):
             noise = torch.randn(images.shape, generator=generator).to(images)
-            answers = view(images + 0.003 * noise).float() - calm
-            moments += answers.T @ answers
-        variances, ways = torch.linalg.eigh(moments)
+            responses = features(images + METRIC_NOISE * noise).float() - clean
+            moments += responses.T @ responses
+        variances, axes = torch.linalg.eigh(moments)
         scale = (variances / variances.mean().clamp_min(1e-30)).clamp_min(0)
-        metric: Tensor = ways * (scale + 1).rsqrt() @ ways.T
+        metric: Tensor = axes * (scale + 1).rsqrt() @ axes.T
     return metric
 
 
 def paper_update_rule(size: float = 0.1) -> search.UpdateRule:
-    """The paper's step for `inverted`: a fixed L2 length along the gradient (0.1 and 1000 steps on CIFAR-10)."""
+    """The paper's step for `invert_features`: a fixed L2 length along the gradient (0.1, with 1000 steps on CIFAR-10)."""
     return search.cosine_steps(NormBall("l2", torch.inf), size)

@@ -1,4 +1,4 @@
-"""Wrong labels with faint evidence: images moved a little until a model reads in them a class that is not theirs."""
+"""D_rand and D_det: images perturbed within a small ball towards a target class, and relabeled as it."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
-from notbugs.construct.base import Constructed, Progress, map_with_progress, perturbation_stats
+from notbugs.construct.base import Constructed, ConstructionStats, Progress, map_with_progress, perturbation_norms
 from notbugs.data import Dataset, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
@@ -15,74 +15,139 @@ from notbugs.search import NormBall, objectives
 
 def relabel(
     model: Model,
-    data: Dataset,
+    dataset: Dataset,
     labels: Tensor,
     *,
     threat_model: NormBall,
     steps: int = 30,
     loss: str = "cross_entropy",
-    alone: Sequence[Model] = (),
+    keep_label_on: Sequence[Model] = (),
     bf16: bool | None = None,
     compile: bool = False,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Constructed:
-    """Each image changed within the ball until the model reads it as the given label (N,), and labelled so.
+    """Perturb each image until a model predicts its new label, and relabel it.
 
-    With `random_labels` this is D_rand, with `next_labels` D_det. To a person nearly all labels look wrong; what is right about
-    them is what the model sees. The image with the target's highest lead is kept, rounded to 8 bits inside the ball.
-    alone: other models that are to go on reading the images' own labels, so that what moves is the model's own bug, and no
-    feature of the data (Nakkiran 2019); the fact others_keep is the share of images in which all of them still do.
-    half, compile: how steps are made faster (`speed.quick`); whether the label is reached is asked in float32.
-    Source: Ilyas et al. 2019, section 3.2 and appendix C.5.
+    With `random_labels` this is D_rand, with `next_labels` D_det. To a person nearly all labels look wrong: only the model's
+    non-robust features fit them. The iterate with the target's highest margin is kept, rounded to 8 bits inside the ball.
+
+    Parameters
+    ----------
+    model : Model
+    dataset : Dataset
+        N clean images.
+    labels : Tensor, int64, (N,)
+        The new labels, which are the targets.
+    threat_model : NormBall
+    steps : int
+    loss : {"cross_entropy", "margin", "dlr"}
+    keep_label_on : sequence of Model
+        Other models that are to go on predicting the old labels. What changes is then a bug of the one model, non-transferable,
+        and no feature of the data.
+    bf16, compile : bool
+        How gradients are computed faster (`precision.fast_forward`); whether a target is reached is decided in float32.
+    batch_size : int, optional
+    device : torch.device or str
+    progress : callable, optional
+        Called after each batch with its number of images.
+
+    Returns
+    -------
+    Constructed
+
+    Raises
+    ------
+    InputError
+        If `keep_label_on` is combined with another loss than the cross-entropy.
+
+    References
+    ----------
+    Ilyas et al. 2019, section 3.2 and appendix C.5. Nakkiran 2019 (Distill), for `keep_label_on`.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").test.select(slice(0, 20))
+    >>> model = models.build("linear", shape=digits.shape, classes=10)
+    >>> targets = next_labels(digits.labels, 10)
+    >>> made = relabel(model, digits, targets, threat_model=NormBall("l2", 1.0), steps=5)
+    >>> made.stats.relabeled, made.stats.max_l2 <= 1.0
+    (20, True)
     """
-    if alone and loss != "cross_entropy":
+    if keep_label_on and loss != "cross_entropy":
         raise InputError("loss", "must be cross_entropy where other models are to keep the label", repr(loss))
-    sample = data.pixels(slice(0, 2))
-    view, *others = (frozen_copy(each, device) if compile else fuse_batchnorm(each, sample, device) for each in (model, *alone))
-    look, *aside = (precision.fast_forward(each, device, bf16=bf16, compile=compile) for each in (view, *others))
+    sample = dataset.pixels(slice(0, 2))
+    prepared = [
+        frozen_copy(each, device) if compile else fuse_batchnorm(each, sample, device) for each in (model, *keep_label_on)
+    ]
+    exact, *exact_others = prepared
+    fast, *fast_others = (precision.fast_forward(each, device, bf16=bf16, compile=compile) for each in prepared)
+    rule = search.cosine_steps(threat_model, 2 * threat_model.epsilon, end=0.01)
 
-    def push(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
-        targets, own = labels[index].to(images.device), data.labels[index].to(images.device)
-        goal = (
-            objectives.targeted_non_transferable(look, aside, targets, own)
-            if others
-            else objectives.targeted(look, targets, loss)
-        )
-        rule = search.cosine_steps(threat_model, 2 * threat_model.epsilon, end=0.01)
-        found = search.maximize(goal, images, threat_model, steps=steps, rule=rule)
+    def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        targets, old = labels[index].to(images.device), dataset.labels[index].to(images.device)
+        if fast_others:
+            objective = objectives.targeted_non_transferable(fast, fast_others, targets, old)
+        else:
+            objective = objectives.targeted(fast, targets, loss)
+        found = search.maximize(objective, images, threat_model, steps=steps, rule=rule)
         stored = threat_model.round_to_8bit(found.images, images)
         with torch.no_grad():
-            kept = [objectives.logits(other, stored).argmax(1) == own for other in others]
-            reached = objectives.logits(view, stored).argmax(1) == targets
+            kept = [objectives.logits(other, stored).argmax(1) == old for other in exact_others]
+            reached = objectives.logits(exact, stored).argmax(1) == targets
             return to_8bit(stored), reached, torch.stack([reached | True, *kept]).all(0)
 
-    images, reached, kept = map_with_progress(
-        push, data, batch_size or precision.default_batch_size(device, data.shape), device, progress
+    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
+    images, reached, kept = map_with_progress(perturb, dataset, batch_size, device, progress)
+    stats = ConstructionStats(
+        n=len(dataset),
+        steps=steps,
+        epsilon=float(threat_model.epsilon if isinstance(threat_model.epsilon, int | float) else threat_model.epsilon.max()),
+        target_reached=reached.float().mean().item(),
+        **perturbation_norms(dataset, images)._asdict(),
+        relabeled=int((labels != dataset.labels).sum()),
+        other_models_keep_label=kept.float().mean().item() if exact_others else None,
     )
-    facts = {"others_keep": kept.float().mean().item()} if others else {}
-    return Constructed(
-        data.with_images(images).with_labels(labels),
-        {
-            "steps": steps,
-            "epsilon": threat_model.epsilon,
-            "reached": reached.float().mean().item(),
-            **facts,
-            **perturbation_stats(data, images),
-            "changed_labels": int((labels != data.labels).sum()),
-        },
-    )
+    return Constructed(dataset.with_images(images).with_labels(labels), stats)
 
 
-def random_labels(labels: Tensor, classes: int, *, keep: bool = False, seed: int = 0) -> Tensor:
-    """Labels (N,) drawn evenly: from the other classes, or with `keep` from all, as in the paper (one in K then stays right)."""
+def random_labels(labels: Tensor, classes: int, *, include_true: bool = False, seed: int = 0) -> Tensor:
+    """New labels drawn uniformly.
+
+    Parameters
+    ----------
+    labels : Tensor, int64, (N,)
+        The true labels.
+    classes : int
+        Number of classes, K.
+    include_true : bool
+        Draw from all classes, as in the paper: one label in K stays true. Otherwise every label is wrong.
+    seed : int
+
+    Returns
+    -------
+    Tensor, int64, (N,)
+
+    Examples
+    --------
+    >>> labels = torch.tensor([0, 1, 2, 3])
+    >>> bool((random_labels(labels, 4) == labels).any())
+    False
+    """
     generator = torch.Generator().manual_seed(seed)
-    if keep:
+    if include_true:
         return torch.randint(classes, labels.shape, generator=generator)
     return (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
 
 
 def next_labels(labels: Tensor, classes: int) -> Tensor:
-    """Each label's successor, cyclically: robust features then speak for the wrong class in a fixed way, so they cannot help."""
+    """Each label's successor, cyclically: robust features then always indicate the wrong class, so that they cannot help.
+
+    Examples
+    --------
+    >>> next_labels(torch.tensor([0, 1, 2]), 3).tolist()
+    [1, 2, 0]
+    """
     return (labels + 1) % classes

@@ -1,24 +1,33 @@
 """Labeled images: load, subset and export data sets."""
 
-from notbugs.data.dataset import Dataset, Images, LazyImages, from_8bit, is_out_of_memory, map_batches, to_8bit
+from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
 from notbugs.data.export import check_unused, export, load_arrays, load_part, save_arrays, save_image, write_table
-from notbugs.data.load import Splits, load
+from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
+from notbugs.data.load import DataConfig, Splits, fingerprint, load, load_dataset
 from notbugs.data.photographs import photo_crops
+from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
 
 __all__ = [
+    "DataConfig",
     "Dataset",
     "Images",
     "LazyImages",
     "Splits",
+    "balanced_subset",
     "check_unused",
+    "evenly_spaced",
     "export",
+    "fingerprint",
+    "first_per_class",
     "from_8bit",
     "is_out_of_memory",
     "load",
     "load_arrays",
+    "load_dataset",
     "load_part",
     "map_batches",
     "photo_crops",
+    "random_subset",
     "save_arrays",
     "save_image",
     "to_8bit",

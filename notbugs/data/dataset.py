@@ -1,62 +1,48 @@
-"""The one type that every stage passes on: labelled images, in memory or still on disk; and a function swept over them."""
+"""The one type that every stage passes on: labeled images, in memory or on disk; and batched evaluation of a function on them."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from posixpath import splitext
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from notbugs import precision
-from notbugs.data.decode import Source, decode, each, stack
-from notbugs.data.names import reject_unreadable
+from notbugs.data.images import Images, Index, from_8bit, positions
 from notbugs.errors import InputError
 
-Index = slice | list[int] | Tensor
-
-
-@dataclass(frozen=True)
-class LazyImages:
-    """Images that stay encoded until indexed: behaves like a uint8 tensor (N, C, H, W) under `len`, `shape` and indexing.
-
-    Of a damaged file only the header was seen when it was read in; indexing it raises BadInput.
-    """
-
-    files: Sequence[Source]
-    rows: tuple[int, ...]  # which of the files, in order
-    names: tuple[str, ...]  # for messages
-    size: tuple[int, int, int]  # C, H, W
-    resize: int | None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self), *self.size))
-
-    def __getitem__(self, index: Index) -> Tensor:
-        part = self.select(index)
-        if not len(part):
-            return torch.empty(part.shape, dtype=torch.uint8)
-        arrays, bad = each(lambda row: decode(part.files[row], part.resize), part.rows, part.names)
-        reject_unreadable(bad, skip_bad=False)
-        return stack([array for array in arrays if array is not None], part.names, self.size)
-
-    def select(self, index: Index) -> "LazyImages":
-        """The same, fewer; still encoded."""
-        kept = positions(index, len(self))
-        return replace(self, rows=tuple(self.rows[i] for i in kept), names=tuple(self.names[i] for i in kept))
-
-
-Images = Tensor | LazyImages
+Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """N labelled images. images: uint8 (N, C, H, W), C 1 or 3; labels: int64 (N,), index into classes; names: one per image."""
+    """N labeled images.
+
+    Parameters
+    ----------
+    images : Tensor or LazyImages, uint8, (N, C, H, W)
+        C is 1 (gray) or 3 (RGB).
+    labels : Tensor, int64, (N,)
+        Indices into `classes`.
+    classes : tuple of str, (K,)
+        Class names.
+    names : tuple of str, (N,)
+        File names, "CLASS/file.png" as a rule.
+
+    Raises
+    ------
+    InputError
+        If lengths, types or label range do not fit together.
+
+    Examples
+    --------
+    >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    >>> dataset = Dataset(images, torch.tensor([0, 1, 0]), ("cat", "dog"), ("a.png", "b.png", "c.png"))
+    >>> len(dataset), dataset.shape, dataset.select([1]).names
+    (3, (1, 8, 8), ('b.png',))
+    """
 
     images: Images
     labels: Tensor
@@ -80,24 +66,27 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C, H, W."""
+        """C, H, W of one image."""
         _, channels, height, width = self.images.shape
         return channels, height, width
 
     def pixels(self, index: Index) -> Tensor:
-        """The images at index, float32 (n, C, H, W) in [0, 1]."""
+        """The images at index as float32 (n, C, H, W) in [0, 1]."""
         return from_8bit(self.images[index])
 
     def select(self, index: Index) -> "Dataset":
-        """The subset at index, in its order."""
+        """The subset at index, in the order of index."""
         images = self.images[index] if isinstance(self.images, Tensor) else self.images.select(index)
         names = tuple(self.names[i] for i in positions(index, len(self)))
         return Dataset(images, self.labels[index], self.classes, names)
 
     def repeat(self, times: int) -> "Dataset":
-        """The set so many times over, one after the other; what is a.png is a~2.png the second time, a~3.png the third.
+        """The data set several times over: a.png is named a~2.png in the second copy, a~3.png in the third.
 
-        Raises BadInput where a file of such a name is there.
+        Raises
+        ------
+        InputError
+            If such a name is already taken.
         """
         if times == 1:
             return self
@@ -105,18 +94,18 @@ class Dataset:
         return replace(self.select(torch.arange(len(self)).repeat(times)), names=names)
 
     def repeated_names(self, times: int) -> tuple[str, ...]:
-        """The names in `repeated`."""
+        """The names of `repeat(times)`."""
         if times == 1:
             return self.names
         names = list(self.names)
         for number in range(2, times + 1):
             names += [f"~{number}".join(splitext(name)) for name in self.names]
         if len(set(names)) < len(set(self.names)) * times:
-            raise InputError("times", "must leave files apart, each version having a name", "files called NAME~2", "rename them")
+            raise InputError("versions", "need file names that are not taken", "files called NAME~2", "rename them")
         return tuple(names)
 
     def with_images(self, images: Tensor) -> "Dataset":
-        """The same labels and names on other images, uint8 (N, C, H, W)."""
+        """The same labels and names with other images, uint8 (N, C, H, W)."""
         return replace(self, images=images)
 
     def with_labels(self, labels: Tensor) -> "Dataset":
@@ -124,33 +113,42 @@ class Dataset:
         return replace(self, labels=labels)
 
 
-def to_8bit(images: Tensor) -> Tensor:
-    """What a file holds of float images in [0, 1]: uint8, nearest of the 256 levels."""
-    return (images * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def from_8bit(images: Tensor) -> Tensor:
-    """float32 in [0, 1] from uint8; `to_8bit` takes it back exactly."""
-    return images.to(torch.float32) / 255
-
-
 def map_batches(
-    function: Callable[[Tensor, Tensor], Any],
+    function: Callable[[Tensor, Tensor], Output],
     images: Dataset | Tensor,
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
-) -> Any:
-    """function(images, index) over a whole set in order, batch by batch; its results joined, on the CPU, without gradients.
+) -> Output:
+    """Apply a function to a whole data set in order, batch by batch.
 
-    images reach function as float (n, C, H, W) on device, a Dataset's and a uint8 tensor's in [0, 1], a float tensor's as they
-    are; index: int64 (n,) on the CPU. Returns a tensor, or a tuple of tensors if function returns one.
-    float32 is not rounded inside (`speed.exact`).
-    Where memory runs out the batch is halved, with a warning, and the rest goes on with that size.
+    Float32 is not rounded inside (`precision.full_precision`). Where memory runs out, the batch is halved with a warning, and the
+    rest goes on with that size.
+
+    Parameters
+    ----------
+    function : callable
+        (images, index) -> Tensor or tuple of Tensors, each (n, …). `images` is float (n, C, H, W) on `device`; `index` is
+        int64 (n,) on the CPU.
+    images : Dataset or Tensor
+        A data set and a uint8 tensor reach `function` in [0, 1], a float tensor unchanged.
+    batch_size : int
+    device : torch.device or str
+
+    Returns
+    -------
+    Tensor or tuple of Tensors
+        The concatenated results, on the CPU, without gradients.
+
+    Examples
+    --------
+    >>> images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
+    >>> map_batches(lambda images, index: images.flatten(1).sum(1) + index, images, batch_size=2)
+    tensor([0.0000, 1.2000, 3.0000])
     """
     results: list[tuple[Tensor, ...]] = []
     single, start = True, 0
-    while start < len(images) or not results:  # an empty set still asks once, for the shapes
+    while start < len(images) or not results:  # an empty data set still goes through once, for the shapes
         batch = slice(start, start + batch_size)
         chosen = images.images[batch] if isinstance(images, Dataset) else images[batch]
         index = torch.arange(start, start + len(chosen))
@@ -165,17 +163,16 @@ def map_batches(
             warnings.warn(f"memory ran out: going on with {batch_size} images at a time", RuntimeWarning, stacklevel=2)
             continue
         single = isinstance(result, Tensor)
-        results.append(tuple(one.detach().cpu() for one in ((result,) if single else result)))
+        results.append(tuple(column.detach().cpu() for column in _columns(result)))
         start += len(chosen) or 1
-    joined = tuple(torch.cat(column) for column in zip(*results, strict=True))
-    return joined[0] if single else joined
+    joined = tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+    return cast(Output, joined[0] if single else joined)
+
+
+def _columns(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else result
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a device, or the machine, has no memory left; the CPU's has no class of its own."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def positions(index: Index, total: int) -> list[int]:
-    """Which of `total` places an index means, in its order."""
-    return cast(list[int], torch.arange(total)[index].tolist())

@@ -1,76 +1,105 @@
-"""Names of files and classes: whether they are sound, how a message shows them, how a path holds them."""
+"""Names of files and classes: checks, how messages show them, and names that every file system and reader accepts."""
 
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 from notbugs.errors import InputError
 
+MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
+
+
+class Unreadable(NamedTuple):
+    """A file that cannot be used: where it is, and why."""
+
+    location: str
+    reason: str
+
 
 def is_printable(text: str) -> bool:
-    """Whether text can stand in a line, a table and a file: no control characters, no broken Unicode."""
+    """Whether text fits into one line, one table cell and one file name: no control characters, no broken Unicode."""
     return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
 def printable(text: str) -> str:
-    """For messages: what would break the line or the terminal is escaped."""
+    """Text for a message: whatever would break the line or the terminal is escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, on one line and short enough for a message; its type where it says nothing."""
+    """The first line of an error's text, at most 200 characters; its type if it has no text."""
     return printable((str(error).strip() or type(error).__name__).splitlines()[0][:200])
 
 
 def check_class_name(name: str) -> None:
+    """Raises InputError for an empty class name or one with control characters."""
     if not name or not is_printable(name):
         raise InputError(f"class {printable(name)!r}", "must be text without control characters", remedy="rename the class")
 
 
-def reject_unreadable(bad: Sequence[tuple[str, str]], skip_bad: bool) -> None:
-    if bad and not skip_bad:
-        place, reason = bad[0]
-        others = f" ({len(bad)} such files in all)" if len(bad) > 1 else ""
-        raise InputError(printable(place), reason, remedy=f"mend or remove it, or pass --skip-bad to go on without{others}")
+def reject_unreadable(unreadable: Sequence[Unreadable], skip_unreadable: bool) -> None:
+    """Raises InputError for the first unreadable file, unless unreadable files are to be skipped."""
+    if unreadable and not skip_unreadable:
+        location, reason = unreadable[0]
+        others = f" ({len(unreadable)} such files in all)" if len(unreadable) > 1 else ""
+        remedy = f"repair or remove it, or pass --skip-unreadable to leave it out{others}"
+        raise InputError(printable(location), reason, remedy=remedy)
 
 
 def numbered(count: int) -> list[str]:
+    """File names for images without names: 00000.png, 00001.png, …"""
     return [f"{i:05d}.png" for i in range(count)]
 
 
 def png_name(name: str) -> str:
-    """`CLASS/sub/file.jpg` -> `sub--file.png`."""
+    """The file name inside a class folder: `CLASS/sub/file.jpg` -> `sub--file.png`."""
     _, _, below = name.rpartition("/") if name.count("/") < 2 else name.partition("/")
     stem, suffix = os.path.splitext(below.replace("/", "--"))
     return f"{stem}{suffix if suffix.lower() == '.png' else '.png'}"
 
 
 def path_part(text: str) -> str:
-    """text as one part of a path that stays where it is put, is not hidden and is not left out by readers of folders."""
+    """Text as one part of a path: stays in its folder, is not hidden, and is not skipped by readers of image folders."""
     part = "".join("_" if letter in "/\\" or not is_printable(letter) else letter for letter in text)
     if part.startswith("__"):
         part = "_" + part.lstrip("_")
     if part.startswith("."):
         part = "_" + part
-    if len(part.encode()) > 240:  # a file system's limit is 255 bytes, and `~2` may follow
+    if len(part.encode()) > MAX_NAME_BYTES:
         ending = part[-4:] if part.lower().endswith(".png") else ""
         part = part.encode()[:200].decode(errors="ignore") + "~" + sha256(part.encode()).hexdigest()[:8] + ending
     return part or "_"
 
 
 def deduplicate(parts: Sequence[tuple[object, str]]) -> list[str]:
-    """The names, those that occur again in the same place numbered."""
-    own = Counter(parts)
+    """Names that are unique within their folder: repeated ones get a number, `x~2`.
+
+    Parameters
+    ----------
+    parts : sequence of (folder, name)
+
+    Returns
+    -------
+    list of str
+        One name per part. A number never produces a name that another part already has.
+
+    Examples
+    --------
+    >>> deduplicate([("", "x"), ("", "x"), ("", "x~2")])
+    ['x', 'x~3', 'x~2']
+    """
+    given = Counter(parts)
     taken: set[tuple[object, str]] = set()
     result = []
-    for place, name in parts:
+    for folder, name in parts:
         chosen, number = name, 1
-        while (place, chosen) in taken or (number > 1 and (place, chosen) in own):
+        while (folder, chosen) in taken or (number > 1 and (folder, chosen) in given):
             number += 1
             stem, suffix = os.path.splitext(name)
             chosen = f"{stem}~{number}{suffix}"
-        taken.add((place, chosen))
+        taken.add((folder, chosen))
         result.append(chosen)
     return result

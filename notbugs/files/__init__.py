@@ -1,5 +1,8 @@
-"""Scores for each file: robust and non-robust evidence, likely label errors, spurious cues."""
+"""Scores for each file: robust and non-robust files, likely label errors, and spurious cues. By cross-fitted models."""
 
-from notbugs.files.run import FilesConfig, run, split
+from notbugs.files.config import FilesConfig, crossfit_config
+from notbugs.files.crossfit import CrossfitConfig
+from notbugs.files.run import check_fraction, run, split_by_robustness
+from notbugs.files.scores import per_file
 
-__all__ = ["FilesConfig", "run", "split"]
+__all__ = ["CrossfitConfig", "FilesConfig", "check_fraction", "crossfit_config", "per_file", "run", "split_by_robustness"]

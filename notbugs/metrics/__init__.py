@@ -1,23 +1,52 @@
-"""What is measured: accuracy with n and interval, features, saliency, corruptions, leakage, transfer."""
+"""Metrics: accuracy with n and 95 % CI, features, spurious cues, saliency, corruptions, leakage, transferability."""
 
-from notbugs.metrics.accuracy import accuracy_row, clean_accuracy, robust_accuracy
-from notbugs.metrics.corruptions import CorruptionResult, corrupt, corruption_accuracy
-from notbugs.metrics.error_consistency import error_consistency
-from notbugs.metrics.features import USEFUL_FROM, best_class_rows, extremes, layer_forward, per_feature, per_layer, usefulness
-from notbugs.metrics.fourier import fourier_sensitivity
-from notbugs.metrics.leakage import perturbation_separability, robust_feature_leakage, robust_features
+from notbugs.metrics.accuracy import Accuracy, clean_accuracy, robust_accuracy
+from notbugs.metrics.corruptions import CorruptionAccuracy, CorruptionResult, corrupt, corruption_accuracy
+from notbugs.metrics.error_consistency import ErrorConsistency, error_consistency
+from notbugs.metrics.features import best_class_rows, extremes, per_feature
+from notbugs.metrics.fourier import FourierError, fourier_sensitivity
+from notbugs.metrics.layers import layer_forward, per_layer
+from notbugs.metrics.leakage import (
+    PerturbationSeparability,
+    RobustFeatureLeakage,
+    perturbation_separability,
+    robust_feature_leakage,
+    robust_features,
+)
 from notbugs.metrics.ntk import EigenFeatures, chosen_eigenvectors, tangent_kernel
 from notbugs.metrics.saliency import METHODS, Saliency, class_means, low_frequency_energy, saliency, white_noise_energy
-from notbugs.metrics.spurious_cues import accuracy_gap, cue_values, nearest_cue, spurious_features
+from notbugs.metrics.spurious_cues import (
+    AccuracyGap,
+    NearestCue,
+    UsefulnessDrop,
+    accuracy_gap,
+    cue_values,
+    nearest_cue,
+    spurious_features,
+)
+from notbugs.metrics.transfer import PERTURBATIONS, AdversarialExamples, TransferRates, make_examples, transfer_rates
+from notbugs.metrics.usefulness import USEFUL_FROM, Usefulness, usefulness
 
 __all__ = [
     "METHODS",
+    "PERTURBATIONS",
     "USEFUL_FROM",
+    "Accuracy",
+    "AccuracyGap",
+    "AdversarialExamples",
+    "CorruptionAccuracy",
     "CorruptionResult",
     "EigenFeatures",
+    "ErrorConsistency",
+    "FourierError",
+    "NearestCue",
+    "PerturbationSeparability",
+    "RobustFeatureLeakage",
     "Saliency",
+    "TransferRates",
+    "Usefulness",
+    "UsefulnessDrop",
     "accuracy_gap",
-    "accuracy_row",
     "best_class_rows",
     "chosen_eigenvectors",
     "class_means",
@@ -30,6 +59,7 @@ __all__ = [
     "fourier_sensitivity",
     "layer_forward",
     "low_frequency_energy",
+    "make_examples",
     "nearest_cue",
     "per_feature",
     "per_layer",
@@ -40,6 +70,7 @@ __all__ = [
     "saliency",
     "spurious_features",
     "tangent_kernel",
+    "transfer_rates",
     "usefulness",
     "white_noise_energy",
 ]

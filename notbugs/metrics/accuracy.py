@@ -1,84 +1,163 @@
-"""Accuracy tables: every figure with its n and its interval."""
+"""Clean and robust accuracy: every figure with its n, its 95 % CI, its threat model and its attack."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, precision
 from notbugs.data import Dataset, map_batches
-from notbugs.models import Model, frozen, fuse_batchnorm
-from notbugs.search import NormBall
+from notbugs.errors import InputError
+from notbugs.models import fuse_batchnorm
+from notbugs.predict import predict
+from notbugs.search import NormBall, objectives
 from notbugs.stats import wilson_interval
 
 
-def accuracy_row(correct: int, n: int, *, epsilon: float = 0.0, attack: str = "none") -> dict[str, Any]:
-    """One accuracy: correct, n, accuracy in [0, 1] with its 95 % interval, epsilon (0 is clean) and attack."""
-    low, high = wilson_interval(correct, n)
-    return {"epsilon": epsilon, "attack": attack, "correct": correct, "n": n, "accuracy": correct / n, "low": low, "high": high}
+@dataclass(frozen=True)
+class Accuracy:
+    """One accuracy with its 95 % CI (Wilson).
+
+    Attributes
+    ----------
+    epsilon : float, 0 or more
+        0 is clean.
+    norm : str
+        Of epsilon; "" where no threat model is given.
+    attack : str
+        "none" for clean images.
+    correct, n : int
+    accuracy, ci_low, ci_high : float, in [0, 1]
+    """
+
+    epsilon: float
+    norm: str
+    attack: str
+    correct: int
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+
+    @classmethod
+    def from_counts(cls, correct: int, n: int, *, epsilon: float = 0.0, norm: str = "", attack: str = "none") -> Self:
+        """Accuracy and interval from counts.
+
+        Examples
+        --------
+        >>> Accuracy.from_counts(3, 4).accuracy
+        0.75
+        """
+        low, high = wilson_interval(correct, n)
+        return cls(epsilon, norm, attack, correct, n, correct / n, low, high)
 
 
-def clean_accuracy(model: Model, part: Dataset, *, batch_size: int = 500, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Accuracy on the images as they are."""
-    model = model.to(device)
+def clean_accuracy(model: nn.Module, dataset: Dataset, *, device: torch.device | str = "cpu") -> Accuracy:
+    """Accuracy on clean images.
 
-    def right(images: Tensor, index: Tensor) -> Tensor:
-        with frozen(model), torch.no_grad():
-            predicted: Tensor = model(images).argmax(1)
-        return predicted == part.labels[index].to(predicted.device)
+    Parameters
+    ----------
+    model : nn.Module
+        Images (N, C, H, W) in [0, 1] to logits (N, K).
+    dataset : Dataset
+        One image or more.
+    device : torch.device or str
 
-    correct: Any = map_batches(right, part, batch_size=batch_size, device=device)
-    return accuracy_row(int(correct.sum()), len(part))
+    Returns
+    -------
+    Accuracy
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").test
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=4)
+    >>> clean_accuracy(model, digits).n
+    450
+    """
+    correct = predict(model, dataset, device) == dataset.labels
+    return Accuracy.from_counts(int(correct.sum()), len(dataset))
 
 
 def robust_accuracy(
     model: nn.Module,
-    part: Dataset,
-    balls: Sequence[NormBall],
+    dataset: Dataset,
+    threat_models: Sequence[NormBall],
     *,
     budget: str = "standard",
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
-) -> list[dict[str, Any]]:
-    """Accuracy clean and at each radius, ascending, by `attacks.standard`; each radius meets only the survivors of the smaller.
+) -> list[Accuracy]:
+    """Accuracy on clean images and at each epsilon, ascending, under `attacks.adaptive_ensemble`.
 
-    An image fooled at a radius is fooled at every larger one: what was found lies in the larger ball too.
+    Each epsilon is tried on the images that are still classified correctly at the smaller ones: what is misclassified within
+    a ball is misclassified within every larger one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (N, C, H, W) in [0, 1] to logits (N, K).
+    dataset : Dataset
+        One image or more.
+    threat_models : sequence of NormBall
+        One or more, all in the same norm, in any order.
+    budget : {"quick", "standard", "thorough"}
+        See `attacks.BUDGETS`.
+    batch_size : int, optional
+        By default as many images as suit the device.
+    device : torch.device or str
+
+    Returns
+    -------
+    list of Accuracy
+        First the clean accuracy, then one for each threat model.
+
+    Raises
+    ------
+    InputError
+        If the threat models are in different norms, or the model cannot be attacked.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").test.select(slice(0, 20))
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=4)
+    >>> rows = robust_accuracy(model, digits, [NormBall("linf", 0.1)], budget="quick")
+    >>> [(row.epsilon, row.n) for row in rows]
+    [(0.0, 20), (0.1, 20)]
     """
-    view, classes = fuse_batchnorm(model, part.pixels(slice(0, 2)), device), len(part.classes)
-    ascending = sorted(balls, key=lambda threat_model: threat_model.epsilon)
+    norms = sorted({threat_model.norm for threat_model in threat_models})
+    if len(norms) != 1:
+        raise InputError("threat_models", "must be one or more, all in the same norm", ", ".join(norms) or "none")
+    fused = fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
+    ascending = sorted(threat_models, key=lambda threat_model: threat_model.epsilon)
 
-    def survive(images: Tensor, index: Tensor) -> Tensor:
-        labels = part.labels[index].to(images.device)
+    def correct_at_each(images: Tensor, index: Tensor) -> Tensor:
+        labels = dataset.labels[index].to(images.device)
         with torch.no_grad():
-            alive = view(images).argmax(1) == labels
-        verdicts = [alive]
+            correct = [objectives.logits(fused, images).argmax(1) == labels]
         for threat_model in ascending:
-            left = alive.nonzero().squeeze(1)
-            alive = alive.clone()
-            if len(left):
-                found = attacks.adaptive_ensemble(view, images[left], labels[left], threat_model=threat_model, budget=budget)
-                alive[left] = found.margins < 0
-            verdicts.append(alive)
-        return torch.stack(verdicts, dim=1)
+            correct.append(_still_correct(fused, images, labels, correct[-1], threat_model, budget))
+        return torch.stack(correct, dim=1)
 
-    table: Any = map_batches(
-        survive, part, batch_size=batch_size or precision.default_batch_size(device, part.shape), device=device
-    )
-    correct, n = table.sum(0).tolist(), len(part)
-    common = {"norm": ascending[0].norm}
-    return [
-        {**common, **accuracy_row(correct[0], n)},
-        *(
-            {
-                **common,
-                **accuracy_row(
-                    correct[i],
-                    n,
-                    epsilon=float(threat_model.epsilon),
-                    attack=attacks.describe_ensemble(threat_model, classes, budget=budget),
-                ),
-            }
-            for i, threat_model in enumerate(ascending, 1)
-        ),
+    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
+    counts = map_batches(correct_at_each, dataset, batch_size=batch_size, device=device).sum(0).tolist()
+    attack = attacks.ensemble_name(budget)
+    clean = Accuracy.from_counts(counts[0], len(dataset), norm=norms[0])
+    return [clean] + [
+        Accuracy.from_counts(count, len(dataset), epsilon=float(threat_model.epsilon), norm=norms[0], attack=attack)
+        for count, threat_model in zip(counts[1:], ascending, strict=True)
     ]
+
+
+def _still_correct(
+    model: nn.Module, images: Tensor, labels: Tensor, correct: Tensor, threat_model: NormBall, budget: str
+) -> Tensor:
+    """Which images are still classified correctly under attack, of those that `correct` (n,) marks."""
+    index = correct.nonzero().squeeze(1)
+    if not len(index):
+        return correct
+    result = attacks.adaptive_ensemble(model, images[index], labels[index], threat_model=threat_model, budget=budget)
+    return correct.index_copy(0, index, result.margins < 0)

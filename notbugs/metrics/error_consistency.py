@@ -1,46 +1,92 @@
 """Do two classifiers make the same mistakes?"""
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from notbugs.stats import wilson_interval
 
 
-def error_consistency(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """How alike two classifiers answer: one, other, labels are classes, int (N,).
+class ErrorConsistency(NamedTuple):
+    """How alike the predictions of two classifiers are. What is not defined is None.
 
-    agree: share of all images with the same answer. both_wrong: images that both misread; same: share of these taken for the
-    same class, with its 95 % interval; same_by_chance: what that would be if each, on an image of that class, drew its mistake
-    from all those it makes on that class (a little high where these are few). consistency: how much more often both are right or
-    both wrong than two independent classifiers of their accuracies would be, in [-1, 1], 0 for none (Geirhos et al. 2020, kappa).
+    Attributes
+    ----------
+    n : int
+        Images.
+    agreement : float, in [0, 1]
+        Share of all images with the same prediction.
+    both_wrong : int
+        Images that both misclassify.
+    same_mistake, same_mistake_ci_low, same_mistake_ci_high : float or None, in [0, 1]
+        Share of these with the same prediction, and its 95 % CI.
+    same_mistake_by_chance : float or None, in [0, 1]
+        The same share if each drew its mistake at random from all those it makes on images of that class (a little high where
+        these are few).
+    consistency : float or None, in [-1, 1]
+        Cohen's kappa of being correct: 0 for independent classifiers of their accuracies.
     """
-    n, wrong = len(labels), (one != labels) & (other != labels)
-    both, same = int(wrong.sum()), int((wrong & (one == other)).sum())
-    low, high = wilson_interval(same, both) if both else (0.0, 1.0)
-    p, q = (one == labels).mean(), (other == labels).mean()
-    expected, seen = p * q + (1 - p) * (1 - q), ((one == labels) == (other == labels)).mean()
-    return {
-        "n": n,
-        "agree": float((one == other).mean()),
-        "both_wrong": both,
-        "same": same / both if both else "",
-        "same_low": low if both else "",
-        "same_high": high if both else "",
-        "same_by_chance": _by_chance(one, other, labels, wrong) if both else "",
-        "consistency": float((seen - expected) / (1 - expected)) if expected < 1 else "",
-    }
+
+    n: int
+    agreement: float
+    both_wrong: int
+    same_mistake: float | None
+    same_mistake_ci_low: float | None
+    same_mistake_ci_high: float | None
+    same_mistake_by_chance: float | None
+    consistency: float | None
 
 
-def _by_chance(one: np.ndarray, other: np.ndarray, labels: np.ndarray, wrong: np.ndarray) -> float:
-    """The mean, over the images both misread, of how often independent mistakes on their class would be the same."""
-    count = int(max(one.max(), other.max(), labels.max())) + 1
+def error_consistency(predictions: np.ndarray, other_predictions: np.ndarray, labels: np.ndarray) -> ErrorConsistency:
+    """Agreement of two classifiers, on all images and in their mistakes.
+
+    Parameters
+    ----------
+    predictions, other_predictions, labels : ndarray, int, (N,)
+        Classes from 0.
+
+    Returns
+    -------
+    ErrorConsistency
+
+    References
+    ----------
+    Geirhos et al. 2020, "Beyond accuracy: quantifying trial-by-trial behaviour of CNNs and humans by measuring error
+    consistency".
+
+    Examples
+    --------
+    >>> result = error_consistency(np.array([0, 1, 2, 2]), np.array([0, 2, 2, 2]), np.array([0, 0, 0, 2]))
+    >>> result.agreement, result.both_wrong, result.same_mistake, result.consistency
+    (0.75, 2, 0.5, 1.0)
+    """
+    both_wrong = (predictions != labels) & (other_predictions != labels)
+    count, same = int(both_wrong.sum()), int((both_wrong & (predictions == other_predictions)).sum())
+    low, high = wilson_interval(same, count) if count else (None, None)
+    p, q = (predictions == labels).mean(), (other_predictions == labels).mean()
+    expected = p * q + (1 - p) * (1 - q)
+    observed = ((predictions == labels) == (other_predictions == labels)).mean()
+    return ErrorConsistency(
+        n=len(labels),
+        agreement=float((predictions == other_predictions).mean()),
+        both_wrong=count,
+        same_mistake=same / count if count else None,
+        same_mistake_ci_low=low,
+        same_mistake_ci_high=high,
+        same_mistake_by_chance=_same_by_chance(predictions, other_predictions, labels, both_wrong) if count else None,
+        consistency=float((observed - expected) / (1 - expected)) if expected < 1 else None,
+    )
+
+
+def _same_by_chance(predictions: np.ndarray, other_predictions: np.ndarray, labels: np.ndarray, both_wrong: np.ndarray) -> float:
+    """Mean over the images that both misclassify: probability that independent mistakes on their class are the same."""
+    classes = int(max(predictions.max(), other_predictions.max(), labels.max())) + 1
     total = 0.0
-    for label in np.unique(labels[wrong]):
+    for label in np.unique(labels[both_wrong]):
         own = labels == label
         shares = []
-        for answers in (one, other):
-            mistakes = np.bincount(answers[own & (answers != label)], minlength=count)
+        for each in (predictions, other_predictions):
+            mistakes = np.bincount(each[own & (each != label)], minlength=classes)
             shares.append(mistakes / mistakes.sum())
-        total += int((wrong & own).sum()) * float(shares[0] @ shares[1])
-    return total / int(wrong.sum())
+        total += int((both_wrong & own).sum()) * float(shares[0] @ shares[1])
+    return total / int(both_wrong.sum())

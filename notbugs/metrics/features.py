@@ -1,12 +1,9 @@
-"""Which features carry the evidence: how useful each is for each class, and how useful it stays when images may change a little.
-
-A feature is any real function of an image; here those of a layer of a network. The words are from Ilyas et al. 2019, section 2.
-"""
+"""Usefulness and robust usefulness of every feature of a layer, class by class. Definitions: Ilyas et al. 2019, section 2."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,304 +14,275 @@ from notbugs.attacks import Model
 from notbugs.data import Dataset, map_batches
 from notbugs.data.subset import balanced
 from notbugs.errors import InputError
+from notbugs.metrics.usefulness import USEFUL_FROM, Usefulness, usefulness
 from notbugs.models import frozen, fuse_batchnorm
+from notbugs.runs.tables import FeatureRow
 from notbugs.search import NormBall, ThreatModel, objectives
+from notbugs.stats import student_quantile
 
-USEFUL_FROM = 0.1  # a feature less useful than this for every class is called useless
-FEATURE_IMAGE_PAIRS = (
-    12_800  # of feature and image that a search looks at, where nobody says how many: 100 images for 128 features, 25 for 512
-)
-MAX_BATCH = 2000  # images of a batch in the search, of one feature or several
-
-
-class Usefulness(NamedTuple):
-    """Of one feature for each class: arrays (F, K), each entry with its 95 % interval.
-
-    value: E[y f(x)], y being 1 for the class and −1 for the rest, both equally likely, f standardised under just that: in
-    [−1, 1]; negative: the feature speaks against the class, and −f for it. n: images.
-    error, freedom: for tests: its standard error, where a class that hardly varies is taken to vary as all do together, and the
-    degrees of freedom of the smaller side, (K,).
-    """
-
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    scale: np.ndarray
-    n: int
-    error: np.ndarray
-    freedom: np.ndarray
+FEATURE_IMAGE_PAIRS = 12_800  # of the default search: 100 images for 128 features, 25 for 512
+MAX_BATCH = 2000  # images of a batch in the search, over one feature or several
 
 
 class Extremes(NamedTuple):
-    """What changes inside the ball make of features (n images x F): by how much each falls and rises at most, 0 or more."""
+    """How far features can be pushed within a threat model: (n, F) each, 0 or more."""
 
-    falls: Tensor
-    rises: Tensor
+    decrease: Tensor
+    increase: Tensor
 
 
-def usefulness(values: Tensor, labels: Tensor, classes: int) -> Usefulness:
-    """E[y f] for every feature and class; values: float (N, F) of the features, labels: int64 (N,).
+class _Loss(NamedTuple):
+    """What perturbations take from a usefulness, and the half width of its 95 % CI."""
 
-    A class with fewer than two images, and a feature that never changes, have usefulness 0 with the interval [−1, 1].
-    Source: Ilyas et al. 2019, section 2, for the binary task "this class or not" with both sides equally likely.
-    """
-    from scipy.stats import ttest_ind
-
-    count = values.shape[1]
-    value, low, high = np.zeros((count, classes)), np.full((count, classes), -1.0), np.ones((count, classes))
-    scale, error, freedom = np.full((count, classes), np.nan), np.full((count, classes), np.inf), np.ones(classes)
-    table = values.double().numpy()
-    for each in range(classes):
-        own, rest = table[labels.numpy() == each], table[labels.numpy() != each]
-        if min(len(own), len(rest)) < 2:
-            continue
-        gap = own.mean(0) - rest.mean(0)
-        spread = np.sqrt((own.var(0) + rest.var(0)) / 2 + (gap / 2) ** 2)
-        varies = (spread > 1e-6 * np.abs(table).max(initial=1e-30)) & ((own.var(0) > 0) | (rest.var(0) > 0))
-        scale[:, each] = np.where(varies, spread, np.nan)
-        value[varies, each] = gap[varies] / 2 / spread[varies]
-        pooled = ((len(own) - 1) * own.var(0, ddof=1) + (len(rest) - 1) * rest.var(0, ddof=1)) / (len(own) + len(rest) - 2)
-        sides = [np.maximum(side.var(0, ddof=1), pooled) / len(side) for side in (own, rest)]
-        error[varies, each] = (np.sqrt(sides[0] + sides[1]) / 2)[varies] / spread[varies]
-        freedom[each] = min(len(own), len(rest)) - 1
-        inside = ttest_ind(own[:, varies], rest[:, varies], equal_var=False).confidence_interval()
-        low[varies, each] = np.clip(inside.low / 2 / spread[varies], -1, 1)
-        high[varies, each] = np.clip(inside.high / 2 / spread[varies], -1, 1)
-    return Usefulness(value, low, high, scale, len(values), error, freedom)
+    value: float
+    half_width: float
 
 
 def extremes(
-    view: objectives.Forward, images: Tensor, threat_model: ThreatModel, features: list[int], *, steps: int = 0
+    forward: objectives.Forward, images: Tensor, threat_model: ThreatModel, features: list[int], *, steps: int = 0
 ) -> Extremes:
-    """How far each of these features can be pushed down and up on each image; view: images (n, C, H, W) -> features (n, F).
+    """How far each feature can be pushed down and up on each image.
 
-    steps 0: one step of the whole radius along the feature's own gradient, which is all there is to gain where it is linear.
-    Otherwise so many steps of falling length more. Where a gradient is zero (a unit that is off) the step is the one that suits
-    the other images. Costs a backward pass and two forward passes of every image for each feature, and 2 x steps of both.
+    Costs a backward and two forward passes per image and feature, and 2 * steps more of both.
+
+    Parameters
+    ----------
+    forward : callable
+        Images (n, C, H, W) to features (n, F).
+    images : Tensor, (n, C, H, W), in [0, 1]
+    threat_model : ThreatModel
+    features : list of int
+        Columns, one or more.
+    steps : int
+        0: one step of length epsilon along the feature's gradient, which is exact where the feature is linear. Otherwise so many
+        steps of decreasing length after it. Where the gradient is 0 (a unit that is off), the first step follows the mean
+        gradient over the images.
+
+    Returns
+    -------
+    Extremes
+        (n, len(features)), on the CPU.
     """
     with torch.no_grad():
-        calm = view(images).float()
-    index = torch.tensor(features, device=images.device)
-    lowest, highest = calm[:, index].T.contiguous(), calm[:, index].T.clone()  # (f, n)
-    at_once = max(1, search_batch_size(images.shape) // max(len(images), 1))
-    for place in range(0, len(features), at_once):
-        some = index[place : place + at_once]
-        slopes = search.gradients(partial(_columns, view, some), images)[1]
-        still = slopes.flatten(2).abs().amax(2) == 0
-        common = slopes.mean(1, keepdim=True).expand_as(slopes)
-        slopes = torch.where(still.reshape(*still.shape, 1, 1, 1), common, slopes).flatten(0, 1)
-        center = images.repeat(len(some), 1, 1, 1)
-        which = some.repeat_interleave(len(images))
-        for sign, kept in ((-1.0, lowest), (1.0, highest)):
-            start = threat_model.project(center + threat_model.steepest_step(center, sign * slopes, threat_model.epsilon), center)
-            goal = objectives.maximize_feature(view, which, sign)
-            rule = search.cosine_steps(threat_model, threat_model.epsilon, end=0.05)
-            found = sign * search.maximize(goal, center, threat_model, steps=steps, rule=rule, start=start).margins
-            rows = found.reshape(len(some), len(images))
-            part = slice(place, place + len(some))
-            kept[part] = torch.minimum(kept[part], rows) if sign < 0 else torch.maximum(kept[part], rows)
-    calm = calm[:, index].T
-    return Extremes((calm - lowest).T.cpu(), (highest - calm).T.cpu())
+        clean = forward(images).float()
+    index = torch.tensor(features, dtype=torch.int64, device=images.device)
+    parts = [
+        _extremes(forward, images, clean[:, part].T, threat_model, part, steps)
+        for part in torch.split(index, _features_at_once(images))
+    ]
+    return Extremes(*(torch.cat(columns).T.cpu() for columns in zip(*parts, strict=True)))
 
 
-def search_batch_size(shape: torch.Size) -> int:
-    """Images of a batch in the search: fewer where they are large, for their activations must fit into memory."""
-    return max(1, min(MAX_BATCH, MAX_BATCH * 3 * 32 * 32 // math.prod(shape[1:])))
+def _extremes(
+    forward: objectives.Forward, images: Tensor, clean: Tensor, threat_model: ThreatModel, index: Tensor, steps: int
+) -> Extremes:
+    """Extremes (f, n) of a few features, from their clean values (f, n)."""
+    gradients = search.gradients(partial(_columns, forward, index), images)[1]
+    zero = gradients.flatten(2).abs().amax(2) == 0
+    mean = gradients.mean(1, keepdim=True).expand_as(gradients)
+    gradients = torch.where(zero.reshape(*zero.shape, 1, 1, 1), mean, gradients).flatten(0, 1)
+    center, columns = images.repeat(len(index), 1, 1, 1), index.repeat_interleave(len(images))
+    rule = search.cosine_steps(threat_model, threat_model.epsilon, end=0.05)
+
+    def pushed(sign: float) -> Tensor:
+        step = threat_model.steepest_step(center, sign * gradients, threat_model.epsilon)
+        start = threat_model.project(center + step, center)
+        objective = objectives.maximize_feature(forward, columns, sign)
+        result = search.maximize(objective, center, threat_model, steps=steps, rule=rule, start=start)
+        return sign * result.margins.reshape(len(index), len(images))
+
+    return Extremes(clean - torch.minimum(clean, pushed(-1.0)), torch.maximum(clean, pushed(1.0)) - clean)
 
 
-def _columns(view: objectives.Forward, index: Tensor, images: Tensor) -> Tensor:
-    return view(images).float()[:, index]
+def _features_at_once(images: Tensor) -> int:
+    """Features searched in one batch: fewer where images are large, for their activations must fit into memory."""
+    largest = max(1, min(MAX_BATCH, MAX_BATCH * 3 * 32 * 32 // math.prod(images.shape[1:])))
+    return max(1, largest // max(len(images), 1))
+
+
+def _columns(forward: objectives.Forward, index: Tensor, images: Tensor) -> Tensor:
+    """A few features (n, f) of images."""
+    return forward(images).float()[:, index]
 
 
 @precision.full_precision()
 def per_feature(
     model: Model,
-    part: Dataset,
+    dataset: Dataset,
     threat_model: NormBall,
     *,
-    view: objectives.Forward | None = None,
+    forward: objectives.Forward | None = None,
     steps: int = 8,
     sample: int | None = None,
     most: int | None = None,
     batch_size: int = 250,
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Usefulness and robust usefulness of every feature for every class, and the word for it: rows feature by feature.
+) -> list[FeatureRow]:
+    """Usefulness and robust usefulness of every feature for every class, with a category for each pair.
 
-    part: images the model was not trained on. view: images -> features (n, F), on `device`; left out, the model's penultimate
-    layer.
-    usefulness: E[y f(x)], as in `usefulness`; robust_usefulness: E[inf over the ball of y f(x + change)], f turned so that it
-    speaks for the class; both in [−1, 1] on images as they are, the second without a lower end. Usefulness is measured on all of
-    part; what a change takes from it on `sample` images, evenly over the classes (`attacked`): by one step for features that are
-    useless or rank behind the `most` most useful, with `steps` more for those. Fewer steps find less: read it as "at most".
-    Left out, sample is 100, and for more than 128 features as many fewer, at least 20; most is 64, and as many fewer.
-    kind, of the feature and this class: "robust" (robust_usefulness above 0), "non-robust" (useful, but a change turns it) or
-    "useless" (usefulness below 0.1, or its interval holds 0). Of a feature that never changes no robust usefulness is known: nan.
-    sure: 1 where the intervals leave no doubt about the word.
-    Source: Ilyas et al. 2019, section 2; for linear features exact: usefulness − epsilon ‖a‖* / deviation (Goh 2019).
+    Robust usefulness is E[min over the threat model of y f(x + perturbation)], f turned so that it speaks for the class: at most
+    the usefulness, without a lower end. The search finds less than the minimum: read it as "at most". For linear features it is
+    exact: usefulness - epsilon * dual norm / standard deviation.
+
+    Parameters
+    ----------
+    model : callable
+    dataset : Dataset
+        Images that the model was not trained on.
+    threat_model : NormBall
+    forward : callable, optional
+        Images to features (n, F), on `device`. Default: the model's penultimate layer.
+    steps : int
+        Of the search, for the `most` most useful features; all others get one step (`extremes`).
+    sample : int, optional
+        Images that are attacked, balanced over the classes; usefulness is measured on all. Default: 100, and fewer (20 at least)
+        for more than 128 features.
+    most : int, optional
+        Default: 64, and fewer (8 at least) for more than 128 features.
+    batch_size : int
+    device : torch.device or str
+    progress : callable, optional
+        Called with the share of features that are done, in [0, 1].
+
+    Returns
+    -------
+    list of FeatureRow
+        Feature by feature, and class by class. Category: "useless" (usefulness below `USEFUL_FROM`, or its CI contains 0),
+        "robust" (robust usefulness above 0), or "non-robust". Significant: the CIs leave no doubt about the category. The robust
+        usefulness of a constant feature is NaN.
+
+    Raises
+    ------
+    InputError
+        If there are no images, or the model has no features.
+
+    References
+    ----------
+    Ilyas et al. 2019, section 2. Linear features: Goh 2019, "Two Examples of Useful, Non-Robust Features" (Distill).
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").test.select(slice(0, 60))
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=2)
+    >>> rows = per_feature(model, digits, NormBall("l2", 0.5), steps=1, sample=10)
+    >>> rows[0].feature, rows[0].class_name, rows[0].n, rows[0].n_attacked
+    (0, '0', 60, 10)
     """
-    if not len(part):
+    if not len(dataset):
         raise InputError("data", "must hold images to measure features on", 0)
-    if view is None and isinstance(model, nn.Module):
-        model = fuse_batchnorm(model, part.pixels(slice(0, 2)), device)
-    module = model if isinstance(model, nn.Module) else nn.Identity()
-    if view is None:
-        view = getattr(model, "features", None)
-        if view is None:
-            raise InputError("model", "must have features(images)", type(model).__name__, "wrap it: models.wrap, or pass view")
-    with frozen(module):
-        values: Tensor = map_batches(lambda images, _: view(images).float(), part, batch_size=batch_size, device=device)
-        table = usefulness(values, part.labels, len(part.classes))
-        sample = max(20, min(100, FEATURE_IMAGE_PAIRS // values.shape[1])) if sample is None else sample
-        most = max(8, min(64, 64 * FEATURE_IMAGE_PAIRS // (100 * values.shape[1]))) if most is None else most
-        chosen = balanced(part.labels, sample)
-        images, labels = part.pixels(chosen).to(device), part.labels[chosen]
-        order = np.argsort(-np.abs(table.value).max(1), kind="stable").tolist()
-        useful = [j for j in order if np.abs(table.value[j]).max() >= USEFUL_FROM]
-        falls, rises = torch.zeros(len(chosen), len(order)), torch.zeros(len(chosen), len(order))
-        groups = [(useful[:most], steps), (useful[most:] + [j for j in order if j not in set(useful)], 0)]
-        done = 0.0
-        for group, more in groups:
-            width = max(1, search_batch_size(images.shape) // max(len(chosen), 1))
-            for place in range(0, len(group), width):
-                some = group[place : place + width]
-                found = extremes(view, images, threat_model, some, steps=more)
-                falls[:, some], rises[:, some] = found.falls, found.rises
-                done += len(some) / len(order)
-                if progress:
-                    progress(done)
-    searched = {j: more for group, more in groups for j in group}
-    rows = []
-    for j in range(len(order)):
-        for k, name in enumerate(part.classes):
-            rows.append(
-                {
-                    "feature": j,
-                    "class": name,
-                    **_row(table, j, k, falls[:, j].double().numpy(), rises[:, j].double().numpy(), labels.numpy() == k),
-                    "n": table.n,
-                    "attacked": len(chosen),
-                    "steps": 1 + searched[j],
-                }
-            )
-    return rows
+    if forward is None and isinstance(model, nn.Module):
+        model = fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
+    forward = forward or getattr(model, "features", None)
+    if forward is None:
+        raise InputError("model", "must have features(images)", type(model).__name__, "wrap it: models.wrap, or pass forward")
+    with frozen(model if isinstance(model, nn.Module) else nn.Identity()):
+        values = map_batches(lambda images, _: forward(images).float(), dataset, batch_size=batch_size, device=device)
+        table, count = usefulness(values, dataset.labels, len(dataset.classes)), values.shape[1]
+        sample = max(20, min(100, FEATURE_IMAGE_PAIRS // count)) if sample is None else sample
+        most = max(8, min(64, 64 * FEATURE_IMAGE_PAIRS // (100 * count))) if most is None else most
+        schedule = _schedule(table, steps, most)
+        attacked = dataset.select(balanced(dataset.labels, sample))
+        found = _search(forward, attacked.pixels(slice(None)).to(device), threat_model, schedule, progress)
+    taken = {feature: 1 + steps for group, steps in schedule for feature in group}
+    return [
+        _row(table, feature, label, found, attacked, taken[feature])
+        for feature in range(count)
+        for label in range(len(dataset.classes))
+    ]
 
 
-def _row(table: Usefulness, j: int, k: int, falls: np.ndarray, rises: np.ndarray, own: np.ndarray) -> dict[str, Any]:
-    """One feature and class: what changes take off its usefulness, on both sides of the question."""
-    from scipy.stats import t
-
-    sign = -1.0 if table.value[j, k] < 0 else 1.0
-    value, ends = sign * table.value[j, k], sorted((sign * table.low[j, k], sign * table.high[j, k]))
-    loss, doubt = math.nan, math.inf
-    if min(own.sum(), (~own).sum()) and math.isfinite(table.scale[j, k]):
-        against, towards = (falls, rises) if sign > 0 else (rises, falls)
-        sides = [against[own], towards[~own]]
-        loss = sum(side.mean() for side in sides) / 2 / table.scale[j, k]
-        if min(map(len, sides)) > 1:
-            error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in sides)) / 2 / table.scale[j, k]
-            doubt = float(t.ppf(0.975, min(map(len, sides)) - 1)) * error
-    robust = value - loss
-    # the two errors are independent but for the sample being part of the whole: their squares add up
-    low, high = robust - math.hypot(value - ends[0], doubt), robust + math.hypot(ends[1] - value, doubt)
-    useful = value >= USEFUL_FROM and ends[0] > 0
-    kind = "useless" if not useful else "robust" if robust > 0 else "non-robust"
-    sure = (ends[1] < USEFUL_FROM) if not useful else (low > 0 or high < 0)
-    return {
-        "sign": int(sign),
-        "usefulness": value,
-        "usefulness_low": ends[0],
-        "usefulness_high": ends[1],
-        "robust_usefulness": robust,
-        "robust_usefulness_low": low,
-        "robust_usefulness_high": high,
-        "kind": kind,
-        "sure": int(sure),
-    }
+def _schedule(table: Usefulness, steps: int, most: int) -> list[tuple[list[int], int]]:
+    """Groups of features with the steps of their search: the most useful ones, and all others with none."""
+    highest = np.abs(table.value).max(1)
+    order = np.argsort(-highest, kind="stable").tolist()
+    useful = [feature for feature in order if highest[feature] >= USEFUL_FROM]
+    useless = [feature for feature in order if highest[feature] < USEFUL_FROM]
+    return [(useful[:most], steps), (useful[most:] + useless, 0)]
 
 
-def best_class_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each feature the row of the class it is most useful for: what the feature is called by."""
-    best: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        known = best.get(row["feature"])  # of two classes both are told equally well: then the one that it speaks for
-        if not known or (row["usefulness"], row["sign"]) > (known["usefulness"], known["sign"]):
-            best[row["feature"]] = row
-    return list(best.values())
-
-
-def per_layer(
-    model: nn.Module,
+def _search(
+    forward: objectives.Forward,
     images: Tensor,
     threat_model: NormBall,
-    *,
-    layers: list[str] | None = None,
-    steps: int = 10,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """How much a small change moves each layer, beside how far apart two images lie there: R(f), 0 or more, lower is more robust.
+    schedule: list[tuple[list[int], int]],
+    progress: Callable[[float], None] | None,
+) -> Extremes:
+    """Extremes (n, F) of all features, group by group."""
+    count, at_once = sum(len(group) for group, _ in schedule), _features_at_once(images)
+    found, order = list[Extremes](), list[int]()
+    for group, steps in schedule:
+        for start in range(0, len(group), at_once):
+            part = group[start : start + at_once]
+            found.append(extremes(forward, images, threat_model, part, steps=steps))
+            order += part
+            if progress:
+                progress(len(order) / count)
+    back = torch.tensor(order).argsort()
+    return Extremes(*(torch.cat(columns, dim=1)[:, back] for columns in zip(*found, strict=True)))
 
-    images: (N, C, H, W) in [0, 1], two or more. layers: names of modules (default: the parts of `body`, or all children).
-    R = E[max over the ball of ‖f(x') − f(x)‖₂] / E[‖f(x₁) − f(x₂)‖₂]. Source: Nakano 2019, in the discussion of Ilyas et al.
+
+def _row(table: Usefulness, feature: int, label: int, found: Extremes, attacked: Dataset, steps: int) -> FeatureRow:
+    """One feature for one class: its usefulness, what perturbations leave of it, and the category."""
+    sign = -1.0 if table.value[feature, label] < 0 else 1.0
+    value = float(sign * table.value[feature, label])
+    ends = sorted((float(sign * table.ci_low[feature, label]), float(sign * table.ci_high[feature, label])))
+    decrease, increase = (column[:, feature].double().numpy() for column in found)
+    away, toward = (decrease, increase) if sign > 0 else (increase, decrease)
+    own = attacked.labels.numpy() == label
+    loss = _loss(away[own], toward[~own], float(table.scale[feature, label]))
+    robust = value - loss.value
+    # the errors are independent, but for the sample being part of the whole: their squares add up
+    low = robust - math.hypot(value - ends[0], loss.half_width)
+    high = robust + math.hypot(ends[1] - value, loss.half_width)
+    useful = value >= USEFUL_FROM and ends[0] > 0
+    return FeatureRow(
+        feature=feature,
+        class_name=attacked.classes[label],
+        sign=int(sign),
+        usefulness=value,
+        usefulness_ci_low=ends[0],
+        usefulness_ci_high=ends[1],
+        robust_usefulness=robust,
+        robust_usefulness_ci_low=low,
+        robust_usefulness_ci_high=high,
+        category="useless" if not useful else "robust" if robust > 0 else "non-robust",
+        significant=(low > 0 or high < 0) if useful else ends[1] < USEFUL_FROM,
+        n=table.n,
+        n_attacked=len(attacked),
+        steps=steps,
+    )
+
+
+def _loss(own: np.ndarray, rest: np.ndarray, scale: float) -> _Loss:
+    """Loss of usefulness from the changes of a feature on images of the class and on all others; NaN if it is not defined."""
+    sides = own, rest
+    if not min(map(len, sides)) or not math.isfinite(scale):
+        return _Loss(math.nan, math.inf)
+    value = sum(side.mean() for side in sides) / 2 / scale
+    if min(map(len, sides)) == 1:
+        return _Loss(float(value), math.inf)
+    error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in sides)) / 2 / scale
+    return _Loss(float(value), student_quantile(min(map(len, sides)) - 1) * error)
+
+
+def best_class_rows(rows: Sequence[FeatureRow]) -> list[FeatureRow]:
+    """For each feature the row of the class for which it is most useful; of two equal ones, the class that it speaks for.
+
+    Parameters
+    ----------
+    rows : sequence of FeatureRow
+        From `per_feature`.
+
+    Returns
+    -------
+    list of FeatureRow
+        One for each feature.
     """
-    if len(images) < 2:
-        raise InputError("images", "must be two or more", len(images))
-    body = getattr(model, "body", model)
-    names = [f"body.{name}" if body is not model else name for name, _ in body.named_children()] if layers is None else layers
-    rows = []
-    generator = torch.Generator().manual_seed(seed)
-    with frozen(model):
-        for name in names:
-            view = layer_forward(model, name, pool=False)
-            with torch.no_grad():
-                calm = view(images).float()
-                apart = (calm - calm.roll(1, 0)).norm(dim=1).mean().item()
-            goal = objectives.feature_distance(view, calm)
-            start = threat_model.sample(images, generator)  # at the image itself the slope is zero
-            found = search.maximize(
-                goal,
-                images,
-                threat_model,
-                steps=steps,
-                rule=search.cosine_steps(threat_model, threat_model.epsilon, end=0.05),
-                start=start,
-            )
-            moved = found.margins.mean().item()
-            rows.append(
-                {
-                    "layer": name,
-                    "features": calm.shape[1],
-                    "moved": moved,
-                    "apart": apart,
-                    "ratio": moved / apart if apart else math.inf,
-                    "n": len(images),
-                    "steps": steps,
-                }
-            )
-    return rows
-
-
-def layer_forward(model: nn.Module, layer: str, *, pool: bool = True) -> objectives.Forward:
-    """images -> what comes out of one module of a network: (n, F). pool: maps (n, F, h, w) are averaged over places, else flat.
-
-    Raises BadInput for a name that is no module of the network, or one that does not run.
-    """
-    modules = dict(model.named_modules())
-    if layer not in modules:
-        known = ", ".join(name for name in list(modules)[1:12])
-        raise InputError("layer", f"must be a module of the network ({known} …)", repr(layer))
-
-    def view(images: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-        handle = modules[layer].register_forward_hook(lambda _, __, out: seen.append(out))
-        try:
-            model(images)
-        finally:
-            handle.remove()
-        if not seen or not isinstance(seen[-1], Tensor) or len(seen[-1]) != len(images):
-            raise InputError("layer", "must run and give one tensor with a row an image", repr(layer))
-        found = seen[-1]
-        return found.flatten(2).mean(2) if pool and found.dim() > 2 else found.flatten(1)
-
-    return view
+    best: dict[int, FeatureRow] = {}
+    for row in rows:
+        known = best.get(row.feature)
+        if not known or (row.usefulness, row.sign) > (known.usefulness, known.sign):
+            best[row.feature] = row
+    return list(best.values())

@@ -1,6 +1,7 @@
-"""Which spatial frequencies mislead a model: its errors on images with one wave added, frequency by frequency."""
+"""Sensitivity to spatial frequencies: error rate with one Fourier basis vector added to every image."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,70 +9,130 @@ from torch import Tensor, nn
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import frozen
+from notbugs.search import objectives
 
-RELATIVE_AMPLITUDE = 0.5  # of the pixels' standard deviation: L2 norm 4 on a channel of CIFAR-10, as in the source
-MAX_FREQUENCIES = 16  # frequencies each way at most; of larger images evenly chosen ones
+RELATIVE_AMPLITUDE = 0.5  # of the pixels' standard deviation: L2 norm 4 in a channel of CIFAR-10, as in Yin et al.
+MAX_FREQUENCIES = 16  # in each direction, at most; for larger images evenly spaced ones
+
+
+class FourierError(NamedTuple):
+    """Error rate at one frequency.
+
+    Attributes
+    ----------
+    cycles_down, cycles_across : int
+        Cycles per image, downward from above -H/2 to H/2, across from 0 to W/2.
+    amplitude : float
+        Root mean square of the wave, per pixel.
+    error_rate : float, in [0, 1]
+    n : int
+        Images.
+    """
+
+    cycles_down: int
+    cycles_across: int
+    amplitude: float
+    error_rate: float
+    n: int
 
 
 def fourier_sensitivity(
     model: nn.Module,
-    part: Dataset,
+    dataset: Dataset,
     *,
     amplitude: float | None = None,
     seed: int = 0,
     batch_size: int = 500,
     device: torch.device | str = "cpu",
-) -> list[dict[str, float]]:
-    """A row for each frequency: down and across in cycles an image, errors in [0, 1] with the wave added, n images.
+) -> list[FourierError]:
+    """Error rate with one wave added to every image, frequency by frequency.
 
-    down: −H/2 < … ≤ H/2; across: 0 … W/2; of waves that are the same, one. The wave is real, of L2 norm amplitude x √(H W) in
-    each channel, its sign drawn for each image and channel; images stay in [0, 1] and 8-bit. amplitude: root mean square of the
-    wave, a pixel; left out, half of the pixels' standard deviation over the images. Source: Yin et al. 2019, section 3.
+    The wave is real, of L2 norm amplitude * sqrt(H * W) in each channel; its sign is random for each image and channel. Images
+    stay in [0, 1] and are rounded to 8 bits. Of frequencies with the same wave one is used.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (N, C, H, W) in [0, 1] to logits (N, K).
+    dataset : Dataset
+        One image or more.
+    amplitude : float, optional
+        Default: half of the pixels' standard deviation over the images.
+    seed : int
+        Of the signs.
+    batch_size : int
+    device : torch.device or str
+
+    Returns
+    -------
+    list of FourierError
+
+    Raises
+    ------
+    InputError
+        If there are no images, or the amplitude is not above 0.
+
+    References
+    ----------
+    Yin et al. 2019, "A Fourier Perspective on Model Robustness in Computer Vision", section 3.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").test.select(slice(0, 20))
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=4)
+    >>> rows = fourier_sensitivity(model, digits)
+    >>> len(rows), rows[0].cycles_down, rows[0].cycles_across
+    (34, -3, 1)
     """
-    if not len(part):
+    if not len(dataset):
         raise InputError("data", "must hold images to add waves to", 0)
     model = model.to(device)
-    channels, height, width = part.shape
-    images, labels = part.pixels(slice(None)).to(device), part.labels.to(device)
+    channels, height, width = dataset.shape
+    images, labels = dataset.pixels(slice(None)).to(device), dataset.labels.to(device)
     if amplitude is None:
-        amplitude = RELATIVE_AMPLITUDE * max(float(images.std(0).mean()) if len(part) > 1 else 0.0, 1 / 255)
+        amplitude = RELATIVE_AMPLITUDE * max(float(images.std(0).mean()) if len(dataset) > 1 else 0.0, 1 / 255)
     if not amplitude > 0:
         raise InputError("amplitude", "must be above 0", amplitude)
-    chance = torch.Generator().manual_seed(seed)
-    rows, downs = [], _chosen_frequencies(-((height - 1) // 2), height // 2)
-    for down in downs:
-        for across in _chosen_frequencies(0, width // 2):
-            if down < 0 and 2 * across in (0, width) and -down in downs:
-                continue  # the same wave
-            signs = torch.randint(2, (len(part), channels, 1, 1), generator=chance).mul(2).sub(1).to(images)
-            moved = _add(images, signs * amplitude * math.sqrt(height * width) * wave(height, width, down, across).to(images))
-            wrong = 0
-            for start in range(0, len(part), batch_size):
-                some = slice(start, start + batch_size)
-                with frozen(model), torch.no_grad():
-                    wrong += int((model(moved[some]).argmax(1) != labels[some]).sum())
-            told = {"amplitude": amplitude, "errors": wrong / len(part), "n": len(part)}
-            rows.append({"down": down, "across": across, **told})
-    return rows
+    generator = torch.Generator().manual_seed(seed)
+    results = []
+    for down, across in _frequencies(height, width):
+        signs = torch.randint(2, (len(dataset), channels, 1, 1), generator=generator).mul(2).sub(1).to(images)
+        perturbation = signs * amplitude * math.sqrt(height * width) * wave(height, width, down, across).to(images)
+        perturbed = ((images + perturbation).clamp(0, 1) * 255).round().div(255)
+        errors = _count_errors(model, perturbed, labels, batch_size)
+        results.append(FourierError(down, across, amplitude, errors / len(dataset), len(dataset)))
+    return results
 
 
 def wave(height: int, width: int, down: int, across: int) -> Tensor:
-    """The real wave (H, W) of one frequency, in cycles an image each way, of L2 norm 1."""
+    """The real wave of one frequency, in cycles per image in each direction: (H, W), of L2 norm 1."""
     rows, columns = torch.arange(height)[:, None] * down / height, torch.arange(width)[None, :] * across / width
-    found: Tensor = torch.cos(2 * math.pi * (rows + columns))
-    return found / float(found.norm())
+    pattern: Tensor = torch.cos(2 * math.pi * (rows + columns))
+    return pattern / float(pattern.norm())
 
 
-def _add(images: Tensor, change: Tensor) -> Tensor:
-    return ((images + change).clamp(0, 1) * 255).round().div(255)
+def _count_errors(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> int:
+    """How many images are misclassified."""
+    errors = 0
+    for batch, batch_labels in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
+        with frozen(model), torch.no_grad():
+            errors += int((objectives.logits(model, batch).argmax(1) != batch_labels).sum())
+    return errors
 
 
-def _chosen_frequencies(first: int, last: int) -> list[int]:
-    """All whole numbers from first to last, or evenly chosen ones; 0 and both ends among them."""
+def _frequencies(height: int, width: int) -> list[tuple[int, int]]:
+    """Cycles down and across, without those whose wave another one has."""
+    downs, acrosses = _spaced(-((height - 1) // 2), height // 2), _spaced(0, width // 2)
+    return [
+        (down, across) for down in downs for across in acrosses if not (down < 0 and 2 * across in (0, width) and -down in downs)
+    ]
+
+
+def _spaced(first: int, last: int) -> list[int]:
+    """All integers from first to last, or evenly spaced ones; 0 and both ends are among them."""
     if max(abs(first), last) <= MAX_FREQUENCIES:
         return list(range(first, last + 1))
     step = max(abs(first), last) / MAX_FREQUENCIES
-    return sorted(
-        {round(k * step) for k in range(-MAX_FREQUENCIES, MAX_FREQUENCIES + 1) if first <= round(k * step) <= last}
-        | {first, last}
-    )
+    multiples = {round(k * step) for k in range(-MAX_FREQUENCIES, MAX_FREQUENCIES + 1)}
+    return sorted({k for k in multiples if first <= k <= last} | {first, last})

@@ -1,7 +1,11 @@
-"""Features without training: the eigenvectors of a kernel on the images, useful and robust to the degree that they are.
+"""Features without training: eigenvectors of the neural tangent kernel (NTK) of an infinitely wide network.
 
-The kernel is the neural tangent kernel of an infinitely wide network: what gradient descent learns there is its eigenvectors, the
-one with the largest eigenvalue first. Source: Tsilivis & Kempe 2022; the recursion, Jacot et al. 2018 and Lee et al. 2019.
+Gradient descent learns along these eigenvectors, the one with the largest eigenvalue first.
+
+References
+----------
+Tsilivis & Kempe 2022, "What Can the Neural Tangent Kernel Tell Us About Adversarial Robustness?". The recursion: Jacot et al.
+2018, Lee et al. 2019.
 """
 
 import math
@@ -13,82 +17,141 @@ from torch import Tensor, nn
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 
-MAX_IMAGES = 2000  # images whose kernel is taken apart
+MAX_IMAGES = 2000  # whose kernel is decomposed
 
 
 def tangent_kernel(one: Tensor, other: Tensor, depth: int) -> Tensor:
-    """The tangent kernel (n, m) of a wide network of `depth` hidden layers of ReLU, without biases: one (n, d), other (m, d).
+    """NTK of an infinitely wide ReLU network without biases.
 
-    depth 0: a linear network, one · other / d. Weights start with variance 2 / inputs (1 / d for the first layer), so that
-    nothing grows or dies with depth.
+    Weights start with variance 2 / inputs (1 / d in the first layer), so that the scale does not depend on the depth.
+
+    Parameters
+    ----------
+    one : Tensor, (n, d)
+    other : Tensor, (m, d)
+    depth : int
+        Hidden layers. 0: a linear network, one · other / d.
+
+    Returns
+    -------
+    Tensor, (n, m)
+
+    Examples
+    --------
+    >>> tangent_kernel(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 1.0], [2.0, 2.0]]), depth=1)
+    tensor([[2., 4.]])
     """
     product = one @ other.T / one.shape[1]
-    ones, others = ((each.square().mean(1) + 1e-24).sqrt() for each in (one, other))  # a length of 0 has no slope
-    lengths = ones[:, None] * others[None, :]
+    norm, other_norm = ((each.square().mean(1) + 1e-24).sqrt() for each in (one, other))  # a norm of 0 has no gradient
+    norms = norm[:, None] * other_norm[None, :]
     covariance, kernel = product, product
     for _ in range(depth):
-        cosine = (covariance / lengths).clamp(-1, 1)
+        cosine = (covariance / norms).clamp(-1, 1)
         angle = _angle(cosine)
         active = (math.pi - angle) / math.pi
-        covariance = lengths * (cosine * active + angle.sin() / math.pi)
+        covariance = norms * (cosine * active + angle.sin() / math.pi)
         kernel = kernel * active + covariance
     return kernel
 
 
 def _angle(cosine: Tensor) -> Tensor:
-    """The arc cosine; within rounding of an end that end's own, 0 or pi, and there, where it has no slope, a gradient of 0."""
+    """The arc cosine; within rounding of -1 and 1, where it has no derivative, exactly pi and 0 with a gradient of 0."""
     end = 1 - 64 * torch.finfo(cosine.dtype).eps
     return torch.where(cosine.abs() < end, torch.arccos(cosine.clamp(-end, end)), math.pi * (cosine < 0).to(cosine.dtype))
 
 
 class EigenFeatures(nn.Module):
-    """What the kernel's eigenvectors say of images: `features` (n, C, H, W) -> (n, F), F at most the images it was made of.
+    """Eigenvectors of the NTK as features, and kernel ridge regression on them as a classifier.
 
-    values: (m,) eigenvalues, falling, of the kernel on the m training images, whose mean image is taken off everywhere.
-    A feature's value at x is k(x, training images) · eigenvector / eigenvalue: on those images it is the eigenvector itself.
-    Called as a model it gives logits (n, K): regression on its features alone, ridge x their sum added to each eigenvalue.
+    The value of a feature at image x is k(x, training images) · eigenvector / eigenvalue, the eigenvector itself on the training
+    images. The mean training image is subtracted from all images.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Training images, m of 2 to `MAX_IMAGES`.
+    depth : int
+        Hidden layers, 0 or more.
+    ridge : float
+        Of the regression: ridge * sum of the eigenvalues is added to each eigenvalue.
+    keep : int, optional
+        Use only the first eigenvectors, 1 to m.
+
+    Attributes
+    ----------
+    values : Tensor, (F,)
+        Eigenvalues, descending; F is at most m: those within rounding of 0 are left out.
+
+    Raises
+    ------
+    InputError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> from notbugs import data
+    >>> digits = data.load("digits")
+    >>> model = EigenFeatures(digits.train.select(slice(0, 50)), keep=10)
+    >>> images = digits.test.pixels(slice(0, 3))
+    >>> model.features(images).shape, model(images).shape
+    (torch.Size([3, 10]), torch.Size([3, 10]))
     """
 
-    def __init__(self, part: Dataset, *, depth: int = 3, ridge: float = 1e-6, keep: int | None = None) -> None:
+    mean: Tensor
+    centered: Tensor
+    vectors: Tensor
+    values: Tensor
+    coefficients: Tensor
+
+    def __init__(self, dataset: Dataset, *, depth: int = 3, ridge: float = 1e-6, keep: int | None = None) -> None:
         super().__init__()
-        if not 2 <= len(part) <= MAX_IMAGES:
-            raise InputError("part", f"must hold 2 to {MAX_IMAGES} images, whose kernel is taken apart", len(part), "take fewer")
+        if not 2 <= len(dataset) <= MAX_IMAGES:
+            rule = f"must hold 2 to {MAX_IMAGES} images, whose kernel is decomposed"
+            raise InputError("dataset", rule, len(dataset), "take fewer" if len(dataset) > MAX_IMAGES else "take more")
         if depth < 0:
             raise InputError("depth", "must be 0 or more", depth)
-        if keep is not None and not 1 <= keep <= len(part):
-            raise InputError("keep", f"must be between 1 and the {len(part)} images", keep)
+        if keep is not None and not 1 <= keep <= len(dataset):
+            raise InputError("keep", f"must be between 1 and the {len(dataset)} images", keep)
         if not 0 <= ridge < math.inf:
             raise InputError("ridge", "must be 0 or more, and finite", ridge)
-        images = part.pixels(slice(None)).double()
+        images = dataset.pixels(slice(None)).double()
         self.depth = depth
-        self.nothing: Tensor
-        self.known: Tensor
-        self.vectors: Tensor
-        self.values: Tensor
-        self.answers: Tensor
-        self.register_buffer("nothing", images.mean(0, keepdim=True))
-        self.register_buffer("known", (images - self.nothing).flatten(1))
-        values, vectors = torch.linalg.eigh(tangent_kernel(self.known, self.known, depth))
+        self.register_buffer("mean", images.mean(0, keepdim=True))
+        self.register_buffer("centered", (images - self.mean).flatten(1))
+        values, vectors = torch.linalg.eigh(tangent_kernel(self.centered, self.centered, depth))
         values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
-        some = values > max(1e-9 * float(values[0]), 1e-20)  # below that an eigenvector is rounding
-        self.register_buffer("values", values[some])
-        self.register_buffer("vectors", vectors[:, some])
-        wanted = torch.nn.functional.one_hot(part.labels, len(part.classes)).double() - 1 / len(part.classes)
-        learnt = self.values / (self.values + ridge * self.values.sum())
-        self.register_buffer("answers", learnt[:, None] * (self.vectors.T @ wanted))
+        above_rounding = values > max(1e-9 * float(values[0]), 1e-20)
+        self.register_buffer("values", values[above_rounding])
+        self.register_buffer("vectors", vectors[:, above_rounding])
+        targets = torch.nn.functional.one_hot(dataset.labels, len(dataset.classes)).double() - 1 / len(dataset.classes)
+        shrinkage = self.values / (self.values + ridge * self.values.sum())
+        self.register_buffer("coefficients", shrinkage[:, None] * (self.vectors.T @ targets))
 
     def features(self, images: Tensor) -> Tensor:
-        """(n, F), double; the eigenvectors' continuation to any image."""
-        given = (images.double() - self.nothing).flatten(1)
-        return tangent_kernel(given, self.known, self.depth) @ self.vectors / self.values
+        """Features of images (n, C, H, W): double, (n, F)."""
+        centered = (images.double() - self.mean).flatten(1)
+        return tangent_kernel(centered, self.centered, self.depth) @ self.vectors / self.values
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, K), float32."""
-        return (self.features(images) @ self.answers).float()
+        """Logits of images (n, C, H, W): float32, (n, K)."""
+        return (self.features(images) @ self.coefficients).float()
 
 
 def chosen_eigenvectors(count: int, most: int = 100) -> list[int]:
-    """Which of `count` eigenvectors to look at, `most` at most: the first half of them all, then ever fewer."""
+    """Indices of eigenvectors to measure: a consecutive first half, then with growing gaps to the last.
+
+    Parameters
+    ----------
+    count : int
+        Number of eigenvectors.
+    most : int
+        At most so many are chosen.
+
+    Examples
+    --------
+    >>> chosen_eigenvectors(100, most=8)
+    [0, 1, 2, 3, 4, 13, 36, 99]
+    """
     if count <= most:
         return list(range(count))
     first = most // 2

@@ -1,9 +1,10 @@
-"""What a model's explanations show: whether they are its reasons, and whether a person would call them reasons."""
+"""Saliency: gradients and attributions, whether they are faithful, and whether they align with the classes' mean images."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from notbugs import search
@@ -13,39 +14,51 @@ from notbugs.models import frozen
 from notbugs.search import objectives
 
 METHODS = ("gradient", "integrated")
-QUADRATURE_NODES = 16  # of the integral along the path: Gauss and Legendre's, exact for polynomials up to degree 31
-DELETION_STEPS = 10  # steps of the deletion curve
+QUADRATURE_NODES = 16  # of Gauss-Legendre quadrature along the path, exact for polynomials up to degree 31
+DELETION_STEPS = 10  # of the deletion curve
 
 
 class Saliency(NamedTuple):
-    """Image by image. All of one length n, but gradients and parts, (n, C, H, W).
+    """Saliency of n images, and measures of it, image by image.
 
-    gradients: of the lead of the model's answer over its second best; for "integrated", their mean on the way from the blurred
-    image. parts: what each value adds to the lead by that: (image − blurred image) x gradients.
-    alignment: cosine in [−1, 1] of the gradient and the difference of the two classes' mean training images; chance_alignment:
-    its mean over the differences that go with the other images (0 where there are none). low: share in [0, 1] of the gradient's
-    energy in frequencies up to half of the highest. deletion: mean share in [0, 1] of the way, over pixels that are blurred, the
-    largest parts first, that the model keeps to its answer: lower is more faithful; chance_deletion: pixels in random order.
+    Attributes
+    ----------
+    gradients : Tensor, (n, C, H, W)
+        Gradient of the margin of the predicted class over the second best. For "integrated", its mean along the path from the
+        blurred image.
+    attributions : Tensor, (n, C, H, W)
+        (image - blurred image) * gradients: what each value adds to the margin.
+    alignment : ndarray, (n,), in [-1, 1]
+        Cosine of the gradient and the difference of the two classes' mean training images.
+    chance_alignment : ndarray, (n,), in [-1, 1]
+        Its mean over the differences that belong to the other images; 0 where there are none.
+    low_frequency_energy : ndarray, (n,), in [0, 1]
+        Of the gradient: see `low_frequency_energy`.
+    deletion : ndarray, (n,), in [0, 1]
+        Share of the deletion curve, on which pixels are blurred in descending order of attribution, where the prediction stays.
+        Lower is more faithful.
+    chance_deletion : ndarray, (n,), in [0, 1]
+        The same in random order.
     """
 
     gradients: Tensor
-    parts: Tensor
+    attributions: Tensor
     alignment: np.ndarray
     chance_alignment: np.ndarray
-    low: np.ndarray
+    low_frequency_energy: np.ndarray
     deletion: np.ndarray
     chance_deletion: np.ndarray
 
     @property
-    def faithful(self) -> np.ndarray:
-        """By how much sooner the answer goes than in random order, in [−1, 1]: robust models keep it longer in either order."""
-        found: np.ndarray = self.chance_deletion - self.deletion
-        return found
+    def deletion_gain(self) -> np.ndarray:
+        """Chance deletion minus deletion, in [-1, 1]: comparable between models, unlike either of them. Higher is better."""
+        gain: np.ndarray = self.chance_deletion - self.deletion
+        return gain
 
 
 def saliency(
     model: nn.Module,
-    part: Dataset,
+    dataset: Dataset,
     means: Tensor,
     *,
     method: str = "gradient",
@@ -53,114 +66,184 @@ def saliency(
     batch_size: int = 250,
     device: torch.device | str = "cpu",
 ) -> Saliency:
-    """A model's explanations of its answers on images, and measures of them.
+    """Saliency of the predicted class on every image, whether the prediction is right or wrong.
 
-    means: the mean training image of each class (K, C, H, W), as `class_means`. What is taken away is detail: pixels are blurred,
-    by an eighth of the image's height. (Put to grey one by one they make a pattern that misleads a standard model by itself.)
-    method: "gradient", or "integrated" (Sundararajan et al. 2017); both explain the answer that was given, right or wrong.
-    Sources: alignment, Ilyas et al. 2019 (theorem 3) and Etmann et al. 2019; deletion, Petsiuk et al. 2018, Fong & Vedaldi 2017.
+    Deleted pixels are blurred by an eighth of the image's height. (Set to gray one by one, they would make a pattern that is
+    itself adversarial for a standard model.)
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (N, C, H, W) in [0, 1] to logits (N, K).
+    dataset : Dataset
+        One image or more.
+    means : Tensor, (K, C, H, W)
+        The mean training image of each class: `class_means`.
+    method : {"gradient", "integrated"}
+        "integrated" is integrated gradients, from the blurred image.
+    seed : int
+        Of the random order of deletion.
+    batch_size : int
+    device : torch.device or str
+
+    Returns
+    -------
+    Saliency
+
+    Raises
+    ------
+    InputError
+        For another method, means of another shape, or no images.
+
+    References
+    ----------
+    Integrated gradients: Sundararajan et al. 2017. Alignment: Ilyas et al. 2019, theorem 3; Etmann et al. 2019. Deletion:
+    Petsiuk et al. 2018; Fong & Vedaldi 2017.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits")
+    >>> model = models.build("small", shape=digits.test.shape, classes=10, width=4)
+    >>> result = saliency(model, digits.test.select(slice(0, 5)), class_means(digits.train))
+    >>> result.gradients.shape, result.deletion_gain.shape
+    (torch.Size([5, 1, 8, 8]), (5,))
     """
     if method not in METHODS:
         raise InputError("method", "must be one of " + ", ".join(METHODS), repr(method))
-    if means.shape != (len(part.classes), *part.shape):
-        wanted = (len(part.classes), *part.shape)
-        raise InputError("means", f"must be one image a class, {wanted}", tuple(means.shape), "take them from class_means")
-    if not len(part):
+    if means.shape != (len(dataset.classes), *dataset.shape):
+        wanted = (len(dataset.classes), *dataset.shape)
+        raise InputError("means", f"must be one image for each class, {wanted}", tuple(means.shape), "take them from class_means")
+    if not len(dataset):
         raise InputError("data", "must hold images to explain", 0)
-    model, chance = model.to(device), torch.Generator().manual_seed(seed)
-    orders = torch.rand(len(part), part.shape[1] * part.shape[2], generator=chance)
+    model, generator = model.to(device), torch.Generator().manual_seed(seed)
+    orders = torch.rand(len(dataset), dataset.shape[1] * dataset.shape[2], generator=generator)
 
-    def one(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+    def explain(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         blurred = blur(images)
         with frozen(model):
             with torch.no_grad():
-                said, rivals = objectives.logits(model, images).topk(2).indices.unbind(1)
-            slope = _margin_gradient(model, images, said, rivals, blurred, method)
-            parts = (images - blurred) * slope
-            kept = _deletion(model, images, blurred, said, parts.sum(1).flatten(1))
-            chance_kept = _deletion(model, images, blurred, said, orders[index].to(device))
-        return slope, parts, said, rivals, kept, chance_kept
+                predicted, second = objectives.logits(model, images).topk(2).indices.unbind(1)
+            gradients = _margin_gradient(model, images, predicted, second, blurred, method)
+            attributions = (images - blurred) * gradients
+            deletion = _deletion(model, images, blurred, predicted, attributions.sum(1).flatten(1))
+            chance_deletion = _deletion(model, images, blurred, predicted, orders[index].to(device))
+        return gradients, attributions, predicted, second, deletion, chance_deletion
 
-    columns: Any = map_batches(one, part, batch_size=batch_size, device=device)
-    slope, parts, said, rivals, kept, chance_kept = (column.cpu() for column in columns)
-    apart = (means.cpu()[said] - means.cpu()[rivals]).flatten(1)
-    flat, unit = slope.flatten(1), torch.nn.functional.normalize(apart)
-    others = (unit.sum(0) - unit) / max(len(unit) - 1, 1)
+    columns = map_batches(explain, dataset, batch_size=batch_size, device=device)
+    gradients, attributions, predicted, second, deletion, chance_deletion = columns
+    alignment, chance_alignment = _alignment(gradients, (means.cpu()[predicted] - means.cpu()[second]).flatten(1))
     return Saliency(
-        gradients=slope,
-        parts=parts,
-        alignment=torch.cosine_similarity(flat, apart).double().numpy(),
-        chance_alignment=(torch.nn.functional.normalize(flat) * others).sum(1).double().numpy(),
-        low=low_frequency_energy(slope).numpy(),
-        deletion=kept.double().numpy(),
-        chance_deletion=chance_kept.double().numpy(),
+        gradients=gradients,
+        attributions=attributions,
+        alignment=alignment,
+        chance_alignment=chance_alignment,
+        low_frequency_energy=low_frequency_energy(gradients).numpy(),
+        deletion=deletion.double().numpy(),
+        chance_deletion=chance_deletion.double().numpy(),
     )
 
 
-def class_means(part: Dataset) -> Tensor:
-    """The mean image of each class, (K, C, H, W) in [0, 1]; of a class without images that of all."""
-    sums = torch.zeros(len(part.classes), *part.shape, dtype=torch.float64)
-    for start in range(0, len(part), 1000):
-        some = slice(start, start + 1000)
-        sums.index_add_(0, part.labels[some], part.pixels(some).double())
-    counts = part.labels.bincount(minlength=len(part.classes)).reshape(-1, 1, 1, 1)
-    found: Tensor = torch.where(counts > 0, sums / counts.clamp_min(1), sums.sum(0) / max(len(part), 1))
-    return found.float()
+def class_means(dataset: Dataset) -> Tensor:
+    """The mean image of each class, and of all images for a class without any.
+
+    Parameters
+    ----------
+    dataset : Dataset
+
+    Returns
+    -------
+    Tensor, (K, C, H, W), in [0, 1]
+
+    Examples
+    --------
+    >>> from notbugs import data
+    >>> class_means(data.load("digits").train).shape
+    torch.Size([10, 1, 8, 8])
+    """
+    sums = torch.zeros(len(dataset.classes), *dataset.shape, dtype=torch.float64)
+    for start in range(0, len(dataset), 1000):
+        batch = slice(start, start + 1000)
+        sums.index_add_(0, dataset.labels[batch], dataset.pixels(batch).double())
+    counts = dataset.labels.bincount(minlength=len(dataset.classes)).reshape(-1, 1, 1, 1)
+    means: Tensor = torch.where(counts > 0, sums / counts.clamp_min(1), sums.sum(0) / max(len(dataset), 1))
+    return means.float()
 
 
 def blur(images: Tensor) -> Tensor:
-    """Images (n, C, H, W) without their detail: a Gaussian of an eighth of the height."""
+    """Images (n, C, H, W) after a Gaussian blur with a standard deviation of an eighth of the height."""
     from scipy.ndimage import gaussian_filter
 
-    width = images.shape[2] / 8
-    found: np.ndarray = gaussian_filter(images.detach().cpu().numpy(), (0, 0, width, width), mode="nearest")
-    return torch.from_numpy(found).to(images)
+    std = images.shape[2] / 8
+    blurred: np.ndarray = gaussian_filter(images.detach().cpu().numpy(), (0, 0, std, std), mode="nearest")
+    return torch.from_numpy(blurred).to(images)
 
 
 def low_frequency_energy(images: Tensor) -> Tensor:
-    """Share of the energy of images (n, C, H, W) in spatial frequencies up to half of the highest, in [0, 1]; (n,), double.
+    """Share of the energy of each image in low spatial frequencies: up to a quarter of a cycle per pixel, in any direction.
 
-    Up to a quarter of a cycle a pixel, in any direction. 0 for an image that is 0 everywhere.
+    Parameters
+    ----------
+    images : Tensor, (n, C, H, W)
+
+    Returns
+    -------
+    Tensor, double, (n,), in [0, 1]
+        0 for an image that is 0 everywhere.
+
+    Examples
+    --------
+    >>> low_frequency_energy(torch.ones(1, 1, 8, 8))
+    tensor([1.], dtype=torch.float64)
     """
     power = torch.fft.fft2(images.double()).abs().square().sum(1)
     low = _low_frequencies(images.shape[2], images.shape[3])
-    found: Tensor = (power * low).sum((1, 2)) / power.sum((1, 2)).clamp_min(1e-300)
-    return found
+    energy: Tensor = (power * low).sum((1, 2)) / power.sum((1, 2)).clamp_min(1e-300)
+    return energy
 
 
 def white_noise_energy(shape: tuple[int, int, int]) -> float:
-    """What `low_share` finds in white noise: the share of the frequencies that are low."""
+    """`low_frequency_energy` of white noise of a shape (C, H, W): the share of frequencies that are low."""
     return float(_low_frequencies(shape[1], shape[2]).double().mean())
 
 
 def _low_frequencies(height: int, width: int) -> Tensor:
+    """Which frequencies of the discrete Fourier transform are low: bool, (H, W)."""
     down, across = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.fftfreq(width, dtype=torch.float64)
     low: Tensor = torch.hypot(down[:, None], across[None, :]) <= 0.25
     return low
 
 
-def _margin_gradient(model: nn.Module, images: Tensor, classes: Tensor, rivals: Tensor, start: Tensor, method: str) -> Tensor:
-    """The gradient of the lead of classes over rivals: at the images, or its mean on the straight way there from `start`."""
+def _alignment(gradients: Tensor, differences: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of each gradient with its own difference of class means (n, pixels), and the mean cosine with all others."""
+    flat, unit = gradients.flatten(1), F.normalize(differences)
+    others = (unit.sum(0) - unit) / max(len(unit) - 1, 1)
+    alignment = torch.cosine_similarity(flat, differences).double().numpy()
+    return alignment, (F.normalize(flat) * others).sum(1).double().numpy()
 
-    def lead(there: Tensor) -> Tensor:
-        said = objectives.logits(model, there)
-        return said.gather(1, classes[:, None]) - said.gather(1, rivals[:, None])
+
+def _margin_gradient(model: nn.Module, images: Tensor, classes: Tensor, others: Tensor, start: Tensor, method: str) -> Tensor:
+    """Gradient of the margin of classes over others: at the images, or its mean along the straight path there from `start`."""
+
+    def margin(images: Tensor) -> Tensor:
+        logits = objectives.logits(model, images)
+        return logits.gather(1, classes[:, None]) - logits.gather(1, others[:, None])
 
     if method == "gradient":
-        return search.gradients(lead, images)[1][0]
-    places, weights = np.polynomial.legendre.leggauss(QUADRATURE_NODES)
+        return search.gradients(margin, images)[1][0]
+    nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE_NODES)
     total = torch.zeros_like(images)
-    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
-        total += float(weight) * search.gradients(lead, start + float(place) * (images - start))[1][0]
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        total += float(weight) * search.gradients(margin, start + float(node) * (images - start))[1][0]
     return total
 
 
-def _deletion(model: nn.Module, images: Tensor, blurred: Tensor, said: Tensor, worth: Tensor) -> Tensor:
-    """How often the answer stays while pixels are blurred, the largest worth (n, H W) first: area under the curve."""
-    ranks = worth.argsort(1, descending=True).argsort(1).reshape(-1, 1, *images.shape[2:])
-    pixels, kept = images[0, 0].numel(), torch.zeros(len(images), device=images.device)
-    for cut in range(1, DELETION_STEPS + 1):
-        there = torch.where(ranks < round(pixels * cut / DELETION_STEPS), blurred, images)
+def _deletion(model: nn.Module, images: Tensor, blurred: Tensor, predicted: Tensor, scores: Tensor) -> Tensor:
+    """Share of deletion steps after which the prediction stays, pixels with the highest score (n, H * W) first."""
+    ranks = scores.argsort(1, descending=True).argsort(1).reshape(-1, 1, *images.shape[2:])
+    pixels, unchanged = images[0, 0].numel(), torch.zeros(len(images), device=images.device)
+    for step in range(1, DELETION_STEPS + 1):
+        deleted = torch.where(ranks < round(pixels * step / DELETION_STEPS), blurred, images)
         with torch.no_grad():
-            kept += (objectives.logits(model, there).argmax(1) == said).float()
-    return kept / DELETION_STEPS
+            unchanged += (objectives.logits(model, deleted).argmax(1) == predicted).float()
+    return unchanged / DELETION_STEPS

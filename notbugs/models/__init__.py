@@ -1,4 +1,4 @@
-"""Classifiers of images in [0, 1]: architectures, users' networks, checkpoints."""
+"""Classifiers of images in [0, 1]: architectures, users' networks, checkpoints, black boxes."""
 
 from notbugs.models.architectures import ARCHITECTURES, TRANSFER_ARCHITECTURES, Residual
 from notbugs.models.checkpoint import check_writable, load, save

@@ -1,4 +1,4 @@
-"""Classifiers on disk: weights without pickles, and beside them what network they are."""
+"""Checkpoints: weights as safetensors, and the architecture as JSON beside them. No pickles."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from notbugs.models.factory import build, one_line
 
 
 def check_writable(path: Path) -> None:
-    """Raises BadInput where no model could be saved; asked before training, not after."""
+    """Raise InputError if a model cannot be saved at `path`; called before training, not after."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -26,60 +26,87 @@ def check_writable(path: Path) -> None:
         raise InputError(str(path), "cannot be written", error.strerror or one_line(error)) from None
 
 
-def save(model: Model, path: Path, **facts: Any) -> None:
-    """Weights to `path` (.safetensors), architecture and `facts` to the .json beside it; both appear whole or not at all."""
+def save(model: Model, path: Path, **metadata: Any) -> None:
+    """Save weights to `path` (.safetensors), and architecture and metadata to the .json beside it; both files or neither.
+
+    Parameters
+    ----------
+    model : Model
+    path : Path
+    **metadata
+        Anything that JSON can hold, e.g. classes.
+
+    Raises
+    ------
+    InputError
+        If the files cannot be written.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    weights, words = path.with_suffix(".safetensors.part"), path.with_suffix(".json.part")
+    weights, description = path.with_suffix(".safetensors.part"), path.with_suffix(".json.part")
     # copied: safetensors refuses weights that two layers share
     tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             save_file(tensors, weights)
-            words.write_text(json.dumps({"architecture": model.architecture, **facts}, indent=1))
-            path.unlink(missing_ok=True)  # an earlier model's: new words must never stand beside old weights
-            os.replace(words, path.with_suffix(".json"))
+            description.write_text(json.dumps({"architecture": model.architecture, **metadata}, indent=1))
+            path.unlink(missing_ok=True)  # an earlier model's: a new description must never stand beside old weights
+            os.replace(description, path.with_suffix(".json"))
             os.replace(weights, path)
         finally:
             weights.unlink(missing_ok=True)
-            words.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:  # the latter carries a full disk
+            description.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:  # the latter is raised when the disk is full
         raise InputError(str(path), "cannot be written", getattr(error, "strerror", None) or one_line(error)) from None
 
 
 def load(path: Path, network: str | None = None) -> tuple[Model, dict[str, Any]]:
-    """The network `save` wrote, and its facts. Raises BadInput: a missing, foreign or damaged file, weights that do not fit.
+    """Load a model that `save` wrote, in evaluation mode, and its metadata.
 
-    network: the `module:function` that the file is expected to name. Building it runs that code, so a file alone cannot ask it.
+    Parameters
+    ----------
+    path : Path
+        The .safetensors file.
+    network : str, optional
+        The `module:function` that the description names. Building it runs that code, so a file alone cannot cause it.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or of another kind, or if the weights do not fit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise InputError(str(path), "no such model", remedy="give the .safetensors file of models/ in a run folder")
-    words = path.with_suffix(".json")
-    if path.suffix != ".safetensors":
-        raise InputError(
-            str(path),
-            "must be a .safetensors file; pickles can run code and are not read",
-            path.suffix or "no ending",
-            "save the weights with safetensors.torch.save_file(network.state_dict(), …)",
-        )
-    if not words.is_file():
-        raise InputError(str(path), f"needs {words.name} beside it, which says what network it is")
+    description = _description(path)
     try:
-        facts = json.loads(words.read_text())
-        wanted = facts["architecture"]["name"]
-        trusted = ":" not in wanted or wanted == network
-        model = build(**facts["architecture"]) if trusted else None
+        metadata = json.loads(description.read_text())
+        name = metadata["architecture"]["name"]
+        trusted = ":" not in name or name == network
+        model = build(**metadata["architecture"]) if trusted else None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise InputError(str(words), "is not the description of a model that can be built", one_line(error)) from None
+        raise InputError(str(description), "is not the description of a model that can be built", one_line(error)) from None
     if model is None:
-        raise InputError(str(words), "asks to run code", repr(wanted), f"if you trust it, say --network {wanted}")
+        raise InputError(str(description), "asks to run code", repr(name), f"if you trust it, pass --network {name}")
     try:
         model.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError, OSError) as error:
-        raise InputError(str(path), f"is damaged, or does not fit the network of {words.name}", one_line(error)) from None
-    return model.eval(), facts
+        rule = f"is damaged, or does not fit the network of {description.name}"
+        raise InputError(str(path), rule, one_line(error)) from None
+    return model.eval(), metadata
+
+
+def _description(path: Path) -> Path:
+    """The .json file beside a checkpoint; raises InputError unless both are there."""
+    if not path.is_file():
+        raise InputError(str(path), "no such model", remedy="give the .safetensors file of models/ in a run folder")
+    if path.suffix != ".safetensors":
+        rule = "must be a .safetensors file; pickles can run code and are not loaded"
+        remedy = "save the weights with safetensors.torch.save_file(network.state_dict(), …)"
+        raise InputError(str(path), rule, path.suffix or "no suffix", remedy)
+    description = path.with_suffix(".json")
+    if not description.is_file():
+        raise InputError(str(path), f"needs {description.name} beside it, which describes the network")
+    return description

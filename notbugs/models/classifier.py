@@ -1,4 +1,4 @@
-"""A classifier and a user's network behind the same door: pixels in [0, 1] -> normalise -> features -> logits."""
+"""Classifiers with one interface: images in [0, 1] are normalized inside; they give logits and features."""
 
 import copy
 import warnings
@@ -14,10 +14,18 @@ from notbugs.errors import InputError
 
 
 class Classifier(nn.Module):
-    """Normalisation, features (N, C, H, W) -> (N, F) and a linear head (N, F) -> (N, K), seen as one network of pixels.
+    """Normalization, a body and a linear head as one network: `model(images)` gives logits, `model.features(images)` features.
 
-    `model(images)` gives logits, `model.features(images)` the penultimate layer; both take float images in [0, 1].
-    architecture: what `build` needs to make the same network again.
+    Parameters
+    ----------
+    body : nn.Module
+        Normalized images (N, C, H, W) to features (N, F).
+    head : nn.Module
+        Features to logits (N, K).
+    mean, std : sequence of float
+        Of the pixels, per channel.
+    architecture : dict
+        The arguments with which `build` makes this network again.
     """
 
     def __init__(
@@ -29,17 +37,31 @@ class Classifier(nn.Module):
         self.body, self.head, self.architecture = body, head, architecture
 
     def features(self, images: Tensor) -> Tensor:
+        """Input of the head, (N, F)."""
         mean = self.get_buffer("mean")
         result: Tensor = self.body((images.to(mean.dtype) - mean) / self.get_buffer("std"))
         return result
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits, (N, K)."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
 
 class WrappedClassifier(nn.Module):
-    """A user's network behind the same door: its logits, and as features what enters one of its layers (see `wrap`)."""
+    """A user's network with the interface of `Classifier`; its features are the input of one of its layers.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Normalized images (N, C, H, W) to logits (N, K), or to an object with the attribute `logits`.
+    layer : str
+        Name of the module in the network whose input are the features.
+    mean, std : sequence of float, optional
+        Of the pixels, per channel. Default: no normalization.
+    architecture : dict
+        The arguments with which `build` makes this network again.
+    """
 
     def __init__(
         self,
@@ -55,25 +77,25 @@ class WrappedClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std or [1.0]).reshape(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits, (N, K)."""
         mean = self.get_buffer("mean")
-        result = self.network((images.to(mean.dtype) - mean) / self.get_buffer("std"))
-        logits = getattr(result, "logits", result)
+        outputs = self.network((images.to(mean.dtype) - mean) / self.get_buffer("std"))
+        logits = getattr(outputs, "logits", outputs)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
-            raise InputError(
-                f"model {self.architecture.get('name')}",
-                f"must return logits of shape ({len(images)}, classes)",
-                tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__,
-            )
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            rule = f"must return logits of shape ({len(images)}, classes)"
+            raise InputError(f"model {self.architecture.get('name')}", rule, got)
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-        handle = self.network.get_submodule(self.layer).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        """Input of the layer, flattened to (N, F)."""
+        inputs: list[Tensor] = []
+        handle = self.network.get_submodule(self.layer).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
         try:
             self(images)
         finally:
             handle.remove()
-        return seen[-1].flatten(1)
+        return inputs[-1].flatten(1)
 
 
 Model = Classifier | WrappedClassifier
@@ -81,9 +103,9 @@ Model = Classifier | WrappedClassifier
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, full float32 (`speed.exact`) and no parameter gradients inside; afterwards all is as it was before."""
+    """Evaluation mode, full float32 and no gradients of parameters inside the block; everything is restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.eval().requires_grad_(False)
         with precision.full_precision():
@@ -91,42 +113,49 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-        for parameter, flag in wanted:
+        for parameter, flag in flags:
             parameter.requires_grad_(flag)
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:
-    """How images and weights lie in memory: channels last is fastest, but a user's own code may rely on the usual order."""
+    """Memory format for images and weights: channels last is fastest, but a user's own code may need the contiguous format."""
     return torch.channels_last if isinstance(model, Classifier) else torch.contiguous_format
 
 
 def frozen_copy(model: nn.Module, device: torch.device | str = "cpu") -> Any:
-    """A frozen copy on a device, in evaluation mode; a network that cannot be copied serves itself."""
+    """A copy on a device, in evaluation mode and without gradients of parameters; the model itself if it cannot be copied."""
     try:
-        plain: Any = copy.deepcopy(model)
+        duplicate: Any = copy.deepcopy(model)
     except Exception:  # locks, open files: a user's network may hold anything
-        plain = model
-    return plain.to(device).eval().requires_grad_(False).to(memory_format=memory_format(model))
+        duplicate = model
+    return duplicate.to(device).eval().requires_grad_(False).to(memory_format=memory_format(model))
 
 
 def fuse_batchnorm(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu") -> Any:
-    """A `still` copy for searching, batch norm folded into the convolutions before it: the same, but faster.
+    """A frozen copy for searches, with batch norm fused into the convolutions: the same function, but faster.
 
-    sample: a few images (n, C, H, W), on which the copy must agree; where tracing or agreement fails, it is a plain copy.
-    Folding takes 0.6 of the time on narrow networks and half the memory.
+    On narrow networks it takes 0.6 of the time and half the memory.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Only a `Classifier` is fused; of any other model a plain copy is returned.
+    sample : Tensor, (N, C, H, W), in [0, 1]
+        A few images on which copy and model must agree; if they do not, or tracing fails, a plain copy is returned.
+    device : torch.device or str
     """
     sample, plain = sample.to(device), frozen_copy(model, device)
     if not isinstance(model, Classifier):
         return plain
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own import of its older parts
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch imports its own deprecated parts
         from torch.fx.experimental.optimization import fuse
 
-    fast = copy.deepcopy(plain)
+    fused = copy.deepcopy(plain)
     try:
-        fast.body = fuse(cast(nn.Module, fast.body)).eval().requires_grad_(False)
+        fused.body = fuse(cast(nn.Module, fused.body)).eval().requires_grad_(False)
     except Exception:  # tracing runs the network's own code, which may raise anything
         return plain
     with torch.no_grad(), precision.full_precision():
-        same = torch.allclose(fast(sample), plain(sample), rtol=1e-3, atol=1e-3)
-    return fast if same else plain
+        same = torch.allclose(fused(sample), plain(sample), rtol=1e-3, atol=1e-3)
+    return fused if same else plain

@@ -1,4 +1,4 @@
-"""A network by name, one of ours or a user's own, and a user's network wrapped."""
+"""Networks by name, the package's or a user's own, and users' networks wrapped."""
 
 import importlib
 import os
@@ -25,15 +25,36 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Model:
-    """A fresh network. name: one of `NETWORKS`, or `module:function` of your own (see `wrap`), called with classes=K.
+    """Build a network with random weights. The same seed gives the same weights; the caller's random state stays as it was.
 
-    shape: (C, H, W) of an image; width: channels of the first layer; mean, std: of the pixels, by channel (default .5, .25).
-    The same seed gives the same weights; the caller's random state is left alone.
+    Parameters
+    ----------
+    name : str
+        One of `ARCHITECTURES`, or `module:function` of your own, called with classes=K (see `wrap`).
+    shape : sequence of int
+        (C, H, W) of an image.
+    classes : int
+    width : int, optional
+        Channels of the first layer.
+    seed : int
+    mean, std : sequence of float, optional
+        Of the pixels, per channel. Default: 0.5 and 0.25.
+
+    Raises
+    ------
+    InputError
+        If there is no such network or it does not fit images and classes.
+
+    Examples
+    --------
+    >>> model = build("small", shape=(1, 8, 8), classes=10, width=4)
+    >>> model(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
     mean, std = list(mean or [0.5] * shape[0]), list(std or [0.25] * shape[0])
     architecture = {"name": name, "shape": list(shape), "classes": classes, "width": width, "mean": mean, "std": std}
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # this one is forked; torch.manual_seed would reach every device's
+        torch.default_generator.manual_seed(seed)  # this one is forked; torch.manual_seed would seed every device
         if ":" in name:
             sample = torch.zeros(2, *shape)
             wrapped = wrap(_user_network(name, classes), sample, mean=mean, std=std, architecture=architecture)
@@ -57,23 +78,36 @@ def wrap(
     std: Sequence[float] | None = None,
     architecture: dict[str, Any] | None = None,
 ) -> WrappedClassifier:
-    """Any network that maps normalised images to logits (a tensor, or an object with `.logits`).
+    """Wrap a network of your own.
 
-    sample: two images (2, C, H, W) to try it on. layer: the module whose input are the features, by its name in the network;
-    left out, the last linear layer that runs. mean, std: what the network expects pixels in [0, 1] to be normalised with.
+    Parameters
+    ----------
+    network : nn.Module
+        Normalized images to logits (N, K), or to an object with the attribute `logits`.
+    sample : Tensor, (2, C, H, W), in [0, 1]
+        Two images to run it on.
+    layer : str, optional
+        Name of the module in the network whose input are the features. Default: the last linear layer that runs.
+    mean, std : sequence of float, optional
+        With which the network expects pixels in [0, 1] to be normalized. Default: no normalization.
+    architecture : dict, optional
+        The arguments with which `build` makes this network again.
+
+    Raises
+    ------
+    InputError
+        If the network does not take such images, or the layer does not run.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3))
+    >>> wrapped = wrap(network, torch.zeros(2, 1, 8, 8))
+    >>> wrapped.layer, wrapped.features(torch.zeros(4, 1, 8, 8)).shape
+    ('3', torch.Size([4, 5]))
     """
-    ran: list[str] = []
-    modules = dict(network.named_modules(remove_duplicate=False))
-    handles = [module.register_forward_pre_hook(lambda *_, name=name: ran.append(name)) for name, module in modules.items()]
     wrapped = WrappedClassifier(network, layer or "", mean, std, architecture or {"name": type(network).__name__})
-    try:
-        with frozen(wrapped), torch.no_grad():
-            wrapped(sample)
-    except (RuntimeError, TypeError) as error:
-        raise InputError("model", f"must take images of shape {tuple(sample.shape)}", one_line(error)) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+    ran = _modules_that_run(wrapped, sample)
+    modules = dict(network.named_modules(remove_duplicate=False))
     linear = [name for name in ran if isinstance(modules[name], nn.Linear)]
     if layer is None and not linear:
         raise InputError("model", "has no linear layer whose input could be the features", remedy="name the layer: layer=…")
@@ -84,7 +118,24 @@ def wrap(
     return wrapped
 
 
+def _modules_that_run(wrapped: WrappedClassifier, sample: Tensor) -> list[str]:
+    """Names of the network's modules that run on the sample, in order."""
+    ran: list[str] = []
+    modules = wrapped.network.named_modules(remove_duplicate=False)
+    handles = [module.register_forward_pre_hook(lambda *_, name=name: ran.append(name)) for name, module in modules]
+    try:
+        with frozen(wrapped), torch.no_grad():
+            wrapped(sample)
+    except (RuntimeError, TypeError) as error:
+        raise InputError("model", f"must take images of shape {tuple(sample.shape)}", one_line(error)) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran
+
+
 def _user_network(name: str, classes: int) -> nn.Module:
+    """The network that a user's `module:function` returns."""
     network = user_object(name, classes, "--network")
     if not isinstance(network, nn.Module):
         raise InputError("--network", f"{name} must return a torch.nn.Module", type(network).__name__)
@@ -92,9 +143,23 @@ def _user_network(name: str, classes: int) -> nn.Module:
 
 
 def user_object(name: str, classes: int, option: str) -> Any:
-    """What the user's `module:function`, called with classes=K, returns. Runs that code; option: for messages."""
+    """What a user's `module:function` returns when called with classes=K. This runs the user's code.
+
+    Parameters
+    ----------
+    name : str
+        `module:function`; the working directory is searched first.
+    classes : int
+    option : str
+        The option that named it, for errors.
+
+    Raises
+    ------
+    InputError
+        If the code cannot be imported or raises.
+    """
     module, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data is importable
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data can be imported
     try:
         return getattr(importlib.import_module(module), function)(classes=classes)
     except Exception as error:  # a user's own code may raise anything
@@ -105,5 +170,5 @@ def user_object(name: str, classes: int, option: str) -> Any:
 
 
 def one_line(error: Exception) -> str:
-    """An error's text, short and on one line."""
+    """An error's text on one line, of at most 200 characters."""
     return textwrap.shorten(str(error), 200, placeholder=" …")

@@ -1,3 +1,5 @@
+"""Non-neural classifiers: learning algorithms of scikit-learn, trained on the pixels of a data set."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -7,21 +9,44 @@ from notbugs.models import black_box
 from notbugs.models.black_box import BlackBox
 
 
-def fit_learner(name: str, part: Dataset, *, seed: int = 0) -> BlackBox:
-    """A learning algorithm of scikit-learn, fitted to the pixels of a set; name: one of LEARNERS. One thread."""
+def fit_learner(name: str, dataset: Dataset, *, seed: int = 0) -> BlackBox:
+    """Train a non-neural classifier, on one thread.
+
+    Parameters
+    ----------
+    name : str
+        One of `LEARNERS`.
+    dataset : Dataset
+        Images of two classes or more.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If there is no such learner or only one class.
+
+    Examples
+    --------
+    >>> from notbugs import data
+    >>> digits = data.load("digits")
+    >>> learner = fit_learner("nearest-neighbors", digits.train)
+    >>> learner(digits.test.pixels(slice(0, 3))).shape
+    torch.Size([3, 10])
+    """
     from threadpoolctl import threadpool_limits
 
     if name not in LEARNERS:
         raise InputError("learner", f"must be one of {', '.join(LEARNERS)}", repr(name))
-    if len(part.labels.unique()) < 2:  # type: ignore[no-untyped-call]
-        raise InputError("data", "must hold two classes or more to learn from", len(part.labels.unique()))  # type: ignore[no-untyped-call]
-    pixels = part.pixels(slice(None)).flatten(1).numpy()
+    classes = len(dataset.labels.unique())  # type: ignore[no-untyped-call]
+    if classes < 2:
+        raise InputError("data", "must have images of two classes or more", classes)
+    pixels = dataset.pixels(slice(None)).flatten(1).numpy()
     with threadpool_limits(1):
-        fitted = LEARNERS[name](pixels.shape[1], seed).fit(pixels, part.labels.numpy())
-    return black_box.from_sklearn(fitted, part.classes)
+        fitted = LEARNERS[name](pixels.shape[1], seed).fit(pixels, dataset.labels.numpy())
+    return black_box.from_sklearn(fitted, dataset.classes)
 
 
-def _logistic(pixels: int, seed: int) -> Any:
+def _logistic_regression(pixels: int, seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=1.0 if pixels < 500 else 0.01, max_iter=200, tol=1e-3)
@@ -39,7 +64,7 @@ def _rbf_svm(pixels: int, seed: int) -> Any:
     return SVC(C=10.0, gamma="scale", random_state=seed)
 
 
-def _forest(pixels: int, seed: int) -> Any:
+def _random_forest(pixels: int, seed: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(300, n_jobs=1, random_state=seed)
@@ -48,7 +73,7 @@ def _forest(pixels: int, seed: int) -> Any:
 def _boosting(pixels: int, seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    share = min(1.0, 100 / pixels)  # of the pixels, looked at for each split: all would take hours on large images
+    share = min(1.0, 100 / pixels)  # of the pixels, tried for each split: all would take hours on large images
     return HistGradientBoostingClassifier(max_iter=100, max_features=share, early_stopping=False, random_state=seed)
 
 
@@ -58,11 +83,11 @@ def _nearest_neighbors(pixels: int, seed: int) -> Any:
     return KNeighborsClassifier(5)
 
 
-LEARNERS: dict[str, Callable[[int, int], Any]] = {
-    "logistic-regression": _logistic,
+LEARNERS: dict[str, Callable[[int, int], Any]] = {  # (pixels of an image, seed) -> scikit-learn estimator
+    "logistic-regression": _logistic_regression,
     "linear-svm": _linear_svm,
     "rbf-svm": _rbf_svm,
-    "random-forest": _forest,
+    "random-forest": _random_forest,
     "boosting": _boosting,
-    "nearest-neighbours": _nearest_neighbors,
+    "nearest-neighbors": _nearest_neighbors,
 }

@@ -1,227 +1,360 @@
-"""What a run measured, to be asked: means over seeds, differences, and their 95 % intervals. Needs no torch."""
+"""Results of a study: the only reader of its tables. Means over seeds, differences, and their 95 % CIs. Imports no torch."""
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self
 
-from notbugs.runs.folder import Cell, RunFolder
-from notbugs.stats import student_interval
+from notbugs.report.aggregate import (
+    AccuracyTransferCorrelation,
+    ErrorConsistency,
+    ExcessOverControl,
+    LabelLeakage,
+    LeakageProbe,
+    Value,
+    peak_and_last,
+    seed_mean,
+)
+from notbugs.report.format import Estimate
+from notbugs.review import answers
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.metadata import StudyMetadata
+from notbugs.runs.tables import (
+    AccuracyRow,
+    AnyRow,
+    ControlRow,
+    CorruptionDifferenceRow,
+    CorruptionRow,
+    ErrorConsistencyRow,
+    FourierRow,
+    NTKAccuracyRow,
+    PerturbationLeakageRow,
+    ReviewAnswerRow,
+    RobustFeatureLeakageRow,
+    RobustVersionRow,
+    Row,
+    SaliencyDifferenceRow,
+    SaliencyRow,
+    SetRow,
+    TrainingRow,
+    TransferRow,
+)
+from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval
+from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MAIN_MODELS, MODELS, SETS, trained_on
 
-Rows = list[dict[str, Cell]]
-
-MODELS = {
-    "standard": "ordinary training on the original images",
-    "adversarial": "adversarial training: on images changed to mislead it while it learns",
-    "on-robust": "ordinary training on D_R: keeps only what the adversarial model looks at",
-    "on-nonrobust": "ordinary training on D_NR: keeps only what the standard model looks at",
-    "on-random-labels": "images moved towards another, random class and labelled as that class: every label is wrong",
-    "on-random-labels-any": "the same, but the random class may be the true one (as in the paper)",
-    "on-next-labels": "images moved towards the next class and labelled as that class",
-    "on-random-labels-noise": "control: the labels of random-labels, random changes of the same size",
-}
-SETS = {
-    "test": "test images, never trained on",
-    "original": "the training images",
-    "robust": "D_R: other images, changed until the adversarial model sees in them what it sees in the originals",
-    "nonrobust": "D_NR: the same, with the standard model",
-    **{name[3:]: text for name, text in MODELS.items() if "labels" in name},
-    "next-labels-noise": "control: the labels of next-labels, random changes of the same size",
-    "random-labels-patterns": "control: the labels of random-labels, one random pattern for each",
-    "next-labels-patterns": "control: the labels of next-labels, one random pattern for each",
-    "random-labels-any-patterns": "control: the same, images whose label is right left as they are",
-    "random-labels-unread": "without the images that a weak model already took for their new label",
-    "next-labels-unread": "without the images that a weak model already took for their new label",
-    "robust-noise": "D_R, grown from noise",
-    "nonrobust-noise": "D_NR, grown from noise",
-    "random-labels-any-robust": "random-labels-any made with the adversarially trained model",
-    "random-labels-robust": "random-labels made with the adversarially trained model",
-    "next-labels-robust": "next-labels made with the adversarially trained model",
-    "next-labels-bugs": "next-labels moved so that other models still read the old label",
-    "errors-only": "only what a weak model misreads, unchanged, labelled as it is misread",
-    "photographs": "crops of two photographs, labelled by the standard model",
-}
-NORMS = {
-    "l2": ("L2", "L2 distance: the square root of the sum of the squared pixel changes, black being 0 and white 1"),
-    "linf": ("L-infinity", "L-infinity distance: the largest change of any pixel, black being 0 and white 1"),
-}
-
-# What run.json holds once a run is under way; a run that was stopped early has less.
-FACTS: dict[str, Any] = {
-    "source": "A run",
-    "command": "",
-    "notbugs": "",
-    "versions": {},
-    "device": "",
-    "machine": "",
-    "norm": "l2",
-    "epsilon": math.nan,
-    "epsilon_text": "",
-    "recipe": {},
-    "seeds": [],
-    "seconds": 0,
-    "finished": False,
-    "full": False,
-    "paper": False,
-    "data": {"classes": [], "train": "?", "test": "?", "shape": [], "note": "", "skipped": []},
+NORMS = {"l2": "L2", "linf": "Linf", "l1": "L1", "l0": "L0"}
+CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
+CLEAN, HALF, FULL = 0, 1, 2  # radius: no attack, epsilon / 2, epsilon
+# Architectures of figure 3, the source's own first: as targets of its examples -> trained on D_det
+TRAINED_ON_D_DET = {
+    "reinit-1": trained_on("next-labels"),
+    **{spec.architecture: name for name, spec in MODELS.items() if spec.trained_on == "next-labels" and spec.architecture},
 }
 
 
-Verdict = Literal["shown", "in part", "not shown", "open"]
+def in_order(known: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Each name once: the known ones in their order, then the others."""
+    found, ordered = dict.fromkeys(names), [*known]
+    return [name for name in ordered if name in found] + [name for name in found if name not in set(ordered)]
 
 
-class Finding(NamedTuple):
-    """A question, whether the figures allow a yes, and the answer in plain sentences."""
+class StudyResults:
+    """What a study measured, finished or not.
 
-    question: str
-    verdict: Verdict
-    text: str
+    Parameters
+    ----------
+    run : RunFolder
 
-
-class Estimate(NamedTuple):
-    """A mean with its 95 % interval; n images a seed. As a difference: in [-1, 1], else an accuracy in [0, 1]."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    seeds: int
-    over_seeds: bool  # whether the interval is; if not, it is over the test images
-
-    @property
-    def percent(self) -> str:
-        return percent(self.mean)
-
-    @property
-    def points(self) -> str:
-        return f"{100 * self.mean:.1f} points".replace("-", "−")
-
-    @property
-    def interval(self) -> str:
-        ends = f"{100 * self.low:.1f}–{100 * self.high:.1f}"
-        return ends if self.low >= 0 else ends.replace("-", "−").replace("–", " to ")
-
-    @property
-    def range(self) -> str:
-        over = f"over {self.seeds} seeds" if self.over_seeds else "over the test images"
-        return f"95 % interval {100 * self.low:.1f} to {100 * self.high:.1f}, {over}".replace("-", "−")
-
-
-class AccuracyResults(NamedTuple):
-    """What a run measured, to be asked.
-
-    radii: 0, epsilon / 2, epsilon; norm: its name and in words; chance: what guessing reads, at best. further: models of a full
-    study that are no part of the story.
+    Attributes
+    ----------
+    metadata : StudyMetadata
+    radii : tuple of float
+        0, epsilon / 2 and epsilon; methods take their index (0, 1, 2).
+    chance : float
+        Chance level: the share of the test set's most common class, NaN if that is unknown.
     """
 
-    rows: Rows
-    radii: tuple[float, float, float]
-    radius_texts: tuple[str, str, str]
-    norm: tuple[str, str]
-    chance: float
-    further: frozenset[str] = frozenset()
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.folder = run.folder
+        self.metadata: StudyMetadata = run.study()
+        data, epsilon = self.metadata.data, self.metadata.epsilon
+        self.radii = (0.0, epsilon / 2, epsilon)
+        self.chance = max(1 / len(data.classes), data.most_common) if data.classes else math.nan
+        self._rows: dict[type[Row], list[Row]] = {}
 
-    def by_seed(self, model: str, on: str = "test", radius: int = 0) -> dict[Cell, dict[str, Cell]]:
-        """One row a seed; where several attacks were tried, the one that left the least."""
-        kept: dict[Cell, dict[str, Cell]] = {}
-        for row in self.rows:
-            if (row["model"], row["set"]) != (model, on) or not math.isclose(
-                number(row["epsilon"]), self.radii[radius], rel_tol=1e-3
-            ):
-                continue
-            if row["seed"] not in kept or number(row["accuracy"]) < number(kept[row["seed"]]["accuracy"]):
-                kept[row["seed"]] = row
-        return kept
+    @classmethod
+    def read(cls, folder: Path | str | RunFolder) -> Self:
+        """Results in a run folder. Raises InputError if there is no run."""
+        return cls(folder if isinstance(folder, RunFolder) else RunFolder.read(folder))
 
-    def accuracy(self, model: str, on: str = "test", radius: int = 0) -> Estimate | None:
-        """Mean over seeds; interval: Student's t over seeds. One seed, or all the same: the row's own, over its images."""
-        rows = list(self.by_seed(model, on, radius).values())
-        if not rows:
-            return None
-        n, values = int(number(rows[0]["n"])), [number(row["accuracy"]) for row in rows]
-        if len(set(values)) == 1:
-            return Estimate(values[0], number(rows[0]["low"]), number(rows[0]["high"]), n, len(rows), False)
-        mean, low, high = student_interval(values)
-        return Estimate(mean, max(low, 0.0), min(high, 1.0), n, len(rows), True)
+    def rows(self, row_type: type[AnyRow]) -> list[AnyRow]:
+        """The rows of one table, as they were when they were first asked for."""
+        if row_type not in self._rows:
+            self._rows[row_type] = [*self.run.rows(row_type)]
+        return self._rows[row_type]  # type: ignore[return-value]  # the key is their type
 
-    def difference(self, one: tuple[str, int], other: tuple[str, int]) -> Estimate | None:
-        """Accuracy of one (model, radius) minus that of the other, on the test set.
+    # ---- threat model and names ----------------------------------------------------------------------------------------------
 
-        Several seeds: Student's t over the differences seed by seed. One seed, or seeds that all agree: Newcombe's interval, from
-        the two rows' own.
-        """
-        first, second = self.by_seed(one[0], radius=one[1]), self.by_seed(other[0], radius=other[1])
-        pairs = [[first[seed], second[seed]] for seed in first if seed in second]
-        if not pairs:
-            return None
-        n, values = int(number(pairs[0][0]["n"])), [round(number(a["accuracy"]) - number(b["accuracy"]), 9) for a, b in pairs]
-        if len(set(values)) > 1:
-            return Estimate(*student_interval(values), n, len(pairs), True)
-        (p, low_p, high_p), (q, low_q, high_q) = ([number(row[name]) for name in ("accuracy", "low", "high")] for row in pairs[0])
-        return Estimate(
-            p - q, p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q), n, len(pairs), False
-        )
+    @property
+    def norm(self) -> str:
+        """The norm as people write it."""
+        return NORMS.get(self.metadata.norm, self.metadata.norm)
 
-    def radius_text(self, radius: int) -> str:
-        """The bare number, as people write it."""
-        return self.radius_texts[radius].split(" = ")[-1]
+    def epsilon_text(self, radius: int = FULL) -> str:
+        """Epsilon as people write it: 0.75, or 8/255."""
+        full = self.metadata.epsilon_text or f"{self.metadata.epsilon:g}"
+        above, _, below = full.partition("/")
+        half = f"{float(above) / 2:g}/{below}" if below else f"{self.metadata.epsilon / 2:g}"
+        return ("0", half, full)[radius]
+
+    def threat_model(self, radius: int = FULL) -> str:
+        """Norm and epsilon."""
+        return f"{self.norm} ε = {self.epsilon_text(radius)}"
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds have measured an accuracy."""
+        return len({row.seed for row in self.rows(AccuracyRow)})
 
     def models(self) -> list[str]:
-        """The models of the story that were measured, in reading order; those of controls and of transfer are told elsewhere."""
-        return in_order(MODELS, (str(row["model"]) for row in self.rows if row["model"] not in self.further))
+        """Models of the main table, in its order: those of controls and of transfer have tables of their own."""
+        found = in_order(MAIN_MODELS, (row.model for row in self.rows(AccuracyRow)))
+        return [name for name in found if name in MAIN_MODELS] if self.metadata.full else found
 
-    def crossed(self) -> list[str]:
-        """The models that were tried on other sets than the test images."""
-        return in_order(MODELS, (str(row["model"]) for row in self.rows if row["set"] not in ("test", "test-next")))
+    def models_on_other_sets(self) -> list[str]:
+        """Models that were evaluated on other sets than the test images."""
+        return in_order(MODELS, (row.model for row in self.rows(AccuracyRow) if row.set not in ("test", "test-next")))
 
     def sets(self) -> list[str]:
-        return in_order(SETS, (str(row["set"]) for row in self.rows if not row["epsilon"] and row["set"] != "test-next"))
+        """Sets on which clean accuracy was measured."""
+        return in_order(SETS, (row.set for row in self.rows(AccuracyRow) if not row.epsilon and row.set != "test-next"))
+
+    # ---- accuracy ------------------------------------------------------------------------------------------------------------
+
+    def accuracy_by_seed(self, model: str, set: str = "test", radius: int = CLEAN) -> dict[int, AccuracyRow]:
+        """One row per seed; if several attacks were evaluated, that with the lowest accuracy."""
+        found: dict[int, AccuracyRow] = {}
+        for row in self.rows(AccuracyRow):
+            if (row.model, row.set) != (model, set) or not math.isclose(row.epsilon, self.radii[radius], rel_tol=1e-3):
+                continue
+            if row.seed not in found or row.accuracy < found[row.seed].accuracy:
+                found[row.seed] = row
+        return found
+
+    def accuracy(self, model: str, set: str = "test", radius: int = CLEAN) -> Estimate | None:
+        """Clean or robust accuracy, mean over seeds.
+
+        Parameters
+        ----------
+        model : str
+        set : str
+        radius : {0, 1, 2}
+            0: clean; 1: at epsilon / 2; 2: at epsilon.
+
+        Returns
+        -------
+        Estimate or None
+            None if it was not measured. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images.
+        """
+        rows = [*self.accuracy_by_seed(model, set, radius).values()]
+        if not rows:
+            return None
+        first, values = rows[0], [row.accuracy for row in rows]
+        if len({*values}) == 1:
+            return Estimate(first.accuracy, first.ci_low, first.ci_high, first.n, len(rows), False)
+        mean, low, high = student_interval(values)
+        return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
+
+    def difference(self, model: tuple[str, int], other: tuple[str, int]) -> Estimate | None:
+        """Test accuracy of one (model, radius) minus that of another.
+
+        CI: Student's over the differences seed by seed; of one seed, or of seeds that agree, Newcombe's over images.
+        """
+        first, second = self.accuracy_by_seed(model[0], radius=model[1]), self.accuracy_by_seed(other[0], radius=other[1])
+        pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+        if not pairs:
+            return None
+        n, values = pairs[0][0].n, [round(a.accuracy - b.accuracy, 9) for a, b in pairs]
+        if len({*values}) > 1:
+            return Estimate(*student_interval(values), n, len(pairs), True)
+        p, q = ((row.accuracy, row.ci_low, row.ci_high) for row in pairs[0])
+        return Estimate(*newcombe_difference(p, q), n, len(pairs), False)
+
+    def relabel_epsilon(self, set: str) -> float | None:
+        """Epsilon of the perturbations of a relabeled set, None if the study's table does not have it."""
+        return next((row.epsilon for row in self.rows(SetRow) if row.set == set and row.epsilon is not None), None)
+
+    def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
+        """Accuracy of the classifier trained on D_R, on this version of its images."""
+        rows = [row for row in self.rows(RobustVersionRow) if row.set == set]
+        epsilons = sorted({row.epsilon for row in rows})
+        if len(epsilons) <= radius:
+            return None
+        measured = (row for row in rows if row.epsilon == epsilons[radius])
+        return seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in measured), share=True)
+
+    # ---- controls and transferability ----------------------------------------------------------------------------------------
+
+    def excesses(self) -> list[ExcessOverControl]:
+        """Each relabeled result with each of its controls, in the order of the table."""
+        found: dict[tuple[str, str], list[ControlRow]] = {}
+        for row in self.rows(ControlRow):
+            found.setdefault((row.model, row.control), []).append(row)
+        return [_excess_over_control(rows) for rows in found.values()]
+
+    def label_leakage(self) -> list[LabelLeakage]:
+        """What gives the labels of each relabeled set away."""
+        names = in_order(SETS, (row.set for row in self.rows(PerturbationLeakageRow)))
+        return [self._label_leakage(name) for name in names]
+
+    def _label_leakage(self, name: str) -> LabelLeakage:
+        rows = [row for row in self.rows(PerturbationLeakageRow) if row.set == name]
+        probes = {
+            model: LeakageProbe.of([row for row in self.rows(RobustFeatureLeakageRow) if (row.set, row.model) == (name, model)])
+            for model in LEAKAGE_PROBES
+        }
+        peak, last = peak_and_last(row for row in self.rows(TrainingRow) if row.model == trained_on(name))
+        return LabelLeakage(
+            name,
+            seed_mean((Value(row.target_reached) for row in self.rows(SetRow) if row.set == name), share=True),
+            seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in rows), share=True),
+            probes,
+            seed_mean((Value(row.other_model_predicts_new_label) for row in rows), share=True),
+            seed_mean((Value(row.other_model_keeps_label) for row in rows), share=True),
+            peak,
+            last,
+        )
+
+    def _transfer(self, source: str, target: str, perturbation: str) -> list[TransferRow]:
+        wanted = (source, target, perturbation)
+        return [row for row in self.rows(TransferRow) if (row.source, row.target, row.perturbation) == wanted]
+
+    def transfer_targets(self, source: str) -> list[str]:
+        """Models on which the examples of a source were evaluated."""
+        return [*dict.fromkeys(row.target for row in self.rows(TransferRow) if row.source == source)]
+
+    def transfer_clean_accuracy(self, source: str, target: str) -> Estimate | None:
+        """Clean accuracy of a target on the images of a source's examples."""
+        rows = [row for row in self.rows(TransferRow) if (row.source, row.target) == (source, target)]
+        return seed_mean((Value(row.clean_accuracy, n=row.n) for row in rows), share=True)
+
+    def transfer_rate(self, source: str, target: str, perturbation: str = "untargeted") -> Estimate | None:
+        """Share of adversarial examples of one model that another misclassifies, of images that both classify correctly.
+
+        perturbation: untargeted, targeted (then: predicted as the target class), or random (of the same size).
+        """
+        rows = self._transfer(source, target, perturbation)
+        return seed_mean((Value(row.transfer_rate, row.ci_low, row.ci_high, row.n) for row in rows), share=True)
+
+    def mistake_shares(self, source: str, target: str) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
+        """Of untargeted examples: shares that are not misclassified, with the source's mistake, with another mistake."""
+        rows = [row for row in self._transfer(source, target, "untargeted") if row.n]
+        counts = [[(r.not_misclassified, r.n) for r in rows], [(r.same_mistake, r.n) for r in rows]]
+        counts += [[(r.other_mistake, r.n) for r in rows]]
+        none, same, other = (seed_mean((Value(count / n, n=n) for count, n in each), share=True) for each in counts)
+        return none, same, other
+
+    def own_rate(self, source: str, perturbation: str = "untargeted") -> Estimate | None:
+        """Share of a model's adversarial examples that it misclassifies itself, of the images that some target has."""
+        rows = [row for row in self.rows(TransferRow) if (row.source, row.perturbation) == (source, perturbation)]
+        return seed_mean((Value(row.source_rate, n=row.n) for row in rows if row.target == rows[0].target), share=True)
+
+    def accuracy_transfer_correlation(self) -> AccuracyTransferCorrelation | None:
+        """Figure 3 of Ilyas et al. 2019, from means over seeds; None unless each architecture has both figures.
+
+        The CI is Fisher's over the architectures: the same few architectures once more, of another seed, are no further ones.
+        """
+        points = []
+        for target, model in TRAINED_ON_D_DET.items():
+            accuracy, rate = self.accuracy(model), self.transfer_rate("standard", target)
+            if accuracy is None or rate is None:
+                return None
+            points.append((target, accuracy.mean, rate.mean))
+        seeds = len(self.accuracy_by_seed(trained_on("next-labels")))
+        return AccuracyTransferCorrelation(points, _correlation(points, seeds), _correlation(points[1:], seeds))
+
+    def error_consistency(self, model: str, other: str) -> ErrorConsistency:
+        """Whether two models make the same mistakes, in either order of the pair."""
+        rows = [row for row in self.rows(ErrorConsistencyRow) if {row.model, row.other_model} == {model, other}]
+        same = (Value(row.same_mistake, row.same_mistake_ci_low, row.same_mistake_ci_high, row.n) for row in rows)
+        return ErrorConsistency(
+            agreement=seed_mean(Value(row.agreement, n=row.n) for row in rows),
+            both_wrong=seed_mean(Value(row.both_wrong, n=row.n) for row in rows),
+            same_mistake=seed_mean(same, share=True),
+            same_mistake_by_chance=seed_mean(Value(row.same_mistake_by_chance, n=row.n) for row in rows),
+            consistency=seed_mean(Value(row.consistency, n=row.n) for row in rows),
+        )
+
+    # ---- analyses ------------------------------------------------------------------------------------------------------------
+
+    def saliency(self, model: str, method: str, measure: str) -> Estimate | None:
+        """One measure of a model's attributions, mean over seeds."""
+        return saliency_estimate((row for row in self.rows(SaliencyRow) if row.model == model), method, measure)
+
+    def saliency_difference(self, model: str, other: str, method: str, measure: str) -> Estimate | None:
+        """The same, model minus other, image by image."""
+        wanted = (model, other, method, measure)
+        rows = self.rows(SaliencyDifferenceRow)
+        found = [row for row in rows if (row.model, row.other_model, row.method, row.measure) == wanted]
+        return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
+
+    def corruption_accuracy(self, model: str, corruption: str, severity: int | None = None) -> float | None:
+        """Accuracy under a corruption, mean over seeds and, unless one is given, over severities."""
+        rows = [row for row in self.rows(CorruptionRow) if (row.model, row.corruption) == (model, corruption)]
+        shares = [row.accuracy for row in rows if severity in (None, row.severity)]
+        return sum(shares) / len(shares) if shares else None
+
+    def corruption_difference(self, model: str, corruption: str, other: str = "standard") -> Estimate | None:
+        """Accuracy of a model minus that of another, mean over severities."""
+        wanted = (model, other, corruption)
+        rows = self.rows(CorruptionDifferenceRow)
+        found = [row for row in rows if (row.model, row.other_model, row.corruption) == wanted]
+        return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
+
+    def ntk_accuracy(self, eigenvectors: int, *, attacked: bool) -> Estimate | None:
+        """Accuracy of kernel regression on the first eigenvectors."""
+        rows = [row for row in self.rows(NTKAccuracyRow) if row.eigenvectors == eigenvectors and bool(row.epsilon) == attacked]
+        return seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in rows), share=True)
+
+    def fourier_models(self) -> list[str]:
+        """Models of which the sensitivity to Fourier basis vectors was measured."""
+        return in_order(ANALYZED_MODELS, (row.model for row in self.rows(FourierRow)))
+
+    @cached_property
+    def _answers(self) -> tuple[list[ReviewAnswerRow], str]:
+        return answers.answers_or_problem(self.folder)
+
+    @property
+    def review_answers(self) -> list[ReviewAnswerRow]:
+        """What reviewers answered; empty if nobody did, or if a file of answers is damaged."""
+        return self._answers[0]
+
+    @property
+    def review_problem(self) -> str:
+        """What is wrong with a file of answers; "" if nothing is."""
+        return self._answers[1]
 
 
-def accuracy_results(run: RunFolder) -> AccuracyResults:
-    """The accuracies of a run, finished or not."""
-    facts = FACTS | run.metadata
-    epsilon, norm = float(facts["epsilon"]), NORMS.get(facts["norm"], (facts["norm"], facts["norm"]))
-    full = str(facts["epsilon_text"]) or f"{epsilon:g}"
-    top, _, bottom = full.partition("/")
-    half = f"{float(top) / 2:g}/{bottom}" if bottom else f"{epsilon / 2:g}"
-    classes = facts["data"].get("classes")
-    # whoever always says the test set's commonest class reads that share of it
-    chance = max(1 / len(classes), facts["data"].get("commonest", 0.0)) if classes else math.nan
-    texts = ("0", f"ε/2 = {half}", f"ε = {full}")
-    rows = run.table("accuracy")
-    further = {str(row["model"]) for row in rows} - {*MODELS} if facts["full"] else set()
-    return AccuracyResults(rows, (0.0, epsilon / 2, epsilon), texts, norm, chance, frozenset(further))
+def saliency_estimate(rows: Iterable[SaliencyRow], method: str, measure: str) -> Estimate | None:
+    """One measure of the attributions in rows of one model, mean over seeds."""
+    found = (row for row in rows if (row.method, row.measure) == (method, measure))
+    return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
 
 
-# ---- in words ------------------------------------------------------------------------------------------------------------
+def _excess_over_control(rows: Sequence[ControlRow]) -> ExcessOverControl:
+    """Rows of one model and control, as means over seeds."""
+    first = rows[0]
+    excess = seed_mean(Value(row.excess, row.excess_ci_low, row.excess_ci_high, row.n) for row in rows)
+    above = seed_mean(Value(row.above_chance, row.above_chance_ci_low, row.above_chance_ci_high, row.n) for row in rows)
+    assert excess is not None
+    assert above is not None
+    accuracy = sum(row.accuracy for row in rows) / len(rows)
+    control_accuracy = sum(row.control_accuracy for row in rows) / len(rows)
+    return ExcessOverControl(first.model, first.control, first.rules_out, accuracy, control_accuracy, excess, above)
 
 
-def accuracy_table(run: RunFolder) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of text: each model, and what it reads of the test images unchanged, at epsilon / 2 and at epsilon."""
-    measured = accuracy_results(run)
-    columns = ["model", "unchanged", *measured.radius_texts[1:], "trained on"]
-    rows = []
-    for model in measured.models():
-        figures = [measured.accuracy(model, radius=radius) for radius in range(3)]
-        cells = [f"{figure.percent} [{figure.interval}]" if figure else "" for figure in figures]
-        rows.append([model, *cells, about(MODELS, model)])
-    return columns, rows
-
-
-def percent(share: float) -> str:
-    """0.9731 -> "97.3 %"."""
-    return f"{100 * share:.1f} %"
-
-
-def in_order(known: Iterable[str], found: Iterable[str]) -> list[str]:
-    """The names found, each once: those that are known in their order, then the others."""
-    names = dict.fromkeys(found)
-    return [name for name in known if name in names] + [name for name in names if name not in set(known)]
-
-
-def about(texts: dict[str, str], name: str) -> str:
-    return texts.get(name, "")
-
-
-def number(cell: Cell) -> float:
-    return math.nan if cell == "" else float(cell)
+def _correlation(points: Sequence[tuple[str, float, float]], seeds: int) -> Estimate:
+    found = correlation([x for _, x, _ in points], [y for _, _, y in points])
+    return Estimate(found, *correlation_interval(found, len(points)), len(points), seeds, False)

@@ -1,1 +1,1 @@
-"""What people see: a blinded sample and their answers."""
+"""What people see: a blinded sample of images, and reviewers' answers."""

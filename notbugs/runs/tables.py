@@ -761,8 +761,10 @@ class TheoryRow(Row):
     accuracy: float
     robust_accuracy: float
     true_parameters_robust_accuracy: float
-    budget_condition_number: float | None = None
     ball_condition_number: float | None = None
+    ball_min_cosine: float | None = None
+    budget_condition_number: float | None = None
+    budget_min_cosine: float | None = None
     samples: int | None = None
 
 

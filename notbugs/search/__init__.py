@@ -1,9 +1,10 @@
-"""The one loop that moves pixels: maximize an objective inside a threat model."""
+"""The one loop that perturbs images: maximize an objective inside a threat model."""
 
+from notbugs.search.adaptive_rules import auto_pgd, polyak_conjugate
 from notbugs.search.maximize import Attack, AttackResult, gradients, maximize
 from notbugs.search.objectives import Objective
 from notbugs.search.threat_models import NormBall, SpatialTransforms, ThreatModel
-from notbugs.search.update_rules import StepState, UpdateRule, auto_pgd, cosine_steps, polyak_conjugate
+from notbugs.search.update_rules import StepState, UpdateRule, cosine_steps
 
 __all__ = [
     "Attack",

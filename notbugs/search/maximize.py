@@ -1,4 +1,4 @@
-"""How it is found: one loop that moves pixels. Attacks, constructions and scores differ only in what they ask of it."""
+"""The one loop that perturbs images. Attacks, constructions and metrics differ only in objective, threat model and start."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,61 +13,111 @@ from notbugs.search.update_rules import StepState, UpdateRule
 
 
 class AttackResult(NamedTuple):
-    """images: (N, C, H, W), the best seen; values: (N,), what the goal's judge says of exactly these images."""
+    """The best iterate of each image.
+
+    Attributes
+    ----------
+    images : Tensor, (N, C, H, W), in [0, 1]
+    margins : Tensor, (N,)
+        The criterion of exactly these images. Of an untargeted attack 0 or more is misclassified.
+    """
 
     images: Tensor
     margins: Tensor
 
 
-Attack = Callable[
-    [nn.Module, Tensor, Tensor], AttackResult
-]  # (model, images, labels); its options are bound with functools.partial
+# (model, images, labels) -> AttackResult; options are bound with functools.partial
+Attack = Callable[[nn.Module, Tensor, Tensor], AttackResult]
 
 
 def maximize(
-    goal: Objective, images: Tensor, threat_model: ThreatModel, *, steps: int, rule: UpdateRule, start: Tensor | None = None
+    objective: Objective, images: Tensor, threat_model: ThreatModel, *, steps: int, rule: UpdateRule, start: Tensor | None = None
 ) -> AttackResult:
-    """Images in the ball around `images` that a goal likes best; one forward and backward pass a step, one forward at the end.
+    """Maximize an objective inside a threat model by projected gradient ascent.
 
-    images: (N, C, H, W) in [0, 1], float; start: same shape, projected first (default: the images themselves).
-    The best of start and all iterates is returned, by the goal's judge. Deterministic; nothing is copied to the host.
-    The model's mode and its parameters' gradients are the caller's business: see models.frozen.
+    Follows the gradient of `objective.objective` and keeps the iterate with the highest `objective.criterion`, start included.
+    Costs one forward and one backward pass per step and one forward pass at the end. Deterministic; copies nothing to the host.
+    The caller sets the model's mode and freezes its parameters: see `models.frozen`.
+
+    Parameters
+    ----------
+    objective : Objective
+    images : Tensor, (N, C, H, W), float, in [0, 1]
+        The clean images.
+    threat_model : ThreatModel
+    steps : int
+        0 or more.
+    rule : UpdateRule
+        How an iterate becomes the next one, before projection.
+    start : Tensor, (N, C, H, W), optional
+        First iterate, projected first. Default: the clean images.
+
+    Raises
+    ------
+    InputError
+        If steps is negative or epsilon is too large for the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from notbugs.search import NormBall, cosine_steps, maximize, objectives
+    >>> model, images, labels = torch.nn.Flatten(), torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
+    >>> threat_model = NormBall("linf", 0.125)
+    >>> objective = objectives.untargeted(model, labels)
+    >>> maximize(objective, images, threat_model, steps=3, rule=cosine_steps(threat_model, 0.125)).margins
+    tensor([0.2500])
     """
     if steps < 0:
         raise InputError("steps", "must be 0 or more", steps)
     if isinstance(threat_model, NormBall):
         threat_model.fit(images.shape)
     images = images.detach()
-    point = threat_model.project((images if start is None else start).detach(), images)
-    memory: Any = None
-    best, best_value = point, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
+    iterate = threat_model.project((images if start is None else start).detach(), images)
+    best, best_margins = iterate, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
+    state: Any = None
     for step in range(steps):
-        point.requires_grad_()
-        with torch.enable_grad():
-            seen = goal.forward(point)
-            climbed = goal.objective(seen)
-            (gradient,) = torch.autograd.grad(climbed.sum(), point)
-        point = point.detach()
+        outputs, values, gradient = _forward_backward(objective, iterate)
         with torch.no_grad():
-            value = goal.criterion(seen.detach())
-            best, best_value = _better(point, value, best, best_value)
-            move, memory = rule(StepState(step, steps, point, climbed.detach(), gradient), memory)
-            point = threat_model.project(point + move, images)
+            best, best_margins = _better(iterate, objective.criterion(outputs), best, best_margins)
+            update, state = rule(StepState(step, steps, iterate, values, gradient), state)
+            iterate = threat_model.project(iterate + update, images)
     with torch.no_grad():
-        best, best_value = _better(point, goal.criterion(goal.forward(point)), best, best_value)
-    return AttackResult(best, best_value)
+        best, best_margins = _better(iterate, objective.criterion(objective.forward(iterate)), best, best_margins)
+    return AttackResult(best, best_margins)
 
 
-def gradients(heights: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """Several functions of images at once, and their gradients: heights (N, M) and (M, N, C, H, W); M backward passes."""
+def gradients(function: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of several functions of images, and their gradients with respect to the images.
+
+    Parameters
+    ----------
+    function : callable
+        Images (N, C, H, W) to M values each, (N, M).
+    images : Tensor, (N, C, H, W)
+
+    Returns
+    -------
+    tuple of Tensor
+        Values (N, M) and gradients (M, N, C, H, W), from one forward and M backward passes.
+    """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        columns = heights(images).unbind(1)
+        columns = function(images).unbind(1)
         gradients = [torch.autograd.grad(column.sum(), images, retain_graph=True)[0] for column in columns]
     return torch.stack([column.detach() for column in columns], dim=1), torch.stack(gradients)
 
 
-def _better(point: Tensor, value: Tensor, best: Tensor, best_value: Tensor) -> tuple[Tensor, Tensor]:
-    """The better of two images, one by one; a value that is not a number never wins."""
-    wins = value > best_value
-    return torch.where(per_image(wins, point), point, best), torch.where(wins, value, best_value)
+def _forward_backward(objective: Objective, iterate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs of the forward pass, the objective (N,), and its gradient with respect to the iterate."""
+    iterate = iterate.detach().requires_grad_()
+    with torch.enable_grad():
+        outputs = objective.forward(iterate)
+        values = objective.objective(outputs)
+        (gradient,) = torch.autograd.grad(values.sum(), iterate)
+    return outputs.detach(), values.detach(), gradient
+
+
+def _better(iterate: Tensor, margins: Tensor, best: Tensor, best_margins: Tensor) -> tuple[Tensor, Tensor]:
+    """The better of two images, for each of N; NaN never wins."""
+    wins = margins > best_margins
+    return torch.where(per_image(wins, iterate), iterate, best), torch.where(wins, margins, best_margins)

@@ -1,193 +1,238 @@
-"""What a finished study is asked further: explanations, corruptions, frequencies, kernel features.
+"""Stages that a study does when asked: saliency, common corruptions, sensitivity to frequencies, features of the tangent kernel.
 
-Each function is a stage: (plan, folder, seed, tell) -> rows for the tables. `FURTHER` lists them with what they need.
+A stage is a function (config, folder, seed, report_progress) -> rows for the tables. `ANALYSES` lists them with what they need.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from notbugs import data, metrics, models
-from notbugs.data import Dataset, subset
+from notbugs.data import Dataset, Splits
 from notbugs.metrics import ntk
 from notbugs.runs.scheduler import Progress
-from notbugs.search import NormBall
-from notbugs.stats import mean_interval_row
-from notbugs.study.config import StudyConfig, known, load
-from notbugs.study.datasets import QUICK
-from notbugs.study.tasks import Tables, load_model, model_path
-
-MAIN_MODELS = ("standard", "adversarial", "on-robust", "on-nonrobust")  # the models whose reasons are looked at
-CORRUPTION_MODELS = ("standard", "adversarial", *(f"on-{name}" for name in QUICK))
-PAIRS = (
-    ("adversarial", "standard"),
-    ("on-robust", "standard"),
-    ("on-nonrobust", "standard"),
-    ("adversarial", "on-robust"),
-    ("on-robust", "on-nonrobust"),
+from notbugs.runs.tables import (
+    CorruptionDifferenceRow,
+    CorruptionRow,
+    FourierRow,
+    NTKAccuracyRow,
+    NTKFeatureRow,
+    Row,
+    SaliencyDifferenceRow,
+    SaliencyRow,
 )
-SALIENCY_IMAGES, CORRUPTION_IMAGES, FOURIER_IMAGES, ATTACKED_IMAGES = 500, 1000, 200, 200  # test images at most
-SAMPLE, SEARCHED, STEPS = (
-    60,
-    40,
-    6,
-)  # images that eigenvectors are searched on, how many in steps, and these: half a minute in all
-MEASURES = ("alignment", "chance_alignment", "low", "deletion", "chance_deletion", "faithful")
-NTK_EIGENVECTORS = (10, 30, 100, 300)  # eigenvectors that a kernel machine may use, and all
+from notbugs.stats import mean_interval
+from notbugs.study.catalog import ANALYZED_MODELS, MAIN_MODELS
+from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.pictures import gradient_as_gray, save_saliency_pictures, sheet
+from notbugs.study.store import load_model, model_path
+
+SALIENCY_IMAGES, CORRUPTION_IMAGES, FOURIER_IMAGES, NTK_ATTACKED_IMAGES = 500, 1000, 200, 200  # test images at most
+# Of the search on eigenvectors: images, eigenvectors with more than one step, and these steps. Half a minute in all
+NTK_SAMPLE, NTK_SEARCHED, NTK_STEPS = 60, 40, 6
+NTK_EIGENVECTORS = (10, 30, 100, 300)  # of kernel regression, beside all of them
+COMPARED = (
+    ("adversarial", "standard"),
+    ("trained-on-robust", "standard"),
+    ("trained-on-nonrobust", "standard"),
+    ("adversarial", "trained-on-robust"),
+    ("trained-on-robust", "trained-on-nonrobust"),
+)
+MEASURES = ("alignment", "chance_alignment", "low_frequency_energy", "deletion", "chance_deletion", "deletion_gain")
+COMPARED_MEASURES = ("alignment", "low_frequency_energy", "deletion_gain")
+WHITE_NOISE = "chance_low_frequency_energy"  # the measure that does not depend on the model
 
 
-def saliency(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
-    """What each model's explanations show of the same test images, and the differences, image by image; pictures for one seed."""
-    splits = load(plan, seed)
-    part = splits.test.select(subset.balanced(splits.test.labels, SALIENCY_IMAGES))
-    means, chance = metrics.class_means(splits.train), metrics.white_noise_energy(part.shape)
-    rows: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    found: dict[tuple[str, str], metrics.Saliency] = {}
-    for number, name in enumerate(MAIN_MODELS):
+# ---- saliency --------------------------------------------------------------------------------------------------------------
+
+
+def saliency(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
+    """Measures of each model's attributions on the same test images, their differences image by image, and pictures."""
+    splits = load(config, seed)
+    images = data.balanced_subset(splits.test, SALIENCY_IMAGES)
+    means = metrics.class_means(splits.train)
+    rows: list[Row] = []
+    results: dict[tuple[str, str], metrics.Saliency] = {}
+    for number, name in enumerate(ANALYZED_MODELS):
+        model = load_model(config, folder, seed, name)
         for method in metrics.METHODS:
-            told = metrics.saliency(
-                load_model(plan, folder, seed, name), part, means, method=method, seed=seed, device=plan.device
-            )
-            found[name, method] = told
-            columns = {measure: getattr(told, measure) for measure in MEASURES}
-            for measure, values in columns.items():
-                rows.append({"model": name, "method": method, "measure": measure, "seed": seed, **mean_interval_row(values)})
-            rows.append({"model": name, "method": method, "measure": "chance_low", "seed": seed, "value": chance, "n": len(part)})
-        report_progress("", (number + 1) / len(MAIN_MODELS), name)
-    for one, other in PAIRS:
+            result = metrics.saliency(model, images, means, method=method, seed=seed, device=config.device)
+            results[name, method] = result
+            rows += saliency_rows(result, model=name, method=method, seed=seed)
+        report_progress("", (number + 1) / len(ANALYZED_MODELS), name)
+    rows += _saliency_differences(results, seed)
+    if seed == config.seed:
+        gradients = {name: results[name, "gradient"].gradients for name in ANALYZED_MODELS}
+        rows += save_saliency_pictures(images, data.first_per_class(images), gradients, folder)
+    return rows
+
+
+def saliency_rows(result: metrics.Saliency, *, model: str, method: str, seed: int) -> list[SaliencyRow]:
+    """The mean of each measure over images, and the low-frequency energy of white noise."""
+    rows = [
+        SaliencyRow(model=model, method=method, measure=measure, seed=seed, **mean_interval(getattr(result, measure))._asdict())
+        for measure in MEASURES
+    ]
+    _, channels, height, width = result.gradients.shape
+    chance = metrics.white_noise_energy((channels, height, width))
+    n = len(result.gradients)
+    return [*rows, SaliencyRow(model=model, method=method, measure=WHITE_NOISE, seed=seed, value=chance, n=n)]
+
+
+def _saliency_differences(results: dict[tuple[str, str], metrics.Saliency], seed: int) -> list[SaliencyDifferenceRow]:
+    rows = []
+    for name, other in COMPARED:
         for method in metrics.METHODS:
-            for measure in ("alignment", "low", "faithful"):
-                values = getattr(found[one, method], measure) - getattr(found[other, method], measure)
-                pairs.append(
-                    {
-                        "model": one,
-                        "other": other,
-                        "method": method,
-                        "measure": measure,
-                        "seed": seed,
-                        **mean_interval_row(values),
-                    }
+            for measure in COMPARED_MEASURES:
+                difference = getattr(results[name, method], measure) - getattr(results[other, method], measure)
+                interval = mean_interval(difference)._asdict()
+                rows.append(
+                    SaliencyDifferenceRow(model=name, other_model=other, method=method, measure=measure, seed=seed, **interval)
                 )
-    tables = {"explanations": rows, "explained": pairs}
-    if seed == plan.seed:
-        tables["explanation_pictures"] = _pictures(part, folder, found)
-    return tables
+    return rows
 
 
 class ClassifierSaliency(NamedTuple):
-    """One classifier's explanations: rows with value, low, high, n by method and measure; a row a file; a sheet (C, H, W)."""
+    """The attributions of one classifier.
 
-    rows: list[dict[str, Any]]
-    files: list[dict[str, Any]]
+    Attributes
+    ----------
+    rows : list of SaliencyRow
+        Measures by method; `model` is "".
+    files : list of dict
+        One record per test image: file, label and, by method, the measures that `COMPARED_MEASURES` names.
+    sheet : Tensor, (C, H, W), in [0, 1]
+        The first image of each class, its gradient, its integrated gradient.
+    """
+
+    rows: list[SaliencyRow]
+    files: list[dict[str, str | float]]
     sheet: Tensor
 
 
-def classifier_saliency(model: nn.Module, splits: data.Splits, *, seed: int = 0, device: str = "cpu") -> ClassifierSaliency:
-    """What a classifier's explanations show of test images, and the first of each class beside its gradients."""
-    part = splits.test.select(subset.balanced(splits.test.labels, SALIENCY_IMAGES))
-    means, rows, columns = metrics.class_means(splits.train), list[dict[str, Any]](), dict[str, list[float]]()
-    shown = _first_of_each(part)
-    sheet = [part.pixels(shown)]
-    for method in metrics.METHODS:
-        told = metrics.saliency(model, part, means, method=method, seed=seed, device=device)
-        rows += [{"method": method, "measure": name, **mean_interval_row(getattr(told, name))} for name in MEASURES]
-        rows.append({"method": method, "measure": "chance_low", "value": metrics.white_noise_energy(part.shape), "n": len(part)})
-        columns |= {f"{method}_{name}": getattr(told, name).tolist() for name in ("alignment", "low", "faithful")}
-        sheet.append(_as_gray(told.gradients[shown]))
-    names = [part.classes[int(label)] for label in part.labels]
+def classifier_saliency(model: nn.Module, splits: Splits, *, seed: int = 0, device: str = "cpu") -> ClassifierSaliency:
+    """The attributions of one classifier on test images.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (N, C, H, W) in [0, 1] to logits (N, K).
+    splits : Splits
+        Its data.
+    seed : int
+        Of the random order of pixels that deletion is compared with.
+    device : str
+
+    Returns
+    -------
+    ClassifierSaliency
+    """
+    images, means = data.balanced_subset(splits.test, SALIENCY_IMAGES), metrics.class_means(splits.train)
+    results = {
+        method: metrics.saliency(model, images, means, method=method, seed=seed, device=device) for method in metrics.METHODS
+    }
+    chosen = data.first_per_class(images)
+    grays = [gradient_as_gray(result.gradients[chosen]) for result in results.values()]
+    rows = [row for method, result in results.items() for row in saliency_rows(result, model="", method=method, seed=seed)]
+    columns = {
+        f"{method}_{measure}": getattr(result, measure).tolist()
+        for method, result in results.items()
+        for measure in COMPARED_MEASURES
+    }
     files = [
-        {"file": file, "label": label, **{name: values[place] for name, values in columns.items()}}
-        for place, (file, label) in enumerate(zip(part.names, names, strict=True))
+        {"file": file, "label": images.classes[int(label)], **{name: values[index] for name, values in columns.items()}}
+        for index, (file, label) in enumerate(zip(images.names, images.labels, strict=True))
     ]
-    whole = torch.cat([torch.cat(list(column), dim=1) for column in sheet], dim=2)
-    for axis in (1, 2):  # small images enlarged, by a whole number
-        whole = whole.repeat_interleave(max(1, 128 // max(part.shape[1:])), dim=axis)
-    return ClassifierSaliency(rows, files, whole)
+    return ClassifierSaliency(rows, files, sheet([images.pixels(chosen), *grays]))
 
 
-def corruptions(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
-    """Every model on the test images as they come out of noise, blur, fog, contrast and JPEG, and what robust training costs."""
-    part = _some(load(plan, seed).test, CORRUPTION_IMAGES)
-    names = [name for name in CORRUPTION_MODELS if model_path(plan, folder, seed, name).exists()]
-    rows, pairs, shares = list[dict[str, Any]](), list[dict[str, Any]](), {}
+# ---- corruptions and frequencies -------------------------------------------------------------------------------------------
+
+
+def corruptions(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
+    """Accuracy of each model under common corruptions, and the differences between models."""
+    images, names = data.balanced_subset(load(config, seed).test, CORRUPTION_IMAGES), _trained_models(config, folder, seed)
+    rows: list[Row] = []
+    results: dict[str, metrics.CorruptionResult] = {}
     for number, name in enumerate(names):
-        found = metrics.corruption_accuracy(load_model(plan, folder, seed, name), part, seed=seed, device=plan.device)
-        rows += [{"model": name, "seed": seed, **row} for row in found.rows]
-        shares[name] = found.shares
+        model = load_model(config, folder, seed, name)
+        results[name] = metrics.corruption_accuracy(model, images, seed=seed, device=config.device)
+        rows += [CorruptionRow(model=name, seed=seed, **row._asdict()) for row in results[name].accuracies]
         report_progress("", (number + 1) / len(names), name)
-    for one, other in PAIRS:
-        for kind in shares[one]:
-            gain = mean_interval_row(shares[one][kind] - shares[other][kind])
-            pairs.append({"model": one, "other": other, "corruption": kind, "seed": seed, **gain})
-    return {"corruptions": rows, "corrupted": pairs}
+    for name, other in COMPARED:
+        for kind, shares in results[name].correct_shares.items():
+            difference = mean_interval(shares - results[other].correct_shares[kind])._asdict()
+            rows.append(CorruptionDifferenceRow(model=name, other_model=other, corruption=kind, seed=seed, **difference))
+    return rows
 
 
-def fourier(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
-    """The errors of each model with one wave added to every image, frequency by frequency."""
-    part, rows = _some(load(plan, seed).test, FOURIER_IMAGES), list[dict[str, Any]]()
-    names = [name for name in CORRUPTION_MODELS if model_path(plan, folder, seed, name).exists()]
+def fourier(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[FourierRow]:
+    """Error rate of each model with one Fourier basis vector added to every image."""
+    images, names = data.balanced_subset(load(config, seed).test, FOURIER_IMAGES), _trained_models(config, folder, seed)
+    rows = []
     for number, name in enumerate(names):
-        model = models.fuse_batchnorm(load_model(plan, folder, seed, name), part.pixels(slice(0, 2)), plan.device)
-        rows += [
-            {"model": name, "seed": seed, **row}
-            for row in metrics.fourier_sensitivity(model, part, seed=seed, device=plan.device)
-        ]
+        model = models.fuse_batchnorm(load_model(config, folder, seed, name), images.pixels(slice(0, 2)), config.device)
+        errors = metrics.fourier_sensitivity(model, images, seed=seed, device=config.device)
+        rows += [FourierRow(model=name, seed=seed, **error._asdict()) for error in errors]
         report_progress("", (number + 1) / len(names), name)
-    return {"frequencies": rows}
+    return rows
 
 
-def ntk_features(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
-    """Eigenvectors of a wide network's tangent kernel: how useful and robust, and what regression on the first ones reads."""
-    splits, threat_model = load(plan, seed), NormBall(plan.norm, known(plan.epsilon))
-    train = splits.train.select(subset.balanced(splits.train.labels, ntk.MAX_IMAGES))
-    whole = metrics.EigenFeatures(train).to(plan.device)
-    chosen = metrics.chosen_eigenvectors(len(whole.values))
-    report_progress("", 0.1, "taken apart")
-    test = _some(splits.test, CORRUPTION_IMAGES)
-    found = metrics.per_feature(
-        _Some(whole, chosen),
-        test,
-        threat_model,
-        sample=SAMPLE,
-        most=SEARCHED,
-        steps=STEPS,
-        device=plan.device,
-        progress=lambda share: report_progress("", 0.1 + 0.5 * share, "searched"),
+def _trained_models(config: ResolvedConfig, folder: Path, seed: int) -> list[str]:
+    """The models of the quick study that are there."""
+    return [name for name in MAIN_MODELS if model_path(config, folder, seed, name).exists()]
+
+
+# ---- tangent kernel --------------------------------------------------------------------------------------------------------
+
+
+def ntk_features(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
+    """Eigenvectors of a wide network's tangent kernel as features, and accuracy of kernel regression on the first ones."""
+    splits = load(config, seed)
+    training = data.balanced_subset(splits.train, ntk.MAX_IMAGES)
+    kernel = metrics.EigenFeatures(training).to(config.device)
+    report_progress("", 0.1, "eigenvectors")
+    rows: list[Row] = [*_eigenvector_rows(kernel, splits.test, config, seed, report_progress)]
+    attacked = data.balanced_subset(splits.test, NTK_ATTACKED_IMAGES)
+    counts = [count for count in NTK_EIGENVECTORS if count < len(kernel.values)] + [len(kernel.values)]
+    for number, count in enumerate(counts):
+        regression = metrics.EigenFeatures(training, keep=count).to(config.device)
+        threat_models = [config.threat_model]
+        accuracies = metrics.robust_accuracy(regression, attacked, threat_models, budget="quick", device=config.device)
+        rows += [NTKAccuracyRow(eigenvectors=count, seed=seed, **asdict(accuracy)) for accuracy in accuracies]
+        report_progress("", 0.6 + 0.4 * (number + 1) / len(counts), f"{count} eigenvectors")
+    return rows
+
+
+def _eigenvector_rows(
+    kernel: metrics.EigenFeatures, test: Dataset, config: ResolvedConfig, seed: int, report_progress: Progress
+) -> list[NTKFeatureRow]:
+    """Usefulness and robust usefulness of chosen eigenvectors."""
+    chosen = metrics.chosen_eigenvectors(len(kernel.values))
+    features = metrics.per_feature(
+        _Selected(kernel, chosen),
+        data.balanced_subset(test, CORRUPTION_IMAGES),
+        config.threat_model,
+        sample=NTK_SAMPLE,
+        most=NTK_SEARCHED,
+        steps=NTK_STEPS,
+        device=config.device,
+        progress=lambda share: report_progress("", 0.1 + 0.5 * share, "robust usefulness"),
     )
-    values = (whole.values / whole.values.sum()).tolist()
-    rows = [
-        {"eigenvector": chosen[row["feature"]], "share": values[chosen[row["feature"]]], "seed": seed, **row}
-        for row in metrics.best_class_rows(found)
-    ]
-    machines = []
-    some = _some(splits.test, ATTACKED_IMAGES)
-    kept = [count for count in NTK_EIGENVECTORS if count < len(whole.values)] + [len(whole.values)]
-    for number, count in enumerate(kept):
-        machine = metrics.EigenFeatures(train, keep=count).to(plan.device)
-        told = metrics.robust_accuracy(machine, some, [threat_model], budget="quick", device=plan.device)
-        machines += [{"kept": count, "seed": seed, **row} for row in told]
-        report_progress("", 0.6 + 0.4 * (number + 1) / len(kept), f"{count} eigenvectors")
-    return {"kernel": rows, "kernel_accuracy": machines}
+    shares = (kernel.values / kernel.values.sum()).tolist()
+    rows = []
+    for feature in metrics.best_class_rows(features):
+        cells = asdict(feature)
+        eigenvector = chosen[cells.pop("feature")]
+        rows.append(NTKFeatureRow(eigenvector=eigenvector, eigenvalue_share=shares[eigenvector], seed=seed, **cells))
+    return rows
 
 
-# what, the models it needs, and whether once does: where nothing but the seed differs, and it decides nothing
-ANALYSES: dict[str, tuple[Callable[..., Tables], tuple[str, ...], bool]] = {
-    "explanations": (saliency, MAIN_MODELS, False),
-    "corruptions": (corruptions, MAIN_MODELS, False),
-    "frequencies": (fourier, MAIN_MODELS, False),
-    "kernel": (ntk_features, (), True),
-}
-
-
-# ---- parts ---------------------------------------------------------------------------------------------------------------
-
-
-class _Some(nn.Module):
-    """Some features of a model that has more."""
+class _Selected(nn.Module):
+    """Selected features of a model."""
 
     def __init__(self, model: metrics.EigenFeatures, chosen: list[int]) -> None:
         super().__init__()
@@ -197,31 +242,17 @@ class _Some(nn.Module):
         return self.model.features(images)[:, self.chosen]
 
 
-def _pictures(part: Dataset, folder: Path, found: dict[tuple[str, str], metrics.Saliency]) -> list[dict[str, Any]]:
-    """One image a class and, beside it, each model's gradient."""
-    rows = []
-    for place, number in enumerate(_first_of_each(part)):
-        gradients = {name: _as_gray(found[name, "gradient"].gradients[[number]])[0] for name in MAIN_MODELS}
-        versions = {"image": part.pixels([number])[0], **gradients}
-        for column, pixels in versions.items():
-            picture = f"pictures/explained-{place:02d}-{column}.png"
-            data.save_image(pixels, folder / picture)
-            label = part.classes[int(part.labels[number])]
-            rows.append({"file": part.names[number], "column": column, "picture": picture, "label": label})
-    return rows
+class Analysis(NamedTuple):
+    """work: the stage; models: those it needs; once: for the first seed only, where only the seed differs and decides nothing."""
+
+    work: Callable[[ResolvedConfig, Path, int, Progress], Sequence[Row]]
+    models: tuple[str, ...]
+    once: bool
 
 
-def _first_of_each(part: Dataset) -> list[int]:
-    """The first image of each class, of eight classes at most."""
-    return [int((part.labels == k).nonzero()[0, 0]) for k in range(len(part.classes)) if (part.labels == k).any()][:8]
-
-
-def _as_gray(gradients: Tensor) -> Tensor:
-    """Gradients (n, C, H, W) as images: grey is none, the largest tenth of a percent of each is black or white."""
-    largest = gradients.abs().flatten(1).quantile(0.999, dim=1).clamp_min(1e-12).reshape(-1, 1, 1, 1)
-    return (0.5 + gradients / (2 * largest)).clamp(0, 1)
-
-
-def _some(part: Dataset, most: int) -> Dataset:
-    """At most so many images, evenly over the classes."""
-    return part if len(part) <= most else part.select(subset.balanced(part.labels, most))
+ANALYSES: dict[str, Analysis] = {
+    "saliency": Analysis(saliency, ANALYZED_MODELS, once=False),
+    "corruptions": Analysis(corruptions, ANALYZED_MODELS, once=False),
+    "fourier": Analysis(fourier, ANALYZED_MODELS, once=False),
+    "ntk": Analysis(ntk_features, (), once=True),
+}

@@ -10,6 +10,9 @@ Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
 Construction = Literal["invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "unrelated_photos"]
 Group = Literal["quick", "controls", "replication"]
 Role = Literal["main", "control", "replication", "transfer"]
+Loss = Literal["standard", "adversarial", "trades"]
+
+ORIGINAL = "original"  # the data set as it was loaded
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class ModelSpec:
         For tables, one line.
     trained_on : str
         "original" or the name of a constructed set.
-    loss : {"standard", "adversarial"}
+    loss : {"standard", "adversarial", "trades"}
     epsilon_fraction : float
         Of the study's epsilon, for adversarial training.
     architecture : str
@@ -108,8 +111,8 @@ class ModelSpec:
     name: str
     title: str
     seed_key: str
-    trained_on: str = "original"
-    loss: Literal["standard", "adversarial"] = "standard"
+    trained_on: str = ORIGINAL
+    loss: Loss = "standard"
     epsilon_fraction: float = 1.0
     architecture: str = ""
     init_from: str = ""
@@ -293,6 +296,11 @@ def trained_on(dataset: str) -> str:
     return f"trained-on-{dataset}"
 
 
+def dataset_of(model: ModelSpec) -> DatasetSpec | None:
+    """The constructed data set that a model is trained on; None for the original images."""
+    return DATASETS.get(model.trained_on)
+
+
 def _models() -> dict[str, ModelSpec]:
     specs = [
         ModelSpec("standard", "standard training on the original images", "standard"),
@@ -365,6 +373,7 @@ _PATTERN = "one pattern per label is all there is to learn"
 _ROBUST = "the perturbations are features that a robust model uses"
 _ERRORS = "a model's errors teach as much without an attack"
 _PHOTOS = "a model's predictions on any images teach as much"
+ROBUST_FEATURES_ALONE = "robust features alone give the labels away"  # what the leakage probes rule out
 _ALREADY = "images that already look like their new label do the teaching"
 CONTROLS_OF: dict[str, dict[str, str]] = {
     "trained-on-random-labels": {

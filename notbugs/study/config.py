@@ -1,30 +1,72 @@
-"""What a study will do: `Plan`, its settings; `complete` decides the open ones from the data; `load` reads the data it names."""
+"""Configuration of a study: `StudyConfig` is what was asked for, `resolve` decides what was left open from the data."""
 
-from dataclasses import asdict, dataclass, replace
-from functools import cache
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 
 from notbugs import data, models, precision
-from notbugs.data import Dataset, Splits, synthetic
+from notbugs.data import DataConfig, Dataset, Splits
+from notbugs.data.load import SYNTHETIC
 from notbugs.errors import InputError
+from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
 
 Value = TypeVar("Value")
+TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
+MIN_SIDE = 8
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything that decides a study's figures. Fields left at None are filled in by `complete` from the data."""
+    """Everything that decides a study's figures; None is decided by `resolve`.
 
-    source: str
+    Parameters
+    ----------
+    dataset, resize, limit, skip_unreadable
+        Which data: see `data.DataConfig`.
+    norm : {"l2", "linf"}
+    epsilon : float, optional
+        Of adversarial training and of evaluation, which also uses half of it. Pixels in [0, 1].
+    relabel_epsilon : float, optional
+        Of the perturbations of relabeled data sets.
+    seed, seeds : int
+        The first seed and how many.
+    network : str, optional
+        An architecture, or `module:function`.
+    width, epochs, batch_size, learning_rate, weight_decay : optional
+        Of every training. width: channels of the first layer; with `network`, None is that network's usual width.
+    relabel_learning_rate : float, optional
+        For relabeled data sets.
+    translate : int, optional
+        Augmentation: random translations by at most this many pixels, 0 for none.
+    flip : bool, optional
+        Augmentation: random horizontal flips.
+    adversarial_steps : int
+        PGD steps within adversarial training.
+    invert_steps, invert_start, versions
+        Of D_R and D_NR: steps, start ("image" or "noise"), versions of each image.
+    relabel_steps : int
+    patience : int, optional
+        Further epochs at most for relabeled data sets whose accuracy is still at chance level.
+    full : bool
+        Also all controls, transfer, and all models on all data sets under attack.
+    replicate : bool
+        Full, and also what else the paper measured.
+    bf16 : bool, optional
+        Train and construct in bfloat16.
+    compile : bool
+        Compile networks first.
+    device : str
+    """
+
+    dataset: str
     resize: int | None = None
     limit: int | None = None
-    skip_bad: bool = False
+    skip_unreadable: bool = False
     norm: str = "l2"
-    epsilon: float | None = None  # what models are trained against and judged at, and at half of it
-    relabel_epsilon: float | None = None  # how far relabelled images may go
+    epsilon: float | None = None
+    relabel_epsilon: float | None = None
     seed: int = 0
     seeds: int | None = None
     network: str | None = None
@@ -32,152 +74,307 @@ class StudyConfig:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
-    relabel_learning_rate: float | None = None  # of classifiers trained on relabelled sets
+    relabel_learning_rate: float | None = None
     weight_decay: float | None = None
-    shift: int | None = None  # augmentation: pixels either way; 0 is none
+    translate: int | None = None
     flip: bool | None = None
     adversarial_steps: int = 3
     invert_steps: int | None = None
     invert_start: str = "image"
-    invert_times: int = 1  # versions of each image
+    versions: int = 1
     relabel_steps: int = 20
-    patience: int | None = None  # further epochs for relabelled sets that are still at chance
-    full: bool = False  # also all controls, transfer to other learners, and every model on every set under attack
-    recipe: str = ""  # "paper": full, and what else the paper measured (`paper`)
-    bf16: bool | None = None  # train and grow images in bfloat16
-    compile: bool = False  # networks first
+    patience: int | None = None
+    full: bool = False
+    replicate: bool = False
+    bf16: bool | None = None
+    compile: bool = False
     device: str = "cpu"
 
-
-@cache
-def _load(source: str, resize: int | None, limit: int | None, skip_bad: bool, seed: int) -> Splits:
-    if source == "planted":
-        world = synthetic.make_synthetic(seed=seed, **({"train": limit, "test": max(limit // 8, 40)} if limit else {}))
-        return Splits(world.train, world.test, "folder", "generated", ())
-    return data.load(source, resize=resize, limit=limit, skip_bad=skip_bad)
+    @property
+    def data(self) -> DataConfig:
+        """Which data to load."""
+        return DataConfig(self.dataset, self.resize, self.limit, self.skip_unreadable)
 
 
-def load(plan: StudyConfig, seed: int | None = None) -> Splits:
-    """The data, read once a process; raises BadInput, of the plan's settings first.
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """`StudyConfig` with every setting decided. Only these stay None: resize and limit (none), width (the network's usual)."""
 
-    seed: of the repetition, for which `planted` has a world of its own (default: the plan's first).
+    dataset: str
+    resize: int | None
+    limit: int | None
+    skip_unreadable: bool
+    norm: str
+    epsilon: float
+    relabel_epsilon: float
+    seed: int
+    seeds: int
+    network: str
+    width: int | None
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    relabel_learning_rate: float
+    weight_decay: float
+    translate: int
+    flip: bool
+    adversarial_steps: int
+    invert_steps: int
+    invert_start: str
+    versions: int
+    relabel_steps: int
+    patience: int
+    full: bool
+    replicate: bool
+    bf16: bool
+    compile: bool
+    device: str
+
+    @property
+    def data(self) -> DataConfig:
+        """Which data to load."""
+        return DataConfig(self.dataset, self.resize, self.limit, self.skip_unreadable)
+
+    @property
+    def threat_model(self) -> NormBall:
+        """Of adversarial training and of evaluation."""
+        return NormBall(self.norm, self.epsilon)
+
+    @property
+    def threat_models(self) -> tuple[NormBall, NormBall]:
+        """Half of epsilon, and epsilon."""
+        return replace(self.threat_model, epsilon=self.epsilon / 2), self.threat_model
+
+    @property
+    def relabel_threat_model(self) -> NormBall:
+        """Of the perturbations of relabeled data sets."""
+        return NormBall(self.norm, self.relabel_epsilon)
+
+
+def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Splits:
+    """The data of a study, loaded once per process.
+
+    Parameters
+    ----------
+    config : StudyConfig or ResolvedConfig
+    seed : int, optional
+        The synthetic data differ by seed. Default: the first seed.
+
+    Raises
+    ------
+    InputError
+        For settings that cannot be used, and for data that cannot be.
     """
-    check(plan)
-    seed = plan.seed if seed is None else seed
-    return _load(plan.source, plan.resize, plan.limit, plan.skip_bad, seed if plan.source == "planted" else 0)
+    check(config)
+    return data.load_dataset(config.data, config.seed if seed is None else seed)
 
 
-MINIMA = {
-    "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "shift": 0, "adversarial_steps": 1, "invert_steps": 1,
-    "invert_times": 1,
-    "relabel_steps": 1, "patience": 0, "learning_rate": 1e-12, "relabel_learning_rate": 1e-12, "weight_decay": 0,
+# ---- checks ----------------------------------------------------------------------------------------------------------------
+
+MINIMA: dict[str, float] = {
+    "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "translate": 0, "adversarial_steps": 1, "invert_steps": 1,
+    "versions": 1, "relabel_steps": 1, "patience": 0, "learning_rate": 1e-12, "relabel_learning_rate": 1e-12, "weight_decay": 0,
     "epsilon": 1e-12, "relabel_epsilon": 1e-12,
 }  # fmt: skip
 
 
-def check(plan: StudyConfig) -> None:
-    """What can be seen to be wrong without the data: raises BadInput."""
-    for name, least in MINIMA.items():
-        value = getattr(plan, name)
-        if value is not None and not least <= value < torch.inf:
-            rule = f"must be {least} or more" if isinstance(least, int) else "must be a number above 0"
-            raise InputError("--" + name.replace("_", "-"), rule, value)
-    if plan.norm not in ("l2", "linf"):
-        raise InputError("--norm", "must be l2 or linf for training and studies", repr(plan.norm))
-    NormBall(plan.norm, plan.epsilon or 0.0)
-    if plan.source == "planted" and plan.resize:
-        raise InputError("--resize", "cannot be used with planted, whose images are drawn at 32x32", plan.resize)
-    if plan.compile:
-        precision.check_compiler(plan.device)
-    if plan.recipe not in ("", "paper"):
-        raise InputError("--recipe", "must be paper, or left out", repr(plan.recipe))
-    if plan.recipe and plan.invert_start != "image":
-        raise InputError(
-            "--invert-start", "must be image with --recipe paper, which grows both versions from noise, too", "noise"
-        )
-    if plan.invert_start not in ("image", "noise"):
-        raise InputError("--invert-start", "must be image or noise", repr(plan.invert_start))
+def check(config: StudyConfig | ResolvedConfig) -> None:
+    """Raises InputError for settings that are wrong whatever the data are."""
+    for name, minimum in MINIMA.items():
+        value = getattr(config, name)
+        if value is not None and not minimum <= value < torch.inf:
+            rule = f"must be {minimum} or more" if isinstance(minimum, int) else "must be a number above 0"
+            raise InputError(_option(name), rule, value)
+    if config.norm not in ("l2", "linf"):
+        raise InputError("--norm", "must be l2 or linf for training and studies", repr(config.norm))
+    NormBall(config.norm, config.epsilon or 0.0)  # an epsilon above 1 in L-inf fails here
+    if config.compile:
+        precision.check_compiler(config.device)
+    if config.replicate and config.invert_start != "image":
+        rule = "must be image with --replicate, which constructs the versions from noise, too"
+        raise InputError("--invert-start", rule, config.invert_start)
+    if config.invert_start not in ("image", "noise"):
+        raise InputError("--invert-start", "must be image or noise", repr(config.invert_start))
 
 
-def resolve(plan: StudyConfig, splits: Splits) -> StudyConfig:
-    """The plan with every open setting decided from the data: what `run.json` records."""
-    plan = replace(plan, full=plan.full or bool(plan.recipe))
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
+    """Raises InputError for settings that do not fit the data."""
     shape = splits.train.shape
-    usual = _defaults(plan, shape, len(splits.train))
-    if plan.network:
-        usual["width"] = None
-    plan = replace(plan, **{name: value for name, value in usual.items() if getattr(plan, name) is None})
-    # where their defaults follow those of others:
-    tiny, learning_rate = usual["network"] == "small", known(plan.learning_rate)
-    follow: dict[str, Any] = {
-        # at 8x8 there is little room: what a model sees needs twice the radius to turn from one class into the next
-        "relabel_epsilon": known(plan.epsilon) * (2 if tiny and plan.norm == "l2" else 1),
-        # faint evidence is not found at the rate that suits the rest, and at a low one it is learnt by heart (docs/lab-log.md)
-        "relabel_learning_rate": learning_rate if tiny or plan.source == "planted" else learning_rate / 5,
-        "patience": max(8, known(plan.epochs) // 2),
-        "half": precision.supports_bfloat16(plan.device),
-    }
-    plan = replace(plan, **{name: value for name, value in follow.items() if getattr(plan, name) is None})
-    for name in ("epsilon", "relabel_epsilon"):
-        _check_epsilon("--" + name.replace("_", "-"), NormBall(plan.norm, getattr(plan, name)), splits.train)
-    if not known(plan.shift) < min(shape[1:]):
-        raise InputError("--shift", f"must be below {min(shape[1:])}, the images' shorter side", plan.shift)
-    if plan.invert_times > known(plan.epochs):
-        rule = f"must be at most {plan.epochs}, the epochs, which the versions share"
-        raise InputError("--invert-times", rule, plan.invert_times, "train for more --epochs")
-    splits.train.repeated_names(plan.invert_times)  # names that would meet fail here
-    if plan.source != "planted" and min(shape[1:]) < 8:
-        raise InputError(plan.source, "images must be at least 8 pixels wide and high", f"{shape[2]}x{shape[1]}", "use --resize")
-    models.build(str(plan.network), shape=shape, classes=len(splits.train.classes), width=plan.width)  # a bad one fails here
-    return plan
+    shorter = min(shape[1:])
+    _check_epsilon("--epsilon", config.threat_model, splits.train)
+    _check_epsilon("--relabel-epsilon", config.relabel_threat_model, splits.train)
+    if not config.translate < shorter:
+        raise InputError("--translate", f"must be below {shorter}, the images' shorter side", config.translate)
+    if config.versions > config.epochs:
+        rule = f"must be at most {config.epochs}, the epochs, which the versions share"
+        raise InputError("--versions", rule, config.versions, "train for more --epochs")
+    splits.train.repeated_names(config.versions)  # names that are taken fail here
+    if config.dataset != SYNTHETIC and shorter < MIN_SIDE:
+        rule = f"images must be at least {MIN_SIDE} pixels wide and high"
+        raise InputError(config.dataset, rule, f"{shape[2]}x{shape[1]}", "use --resize")
+    models.build(config.network, shape=shape, classes=len(splits.train.classes), width=config.width)  # a bad one fails here
 
 
-def _defaults(plan: StudyConfig, shape: tuple[int, int, int], count: int) -> dict[str, Any]:
-    """Settings for tiny images, for the planted world, and for all others; how they were found is in docs/lab-log.md."""
-    radius = {"l2": 0.5, "linf": 8 / 255}
-    usual = {
-        "seeds": 1,
-        "network": "resnet9",
-        "width": 16,
-        "epochs": max(12, min(60, round(190_000 / count))),
-        "batch_size": 64 if count < 20_000 else 256,
-        "learning_rate": 0.01,
-        "weight_decay": 0.05,
-        "shift": max(1, min(shape[1:]) // 8),
-        "flip": shape[0] == 3,
-        "invert_steps": 40,
-    }
-    if plan.source == "planted":
-        radius["l2"] = 0.8
-        usual |= {"width": 8, "epochs": 14, "flip": False, "invert_steps": 20}
-    elif max(shape[1:]) <= 16:
-        radius = {"l2": 0.75, "linf": 0.1}
-        usual |= {"seeds": 3 if plan.source == "digits" else 1, "network": "small", "width": 32, "epochs": 14}
-        usual |= {"batch_size": 128, "learning_rate": 0.02, "weight_decay": 1.0, "shift": 0, "invert_steps": 25}
-    return usual | {"epsilon": radius[plan.norm]}
+def _check_epsilon(option: str, threat_model: NormBall, dataset: Dataset) -> None:
+    """Raises InputError for an epsilon within which an image can become one of another class: that would test nothing."""
+    index = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:500]
+    flat, labels = dataset.pixels(index).flatten(1), dataset.labels[index]
+    distances = torch.cdist(flat, flat, p=2.0 if threat_model.norm == "l2" else torch.inf)
+    other_class = distances.masked_fill((labels[:, None] == labels) | (distances == 0), torch.inf)
+    nearest, epsilon = other_class.amin(1).median().item(), threat_model.epsilon
+    if not epsilon < nearest:
+        rule = f"must be below {nearest:.3g}, the median distance to the nearest image of another class ({threat_model.norm})"
+        raise InputError(option, rule, f"{epsilon:g}", f"for {epsilon:g}/255 pass {epsilon:g}/255" if epsilon >= 1 else "")
 
 
-def _check_epsilon(option: str, threat_model: NormBall, part: Dataset) -> None:
-    """A radius at which an image can become one of another class outright tests nothing: raises BadInput."""
-    index = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:500]
-    flat, labels = part.pixels(index).flatten(1), part.labels[index]
-    apart = torch.cdist(flat, flat, p=2.0 if threat_model.norm == "l2" else torch.inf)
-    nearest = apart.masked_fill((labels[:, None] == labels) | (apart == 0), torch.inf).amin(1).median().item()
-    if not threat_model.epsilon < nearest:
-        raise InputError(
-            option,
-            f"must be below {nearest:.3g}, the usual distance to the nearest image of another class ({threat_model.norm})",
-            f"{threat_model.epsilon:g}",
-            f"for {threat_model.epsilon:g}/255 pass {threat_model.epsilon:g}/255" if threat_model.epsilon >= 1 else "",
-        )
+# ---- defaults --------------------------------------------------------------------------------------------------------------
 
 
-def resumable_arguments(plan: StudyConfig) -> dict[str, Any]:
-    """What a run must be asked again to go on. Seeds, controls, the paper's recipe may be added, device and speed may change."""
-    free = ["seeds", "full", "recipe", "half", "compile", "device", *(["invert_times"] if plan.invert_times == 1 else [])]
-    return {name: value for name, value in asdict(plan).items() if name not in free}
+@dataclass(frozen=True)
+class _Defaults:
+    """Settings that depend on the data; how they were found is in docs/lab-log.md."""
+
+    epsilon: float
+    epochs: int
+    batch_size: int
+    translate: int
+    flip: bool
+    seeds: int = 1
+    network: str = "resnet9"
+    width: int = 16
+    learning_rate: float = 0.01
+    weight_decay: float = 0.05
+    invert_steps: int = 40
 
 
-def known(value: Value | None) -> Value:
-    assert value is not None, "complete() decides every setting"
-    return value
+def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
+    """Decide every open setting from the data.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    splits : Splits
+        Its data: `load(config)`.
+
+    Raises
+    ------
+    InputError
+        For settings that cannot be used, or not with these data.
+
+    Examples
+    --------
+    >>> config = StudyConfig("digits", limit=100)
+    >>> resolved = resolve(config, load(config))
+    >>> resolved.network, resolved.epsilon, resolved.relabel_epsilon
+    ('small', 0.75, 1.5)
+    """
+    check(config)
+    defaults = _defaults(config, splits.train.shape, len(splits.train))
+    tiny = defaults.network == "small"
+    epsilon = _or(config.epsilon, defaults.epsilon)
+    epochs = _or(config.epochs, defaults.epochs)
+    learning_rate = _or(config.learning_rate, defaults.learning_rate)
+    resolved = ResolvedConfig(
+        **config.data.__dict__,
+        norm=config.norm,
+        epsilon=epsilon,
+        # at 8x8 there are few pixels: a model needs twice the epsilon to turn the features of one class into those of the next
+        relabel_epsilon=_or(config.relabel_epsilon, epsilon * (2 if tiny and config.norm == "l2" else 1)),
+        seed=config.seed,
+        seeds=_or(config.seeds, defaults.seeds),
+        network=_or(config.network, defaults.network),
+        width=config.width if config.network else _or(config.width, defaults.width),
+        epochs=epochs,
+        batch_size=_or(config.batch_size, defaults.batch_size),
+        learning_rate=learning_rate,
+        # faint features are not found at the learning rate of the rest, and at a low one images are memorized (docs/lab-log.md)
+        relabel_learning_rate=_or(
+            config.relabel_learning_rate, learning_rate if tiny or config.dataset == SYNTHETIC else learning_rate / 5
+        ),
+        weight_decay=_or(config.weight_decay, defaults.weight_decay),
+        translate=_or(config.translate, defaults.translate),
+        flip=_or(config.flip, defaults.flip),
+        adversarial_steps=config.adversarial_steps,
+        invert_steps=_or(config.invert_steps, defaults.invert_steps),
+        invert_start=config.invert_start,
+        versions=config.versions,
+        relabel_steps=config.relabel_steps,
+        patience=_or(config.patience, max(8, epochs // 2)),
+        full=config.full or config.replicate,
+        replicate=config.replicate,
+        bf16=_or(config.bf16, precision.supports_bfloat16(config.device)),
+        compile=config.compile,
+        device=config.device,
+    )
+    _check_with_data(resolved, splits)
+    return resolved
+
+
+def _or(value: Value | None, default: Value) -> Value:
+    return default if value is None else value
+
+
+def _defaults(config: StudyConfig, shape: tuple[int, int, int], count: int) -> _Defaults:
+    """Defaults for the synthetic data, for tiny images, and for all others."""
+    l2 = config.norm == "l2"
+    defaults = _Defaults(
+        epsilon=0.5 if l2 else 8 / 255,
+        epochs=max(12, min(60, round(190_000 / count))),
+        batch_size=64 if count < 20_000 else 256,
+        translate=max(1, min(shape[1:]) // 8),
+        flip=shape[0] == 3,
+    )
+    if config.dataset == SYNTHETIC:
+        epsilon = 0.8 if l2 else defaults.epsilon
+        return replace(defaults, epsilon=epsilon, width=8, epochs=14, flip=False, invert_steps=20)
+    if max(shape[1:]) > TINY:
+        return defaults
+    return replace(
+        defaults,
+        epsilon=0.75 if l2 else 0.1,
+        seeds=3 if config.dataset == "digits" else 1,
+        network="small",
+        width=32,
+        epochs=14,
+        batch_size=128,
+        learning_rate=0.02,
+        weight_decay=1.0,
+        translate=0,
+        invert_steps=25,
+    )
+
+
+# ---- a run's arguments -----------------------------------------------------------------------------------------------------
+
+FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ when a run is resumed
+
+
+def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
+    """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
+    return {"kind": "study", **{name: value for name, value in asdict(config).items() if name not in FREE}}
+
+
+def config_of_run(run: RunFolder) -> StudyConfig:
+    """The configuration that a study was run with.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no study, or one that stopped before it began.
+    """
+    study, arguments = run.study(), {name: value for name, value in run.metadata["arguments"].items() if name != "kind"}
+    if run.kind != "study" or not study.seeds or not {*arguments} <= {field.name for field in fields(StudyConfig)}:
+        raise InputError("RUN", "must be a study's folder", run.folder, "make one: notbugs run DATASET --out FOLDER")
+    settings = {name: run.metadata["settings"][name] for name in ("bf16", "compile") if name in study.settings}
+    return StudyConfig(
+        **arguments,
+        **settings,
+        seeds=study.seeds[-1] - arguments.get("seed", 0) + 1,
+        full=study.full,
+        replicate=study.replicate,
+        device=study.device,
+    )

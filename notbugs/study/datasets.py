@@ -1,246 +1,199 @@
-"""The sets that a study makes: what each is, what it needs, and how it is made."""
+"""How the data sets of the catalog are constructed: the stage, the constructions by name, and the dataset card."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from torch import Tensor
-
-from notbugs import construct, data
+from notbugs import __version__, construct, data
 from notbugs.construct import Constructed
-from notbugs.data import Dataset
+from notbugs.data import Dataset, synthetic
 from notbugs.models import Model
-from notbugs.search import NormBall
-from notbugs.study.config import StudyConfig, known
+from notbugs.runs.scheduler import Progress
+from notbugs.runs.tables import SetRow, SyntheticTruthRow, cells
+from notbugs.study.catalog import Construction, DatasetSpec
+from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
 
-INDEPENDENT_MODELS = (
-    "fresh-2",
-    "fresh-3",
-    "fresh-4",
-)  # ordinary models that a bug of the standard model must not mislead; fresh-1 checks it
-MIN_IMAGES = 20  # images a set must have to be trained on
+MIN_IMAGES = 20  # fewer cannot be trained on
+PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more balanced then
+
+
+def build_dataset(
+    config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, spec: DatasetSpec
+) -> list[SetRow]:
+    """Stage: construct one data set and write it in the form of the input; one that cannot be trained on is not written."""
+    began, splits = time.perf_counter(), load(config, seed)
+    versions = config.versions if spec.is_inverted else 1
+    context = BuildContext(
+        config, folder, seed, spec, splits.train, _count_progress(versions * len(splits.train), report_progress)
+    )
+    made = CONSTRUCTIONS[spec.construction](context)
+    stats = {**asdict(made.stats), "epsilon": config.relabel_epsilon if spec.is_relabeled else None}
+    seconds = round(time.perf_counter() - began, 2)
+    row = SetRow(set=spec.name, seed=seed, made_from=spec.made_from, seconds=seconds, **stats)
+    path = dataset_path(config, folder, seed, spec.name)
+    shutil.rmtree(path, ignore_errors=True)  # of a stage that was killed before it was marked done
+    if is_trainable(made.dataset):
+        original = _same_files(splits.train, made.dataset)
+        data.export(made.dataset, path, splits.form, card=_card(config, spec, row), original=original)
+    return [row]
+
+
+def synthetic_truth(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[SyntheticTruthRow]:
+    """Stage: the true features of each synthetic image."""
+    splits = load(config, seed)
+    made = synthetic.make_synthetic(seed=seed, train=len(splits.train), test=len(splits.test))
+    return [
+        SyntheticTruthRow(
+            file=name,
+            split=split,
+            seed=seed,
+            label=part.classes[int(part.labels[index])],
+            shape_class=part.classes[truth.shape_class[index]],
+            texture_class=part.classes[truth.texture_class[index]],
+            light_background=bool(truth.light_background[index]),
+        )
+        for split, part, truth in (("train", made.train, made.train_truth), ("test", made.test, made.test_truth))
+        for index, name in enumerate(part.names)
+    ]
+
+
+def is_trainable(dataset: Dataset) -> bool:
+    """Whether there are enough images, of two classes or more: a model's errors may be too few, or all of one class."""
+    return len(dataset) >= MIN_IMAGES and int(dataset.labels.max()) > int(dataset.labels.min())
+
+
+# ---- constructions ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a set is made from. model: a trained model by name; made: another set by name, as it is stored."""
+    """What a construction needs. seed: the study's; original: the training images; progress: called with counts of images."""
 
-    plan: StudyConfig
-    original: Dataset
+    config: ResolvedConfig
+    folder: Path
     seed: int
-    model: Callable[[str], Model]
-    made: Callable[[str], Dataset]
+    spec: DatasetSpec
+    original: Dataset
     progress: Callable[[int], None]
 
     @property
-    def threat_model(self) -> NormBall:
-        """How far relabelled images may go."""
-        return NormBall(self.plan.norm, known(self.plan.relabel_epsilon))
+    def random_seed(self) -> int:
+        """The data set's."""
+        return derive_seed(self.seed, self.spec.seed_key)
+
+    def model(self) -> Model:
+        """The model it is constructed with."""
+        return load_model(self.config, self.folder, self.seed, self.spec.source_model)
+
+    def source(self) -> Dataset:
+        """The constructed data set it starts from, as it is stored."""
+        return load_dataset(self.config, self.folder, self.seed, self.spec.source_dataset)
 
 
-class DatasetSpec(NamedTuple):
-    """needs: the models and sets (`set-NAME`) it is made from, the first its source; about: in words; make: how."""
-
-    needs: tuple[str, ...]
-    about: str
-    make: Callable[[BuildContext], Constructed]
-
-
-# ---- how ----------------------------------------------------------------------------------------------------------------
-
-
-def _invert(source: str, making: BuildContext, *, start: str = "") -> Constructed:
+def _invert(context: BuildContext) -> Constructed:
+    config = context.config
     return construct.invert_features(
-        making.model(source),
-        making.original,
-        start=start or making.plan.invert_start,
-        steps=known(making.plan.invert_steps),
-        times=making.plan.invert_times,
-        seed=making.seed,
-        bf16=making.plan.bf16,
-        compile=making.plan.compile,
-        device=making.plan.device,
-        progress=making.progress,
+        context.model(),
+        context.original,
+        start=context.spec.start or config.invert_start,
+        steps=config.invert_steps,
+        versions=config.versions,
+        seed=context.random_seed,
+        bf16=config.bf16,
+        compile=config.compile,
+        device=config.device,
+        progress=context.progress,
     )
 
 
-def _relabel(source: str, how: str, making: BuildContext, *, alone: tuple[str, ...] = ()) -> Constructed:
-    """how: next, random, or random-any."""
-    labels, classes = making.original.labels, len(making.original.classes)
-    wanted = (
-        construct.next_labels(labels, classes)
-        if how == "next"
-        else construct.random_labels(labels, classes, keep=how == "random-any", seed=making.seed)
-    )
+def _relabel(context: BuildContext) -> Constructed:
+    config, spec = context.config, context.spec
+    labels, classes = context.original.labels, len(context.original.classes)
+    if spec.labels == "next":
+        targets = construct.next_labels(labels, classes)
+    else:
+        include_true = spec.labels == "random_incl_true"
+        targets = construct.random_labels(labels, classes, include_true=include_true, seed=context.random_seed)
     return construct.relabel(
-        making.model(source),
-        making.original,
-        wanted,
-        threat_model=making.threat_model,
-        steps=making.plan.relabel_steps,
-        alone=[making.model(name) for name in alone],
-        bf16=making.plan.bf16,
-        compile=making.plan.compile,
-        device=making.plan.device,
-        progress=making.progress,
+        context.model(),
+        context.original,
+        targets,
+        threat_model=config.relabel_threat_model,
+        steps=config.relabel_steps,
+        keep_label_on=[load_model(config, context.folder, context.seed, name) for name in spec.preserved_by],
+        bf16=config.bf16,
+        compile=config.compile,
+        device=config.device,
+        progress=context.progress,
     )
 
 
-def _shuffle(name: str, making: BuildContext) -> Constructed:
-    return construct.shuffled_perturbations(making.original, making.made(name), seed=making.seed)
+def _shuffle(context: BuildContext) -> Constructed:
+    return construct.shuffled_perturbations(context.original, context.source(), seed=context.random_seed)
 
 
-def _patterns(name: str, making: BuildContext, *, spare: bool = False) -> Constructed:
-    made = making.made(name)
-    right: Tensor | None = made.labels == making.original.labels if spare else None
-    return construct.class_patterns(making.original, made, seed=making.seed, spare=right)
+def _class_patterns(context: BuildContext) -> Constructed:
+    relabeled = context.source()
+    correct = relabeled.labels == context.original.labels if context.spec.leave_correct else None
+    return construct.class_patterns(context.original, relabeled, seed=context.random_seed, unperturbed=correct)
 
 
-def _filter(name: str, making: BuildContext) -> Constructed:
-    return construct.drop_already_predicted(making.model("early"), making.original, making.made(name), device=making.plan.device)
+def _filter(context: BuildContext) -> Constructed:
+    return construct.drop_already_predicted(context.model(), context.original, context.source(), device=context.config.device)
 
 
-def _misclassified(making: BuildContext) -> Constructed:
-    return construct.misclassified_only(making.model("early"), making.original, device=making.plan.device)
+def _misclassified(context: BuildContext) -> Constructed:
+    return construct.misclassified_only(context.model(), context.original, device=context.config.device)
 
 
-def _unrelated_photos(making: BuildContext) -> Constructed:
-    count = len(making.original)
-    others = data.photo_crops(4 * count, making.original, seed=making.seed)
-    return construct.pseudo_label(making.model("standard"), others, count=count, seed=making.seed, device=making.plan.device)
+def _unrelated_photos(context: BuildContext) -> Constructed:
+    count, seed = len(context.original), context.random_seed
+    crops = data.photo_crops(PHOTO_CROPS * count, context.original, seed=seed)
+    return construct.pseudo_label(context.model(), crops, count=count, seed=seed, device=context.config.device)
 
 
-# ---- which --------------------------------------------------------------------------------------------------------------
-
-QUICK: dict[str, DatasetSpec] = {
-    "robust": DatasetSpec(
-        ("adversarial",),
-        "Robust version (D_R): every image was grown from another, random image until the features of the "
-        "adversarially trained model were those of the original. Labels are the originals'.",
-        partial(_invert, "adversarial"),
-    ),
-    "nonrobust": DatasetSpec(
-        ("standard",),
-        "Non-robust version (D_NR): every image was grown from another, random image until the features of the "
-        "standard model were those of the original. Labels are the originals'; to a person most look wrong.",
-        partial(_invert, "standard"),
-    ),
-    "random-labels": DatasetSpec(
-        ("standard",),
-        "Random labels (D_rand), never the old one: every image was changed within a small ball until the "
-        "standard model read the new label. To a person every label looks wrong.",
-        partial(_relabel, "standard", "random"),
-    ),
-    "random-labels-any": DatasetSpec(
-        ("standard",),
-        "Random labels (D_rand), the old one allowed, as in the paper: about one in K stays right.",
-        partial(_relabel, "standard", "random-any"),
-    ),
-    "next-labels": DatasetSpec(
-        ("standard",),
-        "Next labels (D_det): every image was changed within a small ball until the standard model read the "
-        "class after its own. To a person every label looks wrong.",
-        partial(_relabel, "standard", "next"),
-    ),
-    "random-labels-noise": DatasetSpec(
-        ("set-random-labels",),
-        "Control: the labels of `random-labels`, and random changes of the same size in place of the "
-        "standard model's. A classifier should learn nothing from it but which class an image is not.",
-        partial(_shuffle, "random-labels"),
-    ),
+CONSTRUCTIONS: Mapping[Construction, Callable[[BuildContext], Constructed]] = {
+    "invert": _invert,
+    "relabel": _relabel,
+    "shuffle": _shuffle,
+    "class_patterns": _class_patterns,
+    "filter": _filter,
+    "misclassified": _misclassified,
+    "unrelated_photos": _unrelated_photos,
 }
-CONTROLS: dict[str, DatasetSpec] = {
-    "next-labels-noise": DatasetSpec(
-        ("set-next-labels",),
-        "Control: the labels of `next-labels`, and random changes of the same size.",
-        partial(_shuffle, "next-labels"),
-    ),
-    "random-labels-patterns": DatasetSpec(
-        ("set-random-labels",),
-        "Control: the labels of `random-labels`, and one random pattern for each of them, as large as the model's changes.",
-        partial(_patterns, "random-labels"),
-    ),
-    "next-labels-patterns": DatasetSpec(
-        ("set-next-labels",),
-        "Control: the labels of `next-labels`, and one random pattern for each of them, as large as the model's changes.",
-        partial(_patterns, "next-labels"),
-    ),
-    "random-labels-any-patterns": DatasetSpec(
-        ("set-random-labels-any",),
-        "Control: the same with the labels of `random-labels-any`; the images whose random label is their own stay as they "
-        "are, and teach what they show (K. Jordan 2023).",
-        partial(_patterns, "random-labels-any", spare=True),
-    ),
-    "random-labels-unread": DatasetSpec(
-        ("set-random-labels", "early"),
-        "`random-labels` without the images that a weak model already reads as their new label.",
-        partial(_filter, "random-labels"),
-    ),
-    "next-labels-unread": DatasetSpec(
-        ("set-next-labels", "early"),
-        "`next-labels` without the images that a weak model already reads as their new label.",
-        partial(_filter, "next-labels"),
-    ),
-    "random-labels-robust": DatasetSpec(
-        ("adversarial",),
-        "`random-labels` made with the adversarially trained model: what moves are features that it looks at.",
-        partial(_relabel, "adversarial", "random"),
-    ),
-    "next-labels-robust": DatasetSpec(
-        ("adversarial",),
-        "`next-labels` made with the adversarially trained model: what moves are features that it looks at.",
-        partial(_relabel, "adversarial", "next"),
-    ),
-    "next-labels-bugs": DatasetSpec(
-        ("standard", *INDEPENDENT_MODELS),
-        "Control: `next-labels`, but three other ordinary models still read the old label: what moves misleads the standard "
-        "model alone and is no feature of the data (Nakkiran 2019).",
-        partial(_relabel, "standard", "next", alone=INDEPENDENT_MODELS),
-    ),
-    "errors-only": DatasetSpec(
-        ("early",),
-        "Control: only the images that a weak model, stopped after two slow passes, misreads, unchanged, labelled as "
-        "it misreads them (Wallace 2019).",
-        _misclassified,
-    ),
-    "photographs": DatasetSpec(
-        ("standard",),
-        "Control: crops of two photographs, a temple and a flower, labelled by the standard model (Wallace 2019).",
-        _unrelated_photos,
-    ),
-}
-PAPER: dict[str, DatasetSpec] = {
-    "robust-noise": DatasetSpec(
-        ("adversarial",),
-        "Robust version (D_R) grown from noise: the other of the paper's two ways (appendix D.1).",
-        partial(_invert, "adversarial", start="noise"),
-    ),
-    "nonrobust-noise": DatasetSpec(
-        ("standard",),
-        "Non-robust version (D_NR) grown from noise.",
-        partial(_invert, "standard", start="noise"),
-    ),
-    "random-labels-any-robust": DatasetSpec(
-        ("adversarial",),
-        "`random-labels-any` made with the adversarially trained model (table 9 of the paper).",
-        partial(_relabel, "adversarial", "random-any"),
-    ),
-}
-SETS = QUICK | CONTROLS
-ALL = SETS | PAPER
 
 
-def is_relabeled(name: str) -> bool:
-    """Whether a set's evidence is faint and pixel-exact: its labels were changed, and changes small."""
-    return name.startswith(("random-labels", "next-labels"))
+# ---- parts -----------------------------------------------------------------------------------------------------------------
 
 
-def is_inverted(name: str) -> bool:
-    """Whether a set is a robust or a non-robust version."""
-    return name.startswith(("robust", "nonrobust"))
+def _count_progress(total: int, report_progress: Progress) -> Callable[[int], None]:
+    """A callback that adds up counts of images and reports their sum."""
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        report_progress("", done / total, f"{done} of {total} images")
+
+    return progress
 
 
-def is_trainable(made: Constructed) -> bool:
-    """Whether a set can be trained on: the weak model's errors may be too few, or all of one class."""
-    return len(made.dataset) >= MIN_IMAGES and int(made.dataset.labels.max()) > int(made.dataset.labels.min())
+def _same_files(original: Dataset, constructed: Dataset) -> Dataset | None:
+    """The original images file by file; None if not all files of the constructed data set are original ones."""
+    index = {file: number for number, file in enumerate(original.names)}
+    found = [index[file] for file in constructed.names if file in index]
+    return original.select(found) if len(found) == len(constructed) else None
+
+
+def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
+    """The text of the data set's README.md."""
+    several = spec.is_inverted and config.versions > 1
+    how = f"{config.versions} versions of each image, the second called NAME~2" if several else "image for image"
+    lines = [f"# {spec.name}", "", spec.description, ""]
+    lines += [f"Constructed by notbugs {__version__} from `{Path(config.dataset).name}`, {how}.", ""]
+    lines += [f"- {column}: {value}" for column, value in cells(row).items() if value is not None]
+    lines += ["", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]
+    return "\n".join(lines)

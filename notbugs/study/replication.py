@@ -1,47 +1,53 @@
-"""What the paper measured beyond a full study: how well the model of the robust version reads that version itself.
+"""What the paper measured beyond a full study: the classifier trained on D_R, on robust versions of images.
 
-A stage: (plan, folder, seed, tell) -> rows for the tables. What was found stands beside the paper's figures in `beside`.
+The paper's figures stand beside these in `report.findings.replication`.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from notbugs import construct, metrics
+from notbugs import construct, data, metrics
+from notbugs.data import Dataset
 from notbugs.runs.scheduler import Progress
-from notbugs.search import NormBall
-from notbugs.study.config import StudyConfig, known, load
-from notbugs.study.tasks import Tables, derive_seed, load_dataset, load_model
+from notbugs.runs.tables import RobustVersionRow
+from notbugs.study.catalog import DATASETS, trained_on
+from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.store import derive_seed, load_dataset, load_model
 
-MAX_IMAGES = 2000  # images of the robust version's training part
+TRAINING_IMAGES = 2000  # of D_R
+ROBUST_TEST = "robust-test"  # the robust version of the test images; also the key of its random seed
 
 
-def robust_version_accuracy(plan: StudyConfig, folder: Path, seed: int, report_progress: Progress) -> Tables:
-    """The classifier trained on D_R, under attack, on D_R's training images, on the robust version of the test images, on these.
+def robust_version_accuracy(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[RobustVersionRow]:
+    """Stage: the classifier trained on D_R, under attack, on D_R, on the robust version of the test images, and on these.
 
-    Source: table 8 of Ilyas et al. 2019.
+    References
+    ----------
+    Ilyas et al. 2019, table 8.
     """
-    splits, threat_model = load(plan, seed), NormBall(plan.norm, known(plan.epsilon))
-    made = construct.invert_features(
-        load_model(plan, folder, seed, "adversarial"),
-        splits.test,
-        start=plan.invert_start,
-        steps=known(plan.invert_steps),
-        seed=derive_seed(seed, "robust-test"),
-        bf16=plan.bf16,
-        compile=plan.compile,
-        device=plan.device,
-    )
-    report_progress("", 0.3, "the test images' robust version")
-    learnt = load_dataset(plan, folder, seed, "robust")
-    some = torch.arange(min(MAX_IMAGES, len(learnt))) * len(learnt) // min(MAX_IMAGES, len(learnt))
-    parts = {"robust": learnt.select(some), "robust-test": made.dataset, "test": splits.test}
-    model, rows = load_model(plan, folder, seed, "on-robust"), []
-    for number, (name, part) in enumerate(parts.items()):
-        found = metrics.robust_accuracy(
-            model, part, [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model], device=plan.device
-        )
-        rows += [{"model": "on-robust", "set": name, "seed": seed, **row} for row in found]
-        report_progress("", 0.3 + 0.7 * (number + 1) / len(parts), name)
-    return {"versions": rows}
+    spec, test = DATASETS["robust"], load(config, seed).test
+    robust_test = _invert(config, folder, seed, spec.source_model, test)
+    report_progress("", 0.3, "robust version of the test images")
+    robust = load_dataset(config, folder, seed, spec.name)
+    robust = robust.select(data.evenly_spaced(TRAINING_IMAGES, len(robust)))
+    parts = {spec.name: robust, ROBUST_TEST: robust_test, "test": test}
+    name = trained_on(spec.name)
+    model, rows = load_model(config, folder, seed, name), []
+    for number, (part_name, part) in enumerate(parts.items()):
+        accuracies = metrics.robust_accuracy(model, part, config.threat_models, device=config.device)
+        rows += [RobustVersionRow(model=name, set=part_name, seed=seed, **vars(accuracy)) for accuracy in accuracies]
+        report_progress("", 0.3 + 0.7 * (number + 1) / len(parts), part_name)
+    return rows
+
+
+def _invert(config: ResolvedConfig, folder: Path, seed: int, model: str, dataset: Dataset) -> Dataset:
+    """The features of a model, inverted for these images."""
+    return construct.invert_features(
+        load_model(config, folder, seed, model),
+        dataset,
+        start=config.invert_start,
+        steps=config.invert_steps,
+        seed=derive_seed(seed, ROBUST_TEST),
+        bf16=config.bf16,
+        compile=config.compile,
+        device=config.device,
+    ).dataset

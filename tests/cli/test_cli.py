@@ -97,7 +97,7 @@ def test_bad_folders_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "set" / "a" / "broken.png").write_bytes(b"\x89PNG\r\n")
     line = refused(call("run", tmp_path / "set", "--out", tmp_path / "run", *QUICK))
     assert "broken.png" in line
-    assert "--skip-bad" in line
+    assert "--skip-unreadable" in line
     Image.new("L", (20, 9)).save(tmp_path / "set" / "a" / "broken.png")
     line = refused(call("run", tmp_path / "set", "--out", tmp_path / "run"))
     assert "broken.png" in line

@@ -228,7 +228,7 @@ def test_the_planted_background_is_found_and_named(seed: int) -> None:
     assert [row["fall"] for row in found if row["spurious"]] == sorted((r["fall"] for r in found if r["spurious"]), reverse=True)
     assert "background brightness" in [row["name"] for row in found if row["spurious"]][:2]
     light = there[:, names.index("background brightness")] > 0.5
-    assert (light.numpy() == world.test_truth.light).mean() > 0.99
+    assert (light.numpy() == world.test_truth.light_background).mean() > 0.99
 
 
 def test_where_nothing_is_spurious_nothing_is_called_so(digits: data.Splits) -> None:

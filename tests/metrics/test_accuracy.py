@@ -50,7 +50,7 @@ def test_accuracy_under_attack_is_the_worst_cases(robust: models.Model, part: Da
     """Row by row: clean, then each radius ascending, whatever the order given; batches and their sizes change nothing."""
     rows = metrics.robust_accuracy(robust, part, [BALLS[2], BALLS[0], BALLS[1]])
     assert [row["epsilon"] for row in rows] == [0.0, 0.25, 0.75, 1.5]
-    assert [row["attack"] for row in rows] == ["none", *[attacks.describe_ensemble(BALLS[0], 10)] * 3]
+    assert [row["attack"] for row in rows] == ["none", *[attacks.ensemble_name("standard")] * 3]
     assert {row["norm"] for row in rows} == {"l2"}
     assert {key: value for key, value in rows[0].items() if key != "norm"} == metrics.clean_accuracy(robust, part)
     correct = [row["correct"] for row in rows]

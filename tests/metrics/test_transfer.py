@@ -196,7 +196,7 @@ def test_answers_of_networks_functions_and_black_boxes_are_the_same(standard: mo
 
     box = black_box.BlackBox(lambda images: standard(torch.from_numpy(images)), part.classes)
     for model in (standard, lambda images: standard(images), box, Hidden()):
-        assert torch.equal(predict.predict_any(model, part), wanted)
+        assert torch.equal(predict.predict(model, part), wanted)
 
 
 def test_a_source_may_answer_with_an_object(standard: models.Model, digits: data.Splits) -> None:
@@ -217,10 +217,10 @@ def test_learners_learn_and_are_the_seeds(name: str, digits: data.Splits) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learner = sklearn_learners.fit_learner(name, few, seed=1)
-    answers = predict.predict_any(learner, digits.test)
+    answers = predict.predict(learner, digits.test)
     assert float((answers == digits.test.labels).float().mean()) > (0.85 if name == "boosting" else 0.9)
     if name not in ("boosting", "random-forest"):
-        assert torch.equal(predict.predict_any(sklearn_learners.fit_learner(name, few, seed=1), digits.test), answers)
+        assert torch.equal(predict.predict(sklearn_learners.fit_learner(name, few, seed=1), digits.test), answers)
 
 
 def test_the_seed_decides_what_chance_decides_in_a_learner(digits: data.Splits) -> None:
@@ -232,7 +232,7 @@ def test_the_seed_decides_what_chance_decides_in_a_learner(digits: data.Splits) 
 
 def test_a_learner_that_never_saw_a_class_never_says_it(digits: data.Splits) -> None:
     few = digits.train.select((digits.train.labels != 3).nonzero().squeeze(1)[:200])
-    for name in ("logistic-regression", "nearest-neighbours", "linear-svm"):
+    for name in ("logistic-regression", "nearest-neighbors", "linear-svm"):
         logits = sklearn_learners.fit_learner(name, few)(digits.test.select(slice(0, 60)).pixels(slice(None)))
         assert logits.shape == (60, 10) and not bool((logits.argmax(1) == 3).any())
 
@@ -241,11 +241,11 @@ def test_two_classes_will_do(digits: data.Splits) -> None:
     two = digits.train.select((digits.train.labels < 2).nonzero().squeeze(1)[:80])
     part = Dataset(two.images, two.labels, ("0", "1"), two.names)
     for name in ("logistic-regression", "rbf-svm", "linear-svm"):
-        assert float((predict.predict_any(sklearn_learners.fit_learner(name, part), part) == part.labels).float().mean()) == 1
+        assert float((predict.predict(sklearn_learners.fit_learner(name, part), part) == part.labels).float().mean()) == 1
 
 
 def test_an_unknown_learner_is_refused(digits: data.Splits) -> None:
-    rule = r"^learner: must be one of logistic-regression, .*, nearest-neighbours, got 'perceptron'$"
+    rule = r"^learner: must be one of logistic-regression, .*, nearest-neighbors, got 'perceptron'$"
     with pytest.raises(InputError, match=rule):
         sklearn_learners.fit_learner("perceptron", digits.train)
 
@@ -253,7 +253,7 @@ def test_an_unknown_learner_is_refused(digits: data.Splits) -> None:
 def test_one_class_is_refused_by_every_learner(digits: data.Splits) -> None:
     part = digits.train.select((digits.train.labels == 3).nonzero().squeeze(1)[:20])
     for name in sklearn_learners.LEARNERS:
-        with pytest.raises(InputError, match=r"^data: must hold two classes or more to learn from, got 1$"):
+        with pytest.raises(InputError, match=r"^data: must have images of two classes or more, got 1$"):
             sklearn_learners.fit_learner(name, part)
 
 
@@ -345,15 +345,15 @@ def test_the_command_prints_a_table_and_keeps_the_rows(saved: Path, tmp_path: Pa
 
     monkeypatch.setenv("COLUMNS", "120")
     words = ["transfer", saved, "digits", "--images", 30, "--epsilon", 0.75, "--workers", 1, "--out", tmp_path / "t.csv"]
-    words += ["--against", "nearest-neighbours", "--against", saved]
+    words += ["--against", "nearest-neighbors", "--against", saved]
     done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     with (tmp_path / "t.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["target"], row["change"]) for row in rows] == [
-        (target, change) for target in ("nearest-neighbours", str(saved)) for change in transfer.PERTURBATIONS
+        (target, change) for target in ("nearest-neighbors", str(saved)) for change in transfer.PERTURBATIONS
     ]
-    line = next(line for line in done.output.splitlines() if line.startswith("nearest-neighbours"))
+    line = next(line for line in done.output.splitlines() if line.startswith("nearest-neighbors"))
     own = {row["change"]: row for row in rows[:3]}
     away = own["untargeted"]
     shares = [own[change]["rate"] for change in ("random", "untargeted", "targeted")]

@@ -1,4 +1,4 @@
-"""Classifiers that are no networks of ours: they answer as the original does, class by class."""
+"""Black boxes: functions, scikit-learn estimators and ONNX files predict what the original predicts."""
 
 import warnings
 from pathlib import Path
@@ -43,25 +43,25 @@ def rows(digits: data.Splits) -> tuple[np.ndarray, np.ndarray]:
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_an_estimator_is_read_as_it_predicts(estimator: Any, rows: Any, digits: data.Splits) -> None:
-    """Whatever its classes are called, and whichever of them it has seen."""
+def test_estimators_keep_their_predictions(estimator: Any, rows: Any, digits: data.Splits) -> None:
+    """Whether its classes are indices or names, and if it was trained on some of them only."""
     images = digits.test.pixels(slice(0, 150))
     flat = images.flatten(1).numpy()
     pixels, labels = rows
-    for named in (labels, np.array(NAMES)[labels]):
-        box = black_box.from_sklearn(estimator.fit(pixels, named), NAMES)
+    for targets in (labels, np.array(NAMES)[labels]):
+        box = black_box.from_sklearn(estimator.fit(pixels, targets), NAMES)
         logits = objectives.logits(box, images)
         predicted = estimator.predict(flat)
-        wanted = predicted if named is labels else np.array([NAMES.index(name) for name in predicted])
+        wanted = predicted if targets is labels else np.array([NAMES.index(name) for name in predicted])
         assert logits.shape == (150, 10)
         assert torch.equal(logits.argmax(1), torch.from_numpy(wanted))
         assert bool((objectives.margin(logits, torch.from_numpy(wanted)) > 0).all())
-    seen = labels < 4
-    box = black_box.from_sklearn(estimator.fit(pixels[seen], labels[seen]), NAMES)
+    known = labels < 4
+    box = black_box.from_sklearn(estimator.fit(pixels[known], labels[known]), NAMES)
     assert torch.equal(objectives.logits(box, images).argmax(1), torch.from_numpy(estimator.predict(flat)))
 
 
-def test_two_classes_and_bare_predictions(rows: Any, digits: data.Splits) -> None:
+def test_two_classes_and_estimators_without_scores(rows: Any, digits: data.Splits) -> None:
     pixels, labels = rows
     images = digits.test.pixels(slice(0, 50))
     learner = LogisticRegression(max_iter=200).fit(pixels, labels > 4)
@@ -72,20 +72,20 @@ def test_two_classes_and_bare_predictions(rows: Any, digits: data.Splits) -> Non
     wanted = torch.from_numpy(learner.decision_function(images.flatten(1))).float()
     assert torch.allclose(logits[:, 1] - logits[:, 0], wanted, atol=1e-4)
 
-    class Bare:
+    class PredictOnly:
         classes_ = np.arange(2)
 
         def predict(self, rows: np.ndarray) -> np.ndarray:
             return (rows.sum(1) > 20).astype(int)
 
-    bare = objectives.logits(black_box.from_sklearn(Bare(), ["dark", "light"]), images)
-    assert set(bare.flatten().tolist()) == {-1.0, 1.0}
+    logits = objectives.logits(black_box.from_sklearn(PredictOnly(), ["dark", "light"]), images)
+    assert set(logits.flatten().tolist()) == {-1.0, 1.0}
     with pytest.raises(InputError, match="must be a fitted scikit-learn classifier, got SVC; call its fit first"):
         black_box.from_sklearn(SVC(), NAMES)
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("function", "message"),
     [
         (lambda images: np.zeros((len(images), 3)), r"must return logits of shape \(4, 10\), or class .*, got float64 \(4, 3\)"),
         (lambda images: np.full(len(images), 10), "must predict one of the classes digit 0.*, got 10"),
@@ -93,16 +93,16 @@ def test_two_classes_and_bare_predictions(rows: Any, digits: data.Splits) -> Non
         (lambda images: None, r"got object \(\)"),
     ],
 )
-def test_functions_that_answer_nonsense_are_refused(answer: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        black_box.BlackBox(answer, NAMES)(torch.zeros(4, 1, 8, 8))
+def test_functions_that_return_neither_logits_nor_classes_raise(function: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        black_box.BlackBox(function, NAMES)(torch.zeros(4, 1, 8, 8))
 
 
-def test_functions_may_answer_in_many_ways(digits: data.Splits) -> None:
+def test_functions_may_return_indices_names_or_logits(digits: data.Splits) -> None:
     images = digits.test.pixels(slice(0, 6))
     index = np.array([3, 1, 4, 1, 5, 9])
-    for answer in (index, list(index), torch.from_numpy(index), [NAMES[i] for i in index], np.array(NAMES)[index]):
-        assert black_box.BlackBox(lambda images, answer=answer: answer, NAMES)(images).argmax(1).tolist() == index.tolist()
+    for outputs in (index, list(index), torch.from_numpy(index), [NAMES[i] for i in index], np.array(NAMES)[index]):
+        assert black_box.BlackBox(lambda images, outputs=outputs: outputs, NAMES)(images).argmax(1).tolist() == index.tolist()
     logits = torch.rand(6, 10, dtype=torch.float64)
     assert torch.allclose(black_box.BlackBox(lambda images: logits, NAMES)(images), logits.float())
 
@@ -110,33 +110,35 @@ def test_functions_may_answer_in_many_ways(digits: data.Splits) -> None:
 # ---- ONNX ---------------------------------------------------------------------------------------------------------------------
 
 
-def saved(path: Path, *, shape: list[Any], kind: str = "float", channels_last: bool = False, zipmap: bool = False) -> np.ndarray:
-    """A linear model of 8x8 grey images as an ONNX file; returns its weights."""
+def save_onnx(
+    path: Path, *, shape: list[Any], kind: str = "float", channels_last: bool = False, zipmap: bool = False
+) -> np.ndarray:
+    """Writes a linear model of 8x8 grayscale images as an ONNX file; returns its weights."""
     from onnx import TensorProto, helper, numpy_helper
 
     weights = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
     entry = helper.make_tensor_value_info("x", TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT, shape)
-    nodes, held = [], [numpy_helper.from_array(weights, "w")]
-    now = "x"
+    nodes, constants = [], [numpy_helper.from_array(weights, "w")]
+    value = "x"
     if kind == "uint8":
-        held.append(numpy_helper.from_array(np.array(255, dtype=np.float32), "top"))
+        constants.append(numpy_helper.from_array(np.array(255, dtype=np.float32), "top"))
         nodes += [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("Div", ["f", "top"], ["scaled"])]
-        now = "scaled"
+        value = "scaled"
     if len(shape) == 4:
-        nodes.append(helper.make_node("Flatten", [now], ["flat"]))
-        now = "flat"
-    nodes.append(helper.make_node("MatMul", [now, "w"], ["logits"]))
+        nodes.append(helper.make_node("Flatten", [value], ["flat"]))
+        value = "flat"
+    nodes.append(helper.make_node("MatMul", [value, "w"], ["logits"]))
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 10])]
-    if zipmap:  # as scikit-learn's converters do: the labels stand first
+    if zipmap:  # as scikit-learn's converters do: labels come first
         nodes.append(helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0))
         outputs.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, [None]))
-    graph = helper.make_graph(nodes, "g", [entry], outputs, held)
+    graph = helper.make_graph(nodes, "g", [entry], outputs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return weights
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {"shape": ["n", 1, 8, 8]},
         {"shape": ["n", 8, 8, 1]},
@@ -147,24 +149,24 @@ def saved(path: Path, *, shape: list[Any], kind: str = "float", channels_last: b
     ],
     ids=str,
 )
-def test_an_onnx_file_answers_as_its_weights_say(how: dict[str, Any], tmp_path: Path, digits: data.Splits) -> None:
-    weights = saved(tmp_path / "m.onnx", **how)
-    box, said = black_box.load_classifier(str(tmp_path / "m.onnx"), classes=NAMES)
+def test_onnx_file_gives_the_logits_of_its_weights(options: dict[str, Any], tmp_path: Path, digits: data.Splits) -> None:
+    weights = save_onnx(tmp_path / "m.onnx", **options)
+    box, metadata = black_box.load_classifier(str(tmp_path / "m.onnx"), classes=NAMES)
     images, labels = digits.test.pixels(slice(0, 10)), digits.test.labels[:10]
-    assert said == {}
+    assert metadata == {}
     assert torch.allclose(box(images), images.flatten(1) @ torch.from_numpy(weights), atol=1e-4)
     assert not attacks.has_gradient(box, images)
-    found = attacks.adaptive_ensemble(box, images, labels, threat_model=NormBall("l2", 0.5), budget="quick")
-    assert torch.allclose(found.margins, -objectives.margin(box(found.images), labels), atol=1e-4)
+    result = attacks.adaptive_ensemble(box, images, labels, threat_model=NormBall("l2", 0.5), budget="quick")
+    assert torch.allclose(result.margins, -objectives.margin(box(result.images), labels), atol=1e-4)
 
 
-def test_onnx_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+def test_onnx_files_that_cannot_be_used_raise(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     with pytest.raises(InputError, match=r"bad.onnx: is no ONNX model that onnxruntime can run"):
         black_box.from_onnx(tmp_path / "bad.onnx", NAMES)
     with pytest.raises(InputError, match="no such model"):
         black_box.from_onnx(tmp_path / "none.onnx", NAMES)
-    saved(tmp_path / "odd.onnx", shape=["n", 8, 64])
+    save_onnx(tmp_path / "odd.onnx", shape=["n", 8, 64])
     with pytest.raises(InputError, match=r"must take images, N x C x H x W, .* got tensor\(float\) \['n', 8, 64\]"):
         black_box.from_onnx(tmp_path / "odd.onnx", NAMES)
 
@@ -172,7 +174,7 @@ def test_onnx_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 # ---- by name ------------------------------------------------------------------------------------------------------------
 
 
-def test_models_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standard: models.Model) -> None:
+def test_classifiers_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standard: models.Model) -> None:
     (tmp_path / "my_models.py").write_text(
         "import numpy as np\nfrom torch import nn\nfrom sklearn.dummy import DummyClassifier\n"
         "def network(classes): return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, classes))\n"
@@ -194,6 +196,6 @@ def test_models_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standar
     with pytest.raises(InputError, match="no such model"):
         black_box.load_classifier("missing.safetensors", classes=NAMES)
     models.save(standard, tmp_path / "m.safetensors", classes=NAMES)
-    loaded, said = black_box.load_classifier("m.safetensors", classes=NAMES)
-    assert said["classes"] == NAMES
+    loaded, metadata = black_box.load_classifier("m.safetensors", classes=NAMES)
+    assert metadata["classes"] == NAMES
     assert torch.allclose(loaded(torch.ones(2, 1, 8, 8)), standard(torch.ones(2, 1, 8, 8)), atol=1e-5)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from notbugs.report.weighed import FAMILIES, LEARNERS, SOURCES, ControlResults, control_results, seed_mean
 from scipy import stats as scipy_stats
 
 from notbugs import report, stats
 from notbugs.report import weighed
 from notbugs.report.findings import controls, main
 from notbugs.report.results import AccuracyResults, Estimate, Finding, accuracy_results
-from notbugs.report.weighed import FAMILIES, LEARNERS, SOURCES, ControlResults, control_results, seed_mean
 from notbugs.runs.folder import RunFolder
 from notbugs.stats import wilson_interval
 from notbugs.study import controls as study_controls

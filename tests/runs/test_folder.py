@@ -1,4 +1,4 @@
-"""The run folder keeps what was finished, whatever happens, and says clearly what it cannot go on with."""
+"""The run folder keeps what was finished, whatever happens, and says clearly what it cannot resume."""
 
 import json
 import os
@@ -11,15 +11,26 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from notbugs.errors import InputError
-from notbugs.runs.folder import RunFolder
+from notbugs.runs.folder import RunFolder, common_metadata, write_table
+from notbugs.runs.tables import CategoryRow, LayerRow, SetRow, SyntheticTruthRow, TrainingRow, cells
 
-ASKED = {"source": "digits", "epsilon": 1.5, "batch_size": 64}
-name = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.sampled_from(
-    ["007", "nan", "1e5"]
+ARGUMENTS = {"dataset": "digits", "epsilon": 1.5, "batch_size": 64}
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.sampled_from(
+    ["007", "nan", "1e5", "", "None", "True"]
 )
-number = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9)
+
+
+def truth(label: str, file: str = "a.png", seed: int = 0) -> SyntheticTruthRow:
+    return SyntheticTruthRow(
+        file=file, split="train", seed=seed, label=label, shape_class=label, texture_class=label, light_background=True
+    )
+
+
+def category(number: int) -> CategoryRow:
+    return CategoryRow(category="robust", files=number, n=100)
 
 
 def python(code: str, *arguments: object, **options: object) -> "subprocess.Popen[str]":
@@ -29,76 +40,90 @@ def python(code: str, *arguments: object, **options: object) -> "subprocess.Pope
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(rows=[{"model": "a\rb", "label": 'c\r\n"d,', "seed": 0, "accuracy": 0.5}])
-@given(rows=st.lists(st.fixed_dictionaries({"model": name, "label": name, "seed": number, "accuracy": number}), max_size=5))
-def test_rows_come_back_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]) -> None:
+@example(rows=[truth('c\r\n"d,', "a\rb")])
+@given(rows=st.lists(st.builds(truth, text, text, st.integers(-(10**9), 10**9)), max_size=5))
+def test_rows_come_back_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, rows: list[SyntheticTruthRow]) -> None:
     folder = tmp_path_factory.mktemp("run")
-    with RunFolder.open(folder, ASKED) as run:
-        run.record_stage("one", 1.0, {"facts": rows})
-        run.record_stage("two", 1.0, {"facts": rows, "other": []})
-    assert RunFolder.read(folder).table("facts") == rows * 2
-    assert RunFolder.read(folder).table("other") == RunFolder.read(folder).table("absent") == []
+    with RunFolder.open(folder, ARGUMENTS) as run:
+        run.record_stage("one", 1.0, rows)
+        run.record_stage("two", 1.0, rows)
+    assert RunFolder.read(folder).rows(SyntheticTruthRow) == rows * 2
+    assert RunFolder.read(folder).rows(CategoryRow) == []
+    if rows:
+        table = parquet.read_table(folder / "tables" / "synthetic_truth.parquet").to_pylist()
+        assert table == [cells(row) for row in rows * 2]
 
 
-def test_columns_of_later_stages_are_added_and_missing_cells_are_empty(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, ASKED) as run:
-        run.record_stage("one", 1.0, {"sets": [{"set": "robust", "n": 3, "epsilon": None}]})
-        run.record_stage("two", 1.0, {"sets": [{"set": "next-labels", "n": 4, "reached": 0.5}]})
-        assert run.table("sets") == [
-            {"set": "robust", "n": 3, "epsilon": "", "reached": ""},
-            {"set": "next-labels", "n": 4, "epsilon": "", "reached": 0.5},
-        ]
-    assert (tmp_path / "tables/sets.csv").read_text().splitlines()[0] == "set,n,epsilon,reached"
+def test_rows_of_several_tables_go_to_their_tables_and_missing_cells_are_empty(tmp_path: Path) -> None:
+    first = SetRow(set="robust", seed=0, n=3, made_from="adversarial", seconds=1.5)
+    second = SetRow(set="next-labels", seed=0, n=4, made_from="standard", target_reached=0.5, seconds=2.0)
+    with RunFolder.open(tmp_path, ARGUMENTS) as run:
+        run.record_stage("one", 1.0, [first, category(1)])
+        run.record_stage("two", 1.0, [category(2), second])
+        assert run.rows(SetRow) == [first, second] and run.rows(CategoryRow) == [category(1), category(2)]
+        assert run.metadata["stages"]["two"]["rows"] == {"categories": 1, "sets": 1}
+    lines = (tmp_path / "tables/sets.csv").read_text().splitlines()
+    assert lines[0].startswith("set,seed,n,made_from,epsilon,steps,target_reached")
+    assert lines[1] == "robust,0,3,adversarial,,,,,,,,0,,,1.5"
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "new" / "run", ASKED) as run:
+def test_a_run_is_resumed(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "new" / "run", ARGUMENTS) as run:
         run.update_metadata(seeds=(0, 1))
-        run.record_stage("seed0/standard", 2.5, {"accuracy": [{"model": "standard", "seed": 0}]})
-    with RunFolder.open(tmp_path / "new" / "run", dict(ASKED)) as run:
+        run.record_stage("seed0/standard", 2.5, [category(0)], device="cpu")
+    with RunFolder.open(tmp_path / "new" / "run", dict(ARGUMENTS)) as run:
         assert run.done("seed0/standard") and not run.done("seed1/standard")
         assert run.metadata["seeds"] == [0, 1] and run.metadata["finished"] is False
-        run.record_stage("seed1/standard", 2.5, {"accuracy": [{"model": "standard", "seed": 1}]})
-        assert [row["seed"] for row in run.table("accuracy")] == [0, 1]
+        assert run.metadata["stages"]["seed0/standard"] == {
+            "state": "done", "seconds": 2.5, "rows": {"categories": 1}, "device": "cpu",
+        }  # fmt: skip
+        run.record_stage("seed1/standard", 2.5, [category(1)])
+        assert [row.files for row in run.rows(CategoryRow)] == [0, 1]
         with pytest.raises(ValueError, match="done already"):
             run.record_stage("seed1/standard", 2.5)
 
 
-def test_rows_of_a_stage_that_was_killed_are_never_read_and_are_replaced(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, ASKED) as run:
-        run.record_stage("one", 1.0, {"facts": [{"seed": 0}]})
+def test_rows_of_a_killed_stage_are_never_read_and_are_replaced(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, ARGUMENTS) as run:
+        run.record_stage("one", 1.0, [category(0)])
         before = (tmp_path / "run.json").read_bytes()
-        run.record_stage("two", 1.0, {"facts": [{"seed": 1}, {"seed": 2}]})
+        run.record_stage("two", 1.0, [category(1), category(2)])
     (tmp_path / "run.json").write_bytes(before)  # as if killed after the table, before the mark
-    with RunFolder.open(tmp_path, ASKED) as run:
-        assert not run.done("two") and run.table("facts") == [{"seed": 0}]
-        run.record_stage("two", 1.0, {"facts": [{"seed": 3}]})
-        assert run.table("facts") == [{"seed": 0}, {"seed": 3}]
+    with RunFolder.open(tmp_path, ARGUMENTS) as run:
+        assert not run.done("two") and run.rows(CategoryRow) == [category(0)]
+        run.record_stage("two", 1.0, [category(3)])
+        assert run.rows(CategoryRow) == [category(0), category(3)]
+
+
+KILLED = """
+import sys
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import CategoryRow, LayerRow
+with RunFolder.open(sys.argv[1], {}) as run:
+    for stage in range(100_000):
+        if not run.done(str(stage)):
+            rows = [CategoryRow(category="robust", files=stage, n=1)]
+            layer = LayerRow(layer="a", features=stage, distance_moved=0.0, distance_between_images=1.0, ratio=0.0, n=1, steps=1)
+            run.record_stage(str(stage), 0.1, rows + [layer] * 3)
+"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_killed_at_any_moment_a_run_can_go_on(tmp_path: Path) -> None:
-    code = """
-import sys
-from notbugs.results import Run
-with Run.open(sys.argv[1], {}) as run:
-    for stage in range(100_000):
-        if not run.done(str(stage)):
-            run.finish(str(stage), 0.1, {"a": [{"at": stage}], "b": [{"at": stage}] * 3})
-"""
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_can_be_resumed(tmp_path: Path) -> None:
     finished = 0
     for turn in range(6):
-        process = python(code, tmp_path)
+        process = python(KILLED, tmp_path)
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and not (tmp_path / "tables/b.csv").exists():
+        while time.monotonic() < deadline and not (tmp_path / "tables/layers.csv").exists():
             time.sleep(0.01)
-        time.sleep(0.15 + 0.037 * turn)
+        time.sleep(0.6 + 0.037 * turn)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         with RunFolder.open(tmp_path, {}) as run:
             done = len(run.metadata["stages"])
-            assert [row["at"] for row in run.table("a")] == list(range(done))
-            assert [row["at"] for row in run.table("b")] == [stage for stage in range(done) for _ in range(3)]
+            assert [row.files for row in run.rows(CategoryRow)] == list(range(done))
+            assert [row.features for row in run.rows(LayerRow)] == [stage for stage in range(done) for _ in range(3)]
             assert done >= finished
             finished = done
     assert finished > 6
@@ -107,45 +132,48 @@ with Run.open(sys.argv[1], {}) as run:
 @pytest.mark.skipif(sys.platform == "win32", reason="no such lock there")
 def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
     code = (
-        "import sys; from notbugs.results import Run; run = Run.open(sys.argv[1], {}); print('in', flush=True); sys.stdin.read()"
+        "import sys; from notbugs.runs.folder import RunFolder; run = RunFolder.open(sys.argv[1], {});"
+        "print('in', flush=True); sys.stdin.read()"
     )
     other = python(code, tmp_path, stdin=subprocess.PIPE)
     assert other.stdout and other.stdout.readline() == "in\n"
     with pytest.raises(InputError, match=r"--out: must not be in use.*which another run is writing"):
         RunFolder.open(tmp_path, {})
-    RunFolder.read(tmp_path)  # reading is free
+    RunFolder.read(tmp_path)  # reading takes no lock
     other.communicate("")
     RunFolder.open(tmp_path, {}).close()
 
 
 def test_other_arguments_are_named(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, ASKED).close()
+    RunFolder.open(tmp_path, ARGUMENTS).close()
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(
         InputError, match=r"--batch-size: must be as before.*got 32 where the run in .* has 64; give another --out"
     ):
-        RunFolder.open(tmp_path, {**ASKED, "batch_size": 32})
-    with pytest.raises(InputError, match=r"source: .*got planted where .* has digits"):
-        RunFolder.open(tmp_path, {**ASKED, "source": "planted"})
+        RunFolder.open(tmp_path, {**ARGUMENTS, "batch_size": 32})
+    with pytest.raises(InputError, match=r"DATASET: .*got planted where .* has digits"):
+        RunFolder.open(tmp_path, {**ARGUMENTS, "dataset": "planted"})
     with pytest.raises(InputError, match=r"--limit: .*got 5 where .* has None"):
-        RunFolder.open(tmp_path, {**ASKED, "limit": 5})
+        RunFolder.open(tmp_path, {**ARGUMENTS, "limit": 5})
+    with pytest.raises(InputError, match=r"--out: must be a new folder or an audit, got .* which holds a study"):
+        RunFolder.open(tmp_path, {**ARGUMENTS, "kind": "audit"})
     assert (tmp_path / "run.json").read_bytes() == before
-    RunFolder.open(tmp_path, ASKED).close()  # a refusal lets the folder go
+    RunFolder.open(tmp_path, ARGUMENTS).close()  # an error releases the lock
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match=r"--out: must be a new folder or an earlier run.*which holds other files"):
-        RunFolder.open(tmp_path, ASKED)
+        RunFolder.open(tmp_path, ARGUMENTS)
     with pytest.raises(InputError, match="--out: must be a folder, got the file"):
-        RunFolder.open(tmp_path / "thesis.txt", ASKED)
+        RunFolder.open(tmp_path / "thesis.txt", ARGUMENTS)
     with pytest.raises(InputError, match="--out: must be a folder that can be written"):
-        RunFolder.open(tmp_path / "thesis.txt" / "run", ASKED)
+        RunFolder.open(tmp_path / "thesis.txt" / "run", ARGUMENTS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"asked": {}}', "\xff\x00"])
-def test_a_damaged_run_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"arguments": {}}', "\xff\x00"])
+def test_a_damaged_run_is_one_line(tmp_path: Path, content: str) -> None:
     with pytest.raises(InputError, match=r"run folder: must hold a run.json.*--out"):
         RunFolder.read(tmp_path)
     (tmp_path / "run.json").write_text(content, encoding="latin-1")
@@ -156,35 +184,91 @@ def test_a_damaged_run_is_refused_in_one_line(tmp_path: Path, content: str) -> N
         RunFolder.open(tmp_path, {})
 
 
-def test_a_table_that_lost_rows_is_refused(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, ASKED) as run:
-        run.record_stage("one", 1.0, {"facts": [{"seed": 0}, {"seed": 1}]})
-        (tmp_path / "tables/facts.csv").write_text("seed\n0\n")
-        with pytest.raises(InputError, match=r"facts\.csv: must hold the 2 rows the run wrote, got 1"):
-            run.table("facts")
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        ({"asked": {"source": "digits"}, "stages": {}}, ".*, written by the first version"),
+        ({"arguments": {}, "stages": {}, "format": 3}, "3 in "),
+        ({"arguments": {}, "stages": {}}, "None in "),
+    ],
+)
+def test_a_run_of_another_format_is_one_line(tmp_path: Path, content: dict[str, object], got: str) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    for function in (RunFolder.read, lambda folder: RunFolder.open(folder, ARGUMENTS)):
+        with pytest.raises(InputError, match=rf"^run folder: must be of format 2, got {got}") as caught:
+            function(tmp_path)
+        assert "\n" not in str(caught.value) and "name another folder" in str(caught.value)
+    RunFolder.open(tmp_path / "other", ARGUMENTS).close()
+
+
+def test_a_table_that_lost_rows_or_columns_is_an_error(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, ARGUMENTS) as run:
+        run.record_stage("one", 1.0, [category(0), category(1)])
+        path = tmp_path / "tables/categories.csv"
+        path.write_text("category,files,n\nrobust,0,100\n")
+        with pytest.raises(InputError, match=r"categories\.csv: must hold the 2 rows the run wrote, got 1"):
+            run.rows(CategoryRow)
+        path.write_text("category,files\nrobust,0\nrobust,1\n")
+        with pytest.raises(InputError, match=r"categories\.csv: must be the table the run wrote, got column n is missing"):
+            run.rows(CategoryRow)
+        path.write_text("category,files,n\nrobust,few,100\nrobust,1,100\n")
+        with pytest.raises(InputError, match=r"categories\.csv: must be the table the run wrote, got invalid literal"):
+            run.rows(CategoryRow)
+        path.unlink()
+        with pytest.raises(InputError, match=r"categories\.csv: must be the table the run wrote"):
+            run.rows(CategoryRow)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path) -> None:
     code = """
 import resource, sys
-from notbugs.results import Run
-run = Run.open(sys.argv[1], {})
-run.finish("small", 1.0, {"facts": [{"seed": 0}]})
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import CategoryRow
+run = RunFolder.open(sys.argv[1], {})
+run.record_stage("small", 1.0, [CategoryRow(category="robust", files=0, n=1)])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    run.finish("big", 1.0, {"facts": [{"seed": 10**9}] * 10_000})
+    run.record_stage("big", 1.0, [CategoryRow(category=str(number), files=number, n=1) for number in range(10_000)])
 except Exception as error:
     print(type(error).__name__, error)
 """
     said, failed = python(code, tmp_path).communicate()
-    assert said.startswith("BadInput --out: must be on a disk with room") and said.count("\n") == 1, failed
-    assert [row["seed"] for row in RunFolder.read(tmp_path).table("facts")] == [0]
-    assert not list(tmp_path.rglob("*.new"))
+    assert said.startswith("InputError --out: must be on a disk with room") and said.count("\n") == 1, failed
+    assert [row.files for row in RunFolder.read(tmp_path).rows(CategoryRow)] == [0]
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_run_json_is_plain_json_that_a_person_can_read(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, ASKED) as run:
-        run.update_metadata(source=Path("bilder/猫"), data={"classes": ["<b>", "naïve"]})
-    text = (tmp_path / "run.json").read_text(encoding="utf-8")
-    assert json.loads(text)["source"] == os.path.join("bilder", "猫") and "naïve" in text
+    with RunFolder.open(tmp_path, ARGUMENTS) as run:
+        run.update_metadata(dataset=Path("bilder/猫"), data={"classes": ["<b>", "naïve"]})
+    content = (tmp_path / "run.json").read_text(encoding="utf-8")
+    assert json.loads(content)["dataset"] == os.path.join("bilder", "猫") and "naïve" in content
+    assert json.loads(content)["format"] == 2
+
+
+def test_kind_and_typed_metadata(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "study", ARGUMENTS) as run:
+        run.update_metadata(norm="linf", epsilon=0.1, seeds=[0], data={"classes": ["a", "b"], "test": 5})
+        assert run.kind == "study" and run.study().epsilon == 0.1 and run.study().data.classes == ("a", "b")
+    with RunFolder.open(tmp_path / "audit", {"kind": "audit"}) as run:
+        run.update_metadata(model="m", threats=["l2 0.5"], gradient=False)
+        assert run.kind == "audit" and run.audit().threats == ("l2 0.5",) and not run.audit().gradient
+    with RunFolder.open(tmp_path / "files", {"kind": "files"}) as run:
+        assert run.kind == "files" and run.files().rank_reliability is None
+    with RunFolder.open(tmp_path / "theory", {"kind": "theory"}) as run:
+        assert run.kind == "theory" and run.theory().arguments == {"kind": "theory"}
+
+
+def test_a_table_outside_stages_is_written_in_place_of_what_is_there(tmp_path: Path) -> None:
+    row = TrainingRow(model="standard", seed=0, epoch=1, loss=0.5, accuracy=0.9, learning_rate=0.1, seconds=1.0)
+    for count in (3, 1):
+        write_table([row] * count, tmp_path / "training.csv")
+    assert (tmp_path / "training.csv").read_text().count("\n") == 2
+    assert parquet.read_table(tmp_path / "training.parquet").to_pylist() == [cells(row)]
+
+
+def test_the_environment_is_recorded() -> None:
+    found = common_metadata("cpu", "a laptop", "notbugs demo")
+    assert found["command"] == "notbugs demo" and found["machine"] == "a laptop" and found["notbugs"] == "0.1.0"
+    assert {*found["versions"]} == {"python", "torch", "numpy", "scipy"}  # type: ignore[misc]

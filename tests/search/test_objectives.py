@@ -1,6 +1,7 @@
-"""What is wanted: every goal against its formula, written out one image at a time."""
+"""Objectives: each against its formula, written out one image at a time."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,12 @@ from notbugs.search import Objective, objectives
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, -3.0], [-1.0, 4.0, 3.5], [1.0, 2.0, 9.0]])
 LABELS = torch.tensor([0, 1, 2, 2])
+MARGINS = [1.5, 0.0, -0.5, 7.0]
+
+
+def model(images: Tensor) -> Tensor:
+    """Returns LOGITS for any images."""
+    return LOGITS
 
 
 def cross_entropy(row: list[float], label: int) -> float:
@@ -20,109 +27,98 @@ def cross_entropy(row: list[float], label: int) -> float:
     return math.log(sum(math.exp(value - top) for value in row)) + top - row[label]
 
 
-def given_logits(logits: Tensor) -> Objective:
-    return objectives.untargeted(lambda images: logits, LABELS)
+def margin(row: list[float], label: int) -> float:
+    return row[label] - max(value for k, value in enumerate(row) if k != label)
 
 
 @given(st.integers(2, 6), st.integers(1, 5), st.integers(0, 10**6), st.booleans())
-def test_lead_against_brute_force(classes: int, n: int, seed: int, ties: bool) -> None:
+def test_margin_against_brute_force(classes: int, n: int, seed: int, ties: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, classes, generator=generator)
     logits = logits.round() if ties else logits
     labels = torch.randint(classes, (n,), generator=generator)
-    wanted = [
-        row[label] - max(value for k, value in enumerate(row) if k != label)
-        for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
-    ]
+    wanted = [margin(row, label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True)]
     assert objectives.margin(logits, labels).tolist() == pytest.approx(wanted)
     assert bool(((objectives.margin(logits, labels) > 0) <= (logits.argmax(1) == labels)).all())
 
 
-def test_lead_of_a_tie_is_zero_and_of_two_classes_the_difference() -> None:
+def test_margin_of_a_tie_is_zero_and_of_two_classes_the_difference() -> None:
     assert objectives.margin(torch.tensor([[3.0, 3.0, 1.0]]), torch.tensor([0])).tolist() == [0]
     assert objectives.margin(torch.tensor([[1.0, 5.0], [1.0, 5.0]]), torch.tensor([0, 1])).tolist() == [-4, 4]
 
 
 @pytest.mark.parametrize("loss", ["margin", "cross_entropy"])
-def test_leave_class_and_reach_class(loss: str) -> None:
-    leads = [1.5, 0.0, -0.5, 7.0]
+def test_untargeted_and_targeted(loss: str) -> None:
     losses = [cross_entropy(row, label) for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
-    leave, reach = (
-        objectives.untargeted(lambda images: LOGITS, LABELS, loss),
-        objectives.targeted(lambda images: LOGITS, LABELS, loss),
-    )
-    assert leave.criterion(LOGITS).tolist() == pytest.approx([-value for value in leads])
-    assert reach.criterion(LOGITS).tolist() == pytest.approx(leads)
-    climbed = losses if loss == "cross_entropy" else [-value for value in leads]
-    assert leave.objective(LOGITS).tolist() == pytest.approx(climbed, abs=1e-6)
-    assert reach.objective(LOGITS).tolist() == pytest.approx([-value for value in climbed], abs=1e-6)
+    untargeted, targeted = objectives.untargeted(model, LABELS, loss), objectives.targeted(model, LABELS, loss)
+    assert untargeted.criterion(LOGITS).tolist() == pytest.approx([-value for value in MARGINS])
+    assert targeted.criterion(LOGITS).tolist() == pytest.approx(MARGINS)
+    wanted = losses if loss == "cross_entropy" else [-value for value in MARGINS]
+    assert untargeted.objective(LOGITS).tolist() == pytest.approx(wanted, abs=1e-6)
+    assert targeted.objective(LOGITS).tolist() == pytest.approx([-value for value in wanted], abs=1e-6)
 
 
-def test_reach_class_climbs_the_loss_and_leave_class_the_lead_unless_told() -> None:
-    view = given_logits(LOGITS).forward
-    assert torch.equal(
-        objectives.targeted(view, LABELS).objective(LOGITS), -torch.nn.functional.cross_entropy(LOGITS, LABELS, reduction="none")
-    )
-    assert torch.equal(objectives.untargeted(view, LABELS).objective(LOGITS), -objectives.margin(LOGITS, LABELS))
+def test_targeted_maximizes_cross_entropy_by_default_and_untargeted_the_margin() -> None:
+    wanted = -torch.nn.functional.cross_entropy(LOGITS, LABELS, reduction="none")
+    assert torch.equal(objectives.targeted(model, LABELS).objective(LOGITS), wanted)
+    assert torch.equal(objectives.untargeted(model, LABELS).objective(LOGITS), -objectives.margin(LOGITS, LABELS))
 
 
-@pytest.mark.parametrize("maker", [objectives.untargeted, objectives.targeted])
-def test_an_unknown_way_to_climb_is_refused(maker: object) -> None:
-    with pytest.raises(InputError, match=r"^loss: must be margin.* (or cross_entropy|dlr), got 'lead'$"):
-        maker(lambda images: LOGITS, LABELS, "margin")  # type: ignore[operator]
+@pytest.mark.parametrize("build", [objectives.untargeted, objectives.targeted])
+def test_unknown_loss_raises(build: Callable[..., Objective]) -> None:
+    with pytest.raises(InputError, match=r"^loss: must be margin.* (or cross_entropy|dlr), got 'hinge'$"):
+        build(model, LABELS, "hinge")
 
 
-def test_leave_class_towards_climbs_one_gap_and_is_judged_by_all() -> None:
-    goal = objectives.untargeted_via(lambda images: LOGITS, LABELS, torch.tensor([2, 2, 0, 1]))
-    assert goal.objective(LOGITS).tolist() == [-1.5, -3, -4.5, -7]
-    assert goal.criterion(LOGITS).tolist() == [-1.5, 0, 0.5, -7]
+def test_untargeted_via_maximizes_one_gap_and_its_criterion_counts_all_classes() -> None:
+    objective = objectives.untargeted_via(model, LABELS, torch.tensor([2, 2, 0, 1]))
+    assert objective.objective(LOGITS).tolist() == [-1.5, -3, -4.5, -7]
+    assert objective.criterion(LOGITS).tolist() == [-1.5, 0, 0.5, -7]
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6), st.booleans())
-def test_reach_class_alone_against_brute_force(classes: int, n: int, others: int, seed: int, ties: bool) -> None:
-    """Climbed by the losses, the others' as their mean; judged by the lowest of all leads: one other that turns is enough."""
+def test_targeted_non_transferable_against_brute_force(classes: int, n: int, others: int, seed: int, ties: bool) -> None:
+    """The objective takes the mean loss of the other models, the criterion the lowest margin: one wrong model is enough."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(1 + others, n, classes, generator=generator)
     logits = logits.round() if ties else logits
     labels = torch.randint(classes, (n,), generator=generator)
     targets = (labels + 1) % classes
-    goal = objectives.targeted_non_transferable(
-        lambda images: logits[0], [lambda images, each=each: each for each in logits[1:]], targets, labels
-    )
-    seen = goal.forward(torch.zeros(n, 1, 2, 2))
-    assert torch.equal(seen, logits)
-    climbs, judged = [], []
+    other_models = [lambda images, each=each: each for each in logits[1:]]
+    objective = objectives.targeted_non_transferable(lambda images: logits[0], other_models, targets, labels)
+    outputs = objective.forward(torch.zeros(n, 1, 2, 2))
+    assert torch.equal(outputs, logits)
+    values, criteria = [], []
     for image, (target, label) in enumerate(zip(targets.tolist(), labels.tolist(), strict=True)):
-        own, *rest = (logits[model, image].tolist() for model in range(1 + others))
-        climbs.append(-cross_entropy(own, target) - sum(cross_entropy(row, label) for row in rest) / others)
-        rows = [(own, target), *((row, label) for row in rest)]
-        judged.append(min(row[wanted] - max(value for k, value in enumerate(row) if k != wanted) for row, wanted in rows))
-    assert goal.objective(seen).tolist() == pytest.approx(climbs, rel=1e-4, abs=1e-5)
-    assert goal.criterion(seen).tolist() == pytest.approx(judged, rel=1e-4, abs=1e-5)
-    holds = (logits[0].argmax(1) == targets) & (logits[1:].argmax(2) == labels).all(0)
-    assert bool(((goal.criterion(seen) > 0) <= holds).all())
+        own, *rest = (logits[number, image].tolist() for number in range(1 + others))
+        values.append(-cross_entropy(own, target) - sum(cross_entropy(row, label) for row in rest) / others)
+        criteria.append(min(margin(row, wanted) for row, wanted in [(own, target), *((row, label) for row in rest)]))
+    assert objective.objective(outputs).tolist() == pytest.approx(values, rel=1e-4, abs=1e-5)
+    assert objective.criterion(outputs).tolist() == pytest.approx(criteria, rel=1e-4, abs=1e-5)
+    reached = (logits[0].argmax(1) == targets) & (logits[1:].argmax(2) == labels).all(0)
+    assert bool(((objective.criterion(outputs) > 0) <= reached).all())
 
 
-def test_leave_prediction_is_the_divergence_from_the_calm_prediction() -> None:
-    calm, moved = LOGITS[:2], LOGITS[2:]
-    goal = objectives.kl_from_clean(lambda images: moved, calm)
+def test_kl_from_clean_is_the_divergence_from_the_clean_prediction() -> None:
+    clean, perturbed = LOGITS[:2], LOGITS[2:]
+    objective = objectives.kl_from_clean(lambda images: perturbed, clean)
     wanted = []
-    for p_row, q_row in zip(calm.softmax(1).tolist(), moved.softmax(1).tolist(), strict=True):
+    for p_row, q_row in zip(clean.softmax(1).tolist(), perturbed.softmax(1).tolist(), strict=True):
         wanted.append(sum(p * math.log(p / q) for p, q in zip(p_row, q_row, strict=True)))
-    assert goal.objective(moved).tolist() == pytest.approx(wanted, rel=1e-5)
-    assert goal.criterion(moved).tolist() == pytest.approx(wanted, rel=1e-5)
-    assert goal.criterion(calm).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert objective.objective(perturbed).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert objective.criterion(perturbed).tolist() == pytest.approx(wanted, rel=1e-5)
+    assert objective.criterion(clean).tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
-def test_match_features_is_minus_the_relative_distance() -> None:
+def test_feature_matching_is_minus_the_relative_distance() -> None:
     wanted = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
-    goal = objectives.feature_matching(lambda images: images, wanted)
-    seen = torch.tensor([[3.0, 9.0], [1.0, 0.0]])
-    assert goal.objective(seen).tolist() == goal.criterion(seen).tolist() == [-1, 0]
-    at_the_top = wanted.clone().requires_grad_()
-    goal.objective(at_the_top).sum().backward()  # the norm has a corner there
-    assert at_the_top.grad is not None
-    assert at_the_top.grad.isfinite().all()
+    objective = objectives.feature_matching(lambda images: images, wanted)
+    features = torch.tensor([[3.0, 9.0], [1.0, 0.0]])
+    assert objective.objective(features).tolist() == objective.criterion(features).tolist() == [-1, 0]
+    maximum = wanted.clone().requires_grad_()
+    objective.objective(maximum).sum().backward()  # the norm is not differentiable there
+    assert maximum.grad is not None
+    assert maximum.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -133,40 +129,44 @@ def test_match_features_is_minus_the_relative_distance() -> None:
         (torch.tensor([0, 1, 2, 0]), torch.tensor([1.0, 1.0, -1.0, -1.0]), [2, 0, -3.5, -1]),
     ],
 )
-def test_push_feature(index: Tensor | int, sign: Tensor | float, wanted: list[float]) -> None:
-    goal = objectives.maximize_feature(lambda images: LOGITS, index, sign)
-    assert goal.objective(LOGITS).tolist() == goal.criterion(LOGITS).tolist() == wanted
+def test_maximize_feature(index: Tensor | int, sign: Tensor | float, wanted: list[float]) -> None:
+    objective = objectives.maximize_feature(model, index, sign)
+    assert objective.objective(LOGITS).tolist() == objective.criterion(LOGITS).tolist() == wanted
+
+
+OBJECTIVES: dict[str, Callable[[Callable[[Tensor], Tensor], float], Objective]] = {
+    "untargeted margin": lambda model, scale: objectives.untargeted(model, LABELS, "margin"),
+    "untargeted cross-entropy": lambda model, scale: objectives.untargeted(model, LABELS, "cross_entropy"),
+    "targeted margin": lambda model, scale: objectives.targeted(model, LABELS, "margin"),
+    "targeted cross-entropy": lambda model, scale: objectives.targeted(model, LABELS, "cross_entropy"),
+    "non-transferable": lambda model, scale: objectives.targeted_non_transferable(
+        model, [model, lambda images: -images], LABELS, LABELS.flip(0)
+    ),
+    "KL": lambda model, scale: objectives.kl_from_clean(model, scale * LOGITS.flip(0)),
+    "feature matching": lambda model, scale: objectives.feature_matching(model, LOGITS),
+    "one feature": lambda model, scale: objectives.maximize_feature(model, 1),
+}
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e30])
-@pytest.mark.parametrize("name", ["leave lead", "leave loss", "reach lead", "reach loss", "alone", "divergence", "match", "push"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradients_of_huge_logits_are_finite(name: str, scale: float) -> None:
-    def view(images: Tensor) -> Tensor:
+    def identity(images: Tensor) -> Tensor:
         return images
 
-    made = {
-        "leave lead": objectives.untargeted(view, LABELS, "margin"),
-        "leave loss": objectives.untargeted(view, LABELS, "cross_entropy"),
-        "reach lead": objectives.targeted(view, LABELS, "margin"),
-        "reach loss": objectives.targeted(view, LABELS, "cross_entropy"),
-        "alone": objectives.targeted_non_transferable(view, [view, lambda images: -images], LABELS, LABELS.flip(0)),
-        "divergence": objectives.kl_from_clean(view, scale * LOGITS.flip(0)),
-        "match": objectives.feature_matching(view, LOGITS),
-        "push": objectives.maximize_feature(view, 1),
-    }
-    goal = made[name]
-    seen = goal.forward(min(scale, 1e15) * LOGITS if name == "match" else scale * LOGITS).requires_grad_()
-    (gradient,) = torch.autograd.grad(goal.objective(seen).sum(), seen)
+    objective = OBJECTIVES[name](identity, scale)
+    outputs = objective.forward(min(scale, 1e15) * LOGITS if name == "feature matching" else scale * LOGITS).requires_grad_()
+    (gradient,) = torch.autograd.grad(objective.objective(outputs).sum(), outputs)
     assert gradient.isfinite().all()
-    assert not goal.criterion(seen.detach()).isnan().any()
+    assert not objective.criterion(outputs.detach()).isnan().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_goals_are_read_in_single_precision(dtype: torch.dtype) -> None:
+def test_objectives_are_float32(dtype: torch.dtype) -> None:
     logits = LOGITS.to(dtype)
-    for goal in (
+    for objective in (
         objectives.untargeted(lambda images: logits, LABELS, "cross_entropy"),
         objectives.feature_matching(lambda images: logits, logits),
     ):
-        seen = goal.forward(LOGITS)
-        assert goal.objective(seen).dtype == goal.criterion(seen).dtype == torch.float32
+        outputs = objective.forward(LOGITS)
+        assert objective.objective(outputs).dtype == objective.criterion(outputs).dtype == torch.float32

@@ -105,7 +105,7 @@ def test_controls_are_differences_of_the_accuracies_beside_them(run: RunFolder, 
 def test_next_labels_are_scored_by_both_labels(run: RunFolder, plan: StudyConfig) -> None:
     test = plan_of.load(plan).test
     for name in ("on-next-labels", "on-next-labels-bugs", "vgg-on-next-labels"):
-        read = predict.predict_any(model(plan, run, name), test)
+        read = predict.predict(model(plan, run, name), test)
         found = {str(row["set"]): row["correct"] for row in run.table("accuracy") if row["model"] == name and not row["epsilon"]}
         assert found["test"] == int((read == test.labels).sum())
         assert found["test-next"] == int((read == (test.labels + 1) % 10).sum())
@@ -141,8 +141,8 @@ def test_transfer_counts_are_found_again(run: RunFolder, plan: StudyConfig) -> N
     scattered = (kept["random"].astype(float) - test.images[:].numpy()) / 255
     np.testing.assert_allclose(np.sqrt((scattered**2).sum((1, 2, 3))), sizes, atol=1e-6)
     standard, target = model(plan, run, "standard"), model(plan, run, "fresh-1")
-    both = (predict.predict_any(standard, test) == test.labels) & (predict.predict_any(target, test) == test.labels)
-    read = predict.predict_any(target, test.with_images(torch.from_numpy(kept["untargeted"])))
+    both = (predict.predict(standard, test) == test.labels) & (predict.predict(target, test) == test.labels)
+    read = predict.predict(target, test.with_images(torch.from_numpy(kept["untargeted"])))
     [row] = [row for row in rows if (row["source"], row["target"], row["change"]) == ("standard", "fresh-1", "untargeted")]
     assert row["n"] == int(both.sum())
     assert row["unfooled"] == int((both & (read == test.labels)).sum())

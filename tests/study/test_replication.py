@@ -188,7 +188,7 @@ def data_of() -> data.Splits:
 
 def test_cifar10_is_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(sources, "_locate_hub", asked.append)
+    monkeypatch.setattr(sources, "locate_hub", asked.append)
     monkeypatch.chdir(tmp_path)
     sources.locate("CIFAR10")
     (tmp_path / "CIFAR10/train/cat").mkdir(parents=True)

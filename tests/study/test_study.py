@@ -68,7 +68,7 @@ def test_what_is_stored_is_what_was_measured(small_run: RunFolder) -> None:
     stored = tasks.load_dataset(plan, small_run.folder, 0, "random-labels")
     with torch.no_grad():
         read = model(stored.pixels(slice(None))).argmax(1)
-    assert (read == stored.labels).float().mean() == pytest.approx(made["random-labels"]["reached"])
+    assert (read == stored.labels).float().mean() == pytest.approx(made["random-labels"]["target_reached"])
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(small_run: RunFolder, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_versions_that_cannot_be_are_refused_before_anything_is_done(digits: dat
     )
     with numpy.load(source) as arrays:
         numpy.savez(source, **arrays, train_names=["a.png", "a~2.png", *digits.train.names[2:60]])
-    with pytest.raises(InputError, match=r"must leave files apart"):
+    with pytest.raises(InputError, match=r"need file names that are not taken"):
         pipeline.run(StudyConfig(str(source), epochs=2, width=8, invert_times=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert "invert_times" not in plan_of.resumable_arguments(SMALL), "a run that is older than the setting goes on"

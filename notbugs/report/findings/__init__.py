@@ -1,1 +1,22 @@
-"""Findings: questions, their status and the sentences behind it."""
+"""Findings: questions that a study answers, each with a status and the sentences that its figures allow."""
+
+from notbugs.report.findings import analyses, controls, main, review
+from notbugs.report.findings.base import Finding, Status
+from notbugs.report.results import StudyResults
+
+__all__ = ["Finding", "Status", "findings"]
+
+
+def findings(results: StudyResults) -> list[Finding]:
+    """The questions that a study can answer so far, in reading order.
+
+    Parameters
+    ----------
+    results : StudyResults
+
+    Returns
+    -------
+    list of Finding
+        Empty if nothing was measured that answers a question.
+    """
+    return [each for part in (main, controls, analyses, review) for each in part.findings(results)]

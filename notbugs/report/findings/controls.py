@@ -1,207 +1,227 @@
-"""The further questions of a full study: what could explain a result away, and who else inherits the blind spots."""
+"""Findings of a full study: whether a control explains a result away, and to whom adversarial examples transfer."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
-from notbugs.report.results import AccuracyResults, Estimate, Finding, Verdict, percent
-from notbugs.report.weighed import CONTROLS, FAMILIES, LEARNERS, SHORT, SOURCES, ControlResults, Excess, control_results
-from notbugs.runs.folder import RunFolder
+from notbugs.report.aggregate import ExcessOverControl
+from notbugs.report.findings.base import Finding, Status
+from notbugs.report.format import Estimate, decimal, interval, minus, percent
+from notbugs.report.results import CLEAN, StudyResults
 from notbugs.stats import bonferroni_interval
+from notbugs.study.catalog import (
+    ALTERNATIVE_EXPLANATIONS,
+    ARCHITECTURES,
+    CONTROLS_OF,
+    DATASETS,
+    EPSILON_TEXTS,
+    LEARNERS,
+    MODELS,
+    TRANSFER_SOURCES,
+    control_short,
+    trained_on,
+)
 
-BESIDE = ("on-errors-only", "on-photographs")  # no doubts of the result: other ways of teaching as much
+NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source
 
 
-def findings(run: RunFolder, measured: AccuracyResults) -> list[Finding]:
-    """What a full study can answer so far, in reading order; [] of a quick one."""
-    weighed = control_results(run)
-    entries = weighed.excesses()
-    answers = [
-        _against_controls(entries, "on-random-labels", "random labels"),
+def findings(results: StudyResults) -> list[Finding]:
+    """The findings of a full study, in reading order; [] of a quick one."""
+    entries = results.excesses()
+    found = [
+        _exceeds_controls(entries, "random-labels", "D_rand"),
         _incl_true(entries),
-        _against_controls(entries, "on-next-labels", "next labels"),
-        _transfer_to(weighed, "Are other kinds of network fooled by the same images?", FAMILIES, "other kinds of network"),
-        _transfer_to(
-            weighed, "And learning algorithms that are no networks?", LEARNERS, "learning algorithms that are no networks"
-        ),
-        _initialization(weighed, measured),
-        _accuracy_and_transfer(weighed, measured),
-        _robust_sources(weighed),
+        _exceeds_controls(entries, "next-labels", "D_det"),
+        _transfer(results, ARCHITECTURES, "other architectures"),
+        _transfer(results, LEARNERS, "non-neural classifiers"),
+        _initialization(results),
+        _accuracy_and_transfer(results),
+        _robust_sources(results),
     ]
-    return [answer for answer in answers if answer]
+    return [finding for finding in found if finding]
 
 
-def _against_controls(entries: list[Excess], result: str, words: str) -> Finding | None:
-    own = [entry for entry in entries if entry.result == result]
+# ---- controls --------------------------------------------------------------------------------------------------------------
+
+
+def _exceeds_controls(entries: Sequence[ExcessOverControl], set: str, name: str) -> Finding | None:
+    own = [entry for entry in entries if entry.model == trained_on(set)]
     if not own:
         return None
-    doubts, beside = ([e for e in own if (e.control in BESIDE) == which] for which in (False, True))
-    told = "; ".join(f"{_name(each)} {percent(each.control_accuracy)} ({_points(each.excess)})" for each in doubts)
-    text = f"The classifier trained on {words} reads {percent(own[0].accuracy)}"
-    text += f"; its controls, and the excess over each in points: {told}." if doubts else "."
-    if unread := next((e for e in entries if e.result == f"{result}-unread"), None):
-        text += f" Without the images that a weak model already took for their new label: {percent(unread.accuracy)}."
-        doubts = [*doubts, unread]
-    if beside:
-        also = "; ".join(f"{_name(e)}: {percent(e.control_accuracy)}" for e in beside)
-        text += f" What teaches without any attack: {also}."
-    question = f"Do {words} teach more than each of their controls?"
-    if not doubts:
-        return Finding(question, "open", f"{text} Without controls this is not yet evidence.")
-    if own[0].over_guessing.low <= 0:
-        return Finding(question, "not shown", f"{text} The result itself is not measurably above guessing.")
-    beaten = [e for e in doubts if e.excess.low > 0 and e.over_guessing.low > 0]
-    if len(beaten) == len(doubts):
-        return Finding(question, "shown", f"{text} It exceeds each of its controls.")
-    left = ", ".join("what is left without those images" if e is unread else _name(e) for e in doubts if e not in beaten)
-    verdict: Verdict = "in part" if beaten else "not shown"
-    return Finding(question, verdict, f"{text} Not measurably exceeded, so that it may explain the result: {left}.")
+    controls = [entry for entry in own if entry.control not in ALTERNATIVE_EXPLANATIONS]
+    alternatives = [entry for entry in own if entry.control in ALTERNATIVE_EXPLANATIONS]
+    text = f"Trained on {set} ({name}): test accuracy {percent(own[0].accuracy)}."
+    if controls:
+        listed = "; ".join(f"{_control(e)} {percent(e.control_accuracy)} ({e.excess.signed_points})" for e in controls)
+        text += f" Controls, and the excess over each in percentage points: {listed}."
+    filtered = next((entry for entry in entries if _is_filtered(entry, set)), None)
+    if filtered:
+        text += f" Without images that an undertrained model already predicts as their new label: {percent(filtered.accuracy)}."
+        controls = [*controls, filtered]
+    if alternatives:
+        listed = "; ".join(f"{_control(entry)} {percent(entry.control_accuracy)}" for entry in alternatives)
+        text += f" Trained without an attack: {listed}."
+    return _compared(own[0], controls, filtered, f"Does the {name} result exceed each of its controls?", text)
 
 
-def _incl_true(entries: list[Excess]) -> Finding | None:
-    """The paper's own random labels, of which one in K is right by chance."""
-    entry = next((e for e in entries if e.control == "on-random-labels-any-patterns"), None)
+def _compared(
+    result: ExcessOverControl, controls: Sequence[ExcessOverControl], filtered: ExcessOverControl | None, question: str, text: str
+) -> Finding:
+    """The finding from the excess over each control."""
+    if not controls:
+        return Finding(question, "inconclusive", f"{text} Without controls this is not evidence yet.")
+    if result.above_chance.ci_low <= 0:
+        return Finding(question, "not supported", f"{text} The result itself is not measurably above chance level.")
+    exceeded = [entry for entry in controls if entry.excess.ci_low > 0 and entry.above_chance.ci_low > 0]
+    if len(exceeded) == len(controls):
+        return Finding(question, "supported", f"{text} The result exceeds each control.")
+    left = [entry for entry in controls if entry not in exceeded]
+    names = ", ".join("what remains without those images" if entry is filtered else _control(entry) for entry in left)
+    status: Status = "partly supported" if exceeded else "not supported"
+    return Finding(question, status, f"{text} Not measurably exceeded, so it may explain the result: {names}.")
+
+
+def _is_filtered(entry: ExcessOverControl, set: str) -> bool:
+    filtered = (name for name, spec in DATASETS.items() if spec.construction == "filter" and spec.source_dataset == set)
+    return entry.model in map(trained_on, filtered)
+
+
+def _control(entry: ExcessOverControl) -> str:
+    return control_short(entry.control)
+
+
+def _incl_true(entries: Sequence[ExcessOverControl]) -> Finding | None:
+    """The paper's own D_rand, in which one label in K is right by chance."""
+    model = trained_on("random-labels-incl-true")
+    entry = next((entry for entry in entries if entry.model == model and entry.control in CONTROLS_OF[model]), None)
     if not entry:
         return None
     text = (
-        f"Drawn from all classes, some labels stay right. The classifier trained so reads {percent(entry.accuracy)}. Where those "
-        "stay on unchanged images, and all others go with one random pattern a label in place of the model's changes, a "
-        f"classifier reads {percent(entry.control_accuracy)}, and owes nothing to any model. The excess is "
-        f"{entry.excess.points} ({entry.excess.range})."
+        f"Trained on random-labels-incl-true (D_rand as in the paper): test accuracy {percent(entry.accuracy)}. Its control "
+        f"reaches {percent(entry.control_accuracy)}. The excess is {entry.excess.points} ({entry.excess.ci}). In both, one label "
+        "in K is right by chance. The control leaves these images unperturbed and adds one random pattern per label to all "
+        "others, so no model enters it."
     )
-    question = "And with random labels that may be right, as in the paper?"
-    return Finding(question, "shown" if entry.excess.low > 0 and entry.over_guessing.low > 0 else "not shown", text)
+    question = "Does D_rand as in the paper, with labels that are right by chance, exceed its control?"
+    supported = entry.excess.ci_low > 0 and entry.above_chance.ci_low > 0
+    return Finding(question, "supported" if supported else "not supported", text)
 
 
-def _name(entry: Excess) -> str:
-    return CONTROLS.get(entry.control, entry.control)
+# ---- transferability -------------------------------------------------------------------------------------------------------
 
 
-def _points(figure: Estimate) -> str:
-    return f"{100 * figure.mean:+.1f}".replace("-", "−")
-
-
-def _transfer_to(weighed: ControlResults, question: str, names: dict[str, str], who: str) -> Finding | None:
-    pairs = {name: (weighed.hits("standard", name), weighed.hits("standard", name, "random")) for name in names}
-    known = {name: (rate, random) for name, (rate, random) in pairs.items() if rate and random}
+def _transfer(results: StudyResults, titles: Mapping[str, str], who: str) -> Finding | None:
+    known = {}
+    for name in titles:
+        rate, random = (results.transfer_rate("standard", name, perturbation) for perturbation in ("untargeted", "random"))
+        if rate and random:
+            known[name] = rate, random
     if not known:
         return None
-    own, parts = weighed.own_rate("standard", "untargeted"), []
+    parts = []
     for name, (rate, random) in known.items():
-        same = weighed.hits("standard", name, column="same")
-        mistake = f", {percent(same.mean)} with the standard model's own mistake" if same else ""
-        parts.append(f"{names[name]} {percent(rate.mean)}{mistake} (random changes: {percent(random.mean)})")
-    sure = f", which mislead it in {own.percent} of cases," if own else ""
+        _, same, _ = results.mistake_shares("standard", name)
+        mistake = f"{percent(same.mean)} with the same mistake, " if same else ""
+        parts.append(f"{titles[name]} {percent(rate.mean)} ({mistake}{percent(random.mean)} after random perturbations)")
+    own = results.own_rate("standard")
+    source = f" The standard model itself misclassifies {own.percent}." if own else ""
     text = (
-        f"Images changed to mislead the standard model{sure} were shown to {len(known)} {who}. Of the images that both "
-        f"read unchanged they misread: {'; '.join(parts)}."
+        f"Adversarial examples of the standard model at {results.threat_model()} are misclassified by {len(known)} {who}: "
+        f"{'; '.join(parts)}.{source} Counted are images that both classify correctly without a perturbation."
     )
-    beyond = [name for name, (rate, random) in known.items() if rate.low > random.high]
-    verdict: Verdict = "shown" if len(beyond) == len(known) else "in part" if beyond else "not shown"
-    return Finding(question, verdict, text)
+    beyond = [name for name, (rate, random) in known.items() if rate.ci_low > random.ci_high]
+    status: Status = "supported" if len(beyond) == len(known) else "partly supported" if beyond else "not supported"
+    return Finding(f"Do adversarial examples transfer to {who}?", status, text)
 
 
-def _initialization(weighed: ControlResults, measured: AccuracyResults) -> Finding | None:
-    same, other = weighed.hits("standard", "same-start"), weighed.hits("standard", "fresh-1")
-    noise = weighed.hits("standard", "fresh-1", "random")
-    if not (same and other and noise):
+def _initialization(results: StudyResults) -> Finding | None:
+    same, other = results.transfer_rate("standard", "same-init"), results.transfer_rate("standard", "reinit-1")
+    random = results.transfer_rate("standard", "reinit-1", "random")
+    if not (same and other and random):
         return None
     text = (
-        "Of the standard model's adversarial examples, a network trained anew from the same initial weights misreads "
-        f"{same.percent}, one from other weights {other.percent}, after random changes {noise.percent}."
+        f"Adversarial examples of the standard model are misclassified by a network with another random initialization: "
+        f"{other.percent} (after random perturbations {random.percent}). With the same initialization: {same.percent}."
     )
-    for labels in ("random-labels", "next-labels"):
-        twin, own = measured.accuracy(f"on-{labels}-same-start"), measured.accuracy(f"on-{labels}")
-        gap = measured.difference((f"on-{labels}-same-start", 0), (f"on-{labels}", 0))
-        if twin and own and gap:
-            text += f" Trained on {labels} from the source's initial weights a classifier reads {twin.percent}, from others "
-            text += f"{own.percent} ({_signed(gap)})."
-    found = weighed.alike("standard", "fresh-1")
-    alike, chance, both = found["same"], found["same_by_chance"], found["both_wrong"]
-    if alike and chance and both:
+    for set in ("random-labels", "next-labels"):
+        text += _same_initialization(results, set)
+    found = results.error_consistency("standard", "reinit-1")
+    share, chance, both = found.same_mistake, found.same_mistake_by_chance, found.both_wrong
+    if share and chance and both:
         text += (
-            f" Unchanged, standard and fresh-1 both misread {both.mean:.3g} test images, {alike.percent} of these (95 % interval "
-            f"{alike.interval}) as the same class; mistakes drawn independently would agree in {chance.percent}."
+            f" On clean images, both misclassify {both.mean:.3g} test images, {share.percent} of these as the same class "
+            f"(95 % CI {share.interval}; {chance.percent} by chance)."
         )
-    verdict: Verdict = "shown" if other.low > noise.high else "not shown"
-    return Finding("Do networks share blind spots that did not start from the same weights?", verdict, text)
+    status: Status = "supported" if other.ci_low > random.ci_high else "not supported"
+    return Finding("Do networks with another random initialization share adversarial examples?", status, text)
 
 
-def _accuracy_and_transfer(weighed: ControlResults, measured: AccuracyResults) -> Finding | None:
-    found = weighed.follows(measured)
+def _same_initialization(results: StudyResults, set: str) -> str:
+    """A sentence on training on a relabeled set from the source's initialization, "" if that was not measured."""
+    model = trained_on(set)
+    twin = next(name for name, spec in MODELS.items() if spec.trained_on == set and spec.init_from == "standard")
+    same, other = results.accuracy(twin), results.accuracy(model)
+    gap = results.difference((twin, CLEAN), (model, CLEAN))
+    if not (same and other and gap):
+        return ""
+    return (
+        f" Trained on {set}: test accuracy {same.percent} from the source's initialization, {other.percent} from another "
+        f"({gap.signed_points} percentage points, {gap.ci})."
+    )
+
+
+def _accuracy_and_transfer(results: StudyResults) -> Finding | None:
+    found = results.accuracy_transfer_correlation()
     if found is None:
         return None
-    figure, others = found.correlation, found.others
-    told = "; ".join(f"{FAMILIES.get(name, 'the same network')} {percent(x)} and {percent(y)}" for name, x, y in found.points)
-    ends = " to ".join(f"{end:.2f}" for end in (figure.low, figure.high))
+    whole, others = found.correlation, found.without_own
+    names = ARCHITECTURES | {"reinit-1": "the same network"}
+    listed = "; ".join(f"{names[target]} {percent(accuracy)} and {percent(rate)}" for target, accuracy, rate in found.points)
+    ends = interval(whole.ci_low, whole.ci_high, 2)
     text = (
-        f"Accuracy after training on next-labels and rate of transfer from the standard model, network by network: {told}. "
-        + f"Correlation {figure.mean:.2f} (95 % interval {ends} over {figure.n} networks), ".replace("-", "−")
-        + f"without the source's own kind {others.mean:.2f}.".replace("-", "−")
+        f"Correlation {decimal(whole.mean)} (95 % CI {ends} over {whole.n} architectures), {decimal(others.mean)} without the "
+        f"source's own. Test accuracy after training on D_det, and transfer rate from the standard model: {listed}."
     )
-    question = "Are those networks fooled more that learn more from next-labels, as the paper's figure 3 has it?"
-    if figure.low > 0:
-        return Finding(question, "shown", text)
-    if figure.high < 0:
-        return Finding(question, "not shown", f"{text} That is the opposite of what the paper found.")
-    return Finding(question, "not shown", f"{text} The interval includes 0: so few networks cannot show it.")
+    question = "Do architectures that learn more from D_det misclassify more transferred examples? (figure 3 of the paper)"
+    if whole.ci_low > 0:
+        return Finding(question, "supported", text)
+    if whole.ci_high < 0:
+        return Finding(question, "not supported", f"{text} That is the opposite of the paper's finding.")
+    return Finding(question, "not supported", f"{text} The CI includes 0: so few architectures cannot support it.")
 
 
-def _robust_sources(weighed: ControlResults) -> Finding | None:
-    targets = ("fresh-1", *FAMILIES)
-    rates = {source: [weighed.hits(source, target, "targeted") for target in targets] for source in SOURCES}
-    known = {source: [figure.mean for figure in figures if figure] for source, figures in rates.items()}
-    if any(len(values) < len(targets) for values in known.values()):
+def _robust_sources(results: StudyResults) -> Finding | None:
+    rates = {source: [results.transfer_rate(source, name, "targeted") for name in NETWORKS] for source in TRANSFER_SOURCES}
+    known = {source: [rate for rate in found if rate] for source, found in rates.items()}
+    if any(len(found) < len(NETWORKS) for found in known.values()):
         return None
-    means = {source: sum(values) / len(values) for source, values in known.items()}
-    told = ", ".join(f"{SOURCES[source]}: {percent(mean)}" for source, mean in means.items())
+    means = {source: sum(rate.mean for rate in found) / len(found) for source, found in known.items()}
+    listed = ", ".join(f"{EPSILON_TEXTS[source]}: {percent(mean)}" for source, mean in means.items())
+    text = f"Mean targeted transfer rate to {len(NETWORKS)} networks, by the ε of the source's adversarial training: {listed}."
+    question = "Do adversarial examples of a slightly robust source transfer best?"
     best = max(means, key=lambda source: means[source])
-    text = (
-        f"Targeted examples of sources trained against changes of up to 0 (standard) to ε hit other networks, on average: {told}."
-    )
-    question = "Do examples of a slightly robust source transfer best?"
     if best in ("standard", "adversarial"):
-        return Finding(
-            question, "not shown", f"{text} Best is {'the standard' if best == 'standard' else 'the most robust'} source."
-        )
-    spans = {}
-    for rival in ("standard", "adversarial"):
-        gains = [one - other for one, other in zip(known[best], known[rival], strict=True)]
-        spans[rival] = bonferroni_interval(gains, len(SOURCES) - 2)
-    (gain, low, high), least = spans["standard"], min(low for _, low, _ in spans.values())
-    text += f" The best, {SOURCES[best]}, beats the standard source by {100 * gain:.1f} points (95 % interval {100 * low:.1f} to "
-    text += f"{100 * high:.1f} over the {len(targets)} networks, widened for having picked the best of {len(SOURCES) - 2})."
-    text = text.replace("-", "−") if low < 0 else text
-    if spans["adversarial"][1] <= 0:
-        gain, low, high = spans["adversarial"]
-        text += f" Over the most robust source: {100 * gain:.1f} points ({100 * low:.1f} to {100 * high:.1f}).".replace("-", "−")
-    if least <= 0:
-        return Finding(question, "not shown", text)
-    seeds = min(figure.seeds for figures in rates.values() for figure in figures if figure)
-    return Finding(
-        question, "shown" if seeds > 1 else "in part", text + ("" if seeds > 1 else " One training of each source only.")
+        source = "standard" if best == "standard" else "most robust"
+        return Finding(question, "not supported", f"{text} The {source} source is best.")
+    return _best_source(known, best, question, text)
+
+
+def _best_source(known: Mapping[str, Sequence[Estimate]], best: str, question: str, text: str) -> Finding:
+    """The best source against both ends, its CIs corrected for the choice of the best."""
+    candidates = len(TRANSFER_SOURCES) - 2
+    gains = {}
+    for end in ("standard", "adversarial"):
+        differences = [one.mean - other.mean for one, other in zip(known[best], known[end], strict=True)]
+        gains[end] = bonferroni_interval(differences, candidates)
+    gain, low, high = gains["standard"]
+    text += minus(
+        f" The best, {EPSILON_TEXTS[best]}, exceeds the standard source by {100 * gain:.1f} percentage points (95 % CI "
+        f"{interval(100 * low, 100 * high)} over the {len(NETWORKS)} networks, corrected for choosing the best of {candidates})."
     )
-
-
-def _signed(figure: Estimate) -> str:
-    return f"{'+' if figure.mean > 0 else ''}{figure.points}, {figure.range}"
-
-
-class ControlLine(NamedTuple):
-    """A line of the table that the command line prints."""
-
-    result: str
-    control: str
-    read: str
-    excess: str
-
-
-def controls_table(run: RunFolder) -> list[ControlLine]:
-    """Each relabelled result against each of its controls, in few words: what the control reads and the excess over it."""
-    lines = []
-    for entry in control_results(run).excesses():
-        excess = f"{100 * entry.excess.mean:+.1f} [{100 * entry.excess.low:.1f} to {100 * entry.excess.high:.1f}]".replace(
-            "-", "−"
-        )
-        control = next((words for end, words in SHORT.items() if entry.control.endswith(end)), entry.control)
-        result = f"{entry.result.removeprefix('on-')} {100 * entry.accuracy:.1f}"
-        lines.append(ControlLine(result, control, f"{100 * entry.control_accuracy:.1f}", excess))
-    return lines
+    if gains["adversarial"][1] <= 0:
+        gain, low, high = gains["adversarial"]
+        ends = interval(100 * low, 100 * high)
+        text += minus(f" Over the most robust source: {100 * gain:.1f} percentage points (95 % CI {ends}).")
+    if min(low for _, low, _ in gains.values()) <= 0:
+        return Finding(question, "not supported", text)
+    if min(rate.seeds for found in known.values() for rate in found) > 1:
+        return Finding(question, "supported", text)
+    return Finding(question, "partly supported", f"{text} One training per source only.")

@@ -1,140 +1,151 @@
-"""The answer: what a run shows, in plain sentences with figures.
-
-Every sentence is derived from the figures. A claim is made only where its 95 % interval allows it; else the sentence says so.
-"""
+"""Findings of every study: vulnerability, adversarial training, D_R and D_NR, D_rand and D_det."""
 
 import math
 
-from notbugs.report.findings import analyses, controls
-from notbugs.report.results import AccuracyResults, Finding, Verdict, accuracy_results, number, percent
-from notbugs.runs.folder import RunFolder
+from notbugs.report.findings.base import Finding, Status, sample_size
+from notbugs.report.format import percent
+from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
+from notbugs.study.catalog import DATASETS, trained_on
+
+ROBUST, NONROBUST = trained_on("robust"), trained_on("nonrobust")
+# Per kind of labels: the question, the training images, and what was done to them
+_D_RAND = "Do adversarial perturbations carry features that generalize? (D_rand)"
+_WORDS = {
+    "random": (
+        _D_RAND,
+        "images whose labels are all wrong",
+        "towards a random other class and relabeled as that class",
+    ),
+    "random_incl_true": (
+        _D_RAND,
+        "images with random labels, right only by chance,",
+        "towards a random class and relabeled as that class",
+    ),
+    "next": (
+        "Do they generalize even when robust features point to another class? (D_det)",
+        "images that are all labeled as the next class",
+        "towards the class after its own and relabeled as that class",
+    ),
+}
 
 
-def headline(run: RunFolder) -> list[str]:
-    """The answer, in plain sentences with their figures; one string a question. A null result is worded as one."""
-    return [finding.text for finding in findings(run)]
+def findings(results: StudyResults) -> list[Finding]:
+    """The findings of every study, in reading order."""
+    random = "random-labels" if results.accuracy(trained_on("random-labels")) else "random-labels-incl-true"
+    found = [
+        _standard_training(results),
+        _adversarial_training(results),
+        _robust_and_nonrobust(results),
+        _relabeled(results, random),
+        _relabeled(results, "next-labels"),
+    ]
+    return [finding for finding in found if finding]
 
 
-def findings(run: RunFolder) -> list[Finding]:
-    """The questions the run can answer so far, in reading order."""
-    measured = accuracy_results(run)
-    answers = [_standard_is_fragile(run, measured), _adversarial_training(measured), _robust_and_nonrobust(measured)]
-    labels = "random-labels" if measured.accuracy("on-random-labels") else "random-labels-any"
-    answers += [_relabeled(run, measured, labels), _relabeled(run, measured, "next-labels")]
-    return [answer for answer in answers if answer] + controls.findings(run, measured) + analyses.findings(run)
-
-
-def _standard_is_fragile(run: RunFolder, measured: AccuracyResults) -> Finding | None:
-    clean, attacked = measured.accuracy("standard"), measured.accuracy("standard", radius=2)
-    drop = measured.difference(("standard", 0), ("standard", 2))
-    if not (clean and attacked and drop):
+def _standard_training(results: StudyResults) -> Finding | None:
+    clean, attacked = results.accuracy("standard"), results.accuracy("standard", radius=FULL)
+    loss = results.difference(("standard", CLEAN), ("standard", FULL))
+    if not (clean and attacked and loss):
         return None
-    typical = run.metadata.get("data", {}).get("mean_l2")
-    size = f"; a typical image measures {typical:.1f}" if typical and measured.norm[0] == "L2" else ""
+    question = "Is standard training vulnerable to imperceptible perturbations?"
     text = (
-        f"The standard classifier reads {clean.percent} of the {clean.n:,} test images. Once each image may change by "
-        f"{measured.radius_text(2)} ({measured.norm[1]}{size}), it reads {attacked.percent}."
+        f"Standard training: clean accuracy {clean.percent}, robust accuracy {attacked.percent} at {results.threat_model()} "
+        f"({sample_size(clean)}). The loss is {loss.points} ({loss.ci})."
     )
-    question = "Is an ordinary classifier easily fooled?"
-    if drop.low <= 0:
-        return Finding(question, "not shown", f"{text} That is no measurable loss: changes of this size do not fool it.")
+    size = results.metadata.data.mean_l2
+    if size and results.metadata.norm == "l2":
+        text += f" For comparison: a typical image has an L2 norm of {size:.1f}."
+    if loss.ci_low <= 0:
+        return Finding(question, "not supported", f"{text} That is no measurable loss.")
     if attacked.mean > clean.mean / 2:
-        return Finding(question, "in part", f"{text} It is fooled, but on fewer than half of the images that it read.")
-    return Finding(question, "shown", text)
+        fewer = "Fewer than half of the correctly classified images are misclassified under attack."
+        return Finding(question, "partly supported", f"{text} {fewer}")
+    return Finding(question, "supported", text)
 
 
-def _adversarial_training(measured: AccuracyResults) -> Finding | None:
-    clean, attacked = measured.accuracy("adversarial"), measured.accuracy("adversarial", radius=2)
-    gain = measured.difference(("adversarial", 2), ("standard", 2))
+def _adversarial_training(results: StudyResults) -> Finding | None:
+    clean, attacked = results.accuracy("adversarial"), results.accuracy("adversarial", radius=FULL)
+    gain = results.difference(("adversarial", FULL), ("standard", FULL))
     if not (clean and attacked and gain):
         return None
-    question = "Can training make it robust, that is, hard to fool?"
+    question = "Does adversarial training make the classifier robust?"
     text = (
-        f"The same network, trained on images that are changed to mislead it (adversarial training), reads {clean.percent} "
-        f"of the unchanged test images and keeps {attacked.percent} under the same change of {measured.radius_text(2)}"
+        f"Adversarial training: clean accuracy {clean.percent}, robust accuracy {attacked.percent} at {results.threat_model()} "
+        f"({sample_size(clean)})."
     )
-    if gain.low <= 0:
-        return Finding(
-            question, "not shown", f"{text}. That is not measurably more than the standard classifier: it was not made robust."
-        )
-    verdict: Verdict = "shown" if attacked.mean > clean.mean / 2 else "in part"
-    return Finding(question, verdict, f"{text}: {gain.points} more than the standard classifier ({gain.range}).")
+    if gain.ci_low <= 0:
+        caution = f"The difference from standard training is {gain.points} ({gain.ci}): not measurably more robust."
+        return Finding(question, "not supported", f"{text} {caution}")
+    status: Status = "supported" if attacked.mean > clean.mean / 2 else "partly supported"
+    return Finding(question, status, f"{text} That is {gain.points} more than standard training ({gain.ci}).")
 
 
-def _robust_and_nonrobust(measured: AccuracyResults) -> Finding | None:
-    robust, nonrobust = (measured.accuracy(model, radius=1) for model in ("on-robust", "on-nonrobust"))
-    clean = [measured.accuracy(model) for model in ("on-robust", "on-nonrobust")]
-    gap = measured.difference(("on-robust", 1), ("on-nonrobust", 1))
+def _robust_and_nonrobust(results: StudyResults) -> Finding | None:
+    robust, nonrobust = (results.accuracy(model, radius=HALF) for model in (ROBUST, NONROBUST))
+    clean = [results.accuracy(model) for model in (ROBUST, NONROBUST)]
+    gap = results.difference((ROBUST, HALF), (NONROBUST, HALF))
     if not (robust and nonrobust and gap and clean[0] and clean[1]):
         return None
     question = "Can the data be split into a robust and a non-robust version?"
     text = (
-        "The data were rebuilt twice: in a robust version, which keeps only what the adversarially trained network looks at, and "
-        "in a non-robust version, which keeps only what the standard one looks at. Two classifiers were trained on them in the "
-        f"ordinary way. Of unchanged test images they read {clean[0].percent} (robust) and {clean[1].percent} "
-        f"(non-robust). Under a change of {measured.radius_text(1)}, half of the full size, they keep {robust.percent} and "
-        f"{nonrobust.percent}: a difference of {gap.points} ({gap.range})."
+        f"Standard training on D_R, the robust version: clean accuracy {clean[0].percent}, robust accuracy {robust.percent} at "
+        f"{results.threat_model(HALF)}. On D_NR, the non-robust version: {clean[1].percent} and {nonrobust.percent} "
+        f"({sample_size(robust)}). The difference in robust accuracy is {gap.points} ({gap.ci}). "
+        "D_R keeps only features of the adversarially trained model, D_NR only those of the standard model."
     )
-    if gap.low <= 0 <= gap.high:
-        null = " The interval includes 0: on this evidence the two versions do not differ in how robust a classifier they teach."
-        return Finding(question, "not shown", text + null)
-    if gap.high < 0:
-        return Finding(question, "not shown", f"{text} That is the opposite of what the split is for.")
-    standard, gain = measured.accuracy("standard", radius=1), measured.difference(("on-robust", 1), ("standard", 1))
-    if standard and gain and gain.low <= 0:
-        text += f" But the standard classifier, trained on the original images, keeps {standard.percent}: "
-        return Finding(
-            question, "in part", f"{text}the robust version teaches no measurably harder-to-fool classifier than those do."
-        )
+    if gap.ci_low <= 0 <= gap.ci_high:
+        return Finding(question, "not supported", f"{text} The CI includes 0: no measurable difference in robustness.")
+    if gap.ci_high < 0:
+        return Finding(question, "not supported", f"{text} That is the opposite of what the split is for.")
+    standard, gain = results.accuracy("standard", radius=HALF), results.difference((ROBUST, HALF), ("standard", HALF))
     if standard and gain:
-        text += f" The standard classifier, trained on the original images, keeps {standard.percent}."
-    return Finding(question, "shown", text)
+        text += f" Standard training on the original images: robust accuracy {standard.percent} at the same ε."
+    if standard and gain and gain.ci_low <= 0:
+        caution = "So D_R does not lead to measurably higher robust accuracy than the original images."
+        return Finding(question, "partly supported", f"{text} {caution}")
+    return Finding(question, "supported", text)
 
 
-def _relabeled(run: RunFolder, measured: AccuracyResults, labels: str) -> Finding | None:
-    """Relabelled sets: does what misleads the standard model teach another to read real images, and does noise teach it too?"""
-    model = f"on-{labels}"
-    read = measured.accuracy(model)
-    if not read or math.isnan(measured.chance):
+def _relabeled(results: StudyResults, set: str) -> Finding | None:
+    """Test accuracy of a classifier trained on a relabeled set, compared with chance level and with its shuffled control."""
+    model = trained_on(set)
+    accuracy = results.accuracy(model)
+    if not accuracy or math.isnan(results.chance):
         return None
-    chance = f"guessing reads {percent(measured.chance)}"
-    radii = [number(row["epsilon"]) for row in run.table("sets") if row["set"] == labels and row["epsilon"] != ""]
-    most = measured.radius_text(2) if not radii or math.isclose(radii[0], measured.radii[2], rel_tol=1e-3) else f"{radii[0]:.4g}"
-    if labels == "next-labels":
-        question = "Even when the rest of each image speaks for another class?"
-        moved = f"moved by at most {most} towards the class after its own and labelled as that class, so that all else misleads"
-    elif labels == "random-labels":
-        question = "Does what fools the classifier carry real information?"
-        moved = f"moved by at most {most} towards a random other class and labelled as that class: no label is right"
-    else:
-        question = "Does what fools the classifier carry real information?"
-        moved = f"moved by at most {most} towards a random class and labelled as that class, right only by chance"
-    text = f"One classifier was trained on images each {moved}. It reads {read.percent} of the real test images; {chance}."
-    if read.low <= measured.chance:
-        return Finding(question, "not shown", f"{text} That is not measurably better than guessing.")
-    control, excess = measured.accuracy(f"{model}-noise"), measured.difference((model, 0), (f"{model}-noise", 0))
-    if not control or not excess:
-        if labels == "next-labels":  # its labels point away from the right answer, so chance is already a hard control
-            return Finding(question, "shown", text)
-        return Finding(
-            question, "open", f"{text} Without its control (the same labels, random changes) this is not yet evidence."
-        )
-    text += f" Its control, trained on the same labels with random changes of the same size, reads {control.percent}."
-    if excess.low <= 0:
-        return Finding(
-            question, "not shown", f"{text} The control does as well, so the changes that fool carry nothing of their own."
-        )
-    return Finding(
-        question, "shown", f"{text} So the small changes that fool the standard classifier are features that hold on new images."
+    question, images, towards = _WORDS[DATASETS[set].labels]
+    reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy"
+    level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
+    how = f"Each training image was perturbed by at most {_relabel_threat_model(results, set)} {towards}."
+    alone = f"{reached}, {accuracy.ci} {level}. {how}"
+    if accuracy.ci_low <= results.chance:
+        return Finding(question, "not supported", f"{alone} That is not measurably above chance level.")
+    control = next((name for name, spec in DATASETS.items() if spec.construction == "shuffle" and spec.control_of == set), "")
+    control_accuracy = results.accuracy(trained_on(control))
+    excess = results.difference((model, CLEAN), (trained_on(control), CLEAN))
+    if not control_accuracy or not excess:
+        if set == "next-labels":  # its labels point away from the true class, so chance level is a hard control already
+            return Finding(question, "supported", alone)
+        return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.")
+    text = (
+        f"{reached} {level}; its control with shuffled perturbations {control_accuracy.percent}. The excess is {excess.points} "
+        f"({excess.ci}). {how} The control has the same labels, and perturbations of the same size."
     )
+    if excess.ci_low <= 0:
+        return Finding(question, "not supported", f"{text} So the perturbations carry nothing measurable.")
+    return Finding(question, "supported", f"{text} So the adversarial perturbations are features that generalize.")
 
 
-def cross_dataset(measured: AccuracyResults) -> str:
-    """Whether a model trained on one version of the data reads the other; "" if that was not measured."""
-    crossed = [measured.accuracy("on-robust", "nonrobust"), measured.accuracy("on-nonrobust", "robust")]
-    if not (crossed[0] and crossed[1]):
+def _relabel_threat_model(results: StudyResults, set: str) -> str:
+    """The threat model of a relabeled set's perturbations."""
+    epsilon = results.relabel_epsilon(set)
+    if epsilon is None or math.isclose(epsilon, results.radii[FULL], rel_tol=1e-3):
+        return results.threat_model()
+    return f"{results.norm} ε = {epsilon:.4g}"
+
+
+def cross_accuracy(results: StudyResults) -> str:
+    """A sentence: accuracy of the D_R model on D_NR, and the reverse; "" if it was not measured."""
+    on_nonrobust, on_robust = results.accuracy(ROBUST, "nonrobust"), results.accuracy(NONROBUST, "robust")
+    if not (on_nonrobust and on_robust):
         return ""
-    return (
-        f"Trained on the robust version, a classifier reads {crossed[0].percent} of the non-robust version; "
-        f"trained on the non-robust one, {crossed[1].percent} of the robust."
-    )
+    return f"Trained on D_R: accuracy {on_nonrobust.percent} on D_NR. Trained on D_NR: {on_robust.percent} on D_R."

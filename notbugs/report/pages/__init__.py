@@ -1,1 +1,1 @@
-"""What each page shows."""
+"""The pages: results to the context of a template and to charts."""

@@ -1,115 +1,120 @@
-"""The sections of the study's page for what it is asked further: explanations, corruptions, frequencies, kernel, people."""
+"""Sections of the study's page for analyses: saliency, corruptions, Fourier sensitivity, neural tangent kernel, human review."""
 
 import math
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
-from notbugs.report import render
-from notbugs.report.findings import analyses
-from notbugs.report.results import Estimate, Rows, in_order, number, percent
+from notbugs.report import render, tables
+from notbugs.report.format import Estimate, interval, percent
+from notbugs.report.render import Charts, Context
+from notbugs.report.results import CORRUPTIONS, StudyResults, in_order
 from notbugs.review import answers
-from notbugs.runs.folder import Cell, RunFolder
+from notbugs.runs.tables import (
+    CorruptionDifferenceRow,
+    CorruptionRow,
+    FourierRow,
+    NTKFeatureRow,
+    ReviewAnswerRow,
+    SaliencyPictureRow,
+)
+from notbugs.study.catalog import ANALYZED_MODELS
 
-SHADES = {name: f"var(--{name}, var(--other))" for name in analyses.MODEL_NAMES}
+SEVERITIES = range(6)  # 0: clean
 
 
-def content(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What further.html.jinja names, everything empty where nothing further was asked, and its charts by id."""
-    charts: dict[str, Any] = {}
-    if corrupted := run.table("corruptions"):
-        charts["corruptions-chart"] = _corruptions_chart(corrupted)
-    waves = run.table("frequencies")
-    told = in_order(analyses.MODEL_NAMES, (str(row["model"]) for row in waves))
-    most = max((number(row["errors"]) for row in waves), default=1.0)
-    across = (run.metadata.get("data", {}).get("shape") or [0, 0, 0])[2]
-    charts |= {f"waves-{place}": _waves_chart(waves, model, most, across) for place, model in enumerate(told)}
-    if kernel := run.table("kernel"):
-        charts["kernel-chart"] = _kernel_chart(kernel)
-    answered, problem = answers.answers_or_problem(run.folder)
-    if answered:
-        charts["people-chart"] = _people_chart(answered)
+def sections(results: StudyResults) -> tuple[Context, Charts]:
+    """Context of analyses.html.jinja, everything empty where no analysis was run, and the charts."""
+    rows, fourier = results.review_answers, results.rows(FourierRow)
+    charts: Charts = {"corruptions-chart": _corruptions_chart(results)} if results.rows(CorruptionRow) else {}
+    largest, shape = max((row.error_rate for row in fourier), default=1.0), results.metadata.data.shape
+    width = shape[2] if len(shape) == 3 else 0
+    for place, model in enumerate(results.fourier_models()):
+        charts[f"fourier-{place}"] = _fourier_chart([row for row in fourier if row.model == model], model, largest, width)
+    if features := results.rows(NTKFeatureRow):
+        charts["ntk-chart"] = _ntk_chart(features)
+    if rows:
+        charts["review-chart"] = _review_chart(rows)
     return {
-        "explained": analyses.saliency_table(run),
-        "explained_pictures": _pictures(run),
-        "corrupted": analyses.corruptions_table(run),
-        "costs": _costs(run.table("corrupted")),
-        "waves": told,
-        "waves_table": analyses.fourier_table(run),
-        "kernel": analyses.ntk_table(run),
-        "people": analyses.review_table(run),
-        "misread": answers.misclassified_images(run.folder, answered),
-        "answers_left_out": problem,
-        "reviewers": sorted({str(row["reviewer"]) for row in answered}),
+        "saliency": tables.saliency_table(results),
+        "saliency_pictures": _saliency_pictures(results),
+        "corruptions": tables.corruptions_table(results),
+        "corruption_differences": _corruption_differences(results),
+        "fourier_models": results.fourier_models(),
+        "fourier": tables.fourier_table(results),
+        "ntk": tables.ntk_table(results),
+        "review": tables.review_table(results),
+        "misclassified": answers.misclassified_images(results.folder, rows),
+        "review_problem": results.review_problem,
+        "reviewers": sorted({row.reviewer for row in rows}),
     }, charts
 
 
-def _pictures(run: RunFolder) -> dict[str, dict[str, Cell]]:
-    """File -> its label and, by column, its picture as a data address."""
-    files: dict[str, dict[str, Cell]] = {}
-    for row in run.table("explanation_pictures"):
-        cells = files.setdefault(str(row["file"]), {"label": row["label"]})
-        cells[str(row["column"])] = render.inline(run.folder, str(row["picture"]))
+def _saliency_pictures(results: StudyResults) -> dict[str, tuple[str, dict[str, str]]]:
+    """File -> its label and, by column, its picture as a data URL."""
+    files: dict[str, tuple[str, dict[str, str]]] = {}
+    for row in results.rows(SaliencyPictureRow):
+        _, columns = files.setdefault(row.file, (row.label, {}))
+        columns[row.column] = render.inline(results.folder, row.picture)
     return files
 
 
-def _costs(pairs: Rows) -> dict[str, dict[str, Estimate | None]]:
-    """Corruption -> model -> its accuracy less the standard model's, mean over severities."""
-    kinds = in_order(analyses.CORRUPTIONS, (str(row["corruption"]) for row in pairs))
-    models = [name for name in analyses.MODEL_NAMES if name != "standard"]
-    return {
-        kind: {name: analyses.estimate(pairs, model=name, other="standard", corruption=kind) for name in models} for kind in kinds
-    }
+def _corruption_differences(results: StudyResults) -> dict[str, dict[str, Estimate | None]]:
+    """Corruption -> model -> its accuracy minus that of the standard model, mean over severities."""
+    kinds = in_order(CORRUPTIONS, (row.corruption for row in results.rows(CorruptionDifferenceRow)))
+    models = [name for name in ANALYZED_MODELS if name != "standard"]
+    return {kind: {name: results.corruption_difference(name, kind) for name in models} for kind in kinds}
 
 
-def _corruptions_chart(rows: Rows) -> dict[str, Any]:
-    """One small panel a corruption: accuracy against severity, one line a model; severity 0 is unchanged."""
+# ---- corruptions -----------------------------------------------------------------------------------------------------------
+
+
+def _corruptions_chart(results: StudyResults) -> dict[str, object]:
+    """One small panel per corruption: accuracy by severity, one line per model."""
     import altair as alt
 
-    values = []
-    for kind in in_order(analyses.CORRUPTIONS[1:], (str(row["corruption"]) for row in rows if row["corruption"] != "unchanged")):
-        for model in in_order(analyses.MODEL_NAMES, (str(row["model"]) for row in rows)):
-            if model not in analyses.MODEL_NAMES:
-                continue
-            for severity in range(6):
-                share = analyses.corruption_accuracy(rows, model, kind if severity else "unchanged", severity)
-                if share is not None:
-                    told = {"model": model, "severity": severity, "at": share, "read": percent(share)}
-                    values.append({"corruption": kind, **told})
-    names = [name for name in analyses.MODEL_NAMES if any(value["model"] == name for value in values)]
-    scale = alt.Scale(domain=names, range=[SHADES[name] for name in names])
+    values = _corruption_values(results)
+    names = [name for name in ANALYZED_MODELS if any(value["model"] == name for value in values)]
+    scale = alt.Scale(domain=names, range=[*map(render.model_color, names)])
     base = alt.Chart().encode(
         x=alt.X("severity:Q", axis=alt.Axis(tickCount=6, format="d", grid=False), title="severity"),
-        y=alt.Y("at:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", values=[0, 0.5, 1]), title=None),
-        color=alt.Color("model:N", scale=scale, legend=alt.Legend(orient="top", title=None)),
-        tooltip=[f"{field}:N" for field in ("corruption", "model", "severity", "read")],
+        y=alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", values=[0, 0.5, 1]), title=None),
+        color=alt.Color("model:N", scale=scale, legend=alt.Legend(orient="top", title=None, columns=2, labelLimit=200)),
+        tooltip=[f"{field}:N" for field in ("corruption", "model", "severity", "accuracy")],
     )
-    panel = alt.layer(base.mark_line(strokeWidth=1.75), base.mark_point(size=45, filled=True, opacity=1), data={"values": values})
-    panel = panel.properties(width=165, height=130)
-    described = "Accuracy of each model under each corruption against its severity; the table above holds the means."
+    marks = base.mark_line(strokeWidth=1.75), base.mark_point(size=45, filled=True, opacity=1)
+    panel = alt.layer(*marks, data={"values": values}).properties(width=165, height=130)
     header = alt.Header(title=None, labelColor="currentColor", labelFontSize=12)
-    chart = panel.facet(facet=alt.Facet("corruption:N", header=header, sort=list(analyses.CORRUPTIONS)), columns=3)
-    return render.chart_spec(chart.properties(description=described))
+    chart = panel.facet(facet=alt.Facet("corruption:N", header=header, sort=list(CORRUPTIONS)), columns=3)
+    text = "Accuracy of each model under each corruption by severity; the table above holds the means."
+    return render.chart_spec(chart.properties(description=text))
 
 
-def _waves_chart(rows: Rows, model: str, most: float, width: int) -> dict[str, Any]:
-    """Errors with one wave added, by its frequency; the left half of the plane is the same waves again."""
+def _corruption_values(results: StudyResults) -> list[dict[str, object]]:
+    rows = results.rows(CorruptionRow)
+    values: list[dict[str, object]] = []
+    for kind in in_order(CORRUPTIONS[1:], (row.corruption for row in rows if row.corruption != "clean")):
+        for model in (name for name in ANALYZED_MODELS if any(row.model == name for row in rows)):
+            for severity in SEVERITIES:
+                share = results.corruption_accuracy(model, kind if severity else "clean", severity)
+                if share is not None:
+                    value = {"model": model, "severity": severity, "share": share, "accuracy": percent(share)}
+                    values.append({"corruption": kind, **value})
+    return values
+
+
+# ---- Fourier sensitivity ---------------------------------------------------------------------------------------------------
+
+
+def _fourier_chart(rows: Sequence[FourierRow], model: str, largest: float, width: int) -> dict[str, object]:
+    """Error rate with one Fourier basis vector added, by its frequency."""
     import altair as alt
 
-    shares: dict[tuple[float, float], list[float]] = {}
-    for row in rows:
-        if row["model"] == model:
-            shares.setdefault((number(row["down"]), number(row["across"])), []).append(number(row["errors"]))
-    means = {place: sum(errors) / len(errors) for place, errors in shares.items()}
-    last, first = max(down for down, _ in means), min(down for down, _ in means)
-    fastest = last if last > -first else math.nan  # of an even number: it is its own mirror
-    own = {(-down, across): share for (down, across), share in means.items() if 2 * across in (0, width) and down != fastest}
-    means |= {place: share for place, share in own.items() if place not in means}  # a wave and its mirror, listed once
-    means |= {(down if down == fastest else -down, -across): share for (down, across), share in means.items() if across}
-    half_down, half_across = (_step({place[axis] for place in means}) / 2 for axis in (0, 1))
+    rates = _both_halves(_mean_rates(rows), width)
+    half_down, half_across = (_spacing({place[axis] for place in rates}) / 2 for axis in (0, 1))
     values = [
         {
-            "errors": share,
-            "misread": percent(share),
+            "share": rate,
+            "error rate": percent(rate),
             "cycles down": down,
             "cycles across": across,
             "top": down - half_down,
@@ -117,94 +122,120 @@ def _waves_chart(rows: Rows, model: str, most: float, width: int) -> dict[str, A
             "left": across - half_across,
             "right": across + half_across,
         }
-        for (down, across), share in means.items()
+        for (down, across), rate in rates.items()
     ]
+    axis, scale = alt.Axis(grid=False, tickCount=5, format="d"), alt.Scale(nice=False)
+    legend = alt.Legend(format="%", title=None, gradientLength=150)
     chart = alt.Chart({"values": values}).mark_rect()
     chart = chart.encode(
-        x=alt.X("left:Q", axis=alt.Axis(grid=False, tickCount=5, format="d"), title="cycles across", scale=alt.Scale(nice=False)),
+        x=alt.X("left:Q", axis=axis, title="cycles across", scale=scale),
         x2="right:Q",
-        y=alt.Y("top:Q", axis=alt.Axis(grid=False, tickCount=5, format="d"), title="cycles down", scale=alt.Scale(nice=False)),
+        y=alt.Y("top:Q", axis=axis, title="cycles down", scale=scale),
         y2="bottom:Q",
-        color=alt.Color(
-            "errors:Q",
-            scale=alt.Scale(domain=[0, max(most, 0.01)], scheme="viridis"),
-            legend=alt.Legend(format="%", title=None, gradientLength=150),
-        ),
-        tooltip=[f"{field}:N" for field in ("cycles across", "cycles down", "misread")],
+        color=alt.Color("share:Q", scale=alt.Scale(domain=[0, max(largest, 0.01)], scheme="viridis"), legend=legend),
+        tooltip=[f"{field}:N" for field in ("cycles across", "cycles down", "error rate")],
     )
-    described = f"Errors of {model} on images with one wave added, by the wave's frequency."
-    return render.chart_spec(chart.properties(width="container", height=200, description=described))
+    text = f"Error rate of {model} on images with one Fourier basis vector added, by its frequency."
+    return render.chart_spec(chart.properties(width="container", height=200, description=text))
 
 
-def _step(places: set[float]) -> float:
-    ordered = sorted(places)
-    return min((after - before for before, after in pairwise(ordered)), default=1.0)
+def _mean_rates(rows: Iterable[FourierRow]) -> dict[tuple[int, int], float]:
+    """Error rate by frequency, mean over seeds."""
+    rates: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        rates.setdefault((row.cycles_down, row.cycles_across), []).append(row.error_rate)
+    return {place: sum(found) / len(found) for place, found in rates.items()}
 
 
-def _kernel_chart(rows: Rows) -> dict[str, Any]:
-    """Usefulness and what a change leaves of it, eigenvector by eigenvector, of the first seed."""
+def _both_halves(rates: dict[tuple[int, int], float], width: int) -> dict[tuple[float, float], float]:
+    """The same for the whole plane: a frequency and its mirror are the same, and the table lists it once."""
+    found: dict[tuple[float, float], float] = {(down, across): rate for (down, across), rate in rates.items()}
+    last, first = max(down for down, _ in found), min(down for down, _ in found)
+    nyquist = last if last > -first else math.nan  # of an even height: it is its own mirror
+    mirrored = {(-down, across): rate for (down, across), rate in found.items() if 2 * across in (0, width) and down != nyquist}
+    found |= {place: rate for place, rate in mirrored.items() if place not in found}
+    return found | {(down if down == nyquist else -down, -across): rate for (down, across), rate in found.items() if across}
+
+
+def _spacing(values: set[float]) -> float:
+    """The smallest distance between values."""
+    return min((after - before for before, after in pairwise(sorted(values))), default=1.0)
+
+
+# ---- neural tangent kernel -------------------------------------------------------------------------------------------------
+
+
+def _ntk_chart(rows: Sequence[NTKFeatureRow]) -> dict[str, object]:
+    """Usefulness and robust usefulness, eigenvector by eigenvector, of the first seed."""
     import altair as alt
 
     values = []
-    for row in (row for row in rows if row["seed"] == rows[0]["seed"]):
-        for what, column in (("usefulness", "usefulness"), ("what a change leaves", "robust_usefulness")):
-            told = {"eigenvector": int(number(row["eigenvector"])) + 1, "class": row["class"], "word": row["kind"]}
-            values.append({**told, "what": what, "at": number(row[column]), "figure": f"{number(row[column]):.2f}"})
-    names, place = ["usefulness", "what a change leaves"], "eigenvector, the largest first"
+    for row in (row for row in rows if row.seed == rows[0].seed):
+        for measure, value in (("usefulness", row.usefulness), ("robust usefulness", row.robust_usefulness)):
+            about = {"eigenvector": row.eigenvector + 1, "class": row.class_name, "category": row.category}
+            values.append({**about, "measure": measure, "at": value, "value": f"{value:.2f}"})
+    colors = alt.Scale(domain=["usefulness", "robust usefulness"], range=[*map(render.model_color, ("standard", "adversarial"))])
+    x = alt.X(
+        "eigenvector:Q",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(format="d", grid=False),
+        title="eigenvector, in the order of eigenvalues",
+    )
     chart = alt.Chart({"values": values}).mark_point(size=45, filled=True, opacity=0.9)
     chart = chart.encode(
-        x=alt.X("eigenvector:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="d", grid=False), title=place),
-        y=alt.Y("at:Q", title="of 1; below 0 it points to the wrong side"),
-        color=alt.Color(
-            "what:N",
-            scale=alt.Scale(domain=names, range=["var(--standard)", "var(--adversarial)"]),
-            legend=alt.Legend(orient="top", title=None, labelLimit=300),
-        ),
-        tooltip=[f"{field}:N" for field in ("eigenvector", "class", "word", "what", "figure")],
+        x=x,
+        y=alt.Y("at:Q", title="usefulness, in [−1, 1]"),
+        color=alt.Color("measure:N", scale=colors, legend=alt.Legend(orient="top", title=None, labelLimit=300)),
+        tooltip=[f"{field}:N" for field in ("eigenvector", "class", "category", "measure", "value")],
     )
-    described = "Usefulness and robust usefulness of the kernel's eigenvectors, in the order of their eigenvalues."
-    return render.chart_spec(chart.properties(width="container", height=260, description=described))
+    text = "Usefulness and robust usefulness of the kernel's eigenvectors, in the order of their eigenvalues."
+    return render.chart_spec(chart.properties(width="container", height=260, description=text))
 
 
-def _people_chart(rows: Rows) -> dict[str, Any]:
-    """What people read of each set as labelled, with its interval; small: each of several reviewers."""
+# ---- human review ----------------------------------------------------------------------------------------------------------
+
+
+def _review_chart(rows: Sequence[ReviewAnswerRow]) -> dict[str, object]:
+    """Accuracy of people on each set, with its CI; small: each of several reviewers."""
     import altair as alt
 
-    told = answers.summary(rows)
+    summary = answers.summary(rows)
     values = [
         {
-            "set": row["set"],
-            "at": row["accuracy"],
-            "low": row["low"],
-            "high": row["high"],
-            "read": percent(number(row["accuracy"])),
-            "interval": f"{100 * number(row['low']):.1f} to {100 * number(row['high']):.1f} %",
-            "answers": row["answers"],
+            "set": row.set,
+            "share": row.accuracy,
+            "ci_low": row.ci_low,
+            "ci_high": row.ci_high,
+            "accuracy": percent(row.accuracy),
+            "95 % CI": interval(100 * row.ci_low, 100 * row.ci_high),
+            "answers": row.answers,
         }
-        for row in told
+        for row in summary
     ]
-    single = []
-    for row in told:
-        shares = answers.by_reviewer([one for one in rows if one["set"] == row["set"]])
-        for name, share in shares.items() if len(shares) > 1 else ():
-            single.append({"set": row["set"], "at": share, "reviewer": name, "read": percent(share)})
-    place = alt.X(
-        "at:Q",
-        scale=alt.Scale(domain=[0, 1]),
-        axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]),
-        title="images that people read as labelled",
-    )
-    names = [str(row["set"]) for row in told]
-    sets = alt.Y("set:N", sort=names, title=None, axis=alt.Axis(labelLimit=200))
-    base = alt.Chart({"values": values}).encode(y=sets, tooltip=[f"{name}:N" for name in ("set", "read", "interval", "answers")])
+    names = [row.set for row in summary]
+    axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
+    x = alt.X("share:Q", scale=alt.Scale(domain=[0, 1]), axis=axis, title="accuracy of people")
+    y = alt.Y("set:N", sort=names, title=None, axis=alt.Axis(labelLimit=200))
+    base = alt.Chart({"values": values}).encode(y=y, tooltip=[f"{name}:N" for name in ("set", "accuracy", "95 % CI", "answers")])
     layers = [
-        base.mark_rule(strokeWidth=2, opacity=0.7, color="var(--accent)").encode(x=alt.X("low:Q"), x2="high:Q"),
-        base.mark_point(size=80, filled=True, opacity=1, color="var(--accent)").encode(x=place),
+        base.mark_rule(strokeWidth=2, opacity=0.7, color="var(--accent)").encode(x=alt.X("ci_low:Q"), x2="ci_high:Q"),
+        base.mark_point(size=80, filled=True, opacity=1, color="var(--accent)").encode(x=x),
     ]
-    if single:
-        each = alt.Chart({"values": single}).encode(
-            y=sets, x=place, tooltip=[f"{name}:N" for name in ("reviewer", "set", "read")]
-        )
+    if single := _single_reviewers(rows, names):
+        each = alt.Chart({"values": single}).encode(y=y, x=x, tooltip=[f"{name}:N" for name in ("reviewer", "set", "accuracy")])
         layers.insert(0, each.mark_point(size=30, opacity=0.6, color="currentColor"))
-    described = "Share of each set that people read as labelled; the table above holds the same figures."
-    return render.chart_spec(alt.layer(*layers).properties(width="container", height=44 * len(names), description=described))
+    text = "Accuracy of people on each set; the table above holds the same figures."
+    return render.chart_spec(alt.layer(*layers).properties(width="container", height=44 * len(names), description=text))
+
+
+def _single_reviewers(rows: Sequence[ReviewAnswerRow], sets: Sequence[str]) -> list[dict[str, object]]:
+    """Accuracy of each reviewer on the sets that several have answered."""
+    values: list[dict[str, object]] = []
+    for name in sets:
+        shares = answers.by_reviewer([row for row in rows if row.set == name])
+        if len(shares) > 1:
+            values += [
+                {"set": name, "share": share, "reviewer": reviewer, "accuracy": percent(share)}
+                for reviewer, share in shares.items()
+            ]
+    return values

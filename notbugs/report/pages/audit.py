@@ -1,147 +1,160 @@
-"""What the page of an audit shows, from its run folder. Needs no torch."""
+"""The page of an audit, from its run folder."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from notbugs.report import render
-from notbugs.runs.folder import Cell, RunFolder
+from notbugs.report.format import interval, percent
+from notbugs.report.render import Charts, Context
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import (
+    AuditAccuracyRow,
+    AuditFileRow,
+    AuditPictureRow,
+    CheckRow,
+    ClassAccuracyRow,
+    ConfusionRow,
+    CurveRow,
+    cells,
+)
 
-Rows = list[dict[str, Cell]]
-FACTS: dict[str, Any] = {
-    "source": "an audit", "model": "?", "within": [], "budget": "?", "command": "", "notbugs": "", "versions": {}, "device": "",
-    "machine": "", "seconds": 0, "finished": False, "gradient": True,
-    "data": {"classes": [], "n": "?", "shape": [], "note": "", "skipped": []},
-}  # fmt: skip
 NORMS = {
-    "l2": ("L2", "square root of the summed squared pixel changes, black being 0 and white 1"),
-    "linf": ("L-infinity", "largest change of any one value, black being 0 and white 1"),
-    "l1": ("L1", "sum of all pixel changes, black being 0 and white 1"),
-    "l0": ("L0", "number of pixels changed"),
+    "l2": ("L2", "square root of the summed squares of all pixel differences; pixels lie in [0, 1]"),
+    "linf": ("Linf", "largest difference of any one pixel value; pixels lie in [0, 1]"),
+    "l1": ("L1", "sum of all pixel differences; pixels lie in [0, 1]"),
+    "l0": ("L0", "number of pixels that differ"),
 }
 
 
-def content(run: RunFolder) -> dict[str, Any]:
-    """Everything that audit.html.jinja names."""
-    facts = FACTS | run.metadata
-    accuracy, checks, curve = run.table("accuracy"), run.table("checks"), run.table("curve")
-    norms = [norm for norm in dict.fromkeys(str(row["norm"]) for row in curve) if _several(norm, curve)]
-    charts = {f"curve-{norm}": _curve_chart(norm, curve, accuracy) for norm in norms}
-    model = str(facts["model"])
+@dataclass(frozen=True)
+class Confusion:
+    """Confusion matrix within one threat model: by label and prediction, the share of the label's images."""
+
+    threat: str
+    predictions: tuple[str, ...]
+    shares: Mapping[str, Mapping[str, float]]
+
+
+def page(run: RunFolder) -> tuple[Context, Charts]:
+    """Context of audit.html.jinja, and the charts."""
+    metadata = run.audit()
+    accuracy, checks, curve = run.rows(AuditAccuracyRow), run.rows(CheckRow), run.rows(CurveRow)
+    norms = [norm for norm in dict.fromkeys(row.norm for row in curve) if _has_curve(norm, curve)]
+    files = run.rows(AuditFileRow)
     return {
-        "title": f"{model.rsplit('/', 1)[-1]} on {str(facts['source']).rstrip('/').rsplit('/', 1)[-1]}",
-        "facts": facts,
-        "data": FACTS["data"] | facts["data"],
+        "title": f"{_last_part(metadata.model or 'a model')} on {_last_part(metadata.dataset or 'a data set')}",
+        "metadata": metadata,
+        "stages": run.metadata["stages"],
         "accuracy": accuracy,
-        "failed": [row for row in checks if row["passed"] == "no"],
+        "interval": interval,
+        "failed": [row for row in checks if row.passed == "no"],
         "checks": checks,
-        "norms": [(norm, *NORMS[norm], _middle(run.table("files"), norm)) for norm in norms],
-        "classes": _classes(run.table("classes")),
-        "confusion": _confusion(run.table("confusion"), accuracy),
+        "norms": [(norm, *NORMS[norm], _median(files, norm)) for norm in norms],
+        "classes": _classes(run.rows(ClassAccuracyRow)),
+        "confusion": _confusion(run.rows(ConfusionRow), accuracy),
         "pictures": _pictures(run),
-        "charts": charts,
-        "kept": {kind: render.listed(run.folder / kind) for kind in ("datasets", "tables")},
-    }
+        "stored": render.stored_files(run.folder, ("datasets", "tables")),
+    }, {f"curve-{norm}": _curve_chart(norm, curve, accuracy) for norm in norms}
 
 
-def _several(norm: str, curve: Rows) -> bool:
+def _last_part(name: str) -> str:
+    return Path(name).name or name
+
+
+def _has_curve(norm: str, curve: Sequence[CurveRow]) -> bool:
     """Whether there is a curve to draw: one pixel more or less makes none."""
-    return norm != "l0" or max(float(row["epsilon"]) for row in curve if row["norm"] == norm) > 1
+    return norm != "l0" or max(row.epsilon for row in curve if row.norm == norm) > 1
 
 
-def _middle(files: Rows, norm: str) -> str:
-    """In words, the median of the smallest changes that fool, over the files that are read correctly."""
-    sizes = sorted(float(row[f"smallest_{norm}"]) for row in files if row["read"] == row["label"])
-    if not sizes:
+def _median(files: Sequence[AuditFileRow], norm: str) -> str:
+    """A sentence on the median minimum norm of the correctly classified files."""
+    values = [cells(row)[f"minimum_{norm}"] for row in files if row.predicted == row.label]
+    distances = sorted(value for value in values if isinstance(value, float))
+    if not distances:
         return ""
-    middle = sizes[len(sizes) // 2]
-    if not math.isfinite(middle):
-        return "No change that was tried fools half of the images that are read correctly."
-    return f"Half of the images that are read correctly are fooled by a change of {middle:.3g} or less."
+    median = distances[len(distances) // 2]
+    if not math.isfinite(median):
+        return "No perturbation was found for half of the correctly classified images."
+    return f"Half of the correctly classified images are misclassified at ε = {median:.3g} or less."
 
 
-def _classes(rows: Rows) -> tuple[list[str], dict[str, dict[str, dict[str, Cell]]]]:
-    """Sets, and for each class its row by set; the classes that lose most under the last set first."""
-    sets = list(dict.fromkeys(str(row["within"]) for row in rows))
-    table: dict[str, dict[str, dict[str, Cell]]] = {}
+def _classes(rows: Sequence[ClassAccuracyRow]) -> tuple[list[str], dict[str, dict[str, ClassAccuracyRow]]]:
+    """Threat models, and for each class its row by threat model; the lowest accuracy within the last one comes first."""
+    threats = list(dict.fromkeys(row.threat for row in rows))
+    table: dict[str, dict[str, ClassAccuracyRow]] = {}
     for row in rows:
-        table.setdefault(str(row["label"]), {})[str(row["within"])] = row
-    return sets, dict(sorted(table.items(), key=lambda item: float(item[1][sets[-1]]["accuracy"])) if sets else {})
+        table.setdefault(row.label, {})[row.threat] = row
+    return threats, dict(sorted(table.items(), key=lambda item: item[1][threats[-1]].accuracy) if threats else {})
 
 
-def _confusion(rows: Rows, accuracy: Rows) -> dict[str, Any]:
-    """At the set that leaves some images and fools most: what each class is taken for, as shares of its images."""
-    sets = [row for row in accuracy if row["within"] != "unchanged"]
-    if not sets:
-        return {}
-    within = str(min(sets, key=lambda row: float(row["accuracy"]))["within"])
-    found = [row for row in rows if row["within"] == within]
-    labels = list(dict.fromkeys(str(row["label"]) for row in found))
-    reads = [label for label in labels if any(row["read"] == label for row in found)]
-    reads += [str(row["read"]) for row in found if row["read"] not in reads]
-    counts = {(str(row["label"]), str(row["read"])): int(row["count"]) for row in found}
-    totals = {label: sum(count for (own, _), count in counts.items() if own == label) for label in labels}
-    reads = list(dict.fromkeys(reads))
-    shares = {label: {read: counts.get((label, read), 0) / totals[label] for read in reads} for label in labels}
-    return {"within": within, "reads": reads, "shares": shares, "counts": counts}
+def _confusion(rows: Sequence[ConfusionRow], accuracy: Sequence[AuditAccuracyRow]) -> Confusion | None:
+    """The confusion matrix within the threat model with the lowest robust accuracy."""
+    threats = [row for row in accuracy if row.threat != "clean"]
+    if not threats:
+        return None
+    threat = min(threats, key=lambda row: row.accuracy).threat
+    found = [row for row in rows if row.threat == threat]
+    labels = list(dict.fromkeys(row.label for row in found))
+    predicted = {row.predicted for row in found}
+    predictions = dict.fromkeys([label for label in labels if label in predicted] + [row.predicted for row in found])
+    counts = {(row.label, row.predicted): row.count for row in found}
+    totals = {label: sum(row.count for row in found if row.label == label) for label in labels}
+    shares = {label: {name: counts.get((label, name), 0) / totals[label] for name in predictions} for label in labels}
+    return Confusion(threat, tuple(predictions), shares)
 
 
-def _pictures(run: RunFolder) -> tuple[list[str], dict[str, list[Mapping[str, Any]]]]:
-    """Column names, and by kind (most and least fragile) one entry a file: its cells by column, with their sources."""
+@dataclass
+class PicturedFile:
+    """One file with its pictures: cells by column, `source` is a data URL."""
+
+    file: str
+    minimum_norm: float | None
+    cells: dict[str, Mapping[str, object]]
+
+
+def _pictures(run: RunFolder) -> tuple[list[str], dict[str, list[PicturedFile]]]:
+    """Column names, and by group (most and least fragile) its files."""
     columns: dict[str, None] = {}
-    kinds: dict[str, dict[Cell, dict[str, Any]]] = {}
-    for row in run.table("pictures"):
-        columns[str(row["column"])] = None
-        entry = kinds.setdefault(str(row["kind"]), {}).setdefault(
-            row["number"], {"file": row["file"], "size": row["size"], "cells": {}}
-        )
-        entry["cells"][str(row["column"])] = {**row, "source": render.inline(run.folder, str(row["picture"]))}
-    return list(columns), {kind: list(entries.values()) for kind, entries in kinds.items()}
+    groups: dict[str, dict[int, PicturedFile]] = {}
+    for row in run.rows(AuditPictureRow):
+        columns[row.column] = None
+        entry = groups.setdefault(row.group, {}).setdefault(row.index, PicturedFile(row.file, row.minimum_norm, {}))
+        entry.cells[row.column] = {**cells(row), "source": render.inline(run.folder, row.picture)}
+    return list(columns), {group: list(files.values()) for group, files in groups.items()}
 
 
-def _curve_chart(norm: str, curve: Rows, accuracy: Rows) -> dict[str, Any]:
-    """Accuracy against radius from the smallest changes, its interval as a band, and the verdicts as points."""
+def _curve_chart(norm: str, curve: Sequence[CurveRow], accuracy: Sequence[AuditAccuracyRow]) -> dict[str, object]:
+    """Robust accuracy by epsilon from the smallest perturbations, its CI as a band, and the ensemble as points."""
     import altair as alt
 
-    line = [
-        {
-            "radius": row["epsilon"], "at": row["accuracy"], "low": row["low"], "high": row["high"],
-            "accuracy": render.percent(float(row["accuracy"])), "interval": _interval(row), "images": row["n"],
-        }
-        for row in curve if row["norm"] == norm
-    ]  # fmt: skip
-    points = [
-        {
-            "radius": row["epsilon"], "at": row["accuracy"], "low": row["low"], "high": row["high"], "within": row["within"],
-            "accuracy": render.percent(float(row["accuracy"])), "interval": _interval(row), "images": row["n"],
-        }
-        for row in accuracy if row["norm"] == norm
-    ]  # fmt: skip
-    name, shade, told = NORMS[norm][0], "var(--accent)", ["accuracy:N", "interval:N", "images:N"]
-    shape: Any = "step-after" if norm == "l0" else "linear"
-    x = alt.X(
-        "radius:Q", title=f"change allowed, {name}", axis=alt.Axis(grid=False, tickCount=8, tickMinStep=1 if norm == "l0" else 0)
-    )
+    line = [_value(row) for row in curve if row.norm == norm]
+    points = [{**_value(row), "threat": row.threat} for row in accuracy if row.norm == norm]
+    tooltip, color = ["accuracy:N", "95 % CI:N", "images:N"], "var(--accent)"
+    shape: Literal["step-after", "linear"] = "step-after" if norm == "l0" else "linear"
+    axis = alt.Axis(grid=False, tickCount=8, tickMinStep=1 if norm == "l0" else 0)
+    x = alt.X("epsilon:Q", title=f"ε, {NORMS[norm][0]}", axis=axis)
     ticks = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
-    y = alt.Y("at:Q", scale=alt.Scale(domain=[0, 1]), title="read correctly", axis=ticks)
+    y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), title="robust accuracy", axis=ticks)
     base = alt.Chart({"values": line}).encode(x=x)
-    band = base.mark_area(opacity=0.18, color=shade, interpolate=shape).encode(
-        y=alt.Y("low:Q", title="read correctly"), y2="high:Q"
-    )
-    path = base.mark_line(color=shade, strokeWidth=2, interpolate=shape).encode(y=y)
+    band = base.mark_area(opacity=0.18, color=color, interpolate=shape)
+    band = band.encode(y=alt.Y("ci_low:Q", title="robust accuracy"), y2="ci_high:Q")
+    path = base.mark_line(color=color, strokeWidth=2, interpolate=shape).encode(y=y)
     near = alt.selection_point(on="pointerover", empty=False, clear="pointerout", nearest=True)
-    seen = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
-    hover = base.mark_point(size=70, filled=True, color=shade).add_params(near)
-    hover = hover.encode(y=y, opacity=seen, tooltip=[alt.Tooltip("radius:Q", format=".3g"), *told])
-    verdicts = alt.Chart({"values": points}).encode(x=x)
-    rules = verdicts.mark_rule(strokeWidth=2, color="var(--alarm)").encode(y="low:Q", y2="high:Q")
-    dots = verdicts.mark_point(size=90, filled=True, color="var(--alarm)", opacity=1)
-    dots = dots.encode(y=y, tooltip=["within:N", *told])
-    described = f"Accuracy against the {name} change allowed; tables/curve.csv holds the same figures."
-    return render.chart_spec(
-        alt.layer(band, path, hover, rules, dots).properties(width="container", height=260, description=described)
-    )
+    opacity = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
+    hover = base.mark_point(size=70, filled=True, color=color).add_params(near)
+    hover = hover.encode(y=y, opacity=opacity, tooltip=[alt.Tooltip("epsilon:Q", format=".3g"), *tooltip])
+    ensemble = alt.Chart({"values": points}).encode(x=x)
+    rules = ensemble.mark_rule(strokeWidth=2, color="var(--alarm)").encode(y="ci_low:Q", y2="ci_high:Q")
+    dots = ensemble.mark_point(size=90, filled=True, color="var(--alarm)", opacity=1).encode(y=y, tooltip=["threat:N", *tooltip])
+    text = f"Robust accuracy by the {NORMS[norm][0]} ε; tables/curve.csv holds the same figures."
+    layers = alt.layer(band, path, hover, rules, dots)
+    return render.chart_spec(layers.properties(width="container", height=260, description=text))
 
 
-def _interval(row: Mapping[str, Cell]) -> str:
-    return f"{100 * float(row['low']):.1f}–{100 * float(row['high']):.1f} %"
+def _value(row: CurveRow | AuditAccuracyRow) -> dict[str, object]:
+    ends = {"epsilon": row.epsilon, "share": row.accuracy, "ci_low": row.ci_low, "ci_high": row.ci_high}
+    texts = {"accuracy": percent(row.accuracy), "95 % CI": interval(100 * row.ci_low, 100 * row.ci_high), "images": row.n}
+    return {**ends, **texts}

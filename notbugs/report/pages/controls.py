@@ -1,191 +1,182 @@
-"""The sections of the study's page that only a full study has: controls, transfer, agreement. Needs no torch."""
+"""Sections of the study's page that only a full study has: controls, transferability, error consistency."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from notbugs.report import render
-from notbugs.report.results import SETS, AccuracyResults, Rows, in_order, number
-from notbugs.report.weighed import CONTROLS, FAMILIES, LEARNERS, SOURCES, TARGETS, ControlResults, control_results, seed_mean
-from notbugs.runs.folder import Cell, RunFolder
+from notbugs.report.aggregate import ErrorConsistency
+from notbugs.report.format import Estimate, percent
+from notbugs.report.render import Charts, Context
+from notbugs.report.results import HALF, StudyResults, in_order
+from notbugs.runs.tables import ErrorConsistencyRow
+from notbugs.study.catalog import (
+    ARCHITECTURES,
+    DATASETS,
+    EPSILON_TEXTS,
+    LEARNERS,
+    MODELS,
+    SETS,
+    TARGET_TITLES,
+    TRANSFER_SOURCES,
+    control_title,
+    trained_on,
+)
 
-NEXT = {
-    "on-next-labels": "made with the standard model",
-    "on-next-labels-unread": "without images that a weak model took for their new label",
-    "on-next-labels-robust": "made with the robust model",
-    "on-next-labels-bugs": "moved so that other models still read the old label",
-    "on-next-labels-patterns": "one random pattern a label",
-    "on-next-labels-noise": "random changes",
-    "on-next-labels-same-start": "learnt from the source's initial weights",
-    **{f"{name}-on-next-labels": f"learnt by {text}" for name, text in FAMILIES.items()},
-}
-AGREEING = (
-    "standard",
-    "same-start",
-    "fresh-1",
-    *FAMILIES,
-    "adversarial",
-    "on-robust",
-    "on-nonrobust",
-    "on-random-labels",
-    "on-next-labels",
+OTHER_NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source
+CONSISTENCY_MODELS = (
+    *("standard", "same-init", "reinit-1", *ARCHITECTURES, "adversarial"),
+    *map(trained_on, ("robust", "nonrobust", "random-labels", "next-labels")),
 )
 
 
-def content(run: RunFolder, measured: AccuracyResults) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What evidence.html.jinja names, everything empty in a quick study, and its charts by id."""
-    weighed = control_results(run)
-    found, sweep = weighed.follows(measured), _sweep(weighed)
-    charts = {"follows-chart": _follows_chart(found.points)} if found else {}
+@dataclass(frozen=True)
+class NextLabels:
+    """A classifier trained on next labels: predictions of the true class and of the next one, on the test images."""
+
+    model: str
+    title: str
+    true_class: Estimate
+    next_class: Estimate
+
+
+@dataclass(frozen=True)
+class TransferTarget:
+    """What adversarial examples of the standard model do to one target."""
+
+    target: str
+    title: str
+    clean: Estimate | None
+    random: Estimate | None
+    untargeted: Estimate | None
+    same_mistake: Estimate | None
+    other_mistake: Estimate | None
+    targeted: Estimate | None
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """Mean transfer rate of one source to the other networks."""
+
+    source: str
+    perturbation: str
+    rate: float
+    networks: int
+
+
+def sections(results: StudyResults) -> tuple[Context, Charts]:
+    """Context of controls.html.jinja, all empty for a quick study, and the charts."""
+    correlation, sweep = results.accuracy_transfer_correlation(), epsilon_sweep(results)
+    charts: Charts = {"correlation-chart": _correlation_chart(correlation.points)} if correlation else {}
     charts |= {"sweep-chart": _sweep_chart(sweep)} if sweep else {}
+    sets = [name for name in SETS if name != "test"]
+    models = results.models_on_other_sets()
     return {
-        "excesses": weighed.excesses(),
-        "controls": CONTROLS,
-        "next": _next(measured),
-        "audited": _audited(weighed, run.table("sets")),
-        "hit": _hit(weighed),
-        "matrix": _matrix(weighed),
-        "sources": SOURCES,
-        "follows": found,
+        "excesses": results.excesses(),
+        "control_title": control_title,
+        "trained_on": {name: spec.trained_on for name, spec in MODELS.items()},
+        "next_labels": next_labels(results),
+        "leakage": results.label_leakage(),
+        "targets": transfer_targets(results),
+        "matrix": transfer_matrix(results),
+        "epsilon_texts": EPSILON_TEXTS,
+        "correlation": correlation,
         "sweep": sweep,
-        "alike": _alike(weighed),
-        "attacked": [name for name in measured.crossed() if any(measured.accuracy(name, on, 1) for on in SETS if on != "test")],
+        "consistency": error_consistencies(results),
+        "attacked": [model for model in models if any(results.accuracy(model, name, HALF) for name in sets)],
     }, charts
 
 
-def _next(measured: AccuracyResults) -> list[dict[str, Any]]:
-    """Models trained on next labels: what they read of the real test images by the true label, and by the next."""
-    lines = []
-    for model, words in NEXT.items():
-        true, after = measured.accuracy(model), measured.accuracy(model, "test-next")
-        if true and after:
-            lines.append({"model": model, "about": words, "true": true, "next": after})
-    return lines
+def next_labels(results: StudyResults) -> list[NextLabels]:
+    """Models trained on next labels and their controls, in the order of the catalog."""
+    found = []
+    for name, spec in MODELS.items():
+        if spec.trained_on in DATASETS and DATASETS[spec.trained_on].labels == "next":
+            true, after = results.accuracy(name), results.accuracy(name, "test-next")
+            if true and after:
+                found.append(NextLabels(name, spec.title, true, after))
+    return found
 
 
-def _audited(weighed: ControlResults, made: Rows) -> list[dict[str, Any]]:
-    """The audit of each relabelled set: what gives its labels away, and whom else its images mislead."""
-    poison, leaks, training = weighed.poison, weighed.leakage, weighed.training
-    lines = []
-    for name in in_order(SETS, (str(row["set"]) for row in poison)):
-        rows = [row for row in poison if row["set"] == name]
-        line: dict[str, Any] = {
-            "set": name,
-            "guess": seed_mean(rows, "guess"),
-            "separable": seed_mean(rows, "accuracy", "low", "high", share=True),
+def transfer_targets(results: StudyResults) -> list[TransferTarget]:
+    """What adversarial examples of the standard model do to each target."""
+    found = []
+    for target in in_order(TARGET_TITLES, results.transfer_targets("standard")):
+        _, same, other = results.mistake_shares("standard", target)
+        rates = {
+            perturbation: results.transfer_rate("standard", target, perturbation)
+            for perturbation in ("random", "untargeted", "targeted")
         }
-        line |= {column: seed_mean(rows, column, share=True) for column in ("others_read_it", "others_keep")}
-        line["reached"] = seed_mean([row for row in made if row["set"] == name], "reached", share=True)
-        for probe in ("robust-linear", "adversarial"):
-            told = [row for row in leaks if (row["set"], row["model"]) == (name, probe)]
-            line[probe] = seed_mean(told, "accuracy", "low", "high", share=True)
-            line[f"{probe} features"] = seed_mean(told, "features")
-        line |= _peak([row for row in training if row["model"] == f"on-{name}"])
-        lines.append(line)
-    return lines
+        clean = results.transfer_clean_accuracy("standard", target)
+        title = TARGET_TITLES.get(target, "")
+        found.append(TransferTarget(target, title, clean=clean, same_mistake=same, other_mistake=other, **rates))
+    return found
 
 
-def _peak(rows: Rows) -> dict[str, Any]:
-    """The highest and the last accuracy on the test images watched in training, means over seeds."""
-    seeds: dict[Cell, list[float]] = {}
-    for row in rows:
-        if row.get("test_accuracy", "") != "":
-            seeds.setdefault(row["seed"], []).append(number(row["test_accuracy"]))
-    if not seeds:
-        return {"peak": None, "last": None}
-    return {
-        "peak": sum(max(curve) for curve in seeds.values()) / len(seeds),
-        "last": sum(curve[-1] for curve in seeds.values()) / len(seeds),
-    }
-
-
-def _hit(weighed: ControlResults) -> list[dict[str, Any]]:
-    """What the standard model's examples do to each target: rates, and the kinds of mistake."""
-    lines = []
-    for target in in_order(TARGETS, (str(row["target"]) for row in weighed.transfer if row["source"] == "standard")):
-        rows = [row for row in weighed.transfer if (row["source"], row["target"]) == ("standard", target)]
-        lines.append(
-            {
-                "target": target,
-                "about": TARGETS.get(target, ""),
-                "clean": seed_mean(rows, "clean", share=True),
-                "random": weighed.hits("standard", target, "random"),
-                "untargeted": weighed.hits("standard", target),
-                "same": weighed.hits("standard", target, column="same"),
-                "other": weighed.hits("standard", target, column="other"),
-                "targeted": weighed.hits("standard", target, "targeted"),
-            }
-        )
-    return lines
-
-
-def _matrix(weighed: ControlResults) -> dict[str, dict[str, Any]]:
-    """Untargeted transfer: by source, by network."""
-    names = [name for name in TARGETS if name not in LEARNERS]
-    found = {source: {target: weighed.hits(source, target) for target in names} for source in SOURCES}
+def transfer_matrix(results: StudyResults) -> dict[str, dict[str, Estimate | None]]:
+    """Untargeted transfer rates: by source, by network."""
+    names = [name for name in TARGET_TITLES if name not in LEARNERS]
+    found = {source: {target: results.transfer_rate(source, target) for target in names} for source in TRANSFER_SOURCES}
     return {source: row for source, row in found.items() if any(row.values())}
 
 
-def _sweep(weighed: ControlResults) -> list[dict[str, Any]]:
-    """By source: the mean rate on fresh-1 and the five families, untargeted and targeted."""
-    values = []
-    for source, text in SOURCES.items():
-        for change in ("untargeted", "targeted"):
-            rates = [weighed.hits(source, target, change) for target in ("fresh-1", *FAMILIES)]
+def epsilon_sweep(results: StudyResults) -> list[SweepPoint]:
+    """Mean transfer rates to the other networks, by the epsilon of the source's adversarial training."""
+    points = []
+    for source, text in EPSILON_TEXTS.items():
+        for perturbation in ("untargeted", "targeted"):
+            rates = [results.transfer_rate(source, target, perturbation) for target in OTHER_NETWORKS]
             known = [rate.mean for rate in rates if rate]
             if known:
-                values.append({"source": text, "change": change, "rate": sum(known) / len(known), "networks": len(known)})
-    return values
+                points.append(SweepPoint(text, perturbation, sum(known) / len(known), len(known)))
+    return points
 
 
-def _alike(weighed: ControlResults) -> dict[str, dict[str, Any]]:
-    """Consistency of mistakes, model by model."""
-    known = {str(row[side]) for row in weighed.agreement for side in ("model", "other")}
-    names = [name for name in AGREEING if name in known]
-    return {one: {other: weighed.alike(one, other) for other in names if other != one} for one in names}
+def error_consistencies(results: StudyResults) -> dict[str, dict[str, ErrorConsistency]]:
+    """Error consistency, model by model."""
+    known = {name for row in results.rows(ErrorConsistencyRow) for name in (row.model, row.other_model)}
+    names = [name for name in CONSISTENCY_MODELS if name in known]
+    return {one: {other: results.error_consistency(one, other) for other in names if other != one} for one in names}
 
 
-def _follows_chart(points: list[tuple[str, float, float]]) -> dict[str, Any]:
+def _correlation_chart(points: Sequence[tuple[str, float, float]]) -> dict[str, object]:
+    """Accuracy after training on D_det and transfer rate, one point per architecture."""
     import altair as alt
 
     values = [
         {
-            "network": FAMILIES.get(name, "same network"),
-            "learnt": x,
-            "fooled": y,
-            "accuracy": render.percent(x),
-            "rate": render.percent(y),
+            "network": ARCHITECTURES.get(target, "same network"),
+            "x": accuracy,
+            "y": rate,
+            "accuracy": percent(accuracy),
+            "transfer rate": percent(rate),
         }
-        for name, x, y in points
+        for target, accuracy, rate in points
     ]
-    axis = alt.Axis(format="%", tickCount=6)
+    axis, scale = alt.Axis(format="%", tickCount=6), alt.Scale(zero=False, nice=True)
     base = alt.Chart({"values": values}).encode(
-        x=alt.X(
-            "learnt:Q", axis=axis, title="test images read after training on next-labels", scale=alt.Scale(zero=False, nice=True)
-        ),
-        y=alt.Y("fooled:Q", axis=axis, title="misread examples of the standard model", scale=alt.Scale(zero=False, nice=True)),
-        tooltip=[f"{field}:N" for field in ("network", "accuracy", "rate")],
+        x=alt.X("x:Q", axis=axis, title="test accuracy after training on D_det", scale=scale),
+        y=alt.Y("y:Q", axis=axis, title="transfer rate from the standard model", scale=scale),
+        tooltip=[f"{field}:N" for field in ("network", "accuracy", "transfer rate")],
     )
-    marks = base.mark_point(size=90, filled=True, opacity=1, color="var(--standard)")
-    words = base.mark_text(dx=10, align="left", color="currentColor").encode(text="network:N")
-    described = "Accuracy after next-labels against rate of transfer, one point a network; the sentence above holds the figures."
-    return render.chart_spec(alt.layer(marks, words).properties(width="container", height=280, description=described))
+    marks = base.mark_point(size=90, filled=True, opacity=1, color=render.model_color("standard"))
+    names = base.mark_text(dx=10, align="left", color="currentColor").encode(text="network:N")
+    text = "Test accuracy after training on D_det and transfer rate, one point per architecture; the finding holds the figures."
+    return render.chart_spec(alt.layer(marks, names).properties(width="container", height=280, description=text))
 
 
-def _sweep_chart(sweep: list[dict[str, Any]]) -> dict[str, Any]:
+def _sweep_chart(points: Sequence[SweepPoint]) -> dict[str, object]:
+    """Mean transfer rate by the epsilon of the source's adversarial training."""
     import altair as alt
 
-    values = [{**value, "told": render.percent(value["rate"])} for value in sweep]
+    values = [{**vars(point), "share": point.rate, "rate": percent(point.rate)} for point in points]
+    colors = alt.Scale(domain=["untargeted", "targeted"], range=[*map(render.model_color, ("standard", "adversarial"))])
+    title = "ε of the source's adversarial training"
     base = alt.Chart({"values": values}).encode(
-        x=alt.X(
-            "source:O", sort=list(SOURCES.values()), title="what the source was trained against", axis=alt.Axis(labelAngle=0)
-        ),
-        y=alt.Y("rate:Q", axis=alt.Axis(format="%", tickCount=5), title="examples that hit other networks"),
-        color=alt.Color(
-            "change:N",
-            scale=alt.Scale(domain=["untargeted", "targeted"], range=["var(--standard)", "var(--adversarial)"]),
-            legend=alt.Legend(orient="top", title=None),
-        ),
-        tooltip=[f"{field}:N" for field in ("source", "change", "told", "networks")],
+        x=alt.X("source:O", sort=[*EPSILON_TEXTS.values()], title=title, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("share:Q", axis=alt.Axis(format="%", tickCount=5), title="mean transfer rate"),
+        color=alt.Color("perturbation:N", scale=colors, legend=alt.Legend(orient="top", title=None)),
+        tooltip=[f"{field}:N" for field in ("source", "perturbation", "rate", "networks")],
     )
     layers = alt.layer(base.mark_line(strokeWidth=1.75), base.mark_point(size=80, filled=True, opacity=1))
-    described = "Rate of transfer against how robust the source is, mean over the other networks."
-    return render.chart_spec(layers.properties(width="container", height=220, description=described))
+    text = "Mean transfer rate to the other networks by the ε of the source's adversarial training."
+    return render.chart_spec(layers.properties(width="container", height=220, description=text))

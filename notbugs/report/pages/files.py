@@ -1,110 +1,126 @@
-"""What the page of sorted files shows, from its run folder. Needs no torch."""
+"""The page of file scores, from its run folder."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from notbugs.report import render
-from notbugs.runs.folder import Cell, RunFolder
+from notbugs.report.format import plain
+from notbugs.report.render import Charts, Context
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import (
+    AnyRow,
+    CategoryRow,
+    ColumnRow,
+    CuePictureRow,
+    FeatureCategoryRow,
+    FeaturePictureRow,
+    FilePictureRow,
+    FileRow,
+    LayerRow,
+    SpuriousCueRow,
+    cells,
+)
 
-Rows = list[dict[str, Cell]]
-FACTS: dict[str, Any] = {
-    "source": "a set", "within": "", "recipe": {}, "command": "", "notbugs": "", "versions": {}, "device": "", "machine": "",
-    "seconds": 0, "finished": False, "seed": 0, "steadiness": None,
-    "data": {"classes": [], "n": "?", "test": "?", "shape": [], "note": "", "skipped": []},
-}  # fmt: skip
-KINDS = {
-    "robust": "Robust readers find much evidence in them for what ordinary readers find.",
-    "non-robust": "Ordinary readers find evidence in them that robust readers do not.",
-    "mislabelled-looking": "All readers, who never saw them in training, take them for the same other class. Look here first.",
-    "ambiguous": "Most readers get them wrong, but not in the same way.",
+FILE_CATEGORIES = {
+    "robust": "Robust models find much of what standard models find in them.",
+    "non-robust": "Standard models find features in them that robust models do not find.",
+    "likely label error": "All models predict the same other class. None was trained on the file. Check these first.",
+    "ambiguous": "Most models misclassify them, but not as the same class.",
 }
-WORDS = {
+FEATURE_CATEGORIES = {
     "robust": "keeps more of its usefulness on the robust version of the files than on the non-robust one",
-    "non-robust": "keeps more of it on the non-robust version",
-    "spurious": "useful on held-out training files, by half or more less so on the test part",
-    "useless": "tells no class from the rest",
+    "non-robust": "keeps more of its usefulness on the non-robust version",
+    "spurious": "useful on held-out training files, at most half as useful on the test part",
+    "useless": "not useful for any class",
 }
+CHART_POINTS = 1500  # files: more points hide each other and make the page heavy
 
 
-def content(run: RunFolder) -> dict[str, Any]:
-    """Everything that files.html.jinja names."""
-    facts = FACTS | run.metadata
-    rows, cues = run.table("files"), run.table("cues")
+def page(run: RunFolder) -> tuple[Context, Charts]:
+    """Context of files.html.jinja, and the charts."""
+    metadata = run.files()
+    files, cues, features = run.rows(FileRow), run.rows(SpuriousCueRow), run.rows(FeatureCategoryRow)
+    spurious = [cue for cue in cues if cue.spurious]
     return {
-        "title": f"The files of {str(facts['source']).rstrip('/').rsplit('/', 1)[-1]}",
-        "facts": facts,
-        "data": FACTS["data"] | facts["data"],
-        "kinds": [{**row, "about": KINDS[str(row["kind"])]} for row in run.table("kinds")],
-        "pictures": _pictures(run),
-        "cues": [row for row in cues if row["spurious"]],
-        "cue_pictures": _cue_pictures(run),
-        "layers": run.table("layers"),
-        "no_cues": len(cues) - sum(bool(row["spurious"]) for row in cues),
-        "words": _words(run.table("words")),
-        "paper": {kind: sum(row["kind"] == kind for row in run.table("words")) for kind in ("robust", "non-robust", "useless")},
-        "feature_pictures": _feature_pictures(run),
-        "told": run.table("columns"),
-        "charts": {"evidence": _chart(rows)} if rows else {},
-        "kept": {kind: render.listed(run.folder / kind) for kind in ("datasets", "models", "tables")},
-    }
+        "title": f"The files of {Path(metadata.dataset or 'a data set').name or metadata.dataset}",
+        "metadata": metadata,
+        "stages": run.metadata["stages"],
+        "files": len(files),
+        "categories": [(row, FILE_CATEGORIES[row.category]) for row in run.rows(CategoryRow)],
+        "pictures": _by(run, FilePictureRow, "category"),
+        "cues": spurious,
+        "other_cues": len(cues) - len(spurious),
+        "cue_pictures": _by(run, CuePictureRow, "name"),
+        "layers": run.rows(LayerRow),
+        "features": len(features),
+        "feature_categories": [
+            (category, sum(row.category == category for row in features), description)
+            for category, description in FEATURE_CATEGORIES.items()
+        ],
+        "under_attack": {
+            category: sum(row.category_under_attack == category for row in features)
+            for category in ("robust", "non-robust", "useless")
+        },
+        "feature_pictures": _feature_pictures(run, features),
+        "columns": run.rows(ColumnRow),
+        "stored": render.stored_files(run.folder),
+    }, {"files-chart": _chart(files)} if files else {}
 
 
-def _pictures(run: RunFolder) -> dict[str, list[Mapping[str, Any]]]:
-    """By kind, one entry a file, with its picture's source."""
-    kinds: dict[str, list[Mapping[str, Any]]] = {}
-    for row in run.table("pictures"):
-        kinds.setdefault(str(row["kind"]), []).append({**row, "source": render.inline(run.folder, str(row["picture"]))})
-    return kinds
+def _by(run: RunFolder, row_type: type[AnyRow], column: str) -> dict[str, list[Mapping[str, object]]]:
+    """Rows with pictures, by one of their columns; `source` is a data URL."""
+    groups: dict[str, list[Mapping[str, object]]] = {}
+    for row in map(cells, run.rows(row_type)):
+        entry = {**row, "source": render.inline(run.folder, str(row["picture"]))}
+        groups.setdefault(str(row[column]), []).append(entry)
+    return groups
 
 
-def _cue_pictures(run: RunFolder) -> dict[str, list[Mapping[str, Any]]]:
-    """By cue, its pictures with their sources."""
-    cues: dict[str, list[Mapping[str, Any]]] = {}
-    for row in run.table("cue_pictures"):
-        cues.setdefault(str(row["name"]), []).append({**row, "source": render.inline(run.folder, str(row["picture"]))})
-    return cues
+@dataclass
+class PicturedFeature:
+    """One feature with its pictures: cells by column, `source` is a data URL."""
+
+    row: FeatureCategoryRow
+    cells: dict[str, Mapping[str, object]]
 
 
-def _words(rows: Rows) -> list[dict[str, Any]]:
-    return [
-        {"word": word, "about": about, "count": sum(row["word"] == word for row in rows), "n": len(rows)}
-        for word, about in WORDS.items()
-    ]
-
-
-def _feature_pictures(run: RunFolder) -> tuple[list[str], list[dict[str, Any]]]:
-    """Column names, and one entry a feature: its cells by column."""
-    words = {row["feature"]: row for row in run.table("words")}
+def _feature_pictures(run: RunFolder, features: Sequence[FeatureCategoryRow]) -> tuple[list[str], list[PicturedFeature]]:
+    """Column names, and the features with pictures."""
+    by_feature = {row.feature: row for row in features}
     columns: dict[str, None] = {}
-    entries: dict[Cell, dict[str, Any]] = {}
-    for row in run.table("feature_pictures"):
-        columns[str(row["column"])] = None
-        entry = entries.setdefault(row["feature"], {**words[row["feature"]], "cells": {}})
-        entry["cells"][str(row["column"])] = {**row, "source": render.inline(run.folder, str(row["picture"]))}
+    entries: dict[int, PicturedFeature] = {}
+    for row in run.rows(FeaturePictureRow):
+        columns[row.column] = None
+        entry = entries.setdefault(row.feature, PicturedFeature(by_feature[row.feature], {}))
+        entry.cells[row.column] = {**cells(row), "source": render.inline(run.folder, row.picture)}
     return list(columns), list(entries.values())
 
 
-def _chart(rows: Rows) -> dict[str, Any]:
-    """Smallest change that flips a robust model against the one that flips an ordinary model, a point a file."""
+def _chart(files: Sequence[FileRow]) -> dict[str, object]:
+    """Minimum norm for a robust model and for a standard model, one point per file."""
     import altair as alt
 
-    most = 1500  # points: more are a smear, and make the page heavy
-    some = rows[:: -(-len(rows) // most)]
+    shown = files[:: -(-len(files) // CHART_POINTS)]
     values = [
         {
-            "ordinary": row["standard_radius"], "robust": row["robust_radius"], "kind": row["kind"], "file": row["file"],
-            "label": row["label"], "robustness": render.plain(row["robustness"]),
+            "standard": row.standard_minimum_norm,
+            "robust": row.robust_minimum_norm,
+            "category": row.category,
+            "file": row.file,
+            "label": row.label,
+            "robustness": plain(row.robustness),
         }
-        for row in some
-    ]  # fmt: skip
-    shades = alt.Scale(domain=list(KINDS), range=["var(--on-robust)", "var(--on-nonrobust)", "var(--alarm)", "var(--other)"])
-    chart = alt.Chart({"values": values}).mark_point(size=26, filled=True, opacity=0.6).encode(
-        x=alt.X("ordinary:Q", title="smallest change that flips an ordinary reader", axis=alt.Axis(grid=False)),
-        y=alt.Y("robust:Q", title="… a robust reader"),
-        color=alt.Color("kind:N", scale=shades, legend=alt.Legend(orient="top", title=None, symbolOpacity=1)),
-        tooltip=["file:N", "label:N", "kind:N", "robustness:N"],
-    )  # fmt: skip
-    described = (
-        "Each file by the smallest changes that flip ordinary and robust readers; tables/files.csv holds the same figures."
+        for row in shown
+    ]
+    colors = ["var(--trained-on-robust)", "var(--trained-on-nonrobust)", "var(--alarm)", "var(--other)"]
+    scale, legend = alt.Scale(domain=list(FILE_CATEGORIES), range=colors), alt.Legend(orient="top", title=None, symbolOpacity=1)
+    chart = alt.Chart({"values": values}).mark_point(size=26, filled=True, opacity=0.6)
+    chart = chart.encode(
+        x=alt.X("standard:Q", title="minimum norm, standard model", axis=alt.Axis(grid=False)),
+        y=alt.Y("robust:Q", title="minimum norm, robust model"),
+        color=alt.Color("category:N", scale=scale, legend=legend),
+        tooltip=["file:N", "label:N", "category:N", "robustness:N"],
     )
-    return render.chart_spec(chart.properties(width="container", height=340, description=described))
+    text = "Each file by the minimum norm for standard and for robust models; tables/files.csv holds the same figures."
+    return render.chart_spec(chart.properties(width="container", height=340, description=text))

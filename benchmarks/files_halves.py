@@ -1,0 +1,94 @@
+"""Part `halves` of files.py: standard training on the upper and on the lower half of the files by each score."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from files_scoring import Benchmark, normalized
+from harness import ResultsFile, Row
+
+from notbugs import data, metrics, train
+from notbugs.files import crossfit, scores
+from notbugs.files.config import FilesConfig, crossfit_config, load_splits
+from notbugs.files.fold_scores import FoldScores
+
+SEEDS = 5
+
+
+class _Training(NamedTuple):
+    """One training: half is "upper" or "lower", "" for a random half; files: their indices."""
+
+    score: str
+    half: str
+    seed: int
+    files: list[int]
+
+
+def halves(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """Five trainings per half; those in the file are not repeated."""
+    known = {"part": "halves", "dataset": benchmark.name}
+    todo = [each for each in _trainings(benchmark) if not results.has(**known, score=each.score, half=each.half, seed=each.seed)]
+    with ProcessPoolExecutor(benchmark.options.workers, get_context("spawn")) as pool:
+        config, test = benchmark.config(), benchmark.options.test
+        futures = [pool.submit(train_on_half, config, each.files, 1000 + each.seed, test) for each in todo]
+        for each, future in zip(todo, futures, strict=True):
+            columns = {"score": each.score, "half": each.half, "seed": each.seed, "files": len(each.files)}
+            yield {**columns, **future.result()}
+
+
+def train_on_half(config: FilesConfig, indices: list[int], seed: int, test_images: int) -> Row:
+    """Standard training on some of the files; accuracy on the test part, clean and under attack."""
+    torch.set_num_threads(1)
+    splits = load_splits(config)
+    crossfit_settings = crossfit_config(config, splits)
+    # half the files, half the batch size: as many steps as on all files
+    crossfit_settings = replace(crossfit_settings, batch_size=crossfit_settings.batch_size // 2)
+    half = splits.train.select(torch.tensor(indices))
+    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=crossfit_settings, seed=seed, device="cpu")
+    test = splits.test.select(data.evenly_spaced(test_images, len(splits.test)))
+    threat_model = crossfit_settings.threat_model
+    threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
+    clean, half_epsilon, epsilon = metrics.robust_accuracy(model, test, threat_models)
+    return {
+        "clean_accuracy": clean.accuracy,
+        "robust_accuracy_half_epsilon": half_epsilon.accuracy,
+        "robust_accuracy": epsilon.accuracy,
+        "n": len(test),
+    }
+
+
+def _trainings(benchmark: Benchmark) -> list[_Training]:
+    """Random halves first, then both halves by each score."""
+    dataset, whole = benchmark.splits().train, benchmark.fold_scores(0)
+    labels = [dataset.classes[label] for label in dataset.labels.tolist()]
+    generator, trainings = np.random.default_rng(0), []
+    for number in range(benchmark.options.random):
+        upper = scores.top_and_bottom(labels, generator.random(len(labels)).tolist(), 0.5)[0]
+        trainings += [_Training(f"random {number + 1}", "", seed, upper) for seed in range(SEEDS)]
+    robustness = np.array([row.robustness for row in scores.combine(dataset, whole)])
+    for name, score in {"robustness": robustness, **_other_scores(whole, dataset.labels.numpy())}.items():
+        if not benchmark.options.scores or name in benchmark.options.scores:
+            sides = zip(("upper", "lower"), scores.top_and_bottom(labels, score.tolist(), 0.5), strict=True)
+            trainings += [_Training(name, half, seed, indices) for half, indices in sides for seed in range(SEEDS)]
+    return trainings
+
+
+def _other_scores(whole: list[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Published scores, means over repetitions; files with a high one are kept."""
+    from cleanlab.rank import get_label_quality_scores
+
+    mean = {name: np.mean([each[name] for each in whole], axis=0) for name in whole[0]}
+    own = np.arange(len(labels)), labels
+    return {
+        "loss": np.mean([np.log(each["standard_probabilities"][own].clip(1e-12)) for each in whole], axis=0),
+        "margin": mean["standard_margin"],
+        "dataset cartography confidence": mean["epochs_confidence"],
+        "forgetting events": -mean["forgetting_events"],
+        "GAIRAT steps": mean["robust_pgd_steps_to_misclassify"],
+        "robust margin": mean["robust_margin"],
+        "cleanlab label quality": get_label_quality_scores(labels, normalized(mean["standard_probabilities"])),
+    }

@@ -1,0 +1,174 @@
+"""What the parts of files.py share, and the parts `stability`, `label-errors`, `cost` and `features`."""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from harness import ResultsFile, Row
+from scipy.stats import rankdata, spearmanr
+
+from notbugs import data, files, metrics, models, train
+from notbugs.data import DataConfig, Dataset
+from notbugs.files import crossfit, scores
+from notbugs.files.columns import CATEGORIES, COLUMNS
+from notbugs.files.config import FilesConfig, crossfit_config, fold_path, load_splits
+from notbugs.files.crossfit import CrossfitConfig
+from notbugs.files.fold_scores import FoldScores
+from notbugs.runs.tables import FileRow
+
+FOLDS = 3
+RELABELED_SHARE = 0.05
+CATEGORIES_OF_FEATURES = {"robust": "robust_features", "non-robust": "nonrobust_features", "useless": "useless_features"}
+FEATURE_IMAGES = 1000  # of training and of testing, in `features`
+
+
+class Benchmark:
+    """What every part gets: two scorings of one data set, with the seeds 0 and 1."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.name = Path(options.dataset).stem
+
+    def config(self, seed: int = 0) -> FilesConfig:
+        """The configuration of one scoring."""
+        return FilesConfig(DataConfig(self.options.dataset), seed=seed, folds=FOLDS, repeats=self.options.repeats)
+
+    def splits(self, seed: int = 0) -> data.Splits:
+        """The data set; the synthetic one differs by seed."""
+        return load_splits(self.config(seed))
+
+    def crossfit_config(self, seed: int = 0) -> CrossfitConfig:
+        """How cross-fitted models are trained."""
+        return crossfit_config(self.config(seed), self.splits(seed))
+
+    def folder(self, seed: int) -> Path:
+        """The run folder of one scoring."""
+        folder: Path = self.options.runs / f"{self.name}-seed{seed}"
+        return folder
+
+    def fold_scores(self, seed: int) -> list[FoldScores]:
+        """Scores of all files by cross-fitted models, repetition by repetition; computed if they are missing."""
+        config, labels = self.config(seed), self.splits(seed).train.labels
+        command = f"notbugs files {self.options.dataset} --seed {seed} --repeats {config.repeats}"
+        files.run(config, self.folder(seed), command=command)
+        whole = []
+        for repeat in range(config.repeats):
+            folds = crossfit.stratified_folds(labels, FOLDS, crossfit.fold_seed(seed, repeat))
+            parts = [data.load_arrays(fold_path(self.folder(seed), repeat, fold)) for fold in range(FOLDS)]
+            whole.append(crossfit.merge_folds(folds, parts))
+        return whole
+
+    def file_rows(self, seed: int) -> list[FileRow]:
+        """The scores as `notbugs files` writes them."""
+        return scores.combine(self.splits(seed).train, self.fold_scores(seed))
+
+    def subset(self, dataset: Dataset) -> Dataset:
+        """At most `--max-files` files, evenly spaced."""
+        most = self.options.max_files
+        return dataset.select(torch.arange(most) * len(dataset) // most) if most else dataset
+
+
+def auc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive has a higher score than a negative."""
+    ranks, count = rankdata(score), int(positive.sum())
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(score) - count)))
+
+
+def normalized(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities that add up to 1."""
+    return probabilities / probabilities.sum(1, keepdims=True)
+
+
+# ---- the parts -------------------------------------------------------------------------------------------------------------
+
+
+def stability(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """Rank correlation of each numeric column between the two scorings."""
+    first, second = (benchmark.file_rows(seed) for seed in (0, 1))
+    for column in (each.column for each in COLUMNS):
+        if isinstance(getattr(first[0], column), float):
+            values = [[getattr(row, column) for row in rows] for rows in (first, second)]
+            yield {"column": column, "spearman": float(spearmanr(*values)[0]), "repeats": benchmark.options.repeats}
+
+
+def label_errors(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """One repetition on the relabeled data set: AUC of each score, and the categories of relabeled and other files."""
+    from cleanlab.rank import get_label_quality_scores
+
+    dataset, generator = benchmark.subset(benchmark.splits().train), np.random.default_rng(0)
+    relabeled = generator.permutation(len(dataset)) < round(RELABELED_SHARE * len(dataset))
+    labels = dataset.labels.numpy().copy()
+    labels[relabeled] = (labels[relabeled] + generator.integers(1, len(dataset.classes), relabeled.sum())) % len(dataset.classes)
+    dataset = dataset.with_labels(torch.from_numpy(labels))
+    whole = _score_once(dataset, benchmark.crossfit_config())
+    rows = scores.combine(dataset, [whole])
+    all_models = np.mean([whole[f"{name}_probabilities"] for name in scores.fitted_models(whole)], axis=0)
+    predictions = {"all cross-fitted models": all_models, "standard cross-fitted models": whole["standard_probabilities"]}
+    doubts = {"notbugs label_quality": 1 - np.array([row.label_quality for row in rows])}
+    for name, probabilities in predictions.items():
+        for method in ("self_confidence", "normalized_margin"):
+            quality = get_label_quality_scores(labels, normalized(probabilities), method=method)
+            doubts[f"cleanlab {method}, {name}"] = 1 - quality
+    common = {"n": len(dataset), "n_relabeled": int(relabeled.sum())}
+    for name, doubt in doubts.items():
+        yield {"score": name, "auc": auc(relabeled, doubt), **common}
+    categories = np.array([row.category for row in rows])
+    for category in CATEGORIES:
+        own = categories == category
+        counts = {"relabeled_files": int(own[relabeled].sum()), "other_files": int(own[~relabeled].sum())}
+        yield {"category": category, **counts, **common}
+
+
+def _score_once(dataset: Dataset, config: CrossfitConfig) -> FoldScores:
+    """Scores of all files, one repetition."""
+    torch.set_num_threads(1)
+    folds = crossfit.stratified_folds(dataset.labels, FOLDS, 0)
+    parts = [crossfit.score_fold(dataset, config, folds == fold, seed=crossfit.fold_seed(0, 0, fold)) for fold in range(FOLDS)]
+    return crossfit.merge_folds(folds, parts)
+
+
+def cost(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """One fold: CPU seconds of everything, and of the trainings in it, from a clock around `train.fit`."""
+    torch.set_num_threads(1)
+    splits = benchmark.splits()
+    dataset = benchmark.subset(splits.train)
+    fit, spent = train.fit, []
+
+    def timed_fit(*args: Any, **options: Any) -> Any:
+        started = time.process_time()
+        curve = fit(*args, **options)
+        spent.append(time.process_time() - started)
+        return curve
+
+    with patch.object(train, "fit", timed_fit):
+        started = time.process_time()
+        held_out = crossfit.stratified_folds(dataset.labels, FOLDS, 0) == 0
+        crossfit.score_fold(dataset, benchmark.crossfit_config(), held_out, seed=0, test=splits.test)
+        total = time.process_time() - started
+    times = {"cpu_seconds": total, "training_cpu_seconds": sum(spent), "scoring_over_training": total / sum(spent)}
+    yield {"files": len(dataset), **times}
+
+
+def features(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """A ResNet-18 after one epoch on 1,000 images: enough for features that differ in usefulness."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    splits = benchmark.splits()
+    every = max(1, len(splits.train) // FEATURE_IMAGES)
+    dataset = splits.train.select(torch.arange(0, len(splits.train), every)[:FEATURE_IMAGES])
+    model = models.build("resnet18", shape=dataset.shape, classes=len(dataset.classes))
+    train.fit(model, dataset, epochs=1, batch_size=50, learning_rate=0.002)
+    fused = models.fuse_batchnorm(model, dataset.pixels(slice(0, 2)))
+    test = splits.test.select(torch.arange(min(FEATURE_IMAGES, len(splits.test))))
+    threat_model = benchmark.crossfit_config().threat_model
+    started, cpu = time.perf_counter(), time.process_time()
+    rows = metrics.per_feature(fused, test, threat_model)
+    seconds = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+    categories = [row.category for row in metrics.best_class_rows(rows)]
+    counts = {column: categories.count(name) for name, column in CATEGORIES_OF_FEATURES.items()}
+    yield {"images": len(test), "features": len(categories), "n_attacked": rows[0].n_attacked, **counts, **seconds}

@@ -1,0 +1,114 @@
+"""Part `truth` of files.py: scores of files, features and cues against the known features of the synthetic data set."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from files_scoring import FOLDS, Benchmark, auc
+from harness import ResultsFile, Row
+
+from notbugs import metrics, models, predict, train
+from notbugs.data import Dataset, synthetic
+from notbugs.data.load import SYNTHETIC
+from notbugs.files import crossfit
+from notbugs.files.features import categorize_features, invert_both
+
+# One cue alone predicts the label here: nearly all features of a network trained on it are of one kind
+SINGLE_CUE_DATASETS: dict[str, dict[str, float]] = {
+    "shape": {"texture_norm": 0.0, "background": 0.5, "shape_accuracy": 1.0},
+    "grating": {"shape_accuracy": 0.25, "background": 0.5},
+    "background": {"shape_accuracy": 0.25, "texture_norm": 0.0, "background": 0.95},
+}
+TRUE_CATEGORIES = {"shape": "robust", "grating": "non-robust", "background": "spurious"}
+COUNT_COLUMNS = {"robust": "robust_features", "non-robust": "nonrobust_features", "spurious": "spurious_features"}
+BACKGROUND_CUE = "background brightness"
+MIN_EXPLAINED = 0.5  # of a feature's variance, by the cue that it is of
+
+
+def truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """Files, cues and features, for both seeds."""
+    if benchmark.options.dataset != SYNTHETIC:
+        return
+    for seed in (0, 1):
+        splits = benchmark.splits(seed)
+        known = synthetic.make_synthetic(seed=seed, train=len(splits.train), test=len(splits.test))
+        wrong_shape = known.train_truth.shape_class != splits.train.labels.numpy()
+        robustness = np.array([row.robustness for row in benchmark.file_rows(seed)])
+        counts = {"n_positive": int(wrong_shape.sum()), "n": len(robustness)}
+        test = "files whose shape is another class's"
+        yield {"test": test, "seed": seed, "auc": auc(wrong_shape, -robustness), **counts}
+        names, values = metrics.cue_values(splits.train)
+        _, test_values = metrics.cue_values(splits.test)
+        drops = metrics.spurious_features(
+            names, values, splits.train.labels, test_values, splits.test.labels, splits.train.classes
+        )
+        cues = [drop.name for drop in drops if drop.spurious]
+        yield {"test": "background as a spurious cue", "seed": seed, "found": int(BACKGROUND_CUE in cues), "cues": cues}
+        yield from _true_features(benchmark, seed)
+
+
+def _true_features(benchmark: Benchmark, seed: int) -> Iterator[Row]:
+    """The category of each useful feature of three networks, beside the cue that it is known to be of.
+
+    Known: the cue that explains most of its variance, and at least half, on 2,000 images in which the three are independent.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    images = _prepare(benchmark, seed)
+    for cue in SINGLE_CUE_DATASETS:
+        counts.update(_cue_and_category(benchmark, seed, cue, images))
+    correct = sum(count for (cue, category), count in counts.items() if TRUE_CATEGORIES[cue] == category)
+    for cue in TRUE_CATEGORIES:
+        columns = {column: counts[cue, category] for category, column in COUNT_COLUMNS.items()}
+        yield {"test": f"features of the {cue}", "seed": seed, **columns}
+    share = {"accuracy": correct / counts.total(), "n": counts.total()}
+    yield {"test": "accuracy of the feature categories", "seed": seed, **share}
+
+
+class _Images(NamedTuple):
+    """What features are measured on: files, their robust and non-robust version, the test part, and independent cues."""
+
+    files: Dataset
+    versions: tuple[Dataset, Dataset]
+    test: Dataset
+    independent: Dataset
+    cues: dict[str, np.ndarray]
+
+
+def _prepare(benchmark: Benchmark, seed: int) -> _Images:
+    splits = benchmark.splits(seed)
+    folds = crossfit.stratified_folds(splits.train.labels, FOLDS, crossfit.fold_seed(seed, 0))
+    files = splits.train.select((folds == 0).nonzero().squeeze(1))
+    robust, standard = (
+        models.load(benchmark.folder(seed) / "models" / f"{name}.safetensors")[0] for name in ("robust", "standard")
+    )
+    versions = invert_both(robust, standard, files, benchmark.crossfit_config(seed), seed, "cpu")
+    independent = synthetic.make_synthetic(
+        seed=500 + seed, train=2000, test=8, shape_accuracy=1 / len(synthetic.CLASSES), background=0.5
+    )
+    known = independent.train_truth
+    cues = {"shape": known.shape_class, "grating": known.texture_class, "background": known.light_background}
+    return _Images(files, versions, splits.test, independent.train, cues)
+
+
+def _cue_and_category(benchmark: Benchmark, seed: int, name: str, images: _Images) -> Iterator[tuple[str, str]]:
+    """Known cue and found category of the features of a network trained where one cue alone predicts the label."""
+    options: dict[str, Any] = SINGLE_CUE_DATASETS[name]
+    dataset = synthetic.make_synthetic(seed=100 + seed, train=1500, test=8, **options).train
+    config = benchmark.crossfit_config(seed)
+    model = crossfit.train_crossfit_model(dataset, name, train.cross_entropy, config=config, seed=seed, device="cpu")
+    values, *others = (predict.features(model, part) for part in (images.files, *images.versions, images.test))
+    table = predict.features(model, images.independent).numpy()
+    explained = np.stack([_explained_variance(table, known) for known in images.cues.values()])
+    categories = categorize_features(values, images.files, *others, images.test)
+    for found, shares in zip(categories, explained.T, strict=True):
+        if shares.max() >= MIN_EXPLAINED and found.category != "useless":
+            yield [*images.cues][int(shares.argmax())], found.category
+
+
+def _explained_variance(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The share of each feature's variance that lies between groups: (F,)."""
+    members = [groups == group for group in np.unique(groups)]
+    between = sum(own.mean() * (values[own].mean(0) - values.mean(0)) ** 2 for own in members)
+    share: np.ndarray = between / np.maximum(values.var(0), 1e-12)
+    return share

@@ -1,0 +1,177 @@
+"""Tables of files.py for markdown_tables.py."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from harness import Row
+from markdown_format import figure, spread, table
+
+Rows = Sequence[Row]
+ACCURACIES = ("clean_accuracy", "robust_accuracy_half_epsilon", "robust_accuracy")
+DATASET_TITLES = {"cifar8k": "CIFAR-10", "cifar10k": "CIFAR-10"}
+RANDOM, OWN = "random", "robustness"
+SCORE_TITLES = {OWN: "**robustness** (notbugs)"}
+TEST_TITLES = {
+    "files whose shape is another class's": "AUC for finding the {n_positive} of {n:,} files whose shape is another class's",
+    "background as a spurious cue": "background found as a spurious cue",
+    "features of the shape": "features of the shape, called robust / non-robust / spurious",
+    "features of the grating": "features of the grating, called robust / non-robust / spurious",
+    "features of the background": "features of the background, called robust / non-robust / spurious",
+}
+
+
+def _title(dataset: str) -> str:
+    return DATASET_TITLES.get(dataset, dataset)
+
+
+def _datasets(rows: Rows) -> list[str]:
+    return [*dict.fromkeys(row["dataset"] for row in rows)]
+
+
+# ---- halves ------------------------------------------------------------------------------------------------------------------
+
+
+class _Separation(NamedTuple):
+    """Robust accuracy of the upper minus the lower half, and the same relative to clean accuracy, training by training."""
+
+    absolute: list[float]
+    relative: list[float]
+
+    def minus(self, other: "_Separation") -> list[str]:
+        """Both differences, as cells."""
+        pairs = ((self.absolute, other.absolute), (self.relative, other.relative))
+        return [spread([a - b for a, b in zip(*pair, strict=True)]) for pair in pairs]
+
+
+def _halves(rows: Rows) -> Iterator[str]:
+    for dataset in _datasets(rows):
+        yield f"{_title(dataset)}:"
+        yield from _halves_of([row for row in rows if row["dataset"] == dataset])
+
+
+def _halves_of(rows: Rows) -> Iterator[str]:
+    """Each half by each score, then the separation by robustness minus that by each other score."""
+    columns = ("clean accuracy, %", "robust accuracy at ε / 2, %", "robust accuracy at ε, %", "separation, pp")
+    by_score: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        by_score.setdefault(row["score"] if row["half"] else RANDOM, {}).setdefault(row["half"], []).append(row)
+    separations = {name: found for name, sides in by_score.items() if (found := _separation(sides))}
+    lines = []
+    for name, sides in by_score.items():
+        for half, own in sides.items():
+            cells = [spread([row[column] for row in own]) for column in ACCURACIES]
+            first = name in separations and half == "upper"
+            ends = [spread(values) for values in separations[name]] if first else ["", ""]
+            lines.append([SCORE_TITLES.get(name, name), half or _random_halves(own), *cells, *ends])
+    yield table(("score", "half", *columns, "relative separation, pp"), lines)
+    if OWN not in separations:
+        return
+    own_separation = separations[OWN]
+    lines = [
+        [name, *own_separation.minus(other)]
+        for name, other in separations.items()
+        if name != OWN and len(other.absolute) == len(own_separation.absolute)
+    ]
+    if lines:
+        yield "Separation by robustness minus separation by another score, training by training:"
+        yield table(("score", "difference in separation, pp", "difference in relative separation, pp"), lines)
+
+
+def _random_halves(rows: Rows) -> str:
+    return f"{len({row['score'] for row in rows})} random halves, {len(rows)} trainings"
+
+
+def _separation(sides: dict[str, list[Row]]) -> _Separation | None:
+    """None unless both halves have the same number of trainings."""
+    upper, lower = sides.get("upper", []), sides.get("lower", [])
+    if not upper or len(upper) != len(lower):
+        return None
+    absolute = [_robust(a) - _robust(b) for a, b in zip(upper, lower, strict=True)]
+    relative = [_robust(a) / a["clean_accuracy"] - _robust(b) / b["clean_accuracy"] for a, b in zip(upper, lower, strict=True)]
+    return _Separation(absolute, relative)
+
+
+def _robust(row: Row) -> float:
+    """Robust accuracy, mean over both epsilons."""
+    return float((row["robust_accuracy_half_epsilon"] + row["robust_accuracy"]) / 2)
+
+
+# ---- the other parts ---------------------------------------------------------------------------------------------------------
+
+
+def _stability(rows: Rows) -> Iterator[str]:
+    datasets = {row["dataset"]: row["repeats"] for row in rows}
+    known = {(row["column"], row["dataset"]): row["spearman"] for row in rows}
+    columns = ["column", *(f"{_title(name)}, {repeats} repetitions" for name, repeats in datasets.items())]
+    names = dict.fromkeys(row["column"] for row in rows)
+    yield table(columns, ([f"`{name}`", *(figure(known.get((name, each))) for each in datasets)] for name in names))
+
+
+def _label_errors(rows: Rows) -> Iterator[str]:
+    scored, counted = [row for row in rows if "score" in row], {(row.get("category"), row["dataset"]): row for row in rows}
+    datasets = _datasets(rows)
+    known = {(row["score"], row["dataset"]): row["auc"] for row in scored}
+    columns = ["score", *(f"AUC, {_title(name)}" for name in datasets)]
+    names = dict.fromkeys(row["score"] for row in scored)
+    yield table(columns, ([_code(name), *(figure(known.get((name, each))) for each in datasets)] for name in names))
+    columns = ["category"]
+    for name in datasets:
+        relabeled = next(row["n_relabeled"] for row in rows if row["dataset"] == name)
+        columns += [f"{_title(name)}: relabeled files (of {relabeled})", f"{_title(name)}: other files"]
+    lines = []
+    for category in dict.fromkeys(row["category"] for row in rows if "category" in row):
+        cells = [counted[category, name] for name in datasets]
+        lines.append([category, *(str(row[column]) for row in cells for column in ("relabeled_files", "other_files"))])
+    yield table(columns, lines)
+
+
+def _code(score: str) -> str:
+    """The column or method of a score in code type."""
+    tool, _, rest = score.partition(" ")
+    method, comma, models = rest.partition(",")
+    return f"{tool} `{method}`{comma}{models}"
+
+
+def _truth(rows: Rows) -> Iterator[str]:
+    seeds = sorted({row["seed"] for row in rows})
+    lines = []
+    for name in dict.fromkeys(row["test"] for row in rows):
+        own = {row["seed"]: row for row in rows if row["test"] == name}
+        title = TEST_TITLES.get(name, name).format(**next(iter(own.values())))
+        lines.append([title, *(_truth_cell(own[seed]) if seed in own else "" for seed in seeds)])
+        if "cues" in next(iter(own.values())):
+            lines.append(["spurious cues named", *(", ".join(own[seed]["cues"]) for seed in seeds)])
+    yield table(("test", *(f"seed {seed}" for seed in seeds)), lines)
+
+
+def _truth_cell(row: Row) -> str:
+    if "auc" in row:
+        return figure(row["auc"])
+    if "found" in row:
+        return "1 (yes)" if row["found"] else "0 (no)"
+    if "accuracy" in row:
+        return f"{figure(row['accuracy'])} (n {row['n']})"
+    return f"{row['robust_features']} / {row['nonrobust_features']} / {row['spurious_features']}"
+
+
+def _cost(rows: Rows) -> Iterator[str]:
+    columns = ("dataset", "files", "CPU seconds", "of these, trainings", "scoring / trainings")
+    names = ("files", "cpu_seconds", "training_cpu_seconds", "scoring_over_training")
+    yield table(columns, ([_title(row["dataset"]), *(figure(row[name]) for name in names)] for row in rows))
+
+
+def _features(rows: Rows) -> Iterator[str]:
+    columns = ("images", "features", "images attacked", "robust", "non-robust", "useless", "seconds", "CPU seconds")
+    counts = ("robust_features", "nonrobust_features", "useless_features")
+    names = ("images", "features", "n_attacked", *counts, "seconds", "cpu_seconds")
+    yield table(columns, ([figure(row[name]) for name in names] for row in rows))
+
+
+FILES_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
+    "halves": _halves,
+    "stability": _stability,
+    "label-errors": _label_errors,
+    "truth": _truth,
+    "cost": _cost,
+    "features": _features,
+}

@@ -1,0 +1,204 @@
+"""Tables of results files for markdown_tables.py: which part has which, and those of attacks, reference library, inversion."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from harness import Row
+from markdown_files import DATASET_TITLES, FILES_TABLES
+from markdown_format import figure, table
+from markdown_studies import STUDY_TABLES
+
+Rows = Sequence[Row]
+Blocks = Callable[[Rows], Iterator[str]]
+Column = tuple[str, Callable[[Row], object]]  # header and cell
+
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0"}
+MODEL_TITLES = {
+    "linf": "adversarial, Linf 8/255",
+    "l2": "adversarial, L2 0.5",
+    "trades": "TRADES, Linf 8/255",
+    "linear": "linear, random weights",
+}
+TRAINING_TITLES = {"adversarial": "adversarially trained"}
+REPEATED = "notbugs, repeated"  # a check of the time, not a row of its own
+ENSEMBLE = "ensemble-standard v1"
+NOTBUGS_CALLS = ("invert_features", "relabel", "fit", "train_model")  # in code type
+
+
+def results_blocks(contents: Sequence[Row], parts: Sequence[str]) -> list[str]:
+    """Blocks of Markdown: where the figures were measured, then the tables of each part that is there.
+
+    Parameters
+    ----------
+    contents : sequence of dict
+        Results files; rows of the same part share their tables.
+    parts : sequence of str
+        Only these; empty: all.
+    """
+    blocks = [_measured_on(content) for content in contents]
+    by_part: dict[str, list[Row]] = {}
+    for row in (row for content in contents for row in content["rows"]):
+        if not parts or row["part"] in parts:
+            by_part.setdefault(row["part"], []).append(row)
+    for part, tables in TABLES.items():
+        if part in by_part:
+            blocks.append(f"### {part}")
+            blocks += [_section(content["parts"][part]) for content in contents if part in content.get("parts", {})]
+            blocks += tables(by_part[part])
+    return blocks
+
+
+def _measured_on(content: Row) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    return f"{_date(content)}commit {content['commit']}, {content['machine']}; {versions}."
+
+
+def _section(record: Row) -> str:
+    return f"{_date(record)}commit {record['commit']}, {record['machine']}."
+
+
+def _date(record: Row) -> str:
+    return f"{record['date'][:10]}, " if record["date"] else ""
+
+
+# ---- attacks.py ------------------------------------------------------------------------------------------------------------
+
+
+def _model(row: Row) -> str:
+    return MODEL_TITLES.get(row["model"], row["model"])
+
+
+def _threat_model(row: Row) -> str:
+    return f"{NORMS[row['norm']]} {row['epsilon']:.3g}"
+
+
+def _tool(name: str) -> Callable[[Row], str]:
+    """The tool of a row, and how docs/attacks.md calls the attack of notbugs."""
+
+    def cell(row: Row) -> str:
+        known = {"notbugs": name, "notbugs, without gradients": f"{name} without gradients"}
+        return known.get(row["tool"], row["tool"])
+
+    return cell
+
+
+def _value(column: str) -> Callable[[Row], object]:
+    return lambda row: row.get(column)
+
+
+COMMON: tuple[Column, ...] = (("model", _model), ("threat model, ε", _threat_model), ("n", _value("n")))
+CPU_RATIO: Column = ("CPU time relative to notbugs", _value("cpu_time_ratio"))
+CORRECT: tuple[Column, ...] = (
+    ("attack", _tool(f"`{ENSEMBLE}`")),
+    ("correct, clean", _value("clean_correct")),
+    ("correct under attack", _value("correct")),
+    ("CPU seconds", _value("cpu_seconds")),
+    CPU_RATIO,
+)
+ATTACK_COLUMNS: Mapping[str, tuple[Column, ...]] = {
+    "strength": (*COMMON, *CORRECT),
+    "gradient-masking": (*COMMON, *CORRECT),
+    "speed": (
+        *COMMON,
+        ("PGD-20 by", _tool("notbugs")),
+        ("images per second", _value("images_per_second")),
+        CPU_RATIO,
+        ("cross-entropy reached", _value("cross_entropy")),
+        ("correct under attack", _value("correct")),
+    ),
+    "minimum-norm": (
+        ("model", _model),
+        ("norm", lambda row: NORMS[row["norm"]]),
+        ("n", _value("n")),
+        ("attack", _tool("notbugs `minimum_norm`")),
+        ("median", _value("median")),
+        ("mean", _value("mean")),
+        ("share where notbugs is smaller", _value("notbugs_smaller")),
+        ("share where notbugs is larger", _value("notbugs_larger")),
+        ("gradients per image", _value("gradients_per_image")),
+    ),
+    "one-pixel": (
+        *COMMON,
+        ("attack", _tool("notbugs `few_pixels`")),
+        ("candidates", _value("candidates")),
+        ("misclassified", _value("misclassified")),
+        ("queries per image", _value("queries_per_image")),
+        ("gradients per image", _value("gradients_per_image")),
+    ),
+    "memory": (
+        *COMMON,
+        ("work", lambda row: row["work"].replace(ENSEMBLE, f"`{ENSEMBLE}`")),
+        ("peak memory, MiB", _value("peak_mib")),
+        ("above one pass, MiB", _value("above_one_pass_mib")),
+    ),
+}
+
+
+def _attack_table(columns: Sequence[Column]) -> Blocks:
+    def blocks(rows: Rows) -> Iterator[str]:
+        shown = [row for row in rows if row["tool"] != REPEATED]
+        yield table([name for name, _ in columns], ([figure(cell(row)) for _, cell in columns] for row in shown))
+
+    return blocks
+
+
+# ---- reference_library.py ----------------------------------------------------------------------------------------------------
+
+TASKS = {"robust-version": "D_R", "relabeling": "relabeling", "adversarial-training": "adversarial training"}
+
+
+def _reference(rows: Rows) -> Iterator[str]:
+    """What was measured, then the ratios."""
+    values = ("target_reached", "target_reached_within_epsilon", "max_l2", "feature_error")
+    headers = ("target reached", "target reached within ε", "max L2", "feature error")
+    lines = [
+        [
+            *(TASKS[row["part"]], row["tool"], _method(row["method"])),
+            *(figure(row.get(name)) for name in ("steps", "n", "images_per_second", *values)),
+        ]
+        for row in rows
+        if "tool" in row
+    ]
+    yield table(("task", "tool", "method", "steps", "n", "images per second", *headers), lines)
+    ratios = ("images_per_second_ratio", "cpu_time_ratio", "time_per_step_ratio")
+    headers = ("images per second, ratio", "CPU time, ratio", "time per step, ratio")
+    lines = [
+        [
+            *(TASKS[row["part"]], row["comparison"], _method(row["notbugs"]), _method(row["robustness"])),
+            *(figure(row.get(name)) for name in ratios),
+        ]
+        for row in rows
+        if "comparison" in row
+    ]
+    yield table(("task", "comparison", "notbugs", "`robustness`", *headers), lines)
+
+
+def _method(text: str) -> str:
+    """The method, in code type if it is a function."""
+    return " ".join(f"`{word}`" if word in NOTBUGS_CALLS else word for word in text.split(" "))
+
+
+# ---- inversion.py ------------------------------------------------------------------------------------------------------------
+
+
+def _inversion(rows: Rows) -> Iterator[str]:
+    """The fewest steps of the default rule that reach the error of the paper's last step."""
+    headers = ("model", "paper's rule: feature error after 1,000 steps", "notbugs: feature error", "notbugs: steps")
+    lines = []
+    for dataset, model in dict.fromkeys((row["dataset"], row["model"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["model"]) == (dataset, model)]
+        last = max((row for row in own if row["rule"] == "paper"), key=lambda row: row["steps"])
+        default = sorted((row for row in own if row["rule"] == "default"), key=lambda row: row["steps"])
+        reached = next((row for row in default if row["feature_error"] <= last["feature_error"]), None)
+        cells = [f"{reached['feature_error']:.4f}", str(reached["steps"])] if reached else ["", f"> {default[-1]['steps']}"]
+        name = f"{DATASET_TITLES.get(dataset, dataset)}, {TRAINING_TITLES.get(model, model)}"
+        lines.append([name, f"{last['feature_error']:.4f}", *cells])
+    yield table(headers, lines)
+
+
+TABLES: dict[str, Blocks] = {
+    **{part: _attack_table(columns) for part, columns in ATTACK_COLUMNS.items()},
+    **STUDY_TABLES,
+    **FILES_TABLES,
+    **dict.fromkeys(TASKS, _reference),
+    "inversion": _inversion,
+}

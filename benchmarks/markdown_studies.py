@@ -1,0 +1,130 @@
+"""Tables of cifar10.py and autoattack.py for markdown_tables.py."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from harness import Row
+from markdown_format import figure, interval, spread, table
+
+Rows = Sequence[Row]
+LONGEST_STAGES = 15
+ACCURACIES = ("clean_accuracy", "robust_accuracy_half_epsilon", "robust_accuracy")
+ACCURACY_HEADERS = ("clean accuracy", "robust accuracy at ε / 2", "robust accuracy at ε")
+
+
+def replication_lines(rows: Rows) -> str:
+    """The paper's figures and those of a run; rows: columns of `runs.tables.ReplicationRow`."""
+    columns = ["trained on"] + [f"{name}: {who}" for name in ("clean", "L2 0.25", "L2 0.5") for who in ("paper", "ours")]
+    by_name: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_name.setdefault(row["name"], {})[row["perturbation"]] = row
+    lines = [
+        [name, *(cell for perturbation in ("clean", "half", "full") for cell in _paper_and_ours(own.get(perturbation)))]
+        for name, own in by_name.items()
+    ]
+    return table(columns, lines)
+
+
+def _paper_and_ours(row: Row | None) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    paper = "" if row["paper"] is None else f"{100 * row['paper']:.4g}"
+    return paper, interval(row["here"], row["ci_low"], row["ci_high"])
+
+
+def _study(rows: Rows) -> Iterator[str]:
+    yield replication_lines(rows)
+
+
+def _figure_3(rows: Rows) -> Iterator[str]:
+    columns = ("network", "accuracy after D_det, %: paper", "ours", "transfer rate, %: paper", "ours")
+    names = ("architecture", "accuracy_paper", "accuracy_here", "transfer_rate_paper", "transfer_rate_here")
+    yield table(columns, ([row[name] for name in names] for row in rows))
+
+
+def _total(rows: Rows) -> Iterator[str]:
+    for row in rows:
+        settings = row["settings"]
+        yield (
+            f"{row['training_images']:,} training images, network `{settings['network']}`, width {settings['width']}, "
+            f"{settings['epochs']} epochs, {row['seeds']} seed{'s' if row['seeds'] > 1 else ''}; "
+            f"{row['seconds'] / 60:.1f} minutes of stages."
+        )
+
+
+def _seconds(rows: Rows) -> Iterator[str]:
+    lines = [[row["stage"], f"{row['seconds']:.0f}", f"{100 * row['share']:.1f} %"] for row in rows[:LONGEST_STAGES]]
+    yield table(("stage", "seconds", "share of the total"), lines)
+
+
+def _autoattack(rows: Rows) -> Iterator[str]:
+    """Sums over the pieces of each model and epsilon."""
+    columns = (
+        *("model", "ε (L2)", "n", "correct under the ensemble", "correct under AutoAttack", "ensemble, seconds"),
+        "AutoAttack's time relative to the ensemble's",
+    )
+    sums = ("n", "correct", "autoattack_correct", "seconds", "autoattack_seconds")
+    lines = []
+    for key in dict.fromkeys((row.get("dataset", ""), row["model"], row["epsilon"]) for row in rows):
+        own = [row for row in rows if (row.get("dataset", ""), row["model"], row["epsilon"]) == key]
+        totals = [sum(row[name] for row in own) for name in sums]
+        name = ", ".join(text for text in key[:2] if text)
+        cells = [f"{value:.0f}" for value in totals[:4]]
+        lines.append([name, f"{key[2]:g}", *cells, f"{totals[4] / totals[3]:.0f}"])
+    yield table(columns, lines)
+
+
+def _storage(rows: Rows) -> Iterator[str]:
+    columns = ("perturbations of `random-labels` stored in", "seeds", "clean accuracy, %", "mean L2")
+    stored = {name: {row["seed"]: row for row in rows if row["storage"] == name} for name in ("8 bits", "float16")}
+    lines = []
+    for name, own in stored.items():
+        if own:
+            accuracy, norms = spread([row["accuracy"] for row in own.values()]), [row["mean_l2"] for row in own.values()]
+            lines.append([name, str(len(own)), accuracy, f"{sum(norms) / len(norms):.4f}"])
+    yield table(columns, lines)
+    rounded, exact = stored.values()
+    both = sorted(exact.keys() & rounded.keys())
+    if both:
+        gains = [exact[seed]["accuracy"] - rounded[seed]["accuracy"] for seed in both]
+        yield f"float16 minus 8 bits, seed by seed, in percentage points: {spread(gains)}."
+
+
+def _floor(rows: Rows) -> Iterator[str]:
+    columns = ("work", "image passes per second", "relative to bare passes", "Gflop/s", "relative to a matrix product")
+    names = ("passes_per_second", "relative_to_bare", "gflops_per_second", "relative_to_matmul")
+    yield table(columns, ([row["work"], *(figure(row.get(name)) for name in names)] for row in rows))
+
+
+def _versions(rows: Rows) -> Iterator[str]:
+    """Every variant, then its difference from the default, seed by seed."""
+    keys = [*dict.fromkeys((row["variant"], row["files"]) for row in rows)]
+    by_seed = {key: {row["seed"]: row for row in rows if (row["variant"], row["files"]) == key} for key in keys}
+    columns = ("D_R", "files", "seeds", *(f"{name}, %" for name in ACCURACY_HEADERS), "feature error", "seconds")
+    lines = []
+    for (variant, files), own in by_seed.items():
+        shares = [spread([row[name] for row in own.values()]) for name in ACCURACIES]
+        means = [figure(sum(row[name] for row in own.values()) / len(own)) for name in ("feature_error", "seconds")]
+        lines.append([variant, str(files), str(len(own)), *shares, *means])
+    yield table(columns, lines)
+    lines = []
+    for (variant, files), own in by_seed.items():
+        default = by_seed.get(("default", files), {})
+        both = sorted(own.keys() & default.keys())
+        if variant != "default" and len(both) > 1:
+            gains = [spread([own[seed][name] - default[seed][name] for seed in both]) for name in ACCURACIES]
+            lines.append([variant, str(files), str(len(both)), *gains])
+    if lines:
+        yield "Difference from the default, seed by seed, in percentage points:"
+        yield table(("D_R", "files", "seeds", *(f"{name}, pp" for name in ACCURACY_HEADERS)), lines)
+
+
+STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
+    "total": _total,
+    "study": _study,
+    "figure-3": _figure_3,
+    "autoattack": _autoattack,
+    "storage": _storage,
+    "floor": _floor,
+    "versions": _versions,
+    "seconds": _seconds,
+}

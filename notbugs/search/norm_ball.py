@@ -1,0 +1,239 @@
+"""Norm balls: all images within epsilon of a clean image in L-inf, L2, L1 or L0, with pixels in [0, 1]."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from notbugs.errors import InputError
+from notbugs.search.sparse_norms import l0_step, l1_step, project_to_l1, rank
+
+NORMS = ("linf", "l2", "l1", "l0")
+
+
+@dataclass(frozen=True)
+class NormBall:
+    """Threat model: perturbations with norm at most epsilon, pixels in [0, 1].
+
+    With bfloat16 images everything holds up to rounding.
+
+    Parameters
+    ----------
+    norm : {"linf", "l2", "l1", "l0"}
+        L0 counts perturbed pixels, in any of their channels.
+    epsilon : float or Tensor, (N,)
+        In pixel units (white is 1); in L0 a whole number of pixels. `inf` leaves only the pixel range. A tensor has one epsilon
+        per image of one batch and is not checked.
+
+    Raises
+    ------
+    InputError
+        If the norm is unknown, or epsilon is negative, NaN, over 1 in L-inf or fractional in L0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> threat_model, images = NormBall("linf", 8 / 255), torch.full((1, 1, 2, 2), 0.5)
+    >>> threat_model.distance(threat_model.project(images + 0.3, images) - images)
+    tensor([0.0314])
+    """
+
+    norm: str
+    epsilon: float | Tensor
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise InputError("norm", f"must be one of {', '.join(NORMS)}", repr(self.norm))
+        if isinstance(self.epsilon, Tensor):
+            return
+        if not self.epsilon >= 0:
+            raise InputError("epsilon", "must be a number, 0 or more", self.epsilon)
+        if self.norm == "linf" and 1 < self.epsilon < math.inf:
+            remedy = f"for {self.epsilon:g}/255 pass {self.epsilon:g}/255"
+            raise InputError("epsilon", "must be at most 1 in L-inf, as pixels are in [0, 1]", self.epsilon, remedy)
+        if self.norm == "l0" and self.epsilon != math.inf and self.epsilon % 1:
+            raise InputError("epsilon", "must be a whole number of pixels in L0", self.epsilon)
+
+    def fit(self, shape: torch.Size) -> "NormBall":
+        """Return self if epsilon is possible for images of this shape.
+
+        Parameters
+        ----------
+        shape : torch.Size
+            (N, C, H, W).
+
+        Raises
+        ------
+        InputError
+            If epsilon is finite and larger than the distance between a black and a white image.
+        """
+        values = math.prod(shape[1:])
+        largest = {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": math.prod(shape[2:])}[self.norm]
+        if not isinstance(self.epsilon, Tensor) and largest < self.epsilon < math.inf:
+            rule = f"two images of this size differ by at most {largest:.4g} in {self.norm.upper()}"
+            remedy = f"for {self.epsilon:g}/255 pass {self.epsilon:g}/255" if self.norm == "l2" else ""
+            raise InputError("epsilon", rule, self.epsilon, remedy)
+        return self
+
+    def distance(self, perturbation: Tensor) -> Tensor:
+        """Norm of each perturbation: (N, C, H, W) -> (N,)."""
+        flat = perturbation.flatten(1)
+        if self.norm == "l0":
+            return (perturbation != 0).any(1).flatten(1).sum(1).to(perturbation.dtype)
+        return flat.abs().amax(1) if self.norm == "linf" else flat.norm(p=float(self.norm[1]), dim=1)
+
+    def project(self, images: Tensor, center: Tensor) -> Tensor:
+        """Project onto the ball; images inside stay as they are.
+
+        L-inf, L1 and L0: the nearest image of the ball. L2: clipped to [0, 1], then scaled towards the center, so that no part of
+        epsilon is spent on what the pixel range cuts off.
+
+        Parameters
+        ----------
+        images : Tensor, (N, C, H, W)
+            NaN counts as the center's value.
+        center : Tensor, (N, C, H, W), in [0, 1]
+            The clean images.
+        """
+        images = torch.where(images.isnan(), center, images)
+        clipped, epsilon = images.clamp(0, 1), self._broadcast(images)
+        if not isinstance(epsilon, Tensor) and math.isinf(epsilon):
+            return clipped
+        if self.norm == "linf":
+            return torch.minimum(torch.maximum(clipped, center - epsilon), center + epsilon).clamp(0, 1)
+        perturbation = clipped - center
+        if self.norm == "l2":
+            length = per_image(perturbation.flatten(1).norm(dim=1), perturbation)
+            return torch.where(length <= epsilon, clipped, center + perturbation * (epsilon / length.clamp_min(1e-30)))
+        if self.norm == "l0":
+            return torch.where(rank(perturbation.square().sum(1, keepdim=True)) < epsilon, clipped, center)
+        room = torch.where(images > center, 1 - center, center)
+        shrunk = project_to_l1(images.clamp(-1e3, 1e3) - center, room, epsilon)
+        length = per_image(perturbation.flatten(1).abs().sum(1), perturbation)
+        return torch.where(length <= epsilon, clipped, (center + shrunk).clamp(0, 1))
+
+    def steepest_direction(self, gradient: Tensor) -> Tensor:
+        """Direction of steepest ascent, of length 1 in this norm: (N, C, H, W) -> same.
+
+        In L1 one value, in L0 one pixel. Zero and non-finite gradients give 0. The gradient is divided by its largest entry
+        before a norm is taken: confident models have gradients of 1e-30, whose squares are 0 in float32.
+        """
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        if self.norm == "linf":
+            return gradient.sign()
+        scaled = gradient / per_image(gradient.flatten(1).abs().amax(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        if self.norm == "l2":
+            return scaled / per_image(scaled.flatten(1).norm(dim=1), scaled).clamp_min(torch.finfo(gradient.dtype).tiny)
+        strength = scaled.abs() if self.norm == "l1" else scaled.abs().sum(1, keepdim=True)
+        return torch.where(rank(strength) < 1, scaled.sign(), 0.0)
+
+    def steepest_step(self, images: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+        """Step of this length with the largest inner product with the gradient.
+
+        L-inf and L2: length times the steepest direction. L1 and L0: no value can move beyond the pixel range, so the length is
+        spent on the values or pixels with the largest gain, each moved as far as it can.
+
+        Parameters
+        ----------
+        images, gradient : Tensor, (N, C, H, W)
+        length : float or Tensor, (N,)
+            In this norm.
+        """
+        longest = 2.0 * math.prod(images.shape[1:])  # longer than any step, but finite: inf times 0 is NaN
+        length = per_image(length.to(images), images) if isinstance(length, Tensor) else min(length, longest)
+        if self.norm in ("linf", "l2"):
+            return length * self.steepest_direction(gradient)
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        room = torch.where(gradient > 0, 1 - images, images) * (gradient != 0)
+        return l0_step(gradient, room, length) if self.norm == "l0" else l1_step(gradient, room, length)
+
+    def sample(self, center: Tensor, generator: Generator) -> Tensor:
+        """One random image per center (N, C, H, W): uniform in the ball, then clipped to [0, 1].
+
+        With infinite epsilon: uniform in [0, 1]. L0: uniform values in epsilon random pixels.
+
+        References
+        ----------
+        L1: Barthe et al. 2005, signed exponential variables over their sum and one more.
+        """
+        shape, epsilon = center.shape, self._broadcast(center)
+        if not isinstance(epsilon, Tensor) and math.isinf(epsilon):
+            images = _draw(torch.rand, shape, center, generator)
+        elif self.norm == "linf":
+            images = center + epsilon * (2 * _draw(torch.rand, shape, center, generator) - 1)
+        elif self.norm == "l0":
+            chosen = rank(_draw(torch.rand, (len(center), 1, *shape[2:]), center, generator)) < epsilon
+            images = torch.where(chosen, _draw(torch.rand, shape, center, generator), center)
+        elif self.norm == "l1":
+            sizes = -(1 - _draw(torch.rand, shape, center, generator)).log()
+            total = sizes.flatten(1).sum(1) - (1 - _draw(torch.rand, shape[:1], center, generator)).log()
+            signs = 2 * (_draw(torch.rand, shape, center, generator) < 0.5) - 1
+            images = center + epsilon * signs * sizes / per_image(total, center)
+        else:
+            direction = self.steepest_direction(_draw(torch.randn, shape, center, generator))
+            length = _draw(torch.rand, shape[:1], center, generator) ** (1 / math.prod(shape[1:]))
+            images = center + epsilon * per_image(length, center) * direction
+        return images.clamp(0, 1).to(center.dtype)
+
+    def round_to_8bit(self, images: Tensor, center: Tensor) -> Tensor:
+        """Round to multiples of 1/255 without leaving the ball.
+
+        L-inf and L0: to the nearest such image of the ball. L2 and L1: to the nearest of all; where that one is outside, the
+        perturbation is first scaled down by a factor found in 20 bisections.
+
+        Parameters
+        ----------
+        images, center : Tensor, (N, C, H, W), in [0, 1]
+            The center must hold multiples of 1/255.
+        """
+        epsilon = torch.as_tensor(self.epsilon, dtype=torch.float64, device=images.device)
+        levels = (epsilon * 255 * (1 + 1e-9)).expand(len(images))
+        if self.norm == "linf":
+            most = per_image(levels.floor().clamp_max(255), images).to(images.dtype)
+            steps = ((images - center) * 255).round()
+            return ((center * 255).round() + torch.minimum(torch.maximum(steps, -most), most)) / 255
+        high = torch.ones(len(images), dtype=images.dtype, device=images.device)
+        nearest = _scale_and_round(images, center, high)
+        if self.norm == "l0" or bool(self._within_levels(nearest, center, levels).all()):
+            return nearest
+        low = torch.zeros_like(high)
+        for _ in range(20):
+            middle = (low + high) / 2
+            inside = self._within_levels(_scale_and_round(images, center, middle), center, levels)
+            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        inside = self._within_levels(nearest, center, levels)
+        return torch.where(per_image(inside, images), nearest, _scale_and_round(images, center, low))
+
+    def _within_levels(self, images: Tensor, center: Tensor, levels: Tensor) -> Tensor:
+        """Whether 8-bit images are within epsilon, in units of 1/255: whole numbers, so the comparison is exact in float64."""
+        return self.distance(((images - center) * 255).round().double()) <= levels
+
+    def _broadcast(self, images: Tensor) -> float | Tensor:
+        """Epsilon, in a shape that broadcasts with images if there is one per image."""
+        return per_image(self.epsilon.to(images), images) if isinstance(self.epsilon, Tensor) else self.epsilon
+
+    def __str__(self) -> str:
+        """Norm and epsilon as in the papers, e.g. "l2 0.5" or "linf 8/255"."""
+        if isinstance(self.epsilon, Tensor):
+            return f"{self.norm}, one epsilon per image ({len(self.epsilon)})"
+        levels, decimal = self.epsilon * 255, f"{self.epsilon:g}"
+        fraction = math.isfinite(levels) and len(decimal) > 5 and abs(levels - round(levels)) < 1e-6
+        return f"{self.norm} {round(levels)}/255" if fraction else f"{self.norm} {decimal}"
+
+
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """One value per image (N,), in a shape that broadcasts with images (N, C, H, W)."""
+    return values.reshape(-1, *[1] * (images.dim() - 1))
+
+
+def _draw(draw: Callable[..., Tensor], shape: Sequence[int], center: Tensor, generator: Generator) -> Tensor:
+    """Random numbers on the center's device, in float32 or better: in bfloat16 a uniform one can be 1, and log(1 - 1) is -inf."""
+    dtype = torch.promote_types(center.dtype, torch.float32)
+    return draw(shape, generator=generator, device=generator.device).to(center.device, dtype)
+
+
+def _scale_and_round(images: Tensor, center: Tensor, factor: Tensor) -> Tensor:
+    """The perturbation times a factor per image, rounded to multiples of 1/255."""
+    return (center + (images - center) * per_image(factor, images)).mul(255).round() / 255

@@ -1,0 +1,227 @@
+"""The stages of a study and what each needs."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from notbugs.data.load import SYNTHETIC
+from notbugs.runs.scheduler import Progress
+from notbugs.runs.tables import Row
+from notbugs.study import controls, evaluation, replication, transferability
+from notbugs.study.analyses import ANALYSES
+from notbugs.study.catalog import (
+    CONTROL_DATASETS,
+    DATASETS,
+    LEAKAGE_DATASETS,
+    LEAKAGE_PROBES,
+    LEARNERS,
+    MAIN_MODELS,
+    MODELS,
+    PERTURBATION_DATASETS,
+    QUICK,
+    REPLICATION_DATASETS,
+    TRANSFER_SOURCES,
+    TRANSFER_TARGETS,
+    Role,
+    dataset_of,
+    trained_on,
+)
+from notbugs.study.config import ResolvedConfig
+from notbugs.study.datasets import build_dataset, synthetic_truth
+from notbugs.study.pictures import pictures
+from notbugs.study.training import train_model
+
+Kind = Literal["model", "dataset", "examples", "transfer", "learner", "task"]
+Work = Callable[[ResolvedConfig, Path, int, Progress], Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class StageId:
+    """One stage of a study.
+
+    Attributes
+    ----------
+    seed : int
+    kind : {"model", "dataset", "examples", "transfer", "learner", "task"}
+        model: trains it; dataset: constructs it; examples: makes a model's adversarial examples; transfer: classifies a model's
+        examples with the other networks; learner: with one non-neural classifier; task: all others.
+    name : str
+        Of the model, data set or task.
+
+    Examples
+    --------
+    >>> str(StageId(0, "dataset", "robust")), str(StageId(1, "model", "standard"))
+    ('seed0/dataset-robust', 'seed1/standard')
+    """
+
+    seed: int
+    kind: Kind
+    name: str
+
+    @property
+    def label(self) -> str:
+        """Without the seed."""
+        return self.name if self.kind in ("model", "task") else f"{self.kind}-{self.name}"
+
+    def __str__(self) -> str:
+        return f"seed{self.seed}/{self.label}"
+
+
+@dataclass(frozen=True)
+class StudyStage:
+    """needs: the stages that come first; work: (config, folder, seed, report_progress) -> rows of any tables."""
+
+    needs: tuple[StageId, ...]
+    work: Work
+
+
+Graph = dict[StageId, StudyStage]
+
+
+def study_graph(config: ResolvedConfig, *, analyses: bool = False) -> Graph:
+    """All stages of a study, in the order in which one worker does them.
+
+    Parameters
+    ----------
+    config : ResolvedConfig
+    analyses : bool
+        Also those of `analyses.ANALYSES`, which a study does only when asked.
+
+    Returns
+    -------
+    dict
+        Stages by id.
+    """
+    graph: Graph = {}
+    for seed in range(config.seed, config.seed + config.seeds):
+        graph |= _quick_stages(config, seed)
+        if config.full:
+            graph |= _control_stages(seed)
+        if config.replicate:
+            graph |= _replication_stages(seed)
+        if analyses:
+            graph |= _analysis_stages(config, seed)
+    return graph
+
+
+def select_stages(graph: Mapping[StageId, StudyStage], only: Collection[str] | None) -> list[StageId]:
+    """The stages whose labels are in `only`, with all that they need, in the graph's order; all of them if it is None."""
+    kept: set[StageId] = set()
+    for stage_id in reversed(list(graph)):  # what a stage needs comes before it
+        if only is None or stage_id.label in only or stage_id in kept:
+            kept |= {stage_id, *graph[stage_id].needs}
+    return [stage_id for stage_id in graph if stage_id in kept]
+
+
+def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
+    graph: Graph = {}
+    if config.dataset == SYNTHETIC:
+        graph |= _task(seed, "synthetic-truth", synthetic_truth)
+    graph |= _model(seed, "adversarial") | _model(seed, "standard")
+    for name in QUICK:
+        graph |= _dataset(seed, name)
+    for name in QUICK:
+        graph |= _model(seed, trained_on(name))
+    models = ("adversarial", "standard", *(trained_on(name) for name in QUICK))
+    work = partial(evaluation.accuracy_on_all_datasets, models=models)
+    graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
+    if seed == config.seed:
+        graph |= _task(seed, "pictures", pictures, models=("adversarial",), datasets=QUICK)
+    return graph
+
+
+def _control_stages(seed: int) -> Graph:
+    """What else could explain the results, and which models the adversarial examples transfer to."""
+    graph: Graph = {}
+    transfer, control_models = _by_role("transfer"), tuple(trained_on(name) for name in CONTROL_DATASETS)
+    for name in transfer:
+        if not dataset_of(MODELS[name]):
+            graph |= _model(seed, name)
+    for name in CONTROL_DATASETS:
+        graph |= _dataset(seed, name)
+    for name in (*transfer, *control_models):
+        if dataset_of(MODELS[name]):
+            graph |= _model(seed, name)
+    graph |= _transfer_stages(seed)
+    leakage = "robust-feature-leakage"
+    everything = (*MAIN_MODELS, *control_models)
+    graph |= _task(seed, leakage, controls.robust_feature_leakage, models=tuple(LEAKAGE_PROBES), datasets=LEAKAGE_DATASETS)
+    needs = {"models": (controls.OTHER_MODEL,), "datasets": PERTURBATION_DATASETS}
+    graph |= _task(seed, "perturbation-leakage", controls.perturbation_leakage, **needs)
+    name = "robust-accuracy-on-all-datasets"
+    graph |= _task(seed, name, evaluation.robust_accuracy_on_all_datasets, models=everything)
+    graph |= _task(seed, "error-consistency", controls.error_consistency, models=(*everything, *transfer))
+    graph |= _task(seed, "controls", controls.excess_over_controls, models=everything, tasks=(leakage,))
+    return graph
+
+
+def _transfer_stages(seed: int) -> Graph:
+    graph: Graph = {}
+    examples = {source: StageId(seed, "examples", source) for source in TRANSFER_SOURCES}
+    for source, stage_id in examples.items():
+        work = partial(transferability.make_examples, source=source)
+        graph[stage_id] = StudyStage((StageId(seed, "model", source),), work)
+    for name in LEARNERS:
+        learner = partial(transferability.transfer_to_learner, learner=name)
+        graph[StageId(seed, "learner", name)] = StudyStage((examples[transferability.LEARNER_SOURCE],), learner)
+    targets = tuple(StageId(seed, "model", name) for name in TRANSFER_TARGETS)
+    for source, stage_id in examples.items():
+        networks = partial(transferability.transfer_to_networks, source=source)
+        graph[StageId(seed, "transfer", source)] = StudyStage((stage_id, *targets), networks)
+    return graph
+
+
+def _replication_stages(seed: int) -> Graph:
+    graph: Graph = {}
+    for name in REPLICATION_DATASETS:
+        graph |= _dataset(seed, name) | _model(seed, trained_on(name))
+    robust = (trained_on("robust"),)
+    return graph | _task(seed, "robust-version-accuracy", replication.robust_version_accuracy, models=robust)
+
+
+def _analysis_stages(config: ResolvedConfig, seed: int) -> Graph:
+    graph: Graph = {}
+    for name, analysis in ANALYSES.items():
+        # the synthetic data differ by seed: there each seed has all analyses
+        if not analysis.once or seed == config.seed or config.dataset == SYNTHETIC:
+            graph |= _task(seed, name, analysis.work, models=analysis.models)
+    return graph
+
+
+def _by_role(role: Role) -> tuple[str, ...]:
+    return tuple(name for name, spec in MODELS.items() if spec.role == role)
+
+
+def _model(seed: int, name: str) -> Graph:
+    spec = MODELS[name]
+    constructed = dataset_of(spec)
+    needs = (StageId(seed, "dataset", constructed.name),) if constructed else ()
+    return {StageId(seed, "model", name): StudyStage(needs, partial(train_model, spec=spec))}
+
+
+def _dataset(seed: int, name: str) -> Graph:
+    spec = DATASETS[name]
+    models = tuple(model for model in (spec.source_model, *spec.preserved_by) if model)
+    needs = _needs(seed, models=models, datasets=(spec.source_dataset,) if spec.source_dataset else ())
+    return {StageId(seed, "dataset", name): StudyStage(needs, partial(build_dataset, spec=spec))}
+
+
+def _task(
+    seed: int,
+    name: str,
+    work: Work,
+    *,
+    models: tuple[str, ...] = (),
+    datasets: tuple[str, ...] = (),
+    tasks: tuple[str, ...] = (),
+) -> Graph:
+    return {StageId(seed, "task", name): StudyStage(_needs(seed, models=models, datasets=datasets, tasks=tasks), work)}
+
+
+def _needs(
+    seed: int, *, models: tuple[str, ...] = (), datasets: tuple[str, ...] = (), tasks: tuple[str, ...] = ()
+) -> tuple[StageId, ...]:
+    named: tuple[tuple[Kind, tuple[str, ...]], ...] = (("model", models), ("dataset", datasets), ("task", tasks))
+    return tuple(StageId(seed, kind, name) for kind, names in named for name in names)

@@ -1,0 +1,198 @@
+"""Training of a study's classifiers, from their specs in the catalog."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from notbugs import attacks, construct, metrics, models, train
+from notbugs.data import Dataset
+from notbugs.runs.scheduler import Progress
+from notbugs.runs.tables import AccuracyRow, TrainingRow
+from notbugs.search import NormBall
+from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
+from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.evaluation import accuracy_row
+from notbugs.study.store import dataset_path, derive_seed, load_dataset, model_path
+
+MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
+
+
+class TrainedClassifier(NamedTuple):
+    """A classifier and its training curve."""
+
+    model: models.Model
+    curve: list[TrainingRow]
+
+
+def train_model(
+    config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, spec: ModelSpec
+) -> list[AccuracyRow | TrainingRow]:
+    """Stage: train one classifier, save it, and evaluate it on the test images, clean and under attack.
+
+    Returns
+    -------
+    list of rows
+        Empty if the data set that it is trained on could not be constructed.
+    """
+    splits, trained_on = load(config, seed), dataset_of(spec)
+    if trained_on and not dataset_path(config, folder, seed, trained_on.name).exists():
+        return []
+    dataset = load_dataset(config, folder, seed, trained_on.name) if trained_on else splits.train
+    trained = train_classifier(config, dataset, spec, seed=seed, report_progress=report_progress)
+    save_classifier(trained, config, dataset, spec, seed=seed, path=model_path(config, folder, seed, spec.name))
+    threat_models = (config.threat_model,) if spec.attack_budget == "quick" else config.threat_models
+    accuracies = metrics.robust_accuracy(
+        trained.model, splits.test, threat_models, budget=spec.attack_budget, device=config.device
+    )
+    rows = [accuracy_row(spec.name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies]
+    if trained_on and trained_on.labels == "next":  # how far the new labels were learned: on real images, the next class
+        next_class = splits.test.with_labels(construct.next_labels(splits.test.labels, len(dataset.classes)))
+        accuracy = metrics.clean_accuracy(trained.model, next_class, device=config.device)
+        rows.append(accuracy_row(spec.name, "test-next", accuracy, config=config, seed=seed))
+    return [*rows, *trained.curve]
+
+
+def train_classifier(
+    config: ResolvedConfig,
+    dataset: Dataset,
+    spec: ModelSpec,
+    *,
+    seed: int,
+    report_progress: Progress,
+) -> TrainedClassifier:
+    """Train one classifier in memory.
+
+    The weights are those of the last epoch: no part of a relabeled data set could decide which epoch is best (Ilyas et al. 2019,
+    appendix D.4). The curve of a classifier trained on a constructed data set has the clean test accuracy of each epoch, too.
+
+    Parameters
+    ----------
+    config : ResolvedConfig
+    dataset : Dataset
+        Its training images: those that `spec.trained_on` names.
+    spec : ModelSpec
+    seed : int
+        The study's; weights and batches are derived from it and from `spec.seed_key`.
+    report_progress : callable
+
+    Returns
+    -------
+    TrainedClassifier
+    """
+    config, splits, trained_on = _with_spec(config, spec), load(config, seed), dataset_of(spec)
+    relabeled = trained_on is not None and trained_on.is_relabeled
+    epochs = max(1, round(config.epochs / max(1, len(dataset) / len(splits.train))))  # about as many steps as on the original
+    model = models.build(
+        config.network,
+        shape=dataset.shape,
+        classes=len(dataset.classes),
+        width=config.width,
+        seed=derive_seed(seed, MODELS[spec.init_from].seed_key if spec.init_from else spec.seed_key),
+        **pixel_statistics(splits.train),
+    )
+    curve: list[TrainingRow] = []
+    train.fit(
+        model,
+        dataset,
+        _loss(config, spec),
+        epochs=epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.relabel_learning_rate if relabeled else config.learning_rate,
+        weight_decay=config.weight_decay,
+        augment=_augmentation(config, spec),
+        patience=config.patience if relabeled else 0,
+        bf16=config.bf16,
+        compile=config.compile,
+        seed=derive_seed(seed, spec.seed_key),
+        device=config.device,
+        progress=_curve_recorder(curve, model, spec, epochs, seed, _monitored(splits.test), config.device, report_progress),
+    )
+    return TrainedClassifier(model, curve)
+
+
+def save_classifier(
+    trained: TrainedClassifier, config: ResolvedConfig, dataset: Dataset, spec: ModelSpec, *, seed: int, path: Path
+) -> None:
+    """Save a classifier with what is known of its training."""
+    models.save(
+        trained.model,
+        path,
+        classes=list(dataset.classes),
+        trained_on=spec.trained_on,
+        seed=seed,
+        training={
+            "loss": spec.loss,
+            "norm": config.norm,
+            "epsilon": _threat_model(config, spec).epsilon,
+            "epochs": len(trained.curve),
+            "augmented": _augmentation(config, spec) is not None,
+        },
+    )
+
+
+def pixel_statistics(dataset: Dataset) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel over about 2,000 images, for the normalization layer."""
+    pixels = dataset.pixels(list(range(0, len(dataset), max(1, len(dataset) // 2000))))
+    return {"mean": pixels.mean((0, 2, 3)).tolist(), "std": pixels.std((0, 2, 3)).clamp_min(0.05).tolist()}
+
+
+def _with_spec(config: ResolvedConfig, spec: ModelSpec) -> ResolvedConfig:
+    """The configuration with what the spec sets otherwise; another architecture has its usual width."""
+    return replace(
+        config,
+        network=spec.architecture or config.network,
+        width=None if spec.architecture else config.width,
+        epochs=spec.epochs or config.epochs,
+        learning_rate=spec.learning_rate_factor * config.learning_rate,
+    )
+
+
+def _threat_model(config: ResolvedConfig, spec: ModelSpec) -> NormBall:
+    return NormBall(config.norm, spec.epsilon_fraction * config.epsilon)
+
+
+def _loss(config: ResolvedConfig, spec: ModelSpec) -> train.Loss:
+    threat_model, steps = _threat_model(config, spec), config.adversarial_steps
+    if spec.loss == "adversarial":
+        return train.adversarial_loss(partial(attacks.pgd, threat_model=threat_model, steps=steps, loss="cross_entropy"))
+    if spec.loss == "trades":
+        return train.trades(partial(attacks.kl_pgd, threat_model=threat_model, steps=steps))
+    return train.cross_entropy
+
+
+def _augmentation(config: ResolvedConfig, spec: ModelSpec) -> train.Augment | None:
+    """None for relabeled data sets, whose signal is pixel-exact: augmentation would hide it."""
+    trained_on = dataset_of(spec)
+    if (trained_on and trained_on.is_relabeled) or not (config.translate or config.flip):
+        return None
+    return train.random_translate(config.translate, flip=config.flip)
+
+
+def _monitored(test: Dataset) -> Dataset:
+    """Evenly spaced test images for the training curve."""
+    return test.select(torch.arange(0, len(test), max(1, len(test) // MONITORED_IMAGES))[:MONITORED_IMAGES])
+
+
+def _curve_recorder(
+    curve: list[TrainingRow],
+    model: models.Model,
+    spec: ModelSpec,
+    epochs: int,
+    seed: int,
+    test: Dataset,
+    device: str,
+    report_progress: Progress,
+) -> Callable[[train.Epoch], None]:
+    """A callback for `train.fit` that adds each epoch to the curve, with the test accuracy of the weights it has then."""
+
+    def record(epoch: train.Epoch) -> None:
+        report_progress("", 0.9 * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}")
+        constructed = spec.trained_on != ORIGINAL
+        test_accuracy = metrics.clean_accuracy(model, test, device=device).accuracy if constructed else None
+        curve.append(TrainingRow(model=spec.name, seed=seed, **epoch._asdict(), test_accuracy=test_accuracy))
+
+    return record

@@ -1,0 +1,165 @@
+"""FGSM, PGD and APGD: what they return, and their strength beside torchattacks."""
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attacks.conftest import (
+    THREAT_MODELS,
+    Batch,
+    brightness_model,
+    inside,
+    linear_problem,
+    margins_of,
+    misclassified,
+    remaining,
+    seeded,
+    untargeted,
+)
+from torch import Tensor
+
+from notbugs import attacks, search
+from notbugs.errors import InputError
+from notbugs.models import Model
+from notbugs.search import NormBall, objectives
+
+
+@pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
+@pytest.mark.parametrize("name", list(untargeted(THREAT_MODELS[0])))
+def test_images_are_within_epsilon_and_margins_are_those_of_the_model(
+    name: str, threat_model: NormBall, standard: Model, few: Batch
+) -> None:
+    images, labels = few
+    found, clean = untargeted(threat_model)[name](standard, images, labels), margins_of(standard, images, labels)
+    assert inside(found.images, images, threat_model)
+    assert torch.allclose(found.margins, margins_of(standard, found.images, labels), rtol=1e-3, atol=1e-3)
+    assert bool((found.margins >= clean - 1e-3).all())  # the start is kept where nothing is better
+    assert misclassified(found) > int((clean > 0).sum())
+
+
+@pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
+def test_targeted_and_kl_attacks_return_what_they_maximize(threat_model: NormBall, robust: Model, few: Batch) -> None:
+    images, labels = few
+    targets = (labels + 1) % 10
+    for loss in ("margin", "cross_entropy"):
+        found = attacks.targeted_pgd(robust, images, targets, threat_model=threat_model, loss=loss)
+        assert inside(found.images, images, threat_model)
+        assert torch.allclose(found.margins, -margins_of(robust, found.images, targets), rtol=1e-3, atol=1e-3)
+        assert int((found.margins >= 0).sum()) > 3 * int((robust(images).argmax(1) == targets).sum())
+    diverged = attacks.kl_pgd(robust, images, labels, threat_model=threat_model)
+    assert inside(diverged.images, images, threat_model)
+    divergence = F.kl_div(robust(diverged.images).log_softmax(1), robust(images).softmax(1), reduction="none").sum(1)
+    assert torch.allclose(diverged.margins, divergence, rtol=1e-2, atol=1e-3)
+    assert float(divergence.mean()) > 0.1
+    other_labels = attacks.kl_pgd(robust, images, labels.flip(0), threat_model=threat_model)
+    assert torch.equal(diverged.images, other_labels.images)
+
+
+@pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
+def test_kl_pgd_starts_where_the_gradient_is_not_zero(threat_model: NormBall) -> None:
+    """At the clean prediction, here one half each, the gradient of the divergence is exactly 0."""
+    images = torch.full((3, 1, 8, 8), 0.5)
+    weights = torch.randn(64, 2, generator=seeded())
+
+    def model(images: Tensor) -> Tensor:
+        return (images.flatten(1) - 0.5) @ weights
+
+    found = attacks.kl_pgd(model, images, torch.zeros(3, dtype=torch.int64), threat_model=threat_model)
+    assert bool((found.margins > 0.5).all())
+
+
+@pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
+def test_stronger_attacks_misclassify_more(threat_model: NormBall, robust: Model, few: Batch) -> None:
+    images, labels = few
+    success = {name: attack(robust, images, labels).margins > 0 for name, attack in untargeted(threat_model).items()}
+    count = {name: int(column.sum()) for name, column in success.items()}
+    assert count["fgsm"] <= count["pgd margin"] <= count["worst case"]
+    assert count["pgd random"] <= count["pgd restarts"]
+    for attack in attacks.gradient_ensemble(threat_model, 10):  # no single attack finds what all of them together miss
+        single = attack(robust, images, labels).margins > 1e-3
+        assert int((single & ~success["worst case"]).sum()) == 0
+
+
+def test_the_same_generator_gives_the_same_images(standard: Model, few: Batch) -> None:
+    for name in ("pgd random", "pgd restarts", "worst case"):
+        one, two = (untargeted(THREAT_MODELS[0])[name](standard, *few) for _ in range(2))
+        assert torch.equal(one.images, two.images)
+        assert torch.equal(one.margins, two.margins)
+
+
+def test_cross_entropy_alone_stalls_on_large_logits() -> None:
+    """Why the margin is maximized: of a linear model with large logits the cross-entropy leaves images that it need not leave."""
+    threat_model = NormBall("l2", 0.1)
+    model, images, labels, worst = linear_problem(2, 1000.0, threat_model)
+    exact = int((worst <= 0).sum())
+    attack = partial(attacks.pgd, model, images, labels, threat_model=threat_model)
+    assert remaining(attack()) == exact
+    assert remaining(attack(loss="cross_entropy")) > exact + 10
+
+
+def test_one_epsilon_per_image_is_for_single_attacks(few: Batch, standard: Model) -> None:
+    each = NormBall("l2", torch.linspace(0, 1, 60))
+    found = attacks.pgd(standard, *few, threat_model=each)
+    assert bool((each.distance(found.images - few[0]) <= each.epsilon + 1e-5).all())
+    for attack in (
+        partial(attacks.adaptive_ensemble, threat_model=each),
+        partial(attacks.square_attack, threat_model=each),
+        partial(attacks.pgd, threat_model=each, restarts=2, generator=seeded()),
+    ):
+        with pytest.raises(InputError, match=r"^epsilon: must be one number for all images"):
+            attack(standard, *few)
+
+
+@pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
+@pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
+def test_apgd_is_as_strong_as_that_of_torchattacks(loss: str, threat_model: NormBall, robust: Model, batch: Batch) -> None:
+    images, labels = batch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+        norm, name = threat_model.norm.capitalize(), "ce" if loss == "cross_entropy" else "dlr"
+        referee = torchattacks.APGD(robust.eval(), norm=norm, eps=threat_model.epsilon, steps=50, loss=name)
+        theirs = int((margins_of(robust, referee(images, labels), labels) < 0).sum())
+    found = attacks.apgd(robust, images, labels, threat_model=threat_model, steps=50, loss=loss, generator=seeded())
+    assert inside(found.images, images, threat_model)
+    assert torch.allclose(found.margins, margins_of(robust, found.images, labels), rtol=1e-3, atol=1e-3)
+    assert remaining(found) <= theirs + 2
+
+
+def test_apgd_halves_steps_that_gain_nothing() -> None:
+    """Fixed steps of 2 epsilon jump across this ridge for ever; halved, they end at its top."""
+    images, labels = torch.full((4, 1, 1, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+    tops = torch.tensor([0.32, 0.41, 0.6, 0.69])
+
+    def model(images: Tensor) -> Tensor:
+        logit = -(images[:, 0, 0, 0] - tops).abs() - 1
+        return torch.stack([torch.zeros_like(logit), logit], dim=1)
+
+    threat_model = NormBall("linf", 0.2)
+    found = attacks.apgd(model, images, labels, threat_model=threat_model, steps=100, loss="margin")
+    assert found.images[:, 0, 0, 0].tolist() == pytest.approx(tops.tolist(), abs=2e-3)
+    rule = search.cosine_steps(threat_model, 0.4)
+    fixed = search.maximize(objectives.untargeted(model, labels), images, threat_model, steps=100, rule=rule)
+    assert float((fixed.images[:, 0, 0, 0] - tops).abs().max()) > 0.05
+
+
+def test_options_that_make_no_sense_are_rejected(standard: Model, batch: Batch) -> None:
+    with pytest.raises(InputError, match=r"^restarts: needs a generator: .*, got 2$"):
+        attacks.pgd(standard, *batch, threat_model=THREAT_MODELS[0], restarts=2)
+    for rank in (0, 10):
+        with pytest.raises(InputError, match=rf"^rank: must be from 1 to 9, .*, got {rank}$"):
+            attacks.rank_targeted_pgd(standard, *batch, threat_model=THREAT_MODELS[0], rank=rank)
+    with pytest.raises(InputError, match=r"^epsilon: two images of this size"):
+        attacks.fgsm(standard, *batch, threat_model=NormBall("l2", 8.1))
+
+
+def test_dlr_needs_three_classes_and_the_ensemble_does_not(few: Batch) -> None:
+    images, labels = 0.1 * few[0], torch.zeros(60, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"^loss: dlr needs 3 classes or more, got 2; use margin$"):
+        attacks.apgd(brightness_model, images, labels, threat_model=THREAT_MODELS[0], loss="dlr")
+    with pytest.raises(InputError, match=r"^loss: must be margin or dlr .*, got 'cross_entropy'$"):
+        attacks.apgd(brightness_model, images, labels, threat_model=THREAT_MODELS[0], rank=1)
+    for budget in attacks.BUDGETS:
+        attacks.adaptive_ensemble(brightness_model, images, labels, threat_model=THREAT_MODELS[0], budget=budget)

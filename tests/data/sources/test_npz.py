@@ -1,0 +1,72 @@
+"""NumPy archives, good ones and every kind of bad one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data.conftest import load_error, stored
+
+from notbugs import data
+
+
+def npz(path: Path, **changes: Any) -> Path:
+    generator = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        "train_images": generator.integers(0, 256, (6, 5, 4, 3), dtype=np.uint8),
+        "train_labels": np.array([[0], [1]] * 3),
+        "test_images": generator.integers(0, 256, (2, 5, 4, 3), dtype=np.uint8),
+        "test_labels": np.array([0, 1]),
+    } | changes
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+def test_layouts(tmp_path: Path) -> None:
+    last = data.load(str(npz(tmp_path / "last.npz", classes=np.array(["no", "yes"]))))
+    assert last.train.shape == (3, 5, 4) and last.train.classes == ("no", "yes") and last.form == "npz"
+    pixels = np.load(tmp_path / "last.npz")
+    first = {f"{split}_images": pixels[f"{split}_images"].transpose(0, 3, 1, 2) for split in ("train", "test")}
+    loaded = data.load(str(npz(tmp_path / "first.npz", **first)))
+    assert torch.equal(stored(loaded.train), stored(last.train)) and loaded.form == "npz-channels-first"
+    floats = {key: (value / 255).astype(np.float32) for key, value in first.items()}
+    assert torch.equal(stored(data.load(str(npz(tmp_path / "float.npz", **floats))).test), stored(last.test))
+    gray = {key: value[:, 0] for key, value in first.items()}
+    assert data.load(str(npz(tmp_path / "gray.npz", **gray))).train.shape == (1, 5, 4)
+    val = {"test_images": None, "test_labels": None, "val_images": pixels["test_images"], "val_labels": np.array([1, 0])}
+    assert data.load(str(npz(tmp_path / "val.npz", **val))).test.labels.tolist() == [1, 0]
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "counts": ({"train_labels": np.array([0, 1])}, "6 and 2"),
+    "no labels": ({"train_labels": None}, "train_labels"),
+    "test images alone": ({"test_labels": None}, "test_labels"),
+    "negative label": ({"train_labels": np.array([0, 1, 0, 1, 0, -1])}, r"train_images\[5\].*from 0 to 1"),
+    "new label": ({"test_labels": np.array([0, 2])}, r"test_images\[1\].*from 0 to 1, got 2"),
+    "fractions": ({"train_labels": np.array([0.5] * 6)}, "whole number"),
+    "one class": ({"train_labels": np.zeros(6, int), "test_labels": np.zeros(2, int)}, "two classes"),
+    "one image": ({"train_labels": np.array([0, 0, 0, 0, 0, 1])}, "two training images"),
+    "gap": ({"train_labels": np.array([0, 0, 2, 2, 2, 2])}, "class 1 has no"),
+    "nan": ({"train_images": np.full((6, 5, 4, 3), np.nan)}, "NaN.*uint8"),
+    "floats": ({"train_images": np.full((6, 5, 4, 3), 0.3333)}, "multiples of 1/255.*uint8"),
+    "range": ({"train_images": np.full((6, 5, 4, 3), 200.0)}, "floats from 200 to 200.*uint8"),
+    "ints": ({"train_images": np.zeros((6, 5, 4, 3), int)}, "int64.*uint8"),
+    "flat": ({"train_images": np.zeros((6, 60), np.uint8)}, "N x H x W"),
+    "sizes": ({"test_images": np.zeros((2, 9, 4, 3), np.uint8)}, "one size"),
+    "pickle": ({"train_labels": np.array([0, "x", None, 1, 0, 1], dtype=object)}, "Python objects"),
+    "same names": ({"classes": np.array(["a", "a"])}, "must differ"),
+    "control": ({"classes": np.array(["a", "b\x1b[2J"])}, r"without control characters"),
+    "nothing": (
+        {"train_images": np.zeros((0, 5, 4, 3), np.uint8), "train_labels": np.zeros(0, int)},
+        "labels must be|no labeled",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_archives(tmp_path: Path, case: str) -> None:
+    changes, pattern = BAD[case]
+    text = load_error(npz(tmp_path / "set.npz", **changes))
+    assert re.search(pattern, text) and ("set.npz" in text or "class" in text), text

@@ -1,0 +1,49 @@
+"""The data set type, and batched evaluation of a function on it."""
+
+import pytest
+import torch
+from data.conftest import random_dataset, stored
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notbugs import data
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+
+
+def test_select_keeps_images_labels_and_names_together() -> None:
+    whole = random_dataset()
+    for index in ([4, 1], torch.tensor([4, 1]), slice(1, 5, 3)):
+        part = whole.select(index)
+        kept = torch.arange(6)[index]
+        assert torch.equal(stored(part), stored(whole)[kept]) and torch.equal(part.labels, whole.labels[kept])
+        assert part.names == tuple(whole.names[i] for i in kept)
+        assert torch.equal(whole.pixels(index), stored(part).float() / 255)
+
+
+def test_a_dataset_that_does_not_fit_together_is_rejected() -> None:
+    whole = random_dataset()
+    for change in ({"labels": whole.labels[:5]}, {"labels": whole.labels + 1}, {"labels": whole.labels.int()}):
+        with pytest.raises(InputError):
+            whole.with_labels(change["labels"])
+    with pytest.raises(InputError, match="to_8bit"):
+        whole.with_images(stored(whole).float())
+
+
+@given(st.lists(st.text(st.sampled_from("ab./2"), min_size=1), min_size=2, unique=True), st.integers(1, 3))
+def test_repeated_names_are_unique(names: list[str], times: int) -> None:
+    count = len(names)
+    images = torch.randint(0, 256, (count, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    repeated = Dataset(images, torch.arange(count) % 4, tuple("abcd"), tuple(names)).repeat(times)
+    assert repeated.names[:count] == tuple(names)
+    assert len(set(repeated.names)) == len(repeated) == times * count
+
+
+def test_map_batches_equals_the_function_of_the_whole() -> None:
+    whole = random_dataset(7)
+    pixels, index = data.map_batches(lambda images, index: (images.mean((1, 2, 3)), index), whole, batch_size=3)
+    assert torch.allclose(pixels, whole.pixels(slice(None)).mean((1, 2, 3))) and index.tolist() == list(range(7))
+    values = torch.randn(5, 2, requires_grad=True)
+    twice = data.map_batches(lambda images, index: images * 2, values, batch_size=2)
+    assert torch.equal(twice, values.detach() * 2) and not twice.requires_grad
+    assert data.map_batches(lambda images, index: images.flatten(1), whole.select([])).shape == (0, 60)

@@ -1,0 +1,221 @@
+"""Export: whatever is written is loaded again, by this package and by others, and nothing is overwritten."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data.conftest import FORMS, equal, random_dataset, stored
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from notbugs import data
+from notbugs.errors import InputError
+
+AWKWARD = [
+    "..",
+    ".",
+    "../../x",
+    "-rf",
+    "<b>&amp;",
+    "a b ",
+    "/",
+    "\\",
+    "__x",
+    "é",
+    "e\u0301",
+    "~",
+    "a~2",
+    "null",
+    "1",
+    "'",
+    '"',
+    "---",
+]
+awkward_names = st.one_of(
+    st.sampled_from(AWKWARD), st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=90)
+)
+
+
+def pngs(root: Path, below: Path) -> list[str]:
+    return sorted(path.relative_to(below).as_posix() for path in root.rglob("*.png"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_exported_is_loaded_again(tmp_path: Path, form: str, channels: int) -> None:
+    whole = random_dataset(40, channels)
+    data.export(whole, tmp_path / "set", form, card="# Mine\n\n---\n")
+    assert equal(data.load_part(tmp_path / "set", form), whole)
+    again = data.load(str(tmp_path / "set"))
+    assert again.form == form
+    pairs = {(image.numpy().tobytes(), int(label)) for image, label in zip(stored(whole), whole.labels, strict=True)}
+    for part in again[:2]:
+        assert {(image.numpy().tobytes(), int(label)) for image, label in zip(stored(part), part.labels, strict=True)} <= pairs
+    assert len(again.train) + len(again.test) == 40
+    card = (tmp_path / "set/README.md").read_text()
+    assert card.startswith("---\ntask_categories:\n- image-classification\n") and "# Mine" in card
+    assert os.listdir(tmp_path) == ["set"]
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("form", FORMS)
+@given(drawn=st.data())
+def test_any_names_and_pixels_are_preserved(tmp_path: Path, form: str, drawn: st.DataObject) -> None:
+    classes = tuple(drawn.draw(st.lists(awkward_names, min_size=1, max_size=4, unique=True)))
+    n = drawn.draw(st.integers(1, 6))
+    names = tuple(drawn.draw(st.lists(awkward_names, min_size=n, max_size=n, unique=True)))
+    shape = (n, drawn.draw(st.sampled_from([1, 3])), drawn.draw(st.integers(1, 5)), drawn.draw(st.integers(4, 6)))
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+    draw_labels = st.lists(st.integers(0, len(classes) - 1), min_size=n, max_size=n)
+    original = data.Dataset(images, torch.tensor(drawn.draw(draw_labels)), classes, names)
+    whole = original.with_labels(torch.tensor(drawn.draw(draw_labels)))
+    home = tmp_path / f"{len(os.listdir(tmp_path))}" / "inner"
+    data.export(whole, home / "set", form, card="x", original=original)
+    assert equal(data.load_part(home / "set", form), whole)
+    assert os.listdir(home) == ["set"] and os.listdir(home.parent) == ["inner"]
+
+
+def test_a_folder_of_the_worst_names(tmp_path: Path) -> None:
+    """Nothing leaves the folder, is hidden from a reader, is too long for a path, or takes the name of something else."""
+    long = ("é" * 300, "é" * 301)
+    names = ("..", "../../x.png", "/etc/x.png", ".hidden.png", "__x.png", "x.png", "x.png/", "-rf.png", *long, "\\")
+    classes = ("..", ".", "/", "__a", "_a", "a" * 300, "<b>", "x~2", "x", "_", "y/")
+    for shift in (0, 1):
+        labels = torch.arange(len(names)) // (1 + shift)
+        whole = data.Dataset(random_dataset(len(names)).images, labels, classes, names)
+        data.export(whole, tmp_path / f"{shift}" / "set", "folder", card="")
+        assert equal(data.load_part(tmp_path / f"{shift}" / "set", "folder"), whole)
+        files = [path.relative_to(tmp_path / f"{shift}/set/train") for path in (tmp_path / f"{shift}").rglob("*.png")]
+        assert len(files) == len(names)
+        assert all(len(file.parts) == 2 and not part.startswith((".", "__")) for file in files for part in file.parts)
+        assert len(os.listdir(tmp_path / f"{shift}/set/train")) == len(classes)
+    assert sorted(os.listdir(tmp_path)) == ["0", "1"]
+
+
+def test_other_readers_of_image_folders_see_the_same(tmp_path: Path) -> None:
+    """A plain loop and Hugging Face's reader load the same pixels under the same class names."""
+    import datasets
+
+    classes = ("<i>", "a b", "dog", "é..")
+    whole = random_dataset(12, classes=classes)
+    data.export(whole, tmp_path / "set", "folder", card="x")
+    expected = {
+        (classes[int(label)], image.permute(1, 2, 0).numpy().tobytes())
+        for image, label in zip(stored(whole), whole.labels, strict=True)
+    }
+    files = sorted((tmp_path / "set/train").rglob("*.png"))
+    assert {(path.parent.name, np.asarray(Image.open(path)).tobytes()) for path in files} == expected
+    assert {path.relative_to(tmp_path / "set/train").as_posix() for path in files} == set(whole.names)
+    rows = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))["train"]
+    named = rows.features["label"].names
+    assert tuple(named) == classes
+    assert {(named[row["label"]], np.asarray(row["image"]).tobytes()) for row in rows} == expected
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet", "saved"])
+def test_hugging_face_loads_the_whole_folder_with_its_card(tmp_path: Path, form: str) -> None:
+    import datasets
+
+    whole = random_dataset(12, 1)
+    data.export(whole, tmp_path / "set", form, card="x")
+    if form == "saved":
+        rows = datasets.load_from_disk(str(tmp_path / "set"))["train"]
+    else:
+        rows = datasets.load_dataset(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert tuple(rows.features["label"].names) == whole.classes
+    found = {(row["label"], np.asarray(row["image"]).tobytes()) for row in rows}
+    assert found == {(int(label), image.numpy().tobytes()) for image, label in zip(stored(whole), whole.labels, strict=True)}
+
+
+def test_relabeled_files_of_one_name_get_their_old_class_as_prefix(tmp_path: Path) -> None:
+    original = random_dataset(4)
+    original = data.Dataset(original.images, original.labels, ("a", "b"), ("a/0.png", "b/0.png", "a/1.jpg", "b/2.png"))
+    data.export(original.with_labels(torch.tensor([1, 1, 1, 0])), tmp_path / "meet", "folder", card="", original=original)
+    assert pngs(tmp_path / "meet", tmp_path / "meet/train") == ["a/b--2.png", "b/a--0.png", "b/a--1.png", "b/b--0.png"]
+    swapped = original.with_labels(1 - original.labels)
+    data.export(swapped, tmp_path / "apart", "folder", card="", original=original)
+    assert pngs(tmp_path / "apart", tmp_path / "apart/train") == ["a/0.png", "a/2.png", "b/0.png", "b/1.png"]
+    assert equal(data.load_part(tmp_path / "apart", "folder"), swapped)
+    rows = (tmp_path / "apart/manifest.csv").read_text().splitlines()
+    assert rows[0] == "file,label,original_label,original_name" and rows[3] == "train/b/1.png,b,a,a/1.jpg"
+
+
+def test_names_that_become_equal_are_numbered(tmp_path: Path) -> None:
+    names = ("a/x.jpg", "a/x.png", "a/s/x.png", "b/X.PNG")
+    whole = data.Dataset(stored(random_dataset(4)), torch.tensor([0, 0, 0, 1]), ("a", "b"), names)
+    data.export(whole, tmp_path / "set", "folder", card="")
+    files = [path.relative_to(tmp_path / "set/train").as_posix() for path in sorted((tmp_path / "set").rglob("*.[pP]*"))]
+    assert files == ["a/s--x.png", "a/x.png", "a/x~2.png", "b/X.PNG"]
+    assert equal(data.load_part(tmp_path / "set", "folder"), whole)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_class_without_images_keeps_its_number(tmp_path: Path, form: str) -> None:
+    whole = random_dataset(6, classes=("a", "b", "c")).with_labels(torch.tensor([0, 2, 2, 0, 2, 2]))
+    data.export(whole, tmp_path / "set", form, card="")
+    assert equal(data.load_part(tmp_path / "set", form), whole)
+    if form == "folder":
+        assert sorted(os.listdir(tmp_path / "set/train")) == ["a", "b", "c"]
+
+
+def test_nothing_is_overwritten_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        data.export(random_dataset(), tmp_path / "full", "folder", card="")
+    with pytest.raises(InputError, match="cannot be written"):
+        data.export(random_dataset(), tmp_path / "full/mine.txt/set", "npz", card="")
+    with pytest.raises(InputError, match="form"):
+        data.export(random_dataset(), tmp_path / "new", "zip", card="")
+    assert os.listdir(tmp_path) == ["full"] and os.listdir(tmp_path / "full") == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    data.export(random_dataset(), tmp_path / "empty", "npz", card="")
+    assert equal(data.load_part(tmp_path / "empty", "npz"), random_dataset())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_disk_without_room(tmp_path: Path, form: str) -> None:
+    """A limit on the size of a file fails a write half-way, as a full disk does."""
+    import resource
+    import signal
+
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    large = data.Dataset(images, torch.tensor([0, 1]), ("a", "b"), ("0", "1"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(InputError, match="set: cannot be written"):
+            data.export(large, tmp_path / "set", form, card="")
+        with pytest.raises(InputError, match="must be on a disk with room"):
+            data.save_arrays({"images": images.numpy()}, tmp_path / "arrays.npz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(tmp_path) == []
+
+
+def test_arrays_are_loaded_as_saved_and_damage_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "arrays.npz"
+    data.save_arrays({"labels": np.arange(3), "images": np.ones((2, 2))}, path)
+    loaded = data.load_arrays(path)
+    assert list(loaded) == ["labels", "images"] and loaded["labels"].tolist() == [0, 1, 2] and loaded["images"].sum() == 4
+    assert os.listdir(path.parent) == ["arrays.npz"]
+    path.write_bytes(path.read_bytes()[:50])
+    for damaged in (path, tmp_path / "missing.npz"):
+        with pytest.raises(InputError, match=r"\.npz: must be what the run wrote"):
+            data.load_arrays(damaged)
+
+
+def test_a_manifest_may_not_name_files_elsewhere(tmp_path: Path) -> None:
+    data.export(random_dataset(), tmp_path / "set", "folder", card="")
+    path = tmp_path / "set/manifest.csv"
+    path.write_text(path.read_text().replace("train/a/0.png", "train/../../x.png"))
+    with pytest.raises(InputError, match="below train/"):
+        data.load_part(tmp_path / "set", "folder")
+    path.unlink()
+    with pytest.raises(InputError, match=r"manifest.csv"):
+        data.load_part(tmp_path / "set", "folder")

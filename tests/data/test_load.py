@@ -1,0 +1,59 @@
+"""Loading: splits, limits, and configurations."""
+
+from pathlib import Path
+
+import pytest
+from data.conftest import equal, image_folder, load_error, stored
+
+from notbugs import data
+from notbugs.data import DataConfig, synthetic
+from notbugs.errors import InputError
+
+
+def test_digits_are_always_split_alike() -> None:
+    one, other = data.load("digits"), data.load("digits", seed=5)
+    assert one.train.shape == (1, 8, 8) and len(one.train) + len(one.test) == 1797 and one.form == "folder"
+    assert equal(one.train, other.train) and not set(one.train.names) & set(one.test.names)
+    assert stored(one.train).max() == 255 and one.train.names[0] == "00000.png"
+    shares = one.test.labels.bincount() / (one.test.labels.bincount() + one.train.labels.bincount())
+    assert (shares - 0.25).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("splits", [("",), ("train",)])
+def test_without_a_test_part_a_split_is_made_and_noted(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    image_folder(tmp_path, each=10, splits=splits)
+    one, other = data.load(str(tmp_path)), data.load(str(tmp_path), seed=1)
+    assert one.test.labels.tolist() == [0, 0, 1, 1] and len(one.train) == 16 and "20% of each class" in one.note
+    assert set(one.test.names) != set(other.test.names) and not set(one.train.names) & set(one.test.names)
+    assert equal(one.train, data.load(str(tmp_path)).train)
+
+
+def test_limit_keeps_the_first_of_each_class_and_decodes_no_others(tmp_path: Path) -> None:
+    image_folder(tmp_path, each=5)
+    (tmp_path / "train/cat/4.png").write_bytes(b"broken")
+    loaded = data.load(str(tmp_path), limit=5)
+    assert loaded.train.names == ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png")
+    assert loaded.test.names == ("cat/0.png", "dog/0.png")
+    assert "--limit" in load_error(tmp_path, limit=1) and "--limit" in load_error(tmp_path, limit=0)
+
+
+def test_a_configuration_is_loaded_once(tmp_path: Path) -> None:
+    image_folder(tmp_path, each=4)
+    config = DataConfig(str(tmp_path), limit=4)
+    loaded = data.load_dataset(config)
+    assert data.load_dataset(DataConfig(str(tmp_path), limit=4), seed=1) is loaded  # real data are the same for every seed
+    assert equal(loaded.train, data.load(str(tmp_path), limit=4).train) and len(loaded.train) == 4
+    (tmp_path / "train/cat/0.png").write_bytes(b"")
+    with pytest.raises(InputError, match="--skip-unreadable"):
+        data.load_dataset(DataConfig(str(tmp_path)))
+    assert len(data.load_dataset(DataConfig(str(tmp_path), skip_unreadable=True)).train) == 7
+
+
+def test_the_synthetic_data_set_differs_by_seed_and_has_one_size() -> None:
+    config = DataConfig("planted", limit=24)
+    one, other = data.load_dataset(config), data.load_dataset(config, seed=1)
+    made = synthetic.make_synthetic(train=24, test=40, seed=1)
+    assert equal(other.train, made.train) and equal(other.test, made.test) and not equal(one.train, other.train)
+    assert other is data.load_dataset(config, seed=1) and (one.form, one.note) == ("folder", "generated")
+    with pytest.raises(InputError, match=r"^--resize: cannot be used with planted, .* drawn at 32x32, got 16$"):
+        data.load_dataset(DataConfig("planted", resize=16))

@@ -1,0 +1,101 @@
+"""Classifiers: frozen models, and copies with fused batch norm that are the same function."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from notbugs import models
+
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 12, 20)]
+Build = Callable[..., models.Classifier]
+Images = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_frozen_restores_every_mode_and_flag(fails: bool, build_used: Build) -> None:
+    model = build_used("resnet9", (1, 8, 8))
+    for number, module in enumerate(model.modules()):
+        module.training = number % 3 == 0
+    for number, parameter in enumerate(model.parameters()):
+        parameter.requires_grad_(number % 2 == 0)
+    modes = [module.training for module in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    try:
+        with models.frozen(model):
+            assert not any(module.training for module in model.modules())
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+            if fails:
+                raise InterruptedError
+    except InterruptedError:
+        assert fails
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert {*modes} == {*flags} == {True, False}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", list(models.ARCHITECTURES))
+def test_fused_copy_has_the_same_values_and_gradients(
+    name: str, shape: tuple[int, int, int], build_used: Build, random_images: Images
+) -> None:
+    """Features through the head are the logits. The fused copy has no batch norm, the same values and gradients of images."""
+    model, images = build_used(name, shape).double(), random_images(shape).double()
+    logits = model(images)
+    assert logits.shape == (3, 4)
+    assert torch.equal(model.head(model.features(images)), logits)
+    before = copy.deepcopy(model.state_dict())
+    fused = models.fuse_batchnorm(model.train(), images)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert not any(module.training for module in fused.modules())
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
+    gradients = []
+    for network in (model.eval(), fused):
+        leaf = images.clone().requires_grad_()
+        outputs = network(leaf)
+        assert torch.allclose(outputs, logits, rtol=1e-9, atol=1e-9)
+        gradients += torch.autograd.grad(outputs[:, 1].sum(), leaf)
+    assert gradients[0].abs().max() > 0
+    assert torch.allclose(*gradients, rtol=1e-7, atol=1e-7 * float(gradients[0].abs().max()))
+
+
+class DataDependent(nn.Module):
+    """Cannot be traced: its control flow depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        result: Tensor = self.norm(self.convolution(images)).mean((2, 3))
+        return result if result.sum() > 0 else -result
+
+
+def test_network_that_cannot_be_traced_is_copied(random_images: Images) -> None:
+    model = models.Classifier(DataDependent(), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={}).eval()
+    images = random_images((1, 8, 8))
+    fused = models.fuse_batchnorm(model, images)
+    assert fused is not model
+    assert torch.allclose(fused(images), model(images), atol=1e-6)
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_fused_copy_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, build_used: Build, random_images: Images) -> None:
+    optimization = pytest.importorskip("torch.fx.experimental.optimization")
+    model, images = build_used("small", (1, 8, 8)), random_images((1, 8, 8))
+    monkeypatch.setattr(optimization, "fuse", lambda body: nn.Sequential(body, nn.Softplus()))
+    with torch.no_grad():  # a copy has another memory format, so the last bits may differ
+        assert torch.allclose(models.fuse_batchnorm(model, images)(images), model(images), atol=1e-6)
+
+
+def test_pixels_are_normalized_inside() -> None:
+    model = models.build("small", shape=(3, 8, 8), classes=3, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 1.0])
+    inputs: list[Tensor] = []
+    model.get_submodule("body").register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    model(torch.ones(2, 3, 8, 8))
+    assert inputs[0][0, :, 0, 0].tolist() == pytest.approx([1.8, 3.2, 0.7])

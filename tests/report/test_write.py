@@ -1,0 +1,181 @@
+"""The report of a study in a real browser, without a network."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+from report.conftest import HOSTILE, MEASURED, full_study, open_page, quick_study
+
+from notbugs import report
+from notbugs.errors import InputError
+from notbugs.report import tables
+from notbugs.report.findings import findings
+from notbugs.report.results import StudyResults
+from notbugs.runs.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.write(quick_study(tmp_path_factory.mktemp("run"), dataset='<img src="x" onerror="document.title=1">'))
+
+
+@pytest.mark.browser
+def test_opens_without_a_network_and_hostile_names_stay_text(chromium: Browser, written: Path) -> None:
+    page = open_page(chromium, written)
+    assert page.title() == '<img src="x" onerror="document.title=1"> · notbugs'
+    assert page.locator("h1").inner_text() == '<img src="x" onerror="document.title=1">'
+    labels = page.locator(".pictures .label").all_inner_texts()
+    assert labels[0] == HOSTILE[0] and HOSTILE[1] in labels and HOSTILE[3] in labels
+    assert page.locator("[onerror], [onload], main script").count() == 0
+    assert written.stat().st_size < 1_300_000
+
+
+@pytest.mark.browser
+def test_pictures_mark_misclassified_images_and_show_nothing_from_outside(chromium: Browser, written: Path) -> None:
+    page = open_page(chromium, written)
+    pictures = page.locator(".pictures img")
+    assert pictures.count() == 10 and page.locator(".pictures .gone").count() == 2  # of 12, two name other files
+    assert pictures.evaluate_all("all => all.every(one => one.naturalWidth === 8 && one.alt.length > 3)")
+    assert page.locator(".pictures .wrong").count() == 4 and page.locator(".pictures .right").count() == 12
+    assert page.locator(".pictures .wrong").first.evaluate("one => getComputedStyle(one, '::before').content") == '"✗ "'
+    assert "c2VjcmV0" not in written.read_text(encoding="utf-8")  # "secret" in base64
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_page_never_scrolls_sideways(chromium: Browser, written: Path, width: int) -> None:
+    page = open_page(chromium, written, width=width)
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.browser
+def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: Path) -> None:
+    page = open_page(chromium, written)
+    marks = page.locator("#accuracy-chart svg .mark-symbol.role-mark path")
+    assert marks.count() == 3 * len(MEASURED)
+    assert page.locator(".small-charts svg").count() == len(MEASURED)
+    assert page.locator("#training-0 .mark-line path").count() == 3  # one per seed
+    marks.nth(4).scroll_into_view_if_needed()
+    marks.nth(4).hover()
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert "adversarial" in tooltip.inner_text() and "80.4 %" in tooltip.inner_text()
+    page.locator("#training-0").scroll_into_view_if_needed()
+    page.locator("#training-0 .mark-symbol.role-mark path").nth(1).hover(force=True)
+    page.wait_for_function("document.querySelector('#vg-tooltip-element').innerText.includes('epoch')")
+    assert "25.0 %" in tooltip.inner_text()
+
+
+@pytest.mark.browser
+def test_light_and_dark_are_both_legible(chromium: Browser, written: Path) -> None:
+    """Contrast of every text, chart texts included, against the page: at least 4.5, as WCAG AA requires."""
+    backgrounds = {}
+    for scheme in ("light", "dark"):
+        page = open_page(chromium, written, scheme=scheme)
+        backgrounds[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        colors = page.evaluate("""() => [...new Set([...document.querySelectorAll('main *, header *, footer *')]
+            .filter(one => [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
+            .map(one => getComputedStyle(one)[one.closest('svg') ? 'fill' : 'color']))]""")
+        assert len(colors) >= 4
+        for color in colors:
+            assert contrast(color, backgrounds[scheme]) >= 4.5, (scheme, color)
+        shapes = page.locator("#accuracy-chart .mark-symbol.role-mark path")
+        found = set(shapes.evaluate_all("all => all.map(one => getComputedStyle(one).fill)"))
+        assert len(found) == len(MEASURED)  # each model has its color
+        for color in found:
+            assert contrast(color, backgrounds[scheme]) >= 3, (scheme, color)
+    assert backgrounds["light"] != backgrounds["dark"]
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(color: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+        red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    bright, dim = sorted([luminance(one), luminance(other)], reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+@pytest.mark.browser
+def test_every_part_is_accessible_to_screen_reader_and_keyboard(chromium: Browser, written: Path) -> None:
+    page = open_page(chromium, written)
+    assert page.locator("table").count() == page.locator("table:has(thead th[scope=col])").count() >= 5
+    assert page.locator("tbody tr:not(:has(th[scope=row]))").count() == 0
+    assert page.evaluate(
+        "[...document.querySelectorAll('[id]')].length === new Set([...document.querySelectorAll('[id]')].map(x => x.id)).size"
+    )
+    named = "one => (document.getElementById(one.getAttribute('aria-labelledby')) || {textContent: ''}).textContent.length > 10"
+    assert page.locator(".scroll[tabindex='0']").evaluate_all(f"all => all.length > 3 && all.every({named})")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "To the findings"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@pytest.mark.browser
+def test_the_figures_are_those_of_the_table(chromium: Browser, written: Path) -> None:
+    with (written.parent / "tables/accuracy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    page = open_page(chromium, written)
+    cells = page.locator("td[data-model]").all()
+    assert len(cells) == 3 * len(MEASURED)
+    for cell in cells:
+        model, epsilon = cell.get_attribute("data-model"), (0, 0.75, 1.5)[int(cell.get_attribute("data-radius") or 9)]
+        shares = [
+            float(row["accuracy"])
+            for row in rows
+            if (row["model"], row["set"], float(row["epsilon"])) == (model, "test", epsilon)
+        ]
+        assert len(shares) == 3 and cell.locator("strong").inner_text() == f"{100 * sum(shares) / 3:.1f} %"
+    results = StudyResults.read(written.parent)
+    heads = page.locator("table[aria-labelledby=accuracy-caption] thead th").all_inner_texts()
+    assert heads == [*tables.accuracy_table(results)[0][:-1], "seeds"]
+    shown = " ".join(page.locator(".answers").inner_text().replace("\u00a0", " ").split())
+    for finding in findings(results):
+        assert f"{finding.question} " in shown and finding.text in shown
+
+
+@pytest.mark.browser
+def test_an_unfinished_run_says_so_and_shows_what_is_there(chromium: Browser, tmp_path: Path) -> None:
+    path = report.write(quick_study(tmp_path / "part", {"standard": MEASURED["standard"]}, seeds=1, complete=False))
+    page = open_page(chromium, path)
+    assert "This run is not finished. 1 stage is done" in " ".join(page.locator(".banner").inner_text().split())
+    assert page.locator(".answers > div").count() == 1 and page.locator("#pictures").count() == 0
+    RunFolder.open(tmp_path / "empty", {}).close()
+    empty = report.write(tmp_path / "empty").read_text(encoding="utf-8")
+    assert "Nothing that answers a question has been measured yet" in empty and "<script" not in empty
+
+
+@pytest.mark.browser
+def test_a_finished_run_has_no_banner_and_the_command_that_reproduces_it(chromium: Browser, written: Path) -> None:
+    page = open_page(chromium, written)
+    assert page.locator(".banner").count() == 0
+    assert page.locator("pre").inner_text() == 'notbugs run <img src="x" onerror="document.title=1">'
+    assert json.loads((written.parent / "run.json").read_text())["finished"]
+    assert page.locator("#glossary + dl dt").count() >= 10
+    assert "ensemble-standard v1 (defined in docs/attacks.md)" in page.locator("section:has(#method)").inner_text()
+
+
+def test_a_folder_without_a_run_raises_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must hold a run\.json"):
+        report.write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.browser
+def test_the_page_of_a_full_study_has_all_findings_and_sections(chromium: Browser, tmp_path: Path) -> None:
+    results = full_study(tmp_path, 2)
+    page = open_page(chromium, report.write(tmp_path), width=390)
+    text = page.locator(".answers").inner_text()
+    for finding in findings(results):
+        assert finding.question in text
+    for section in ("accuracy", "controls", "transferability", "error-consistency", "glossary", "method"):
+        assert page.locator(f"h2#{section}").count() == 1
+    for chart in ("sweep-chart", "correlation-chart"):
+        assert page.locator(f"#{chart} svg").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,68 @@
+"""Work for the scheduler's tests: functions that other processes can import."""
+
+import os
+import time
+from pathlib import Path
+
+from notbugs.errors import InputError
+from notbugs.runs.scheduler import Progress
+from notbugs.runs.tables import CategoryRow
+
+
+def square(number: int, report_progress: Progress) -> int:
+    """The square of a number; reports progress under an empty name."""
+    report_progress("", 0.5, f"squaring {number}")
+    return number**2
+
+
+def process_id(report_progress: Progress) -> int:
+    """Which process this is."""
+    return os.getpid()
+
+
+def threads(report_progress: Progress) -> int:
+    """How many threads torch uses here."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def fail(report_progress: Progress) -> int:
+    """Raises the error that a user can fix."""
+    raise InputError("--epsilon", "must be above 0", -1, "give another")
+
+
+def fail_otherwise(report_progress: Progress) -> int:
+    """Raises another error."""
+    raise KeyError("bug")
+
+
+def die(report_progress: Progress) -> int:
+    """Ends its process at once, as the system does when memory runs out."""
+    os._exit(9)
+
+
+def wait_for(path: Path, report_progress: Progress) -> int:
+    """Returns once a file exists."""
+    while not path.exists():
+        time.sleep(0.01)
+    return 1
+
+
+def touch(path: Path, report_progress: Progress) -> int:
+    """Creates a file."""
+    path.touch()
+    return 2
+
+
+def rows(number: int, report_progress: Progress) -> list[CategoryRow]:
+    """One row of a table."""
+    report_progress("", 0.5, "half")
+    return [CategoryRow(category="robust", files=number, n=10)]
+
+
+def fail_once(path: Path, report_progress: Progress) -> list[CategoryRow]:
+    """Raises until the file exists."""
+    if not path.exists():
+        raise InputError("DATASET", "must be readable")
+    return rows(7, report_progress)

@@ -1,0 +1,99 @@
+"""A study's configuration: defaults follow the data, and what cannot be used is an error with its option."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from study.conftest import QUICK_STUDY, first, resolved, store_digits
+
+from notbugs import data
+from notbugs.data import DataConfig
+from notbugs.errors import InputError
+from notbugs.search import NormBall
+from notbugs.study import pipeline
+from notbugs.study.config import StudyConfig, check, load, resumable_arguments
+
+
+def test_defaults_follow_the_images_and_unusable_settings_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            pixels = numpy.random.default_rng([ord(name), number]).integers(0, 255, (64, 9), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    tall = StudyConfig(str(tmp_path))
+    assert resolved(tall).translate == 1
+    with pytest.raises(InputError, match=r"^--translate: must be below 9"):
+        resolved(replace(tall, translate=9))
+    with pytest.raises(InputError, match=r"^--resize"):
+        load(StudyConfig("planted", resize=64))
+    synthetic = StudyConfig("planted", limit=80)
+    images, other_images = (load(synthetic, seed).train.images[:] for seed in (0, 1))
+    assert not torch.equal(images, other_images)  # the synthetic data differ by seed
+
+
+def test_a_resolved_configuration_is_complete() -> None:
+    config = resolved(StudyConfig("digits"))
+    assert {name for name, value in asdict(config).items() if value is None} == {"resize", "limit"}
+    assert (config.network, config.width, config.seeds, config.epsilon, config.relabel_epsilon) == ("small", 32, 3, 0.75, 1.5)
+    assert (config.bf16, config.patience, config.relabel_learning_rate) == (False, 8, config.learning_rate)
+    assert config.data == DataConfig("digits") and config.threat_model == NormBall("l2", 0.75)
+    assert [ball.epsilon for ball in config.threat_models] == [0.375, 0.75] and config.relabel_threat_model.epsilon == 1.5
+
+
+def test_a_network_by_name_has_its_usual_width_and_other_defaults_follow_what_is_given() -> None:
+    config = resolved(StudyConfig("digits", network="linear", epochs=40, epsilon=0.3, learning_rate=0.1))
+    assert config.width is None and config.patience == 20
+    assert (config.relabel_epsilon, config.relabel_learning_rate) == (0.6, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("seed", -1, "--seed: must be 0 or more"),
+        ("seeds", 0, "--seeds: must be 1 or more"),
+        ("batch_size", 1, "--batch-size: must be 2 or more"),
+        ("versions", 0, "--versions: must be 1 or more"),
+        ("learning_rate", float("nan"), "--learning-rate: must be a number above 0"),
+        ("weight_decay", float("inf"), "--weight-decay: must be 0 or more"),
+        ("epsilon", -0.5, "--epsilon: must be a number above 0"),
+        ("norm", "l1", "--norm: must be l2 or linf"),
+        ("invert_start", "text", "--invert-start: must be image or noise"),
+    ],
+)
+def test_settings_that_no_data_could_use(name: str, value: object, rule: str) -> None:
+    with pytest.raises(InputError, match=f"^{rule}"):
+        check(replace(StudyConfig("digits"), **{name: value}))
+
+
+def test_a_replication_constructs_from_images_and_from_noise() -> None:
+    with pytest.raises(InputError, match=r"^--invert-start: must be image with --replicate"):
+        check(StudyConfig("digits", replicate=True, invert_start="noise"))
+    config = resolved(StudyConfig("digits", replicate=True))
+    assert config.full and config.replicate
+
+
+def test_an_epsilon_that_reaches_another_class_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"^--epsilon: must be below .*, the median distance .*got 8; for 8/255 pass 8/255"):
+        resolved(StudyConfig("digits", epsilon=8))
+    with pytest.raises(InputError, match=r"^--relabel-epsilon: must be below"):
+        resolved(StudyConfig("digits", relabel_epsilon=7))
+
+
+def test_versions_that_cannot_be_are_errors_before_anything_is_done(digits: data.Splits, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^--versions: must be at most 2, the epochs.*got 3"):
+        pipeline.run(replace(QUICK_STUDY, versions=3), tmp_path / "run")
+    source = store_digits(first(digits), tmp_path, "npz")
+    with numpy.load(source) as arrays:
+        numpy.savez(source, **arrays, train_names=["a.png", "a~2.png", *digits.train.names[2:60]])
+    with pytest.raises(InputError, match=r"need file names that are not taken"):
+        pipeline.run(StudyConfig(str(source), epochs=2, width=8, versions=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_resumed_with_other_seeds_controls_device_and_speed() -> None:
+    arguments = resumable_arguments(resolved(QUICK_STUDY))
+    free = {"seeds", "full", "replicate", "bf16", "compile", "device"}
+    assert arguments.keys() == {"kind", *asdict(QUICK_STUDY)} - free and arguments["versions"] == 1

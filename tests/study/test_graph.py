@@ -1,0 +1,60 @@
+"""The stages of a study: which there are, what they need, and how they are named."""
+
+from dataclasses import replace
+
+import pytest
+from study.conftest import resolved
+
+from notbugs.study.analyses import ANALYSES
+from notbugs.study.catalog import DATASETS, MODELS, REPLICATION_DATASETS, trained_on
+from notbugs.study.config import StudyConfig
+from notbugs.study.graph import StageId, select_stages, study_graph
+
+
+def names(config: StudyConfig, *, analyses: bool = False) -> set[str]:
+    return {str(stage_id) for stage_id in study_graph(resolved(config), analyses=analyses)}
+
+
+def test_names_of_stages() -> None:
+    ids = [StageId(0, "model", "standard"), StageId(2, "dataset", "robust"), StageId(0, "transfer", "adversarial")]
+    assert list(map(str, ids)) == ["seed0/standard", "seed2/dataset-robust", "seed0/transfer-adversarial"]
+    assert [stage_id.label for stage_id in ids] == ["standard", "dataset-robust", "transfer-adversarial"]
+
+
+def test_what_a_stage_needs_comes_before_it_and_names_differ() -> None:
+    graph = study_graph(resolved(StudyConfig("planted", seeds=2, replicate=True)), analyses=True)
+    order = list(graph)
+    assert len({str(stage_id) for stage_id in order}) == len(order)
+    for number, (stage_id, stage) in enumerate(graph.items()):
+        assert {*stage.needs} <= {*order[:number]}, stage_id
+        assert {need.seed for need in stage.needs} <= {stage_id.seed}
+
+
+def test_a_full_study_trains_all_models_and_constructs_all_data_sets() -> None:
+    graph = study_graph(resolved(StudyConfig("digits", seeds=1, replicate=True)))
+    assert {stage_id.name for stage_id in graph if stage_id.kind == "model"} == {*MODELS}
+    assert {stage_id.name for stage_id in graph if stage_id.kind == "dataset"} == {*DATASETS}
+
+
+def test_a_replication_is_a_full_study_and_more() -> None:
+    full, replication = (names(StudyConfig("digits", seeds=2, **{kind: True})) for kind in ("full", "replicate"))
+    more = {"robust-version-accuracy"}
+    more |= {label for name in REPLICATION_DATASETS for label in (f"dataset-{name}", trained_on(name))}
+    assert replication - full == {f"seed{seed}/{name}" for seed in (0, 1) for name in more} and full < replication
+
+
+def test_selected_stages_come_with_what_they_need() -> None:
+    graph = study_graph(resolved(StudyConfig("digits", seeds=1)))
+    labels = [stage_id.label for stage_id in select_stages(graph, ("trained-on-robust",))]
+    assert labels == ["adversarial", "dataset-robust", "trained-on-robust"]
+    assert select_stages(graph, None) == list(graph) and select_stages(graph, ("no such stage",)) == []
+
+
+@pytest.mark.parametrize(("seeds", "start"), [(1, 0), (3, 0), (2, 5)])
+def test_each_seed_has_its_analyses_and_the_first_one_the_kernel(seeds: int, start: int) -> None:
+    config = StudyConfig("digits", seeds=seeds, seed=start)
+    added = names(config, analyses=True) - names(config)
+    every = {f"seed{seed}/{name}" for seed in range(start, start + seeds) for name in ANALYSES if name != "ntk"}
+    assert added == every | {f"seed{start}/ntk"}
+    synthetic = replace(config, dataset="planted", seeds=2)
+    assert {f"seed{start}/ntk", f"seed{start + 1}/ntk"} <= names(synthetic, analyses=True)
