@@ -191,13 +191,13 @@ def storage(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
             yield {"part": "storage", "storage": name, "seed": seed, "mean_l2": float(norms.mean()), **asdict(accuracy)}
 
 
-def _relabeled(benchmark: Benchmark, dataset: Dataset, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _relabeled(benchmark: Benchmark, dataset: Dataset, labels: Tensor, seed: int) -> tuple[Tensor, ...]:
     """Images perturbed towards their new labels: uint8 inside the ball, and float16 from 0 to 255."""
     config = benchmark.config
     fused = models.fuse_batchnorm(benchmark.model("standard", seed), dataset.pixels(slice(0, 2)), config.device)
     threat_model = config.relabel_threat_model
 
-    def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         objective = objectives.targeted(fused, labels[index].to(images.device), "cross_entropy")
         rule = search.cosine_steps(threat_model, 2 * threat_model.epsilon, end=0.01)
         found = search.maximize(objective, images, threat_model, steps=config.relabel_steps, rule=rule).images

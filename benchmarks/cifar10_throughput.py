@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from notbugs import attacks, construct, models, train
 from notbugs.data import Dataset
 
+Precisions = dict[str, dict[str, Any]]  # name -> bf16 and compile
+
 TRAINING_IMAGES, BATCH_SIZE = 1000, 250
 ATTACK_STEPS, INVERT_STEPS = 10, 40
 
@@ -35,7 +37,7 @@ class _Setup(NamedTuple):
 def floor(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     """Bare passes, then each kind of work in passes of the same kind; operations from torch's own counter."""
     setup = _prepare(benchmark)
-    precisions: dict[str, dict[str, bool]] = {"float32": {"bf16": False}, "bfloat16": {"bf16": True}}
+    precisions: Precisions = {"float32": {"bf16": False}, "bfloat16": {"bf16": True}}
     if benchmark.options.compile:
         precisions["compiled, bfloat16"] = {"bf16": True, "compile": True}
     bare = _bare_input_gradient(setup)
@@ -89,7 +91,7 @@ def _bare_input_gradient(setup: _Setup) -> Row:
     return _row(setup, work, 1, len(setup.batch), seconds, None, _input_operations(setup))
 
 
-def _searches(benchmark: Benchmark, setup: _Setup, precisions: dict[str, dict[str, bool]], bare: Row) -> Iterator[Row]:
+def _searches(benchmark: Benchmark, setup: _Setup, precisions: Precisions, bare: Row) -> Iterator[Row]:
     """PGD, relabeling, and inversion."""
     threat_model, device = benchmark.config.threat_model, setup.device
     n, rate, operations = len(setup.batch), bare["passes_per_second"], _input_operations(setup)
@@ -123,7 +125,7 @@ def _input_gradient(model: Any, images: Tensor, labels: Tensor) -> Tensor:
 # ---- training: forward and backward passes ---------------------------------------------------------------------------------
 
 
-def _trainings(benchmark: Benchmark, setup: _Setup, precisions: dict[str, dict[str, bool]], input_rate: float) -> Iterator[Row]:
+def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions, input_rate: float) -> Iterator[Row]:
     """Standard and adversarial training; input_rate: bare input-backward passes per second, of which the attack is made."""
     model = benchmark.untrained("floor", 0).to(setup.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     with FlopCounterMode(display=False) as counter:
@@ -148,7 +150,7 @@ def _trainings(benchmark: Benchmark, setup: _Setup, precisions: dict[str, dict[s
         }
 
 
-def _epoch(setup: _Setup, model: nn.Module, loss: train.Loss, settings: dict[str, bool]) -> None:
+def _epoch(setup: _Setup, model: nn.Module, loss: train.Loss, settings: dict[str, Any]) -> None:
     train.fit(
         model,
         setup.train,

@@ -97,10 +97,11 @@ def _cue_and_category(benchmark: Benchmark, seed: int, name: str, images: _Image
     dataset = synthetic.make_synthetic(seed=100 + seed, train=1500, test=8, **options).train
     config = benchmark.crossfit_config(seed)
     model = crossfit.train_crossfit_model(dataset, name, train.cross_entropy, config=config, seed=seed, device="cpu")
-    values, *others = (predict.features(model, part) for part in (images.files, *images.versions, images.test))
+    parts = (images.files, *images.versions, images.test)
+    values, on_robust, on_nonrobust, on_test = (predict.features(model, part) for part in parts)
     table = predict.features(model, images.independent).numpy()
     explained = np.stack([_explained_variance(table, known) for known in images.cues.values()])
-    categories = categorize_features(values, images.files, *others, images.test)
+    categories = categorize_features(values, images.files, on_robust, on_nonrobust, on_test, images.test)
     for found, shares in zip(categories, explained.T, strict=True):
         if shares.max() >= MIN_EXPLAINED and found.category != "useless":
             yield [*images.cues][int(shares.argmax())], found.category

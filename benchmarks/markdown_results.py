@@ -64,7 +64,7 @@ def _date(record: Row) -> str:
 
 
 def _model(row: Row) -> str:
-    return MODEL_TITLES.get(row["model"], row["model"])
+    return MODEL_TITLES.get(row["model"], str(row["model"]))
 
 
 def _threat_model(row: Row) -> str:
@@ -76,7 +76,7 @@ def _tool(name: str) -> Callable[[Row], str]:
 
     def cell(row: Row) -> str:
         known = {"notbugs": name, "notbugs, without gradients": f"{name} without gradients"}
-        return known.get(row["tool"], row["tool"])
+        return known.get(row["tool"], str(row["tool"]))
 
     return cell
 
@@ -160,7 +160,7 @@ def _reference(rows: Rows) -> Iterator[str]:
     ]
     yield table(("task", "tool", "method", "steps", "n", "images per second", *headers), lines)
     ratios = ("images_per_second_ratio", "cpu_time_ratio", "time_per_step_ratio")
-    headers = ("images per second, ratio", "CPU time, ratio", "time per step, ratio")
+    ratio_headers = ("images per second, ratio", "CPU time, ratio", "time per step, ratio")
     lines = [
         [
             *(TASKS[row["part"]], row["comparison"], _method(row["notbugs"]), _method(row["robustness"])),
@@ -169,7 +169,7 @@ def _reference(rows: Rows) -> Iterator[str]:
         for row in rows
         if "comparison" in row
     ]
-    yield table(("task", "comparison", "notbugs", "`robustness`", *headers), lines)
+    yield table(("task", "comparison", "notbugs", "`robustness`", *ratio_headers), lines)
 
 
 def _method(text: str) -> str:

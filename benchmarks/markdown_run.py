@@ -197,7 +197,7 @@ def _by_source(results: StudyResults) -> Iterator[str]:
         rates = [rate.mean for name in networks if (rate := results.transfer_rate(source, name, "targeted"))]
         means.append(percent(sum(rates) / len(rates)) if rates else "")
     label = f"targeted transfer rate, mean over the {len(networks)} networks"
-    titles = [EPSILON_TEXTS[source] for source in sources]
+    titles = ["0 (standard)" if source == "standard" else EPSILON_TEXTS[source] for source in sources]
     yield table(("ε of the source's adversarial training", *titles), [[label, *means]])
     lines = [[source, *(_percent(results.transfer_rate(source, name)) for name in TRANSFER_TARGETS)] for source in sources]
     yield table(("source", *TRANSFER_TARGETS), lines)

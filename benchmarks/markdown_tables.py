@@ -25,10 +25,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Print the tables, those of run folders first."""
+    options = parser().parse_args()
     from markdown_results import results_blocks
     from markdown_run import run_blocks
 
-    options = parser().parse_args()
     folders = [path for path in options.paths if path.suffix != ".json"]
     blocks = [block for folder in folders for block in run_blocks(folder, options.parts)]
     contents = [json.loads(path.read_text()) for path in options.paths if path not in folders]

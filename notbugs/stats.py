@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -207,31 +207,3 @@ def correlation_interval(correlation: float, n: int) -> tuple[float, float]:
     z = math.atanh(max(min(correlation, 1 - 1e-12), 1e-12 - 1))
     half_width = 1.959964 / math.sqrt(n - 3)
     return math.tanh(z - half_width), math.tanh(z + half_width)
-
-
-# TRANSITION: to be removed once no caller is left (use newcombe_difference and mean_interval)
-def excess(result: Any, control: Any, guess: float) -> Any:
-    """accuracy, control_accuracy, excess of one over the other with Newcombe's 95 % interval, excess over guessing, n."""
-    (p, low_p, high_p), (q, low_q, high_q) = (
-        [float(row[name]) for name in ("accuracy", "low", "high")] for row in (result, control)
-    )
-    return {
-        "accuracy": p,
-        "control_accuracy": q,
-        "excess": p - q,
-        "excess_low": p - q - math.hypot(p - low_p, high_q - q),
-        "excess_high": p - q + math.hypot(high_p - p, q - low_q),
-        "over_guessing": p - guess,
-        "over_guessing_low": low_p - guess,
-        "over_guessing_high": high_p - guess,
-        "n": result["n"],
-    }
-
-
-def mean_interval_row(values: np.ndarray) -> Any:
-    """value, low, high, n: a mean over images with Student's 95 % interval."""
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.inf
-    mean = float(values.mean())
-    return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}

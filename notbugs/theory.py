@@ -372,9 +372,10 @@ def table(classes: Gaussians, epsilons: ArrayLike, *, samples: int = 0, seed: in
 def _row(classes: Gaussians, epsilon: float, drawn: tuple[Array, Array] | None) -> TheoryRow:
     robust = robust_parameters(classes, epsilon)
     trained: dict[str, float] = {}
-    for adversary in ADVERSARIES if drawn else ():
-        found = adversarial_training(*drawn, epsilon, adversary=adversary)  # type: ignore[misc]  # drawn is not None here
-        trained |= {f"{adversary}_condition_number": found.condition_number, f"{adversary}_min_cosine": min_cosine(found)}
+    if drawn is not None:
+        for adversary in ADVERSARIES:
+            found = adversarial_training(drawn[0], drawn[1], epsilon, adversary=adversary)
+            trained |= {f"{adversary}_condition_number": found.condition_number, f"{adversary}_min_cosine": min_cosine(found)}
     return TheoryRow(
         epsilon=epsilon,
         condition_number=robust.condition_number,

@@ -61,9 +61,9 @@ def load_answers(folder: Path) -> list[ReviewAnswerRow]:
     run = RunFolder.read(folder)
     place = review_folder(run.folder)
     files = answer_files(run.folder)
-    if not files:
-        return []
     if not (place / KEY_FILE).exists():
+        if not files:
+            return []
         raise InputError(printable(place), f"must hold {KEY_FILE}, which says what the answers are about", remedy="put it back")
     key = _read_key(place)
     classes = frozenset(run.study().data.classes)

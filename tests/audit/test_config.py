@@ -175,6 +175,7 @@ def test_epsilon_0_is_clean_accuracy_and_errors_stay_errors(config: AuditConfig,
     assert len(checks) == 12 and checks["deterministic"] == "yes" and checks["square attack"] == "not run"
 
 
+@pytest.mark.slow
 def test_another_model_under_the_same_name_is_another_audit(
     config: AuditConfig, standard: models.Model, robust: models.Model, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def test_the_page_shows_what_the_tables_hold(page: Page, done: RunFolder) -> Non
     assert page.locator(".chart svg").count() == 2  # L2 and L-inf; one pixel makes no curve
     assert page.locator("img").count() == 12 * (1 + 2 * 4)
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-    assert "may be overestimated" not in text
+    assert "Warning: robust accuracy" not in text
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -59,7 +59,7 @@ def test_failed_checks_come_first_and_hostile_names_do_nothing(done: RunFolder, 
         run.record_stage("all", 1.0, rows)
     text = report.write(tmp_path / "run").read_text(encoding="utf-8")
     assert evil not in text
-    assert text.index("may be overestimated") < text.index("<h2")
+    assert text.index("Warning: robust accuracy may be overestimated") < text.index("<h2")
     assert "not finished" in text
     with RunFolder.open(tmp_path / "none", {"kind": "audit"}):
         pass

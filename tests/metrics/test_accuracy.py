@@ -1,17 +1,17 @@
-"""Accuracy tables: intervals in closed form, counts against the model itself."""
+"""Clean and robust accuracy: counts against the model itself, and against one call of the attack ensemble."""
 
-import math
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from notbugs import attacks, data, metrics, models, stats
 from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.metrics import Accuracy
 from notbugs.search import NormBall
 
-BALLS = [NormBall("l2", radius) for radius in (0.25, 0.75, 1.5)]
+BALLS = [NormBall("l2", epsilon) for epsilon in (0.25, 0.75, 1.5)]
 
 
 @pytest.fixture(scope="module")
@@ -20,64 +20,59 @@ def part(digits: data.Splits) -> Dataset:
     return digits.test.select(slice(0, 70))
 
 
-@given(st.integers(1, 5000), st.dataset())
-def test_the_interval_is_wilsons(n: int, draw: st.DataObject) -> None:
-    correct = draw.draw(st.integers(0, n))
-    z, share = 1.959963984540054, correct / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = stats.wilson_interval(correct, n)
-    assert low == pytest.approx(middle - half, abs=1e-9)
-    assert high == pytest.approx(middle + half, abs=1e-9)
-    assert 0 <= low <= share <= high <= 1
-
-
-def test_a_row_says_what_was_counted() -> None:
+def test_an_accuracy_has_its_counts_and_interval() -> None:
     low, high = stats.wilson_interval(3, 4)
-    wanted = {"epsilon": 0.5, "attack": "pgd", "correct": 3, "n": 4, "accuracy": 0.75, "low": low, "high": high}
-    assert metrics.accuracy_row(3, 4, epsilon=0.5, attack="pgd") == wanted
-    assert metrics.accuracy_row(3, 4) == {**wanted, "epsilon": 0.0, "attack": "none"}
+    attacked = Accuracy.from_counts(3, 4, epsilon=0.5, norm="l2", attack="pgd")
+    assert attacked == Accuracy(epsilon=0.5, norm="l2", attack="pgd", correct=3, n=4, accuracy=0.75, ci_low=low, ci_high=high)
+    assert Accuracy.from_counts(3, 4) == replace(attacked, epsilon=0.0, norm="", attack="none")
 
 
-def test_clean_accuracy_is_the_models(standard: models.Model, digits: data.Splits) -> None:
-    right = standard(digits.test.pixels(slice(None))).argmax(1) == digits.test.labels
-    row = metrics.clean_accuracy(standard, digits.test, batch_size=64)
-    assert row == metrics.accuracy_row(int(right.sum()), 450)
-    assert row["accuracy"] > 0.9
+def test_clean_accuracy_counts_the_predictions_of_the_model(standard: models.Model, digits: data.Splits) -> None:
+    correct = standard(digits.test.pixels(slice(None))).argmax(1) == digits.test.labels
+    accuracy = metrics.clean_accuracy(standard, digits.test)
+    assert accuracy == Accuracy.from_counts(int(correct.sum()), 450)
+    assert accuracy.accuracy > 0.9
 
 
-def test_accuracy_under_attack_is_the_worst_cases(robust: models.Model, part: Dataset) -> None:
-    """Row by row: clean, then each radius ascending, whatever the order given; batches and their sizes change nothing."""
+@pytest.mark.slow
+def test_robust_accuracy_is_that_of_the_worst_case(robust: models.Model, part: Dataset) -> None:
+    """Clean first, then epsilon by epsilon, ascending, in whatever order they are given; batches change nothing."""
     rows = metrics.robust_accuracy(robust, part, [BALLS[2], BALLS[0], BALLS[1]])
-    assert [row["epsilon"] for row in rows] == [0.0, 0.25, 0.75, 1.5]
-    assert [row["attack"] for row in rows] == ["none", *[attacks.ensemble_name("standard")] * 3]
-    assert {row["norm"] for row in rows} == {"l2"}
-    assert {key: value for key, value in rows[0].items() if key != "norm"} == metrics.clean_accuracy(robust, part)
-    correct = [row["correct"] for row in rows]
+    assert [row.epsilon for row in rows] == [0.0, 0.25, 0.75, 1.5]
+    assert [row.attack for row in rows] == ["none", *[attacks.ensemble_name("standard")] * 3]
+    assert {row.norm for row in rows} == {"l2"}
+    assert replace(rows[0], norm="") == metrics.clean_accuracy(robust, part)
+    correct = [row.correct for row in rows]
     assert correct == sorted(correct, reverse=True)
     assert correct[0] > correct[1] > correct[3]
     for row, threat_model in zip(rows[1:], BALLS, strict=True):
-        found = attacks.adaptive_ensemble(robust, part.pixels(slice(None)), part.labels, threat_model=threat_model)
-        assert row["correct"] <= int((found.margins < 0).sum()) <= row["correct"] + 1
-        assert row["accuracy"] == row["correct"] / 70
-        assert (row["low"], row["high"]) == stats.wilson_interval(row["correct"], 70)
+        result = attacks.adaptive_ensemble(robust, part.pixels(slice(None)), part.labels, threat_model=threat_model)
+        assert row.correct <= int((result.margins < 0).sum()) <= row.correct + 1
+        assert row.accuracy == row.correct / 70
+        assert (row.ci_low, row.ci_high) == stats.wilson_interval(row.correct, 70)
     assert metrics.robust_accuracy(robust, part, BALLS, batch_size=32) == rows
     assert metrics.robust_accuracy(robust, part, BALLS) == rows
 
 
-def test_one_image_and_no_radius_at_all(standard: models.Model, part: Dataset) -> None:
+def test_one_image_and_an_epsilon_of_0(standard: models.Model, part: Dataset) -> None:
     single = part.select([3])
     rows = metrics.robust_accuracy(standard, single, [NormBall("linf", 0.0), NormBall("linf", 1.0)])
-    assert [(row["correct"], row["n"], row["norm"]) for row in rows] == [(1, 1, "linf"), (1, 1, "linf"), (0, 1, "linf")]
+    assert [(row.correct, row.n, row.norm) for row in rows] == [(1, 1, "linf"), (1, 1, "linf"), (0, 1, "linf")]
 
 
-def test_mistakes_stay_mistakes(standard: models.Model, part: Dataset) -> None:
+def test_images_that_are_misclassified_clean_stay_misclassified(standard: models.Model, part: Dataset) -> None:
     wrong = part.with_labels((part.labels + 1) % 10)
     rows = metrics.robust_accuracy(standard, wrong, [NormBall("l2", 8.0)])
-    assert [row["correct"] for row in rows] == [int((standard(wrong.pixels(slice(None))).argmax(1) == wrong.labels).sum()), 0]
+    assert [row.correct for row in rows] == [int((standard(wrong.pixels(slice(None))).argmax(1) == wrong.labels).sum()), 0]
 
 
-def test_scores_leave_the_model_alone(part: Dataset) -> None:
+@pytest.mark.parametrize(("norms", "got"), [((), "none"), (("l2", "linf"), "l2, linf")])
+def test_threat_models_are_in_one_norm(norms: tuple[str, ...], got: str, standard: models.Model, part: Dataset) -> None:
+    with pytest.raises(InputError, match=rf"^threat_models: must be one or more, all in the same norm, got {got}$"):
+        metrics.robust_accuracy(standard, part, [NormBall(norm, 0.1) for norm in norms])
+
+
+def test_metrics_leave_the_model_as_it_was(part: Dataset) -> None:
     model = models.build("small", shape=(1, 8, 8), classes=10, width=4).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     metrics.clean_accuracy(model, part)

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,3 +181,10 @@ def test_the_page_of_a_full_study_has_all_findings_and_sections(chromium: Browse
     for chart in ("sweep-chart", "correlation-chart"):
         assert page.locator(f"#{chart} svg").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_report_is_written_without_torch(tmp_path: Path) -> None:
+    folder = full_study(tmp_path / "run", 1).folder
+    code = "import sys; from notbugs import report; report.write(sys.argv[1]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,121 @@
+"""Commands on a data set: errors are one line and leave nothing; splits, file scores and reports are written."""
+
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli.conftest import QUICK, call, call_here, error_line
+from PIL import Image
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["digits", "--epsilon", "8"], "--epsilon: must be below"),
+        (["digits", "--epsilon=-1"], "above 0"),
+        (["digits", "--epsilon", "nan"], "above 0"),
+        (["digits", "--epsilon", "8/0"], "8/255"),
+        (["digits", "--norm", "linf", "--epsilon", "8"], "for 8/255 pass 8/255"),
+        (["digits", "--norm", "l7"], "must be l2 or linf for training and studies"),
+        (["digits", "--norm", "l1"], "must be l2 or linf for training and studies"),
+        (["digits", "--network", "alexnet"], "--network: must be one of"),
+        (["digits", "--network", "nosuch:thing"], "--network"),
+        (["digits", "--invert-start", "zeros"], "image or noise"),
+        (["digits", "--replicate", "--invert-start", "noise"], "--invert-start: must be image with --replicate"),
+        (["digits", "--epochs", "0"], "epochs"),
+        (["digits", "--device", "cuda:99"], "--device"),
+        (["digits", "--workers", "0"], "--workers: must be 1 or more"),
+        (["digits", "--translate", "8"], "--translate: must be below 8"),
+        (["digits", "--versions", "0"], "--versions: must be 1 or more"),
+        (["no/such/path"], "does not exist"),
+    ],
+)
+def test_unusable_arguments_are_one_line_and_leave_nothing(tmp_path: Path, words: list[str], says: str) -> None:
+    run = call if words == ["no/such/path"] else call_here
+    assert says in error_line(run("run", *words, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_unusable_folders_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.random.default_rng(number).integers(0, 255, (9, 9), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
+    (tmp_path / "set" / "a" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    line = error_line(call("run", tmp_path / "set", "--out", tmp_path / "run", *QUICK))
+    assert "broken.png" in line
+    assert "--skip-unreadable" in line
+    Image.new("L", (20, 9)).save(tmp_path / "set" / "a" / "broken.png")
+    line = error_line(call("run", tmp_path / "set", "--out", tmp_path / "run"))
+    assert "broken.png" in line
+    assert "--resize" in line
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "diary.txt").touch()
+    assert "--out" in error_line(call("run", "digits", *QUICK, "--out", tmp_path / "full"))
+    assert not (tmp_path / "run").exists()
+    assert os.listdir(tmp_path / "full") == ["diary.txt"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    limit = resource.RLIMIT_FSIZE  # no file may be larger than this: what a full disk does to a write
+    done = call(
+        "train", "digits", *QUICK, "--out", tmp_path / "m.safetensors", preexec_fn=lambda: resource.setrlimit(limit, (4096, 4096))
+    )
+    assert "m.safetensors" in error_line(done)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_for_weights_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    assert "cannot be written" in error_line(call_here("train", "digits", "--out", tmp_path / "mine.txt" / "m.safetensors"))
+    assert "must end in .safetensors" in error_line(call_here("train", "digits", "--out", tmp_path / "m.pt"))
+    assert "--loss" in error_line(call_here("train", "digits", *QUICK, "--loss", "hinge", "--out", tmp_path / "n.safetensors"))
+
+
+@pytest.mark.slow
+def test_split_and_report(tmp_path: Path) -> None:
+    done = call("split", "digits", *QUICK, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:3] for line in done.stdout.splitlines()] == [
+        ["robust", "100", "images,"],
+        ["nonrobust", "100", "images,"],
+    ]
+    assert len(list((tmp_path / "run" / "datasets" / "robust" / "train").rglob("*.png"))) == 100
+    assert not (tmp_path / "run" / "datasets" / "next-labels").exists()
+    done = call("report", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_file()
+    assert "run.json" in error_line(call("report", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--bf16"], "--bf16, --compile: cannot be used with --by-file"),
+        (["--versions", "2"], "--versions: cannot be used with --by-file"),
+        (["--top", "0.7"], "--top"),
+        (["--folds", "1"], "--folds"),
+        (["--repeats", "0"], "--repeats"),
+    ],
+)
+def test_unusable_options_of_a_split_by_file_are_one_line(tmp_path: Path, words: list[str], says: str) -> None:
+    assert says in error_line(call_here("split", "digits", *QUICK, "--by-file", *words, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_network_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def network(classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, classes))\n"
+    )
+    words = ["split", "digits", "--limit", "100", "--epochs", "1", "--network", "mine:network", "--out", "run"]
+    done = call(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "models" / "adversarial.safetensors").is_file()

@@ -1,0 +1,123 @@
+"""Constructed data sets as they are stored: what was measured, in the form of the input, with versions and controls."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from study.conftest import FULL_STUDY, QUICK_STUDY, first, ignore, only, resolved, store_digits
+
+from notbugs import data, models
+from notbugs.data import synthetic
+from notbugs.review import sample
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import AccuracyRow, PerturbationLeakageRow, SetRow, TrainingRow
+from notbugs.search import NormBall
+from notbugs.study import pipeline, store
+from notbugs.study.catalog import DATASETS, trained_on
+from notbugs.study.config import StudyConfig, load
+from notbugs.study.datasets import is_trainable, synthetic_truth
+
+
+@pytest.mark.slow
+def test_what_is_stored_is_what_was_measured(quick_run: RunFolder) -> None:
+    config = resolved(QUICK_STUDY)
+    original = load(config).train
+    rows = quick_run.rows(SetRow)
+    for name in ("random-labels", "random-labels-incl-true", "next-labels", "random-labels-shuffled"):
+        stored = store.load_dataset(config, quick_run.folder, 0, name)
+        assert stored.names == original.names
+        perturbations = stored.pixels(slice(None)) - original.pixels(slice(None))
+        norms = perturbations.double().flatten(1).norm(dim=1)
+        assert norms.max() <= 1.5 + 1e-6
+        assert norms.mean() == pytest.approx(only(rows, set=name).mean_l2, abs=1e-4)
+        if name != "random-labels-incl-true":
+            assert (stored.labels != original.labels).all()
+    model = models.load(store.model_path(config, quick_run.folder, 0, "standard"))[0]
+    stored = store.load_dataset(config, quick_run.folder, 0, "random-labels")
+    with torch.no_grad():
+        predicted = model(stored.pixels(slice(None))).argmax(1)
+    reached = (predicted == stored.labels).float().mean()
+    assert reached == pytest.approx(only(rows, set="random-labels").target_reached)
+
+
+@pytest.mark.slow
+def test_rows_say_how_each_data_set_was_made(quick_run: RunFolder) -> None:
+    for row in quick_run.rows(SetRow):
+        spec = DATASETS[row.set]
+        assert (row.made_from, row.n) == (spec.made_from, 200)
+        assert row.epsilon == (1.5 if spec.is_relabeled else None)
+        assert (row.feature_error is not None) == spec.is_inverted and (row.relabeled > 0) == spec.is_relabeled
+        card = (quick_run.folder / "datasets" / row.set / "README.md").read_text(encoding="utf-8")
+        assert f"# {row.set}" in card and spec.description in card and "from `digits`, image for image." in card
+        assert f"- made_from: {spec.made_from}" in card and "None" not in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["npz", "parquet", "saved"])
+def test_data_sets_are_written_in_the_form_of_the_input(digits: data.Splits, tmp_path: Path, form: str) -> None:
+    part = first(digits)
+    config = StudyConfig(str(store_digits(part, tmp_path, form)), epochs=1, width=8, invert_steps=2)
+    run = pipeline.run(config, tmp_path / "run", only=(trained_on("nonrobust"),), workers=1)
+    made = data.load_part(run.folder / "datasets" / "nonrobust", form)
+    assert made.names == load(config).train.names
+    assert torch.equal(made.labels, part.train.labels)
+    assert made.shape == (1, 8, 8)
+    assert not torch.equal(made.images[:], part.train.images[:])
+    assert [row.n for row in run.rows(AccuracyRow) if row.model == trained_on("nonrobust")] == [40] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_several_versions_of_each_file_are_trained_on_in_as_many_steps(digits: data.Splits, tmp_path: Path, form: str) -> None:
+    part = first(digits)
+    dataset = str(store_digits(part, tmp_path, "npz"))
+    if form == "folder":
+        data.export(part.train, tmp_path / "files", "folder", card="")
+        dataset = str(tmp_path / "files")
+    config = StudyConfig(dataset, epochs=4, width=8, invert_steps=2, versions=2)
+    run = pipeline.run(config, tmp_path / "run", only=(trained_on("robust"), trained_on("random-labels")), workers=1)
+    original = load(config).train
+    made = data.load_part(run.folder / "datasets" / "robust", form)
+    assert len(made) == len({*made.names}) == 2 * len(original) and made.names[: len(original)] == original.names
+    assert torch.equal(made.labels, original.labels.repeat(2))
+    reviewed = sample._load_datasets(run, config, ["robust"])["robust"]
+    assert reviewed.names == original.names, "no reviewer is to see one file twice"
+    rows = run.rows(TrainingRow)
+    epochs = {name: len([row for row in rows if row.model == name]) for name in ("adversarial", trained_on("robust"))}
+    assert epochs == {"adversarial": 4, trained_on("robust"): 2}
+    assert {row.set: row.n for row in run.rows(SetRow)} == {"robust": 2 * len(original), "random-labels": len(original)}
+
+
+@pytest.mark.slow
+def test_non_transferable_perturbations_mislead_their_model_and_not_those_that_were_to_keep_the_label(
+    full_run: RunFolder,
+) -> None:
+    config, rows = resolved(FULL_STUDY), full_run.rows(PerturbationLeakageRow)
+    of_one, of_all = (only(rows, set=name) for name in ("next-labels-non-transferable", "next-labels"))
+    assert of_one.other_model_predicts_new_label <= of_all.other_model_predicts_new_label
+    stored = store.load_dataset(config, full_run.folder, 0, "next-labels-non-transferable")
+    original = load(config).train
+    assert (stored.labels == (original.labels + 1) % 10).all()
+    perturbations = (stored.pixels(slice(None)) - original.pixels(slice(None))).flatten(1).norm(dim=1)
+    assert perturbations.max() <= NormBall("l2", 1.5).epsilon + 1e-6
+
+
+def test_too_few_images_or_one_class_cannot_be_trained_on(digits: data.Splits) -> None:
+    train = digits.train
+    assert is_trainable(train.select(slice(0, 20)))
+    assert not is_trainable(train.select(slice(0, 19)))
+    assert not is_trainable(train.select(train.labels == 3)) and not is_trainable(train.select([]))
+
+
+def test_the_truth_of_synthetic_images_is_that_of_their_seed(tmp_path: Path) -> None:
+    config = resolved(StudyConfig("planted", limit=40, seed=2))
+    rows = synthetic_truth(config, tmp_path, 3, ignore)
+    made = synthetic.make_synthetic(seed=3, train=40, test=40)
+    assert [row.file for row in rows] == [*made.train.names, *made.test.names]
+    assert [row.split for row in rows] == ["train"] * 40 + ["test"] * 40
+    for index in (0, 17, 39):
+        row, truth = rows[40 + index], made.test_truth
+        assert row.label == made.test.classes[int(made.test.labels[index])] and row.seed == 3
+        assert row.shape_class == made.test.classes[truth.shape_class[index]]
+        assert row.texture_class == made.test.classes[truth.texture_class[index]]
+        assert row.light_background == bool(truth.light_background[index])

@@ -1,0 +1,228 @@
+"""A study end to end on real images: what a run folder holds, stopping and resuming, and the results on digits."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from study.conftest import FULL_STUDY, QUICK_STUDY
+
+from notbugs import data, report
+from notbugs.errors import InputError
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import AccuracyRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
+from notbugs.study import pipeline
+from notbugs.study.catalog import MAIN_MODELS, QUICK
+from notbugs.study.config import StudyConfig, load
+from notbugs.study.pictures import PERTURBATION
+
+
+@pytest.mark.slow
+def test_a_run_holds_every_model_data_set_and_row(quick_run: RunFolder) -> None:
+    rows, models = quick_run.rows(AccuracyRow), {*MAIN_MODELS}
+    on_test = {(row.model, row.epsilon) for row in rows if row.set == "test"}
+    assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.375, 0.75)}
+    clean = {(row.model, row.set) for row in rows if row.set not in ("test", "test-next")}
+    assert clean == {(model, name) for model in models for name in ("original", *QUICK)}
+    for row in rows:
+        assert row.accuracy == row.correct / row.n
+        assert row.ci_low <= row.accuracy <= row.ci_high
+    assert {row.set for row in quick_run.rows(SetRow)} == {*QUICK}
+    assert {row.model for row in quick_run.rows(TrainingRow)} == models
+    assert quick_run.metadata["finished"]
+    assert report.write(quick_run.folder).stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_pictures_are_of_every_version_and_only_images_are_classified(quick_run: RunFolder) -> None:
+    rows = quick_run.rows(PictureRow)
+    assert {row.column for row in rows} == {"original", "adversarial", PERTURBATION, *QUICK} and len(rows) == 8 * (3 + len(QUICK))
+    for row in rows:
+        with Image.open(quick_run.folder / row.picture) as picture:
+            assert picture.size == (8, 8)
+        assert (row.standard == "") == (row.adversarial == "") == (row.column == PERTURBATION)
+
+
+@pytest.mark.slow
+def test_metadata_says_what_was_run(quick_run: RunFolder) -> None:
+    study = quick_run.study()
+    assert (study.kind, study.dataset, study.norm, study.epsilon, study.epsilon_text) == ("study", "digits", "l2", 0.75, "0.75")
+    assert (study.seeds, study.full, study.replicate, study.finished) == ((0,), False, False, True)
+    assert (study.data.train, study.data.test, study.data.shape) == (200, 20, (1, 8, 8))
+    assert study.settings["invert_steps"] == 3 and study.settings["attack"] == "ensemble-standard v1"
+    stage = quick_run.metadata["stages"]["seed0/standard"]
+    assert (stage["device"], stage["bf16"], stage["torch"]) == ("cpu", False, torch.__version__)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes_with_more_workers(quick_run: RunFolder, tmp_path: Path) -> None:
+    again = pipeline.run(QUICK_STUDY, tmp_path / "again", workers=2)
+    assert sorted(map(str, again.rows(AccuracyRow))) == sorted(map(str, quick_run.rows(AccuracyRow)))
+    for weights in (quick_run.folder / "models").glob("*.safetensors"):
+        assert weights.read_bytes() == (again.folder / "models" / weights.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"), [(0.5, "0.5"), (0.8, "0.8"), (8 / 255, "8/255"), (1 / 255, "1/255"), (0.031, "0.031")]
+)
+def test_an_epsilon_is_written_as_people_write_it(epsilon: float, text: str) -> None:
+    assert pipeline._epsilon_text(epsilon) == text
+
+
+@pytest.mark.slow
+def test_a_finished_run_does_nothing_and_only_selected_stages_are_done(quick_run: RunFolder, tmp_path: Path) -> None:
+    stages: list[str] = []
+    pipeline.run(QUICK_STUDY, quick_run.folder, workers=1, report_progress=lambda stage, share, words: stages.append(stage))
+    assert not stages
+    selected = pipeline.run(QUICK_STUDY, tmp_path / "split", only=("dataset-robust",), workers=1)
+    assert {*selected.metadata["stages"]} == {"seed0/adversarial", "seed0/dataset-robust"}
+    assert not selected.metadata["finished"]
+
+
+@pytest.mark.slow
+def test_more_seeds_are_added(tmp_path: Path) -> None:
+    tiny = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=8)
+    pipeline.run(tiny, tmp_path, only=("standard",), workers=1)
+    run = pipeline.run(replace(tiny, seeds=2), tmp_path, only=("standard",), workers=1)
+    assert {*run.metadata["stages"]} == {"seed0/standard", "seed1/standard"} and run.metadata["seeds"] == [0, 1]
+    assert {path.name for path in (tmp_path / "models").glob("*.safetensors")} == {
+        "standard.safetensors",
+        "standard-seed1.safetensors",
+    }
+    assert pipeline.run(tiny, tmp_path, only=("standard",), workers=1).metadata["seeds"] == [0, 1]  # nothing is forgotten
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_only_with_the_same_arguments_and_data(quick_run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--epochs"):
+        pipeline.run(replace(QUICK_STUDY, epochs=3), quick_run.folder)
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(InputError, match="--out"):
+        pipeline.run(QUICK_STUDY, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Path, number: signal.Signals) -> None:
+    options = ["--limit=200", "--epochs=3", "--seeds=1", "--width=8", "--invert-steps=3", "--relabel-steps=3", "--patience=0"]
+    command = [sys.executable, "-m", "notbugs", "run", "digits", *options, "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "dataset-nonrobust" in line:
+                break
+        process.send_signal(number)
+        output = process.stderr.read()
+        code = process.wait(timeout=60)
+    before = RunFolder.read(tmp_path / "run").metadata["stages"]
+    assert "seed0/dataset-nonrobust" in before
+    assert "seed0/accuracy-on-all-datasets" not in before
+    if number != signal.SIGKILL:
+        assert code == 130
+        assert output.strip().splitlines()[-1].startswith("notbugs: stopped.")
+        assert "Traceback" not in output
+        if number == signal.SIGTERM:
+            return  # resuming is the same after each
+    else:
+        time.sleep(2)  # the workers notice by themselves that their parent is gone
+    after = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert after.returncode == 0, after.stderr
+    again = {line.strip() for line in after.stderr.splitlines()}
+    assert "done: seed0/accuracy-on-all-datasets" in again
+    assert not again & {f"done: {stage}" for stage in before}
+    run = RunFolder.read(tmp_path / "run")
+    assert run.metadata["finished"]
+    keys = [(row.model, row.set, row.epsilon) for row in run.rows(AccuracyRow)]
+    assert len(keys) == len({*keys}) == 8 * 3 + 8 * 7 + 1  # the last: next-labels by the next class
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    tiny = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=8)
+    pipeline.run(tiny, tmp_path, only=("standard",), workers=1)
+    (tmp_path / "datasets/.robust.123.part/train").mkdir(parents=True)
+    (tmp_path / "models/adversarial.safetensors.part").touch()
+    pipeline.run(tiny, tmp_path, only=("standard",), workers=1)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_replication_stays_one(full_run: RunFolder, tmp_path: Path) -> None:
+    """The plain command resumes the replication, and a run that lacks a part of it is not finished."""
+    folder = Path(shutil.copytree(full_run.folder, tmp_path / "run"))
+    metadata = json.loads((folder / "run.json").read_text())
+    del metadata["stages"]["seed0/robust-version-accuracy"]
+    (folder / "run.json").write_text(json.dumps(metadata | {"finished": False}))
+    (folder / "tables/robust_version_accuracy.csv").unlink()
+    analyzed = pipeline.run_analyses(folder, ("fourier",), workers=1)
+    assert not analyzed.metadata["finished"] and not analyzed.rows(RobustVersionRow) and analyzed.metadata["replicate"]
+    again = pipeline.run(FULL_STUDY, folder, workers=1)
+    assert again.metadata["finished"] and again.metadata["replicate"] and again.metadata["full"]
+    assert len(again.rows(RobustVersionRow)) == 9
+
+
+@pytest.mark.slow
+def test_a_finished_full_run_does_nothing_and_a_quick_command_forgets_nothing(full_run: RunFolder) -> None:
+    stages: list[str] = []
+    pipeline.run(FULL_STUDY, full_run.folder, workers=1, report_progress=lambda stage, share, words: stages.append(stage))
+    assert not stages
+    assert RunFolder.read(full_run.folder).metadata["full"]
+
+
+@pytest.mark.slow
+def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for name in ("<b>cat</b> & co", "kärlek ü", "..dots"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(12):
+            image = (torch.rand(12, 10, 3, generator=generator) * 255).byte().numpy()
+            Image.fromarray(image).save(tmp_path / "set" / name / f"{number} <i>.png")
+    config = StudyConfig(str(tmp_path / "set"), epochs=1, width=8, invert_steps=1, relabel_steps=1, epsilon=0.3,
+                         relabel_epsilon=0.3, patience=0)  # fmt: skip
+    run = pipeline.run(config, tmp_path / "run", workers=1)
+    assert "set aside" in run.metadata["data"]["note"]
+    page = report.write(run.folder).read_text()
+    assert "<b>cat" not in page
+    assert "&lt;b&gt;cat" in page
+    part = data.load_part(run.folder / "datasets" / "robust", "folder")
+    assert part.classes == load(config).train.classes
+    assert all(path.resolve().is_relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*"))
+
+
+@pytest.mark.parametrize("loss", ["standard", "adversarial", "trades"])
+def test_a_single_classifier_is_trained_saved_and_evaluated(tmp_path: Path, loss: str) -> None:
+    tiny = StudyConfig("digits", limit=60, epochs=1, width=8, adversarial_steps=1)
+    accuracies = pipeline.train_single(tiny, tmp_path / "models/one.safetensors", loss=loss)
+    assert [(accuracy.epsilon, accuracy.norm) for accuracy in accuracies] == [(0.0, "l2"), (0.375, "l2"), (0.75, "l2")]
+    training = json.loads((tmp_path / "models/one.json").read_text())["training"]
+    assert (training["loss"], training["epsilon"], training["epochs"]) == (loss, 0.75, 1)
+
+
+def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^--loss: must be one of standard, adversarial, trades, got 'plain'"):
+        pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", loss="plain")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_results_on_digits(tmp_path: Path) -> None:
+    """Bounds for one seed of the demo. D_R and D_NR are left out: at 8x8 their difference is small, see docs/results.md."""
+    models = ("adversarial", *(f"trained-on-{name}" for name in ("random-labels", "next-labels", "random-labels-shuffled")))
+    workers = len(os.sched_getaffinity(0))
+    run = pipeline.run(StudyConfig("digits", seeds=1), tmp_path / "run", only=models, workers=workers)
+    accuracy = {(row.model, row.epsilon): row.accuracy for row in run.rows(AccuracyRow) if row.set == "test"}
+    assert accuracy["standard", 0] >= 0.97
+    assert accuracy["adversarial", 0.75] >= accuracy["standard", 0.75] + 0.3
+    assert accuracy["trained-on-random-labels", 0] >= 0.85
+    assert accuracy["trained-on-random-labels-shuffled", 0] <= 0.15
+    assert accuracy["trained-on-next-labels", 0] >= 0.55  # one seed; the mean of three is above 0.65

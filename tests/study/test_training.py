@@ -1,0 +1,83 @@
+"""Training of a study's classifiers: initial weights, loss, curve, and evaluation by old and new labels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from study.conftest import FULL_STUDY, ignore, only, resolved
+
+from notbugs import models
+from notbugs.predict import predict
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import AccuracyRow, TrainingRow
+from notbugs.study import store
+from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
+from notbugs.study.config import StudyConfig, load
+from notbugs.study.training import pixel_statistics, train_classifier, train_model
+
+
+def test_models_with_the_same_initialization_begin_alike_and_others_do_not() -> None:
+    config = replace(resolved(FULL_STUDY), epochs=1, learning_rate=1e-12, weight_decay=0.0)
+
+    def initial(name: str) -> torch.Tensor:
+        model = train_classifier(config, load(config).train, MODELS[name], seed=0, report_progress=ignore).model
+        return torch.cat([weight.flatten() for weight in model.parameters()])
+
+    torch.testing.assert_close(initial("same-init"), initial("standard"), rtol=0, atol=1e-6)
+    assert (initial("reinit-1") - initial("standard")).abs().max() > 0.01
+
+
+def test_a_spec_overrides_the_configuration() -> None:
+    config = resolved(StudyConfig("digits", limit=60, epochs=3, width=8))
+    trained = train_classifier(config, load(config).train, MODELS["undertrained"], seed=0, report_progress=ignore)
+    assert [row.epoch for row in trained.curve] == [1, 2] and {row.test_accuracy for row in trained.curve} == {None}
+    usual = train_classifier(config, load(config).train, MODELS["standard"], seed=0, report_progress=ignore)
+    assert max(row.learning_rate for row in trained.curve) < 0.06 * max(row.learning_rate for row in usual.curve)
+    linear = train_classifier(config, load(config).train, MODELS["robust-linear"], seed=0, report_progress=ignore).model
+    assert linear.architecture["name"] == "linear" and linear.architecture["width"] is None
+
+
+def test_progress_is_that_of_the_epochs() -> None:
+    config = resolved(StudyConfig("digits", limit=60, epochs=2, width=8))
+    events: list[tuple[str, float, str]] = []
+    train_classifier(config, load(config).train, MODELS["standard"], seed=0, report_progress=lambda *event: events.append(event))
+    assert events == [("", 0.45, "epoch 1 of 2"), ("", 0.9, "epoch 2 of 2")]
+
+
+def test_without_its_data_set_a_model_is_not_trained(tmp_path: Path) -> None:
+    config = resolved(StudyConfig("digits", limit=60, epochs=1, width=8))
+    assert train_model(config, tmp_path, 0, ignore, spec=MODELS[trained_on("misclassified-only")]) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_pixel_statistics_are_those_of_each_channel() -> None:
+    train = load(StudyConfig("planted", limit=80)).train
+    statistics, pixels = pixel_statistics(train), train.pixels(slice(None))
+    assert statistics["mean"] == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert statistics["std"] == pytest.approx(pixels.std((0, 2, 3)).tolist())
+
+
+@pytest.mark.slow
+def test_the_curve_of_a_relabeled_data_set_ends_in_its_accuracy(full_run: RunFolder) -> None:
+    curve = [row for row in full_run.rows(TrainingRow) if row.model == trained_on("random-labels")]
+    clean = only(full_run.rows(AccuracyRow), model=trained_on("random-labels"), set="test", epsilon=0)
+    assert curve[-1].test_accuracy == clean.accuracy  # the weights are the last epoch's, whatever earlier ones achieved
+
+
+@pytest.mark.slow
+def test_models_trained_on_next_labels_are_evaluated_by_both_labels(full_run: RunFolder) -> None:
+    config = resolved(FULL_STUDY)
+    test, rows = load(config).test, full_run.rows(AccuracyRow)
+    for name in (trained_on("next-labels"), trained_on("next-labels-non-transferable"), "vgg-trained-on-next-labels"):
+        predicted = predict(store.load_model(config, full_run.folder, 0, name), test)
+        correct = {row.set: row.correct for row in rows if row.model == name and not row.epsilon}
+        assert correct["test"] == int((predicted == test.labels).sum())
+        assert correct["test-next"] == int((predicted == (test.labels + 1) % 10).sum())
+
+
+@pytest.mark.slow
+def test_the_sources_of_the_sweep_were_trained_at_their_epsilon(full_run: RunFolder) -> None:
+    for name, fraction in EPSILON_SWEEP.items():
+        training = models.load(store.model_path(resolved(FULL_STUDY), full_run.folder, 0, name))[1]["training"]
+        assert (training["loss"], training["epsilon"]) == ("adversarial", fraction * 0.75)

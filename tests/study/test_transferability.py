@@ -1,0 +1,45 @@
+"""Transfer in a full study: the stored examples give the counts in the table."""
+
+import numpy as np
+import pytest
+import torch
+from study.conftest import FULL_STUDY, only, resolved
+
+from notbugs.predict import predict
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import TransferRow
+from notbugs.study import store
+from notbugs.study.catalog import LEARNERS, TRANSFER_SOURCES, TRANSFER_TARGETS
+from notbugs.study.config import load
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_pair_of_models_and_every_learner_is_measured(full_run: RunFolder) -> None:
+    pairs = {(row.source, row.target) for row in full_run.rows(TransferRow)}
+    networks = {(source, target) for source in TRANSFER_SOURCES for target in TRANSFER_TARGETS if source != target}
+    assert pairs == networks | {("standard", name) for name in LEARNERS}
+
+
+def test_examples_stay_within_epsilon_and_shuffled_ones_keep_the_norm(full_run: RunFolder) -> None:
+    test, arrays = load(resolved(FULL_STUDY)).test, np.load(full_run.folder / "examples" / "standard.npz")
+    norms = {
+        name: np.sqrt((((arrays[name].astype(float) - test.images[:].numpy()) / 255) ** 2).sum((1, 2, 3)))
+        for name in ("untargeted", "random")
+    }
+    assert norms["untargeted"].max() <= 0.75 + 1e-6
+    np.testing.assert_allclose(norms["random"], norms["untargeted"], atol=1e-6)
+
+
+def test_counts_are_those_of_the_stored_examples_and_models(full_run: RunFolder) -> None:
+    config, rows = resolved(FULL_STUDY), full_run.rows(TransferRow)
+    test, arrays = load(config).test, np.load(full_run.folder / "examples" / "standard.npz")
+    source, target = (store.load_model(config, full_run.folder, 0, name) for name in ("standard", "reinit-1"))
+    both = (predict(source, test) == test.labels) & (predict(target, test) == test.labels)
+    predicted = predict(target, test.with_images(torch.from_numpy(arrays["untargeted"])))
+    row = only(rows, source="standard", target="reinit-1", perturbation="untargeted")
+    assert row.n == int(both.sum())
+    assert row.not_misclassified == int((both & (predicted == test.labels)).sum())
+    for row in rows:
+        assert row.not_misclassified + row.same_mistake + row.other_mistake == row.n
+        assert (row.norm, row.epsilon, row.seed) == ("l2", 0.75, 0)

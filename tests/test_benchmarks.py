@@ -1,0 +1,293 @@
+"""The benchmarks: results files have the form of the schema, every command explains itself, and documents print their figures."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import jsonschema
+import pytest
+from report.conftest import (
+    ACCURACIES,
+    RATES,
+    SWEEP,
+    accuracy_row,
+    accuracy_rows,
+    consistency_rows,
+    control_rows,
+    made_study,
+    targeted_rows,
+    transfer_rows,
+    wilson,
+)
+
+from notbugs.runs.tables import (
+    CorruptionDifferenceRow,
+    CorruptionRow,
+    FourierRow,
+    NTKAccuracyRow,
+    PerturbationLeakageRow,
+    RobustFeatureLeakageRow,
+    Row,
+    SaliencyDifferenceRow,
+    SaliencyRow,
+    SetRow,
+)
+from notbugs.study.catalog import LEAKAGE_PROBES
+
+Load = Callable[[str], ModuleType]
+
+REPOSITORY = Path(__file__).parent.parent
+BENCHMARKS = REPOSITORY / "benchmarks"
+DOCS = REPOSITORY / "docs" / "results"
+RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
+COMMANDS = ("attacks", "autoattack", "cifar10", "files", "inversion", "markdown_tables", "reference_library")
+# Documents whose tables are printed from these files, row by row
+PRINTED = {
+    "attacks.md": ["attacks.json"],
+    "files.md": ["files-digits.json", "files-cifar10.json", "files-planted.json"],
+    "inversion.md": ["inversion-cifar10.json", "inversion-digits.json"],
+    "reference-library.md": ["reference-library-cpu.json"],
+    "replication.md": ["cifar10-cpu-autoattack.json", "cifar10-cpu-storage.json", "cifar10-cpu-variants.json"],
+}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Imports a module of the benchmarks, which find each other by folder as their commands do."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(str(sys.modules[name].__file__)).parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+def table_lines(text: str) -> list[str]:
+    """Rows of Markdown tables, headers included."""
+    return [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
+
+
+def headers(text: str) -> set[str]:
+    """First rows of Markdown tables, without the values of epsilon."""
+    lines = text.splitlines()
+    first = [line for line, after in itertools.pairwise(lines) if after.startswith("|---")]
+    return {re.sub(r" = [\d./]+", "", line) for line in first}
+
+
+# ---- results files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_have_the_form_of_the_schema(path: Path) -> None:
+    content = json.loads(path.read_text())
+    VALIDATOR.validate(content)
+    assert content["rows"] and (content["date"] or path.name.startswith("inversion"))
+
+
+def test_the_schema_is_one_and_refuses_surprises() -> None:
+    jsonschema.Draft202012Validator.check_schema(VALIDATOR.schema)
+    good = json.loads(RESULTS[0].read_text())
+    for bad in (
+        {**good, "surprise": 1},
+        {**good, "rows": [{"model": "standard"}]},
+        {**good, "rows": [{"part": "strength", "left": 3}]},
+        {**good, "commit": None},
+        {name: value for name, value in good.items() if name != "machine"},
+    ):
+        assert not VALIDATOR.is_valid(bad)
+
+
+def test_documents_name_results_files_that_exist() -> None:
+    named = {name for path in DOCS.glob("*.md") for name in re.findall(r"benchmarks/results/([\w-]+\.json)", path.read_text())}
+    planned = {"NAME.json", "cifar10-gpu.json", "reference-library-gpu.json"}
+    assert named - planned == {path.name for path in RESULTS}
+
+
+# ---- the harness -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_results_file_is_resumed_row_by_row(load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness = load("harness")
+    path = tmp_path / "new" / "results.json"
+    rows = [{"model": "standard", "correct": number, "epsilon": 0.5} for number in range(3)]
+    harness.measure(harness.ResultsFile(path), "strength", rows, {"images": 9})
+    content = json.loads(path.read_text())
+    VALIDATOR.validate(content)
+    assert [row["correct"] for row in content["rows"]] == [0, 1, 2] and {row["part"] for row in content["rows"]} == {"strength"}
+    assert content["parts"]["strength"]["arguments"] == {"images": 9}
+    resumed = harness.ResultsFile(path)
+    assert resumed.has(part="strength", correct=2) and not resumed.has(part="strength", correct=3)
+    resumed.add({"part": "strength", "correct": 7}, key=("part",))
+    assert [row["correct"] for row in json.loads(path.read_text())["rows"]] == [7]
+    assert "strength  standard  0.5: correct=1" in capsys.readouterr().out
+    assert [each.name for each in path.parent.iterdir()] == ["results.json"]
+
+
+def test_an_unknown_column_is_an_error(load: Load, tmp_path: Path) -> None:
+    results = load("harness").ResultsFile(tmp_path / "results.json")
+    with pytest.raises(ValueError, match=r"schema\.json does not have: verdict"):
+        results.add({"part": "strength", "verdict": 1})
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_time_limit_stops_after_the_row_in_progress(load: Load) -> None:
+    harness = load("harness")
+    results, limit = harness.ResultsFile(None), harness.TimeLimit(1)
+    assert not limit.over and not harness.TimeLimit(0).over
+    limit.started -= 61
+    harness.measure(results, "speed", [{"n": 1}, {"n": 2}], {}, limit=limit)
+    assert [row["n"] for row in results.rows] == [1]
+
+
+def test_arguments_are_recorded_as_json_holds_them(load: Load) -> None:
+    options = Namespace(out=Path("a.json"), minutes=1.0, parts=["speed"], data=Path("b.npz"), images=3)
+    assert load("harness").recorded_arguments(options) == {"data": "b.npz", "images": 3}
+
+
+# ---- commands ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert f"python benchmarks/{name}.py" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_needs_no_torch_and_no_other_tool(name: str, load: Load) -> None:
+    before = set(sys.modules)
+    parser = load(name).parser()
+    new = {module.split(".")[0] for module in set(sys.modules) - before}
+    assert not {"torchattacks", "foolbox", "cleanlab", "robustness", "art"} & new
+    assert "usage" in parser.format_help()
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", PRINTED)
+def test_documents_have_the_rows_that_the_command_prints(document: str, load: Load) -> None:
+    contents = [json.loads((BENCHMARKS / "results" / name).read_text()) for name in PRINTED[document]]
+    printed = table_lines("\n\n".join(load("markdown_results").results_blocks(contents, [])))
+    written = set(table_lines((DOCS / document).read_text()))
+    assert len(printed) > 2 and [line for line in printed if line not in written] == []
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_tables_of_results_files_have_the_headers_of_the_documents(path: Path, load: Load) -> None:
+    blocks = load("markdown_results").results_blocks([json.loads(path.read_text())], [])
+    found, known = headers("\n\n".join(blocks)), headers("\n".join(each.read_text() for each in DOCS.glob("*.md")))
+    partial = ("| column |", "| score | AUC", "| category |")  # one data set each here, two in the document
+    assert found and {each for each in found if not each.startswith(partial)} <= known
+    assert blocks[0].endswith(".") and json.loads(path.read_text())["commit"] in blocks[0]
+
+
+def test_parts_select_tables(load: Load) -> None:
+    content = json.loads((BENCHMARKS / "results" / "cifar10-cpu.json").read_text())
+    blocks = load("markdown_results").results_blocks([content], ["seconds"])
+    assert len(blocks) == 3 and headers(blocks[2]) == {"| stage | seconds | share of the total |"}
+
+
+def test_tables_of_a_run_have_the_headers_of_the_documents(load: Load, tmp_path: Path) -> None:
+    made_study(
+        tmp_path,
+        2,
+        {
+            "accuracy": lambda seed: [*accuracy_rows(ACCURACIES, seed), *attacked_rows(seed)],
+            "controls": lambda seed: control_rows(ACCURACIES, seed),
+            "transfer": lambda seed: [*transfer_rows(RATES, seed), *targeted_rows(SWEEP, seed)],
+            "error_consistency": consistency_rows,
+            "sets": set_rows,
+            "leakage": leakage_rows,
+            "analyses": analysis_rows,
+        },
+        n=500,
+        full=True,
+        replicate=True,
+        command="notbugs run digits --replicate",
+    )
+    blocks = load("markdown_run").run_blocks(tmp_path, [])
+    text = "\n\n".join(blocks)
+    found, known = headers(text), headers("\n".join(each.read_text() for each in DOCS.glob("*.md")))
+    consistency = "| error consistency | standard | reinit-1 |"  # fewer models than in the documents
+    assert {each for each in found if each != consistency} <= known and consistency in found and len(found) >= 17
+    assert blocks[0].startswith("`notbugs run digits --replicate`: 90 training and 500 test images, L2 ε = 1.5, seeds 0, 1;")
+    assert "| standard | 97.5 % " in text and "| robust | adversarial | 0.900 | 3.000 | 0.040 |" in text
+    only = load("markdown_run").run_blocks(tmp_path, ["datasets"])
+    assert len(only) == 2 and headers(only[1]) == {"| dataset | made from | target reached | mean L2 | feature error |"}
+
+
+def test_a_run_that_has_measured_nothing_has_no_tables(load: Load, tmp_path: Path) -> None:
+    made_study(tmp_path, 1, {}, n=500)
+    blocks = load("markdown_run").run_blocks(tmp_path, [])
+    assert len(blocks) == 1 and "Not finished" in blocks[0]
+
+
+def attacked_rows(seed: int) -> list[Row]:
+    """Robust accuracy of the main models, and D_det by the next class."""
+    rows: list[Row] = [
+        accuracy_row(model, 200 + seed, 500, wilson(200 + seed, 500), seed, epsilon=epsilon, attack="ensemble-standard v1")
+        for model in ("standard", "adversarial", "trained-on-robust")
+        for epsilon in (0.75, 1.5)
+    ]
+    return [*rows, accuracy_row("trained-on-next-labels", 100, 500, wilson(100, 500), seed, set="test-next")]
+
+
+def set_rows(seed: int) -> list[Row]:
+    return [
+        SetRow(set="robust", seed=seed, n=90, made_from="adversarial", target_reached=0.9, mean_l2=3.0, feature_error=0.04,
+               seconds=1.0),
+        SetRow(set="nonrobust", seed=seed, n=90, made_from="standard", seconds=1.0),
+    ]  # fmt: skip
+
+
+def leakage_rows(seed: int) -> list[Row]:
+    interval = {"ci_low": 0.4, "ci_high": 0.6}
+    return [
+        PerturbationLeakageRow(
+            set="random-labels", seed=seed, correct=5, n=10, accuracy=0.5, **interval, chance=0.1,
+            other_model_predicts_new_label=0.9, other_model_keeps_label=0.1,
+        ),
+        *(
+            RobustFeatureLeakageRow(set="random-labels", model=name, seed=seed, features=3, correct=5, n=10, accuracy=0.5,
+                                    **interval)
+            for name in LEAKAGE_PROBES
+        ),
+    ]  # fmt: skip
+
+
+def analysis_rows(seed: int) -> list[Row]:
+    interval = {"ci_low": 0.1, "ci_high": 0.3}
+    measures = ("alignment", "chance_alignment", "low_frequency_energy", "chance_low_frequency_energy", "deletion_gain")
+    rows: list[Row] = [
+        SaliencyRow(model="standard", method="gradient", measure=measure, seed=seed, value=0.2, **interval, n=9)
+        for measure in measures
+    ]
+    rows += [
+        SaliencyDifferenceRow(
+            model="adversarial", other_model="standard", method="gradient", measure="alignment", seed=seed, value=0.2, **interval,
+            n=9,
+        ),
+        CorruptionDifferenceRow(
+            model="adversarial", other_model="standard", corruption="jpeg", seed=seed, value=0.2, **interval, n=9
+        ),
+        FourierRow(model="standard", seed=seed, cycles_down=1, cycles_across=0, amplitude=0.1, error_rate=0.5, n=9),
+        NTKAccuracyRow(
+            eigenvectors=10, seed=seed, norm="l2", epsilon=0.0, attack="none", correct=5, n=10, accuracy=0.5, **interval
+        ),
+    ]  # fmt: skip
+    corruptions = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
+    return rows + [
+        CorruptionRow(model="standard", seed=seed, corruption=name, severity=1, correct=5, n=10, accuracy=0.5, **interval)
+        for name in corruptions
+    ]
