@@ -78,8 +78,8 @@ def adaptive_ensemble(
     >>> def model(images):
     ...     mean = images.mean((1, 2, 3))
     ...     return torch.stack([0.5 - mean, mean - 0.5], dim=1)
-    >>> images = torch.tensor([0.2, 0.45]).reshape(2, 1, 1, 1).repeat(1, 1, 8, 8)
-    >>> result = adaptive_ensemble(model, images, torch.tensor([0, 0]), threat_model=NormBall("linf", 0.1))
+    >>> images, labels = torch.tensor([0.2, 0.45]).reshape(2, 1, 1, 1).repeat(1, 1, 8, 8), torch.tensor([0, 0])
+    >>> result = adaptive_ensemble(model, images, labels, threat_model=NormBall("linf", 0.1), budget="quick")
     >>> result.margins >= 0
     tensor([False,  True])
     """

@@ -135,23 +135,16 @@ def progress() -> Iterator[Callable[[str, float, str], None]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table as narrow as possible: most fit into 80 columns."""
+    """A title and a table, as narrow as possible: most fit into 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        *(_literal(column) for column in columns),
-        title=_literal(title),
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = Table(*map(_literal, columns), box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*map(_literal, row))
+    print(title)
     Console().print(table)
 
 

@@ -96,7 +96,10 @@ def run(
     ] = None,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Also all controls, transferability, and every model attacked on every set. Takes hours."),
+        typer.Option(
+            "--full",
+            help="Also all controls, transferability, and every model attacked on every set. Takes several times as long.",
+        ),
     ] = False,
     replicate: Annotated[
         bool,

@@ -66,11 +66,11 @@ def per_file(
     --------
     >>> from notbugs import data
     >>> from notbugs.search import NormBall
-    >>> digits = data.load("digits").train.select(slice(0, 60))
+    >>> digits = data.load("digits").train.select(slice(0, 40))
     >>> config = CrossfitConfig(NormBall("l2", 0.5), width=2, epochs=1, invert_steps=1, train_on_versions=False)
     >>> rows = per_file(digits, config, folds=2, repeats=1)
     >>> len(rows), 0 <= rows[0].robustness <= 1
-    (60, True)
+    (40, True)
     """
     if repeats < 1:
         raise InputError("--repeats", "must be 1 or more", repeats)

@@ -122,8 +122,8 @@ def per_feature(
     """Usefulness and robust usefulness of every feature for every class, with a category for each pair.
 
     Robust usefulness is E[min over the threat model of y f(x + perturbation)], f turned so that it speaks for the class: at most
-    the usefulness, without a lower end. The search finds less than the minimum: read it as "at most". For linear features it is
-    exact: usefulness - epsilon * dual norm / standard deviation.
+    the usefulness, without a lower end. Found by search it is an upper bound. For linear features it is exact: usefulness -
+    epsilon * dual norm / standard deviation.
 
     Parameters
     ----------

@@ -184,11 +184,11 @@ def _scores(estimator: Any, rows: np.ndarray) -> np.ndarray | None:
 
 def _raise_predicted(logits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Logits in which the predicted class has the highest value, by a small margin at least."""
-    own = np.arange(len(logits)), predicted
+    entries = np.arange(len(logits)), predicted
     others = logits.copy()
-    others[own] = -np.inf
+    others[entries] = -np.inf
     highest = others.max(1)
-    logits[own] = np.maximum(logits[own], highest + 1e-3 * np.abs(highest) + 1e-6)
+    logits[entries] = np.maximum(logits[entries], highest + 1e-3 * np.abs(highest) + 1e-6)
     return logits
 
 

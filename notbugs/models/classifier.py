@@ -119,7 +119,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 def memory_format(model: nn.Module) -> torch.memory_format:
     """Memory format for images and weights: channels last is fastest, but a user's own code may need the contiguous format."""
-    return torch.channels_last if isinstance(model, Classifier) else torch.contiguous_format
+    safe = isinstance(model, Classifier) and not any(map(_corrupts_channels_last, model.modules()))
+    return torch.channels_last if safe else torch.contiguous_format
+
+
+def _corrupts_channels_last(module: nn.Module) -> bool:
+    """A strided 1x1 convolution of fewer than 8 channels: its backward pass corrupts memory on some CPUs (torch 2.13)."""
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels < 8
 
 
 def frozen_copy(model: nn.Module, device: torch.device | str = "cpu") -> Any:

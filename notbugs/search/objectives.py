@@ -86,9 +86,9 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
     >>> margin(torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([1]))
     tensor([2.])
     """
-    own = logits.gather(1, classes[:, None])
+    logit = logits.gather(1, classes[:, None])
     others = logits.scatter(1, classes[:, None], -torch.inf)
-    difference = (own - others.amax(1, keepdim=True)).squeeze(1)
+    difference = (logit - others.amax(1, keepdim=True)).squeeze(1)
     return torch.where(difference.isnan(), -torch.inf, difference)
 
 
@@ -221,14 +221,14 @@ def targeted_non_transferable(model: Forward, others: Sequence[Forward], targets
     """
 
     def forward(images: Tensor) -> Tensor:
-        return torch.stack([logits(each, images) for each in (model, *others)])
+        return torch.stack([logits(one, images) for one in (model, *others)])
 
     def losses(outputs: Tensor) -> Tensor:
-        label_loss = torch.stack([F.cross_entropy(each, labels, reduction="none") for each in outputs[1:]]).mean(0)
+        label_loss = torch.stack([F.cross_entropy(other, labels, reduction="none") for other in outputs[1:]]).mean(0)
         return -F.cross_entropy(outputs[0], targets, reduction="none") - label_loss
 
     def criterion(outputs: Tensor) -> Tensor:
-        return torch.stack([margin(outputs[0], targets), *(margin(each, labels) for each in outputs[1:])]).amin(0)
+        return torch.stack([margin(outputs[0], targets), *(margin(other, labels) for other in outputs[1:])]).amin(0)
 
     return Objective(forward, losses, criterion)
 

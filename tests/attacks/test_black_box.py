@@ -15,6 +15,7 @@ from notbugs.search import NormBall
 EVERY_NORM = [NormBall("l2", 0.75), NormBall("linf", 0.15), NormBall("l1", 2.0), NormBall("l0", 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", EVERY_NORM, ids=str)
 def test_square_attack_needs_no_gradients(threat_model: NormBall, standard: Model, few: Batch) -> None:
     images, labels = few
@@ -39,6 +40,7 @@ def test_square_attack_needs_no_gradients(threat_model: NormBall, standard: Mode
     assert not torch.equal(other.images, found.images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", EVERY_NORM[:2], ids=str)
 def test_square_attack_is_as_strong_as_that_of_torchattacks(threat_model: NormBall, standard: Model, batch: Batch) -> None:
     images, labels = batch
@@ -78,6 +80,7 @@ def test_unbounded_epsilon_is_enough(norm: str) -> None:
     assert bool((square.margins > 0).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("which", ["standard", "robust"])
 def test_hop_skip_jump_needs_labels_only(norm: str, which: str, request: pytest.FixtureRequest, few: Batch) -> None:
@@ -103,6 +106,7 @@ def test_hop_skip_jump_needs_labels_only(norm: str, which: str, request: pytest.
     assert float(found.norms.mean()) < float(NormBall(norm, 0).distance(theirs[0] - images).mean())
 
 
+@pytest.mark.slow
 def test_hop_skip_jump_stops_at_its_queries_and_at_stop_norm(standard: Model, few: Batch) -> None:
     images, labels = few
     for queries in (1, 5, 30, 200):

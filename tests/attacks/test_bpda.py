@@ -63,6 +63,7 @@ QUANTIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", QUANTIZATIONS)
 def test_every_spelling_of_quantization_gets_gradients(how: str, standard: Model, few: Batch) -> None:
     images, labels = few[0][:40], few[1][:40]
@@ -96,6 +97,7 @@ class Quantized(nn.Module):
         return self.model(quantized)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["round", "in place", "decimals", "quotient", "sign", "8-bit module"])
 def test_quantization_does_not_make_a_module_robust(how: str, standard: Model, few: Batch) -> None:
     """As few images remain as without it."""

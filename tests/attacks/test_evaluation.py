@@ -56,6 +56,7 @@ def remaining_by_torchattacks(model: nn.Module, images: Tensor, labels: Tensor, 
         return int(correct.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", [NormBall("l2", 0.5), NormBall("linf", 0.1)], ids=str)
 @pytest.mark.parametrize(
     ("which", "referee"),
@@ -91,6 +92,7 @@ SATURATED = [NormBall("l2", 0.75), NormBall("linf", 0.05)]
 CASES = [("nowhere", each) for each in PLAIN] + [(where, each) for where in ("pixels", "logits") for each in SATURATED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "threat_model"), CASES, ids=str)
 def test_thresholds_of_the_ensemble_lose_nothing(
     where: str, threat_model: NormBall, standard: Model, robust: Model, batch: Batch
@@ -116,6 +118,7 @@ class Masked(nn.Module):
         return 3 * torch.tanh(100 * logits / 3) if self.how == "saturated" else (20 * logits).softmax(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["levels", "saturated", "probabilities"])
 @pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
 def test_masked_gradients_do_not_help(how: str, threat_model: NormBall, robust: Model, batch: Batch) -> None:
@@ -132,6 +135,7 @@ def test_masked_gradients_do_not_help(how: str, threat_model: NormBall, robust: 
     assert remaining(found) <= stalled - (20 if how == "probabilities" else 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["one-hot", "saturated"])
 def test_gradients_of_zero_are_no_obstacle(how: str, standard: Model, few: Batch) -> None:
     """Gradients of exactly zero give about the same result as none: Square Attack and HopSkipJump."""
@@ -152,6 +156,7 @@ def test_gradients_of_zero_are_no_obstacle(how: str, standard: Model, few: Batch
     assert none > int((margins_of(standard, images, labels) >= 0).sum()) + 8
 
 
+@pytest.mark.slow
 def test_square_attack_is_short_where_gradients_work(robust: Model, batch: Batch) -> None:
     counted = LabelsOnly(robust)
 
@@ -175,6 +180,7 @@ EVERY_KIND: list[ThreatModel | SpatialTransforms] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", EVERY_KIND, ids=str)
 @pytest.mark.parametrize("gradient", [True, False])
 def test_a_larger_budget_leaves_no_more_images(threat_model: Any, gradient: bool, robust: Model, few: Batch) -> None:
@@ -213,6 +219,7 @@ def test_no_images_and_epsilon_zero(norm: str, count: int) -> None:
         assert attacks.minimum_norm(brightness_model, images, labels, norm=norm).norms.shape == (count,)
 
 
+@pytest.mark.slow
 def test_logits_that_are_not_finite_under_attack_count_as_misclassified(standard: Model, few: Batch) -> None:
     """This model returns NaN near its decision boundary."""
     images, labels = few
@@ -237,6 +244,7 @@ def test_a_tie_counts_as_misclassified(few: Batch) -> None:
     assert torch.equal(found.images, images)
 
 
+@pytest.mark.slow
 def test_many_images_are_attacked_batch_by_batch(robust: Model, batch: Batch) -> None:
     largest = 0
 

@@ -54,6 +54,7 @@ def test_norms_are_those_of_misclassified_images(norm: str, which: str, request:
     assert torch.equal(again.images, found.images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["standard", "robust"])
 def test_minimum_norm_is_as_small_as_that_of_foolbox(which: str, request: pytest.FixtureRequest, batch: Batch) -> None:
     """DDN with 100 gradients, as here; and at every epsilon about as many images remain as after the ensemble."""

@@ -155,6 +155,7 @@ def test_options_that_make_no_sense_are_rejected(standard: Model, batch: Batch) 
         attacks.fgsm(standard, *batch, threat_model=NormBall("l2", 8.1))
 
 
+@pytest.mark.slow
 def test_dlr_needs_three_classes_and_the_ensemble_does_not(few: Batch) -> None:
     images, labels = 0.1 * few[0], torch.zeros(60, dtype=torch.int64)
     with pytest.raises(InputError, match=r"^loss: dlr needs 3 classes or more, got 2; use margin$"):

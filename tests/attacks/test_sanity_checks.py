@@ -69,6 +69,7 @@ def failed(checks: list[Check]) -> set[str]:
     return {check.name for check in checks if check.passed is False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
 @pytest.mark.parametrize("which", ["standard", "robust"])
 def test_sound_models_pass_every_check(which: str, threat_model: NormBall, request: pytest.FixtureRequest, sample: Batch) -> None:
@@ -81,6 +82,7 @@ def test_sound_models_pass_every_check(which: str, threat_model: NormBall, reque
     assert {check.name: check.passed for check in alone}["transfer"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flaw", "fails"),
     [
@@ -112,6 +114,7 @@ def test_each_check_fails_on_a_model_built_to_fail_it(
     assert fails in failed(checks), [check for check in checks if check.name == fails]
 
 
+@pytest.mark.slow
 def test_training_mode_fails_and_is_left_as_it_was(sample: Batch) -> None:
     """Dropout is random, batch normalization depends on the batch. Both run in the mode given, and no buffer changes."""
 
@@ -128,6 +131,7 @@ def test_training_mode_fails_and_is_left_as_it_was(sample: Batch) -> None:
     assert all(module.training for module in batchnorm.modules())
 
 
+@pytest.mark.slow
 def test_black_box_attacks_that_beat_the_ensemble_fail(robust: models.Model, standard: models.Model, sample: Batch) -> None:
     """Gradients that point downhill: Square Attack and transferred examples are stronger than PGD."""
     images, labels, threat_model = *sample, NormBall("linf", 0.2)

@@ -118,6 +118,7 @@ def test_models_that_modify_their_input_are_rejected_and_the_images_stay(standar
         assert torch.equal(images, before)
 
 
+@pytest.mark.slow
 def test_objects_with_logits_are_outputs(standard: Model, few: Batch) -> None:
     class Output(NamedTuple):
         logits: Tensor
@@ -150,6 +151,7 @@ def test_every_attack_uses_evaluation_mode_and_restores_the_mode_of_each_module(
         assert torch.equal(model[3].running_mean, statistics), name
 
 
+@pytest.mark.slow
 def test_models_without_gradients_are_black_boxes(standard: Model, few: Batch) -> None:
     class NoBackward(torch.autograd.Function):
         @staticmethod

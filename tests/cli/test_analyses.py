@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from cli.conftest import QUICK, call, call_here, error_line
+from cli.conftest import QUICK, call_here, error_line
 from PIL import Image
 
 LIMIT = ["--limit", 160]
@@ -16,13 +16,14 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_saliency_and_corruptions_of_one_classifier(tmp_path: Path) -> None:
-    call("train", "digits", *QUICK, "--out", "net.safetensors", cwd=tmp_path)
-    done = call("corruptions", "net.safetensors", "digits", *LIMIT, "--out", "corruptions.csv", cwd=tmp_path)
+def test_saliency_and_corruptions_of_one_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call_here("train", "digits", *QUICK, "--out", "net.safetensors")
+    done = call_here("corruptions", "net.safetensors", "digits", *LIMIT, "--out", "corruptions.csv")
     assert done.returncode == 0, done.stderr
     assert "Accuracy on 20 test images by severity" in done.stdout and "one Fourier basis vector added" in done.stdout
     assert len(read(tmp_path / "corruptions.csv")) == 26 and len(read(tmp_path / "corruptions-fourier.csv")) == 34
-    done = call("explain", "net.safetensors", "digits", *LIMIT, "--out", "saliency.csv", cwd=tmp_path)
+    done = call_here("explain", "net.safetensors", "digits", *LIMIT, "--out", "saliency.csv")
     assert done.returncode == 0 and "gradient" in done.stdout and "integrated" in done.stdout, done.stderr
     rows = read(tmp_path / "saliency.csv")
     mean = sum(float(row["gradient_alignment"]) for row in rows) / len(rows)
@@ -32,25 +33,26 @@ def test_saliency_and_corruptions_of_one_classifier(tmp_path: Path) -> None:
     (tmp_path / "dark.py").write_text(
         "def make(classes):\n    return lambda images: images.reshape(len(images), -1)[:, :classes]\n"
     )
-    assert "dark:make: must be a PyTorch network" in error_line(call("explain", "dark:make", "digits", *LIMIT, cwd=tmp_path))
+    assert "dark:make: must be a PyTorch network" in error_line(call_here("explain", "dark:make", "digits", *LIMIT))
     assert "must hold images of shape [1, 8, 8]" in error_line(
-        call("corruptions", "net.safetensors", "planted", "--limit", 80, cwd=tmp_path)
+        call_here("corruptions", "net.safetensors", "planted", "--limit", 80)
     )
 
 
 @pytest.mark.slow
-def test_a_study_is_reviewed(tmp_path: Path) -> None:
-    call("split", "digits", *QUICK, "--out", "run", cwd=tmp_path)
-    done = call("review", "run", "--count", 5, cwd=tmp_path)
+def test_a_study_is_reviewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call_here("split", "digits", *QUICK, "--workers", 1, "--out", "run")
+    done = call_here("review", "run", "--count", 5)
     assert done.returncode == 0 and done.stdout.split() == ["run/review/review.html"], done.stderr
     said = "".join(f"Anna,{row['id']},{row['label']},2.5\n" for row in read(tmp_path / "run/review/key.csv"))
     (tmp_path / "run/review/anna.csv").write_text("reviewer,id,answer,seconds\n" + said)
-    done = call("review", "run", "--count", 5, cwd=tmp_path)
+    done = call_here("review", "run", "--count", 5)
     assert done.returncode == 0 and "blinded images: D_R 100.0 %" in done.stdout, done.stderr
     assert "Accuracy of people" in done.stdout and "100.0 %" in done.stdout
     assert "100.0 %" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
     (tmp_path / "run/review/anna.csv").write_text("reviewer,id,answer\n")
-    assert "anna.csv: must have the columns reviewer,id,answer,seconds" in error_line(call("report", "run", cwd=tmp_path))
+    assert "anna.csv: must have the columns reviewer,id,answer,seconds" in error_line(call_here("report", "run"))
 
 
 def test_analyses_of_what_is_no_study_are_one_line(tmp_path: Path) -> None:
@@ -59,6 +61,7 @@ def test_analyses_of_what_is_no_study_are_one_line(tmp_path: Path) -> None:
     assert "--workers: must be 1 or more" in error_line(call_here("ntk", tmp_path, "--workers", 0))
 
 
+@pytest.mark.slow
 def test_the_two_gaussian_model(tmp_path: Path) -> None:
     words = ["theory", "--out", tmp_path / "run", "--epsilon", "0,1", "--samples", "0"]
     done = call_here(*words)

@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from cli.conftest import QUICK, call, call_here, error_line
+from cli.conftest import QUICK, call_here, error_line
 
 from notbugs.cli import classifier
 from notbugs.runs.folder import RunFolder
@@ -15,12 +15,12 @@ from notbugs.runs.tables import AuditAccuracyRow, CheckRow
 @pytest.mark.slow
 def test_train_attack_and_their_unusable_input(tmp_path: Path) -> None:
     model = tmp_path / "m.safetensors"
-    done = call("train", "digits", *QUICK, "--loss", "trades", "--out", model)
+    done = call_here("train", "digits", *QUICK, "--loss", "trades", "--out", model)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["clean", "l2", "l2"] and lines[-1] == str(model)
-    quick = ["--limit", "100", "--budget", "quick"]
-    done = call("attack", model, "digits", *quick, "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked")
+    quick = ["--limit", "100", "--budget", "quick", "--workers", "1"]
+    done = call_here("attack", model, "digits", *quick, "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("clean ")
     assert "stored in 8 bits" in done.stdout
@@ -32,21 +32,21 @@ def test_train_attack_and_their_unusable_input(tmp_path: Path) -> None:
     assert "is damaged" in error_line(call_here("attack", tmp_path / "evil.safetensors", "digits"))
     (tmp_path / "m.pt").write_bytes(pickle.dumps({"a": 1}))
     assert "pickles" in error_line(call_here("attack", tmp_path / "m.pt", "digits"))
-    assert "no such model" in error_line(call("attack", tmp_path / "none.safetensors", "digits"))
-    assert "shape" in error_line(call("attack", model, "planted"))
+    assert "no such model" in error_line(call_here("attack", tmp_path / "none.safetensors", "digits"))
+    assert "shape" in error_line(call_here("attack", model, "planted"))
 
 
 @pytest.mark.slow
 def test_attack_takes_norm_and_epsilon_from_the_model_and_asks_if_it_has_none(tmp_path: Path) -> None:
     model = tmp_path / "linf.safetensors"
-    done = call("train", "digits", *QUICK, "--norm", "linf", "--epsilon", "0.1", "--out", model)
+    done = call_here("train", "digits", *QUICK, "--norm", "linf", "--epsilon", "0.1", "--out", model)
     assert done.returncode == 0, done.stderr
-    quick = ["--limit", "100", "--budget", "quick"]
-    done = call("attack", model, "digits", *quick)
+    quick = ["--limit", "100", "--budget", "quick", "--workers", "1"]
+    done = call_here("attack", model, "digits", *quick)
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
     assert "WARNING" not in done.stdout
-    done = call("attack", model, "digits", *quick, "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
+    done = call_here("attack", model, "digits", *quick, "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:2]] == [["l0", "2"]]
     for words, says in (
@@ -87,10 +87,10 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
 @pytest.mark.slow
 def test_features_and_their_unusable_input(tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
-    assert call("train", "digits", "--out", model, *QUICK).returncode == 0
+    assert call_here("train", "digits", "--out", model, *QUICK).returncode == 0
     table = tmp_path / "features.csv"
     quick = ["--limit", "100", "--epsilon", "0.5", "--steps", "1", "--sample", "10"]
-    done = call("features", model, "digits", "--out", table, *quick)
+    done = call_here("features", model, "digits", "--out", table, *quick)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "16 features on 10 test images; robust usefulness within l2 0.5 on 10 of them"
@@ -112,9 +112,14 @@ def test_features_and_their_unusable_input(tmp_path: Path) -> None:
 def test_transfer_to_another_model_and_to_a_learner(tmp_path: Path) -> None:
     for name in ("a", "b"):
         words = ["--seed", "1"] if name == "b" else []
-        assert call_here("train", "digits", "--epochs", "4", *words, "--out", tmp_path / f"{name}.safetensors").returncode == 0
+        assert (
+            call_here(
+                "train", "digits", "--limit", "400", "--epochs", "4", *words, "--out", tmp_path / f"{name}.safetensors"
+            ).returncode
+            == 0
+        )
     table, other = tmp_path / "transfer.csv", tmp_path / "b.safetensors"
-    words = ["--against", other, "--against", "nearest-neighbors", "--images", "60", "--epsilon", "1", "--out", table]
+    words = ["--against", other, "--against", "nearest-neighbors", "--limit", "400", "--epsilon", "1", "--out", table]
     done = call_here("transfer", tmp_path / "a.safetensors", "digits", *words, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "Transfer rates within l2 1, in percent [95 % CI]" in done.stdout

@@ -161,7 +161,7 @@ def test_attributions_are_faithful_if_the_prediction_is_lost_sooner(tmp_path: Pa
     assert finding.status == "supported" and "Both attributions are faithful" in finding.text
     values = [0.4 + shift for shift in SEED_SHIFTS[:seeds]]
     low, high = student(values) if seeds > 1 else (0.36, 0.44)
-    assert f"{100 * np.mean(values):.0f} percentage points sooner [{100 * low:.1f}, {100 * high:.1f}]" in finding.text
+    assert f"classifier by {100 * np.mean(values):.0f} percentage points [{100 * low:.1f}, {100 * high:.1f}]" in finding.text
     assert "0.30 and 0.60" in finding.text
 
 

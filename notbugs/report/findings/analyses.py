@@ -51,15 +51,15 @@ def _faithfulness(results: StudyResults) -> Finding | None:
     gains, low, alignment = both("deletion_gain"), both("low_frequency_energy"), both("alignment")
     if min(len(gains), len(low), len(alignment)) < len(COMPARED):
         return None
-    listed = " and ".join(
-        minus(f"{ANALYZED_TITLES[name]} loses its prediction {100 * gain.mean:z.0f} percentage points sooner {gain.interval}")
+    listed = ", ".join(
+        minus(f"{ANALYZED_TITLES[name]} by {100 * gain.mean:z.0f} percentage points {gain.interval}")
         for name, gain in zip(COMPARED, gains, strict=True)
     )
     supported = all(gain.ci_low > 0 for gain in gains)
     conclusion = "Both attributions are faithful." if supported else "Not both attributions are faithful."
     text = (
-        f"Pixels are blurred, those that integrated gradients rank first first. Compared with a random order, {listed}, 95 % CI. "
-        f"{conclusion} They need not look meaningful: cosine with the difference of the classes "
+        "If pixels are blurred in the order of integrated gradients, the prediction is lost sooner than in random order: "
+        f"{listed} (95 % CI). {conclusion} They need not look meaningful: cosine with the difference of the classes "
         f"{' and '.join(decimal(each.mean) for each in alignment)}, energy in low frequencies "
         f"{' and '.join(percent(each.mean) for each in low)}."
     )
@@ -94,8 +94,8 @@ def _ntk(results: StudyResults) -> Finding | None:
     later = " Later eigenvectors lose more." if found.ci_low > 0 else ""
     text = (
         f"Of {found.n} eigenvectors of the neural tangent kernel, {counts['robust']} are robust features, "
-        f"{counts['non-robust']} useful but non-robust, {counts['useless']} useless. No training enters them. Rank correlation "
-        f"of the position in the spectrum with the usefulness lost under attack: {decimal(found.mean)} (95 % CI "
+        f"{counts['non-robust']} useful but non-robust, {counts['useless']} useless. They depend on the images alone. Rank "
+        f"correlation of the position in the spectrum with the usefulness lost under attack: {decimal(found.mean)} (95 % CI "
         f"{interval(found.ci_low, found.ci_high, 2)} over eigenvectors).{later}"
     )
     status: Status = "supported" if found.ci_low > 0 and counts["non-robust"] else "not supported"

@@ -98,7 +98,7 @@ def _incl_true(entries: Sequence[ExcessOverControl]) -> Finding | None:
         f"Trained on random-labels-incl-true (D_rand as in the paper): test accuracy {percent(entry.accuracy)}. Its control "
         f"reaches {percent(entry.control_accuracy)}. The excess is {entry.excess.points} ({entry.excess.ci}). In both, one label "
         "in K is right by chance. The control leaves these images unperturbed and adds one random pattern per label to all "
-        "others, so no model enters it."
+        "others, so it uses no model."
     )
     question = "Does D_rand as in the paper, with labels that are right by chance, exceed its control?"
     supported = entry.excess.ci_low > 0 and entry.above_chance.ci_low > 0
@@ -116,16 +116,16 @@ def _transfer(results: StudyResults, titles: Mapping[str, str], who: str) -> Fin
             known[name] = rate, random
     if not known:
         return None
-    parts = []
-    for name, (rate, random) in known.items():
-        _, same, _ = results.mistake_shares("standard", name)
-        mistake = f"{percent(same.mean)} with the same mistake, " if same else ""
-        parts.append(f"{titles[name]} {percent(rate.mean)} ({mistake}{percent(random.mean)} after random perturbations)")
+    listed = ", ".join(f"{titles[name]} {percent(rate.mean)}" for name, (rate, _) in known.items())
+    same = [found.mean for name in known if (found := results.mistake_shares("standard", name)[1])]
     own = results.own_rate("standard")
-    source = f" The standard model itself misclassifies {own.percent}." if own else ""
+    source = f"; the standard model itself misclassifies {own.percent}" if own else ""
+    mistakes = f" With the same mistake as the standard model: {percent(min(same))} to {percent(max(same))}." if same else ""
     text = (
         f"Adversarial examples of the standard model at {results.threat_model()} are misclassified by {len(known)} {who}: "
-        f"{'; '.join(parts)}.{source} Counted are images that both classify correctly without a perturbation."
+        f"{listed}{source}. After random perturbations of the same size: at most "
+        f"{percent(max(random.mean for _, random in known.values()))}.{mistakes} Counted are images that both models classify "
+        "correctly without a perturbation."
     )
     beyond = [name for name, (rate, random) in known.items() if rate.ci_low > random.ci_high]
     status: Status = "supported" if len(beyond) == len(known) else "partly supported" if beyond else "not supported"

@@ -1,0 +1,62 @@
+"""Cross-fitting: balanced folds, and no file is scored by a model that was trained on it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from files.conftest import QUICK
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notbugs import construct, train
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.files import crossfit
+
+
+@given(st.lists(st.integers(0, 4), min_size=30, max_size=80), st.integers(2, 4), st.integers(0, 99))
+def test_folds_are_balanced_over_the_classes(labels: list[int], folds: int, seed: int) -> None:
+    counts = np.bincount(labels)
+    if counts[counts > 0].min() < folds:
+        with pytest.raises(InputError, match=r"^--folds: must be from 2 to|two files or more of each class"):
+            crossfit.stratified_folds(torch.tensor(labels), folds, seed)
+        return
+    found = crossfit.stratified_folds(torch.tensor(labels), folds, seed)
+    assert int(found.min()) == 0 and int(found.max()) == folds - 1
+    for label in set(labels):
+        sizes = found[torch.tensor(labels) == label].bincount(minlength=folds)
+        assert int(sizes.max() - sizes.min()) <= 1
+    assert int(found.bincount().max() - found.bincount().min()) <= 1
+
+
+def test_merged_folds_are_in_the_order_of_the_data_set() -> None:
+    folds = torch.tensor([1, 0, 2, 0, 1])
+    parts = [{"score": np.flatnonzero(folds.numpy() == fold)} for fold in range(3)]
+    assert crossfit.merge_folds(folds, parts)["score"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_no_model_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on: list[set[str]] = []
+    inverted: list[set[str]] = []
+    fit, invert = train.fit, construct.invert_features
+
+    def recorded_fit(model: Any, part: Any, *args: Any, **options: Any) -> Any:
+        trained_on.append({*part.names})
+        return fit(model, part, *args, **options)
+
+    def recorded_invert(model: Any, part: Any, **options: Any) -> Any:
+        inverted.append({*part.names})
+        return invert(model, part, **options)
+
+    monkeypatch.setattr(train, "fit", recorded_fit)
+    monkeypatch.setattr(construct, "invert_features", recorded_invert)
+    held_out = crossfit.stratified_folds(few.labels, 3, 0) == 1
+    found = crossfit.score_fold(few, QUICK, held_out, seed=5)
+    files = {name for name, held in zip(few.names, held_out.tolist(), strict=True) if held}
+    assert len(trained_on) == 4  # standard, robust, and on either version
+    assert all(not names & files and len(names) == len(few) - len(files) for names in trained_on)
+    assert len(inverted) == 3  # both versions of the others, and the robust one of the files: each from images of its own set
+    assert all(not names & files or names == files for names in inverted)
+    assert all(len(column) == len(files) for column in found.values())

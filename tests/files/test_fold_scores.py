@@ -1,0 +1,47 @@
+"""Scores of one fold: what features contribute to the margin."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from notbugs import data, models, predict, train
+from notbugs.data import Dataset
+from notbugs.files.fold_scores import linear_head, margin_by_features
+
+
+def test_contributions_of_features_add_up_to_the_margin_minus_its_mean(few: Dataset, digits: data.Splits) -> None:
+    model = models.build("small", shape=few.shape, classes=10, width=8)
+    train.fit(model, few, epochs=3)
+    found = margin_by_features(model, few, few, digits.test, "cpu")
+    values = predict.features(model, few)
+    weights = model.get_submodule("head").weight.detach()
+    logits = values @ weights.T + model.get_submodule("head").bias.detach()
+    runner_up = logits.scatter(1, few.labels[:, None], -torch.inf).argmax(1)
+    wanted = ((weights[few.labels] - weights[runner_up]) * (values - values.mean(0))).sum(1)
+    robust, nonrobust = found["margin_from_robust_features"], found["margin_from_nonrobust_features"]
+    assert robust + nonrobust == pytest.approx(wanted.numpy(), abs=1e-4)
+    assert nonrobust == pytest.approx(0, abs=1e-4)  # the version is the data set itself: all usefulness is kept
+    assert np.abs(found["margin_from_spurious_features"]).max() > 0
+
+
+class OtherHead(torch.nn.Module):
+    """A user's network whose last linear layer does not compute the logits."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.hidden = kind, torch.nn.Linear(8 if kind == "tokens" else 64, 10 if kind == "tokens" else 32)
+        self.last = torch.nn.Parameter(torch.randn(32, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.kind == "tokens":
+            return self.hidden(images.flatten(2)[:, 0].reshape(-1, 8, 8)).mean(1)  # type: ignore[no-any-return]
+        return self.hidden(images.flatten(1)) @ self.last  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["tokens", "hidden"])
+def test_without_a_linear_head_contributions_are_nan(kind: str, few: Dataset, digits: data.Splits) -> None:
+    model = models.wrap(OtherHead(kind), few.pixels(slice(0, 2)))
+    assert linear_head(model, few.pixels(slice(0, 2))) is None
+    found = margin_by_features(model, few, few, digits.test, "cpu")
+    assert all(np.isnan(column).all() and len(column) == len(few) for column in found.values())

@@ -1,0 +1,118 @@
+"""A run of file scores: tables, subsets, resuming, and rejected input."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cli.conftest import call, call_here, error_line
+from files.conftest import Done
+from pyarrow import parquet
+
+from notbugs import data
+from notbugs.files.run import representative_files
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import FileRow, SubsetRow, columns, from_text
+
+
+def subset(done: Done, name: str) -> data.Dataset:
+    return data.load_part(done.run / "datasets" / f"{name}-files", "folder")
+
+
+@pytest.mark.slow
+def test_the_command_writes_two_subsets_and_their_manifest(done: Done) -> None:
+    assert done.printed.returncode == 0, done.printed.stderr
+    table = parquet.read_table(done.run / "tables" / "files.parquet").to_pylist()
+    rows = RunFolder.read(done.run).rows(FileRow)
+    assert len(table) == len(rows) > 100
+    assert [row["file"] for row in table] == [row.file for row in rows]
+    assert [row["robustness"] for row in table] == [row.robustness for row in rows]
+    lines = parquet.read_table(done.run / "tables" / "subsets.parquet").to_pylist()
+    listed = [from_text(SubsetRow, {name: str(value) for name, value in line.items()}) for line in lines]
+    subsets = {name: subset(done, name) for name in ("robust", "nonrobust")}
+    robustness = {row.file: row.robustness for row in rows}
+    for name, part in subsets.items():
+        assert [row.file for row in listed if row.subset == name] == [*part.names]
+        assert f"{name:10}  {len(part)} files" in done.printed.stdout
+        assert len({*part.names}) == len(part)
+    assert torch.equal(subsets["robust"].labels.bincount(minlength=10), subsets["nonrobust"].labels.bincount(minlength=10))
+    assert not {*subsets["robust"].names} & {*subsets["nonrobust"].names}
+    means = [np.mean([robustness[name] for name in subsets[part].names]) for part in ("robust", "nonrobust")]
+    assert means[0] > means[1] + 0.3
+
+
+@pytest.mark.slow
+def test_pixels_of_the_subsets_are_unchanged(done: Done) -> None:
+    splits = data.load(str(done.dataset))
+    known = {name: splits.train.images[[index]] for index, name in enumerate(splits.train.names)}
+    part = subset(done, "robust")
+    assert all(torch.equal(part.images[[index]], known[name]) for index, name in enumerate(part.names))
+
+
+@pytest.mark.slow
+def test_the_same_command_resumes_and_another_is_rejected(done: Done, tmp_path: Path) -> None:
+    run, words = tmp_path / "run", [*done.words]
+    words[words.index("--out") + 1] = str(run)
+    shutil.copytree(done.run, run)
+    files = run / "tables" / "files.csv"
+    before = files.read_text()
+    metadata = json.loads((run / "run.json").read_text())
+    removed = "repeat 1, fold 2"
+    del metadata["stages"][removed], metadata["stages"]["summary"]
+    (run / "run.json").write_text(json.dumps(metadata))
+    again = call(*words)
+    assert again.returncode == 0, again.stderr
+    assert [line for line in again.stderr.splitlines() if line.startswith("done:")] == [f"done: {removed}"]
+    assert files.read_text() == before
+    more = [*words]
+    more[more.index("--repeats") + 1] = "2"
+    extended = call(*more)
+    finished = [line for line in extended.stderr.splitlines() if line.startswith("done:")]
+    assert finished == ["done: repeat 2, fold 1", "done: repeat 2, fold 2"]
+    assert "rank reliability: " in extended.stdout
+    assert len(RunFolder.read(run).rows(FileRow)) == len(before.splitlines()) - 1
+    assert files.read_text() != before
+    study = call("run", str(done.dataset), "--out", str(run))
+    assert study.returncode == 2 and "which holds file scores" in study.stderr
+    words[words.index("--folds") + 1] = "3"
+    other = call(*words)
+    assert other.returncode == 2 and "--folds: must be as before" in other.stderr
+
+
+def test_representative_files_take_turns_between_the_classes() -> None:
+    numbers = {
+        name: 0.0
+        for name in columns(FileRow)
+        if name not in ("index", "file", "label", "category", "suggested_label", "robustness")
+    }
+    rows = [
+        FileRow(
+            index=index,
+            file=f"{index}.png",
+            label=label,
+            category="robust",
+            suggested_label=label,
+            robustness=robustness,
+            **numbers,
+        )
+        for index, (label, robustness) in enumerate([("a", 0.9), ("a", 0.8), ("b", 0.7), ("a", 1.0)])
+    ]
+    assert [row.index for row in representative_files(rows, "robust")] == [3, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["files", "digits", "--folds", "1"], "--folds: must be from 2 to"),
+        (["files", "digits", "--folds", "5000"], "--folds: must be from 2 to"),
+        (["files", "digits", "--repeats", "0"], "--repeats: must be 1 or more"),
+        (["split", "digits", "--by-file", "--top", "0.7"], "--top: is a share of each class"),
+        (["split", "digits", "--by-file", "--top", "0.001"], "--top: must leave a file of each class"),
+        (["files", "digits", "--workers", "0"], "--workers: must be 1 or more"),
+    ],
+)
+def test_input_errors_come_before_anything_is_written(words: list[str], message: str, tmp_path: Path) -> None:
+    assert message in error_line(call_here(*words, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,44 @@
+"""The report of a real full study: every section is there, and its tables have the study's rows."""
+
+import math
+
+import pytest
+from playwright.sync_api import Browser
+from report.conftest import open_page
+
+from notbugs import report
+from notbugs.report import tables
+from notbugs.report.results import StudyResults
+from notbugs.runs.folder import RunFolder
+from notbugs.study.catalog import MAIN_MODELS
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+def test_the_page_has_every_section_and_fits(chromium: Browser, full_run: RunFolder) -> None:
+    page = open_page(chromium, report.write(full_run.folder))
+    for section in ("controls", "transferability", "error-consistency", "robust-accuracy-on-all-datasets"):
+        assert page.locator(f"h2#{section}").count() == 1
+    assert page.locator("tbody tr:not(:has(th[scope=row]))").count() == 0
+    lines = page.locator("table[aria-labelledby=controls-caption] >> nth=0 >> tbody tr")
+    excesses = StudyResults(full_run).excesses()
+    assert lines.count() == len(excesses)
+    assert excesses[0].excess.points_cell in lines.first.inner_text()
+    for chart in ("sweep-chart", "correlation-chart"):
+        assert page.locator(f"#{chart} svg").count() == 1
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_the_main_table_has_the_models_of_a_quick_study(full_run: RunFolder) -> None:
+    results = StudyResults(full_run)
+    columns, rows = tables.accuracy_table(results)
+    assert [row[0] for row in rows] == [*MAIN_MODELS]
+    assert columns[0] == "model"
+    found = results.accuracy_transfer_correlation()
+    assert found is not None
+    assert len(found.points) == 6
+    assert -1 <= found.correlation.ci_low <= found.correlation.mean <= found.correlation.ci_high <= 1
+    assert not math.isnan(found.correlation.mean)
