@@ -47,7 +47,7 @@ def _compare(options: argparse.Namespace) -> Iterator[Row]:
     path = options.run / "models" / f"{options.model}.safetensors"
     config = config_of_run(RunFolder.read(options.run))
     model, metadata = models.load(path, config.network)
-    test = load(config, metadata["seed"]).test
+    test = load(config, metadata.seed).test
     if options.images:
         test = test.select(slice(0, None, len(test) // options.images))  # evenly spaced: folders are sorted by class
     images, labels = test.pixels(slice(None)), test.labels

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models import black_box
+from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.search import NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
 
@@ -63,7 +64,7 @@ class LoadedClassifier(NamedTuple):
     """A model on its device, and the metadata in its file."""
 
     model: nn.Module
-    metadata: dict[str, Any]  # any JSON, as the file has it
+    metadata: CheckpointMetadata
 
 
 def test_part(config: AuditConfig) -> tuple[Dataset, str]:
@@ -92,12 +93,12 @@ def threat_models(config: AuditConfig) -> list[Threat]:
     InputError
         If none is given and the model's file names no epsilon, or if an epsilon does not fit the images.
     """
-    training = load_classifier(config, config.model).metadata.get("training", {})
-    threats: list[Threat] = [parse_threat_model(text, training.get("norm", "l2")) for text in config.threats]
+    training = load_classifier(config, config.model).metadata
+    threats: list[Threat] = [parse_threat_model(text, training.norm or "l2") for text in config.threats]
     if not threats:
-        if not training.get("epsilon"):
+        if not training.epsilon:
             raise InputError("--epsilon", "must be given: the model's file does not say with which epsilon it was trained", None)
-        threats = [NormBall(training["norm"], training["epsilon"] / 2), NormBall(training["norm"], training["epsilon"])]
+        threats = [NormBall(training.norm, training.epsilon / 2), NormBall(training.norm, training.epsilon)]
     for threat in threats:
         if isinstance(threat, NormBall) and threat.epsilon == math.inf:
             raise InputError("--epsilon", "must be finite: within the whole pixel range any image becomes any other", str(threat))
@@ -141,7 +142,7 @@ def _load_classifier(config: AuditConfig, name: str, digest: str) -> LoadedClass
     model, metadata = black_box.load_classifier(name, classes=part.classes, network=config.network)
     shape, classes = list(part.shape), list(part.classes)
     expected = getattr(model, "architecture", {}).get("shape", shape)
-    if list(metadata.get("classes", classes)) != classes or expected != shape:
+    if list(metadata.classes or classes) != classes or expected != shape:
         rule = f"must hold images of shape {expected} and the classes of the model {name}"
         raise InputError(config.data.dataset, rule, f"{shape}, {len(classes)} classes")
     sample, labels = part.pixels([0]).to(config.device), part.labels[:1].to(config.device)

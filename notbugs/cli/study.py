@@ -167,10 +167,10 @@ def split(
     from notbugs.study.store import dataset_path
 
     record = _run(config, out, workers, only=("dataset-robust", "dataset-nonrobust"))
-    for row in record.rows(SetRow):
-        if row.set in ("robust", "nonrobust") and row.seed == seed:
-            path = dataset_path(config, out, seed, row.set)
-            print(f"{row.set:10}  {row.n} images, feature error {row.feature_error:.3f}  {path}")
+    rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
+    for name in ("robust", "nonrobust"):
+        path = dataset_path(config, out, seed, name)
+        print(f"{name:10}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
 
 
 def files(

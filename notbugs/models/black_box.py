@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from notbugs.errors import InputError
 from notbugs.models import checkpoint, factory
+from notbugs.models.checkpoint import CheckpointMetadata
 
 Function = Callable[[np.ndarray], Any]  # images, float32 (N, C, H, W) in [0, 1] -> logits (N, K), or class indices or names (N,)
 
@@ -137,7 +138,7 @@ def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox:
     return BlackBox(outputs, classes)
 
 
-def load_classifier(name: str, *, classes: Sequence[str], network: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_classifier(name: str, *, classes: Sequence[str], network: str | None = None) -> tuple[nn.Module, CheckpointMetadata]:
     """A classifier by name, and its metadata if it is a checkpoint.
 
     Parameters
@@ -157,19 +158,19 @@ def load_classifier(name: str, *, classes: Sequence[str], network: str | None = 
         If there is no such classifier or it cannot be used.
     """
     if name.endswith(".onnx"):
-        return from_onnx(Path(name), classes), {}
+        return from_onnx(Path(name), classes), CheckpointMetadata()
     module, colon, function = name.partition(":")
     if not colon or Path(name).exists() or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
         return checkpoint.load(Path(name), network)
     classifier = factory.user_object(name, len(classes), "MODEL")
     if isinstance(classifier, nn.Module):
-        return classifier.eval(), {}
+        return classifier.eval(), CheckpointMetadata()
     if hasattr(classifier, "predict"):
-        return from_sklearn(classifier, classes), {}
+        return from_sklearn(classifier, classes), CheckpointMetadata()
     if not callable(classifier):
         rule = f"{name} must return a network, a scikit-learn classifier or a function of images"
         raise InputError("MODEL", rule, type(classifier).__name__)
-    return BlackBox(classifier, classes), {}
+    return BlackBox(classifier, classes), CheckpointMetadata()
 
 
 def _scores(estimator: Any, rows: np.ndarray) -> np.ndarray | None:

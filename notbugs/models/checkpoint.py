@@ -4,14 +4,37 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from notbugs.errors import InputError
 from notbugs.models.classifier import Model
 from notbugs.models.factory import build, one_line
+
+
+@dataclass(frozen=True)
+class CheckpointMetadata:
+    """What the description of a checkpoint says besides the architecture; fields that it lacks have their defaults.
+
+    Attributes
+    ----------
+    classes : tuple of str or None
+        Names of the classes.
+    trained_on : str
+        The training set.
+    seed : int or None
+    norm, epsilon : str, float or None
+        Of adversarial training, or of the attacks that the model was evaluated with.
+    """
+
+    classes: tuple[str, ...] | None = None
+    trained_on: str = ""
+    seed: int | None = None
+    norm: str = ""
+    epsilon: float | None = None
 
 
 def check_writable(path: Path) -> None:
@@ -26,7 +49,7 @@ def check_writable(path: Path) -> None:
         raise InputError(str(path), "cannot be written", error.strerror or one_line(error)) from None
 
 
-def save(model: Model, path: Path, **metadata: Any) -> None:
+def save(model: Model, path: Path, **metadata: object) -> None:
     """Save weights to `path` (.safetensors), and architecture and metadata to the .json beside it; both files or neither.
 
     Parameters
@@ -62,7 +85,7 @@ def save(model: Model, path: Path, **metadata: Any) -> None:
         raise InputError(str(path), "cannot be written", getattr(error, "strerror", None) or one_line(error)) from None
 
 
-def load(path: Path, network: str | None = None) -> tuple[Model, dict[str, Any]]:
+def load(path: Path, network: str | None = None) -> tuple[Model, CheckpointMetadata]:
     """Load a model that `save` wrote, in evaluation mode, and its metadata.
 
     Parameters
@@ -95,7 +118,21 @@ def load(path: Path, network: str | None = None) -> tuple[Model, dict[str, Any]]
     except (RuntimeError, SafetensorError, OSError) as error:
         rule = f"is damaged, or does not fit the network of {description.name}"
         raise InputError(str(path), rule, one_line(error)) from None
-    return model.eval(), metadata
+    return model.eval(), _parsed(metadata)
+
+
+def _parsed(metadata: Mapping[str, object]) -> CheckpointMetadata:
+    """The metadata of a description; what has another type than expected is ignored."""
+    classes, trained_on, seed = (metadata.get(name) for name in ("classes", "trained_on", "seed"))
+    training = metadata.get("training")
+    norm, epsilon = (training.get(name) if isinstance(training, dict) else None for name in ("norm", "epsilon"))
+    return CheckpointMetadata(
+        classes=tuple(map(str, classes)) if isinstance(classes, list) else None,
+        trained_on=trained_on if isinstance(trained_on, str) else "",
+        seed=seed if isinstance(seed, int) else None,
+        norm=norm if isinstance(norm, str) else "",
+        epsilon=float(epsilon) if isinstance(epsilon, int | float) else None,
+    )
 
 
 def _description(path: Path) -> Path:

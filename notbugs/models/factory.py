@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ def wrap(
     layer: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    architecture: dict[str, Any] | None = None,
+    architecture: Mapping[str, object] | None = None,
 ) -> WrappedClassifier:
     """Wrap a network of your own.
 
@@ -105,7 +105,7 @@ def wrap(
     >>> wrapped.layer, wrapped.features(torch.zeros(4, 1, 8, 8)).shape
     ('3', torch.Size([4, 5]))
     """
-    wrapped = WrappedClassifier(network, layer or "", mean, std, architecture or {"name": type(network).__name__})
+    wrapped = WrappedClassifier(network, layer or "", mean, std, dict(architecture or {"name": type(network).__name__}))
     ran = _modules_that_run(wrapped, sample)
     modules = dict(network.named_modules(remove_duplicate=False))
     linear = [name for name in ran if isinstance(modules[name], nn.Linear)]

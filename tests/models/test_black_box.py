@@ -18,6 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 from notbugs import attacks, data, models
 from notbugs.errors import InputError
 from notbugs.models import black_box
+from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.search import NormBall, objectives
 
 onnx = pytest.importorskip("onnx")
@@ -153,7 +154,7 @@ def test_onnx_file_gives_the_logits_of_its_weights(options: dict[str, Any], tmp_
     weights = save_onnx(tmp_path / "m.onnx", **options)
     box, metadata = black_box.load_classifier(str(tmp_path / "m.onnx"), classes=NAMES)
     images, labels = digits.test.pixels(slice(0, 10)), digits.test.labels[:10]
-    assert metadata == {}
+    assert metadata == CheckpointMetadata()
     assert torch.allclose(box(images), images.flatten(1) @ torch.from_numpy(weights), atol=1e-4)
     assert not attacks.has_gradient(box, images)
     result = attacks.adaptive_ensemble(box, images, labels, threat_model=NormBall("l2", 0.5), budget="quick")
@@ -197,5 +198,5 @@ def test_classifiers_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
         black_box.load_classifier("missing.safetensors", classes=NAMES)
     models.save(standard, tmp_path / "m.safetensors", classes=NAMES)
     loaded, metadata = black_box.load_classifier("m.safetensors", classes=NAMES)
-    assert metadata["classes"] == NAMES
+    assert list(metadata.classes or ()) == list(NAMES)
     assert torch.allclose(loaded(torch.ones(2, 1, 8, 8)), standard(torch.ones(2, 1, 8, 8)), atol=1e-5)

@@ -28,8 +28,8 @@ def test_loaded_model_is_the_saved_one_bit_for_bit(
     models.save(model, path, classes=["a", "b", "c", "ü"], trained_on="original")
     loaded, metadata = models.load(path)
     assert sorted(each.name for each in path.parent.iterdir()) == ["a model.v2.json", "a model.v2.safetensors"]
-    assert metadata["classes"] == ["a", "b", "c", "ü"]
-    assert metadata["trained_on"] == "original"
+    assert metadata.classes == ("a", "b", "c", "ü")
+    assert metadata.trained_on == "original"
     assert not loaded.training
     assert model.state_dict().keys() == loaded.state_dict().keys()
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())

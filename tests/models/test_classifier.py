@@ -101,7 +101,9 @@ def test_pixels_are_normalized_inside() -> None:
     assert inputs[0][0, :, 0, 0].tolist() == pytest.approx([1.8, 3.2, 0.7])
 
 
-@pytest.mark.parametrize(("width", "wanted"), [(4, torch.contiguous_format), (6, torch.contiguous_format), (8, torch.channels_last)])
+@pytest.mark.parametrize(
+    ("width", "wanted"), [(4, torch.contiguous_format), (6, torch.contiguous_format), (8, torch.channels_last)]
+)
 def test_narrow_residual_networks_are_not_trained_in_channels_last(width: int, wanted: torch.memory_format) -> None:
     """Backward passes of strided 1x1 convolutions of 4 or 6 channels corrupt memory there (torch 2.13 on an AMD EPYC)."""
     assert models.memory_format(models.build("resnet", shape=(1, 8, 8), classes=10, width=width)) == wanted
