@@ -170,12 +170,24 @@ def norm_of(threat: Threat | None) -> str:
 
 
 def norms_of(threats: Sequence[Threat]) -> list[str]:
-    """The norms among the threat models, each once."""
+    """The norms among the threat models, each once.
+
+    Examples
+    --------
+    >>> norms_of([NormBall("l2", 0.5), NormBall("l2", 1.0), SpatialTransforms(30, 3)])
+    ['l2']
+    """
     return list(dict.fromkeys(threat.norm for threat in threats if isinstance(threat, NormBall)))
 
 
 def folder_name(threat: Threat) -> str:
-    """The folder of the attacked images: linf 8/255 -> attacked-linf-8of255."""
+    """The folder of the perturbed images.
+
+    Examples
+    --------
+    >>> folder_name(NormBall("linf", 8 / 255))
+    'attacked-linf-8of255'
+    """
     return "attacked-" + str(threat).replace("/", "of").replace(" ", "-").replace(",", "-")
 
 

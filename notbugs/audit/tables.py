@@ -194,10 +194,10 @@ def minimum_norm(row: ImageRow, norm: str) -> float:
 
 def _stored_images(folder: Path, part: Dataset, threat: Threat) -> Dataset:
     """The perturbed images of all parts, in the order of the data set: the parts took turns."""
-    places = sorted((folder / "parts").glob(f"*-{folder_name(threat)}"))
+    parts = sorted((folder / "parts").glob(f"*-{folder_name(threat)}"))
     images = torch.empty((len(part), *part.shape), dtype=torch.uint8)
-    for number, place in enumerate(places):
-        images[number :: len(places)] = data.load_part(place, "npz").images[:]
+    for number, folder_of_part in enumerate(parts):
+        images[number :: len(parts)] = data.load_part(folder_of_part, "npz").images[:]
     return part.with_images(images)
 
 
@@ -207,7 +207,7 @@ def _export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbe
     card = (
         f"# Adversarial examples\n\n{len(part)} images, each perturbed within {threat} so that `{Path(config.model).name}` "
         "misclassifies it, or clean if no attack succeeded. Labels are the original ones. "
-        f"Made by notbugs {__version__}, {attacks.ensemble_name(config.budget)}.\n"
+        f"Constructed by notbugs {__version__}, {attacks.ensemble_name(config.budget)}.\n"
     )
     data.export(perturbed, target, form, split="test", original=part, card=card)
 
@@ -250,11 +250,11 @@ def _pictures(
     stored: of each pictured threat model the chosen files alone, in order.
     """
     order = [(group, index) for group, indices in chosen.items() for index in indices]
-    for place, (group, index) in enumerate(order):
+    for position, (group, index) in enumerate(order):
         clean = part.pixels([index])[0]
         yield _Picture(index, group, CLEAN, images[index].predicted, clean)
         for threat, dataset in stored.items():
-            perturbed = dataset.pixels([place])[0]
+            perturbed = dataset.pixels([position])[0]
             perturbation = perturbed - clean
             gray = 0.5 + perturbation / (2 * perturbation.abs().max().clamp_min(1e-6))
             yield _Picture(index, group, threat, by_threat[threat][index].predicted_8bit, perturbed)

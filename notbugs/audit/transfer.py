@@ -60,13 +60,8 @@ def run_transfer(
     InputError
         Before anything is trained if the input cannot be used.
     """
-    threat_model = audit_config.threat_models(config)[-1]
-    if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
-        raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
+    threat_model, source = _threat_model(config), _source(config)
     part = audit_config.test_part(config)[0]
-    source = audit_config.search_copy(config, config.model)
-    if not attacks.has_gradient(source, part.pixels([0]).to(config.device)):
-        raise InputError("MODEL", "must have gradients: its adversarial examples are made with them", config.model)
     for name in targets:
         if name not in ALL_TARGETS:
             audit_config.load_classifier(config, name)  # raises here, not after an hour
@@ -91,6 +86,22 @@ def run_transfer(
     ]
 
 
+def _threat_model(config: AuditConfig) -> NormBall:
+    """The last threat model. Raises InputError unless it is an L2 or L-inf ball."""
+    threat_model = audit_config.threat_models(config)[-1]
+    if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
+        raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
+    return threat_model
+
+
+def _source(config: AuditConfig) -> nn.Module:
+    """The model whose examples are transferred. Raises InputError if it has no gradients."""
+    source = audit_config.search_copy(config, config.model)
+    if not attacks.has_gradient(source, audit_config.test_part(config)[0].pixels([0]).to(config.device)):
+        raise InputError("MODEL", "must have gradients, from which its adversarial examples are computed", config.model)
+    return source
+
+
 def _transfer_to(
     config: AuditConfig,
     study: ResolvedConfig,
@@ -107,8 +118,8 @@ def _target(config: AuditConfig, study: ResolvedConfig, name: str, report_progre
     """A target: trained here, or loaded."""
     train = load(study).train
     if name in ARCHITECTURES:
-        own: Progress = lambda _, share, words: report_progress(name, share, words)  # noqa: E731
-        return train_classifier(study, train, MODELS[name], seed=study.seed, report_progress=own).model
+        named: Progress = lambda _, share, words: report_progress(name, share, words)  # noqa: E731
+        return train_classifier(study, train, MODELS[name], seed=study.seed, report_progress=named).model
     if name in LEARNERS:
         return sklearn_learners.fit_learner(name, train, seed=study.seed)
     return audit_config.load_classifier(config, name).model

@@ -29,33 +29,72 @@ if TYPE_CHECKING:
     from notbugs.runs.tables import FeatureRow, TransferRow
 
 
+AuditOut = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Keep the audit: report, tables, adversarial examples. Resumes a stopped audit."),
+]
+Threats = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="EPS",
+        help="Threat model: 0.5 or 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 (degrees, "
+        "pixels). May be repeated. [default: what the model was trained with, and half of it]",
+    ),
+]
+DefaultNorm = Annotated[
+    str | None,
+    typer.Option(help="Norm of an EPS without one: l2, linf, l1 or l0. [default: what the model was trained with, else l2]"),
+]
+Budget = Annotated[str, typer.Option(help="Attack ensemble: quick, standard or thorough.")]
+Images = Annotated[int | None, typer.Option(metavar="N", help="Attack N test images, evenly spaced. [default: all]")]
+OtherModels = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODEL", help="Another model of the same task, whose adversarial examples are tried. May be repeated."),
+]
+FeaturesOut = Annotated[
+    Path | None, typer.Option(metavar="FILE.csv", help="Keep the table: a row per feature and class, with intervals.")
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The module whose outputs are the features. [default: the input of the last layer]"),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Images on which each feature is attacked, 1 or more. [default: 100; fewer for over 128 features]"
+    ),
+]
+Steps = Annotated[int, typer.Option(metavar="N", help="Steps of that attack after a first one of length epsilon, 0 or more.")]
+Most = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Attack the N most useful features so; the others get one step. [default: 64; fewer for over 128 features]",
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A target: vgg, resnet, densenet, inception, mixer, logistic-regression, linear-svm, rbf-svm, random-forest, "
+        "boosting, nearest-neighbors (trained here on the training images), or a model as `notbugs attack` takes it. May be "
+        "repeated. [default: all those named]",
+    ),
+]
+TransferOut = Annotated[
+    Path | None, typer.Option(metavar="FILE.csv", help="Keep the table: a row per target and kind of perturbation.")
+]
+
+
 def attack(
     model: AnyClassifier,
     dataset: DatasetArgument,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the audit: report, tables, adversarial examples. Resumes a stopped audit."),
-    ] = None,
-    epsilon: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EPS",
-            help="Threat model: 0.5 or 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 (degrees, "
-            "pixels). May be repeated. [default: what the model was trained with, and half of it]",
-        ),
-    ] = None,
-    norm: Annotated[
-        str | None,
-        typer.Option(help="Norm of an EPS without one: l2, linf, l1 or l0. [default: what the model was trained with, else l2]"),
-    ] = None,
-    budget: Annotated[str, typer.Option(help="Attack ensemble: quick, standard or thorough.")] = "standard",
-    images: Annotated[int | None, typer.Option(metavar="N", help="Attack N test images, evenly spaced. [default: all]")] = None,
-    other: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL", help="Another model of the same task, whose adversarial examples are tried. May be repeated."
-        ),
-    ] = None,
+    out: AuditOut = None,
+    epsilon: Threats = None,
+    norm: DefaultNorm = None,
+    budget: Budget = "standard",
+    images: Images = None,
+    other: OtherModels = None,
     network: OwnNetwork = None,
     resize: Resize = None,
     limit: Limit = None,
@@ -117,30 +156,12 @@ def _print_audit(record: "RunFolder") -> None:
 def features(
     model: Model,
     dataset: DatasetArgument,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Keep the table: a row per feature and class, with intervals.")
-    ] = None,
+    out: FeaturesOut = None,
     epsilon: OneEpsilon = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The module whose outputs are the features. [default: the input of the last layer]"),
-    ] = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Images on which each feature is attacked, 1 or more. [default: 100; fewer for over 128 features]"
-        ),
-    ] = None,
-    steps: Annotated[
-        int, typer.Option(metavar="N", help="Steps of that attack after a first one of length epsilon, 0 or more.")
-    ] = 8,
-    most: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Attack the N most useful features so; the others get one step. [default: 64; fewer for over 128 features]",
-        ),
-    ] = None,
+    layer: Layer = None,
+    sample: Sample = None,
+    steps: Steps = 8,
+    most: Most = None,
     network: OwnNetwork = None,
     resize: Resize = None,
     limit: Limit = None,
@@ -212,20 +233,10 @@ def _print_features(rows: Sequence["FeatureRow"], images: int, threat: str) -> N
 def transfer(
     model: Model,
     dataset: DatasetArgument,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A target: vgg, resnet, densenet, inception, mixer, logistic-regression, linear-svm, rbf-svm, random-forest, "
-            "boosting, nearest-neighbors (trained here on the training images), or a model as `notbugs attack` takes it. May be "
-            "repeated. [default: all those named]",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Keep the table: a row per target and kind of perturbation.")
-    ] = None,
+    against: Targets = None,
+    out: TransferOut = None,
     epsilon: OneEpsilon = None,
-    images: Annotated[int | None, typer.Option(metavar="N", help="Use N test images, evenly spaced. [default: all]")] = None,
+    images: Images = None,
     seed: Seed = 0,
     epochs: Epochs = None,
     network: OwnNetwork = None,

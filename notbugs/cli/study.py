@@ -43,6 +43,54 @@ if TYPE_CHECKING:
     from notbugs.study.config import StudyConfig
 
 
+RelabelEpsilon = Annotated[
+    str | None,
+    typer.Option(metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; twice that up to 16x16 pixels in L2]"),
+]
+Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")]
+LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate of AdamW. [default: by the images]")]
+RelabelLearningRate = Annotated[
+    float | None, typer.Option(help="The same for training on relabeled sets. [default: by the images]")
+]
+WeightDecay = Annotated[float | None, typer.Option(help="Weight decay of AdamW. [default: by the images]")]
+Translate = Annotated[
+    int | None,
+    typer.Option(help="Augmentation: random translations up to N pixels. [default: 1/8 of the height; 0 up to 16x16]"),
+]
+Flip = Annotated[
+    bool | None, typer.Option("--flip/--no-flip", help="Augmentation: random horizontal flips. [default: for color images]")
+]
+AdversarialSteps = Annotated[int, typer.Option(help="PGD steps of adversarial training.")]
+InvertSteps = Annotated[
+    int | None,
+    typer.Option(help="Steps of feature inversion (D_R, D_NR). [default: 40; 25 up to 16x16; 20 for planted]"),
+]
+InvertStart = Annotated[str, typer.Option(help="Where inversion starts: image (another training image) or noise.")]
+RelabelSteps = Annotated[int, typer.Option(help="PGD steps of D_rand and D_det.")]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        help="Extra epochs for a relabeled set while accuracy is at chance level. [default: half the epochs, 8 or more]"
+    ),
+]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="Also all controls, transferability, and every model attacked on every set. Takes several times as long.",
+    ),
+]
+Replicate = Annotated[
+    bool,
+    typer.Option("--replicate", help="--full, and all else that the paper measured on CIFAR-10, with its figures beside."),
+]
+ByFile = Annotated[bool, typer.Option("--by-file", help="Change no image: sort the files by robustness, see `notbugs files`.")]
+Top = Annotated[
+    float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class in either subset, in (0, 0.5].")
+]
+
+
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
     """The whole study on scanned digits, in about two minutes.
 
@@ -56,55 +104,26 @@ def run(
     out: Out,
     norm: Norm = "l2",
     epsilon: Epsilon = None,
-    relabel_epsilon: Annotated[
-        str | None,
-        typer.Option(metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; twice that up to 16x16 pixels in L2]"),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")
-    ] = None,
+    relabel_epsilon: RelabelEpsilon = None,
+    seeds: Seeds = None,
     seed: Seed = 0,
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of AdamW. [default: by the images]")] = None,
-    relabel_learning_rate: Annotated[
-        float | None, typer.Option(help="The same for training on relabeled sets. [default: by the images]")
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of AdamW. [default: by the images]")] = None,
-    translate: Annotated[
-        int | None,
-        typer.Option(help="Augmentation: random translations up to N pixels. [default: 1/8 of the height; 0 up to 16x16]"),
-    ] = None,
-    flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Augmentation: random horizontal flips. [default: for color images]")
-    ] = None,
-    adversarial_steps: Annotated[int, typer.Option(help="PGD steps of adversarial training.")] = 3,
-    invert_steps: Annotated[
-        int | None,
-        typer.Option(help="Steps of feature inversion (D_R, D_NR). [default: 40; 25 up to 16x16; 20 for planted]"),
-    ] = None,
-    invert_start: Annotated[str, typer.Option(help="Where inversion starts: image (another training image) or noise.")] = "image",
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    relabel_learning_rate: RelabelLearningRate = None,
+    weight_decay: WeightDecay = None,
+    translate: Translate = None,
+    flip: Flip = None,
+    adversarial_steps: AdversarialSteps = 3,
+    invert_steps: InvertSteps = None,
+    invert_start: InvertStart = "image",
     versions: Versions = 1,
-    relabel_steps: Annotated[int, typer.Option(help="PGD steps of D_rand and D_det.")] = 20,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Extra epochs for a relabeled set while accuracy is at chance level. [default: half the epochs, 8 or more]"
-        ),
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full",
-            help="Also all controls, transferability, and every model attacked on every set. Takes several times as long.",
-        ),
-    ] = False,
-    replicate: Annotated[
-        bool,
-        typer.Option("--replicate", help="--full, and all else that the paper measured on CIFAR-10, with its figures beside."),
-    ] = False,
+    relabel_steps: RelabelSteps = 20,
+    patience: Patience = None,
+    full: Full = False,
+    replicate: Replicate = False,
     resize: Resize = None,
     limit: Limit = None,
     skip_unreadable: SkipUnreadable = False,
@@ -130,12 +149,8 @@ def split(
     width: Width = None,
     epochs: Epochs = None,
     versions: Versions = 1,
-    by_file: Annotated[
-        bool, typer.Option("--by-file", help="Change no image: sort the files by robustness, see `notbugs files`.")
-    ] = False,
-    top: Annotated[
-        float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class in either subset, in (0, 0.5].")
-    ] = 0.5,
+    by_file: ByFile = False,
+    top: Top = 0.5,
     folds: Folds = 3,
     repeats: Repeats = 3,
     resize: Resize = None,

@@ -59,13 +59,13 @@ def load_answers(folder: Path) -> list[ReviewAnswerRow]:
         For a file that is no such table, and for a row with an id or a class that the review does not have.
     """
     run = RunFolder.read(folder)
-    place = review_folder(run.folder)
+    review = review_folder(run.folder)
     files = answer_files(run.folder)
-    if not (place / KEY_FILE).exists():
+    if not (review / KEY_FILE).exists():
         if not files:
             return []
-        raise InputError(printable(place), f"must hold {KEY_FILE}, which says what the answers are about", remedy="put it back")
-    key = _read_key(place)
+        raise InputError(printable(review), f"must hold {KEY_FILE}, which says what the answers are about", remedy="put it back")
+    key = _read_key(review)
     classes = frozenset(run.study().data.classes)
     found: dict[tuple[str, str], ReviewAnswerRow] = {}
     for path in files:
@@ -106,9 +106,9 @@ class _KeyEntry(NamedTuple):
     label: str
 
 
-def _read_key(place: Path) -> dict[str, _KeyEntry]:
+def _read_key(review: Path) -> dict[str, _KeyEntry]:
     """By id, which image it is."""
-    return {image_id: _KeyEntry(*entry) for _, (image_id, *entry) in read_csv(place / KEY_FILE, KEY_COLUMNS)}
+    return {image_id: _KeyEntry(*entry) for _, (image_id, *entry) in read_csv(review / KEY_FILE, KEY_COLUMNS)}
 
 
 def _answer_row(location: str, cells: Sequence[str], key: dict[str, _KeyEntry], classes: frozenset[str]) -> ReviewAnswerRow:
@@ -196,7 +196,14 @@ def differences(rows: Sequence[ReviewAnswerRow], against: str = "original") -> l
 
 
 def by_reviewer(rows: Iterable[ReviewAnswerRow]) -> dict[str, float]:
-    """Each reviewer's accuracy."""
+    """Each reviewer's accuracy.
+
+    Examples
+    --------
+    >>> row = ReviewAnswerRow(reviewer="A", set="robust", file="1.png", label="7", answer="7", correct=True, seconds=2.0)
+    >>> by_reviewer([row])
+    {'A': 1.0}
+    """
     correct: dict[str, list[bool]] = {}
     for row in rows:
         correct.setdefault(row.reviewer, []).append(row.correct)
@@ -334,10 +341,10 @@ def _listed(given: Sequence[str], answers: int) -> str:
 
 def _page_pictures(folder: Path) -> dict[tuple[str, str], str]:
     """By set and file, the data URL in review.html. Empty if the page is gone or another."""
-    place = review_folder(folder)
-    key = _read_key(place)
+    review = review_folder(folder)
+    key = _read_key(review)
     try:
-        text = read_file(place / PAGE_FILE, MAX_PAGE_BYTES).decode("utf-8")
+        text = read_file(review / PAGE_FILE, MAX_PAGE_BYTES).decode("utf-8")
         content = re.findall(r'<script type="application/json" id="review">(.*?)</script>', text, re.S)[0]
         images = json.loads(content)["images"]
         found = {key[image["id"]]: str(image["source"]) for image in images if image["id"] in key}

@@ -30,8 +30,8 @@ def review_folder(folder: Path) -> Path:
 
 def answer_files(folder: Path) -> list[Path]:
     """Every .csv in the review folder but the key; in the order of names, with numbers by size: `A (10)` after `A (2)`."""
-    place = review_folder(folder)
-    found = [path for path in place.iterdir() if _is_csv(path)] if place.is_dir() else []
+    review = review_folder(folder)
+    found = [path for path in review.iterdir() if _is_csv(path)] if review.is_dir() else []
     return [path for path in sorted(found, key=_natural_order) if path.name != KEY_FILE]
 
 
@@ -89,4 +89,4 @@ def _is_csv(path: Path) -> bool:
 
 def _natural_order(path: Path) -> tuple[list[str | int], str]:
     """The name without its suffix, numbers as such."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", path.stem))], path.name
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", path.stem))], path.name
