@@ -66,15 +66,8 @@ def adaptive_ensemble(
         For each image the perturbed image with the highest margin of the best other class, and that margin: 0 or more is
         misclassified. Deterministic: the same images in the same batches give the same result.
 
-    Raises
-    ------
-    InputError
-        If the model, the images, the labels, the threat model or an option cannot be used.
-
     Examples
     --------
-    >>> import torch
-    >>> from notbugs.search import NormBall
     >>> def model(images):
     ...     mean = images.mean((1, 2, 3))
     ...     return torch.stack([0.5 - mean, mean - 0.5], dim=1)

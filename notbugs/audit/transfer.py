@@ -98,7 +98,7 @@ def _source(config: AuditConfig) -> nn.Module:
     """The model whose examples are transferred. Raises InputError if it has no gradients."""
     source = audit_config.search_copy(config, config.model)
     if not attacks.has_gradient(source, audit_config.test_part(config)[0].pixels([0]).to(config.device)):
-        raise InputError("MODEL", "must have gradients, from which its adversarial examples are computed", config.model)
+        raise InputError("MODEL", "must have gradients: its adversarial examples are computed with them", config.model)
     return source
 
 
