@@ -33,7 +33,7 @@ from notbugs.study.store import load_model, model_path
 SALIENCY_IMAGES, CORRUPTION_IMAGES, FOURIER_IMAGES, NTK_ATTACKED_IMAGES = 500, 1000, 200, 200  # test images at most
 # Of the search on eigenvectors: images, eigenvectors with more than one step, and these steps. Half a minute in all
 NTK_SAMPLE, NTK_SEARCHED, NTK_STEPS = 60, 40, 6
-NTK_EIGENVECTORS = (10, 30, 100, 300)  # of kernel regression, beside all of them
+NTK_EIGENVECTORS = (10, 30, 100, 300)  # of kernel regression, and all of them
 COMPARED = (
     ("adversarial", "standard"),
     ("trained-on-robust", "standard"),

@@ -273,12 +273,18 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
     ('small', 0.75, 1.5)
     """
     check(config)
-    defaults = _defaults(config, splits.train.shape, len(splits.train))
+    resolved = _with_defaults(config, _defaults(config, splits.train.shape, len(splits.train)))
+    _check_with_data(resolved, splits)
+    return resolved
+
+
+def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
+    """The configuration with defaults for what is open, some of which follow others."""
     tiny = defaults.network == "small"
     epsilon = _or(config.epsilon, defaults.epsilon)
     epochs = _or(config.epochs, defaults.epochs)
     learning_rate = _or(config.learning_rate, defaults.learning_rate)
-    resolved = ResolvedConfig(
+    return ResolvedConfig(
         **config.data.__dict__,
         norm=config.norm,
         epsilon=epsilon,
@@ -310,8 +316,6 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
         compile=config.compile,
         device=config.device,
     )
-    _check_with_data(resolved, splits)
-    return resolved
 
 
 def _or(value: Value | None, default: Value) -> Value:

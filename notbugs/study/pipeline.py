@@ -14,6 +14,7 @@ from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
 from notbugs.runs.folder import RunFolder, common_metadata
+from notbugs.runs.metadata import StudyMetadata
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine, ignore_progress
 from notbugs.study.analyses import ANALYSES
@@ -72,8 +73,7 @@ def run(
         check_same(record, "fingerprint", digest, config.dataset, "must hold the same images as when this run began")
         _remove_leftovers(folder)
         earlier = record.study()
-        full, replicate = resolved.full or earlier.full, resolved.replicate or earlier.replicate
-        resolved = replace(resolved, full=full, replicate=replicate)
+        resolved = _with_earlier(resolved, earlier)
         settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
         if not settled:
@@ -132,7 +132,7 @@ def train_single(
     ----------
     config : StudyConfig
     path : Path
-        NAME.safetensors; NAME.json is written beside it.
+        NAME.safetensors; NAME.json is written, too.
     loss : {"standard", "adversarial", "trades"}
     report_progress : callable, optional
 
@@ -166,6 +166,11 @@ def train_single(
 def _stage(graph: Graph, stage_id: StageId, config: ResolvedConfig, folder: Path) -> Stage:
     stage = graph[stage_id]
     return Stage(tuple(map(str, stage.needs)), partial(stage.work, config, folder, stage_id.seed))
+
+
+def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:
+    """Controls and the replication of an earlier run stay part of the study."""
+    return replace(config, full=config.full or earlier.full, replicate=config.replicate or earlier.replicate)
 
 
 def _all_done(record: RunFolder, graph: Graph) -> bool:

@@ -1,6 +1,6 @@
 """What the paper measured beyond a full study: the classifier trained on D_R, on robust versions of images.
 
-The paper's figures stand beside these in `report.findings.replication`.
+`report.findings.replication` compares these figures with the paper's.
 """
 
 from pathlib import Path

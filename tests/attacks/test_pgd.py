@@ -112,20 +112,26 @@ def test_one_epsilon_per_image_is_for_single_attacks(few: Batch, standard: Model
             attack(standard, *few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
 @pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
 def test_apgd_is_as_strong_as_that_of_torchattacks(loss: str, threat_model: NormBall, robust: Model, batch: Batch) -> None:
+    """Over four random starts each: of one alone the images left differ by up to 4 between starts, for either of the two."""
     images, labels = batch
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
-        norm, name = threat_model.norm.capitalize(), "ce" if loss == "cross_entropy" else "dlr"
-        referee = torchattacks.APGD(robust.eval(), norm=norm, eps=threat_model.epsilon, steps=50, loss=name)
-        theirs = int((margins_of(robust, referee(images, labels), labels) < 0).sum())
-    found = attacks.apgd(robust, images, labels, threat_model=threat_model, steps=50, loss=loss, generator=seeded())
-    assert inside(found.images, images, threat_model)
-    assert torch.allclose(found.margins, margins_of(robust, found.images, labels), rtol=1e-3, atol=1e-3)
-    assert remaining(found) <= theirs + 2
+    theirs = ours = 0
+    for seed in range(4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+            norm, name = threat_model.norm.capitalize(), "ce" if loss == "cross_entropy" else "dlr"
+            referee = torchattacks.APGD(robust.eval(), norm=norm, eps=threat_model.epsilon, steps=50, loss=name, seed=seed)
+            theirs += int((margins_of(robust, referee(images, labels), labels) < 0).sum())
+        generator = torch.Generator().manual_seed(seed)
+        found = attacks.apgd(robust, images, labels, threat_model=threat_model, steps=50, loss=loss, generator=generator)
+        assert inside(found.images, images, threat_model)
+        assert torch.allclose(found.margins, margins_of(robust, found.images, labels), rtol=1e-3, atol=1e-3)
+        ours += remaining(found)
+    assert ours <= theirs + 8
 
 
 def test_apgd_halves_steps_that_gain_nothing() -> None:
