@@ -2,11 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
@@ -17,6 +19,20 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start, too: two threads each would slow each other down
 settings.register_profile("no-deadline", deadline=None)  # a slow machine is no failure
 settings.load_profile("no-deadline")
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once for all worker processes of a session; each gets a copy of its own."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made, finished = base / f"shared-{name}", base / f"shared-{name}.finished"
+    with FileLock(base / f"shared-{name}.lock"):
+        if not finished.exists():
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+            make(made)
+            finished.touch()
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("shared") / name))
 
 
 @pytest.fixture(scope="session")

@@ -62,12 +62,15 @@ PRINTED = {
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Imports a module of the benchmarks, which find each other by folder as their commands do."""
+    commands = {path.stem for path in BENCHMARKS.glob("*.py")}
+    hidden = {name: sys.modules.pop(name) for name in commands & set(sys.modules)}  # folders of tests/ have the same names
     before = set(sys.modules)
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield import_module
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) and Path(str(sys.modules[name].__file__)).parent == BENCHMARKS:
             del sys.modules[name]
+    sys.modules |= hidden
 
 
 def table_lines(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import datasets
 import numpy
 import pytest
+from conftest import shared_folder
 from PIL import Image
 
 from notbugs import data
@@ -38,28 +39,37 @@ class AnalyzedStudy(NamedTuple):
 
 @pytest.fixture(scope="session")
 def quick_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return pipeline.run(QUICK_STUDY, tmp_path_factory.mktemp("runs") / "quick", workers=1)
+    folder = shared_folder(tmp_path_factory, "quick", lambda made: pipeline.run(QUICK_STUDY, made / "run", workers=1))
+    return RunFolder.read(folder / "run")
 
 
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A quick study that became a full one, and then a replication."""
-    folder = tmp_path_factory.mktemp("runs") / "full"
-    pipeline.run(FULL_STUDY, folder, only=("standard",), workers=1)
-    full = pipeline.run(replace(FULL_STUDY, full=True), folder, workers=1)
-    assert full.metadata["finished"] and not full.metadata["replicate"]
-    assert not {*REPLICATION_DATASETS} & {row.set for row in full.rows(SetRow)}
-    return pipeline.run(replace(FULL_STUDY, replicate=True), folder, workers=1)
+
+    def make(made: Path) -> None:
+        folder = made / "full"
+        pipeline.run(FULL_STUDY, folder, only=("standard",), workers=1)
+        full = pipeline.run(replace(FULL_STUDY, full=True), folder, workers=1)
+        assert full.metadata["finished"] and not full.metadata["replicate"]
+        assert not {*REPLICATION_DATASETS} & {row.set for row in full.rows(SetRow)}
+        pipeline.run(replace(FULL_STUDY, replicate=True), folder, workers=1)
+
+    return RunFolder.read(shared_folder(tmp_path_factory, "full", make) / "full")
 
 
 @pytest.fixture(scope="session")
 def analyzed(tmp_path_factory: pytest.TempPathFactory) -> AnalyzedStudy:
-    folder = tmp_path_factory.mktemp("runs")
-    pipeline.run(ANALYZED_STUDY, folder / "run", only=ANALYZED_MODELS, workers=1, command=COMMAND)
-    shutil.copytree(folder / "run", folder / "before")
-    began = time.perf_counter()
-    run = pipeline.run_analyses(folder / "run", (*ANALYSES,), workers=1)
-    return AnalyzedStudy(RunFolder.read(folder / "before"), run, time.perf_counter() - began)
+    def make(made: Path) -> None:
+        pipeline.run(ANALYZED_STUDY, made / "run", only=ANALYZED_MODELS, workers=1, command=COMMAND)
+        shutil.copytree(made / "run", made / "before")
+        began = time.perf_counter()
+        pipeline.run_analyses(made / "run", (*ANALYSES,), workers=1)
+        (made / "seconds").write_text(str(time.perf_counter() - began))
+
+    folder = shared_folder(tmp_path_factory, "analyzed", make)
+    before, run = RunFolder.read(folder / "before"), RunFolder.read(folder / "run")
+    return AnalyzedStudy(before, run, float((folder / "seconds").read_text()))
 
 
 def resolved(config: StudyConfig) -> ResolvedConfig:

@@ -1,5 +1,6 @@
 """Training of a study's classifiers: initial weights, loss, curve, and evaluation by old and new labels."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,5 +80,6 @@ def test_models_trained_on_next_labels_are_evaluated_by_both_labels(full_run: Ru
 @pytest.mark.slow
 def test_the_sources_of_the_sweep_were_trained_at_their_epsilon(full_run: RunFolder) -> None:
     for name, fraction in EPSILON_SWEEP.items():
-        training = models.load(store.model_path(resolved(FULL_STUDY), full_run.folder, 0, name))[1]["training"]
-        assert (training["loss"], training["epsilon"]) == ("adversarial", fraction * 0.75)
+        path = store.model_path(resolved(FULL_STUDY), full_run.folder, 0, name)
+        assert models.load(path)[1].epsilon == fraction * 0.75
+        assert json.loads(path.with_suffix(".json").read_text())["training"]["loss"] == "adversarial"
