@@ -93,6 +93,7 @@ def test_importing_costs_no_torch(name: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_nothing_happens_at_import() -> None:
     """The caller's random state, threads and default type are as they were; nothing is written to the terminal."""
     code = (

@@ -162,6 +162,7 @@ def test_mode_and_statistics_of_the_model_stay(few: Batch) -> None:
     assert model.training and torch.equal(model.get_submodule("2").get_buffer("running_mean"), before)
 
 
+@pytest.mark.slow
 def test_models_of_other_threads_are_left_alone(standard: Model, few: Batch) -> None:
     images, labels, stop, failures = few[0][:40], few[1][:40], threading.Event(), list[Exception]()
     cut = Layer(lambda values: (values * 3).round().detach())
@@ -182,6 +183,7 @@ def test_models_of_other_threads_are_left_alone(standard: Model, few: Batch) -> 
     assert failures == []
 
 
+@pytest.mark.slow
 def test_float16_models_get_hop_skip_jump_and_straight_through_gradients(standard: Model, few: Batch) -> None:
     half, images, labels = copy.deepcopy(standard).half(), few[0][:40].half(), few[1][:40]
     found = attacks.hop_skip_jump(half, images, labels, norm="l2", queries=200)

@@ -95,6 +95,7 @@ def test_gradient_ensemble_is_exact_on_linear_models(threat_model: NormBall, cla
     assert bool((found.margins <= worst + 1e-3 * scale).all())
 
 
+@pytest.mark.slow
 def test_robust_accuracy_falls_with_epsilon(robust: Model, few: Batch) -> None:
     counts = []
     for epsilon in (0.0, 0.25, 0.75, 2.0):
@@ -105,6 +106,7 @@ def test_robust_accuracy_falls_with_epsilon(robust: Model, few: Batch) -> None:
     assert counts[-1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "small", "large"), [("l1", 1.0, 3.0), ("l0", 1, 4)])
 def test_gradient_ensemble_in_l1_and_l0(norm: str, small: float, large: float, robust: Model, few: Batch) -> None:
     images, labels = few

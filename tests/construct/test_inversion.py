@@ -107,6 +107,7 @@ def test_constant_features_have_the_plain_metric() -> None:
     assert torch.equal(metric, torch.eye(3))
 
 
+@pytest.mark.slow
 def test_sixty_steps_come_closer_than_hundreds_of_the_papers(standard: models.Model, part: Dataset) -> None:
     ours = construct.invert_features(standard, part, steps=60).stats.feature_error
     paper = construct.invert_features(standard, part, steps=400, rule=construct.paper_update_rule()).stats.feature_error

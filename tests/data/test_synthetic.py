@@ -180,6 +180,7 @@ def test_bad_arguments_are_named(given: dict[str, float], named: str) -> None:
 # ---- the paper's ordering ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_models_differ_as_their_features() -> None:
     """Standard, adversarial, trained on D_R and on D_NR: small images, half a minute on one core, hence wide tolerances."""
     made = synthetic.make_synthetic(train=600, test=120, size=16, background=0.6, texture_norm=0.35)

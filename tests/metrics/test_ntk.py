@@ -50,6 +50,7 @@ def empirical(x: Tensor, depth: int, seed: int) -> Tensor:
     return torch.tensor(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "draws"), [(0, 1), (1, 8), (2, 2)])
 def test_the_kernel_is_that_of_a_wide_network(depth: int, draws: int) -> None:
     x = points(3, 12)

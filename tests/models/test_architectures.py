@@ -116,6 +116,7 @@ def test_families_differ_in_their_layers() -> None:
     assert not {*typical.values()} & layers["vgg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_learns_digits_in_a_few_epochs(name: str, digits: data.Splits) -> None:
     model = models.build(name, shape=(1, 8, 8), classes=10, width={"mixer": 32}.get(name, 6), seed=1)

@@ -183,6 +183,7 @@ def test_the_page_of_a_full_study_has_all_findings_and_sections(chromium: Browse
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.slow
 def test_a_report_is_written_without_torch(tmp_path: Path) -> None:
     folder = full_study(tmp_path / "run", 1).folder
     code = "import sys; from notbugs import report; report.write(sys.argv[1]); print('torch' in sys.modules)"
