@@ -322,8 +322,8 @@ def test_the_best_source_is_compared_with_the_standard_one_corrected_for_the_cho
     assert finding.status == ("partly supported" if seeds == 1 else "supported")
     assert finding.text.endswith(" One training per source only.") == (seeds == 1)
     assert f"exceeds the standard source by {100 * sum(gains) / 6:.1f} percentage points" in finding.text
-    told = f"[{100 * low:.1f}, {100 * high:.1f}] over the 6 networks, corrected for choosing the best of 4)."
-    assert f"(95 % CI {told}" in finding.text
+    interval = f"[{100 * low:.1f}, {100 * high:.1f}] over the 6 networks, corrected for choosing the best of 4)."
+    assert f"(95 % CI {interval}" in finding.text
     for source, text in EPSILON_TEXTS.items():
         assert f"{text}: {100 * sum(means[source]) / 6:.1f} %" in finding.text
     assert "The best, ε/4" in finding.text
