@@ -12,12 +12,12 @@ from study_benchmark import Benchmark
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from notbugs import attacks, construct, models, train
+from notbugs import attacks, construct, models, precision, train
 from notbugs.data import Dataset
 
 Precisions = dict[str, dict[str, Any]]  # name -> bf16 and compile
 
-TRAINING_IMAGES, BATCH_SIZE = 1000, 250
+TRAINING_BATCHES = 4  # of an epoch
 ATTACK_STEPS, INVERT_STEPS = 10, 40
 
 
@@ -42,6 +42,8 @@ def floor(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
         precisions["compiled, bfloat16"] = {"bf16": True, "compile": True}
     bare = _bare_input_gradient(setup)
     yield bare
+    if benchmark.config.bf16:
+        yield _bare_input_gradient(setup, bare["passes_per_second"])
     yield from _searches(benchmark, setup, precisions, bare)
     yield from _trainings(benchmark, setup, precisions, bare["passes_per_second"])
     yield {"work": "matrix product, bare", "gflops_per_second": setup.matmul / 1e9, "threads": torch.get_num_threads()}
@@ -50,10 +52,11 @@ def floor(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
 def _prepare(benchmark: Benchmark) -> _Setup:
     device = benchmark.config.device
     dataset = benchmark.splits().train
-    dataset = dataset.select(torch.arange(min(TRAINING_IMAGES, len(dataset))))
+    batch_size = precision.default_batch_size(device, dataset.shape)
+    dataset = dataset.select(torch.arange(min(TRAINING_BATCHES * batch_size, len(dataset))))
     model = benchmark.untrained("floor", 0)
     fused = models.fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
-    batch = dataset.select(torch.arange(min(BATCH_SIZE, len(dataset))))
+    batch = dataset.select(torch.arange(min(batch_size, len(dataset))))
     images, labels = batch.pixels(slice(None)).to(device), batch.labels.to(device)
     side = 4096 if device.startswith("cuda") else 1024
     matrix = torch.rand(side, side, device=device)
@@ -85,10 +88,11 @@ def _input_operations(setup: _Setup) -> int:
     return int(counter.get_total_flops())
 
 
-def _bare_input_gradient(setup: _Setup) -> Row:
-    seconds = _seconds(lambda: _input_gradient(setup.fused, setup.images, setup.labels), setup.device)
-    work = "forward and input-backward, bare"
-    return _row(setup, work, 1, len(setup.batch), seconds, None, _input_operations(setup))
+def _bare_input_gradient(setup: _Setup, float32: float | None = None) -> Row:
+    """float32: bare passes per second; with it, the passes are in bfloat16."""
+    seconds = _seconds(lambda: _input_gradient(setup, bf16=float32 is not None), setup.device)
+    work = "forward and input-backward, bare" + ("" if float32 is None else ", bfloat16")
+    return _row(setup, work, 1, len(setup.batch), seconds, float32, _input_operations(setup))
 
 
 def _searches(benchmark: Benchmark, setup: _Setup, precisions: Precisions, bare: Row) -> Iterator[Row]:
@@ -116,9 +120,10 @@ def _searches(benchmark: Benchmark, setup: _Setup, precisions: Precisions, bare:
         yield _row(setup, work, INVERT_STEPS, n, _seconds(invert, device), rate, operations)
 
 
-def _input_gradient(model: Any, images: Tensor, labels: Tensor) -> Tensor:
-    images = images.detach().requires_grad_()
-    loss = F.cross_entropy(model(images), labels, reduction="sum")
+def _input_gradient(setup: _Setup, *, bf16: bool) -> Tensor:
+    images = setup.images.detach().requires_grad_()
+    with models.frozen(setup.fused), precision.full_precision(), precision.autocast(setup.device, bf16):
+        loss = F.cross_entropy(setup.fused(images), setup.labels, reduction="sum")
     return torch.autograd.grad(loss, images)[0]
 
 
@@ -138,10 +143,10 @@ def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions, inpu
     attack = partial(attacks.pgd, threat_model=benchmark.config.threat_model, steps=steps, loss="cross_entropy")
     least = len(setup.train) * (steps / input_rate + 1 / bare["passes_per_second"])
     for name, settings in precisions.items():
-        seconds = _seconds(partial(_epoch, setup, model, train.cross_entropy, settings), setup.device, 3)
+        seconds = _seconds(partial(epoch, train.cross_entropy, settings), setup.device, 3)
         work = f"standard training, augmented, {name}"
         yield _row(setup, work, 1, len(setup.train), seconds, bare["passes_per_second"], operations)
-        seconds = _seconds(partial(_epoch, setup, model, train.adversarial_loss(attack), settings), setup.device, 3)
+        seconds = _seconds(partial(epoch, train.adversarial_loss(attack), settings), setup.device, 3)
         yield {
             "work": f"adversarial training, {steps} steps, {name}",
             "passes_per_second": len(setup.train) / seconds,
@@ -150,13 +155,13 @@ def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions, inpu
         }
 
 
-def _epoch(setup: _Setup, model: nn.Module, loss: train.Loss, settings: dict[str, Any]) -> None:
+def _epoch(setup: _Setup, model: nn.Module, batch_size: int, loss: train.Loss, settings: dict[str, Any]) -> None:
     train.fit(
         model,
         setup.train,
         loss,
         epochs=1,
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
         learning_rate=1e-4,
         augment=train.random_translate(4, flip=True),
         device=setup.device,

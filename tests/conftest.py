@@ -5,15 +5,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
-from playwright.sync_api import Browser, sync_playwright
 
 from notbugs import attacks, data, models, train
 from notbugs.search import NormBall
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start, too: two threads each would slow each other down
@@ -61,11 +64,13 @@ def robust(digits: data.Splits) -> models.Model:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+def chromium() -> "Iterator[Browser]":
     """A real browser for tests of HTML pages; one per module, because one process cannot start two."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not path:
         pytest.fail("no Chromium: HTML pages are tested in a real browser; install it with `apt-get install chromium`")
+    from playwright.sync_api import sync_playwright  # only here: a machine without it can run all other tests
+
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
