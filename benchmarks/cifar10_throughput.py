@@ -142,6 +142,7 @@ def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions, inpu
     steps = benchmark.config.adversarial_steps
     attack = partial(attacks.pgd, threat_model=benchmark.config.threat_model, steps=steps, loss="cross_entropy")
     least = len(setup.train) * (steps / input_rate + 1 / bare["passes_per_second"])
+    epoch = partial(_epoch, setup, model, benchmark.config.batch_size)
     for name, settings in precisions.items():
         seconds = _seconds(partial(epoch, train.cross_entropy, settings), setup.device, 3)
         work = f"standard training, augmented, {name}"
