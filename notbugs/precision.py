@@ -17,44 +17,69 @@ from notbugs.errors import InputError
 
 
 class _Setting(NamedTuple):
-    """A setting of torch that rounds float32: how to set it, the user's value, and the value for full precision."""
+    """A setting of torch that rounds float32: how to set it, its value now, those for full precision and for TF32 on a GPU."""
 
     set: Callable[[Any], None]
-    users: Any
+    now: Any
     full: Any
+    tf32: Any
 
 
-_active: list[bool] = []  # one entry per open `full_precision` block
+_active: list[bool] = []  # one entry per open block of `full_precision` or `tf32`
 
 
 def _settings() -> list[_Setting]:
     """What may round float32: matrix products and, on a GPU, convolutions."""
     cudnn: Any = torch.backends.cudnn
     try:
-        products = _Setting(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest")
-        return [products, _Setting(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False)]
+        products = _Setting(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest", "high")
+        return [products, _Setting(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False, True)]
     except RuntimeError:  # raised once the user has set one of the newer settings (torch 2.9)
         cpu: Any = torch.backends.mkldnn
         owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn)
-        return [_Setting(partial(setattr, owner, "fp32_precision"), owner.fp32_precision, "ieee") for owner in owners]
+        return [_Setting(partial(setattr, owner, "fp32_precision"), owner.fp32_precision, "ieee", "tf32") for owner in owners]
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute in full float32 inside the block; autocast around it or in it still applies.
+    """Compute in full float32 inside the block, unless inside `tf32`; autocast around it or in it still applies.
 
     The settings are torch's own and hold for the whole process. The user's values are restored afterwards.
     """
     settings = [] if _active else _settings()
+    with _applied([(setting.set, setting.full, setting.now) for setting in settings]):
+        yield
+
+
+@contextmanager
+def tf32(device: torch.device | str) -> Iterator[None]:
+    """Let a GPU round float32 to 10 bits inside the block, about four times as fast; on a CPU nothing changes.
+
+    For searches only: what they found is evaluated again in full float32, outside.
+
+    Parameters
+    ----------
+    device : torch.device or str
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    with _applied([(setting.set, setting.tf32, setting.now) for setting in _settings()]):
+        yield
+
+
+@contextmanager
+def _applied(changes: list[tuple[Callable[[Any], None], Any, Any]]) -> Iterator[None]:
+    """Settings with their values inside the block and afterwards; blocks of `full_precision` inside change nothing."""
     _active.append(True)
     try:
-        for setting in settings:
-            setting.set(setting.full)
+        for apply, value, _ in changes:
+            apply(value)
         yield
     finally:
         _active.pop()
-        for setting in settings:
-            setting.set(setting.users)
+        for apply, _, before in changes:
+            apply(before)
 
 
 def default_batch_size(device: torch.device | str, shape: Sequence[int]) -> int:

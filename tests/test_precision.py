@@ -1,14 +1,16 @@
 """Precision: bfloat16, TF32 and torch.compile change results little, and published figures not at all."""
 
+import copy
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fake_cuda import fake_gpu
 from torch import Tensor, nn
 
 from notbugs import attacks, construct, data, metrics, models, precision, train
@@ -132,6 +134,38 @@ def test_figures_are_in_full_precision(name: str, part: Dataset) -> None:
     figures(part)[name](model)
     assert model.passes
     assert {tf32 for tf32, _ in model.passes} == {False}
+
+
+def test_tf32_on_a_gpu_inside_full_precision_and_nowhere_else() -> None:
+    with precision.full_precision():
+        with precision.tf32("cpu"):
+            assert not CUDNN.allow_tf32
+        with precision.tf32("cuda"):
+            assert CUDNN.allow_tf32 and torch.get_float32_matmul_precision() == "high"
+            with precision.full_precision():  # of an attack within
+                assert CUDNN.allow_tf32
+        assert not CUDNN.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+    assert CUDNN.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+
+
+def test_what_only_rounding_misclassifies_is_robust(robust: models.Model, part: Dataset) -> None:
+    """A model that is wrong whenever TF32 is allowed: on a GPU attacks search with it, and must not believe it."""
+    model = copy.deepcopy(robust)
+
+    def lying(images: Tensor) -> Tensor:
+        logits: Tensor = model(images)
+        seen.add(bool(CUDNN.allow_tf32))
+        return -logits if CUDNN.allow_tf32 else logits
+
+    for device, expected in (("cpu", {False}), ("cuda", {True, False})):
+        seen: set[bool] = set()
+        with fake_gpu() if device == "cuda" else nullcontext():
+            model.to(device)
+            images, labels = part.pixels(slice(0, 20)).to(device), part.labels[:20].to(device)
+            correct = model(images).argmax(1) == labels
+            found = attacks.adaptive_ensemble(lying, images, labels, threat_model=NormBall("l2", 1e-4), budget="quick")
+            assert correct.sum() > 15 and torch.equal(found.margins < 0, correct)
+        assert seen == expected
 
 
 def test_training_may_use_tf32(part: Dataset) -> None:

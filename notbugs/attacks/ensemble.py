@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from notbugs import precision
 from notbugs.attacks.validation import Model, clean_logits, validated, with_log_probabilities
 from notbugs.search import Attack, AttackResult, objectives
 
@@ -72,12 +73,22 @@ class EnsembleState:
         last = torch.full_like(self.clean, -torch.inf)
         if not len(index):
             return replace(self, last=last)
-        found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
+        with precision.tf32(self.images.device):
+            found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
+        found = self._in_full_precision(found, index)
         last[index] = found.margins
         better = found.margins > self.result.margins[index]
         images, margins = self.result.images.clone(), self.result.margins.clone()
         images[index[better]], margins[index[better]] = found.images[better], found.margins[better]
         return replace(self, result=AttackResult(images, margins), last=last)
+
+    def _in_full_precision(self, found: AttackResult, index: Tensor) -> AttackResult:
+        """The result with its margins in full float32: on a GPU the attack's own are rounded. -inf, nothing found, stays."""
+        if found.images.device.type != "cuda":
+            return found
+        with torch.no_grad(), precision.full_precision():
+            margins = -objectives.margin(objectives.logits(self.model, found.images), self.labels[index])
+        return AttackResult(found.images, torch.where(found.margins == -torch.inf, found.margins, margins))
 
 
 @validated
