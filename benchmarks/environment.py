@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import notbugs
+
 Environment = dict[str, str | dict[str, str]]
 
 
@@ -26,7 +28,7 @@ def describe_environment(device: str = "cpu", packages: Sequence[str] = ()) -> E
     dict
         The required keys of schema.json, except `rows`.
     """
-    versions = {name: _version(name) for name in ("torch", "notbugs", *packages)}
+    versions = {"torch": _version("torch"), "notbugs": notbugs.__version__, **{name: _version(name) for name in packages}}
     return {
         "machine": _machine(device),
         "device": device,
