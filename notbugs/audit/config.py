@@ -16,7 +16,8 @@ from notbugs import attacks, data, models
 from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
-from notbugs.models import black_box
+from notbugs.models.black_box import BlackBox
+from notbugs.models.by_name import classifier_by_name
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.search import NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
@@ -33,7 +34,7 @@ class AuditConfig:
     Parameters
     ----------
     model : str
-        As `models.black_box.load_classifier` takes it.
+        As `models.classifier_by_name` takes it.
     data : DataConfig
         The data set, whose test images are attacked.
     threats : tuple of str
@@ -139,7 +140,7 @@ def _file_digest(name: str) -> str:
 def _load_classifier(config: AuditConfig, name: str, digest: str) -> LoadedClassifier:
     """Loaded once per process; `digest` is there for the cache: a file that changed is loaded again."""
     part, _ = test_part(config)
-    model, metadata = black_box.load_classifier(name, classes=part.classes, network=config.network)
+    model, metadata = classifier_by_name(name, classes=part.classes, network=config.network)
     shape, classes = list(part.shape), list(part.classes)
     expected = getattr(model, "architecture", {}).get("shape", shape)
     if list(metadata.classes or classes) != classes or expected != shape:
@@ -156,7 +157,7 @@ def _load_classifier(config: AuditConfig, name: str, digest: str) -> LoadedClass
 def search_copy(config: AuditConfig, name: str) -> nn.Module:
     """The model as attacks use it: frozen, batch normalization fused into its convolutions; a black box as it is."""
     model = load_classifier(config, name).model
-    if isinstance(model, black_box.BlackBox):
+    if isinstance(model, BlackBox):
         return model
     fused: nn.Module = models.fuse_batchnorm(model, test_part(config)[0].pixels([0]), config.device)
     return fused

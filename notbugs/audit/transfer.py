@@ -41,7 +41,7 @@ def run_transfer(
         `model` is the source; the last of its `threats` (one L2 or L-inf ball) bounds the perturbations.
     targets : sequence of str
         Names of architectures and learners (`ALL_TARGETS`), which are trained here on the training images, or models as
-        `models.black_box.load_classifier` takes them.
+        `models.classifier_by_name` takes them.
     seed : int
         Of the examples and of the training.
     epochs : int, optional

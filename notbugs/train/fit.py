@@ -1,4 +1,4 @@
-"""Training: one loop. Standard training, adversarial training and TRADES differ only in the loss."""
+"""The loop that changes weights. Standard training, adversarial training and TRADES differ only in the loss."""
 
 import math
 import time
@@ -7,17 +7,15 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from notbugs import precision
 from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.models import frozen, memory_format
-from notbugs.search import Attack
-
-Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-Augment = Callable[[Tensor, Generator], Tensor]
+from notbugs.models import memory_format
+from notbugs.train.augment import Augment
+from notbugs.train.losses import Loss, cross_entropy
+from notbugs.train.schedule import Schedule, above_chance
 
 
 class Epoch(NamedTuple):
@@ -40,144 +38,6 @@ class Epoch(NamedTuple):
     accuracy: float
     learning_rate: float
     seconds: float
-
-
-# ---- losses: (model, images, labels) -> (loss, logits) ------------------------------------------------------------------
-
-
-def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on the clean images: standard training."""
-    logits = model(images)
-    return F.cross_entropy(logits, labels), logits
-
-
-def adversarial_loss(attack: Attack) -> Loss:
-    """Cross-entropy on adversarial examples of each batch: adversarial training.
-
-    Parameters
-    ----------
-    attack : Attack
-        Gets the model in evaluation mode.
-
-    References
-    ----------
-    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> from notbugs import attacks
-    >>> from notbugs.search import NormBall
-    >>> loss = adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=3))
-    """
-
-    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return cross_entropy(model, _adversarial(attack, model, images, labels), labels)
-
-    return loss
-
-
-def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
-    """Cross-entropy on clean images plus beta times the KL divergence that an attack causes.
-
-    Parameters
-    ----------
-    attack : Attack
-        One that maximizes this divergence: `attacks.kl_pgd`.
-    beta : float
-        0 is standard training; larger values trade clean for robust accuracy.
-
-    References
-    ----------
-    Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and Accuracy".
-    """
-
-    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        adversarial = _adversarial(attack, model, images, labels)
-        # two passes, as in the paper: batch norm uses the statistics of clean and of adversarial images separately
-        logits, adversarial_logits = model(images), model(adversarial)
-        log_probabilities, clean = F.log_softmax(adversarial_logits.float(), dim=1), F.softmax(logits.float(), dim=1)
-        divergence = F.kl_div(log_probabilities, clean, reduction="batchmean")
-        return F.cross_entropy(logits, labels) + beta * divergence, logits
-
-    return loss
-
-
-def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Adversarial examples of a batch, for the model in evaluation mode."""
-    with frozen(model):
-        return attack(model, images, labels).images
-
-
-# ---- augmentations: (images (N, C, H, W), generator) -> images ----------------------------------------------------------
-
-
-def random_translate(pixels: int, *, flip: bool) -> Augment:
-    """Random translation of each image, and a horizontal flip with probability 0.5.
-
-    Parameters
-    ----------
-    pixels : int
-        Largest translation in each direction; edges are reflected.
-    flip : bool
-        Whether to flip.
-    """
-
-    def augment(images: Tensor, generator: Generator) -> Tensor:
-        count, _, height, width = images.shape
-        device = images.device
-        padded = F.pad(images, [pixels] * 4, mode="reflect")
-        row_offset = torch.randint(2 * pixels + 1, (count, 1), generator=generator, device=device)
-        column_offset = torch.randint(2 * pixels + 1, (count, 1), generator=generator, device=device)
-        rows = torch.arange(height, device=device) + row_offset
-        columns = torch.arange(width, device=device) + column_offset
-        if flip:
-            flipped = torch.rand(count, 1, generator=generator, device=device) < 0.5
-            columns = torch.where(flipped, columns.flip(1), columns)
-        index = torch.arange(count, device=device)[:, None, None]
-        # indexing gives (N, H, W, C): permuted back it is in the channels-last format, the fastest for convolutions
-        return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-    return augment
-
-
-# ---- the loop -----------------------------------------------------------------------------------------------------------
-
-
-class _Schedule(NamedTuple):
-    """Learning rate: linear warm-up over 15 % of the steps, then linear decay to 0.
-
-    While accuracy is at chance level the rate stays at its maximum and the end of the schedule moves back, by `chance_epochs`.
-    """
-
-    learning_rate: float
-    epochs: int
-    batches: int  # of an epoch
-    decaying: bool  # False while accuracy is at chance level
-    chance_epochs: int = 0
-
-    @property
-    def warmup(self) -> int:
-        """Steps of the warm-up."""
-        return max(1, round(0.15 * self.epochs * self.batches))
-
-    @property
-    def total_epochs(self) -> int:
-        """Epochs with those at chance level."""
-        return self.epochs + self.chance_epochs
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, from 1."""
-        left = self.total_epochs * self.batches - step
-        decay = left / max(self.epochs * self.batches - self.warmup, 1) if self.decaying else 1.0
-        return self.learning_rate * (step / self.warmup if step <= self.warmup else min(decay, 1.0))
-
-    def after_epoch(self, step: int, *, at_chance: bool, patience: int) -> "_Schedule":
-        """The schedule after an epoch that ended with this step."""
-        if self.decaying:
-            return self
-        chance_epochs = self.chance_epochs + (at_chance and step >= self.warmup)
-        return self._replace(chance_epochs=chance_epochs, decaying=not at_chance or chance_epochs == patience)
 
 
 def fit(
@@ -252,9 +112,9 @@ def fit(
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     optimizer = _optimizer(model, learning_rate, weight_decay)
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
-    schedule = _Schedule(learning_rate, epochs, batches, decaying=patience == 0)
+    schedule = Schedule(learning_rate, epochs, batches, decaying=patience == 0)
     run_epoch = _epoch_runner(model, data, loss, optimizer, augment, seed=seed, bf16=bf16, compile=compile, device=device)
-    above_chance = _above_chance(data.labels, len(data.classes))
+    threshold = above_chance(data.labels, len(data.classes))
     curve: list[Epoch] = []
     started = time.perf_counter()
     with _seeded(device, seed):
@@ -266,7 +126,7 @@ def fit(
                 raise InputError("learning rate", "training diverged: the loss is no longer finite", learning_rate, "lower it")
             if progress:
                 progress(curve[-1])
-            schedule = schedule.after_epoch(step, at_chance=accuracy < above_chance, patience=patience)
+            schedule = schedule.after_epoch(step, at_chance=accuracy < threshold, patience=patience)
     model.eval()
     return curve
 
@@ -282,14 +142,14 @@ def _epoch_runner(
     bf16: bool | None,
     compile: bool,
     device: torch.device,
-) -> Callable[[_Schedule, int], tuple[float, float]]:
+) -> Callable[[Schedule, int], tuple[float, float]]:
     """A function that trains for one epoch, from a schedule and the steps done so far, and returns mean loss and accuracy."""
     images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too large for memory stay on disk
     labels = data.labels.to(device)
     generator = torch.Generator(device).manual_seed(seed)
     forward, layout = precision.compiled(model) if compile else model, memory_format(model)
 
-    def run_epoch(schedule: _Schedule, step: int) -> tuple[float, float]:
+    def run_epoch(schedule: Schedule, step: int) -> tuple[float, float]:
         total, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         order = torch.randperm(len(labels), generator=generator, device=device)
         for number, index in enumerate(order.tensor_split(schedule.batches), start=1):
@@ -326,12 +186,3 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.manual_seed(seed)
         yield
-
-
-def _above_chance(labels: Tensor, classes: int) -> float:
-    """Accuracy from which training is above chance level: 1.5 times chance, at most halfway from chance to 1.
-
-    Chance is always predicting the most frequent label or, if all labels are known to be wrong, one of the other classes.
-    """
-    chance = max(labels.bincount(minlength=classes).max().item() / len(labels), 1 / (classes - 1) if classes > 2 else 0.0)
-    return min(1.5 * chance, (1 + chance) / 2)

@@ -1,0 +1,75 @@
+"""Losses of training: (model, images, labels) -> (loss, logits)."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from notbugs.models import frozen
+from notbugs.search import Attack
+
+Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy on the clean images: standard training."""
+    logits = model(images)
+    return F.cross_entropy(logits, labels), logits
+
+
+def adversarial_loss(attack: Attack) -> Loss:
+    """Cross-entropy on adversarial examples of each batch: adversarial training.
+
+    Parameters
+    ----------
+    attack : Attack
+        Gets the model in evaluation mode.
+
+    References
+    ----------
+    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from notbugs import attacks
+    >>> from notbugs.search import NormBall
+    >>> loss = adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=3))
+    """
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return cross_entropy(model, _adversarial(attack, model, images, labels), labels)
+
+    return loss
+
+
+def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
+    """Cross-entropy on clean images plus beta times the KL divergence that an attack causes.
+
+    Parameters
+    ----------
+    attack : Attack
+        One that maximizes this divergence: `attacks.kl_pgd`.
+    beta : float
+        0 is standard training; larger values trade clean for robust accuracy.
+
+    References
+    ----------
+    Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and Accuracy".
+    """
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        adversarial = _adversarial(attack, model, images, labels)
+        # two passes, as in the paper: batch norm uses the statistics of clean and of adversarial images separately
+        logits, adversarial_logits = model(images), model(adversarial)
+        log_probabilities, clean = F.log_softmax(adversarial_logits.float(), dim=1), F.softmax(logits.float(), dim=1)
+        divergence = F.kl_div(log_probabilities, clean, reduction="batchmean")
+        return F.cross_entropy(logits, labels) + beta * divergence, logits
+
+    return loss
+
+
+def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Adversarial examples of a batch, for the model in evaluation mode."""
+    with frozen(model):
+        return attack(model, images, labels).images

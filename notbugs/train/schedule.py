@@ -1,0 +1,53 @@
+"""The learning rate, and when training ends: relabeled data sets get extra epochs while accuracy is at chance level.
+
+There is no early stopping: no part of a relabeled data set could decide which epoch is best (Ilyas et al. 2019, appendix D.4).
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Schedule(NamedTuple):
+    """Learning rate: linear warm-up over 15 % of the steps, then linear decay to 0.
+
+    While accuracy is at chance level the rate stays at its maximum and the end of the schedule moves back, by `chance_epochs`.
+    """
+
+    learning_rate: float
+    epochs: int
+    batches: int  # of an epoch
+    decaying: bool  # False while accuracy is at chance level
+    chance_epochs: int = 0
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the warm-up."""
+        return max(1, round(0.15 * self.epochs * self.batches))
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs with those at chance level."""
+        return self.epochs + self.chance_epochs
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, from 1."""
+        left = self.total_epochs * self.batches - step
+        decay = left / max(self.epochs * self.batches - self.warmup, 1) if self.decaying else 1.0
+        return self.learning_rate * (step / self.warmup if step <= self.warmup else min(decay, 1.0))
+
+    def after_epoch(self, step: int, *, at_chance: bool, patience: int) -> "Schedule":
+        """The schedule after an epoch that ended with this step."""
+        if self.decaying:
+            return self
+        chance_epochs = self.chance_epochs + (at_chance and step >= self.warmup)
+        return self._replace(chance_epochs=chance_epochs, decaying=not at_chance or chance_epochs == patience)
+
+
+def above_chance(labels: Tensor, classes: int) -> float:
+    """Accuracy from which training is above chance level: 1.5 times chance, at most halfway from chance to 1.
+
+    Chance is always predicting the most frequent label or, if all labels are known to be wrong, one of the other classes.
+    """
+    chance = max(labels.bincount(minlength=classes).max().item() / len(labels), 1 / (classes - 1) if classes > 2 else 0.0)
+    return min(1.5 * chance, (1 + chance) / 2)
