@@ -48,6 +48,10 @@ class AttackBudget:
         L0: random candidates.
     angles, translations, spatial_steps : int
         Rotations and translations: the grid, and the gradient steps after it.
+    minimum_norm_rounds : int
+        Of the minimum-norm attack of an audit, ten gradients each.
+    minimum_norm_queries : int
+        Of HopSkipJump instead, for models without gradients.
     """
 
     targeted_margin_lost: float | None
@@ -63,6 +67,8 @@ class AttackBudget:
     angles: int
     translations: int
     spatial_steps: int
+    minimum_norm_rounds: int
+    minimum_norm_queries: int
 
 
 # 0.4: of the images that the targeted attacks misclassified, all had lost more than 0.54 of their margin; 0.85: of those that the
@@ -82,6 +88,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
         angles=7,
         translations=3,
         spatial_steps=0,
+        minimum_norm_rounds=4,
+        minimum_norm_queries=500,
     ),
     "standard": AttackBudget(
         targeted_margin_lost=0.4,
@@ -97,6 +105,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
         angles=11,
         translations=5,
         spatial_steps=10,
+        minimum_norm_rounds=10,
+        minimum_norm_queries=2000,
     ),
     "thorough": AttackBudget(
         targeted_margin_lost=0.0,
@@ -112,6 +122,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
         angles=31,
         translations=7,
         spatial_steps=30,
+        minimum_norm_rounds=20,
+        minimum_norm_queries=10000,
     ),
 }
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data, search
-from notbugs.attacks import MinimumNormResult, sanity_checks
+from notbugs.attacks import BUDGETS, MinimumNormResult, sanity_checks
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
@@ -31,8 +31,6 @@ from notbugs.search import NormBall, objectives
 from notbugs.search.threat_models import per_image
 
 CHECK_IMAGES = 100  # images of the sanity checks
-ROUNDS = {"quick": 4, "standard": 10, "thorough": 20}  # of the minimum-norm attack, ten gradients each
-QUERIES = {"quick": 500, "standard": 2000, "thorough": 10000}  # of HopSkipJump, where there are no gradients
 REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
 
 
@@ -280,10 +278,10 @@ def _search_minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
     model, images, labels = batch.model, batch.images, batch.labels
     if norm == "l0" or (norm == "l1" and not batch.gradient):
         return MinimumNormResult(images, torch.full(labels.shape, torch.inf, device=images.device))
-    walk = partial(attacks.hop_skip_jump, norm=norm, queries=QUERIES[batch.budget])
+    walk = partial(attacks.hop_skip_jump, norm=norm, queries=BUDGETS[batch.budget].minimum_norm_queries)
     if not batch.gradient:
         return walk(model, images, labels)
-    found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=ROUNDS[batch.budget])
+    found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=BUDGETS[batch.budget].minimum_norm_rounds)
     failed = found.norms.isinf().nonzero().squeeze(1)
     if not len(failed) or norm == "l1":
         return found

@@ -1,7 +1,7 @@
 """Labeled images: load, subset and export data sets."""
 
 from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
-from notbugs.data.export import check_unused, export, load_arrays, load_part, save_arrays, save_image, write_table
+from notbugs.data.export import check_unused, export, load_arrays, load_part, save_arrays, save_image
 from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
 from notbugs.data.load import DataConfig, Splits, fingerprint, load, load_dataset
 from notbugs.data.photographs import photo_crops
@@ -31,5 +31,4 @@ __all__ = [
     "save_arrays",
     "save_image",
     "to_8bit",
-    "write_table",
 ]

@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -114,16 +114,6 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(str(path), "must be what the run wrote", first_line(error), "run again into another folder") from None
-
-
-def write_table(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    """Rows, all with the same columns, as .parquet or .csv, whole or not at all. Raises InputError if it cannot be written."""
-    import pyarrow
-    from pyarrow import csv, parquet
-
-    table = pyarrow.Table.from_pylist([dict(row) for row in rows])
-    write = parquet.write_table if path.suffix == ".parquet" else csv.write_csv
-    atomic_write(path, lambda stream: write(table, stream))
 
 
 def save_image(image: torch.Tensor, path: Path) -> None:
