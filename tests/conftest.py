@@ -1,4 +1,4 @@
-"""Shared by the tests: one thread, the digits, and two small networks trained on them once per session."""
+"""Shared by the tests: one thread, small attack budgets, the digits, and two small networks trained on them once per session."""
 
 import os
 import shutil
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import small_budgets
 import torch
 from filelock import FileLock
 from hypothesis import settings
 
 from notbugs import attacks, data, models, train
+from notbugs.attacks import budgets, evaluation
+from notbugs.runs import scheduler
 from notbugs.search import NormBall
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start, too: two threads each would slow each other down
-settings.register_profile("no-deadline", deadline=None)  # a slow machine is no failure
+settings.register_profile("no-deadline", deadline=None, max_examples=50)  # a slow machine is no failure
 settings.load_profile("no-deadline")
 
 
@@ -36,6 +39,21 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str, make: Cal
             make(made)
             finished.touch()
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("shared") / name))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_budgets() -> Iterator[None]:
+    """Small attack budgets, here and in the scheduler's processes, but not in commands that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "BUDGETS", small_budgets.BUDGETS)
+        patch.setattr(scheduler, "_start_worker", small_budgets.start_worker)
+        yield
+
+
+@pytest.fixture
+def whole_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack budgets as they are."""
+    monkeypatch.setattr(evaluation, "BUDGETS", budgets.BUDGETS)
 
 
 @pytest.fixture(scope="session")

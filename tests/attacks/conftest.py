@@ -19,8 +19,8 @@ Batch = tuple[Tensor, Tensor]
 
 @pytest.fixture(scope="module")
 def batch(digits: data.Splits) -> Batch:
-    """200 test digits and their labels."""
-    return digits.test.pixels(slice(0, 200)), digits.test.labels[:200]
+    """100 test digits and their labels."""
+    return digits.test.pixels(slice(0, 100)), digits.test.labels[:100]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from attacks.conftest import Batch, brightness_model, margins_of, remaining, seeded
 from torch import Tensor, nn
 
-from notbugs import attacks
+from notbugs import attacks, data
 from notbugs.attacks.minimum_norm import bisect_to_boundary
 from notbugs.errors import InputError
 from notbugs.search import NormBall
@@ -56,12 +56,12 @@ def test_norms_are_those_of_misclassified_images(norm: str, which: str, request:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["standard", "robust"])
-def test_minimum_norm_is_as_small_as_that_of_foolbox(which: str, request: pytest.FixtureRequest, batch: Batch) -> None:
+def test_minimum_norm_is_as_small_as_that_of_foolbox(which: str, request: pytest.FixtureRequest, digits: data.Splits) -> None:
     """DDN with 100 gradients, as here; and at every epsilon about as many images remain as after the ensemble."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         foolbox = pytest.importorskip("foolbox")
-    model, (images, labels) = request.getfixturevalue(which), batch
+    model, images, labels = request.getfixturevalue(which), digits.test.pixels(slice(0, 200)), digits.test.labels[:200]
     norms = attacks.minimum_norm(model, images, labels).norms
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

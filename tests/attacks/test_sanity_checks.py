@@ -33,7 +33,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def sample(digits: data.Splits) -> Batch:
-    return digits.test.pixels(slice(0, 100)), digits.test.labels[:100]
+    return digits.test.pixels(slice(0, 60)), digits.test.labels[:60]
 
 
 class Flawed(nn.Module):
@@ -78,7 +78,7 @@ def test_sound_models_pass_every_check(which: str, threat_model: NormBall, reque
     checks = sanity_checks.run_all(model.eval(), *sample, threat_model=threat_model, others=[other])
     assert failed(checks) == set()
     assert all(check.passed for check in checks)
-    alone = sanity_checks.run_all(model, *sample, threat_model=threat_model)
+    alone = sanity_checks.run_all(model, sample[0][:10], sample[1][:10], threat_model=threat_model)
     assert {check.name: check.passed for check in alone}["transfer"] is None
 
 
@@ -89,18 +89,15 @@ def test_sound_models_pass_every_check(which: str, threat_model: NormBall, reque
         (lambda model, images: model(images) + 0.5 * torch.rand(len(images), 10), "deterministic"),
         (lambda model, images: model((images + 0.3 * torch.rand_like(images)).clamp(0, 1)), "deterministic"),
         (lambda model, images: model(images).softmax(1), "logits"),
-        (lambda model, images: model((images * 15).round() / 15), "input quantization"),
-        (lambda model, images: model((images * 15).round() / 15), "gradients"),
-        (lambda model, images: model((images * 15).round() / 15), "unbounded perturbation"),
+        (lambda model, images: model((images * 15).round() / 15), "input quantization, gradients, unbounded perturbation"),
         (lambda model, images: model(images.clamp(0.1, 0.9)), "input clipping"),
         (lambda model, images: model(nn.functional.hardtanh(images, 0, 1)), "input clipping"),
         (lambda model, images: model(images / 255), "pixel range"),
         (lambda model, images: model((images + 1) / 2), "pixel range"),
         (lambda model, images: model(images.detach()), "gradients"),
-        (lambda model, images: model(ScaledGradient.apply(images, -1.0)), "gradients"),
+        (lambda model, images: model(ScaledGradient.apply(images, -1.0)), "gradients, unbounded perturbation"),
         (lambda model, images: model(ScaledGradient.apply(images, torch.nan)), "gradients"),
         (lambda model, images: model(ScaledGradient.apply(images, 1e30)), "gradients"),
-        (lambda model, images: model(ScaledGradient.apply(images, -1.0)), "unbounded perturbation"),
         (lambda model, images: 3 * torch.tanh(1000 * model(images)), "gradients"),
         # steep waves on every pixel: the gradient says nothing about larger perturbations
         (lambda model, images: model(images + 0.004 * torch.sin(images * 2000)), "gradients"),
@@ -111,7 +108,7 @@ def test_each_check_fails_on_a_model_built_to_fail_it(
     flaw: Callable[[nn.Module, Tensor], Tensor], fails: str, standard: models.Model, sample: Batch
 ) -> None:
     checks = sanity_checks.run_all(Flawed(standard, flaw).eval(), *sample, threat_model=THREAT_MODELS[0], budget="quick")
-    assert fails in failed(checks), [check for check in checks if check.name == fails]
+    assert {*fails.split(", ")} <= failed(checks), [check for check in checks if check.name in fails]
 
 
 @pytest.mark.slow
@@ -145,7 +142,7 @@ def test_black_box_attacks_that_beat_the_ensemble_fail(robust: models.Model, sta
 
 
 def test_accuracy_that_rises_with_steps_or_epsilon_fails(sample: Batch) -> None:
-    images, labels = sample[0], torch.zeros(100, dtype=torch.int64)
+    images, labels = sample[0], torch.zeros(60, dtype=torch.int64)
     clean = images.clone()
 
     class CorrectFarAway(nn.Module):

@@ -46,26 +46,28 @@ def test_unusable_folders_are_one_line_and_leave_nothing(tmp_path: Path) -> None
             pixels = np.random.default_rng(number).integers(0, 255, (9, 9), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
     (tmp_path / "set" / "a" / "broken.png").write_bytes(b"\x89PNG\r\n")
-    line = error_line(call("run", tmp_path / "set", "--out", tmp_path / "run", *QUICK))
+    line = error_line(call_here("run", tmp_path / "set", "--out", tmp_path / "run", *QUICK))
     assert "broken.png" in line
     assert "--skip-unreadable" in line
     Image.new("L", (20, 9)).save(tmp_path / "set" / "a" / "broken.png")
-    line = error_line(call("run", tmp_path / "set", "--out", tmp_path / "run"))
+    line = error_line(call_here("run", tmp_path / "set", "--out", tmp_path / "run"))
     assert "broken.png" in line
     assert "--resize" in line
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "diary.txt").touch()
-    assert "--out" in error_line(call("run", "digits", *QUICK, "--out", tmp_path / "full"))
+    assert "--out" in error_line(call_here("run", "digits", *QUICK, "--out", tmp_path / "full"))
     assert not (tmp_path / "run").exists()
     assert os.listdir(tmp_path / "full") == ["diary.txt"]
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    limit = resource.RLIMIT_FSIZE  # no file may be larger than this: what a full disk does to a write
-    done = call(
-        "train", "digits", *QUICK, "--out", tmp_path / "m.safetensors", preexec_fn=lambda: resource.setrlimit(limit, (4096, 4096))
-    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # no file may be larger: what a full disk does to a write
+    try:
+        done = call_here("train", "digits", *QUICK, "--out", tmp_path / "m.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "m.safetensors" in error_line(done)
     assert not list(tmp_path.iterdir())
 
@@ -79,7 +81,7 @@ def test_a_place_for_weights_that_cannot_be_written_is_one_line(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_split_and_report(tmp_path: Path) -> None:
-    done = call("split", "digits", *QUICK, "--out", tmp_path / "run")
+    done = call_here("split", "digits", *QUICK, "--workers", 1, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert [line.split()[:3] for line in done.stdout.splitlines()] == [
         ["robust", "100", "images,"],
@@ -87,10 +89,10 @@ def test_split_and_report(tmp_path: Path) -> None:
     ]
     assert len(list((tmp_path / "run" / "datasets" / "robust" / "train").rglob("*.png"))) == 100
     assert not (tmp_path / "run" / "datasets" / "next-labels").exists()
-    done = call("report", tmp_path / "run")
+    done = call_here("report", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_file()
-    assert "run.json" in error_line(call("report", tmp_path))
+    assert "run.json" in error_line(call_here("report", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -109,13 +111,14 @@ def test_unusable_options_of_a_split_by_file_are_one_line(tmp_path: Path, words:
 
 
 @pytest.mark.slow
-def test_a_network_of_the_user(tmp_path: Path) -> None:
+def test_a_network_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "def network(classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, classes))\n"
     )
-    words = ["split", "digits", "--limit", "100", "--epochs", "1", "--network", "mine:network", "--out", "run"]
-    done = call(*words, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = ["split", "digits", "--limit", "100", "--epochs", "1", "--network", "mine:network", "--workers", 1, "--out", "run"]
+    done = call_here(*words)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "models" / "adversarial.safetensors").is_file()

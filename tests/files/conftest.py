@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cli.conftest import call
+from cli.conftest import call_here
 
 from notbugs import data
 from notbugs.data import Dataset
@@ -38,4 +38,4 @@ def done(digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> Done:
     data.export(digits.train.select(slice(0, 150)), dataset, "folder", card="Some digits.")
     words = ["split", str(dataset), "--by-file", "--top", "0.4", "--repeats", "1", "--folds", "2", "--epochs", "2"]
     words += ["--width", "8", "--epsilon", "0.75", "--workers", "1", "--out", str(run)]
-    return Done(dataset, run, words, call(*words))
+    return Done(dataset, run, words, call_here(*words))

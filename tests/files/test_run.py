@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli.conftest import call, call_here, error_line
+from cli.conftest import call_here, error_line
 from files.conftest import Done
 from pyarrow import parquet
 
@@ -62,22 +62,22 @@ def test_the_same_command_resumes_and_another_is_rejected(done: Done, tmp_path: 
     removed = "repeat 1, fold 2"
     del metadata["stages"][removed], metadata["stages"]["summary"]
     (run / "run.json").write_text(json.dumps(metadata))
-    again = call(*words)
+    again = call_here(*words)
     assert again.returncode == 0, again.stderr
     assert [line for line in again.stderr.splitlines() if line.startswith("done:")] == [f"done: {removed}"]
     assert files.read_text() == before
     more = [*words]
     more[more.index("--repeats") + 1] = "2"
-    extended = call(*more)
+    extended = call_here(*more)
     finished = [line for line in extended.stderr.splitlines() if line.startswith("done:")]
     assert finished == ["done: repeat 2, fold 1", "done: repeat 2, fold 2"]
     assert "rank reliability: " in extended.stdout
     assert len(RunFolder.read(run).rows(FileRow)) == len(before.splitlines()) - 1
     assert files.read_text() != before
-    study = call("run", str(done.dataset), "--out", str(run))
+    study = call_here("run", str(done.dataset), "--out", str(run))
     assert study.returncode == 2 and "which holds file scores" in study.stderr
     words[words.index("--folds") + 1] = "3"
-    other = call(*words)
+    other = call_here(*words)
     assert other.returncode == 2 and "--folds: must be as before" in other.stderr
 
 

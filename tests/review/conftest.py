@@ -32,7 +32,7 @@ OpenPage = Callable[..., Page]
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of 300 digits with three constructed sets, and nothing else."""
     folder = tmp_path_factory.mktemp("study") / "run"
-    config = StudyConfig("digits", seeds=1, limit=300, epochs=2, invert_steps=3)
+    config = StudyConfig("digits", seeds=1, limit=300, epochs=1, width=4, invert_steps=3, relabel_steps=5)
     pipeline.run(config, folder, only=("dataset-robust", "dataset-nonrobust", "dataset-random-labels"), workers=1)
     return folder
 

@@ -16,7 +16,7 @@ from PIL import Image
 from notbugs import data
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import SetRow
-from notbugs.study import pipeline
+from notbugs.study import evaluation, pipeline
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import ANALYZED_MODELS, REPLICATION_DATASETS
 from notbugs.study.config import ResolvedConfig, StudyConfig, load, resolve
@@ -24,6 +24,7 @@ from notbugs.study.config import ResolvedConfig, StudyConfig, load, resolve
 QUICK_STUDY = StudyConfig("digits", limit=200, epochs=2, seeds=1, width=8, invert_steps=3, relabel_steps=3, patience=0)
 FULL_STUDY = StudyConfig("digits", limit=240, epochs=2, seeds=1, width=8, invert_steps=2, relabel_steps=4, patience=0)
 ANALYZED_STUDY = StudyConfig("digits", limit=400, epochs=3, seeds=1, width=8, invert_steps=4)
+ATTACKED_IMAGES = 30  # of each training set of the full study, instead of 100
 COMMAND = "notbugs run digits --limit 400"
 
 Row = TypeVar("Row")
@@ -49,11 +50,13 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
     def make(made: Path) -> None:
         folder = made / "full"
-        pipeline.run(FULL_STUDY, folder, only=("standard",), workers=1)
-        full = pipeline.run(replace(FULL_STUDY, full=True), folder, workers=1)
-        assert full.metadata["finished"] and not full.metadata["replicate"]
-        assert not {*REPLICATION_DATASETS} & {row.set for row in full.rows(SetRow)}
-        pipeline.run(replace(FULL_STUDY, replicate=True), folder, workers=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluation, "ATTACKED_IMAGES", ATTACKED_IMAGES)
+            pipeline.run(FULL_STUDY, folder, only=("standard",), workers=1)
+            full = pipeline.run(replace(FULL_STUDY, full=True), folder, workers=1)
+            assert full.metadata["finished"] and not full.metadata["replicate"]
+            assert not {*REPLICATION_DATASETS} & {row.set for row in full.rows(SetRow)}
+            pipeline.run(replace(FULL_STUDY, replicate=True), folder, workers=1)
 
     return RunFolder.read(shared_folder(tmp_path_factory, "full", make) / "full")
 

@@ -1,7 +1,7 @@
 """Accuracy of all models of a full study: on the test images, and on all data sets, clean and under attack."""
 
 import pytest
-from study.conftest import FULL_STUDY, resolved
+from study.conftest import ATTACKED_IMAGES, FULL_STUDY, resolved
 
 from notbugs import data
 from notbugs.attacks import GRADIENT_ENSEMBLE
@@ -10,7 +10,6 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import AccuracyRow, SetRow
 from notbugs.study import store
 from notbugs.study.catalog import CONTROL_DATASETS, DATASETS, MODELS, QUICK, trained_on
-from notbugs.study.evaluation import ATTACKED_IMAGES
 
 
 @pytest.mark.slow
