@@ -93,7 +93,7 @@ def counting(model: nn.Module) -> Iterator[Counter[str]]:
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
         count["forwards"] += len(logits)
         if logits.requires_grad:
-            logits.register_hook(lambda gradient: count.update(gradients=len(gradient)))
+            logits.register_hook(lambda gradient: count.update(gradients=len(gradient)))  # type: ignore[no-untyped-call]
 
     handle = model.register_forward_hook(hook)
     try:
@@ -115,14 +115,14 @@ def correctly_classified(model: nn.Module, dataset: Dataset, count: int) -> Data
 
 def in_batches(tool: Tool, images: Tensor, labels: Tensor) -> Tensor:
     """A tool on batches of 250 images."""
-    batches = zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
+    batches = zip(torch.split(images, BATCH_SIZE), torch.split(labels, BATCH_SIZE), strict=True)
     return torch.cat([tool(*batch) for batch in batches])
 
 
 def is_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Which images the model classifies correctly: bool (N,)."""
     with torch.no_grad():
-        return torch.cat([model(batch).argmax(1) for batch in images.split(BATCH_SIZE)]) == labels
+        return torch.cat([model(batch).argmax(1) for batch in torch.split(images, BATCH_SIZE)]) == labels
 
 
 def outcome(model: nn.Module, images: Tensor, labels: Tensor, perturbed: Tensor, threat_model: NormBall) -> Row:

@@ -137,7 +137,8 @@ def _foolbox(
     attack = kind(**settings)
     if fixed:
         attack.project = _project_l2
-    return attack(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), images, labels, epsilons=None)[0]
+    perturbed: Tensor = attack(foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), images, labels, epsilons=None)[0]
+    return perturbed
 
 
 def _project_l2(x: Any, x0: Any, epsilon: Any) -> Any:
@@ -150,7 +151,8 @@ def _fab(model: nn.Module, images: Tensor, labels: Tensor, *, norm: str, steps: 
     """Its inner function: the outer one stops at the first perturbation below a given epsilon, and does not know L1."""
     attack = torchattacks.FAB(model, norm=FOREIGN_NORMS[norm], steps=steps, n_classes=10)
     if not targeted:
-        return attack.attack_single_run(images, labels)
+        found: Tensor = attack.attack_single_run(images, labels)
+        return found
     attack.multi_targeted = True
     best, norms = images.clone(), torch.full(labels.shape, torch.inf)
     for target in range(2, 11):  # the class with the target-th highest logit

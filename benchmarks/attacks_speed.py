@@ -43,7 +43,7 @@ def _untrained(name: str, width: int, benchmark: Benchmark) -> Model:
     """A network with random weights, which are as fast as any others, and batch norm statistics of 300 images."""
     model = models.build(name, shape=(3, 32, 32), classes=10, width=width, seed=SEED).train()
     with torch.no_grad():
-        for batch in evenly_spaced(benchmark.splits.train, 300).pixels(slice(None)).split(30):
+        for batch in torch.split(evenly_spaced(benchmark.splits.train, 300).pixels(slice(None)), 30):
             model(batch)
     return model.eval()  # its parameters require gradients, as a user's do: tools that compute those, too, take longer
 

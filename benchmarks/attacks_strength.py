@@ -139,9 +139,10 @@ def _beside_autoattack(
 def _linear_model(count: int) -> Iterator[Row]:
     """A linear model on images around gray: no perturbation is clipped, so the robust accuracy is known in closed form."""
     torch.manual_seed(SEED)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)).requires_grad_(False).eval()
+    linear = nn.Linear(3 * 32 * 32, 10)
+    model = nn.Sequential(nn.Flatten(), linear).requires_grad_(False).eval()
     images = (0.5 + 0.05 * torch.randn(count, 3, 32, 32)).clamp(0.3, 0.7)
-    logits, weights = model(images).double(), model[1].weight.double()
+    logits, weights = model(images).double(), linear.weight.double()
     labels = logits.argmax(1)
     gaps = (logits.gather(1, labels[:, None]) - logits).scatter(1, labels[:, None], torch.inf)
     for norm, dual in (("linf", 1), ("l2", 2)):

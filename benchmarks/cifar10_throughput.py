@@ -84,7 +84,7 @@ def _row(setup: _Setup, work: str, passes: float, n: int, seconds: float, bare: 
 def _input_operations(setup: _Setup) -> int:
     """Operations of a forward and input-backward pass of one image."""
     with FlopCounterMode(display=False) as counter:  # it does not see autograd.grad
-        F.cross_entropy(setup.fused(setup.images[:1].clone().requires_grad_()), setup.labels[:1]).backward()
+        F.cross_entropy(setup.fused(setup.images[:1].clone().requires_grad_()), setup.labels[:1]).backward()  # type: ignore[no-untyped-call]
     return int(counter.get_total_flops())
 
 
@@ -134,7 +134,7 @@ def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions, inpu
     """Standard and adversarial training; input_rate: bare input-backward passes per second, of which the attack is made."""
     model = benchmark.untrained("floor", 0).to(setup.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     with FlopCounterMode(display=False) as counter:
-        F.cross_entropy(model(setup.images[:2]), setup.labels[:2]).backward()
+        F.cross_entropy(model(setup.images[:2]), setup.labels[:2]).backward()  # type: ignore[no-untyped-call]
     operations = counter.get_total_flops() // 2
     seconds = _seconds(lambda: _weight_gradient(model, setup.images, setup.labels), setup.device)
     bare = _row(setup, "forward and backward, bare", 1, len(setup.batch), seconds, None, operations)

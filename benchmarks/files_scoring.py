@@ -82,7 +82,8 @@ def auc(positive: np.ndarray, score: np.ndarray) -> float:
 
 def normalized(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities that add up to 1."""
-    return probabilities / probabilities.sum(1, keepdims=True)
+    shares: np.ndarray = probabilities / probabilities.sum(1, keepdims=True)
+    return shares
 
 
 # ---- the parts -------------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def _inversions(options: argparse.Namespace, device: str) -> Iterator[Row]:
     config = config_of_run(RunFolder.read(options.run))
     train = load(config).train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: 2 * options.images]
-    images, start = (part.to(device) for part in train.pixels(order).split(options.images))
+    images, start = (part.to(device) for part in torch.split(train.pixels(order), options.images))
     steps = {"paper": {*[each for each in PAPER_STEPS if each < options.paper_steps], options.paper_steps}}
     steps["default"] = {*DEFAULT_STEPS}
     for name in MODELS:

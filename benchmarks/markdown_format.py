@@ -19,8 +19,11 @@ def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def figure(value: object) -> str:
-    """A number with three digits; nothing for nothing."""
-    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    """A measured number with three digits, a count with all of them, both with commas from 1,000; nothing for nothing."""
+    if isinstance(value, float):
+        digits = f"{value:.3g}"
+        return f"{float(digits):,.0f}" if abs(float(digits)) >= 1000 else digits
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def interval(mean: float, low: float, high: float) -> str:

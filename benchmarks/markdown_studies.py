@@ -52,7 +52,7 @@ def _total(rows: Rows) -> Iterator[str]:
 
 
 def _seconds(rows: Rows) -> Iterator[str]:
-    lines = [[row["stage"], f"{row['seconds']:.0f}", f"{100 * row['share']:.1f} %"] for row in rows[:LONGEST_STAGES]]
+    lines = [[row["stage"], f"{row['seconds']:,.0f}", f"{100 * row['share']:.1f} %"] for row in rows[:LONGEST_STAGES]]
     yield table(("stage", "seconds", "share of the total"), lines)
 
 
@@ -68,8 +68,8 @@ def _autoattack(rows: Rows) -> Iterator[str]:
         own = [row for row in rows if (row.get("dataset", ""), row["model"], row["epsilon"]) == key]
         totals = [sum(row[name] for row in own) for name in sums]
         name = ", ".join(text for text in key[:2] if text)
-        cells = [f"{value:.0f}" for value in totals[:4]]
-        lines.append([name, f"{key[2]:g}", *cells, f"{totals[4] / totals[3]:.0f}"])
+        cells = [f"{value:,.0f}" for value in totals[:4]]
+        lines.append([name, f"{key[2]:g}", *cells, f"{totals[4] / totals[3]:,.0f}"])
     yield table(columns, lines)
 
 
@@ -104,7 +104,7 @@ def _versions(rows: Rows) -> Iterator[str]:
     for (variant, files), own in by_seed.items():
         shares = [spread([row[name] for row in own.values()]) for name in ACCURACIES]
         means = [figure(sum(row[name] for row in own.values()) / len(own)) for name in ("feature_error", "seconds")]
-        lines.append([variant, str(files), str(len(own)), *shares, *means])
+        lines.append([variant, figure(files), str(len(own)), *shares, *means])
     yield table(columns, lines)
     lines = []
     for (variant, files), own in by_seed.items():
@@ -112,7 +112,7 @@ def _versions(rows: Rows) -> Iterator[str]:
         both = sorted(own.keys() & default.keys())
         if variant != "default" and len(both) > 1:
             gains = [spread([own[seed][name] - default[seed][name] for seed in both]) for name in ACCURACIES]
-            lines.append([variant, str(files), str(len(both)), *gains])
+            lines.append([variant, figure(files), str(len(both)), *gains])
     if lines:
         yield "Difference from the default, seed by seed, in percentage points:"
         yield table(("D_R", "files", "seeds", *(f"{name}, pp" for name in ACCURACY_HEADERS)), lines)

@@ -29,9 +29,9 @@ def load_library() -> Library:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about its missing mixed precision, and about what it uses that is deprecated
-            from cox.utils import Parameters  # type: ignore[import-not-found]
-            from robustness.model_utils import make_and_restore_model  # type: ignore[import-not-found]
-            from robustness.train import train_model  # type: ignore[import-not-found]
+            from cox.utils import Parameters
+            from robustness.model_utils import make_and_restore_model
+            from robustness.train import train_model
     except ImportError as error:
         raise SystemExit(f"the library to compare with cannot be imported: {error}\nto install it: {INSTALL}") from None
     return Library(train_model, make_and_restore_model, Parameters)

@@ -49,14 +49,22 @@ DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = ("attacks", "autoattack", "cifar10", "files", "inversion", "markdown_tables", "reference_library")
-# Documents whose tables are printed from these files, row by row
-PRINTED = {
-    "attacks.md": ["attacks.json"],
-    "files.md": ["files-digits.json", "files-cifar10.json", "files-planted.json"],
-    "inversion.md": ["inversion-cifar10.json", "inversion-digits.json"],
-    "reference-library.md": ["reference-library-cpu.json"],
-    "replication.md": ["cifar10-cpu-autoattack.json", "cifar10-cpu-storage.json", "cifar10-cpu-variants.json"],
-}
+# Documents whose tables are printed from these files and parts of them (none: all), row by row
+PRINTED: list[tuple[str, list[str], list[str]]] = [
+    ("attacks.md", ["attacks.json"], []),
+    ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
+    ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
+    ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json"], []),
+    ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
+    ("reference-library.md", ["reference-library-cpu.json"], []),
+    ("reference-library.md", ["reference-library-gpu.json"], []),
+    ("replication.md", ["cifar10-cpu.json"], ["versions", "seconds"]),
+    ("replication.md", ["cifar10-cpu-autoattack.json"], []),
+    ("replication.md", ["cifar10-cpu-seeds.json"], ["study", "floor"]),
+    ("replication.md", ["cifar10-cpu-storage.json"], []),
+    ("replication.md", ["cifar10-cpu-transfer.json"], ["study", "figure-3"]),
+    ("replication.md", ["cifar10-cpu-variants.json"], []),
+]
 
 
 @pytest.fixture
@@ -177,10 +185,10 @@ def test_help_needs_no_torch_and_no_other_tool(name: str, load: Load) -> None:
 # ---- tables ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("document", PRINTED)
-def test_documents_have_the_rows_that_the_command_prints(document: str, load: Load) -> None:
-    contents = [json.loads((BENCHMARKS / "results" / name).read_text()) for name in PRINTED[document]]
-    printed = table_lines("\n\n".join(load("markdown_results").results_blocks(contents, [])))
+@pytest.mark.parametrize(("document", "files", "parts"), PRINTED)
+def test_documents_have_the_rows_that_the_command_prints(document: str, files: list[str], parts: list[str], load: Load) -> None:
+    contents = [json.loads((BENCHMARKS / "results" / name).read_text()) for name in files]
+    printed = table_lines("\n\n".join(load("markdown_results").results_blocks(contents, parts)))
     written = set(table_lines((DOCS / document).read_text()))
     assert len(printed) > 2 and [line for line in printed if line not in written] == []
 
@@ -192,6 +200,13 @@ def test_tables_of_results_files_have_the_headers_of_the_documents(path: Path, l
     partial = ("| column |", "| score | AUC", "| category |")  # one data set each here, two in the document
     assert found and {each for each in found if not each.startswith(partial)} <= known
     assert blocks[0].endswith(".") and json.loads(path.read_text())["commit"] in blocks[0]
+
+
+def test_figures_have_three_digits_and_counts_all_of_theirs(load: Load) -> None:
+    figure = load("markdown_format").figure
+    values = (None, "best", 7, 12345, 0.0, 0.00784, 12.34, 999.6, 1234.5, 136876.7, -1234.5)
+    wanted = ["", "best", "7", "12,345", "0", "0.00784", "12.3", "1,000", "1,230", "137,000", "-1,230"]
+    assert [figure(value) for value in values] == wanted
 
 
 def test_parts_select_tables(load: Load) -> None:

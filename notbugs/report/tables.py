@@ -93,11 +93,11 @@ def figure_3_table(results: StudyResults) -> Table:
         here, rate = results.accuracy(TRAINED_ON_D_DET[entry.target]), results.transfer_rate("standard", entry.target)
         if here and rate:
             cells = [f"{entry.accuracy:g}", f"{100 * here.mean:.1f}", f"{entry.transfer_rate:g}", f"{100 * rate.mean:.1f}"]
-            lines.append([f"{entry.name}; here {entry.target}", *cells])
+            lines.append([f"{entry.name} (here: {entry.target})", *cells])
     if found := results.accuracy_transfer_correlation():
         of_paper = correlation([entry.accuracy for entry in FIGURE_3], [entry.transfer_rate for entry in FIGURE_3])
         here = found.correlation
-        cell = f"{decimal(here.mean)} {interval(here.ci_low, here.ci_high, 2)}, of {here.n}"
+        cell = f"{decimal(here.mean)} {interval(here.ci_low, here.ci_high, 2)}, {here.n} networks"
         lines.append(["correlation", "", "", decimal(of_paper), cell])
     return columns, lines
 

@@ -82,7 +82,7 @@ def test_the_tables_of_the_command_line(tmp_path: Path) -> None:
 def test_figure_3_is_next_to_the_papers(tmp_path: Path) -> None:
     columns, lines = tables.figure_3_table(replication(tmp_path / "run", mixer=50.0))
     assert columns[1:] == ["accuracy: paper", "accuracy: here", "transfer rate: paper", "transfer rate: here"]
-    assert lines[0] == ["VGG-16; here vgg", "27.9", "27.9", "65.7", "65.7"] and lines[4][0] == "ResNet-50; here reinit-1"
+    assert lines[0] == ["VGG-16 (here: vgg)", "27.9", "27.9", "65.7", "65.7"] and lines[4][0] == "ResNet-50 (here: reinit-1)"
     assert [float(cell) for cell in lines[4][1:]] == [44.7, 22.9, 98.7, 98.7]
 
 
