@@ -16,7 +16,7 @@ class Mean(NamedTuple):
     n: int
 
 
-def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+def wilson_interval(correct: int, n: int, comparisons: int = 1) -> tuple[float, float]:
     """95 % CI of a proportion (Wilson).
 
     Parameters
@@ -25,6 +25,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
         From 0 to n.
     n : int
         1 or more.
+    comparisons : int
+        As in `student_quantile`.
 
     Returns
     -------
@@ -40,7 +42,7 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 
     # the same figures, to the last bit, as scipy.stats.binomtest(correct, n).proportion_ci(method="wilson"), which computes
     # a p-value first: 5 ms an interval, and a study has thousands of them
-    share, z = correct / n, float(ndtri(0.975))
+    share, z = correct / n, float(ndtri(1 - 0.025 / comparisons))
     scale = 2 * (n + z**2)
     center, half_width = (2 * n * share + z**2) / scale, z / scale * math.sqrt(4 * n * share * (1 - share) + z**2)
     return 0.0 if correct == 0 else center - half_width, 1.0 if correct == n else center + half_width
@@ -93,13 +95,15 @@ def student_quantile(freedom: float, comparisons: int = 1) -> float:
     return float(stdtrit(freedom, 1 - 0.025 / comparisons))
 
 
-def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
+def student_interval(values: Sequence[float], comparisons: int = 1) -> tuple[float, float, float]:
     """Mean over seeds with its 95 % CI (Student).
 
     Parameters
     ----------
     values : sequence of float
         Two or more.
+    comparisons : int
+        As in `student_quantile`.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """
     mean = math.fsum(values) / len(values)
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
-    half_width = student_quantile(len(values) - 1) * error
+    half_width = student_quantile(len(values) - 1, comparisons) * error
     return mean, mean - half_width, mean + half_width
 
 

@@ -40,7 +40,7 @@ from notbugs.runs.tables import (
     TrainingRow,
     TransferRow,
 )
-from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval
+from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval
 from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MAIN_MODELS, MODELS, SETS, trained_on
 
 NORMS = {"l2": "L2", "linf": "Linf", "l1": "L1", "l0": "L0"}
@@ -167,10 +167,11 @@ class StudyResults:
         mean, low, high = student_interval(values)
         return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
 
-    def difference(self, model: tuple[str, int], other: tuple[str, int]) -> Estimate | None:
+    def difference(self, model: tuple[str, int], other: tuple[str, int], comparisons: int = 1) -> Estimate | None:
         """Test accuracy of one (model, radius) minus that of another.
 
-        CI: Student's over the differences seed by seed; of one seed, or of seeds that agree, Newcombe's over images.
+        CI: Student's over the differences seed by seed; of one seed, or of seeds that agree, Newcombe's over images. Those of all
+        `comparisons` differences hold together (Bonferroni).
         """
         first, second = self.accuracy_by_seed(model[0], radius=model[1]), self.accuracy_by_seed(other[0], radius=other[1])
         pairs = [(first[seed], second[seed]) for seed in first if seed in second]
@@ -178,13 +179,28 @@ class StudyResults:
             return None
         n, values = pairs[0][0].n, [round(a.accuracy - b.accuracy, 9) for a, b in pairs]
         if len({*values}) > 1:
-            return Estimate(*student_interval(values), n, len(pairs), True)
-        p, q = ((row.accuracy, row.ci_low, row.ci_high) for row in pairs[0])
+            return Estimate(*student_interval(values, comparisons), n, len(pairs), True)
+        p, q = ((row.accuracy, *wilson_interval(row.correct, row.n, comparisons)) for row in pairs[0])
         return Estimate(*newcombe_difference(p, q), n, len(pairs), False)
 
     def relabel_epsilon(self, set: str) -> float | None:
         """Epsilon of the perturbations of a relabeled set, None if the study's table does not have it."""
         return next((row.epsilon for row in self.rows(SetRow) if row.set == set and row.epsilon is not None), None)
+
+    def feature_error(self, set: str) -> float | None:
+        """Mean relative error of the features that a set was constructed from, mean over seeds."""
+        found = seed_mean(Value(row.feature_error) for row in self.rows(SetRow) if row.set == set)
+        return found.mean if found else None
+
+    def target_reached(self, set: str) -> float | None:
+        """Share of a relabeled set's images that its source model predicts as their new label, mean over seeds."""
+        found = seed_mean(Value(row.target_reached) for row in self.rows(SetRow) if row.set == set)
+        return found.mean if found else None
+
+    def training_accuracy(self, model: str) -> float | None:
+        """Accuracy on the training set's own labels in the last epoch, mean over seeds."""
+        last = {row.seed: row.accuracy for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
+        return sum(last.values()) / len(last) if last else None
 
     def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
         """Accuracy of the classifier trained on D_R, on this version of its images."""

@@ -1,6 +1,6 @@
 """Findings: questions that a study answers, each with a status and the sentences that its figures allow."""
 
-from notbugs.report.findings import analyses, controls, main, review
+from notbugs.report.findings import analyses, controls, models, relabeled, review, split
 from notbugs.report.findings.base import Finding, Status
 from notbugs.report.results import StudyResults
 
@@ -19,4 +19,4 @@ def findings(results: StudyResults) -> list[Finding]:
     list of Finding
         Empty if nothing was measured that answers a question.
     """
-    return [each for part in (main, controls, analyses, review) for each in part.findings(results)]
+    return [each for part in (models, split, relabeled, controls, analyses, review) for each in part.findings(results)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from notbugs.report import render, tables
 from notbugs.report.findings import findings
-from notbugs.report.findings.main import cross_accuracy
+from notbugs.report.findings.split import cross_accuracy
 from notbugs.report.format import percent, plain
 from notbugs.report.pages import analyses, controls
 from notbugs.report.render import Charts, Context

@@ -1,0 +1,80 @@
+"""Whether a construction worked: a null result on a set that was not constructed as intended shows nothing.
+
+A positive result stands in any case. The limits are beyond all studies in docs/results, whose constructions worked.
+"""
+
+from notbugs.report.format import percent
+from notbugs.report.results import FULL, HALF, StudyResults
+from notbugs.study.catalog import DATASETS, trained_on
+
+MAX_FEATURE_ERROR = 0.4  # mean relative error; at most 0.25 in docs/results
+MIN_SOURCE_SHARE = 0.75  # clean accuracy of adversarial over that of standard training; at least 0.8 in docs/results
+MIN_TARGET_REACHED = 0.75  # share of images; at least 0.76 in docs/results
+
+
+def split_problems(results: StudyResults) -> str:
+    """What went wrong with D_R or D_NR and what to run next, as the rest of a sentence; "" if nothing did."""
+    problems = []
+    adversarial, standard = results.accuracy("adversarial"), results.accuracy("standard")
+    if adversarial and standard and adversarial.mean < MIN_SOURCE_SHARE * standard.mean:
+        problems.append(
+            f"the adversarially trained model that D_R is made from has a clean accuracy of {adversarial.percent}, the standard "
+            f"one {standard.percent}: train it longer ({_option(results, 'epochs', 2)}) or at a smaller ε "
+            f"({_option(results, 'epsilon', 0.5)})"
+        )
+    elif not any(_more_robust(results, radius) for radius in (HALF, FULL)):
+        problems.append(
+            "the adversarially trained model that D_R is made from is not measurably more robust than the standard one: "
+            f"train it longer ({_option(results, 'epochs', 2)})"
+        )
+    for name, title in (("robust", "D_R"), ("nonrobust", "D_NR")):
+        error = results.feature_error(name)
+        if error is not None and error > MAX_FEATURE_ERROR:
+            problems.append(
+                f"the features of {title} are reproduced with a mean relative error of {error:.2f}: "
+                f"take more steps ({_option(results, 'invert_steps', 3)})"
+            )
+    return _joined(problems)
+
+
+def relabel_problems(results: StudyResults, set: str) -> str:
+    """What went wrong with a relabeled set and what to run next, as the rest of a sentence; "" if nothing did."""
+    problems = []
+    reached = results.target_reached(set)
+    if reached is not None and reached < MIN_TARGET_REACHED:
+        problems.append(
+            f"only {percent(reached)} of its images reach their new label, so that they carry little of its features: "
+            f"allow more ({_option(results, 'relabel_epsilon', 2)})"
+        )
+    source = results.accuracy(DATASETS[set].source_model or "standard")
+    if source and source.ci_low <= results.chance:
+        problems.append(
+            f"the model that it is made with has a clean accuracy of {source.percent}: train it longer "
+            f"({_option(results, 'epochs', 2)})"
+        )
+    learned = results.training_accuracy(trained_on(set))
+    if learned is not None and learned < 1.5 * results.chance:
+        problems.append(
+            f"training on it ends at {percent(learned)} accuracy on its own labels, chance level: give it more epochs "
+            f"({_option(results, 'patience', 3)}) or another --relabel-learning-rate"
+        )
+    return _joined(problems)
+
+
+def _more_robust(results: StudyResults, radius: int) -> bool:
+    gain = results.difference(("adversarial", radius), ("standard", radius))
+    return gain is None or gain.ci_low > 0
+
+
+def _option(results: StudyResults, name: str, factor: float) -> str:
+    """An option with a multiple of the study's value."""
+    value = results.metadata.epsilon if name == "epsilon" else results.metadata.settings.get(name)
+    option = "--" + name.replace("_", "-")
+    if not isinstance(value, int | float):
+        return option
+    return f"{option} {max(1, round(factor * value)) if isinstance(value, int) else factor * value:.4g}"
+
+
+def _joined(problems: list[str]) -> str:
+    """Problems and the remedy that they share, as the rest of a sentence."""
+    return f"{'; '.join(problems)}. Repeat the command with that and another --out." if problems else ""

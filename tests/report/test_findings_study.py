@@ -1,0 +1,167 @@
+"""Findings of every study, on accuracies made for the purpose."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report.conftest import MEASURED, Shares, quick_study
+from scipy.stats import binomtest
+
+from notbugs.report import tables
+from notbugs.report.findings import Finding, findings
+from notbugs.report.findings.split import cross_accuracy
+from notbugs.report.results import StudyResults
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import SetRow
+
+ROW: Any = {"seed": 0, "n": 90, "made_from": "standard", "seconds": 1.0}
+
+
+def found(folder: Path, shares: Shares, seeds: int = 3) -> list[Finding]:
+    return findings(StudyResults.read(quick_study(folder, shares, seeds=seeds, complete=False)))
+
+
+def test_supported_findings_have_their_figures(tmp_path: Path) -> None:
+    standard, adversarial, split, random, following = found(tmp_path, MEASURED)
+    assert {one.status for one in (standard, adversarial, split, random, following)} == {"supported"}
+    accuracies = "clean accuracy 97.4 %, robust accuracy 0.0 % at L2 ε = 1.5 (500 test images, 3 seeds)"
+    assert accuracies in standard.text and "a typical image has an L2 norm of 4.9" in standard.text
+    assert "robust accuracy 60.4 %" in adversarial.text
+    assert (
+        "60.4 percentage points more than standard training (95 % CI [" in adversarial.text and "over 3 seeds" in adversarial.text
+    )
+    assert "on D_R, the robust version: 94.4 %; on D_NR, the non-robust version: 93.4 %" in split.text
+    assert "At L2 ε = 0.75: D_R 50.4 %, D_NR 20.4 %, original images 15.4 %. D_R minus D_NR 30.0 percentage points" in split.text
+    assert "At L2 ε = 1.5: D_R 20.4 %, D_NR 0.0 %, original images 0.0 %." in split.text and "for both ε together" in split.text
+    assert [one.meaning for one in (standard, adversarial, split, random)] == ["bad", "good", "good", "neutral"]
+    assert "reaches 88.4 % test accuracy (chance level 25.0 %" in random.text
+    assert "control with shuffled perturbations 1.4 %" in random.text
+    assert "reaches 70.4 % test accuracy" in following.text
+
+
+def test_the_threat_model_of_a_set_is_its_own(tmp_path: Path) -> None:
+    quick_study(tmp_path, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        common = {"seed": 0, "n": 90, "made_from": "standard", "seconds": 1.0}
+        rows = [SetRow(set="random-labels", epsilon=3.0, **common), SetRow(set="robust", **common)]
+        run.record_stage("more", 0.0, rows)
+    texts = [finding.text for finding in findings(StudyResults.read(tmp_path))]
+    assert "perturbed by at most L2 ε = 3 towards a random" in texts[3]
+    assert "perturbed by at most L2 ε = 1.5 towards the class after" in texts[4]
+
+
+def test_intervals_of_one_seed_are_over_test_images(tmp_path: Path) -> None:
+    texts = [finding.text for finding in found(tmp_path, MEASURED, seeds=1)]
+    assert "over the test images" in texts[1] and "seeds" not in " ".join(texts) and "1 seed" in texts[1]
+    assert tables.accuracy_table(StudyResults.read(tmp_path))[1][0][1] == "97.0 % [95.1, 98.2]"  # Wilson, 485 of 500
+
+
+NULLS: list[tuple[int, Shares, str, str]] = [
+    (0, {"standard": (0.97, 0.97, 0.97)}, "not supported", "no measurable loss"),
+    (0, {"standard": (0.97, 0.9, 0.8)}, "partly supported", "Fewer than half"),
+    (1, {"adversarial": (0.95, 0.1, 0.0)}, "not supported", "not measurably more robust"),
+    (1, {"adversarial": (0.95, 0.3, 0.2)}, "partly supported", "20.4 percentage points more"),
+    (2, {"trained-on-robust": (0.94, 0.204, 0.0), "standard": (0.97, 0.2, 0.0)}, "not supported", "No difference in robustness"),
+    (2, {"trained-on-robust": (0.94, 0.1, 0.0)}, "not supported", "opposite of what the split is for"),
+    (2, {"standard": (0.97, 0.6, 0.3)}, "partly supported", "not lead to measurably higher robust accuracy"),
+    (2, {"standard": (0.97, 0.6, 0.0)}, "partly supported", "At the other ε it is the reverse"),
+    (2, {"trained-on-nonrobust": (0.93, 0.5, 0.2)}, "partly supported", "but not measurably more than D_NR"),
+    (3, {"trained-on-random-labels": (0.2, 0.0, 0.0)}, "not supported", "not measurably above chance level"),
+    (3, {"trained-on-random-labels-shuffled": (0.88, 0.0, 0.0)}, "not supported", "the perturbations carry nothing measurable"),
+    (4, {"trained-on-next-labels": (0.01, 0.0, 0.0)}, "not supported", "not measurably above chance level"),
+]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("place", "changed", "status", "words"), NULLS, ids=[f"{n}-{words}" for n, _, _, words in NULLS])
+def test_a_null_result_is_reported_as_one(
+    tmp_path: Path, place: int, changed: Shares, status: str, words: str, seeds: int
+) -> None:
+    finding = found(tmp_path, MEASURED | changed, seeds=seeds)[place]
+    assert finding.status == status and (words in finding.text or (seeds == 1 and status == "partly supported"))
+
+
+def test_either_epsilon_can_show_that_d_r_is_more_robust(tmp_path: Path) -> None:
+    """As a run of photographs did: 55.0 against 36.7 % at epsilon, nothing measurable at half of it."""
+    shares: Shares = {
+        "standard": (0.9, 0.8, 0.367),
+        "trained-on-robust": (0.9, 0.8, 0.55),
+        "trained-on-nonrobust": (0.9, 0.8, 0.3),
+    }
+    for seeds in (1, 3):
+        finding = found(tmp_path / str(seeds), MEASURED | shares, seeds=seeds)[2]
+        assert (finding.status, finding.meaning) == ("supported", "good")
+
+
+def test_the_intervals_of_two_epsilons_hold_together(tmp_path: Path) -> None:
+    """Newcombe's from Wilson's at 97.5 %, by scipy; of 500 images 40 more are correct, which 95 % would call measurable."""
+    shares: Shares = {
+        "trained-on-robust": (0.9, 0.56, 0.0),
+        "standard": (0.9, 0.498, 0.0),
+        "trained-on-nonrobust": (0.9, 0.1, 0.0),
+    }
+    results = StudyResults.read(quick_study(tmp_path, MEASURED | shares, seeds=1, complete=False))
+    ends = [binomtest(correct, 500).proportion_ci(0.975, method="wilson") for correct in (280, 249)]
+    alone, together = (results.difference(("trained-on-robust", 1), ("standard", 1), count) for count in (1, 2))
+    assert alone and together and alone.ci_low > 0 > together.ci_low
+    assert together.ci_low == pytest.approx(0.062 - math.hypot(0.56 - ends[0].low, ends[1].high - 0.498))
+
+
+PROBLEMS: list[tuple[Shares, list[SetRow], int, str]] = [
+    ({"adversarial": (0.61, 0.8, 0.6)}, [], 2, "clean accuracy of 61.0 %, the standard one 97.0 %: train it longer (--epochs 6)"),
+    ({"adversarial": (0.95, 0.15, 0.0)}, [], 2, "not measurably more robust than the standard one: train it longer (--epochs 6)"),
+    (
+        {},
+        [SetRow(set="robust", feature_error=0.7, **ROW)],
+        2,
+        "features of D_R are reproduced with a mean relative error of 0.70",
+    ),
+    (
+        {},
+        [SetRow(set="random-labels", target_reached=0.33, **ROW)],
+        3,
+        "only 33.0 % of its images reach their new label",
+    ),
+    ({"standard": (0.25, 0.15, 0.0)}, [], 3, "the model that it is made with has a clean accuracy of 25.0 %"),
+]
+
+
+@pytest.mark.parametrize(("shares", "sets", "place", "words"), PROBLEMS, ids=[words[:30] for *_, words in PROBLEMS])
+def test_a_null_after_a_failed_construction_is_inconclusive(
+    tmp_path: Path, shares: Shares, sets: list[SetRow], place: int, words: str
+) -> None:
+    nulls: Shares = {"trained-on-robust": (0.94, 0.15, 0.0), "trained-on-nonrobust": (0.93, 0.15, 0.0)}
+    nulls |= {"trained-on-random-labels": (0.2, 0.0, 0.0)}
+    quick_study(tmp_path, MEASURED | nulls | shares, seeds=1, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("sets", 0.0, sets)
+    finding = findings(StudyResults.read(tmp_path))[place]
+    assert (finding.status, finding.meaning) == ("inconclusive", "unclear")
+    assert words in finding.text and finding.text.endswith("Repeat the command with that and another --out.")
+
+
+def test_a_result_stands_though_its_construction_was_poor(tmp_path: Path) -> None:
+    quick_study(tmp_path, MEASURED, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("sets", 0.0, [SetRow(set="random-labels", target_reached=0.33, **ROW)])
+    assert findings(StudyResults.read(tmp_path))[3].status == "supported"
+
+
+def test_accuracy_below_chance_level_is_explained(tmp_path: Path) -> None:
+    random, following = found(tmp_path, MEASURED | {"trained-on-next-labels": (0.01, 0.0, 0.0)})[3:]
+    assert "control with shuffled perturbations 1.4 %" in random.text
+    assert all("Less than chance level is what robust features alone give" in one.text for one in (random, following))
+
+
+def test_without_its_control_the_question_is_inconclusive(tmp_path: Path) -> None:
+    shares = {model: share for model, share in MEASURED.items() if model != "trained-on-random-labels-shuffled"}
+    finding = found(tmp_path, shares)[3]
+    assert finding.status == "inconclusive" and "not evidence yet" in finding.text
+
+
+def test_cross_accuracy_is_a_sentence_if_both_were_measured(tmp_path: Path) -> None:
+    results = StudyResults.read(quick_study(tmp_path / "all", complete=False))
+    assert cross_accuracy(results) == "Trained on D_R: accuracy 60.4 % on D_NR. Trained on D_NR: 60.4 % on D_R."
+    shares = {model: share for model, share in MEASURED.items() if model != "trained-on-robust"}
+    assert cross_accuracy(StudyResults.read(quick_study(tmp_path / "part", shares, complete=False))) == ""
