@@ -31,9 +31,9 @@ def test_supported_findings_have_their_figures(tmp_path: Path) -> None:
     assert (
         "60.4 percentage points more than standard training (95 % CI [" in adversarial.text and "over 3 seeds" in adversarial.text
     )
-    assert "on D_R, the robust version: 94.4 %; on D_NR, the non-robust version: 93.4 %" in split.text
-    assert "At L2 ε = 0.75: D_R 50.4 %, D_NR 20.4 %, original images 15.4 %. D_R minus D_NR 30.0 percentage points" in split.text
-    assert "At L2 ε = 1.5: D_R 20.4 %, D_NR 0.0 %, original images 0.0 %." in split.text and "for both ε together" in split.text
+    assert "on D_R, the robust version: 94.4 %, 50.4 %, 20.4 % (clean; at L2 ε = 0.75 and L2 ε = 1.5)" in split.text
+    assert "On D_NR, the non-robust version: 93.4 %, 20.4 %, 0.0 %. On the original images: 97.4 %, 15.4 %, 0.0 %." in split.text
+    assert "D_R minus D_NR is +30.0 [" in split.text and "95 % CIs over the test images, for both ε together; 500" in split.text
     assert [one.meaning for one in (standard, adversarial, split, random)] == ["bad", "good", "good", "neutral"]
     assert "reaches 88.4 % test accuracy (chance level 25.0 %" in random.text
     assert "control with shuffled perturbations 1.4 %" in random.text

@@ -1,11 +1,12 @@
 """The finding on D_R and D_NR: judged at both epsilons, against each other and against the original images."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from notbugs.report.findings.base import Finding, sample_size
 from notbugs.report.findings.construction import split_problems
 from notbugs.report.format import Estimate
-from notbugs.report.results import FULL, HALF, StudyResults
+from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
 
 ROBUST, NONROBUST = trained_on("robust"), trained_on("nonrobust")
@@ -13,12 +14,9 @@ QUESTION = "Can the data be split into a robust and a non-robust version?"
 
 
 class _AtEpsilon(NamedTuple):
-    """Robust accuracies at one radius, and those of D_R minus the others: with intervals that hold for both radii together."""
+    """Robust accuracy at one radius, D_R minus the others: with intervals that hold for both radii together."""
 
     radius: int
-    robust: Estimate
-    nonrobust: Estimate
-    standard: Estimate | None
     over_nonrobust: Estimate
     over_standard: Estimate | None
 
@@ -39,37 +37,43 @@ class _AtEpsilon(NamedTuple):
 
 def findings(results: StudyResults) -> list[Finding]:
     """The finding, once both models were evaluated."""
-    robust, nonrobust = results.accuracy(ROBUST), results.accuracy(NONROBUST)
     radii = [radius for radius in (HALF, FULL) if results.accuracy(ROBUST, radius=radius)]
     found = [at for at in (_at_epsilon(results, radius, len(radii)) for radius in radii) if at]
-    if not (robust and nonrobust and found):
-        return []
-    together = f" These CIs hold for both ε together ({sample_size(robust)})." if len(found) > 1 else ""
-    text = (
-        f"Clean accuracy after standard training on D_R, the robust version: {robust.percent}; on D_NR, the non-robust version: "
-        f"{nonrobust.percent}. Robust accuracy: {' '.join(_sentence(results, at) for at in found)}{together} "
-        "D_R keeps only features of the adversarially trained model, D_NR only those of the standard model."
-    )
-    return [_judge(results, found, text)]
+    return [_judge(results, found, _text(results, found))] if found else []
 
 
 def _at_epsilon(results: StudyResults, radius: int, comparisons: int) -> _AtEpsilon | None:
-    robust, nonrobust = results.accuracy(ROBUST, radius=radius), results.accuracy(NONROBUST, radius=radius)
     over_nonrobust = results.difference((ROBUST, radius), (NONROBUST, radius), comparisons)
-    if not (robust and nonrobust and over_nonrobust):
-        return None
     over_standard = results.difference((ROBUST, radius), ("standard", radius), comparisons)
-    return _AtEpsilon(radius, robust, nonrobust, results.accuracy("standard", radius=radius), over_nonrobust, over_standard)
+    return _AtEpsilon(radius, over_nonrobust, over_standard) if over_nonrobust else None
 
 
-def _sentence(results: StudyResults, at: _AtEpsilon) -> str:
-    """Robust accuracies at one epsilon, and differences."""
-    others = [("D_NR", at.nonrobust, at.over_nonrobust)]
-    if at.standard and at.over_standard:
-        others.append(("original images", at.standard, at.over_standard))
-    accuracies = ", ".join(f"{name} {accuracy.percent}" for name, accuracy, _ in others)
-    differences = ", ".join(f"minus {name} {difference.points} ({difference.ci})" for name, _, difference in others)
-    return f"At {results.threat_model(at.radius)}: D_R {at.robust.percent}, {accuracies}. D_R {differences}."
+def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
+    """All accuracies, then the differences."""
+    first = found[0].over_nonrobust
+    epsilons = " and ".join(results.threat_model(at.radius) for at in found)
+    over = f"{first.seeds} seeds" if first.over_seeds else "the test images"
+    together = ", for both ε together" if len(found) > 1 else ""
+    parts = [
+        f"Standard training on D_R, the robust version: {_accuracies(results, ROBUST)} (clean; at {epsilons}).",
+        f"On D_NR, the non-robust version: {_accuracies(results, NONROBUST)}.",
+        f"On the original images: {_accuracies(results, 'standard')}." if found[0].over_standard else "",
+        f"In percentage points D_R minus D_NR is {_points([at.over_nonrobust for at in found])}",
+        f"and D_R minus original {_points([at.over_standard for at in found])}" if found[0].over_standard else "",
+        f"(95 % CIs over {over}{together}; {sample_size(first)}).",
+        "D_R keeps only features of the adversarially trained model, D_NR only those of the standard model.",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _accuracies(results: StudyResults, model: str) -> str:
+    """Clean accuracy and robust accuracies of a model."""
+    return ", ".join(found.percent for radius in (CLEAN, HALF, FULL) if (found := results.accuracy(model, radius=radius)))
+
+
+def _points(differences: Sequence[Estimate | None]) -> str:
+    """Differences with their intervals."""
+    return " and ".join(each.points_cell for each in differences if each)
 
 
 def _judge(results: StudyResults, found: list[_AtEpsilon], text: str) -> Finding:
