@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_budgets
 import torch
 import torch.nn.functional as F
 from fake_cuda import fake_gpu
 from torch import Tensor
 
 from notbugs import attacks, audit, construct, data, metrics, models, train
-from notbugs.attacks import sanity_checks
+from notbugs.attacks import evaluation, sanity_checks
 from notbugs.audit import AuditConfig
 from notbugs.data import DataConfig, Dataset
 from notbugs.files import crossfit, features, scores
@@ -157,7 +158,7 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     ),
     "clean logits": lambda *at, **_: attacks.clean_logits(*at),
     "sanity checks": lambda *at, **_: [
-        check._asdict() for check in sanity_checks.run_all(*at, threat_model=THREAT_MODEL, others=[at[0]])
+        check._asdict() for check in sanity_checks.run_all(*at, threat_model=THREAT_MODEL, budget="quick", others=[at[0]])
     ],
 }
 
@@ -232,7 +233,7 @@ CALLS: dict[str, Callable[[Model, Dataset, str], Any]] = {
     "files": lambda _, part, device: [
         row.standard_margin
         for row in scores.per_file(
-            part, crossfit.CrossfitConfig(THREAT_MODEL, epochs=1, invert_steps=2), folds=2, repeats=1, device=device
+            part, crossfit.CrossfitConfig(THREAT_MODEL, "small", 4, 1, 32, 1, 2), folds=2, repeats=1, device=device
         )
     ],
     "invert both": lambda model, part, device: features.invert_both(
@@ -248,7 +249,7 @@ CALLS: dict[str, Callable[[Model, Dataset, str], Any]] = {
 }
 
 
-SLOW_CALLS = ("files", "robust accuracy", "robust features", "features")
+SLOW_CALLS = ("files", "robust accuracy", "robust features", "features", "TRADES", "invert both", "transfer")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_CALLS)) for name in CALLS])
@@ -259,9 +260,11 @@ def test_training_constructions_and_metrics(name: str, robust: Model, part: Data
 
 
 @pytest.mark.slow
-def test_a_study_and_an_audit(tmp_path: Path) -> None:
-    """The work of two commands, tables included."""
-    study = StudyConfig("digits", seeds=1, limit=100, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
+def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of two commands, tables included. The standard ensemble and all sanity checks have tests of their own above."""
+    monkeypatch.setattr(evaluation, "BUDGETS", dict.fromkeys(attacks.BUDGETS, small_budgets.with_queries(5)["quick"]))
+    monkeypatch.setattr(sanity_checks, "run_all", lambda model, images, *_, **__: [sanity_checks.deterministic(model, images)])
+    study = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
     model = str(tmp_path / "study" / "models" / "standard.safetensors")
     threats = ("l2:0.75", "spatial:20,1")
     classifier = AuditConfig(model, DataConfig("digits"), threats=threats, images=10, budget="quick", device="cuda")

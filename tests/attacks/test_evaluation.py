@@ -199,8 +199,9 @@ def test_a_larger_budget_leaves_no_more_images(threat_model: Any, gradient: bool
             assert inside(found.images, images, threat_model)
         assert torch.equal(margins_of(model, found.images, labels) >= 0, found.margins >= 0)
         counts.append(remaining(found))
-        again = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget=budget)
-        assert torch.equal(again.images, found.images)
+        if budget != "thorough" or threat_model == EVERY_KIND[0]:
+            again = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget=budget)
+            assert torch.equal(again.images, found.images)
     assert all(before + 1 >= after for before, after in pairwise(counts))
     assert counts[-1] < clean
     with pytest.raises(InputError, match=r"^budget: must be one of quick, standard, thorough"):
