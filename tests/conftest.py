@@ -14,7 +14,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from notbugs import attacks, data, models, train
-from notbugs.attacks import budgets, evaluation
+from notbugs.attacks import budgets, ensemble
 from notbugs.runs import scheduler
 from notbugs.search import NormBall
 
@@ -45,7 +45,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str, make: Cal
 def _small_budgets() -> Iterator[None]:
     """Small attack budgets, here and in the scheduler's processes, but not in commands that tests start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "BUDGETS", small_budgets.BUDGETS)
+        patch.setattr(ensemble, "BUDGETS", small_budgets.BUDGETS)
         patch.setattr(scheduler, "_start_worker", small_budgets.start_worker)
         yield
 
@@ -53,7 +53,7 @@ def _small_budgets() -> Iterator[None]:
 @pytest.fixture
 def whole_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attack budgets as they are."""
-    monkeypatch.setattr(evaluation, "BUDGETS", budgets.BUDGETS)
+    monkeypatch.setattr(ensemble, "BUDGETS", budgets.BUDGETS)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from notbugs.attacks import AttackBudget, budgets, evaluation
+from notbugs.attacks import AttackBudget, budgets, ensemble
 from notbugs.runs import scheduler
 from notbugs.runs.scheduler import _start_worker
 
@@ -35,10 +35,10 @@ BUDGETS = with_queries(50)
 
 def use() -> None:
     """In this process and in the scheduler's processes that it starts."""
-    evaluation.BUDGETS, scheduler._start_worker = BUDGETS, start_worker
+    ensemble.BUDGETS, scheduler._start_worker = BUDGETS, start_worker
 
 
 def start_worker(queue: Any) -> None:
     """Starts a worker process of the scheduler as ever, but with small budgets."""
-    evaluation.BUDGETS = BUDGETS
+    ensemble.BUDGETS = BUDGETS
     _start_worker(queue)

@@ -17,7 +17,7 @@ from fake_cuda import fake_gpu
 from torch import Tensor
 
 from notbugs import attacks, audit, construct, data, metrics, models, train
-from notbugs.attacks import evaluation, sanity_checks
+from notbugs.attacks import ensemble, sanity_checks
 from notbugs.audit import AuditConfig
 from notbugs.data import DataConfig, Dataset
 from notbugs.files import crossfit, features, scores
@@ -262,7 +262,7 @@ def test_training_constructions_and_metrics(name: str, robust: Model, part: Data
 @pytest.mark.slow
 def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The work of two commands, tables included. The standard ensemble and all sanity checks have tests of their own above."""
-    monkeypatch.setattr(evaluation, "BUDGETS", dict.fromkeys(attacks.BUDGETS, small_budgets.with_queries(5)["quick"]))
+    monkeypatch.setattr(ensemble, "BUDGETS", dict.fromkeys(attacks.BUDGETS, small_budgets.with_queries(5)["quick"]))
     monkeypatch.setattr(sanity_checks, "run_all", lambda model, images, *_, **__: [sanity_checks.deterministic(model, images)])
     study = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
     model = str(tmp_path / "study" / "models" / "standard.safetensors")

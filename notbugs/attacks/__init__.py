@@ -7,8 +7,8 @@ the norms of their perturbations (`MinimumNormResult`). docs/attacks.md defines 
 from notbugs.attacks.black_box import hop_skip_jump, square_attack
 from notbugs.attacks.bpda import straight_through
 from notbugs.attacks.budgets import BUDGETS, ENSEMBLE_VERSION, GRADIENT_ENSEMBLE, AttackBudget, ensemble_name
-from notbugs.attacks.ensemble import worst_case
-from notbugs.attacks.evaluation import adaptive_ensemble, gradient_ensemble
+from notbugs.attacks.combine import worst_case
+from notbugs.attacks.ensemble import adaptive_ensemble, gradient_ensemble
 from notbugs.attacks.minimum_norm import MinimumNormResult, minimum_norm, nearest_classes
 from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, targeted_pgd
 from notbugs.attacks.sparse import few_pixels, one_pixel

@@ -1,127 +1,263 @@
-"""Several attacks on one batch: each runs on the images that are still classified correctly."""
+"""The attack ensemble behind every robust accuracy. docs/attacks.md defines its steps, `budgets` holds their numbers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from notbugs import precision
-from notbugs.attacks.validation import Model, clean_logits, validated, with_log_probabilities
-from notbugs.search import Attack, AttackResult, objectives
-
-
-@dataclass(frozen=True)
-class EnsembleState:
-    """What the attacks so far found. Every margin here is that of the best other class: 0 or more is misclassified.
-
-    Attributes
-    ----------
-    model : callable
-        Images to logits; the log-probabilities of a model that returns probabilities.
-    images, labels : Tensor
-        The clean batch, (N, C, H, W) and (N,).
-    classes : int
-    clean : Tensor, (N,)
-        Margins of the clean images.
-    result : AttackResult
-        For each image the perturbed image with the highest margin.
-    last : Tensor, (N,)
-        Margins that the last attack found; -inf where it did not run.
-    """
-
-    model: Model
-    images: Tensor
-    labels: Tensor
-    classes: int
-    clean: Tensor
-    result: AttackResult
-    last: Tensor
-
-    @classmethod
-    def from_clean(cls, model: Model, images: Tensor, labels: Tensor) -> "EnsembleState":
-        """Before the first attack."""
-        logits = clean_logits(model, images, labels)
-        attacked = with_log_probabilities(model, logits)
-        if attacked is not model:
-            logits = logits.clamp_min(1e-37).log()
-        margins = -objectives.margin(logits, labels)
-        start = AttackResult(images.clone(), margins)
-        return cls(attacked, images, labels, logits.shape[1], margins, start, torch.full_like(margins, -torch.inf))
-
-    @property
-    def remaining(self) -> Tensor:
-        """Which images are still classified correctly: (N,)."""
-        return self.result.margins < 0
-
-    def margin_lost(self, margins: Tensor | None = None) -> Tensor:
-        """Share of the clean margin that is lost, at `margins` (N,) or so far: (N,), 0 nothing, 1 misclassified."""
-        margins = self.result.margins if margins is None else margins
-        return torch.where(self.clean < 0, 1 - margins / self.clean, 1.0)
-
-    def run(self, attack: Attack, subset: Tensor | None = None) -> "EnsembleState":
-        """The state after one more attack on the images that remain.
-
-        Parameters
-        ----------
-        attack : callable
-            (model, images, labels) to AttackResult.
-        subset : Tensor, (N,), bool, optional
-            Only these images.
-        """
-        index = (self.remaining if subset is None else self.remaining & subset).nonzero().squeeze(1)
-        last = torch.full_like(self.clean, -torch.inf)
-        if not len(index):
-            return replace(self, last=last)
-        with precision.tf32(self.images.device):
-            found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
-        found = self._in_full_precision(found, index)
-        last[index] = found.margins
-        better = found.margins > self.result.margins[index]
-        images, margins = self.result.images.clone(), self.result.margins.clone()
-        images[index[better]], margins[index[better]] = found.images[better], found.margins[better]
-        return replace(self, result=AttackResult(images, margins), last=last)
-
-    def _in_full_precision(self, found: AttackResult, index: Tensor) -> AttackResult:
-        """The result with its margins in full float32: on a GPU the attack's own are rounded. -inf, nothing found, stays."""
-        if found.images.device.type != "cuda":
-            return found
-        with torch.no_grad(), precision.full_precision():
-            margins = -objectives.margin(objectives.logits(self.model, found.images), self.labels[index])
-        return AttackResult(found.images, torch.where(found.margins == -torch.inf, found.margins, margins))
+from notbugs.attacks.black_box import hop_skip_jump, square_attack
+from notbugs.attacks.bpda import straight_through
+from notbugs.attacks.budgets import (
+    BUDGETS,
+    LONG_TARGET_CLASSES,
+    LONG_TARGETED_STEPS,
+    MASKING_MIN_MARGIN_LOST,
+    MASKING_QUERIES,
+    MASKING_RATIO,
+    TARGET_CLASSES,
+    TARGETED_STEPS,
+    UNTARGETED_ATTACKS,
+    AttackBudget,
+    check_budget,
+)
+from notbugs.attacks.combine import EnsembleState
+from notbugs.attacks.pgd import apgd, pgd, rank_targeted_pgd
+from notbugs.attacks.sparse import few_pixels
+from notbugs.attacks.spatial import spatial_attack
+from notbugs.attacks.validation import Model, check_single_epsilon, has_gradient, validated
+from notbugs.data import map_batches
+from notbugs.errors import InputError
+from notbugs.search import Attack, AttackResult, NormBall, SpatialTransforms, ThreatModel, objectives
 
 
 @validated
-def worst_case(model: Model, images: Tensor, labels: Tensor, attacks: Sequence[Attack]) -> AttackResult:
-    """The best result of several attacks, each run on the images that those before left classified correctly.
+def adaptive_ensemble(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat_model: ThreatModel | SpatialTransforms,
+    budget: str = "standard",
+    batch_size: int | None = None,
+) -> AttackResult:
+    """Attacks every image with an ensemble of attacks, cheap ones first: the attack behind every robust accuracy.
+
+    Each attack runs on the images that are still classified correctly. Targeted attacks run on the images that lost enough of
+    their margin; black-box attacks on the images whose gradients look masked. docs/attacks.md defines the steps for each threat
+    model, and for models without gradients.
 
     Parameters
     ----------
     model : callable
-        Images (n, C, H, W) to logits (n, K).
+        Images (n, C, H, W) to logits (n, K); differentiable or not.
     images : Tensor, (N, C, H, W), in [0, 1]
     labels : Tensor, (N,), int64
-    attacks : sequence of callable
-        (model, images, labels) to AttackResult, in the order in which they run.
+    threat_model : ThreatModel or SpatialTransforms
+        With one epsilon for all images.
+    budget : {"quick", "standard", "thorough"}
+        At most 19, 229 or 1,229 gradients per image, and black-box queries: a key of `BUDGETS`.
+    batch_size : int, optional
+        Images at a time, by default as many as suit the device. Halved, with a warning, where memory runs out.
 
     Returns
     -------
     AttackResult
-        Margins of 0 or more are misclassified. A misclassified clean image is returned without a perturbation.
+        For each image the perturbed image with the highest margin of the best other class, and that margin: 0 or more is
+        misclassified. Deterministic: the same images in the same batches give the same result.
 
     Examples
     --------
-    >>> import torch
-    >>> from functools import partial
-    >>> from notbugs import attacks
-    >>> from notbugs.search import NormBall
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
-    >>> images, labels = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1])
-    >>> losses = [partial(attacks.pgd, threat_model=NormBall("l2", 0.5), loss=loss) for loss in ("margin", "cross_entropy")]
-    >>> attacks.worst_case(model, images, labels, losses).margins.shape
-    torch.Size([5])
+    >>> def model(images):
+    ...     mean = images.mean((1, 2, 3))
+    ...     return torch.stack([0.5 - mean, mean - 0.5], dim=1)
+    >>> images, labels = torch.tensor([0.2, 0.45]).reshape(2, 1, 1, 1).repeat(1, 1, 8, 8), torch.tensor([0, 0])
+    >>> result = adaptive_ensemble(model, images, labels, threat_model=NormBall("linf", 0.1), budget="quick")
+    >>> result.margins >= 0
+    tensor([False,  True])
     """
+    check_budget(budget)
+    if batch_size is not None and batch_size < 1:
+        raise InputError("batch_size", "must be 1 or more", batch_size)
+    check_single_epsilon(threat_model)
+
+    def attack_batch(batch: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        return _attack_batch(model, batch, labels[index.to(labels.device)], threat_model, BUDGETS[budget])
+
+    found = map_batches(
+        attack_batch,
+        images,
+        batch_size=batch_size or precision.default_batch_size(images.device, images.shape[1:]),
+        device=images.device,
+    )
+    return AttackResult(*(column.to(images.device) for column in found))
+
+
+def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
+    """The gradient attacks of `adaptive_ensemble`, for `worst_case`, which runs them on all images.
+
+    Parameters
+    ----------
+    threat_model : ThreatModel
+    classes : int
+        Of the model.
+
+    Returns
+    -------
+    list of callable
+        PGD on the margin (1 step, most of what a standard model has to lose, then 3) and on the cross-entropy (15), then PGD at
+        each of the nearest wrong classes, at most nine, for 10 steps. The first three alone are `GRADIENT_ENSEMBLE`. In L0:
+        pixel by pixel, with 20 and with 200 candidates.
+    """
+    if isinstance(threat_model, NormBall) and threat_model.norm == "l0":
+        candidates = BUDGETS["standard"].ranked_pixel_candidates
+        return [partial(few_pixels, pixels=_pixels(threat_model), candidates=count) for count in candidates]
+    return [
+        *(partial(pgd, threat_model=threat_model, steps=steps, loss=loss) for steps, loss in UNTARGETED_ATTACKS),
+        *_targeted_attacks(threat_model, classes, TARGET_CLASSES, TARGETED_STEPS),
+    ]
+
+
+def _targeted_attacks(threat_model: ThreatModel, classes: int, most: int, steps: int) -> list[Attack]:
+    """PGD at each of the `most` nearest wrong classes."""
+    ranks = range(1, min(classes, most + 1))
+    return [partial(rank_targeted_pgd, threat_model=threat_model, rank=rank, steps=steps) for rank in ranks]
+
+
+def _attack_batch(
+    model: Model, images: Tensor, labels: Tensor, threat_model: ThreatModel | SpatialTransforms, budget: AttackBudget
+) -> AttackResult:
+    """The ensemble on one batch."""
     state = EnsembleState.from_clean(model, images, labels)
-    for attack in attacks:
+    if not bool(state.remaining.any()) or getattr(threat_model, "epsilon", 1) == 0:
+        return state.result
+    gradient = has_gradient(model, images)
+    if isinstance(threat_model, SpatialTransforms):
+        return state.run(_spatial(threat_model, budget, gradient)).result
+    if isinstance(threat_model, NormBall) and threat_model.norm == "l0":
+        return _run_few_pixels(state, threat_model, budget, gradient).result
+    run = _run_gradient_attacks if gradient else _run_without_gradients
+    return run(state, threat_model, budget).result
+
+
+def _spatial(threat_model: SpatialTransforms, budget: AttackBudget, gradient: bool) -> Attack:
+    return partial(
+        spatial_attack,
+        threat_model=threat_model,
+        angles=budget.angles,
+        translations=budget.translations,
+        steps=budget.spatial_steps,
+        gradient=gradient,
+    )
+
+
+def _run_few_pixels(state: EnsembleState, threat_model: NormBall, budget: AttackBudget, gradient: bool) -> EnsembleState:
+    """L0: candidates ranked by gradients, then random ones, where these find a lower margin at once or gradients are missing."""
+    attack = partial(few_pixels, pixels=_pixels(threat_model))
+    masked = state.remaining
+    if gradient:
+        for count in budget.ranked_pixel_candidates:
+            state = state.run(partial(attack, candidates=count))
+        before = state.result.margins
+        state = state.run(partial(attack, candidates=MASKING_QUERIES, gradient=False))
+        masked = state.last > before
+    blind = partial(attack, candidates=budget.random_pixel_candidates, gradient=False)
+    return state.run(blind, None if budget.black_box_on_all else masked)
+
+
+def _pixels(threat_model: NormBall) -> int:
+    """Number of pixels of an L0 ball."""
+    return int(min(threat_model.epsilon, 1e9))
+
+
+def _run_gradient_attacks(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
+    """L2, L-inf, L1 and threat models of the user, for a model with gradients."""
+    for attack in gradient_ensemble(threat_model, state.classes)[: len(UNTARGETED_ATTACKS)]:
         state = state.run(attack)
-    return state.result
+    by_gradients = state.margin_lost()
+    state = state.run(partial(square_attack, threat_model=threat_model, queries=MASKING_QUERIES))
+    masked = state.margin_lost(state.last) > MASKING_RATIO * by_gradients
+    masked |= by_gradients < MASKING_MIN_MARGIN_LOST
+    state = _run_bpda(state, threat_model, budget, masked)
+    state = _run_targeted(state, threat_model, budget)
+    state = _run_apgd(state, threat_model, budget)
+    subset, before = None if budget.black_box_on_all else masked, state.margin_lost()
+    state = state.run(partial(square_attack, threat_model=threat_model, queries=budget.square_queries), subset)
+    if budget.extra_square_queries:
+        extra = masked & (state.margin_lost(state.last) >= before)
+        state = state.run(partial(square_attack, threat_model=threat_model, queries=budget.extra_square_queries), extra)
+    return _run_hop_skip_jump(state, threat_model, budget, subset)
+
+
+def _run_without_gradients(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
+    """L2, L-inf, L1 and threat models of the user, for a model without gradients."""
+    state = _run_bpda(state, threat_model, budget, state.remaining)
+    queries = budget.square_queries_without_gradients
+    state = state.run(partial(square_attack, threat_model=threat_model, queries=queries))
+    return _run_hop_skip_jump(state, threat_model, budget, None)
+
+
+def _run_targeted(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
+    """Targeted PGD, short and long, on the images that lost enough of their margin; that is looked up before each class."""
+    for margin_lost, most, steps in (
+        (budget.targeted_margin_lost, TARGET_CLASSES, TARGETED_STEPS),
+        (budget.long_targeted_margin_lost, LONG_TARGET_CLASSES, LONG_TARGETED_STEPS),
+    ):
+        if margin_lost is not None:
+            for attack in _targeted_attacks(threat_model, state.classes, most, steps):
+                state = state.run(attack, state.margin_lost() >= margin_lost if margin_lost else None)
+    return state
+
+
+def _run_apgd(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
+    """APGD on the cross-entropy, then at each of the nearest wrong classes, from random starts."""
+    if not budget.apgd_steps:
+        return state
+    generator = torch.Generator(state.images.device).manual_seed(0)
+    attack = partial(apgd, threat_model=threat_model, steps=budget.apgd_steps, generator=generator)
+    state = state.run(attack)
+    for rank in range(1, min(state.classes, TARGET_CLASSES + 1)):
+        state = state.run(partial(attack, loss="margin", rank=rank))
+    return state
+
+
+def _run_bpda(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget, subset: Tensor) -> EnsembleState:
+    """The gradient attacks with straight-through gradients, if the model has a non-differentiable operation."""
+    if not bool((subset & state.remaining).any()):
+        return state
+    differentiable = straight_through(state.model, state.images)
+    if differentiable is None:
+        return state
+    attacks = gradient_ensemble(threat_model, state.classes)
+    for attack in attacks[: len(UNTARGETED_ATTACKS)] if budget.targeted_margin_lost is None else attacks:
+        state = state.run(partial(_transfer_from, attack=attack, other=differentiable), subset)
+    return state
+
+
+def _transfer_from(model: Model, images: Tensor, labels: Tensor, *, attack: Attack, other: Model) -> AttackResult:
+    """An attack on another model, with the margins of this one."""
+    found = attack(other, images, labels)  # type: ignore[arg-type]
+    with torch.no_grad():
+        return AttackResult(found.images, -objectives.margin(objectives.logits(model, found.images), labels))
+
+
+def _run_hop_skip_jump(
+    state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget, subset: Tensor | None
+) -> EnsembleState:
+    """HopSkipJump in L2 and L-inf, which may start at any image of the batch."""
+    if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
+        return state
+    queries = budget.hop_skip_jump_queries
+    return state.run(partial(_hop_skip_jump_within, threat_model=threat_model, queries=queries, starts=state.images), subset)
+
+
+def _hop_skip_jump_within(
+    model: Model, images: Tensor, labels: Tensor, *, threat_model: NormBall, queries: int, starts: Tensor
+) -> AttackResult:
+    """`hop_skip_jump` as an attack within a ball: what it found outside is no success."""
+    epsilon = threat_model.epsilon
+    assert isinstance(epsilon, float | int)
+    found = hop_skip_jump(model, images, labels, norm=threat_model.norm, queries=queries, stop_norm=epsilon, starts=starts)
+    with torch.no_grad():
+        margins = -objectives.margin(objectives.logits(model, found.images), labels)
+    return AttackResult(found.images, torch.where(found.norms <= epsilon, margins, -torch.inf))

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from notbugs import search
-from notbugs.attacks.ensemble import worst_case
+from notbugs.attacks.combine import worst_case
 from notbugs.attacks.validation import Model, check_single_epsilon, validated
 from notbugs.errors import InputError
 from notbugs.search import AttackResult, NormBall, ThreatModel, objectives

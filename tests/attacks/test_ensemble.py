@@ -1,129 +1,283 @@
-"""Several attacks on one batch: who gets which attack, and the exact result on linear models."""
+"""The attack ensemble: against other libraries, behind masked gradients, and at every budget."""
 
 import warnings
-from functools import partial
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from attacks.conftest import Batch, inside, linear_problem, margins_of, remaining
+import torch.nn.functional as F
+from attacks.conftest import (
+    THREAT_MODELS,
+    Batch,
+    LabelsOnly,
+    brightness_model,
+    inside,
+    margins_of,
+    misclassified,
+    remaining,
+    seeded,
+)
+from small_budgets import with_queries
 from torch import Tensor, nn
 
 from notbugs import attacks
-from notbugs.attacks.ensemble import EnsembleState
+from notbugs.attacks import ensemble
+from notbugs.errors import InputError
 from notbugs.models import Model
-from notbugs.search import Attack, AttackResult, NormBall
+from notbugs.search import NormBall, SpatialTransforms, ThreatModel
+
+# ---- beside other libraries -------------------------------------------------------------------------------------------------
 
 
-def test_each_attack_runs_on_the_remaining_images() -> None:
-    """The model classifies by the first pixel: class 1 above one half. A misclassified clean image is returned as it is."""
-
-    def model(images: Tensor) -> Tensor:
-        first = images[:, 0, 0, 0]
-        return torch.stack([0.5 - first, first - 0.5], dim=1)
-
-    attacked: list[list[float]] = []
-
-    def attack(step: float, model: Model, images: Tensor, labels: Tensor) -> AttackResult:
-        attacked.append([round(value, 2) for value in images.flatten().tolist()])
-        return AttackResult(images + step, margins_of(model, images + step, labels))
-
-    images = torch.tensor([0.1, 0.9, 0.45, 0.3]).reshape(4, 1, 1, 1)
-    steps = (0.1, -0.1, 0.3, 0.9, 0.9)
-    found = attacks.worst_case(model, images, torch.zeros(4, dtype=torch.int64), [partial(attack, step) for step in steps])
-    assert attacked == [[0.1, 0.45, 0.3], [0.1, 0.3], [0.1, 0.3], [0.1]]  # and no image remains for the last
-    assert found.images.flatten().tolist() == pytest.approx([1.0, 0.9, 0.55, 0.6])
-    assert found.margins.tolist() == pytest.approx([1.0, 0.8, 0.1, 0.2])
-    assert images.flatten().tolist() == pytest.approx([0.1, 0.9, 0.45, 0.3])
+def remaining_by_foolbox(model: nn.Module, images: Tensor, labels: Tensor, threat_model: NormBall) -> int:
+    foolbox = pytest.importorskip("foolbox")
+    attack = (foolbox.attacks.L2PGD if threat_model.norm == "l2" else foolbox.attacks.LinfPGD)(steps=50)
+    torch.manual_seed(0)
+    _, clipped, success = attack(foolbox.PyTorchModel(model, bounds=(0, 1)), images, labels, epsilons=threat_model.epsilon)
+    assert inside(clipped, images, threat_model)
+    return int((~success).sum())
 
 
-def test_the_highest_margin_is_kept_without_success() -> None:
-    def attack(value: float, model: Model, images: Tensor, labels: Tensor) -> AttackResult:
-        return AttackResult(images + value, torch.full((len(images),), value))
-
-    def model(images: Tensor) -> Tensor:
-        return torch.tensor([[9.0, 0.0]] * len(images))
-
-    images, labels = torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64)
-    found = attacks.worst_case(model, images, labels, [partial(attack, value) for value in (-3.0, -1.0, -2.0, -99.0)])
-    assert found.margins.tolist() == [-1, -1]
-    assert found.images.flatten().tolist() == [-1, -1]
-
-
-def test_a_state_runs_attacks_on_subsets_and_keeps_the_highest_margins() -> None:
-    """Clean margins of 4: at 3 a quarter is lost, at 2 a half."""
-    counts: list[int] = []
-
-    def by(*changes: float) -> Attack:
-        def attack(model: nn.Module, images: Tensor, labels: Tensor) -> AttackResult:
-            counts.append(len(images))
-            return AttackResult(images + changes[0], torch.tensor([-4.0] * len(images)) + torch.tensor(changes[: len(images)]))
-
-        return attack
-
-    def model(images: Tensor) -> Tensor:
-        return torch.tensor([[4.0, 0.0]]).expand(len(images), 2)
-
-    start = EnsembleState.from_clean(model, torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
-    state = start.run(by(0.0, 1.0, 2.0))
-    assert state.last.tolist() == [-4, -3, -2]
-    assert state.margin_lost().tolist() == [0, 0.25, 0.5]
-    state = state.run(by(0.5, 0.0, 0.0))
-    assert state.last.tolist() == [-3.5, -4, -4]
-    assert state.margin_lost(state.last).tolist() == [0.125, 0, 0]
-    state = state.run(by(9.0), state.margin_lost() >= 0.4)
-    assert state.last.tolist() == [-torch.inf, -torch.inf, 5]
-    assert counts == [3, 3, 1]
-    assert state.remaining.tolist() == [True, True, False]
-    assert state.result.margins.tolist() == [-3.5, -3, 5]
-    assert state.result.images[:, 0, 0, 0].tolist() == [0.5, 0, 9]
-    assert state.run(by(9.0), ~state.remaining).last.tolist() == [-torch.inf] * 3
-    assert counts == [3, 3, 1]
-    assert start.result.margins.tolist() == [-4] * 3 and not start.result.images.any()  # a state does not change
-
-
-@pytest.mark.parametrize("scale", [1.0, 120.0])
-@pytest.mark.parametrize("classes", [2, 3, 5, 12])
-@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.06), NormBall("linf", 0.01)], ids=str)
-def test_gradient_ensemble_is_exact_on_linear_models(threat_model: NormBall, classes: int, scale: float) -> None:
-    """With two and three classes, too, and with logits 120 times as large, where the gradient of the cross-entropy vanishes."""
-    model, images, labels, worst = linear_problem(classes, scale, threat_model)
-    robust = worst <= 0
-    assert 0.05 < float(robust.float().mean()) < 0.95
-    found = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(threat_model, classes))
-    clear = worst.abs() > 1e-3 * scale
-    assert torch.equal((found.margins < 0)[clear], robust[clear])
-    assert bool((found.margins <= worst + 1e-3 * scale).all())
+def remaining_by_torchattacks(model: nn.Module, images: Tensor, labels: Tensor, threat_model: NormBall) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+        norm = threat_model.norm.capitalize()
+        correct = model(images).argmax(1) == labels
+        for attack in (
+            torchattacks.APGD(model, norm=norm, eps=threat_model.epsilon, steps=50, loss="ce"),
+            torchattacks.APGDT(model, norm=norm, eps=threat_model.epsilon, steps=20, n_classes=10),
+        ):
+            if bool(correct.any()):
+                index = correct.nonzero().squeeze(1)
+                found = attack(images[index], labels[index])
+                assert inside(found, images[index], threat_model)
+                correct[index] = model(found).argmax(1) == labels[index]
+        return int(correct.sum())
 
 
 @pytest.mark.slow
-def test_robust_accuracy_falls_with_epsilon(robust: Model, few: Batch) -> None:
-    counts = []
-    for epsilon in (0.0, 0.25, 0.75, 2.0):
-        found = attacks.worst_case(robust, *few, attacks.gradient_ensemble(NormBall("l2", epsilon), 10))
-        counts.append(remaining(found))
-    assert counts == sorted(counts, reverse=True)
-    assert counts[0] == int((robust(few[0]).argmax(1) == few[1]).sum())
-    assert counts[-1] == 0
+@pytest.mark.parametrize("threat_model", [NormBall("l2", 0.5), NormBall("linf", 0.1)], ids=str)
+@pytest.mark.parametrize(
+    ("which", "referee"),
+    [("standard", remaining_by_foolbox), ("robust", remaining_by_foolbox), ("robust", remaining_by_torchattacks)],
+)
+def test_no_other_library_leaves_a_lower_robust_accuracy(
+    which: str, threat_model: NormBall, referee: Callable[..., int], request: pytest.FixtureRequest, batch: Batch
+) -> None:
+    model, (images, labels) = request.getfixturevalue(which), batch
+    count = remaining(attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model))
+    assert count <= referee(model, images, labels, threat_model) + 1
+    assert count < int((model(images).argmax(1) == labels).sum())
+
+
+# ---- thresholds, and masked gradients ---------------------------------------------------------------------------------------
+
+
+class Saturated(nn.Module):
+    """A model with saturated pixels or logits, which hides its gradients."""
+
+    def __init__(self, model: Model, where: str) -> None:
+        super().__init__()
+        self.model, self.where = model, where
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.where == "pixels":
+            return self.model(torch.sigmoid(12 * (images - 0.5)))
+        return 3 * torch.tanh(self.model(images) / 3) if self.where == "logits" else self.model(images)
+
+
+PLAIN = [NormBall("l2", 0.375), NormBall("l2", 0.75), NormBall("linf", 0.05), NormBall("linf", 0.15)]
+SATURATED = [NormBall("l2", 0.75), NormBall("linf", 0.05)]
+CASES = [("nowhere", each) for each in PLAIN] + [(where, each) for where in ("pixels", "logits") for each in SATURATED]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "small", "large"), [("l1", 1.0, 3.0), ("l0", 1, 4)])
-def test_gradient_ensemble_in_l1_and_l0(norm: str, small: float, large: float, robust: Model, few: Batch) -> None:
+@pytest.mark.parametrize(("where", "threat_model"), CASES, ids=str)
+def test_thresholds_of_the_ensemble_lose_nothing(
+    where: str, threat_model: NormBall, standard: Model, robust: Model, batch: Batch
+) -> None:
+    images, labels = batch
+    for model in (Saturated(standard, where), Saturated(robust, where)):
+        on_all = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(threat_model, 10))
+        found = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model)
+        assert int(((found.margins < 0) & (on_all.margins > 0)).sum()) == 0
+
+
+class Masked(nn.Module):
+    """A model whose gradients vanish: 16 levels per pixel, saturated logits, or probabilities close to 0 and 1."""
+
+    def __init__(self, model: Model, how: str) -> None:
+        super().__init__()
+        self.model, self.how = model, how
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.how == "levels":
+            return self.model((images * 15).round() / 15)
+        logits = self.model(images)
+        return 3 * torch.tanh(100 * logits / 3) if self.how == "saturated" else (20 * logits).softmax(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["levels", "saturated", "probabilities"])
+@pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
+def test_masked_gradients_do_not_help(how: str, threat_model: NormBall, robust: Model, batch: Batch) -> None:
+    """Of 100 images at least 20 fewer remain (of probabilities 10) than after PGD-50, which stalls."""
+    model, (images, labels) = Masked(robust, how).eval(), batch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", exc_type=ImportError)
+        pgd = torchattacks.PGDL2 if threat_model.norm == "l2" else torchattacks.PGD
+        torch.manual_seed(0)
+        perturbed = pgd(model, eps=threat_model.epsilon, alpha=threat_model.epsilon / 8, steps=50)(images, labels)
+    stalled = int((model(perturbed).argmax(1) == labels).sum())
+    found = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model)
+    assert remaining(found) <= stalled - (10 if how == "probabilities" else 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["one-hot", "saturated"])
+def test_gradients_of_zero_are_no_obstacle(how: str, standard: Model, few: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of exactly zero give about the same result as none: Square Attack and HopSkipJump."""
     images, labels = few
-    counts = []
-    for epsilon in (small, large):
-        threat_model = NormBall(norm, epsilon)
-        found = attacks.worst_case(robust, images, labels, attacks.gradient_ensemble(threat_model, 10))
-        assert inside(found.images, images, threat_model)
-        assert torch.allclose(found.margins, margins_of(robust, found.images, labels), rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr(ensemble, "BUDGETS", with_queries(250))
+
+    class ZeroGradients(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = standard(images)
+            if how == "saturated":
+                return (200 * logits).softmax(1)
+            return (2 * F.one_hot(logits.argmax(1), 10) - 1) + 0 * logits
+
+    zero, none = (
+        misclassified(attacks.adaptive_ensemble(model, images, labels, threat_model=NormBall("l2", 0.5)))
+        for model in (ZeroGradients(), LabelsOnly(standard))
+    )
+    assert zero >= none - 3
+    assert none > int((margins_of(standard, images, labels) >= 0).sum()) + 8
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("whole_budgets")
+def test_square_attack_is_short_where_gradients_work(robust: Model, batch: Batch) -> None:
+    counted = LabelsOnly(robust)
+
+    class Counted(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            counted.queries += len(images)
+            return robust(images)
+
+    attacks.adaptive_ensemble(Counted(), *batch, threat_model=NormBall("l2", 0.75))
+    assert counted.queries < 100 * 230  # 1,000 queries for every image that remains would be half as many again
+
+
+# ---- budgets and special cases ----------------------------------------------------------------------------------------------
+
+EVERY_KIND: list[ThreatModel | SpatialTransforms] = [
+    NormBall("l2", 0.75),
+    NormBall("linf", 0.15),
+    NormBall("l1", 2.0),
+    NormBall("l0", 2),
+    SpatialTransforms(20, 0.3),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threat_model", EVERY_KIND, ids=str)
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_larger_budget_leaves_no_more_images(threat_model: Any, gradient: bool, robust: Model, few: Batch) -> None:
+    images, labels = few[0][:30], few[1][:30]
+    model: Any = robust if gradient else LabelsOnly(robust)
+    assert attacks.has_gradient(model, images) == gradient
+    clean = int((margins_of(robust, images, labels) < 0).sum())
+    counts = [clean]
+    for budget in list(attacks.BUDGETS)[: 3 if gradient else 2]:
+        found = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget=budget)
+        if isinstance(threat_model, NormBall):
+            assert inside(found.images, images, threat_model)
+        assert torch.equal(margins_of(model, found.images, labels) >= 0, found.margins >= 0)
         counts.append(remaining(found))
-    assert counts[0] > 40 > 20 > counts[1]
-    if norm == "l1":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            foolbox = pytest.importorskip("foolbox")
-            referee = foolbox.PyTorchModel(robust.eval(), bounds=(0, 1))
-            attack = foolbox.attacks.EADAttack(steps=100, binary_search_steps=4, decision_rule="L1")
-            theirs = (attack(referee, images, labels, epsilons=None)[0] - images).abs().flatten(1).sum(1)
-        assert counts[0] <= int((theirs > small).sum())
-        assert counts[1] <= int((theirs > large).sum())
+        if budget != "thorough" or threat_model == EVERY_KIND[0]:
+            again = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget=budget)
+            assert torch.equal(again.images, found.images)
+    assert all(before + 1 >= after for before, after in pairwise(counts))
+    assert counts[-1] < clean
+    with pytest.raises(InputError, match=r"^budget: must be one of quick, standard, thorough"):
+        attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget="huge")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_no_images_and_epsilon_zero(norm: str, count: int) -> None:
+    images, labels = 0.3 * torch.rand(count, 3, 5, 7, generator=seeded()), torch.zeros(count, dtype=torch.int64)
+    threat_model = NormBall(norm, 0)
+    for found in (
+        attacks.adaptive_ensemble(brightness_model, images, labels, threat_model=threat_model),
+        attacks.square_attack(brightness_model, images, labels, threat_model=threat_model, queries=3),
+        attacks.pgd(brightness_model, images, labels, threat_model=threat_model, generator=seeded()),
+    ):
+        assert torch.equal(found.images, images)
+        assert found.margins.shape == (count,)
+    if norm != "l0":
+        assert attacks.minimum_norm(brightness_model, images, labels, norm=norm).norms.shape == (count,)
+
+
+@pytest.mark.slow
+def test_logits_that_are_not_finite_under_attack_count_as_misclassified(standard: Model, few: Batch) -> None:
+    """This model returns NaN near its decision boundary."""
+    images, labels = few
+
+    def model(images: Tensor) -> Tensor:
+        logits = standard(images)
+        top = logits.topk(2).values
+        return torch.where((top[:, 0] - top[:, 1] < 2)[:, None], torch.nan, logits)
+
+    sure = margins_of(standard, images, labels) < -3
+    found = attacks.adaptive_ensemble(model, images[sure], labels[sure], threat_model=NormBall("l2", 0.75))
+    plain = attacks.adaptive_ensemble(standard, images[sure], labels[sure], threat_model=NormBall("l2", 0.75))
+    assert misclassified(found) >= misclassified(plain) > 0
+
+
+def test_a_tie_counts_as_misclassified(few: Batch) -> None:
+    images, labels = few[0], torch.zeros(60, dtype=torch.int64)
+    found = attacks.adaptive_ensemble(
+        lambda images: images.flatten(1)[:, :3] * 0, images, labels, threat_model=NormBall("l2", 0.5)
+    )
+    assert found.margins.tolist() == [0.0] * 60
+    assert torch.equal(found.images, images)
+
+
+@pytest.mark.slow
+def test_many_images_are_attacked_batch_by_batch(robust: Model, batch: Batch) -> None:
+    largest = 0
+
+    class Watched(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            nonlocal largest
+            largest = max(largest, len(images))
+            return robust(images)
+
+    found = attacks.adaptive_ensemble(Watched(), *batch, threat_model=NormBall("l2", 0.75), batch_size=60)
+    assert largest == 60
+    assert torch.allclose(found.margins, margins_of(robust, found.images, batch[1]), atol=1e-4)
+    whole = attacks.adaptive_ensemble(robust, *batch, threat_model=NormBall("l2", 0.75))
+    assert abs(remaining(found) - remaining(whole)) <= 1
+
+
+def test_batches_are_halved_where_memory_runs_out(standard: Model, few: Batch) -> None:
+    images, labels = few
+    sizes: list[int] = []
+
+    def hungry(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        if len(images) > 20:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return standard(images)
+
+    with pytest.warns(RuntimeWarning) as caught:
+        found = attacks.adaptive_ensemble(hungry, images, labels, threat_model=NormBall("l2", 0.5), budget="quick")
+    assert [str(each.message).split(" with ")[1] for each in caught] == ["30 images at a time", "15 images at a time"]
+    assert max(sizes) == 60
+    assert torch.allclose(found.margins, margins_of(standard, found.images, labels), atol=1e-4)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from notbugs import search
-from notbugs.attacks.ensemble import worst_case
+from notbugs.attacks.combine import worst_case
 from notbugs.attacks.pgd import pgd
 from notbugs.attacks.sanity_checks.check import Check, largest_epsilon, single_epsilon
 from notbugs.attacks.validation import Model, has_gradient

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import precision
-from notbugs.attacks.evaluation import adaptive_ensemble
+from notbugs.attacks.ensemble import adaptive_ensemble
 from notbugs.attacks.sanity_checks.check import Check, single_epsilon
 from notbugs.attacks.sanity_checks.forward import (
     batch_independence,
