@@ -54,6 +54,7 @@ def test_square_attack_is_as_strong_as_that_of_torchattacks(threat_model: NormBa
     assert remaining(found) <= int((margins_of(standard, theirs, labels) <= 0).sum())
 
 
+@pytest.mark.slow
 def test_square_attack_on_a_scikit_learn_classifier(digits: data.Splits) -> None:
     from sklearn.linear_model import LogisticRegression
 
