@@ -27,8 +27,10 @@ settings.register_profile("no-deadline", deadline=None, max_examples=50)  # a sl
 settings.load_profile("no-deadline")
 
 
-def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that is made once for all worker processes of a session; each gets a copy of its own."""
+def shared_folder(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object], *, copy: bool = True
+) -> Path:
+    """A folder that is made once for all worker processes of a session; each gets a copy of its own, if it is to have one."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     made, finished = base / f"shared-{name}", base / f"shared-{name}.finished"
@@ -38,6 +40,8 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str, make: Cal
             made.mkdir()
             make(made)
             finished.touch()
+    if not copy:
+        return made
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("shared") / name))
 
 

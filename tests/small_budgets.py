@@ -9,7 +9,7 @@ from typing import Any
 
 from notbugs.attacks import AttackBudget, budgets, ensemble
 from notbugs.runs import scheduler
-from notbugs.runs.scheduler import _start_worker
+from notbugs.runs.scheduler import _start_worker as plain_start_worker
 
 
 def with_queries(count: int) -> Mapping[str, AttackBudget]:
@@ -41,4 +41,4 @@ def use() -> None:
 def start_worker(queue: Any) -> None:
     """Starts a worker process of the scheduler as ever, but with small budgets."""
     ensemble.BUDGETS = BUDGETS
-    _start_worker(queue)
+    plain_start_worker(queue)

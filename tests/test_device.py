@@ -249,10 +249,8 @@ CALLS: dict[str, Callable[[Model, Dataset, str], Any]] = {
 }
 
 
-SLOW_CALLS = ("files", "robust accuracy", "robust features", "features", "TRADES", "invert both", "transfer")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_CALLS)) for name in CALLS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
 def test_training_constructions_and_metrics(name: str, robust: Model, part: Dataset) -> None:
     with fake_gpu():
         on_gpu = as_arrays(CALLS[name](copy.deepcopy(robust), part, "cuda"))
@@ -299,6 +297,7 @@ WITH_STEPS: dict[str, Callable[[Model, Dataset, int], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_STEPS)
 def test_no_step_synchronizes(name: str, standard: Model, part: Dataset) -> None:
     """The CPU queues steps ahead of the GPU; one result per step copied to the CPU would leave both idle in turn."""
@@ -311,6 +310,7 @@ def test_no_step_synchronizes(name: str, standard: Model, part: Dataset) -> None
     assert synchronizations[0] == synchronizations[1] and launches[1] > launches[0] + 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "per_batch"),
     [(train.cross_entropy, 0), (train.adversarial_loss(partial(attacks.pgd, threat_model=THREAT_MODEL, steps=2)), 1)],

@@ -177,6 +177,7 @@ def test_training_may_use_tf32(part: Dataset) -> None:
 # ---- bfloat16 -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_constructing_in_bfloat16_is_as_good_and_figures_are_float32(standard: models.Model, part: Dataset) -> None:
     in_float32, in_bfloat16 = (construct.invert_features(standard, part, steps=15, bf16=bf16) for bf16 in (False, True))
     assert not torch.equal(in_float32.dataset.images[:], in_bfloat16.dataset.images[:]), "nothing was in bfloat16"
@@ -195,6 +196,7 @@ def test_constructing_in_bfloat16_is_as_good_and_figures_are_float32(standard: m
     assert in_bfloat16.stats.max_l2 <= 1.0
 
 
+@pytest.mark.slow
 def test_training_in_bfloat16_is_as_good_and_weights_stay_float32(digits: data.Splits) -> None:
     accuracies, trained = [], []
     for bf16 in (False, True):

@@ -133,6 +133,7 @@ def test_theorem_1_a_ball_is_least_vulnerable_at_equal_trace(seed: int, d: int, 
     assert theory.vulnerability(ball, multiplier) < theory.vulnerability(true, multiplier)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(seeds, sizes, st.floats(0, 5))
 def test_theorem_3_no_mean_has_a_smaller_cosine_and_one_attains_it(seed: int, d: int, epsilon: float) -> None:
@@ -310,6 +311,7 @@ def test_the_loss_is_convex_in_the_natural_parameters(seed: int, d: int, epsilon
     assert losses[2] <= (losses[0] + losses[1]) / 2 + 1e-9 * abs(losses[0] + losses[1])
 
 
+@pytest.mark.slow
 def test_a_ball_is_closer_to_a_budget_in_more_dimensions() -> None:
     differences = []
     for d in (2, 60):
@@ -321,6 +323,7 @@ def test_a_ball_is_closer_to_a_budget_in_more_dimensions() -> None:
     assert differences[1] < differences[0] / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adversary", theory.ADVERSARIES)
 def test_training_converges_at_every_radius_of_the_example(adversary: str) -> None:
     x, y = theory.sample(PAPER, 2000, seed=5)

@@ -169,6 +169,7 @@ def test_schedule_waits_at_chance_level_for_as_long_as_patience_allows(epochs: i
     assert rates == pytest.approx([*without[:warm], *[1.0] * (patience * batches), *without[warm:]])
 
 
+@pytest.mark.slow
 def test_waiting_ends_when_accuracy_rises_above_chance() -> None:
     rates = learning_rates(epochs=10, patience=50, batches=10, correct_from=5)
     assert len(rates) == 130  # epochs 2, 3 and 4 at the full rate are extra
@@ -277,6 +278,7 @@ def test_trades_adds_the_divergence_that_the_attack_causes() -> None:
     assert value.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adversarial_loss", "trades"])
 def test_adversarial_training_raises_robust_accuracy(digits: data.Splits, standard: models.Model, name: str) -> None:
     """A few epochs on half the digits: higher robust accuracy than standard training."""

@@ -266,6 +266,7 @@ def test_many_images_are_attacked_batch_by_batch(robust: Model, batch: Batch) ->
     assert abs(remaining(found) - remaining(whole)) <= 1
 
 
+@pytest.mark.slow
 def test_batches_are_halved_where_memory_runs_out(standard: Model, few: Batch) -> None:
     images, labels = few
     sizes: list[int] = []

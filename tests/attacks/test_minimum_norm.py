@@ -39,6 +39,7 @@ def test_linear_model_has_minimum_norm_of_margin_over_dual_norm(norm: str, class
     assert not bool((targets == labels[1:, None]).any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("which", ["standard", "robust"])
 def test_norms_are_those_of_misclassified_images(norm: str, which: str, request: pytest.FixtureRequest, few: Batch) -> None:

@@ -70,6 +70,7 @@ def test_kl_pgd_starts_where_the_gradient_is_not_zero(threat_model: NormBall) ->
     assert bool((found.margins > 0.5).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
 def test_stronger_attacks_misclassify_more(threat_model: NormBall, robust: Model, few: Batch) -> None:
     images, labels = few
@@ -82,6 +83,7 @@ def test_stronger_attacks_misclassify_more(threat_model: NormBall, robust: Model
         assert int((single & ~success["worst case"]).sum()) == 0
 
 
+@pytest.mark.slow
 def test_the_same_generator_gives_the_same_images(standard: Model, few: Batch) -> None:
     for name in ("pgd random", "pgd restarts", "worst case"):
         one, two = (untargeted(THREAT_MODELS[0])[name](standard, *few) for _ in range(2))

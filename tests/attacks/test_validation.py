@@ -128,6 +128,7 @@ def test_objects_with_logits_are_outputs(standard: Model, few: Batch) -> None:
     assert torch.equal(plain.images, wrapped.images)
 
 
+@pytest.mark.slow
 def test_every_attack_uses_evaluation_mode_and_restores_the_mode_of_each_module(few: Batch) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.9), nn.BatchNorm1d(32), nn.Linear(32, 10))
     model[3].eval()  # a part that is frozen already

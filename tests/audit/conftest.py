@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import shared_folder
 
 from notbugs import audit, data, models
 from notbugs.audit import AuditConfig
@@ -20,14 +21,18 @@ DIGITS = DataConfig("digits")
 
 @pytest.fixture(scope="session")
 def config(robust: models.Model, digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> AuditConfig:
-    path = tmp_path_factory.mktemp("models") / "robust.safetensors"
-    models.save(robust, path, classes=list(digits.test.classes), training={"norm": "l2", "epsilon": 0.75})
+    def make(made: Path) -> None:
+        training = {"norm": "l2", "epsilon": 0.75}
+        models.save(robust, made / "robust.safetensors", classes=list(digits.test.classes), training=training)
+
+    path = shared_folder(tmp_path_factory, "audited-model", make, copy=False) / "robust.safetensors"
     return AuditConfig(str(path), DIGITS, threats=THREATS, images=120)
 
 
 @pytest.fixture(scope="session")
 def done(config: AuditConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return audit.run(config, tmp_path_factory.mktemp("audit") / "run", workers=1)
+    folder = shared_folder(tmp_path_factory, "audit", lambda made: audit.run(config, made / "run", workers=1))
+    return RunFolder.read(folder / "run")
 
 
 @pytest.fixture(scope="session")

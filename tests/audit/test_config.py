@@ -65,6 +65,7 @@ def test_unusable_options_are_errors(config: AuditConfig, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_which_kinds_of_models_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_module(
         tmp_path,

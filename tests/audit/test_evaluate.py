@@ -41,6 +41,7 @@ def test_nothing_that_the_ensemble_finds_is_lost_to_rounding(robust: models.Mode
         assert result.images.shape == (60, 1, 1, 8, 8) and result.images.dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_a_batch_has_clean_predictions_and_a_column_per_threat_model(robust: models.Model, part: Dataset) -> None:
     images, labels = part.pixels(slice(0, 20)), part.labels[:20]
     shares: list[float] = []
@@ -62,6 +63,7 @@ def test_without_threat_models_with_a_norm_there_are_no_minimum_norms(robust: mo
     assert result.minimum_norms.shape == (5, 0) and result.predicted.shape == (5, 1)
 
 
+@pytest.mark.slow
 def test_a_sample_that_does_not_fit_into_memory_is_halved(config: AuditConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     run_all = sanity_checks.run_all
 

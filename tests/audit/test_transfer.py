@@ -27,6 +27,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, standard: models.Model, digi
     return AuditConfig(str(path), DIGITS, budget="quick", images=40)
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_transfer_rates_target_by_target(
     saved: AuditConfig, standard: models.Model, digits: data.Splits
 ) -> None:

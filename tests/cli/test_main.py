@@ -12,6 +12,7 @@ COMMANDS = ["demo", "run", "split", "files", "train", "attack", "features", "tra
             "theory", "report"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_help_and_version_need_no_torch() -> None:
     loaded = (
         "import sys; import notbugs.cli; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'datasets', 'rich')))"

@@ -27,6 +27,7 @@ def test_the_start_can_be_noise(standard: models.Model, part: Dataset) -> None:
     assert len({image.numpy().tobytes() for image in starts}) == len(part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["image", "noise"])
 @pytest.mark.parametrize("which", ["standard", "robust"])
 def test_inverted_images_have_the_features_of_the_given_ones(

@@ -90,6 +90,7 @@ def test_one_row_per_file_with_every_score_in_its_range_and_reproducible(few: Da
     assert rows == scores.per_file(few, QUICK, folds=2, repeats=2, seed=3, test=digits.test)
 
 
+@pytest.mark.slow
 def test_without_versions_two_models_are_trained_and_their_scores_are_empty(few: Dataset) -> None:
     rows = scores.per_file(few, replace(QUICK, train_on_versions=False), folds=2, repeats=1)
     assert {name for name, value in vars(rows[0]).items() if value is None} == {

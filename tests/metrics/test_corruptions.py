@@ -243,6 +243,7 @@ def test_unknown_severities_are_rejected(severity: Any) -> None:
 # ---- accuracy under corruptions ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_accuracies_count_correct_predictions(standard: models.Model, digits: data.Splits) -> None:
     part = digits.test.select(slice(0, 120))
     found = metrics.corruption_accuracy(standard, part, seed=3, batch_size=50)

@@ -90,6 +90,7 @@ def test_the_norm_of_the_added_wave(digits: data.Splits) -> None:
             assert norm.max() <= 1.03 * wanted and norm.mean() >= least * wanted
 
 
+@pytest.mark.slow
 def test_the_default_amplitude_is_half_the_standard_deviation_and_seeds_matter(
     standard: models.Model, robust: models.Model, digits: data.Splits
 ) -> None:

@@ -44,6 +44,7 @@ def test_the_features_of_a_linear_model_are_its_logits_and_of_others_the_penulti
         assert torch.allclose(penultimate_or_logits(model, part), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_robust_features_of_a_linear_model_are_those_of_the_bound(norm: str) -> None:
     """Usefulness − epsilon ‖a‖* / standard deviation by hand, and again by the worst perturbation, which is known exactly."""
@@ -89,6 +90,7 @@ def test_other_norms_are_rejected_for_linear_features() -> None:
         metrics.robust_features(identity_model(), bright_pixel_per_class(40, seed=0), NormBall("l1", 1.0))
 
 
+@pytest.mark.slow
 def test_robust_features_of_a_deep_model_are_those_of_the_category(robust: models.Model, digits: data.Splits) -> None:
     part, threat_model = digits.test.select(slice(0, 40)), NormBall("l2", 0.5)
     best = metrics.best_class_rows(metrics.per_feature(robust, part, threat_model))
@@ -97,6 +99,7 @@ def test_robust_features_of_a_deep_model_are_those_of_the_category(robust: model
     assert 0 < len(wanted) < len(best)
 
 
+@pytest.mark.slow
 def test_leakage_is_what_the_labels_owe_to_the_features() -> None:
     """True labels: accuracy 1. Next labels: 0, the features indicate other classes. Random labels: about chance level."""
     model, train, test = identity_model(), bright_pixel_per_class(400, seed=0), bright_pixel_per_class(200, seed=1)
@@ -149,6 +152,7 @@ def test_the_interval_of_leakage_is_over_training_images_too(monkeypatch: pytest
     assert metrics.robust_feature_leakage(model, [0, 2], train, test).ci_high == 1
 
 
+@pytest.mark.slow
 def test_leakage_of_random_labels_is_within_its_interval() -> None:
     """What random labels give on the test set depends on their draw: an interval over test images alone is too short."""
     model, train, test = identity_model(), bright_pixel_per_class(400, seed=0), bright_pixel_per_class(200, seed=1)

@@ -225,6 +225,7 @@ def test_the_first_eigenvectors_of_digits_are_the_robust_ones(part: Dataset, dig
     assert sum(losses[:10]) < sum(losses[-10:]) / 1.5
 
 
+@pytest.mark.slow
 def test_the_classifier_is_attacked_and_stored_like_any_model(part: Dataset, digits: data.Splits) -> None:
     model, test = EigenFeatures(part), digits.test.select(slice(0, 40))
     rows = metrics.robust_accuracy(model, test, [NormBall("l2", 0.3), NormBall("l2", 0.75)], budget="quick")

@@ -97,6 +97,7 @@ def test_attributions_of_a_smooth_model_are_complete(scale: float, digits: data.
     assert (gradient - wanted).abs().mean() > 10 * (integrated - wanted).abs().mean()
 
 
+@pytest.mark.slow
 def test_attributions_of_a_trained_network_are_nearly_complete(
     standard: models.Model, robust: models.Model, digits: data.Splits
 ) -> None:
@@ -108,6 +109,7 @@ def test_attributions_of_a_trained_network_are_nearly_complete(
         assert error.mean() < 0.03 * wanted.abs().mean() and error.max() < 0.15 * wanted.abs().mean()
 
 
+@pytest.mark.slow
 def test_alignment_increases_with_robustness_and_chance_alignment_does_not(
     standard: models.Model, robust: models.Model, digits: data.Splits
 ) -> None:
@@ -224,6 +226,7 @@ def test_class_means_are_exact_and_those_of_all_images_without_a_class(digits: d
     assert metrics.class_means(part.select([])).shape == (10, 1, 8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", metrics.METHODS)
 def test_saliency_is_reproducible_and_only_chance_deletion_depends_on_the_seed(
     method: str, standard: models.Model, digits: data.Splits

@@ -15,6 +15,7 @@ def drops(train: data.Dataset, test: data.Dataset) -> list[metrics.UsefulnessDro
     return metrics.spurious_features(names, values, train.labels, test_values, test.labels, train.classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_synthetic_background_is_found_by_name(seed: int) -> None:
     made = synthetic.make_synthetic(seed=seed)
@@ -27,6 +28,7 @@ def test_the_synthetic_background_is_found_by_name(seed: int) -> None:
     assert (light.numpy() == made.test_truth.light_background).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_without_a_spurious_cue_none_is_found(digits: Splits) -> None:
     """Digits are split at random; and synthetic images can be drawn without a cue."""
     assert not any(drop.spurious for drop in drops(digits.train, digits.test))

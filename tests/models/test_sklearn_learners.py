@@ -25,6 +25,7 @@ def test_learners_are_accurate_and_reproducible(name: str, digits: data.Splits) 
         assert torch.equal(predict(sklearn_learners.fit_learner(name, part, seed=1), digits.test), predictions)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_all_randomness_of_a_learner(digits: data.Splits) -> None:
     part, images = digits.train.select(slice(0, 100)), digits.test.pixels(slice(0, 100))
     one, two, other = (sklearn_learners.fit_learner("random-forest", part, seed=seed)(images) for seed in (1, 1, 2))

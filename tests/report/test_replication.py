@@ -50,6 +50,7 @@ def replication(folder: Path, seeds: int = 3, replicate: bool = True, **rates: f
     return made_study(folder, seeds, {"all": lambda seed: figures(seed, rates)}, n=1000, data=data, **about)
 
 
+@pytest.mark.slow
 def test_each_figure_is_next_to_the_papers(tmp_path: Path) -> None:
     results = replication(tmp_path / "run")
     report.write(results.folder)
@@ -92,6 +93,7 @@ def test_the_papers_own_correlation_is_over_its_five_points() -> None:
     assert stats.correlation(x, y) == pytest.approx(wanted) and 0.97 < wanted < 0.99
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_replicate_the_paper_is_not_compared(tmp_path: Path) -> None:
     results = replication(tmp_path / "run", replicate=False)
     text = report.write(results.folder).read_text(encoding="utf-8")

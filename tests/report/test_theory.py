@@ -25,6 +25,6 @@ def test_the_page_has_the_table_and_a_chart_with_a_slider(chromium: Browser, tmp
     assert page.locator("#curves-chart svg").count() == 1 and page.locator("#metric-chart input[type=range]").count() == 1
     before = page.locator("#metric-chart svg").inner_html()
     page.locator("#metric-chart input").fill("30")
-    page.wait_for_function("document.querySelector('#metric-chart svg').textContent.includes('ε = 5.00')")
+    page.wait_for_selector("#metric-chart svg:has-text('ε = 5.00')")
     assert page.locator("#metric-chart svg").inner_html() != before
     page.close()

@@ -69,7 +69,7 @@ def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: 
     assert "adversarial" in tooltip.inner_text() and "80.4 %" in tooltip.inner_text()
     page.locator("#training-0").scroll_into_view_if_needed()
     page.locator("#training-0 .mark-symbol.role-mark path").nth(1).hover(force=True)
-    page.wait_for_function("document.querySelector('#vg-tooltip-element').innerText.includes('epoch')")
+    page.wait_for_selector("#vg-tooltip-element:has-text('epoch')")
     assert "25.0 %" in tooltip.inner_text()
 
 

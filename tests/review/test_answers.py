@@ -189,6 +189,7 @@ def test_a_page_that_is_not_ours_shows_no_picture(run: Path, content: str) -> No
     assert answers.misclassified_images(run, load_answers(run)) == found
 
 
+@pytest.mark.slow
 def test_reading_answers_needs_no_torch(run: Path) -> None:
     write_review(run, count=2)
     write_export(run / "review/A.csv", "A", {row["id"]: row["label"] for row in read_key(run)})

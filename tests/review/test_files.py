@@ -81,6 +81,7 @@ def test_rows_that_do_not_belong_are_named_with_their_line(run: Path) -> None:
         assert str(error.value).isprintable()
 
 
+@pytest.mark.slow
 def test_a_key_that_is_damaged_or_missing_is_named(run: Path) -> None:
     assert load_answers(run) == []
     (run / "review").mkdir()

@@ -49,6 +49,7 @@ def test_whether_relabeled_images_look_wrong(tmp_path: Path, correct: list[int],
     assert review.findings(answered(tmp_path / "chance", chance, named=named))[0].status == "inconclusive"
 
 
+@pytest.mark.slow
 def test_without_answers_there_is_no_finding(run: Path) -> None:
     results = StudyResults.read(run)
     assert review.findings(results) == [] and tables.review_table(results)[1] == []

@@ -226,9 +226,9 @@ def test_two_tabs_of_one_reviewer_lose_nothing(open_page: OpenPage, digits_page:
     other.goto(digits_page.as_uri())
     ready(other)
     other.keyboard.press("1")
-    page.wait_for_function("document.getElementById('progress').textContent === '2 of 60'")
+    page.wait_for_selector("#progress:text-is('2 of 60')")
     page.keyboard.press("2")
-    other.wait_for_function("document.getElementById('progress').textContent === '3 of 60'")
+    other.wait_for_selector("#progress:text-is('3 of 60')")
 
 
 def test_closed_and_opened_again_it_goes_on(open_page: OpenPage, digits_page: Path) -> None:

@@ -61,6 +61,7 @@ def test_uneven_counts_are_uneven_alike(run: Path) -> None:
     assert sorted(by_set["robust"]) != list("0123456")  # nor the first ones
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes_and_another_none(run: Path, digits_page: Path) -> None:
     path = write_review(run, count=20)
     was = {one.name: one.read_bytes() for one in path.parent.iterdir()}

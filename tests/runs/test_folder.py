@@ -39,6 +39,7 @@ def python(code: str, *arguments: object, **options: object) -> "subprocess.Pope
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(rows=[truth('c\r\n"d,', "a\rb")])
 @given(rows=st.lists(st.builds(truth, text, text, st.integers(-(10**9), 10**9)), max_size=5))
@@ -219,6 +220,7 @@ def test_a_table_that_lost_rows_or_columns_is_an_error(tmp_path: Path) -> None:
             run.rows(CategoryRow)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path) -> None:
     code = """

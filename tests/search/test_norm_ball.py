@@ -170,6 +170,7 @@ def test_steepest_direction_ignores_nan_and_infinity(norm: str, dtype: torch.dty
     assert NormBall(norm, 1.0).steepest_direction(gradient).flatten(1).tolist() == [[0, 0, 0, 1], [0] * 4, [0] * 4]
 
 
+@pytest.mark.slow
 @given(cases(non_finite=False), st.sampled_from([0.0, 0.4, 1.0, 3.0]), st.integers(0, 10**6))
 def test_steepest_step_gains_most(case: Case, length: float, seed: int) -> None:
     """In L1 and L0 no step of that length in the pixel range gains more; in L2 and L-inf the projection enforces the range."""
@@ -254,6 +255,7 @@ def test_samples_are_inside_and_follow_the_generator(case: Case, seed: int) -> N
         assert any(not torch.equal(found, other) for other in others)
 
 
+@pytest.mark.slow
 @given(
     SHAPES, NORMS, st.sampled_from([0.0, 1 / 255, 1.5 / 255, 2 / 255, 0.03, 8 / 255, 0.1, 0.5, math.inf]), st.integers(0, 10**6)
 )
