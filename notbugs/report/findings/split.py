@@ -1,4 +1,4 @@
-"""The finding on D_R and D_NR: judged at both epsilons, against each other and against the original images."""
+"""The finding on D_R and D_NR: compared at both epsilons, with each other and with the original images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -39,7 +39,7 @@ def findings(results: StudyResults) -> list[Finding]:
     """The finding, once both models were evaluated."""
     radii = [radius for radius in (HALF, FULL) if results.accuracy(ROBUST, radius=radius)]
     found = [at for at in (_at_epsilon(results, radius, len(radii)) for radius in radii) if at]
-    return [_judge(results, found, _text(results, found))] if found else []
+    return [_compare(results, found, _text(results, found))] if found else []
 
 
 def _at_epsilon(results: StudyResults, radius: int, comparisons: int) -> _AtEpsilon | None:
@@ -76,7 +76,7 @@ def _points(differences: Sequence[Estimate | None]) -> str:
     return " and ".join(each.points_cell for each in differences if each)
 
 
-def _judge(results: StudyResults, found: list[_AtEpsilon], text: str) -> Finding:
+def _compare(results: StudyResults, found: list[_AtEpsilon], text: str) -> Finding:
     if any(at.above for at in found):
         if not any(at.below for at in found):
             return Finding(QUESTION, "supported", text, "good")
