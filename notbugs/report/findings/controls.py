@@ -6,7 +6,7 @@ from notbugs.report.aggregate import ExcessOverControl
 from notbugs.report.findings.base import Finding, Status
 from notbugs.report.format import Estimate, decimal, interval, minus, percent
 from notbugs.report.results import CLEAN, StudyResults
-from notbugs.stats import bonferroni_interval
+from notbugs.stats import student_interval
 from notbugs.study.catalog import (
     ALTERNATIVE_EXPLANATIONS,
     ARCHITECTURES,
@@ -210,7 +210,7 @@ def _best_source(known: Mapping[str, Sequence[Estimate]], best: str, question: s
     gains = {}
     for end in ("standard", "adversarial"):
         differences = [one.mean - other.mean for one, other in zip(known[best], known[end], strict=True)]
-        gains[end] = bonferroni_interval(differences, candidates)
+        gains[end] = student_interval(differences, candidates)
     gain, low, high = gains["standard"]
     text += minus(
         f" The best, {EPSILON_TEXTS[best]}, exceeds the standard source by {100 * gain:.1f} percentage points (95 % CI "
