@@ -60,7 +60,9 @@ def test_student_interval_is_that_of_a_t_test(values: list[float]) -> None:
 
 
 @given(VALUES, st.integers(1, 20))
-def test_student_interval_of_several_comparisons_has_the_level_of_one_comparison_in_all(values: list[float], comparisons: int) -> None:
+def test_student_interval_of_several_comparisons_has_the_level_of_one_comparison_in_all(
+    values: list[float], comparisons: int
+) -> None:
     if np.ptp(values) < 1e-6:
         return
     mean, low, high = stats.student_interval(values, comparisons)
