@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--run", type=Path, required=True, help="the study's folder")
     found.add_argument("--stages", nargs="+", default=[], help="of `study`: only these, without their seed, and what they need")
     found.add_argument("--limit", type=int, help="training images")
+    found.add_argument("--seed", type=int, default=0, help="the first, of a new study")
     found.add_argument("--seeds", type=int, help="default: 3 in a new study, else as many as it has")
     found.add_argument("--network")
     found.add_argument("--width", type=int)

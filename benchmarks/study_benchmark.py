@@ -47,6 +47,7 @@ class Benchmark:
             asked = StudyConfig(
                 options.dataset,
                 limit=options.limit,
+                seed=getattr(options, "seed", 0),
                 seeds=options.seeds or 3,
                 network=options.network,
                 width=options.width,
