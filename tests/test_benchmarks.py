@@ -54,6 +54,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("attacks.md", ["attacks.json"], []),
     ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
+    ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),

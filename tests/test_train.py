@@ -162,11 +162,13 @@ def learning_rates(*, epochs: int, patience: int, batches: int, correct_from: in
 
 @pytest.mark.parametrize(("epochs", "patience", "batches"), [(4, 2, 10), (10, 5, 10), (1, 1, 7), (3, 8, 1), (2, 0, 5)])
 def test_schedule_waits_at_chance_level_for_as_long_as_patience_allows(epochs: int, patience: int, batches: int) -> None:
-    """At the full rate, after the warm-up. Then the whole schedule follows, down to zero and never below."""
+    """After the warm-up: at the full rate, then as long at a quarter. From there the schedule follows, down to zero."""
     rates = learning_rates(epochs=epochs, patience=patience, batches=batches, correct_from=10**6)
     without = learning_rates(epochs=epochs, patience=0, batches=batches, correct_from=10**6)
     warm = max(1, round(0.15 * epochs * batches))
-    assert rates == pytest.approx([*without[:warm], *[1.0] * (patience * batches), *without[warm:]])
+    wanted = [*without[:warm], *[1.0] * (2 * patience * batches), *without[warm:]]
+    lowered = (math.ceil(warm / batches) - 1 + patience) * batches if patience else len(wanted)
+    assert rates == pytest.approx([*wanted[:lowered], *(0.25 * rate for rate in wanted[lowered:])])
 
 
 @pytest.mark.slow
@@ -186,12 +188,12 @@ def test_chance_level() -> None:
     """1.5 times chance. For 10 balanced classes chance is 1 in 9, as labels may all be known to be wrong."""
     at_chance = len(learning_rates(epochs=2, patience=3, batches=10, correct_from=1, accuracy=0.1))
     above_chance = len(learning_rates(epochs=2, patience=3, batches=10, correct_from=1, accuracy=0.3))
-    assert (at_chance, above_chance) == (50, 20)
+    assert (at_chance, above_chance) == (80, 20)
 
 
 def test_random_labels_at_a_tiny_learning_rate_stay_at_chance() -> None:
     curve = train.fit(tiny_model(), random_dataset(300), epochs=3, patience=4, batch_size=100, learning_rate=1e-6)
-    assert len(curve) == 7
+    assert len(curve) == 3 + 2 * 4
     assert max(epoch.accuracy for epoch in curve) < 0.2
 
 

@@ -1,11 +1,13 @@
 """Stages side by side, each in a process of its own, in an order that respects what each needs."""
 
 import multiprocessing
+import multiprocessing.context
+import multiprocessing.process
 import os
 import platform
 import signal
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -92,7 +94,7 @@ def _run_in_processes(
     workers: int,
     report_progress: Progress,
 ) -> Iterator[tuple[str, Result]]:
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     queue = context.SimpleQueue()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (queue,))
     running: dict[Future[Result], str] = {}
@@ -129,6 +131,18 @@ def _run_in_processes(
     pool.shutdown()
 
 
+def _context() -> multiprocessing.context.BaseContext:
+    """How workers start: on Linux as forks of a server that has imported torch once, elsewhere as new interpreters.
+
+    The server has no threads and has not touched a GPU: what makes forks of a process that uses torch unsafe is not in it.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch._dynamo"])  # the second is imported by the first optimizer of a process
+    return context
+
+
 class _Worker:
     """What a worker process holds: the queue for progress."""
 
@@ -142,13 +156,14 @@ def _start_worker(queue: Any) -> None:
     _Worker.queue = queue
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _exit_with_parent(parent: int) -> None:
-    """A parent that was killed cannot stop its workers: they check for themselves."""
-    while os.getppid() == parent:
-        time.sleep(1)
+def _exit_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """A parent that was killed cannot stop its workers: they wait for its end themselves."""
+    parent.join()
     os._exit(1)
 
 

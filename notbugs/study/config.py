@@ -48,7 +48,8 @@ class StudyConfig:
         Of D_R and D_NR: steps, start ("image" or "noise"), versions of each image.
     relabel_steps : int
     patience : int, optional
-        Further epochs at most for relabeled data sets whose accuracy is still at chance level.
+        Further epochs at most, for relabeled data sets whose accuracy is still at chance level; then as many at a quarter of the
+        learning rate.
     full : bool
         Also all controls, transfer, and all models on all data sets under attack.
     replicate : bool

@@ -76,8 +76,9 @@ def fit(
         Of AdamW. Biases and batch norm have no weight decay.
     augment : Augment, optional
     patience : int
-        At most this many extra epochs, at the full learning rate, while accuracy on the training labels is still at chance level.
-        Labels that only non-robust features explain can stay there for long (Ilyas et al. 2019, figure 10).
+        At most this many extra epochs at the full learning rate, then as many at a quarter of it, while accuracy on the training
+        labels is still at chance level. Labels that only non-robust features explain can stay there for long (Ilyas et al. 2019,
+        figure 10).
     bf16 : bool, optional
         Train in bfloat16: see `precision.autocast`.
     compile : bool

@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+LOWERED = 0.25  # of the learning rate, once training stayed at chance level for as long as patience allows
+
 
 class Schedule(NamedTuple):
     """Learning rate: linear warm-up over 15 % of the steps, then linear decay to 0.
 
     While accuracy is at chance level the rate stays at its maximum and the end of the schedule moves back, by `chance_epochs`.
+    If `patience` such epochs do not help, a quarter of the rate gets as many again: a rate that is too high for faint features
+    never finds them (docs/lab-log.md).
     """
 
     learning_rate: float
@@ -40,8 +44,11 @@ class Schedule(NamedTuple):
         """The schedule after an epoch that ended with this step."""
         if self.decaying:
             return self
-        chance_epochs = self.chance_epochs + (at_chance and step >= self.warmup)
-        return self._replace(chance_epochs=chance_epochs, decaying=not at_chance or chance_epochs == patience)
+        if not at_chance:
+            return self._replace(decaying=True)
+        chance_epochs = self.chance_epochs + (step >= self.warmup)
+        lowered = self.learning_rate * (LOWERED if self.chance_epochs < chance_epochs == patience else 1)
+        return self._replace(chance_epochs=chance_epochs, learning_rate=lowered, decaying=chance_epochs == 2 * patience)
 
 
 def above_chance(labels: Tensor, classes: int) -> float:

@@ -13,9 +13,10 @@ from notbugs.report.findings import Finding, findings
 from notbugs.report.findings.split import cross_accuracy
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import SetRow
+from notbugs.runs.tables import Row, SetRow, TrainingRow
 
 ROW: Any = {"seed": 0, "n": 90, "made_from": "standard", "seconds": 1.0}
+EPOCH: Any = {"seed": 0, "epoch": 36, "loss": 2.3, "learning_rate": 0.0, "seconds": 1.0}
 
 
 def found(folder: Path, shares: Shares, seeds: int = 3) -> list[Finding]:
@@ -108,7 +109,7 @@ def test_the_intervals_of_two_epsilons_hold_together(tmp_path: Path) -> None:
     assert together.ci_low == pytest.approx(0.062 - math.hypot(0.56 - ends[0].low, ends[1].high - 0.498))
 
 
-PROBLEMS: list[tuple[Shares, list[SetRow], int, str]] = [
+PROBLEMS: list[tuple[Shares, list[Row], int, str]] = [
     ({"adversarial": (0.61, 0.8, 0.6)}, [], 2, "clean accuracy of 61.0 %, the standard one 97.0 %: train it longer (--epochs 6)"),
     ({"adversarial": (0.95, 0.15, 0.0)}, [], 2, "not measurably more robust than the standard one: train it longer (--epochs 6)"),
     (
@@ -123,19 +124,25 @@ PROBLEMS: list[tuple[Shares, list[SetRow], int, str]] = [
         3,
         "only 33.0 % of its images reach their new label",
     ),
+    (
+        {},
+        [TrainingRow(model="trained-on-random-labels", accuracy=0.134, **EPOCH)],
+        3,
+        "training on it ends at 13.4 % accuracy on its own labels, chance is 25.0 %: lower its learning rate",
+    ),
     ({"standard": (0.25, 0.15, 0.0)}, [], 3, "the model that it is made with has a clean accuracy of 25.0 %"),
 ]
 
 
-@pytest.mark.parametrize(("shares", "sets", "place", "words"), PROBLEMS, ids=[words[:30] for *_, words in PROBLEMS])
+@pytest.mark.parametrize(("shares", "rows", "place", "words"), PROBLEMS, ids=[words[:30] for *_, words in PROBLEMS])
 def test_a_null_after_a_failed_construction_is_inconclusive(
-    tmp_path: Path, shares: Shares, sets: list[SetRow], place: int, words: str
+    tmp_path: Path, shares: Shares, rows: list[Row], place: int, words: str
 ) -> None:
     nulls: Shares = {"trained-on-robust": (0.94, 0.15, 0.0), "trained-on-nonrobust": (0.93, 0.15, 0.0)}
     nulls |= {"trained-on-random-labels": (0.2, 0.0, 0.0)}
     quick_study(tmp_path, MEASURED | nulls | shares, seeds=1, complete=False)
     with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
-        run.record_stage("sets", 0.0, sets)
+        run.record_stage("sets", 0.0, rows)
     finding = findings(StudyResults.read(tmp_path))[place]
     assert (finding.status, finding.meaning) == ("inconclusive", "unclear")
     assert words in finding.text and finding.text.endswith("Repeat the command with that and another --out.")

@@ -10,6 +10,7 @@ from notbugs.study.catalog import DATASETS, trained_on
 MAX_FEATURE_ERROR = 0.4  # mean relative error; at most 0.25 in docs/results
 MIN_SOURCE_SHARE = 0.75  # clean accuracy of adversarial over that of standard training; at least 0.8 in docs/results
 MIN_TARGET_REACHED = 0.75  # share of images; at least 0.76 in docs/results
+MIN_TRAINING_ACCURACY = 0.5  # on the new labels
 
 
 def split_problems(results: StudyResults) -> str:
@@ -53,10 +54,11 @@ def relabel_problems(results: StudyResults, set: str) -> str:
             f"({_option(results, 'epochs', 2)})"
         )
     learned = results.training_accuracy(trained_on(set))
-    if learned is not None and learned < 1.5 * results.chance:
+    if learned is not None and learned < MIN_TRAINING_ACCURACY:
         problems.append(
-            f"training on it ends at {percent(learned)} accuracy on its own labels, chance level: give it more epochs "
-            f"({_option(results, 'patience', 3)}) or another --relabel-learning-rate"
+            f"training on it ends at {percent(learned)} accuracy on its own labels, chance is {percent(results.chance)}: lower "
+            f"its learning rate ({_option(results, 'relabel_learning_rate', 0.25)}) or give it more epochs "
+            f"({_option(results, 'patience', 3)})"
         )
     return _joined(problems)
 
