@@ -18,7 +18,7 @@ from notbugs.data import Dataset
 from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import ignore_progress
 from notbugs.study.catalog import MODELS, ModelSpec, trained_on
-from notbugs.study.training import save_classifier, train_classifier
+from notbugs.study.classifiers import save_classifier, train_classifier
 
 PAPER_STEPS = 1000
 MIDDLE_WEIGHT = 0.25  # of the middle layer's features relative to the last one's

@@ -9,8 +9,8 @@ from harness import TimeLimit, resolve_device
 from notbugs import data, models
 from notbugs.data import Dataset
 from notbugs.runs.folder import RunFolder
+from notbugs.study import classifiers, store
 from notbugs.study import config as study_config
-from notbugs.study import store, training
 from notbugs.study.config import ResolvedConfig, StudyConfig
 
 
@@ -84,5 +84,5 @@ class Benchmark:
             classes=len(train.classes),
             width=self.config.width,
             seed=store.derive_seed(seed, key),
-            **training.pixel_statistics(train),
+            **classifiers.pixel_statistics(train),
         )

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,11 @@ CALLS: dict[str, Callable[[Model, Dataset, str], Any]] = {
     "files": lambda _, part, device: [
         row.standard_margin
         for row in scores.per_file(
-            part, crossfit.CrossfitConfig(THREAT_MODEL, "small", 4, 1, 32, 1, 2), folds=2, repeats=1, device=device
+            part.select(slice(0, 20)),
+            crossfit.CrossfitConfig(THREAT_MODEL, "small", 4, 1, 32, 1, 2),
+            folds=2,
+            repeats=1,
+            device=device,
         )
     ],
     "invert both": lambda model, part, device: features.invert_both(
@@ -260,7 +264,9 @@ def test_training_constructions_and_metrics(name: str, robust: Model, part: Data
 @pytest.mark.slow
 def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The work of two commands, tables included. The standard ensemble and all sanity checks have tests of their own above."""
-    monkeypatch.setattr(ensemble, "BUDGETS", dict.fromkeys(attacks.BUDGETS, small_budgets.with_queries(5)["quick"]))
+    monkeypatch.setattr(
+        ensemble, "BUDGETS", dict.fromkeys(attacks.BUDGETS, replace(small_budgets.with_queries(5)["quick"], apgd_steps=3))
+    )
     monkeypatch.setattr(sanity_checks, "run_all", lambda model, images, *_, **__: [sanity_checks.deterministic(model, images)])
     study = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
     model = str(tmp_path / "study" / "models" / "standard.safetensors")

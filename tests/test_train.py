@@ -1,5 +1,6 @@
 """Training: the schedule, patience, losses and augmentation."""
 
+import copy
 import math
 from functools import partial
 from pathlib import Path
@@ -161,14 +162,14 @@ def learning_rates(*, epochs: int, patience: int, batches: int, correct_from: in
 
 
 @pytest.mark.parametrize(("epochs", "patience", "batches"), [(4, 2, 10), (10, 5, 10), (1, 1, 7), (3, 8, 1), (2, 0, 5)])
-def test_schedule_waits_at_chance_level_for_as_long_as_patience_allows(epochs: int, patience: int, batches: int) -> None:
-    """After the warm-up: at the full rate, then as long at a quarter. From there the schedule follows, down to zero."""
+def test_training_waits_at_chance_level_and_then_starts_again_at_a_quarter(epochs: int, patience: int, batches: int) -> None:
+    """It waits at the full rate, after the warm-up. The second time the whole schedule follows, down to zero and never below."""
     rates = learning_rates(epochs=epochs, patience=patience, batches=batches, correct_from=10**6)
     without = learning_rates(epochs=epochs, patience=0, batches=batches, correct_from=10**6)
     warm = max(1, round(0.15 * epochs * batches))
-    wanted = [*without[:warm], *[1.0] * (2 * patience * batches), *without[warm:]]
-    lowered = (math.ceil(warm / batches) - 1 + patience) * batches if patience else len(wanted)
-    assert rates == pytest.approx([*wanted[:lowered], *(0.25 * rate for rate in wanted[lowered:])])
+    waited = [*without[:warm], *[1.0] * (patience * batches), *without[warm:]]
+    given_up = (math.ceil(warm / batches) - 1 + patience) * batches if patience else 0
+    assert rates == pytest.approx([*waited[:given_up], *((0.25 if patience else 1.0) * rate for rate in waited)])
 
 
 @pytest.mark.slow
@@ -193,8 +194,19 @@ def test_chance_level() -> None:
 
 def test_random_labels_at_a_tiny_learning_rate_stay_at_chance() -> None:
     curve = train.fit(tiny_model(), random_dataset(300), epochs=3, patience=4, batch_size=100, learning_rate=1e-6)
-    assert len(curve) == 3 + 2 * 4
+    assert len(curve) == 4 + 7
     assert max(epoch.accuracy for epoch in curve) < 0.2
+
+
+def test_a_second_start_is_from_the_initial_weights() -> None:
+    model, part = tiny_model(), random_dataset(100)
+    initial = copy.deepcopy(model)
+    weights: list[dict[str, Tensor]] = []
+    train.fit(model, part, epochs=4, patience=2, batch_size=50, learning_rate=1e-6,
+              progress=lambda epoch: weights.append(copy.deepcopy(model.state_dict())))  # fmt: skip
+    assert len(weights) == 2 + 6
+    distances = [sum((each[name] - value).abs().sum().item() for name, value in initial.named_parameters()) for each in weights]
+    assert distances[2] < 0.5 * distances[1]  # the first epoch of the second start
 
 
 def test_divergence_and_bad_arguments_raise() -> None:

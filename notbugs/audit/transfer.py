@@ -17,8 +17,8 @@ from notbugs.runs.scheduler import Job, Progress, default_workers, ignore_progre
 from notbugs.runs.tables import TransferRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MODELS
+from notbugs.study.classifiers import train_classifier
 from notbugs.study.config import ResolvedConfig, StudyConfig, load, resolve
-from notbugs.study.training import train_classifier
 
 ALL_TARGETS = (*ARCHITECTURES, *LEARNERS)
 EXAMPLES = "examples"  # the stage that makes them

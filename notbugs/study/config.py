@@ -48,8 +48,7 @@ class StudyConfig:
         Of D_R and D_NR: steps, start ("image" or "noise"), versions of each image.
     relabel_steps : int
     patience : int, optional
-        Further epochs at most, for relabeled data sets whose accuracy is still at chance level; then as many at a quarter of the
-        learning rate.
+        Further epochs at most for relabeled data sets whose accuracy is still at chance level (`train.fit`).
     full : bool
         Also all controls, transfer, and all models on all data sets under attack.
     replicate : bool

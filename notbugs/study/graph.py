@@ -28,10 +28,10 @@ from notbugs.study.catalog import (
     dataset_of,
     trained_on,
 )
+from notbugs.study.classifiers import train_model
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.datasets import build_dataset, synthetic_truth
 from notbugs.study.pictures import pictures
-from notbugs.study.training import train_model
 
 Kind = Literal["model", "dataset", "examples", "transfer", "learner", "task"]
 Work = Callable[[ResolvedConfig, Path, int, Progress], Sequence[Row]]

@@ -19,9 +19,9 @@ from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine, ignore_progress
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
+from notbugs.study.classifiers import save_classifier, train_classifier
 from notbugs.study.config import ResolvedConfig, StudyConfig, config_of_run, load, resolve, resumable_arguments
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
-from notbugs.study.training import save_classifier, train_classifier
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 

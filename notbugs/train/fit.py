@@ -1,5 +1,6 @@
 """The loop that changes weights. Standard training, adversarial training and TRADES differ only in the loss."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from notbugs.errors import InputError
 from notbugs.models import memory_format
 from notbugs.train.augment import Augment
 from notbugs.train.losses import Loss, cross_entropy
-from notbugs.train.schedule import Schedule, above_chance
+from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
 
 
 class Epoch(NamedTuple):
@@ -76,9 +77,9 @@ def fit(
         Of AdamW. Biases and batch norm have no weight decay.
     augment : Augment, optional
     patience : int
-        At most this many extra epochs at the full learning rate, then as many at a quarter of it, while accuracy on the training
-        labels is still at chance level. Labels that only non-robust features explain can stay there for long (Ilyas et al. 2019,
-        figure 10).
+        At most this many extra epochs, at the full learning rate, while accuracy on the training labels is still at chance level.
+        Labels that only non-robust features explain can stay there for long (Ilyas et al. 2019, figure 10). If it is still there
+        afterwards, training starts again from the initial weights, once, at a quarter of the rate.
     bf16 : bool, optional
         Train in bfloat16: see `precision.autocast`.
     compile : bool
@@ -92,7 +93,7 @@ def fit(
     Returns
     -------
     list of Epoch
-        The training curve.
+        The training curve, with the epochs before such a restart.
 
     Raises
     ------
@@ -111,46 +112,56 @@ def fit(
         raise InputError("epochs", "must be 1 or more", epochs)
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
-    optimizer = _optimizer(model, learning_rate, weight_decay)
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
-    schedule = Schedule(learning_rate, epochs, batches, decaying=patience == 0)
-    run_epoch = _epoch_runner(model, data, loss, optimizer, augment, seed=seed, bf16=bf16, compile=compile, device=device)
+    run_epoch = _epoch_runner(model, data, loss, augment, seed=seed, bf16=bf16, compile=compile, device=device)
     threshold = above_chance(data.labels, len(data.classes))
+    optimizer, schedule = _start(model, learning_rate, weight_decay, epochs, batches, patience)
+    initial = copy.deepcopy(model.state_dict()) if patience else {}
     curve: list[Epoch] = []
+    before_restart = 0
     started = time.perf_counter()
     with _seeded(device, seed):
-        while len(curve) < schedule.total_epochs:
-            mean_loss, accuracy = run_epoch(schedule, len(curve) * batches)
-            step = (len(curve) + 1) * batches
+        while (epoch := len(curve) - before_restart) < schedule.total_epochs:
+            mean_loss, accuracy = run_epoch(optimizer, schedule, epoch * batches)
+            step = (epoch + 1) * batches
             curve.append(Epoch(len(curve) + 1, mean_loss, accuracy, schedule.rate(step), time.perf_counter() - started))
             if not math.isfinite(mean_loss):
                 raise InputError("learning rate", "training diverged: the loss is no longer finite", learning_rate, "lower it")
             if progress:
                 progress(curve[-1])
             schedule = schedule.after_epoch(step, at_chance=accuracy < threshold, patience=patience)
+            if schedule.used_up(patience) and not before_restart:
+                before_restart = len(curve)
+                model.load_state_dict(initial)
+                optimizer, schedule = _start(model, RESTART_RATE * learning_rate, weight_decay, epochs, batches, patience)
     model.eval()
     return curve
+
+
+def _start(
+    model: nn.Module, rate: float, weight_decay: float, epochs: int, batches: int, patience: int
+) -> tuple[torch.optim.Optimizer, Schedule]:
+    return _optimizer(model, rate, weight_decay), Schedule(rate, epochs, batches, decaying=patience == 0)
 
 
 def _epoch_runner(
     model: nn.Module,
     data: Dataset,
     loss: Loss,
-    optimizer: torch.optim.Optimizer,
     augment: Augment | None,
     *,
     seed: int,
     bf16: bool | None,
     compile: bool,
     device: torch.device,
-) -> Callable[[Schedule, int], tuple[float, float]]:
-    """A function that trains for one epoch, from a schedule and the steps done so far, and returns mean loss and accuracy."""
+) -> Callable[[torch.optim.Optimizer, Schedule, int], tuple[float, float]]:
+    """A function that trains for one epoch, given the steps done so far, and returns mean loss and accuracy."""
     images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too large for memory stay on disk
     labels = data.labels.to(device)
     generator = torch.Generator(device).manual_seed(seed)
     forward, layout = precision.compiled(model) if compile else model, memory_format(model)
 
-    def run_epoch(schedule: Schedule, step: int) -> tuple[float, float]:
+    def run_epoch(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> tuple[float, float]:
         total, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         order = torch.randperm(len(labels), generator=generator, device=device)
         for number, index in enumerate(order.tensor_split(schedule.batches), start=1):

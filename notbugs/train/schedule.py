@@ -1,5 +1,8 @@
 """The learning rate, and when training ends: relabeled data sets get extra epochs while accuracy is at chance level.
 
+If these are used up, training starts again at a quarter of the rate: at a rate that is too high for faint features they are never
+found, and lowering it later only memorizes (docs/lab-log.md).
+
 There is no early stopping: no part of a relabeled data set could decide which epoch is best (Ilyas et al. 2019, appendix D.4).
 """
 
@@ -7,15 +10,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-LOWERED = 0.25  # of the learning rate, once training stayed at chance level for as long as patience allows
+RESTART_RATE = 0.25  # of the learning rate
 
 
 class Schedule(NamedTuple):
     """Learning rate: linear warm-up over 15 % of the steps, then linear decay to 0.
 
     While accuracy is at chance level the rate stays at its maximum and the end of the schedule moves back, by `chance_epochs`.
-    If `patience` such epochs do not help, a quarter of the rate gets as many again: a rate that is too high for faint features
-    never finds them (docs/lab-log.md).
     """
 
     learning_rate: float
@@ -40,15 +41,16 @@ class Schedule(NamedTuple):
         decay = left / max(self.epochs * self.batches - self.warmup, 1) if self.decaying else 1.0
         return self.learning_rate * (step / self.warmup if step <= self.warmup else min(decay, 1.0))
 
+    def used_up(self, patience: int) -> bool:
+        """Whether accuracy stayed at chance level for as long as patience allows."""
+        return 0 < patience == self.chance_epochs
+
     def after_epoch(self, step: int, *, at_chance: bool, patience: int) -> "Schedule":
         """The schedule after an epoch that ended with this step."""
         if self.decaying:
             return self
-        if not at_chance:
-            return self._replace(decaying=True)
-        chance_epochs = self.chance_epochs + (step >= self.warmup)
-        lowered = self.learning_rate * (LOWERED if self.chance_epochs < chance_epochs == patience else 1)
-        return self._replace(chance_epochs=chance_epochs, learning_rate=lowered, decaying=chance_epochs == 2 * patience)
+        chance_epochs = self.chance_epochs + (at_chance and step >= self.warmup)
+        return self._replace(chance_epochs=chance_epochs, decaying=not at_chance or chance_epochs == patience)
 
 
 def above_chance(labels: Tensor, classes: int) -> float:

@@ -14,8 +14,8 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import AccuracyRow, TrainingRow
 from notbugs.study import store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
+from notbugs.study.classifiers import pixel_statistics, train_classifier, train_model
 from notbugs.study.config import StudyConfig, load
-from notbugs.study.training import pixel_statistics, train_classifier, train_model
 
 
 def test_models_with_the_same_initialization_begin_alike_and_others_do_not() -> None:
