@@ -66,23 +66,29 @@ def digits() -> data.Splits:
     return data.load("digits")
 
 
-def _train(digits: data.Splits, loss: train.Loss, epochs: int) -> models.Model:
-    """A small network after a few epochs; its parameters have no gradients."""
-    model = models.build("small", shape=digits.train.shape, classes=10, width=16)
-    train.fit(model, digits.train, loss, epochs=epochs, batch_size=64)
-    return model.requires_grad_(False)
+def _trained(factory: pytest.TempPathFactory, name: str, digits: data.Splits, loss: train.Loss) -> models.Model:
+    """A small network after a few epochs, trained once for all worker processes; its parameters have no gradients."""
+
+    def make(made: Path) -> None:
+        model = models.build("small", shape=digits.train.shape, classes=10, width=16)
+        train.fit(model, digits.train, loss, epochs=6, batch_size=64)
+        models.save(model, made / "model.safetensors")
+
+    path = shared_folder(factory, name, make, copy=False) / "model.safetensors"
+    return models.load(path)[0].requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
-def standard(digits: data.Splits) -> models.Model:
+def standard(digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> models.Model:
     """Standard training: high clean accuracy, low robust accuracy."""
-    return _train(digits, train.cross_entropy, 6)
+    return _trained(tmp_path_factory, "standard", digits, train.cross_entropy)
 
 
 @pytest.fixture(scope="session")
-def robust(digits: data.Splits) -> models.Model:
+def robust(digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> models.Model:
     """Adversarial training at L2 ε = 0.75: higher robust accuracy."""
-    return _train(digits, train.adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.75), steps=3)), 6)
+    loss = train.adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.75), steps=3))
+    return _trained(tmp_path_factory, "robust", digits, loss)
 
 
 @pytest.fixture(scope="module")

@@ -163,10 +163,8 @@ ATTACKS: dict[str, Callable[..., Any]] = {
 }
 
 
-SLOW_ATTACKS = ("sanity checks", "adaptive ensemble")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_ATTACKS)) for name in ATTACKS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTACKS)
 def test_attacks(name: str, robust: Model, part: Dataset) -> None:
     def run(device: str) -> Any:
         model = copy.deepcopy(robust).to(device)

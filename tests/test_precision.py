@@ -148,6 +148,7 @@ def test_tf32_on_a_gpu_inside_full_precision_and_nowhere_else() -> None:
     assert CUDNN.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
 
 
+@pytest.mark.slow
 def test_what_only_rounding_misclassifies_is_robust(robust: models.Model, part: Dataset) -> None:
     """A model that is wrong whenever TF32 is allowed: on a GPU attacks search with it, and must not believe it."""
     model = copy.deepcopy(robust)

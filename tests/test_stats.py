@@ -49,6 +49,7 @@ def test_newcombe_difference_from_a_certain_proportion_shifts_the_interval() -> 
     assert stats.newcombe_difference(p, (0.1, 0.1, 0.1)) == pytest.approx([end - 0.1 for end in p])
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_student_interval_is_that_of_a_t_test(values: list[float]) -> None:
     if np.ptp(values) < 1e-6:
@@ -90,6 +91,7 @@ def test_student_quantile_is_that_of_both_tails(freedom: float) -> None:
     assert stats.student_quantile(freedom, 4) == pytest.approx(scipy_stats.t.interval(1 - 0.05 / 4, freedom)[1])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=4, max_size=30))
 def test_correlation_and_its_interval_are_pearsons(pairs: list[tuple[int, int]]) -> None:
     x, y = ([float(value) for value in column] for column in zip(*pairs, strict=True))

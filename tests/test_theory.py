@@ -50,6 +50,7 @@ def test_the_figures_of_the_example(epsilon: float) -> None:
     assert (found.mean == PAPER.mean).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(seeds, sizes, radii)
 def test_robust_parameters_and_perturbation_are_optimal_against_each_other(seed: int, d: int, epsilon: float) -> None:
@@ -78,6 +79,7 @@ def test_robust_parameters_rotate_and_scale_with_the_classes(seed: int, d: int, 
     np.testing.assert_allclose(scaled.covariance, 9 * after, rtol=1e-6, atol=1e-7 * after.max())
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(seeds, st.integers(2, 20))
 def test_more_robust_is_better_conditioned(seed: int, d: int) -> None:
@@ -161,6 +163,7 @@ def test_theorem_3_robust_training_raises_the_minimum_cosine(d: int) -> None:
 # ---- worst cases ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(seeds, st.integers(1, 8), st.floats(0.01, 5))
 def test_no_perturbation_in_the_ball_is_worse(seed: int, d: int, epsilon: float) -> None:
@@ -298,6 +301,7 @@ def test_training_converges_to_the_one_minimum(adversary: str, epsilon: float) -
         assert loss(start) >= least - 1e-7
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(seeds, st.integers(1, 5), st.floats(0.01, 5), st.sampled_from(theory.ADVERSARIES))
 def test_the_loss_is_convex_in_the_natural_parameters(seed: int, d: int, epsilon: float, adversary: str) -> None:
@@ -380,6 +384,7 @@ def test_classes_that_do_not_differ() -> None:
         theory.table(Gaussians(np.zeros(2), np.ones(2)), [0.0, 1.0])
 
 
+@pytest.mark.slow
 def test_a_table_has_both_adversaries_and_is_reproducible() -> None:
     rows = theory.table(PAPER, [0.0, 1.0], samples=300, seed=1)
     assert rows == theory.table(PAPER, [0.0, 1.0], samples=300, seed=1) != theory.table(PAPER, [0.0, 1.0], samples=300, seed=2)

@@ -101,6 +101,7 @@ def test_dropout_follows_the_seed(digits: data.Splits) -> None:
     assert not same_weights(networks[0], networks[2])
 
 
+@pytest.mark.slow
 def test_training_learns_and_returns_its_curve(digits: data.Splits) -> None:
     model, reported = tiny_model(), list[train.Epoch]()
     curve = train.fit(model, digits.train, epochs=3, batch_size=64, progress=reported.append)
@@ -185,6 +186,7 @@ def test_waiting_ends_when_accuracy_rises_above_chance() -> None:
     )
 
 
+@pytest.mark.slow
 def test_chance_level() -> None:
     """1.5 times chance. For 10 balanced classes chance is 1 in 9, as labels may all be known to be wrong."""
     at_chance = len(learning_rates(epochs=2, patience=3, batches=10, correct_from=1, accuracy=0.1))
@@ -318,6 +320,7 @@ def translated(image: Tensor, pixels: int, row: int, column: int, flip: bool) ->
     return part.flip(2) if flip else part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("pixels", [0, 2])
 def test_random_translate_translates_and_flips(pixels: int, flip: bool) -> None:

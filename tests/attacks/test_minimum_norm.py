@@ -86,6 +86,7 @@ def test_nothing_found_is_inf(few: Batch) -> None:
         attacks.minimum_norm(nn.Identity(), images, labels, norm="l0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_other_dtypes_find_the_same_norms(norm: str, dtype: torch.dtype) -> None:

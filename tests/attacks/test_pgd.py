@@ -39,6 +39,7 @@ def test_images_are_within_epsilon_and_margins_are_those_of_the_model(
     assert misclassified(found) > int((clean > 0).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
 def test_targeted_and_kl_attacks_return_what_they_maximize(threat_model: NormBall, robust: Model, few: Batch) -> None:
     images, labels = few
@@ -136,6 +137,7 @@ def test_apgd_is_as_strong_as_that_of_torchattacks(loss: str, threat_model: Norm
     assert ours <= theirs + 8
 
 
+@pytest.mark.slow
 def test_apgd_halves_steps_that_gain_nothing() -> None:
     """Fixed steps of 2 epsilon jump across this ridge for ever; halved, they end at its top."""
     images, labels = torch.full((4, 1, 1, 2), 0.5), torch.zeros(4, dtype=torch.int64)

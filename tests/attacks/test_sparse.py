@@ -11,6 +11,7 @@ from notbugs.models import Model
 from notbugs.search import NormBall
 
 
+@pytest.mark.slow
 def test_all_candidates_for_one_pixel_find_the_worst(standard: Model, few: Batch) -> None:
     images, labels = few[0][:20], few[1][:20]
     found = attacks.few_pixels(standard, images, labels, candidates=None)
@@ -28,6 +29,7 @@ def test_all_candidates_for_one_pixel_find_the_worst(standard: Model, few: Batch
     assert misclassified(ranked) >= int((worst > 0).sum()) - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [True, False])
 @pytest.mark.parametrize("pixels", [1, 3])
 def test_so_many_pixels_change_to_corners_of_the_color_cube(pixels: int, gradient: bool, standard: Model, few: Batch) -> None:

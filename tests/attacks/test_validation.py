@@ -74,6 +74,7 @@ def test_images_and_labels_that_make_no_sense_are_rejected(standard: Model, few:
         attacks.adaptive_ensemble(half.half(), images, labels, threat_model=THREAT_MODEL)
 
 
+@pytest.mark.slow
 def test_single_attacks_reject_the_same(standard: Model, few: Batch) -> None:
     images, labels = few[0][:40], few[1][:40]
     for attack in (attacks.pgd, attacks.apgd, attacks.fgsm, attacks.rank_targeted_pgd):

@@ -24,6 +24,7 @@ from notbugs.search import NormBall
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.slow
 def test_robust_accuracy_is_that_of_the_attacks(done: RunFolder, part: Dataset, robust: models.Model) -> None:
     rows = accuracy(done)
     assert list(rows) == ["clean", "l2 0.375", "l2 0.75", "linf 0.1", "l0 1", "spatial 10,0.5"]

@@ -29,7 +29,7 @@ from PIL import Image
         (["digits", "--workers", "0"], "--workers: must be 1 or more"),
         (["digits", "--translate", "8"], "--translate: must be below 8"),
         (["digits", "--versions", "0"], "--versions: must be 1 or more"),
-        (["no/such/path"], "does not exist"),
+        pytest.param(["no/such/path"], "does not exist", marks=pytest.mark.slow),  # imports what reads the hub
     ],
 )
 def test_unusable_arguments_are_one_line_and_leave_nothing(tmp_path: Path, words: list[str], says: str) -> None:

@@ -17,6 +17,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, standard: models.Model, digi
     return path
 
 
+@pytest.mark.slow
 def test_the_printed_table_is_that_of_the_csv_file(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "130")
     words = ["--images", 30, "--epsilon", 0.75, "--workers", 1, "--out", tmp_path / "t.csv"]

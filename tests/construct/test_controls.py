@@ -158,6 +158,7 @@ def test_a_perturbation_without_room_on_either_side_is_clipped_and_never_wraps_a
 # ---- without an attack --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=4, max_size=30))
 def test_filtered_and_misclassified_images_by_brute_force(rows: list[tuple[int, int, int]]) -> None:
     """Each image: its label, its new label, and what the weak model predicts on the clean image."""
@@ -193,6 +194,7 @@ def test_filtering_may_leave_nothing() -> None:
     assert made.stats == ConstructionStats(n=0, mean_l2=0, max_l2=0, max_linf=0, relabeled=0)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 5))
 def test_pseudo_labels_are_as_balanced_as_the_predictions_allow(predicted: list[int], count: int, seed: int) -> None:
     unlabeled = with_predictions(random_dataset(len(predicted), (1, 2, 2)), predicted)

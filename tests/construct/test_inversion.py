@@ -11,6 +11,7 @@ from notbugs.data import Dataset
 from notbugs.errors import InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 50])
 def test_the_start_is_another_image_and_each_is_used_once(n: int, standard: models.Model) -> None:
     part = random_dataset(n, (1, 8, 8))

@@ -59,6 +59,7 @@ def test_targets_that_rounding_undoes_are_not_counted(part: Dataset) -> None:
     assert (made.stats.target_reached, made.stats.max_linf) == (0, 0)
 
 
+@pytest.mark.slow
 def test_in_a_large_ball_every_target_is_reached(standard: models.Model, part: Dataset) -> None:
     labels = construct.random_labels(part.labels, 10)
     for loss in ("cross_entropy", "margin"):

@@ -60,6 +60,7 @@ def test_what_is_exported_is_loaded_again(tmp_path: Path, form: str, channels: i
     assert os.listdir(tmp_path) == ["set"]
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("form", FORMS)
 @given(drawn=st.data())

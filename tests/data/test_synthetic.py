@@ -95,6 +95,7 @@ def test_the_angle_can_be_detected_in_the_stored_image(size: int) -> None:
         assert (frame_spectrum(part).argmax(1) == truth.texture_class).mean() >= 0.99
 
 
+@pytest.mark.slow
 def test_without_the_grating_its_frequency_does_not_predict_the_label() -> None:
     made = synthetic.make_synthetic(train=2000, texture_norm=0)
     # 4.5 standard deviations of chance level among four
@@ -112,6 +113,7 @@ def test_without_the_grating_the_label_affects_the_image_through_shape_and_backg
     ).any()
 
 
+@pytest.mark.slow
 def test_shape_and_background_mislead_independently() -> None:
     made = synthetic.make_synthetic(train=4000)
     truth = made.train_truth
@@ -126,6 +128,7 @@ def test_shape_and_background_mislead_independently() -> None:
 # ---- the data sets -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(train=st.integers(8, 60), test=st.integers(8, 30), size=st.integers(16, 40), seed=st.integers(0, 2**32))
 @settings(max_examples=20)
 def test_the_data_are_as_requested_and_reproducible(train: int, test: int, size: int, seed: int) -> None:

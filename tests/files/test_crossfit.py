@@ -15,6 +15,7 @@ from notbugs.errors import InputError
 from notbugs.files import crossfit
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 4), min_size=30, max_size=80), st.integers(2, 4), st.integers(0, 99))
 def test_folds_are_balanced_over_the_classes(labels: list[int], folds: int, seed: int) -> None:
     counts = np.bincount(labels)

@@ -25,6 +25,7 @@ def test_error_consistency_by_hand() -> None:
     assert found.consistency == pytest.approx((alike - expected) / (1 - expected))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=40))
 def test_error_consistency_is_symmetric_and_each_part_is_its_definition(rows: list[tuple[int, int, int]]) -> None:

@@ -110,6 +110,7 @@ def test_the_default_amplitude_is_half_the_standard_deviation_and_seeds_matter(
     assert [row.error_rate for row in tiny] == pytest.approx([wrong] * len(tiny))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [32, 33, 40, 64, 65, 66, 90])
 def test_frequencies_of_larger_images_are_evenly_spaced(side: int) -> None:
     frequencies = list(errors_of(gray_images(1, 1, side, side), WaveDetector(torch.zeros(side, side), 1.0), amplitude=0.1))

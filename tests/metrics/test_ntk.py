@@ -216,6 +216,7 @@ def test_features_of_the_linear_kernel_have_the_closed_form(digits: data.Splits)
     assert checked > 3
 
 
+@pytest.mark.slow
 def test_the_first_eigenvectors_of_digits_are_the_robust_ones(part: Dataset, digits: data.Splits) -> None:
     found = EigenFeatures(part, keep=40)
     rows = metrics.best_class_rows(

@@ -172,6 +172,7 @@ def test_the_prediction_for_the_blurred_image_never_changes(method: str) -> None
     assert (result.deletion == 1).all() and (result.chance_deletion == 1).all() and (result.deletion_gain == 0).all()
 
 
+@pytest.mark.slow
 def test_attributions_of_misclassified_images_are_faithful_and_independent_of_the_label(
     robust: models.Model, digits: data.Splits
 ) -> None:

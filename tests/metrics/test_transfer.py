@@ -43,6 +43,7 @@ def lookup_model(predictions: dict[int, int]) -> Any:
 # ---- examples -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat_model", [NormBall("l2", 1.0), NormBall("linf", 0.2)], ids=str)
 def test_examples_are_within_the_ball_and_predicted_as_recorded(
     threat_model: NormBall, standard: models.Model, digits: data.Splits
@@ -73,6 +74,7 @@ def test_examples_are_within_the_ball_and_predicted_as_recorded(
     assert float((examples.predicted_random != part.labels).float().mean()) < 0.3
 
 
+@pytest.mark.slow
 def test_examples_are_reproducible_in_any_batches_and_the_model_stays_as_it_was(digits: data.Splits) -> None:
     part = digits.test.select(slice(0, 50))
     model = models.build("small", shape=(1, 8, 8), classes=10, width=4).train()
@@ -153,6 +155,7 @@ def test_transfer_rates_by_hand() -> None:
         assert found._asdict() == expected._asdict() | {"source_rate": pytest.approx(expected.source_rate)}
 
 
+@pytest.mark.slow
 @given(st.integers(1, 25), st.integers(0, 10**6))
 def test_transfer_rates_against_brute_force(n: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from notbugs import metrics
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-50, 50))
 def test_usefulness_is_the_mean_of_y_times_the_standardized_feature(seed: int, scale: float, offset: float) -> None:

@@ -16,6 +16,7 @@ Raises = Callable[[str], AbstractContextManager[None]]
 Images = Callable[..., Tensor]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("resnet18", 11_173_962), ("resnet50", 23_520_842)])
 def test_residual_networks_have_the_known_number_of_parameters(name: str, count: int) -> None:
     """For 32x32 images and ten classes, as reported for these networks on CIFAR-10."""

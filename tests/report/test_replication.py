@@ -102,6 +102,7 @@ def test_a_run_that_does_not_replicate_the_paper_is_not_compared(tmp_path: Path)
     assert "Comparison with the paper" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_compares_with_the_paper(chromium: Browser, tmp_path: Path) -> None:
     page = open_page(chromium, report.write(replication(tmp_path / "run").folder))

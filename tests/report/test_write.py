@@ -142,6 +142,7 @@ def test_the_figures_are_those_of_the_table(chromium: Browser, written: Path) ->
         assert f"{finding.question} " in shown and finding.text in shown
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_an_unfinished_run_says_so_and_shows_what_is_there(chromium: Browser, tmp_path: Path) -> None:
     path = report.write(quick_study(tmp_path / "part", {"standard": MEASURED["standard"]}, seeds=1, complete=False))
@@ -169,6 +170,7 @@ def test_a_folder_without_a_run_raises_and_nothing_is_written(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_of_a_full_study_has_all_findings_and_sections(chromium: Browser, tmp_path: Path) -> None:
     results = full_study(tmp_path, 2)

@@ -86,6 +86,7 @@ def test_reviewers_and_images_are_both_samples(run: Path) -> None:
         assert (difference.accuracy, difference.accuracy_against) == pytest.approx((matrix.mean(), matrices[0].mean()))
 
 
+@pytest.mark.slow
 def test_agreement_is_not_taken_for_certainty(run: Path) -> None:
     """Reviewers who all answer alike on the same images say no more of other images than one does; one slip changes little."""
     write_review(run, count=20)
@@ -100,6 +101,7 @@ def test_agreement_is_not_taken_for_certainty(run: Path) -> None:
     assert slip.ci_low == pytest.approx(same.ci_low, abs=0.03) and slip.ci_high == pytest.approx(same.ci_high, abs=0.03)
 
 
+@pytest.mark.slow
 def test_who_saw_one_set_only_is_left_out_of_the_difference(run: Path) -> None:
     write_review(run, count=20)
     given = scripted(read_key(run), {"original": (20, 0), "robust": (16, 0)})
@@ -140,6 +142,7 @@ def test_correct_on_a_relabeled_set_is_its_own_label(run: Path) -> None:
     assert set(Counter(row["label"] for row in key if row["set"] == "random-labels").values()) == {3}
 
 
+@pytest.mark.slow
 def test_the_last_answer_counts_and_reviewers_are_kept_apart(run: Path) -> None:
     write_review(run, count=2)
     place, (first, second, *_) = run / "review", read_key(run)
@@ -160,6 +163,7 @@ def test_the_last_answer_counts_and_reviewers_are_kept_apart(run: Path) -> None:
     assert (rows[0].set, rows[0].file, rows[0].label) == (first["set"], first["file"], first["label"])
 
 
+@pytest.mark.slow
 def test_tables_are_merged_and_removed_with_their_answers(run: Path) -> None:
     write_review(run, count=2)
     path = run / "review/A.csv"
@@ -177,6 +181,7 @@ def test_tables_are_merged_and_removed_with_their_answers(run: Path) -> None:
     assert not any(table.exists() for table in tables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["[" * 200_000, "{}", '{"images": 1}', '{"images": [{"id": [], "source": 3}]}'], ids=range(4))
 def test_a_page_that_is_not_ours_shows_no_picture(run: Path, content: str) -> None:
     path = write_review(run, count=20)

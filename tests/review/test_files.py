@@ -12,6 +12,7 @@ from notbugs.review.answers import load_answers
 from notbugs.review.files import answer_files
 
 
+@pytest.mark.slow
 def test_files_that_are_no_tables_of_answers_are_named(run: Path, tmp_path: Path) -> None:
     write_review(run, count=2)
     place = run / "review"
@@ -52,6 +53,7 @@ def test_files_that_are_no_tables_of_answers_are_named(run: Path, tmp_path: Path
     assert str(error.value).isprintable()
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_belong_are_named_with_their_line(run: Path) -> None:
     write_review(run, count=2)
     token = read_key(run)[0]["id"]

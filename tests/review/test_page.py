@@ -55,6 +55,7 @@ def export(page: Page, folder: Path, key: str = "Enter") -> Path:
 # ---- from the page to the figures ----
 
 
+@pytest.mark.slow
 def test_a_review_by_keyboard_gives_exactly_the_known_figures(open_page: OpenPage, run: Path) -> None:
     path = write_review(run, count=20)
     key = read_key(run)
@@ -147,6 +148,7 @@ def assert_report_shows(open_page: OpenPage, run: Path) -> None:
     assert "not supported" in finding and "Measurably worse: D_NR" in finding
 
 
+@pytest.mark.slow
 def test_the_report_shows_hostile_words_as_text(open_page: OpenPage, run: Path) -> None:
     write_review(run, count=20)
     said = scripted(read_key(run))
@@ -198,6 +200,7 @@ def test_start_again_asks_first(open_page: OpenPage, digits_page: Path) -> None:
     assert progress(page) == "1 of 60"
 
 
+@pytest.mark.slow
 def test_answers_are_exported_at_any_time_and_only_a_sound_name_starts(open_page: OpenPage, run: Path) -> None:
     page = open_page(write_review(run, count=3))
     for name in ("", "=1+1", "-A", "@A", " "):
@@ -246,6 +249,7 @@ def test_closed_and_opened_again_it_goes_on(open_page: OpenPage, digits_page: Pa
     assert again.locator("#start").is_visible()  # what is kept there is not the page's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["get() { throw new DOMException('no', 'SecurityError') }", "value: undefined"])
 def test_without_storage_it_works_and_says_so(open_page: OpenPage, run: Path, how: str) -> None:
     path = write_review(run, count=1)

@@ -34,6 +34,7 @@ def test_the_page_gives_nothing_away(digits_page: Path) -> None:
     assert runs > 25  # by chance 41; three groups would be 3
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_the_file_of_the_key(digits_page: Path) -> None:
     run = digits_page.parent.parent
     parts = {name: data.load_part(run / "datasets" / name, "folder") for name in ("robust", "nonrobust")}

@@ -130,6 +130,7 @@ def test_killed_at_any_moment_a_run_can_be_resumed(tmp_path: Path) -> None:
     assert finished > 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such lock there")
 def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
     code = (

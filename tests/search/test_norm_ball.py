@@ -109,6 +109,7 @@ def test_projection_reaches_the_border_of_the_ball(case: Case) -> None:
         )
 
 
+@pytest.mark.slow
 @given(cases(non_finite=False))
 def test_l1_projection_is_the_nearest_image_of_the_ball(case: Case) -> None:
     """By definition: for the projection p of x and every other point z of a convex set, <x - p, z - p> is not above 0."""

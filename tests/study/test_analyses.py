@@ -154,6 +154,7 @@ def test_fourier_sensitivity_is_that_of_the_stored_models(analyzed: AnalyzedStud
         assert row.error_rate == pytest.approx(known.error_rate, abs=1.5 / 50)  # batch norm is fused: ties may break otherwise
 
 
+@pytest.mark.slow
 def test_kernel_features_are_in_the_order_of_their_eigenvalues(analyzed: AnalyzedStudy) -> None:
     rows, splits = analyzed.run.rows(NTKFeatureRow), load(ANALYZED_STUDY)
     kernel = metrics.EigenFeatures(splits.train)
@@ -173,6 +174,7 @@ def test_kernel_features_are_in_the_order_of_their_eigenvalues(analyzed: Analyze
         assert attacked.epsilon == 0.75
 
 
+@pytest.mark.slow
 def test_the_report_has_the_findings(analyzed: AnalyzedStudy) -> None:
     page = report.write(analyzed.run.folder).read_text(encoding="utf-8")
     found = findings.findings(StudyResults(analyzed.run))
@@ -206,6 +208,7 @@ def test_the_studys_own_metadata_are_kept(analyzed: AnalyzedStudy) -> None:
     assert before["seconds"] <= after["seconds"] <= before["seconds"] + analyzed.seconds + 0.1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_tables_in_any_order(analyzed: AnalyzedStudy, study: Path) -> None:
     events: list[str] = []
     names = ("fourier", "corruptions", "saliency")
@@ -221,6 +224,7 @@ def test_the_same_seed_gives_the_same_tables_in_any_order(analyzed: AnalyzedStud
     assert RunFolder.read(study).rows(FourierRow) == analyzed.run.rows(FourierRow)
 
 
+@pytest.mark.slow
 def test_what_an_analysis_needs_is_done_first(tmp_path: Path) -> None:
     tiny = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=8, invert_steps=1)
     pipeline.run(tiny, tmp_path / "run", only=("standard",), workers=1)
@@ -246,6 +250,7 @@ def finish(folder: Path) -> None:
         run.update_metadata(finished=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["saliency", "fourier"])
 def test_stopped_within_a_stage_the_study_stays_readable_and_is_resumed(analyzed: AnalyzedStudy, study: Path, stage: str) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -260,6 +265,7 @@ def test_stopped_within_a_stage_the_study_stays_readable_and_is_resumed(analyzed
         assert done.rows(table) == analyzed.run.rows(table)
 
 
+@pytest.mark.slow
 def test_a_finished_study_stays_finished(study: Path) -> None:
     finish(study)
     assert pipeline.run_analyses(study, ("fourier",), workers=1).metadata["finished"] is True

@@ -21,6 +21,7 @@ def test_names_of_stages() -> None:
     assert [stage_id.label for stage_id in ids] == ["standard", "dataset-robust", "transfer-adversarial"]
 
 
+@pytest.mark.slow
 def test_what_a_stage_needs_comes_before_it_and_names_differ() -> None:
     graph = study_graph(resolved(StudyConfig("planted", seeds=2, replicate=True)), analyses=True)
     order = list(graph)

@@ -201,6 +201,7 @@ def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
     assert all(path.resolve().is_relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["standard", "adversarial", "trades"])
 def test_a_single_classifier_is_trained_saved_and_evaluated(tmp_path: Path, loss: str) -> None:
     tiny = StudyConfig("digits", limit=60, epochs=1, width=8, adversarial_steps=1)

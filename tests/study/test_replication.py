@@ -49,6 +49,7 @@ def test_the_model_of_the_robust_version_is_evaluated_on_that_version(measured: 
     assert [row.correct for row in rows[6:]] == [row.correct for row in study]
 
 
+@pytest.mark.slow
 def test_the_test_images_have_a_robust_version_of_their_own(measured: Measured) -> None:
     folder, config, rows = measured
     splits = load(config)

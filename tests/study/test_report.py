@@ -15,6 +15,7 @@ from notbugs.study.catalog import MAIN_MODELS
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
+@pytest.mark.slow
 def test_the_page_has_every_section_and_fits(chromium: Browser, full_run: RunFolder) -> None:
     page = open_page(chromium, report.write(full_run.folder))
     for section in ("controls", "transferability", "error-consistency", "robust-accuracy-on-all-datasets"):
