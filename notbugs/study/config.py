@@ -11,6 +11,7 @@ from notbugs.data.load import SYNTHETIC
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
+from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
 
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
@@ -205,8 +206,8 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
     """Raises InputError for settings that do not fit the data."""
     shape = splits.train.shape
     shorter = min(shape[1:])
-    _check_epsilon("--epsilon", config.threat_model, splits.train)
-    _check_epsilon("--relabel-epsilon", config.relabel_threat_model, splits.train)
+    check_epsilon("--epsilon", config.threat_model, splits.train)
+    check_epsilon("--relabel-epsilon", config.relabel_threat_model, splits.train)
     if not config.translate < shorter:
         raise InputError("--translate", f"must be below {shorter}, the images' shorter side", config.translate)
     if config.versions > config.epochs:
@@ -219,18 +220,6 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
     models.build(config.network, shape=shape, classes=len(splits.train.classes), width=config.width)  # a bad one fails here
 
 
-def _check_epsilon(option: str, threat_model: NormBall, dataset: Dataset) -> None:
-    """Raises InputError for an epsilon within which an image can become one of another class: that would test nothing."""
-    index = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:500]
-    flat, labels = dataset.pixels(index).flatten(1), dataset.labels[index]
-    distances = torch.cdist(flat, flat, p=2.0 if threat_model.norm == "l2" else torch.inf)
-    other_class = distances.masked_fill((labels[:, None] == labels) | (distances == 0), torch.inf)
-    nearest, epsilon = other_class.amin(1).median().item(), threat_model.epsilon
-    if not epsilon < nearest:
-        rule = f"must be below {nearest:.3g}, the median distance to the nearest image of another class ({threat_model.norm})"
-        raise InputError(option, rule, f"{epsilon:g}", f"for {epsilon:g}/255 pass {epsilon:g}/255" if epsilon >= 1 else "")
-
-
 # ---- defaults --------------------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +228,7 @@ class _Defaults:
     """Settings that depend on the data; how they were found is in docs/lab-log.md."""
 
     epsilon: float
+    relabel_factor: float  # relabeling epsilon / epsilon
     epochs: int
     batch_size: int
     translate: int
@@ -273,7 +263,7 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
     ('small', 0.75, 1.5)
     """
     check(config)
-    resolved = _with_defaults(config, _defaults(config, splits.train.shape, len(splits.train)))
+    resolved = _with_defaults(config, _defaults(config, splits.train))
     _check_with_data(resolved, splits)
     return resolved
 
@@ -288,8 +278,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         **config.data.__dict__,
         norm=config.norm,
         epsilon=epsilon,
-        # at 8x8 there are few pixels: a model needs twice the epsilon to turn the features of one class into those of the next
-        relabel_epsilon=_or(config.relabel_epsilon, epsilon * (2 if tiny and config.norm == "l2" else 1)),
+        relabel_epsilon=_or(config.relabel_epsilon, epsilon * defaults.relabel_factor),
         seed=config.seed,
         seeds=_or(config.seeds, defaults.seeds),
         network=_or(config.network, defaults.network),
@@ -322,25 +311,29 @@ def _or(value: Value | None, default: Value) -> Value:
     return default if value is None else value
 
 
-def _defaults(config: StudyConfig, shape: tuple[int, int, int], count: int) -> _Defaults:
+def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
     """Defaults for the synthetic data, for tiny images, and for all others."""
-    l2 = config.norm == "l2"
+    l2, shape, count = config.norm == "l2", train.shape, len(train)
+    epsilon = default_epsilon(train, config.norm)
     defaults = _Defaults(
-        epsilon=0.5 if l2 else 8 / 255,
+        epsilon=epsilon.value,
+        # in simple images a model needs twice the epsilon to turn the features of one class into those of the next
+        relabel_factor=2 if l2 and epsilon.from_gap else 1,
         epochs=max(12, min(60, round(190_000 / count))),
         batch_size=64 if count < 20_000 else 256,
         translate=max(1, min(shape[1:]) // 8),
         flip=shape[0] == 3,
     )
     if config.dataset == SYNTHETIC:
-        epsilon = 0.8 if l2 else defaults.epsilon
-        return replace(defaults, epsilon=epsilon, width=8, epochs=14, flip=False, invert_steps=20)
+        epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
+        return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
     if max(shape[1:]) > TINY:
         return defaults
+    if config.dataset == "digits":
+        defaults = replace(defaults, epsilon=0.75 if l2 else 0.1, seeds=3)
     return replace(
         defaults,
-        epsilon=0.75 if l2 else 0.1,
-        seeds=3 if config.dataset == "digits" else 1,
+        relabel_factor=2 if l2 else 1,
         network="small",
         width=32,
         epochs=14,

@@ -220,11 +220,11 @@ def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_results_on_digits(tmp_path: Path) -> None:
     """Bounds for one seed of the demo. D_R and D_NR are left out: at 8x8 their difference is small, see docs/results.md."""
-    models = ("adversarial", *(f"trained-on-{name}" for name in ("random-labels", "next-labels", "random-labels-shuffled")))
+    models = tuple(f"trained-on-{name}" for name in ("random-labels", "next-labels", "random-labels-shuffled"))
     run = pipeline.run(StudyConfig("digits", seeds=1), tmp_path / "run", only=models, workers=1)
     accuracy = {(row.model, row.epsilon): row.accuracy for row in run.rows(AccuracyRow) if row.set == "test"}
     assert accuracy["standard", 0] >= 0.97
-    assert accuracy["adversarial", 0.75] >= accuracy["standard", 0.75] + 0.3
+    assert accuracy["standard", 0.75] <= 0.4
     assert accuracy["trained-on-random-labels", 0] >= 0.85
     assert accuracy["trained-on-random-labels-shuffled", 0] <= 0.15
     assert accuracy["trained-on-next-labels", 0] >= 0.55  # one seed; the mean of three is above 0.65

@@ -2,24 +2,21 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from notbugs.data.names import numbered
 from notbugs.data.sources.base import Located
+from notbugs.data.sources.embedded import EMBEDDED
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.npz import locate_npz
 from notbugs.data.sources.tables import locate_hub, locate_parquet, locate_saved, without_progress_bars
 from notbugs.errors import InputError
 
-__all__ = ["Located", "locate", "locate_npz", "locate_parquet", "locate_saved", "without_progress_bars"]
+__all__ = ["EMBEDDED", "Located", "locate", "locate_npz", "locate_parquet", "locate_saved", "without_progress_bars"]
 
 
 def locate(dataset: str) -> Located:
     """The images and labels of the data set that DATASET names (see `data.load`). Raises InputError."""
     path = Path(dataset)
-    if dataset == "digits":
-        return _locate_digits()
+    if dataset in EMBEDDED:
+        return EMBEDDED[dataset]()
     if path.is_dir():
         return _locate_directory(dataset, path)
     if path.is_file():
@@ -38,12 +35,3 @@ def _locate_directory(dataset: str, path: Path) -> Located:
         return locate_parquet(dataset, parquet)
     npz = list(path.glob("*.npz"))
     return locate_npz(npz[0]) if len(npz) == 1 else locate_folder(path)
-
-
-def _locate_digits() -> Located:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    names = numbered(len(images))
-    return Located(images, digits.target.tolist(), names, names, len(names), tuple("0123456789"), "folder")

@@ -1,0 +1,116 @@
+"""How large a perturbation is: distances between images of the same and of different classes, and the epsilon that follows."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.search import NormBall
+
+CIFAR_EPSILON = 0.5  # in L2 (Ilyas et al. 2019); the same change per pixel is 3.5 at 3x224x224, where 3 is usual
+CIFAR_LINF_EPSILON = 8 / 255
+CIFAR_NUMBERS = 3 * 32 * 32
+STEPS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0)
+SAMPLE = {"l2": 1000, "linf": 500}  # images, fewer if they are large; L-infinity takes 20 times as long
+SAMPLE_NUMBERS = 100_000_000  # pixels of the sample at most, in all channels
+COPY = 0.005  # of a typical image's norm: what is closer is the same image
+
+
+class NeighborDistances(NamedTuple):
+    """Median distances from an image to its nearest neighbor.
+
+    Attributes
+    ----------
+    same_class, other_class : float
+        To the nearest other image of its class, and to the nearest one of another class.
+    norm : float
+        Median norm of the images themselves.
+    """
+
+    same_class: float
+    other_class: float
+    norm: float
+
+
+def neighbor_distances(dataset: Dataset, norm: str) -> NeighborDistances:
+    """Distances between images, on a random sample of at most 1,000.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With at least two classes.
+    norm : {"l2", "linf"}
+
+    Examples
+    --------
+    >>> from notbugs import data
+    >>> found = neighbor_distances(data.load("digits").train, "l2")
+    >>> found.same_class < found.other_class < found.norm
+    True
+    """
+    count = min(SAMPLE[norm], max(100, SAMPLE_NUMBERS // dataset.pixels(slice(0, 1)).numel()))
+    index = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
+    flat, labels = dataset.pixels(index).flatten(1), dataset.labels[index]
+    order = 2.0 if norm == "l2" else torch.inf
+    typical = flat.norm(order, 1).median()
+    distances = torch.cdist(flat, flat, p=order)
+    copies = distances <= COPY * typical  # an image itself, and duplicates
+    same = labels[:, None] == labels
+
+    def median_nearest(excluded: Tensor) -> float:
+        nearest = distances.masked_fill(excluded | copies, torch.inf).amin(1)
+        return nearest[nearest.isfinite()].median().nan_to_num(math.inf).item()  # infinite if there is none
+
+    return NeighborDistances(median_nearest(~same), median_nearest(same), typical.item())
+
+
+class DefaultEpsilon(NamedTuple):
+    """An epsilon that nobody chose, and whether the gap between classes decided it."""
+
+    value: float
+    from_gap: bool
+
+
+def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
+    """The epsilon of a study for which nobody chose one.
+
+    In L2 the change per pixel of the paper's epsilon on CIFAR-10, or the gap between the distances to the nearest image of
+    another and of the same class, if that is larger: images as simple as handwritten digits stand larger perturbations than
+    photographs. In L-infinity 8/255, or as many times more as in L2. Rounded to 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6 or 8 times a
+    power of ten.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    norm : {"l2", "linf"}
+
+    Examples
+    --------
+    >>> from notbugs import data
+    >>> default_epsilon(data.load("digits").train, "l2")
+    DefaultEpsilon(value=0.8, from_gap=True)
+    """
+    found = neighbor_distances(dataset, "l2")
+    plain = CIFAR_EPSILON * (dataset.pixels(slice(0, 1)).numel() / CIFAR_NUMBERS) ** 0.5
+    gap = found.other_class - found.same_class
+    from_gap = gap > plain
+    if norm == "l2":
+        return DefaultEpsilon(_rounded(max(plain, gap)), from_gap)
+    return DefaultEpsilon(_rounded(CIFAR_LINF_EPSILON * gap / plain) if from_gap else CIFAR_LINF_EPSILON, from_gap)
+
+
+def _rounded(epsilon: float) -> float:
+    """To the nearest of STEPS times a power of ten, by ratio."""
+    power = 10.0 ** math.floor(math.log10(epsilon))
+    return min((float(f"{step * power:.3g}") for step in STEPS), key=lambda each: abs(math.log(each / epsilon)))
+
+
+def check_epsilon(option: str, threat_model: NormBall, dataset: Dataset) -> None:
+    """Raises InputError for an epsilon within which an image can become one of another class: that would test nothing."""
+    nearest, epsilon = neighbor_distances(dataset, threat_model.norm).other_class, threat_model.epsilon
+    if not epsilon < nearest:
+        rule = f"must be below {nearest:.3g}, the median distance to the nearest image of another class ({threat_model.norm})"
+        raise InputError(option, rule, f"{epsilon:g}", f"for {epsilon:g}/255 pass {epsilon:g}/255" if epsilon >= 1 else "")

@@ -1,0 +1,57 @@
+"""How far images are from each other, and the epsilon that follows if nobody chooses one."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from notbugs import data
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.search import NormBall
+from notbugs.study.epsilon import check_epsilon, default_epsilon, neighbor_distances
+
+
+def dataset(images: torch.Tensor, labels: list[int]) -> Dataset:
+    return Dataset(images, torch.tensor(labels), ("a", "b"), tuple(map(str, range(len(labels)))))
+
+
+@pytest.mark.parametrize(("norm", "metric"), [("l2", "euclidean"), ("linf", "chebyshev")])
+def test_distances_are_those_of_scipy_without_copies(norm: str, metric: str, digits: data.Splits) -> None:
+    part = digits.train.select(slice(0, 90))
+    doubled = part.select([*range(90), *range(90)])
+    flat, labels = part.pixels(slice(None)).flatten(1).numpy(), part.labels.numpy()
+    distances = cdist(flat, flat, metric)
+    same = labels[:, None] == labels
+    wanted = [np.where(mask & (distances > 0), distances, np.inf).min(1) for mask in (same, ~same)]
+    found = neighbor_distances(doubled, norm)
+    # torch's median is the lower of two
+    assert found[:2] == pytest.approx([np.sort(each)[(len(each) - 1) // 2] for each in wanted], rel=1e-3)
+    assert found.norm == pytest.approx(np.sort(cdist(flat, flat[:1] * 0, metric)[:, 0])[44], rel=1e-5)
+
+
+def test_digits_follow_the_gap_between_classes_and_photographs_the_number_of_pixels(digits: data.Splits) -> None:
+    mnist = data.load("mnist5k").train
+    assert default_epsilon(mnist, "l2") == (1.5, True) and default_epsilon(mnist, "linf") == (0.15, True)
+    assert default_epsilon(digits.train, "l2") == (0.8, True)
+    generator = torch.Generator().manual_seed(0)
+    for side, epsilon in ((32, 0.5), (64, 1.0), (224, 3.5)):
+        images = torch.randint(256, (20, 3, side, side), generator=generator, dtype=torch.uint8)
+        noise = dataset(images, [0, 1] * 10)
+        assert default_epsilon(noise, "l2") == (epsilon, False)
+        assert default_epsilon(noise, "linf") == (8 / 255, False)
+
+
+def test_an_epsilon_that_reaches_another_class_is_an_error_and_classes_of_one_image_are_none() -> None:
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    images[1] = 255
+    both = dataset(images, [0, 1])
+    assert neighbor_distances(both, "l2").same_class == math.inf
+    assert default_epsilon(both, "l2").from_gap is False
+    check_epsilon("--epsilon", NormBall("l2", 7.9), both)
+    with pytest.raises(
+        InputError, match=r"^--epsilon: must be below 8, the median distance to the nearest image of another class"
+    ):
+        check_epsilon("--epsilon", NormBall("l2", 8.0), both)
