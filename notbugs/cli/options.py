@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 DATASET_HELP = (
-    "Labeled images: digits or planted (built in); a folder with train/CLASS/file and test/CLASS/file, or only CLASS folders; an "
-    ".npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face data set; a hub name, or CIFAR10."
+    "Labeled images: digits, mnist5k or planted (built in); a folder with train/CLASS/file and test/CLASS/file, or only CLASS "
+    "folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face data set; a hub name, "
+    "or CIFAR10."
 )
 MODEL_HELP = (
     "A .safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a trained network."

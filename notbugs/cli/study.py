@@ -35,6 +35,7 @@ from notbugs.cli.options import (
     Width,
     Workers,
 )
+from notbugs.cli.study_progress import study_progress
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -352,5 +353,14 @@ def _run(config: "StudyConfig", out: Path, workers: int | None, only: Collection
     from notbugs.study import pipeline
 
     check_workers(workers)
-    with progress() as report_progress:
-        return pipeline.run(config, out, only=only, command=command_line(), workers=workers, report_progress=report_progress)
+    with study_progress(epsilon_chosen=config.epsilon is not None) as display:
+        return pipeline.run(
+            config,
+            out,
+            only=only,
+            command=command_line(),
+            workers=workers,
+            report_progress=display.on_progress,
+            on_plan=display.on_plan,
+            on_stage=display.on_stage,
+        )

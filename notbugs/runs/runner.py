@@ -32,6 +32,7 @@ def run_stages(
     device: str,
     workers: int | None = None,
     report_progress: Progress | None = None,
+    on_stage: Callable[[str, Sequence[Row], float], None] | None = None,
     stage_metadata: Mapping[str, object] | None = None,
     count_seconds: bool = True,
 ) -> None:
@@ -48,6 +49,8 @@ def run_stages(
     workers : int, optional
         Stages at once, each in a process of its own.
     report_progress : callable, optional
+    on_stage : callable, optional
+        Called with name, rows and seconds of each stage once it is recorded.
     stage_metadata : mapping, optional
         What each stage's entry in run.json says besides.
     count_seconds : bool
@@ -62,6 +65,8 @@ def run_stages(
     workers = default_workers(device) if workers is None else workers
     for name, (rows, seconds) in run_graph(jobs, workers, report_progress or ignore_progress):
         folder.record_stage(name, seconds, rows, **(stage_metadata or {}))
+        if on_stage:
+            on_stage(name, rows, seconds)
         if count_seconds:
             folder.update_metadata(seconds=round(before + time.perf_counter() - began, 1))
 

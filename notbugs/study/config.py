@@ -16,6 +16,7 @@ from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_eps
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
+MNIST = "mnist5k"  # its settings were chosen on a validation part of its training images (docs/lab-log.md)
 
 
 @dataclass(frozen=True)
@@ -327,6 +328,8 @@ def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
     if config.dataset == SYNTHETIC:
         epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
         return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
+    if config.dataset == MNIST:
+        return replace(defaults, width=8, epochs=max(8, round(16_000 / count)), invert_steps=20)
     if max(shape[1:]) > TINY:
         return defaults
     if config.dataset == "digits":

@@ -1,7 +1,7 @@
 """From a configuration to a run folder: a study, further analyses of one, or a single classifier."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,13 @@ from notbugs.runs.folder import RunFolder, common_metadata
 from notbugs.runs.metadata import StudyMetadata
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine, ignore_progress
+from notbugs.runs.tables import Row
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
 from notbugs.study.config import ResolvedConfig, StudyConfig, config_of_run, load, resolve, resumable_arguments
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
+from notbugs.study.plan import Plan, make_plan
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
@@ -38,6 +40,8 @@ def run(
     command: str = "",
     workers: int | None = None,
     report_progress: Progress | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_stage: Callable[[str, Sequence[Row], float], None] | None = None,
 ) -> RunFolder:
     """Do a study, or what is left to do of the one in `folder`.
 
@@ -56,6 +60,10 @@ def run(
     workers : int, optional
         Stages at once, each in a process of its own. Default: one per core on a CPU, 1 on a GPU.
     report_progress : callable, optional
+    on_plan : callable, optional
+        Called before any work with what will be done and an estimate of the time.
+    on_stage : callable, optional
+        Called with name, rows and seconds of each stage as it is finished.
 
     Returns
     -------
@@ -79,12 +87,17 @@ def run(
         if not settled:
             record.update_metadata(**_metadata(resolved, splits, command), fingerprint=digest, seeds=seeds)
         graph = study_graph(resolved, analyses=only is not None)
+        selected = select_stages(graph, only)
+        if on_plan:
+            todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
+            on_plan(make_plan(resolved, splits, graph, todo, workers))
         run_stages(
             record,
-            {str(stage_id): _stage(graph, stage_id, resolved, folder) for stage_id in select_stages(graph, only)},
+            {str(stage_id): _stage(graph, stage_id, resolved, folder) for stage_id in selected},
             device=resolved.device,
             workers=workers,
             report_progress=report_progress,
+            on_stage=on_stage,
             stage_metadata=_stage_metadata(resolved),
             count_seconds=not settled,
         )

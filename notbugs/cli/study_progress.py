@@ -1,0 +1,175 @@
+"""What the terminal shows of a study: the plan, then how far it is and how long it will take, then each stage as it ends."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from notbugs.runs.tables import Row
+    from notbugs.study.plan import Plan
+
+NORMS = {"l2": "L2", "linf": "L∞"}
+LONG = 600.0  # seconds from which the plan says what would be faster
+FASTER_SIDE, FASTER_COUNT = 64, 1000  # of images
+QUIET = 60.0  # seconds after which a line says that work goes on, where no bar can be shown
+
+
+class StudyProgress:
+    """Shows a study; its methods are the callbacks of `pipeline.run`.
+
+    Parameters
+    ----------
+    display : rich.progress.Progress
+        Started, with the fields `words`.
+    epsilon_chosen : bool
+        Whether the user chose epsilon.
+    """
+
+    def __init__(self, display: Any, *, epsilon_chosen: bool) -> None:
+        self.display, self.epsilon_chosen = display, epsilon_chosen
+        self.estimates: Mapping[str, float] = {}
+        self.shares: dict[str, float] = {}
+        self.bars: dict[str, Any] = {}
+        self.finished = 0
+        self.began = self.said = time.monotonic()
+        self.expected = 0.0
+
+    def on_plan(self, plan: "Plan") -> None:
+        """Print what will be done, and how long it will take."""
+        self.estimates, self.expected = plan.stages, plan.seconds
+        self.began = self.said = time.monotonic()
+        for line in plan_lines(plan, epsilon_chosen=self.epsilon_chosen):
+            self._print(line)
+        if plan.stages:
+            self.bars[""] = self.display.add_task("all stages", total=1.0, words="")
+
+    def on_progress(self, stage: str, share: float, words: str) -> None:
+        """Move the bar of a stage, and the one of all stages."""
+        ended = share >= 1.0 and not words
+        self.shares[stage] = share
+        if stage not in self.bars:
+            self.bars[stage] = self.display.add_task(stage, total=1.0, words=words)
+        self.display.update(self.bars[stage], completed=share, words=words)
+        if ended:
+            self.display.remove_task(self.bars.pop(stage))
+        if "" in self.bars:
+            self.display.update(self.bars[""], completed=self.share, words=self._left())
+        if not self.display.console.is_terminal and time.monotonic() - self.said > QUIET:
+            running = ", ".join(f"{name} {100 * part:.0f} %" for name, part in self.shares.items() if part < 1)
+            self._print(f"running: {running}; {self.finished} of {len(self.estimates)} stages done, {self._left()}")
+
+    def on_stage(self, name: str, rows: "Sequence[Row]", seconds: float) -> None:
+        """Print a line for a stage that is recorded."""
+        self.finished += 1
+        self.shares[name] = 1.0
+        count = f"{self.finished} of {len(self.estimates)}, " if self.estimates else ""
+        self._print(": ".join(filter(None, (f"done: {name} ({count}{seconds:.0f} s)", found_in(rows)))))
+
+    @property
+    def share(self) -> float:
+        """Of the estimated time of all stages, how much is done."""
+        total = sum(self.estimates.values())
+        return sum(self.estimates.get(name, 0.0) * share for name, share in self.shares.items()) / total if total else 1.0
+
+    def _left(self) -> str:
+        """Time left: as estimated at first, then as the time that was needed so far suggests."""
+        share, elapsed = self.share, time.monotonic() - self.began
+        left = self.expected * (1 - share) if share < 0.1 else elapsed * (1 - share) / share
+        return f"{duration(left)} left"
+
+    def _print(self, line: str) -> None:
+        self.said = time.monotonic()
+        self.display.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def study_progress(*, epsilon_chosen: bool) -> Iterator[StudyProgress]:
+    """A display on standard error; without a terminal only lines."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:40}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("{task.fields[words]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
+        yield StudyProgress(display, epsilon_chosen=epsilon_chosen)
+
+
+def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
+    """What a study is about to do, in a few sentences."""
+    config, train, test, found = plan.config, plan.splits.train, plan.splits.test, plan.distances
+    channels, height, width = train.shape
+    colors = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
+    yield (
+        f"{config.dataset}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
+        f"{len(train.classes)} classes."
+    )
+    if plan.splits.note:
+        yield f"Data: {plan.splits.note}."
+    if plan.splits.skipped:
+        yield f"Skipped, unreadable: {len(plan.splits.skipped)} files, listed in run.json."
+    how = "" if epsilon_chosen else ", chosen from the images (change it with --epsilon)"
+    yield (
+        f"{NORMS[config.norm]} ε = {config.epsilon:.4g}{how}. A typical image has norm {found.norm:.3g}; the nearest image of "
+        f"another class is {found.other_class:.3g} away, of its own class {found.same_class:.3g}. "
+        f"Relabeling: ε = {config.relabel_epsilon:.4g}."
+    )
+    size = f" of width {config.width}" if config.width else ""
+    yield f"{config.network}{size}, {config.epochs} epochs, {_count(config.seeds, 'seed')}, on {config.device}."
+    if not plan.stages:
+        yield "Everything is done already."
+        return
+    yield (
+        f"{_count(len(plan.stages), 'stage')}, {plan.workers} at once: {duration(plan.seconds)}, estimated from a timed batch."
+    )
+    if faster := faster_options(plan):
+        yield f"Faster: {'; '.join(faster)}."
+
+
+def faster_options(plan: "Plan") -> list[str]:
+    """Options with which a long study takes less time, and how long it would take."""
+    if plan.seconds < LONG:
+        return []
+    side, count, options = max(plan.splits.train.shape[1:]), len(plan.splits.train), []
+    if side > FASTER_SIDE:
+        options.append(f"--resize {FASTER_SIDE} ({duration(plan.seconds * (FASTER_SIDE / side) ** 2)})")
+    if count > FASTER_COUNT:
+        options.append(f"--limit {FASTER_COUNT} ({duration(plan.seconds * FASTER_COUNT / count)})")
+    if plan.config.seeds > 1:
+        options.append(f"--seeds 1 ({duration(plan.seconds / plan.config.seeds)})")
+    return options or ["a GPU, with --device cuda"]
+
+
+def found_in(rows: "Sequence[Row]") -> str:
+    """What a stage found, in a few figures."""
+    from notbugs.runs.tables import AccuracyRow, SetRow
+
+    of_sets = [row for row in rows if isinstance(row, SetRow)]
+    if of_sets and of_sets[0].feature_error is not None:
+        return f"feature error {of_sets[0].feature_error:.3f}"
+    if of_sets and of_sets[0].target_reached is not None:
+        return f"new label reached for {100 * of_sets[0].target_reached:.1f} % of the images"
+    accuracies = [row for row in rows if isinstance(row, AccuracyRow) and row.set == "test"]
+    if len({row.model for row in accuracies}) != 1:
+        return ""
+    return ", ".join(
+        f"{100 * row.accuracy:.1f} % " + (f"at {NORMS[row.norm]} {row.epsilon:.4g}" if row.epsilon else "clean")
+        for row in accuracies
+    )
+
+
+def duration(seconds: float) -> str:
+    """ "about 3 minutes": no more precise than an estimate is."""
+    for unit, length in (("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * length:
+            return f"about {_count(round(seconds / length), unit)}"
+    return f"about {_count(max(1, round(seconds / 10)) * 10, 'second')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

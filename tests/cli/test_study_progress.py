@@ -1,0 +1,119 @@
+"""What the terminal shows of a study."""
+
+import io
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+from study.conftest import QUICK_STUDY
+
+from notbugs.cli import study_progress
+from notbugs.cli.study_progress import StudyProgress, duration, faster_options, found_in, plan_lines
+from notbugs.runs.tables import AccuracyRow, SetRow
+from notbugs.study.config import load, resolve
+from notbugs.study.epsilon import NeighborDistances
+from notbugs.study.plan import Plan
+
+SEEDS: Any = {"seed": 0, "ci_low": 0.0, "ci_high": 1.0, "correct": 1, "n": 20, "trained_on": "robust", "norm": "l2"}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    splits = load(QUICK_STUDY)
+    stages = {"seed0/standard": 30.0, "seed0/dataset-robust": 10.0}
+    return Plan(resolve(QUICK_STUDY, splits), splits, NeighborDistances(1.08, 1.89, 3.9), stages, 2, 40.0)
+
+
+def row(epsilon: float, accuracy: float, model: str = "trained-on-robust") -> AccuracyRow:
+    return AccuracyRow(model=model, set="test", epsilon=epsilon, attack="none", accuracy=accuracy, **SEEDS)
+
+
+def shown(terminal: bool) -> tuple[StudyProgress, io.StringIO]:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100)
+    display = Progress(TextColumn("{task.description} {task.fields[words]}"), console=console, disable=not terminal)
+    return StudyProgress(display, epsilon_chosen=False), out
+
+
+def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(plan: Plan) -> None:
+    data, epsilon, network, time = plan_lines(plan, epsilon_chosen=False)
+    assert data == "digits: 200 training and 20 test images, 8x8, gray, 10 classes."
+    assert epsilon == (
+        "L2 ε = 0.75, chosen from the images (change it with --epsilon). A typical image has norm 3.9; the nearest image of "
+        "another class is 1.89 away, of its own class 1.08. Relabeling: ε = 1.5."
+    )
+    assert network == "small of width 8, 2 epochs, 1 seed, on cpu."
+    assert time == "2 stages, 2 at once: about 40 seconds, estimated from a timed batch."
+    assert "chosen" not in list(plan_lines(plan, epsilon_chosen=True))[1]
+    noted = replace(plan, splits=plan.splits._replace(note="no test part", skipped=("a.png: damaged",)), stages={})
+    lines = list(plan_lines(noted, epsilon_chosen=True))
+    assert lines[1] == "Data: no test part." and lines[2].startswith("Skipped, unreadable: 1 files")
+    assert lines[-1] == "Everything is done already."
+
+
+def test_a_long_study_names_what_would_be_faster(plan: Plan) -> None:
+    splits, config = SimpleNamespace(train=Sized((3, 256, 224), 4000)), SimpleNamespace(seeds=2)
+    large = SimpleNamespace(seconds=8 * 3600.0, splits=splits, config=config)
+    assert faster_options(large) == [  # type: ignore[arg-type]
+        "--resize 64 (about 30 minutes)",
+        "--limit 1000 (about 2 hours)",
+        "--seeds 1 (about 4 hours)",
+    ]
+    assert faster_options(plan) == []
+
+
+class Sized:
+    """As much of a data set as the plan looks at."""
+
+    def __init__(self, shape: tuple[int, ...], count: int) -> None:
+        self.shape, self.count = shape, count
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def test_what_a_stage_found_is_in_its_line() -> None:
+    assert found_in([row(0.0, 0.957), row(0.75, 0.853)]) == "95.7 % clean, 85.3 % at L2 0.75"
+    assert found_in([row(0.0, 0.9), row(0.0, 0.8, "standard")]) == "" and found_in([]) == ""
+    common: Any = {"seed": 0, "n": 9, "made_from": "standard", "seconds": 1.0}
+    assert found_in([SetRow(set="robust", feature_error=0.0581, **common)]) == "feature error 0.058"
+    assert found_in([SetRow(set="next-labels", target_reached=0.94, **common)]) == "new label reached for 94.0 % of the images"
+
+
+def test_without_a_terminal_stages_are_lines_and_silence_is_broken(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(study_progress.time, "monotonic", lambda: now[0])
+    progress, out = shown(False)
+    progress.on_plan(plan)
+    progress.on_progress("seed0/standard", 0.0, "")
+    now[0] += 45
+    progress.on_progress("seed0/standard", 0.5, "epoch 1 of 2")
+    assert "running" not in out.getvalue()
+    now[0] += 45  # 3/8 of the estimated work took 90 s
+    progress.on_progress("seed0/standard", 0.5, "epoch 1 of 2")
+    assert "running: seed0/standard 50 %; 0 of 2 stages done, about 2 minutes left\n" in out.getvalue()
+    progress.on_stage("seed0/standard", [row(0.0, 0.5)], 91.0)
+    progress.on_progress("seed0/standard", 1.0, "")
+    assert out.getvalue().endswith("done: seed0/standard (1 of 2, 91 s): 50.0 % clean\n")
+    assert progress.share == 0.75
+
+
+def test_a_terminal_has_a_bar_for_all_stages_and_one_for_each_that_runs(plan: Plan) -> None:
+    progress, _ = shown(True)
+    progress.on_plan(plan)
+    progress.on_progress("seed0/dataset-robust", 0.5, "step 1")
+    described = {task.description: task.completed for task in progress.display.tasks}
+    assert described == {"all stages": 0.125, "seed0/dataset-robust": 0.5}
+    progress.on_progress("seed0/dataset-robust", 1.0, "")
+    assert {task.description: task.completed for task in progress.display.tasks} == {"all stages": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "10 seconds"), (44, "40 seconds"), (89, "90 seconds"), (100, "2 minutes"), (3500, "58 minutes"), (18000, "5 hours")],
+)
+def test_a_duration_is_no_more_precise_than_an_estimate(seconds: float, text: str) -> None:
+    assert duration(seconds) == f"about {text}"
