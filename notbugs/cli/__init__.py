@@ -28,7 +28,7 @@ app = typer.Typer(
 def top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Adversarial robustness of image classifiers: attacks, training, robust and non-robust features.
 
-    Start with `notbugs demo` (about two minutes), then `notbugs run YOUR_FOLDER --out runs/mine`.
+    Start with `notbugs demo` (a few minutes), then `notbugs run YOUR_FOLDER --out runs/mine`.
     """
     if version:
         print(f"notbugs {__version__}")

@@ -165,11 +165,11 @@ def _loss(config: ResolvedConfig, spec: ModelSpec) -> train.Loss:
 
 
 def _augmentation(config: ResolvedConfig, spec: ModelSpec) -> train.Augment | None:
-    """None for relabeled data sets, whose signal is pixel-exact: augmentation would hide it."""
+    """Translations and flips; of relabeled data sets, whose signal is faint, only the translations configured for them."""
     trained_on = dataset_of(spec)
-    if (trained_on and trained_on.is_relabeled) or not (config.translate or config.flip):
-        return None
-    return train.random_translate(config.translate, flip=config.flip)
+    relabeled = trained_on is not None and trained_on.is_relabeled
+    pixels, flip = (config.relabel_translate, False) if relabeled else (config.translate, config.flip)
+    return train.random_translate(pixels, flip=flip) if pixels or flip else None
 
 
 def _monitored(test: Dataset) -> Dataset:

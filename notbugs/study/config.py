@@ -40,6 +40,8 @@ class StudyConfig:
         Of every training. width: channels of the first layer; with `network`, None is that network's usual width.
     relabel_learning_rate : float, optional
         For relabeled data sets.
+    relabel_translate : int, optional
+        Translations in training on relabeled sets, in pixels.
     translate : int, optional
         Augmentation: random translations by at most this many pixels, 0 for none.
     flip : bool, optional
@@ -78,6 +80,7 @@ class StudyConfig:
     learning_rate: float | None = None
     relabel_learning_rate: float | None = None
     weight_decay: float | None = None
+    relabel_translate: int | None = None
     translate: int | None = None
     flip: bool | None = None
     adversarial_steps: int = 3
@@ -118,6 +121,7 @@ class ResolvedConfig:
     learning_rate: float
     relabel_learning_rate: float
     weight_decay: float
+    relabel_translate: int
     translate: int
     flip: bool
     adversarial_steps: int
@@ -174,7 +178,8 @@ def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Split
 # ---- checks ----------------------------------------------------------------------------------------------------------------
 
 MINIMA: dict[str, float] = {
-    "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "translate": 0, "adversarial_steps": 1, "invert_steps": 1,
+    "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "translate": 0, "relabel_translate": 0,
+    "adversarial_steps": 1, "invert_steps": 1,
     "versions": 1, "relabel_steps": 1, "patience": 0, "learning_rate": 1e-12, "relabel_learning_rate": 1e-12, "weight_decay": 0,
     "epsilon": 1e-12, "relabel_epsilon": 1e-12,
 }  # fmt: skip
@@ -209,8 +214,9 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
     shorter = min(shape[1:])
     check_epsilon("--epsilon", config.threat_model, splits.train)
     check_epsilon("--relabel-epsilon", config.relabel_threat_model, splits.train)
-    if not config.translate < shorter:
-        raise InputError("--translate", f"must be below {shorter}, the images' shorter side", config.translate)
+    for option, pixels in (("--translate", config.translate), ("--relabel-translate", config.relabel_translate)):
+        if not pixels < shorter:
+            raise InputError(option, f"must be below {shorter}, the images' shorter side", pixels)
     if config.versions > config.epochs:
         rule = f"must be at most {config.epochs}, the epochs, which the versions share"
         raise InputError("--versions", rule, config.versions, "train for more --epochs")
@@ -240,6 +246,7 @@ class _Defaults:
     learning_rate: float = 0.01
     weight_decay: float = 0.05
     invert_steps: int = 40
+    relabel_translate: int = 0
 
 
 def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
@@ -289,9 +296,11 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         learning_rate=learning_rate,
         # faint features are not found at the learning rate of the rest, and at a low one images are memorized (docs/lab-log.md)
         relabel_learning_rate=_or(
-            config.relabel_learning_rate, learning_rate if tiny or config.dataset == SYNTHETIC else learning_rate / 5
+            config.relabel_learning_rate, learning_rate if tiny or config.dataset in (SYNTHETIC, MNIST) else learning_rate / 5
         ),
         weight_decay=_or(config.weight_decay, defaults.weight_decay),
+        # elsewhere their signal is pixel-exact, and translations hide it
+        relabel_translate=_or(config.relabel_translate, defaults.relabel_translate),
         translate=_or(config.translate, defaults.translate),
         flip=_or(config.flip, defaults.flip),
         adversarial_steps=config.adversarial_steps,
@@ -329,7 +338,7 @@ def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
         epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
         return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
     if config.dataset == MNIST:
-        return replace(defaults, width=8, epochs=max(8, round(16_000 / count)), invert_steps=20)
+        return replace(defaults, width=8, epochs=max(8, round(16_000 / count)), invert_steps=20, relabel_translate=3)
     if max(shape[1:]) > TINY:
         return defaults
     if config.dataset == "digits":

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import AccuracyRow, TrainingRow
 from notbugs.study import store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
-from notbugs.study.classifiers import pixel_statistics, train_classifier, train_model
+from notbugs.study.classifiers import _augmentation, pixel_statistics, train_classifier, train_model
 from notbugs.study.config import StudyConfig, load
 
 
@@ -83,3 +84,18 @@ def test_the_sources_of_the_sweep_were_trained_at_their_epsilon(full_run: RunFol
         path = store.model_path(resolved(FULL_STUDY), full_run.folder, 0, name)
         assert models.load(path)[1].epsilon == fraction * 0.75
         assert json.loads(path.with_suffix(".json").read_text())["training"]["loss"] == "adversarial"
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "augmented"),
+    [("standard", {"translate": 1}, True), ("standard", {"relabel_translate": 1}, False),
+     ("trained-on-next-labels", {"translate": 1, "flip": True}, False),
+     ("trained-on-next-labels", {"relabel_translate": 1}, True)],
+)  # fmt: skip
+def test_relabeled_sets_have_translations_of_their_own(trained: str, given: dict[str, Any], augmented: bool) -> None:
+    config = resolved(replace(StudyConfig("digits", limit=60), **given))
+    found = _augmentation(config, MODELS[trained])
+    assert (found is not None) == augmented
+    assert resolved(StudyConfig("mnist5k", limit=60)).relabel_translate == 3 and config.relabel_translate == given.get(
+        "relabel_translate", 0
+    )

@@ -21,11 +21,11 @@ def test_passes_are_images_times_steps() -> None:
     splits = load(QUICK_STUDY)
     config = replace(resolve(QUICK_STUDY, splits), epochs=7, invert_steps=30, relabel_steps=11, adversarial_steps=4, versions=2)
     train, test = len(splits.train), len(splits.test)
-    attacked = test * 2 * plan.ENSEMBLE_PASSES["standard"]
+    standard, adversarial = (test * 2 * plan.ENSEMBLE_PASSES[name] for name in ("standard", "adversarial"))
     passes = {each: plan.stage_passes(stage(*each), config, splits) for each in (
         ("dataset", "robust"), ("dataset", "next-labels"), ("dataset", "random-labels-shuffled"), ("model", "standard"),
         ("model", "adversarial"))}  # fmt: skip
-    assert list(passes.values()) == [train * 2 * 30, train * 11, 0, train * 7 + attacked, train * 7 * 5 + attacked]
+    assert list(passes.values()) == [train * 2 * 30, train * 11, 0, train * 7 + standard, train * 7 * 5 + adversarial]
 
 
 def test_a_plan_has_what_is_left_and_its_time_is_measured() -> None:
