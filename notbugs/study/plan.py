@@ -15,7 +15,7 @@ from notbugs.study.epsilon import NeighborDistances, neighbor_distances
 from notbugs.study.graph import Graph, StageId
 
 # Forward and backward passes per image and epsilon of an attack ensemble: most for what stays correct longest (docs/lab-log.md)
-ENSEMBLE_PASSES = {"adversarial": 200.0, "standard": 80.0, "relabeled": 20.0}
+ENSEMBLE_PASSES = {"adversarial": 105.0, "standard": 45.0, "relabeled": 8.0}
 QUICK_SHARE = 0.2  # of these, for the quick ensemble
 TASK_PASSES = 20.0  # per test image, of a stage that is not foreseen here
 FORWARD = 1 / 3  # of a forward and backward pass
