@@ -1,6 +1,6 @@
 """The ensemble behind every robust accuracy beside AutoAttack (of torchattacks): images still classified correctly, seconds.
 
-    python benchmarks/autoattack.py runs/demo adversarial-seed1 --epsilon 0.75 [--images 450] [--out FILE.json]
+    python benchmarks/autoattack.py runs/digits adversarial-seed1 --epsilon 0.75 [--images 450] [--out FILE.json]
 
 MODEL: a file of RUN/models without its suffix. The two take turns on the same test images, evenly spaced, in L2, on one thread.
 """

@@ -1,7 +1,7 @@
 """The tables of docs/results as Markdown: of a run folder, or of results files of the benchmarks.
 
-    python benchmarks/markdown_tables.py runs/demo
-    python benchmarks/markdown_tables.py runs/demo --parts analyses
+    python benchmarks/markdown_tables.py runs/digits
+    python benchmarks/markdown_tables.py runs/digits --parts analyses
     python benchmarks/markdown_tables.py benchmarks/results/attacks.json
     python benchmarks/markdown_tables.py benchmarks/results/files-digits.json benchmarks/results/files-cifar10.json
     python benchmarks/markdown_tables.py benchmarks/results/cifar10-cpu.json --parts figure-3 seconds

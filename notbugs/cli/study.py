@@ -1,6 +1,7 @@
 """Commands on a data set: the whole study, parts of it, file scores, one classifier trained."""
 
-from collections.abc import Collection
+import shlex
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,7 @@ from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.files import FilesConfig
+    from notbugs.report.results import StudyResults
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
 
@@ -348,7 +350,38 @@ def _study(config: "StudyConfig", out: Path, workers: int | None) -> None:
         columns, rows = table(results)
         if rows:
             print_table(title, columns, rows)
+    for line in _next_steps(config, out, results):
+        print(line)
     print(f"{metadata.seconds:.0f} s. The report: {page}")
+
+
+def _next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> Iterator[str]:
+    """What a user may do with a finished study, as commands with its own paths."""
+    from notbugs.report.findings.construction import split_problems
+    from notbugs.study.store import dataset_path
+
+    metadata = results.metadata
+    given = {"--limit": config.limit, "--resize": config.resize}
+    data = shlex.join([config.dataset, *(word for name, value in given.items() if value for word in (name, str(value)))])
+    same = (
+        metadata.command if metadata.command.startswith("notbugs run ") else f"notbugs run {data} --out {shlex.quote(str(out))}"
+    )
+    yield "What to do now:"
+    yield f"  train your own network on D_R, in {dataset_path(config, out, config.seed, 'robust')}"
+    if problem := split_problems(results):
+        yield f"  improve D_R first: {problem}"
+    elif config.versions == 1:
+        yield f"  try a D_R with four versions of each image: {same} --versions 4 --out {_beside(out, 'versions')}"
+    epsilon = f"{config.norm}:{metadata.epsilon_text}"
+    yield f"  attack your own classifier: notbugs attack MODEL {data} --epsilon {epsilon} --out {_beside(out, 'audit')}"
+    yield f"  see which files are robust, non-robust or mislabeled: notbugs files {data} --out {_beside(out, 'files')}"
+    if not metadata.full:
+        yield f"  rule out other explanations, with all controls: {same} --full"
+
+
+def _beside(out: Path, what: str) -> str:
+    """A folder beside the study's own, for a further command."""
+    return shlex.quote(str(out.with_name(f"{out.name}-{what}")))
 
 
 def _run(config: "StudyConfig", out: Path, workers: int | None, only: Collection[str] | None = None) -> "RunFolder":

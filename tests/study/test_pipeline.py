@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -140,7 +141,12 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     assert after.returncode == 0, after.stderr
     again = {line.split()[1] for line in after.stderr.splitlines() if line.startswith("done: ")}
     assert "seed0/accuracy-on-all-datasets" in again and not again & {*before}
-    run = RunFolder.read(tmp_path / "run")
+    advice = after.stdout.partition("What to do now:\n")[2].splitlines()
+    command, place = shlex.join(["notbugs", *words, "--workers=2"]), tmp_path / "run"  # as it was typed first
+    assert f"train your own network on D_R, in {place}/datasets/robust" in advice[0]
+    assert any(line.endswith(f"{command} --full") for line in advice)
+    assert any(f"notbugs files digits --limit 100 --out {place}-files" in line for line in advice)
+    run = RunFolder.read(place)
     assert run.metadata["finished"]
     keys = [(row.model, row.set, row.epsilon) for row in run.rows(AccuracyRow)]
     assert len(keys) == len({*keys}) == 8 * 3 + 8 * 7 + 1  # the last: next-labels by the next class
