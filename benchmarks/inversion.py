@@ -1,6 +1,6 @@
 """How fast features are inverted: the paper's fixed step beside the default rule, on a robust and a standard model of one run.
 
-    python benchmarks/inversion.py runs/digits [--images 100] [--paper-steps 1000] [--out benchmarks/results/inversion-digits.json]
+    python benchmarks/inversion.py RUN [--images 100] [--paper-steps 1000] [--out benchmarks/results/inversion-digits.json]
 
 For each model and rule: the mean relative feature error ‖g(z) − g(x)‖ / ‖g(x)‖ after so many steps, and the seconds they took.
 Training images are inverted from other training images, in floats, anywhere in the pixel range. The rules take turns, so that a
