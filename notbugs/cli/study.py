@@ -96,7 +96,7 @@ Top = Annotated[
 
 
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
-    """The whole study on 2,000 handwritten digits of MNIST, in a few minutes.
+    """The whole study on 2,000 digits of MNIST, in a few minutes.
 
     The same as `notbugs run mnist5k --limit 2000 --out runs/demo`.
     """

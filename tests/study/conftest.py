@@ -22,7 +22,7 @@ from notbugs.study.catalog import ANALYZED_MODELS, REPLICATION_DATASETS
 from notbugs.study.config import ResolvedConfig, StudyConfig, load, resolve
 
 QUICK_STUDY = StudyConfig("digits", limit=200, epochs=2, seeds=1, width=8, invert_steps=3, relabel_steps=3, patience=0)
-FULL_STUDY = StudyConfig("digits", limit=160, epochs=1, seeds=1, width=8, invert_steps=2, relabel_steps=4, patience=0)
+FULL_STUDY = StudyConfig("digits", limit=240, epochs=2, seeds=1, width=8, invert_steps=2, relabel_steps=4, patience=0)
 ANALYZED_STUDY = StudyConfig("digits", limit=400, epochs=3, seeds=1, width=8, invert_steps=4)
 ATTACKED_IMAGES = 10  # of each training set of the full study, instead of 100
 COMMAND = "notbugs run digits --limit 400"
