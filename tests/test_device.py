@@ -266,7 +266,9 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ensemble, "BUDGETS", dict.fromkeys(attacks.BUDGETS, replace(small_budgets.with_queries(5)["quick"], apgd_steps=3))
     )
     monkeypatch.setattr(sanity_checks, "run_all", lambda model, images, *_, **__: [sanity_checks.deterministic(model, images)])
-    study = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, device="cuda")
+    study = StudyConfig(
+        "digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, patience=0, device="cuda"
+    )
     model = str(tmp_path / "study" / "models" / "standard.safetensors")
     threats = ("l2:0.75", "spatial:20,1")
     classifier = AuditConfig(model, DataConfig("digits"), threats=threats, images=10, budget="quick", device="cuda")
