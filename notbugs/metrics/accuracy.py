@@ -1,6 +1,6 @@
 """Clean and robust accuracy: every figure with its n, its 95 % CI, its threat model and its attack."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -89,6 +89,7 @@ def robust_accuracy(
     budget: str = "standard",
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
 ) -> list[Accuracy]:
     """Accuracy on clean images and at each epsilon, ascending, under `attacks.adaptive_ensemble`.
 
@@ -108,6 +109,8 @@ def robust_accuracy(
     batch_size : int, optional
         By default as many images as suit the device.
     device : torch.device or str
+    progress : callable, optional
+        Called after each epsilon of each batch with the share that is done, in [0, 1].
 
     Returns
     -------
@@ -138,8 +141,10 @@ def robust_accuracy(
         labels = dataset.labels[index].to(images.device)
         with torch.no_grad():
             correct = [objectives.logits(fused, images).argmax(1) == labels]
-        for threat_model in ascending:
+        for number, threat_model in enumerate(ascending, start=1):
             correct.append(_still_correct(fused, images, labels, correct[-1], threat_model, budget))
+            if progress:
+                progress((int(index[0]) + len(index) * number / len(ascending)) / len(dataset))
         return torch.stack(correct, dim=1)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)

@@ -18,6 +18,7 @@ from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.evaluation import accuracy_row
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, model_path
 
+TRAINING_SHARE = 0.5  # of the time of a classifier's stage, roughly; attacks take the rest
 MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
 
 
@@ -46,7 +47,12 @@ def train_model(
     save_classifier(trained, config, dataset, spec, seed=seed, path=model_path(config, folder, seed, spec.name))
     threat_models = (config.threat_model,) if spec.attack_budget == "quick" else config.threat_models
     accuracies = metrics.robust_accuracy(
-        trained.model, splits.test, threat_models, budget=spec.attack_budget, device=config.device
+        trained.model,
+        splits.test,
+        threat_models,
+        budget=spec.attack_budget,
+        device=config.device,
+        progress=lambda share: report_progress("", TRAINING_SHARE + (1 - TRAINING_SHARE) * share, f"attacked: {share:.0%}"),
     )
     rows = [accuracy_row(spec.name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies]
     if trained_on and trained_on.labels == "next":  # how far the new labels were learned: on real images, the next class
@@ -190,7 +196,8 @@ def _curve_recorder(
     """A callback for `train.fit` that adds each epoch to the curve, with the test accuracy of the weights it has then."""
 
     def record(epoch: train.Epoch) -> None:
-        report_progress("", 0.9 * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}")
+        extra = "" if epoch.epoch <= epochs else ", more while accuracy is at chance level"
+        report_progress("", TRAINING_SHARE * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}{extra}")
         constructed = spec.trained_on != ORIGINAL
         test_accuracy = metrics.clean_accuracy(model, test, device=device).accuracy if constructed else None
         curve.append(TrainingRow(model=spec.name, seed=seed, **epoch._asdict(), test_accuracy=test_accuracy))

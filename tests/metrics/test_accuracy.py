@@ -54,6 +54,12 @@ def test_robust_accuracy_is_that_of_the_worst_case(robust: models.Model, part: D
     assert metrics.robust_accuracy(robust, part, BALLS) == rows
 
 
+def test_progress_is_the_share_of_images_and_epsilons(standard: models.Model, part: Dataset) -> None:
+    shares: list[float] = []
+    metrics.robust_accuracy(standard, part.select(slice(0, 10)), BALLS[:2], budget="quick", batch_size=5, progress=shares.append)
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0])
+
+
 def test_one_image_and_an_epsilon_of_0(standard: models.Model, part: Dataset) -> None:
     single = part.select([3])
     rows = metrics.robust_accuracy(standard, single, [NormBall("linf", 0.0), NormBall("linf", 1.0)])

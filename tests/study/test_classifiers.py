@@ -40,11 +40,24 @@ def test_a_spec_overrides_the_configuration() -> None:
     assert linear.architecture["name"] == "linear" and linear.architecture["width"] is None
 
 
-def test_progress_is_that_of_the_epochs() -> None:
+def test_progress_is_that_of_the_epochs_and_then_of_the_attacks(tmp_path: Path) -> None:
     config = resolved(StudyConfig("digits", limit=60, epochs=2, width=8))
     events: list[tuple[str, float, str]] = []
-    train_classifier(config, load(config).train, MODELS["standard"], seed=0, report_progress=lambda *event: events.append(event))
-    assert events == [("", 0.45, "epoch 1 of 2"), ("", 0.9, "epoch 2 of 2")]
+    for folder in (tmp_path / "models", tmp_path / "datasets"):
+        folder.mkdir()
+    train_model(config, tmp_path, 0, lambda *event: events.append(event), spec=MODELS["standard"])
+    assert events[:2] == [("", 0.25, "epoch 1 of 2"), ("", 0.5, "epoch 2 of 2")]
+    assert events[2:] == [("", 0.75, "attacked: 50%"), ("", 1.0, "attacked: 100%")]
+
+
+def test_extra_epochs_are_called_so() -> None:
+    config = replace(resolved(StudyConfig("digits", limit=60, epochs=1, width=8, relabel_learning_rate=1e-9)), patience=1)
+    part, events = load(config).train, []
+    train_classifier(config, part, MODELS["trained-on-next-labels"], seed=0, report_progress=lambda *event: events.append(event))
+    assert events[0] == ("", 0.5, "epoch 1 of 1")
+    assert {event[1:] for event in events[1:]} == {
+        (0.5, f"epoch {number} of 1, more while accuracy is at chance level") for number in (2, 3)
+    }
 
 
 def test_without_its_data_set_a_model_is_not_trained(tmp_path: Path) -> None:
