@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 
 RelabelEpsilon = Annotated[
     str | None,
-    typer.Option(metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; twice that up to 16x16 pixels in L2]"),
+    typer.Option(
+        metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; in L2 twice that for simple images such as digits]"
+    ),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")]
@@ -68,7 +70,7 @@ Flip = Annotated[
 AdversarialSteps = Annotated[int, typer.Option(help="PGD steps of adversarial training.")]
 InvertSteps = Annotated[
     int | None,
-    typer.Option(help="Steps of feature inversion (D_R, D_NR). [default: 40; 25 up to 16x16; 20 for planted]"),
+    typer.Option(help="Steps of feature inversion (D_R, D_NR). [default: 40; 25 up to 16x16; 20 for mnist5k and planted]"),
 ]
 InvertStart = Annotated[str, typer.Option(help="Where inversion starts: image (another training image) or noise.")]
 RelabelSteps = Annotated[int, typer.Option(help="PGD steps of D_rand and D_det.")]
@@ -363,20 +365,25 @@ def _next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> It
     metadata = results.metadata
     given = {"--limit": config.limit, "--resize": config.resize}
     data = shlex.join([config.dataset, *(word for name, value in given.items() if value for word in (name, str(value)))])
-    same = (
-        metadata.command if metadata.command.startswith("notbugs run ") else f"notbugs run {data} --out {shlex.quote(str(out))}"
-    )
+    same = _without_out(metadata.command) if metadata.command.startswith("notbugs run ") else f"notbugs run {data}"
     yield "What to do now:"
-    yield f"  train your own network on D_R, in {dataset_path(config, out, config.seed, 'robust')}"
     if problem := split_problems(results):
         yield f"  improve D_R first: {problem}"
-    elif config.versions == 1:
+    yield f"  train your own network on D_R, in {dataset_path(config, out, config.seed, 'robust')}"
+    if not problem and config.versions == 1:
         yield f"  try a D_R with four versions of each image: {same} --versions 4 --out {_beside(out, 'versions')}"
     epsilon = f"{config.norm}:{metadata.epsilon_text}"
     yield f"  attack your own classifier: notbugs attack MODEL {data} --epsilon {epsilon} --out {_beside(out, 'audit')}"
     yield f"  see which files are robust, non-robust or mislabeled: notbugs files {data} --out {_beside(out, 'files')}"
     if not metadata.full:
-        yield f"  rule out other explanations, with all controls: {same} --full"
+        yield f"  rule out other explanations, with all controls: {same} --full --out {shlex.quote(str(out))}"
+
+
+def _without_out(command: str) -> str:
+    """A command as it was typed, but for its --out."""
+    words = shlex.split(command)
+    return shlex.join(word for before, word in zip(["", *words], words, strict=False)
+                      if "--out" not in (before, word) and not word.startswith("--out="))  # fmt: skip
 
 
 def _beside(out: Path, what: str) -> str:

@@ -120,7 +120,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
         f"Relabeling: ε = {config.relabel_epsilon:.4g}."
     )
     size = f" of width {config.width}" if config.width else ""
-    yield f"{config.network}{size}, {config.epochs} epochs, {_count(config.seeds, 'seed')}, on {config.device}."
+    yield f"{config.network}{size}, {_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}, on {config.device}."
     if not plan.stages:
         yield "Everything is done already."
         return
