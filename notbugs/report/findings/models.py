@@ -14,16 +14,17 @@ def _standard_training(results: StudyResults) -> Finding | None:
     loss = results.difference(("standard", CLEAN), ("standard", FULL))
     if not (clean and attacked and loss):
         return None
-    question = "Is standard training vulnerable to imperceptible perturbations?"
+    question = "Is standard training vulnerable to small perturbations?"
     text = (
         f"Standard training: clean accuracy {clean.percent}, robust accuracy {attacked.percent} at {results.threat_model()} "
-        f"({sample_size(clean)}). The loss is {loss.points} ({loss.ci})."
+        f"({sample_size(clean)}). Under attack accuracy drops by {loss.points} ({loss.ci})."
     )
     size = results.metadata.data.mean_l2
     if size and results.metadata.norm == "l2":
-        text += f" For comparison: a typical image has an L2 norm of {size:.1f}."
+        share = results.metadata.epsilon / size
+        text += f" A perturbation is at most {100 * share:.0f} % of a typical image, which has an L2 norm of {size:.1f}."
     if loss.ci_low <= 0:
-        return Finding(question, "not supported", f"{text} That is no measurable loss.", "good")
+        return Finding(question, "not supported", f"{text} That is no measurable drop.", "good")
     if attacked.mean > clean.mean / 2:
         fewer = "Fewer than half of the correctly classified images are misclassified under attack."
         return Finding(question, "partly supported", f"{text} {fewer}", "bad")

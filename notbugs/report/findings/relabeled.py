@@ -56,12 +56,12 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.")
     text = (
         f"{reached} {level}; its control with shuffled perturbations {control_accuracy.percent}. The excess is {excess.points} "
-        f"({excess.ci}). {how} The control has the same labels, and perturbations of the same size."
+        f"({excess.ci}). {how} The control has the same labels, and in each image the same perturbation with its pixels shuffled."
         f"{_below_chance(results, control, control_accuracy)}"
     )
     if excess.ci_low <= 0:
         return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.")
-    return Finding(question, "supported", f"{text} So the adversarial perturbations are features that generalize.")
+    return Finding(question, "supported", f"{text} So the adversarial perturbations contain features that generalize.")
 
 
 def _null(results: StudyResults, set: str, question: str, text: str) -> Finding:
