@@ -1,6 +1,5 @@
 """Metrics: accuracy with n and 95 % CI, features, spurious cues, saliency, corruptions, leakage, transferability."""
 
-from notbugs.metrics.accuracy import Accuracy, clean_accuracy, robust_accuracy
 from notbugs.metrics.corruptions import CorruptionAccuracy, CorruptionResult, corrupt, corruption_accuracy
 from notbugs.metrics.error_consistency import ErrorConsistency, error_consistency
 from notbugs.metrics.features import best_class_rows, extremes, per_feature
@@ -14,6 +13,7 @@ from notbugs.metrics.leakage import (
     robust_features,
 )
 from notbugs.metrics.ntk import EigenFeatures, chosen_eigenvectors, tangent_kernel
+from notbugs.metrics.robust_accuracy import Accuracy, clean_accuracy, robust_accuracy
 from notbugs.metrics.saliency import METHODS, Saliency, class_means, low_frequency_energy, saliency, white_noise_energy
 from notbugs.metrics.spurious_cues import (
     AccuracyGap,

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.metrics.accuracy import Accuracy
+from notbugs.metrics.robust_accuracy import Accuracy
 from notbugs.models import frozen
 from notbugs.search import objectives
 

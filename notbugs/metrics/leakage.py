@@ -9,8 +9,8 @@ from torch import Tensor
 from notbugs import models, predict
 from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.metrics.accuracy import Accuracy
 from notbugs.metrics.features import best_class_rows, per_feature
+from notbugs.metrics.robust_accuracy import Accuracy
 from notbugs.metrics.usefulness import usefulness
 from notbugs.models import Model, fuse_batchnorm
 from notbugs.search import NormBall
