@@ -16,7 +16,7 @@ from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_eps
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
-MNIST = "mnist5k"  # its settings were chosen on a validation part of its training images (docs/lab-log.md)
+MNIST = "mnist5k"  # how its settings were chosen, and a caution: docs/lab-log.md
 
 
 @dataclass(frozen=True)
