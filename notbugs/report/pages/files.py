@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notbugs.report import render
+from notbugs.report import explorer, render
 from notbugs.report.format import plain
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
@@ -65,6 +65,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         "feature_pictures": _feature_pictures(run, features),
         "columns": run.rows(ColumnRow),
         "stored": render.stored_files(run.folder),
+        **explorer.context(run, files),
     }, {"files-chart": _chart(files)} if files else {}
 
 
