@@ -98,8 +98,8 @@ ListedFiles = Annotated[
     Path | None,
     typer.Option(
         metavar="LIST",
-        help="Change no image, train nothing: write the training files in LIST (one name per line, as the report of `notbugs files` "
-        "exports it) and all others as two subsets.",
+        help="Change no image: write the training files in LIST and all others as two subsets. One name per line, as the report "
+        "of `notbugs files` exports it.",
     ),
 ]
 Top = Annotated[
@@ -192,18 +192,12 @@ def split(
     """
     config = study_config({**locals(), "seeds": 1})
     if by_file or files:
-        option = "--files" if files else "--by-file"
+        option = "--by-file" if by_file else "--files"
         if bf16 is not None or compile:
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
-        if by_file and files:
-            raise InputError("--files", "cannot be used with --by-file")
-        files_config = _files_config(config, folds, repeats, pictures)
-        if files:
-            _split_by_list(files_config, files, out)
-        else:
-            _files(files_config, out, workers, top)
+        _split_files(_files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
         return
     from notbugs.runs.tables import SetRow
     from notbugs.study.store import dataset_path
@@ -330,11 +324,16 @@ def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | N
     print(f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
 
 
-def _split_by_list(config: "FilesConfig", path: Path, out: Path) -> None:
-    """Write the listed files and all others as two data sets."""
+def _split_files(config: "FilesConfig", out: Path, workers: int | None, listed: Path | None, top: float | None) -> None:
+    """Write two subsets of the files: those in a list and all others, or by robustness."""
     from notbugs import files
 
-    _print_subsets(files.split_by_list(config, path, out))
+    if listed is None:
+        _files(config, out, workers, top)
+    elif top is None:
+        _print_subsets(files.split_by_list(config, listed, out))
+    else:
+        raise InputError("--files", "cannot be used with --by-file")
 
 
 def _print_subsets(subsets: "Iterable[Subset]") -> None:

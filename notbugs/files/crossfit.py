@@ -125,7 +125,7 @@ def score_fold(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     keep: Keep | None = None,
-    keep_pictures: bool = True,
+    keep_pictures: bool = False,
 ) -> FoldScores:
     """Scores of the held-out files, by models trained on all others.
 
@@ -143,10 +143,11 @@ def score_fold(
     progress : callable, optional
         Called with the share done and a few words.
     keep : callable, optional
-        Called with a name and an array for what the explorer shows: `nearest_files` in the features of the robust model and, with
-        keep_pictures, NAME_adversarial, NAME_clean_prediction and NAME_adversarial_prediction of the standard and of the robust
-        model for each held-out file, and robust_version and nonrobust_version for each other file.
+        Called with a name and an array: the parts of `nearest_files` in the features of the robust model, one entry per held-out
+        file.
     keep_pictures : bool
+        Also keep standard_NAME and robust_NAME for the names in `fold_scores.EXAMPLES`, one entry per held-out file, and
+        robust_version and nonrobust_version, one per other file.
 
     Returns
     -------
@@ -176,16 +177,15 @@ def score_fold(
             "trained_on_robust": invert(robust, others).dataset,
             "trained_on_nonrobust": invert(standard, others).dataset,
         }
-        for name, version in (("robust", "trained_on_robust"), ("nonrobust", "trained_on_nonrobust")):
-            if keep and keep_pictures:
-                keep(f"{name}_version", versions[version].images[:].numpy())
+        if keep and keep_pictures:
+            keep("robust_version", versions["trained_on_robust"].images[:].numpy())
+            keep("nonrobust_version", versions["trained_on_nonrobust"].images[:].numpy())
         report_progress(0.7, "models trained on the versions")
         fitted |= {name: train_model(version, name, train.cross_entropy) for name, version in versions.items()}
     report_progress(0.8, "scores of the held-out files")
     scores = fold_scores.prediction_scores(fitted, files, device)
     for name in ("standard", "robust"):
-        with_examples = keep is not None and keep_pictures
-        attacked = fold_scores.attack_scores(fitted[name], files, config.threat_model, device, with_examples=with_examples)
+        attacked = fold_scores.attack_scores(fitted[name], files, config.threat_model, device, with_examples=keep_pictures)
         for score, values in attacked.items():
             if score not in fold_scores.EXAMPLES:
                 scores[f"{name}_{score}"] = values

@@ -11,7 +11,7 @@ from notbugs.search import objectives
 from notbugs.search.threat_models import per_image
 
 NEIGHBORS = 3  # of the same class, and as many of other classes
-# A smallest perturbation ends just across the decision boundary, where rounding alone can undo it: then it is made a little longer
+# A smallest perturbation ends just across the decision boundary, where rounding alone can undo it: then a longer one is tried
 LENGTHS = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0)
 DISTANCES_AT_ONCE = 2**24
 
@@ -84,7 +84,7 @@ def nearest_files(features: Tensor, labels: Tensor, count: int = NEIGHBORS) -> d
     """
     features, own = features.float(), torch.arange(len(features))
     parts: dict[str, list[Tensor]] = {}
-    for index in own.split(max(1, DISTANCES_AT_ONCE // max(1, len(features)))):
+    for index in torch.split(own, max(1, DISTANCES_AT_ONCE // max(1, len(features)))):
         distances = torch.cdist(features[index], features) / features[index].norm(dim=1, keepdim=True).clamp_min(1e-12)
         same = labels[index, None] == labels
         for name, candidates in (("same_class", same & (index[:, None] != own)), ("other_class", ~same)):

@@ -1,7 +1,7 @@
 """What the explorer of the report shows besides the scores: pictures of all files, predictions, nearest files.
 
-Pictures come from the models of the first repetition. Each fold keeps the adversarial examples of its files, and of the robust and
-the non-robust versions that it trained on those of the fold before it: one of every file.
+Pictures come from the models of the first repetition. Each fold keeps the adversarial examples of its files, and those robust and
+non-robust versions that belong to the files of the fold before: one of every file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,9 +81,11 @@ def explorer_stage(config: FilesConfig, folder: Path, report_progress: Progress)
     for place, name in enumerate(kept, start=1):
         report_progress("", place / (len(kept) + 1), name.replace("_", " "))
         images = torch.from_numpy(_merged(parts, folds, name))
-        rows += _sheets(name, images, folder)
+        rows += sheet_rows(name, images, folder)
         if name not in VERSIONS:
-            rows += _adversarial_rows(name.removesuffix("_adversarial"), dataset, images, folds, parts, crossfit.threat_model.norm)
+            rows += _adversarial_rows(
+                name.removesuffix("_adversarial"), dataset, images, folds, parts, crossfit.threat_model.norm
+            )
     return rows + (_neighbor_rows(dataset, folds, parts) if parts else [])
 
 
@@ -99,11 +101,11 @@ def _merged(parts: Sequence[FoldScores], folds: Tensor, name: str) -> np.ndarray
 def _original_sheets(dataset: Dataset, folder: Path, full_size: bool) -> list[PictureSheetRow]:
     """Pictures of the files: as they are if they are small, else as thumbnails, and in full size where that is asked for."""
     small = max(dataset.shape[1:]) <= THUMBNAIL
-    sheets = [] if small else _sheets("thumbnail", dataset.images, folder)
-    return sheets + (_sheets("original", dataset.images, folder) if small or full_size else [])
+    sheets = [] if small else sheet_rows("thumbnail", dataset.images, folder)
+    return sheets + (sheet_rows("original", dataset.images, folder) if small or full_size else [])
 
 
-def _sheets(kind: str, images: Images, folder: Path) -> list[PictureSheetRow]:
+def sheet_rows(kind: str, images: Images, folder: Path) -> list[PictureSheetRow]:
     """Write all images as sheets in explorer/."""
     scaled, rows = kind == "thumbnail", []
     _, _, height, width = data.thumbnails(images[0:1], THUMBNAIL).shape if scaled else images.shape
@@ -114,9 +116,7 @@ def _sheets(kind: str, images: Images, folder: Path) -> list[PictureSheetRow]:
         part = data.thumbnails(part, THUMBNAIL) if scaled else part
         data.save_sheet(part, folder / picture, columns=columns, lossless=not scaled)
         rows.append(
-            PictureSheetRow(
-                kind=kind, picture=picture, first=first, files=len(part), columns=columns, width=width, height=height
-            )
+            PictureSheetRow(kind=kind, picture=picture, first=first, files=len(part), columns=columns, width=width, height=height)
         )
     return rows
 
@@ -127,7 +127,7 @@ def _adversarial_rows(
     """One row per file; the norms are those of the 8-bit images."""
     clean, attacked = (_merged(parts, folds, f"{model}_{name}") for name in ("clean_prediction", "adversarial_prediction"))
     distance, largest = [], []
-    for index in torch.arange(len(dataset)).split(IMAGES_AT_ONCE):
+    for index in torch.split(torch.arange(len(dataset)), IMAGES_AT_ONCE):
         change = data.from_8bit(examples[index]) - dataset.pixels(index)
         distance += NormBall(norm, 1.0).distance(change).tolist()
         largest += NormBall("linf", 1.0).distance(change).tolist()

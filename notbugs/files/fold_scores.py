@@ -16,6 +16,7 @@ from notbugs.search import NormBall, Objective, objectives
 FoldScores = dict[str, np.ndarray]  # score -> one value, or one row, for each file
 
 ATTACK_STEPS = 10  # of the PGD behind the confidence under attack and pgd_steps_to_misclassify
+ATTACK_SCORES = ("minimum_norm", "attacked_margin", "confidence_drop", "pgd_steps_to_misclassify")
 EXAMPLES = ("adversarial", "clean_prediction", "adversarial_prediction")  # what `attack_scores` keeps of the minimum-norm search
 
 
@@ -70,8 +71,7 @@ def attack_scores(
             return *scores, to_8bit(example), clean.argmax(1), objectives.logits(fused, example).argmax(1)
 
     columns = map_batches(attack, files, batch_size=250, device=device)
-    names = ("minimum_norm", "attacked_margin", "confidence_drop", "pgd_steps_to_misclassify")
-    names += EXAMPLES if with_examples else ()
+    names = ATTACK_SCORES + EXAMPLES if with_examples else ATTACK_SCORES
     return {name: column.numpy() for name, column in zip(names, columns, strict=True)}
 
 

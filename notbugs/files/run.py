@@ -138,7 +138,7 @@ def _fold_stage(config: FilesConfig, folder: Path, repeat: int, fold: int, repor
         device=config.device,
         progress=lambda share, words: report_progress("", min(share, 0.99), words),
         keep=None if repeat else kept.__setitem__,
-        keep_pictures=keeps_pictures(config, splits.train),
+        keep_pictures=not repeat and keeps_pictures(config, splits.train),
     )
     if kept:
         data.save_arrays(of_fold(kept, folds, fold), examples_path(folder, fold))

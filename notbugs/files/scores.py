@@ -134,10 +134,7 @@ def fitted_models(scores: Mapping[str, np.ndarray]) -> list[str]:
 
 def mean_probabilities(whole: Sequence[FoldScores]) -> dict[str, np.ndarray]:
     """Probabilities of all classes by each cross-fitted model, (N, K), means over the repetitions."""
-    return {
-        name: np.mean([scores[f"{name}_probabilities"] for scores in whole], axis=0, dtype=np.float64)
-        for name in fitted_models(whole[0])
-    }
+    return {name: np.stack([scores[f"{name}_probabilities"] for scores in whole]).mean(0) for name in fitted_models(whole[0])}
 
 
 def _categories(robustness: np.ndarray, label_errors: np.ndarray, correct: np.ndarray) -> list[str]:
