@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from notbugs.report.aggregate import (
     AccuracyTransferCorrelation,
@@ -51,6 +51,14 @@ TRAINED_ON_D_DET = {
     "reinit-1": trained_on("next-labels"),
     **{spec.architecture: name for name, spec in MODELS.items() if spec.trained_on == "next-labels" and spec.architecture},
 }
+
+
+class CurvePoint(NamedTuple):
+    """Accuracy of one model at one epsilon, and the attack: "none" for clean images."""
+
+    epsilon: float
+    accuracy: Estimate
+    attack: str
 
 
 def in_order(known: Iterable[str], names: Iterable[str]) -> list[str]:
@@ -159,13 +167,26 @@ class StudyResults:
             None if it was not measured. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images.
         """
         rows = [*self.accuracy_by_seed(model, set, radius).values()]
-        if not rows:
-            return None
-        first, values = rows[0], [row.accuracy for row in rows]
-        if len({*values}) == 1:
-            return Estimate(first.accuracy, first.ci_low, first.ci_high, first.n, len(rows), False)
-        mean, low, high = student_interval(values)
-        return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
+        return _mean_accuracy(rows) if rows else None
+
+    def accuracy_curve(self, model: str) -> list[CurvePoint]:
+        """Accuracy on the test images at every epsilon that all seeds have, ascending.
+
+        An image that is misclassified within one epsilon is misclassified within every larger one, so that a point never lies
+        above those at smaller epsilons, also where a weaker attack was evaluated.
+        """
+        by_seed: dict[int, dict[float, AccuracyRow]] = {}
+        for row in sorted(self.rows(AccuracyRow), key=lambda row: -row.accuracy):  # the lowest last
+            if (row.model, row.set) == (model, "test"):
+                by_seed.setdefault(row.seed, {})[round(row.epsilon, 9)] = row
+        points, lowest = [], dict[int, AccuracyRow]()
+        for epsilon in sorted(set[float]().union(*by_seed.values())):
+            measured = {seed: rows[epsilon] for seed, rows in by_seed.items() if epsilon in rows}
+            lowest |= {seed: row for seed, row in measured.items() if row.accuracy <= lowest.get(seed, row).accuracy}
+            if len(measured) == len(by_seed):
+                attack = next(iter(measured.values())).attack
+                points.append(CurvePoint(epsilon, _mean_accuracy([lowest[seed] for seed in measured]), attack))
+        return points
 
     def difference(self, model: tuple[str, int], other: tuple[str, int], comparisons: int = 1) -> Estimate | None:
         """Test accuracy of one (model, radius) minus that of another.
@@ -357,6 +378,15 @@ def saliency_estimate(rows: Iterable[SaliencyRow], method: str, measure: str) ->
     """One measure of the attributions in rows of one model, mean over seeds."""
     found = (row for row in rows if (row.method, row.measure) == (method, measure))
     return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
+
+
+def _mean_accuracy(rows: Sequence[AccuracyRow]) -> Estimate:
+    """Mean over seeds. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images."""
+    first, values = rows[0], [row.accuracy for row in rows]
+    if len({*values}) == 1:
+        return Estimate(first.accuracy, first.ci_low, first.ci_high, first.n, len(rows), False)
+    mean, low, high = student_interval(values)
+    return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
 
 
 def _excess_over_control(rows: Sequence[ControlRow]) -> ExcessOverControl:

@@ -97,6 +97,29 @@ class PictureRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialExampleRow(Row):
+    """The smallest perturbation found of one test image that a model misclassifies, as pictures.
+
+    `distance` is its norm, as stored in 8 bits; 0 where the clean image is misclassified. The picture of the perturbation is
+    amplified by `amplification`. `confidence` is the model's probability of the class that it predicts.
+    """
+
+    table: ClassVar[str] = "adversarial_examples"
+    file: str
+    label: str
+    model: str
+    predicted: str
+    confidence: float
+    clean_confidence: float
+    norm: str
+    distance: float
+    amplification: float
+    clean_picture: str
+    picture: str
+    perturbation_picture: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyntheticTruthRow(Row):
     """What is true of each synthetic image: the class of its shape, the class of its texture, its background."""
 

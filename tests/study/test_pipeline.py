@@ -11,16 +11,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli.conftest import call_here
 from PIL import Image
 from study.conftest import FULL_STUDY, QUICK_STUDY
 
-from notbugs import data, report
+from notbugs import data, models, report
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
+from notbugs.runs.tables import AccuracyRow, AdversarialExampleRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
 from notbugs.study import pipeline
 from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load
@@ -31,7 +32,7 @@ from notbugs.study.pictures import PERTURBATION
 def test_a_run_holds_every_model_data_set_and_row(quick_run: RunFolder) -> None:
     rows, models = quick_run.rows(AccuracyRow), {*MAIN_MODELS}
     on_test = {(row.model, row.epsilon) for row in rows if row.set == "test"}
-    assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.375, 0.75)}
+    assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.1875, 0.375, 0.5625, 0.75, 1.125)}
     clean = {(row.model, row.set) for row in rows if row.set not in ("test", "test-next")}
     assert clean == {(model, name) for model in models for name in ("original", *QUICK)}
     for row in rows:
@@ -51,6 +52,24 @@ def test_pictures_are_of_every_version_and_only_images_are_classified(quick_run:
         with Image.open(quick_run.folder / row.picture) as picture:
             assert picture.size == (8, 8)
         assert (row.standard == "") == (row.adversarial == "") == (row.column == PERTURBATION)
+
+
+@pytest.mark.slow
+def test_adversarial_examples_are_misclassified_as_stored(quick_run: RunFolder) -> None:
+    rows = quick_run.rows(AdversarialExampleRow)
+    assert {row.model for row in rows} == {"standard", "adversarial"} and 2 <= len(rows) <= 10
+    for row in rows:
+        model = models.load(quick_run.folder / "models" / f"{row.model}.safetensors")[0].eval()
+        clean, perturbed = (
+            torch.from_numpy(np.asarray(Image.open(quick_run.folder / path), dtype=np.float32)[None, None] / 255)
+            for path in (row.clean_picture, row.picture)
+        )
+        probabilities = model(perturbed).softmax(1)[0]
+        assert str(int(probabilities.argmax())) == row.predicted != row.label
+        assert float(probabilities.max()) == pytest.approx(row.confidence, abs=1e-5)
+        assert float((perturbed - clean).norm()) == pytest.approx(row.distance, abs=1e-5)
+        if row.model == "standard":
+            assert str(int(model(clean).argmax(1))) == row.label and row.distance > 0
 
 
 @pytest.mark.slow

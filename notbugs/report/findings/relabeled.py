@@ -43,7 +43,7 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     question, images, towards = _WORDS[DATASETS[set].labels]
     reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
-    how = f"Each training image was perturbed by at most {_threat_model(results, set)} {towards}."
+    how = f"Each training image was perturbed by at most {_threat_model(results, set)}{_larger(results, set)} {towards}."
     alone = f"{reached}, {accuracy.ci} {level}. {how}{_below_chance(results, set, accuracy)}"
     if accuracy.ci_low <= results.chance:
         return _null(results, set, question, f"{alone} That is not measurably above chance level.")
@@ -80,6 +80,14 @@ def _below_chance(results: StudyResults, set: str, accuracy: Estimate) -> str:
     if DATASETS[set].labels == "next" and following:
         text += f" It predicts the next class, as it was taught, for {following.percent} of the test images."
     return text
+
+
+def _larger(results: StudyResults, set: str) -> str:
+    """How much larger these perturbations may be than those of the attacks; "" if they may not."""
+    epsilon, attack = results.relabel_epsilon(set), results.radii[FULL]
+    if epsilon is None or epsilon < 1.001 * attack:
+        return ""
+    return f" ({epsilon / attack:.3g} times the ε of the attacks)"
 
 
 def _threat_model(results: StudyResults, set: str) -> str:
