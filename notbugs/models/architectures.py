@@ -14,14 +14,9 @@ from notbugs.errors import InputError
 Body = tuple[nn.Sequential, int]
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
-    """Groups of 8 channels."""
-    return nn.GroupNorm(max(1, channels // 8), channels)
-
-
-def _convolution(inputs: int, outputs: int, stride: int = 1, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Sequential:
-    """3x3 convolution, norm and ReLU."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), norm(outputs), nn.ReLU())
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch norm and ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _pointwise(inputs: int, outputs: int) -> nn.Sequential:
@@ -58,29 +53,18 @@ def small(shape: Sequence[int], width: int = 32) -> Body:
 
 def resnet9(shape: Sequence[int], width: int = 32) -> Body:
     """Nine layers with two residual blocks, the kind of network in CIFAR-10 speed records; 8 * width features."""
-    return _resnet9(shape, width, nn.BatchNorm2d)
 
-
-def resnet9_gn(shape: Sequence[int], width: int = 32) -> Body:
-    """resnet9 with group norm, whose statistics are those of each image: perturbed training images leave no trace in them.
-
-    Batch norm keeps the mean and variance of its training images. On images with other ones it is wrong (docs/lab-log.md).
-    """
-    return _resnet9(shape, width, _group_norm)
-
-
-def _resnet9(shape: Sequence[int], width: int, norm: Callable[[int], nn.Module]) -> Body:
     def block(channels: int) -> Residual:
-        return Residual(nn.Sequential(_convolution(channels, channels, 1, norm), _convolution(channels, channels, 1, norm)))
+        return Residual(nn.Sequential(_convolution(channels, channels), _convolution(channels, channels)))
 
     return nn.Sequential(
-        _convolution(shape[0], width, 1, norm),
-        _convolution(width, 2 * width, 1, norm),
+        _convolution(shape[0], width),
+        _convolution(width, 2 * width),
         nn.MaxPool2d(2),
         block(2 * width),
-        _convolution(2 * width, 4 * width, 1, norm),
+        _convolution(2 * width, 4 * width),
         nn.MaxPool2d(2),
-        _convolution(4 * width, 8 * width, 1, norm),
+        _convolution(4 * width, 8 * width),
         nn.MaxPool2d(2),
         block(8 * width),
         nn.AdaptiveAvgPool2d(1),

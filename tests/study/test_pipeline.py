@@ -55,6 +55,7 @@ def test_pictures_are_of_every_version_and_only_images_are_classified(quick_run:
 
 
 @pytest.mark.slow
+@torch.no_grad()
 def test_adversarial_examples_are_misclassified_as_stored(quick_run: RunFolder) -> None:
     rows = quick_run.rows(AdversarialExampleRow)
     assert {row.model for row in rows} == {"standard", "adversarial"} and 2 <= len(rows) <= 10
