@@ -64,6 +64,14 @@ Translate = Annotated[
     typer.Option(help="Augmentation: random translations up to N pixels. [default: 1/8 of the height; 0 up to 16x16]"),
 ]
 RelabelTranslate = Annotated[int | None, typer.Option(help="The same in training on relabeled sets. [default: 0; 3 for mnist5k]")]
+AdaptBatchnorm = Annotated[
+    bool | None,
+    typer.Option(
+        "--adapt-batchnorm/--no-adapt-batchnorm",
+        help="After training on a relabeled set, take batch-norm statistics from the original training images, without labels. "
+        "[default: no; yes for mnist5k]",
+    ),
+]
 Flip = Annotated[
     bool | None, typer.Option("--flip/--no-flip", help="Augmentation: random horizontal flips. [default: for color images]")
 ]
@@ -122,6 +130,7 @@ def run(
     weight_decay: WeightDecay = None,
     translate: Translate = None,
     relabel_translate: RelabelTranslate = None,
+    adapt_batchnorm: AdaptBatchnorm = None,
     flip: Flip = None,
     adversarial_steps: AdversarialSteps = 3,
     invert_steps: InvertSteps = None,

@@ -117,6 +117,8 @@ def train_classifier(
         device=config.device,
         progress=_curve_recorder(curve, model, spec, epochs, seed, _monitored(splits.test), config.device, report_progress),
     )
+    if relabeled and config.adapt_batchnorm:
+        train.adapt_batchnorm(model, splits.train, seed=seed, device=config.device)
     return TrainedClassifier(model, curve)
 
 

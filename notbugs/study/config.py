@@ -16,7 +16,7 @@ from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_eps
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
-MNIST = "mnist5k"  # how its settings were chosen, and a caution: docs/lab-log.md
+MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class StudyConfig:
         For relabeled data sets.
     relabel_translate : int, optional
         Translations in training on relabeled sets, in pixels.
+    adapt_batchnorm : bool, optional
+        After training on a relabeled set, take the batch-norm statistics from the original training images, without their labels
+        (`train.adapt_batchnorm`).
     translate : int, optional
         Augmentation: random translations by at most this many pixels, 0 for none.
     flip : bool, optional
@@ -82,6 +85,7 @@ class StudyConfig:
     relabel_learning_rate: float | None = None
     weight_decay: float | None = None
     relabel_translate: int | None = None
+    adapt_batchnorm: bool | None = None
     translate: int | None = None
     flip: bool | None = None
     adversarial_steps: int = 3
@@ -123,6 +127,7 @@ class ResolvedConfig:
     relabel_learning_rate: float
     weight_decay: float
     relabel_translate: int
+    adapt_batchnorm: bool
     translate: int
     flip: bool
     adversarial_steps: int
@@ -248,6 +253,7 @@ class _Defaults:
     weight_decay: float = 0.05
     invert_steps: int = 40
     relabel_translate: int = 0
+    adapt_batchnorm: bool = False
 
 
 def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
@@ -302,6 +308,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         weight_decay=_or(config.weight_decay, defaults.weight_decay),
         # elsewhere their signal is pixel-exact, and translations hide it
         relabel_translate=_or(config.relabel_translate, defaults.relabel_translate),
+        adapt_batchnorm=_or(config.adapt_batchnorm, defaults.adapt_batchnorm),
         translate=_or(config.translate, defaults.translate),
         flip=_or(config.flip, defaults.flip),
         adversarial_steps=config.adversarial_steps,
@@ -339,7 +346,8 @@ def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
         epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
         return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
     if config.dataset == MNIST:
-        return replace(defaults, width=8, epochs=max(8, round(16_000 / count)), invert_steps=20, relabel_translate=3)
+        epochs = max(8, round(16_000 / count))
+        return replace(defaults, width=8, epochs=epochs, invert_steps=20, relabel_translate=3, adapt_batchnorm=True)
     if max(shape[1:]) > TINY:
         return defaults
     if config.dataset == "digits":

@@ -56,7 +56,7 @@ def adapt_batchnorm(
             layer.momentum = None  # the mean over batches
             layer.train()
         with torch.no_grad():
-            for index in order[: len(dataset) // batch_size * batch_size].split(batch_size):
+            for index in torch.split(order[: len(dataset) // batch_size * batch_size], batch_size):
                 model(dataset.pixels(index).to(device))
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -44,6 +44,7 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
     how = f"Each training image was perturbed by at most {_threat_model(results, set)}{_larger(results, set)} {towards}."
+    how += _adapted(results)
     alone = f"{reached}, {accuracy.ci} {level}. {how}{_below_chance(results, set, accuracy)}"
     if accuracy.ci_low <= results.chance:
         return _null(results, set, question, f"{alone} That is not measurably above chance level.")
@@ -80,6 +81,15 @@ def _below_chance(results: StudyResults, set: str, accuracy: Estimate) -> str:
     if DATASETS[set].labels == "next" and following:
         text += f" It predicts the next class, as it was taught, for {following.percent} of the test images."
     return text
+
+
+def _adapted(results: StudyResults) -> str:
+    """That batch-norm statistics are those of the original images; "" if they are not."""
+    if not results.metadata.settings.get("adapt_batchnorm"):
+        return ""
+    return (
+        " Its batch-norm statistics, and its control's, were taken from the original training images afterwards, without labels."
+    )
 
 
 def _larger(results: StudyResults, set: str) -> str:
