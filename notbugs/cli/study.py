@@ -53,6 +53,14 @@ RelabelEpsilon = Annotated[
     ),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
+GivenModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Study a trained classifier of yours as the standard model, instead of one trained here. It needs gradients: a "
+        ".safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a PyTorch network.",
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")]
 LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate of AdamW. [default: by the images]")]
 RelabelLearningRate = Annotated[
@@ -121,6 +129,7 @@ def run(
     relabel_epsilon: RelabelEpsilon = None,
     seeds: Seeds = None,
     seed: Seed = 0,
+    model: GivenModel = None,
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
@@ -151,6 +160,7 @@ def run(
     """The whole study of a data set, with a report.
 
     Trains a standard and a robust classifier, attacks them, constructs D_R, D_NR, D_rand and D_det, trains on these, and reports.
+    With --model the standard classifier is yours.
     """
     _study(study_config(locals()), out, workers)
 
@@ -342,11 +352,14 @@ def _study(config: "StudyConfig", out: Path, workers: int | None) -> None:
     from notbugs import report
     from notbugs.report import tables
     from notbugs.report.findings import findings
+    from notbugs.report.findings.models import given_model_warning
     from notbugs.report.results import StudyResults
 
     record = _run(config, out, workers)
     page = report.write(out)
     results, metadata = StudyResults.read(out), record.study()
+    if warning := given_model_warning(results):
+        print(f"WARNING: {warning}")
     print_findings(findings(results))
     (model, clean, *attacked, _), rows = tables.accuracy_table(results)
     columns = [model, clean, *(f"{results.norm} {column}" for column in attacked)]

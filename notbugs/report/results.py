@@ -41,7 +41,7 @@ from notbugs.runs.tables import (
     TransferRow,
 )
 from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval
-from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MAIN_MODELS, MODELS, SETS, trained_on
+from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MODELS, SETS, TABLE_MODELS, trained_on
 
 NORMS = {"l2": "L2", "linf": "Linf", "l1": "L1", "l0": "L0"}
 CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
@@ -128,8 +128,30 @@ class StudyResults:
 
     def models(self) -> list[str]:
         """Models of the main table, in its order: those of controls and of transfer have tables of their own."""
-        found = in_order(MAIN_MODELS, (row.model for row in self.rows(AccuracyRow)))
-        return [name for name in found if name in MAIN_MODELS] if self.metadata.full else found
+        found = in_order(TABLE_MODELS, (row.model for row in self.rows(AccuracyRow)))
+        return [name for name in found if name in TABLE_MODELS] if self.metadata.full else found
+
+    @property
+    def given_model(self) -> str:
+        """The file or function that was given as the standard model; "" if that was trained."""
+        given = self.metadata.settings.get("model")
+        return Path(given).name if isinstance(given, str) else ""
+
+    @property
+    def baseline(self) -> str:
+        """The model whose network, images and training differ from those of the others only in what is studied."""
+        return "reference" if self.given_model else "standard"
+
+    @property
+    def standard_title(self) -> str:
+        """The standard model at the beginning of a sentence."""
+        return f"{self.given_model} (given)" if self.given_model else "Standard training"
+
+    def title(self, model: str) -> str:
+        """What a model is, one line; "" for one that the catalog does not have."""
+        if model == "standard" and self.given_model:
+            return f"{self.given_model} (given): not trained here, the same in every seed"
+        return MODELS[model].title if model in MODELS else ""
 
     def models_on_other_sets(self) -> list[str]:
         """Models that were evaluated on other sets than the test images."""

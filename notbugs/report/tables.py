@@ -28,7 +28,7 @@ def accuracy_table(results: StudyResults) -> Table:
     for model in results.models():
         found = [results.accuracy(model, radius=radius) for radius in range(3)]
         cells = [estimate.cell if estimate else "" for estimate in found]
-        lines.append([model, *cells, MODELS[model].title if model in MODELS else ""])
+        lines.append([model, *cells, results.title(model)])
     return columns, lines
 
 

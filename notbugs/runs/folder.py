@@ -27,7 +27,7 @@ from notbugs.runs.tables import AnyRow, Row, as_csv, cells, columns, from_text
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
-ARGUMENT_OPTIONS = {"dataset": "DATASET", "model": "MODEL", "threats": "--epsilon", "others": "--other"}  # named otherwise
+ARGUMENT_OPTIONS = {"dataset": "DATASET", "threats": "--epsilon", "others": "--other"}  # named otherwise
 KINDS = {"study": "a study", "audit": "an audit", "files": "file scores", "theory": "the two-Gaussian model"}
 
 Metadata = TypeVar("Metadata", bound=RunMetadata)

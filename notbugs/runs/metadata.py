@@ -43,7 +43,16 @@ class RunMetadata:
 
 @dataclass(frozen=True)
 class StudyMetadata(RunMetadata):
-    """A study. epsilon_text: as people write it, 8/255; settings: the resolved configuration."""
+    """A study.
+
+    Attributes
+    ----------
+    epsilon_text : str
+        As people write it, 8/255.
+    settings : dict
+        The resolved configuration. If the standard model was given: its name (model), a hash (model_sha256), of what
+        (model_sha256_of), and what its features are (model_features).
+    """
 
     norm: str = "l2"
     epsilon: float = math.nan

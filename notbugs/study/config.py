@@ -35,6 +35,9 @@ class StudyConfig:
         Of the perturbations of relabeled data sets. Default: epsilon; in L2 twice that where the gap between classes decided it.
     seed, seeds : int
         The first seed and how many.
+    model : str, optional
+        A trained classifier that is studied as the standard model, in place of one that is trained here: as
+        `models.by_name.classifier_by_name` takes it, with gradients. It is the same in every seed.
     network : str, optional
         An architecture, or `module:function`.
     width, epochs, batch_size, learning_rate, weight_decay : optional
@@ -77,6 +80,7 @@ class StudyConfig:
     relabel_epsilon: float | None = None
     seed: int = 0
     seeds: int | None = None
+    model: str | None = None
     network: str | None = None
     width: int | None = None
     epochs: int | None = None
@@ -108,7 +112,7 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """`StudyConfig` with every setting decided. Only these stay None: resize and limit (none), width (the network's usual)."""
+    """`StudyConfig` with every setting decided. These may stay None: resize, limit, model (none), width (the network's usual)."""
 
     dataset: str
     resize: int | None
@@ -119,6 +123,7 @@ class ResolvedConfig:
     relabel_epsilon: float
     seed: int
     seeds: int
+    model: str | None
     network: str
     width: int | None
     epochs: int
@@ -296,6 +301,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         relabel_epsilon=_or(config.relabel_epsilon, epsilon * defaults.relabel_factor),
         seed=config.seed,
         seeds=_or(config.seeds, defaults.seeds),
+        model=config.model,
         network=_or(config.network, defaults.network),
         width=config.width if config.network else _or(config.width, defaults.width),
         epochs=epochs,

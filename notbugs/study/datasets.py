@@ -14,6 +14,7 @@ from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables import SetRow, SyntheticTruthRow, cells
 from notbugs.study.catalog import Construction, DatasetSpec
 from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.given import GIVEN
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
 
 MIN_IMAGES = 20  # fewer cannot be trained on
@@ -194,6 +195,8 @@ def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
     how = f"{config.versions} versions of each image, the second called NAME~2" if several else "image for image"
     lines = [f"# {spec.name}", "", spec.description, ""]
     lines += [f"Constructed by notbugs {__version__} from `{Path(config.dataset).name}`, {how}.", ""]
+    if config.model is not None and spec.source_model == GIVEN:
+        lines += [f"The standard model was given: `{Path(config.model).name}`.", ""]
     lines += [f"- {column}: {value}" for column, value in cells(row).items() if value is not None]
     lines += ["", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]
     return "\n".join(lines)

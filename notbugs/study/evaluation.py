@@ -22,7 +22,7 @@ from notbugs.search import Attack, NormBall
 from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.epsilon import neighbor_distances
-from notbugs.study.store import dataset_path, load_dataset, load_model, model_path
+from notbugs.study.store import dataset_path, has_model, load_dataset, load_model
 
 CLEAN_IMAGES = 2000  # of each training set
 ATTACKED_IMAGES = 100  # of each training set
@@ -88,7 +88,7 @@ def robust_accuracy_on_all_datasets(
             parts[name] = load_dataset(config, folder, seed, name)
     attacked = {name: data.balanced_subset(part, ATTACKED_IMAGES) for name, part in parts.items()}
     names = [name for name, spec in MODELS.items() if spec.role in ("main", "control")]
-    names = [name for name in names if model_path(config, folder, seed, name).exists()]
+    names = [name for name in names if has_model(config, folder, seed, name)]
     rows = []
     for number, name in enumerate(names):
         model = _fused(config, folder, seed, name)

@@ -22,13 +22,14 @@ from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
 from notbugs.study.config import ResolvedConfig, StudyConfig, config_of_run, load, resolve, resumable_arguments
+from notbugs.study.given import GivenModel, given_model
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
 LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
-NOT_SETTINGS = ("dataset", "norm", "epsilon", "device", "skip_unreadable", "full", "replicate")  # they have their own keys
+NOT_SETTINGS = ("dataset", "norm", "epsilon", "device", "skip_unreadable", "full", "replicate", "model")  # own keys
 NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 
@@ -76,21 +77,25 @@ def run(
     """
     splits = load(config)
     resolved = resolve(config, splits)
+    given = given_model(resolved)
     with RunFolder.open(folder, resumable_arguments(resolved)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same(record, "fingerprint", digest, config.dataset, "must hold the same images as when this run began")
         _remove_leftovers(folder)
         earlier = record.study()
+        if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:
+            got = f"{given.name}, which has changed"
+            raise InputError("--model", "must be the same model as when this run began", got, "give another --out")
         resolved = _with_earlier(resolved, earlier)
         settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
         if not settled:
-            record.update_metadata(**_metadata(resolved, splits, command), fingerprint=digest, seeds=seeds)
+            record.update_metadata(**_metadata(resolved, splits, given, command), fingerprint=digest, seeds=seeds)
         graph = study_graph(resolved, analyses=only is not None)
         selected = select_stages(graph, only)
         if on_plan:
             todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
-            on_plan(make_plan(resolved, splits, graph, todo, workers))
+            on_plan(make_plan(resolved, splits, graph, todo, workers, given))
         run_stages(
             record,
             {str(stage_id): _stage(graph, stage_id, resolved, folder) for stage_id in selected},
@@ -196,9 +201,12 @@ def _remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _metadata(config: ResolvedConfig, splits: Splits, command: str) -> dict[str, object]:
+def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, command: str) -> dict[str, object]:
     """What run.json says of a study, but for its seeds: see `runs.metadata.StudyMetadata`."""
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_SETTINGS}
+    if given:
+        settings |= {"model": given.name, "model_sha256": given.sha256, "model_sha256_of": given.sha256_of}
+        settings |= {"model_features": given.features}
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,

@@ -173,7 +173,7 @@ def _accuracy_and_transfer(results: StudyResults) -> Finding | None:
     if found is None:
         return None
     whole, others = found.correlation, found.without_own
-    names = ARCHITECTURES | {"reinit-1": "the same network"}
+    names = ARCHITECTURES | {"reinit-1": "the study's network"}
     listed = "; ".join(f"{names[target]} {percent(accuracy)} and {percent(rate)}" for target, accuracy, rate in found.points)
     ends = interval(whole.ci_low, whole.ci_high, 2)
     text = (

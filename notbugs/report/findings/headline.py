@@ -29,11 +29,12 @@ def headline(results: StudyResults) -> list[str]:
 
 def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, loss: Estimate) -> str:
     figures = f"{clean.percent} accuracy on clean images, {attacked.percent} under attack within {results.threat_model()}"
+    name = results.given_model or "A standard classifier of these images"
     if loss.ci_low <= 0:
-        return f"A standard classifier of these images loses no measurable accuracy: {figures}."
+        return f"{name} loses no measurable accuracy: {figures}."
     if clean.ci_low <= results.chance:
-        return f"A standard classifier of these images is not measurably better than chance: {figures}."
-    return f"A standard classifier of these images is {'' if attacked.mean > clean.mean / 2 else 'easily '}fooled: {figures}."
+        return f"{name} is not measurably better than chance: {figures}."
+    return f"{name} is {'' if attacked.mean > clean.mean / 2 else 'easily '}fooled: {figures}."
 
 
 def _help(results: StudyResults) -> list[str]:
@@ -44,14 +45,15 @@ def _help(results: StudyResults) -> list[str]:
 
 def _gain(results: StudyResults, model: str, name: str) -> str:
     """What a model gains over standard training, at epsilon or else at half of it; "" if that was not measured."""
-    gains = {radius: results.difference((model, radius), ("standard", radius), 2) for radius in (FULL, HALF)}
+    gains = {radius: results.difference((model, radius), (results.baseline, radius), 2) for radius in (FULL, HALF)}
     if not any(gains.values()):
         return ""
     for radius, gain in gains.items():
-        before, after = results.accuracy("standard", radius=radius), results.accuracy(model, radius=radius)
+        before, after = results.accuracy(results.baseline, radius=radius), results.accuracy(model, radius=radius)
         if before and after and gain and gain.ci_low > 0:
             where = "" if radius == FULL else f" within {results.threat_model(HALF)}"
-            return f"{name} raises accuracy under attack{where} from {before.percent} to {after.percent}."
+            of = " of the study's network" if results.given_model else ""
+            return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}."
     return f"{name} does not measurably raise accuracy under attack."
 
 

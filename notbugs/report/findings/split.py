@@ -44,7 +44,7 @@ def findings(results: StudyResults) -> list[Finding]:
 
 def _at_epsilon(results: StudyResults, radius: int, comparisons: int) -> _AtEpsilon | None:
     over_nonrobust = results.difference((ROBUST, radius), (NONROBUST, radius), comparisons)
-    over_standard = results.difference((ROBUST, radius), ("standard", radius), comparisons)
+    over_standard = results.difference((ROBUST, radius), (results.baseline, radius), comparisons)
     return _AtEpsilon(radius, over_nonrobust, over_standard) if over_nonrobust else None
 
 
@@ -57,7 +57,7 @@ def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
     parts = [
         f"Standard training on D_R, the robust version: {_accuracies(results, ROBUST)} (clean; at {epsilons}).",
         f"On D_NR, the non-robust version: {_accuracies(results, NONROBUST)}.",
-        f"On the original images: {_accuracies(results, 'standard')}." if found[0].over_standard else "",
+        f"On the original images: {_accuracies(results, results.baseline)}." if found[0].over_standard else "",
         f"In percentage points D_R minus D_NR is {_points([at.over_nonrobust for at in found])}",
         f"and D_R minus original {_points([at.over_standard for at in found])}" if found[0].over_standard else "",
         f"(95 % CIs over {over}{together}; {sample_size(first)}).",

@@ -144,7 +144,7 @@ def _correlation_chart(points: Sequence[tuple[str, float, float]]) -> dict[str, 
 
     values = [
         {
-            "network": ARCHITECTURES.get(target, "same network"),
+            "network": ARCHITECTURES.get(target, "the study's network"),
             "x": accuracy,
             "y": rate,
             "accuracy": percent(accuracy),

@@ -114,24 +114,24 @@ def tiles(results: StudyResults) -> list[Tile]:
         Fewer if not all of them were measured.
     """
     clean = results.accuracy("standard")
-    found = [_clean_tile(clean)] if clean else []
-    for model, words in (("standard", "standard training"), ("adversarial", "adversarial training"), (ROBUST, "trained on D_R")):
+    found = [_clean_tile(results, clean)] if clean else []
+    standard = results.given_model or "standard training"
+    for model, words in (("standard", standard), ("adversarial", "adversarial training"), (ROBUST, "trained on D_R")):
         attacked = results.accuracy(model, radius=FULL)
         if attacked:
             found.append(_robust_tile(results, model, words, attacked))
     return found
 
 
-def _clean_tile(clean: Estimate) -> Tile:
+def _clean_tile(results: StudyResults, clean: Estimate) -> Tile:
+    label = f"Clean accuracy, {results.given_model or 'standard training'}"
     seeds = f", {clean.seeds} seeds" if clean.seeds > 1 else ""
-    return Tile(
-        "Clean accuracy, standard training", clean.percent, clean.interval, [f"{clean.n:,} test images{seeds}"], "neutral"
-    )
+    return Tile(label, clean.percent, clean.interval, [f"{clean.n:,} test images{seeds}"], "neutral")
 
 
 def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estimate) -> Tile:
     """Robust accuracy at epsilon, and at half of it; good or bad only where a difference was measured."""
-    half, other = results.accuracy(model, radius=HALF), (model, CLEAN) if model == "standard" else ("standard", FULL)
+    half, other = results.accuracy(model, radius=HALF), (model, CLEAN) if model == "standard" else (results.baseline, FULL)
     change = results.difference((model, FULL), other)
     meaning: Meaning = "neutral"
     if change and model == "standard":
