@@ -64,7 +64,6 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "picture_titles": PICTURE_TITLES,
         "training": training,
         "attacks": ", ".join(attacks),
-        "stored": render.stored_files(results.folder),
         "main_models": MAIN_MODELS,
         "controls": controls_context,
         "analyses": analyses_context,
