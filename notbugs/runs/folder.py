@@ -13,6 +13,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -88,7 +89,8 @@ class RunFolder:
                 run.metadata = _read_metadata(folder)
                 _check_arguments(run, arguments)
             else:
-                run.update_metadata(format=FORMAT, arguments=dict(arguments), stages={}, finished=False)
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                run.update_metadata(format=FORMAT, arguments=dict(arguments), started=now, stages={}, finished=False)
         except BaseException:
             run.close()
             raise

@@ -26,7 +26,10 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What every kind of run records. kind: study, audit, files or theory; arguments: what was asked for."""
+    """What every kind of run records.
+
+    kind: study, audit, files or theory; started: date and time in UTC, as ISO 8601 has them; arguments: what was asked for.
+    """
 
     kind: str = "study"
     notbugs: str = ""
@@ -36,6 +39,7 @@ class RunMetadata:
     machine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     data: DataSummary = DataSummary()
+    started: str = ""
     seconds: float = 0.0
     finished: bool = False
     arguments: dict[str, Json] = field(default_factory=dict)

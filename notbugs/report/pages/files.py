@@ -64,7 +64,6 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         },
         "feature_pictures": _feature_pictures(run, features),
         "columns": run.rows(ColumnRow),
-        "stored": render.stored_files(run.folder),
     }, {"files-chart": _chart(files)} if files else {}
 
 

@@ -71,7 +71,6 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "training": training,
         "attacks": ", ".join(attacks),
         "curve_attack": ", ".join(others),
-        "stored": render.stored_files(results.folder),
         "main_models": MAIN_MODELS,
         "controls": controls_context,
         "analyses": analyses_context,
