@@ -42,7 +42,7 @@ def robust_files(files: Sequence[FileRow], threat: str) -> str:
 def rank(run: RunFolder) -> str:
     """What `robustness` is, and how stable."""
     metadata = run.files()
-    meaning = "robustness is a rank within the class: about half of all files are below 0.5 by definition."
+    meaning = "The score robustness is a rank within the class: about half of all files are below 0.5 by definition."
     if metadata.rank_stability is not None:
         repeats = metadata.settings.get("repeats")
         return (
@@ -51,7 +51,7 @@ def rank(run: RunFolder) -> str:
         )
     if not metadata.finished:
         return f"{meaning} Rank stability: known when the run is finished."
-    return f"{meaning} Rank stability: unknown, one repetition cannot show it. Repeat the same command with --repeats 3."
+    return f"{meaning} Rank stability cannot be estimated from one repetition: repeat the same command with --repeats 3."
 
 
 def label_errors(row: LabelErrorsRow, accuracies: Sequence[ModelAccuracyRow]) -> str:

@@ -27,7 +27,7 @@ from notbugs.runs.tables import (
 FILE_CATEGORIES = {
     "robust": "Robust models classify them correctly, and still do within epsilon.",
     "non-robust": "Standard models classify them correctly. Robust models do not, or not within epsilon.",
-    "misclassified": "Standard models misclassify them. Robust models do too, or do not classify them correctly within epsilon.",
+    "misclassified": "Standard models misclassify them, and robust models do not classify them correctly within epsilon.",
     "likely label error": "Their label is wrong with a probability of 0.95 or more. Check these first.",
 }
 FEATURE_CATEGORIES = {
@@ -116,8 +116,11 @@ def _chart(files: Sequence[FileRow], accuracies: Sequence[ModelAccuracyRow]) -> 
         }
         for row in shown
     ]
-    colors = ["var(--trained-on-robust)", "var(--trained-on-nonrobust)", "var(--alarm)", "var(--other)"]
-    scale, legend = alt.Scale(domain=list(FILE_CATEGORIES), range=colors), alt.Legend(orient="top", title=None, symbolOpacity=1)
+    colors = ["var(--trained-on-robust)", "var(--trained-on-nonrobust)", "var(--other)", "var(--alarm)"]
+    scale, legend = (
+        alt.Scale(domain=list(FILE_CATEGORIES), range=colors),
+        alt.Legend(orient="top", title=None, symbolOpacity=1, columns=2),
+    )
     chart = alt.Chart({"values": values}).mark_point(size=26, filled=True, opacity=0.6)
     chart = chart.encode(
         x=alt.X("standard:Q", title="minimum norm, standard model", axis=alt.Axis(grid=False)),
@@ -125,7 +128,9 @@ def _chart(files: Sequence[FileRow], accuracies: Sequence[ModelAccuracyRow]) -> 
         color=alt.Color("category:N", scale=scale, legend=legend),
         tooltip=["file:N", "label:N", "category:N", "robustness:N"],
     )
-    epsilon = alt.Chart({"values": [{"epsilon": row.epsilon} for row in accuracies[:1]]}).mark_rule(strokeDash=[4, 3])
+    epsilon = alt.Chart({"values": [{"epsilon": row.epsilon} for row in accuracies[:1]]}).mark_rule(
+        strokeDash=[3, 3], color="currentColor", opacity=0.6
+    )
     chart = epsilon.encode(x="epsilon:Q") + epsilon.encode(y="epsilon:Q") + chart
     text = "Each file by the minimum norm for standard and for robust models; tables/files.csv holds the same figures."
     return render.chart_spec(chart.properties(width="container", height=340, description=text))
