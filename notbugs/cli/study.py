@@ -326,20 +326,31 @@ def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | N
 
 
 def _print_files(record: "RunFolder") -> None:
-    """Files and features by category, and the spurious cues."""
-    from notbugs.runs.tables import CategoryRow, FeatureCategoryRow, FilePictureRow, SpuriousCueRow
+    """First what the models can do at all, then files and features by category, the rank, label errors, and spurious cues."""
+    from notbugs.report import files_summary
+    from notbugs.runs.tables import (
+        CategoryRow,
+        FeatureCategoryRow,
+        FilePictureRow,
+        FileRow,
+        LabelErrorsRow,
+        ModelAccuracyRow,
+        SpuriousCueRow,
+    )
 
-    metadata, pictures = record.files(), record.rows(FilePictureRow)
+    metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
     if metadata.data.note:
         print(metadata.data.note)
+    title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat} [95 % CI]"
+    print_table(title, *files_summary.accuracy_table(accuracies))
+    print(files_summary.robust_files(record.rows(FileRow), metadata.threat))
     for row in record.rows(CategoryRow):
         examples = [picture.file for picture in pictures if picture.category == row.category][:3]
         print(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
-    if metadata.rank_reliability is not None:
-        print(f"rank reliability: {metadata.rank_reliability:.2f} (Spearman, expected with another such run)")
-    categories = [row.category for row in record.rows(FeatureCategoryRow)]
-    counts = (f"{categories.count(name)} {name}" for name in ("robust", "non-robust", "spurious", "useless"))
-    print(f"features, on D_R, D_NR and the test set: {', '.join(counts)}")
+    print(files_summary.rank(record))
+    for errors in record.rows(LabelErrorsRow):
+        print(files_summary.label_errors(errors, accuracies))
+    print(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat))
     for cue in record.rows(SpuriousCueRow):
         if cue.spurious:
             print(

@@ -79,12 +79,12 @@ class AuditMetadata(RunMetadata):
 
 @dataclass(frozen=True)
 class FilesMetadata(RunMetadata):
-    """Scores of files. rank_reliability: Spearman's, expected for another such run."""
+    """Scores of files. rank_stability: Spearman correlation expected with another such run; None for one repetition."""
 
     threat: str = ""
     settings: dict[str, Json] = field(default_factory=dict)
     seed: int = 0
-    rank_reliability: float | None = None
+    rank_stability: float | None = None
 
 
 @dataclass(frozen=True)
