@@ -80,6 +80,14 @@ Workers = Annotated[int | None, typer.Option(help="Stages at once, each in its o
 
 Folds = Annotated[int, typer.Option(help="Folds, 2 or more: each file is scored by models trained on the other folds.")]
 Repeats = Annotated[int, typer.Option(help="Repetitions with other folds, 1 or more. More give more reliable ranks.")]
+Pictures = Annotated[
+    float,
+    typer.Option(
+        metavar="MB",
+        help="Store the adversarial examples, D_R and D_NR of all files for the report, if they have at most MB megabytes before "
+        "compression. 0: never.",
+    ),
+]
 
 # ---- output ------------------------------------------------------------------------------------------------------------------
 

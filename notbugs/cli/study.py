@@ -1,7 +1,7 @@
 """Commands on a data set: the whole study, parts of it, file scores, one classifier trained."""
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +28,7 @@ from notbugs.cli.options import (
     Network,
     Norm,
     Out,
+    Pictures,
     Repeats,
     Resize,
     Seed,
@@ -41,6 +42,7 @@ from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.files import FilesConfig
+    from notbugs.files.run import Subset
     from notbugs.report.results import StudyResults
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
@@ -108,6 +110,14 @@ Replicate = Annotated[
     typer.Option("--replicate", help="--full, and all else that the paper measured on CIFAR-10, with its figures beside."),
 ]
 ByFile = Annotated[bool, typer.Option("--by-file", help="Change no image: sort the files by robustness, see `notbugs files`.")]
+ListedFiles = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="LIST",
+        help="Change no image: write the training files in LIST and all others as two subsets. One name per line, as the report "
+        "of `notbugs files` exports it.",
+    ),
+]
 Top = Annotated[
     float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class in either subset, in (0, 0.5].")
 ]
@@ -179,6 +189,8 @@ def split(
     top: Top = 0.5,
     folds: Folds = 3,
     repeats: Repeats = 3,
+    pictures: Pictures = 1000,
+    files: ListedFiles = None,
     resize: Resize = None,
     limit: Limit = None,
     skip_unreadable: SkipUnreadable = False,
@@ -195,14 +207,16 @@ def split(
 
     Train on either with your own code. `notbugs run` with the same options continues to the whole study.
     With --by-file the files with the highest and the lowest robustness become two subsets, class by class.
+    With --files LIST the listed training files become one subset, all others another.
     """
     config = study_config({**locals(), "seeds": 1})
-    if by_file:
+    if by_file or files:
+        option = "--by-file" if by_file else "--files"
         if bf16 is not None or compile:
-            raise InputError("--bf16, --compile", "cannot be used with --by-file")
+            raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
-            raise InputError("--versions", "cannot be used with --by-file, which changes no image", versions)
-        _files(_files_config(config, folds, repeats), out, workers, top)
+            raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
+        _split_files(_files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
         return
     from notbugs.runs.tables import SetRow
     from notbugs.study.store import dataset_path
@@ -221,6 +235,7 @@ def files(
     epsilon: Epsilon = None,
     folds: Folds = 3,
     repeats: Repeats = 3,
+    pictures: Pictures = 1000,
     seed: Seed = 0,
     network: Network = None,
     width: Width = None,
@@ -234,9 +249,10 @@ def files(
     """Scores for each training file, and spurious cues.
 
     Finds robust and non-robust files, and likely label errors. Cross-fitted: no file is scored by a model trained on it.
+    The report shows every file. It exports lists of files for `notbugs split --files`.
     `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
     """
-    _files(_files_config(study_config({**locals(), "seeds": 1}), folds, repeats), out, workers)
+    _files(_files_config(study_config({**locals(), "seeds": 1}), folds, repeats, pictures), out, workers)
 
 
 def train(
@@ -292,9 +308,11 @@ def report(
 # ---- parts -------------------------------------------------------------------------------------------------------------------
 
 
-def _files_config(config: "StudyConfig", folds: int, repeats: int) -> "FilesConfig":
+def _files_config(config: "StudyConfig", folds: int, repeats: int, pictures: float) -> "FilesConfig":
     from notbugs.files import FilesConfig
 
+    if not pictures >= 0:
+        raise InputError("--pictures", "must be 0 or more", pictures)
     return FilesConfig(
         config.data,
         norm=config.norm,
@@ -306,6 +324,7 @@ def _files_config(config: "StudyConfig", folds: int, repeats: int) -> "FilesConf
         device=config.device,
         folds=folds,
         repeats=repeats,
+        pictures=pictures,
     )
 
 
@@ -319,10 +338,26 @@ def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | N
     with progress() as report_progress:
         record = files.run(config, out, command=command_line(), workers=workers, report_progress=report_progress)
     _print_files(record)
-    for subset in files.split_by_robustness(config, out, top) if top is not None else ():
-        print(f"{subset.name:10}  {subset.files} files  {subset.folder}")
+    _print_subsets(files.split_by_robustness(config, out, top) if top is not None else ())
     seconds = record.files().seconds
     print(f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
+
+
+def _split_files(config: "FilesConfig", out: Path, workers: int | None, listed: Path | None, top: float | None) -> None:
+    """Write two subsets of the files: those in a list and all others, or by robustness."""
+    from notbugs import files
+
+    if listed is None:
+        _files(config, out, workers, top)
+    elif top is None:
+        _print_subsets(files.split_by_list(config, listed, out))
+    else:
+        raise InputError("--files", "cannot be used with --by-file")
+
+
+def _print_subsets(subsets: "Iterable[Subset]") -> None:
+    for subset in subsets:
+        print(f"{subset.name:10}  {subset.files} files  {subset.folder}")
 
 
 def _print_files(record: "RunFolder") -> None:

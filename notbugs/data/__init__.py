@@ -5,6 +5,7 @@ from notbugs.data.export import check_unused, export, load_arrays, load_part, sa
 from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
 from notbugs.data.load import DataConfig, Splits, fingerprint, load, load_dataset
 from notbugs.data.photographs import photo_crops
+from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
 
 __all__ = [
@@ -25,10 +26,14 @@ __all__ = [
     "load_arrays",
     "load_dataset",
     "load_part",
+    "load_sheet",
     "map_batches",
     "photo_crops",
     "random_subset",
     "save_arrays",
     "save_image",
+    "save_sheet",
+    "sheet_columns",
+    "thumbnails",
     "to_8bit",
 ]

@@ -2,7 +2,19 @@
 
 from notbugs.files.config import FilesConfig, crossfit_config
 from notbugs.files.crossfit import CrossfitConfig
+from notbugs.files.explorer import load_pictures
 from notbugs.files.run import check_fraction, run, split_by_robustness
 from notbugs.files.scores import per_file
+from notbugs.files.selection import split_by_list
 
-__all__ = ["CrossfitConfig", "FilesConfig", "check_fraction", "crossfit_config", "per_file", "run", "split_by_robustness"]
+__all__ = [
+    "CrossfitConfig",
+    "FilesConfig",
+    "check_fraction",
+    "crossfit_config",
+    "load_pictures",
+    "per_file",
+    "run",
+    "split_by_list",
+    "split_by_robustness",
+]

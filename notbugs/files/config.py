@@ -8,7 +8,7 @@ from notbugs.data.load import SYNTHETIC
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.study.config import TINY, StudyConfig, load, resolve
 
-FREE = ("repeats", "device")  # may differ when a run is resumed
+FREE = ("repeats", "device", "pictures")  # may differ when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class FilesConfig:
         Each file is scored by models trained on the other folds.
     repeats : int
         How often, with other folds and other models each time.
+    pictures : float
+        Megabytes, before compression, up to which the adversarial examples, D_R and D_NR of all files are stored.
     """
 
     data: DataConfig
@@ -43,6 +45,7 @@ class FilesConfig:
     device: str = "cpu"
     folds: int = 3
     repeats: int = 3
+    pictures: float = 1000
 
 
 def load_splits(config: FilesConfig) -> Splits:
@@ -113,3 +116,8 @@ def resumable_arguments(config: FilesConfig) -> dict[str, object]:
 def fold_path(folder: Path, repeat: int, fold: int) -> Path:
     """Where the scores of one fold are kept."""
     return folder / "parts" / f"{repeat:03d}-{fold:03d}.npz"
+
+
+def examples_path(folder: Path, fold: int) -> Path:
+    """Where a fold of the first repetition keeps pictures and nearest files until they are written to explorer/."""
+    return folder / "parts" / f"examples-{fold:03d}.npz"

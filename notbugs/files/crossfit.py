@@ -17,11 +17,13 @@ from notbugs import attacks, construct, models, predict, train
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files import fold_scores
+from notbugs.files.examples import nearest_files
 from notbugs.files.fold_scores import FoldScores
 from notbugs.models import Model
 from notbugs.search import NormBall
 
 Progress = Callable[[float, str], None]  # share done in [0, 1], a few words
+Keep = Callable[[str, np.ndarray], None]  # a name, and one entry for each file
 
 SEED_KEYS = {  # cross-fitted models, and what their random seeds derive from
     "standard": "standard",
@@ -122,6 +124,8 @@ def score_fold(
     test: Dataset | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    keep: Keep | None = None,
+    keep_pictures: bool = False,
 ) -> FoldScores:
     """Scores of the held-out files, by models trained on all others.
 
@@ -138,6 +142,12 @@ def score_fold(
     device : torch.device or str
     progress : callable, optional
         Called with the share done and a few words.
+    keep : callable, optional
+        Called with a name and an array: the parts of `nearest_files` in the features of the robust model, one entry per held-out
+        file.
+    keep_pictures : bool
+        Also keep standard_NAME and robust_NAME for the names in `fold_scores.EXAMPLES`, one entry per held-out file, and
+        robust_version and nonrobust_version, one per other file.
 
     Returns
     -------
@@ -167,16 +177,26 @@ def score_fold(
             "trained_on_robust": invert(robust, others).dataset,
             "trained_on_nonrobust": invert(standard, others).dataset,
         }
+        if keep and keep_pictures:
+            keep("robust_version", versions["trained_on_robust"].images[:].numpy())
+            keep("nonrobust_version", versions["trained_on_nonrobust"].images[:].numpy())
         report_progress(0.7, "models trained on the versions")
         fitted |= {name: train_model(version, name, train.cross_entropy) for name, version in versions.items()}
     report_progress(0.8, "scores of the held-out files")
     scores = fold_scores.prediction_scores(fitted, files, device)
     for name in ("standard", "robust"):
-        attacked = fold_scores.attack_scores(fitted[name], files, config.threat_model, device)
-        scores |= {f"{name}_{score}": values for score, values in attacked.items()}
+        attacked = fold_scores.attack_scores(fitted[name], files, config.threat_model, device, with_examples=keep_pictures)
+        for score, values in attacked.items():
+            if score not in fold_scores.EXAMPLES:
+                scores[f"{name}_{score}"] = values
+            elif keep:
+                keep(f"{name}_{score}", values)
     scores["inversion_error"] = fold_scores.inversion_errors(robust, files, robust_version, device)
     scores |= fold_scores.margin_by_features(standard, files, robust_version, test, device)
     scores |= fold_scores.training_scores(torch.stack(epoch_logits), files.labels)
+    if keep:
+        for name, values in nearest_files(predict.features(robust, files, device), files.labels).items():
+            keep(name, values)
     report_progress(1.0, "")
     return scores
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, models, predict, search
-from notbugs.data import Dataset, map_batches
+from notbugs.data import Dataset, map_batches, to_8bit
+from notbugs.files.examples import round_to_8bit
 from notbugs.metrics import Usefulness, usefulness
 from notbugs.models import Model, frozen, fuse_batchnorm
 from notbugs.search import NormBall, Objective, objectives
@@ -15,6 +16,8 @@ from notbugs.search import NormBall, Objective, objectives
 FoldScores = dict[str, np.ndarray]  # score -> one value, or one row, for each file
 
 ATTACK_STEPS = 10  # of the PGD behind the confidence under attack and pgd_steps_to_misclassify
+ATTACK_SCORES = ("minimum_norm", "attacked_margin", "confidence_drop", "pgd_steps_to_misclassify")
+EXAMPLES = ("adversarial", "clean_prediction", "adversarial_prediction")  # what `attack_scores` keeps of the minimum-norm search
 
 
 def prediction_scores(fitted: Mapping[str, Model], files: Dataset, device: torch.device | str) -> FoldScores:
@@ -38,8 +41,14 @@ def training_scores(epoch_logits: Tensor, labels: Tensor) -> FoldScores:
     }
 
 
-def attack_scores(model: Model, files: Dataset, threat_model: NormBall, device: torch.device | str) -> FoldScores:
-    """minimum_norm, attacked_margin, confidence_drop and pgd_steps_to_misclassify of each file under one model."""
+def attack_scores(
+    model: Model, files: Dataset, threat_model: NormBall, device: torch.device | str, *, with_examples: bool = False
+) -> FoldScores:
+    """minimum_norm, attacked_margin, confidence_drop and pgd_steps_to_misclassify of each file under one model.
+
+    with_examples: also the names in `EXAMPLES`: the smallest adversarial example in 8 bits (n, C, H, W), and the classes that the
+    model predicts for the file and for it.
+    """
     fused = fuse_batchnorm(model, files.pixels(slice(0, 2)), device)
     rule = search.cosine_steps(threat_model, threat_model.epsilon / 4)
 
@@ -52,12 +61,17 @@ def attack_scores(model: Model, files: Dataset, threat_model: NormBall, device: 
             attacked = objectives.logits(fused, result.images)
         misclassified = torch.stack(margins) >= 0
         steps = torch.where(misclassified.any(0), misclassified.float().argmax(0), ATTACK_STEPS + 1)
-        norms = attacks.minimum_norm(fused, images, labels, norm=threat_model.norm, rounds=3).norms
+        nearest = attacks.minimum_norm(fused, images, labels, norm=threat_model.norm, rounds=3)
         drop = _confidence(clean, labels) - _confidence(attacked, labels)
-        return norms, objectives.margin(attacked, labels), drop, steps.float()
+        scores = (nearest.norms, objectives.margin(attacked, labels), drop, steps.float())
+        if not with_examples:
+            return scores
+        example = round_to_8bit(fused, images, labels, nearest)
+        with torch.no_grad():
+            return *scores, to_8bit(example), clean.argmax(1), objectives.logits(fused, example).argmax(1)
 
     columns = map_batches(attack, files, batch_size=250, device=device)
-    names = ("minimum_norm", "attacked_margin", "confidence_drop", "pgd_steps_to_misclassify")
+    names = ATTACK_SCORES + EXAMPLES if with_examples else ATTACK_SCORES
     return {name: column.numpy() for name, column in zip(names, columns, strict=True)}
 
 

@@ -19,8 +19,9 @@ from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.files import robustness, scores
 from notbugs.files.columns import CATEGORIES, COLUMNS
-from notbugs.files.config import FilesConfig, crossfit_config, fold_path, load_splits, resumable_arguments
+from notbugs.files.config import FilesConfig, crossfit_config, examples_path, fold_path, load_splits, resumable_arguments
 from notbugs.files.crossfit import CrossfitConfig, fold_seed, merge_folds, score_fold, stratified_folds
+from notbugs.files.explorer import explorer_stage, keeps_pictures, of_fold, prediction_rows
 from notbugs.files.features import features_stage
 from notbugs.files.fold_scores import FoldScores
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
@@ -89,6 +90,9 @@ def run(
             for fold in range(config.folds):
                 stages[f"repeat {repeat + 1}, fold {fold + 1}"] = Stage((), partial(_fold_stage, config, folder, repeat, fold))
         run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
+        run_stages(record, {"explorer": Stage((), partial(explorer_stage, config, folder))}, device=config.device, workers=1)
+        for fold in range(config.folds):
+            examples_path(folder, fold).unlink(missing_ok=True)  # now in explorer/
         run_stages(record, {"summary": Stage((), partial(_summary, config, folder))}, device=config.device, workers=1)
         stability = robustness.rank_stability(_load_scores(config, folder, splits), splits.train.labels.numpy())
         record.update_metadata(finished=True, rank_stability=None if math.isnan(stability) else round(stability, 3))
@@ -98,6 +102,7 @@ def run(
 def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, command: str) -> dict[str, object]:
     """What run.json says of a run of file scores."""
     settings = {**asdict(crossfit), "threat_model": str(crossfit.threat_model), "folds": config.folds, "repeats": config.repeats}
+    settings["pictures"] = config.pictures
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,
@@ -121,8 +126,8 @@ def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, com
 
 
 def _fold_stage(config: FilesConfig, folder: Path, repeat: int, fold: int, report_progress: Progress) -> list[Row]:
-    """Score the files of one fold, and keep the scores."""
-    splits = load_splits(config)
+    """Score the files of one fold, and keep the scores; in the first repetition also what the explorer shows."""
+    splits, kept = load_splits(config), FoldScores()
     folds = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, repeat))
     found = score_fold(
         splits.train,
@@ -132,7 +137,11 @@ def _fold_stage(config: FilesConfig, folder: Path, repeat: int, fold: int, repor
         test=splits.test,
         device=config.device,
         progress=lambda share, words: report_progress("", min(share, 0.99), words),
+        keep=None if repeat else kept.__setitem__,
+        keep_pictures=not repeat and keeps_pictures(config, splits.train),
     )
+    if kept:
+        data.save_arrays(of_fold(kept, folds, fold), examples_path(folder, fold))
     data.save_arrays(found, fold_path(folder, repeat, fold))
     return []
 
@@ -152,6 +161,7 @@ def _summary(config: FilesConfig, folder: Path, report_progress: Progress) -> li
     splits = load_splits(config)
     whole, epsilon = _load_scores(config, folder, splits), float(crossfit_config(config, splits).threat_model.epsilon)
     rows = scores.combine(splits.train, whole, epsilon)
+    predictions = prediction_rows(splits.train, scores.probabilities_by_model(whole))
     counts, pictures = list[Row](), list[Row]()
     for category in CATEGORIES:
         own = [row for row in rows if row.category == category]
@@ -159,7 +169,7 @@ def _summary(config: FilesConfig, folder: Path, report_progress: Progress) -> li
         pictures += [_picture(row, splits, folder) for row in representative_files(own, category)]
     columns: list[ColumnRow] = [column for column in COLUMNS if getattr(rows[0], column.column) is not None]
     accuracies = scores.model_accuracies(whole, epsilon)
-    return [*rows, *accuracies, scores.label_errors_row(whole, splits.train), *counts, *columns, *pictures]
+    return [*rows, *predictions, *accuracies, scores.label_errors_row(whole, splits.train), *counts, *columns, *pictures]
 
 
 def _picture(row: FileRow, splits: Splits, folder: Path) -> FilePictureRow:

@@ -148,6 +148,11 @@ def correct_within(scores: FoldScores, model: str, epsilon: float) -> np.ndarray
     return correct & (scores[f"{model}_attacked_margin"] > 0) & (scores[f"{model}_minimum_norm"] > epsilon)
 
 
+def probabilities_by_model(whole: Sequence[FoldScores]) -> dict[str, np.ndarray]:
+    """Probabilities of all classes by each cross-fitted model, (N, K), means over the repetitions."""
+    return {name: np.stack([scores[f"{name}_probabilities"] for scores in whole]).mean(0) for name in fitted_models(whole[0])}
+
+
 def mean_probabilities(whole: Sequence[FoldScores]) -> np.ndarray:
     """Mean over all cross-fitted models and repetitions of the probabilities of all classes, (N, K)."""
     every = [scores[f"{name}_probabilities"] for scores in whole for name in fitted_models(scores)]

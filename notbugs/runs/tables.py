@@ -97,14 +97,14 @@ class PictureRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialExampleRow(Row):
+class AdversarialPictureRow(Row):
     """The smallest perturbation found of one test image that a model misclassifies, as pictures.
 
     `distance` is its norm, as stored in 8 bits; 0 where the clean image is misclassified. The picture of the perturbation is
     amplified by `amplification`. `confidence` is the model's probability of the class that it predicts.
     """
 
-    table: ClassVar[str] = "adversarial_examples"
+    table: ClassVar[str] = "adversarial_pictures"
     file: str
     label: str
     model: str
@@ -670,6 +670,65 @@ class FilePictureRow(Row):
     label_quality: float
     category: str
     picture: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePredictionRow(Row):
+    """What the cross-fitted models of one kind predict for one file, from probabilities averaged over the repetitions."""
+
+    table: ClassVar[str] = "file_predictions"
+    index: int
+    file: str
+    model: str
+    predicted: str
+    confidence: float
+    label_probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialExampleRow(Row):
+    """The smallest adversarial example of one file, rounded to 8 bits, and what the model that it was made for predicts.
+
+    The model is the one of the first repetition that was not trained on the file. norm: 0 where it misclassifies the file as it
+    is, empty where no example was found; linf: the largest change of a pixel.
+    """
+
+    table: ClassVar[str] = "adversarial_examples"
+    index: int
+    file: str
+    model: str
+    clean_prediction: str
+    adversarial_prediction: str
+    norm: float | None
+    linf: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighborRow(Row):
+    """A near file in the features of a robust model that was trained on neither; distance: relative to the features' norm."""
+
+    table: ClassVar[str] = "neighbors"
+    index: int
+    file: str
+    same_class: bool
+    rank: int
+    neighbor: int
+    neighbor_file: str
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSheetRow(Row):
+    """A picture of `files` files side by side, from the file of index `first` on, `columns` in a row."""
+
+    table: ClassVar[str] = "picture_sheets"
+    kind: str
+    picture: str
+    first: int
+    files: int
+    columns: int
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, kw_only=True)

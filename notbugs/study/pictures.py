@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from notbugs import attacks, data, models, precision, predict
 from notbugs.data import Dataset
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import AdversarialExampleRow, PictureRow, Row, SaliencyPictureRow
+from notbugs.runs.tables import AdversarialPictureRow, PictureRow, Row, SaliencyPictureRow
 from notbugs.search import NormBall, objectives
 from notbugs.study.catalog import ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load
@@ -87,7 +87,7 @@ def _version_rows(
 
 def adversarial_examples(
     dataset: Dataset, classifiers: Mapping[str, nn.Module], folder: Path, *, norm: str, device: torch.device | str = "cpu"
-) -> list[AdversarialExampleRow]:
+) -> list[AdversarialPictureRow]:
     """Save the smallest adversarial examples of a few images, one per class, for each classifier.
 
     Parameters
@@ -103,7 +103,7 @@ def adversarial_examples(
 
     Returns
     -------
-    list of AdversarialExampleRow
+    list of AdversarialPictureRow
         By image, then by classifier. Images for which no adversarial example was found, or none that survives rounding to 8 bits,
         are left out.
     """
@@ -113,7 +113,7 @@ def adversarial_examples(
     part = part.select(data.first_per_class(part, EXAMPLES)) if len(part) else part
     if not len(part):
         return []
-    images, rows = part.pixels(slice(None)), list[AdversarialExampleRow]()
+    images, rows = part.pixels(slice(None)), list[AdversarialPictureRow]()
     for name, classifier in classifiers.items():
         found = _smallest_examples(classifier, images.to(device), part.labels.to(device), norm)
         rows += _example_rows(part, found, name, folder, norm)
@@ -146,7 +146,7 @@ def _smallest_examples(model: nn.Module, images: Tensor, labels: Tensor, norm: s
     return _Examples(best.cpu(), found.cpu(), predicted.cpu(), confidence.cpu(), clean.cpu())
 
 
-def _example_rows(part: Dataset, found: _Examples, name: str, folder: Path, norm: str) -> list[AdversarialExampleRow]:
+def _example_rows(part: Dataset, found: _Examples, name: str, folder: Path, norm: str) -> list[AdversarialPictureRow]:
     """Save the examples of one classifier, and a row for each."""
     images = part.pixels(slice(None))
     perturbation = found.images - images
@@ -158,7 +158,7 @@ def _example_rows(part: Dataset, found: _Examples, name: str, folder: Path, norm
         for pixels, path in zip((images[number], found.images[number], amplified[number]), paths, strict=True):
             data.save_image(pixels, folder / path)
         rows.append(
-            AdversarialExampleRow(
+            AdversarialPictureRow(
                 file=part.names[number],
                 label=part.classes[int(part.labels[number])],
                 model=name,

@@ -14,7 +14,7 @@ from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import (
     AccuracyRow,
-    AdversarialExampleRow,
+    AdversarialPictureRow,
     ControlRow,
     ErrorConsistencyRow,
     PictureRow,
@@ -119,9 +119,9 @@ def hostile_pictures(folder: Path) -> list[Row]:
     return rows + [example_row(model, distance) for model, distance in (("standard", 0.75), ("adversarial", 0.0))]
 
 
-def example_row(model: str, distance: float) -> AdversarialExampleRow:
+def example_row(model: str, distance: float) -> AdversarialPictureRow:
     """An adversarial example of a hostile file; at distance 0 the clean image is misclassified."""
-    return AdversarialExampleRow(
+    return AdversarialPictureRow(
         file=f"{HOSTILE[0]}/0.png", label=HOSTILE[0], model=model, predicted=HOSTILE[1], confidence=0.52, clean_confidence=0.97,
         norm="l2", distance=distance, amplification=3.0, clean_picture="pictures/a.png", picture="pictures/a.png",
         perturbation_picture="../outside.png",

@@ -21,7 +21,7 @@ from study.conftest import FULL_STUDY, QUICK_STUDY
 from notbugs import data, models, report
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, AdversarialExampleRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
+from notbugs.runs.tables import AccuracyRow, AdversarialPictureRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
 from notbugs.study import pipeline
 from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load
@@ -57,7 +57,7 @@ def test_pictures_are_of_every_version_and_only_images_are_classified(quick_run:
 @pytest.mark.slow
 @torch.no_grad()
 def test_adversarial_examples_are_misclassified_as_stored(quick_run: RunFolder) -> None:
-    rows = quick_run.rows(AdversarialExampleRow)
+    rows = quick_run.rows(AdversarialPictureRow)
     assert {row.model for row in rows} == {"standard", "adversarial"} and 2 <= len(rows) <= 10
     for row in rows:
         model = models.load(quick_run.folder / "models" / f"{row.model}.safetensors")[0].eval()

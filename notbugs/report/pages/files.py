@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notbugs.report import files_summary, render
+from notbugs.report import explorer, files_summary, render
 from notbugs.report.format import plain
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
@@ -67,6 +67,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         "spurious_features": sum(row.spurious for row in features),
         "feature_pictures": _feature_pictures(run, features),
         "columns": run.rows(ColumnRow),
+        **explorer.context(run, files),
     }, {"files-chart": _chart(files, accuracies)} if files else {}
 
 

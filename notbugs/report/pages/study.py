@@ -13,7 +13,7 @@ from notbugs.report.format import Estimate, percent, plain
 from notbugs.report.pages import analyses, controls
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
-from notbugs.runs.tables import AccuracyRow, AdversarialExampleRow, PictureRow, SetRow, TrainingRow, cells
+from notbugs.runs.tables import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow, cells
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, SETS
 
 PICTURE_TITLES = {
@@ -149,7 +149,7 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
 class Example:
     """An adversarial example with its pictures as data URLs; `share` is its norm as a share of epsilon."""
 
-    row: AdversarialExampleRow
+    row: AdversarialPictureRow
     clean: str
     perturbed: str
     perturbation: str
@@ -159,7 +159,7 @@ class Example:
 def _examples(results: StudyResults) -> dict[str, list[Example]]:
     """The adversarial examples of each model."""
     found: dict[str, list[Example]] = {}
-    for row in results.rows(AdversarialExampleRow):
+    for row in results.rows(AdversarialPictureRow):
         pictures = [render.inline(results.folder, name) for name in (row.clean_picture, row.picture, row.perturbation_picture)]
         share = row.distance / results.radii[FULL]
         found.setdefault(row.model, []).append(Example(row, pictures[0], pictures[1], pictures[2], share))

@@ -1,0 +1,116 @@
+"""A list of files, one name per line, as the report exports it; and the two data sets that it makes of one."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from notbugs import __version__, data
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.files.config import FilesConfig, load_splits
+from notbugs.files.run import Subset
+
+SHOWN = 3  # names in a message
+
+
+def read_list(path: Path) -> list[str]:
+    """The names in a list of files.
+
+    Parameters
+    ----------
+    path : Path
+        UTF-8, one name per line, empty lines do not count. A line in double quotes is a JSON string: for names with line breaks,
+        and for those that begin or end with a space or a quote.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or holds no name.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        names = [json.loads(line) if line.startswith('"') else line for line in (line.strip() for line in lines) if line]
+    except (OSError, ValueError) as error:
+        raise InputError("--files", "must be a text file with one name per line", f"{path} ({error})") from None
+    if not names:
+        raise InputError("--files", "must name a file", f"{path}, which is empty")
+    return names
+
+
+def find_files(dataset: Dataset, names: Sequence[str]) -> list[int]:
+    """Indices of the files with these names, ascending; all of them where several files have one name.
+
+    Raises
+    ------
+    InputError
+        If the data set has no file of some name.
+
+    Examples
+    --------
+    >>> digits = data.load("digits").train
+    >>> find_files(digits, [digits.names[7], digits.names[2], digits.names[7]])
+    [2, 7]
+    """
+    found: dict[str, list[int]] = {}
+    for index, name in enumerate(dataset.names):
+        found.setdefault(_as_written(name), []).append(index)
+    if missing := [name for name in names if name not in found]:
+        shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
+        raise InputError("--files", "must name training files of the data set", shown, "take the names of tables/files.csv")
+    return sorted({index for name in names for index in found[name]})
+
+
+def _as_written(name: str) -> str:
+    """A name as tables and reports hold it: what UTF-8 cannot hold is a question mark."""
+    return name.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def split_by_list(config: FilesConfig, path: Path, folder: Path) -> list[Subset]:
+    """Write the listed training files and all others as two data sets, in the form of the input. Pixels and labels are kept.
+
+    Parameters
+    ----------
+    config : FilesConfig
+        Of which only `data` and `seed` count.
+    path : Path
+        The list.
+    folder : Path
+        New or empty. The data sets are folder/datasets/listed-files and folder/datasets/other-files.
+
+    Returns
+    -------
+    list of Subset
+        "listed", and "other" unless all are listed.
+
+    Raises
+    ------
+    InputError
+        Before anything is written if the list or the data set cannot be used.
+    """
+    splits = load_splits(config)
+    listed = find_files(splits.train, read_list(path))
+    data.check_unused(folder)
+    other = sorted({*range(len(splits.train))} - {*listed})
+    subsets = []
+    for name, indices in (("listed", listed), ("other", other)):
+        if indices:
+            place = folder / "datasets" / f"{name}-files"
+            part = splits.train.select(torch.tensor(indices, dtype=torch.int64))
+            data.export(part, place, splits.form, card=_card(config, name, path, len(indices)), original=part)
+            subsets.append(Subset(name, place, len(indices)))
+    return subsets
+
+
+def _card(config: FilesConfig, name: str, path: Path, files: int) -> str:
+    """The README of a data set."""
+    which = f"listed in `{path.name}`" if name == "listed" else f"that `{path.name}` does not list"
+    return (
+        f"# {name}-files\n\nThe {files:,} training files {which}. Pixels and labels are unchanged. "
+        f"Made by notbugs {__version__} from `{Path(config.data.dataset).name}`.\n"
+    )
