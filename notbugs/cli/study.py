@@ -54,6 +54,13 @@ RelabelEpsilon = Annotated[
         metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; in L2 twice that for simple images such as digits]"
     ),
 ]
+RelabelReach = Annotated[
+    float | None,
+    typer.Option(
+        help="Enlarge that ε by half, four times at most, while a smaller share of a set's images reaches its new label. "
+        "[default: 0.7; 0 with --relabel-epsilon]",
+    ),
+]
 Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
 GivenModel = Annotated[
     str | None,
@@ -137,6 +144,7 @@ def run(
     norm: Norm = "l2",
     epsilon: Epsilon = None,
     relabel_epsilon: RelabelEpsilon = None,
+    relabel_reach: RelabelReach = None,
     seeds: Seeds = None,
     seed: Seed = 0,
     model: GivenModel = None,

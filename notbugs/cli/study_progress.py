@@ -174,7 +174,8 @@ def found_in(rows: "Sequence[Row]") -> str:
     if of_sets and of_sets[0].feature_error is not None:
         return f"feature error {of_sets[0].feature_error:.3f}"
     if of_sets and of_sets[0].target_reached is not None:
-        return f"new label reached for {100 * of_sets[0].target_reached:.1f} % of the images"
+        within = f" within ε = {of_sets[0].epsilon:.4g}" if of_sets[0].epsilon else ""
+        return f"new label reached for {100 * of_sets[0].target_reached:.1f} % of the images{within}"
     accuracies = [row for row in rows if isinstance(row, AccuracyRow) and row.set == "test"]
     if len({row.model for row in accuracies}) != 1:
         return ""
