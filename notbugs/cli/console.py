@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from notbugs.errors import InputError
@@ -154,6 +155,22 @@ def print_findings(findings: Iterable["Finding"]) -> None:
 
     for finding in findings:
         Console().print(f"• {finding.question} {finding.status}. {finding.text}", highlight=False, markup=False)
+
+
+def print_report(folder: Path, before: str = "") -> None:
+    """Write the report of a run and print where it is."""
+    from notbugs import report
+
+    print(f"{before}The report: {report.write(folder)}")
+    print_list_of_runs(folder)
+
+
+def print_list_of_runs(folder: Path) -> None:
+    """Where the list of a run and those beside it is, if there is one."""
+    from notbugs import report
+
+    if index := report.index_beside(folder):
+        print(f"All runs in that folder: {index}")
 
 
 def accuracy_line(

@@ -12,6 +12,8 @@ from notbugs.cli.console import (
     check_workers,
     command_line,
     print_findings,
+    print_list_of_runs,
+    print_report,
     print_table,
     progress,
     study_config,
@@ -304,13 +306,14 @@ def report(
         Path, typer.Argument(metavar="RUN", help="A folder of `notbugs run`, `files`, `attack --out` or `theory`.")
     ],
 ) -> None:
-    """Write report.html of a run again."""
+    """Write report.html of a run again, and the list of the runs beside it."""
     from notbugs import report
     from notbugs.review import answers
 
     path = report.write(folder)
     answers.load_answers(folder)  # the page shows a warning if a file of answers is damaged; here it is an error
     print(path)
+    print_list_of_runs(folder)
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------------------
@@ -338,7 +341,7 @@ def _files_config(config: "StudyConfig", folds: int, repeats: int, pictures: flo
 
 def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | None = None) -> None:
     """Score the files of a data set and print a summary. top: also write that share of each class as two subsets."""
-    from notbugs import files, report
+    from notbugs import files
 
     check_workers(workers)
     if top is not None:
@@ -348,7 +351,7 @@ def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | N
     _print_files(record)
     _print_subsets(files.split_by_robustness(config, out, top) if top is not None else ())
     seconds = record.files().seconds
-    print(f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
+    print_report(out, f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. ")
 
 
 def _split_files(config: "FilesConfig", out: Path, workers: int | None, listed: Path | None, top: float | None) -> None:
@@ -431,6 +434,7 @@ def _study(config: "StudyConfig", out: Path, workers: int | None) -> None:
     for line in _next_steps(config, out, results):
         print(line)
     print(f"{metadata.seconds:.0f} s. The report: {page}")
+    print_list_of_runs(out)
 
 
 def _next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> Iterator[str]:
