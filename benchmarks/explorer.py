@@ -100,9 +100,8 @@ def _drawn_rows(before: "RunFolder", drawn: list[int], names: tuple[str, ...]) -
 
     rows: dict[int, list[FileRow | FilePredictionRow | AdversarialExampleRow]] = {}
     neighbors: dict[int, list[NeighborRow]] = {}
-    of_files: list[FileRow | FilePredictionRow | AdversarialExampleRow] = [*before.rows(FileRow)]
-    of_files += [*before.rows(FilePredictionRow), *before.rows(AdversarialExampleRow)]
-    for row in of_files:
+    found: list[FileRow | FilePredictionRow | AdversarialExampleRow] = [*before.rows(FileRow), *before.rows(FilePredictionRow)]
+    for row in [*found, *before.rows(AdversarialExampleRow)]:
         rows.setdefault(row.index, []).append(row)
     for neighbor in before.rows(NeighborRow):
         neighbors.setdefault(neighbor.index, []).append(neighbor)

@@ -1,0 +1,74 @@
+"""Lists of files: what they may hold, and the two data sets that they make of one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from cli.conftest import call_here, error_line
+
+from notbugs import data
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.files.selection import find_files, read_list
+
+
+def test_a_list_has_one_name_per_line(tmp_path: Path) -> None:
+    (tmp_path / "files.txt").write_bytes('\ufeffcat/a.png\r\n\r\n  dog/b c.png \n"two\\nlines"\n"\\"quoted\\""\n'.encode())
+    assert read_list(tmp_path / "files.txt") == ["cat/a.png", "dog/b c.png", "two\nlines", '"quoted"']
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\n \n", "must name a file"), (b"\xff\xfe", "must be a text file"), (b'"open', "must be a text file")],
+)
+def test_a_list_that_cannot_be_used_is_an_error(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "files.txt").write_bytes(content)
+    with pytest.raises(InputError, match=f"^--files: {message}"):
+        read_list(tmp_path / "files.txt")
+    with pytest.raises(InputError, match="must be a text file"):
+        read_list(tmp_path / "none.txt")
+
+
+def test_names_are_found_as_the_tables_write_them() -> None:
+    names = ("a.png", "b\udcff.png", "a.png", "c.png")
+    dataset = Dataset(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), ("x",), names)
+    assert find_files(dataset, ["b?.png", "a.png"]) == [0, 1, 2]
+    with pytest.raises(InputError, match="d.png, e.png, f.png and 2 more"):
+        find_files(dataset, ["a.png", "d.png", "e.png", "f.png", "g.png", "h.png"])
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_listed_files_and_all_others(digits: data.Splits, tmp_path: Path) -> None:
+    data.export(digits.train.select(slice(0, 60)), tmp_path / "set", "folder", card="Some digits.")
+    files = data.load(str(tmp_path / "set")).train
+    listed = [files.names[index] for index in (3, 20, 7)]
+    (tmp_path / "files.txt").write_text("\n".join(listed))
+    words = ["split", str(tmp_path / "set"), "--files", str(tmp_path / "files.txt"), "--out", str(tmp_path / "out")]
+    done = call_here(*words)
+    assert done.returncode == 0, done.stderr
+    parts = {name: data.load_part(tmp_path / "out" / "datasets" / f"{name}-files", "folder") for name in ("listed", "other")}
+    assert [*parts["listed"].names] == [files.names[index] for index in (3, 7, 20)]
+    assert {*parts["listed"].names} | {*parts["other"].names} == {*files.names}
+    assert len(parts["other"]) == len(files) - 3
+    for part in parts.values():
+        places = [files.names.index(name) for name in part.names]
+        assert torch.equal(part.images[:], files.images[places])
+        assert [part.classes[label] for label in part.labels] == [files.classes[label] for label in files.labels[places]]
+    assert f"listed      3 files  {tmp_path / 'out' / 'datasets' / 'listed-files'}" in done.stdout
+    assert "exists and is not empty" in error_line(call_here(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--by-file"], "--files: cannot be used with --by-file"),
+        (["--versions", "2"], "--versions: cannot be used with --files"),
+        (["--bf16"], "--bf16, --compile: cannot be used with --files"),
+        ([], "--files: must name training files of the data set"),
+    ],
+)
+def test_input_errors_come_before_anything_is_written(words: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "files.txt").write_text("no/such.png")
+    command = ["split", "digits", "--files", str(tmp_path / "files.txt"), *words, "--out", str(tmp_path / "out")]
+    assert message in error_line(call_here(*command))
+    assert not (tmp_path / "out").exists()
