@@ -9,8 +9,8 @@ The files are scored twice, with different seeds, in RUNS/NAME-seed0 and -seed1,
 halves        standard training on the upper and on the lower half of the files by each score (class-balanced, equal in size), and
               on random halves: clean accuracy, robust accuracy at half of epsilon and at epsilon, under the standard ensemble
 stability     Spearman's rank correlation of each column between the two scorings
-label-errors  the data set with the labels of a share of the files changed (`--relabeled`): which scores find them, and how many labels
-              each rule calls wrong, from the same out-of-fold predictions
+label-errors  the data set with the labels of a share of the files changed (`--relabeled`): which scores find them, and how many
+              labels each rule calls wrong, from the same out-of-fold predictions
 truth         `planted` only: whether files with a wrong or missing shape, features of each kind, and the background are found
 cost          CPU seconds of the scoring over those of the trainings in it
 features      seconds of `notbugs features` on a full-width ResNet-18, 512 features, and the test part; all cores
