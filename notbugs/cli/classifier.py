@@ -179,7 +179,7 @@ def features(
 ) -> None:
     """Robust, non-robust and useless features of a classifier.
 
-    Usefulness and robust usefulness of each feature on test images.
+    Usefulness (rho) and robust usefulness (gamma) of each feature on test images. Robust: rho of 0.1 or more, and gamma above 0.
     """
     from notbugs import metrics, models
     from notbugs.atomic import atomic_write_text

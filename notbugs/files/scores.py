@@ -119,13 +119,13 @@ def combine(dataset: Dataset, whole: Sequence[FoldScores], epsilon: float) -> li
     scores["label_error_probability"] = errors.probability
     columns = {column.column for column in COLUMNS}
     scores |= {name: values for name, values in mean.items() if name in columns}
-    suggested, categories = probabilities.argmax(1), _categories(scores, errors.likely)
+    suggested, found = probabilities.argmax(1), categories(scores, errors.likely)
     return [
         FileRow(
             index=index,
             file=file,
             label=dataset.classes[labels[index]],
-            category=categories[index],
+            category=found[index],
             suggested_label=dataset.classes[suggested[index]],
             **{name: float(values[index]) for name, values in scores.items()},
         )
@@ -133,7 +133,7 @@ def combine(dataset: Dataset, whole: Sequence[FoldScores], epsilon: float) -> li
     ]
 
 
-def _categories(scores: Mapping[str, np.ndarray], label_errors: np.ndarray) -> list[str]:
+def categories(scores: Mapping[str, np.ndarray], label_errors: np.ndarray) -> list[str]:
     """The category of each file: what the majority of models does with it, unless its label is a likely error."""
     robust, standard = scores["robust_correct_within_epsilon"] > 0.5, scores["standard_correct"] > 0.5
     found: list[str] = np.select(

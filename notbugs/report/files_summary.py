@@ -74,4 +74,8 @@ def feature_counts(rows: Sequence[FeatureCategoryRow], threat: str) -> str:
     categories = [row.category for row in rows]
     counts = [f"{categories.count(name)} {name}" for name in ("robust", "non-robust", "useless")]
     spurious = sum(row.spurious for row in rows)
-    return f"Features of a standard model: {', '.join(counts)} within {threat}. {spurious} are spurious."
+    verb = "is" if spurious == 1 else "are"
+    return (
+        f"Features of a standard model: {', '.join(counts)} (robust: usefulness ρ of 0.1 or more, and above 0 in the worst case "
+        f"within {threat}, γ). {spurious} of them {verb} spurious: at most half as useful on the test part."
+    )
