@@ -1,9 +1,9 @@
 """Commands on a data set: the whole study, parts of it, file scores, one classifier trained."""
 
-import shlex
-from collections.abc import Collection, Iterable, Iterator
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,14 +11,15 @@ from notbugs.cli.console import (
     accuracy_line,
     check_workers,
     command_line,
-    print_findings,
     print_list_of_runs,
     print_report,
     print_table,
     progress,
     study_config,
 )
+from notbugs.cli.earlier import command_again, continued, earlier_study, taken_over
 from notbugs.cli.options import (
+    DATASET_HELP,
     Bf16,
     Compile,
     DatasetArgument,
@@ -40,12 +41,12 @@ from notbugs.cli.options import (
     Workers,
 )
 from notbugs.cli.study_progress import study_progress
+from notbugs.cli.study_summary import print_summary
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.files import FilesConfig
     from notbugs.files.run import Subset
-    from notbugs.report.results import StudyResults
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
 
@@ -64,6 +65,9 @@ RelabelReach = Annotated[
     ),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
+EarlierDataset = Annotated[
+    str | None, typer.Argument(metavar="DATASET", help=f"{DATASET_HELP} May be left out where a study in --out goes on.")
+]
 GivenModel = Annotated[
     str | None,
     typer.Option(
@@ -141,8 +145,9 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers
 
 
 def run(
-    dataset: DatasetArgument,
+    context: typer.Context,
     out: Out,
+    dataset: EarlierDataset = None,
     norm: Norm = "l2",
     epsilon: Epsilon = None,
     relabel_epsilon: RelabelEpsilon = None,
@@ -181,8 +186,17 @@ def run(
 
     Trains a standard and a robust classifier, attacks them, constructs D_R, D_NR, D_rand and D_det, trains on these, and reports.
     With --model the standard classifier is yours.
+
+    Where --out holds a study, it goes on: options that are left out are as in its run.json.
     """
-    _study(study_config(locals()), out, workers)
+    options = {name: value for name, value in locals().items() if name != "context"}
+    given = [name for name in options if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if earlier := earlier_study(out):
+        _continue_study(earlier, options, given, workers)
+        return
+    if dataset is None:
+        raise InputError("DATASET", "must be given", None, "only a study that goes on, in --out, has its own")
+    _study(study_config(options), out, workers)
 
 
 def split(
@@ -405,73 +419,33 @@ def _print_files(record: "RunFolder") -> None:
             )
 
 
-def _study(config: "StudyConfig", out: Path, workers: int | None) -> None:
-    from notbugs import report
-    from notbugs.report import tables
-    from notbugs.report.findings import findings
-    from notbugs.report.findings.models import given_model_warning
-    from notbugs.report.results import StudyResults
+def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Collection[str], workers: int | None) -> None:
+    """Go on with a study: what is not given is as it was, which is said."""
+    now = study_config({**options, "dataset": options["dataset"] or earlier.study().dataset})
+    config = continued(earlier, now, given)
+    if taken := taken_over(earlier, given):
+        print(f"As in {earlier.folder / 'run.json'}: {taken}", file=sys.stderr)
+    _study(config, earlier.folder, workers, now, command_again(earlier, now))
 
-    record = _run(config, out, workers)
+
+def _study(config: "StudyConfig", out: Path, workers: int | None, asked: "StudyConfig | None" = None, command: str = "") -> None:
+    """Do a study and print it. asked, command: for run.json, where a study goes on."""
+    from notbugs import report
+
+    _run(config, out, workers, asked=asked, command=command)
     page = report.write(out)
-    results, metadata = StudyResults.read(out), record.study()
-    if warning := given_model_warning(results):
-        print(f"WARNING: {warning}")
-    print_findings(findings(results))
-    (model, clean, *attacked, _), rows = tables.accuracy_table(results)
-    columns = [model, clean, *(f"{results.norm} {column}" for column in attacked)]
-    print_table(f"Accuracy on {metadata.data.test} test images [95 % CI]", columns, [row[:-1] for row in rows])
-    for title, table in (
-        (
-            "Controls of the relabeled sets: test accuracy and excess over each control, in percent [95 % CI]",
-            tables.controls_table,
-        ),
-        ("The paper's CIFAR-10 figures (L2, epsilon 0.25 and 0.5) and this run's, in percent", tables.compact_replication_table),
-    ):
-        columns, rows = table(results)
-        if rows:
-            print_table(title, columns, rows)
-    for line in _next_steps(config, out, results):
-        print(line)
-    print(f"{metadata.seconds:.0f} s. The report: {page}")
+    print_summary(config, out, page)
     print_list_of_runs(out)
 
 
-def _next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> Iterator[str]:
-    """What a user may do with a finished study, as commands with its own paths."""
-    from notbugs.report.findings.construction import split_problems
-    from notbugs.study.store import dataset_path
-
-    metadata = results.metadata
-    given = {"--limit": config.limit, "--resize": config.resize}
-    data = shlex.join([config.dataset, *(word for name, value in given.items() if value for word in (name, str(value)))])
-    same = _without_out(metadata.command) if metadata.command.startswith("notbugs run ") else f"notbugs run {data}"
-    yield "What to do now:"
-    if problem := split_problems(results):
-        yield f"  improve D_R first: {problem}"
-    yield f"  train your own network on D_R, in {dataset_path(config, out, config.seed, 'robust')}"
-    if not problem and config.versions == 1:
-        yield f"  try a D_R with four versions of each image: {same} --versions 4 --out {_beside(out, 'versions')}"
-    epsilon = f"{config.norm}:{metadata.epsilon_text}"
-    yield f"  attack your own classifier: notbugs attack MODEL {data} --epsilon {epsilon} --out {_beside(out, 'audit')}"
-    yield f"  see which files are robust, non-robust or mislabeled: notbugs files {data} --out {_beside(out, 'files')}"
-    if not metadata.full:
-        yield f"  rule out other explanations, with all controls: {same} --full --out {shlex.quote(str(out))}"
-
-
-def _without_out(command: str) -> str:
-    """A command as it was typed, but for its --out."""
-    words = shlex.split(command)
-    return shlex.join(word for before, word in zip(["", *words], words, strict=False)
-                      if "--out" not in (before, word) and not word.startswith("--out="))  # fmt: skip
-
-
-def _beside(out: Path, what: str) -> str:
-    """A folder beside the study's own, for a further command."""
-    return shlex.quote(str(out.with_name(f"{out.name}-{what}")))
-
-
-def _run(config: "StudyConfig", out: Path, workers: int | None, only: Collection[str] | None = None) -> "RunFolder":
+def _run(
+    config: "StudyConfig",
+    out: Path,
+    workers: int | None,
+    only: Collection[str] | None = None,
+    asked: "StudyConfig | None" = None,
+    command: str = "",
+) -> "RunFolder":
     from notbugs.study import pipeline
 
     check_workers(workers)
@@ -480,7 +454,8 @@ def _run(config: "StudyConfig", out: Path, workers: int | None, only: Collection
             config,
             out,
             only=only,
-            command=command_line(),
+            asked=asked,
+            command=command or command_line(),
             workers=workers,
             report_progress=display.on_progress,
             on_plan=display.on_plan,

@@ -57,7 +57,8 @@ class StudyProgress:
             self.display.update(self.bars[""], completed=self.share, words=self._left())
         if not self.display.console.is_terminal and time.monotonic() - self.said > QUIET:
             running = ", ".join(f"{name} {100 * part:.0f} %" for name, part in self.shares.items() if part < 1)
-            self._print(f"running: {running}; {self.finished} of {len(self.estimates)} stages done, {self._left()}")
+            words = f"running: {running}; " if running else ""
+            self._print(f"{words}{self.finished} of {len(self.estimates)} stages done, {self._left()}")
 
     def on_stage(self, name: str, rows: "Sequence[Row]", seconds: float) -> None:
         """Print a line for a stage that is recorded."""

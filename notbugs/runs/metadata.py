@@ -53,6 +53,8 @@ class StudyMetadata(RunMetadata):
     ----------
     epsilon_text : str
         As people write it, 8/255.
+    options : dict
+        What was asked for, in all commands on this folder, but for the data set and the device: fields of `StudyConfig`.
     settings : dict
         The resolved configuration. If the standard model was given: its name (model), a hash (model_sha256), of what
         (model_sha256_of), and what its features are (model_features).
@@ -61,6 +63,7 @@ class StudyMetadata(RunMetadata):
     norm: str = "l2"
     epsilon: float = math.nan
     epsilon_text: str = ""
+    options: dict[str, Json] = field(default_factory=dict)
     settings: dict[str, Json] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     full: bool = False
@@ -93,6 +96,18 @@ class TheoryMetadata(RunMetadata):
 
 
 Metadata = TypeVar("Metadata", bound=RunMetadata | DataSummary)
+
+
+def epsilon_text(epsilon: float) -> str:
+    """An epsilon as people write it.
+
+    Examples
+    --------
+    >>> [epsilon_text(value) for value in (0.5, 8 / 255)]
+    ['0.5', '8/255']
+    """
+    levels, text = round(epsilon * 255), f"{epsilon:g}"
+    return f"{levels}/255" if len(text) > 5 and abs(epsilon * 255 - levels) < 1e-6 else text
 
 
 def parse(kind: type[Metadata], given: Mapping[str, Any]) -> Metadata:

@@ -253,6 +253,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
     )
 }  # fmt: skip
+PAPER_NAMES = {"robust": "D_R", "nonrobust": "D_NR", "random-labels": "D_rand", "next-labels": "D_det"}
 QUICK = tuple(name for name, spec in DATASETS.items() if spec.group == "quick")
 CONTROL_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "controls")
 REPLICATION_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "replication")
@@ -351,7 +352,7 @@ def _models() -> dict[str, ModelSpec]:
 
 MODELS: dict[str, ModelSpec] = _models()
 MAIN_MODELS = tuple(name for name, spec in MODELS.items() if spec.role == "main")
-TABLE_MODELS = (*MAIN_MODELS, "reference")  # rows of the main table
+TABLE_MODELS = ("standard", "reference", *(name for name in MAIN_MODELS if name != "standard"))  # rows of the main table
 ANALYZED_MODELS = ("standard", "adversarial", "trained-on-robust", "trained-on-nonrobust")
 ANALYZED_TITLES = {
     "standard": "the standard classifier",

@@ -391,6 +391,21 @@ def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     return {"kind": "study", **{name: value for name, value in asdict(config).items() if name not in FREE}}
 
 
+def asked_options(config: StudyConfig) -> dict[str, object]:
+    """What differs from the defaults, but for the data set and the device.
+
+    Examples
+    --------
+    >>> asked_options(StudyConfig("digits", epochs=5, versions=1))
+    {'epochs': 5}
+    """
+    return {
+        each.name: getattr(config, each.name)
+        for each in fields(StudyConfig)
+        if each.name not in ("dataset", "device") and getattr(config, each.name) != each.default
+    }
+
+
 def config_of_run(run: RunFolder) -> StudyConfig:
     """The configuration that a study was run with.
 

@@ -33,7 +33,7 @@ def test_names_are_found_as_the_tables_write_them() -> None:
     names = ("a.png", "b\udcff.png", "a.png", "c.png")
     dataset = Dataset(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), ("x",), names)
     assert find_files(dataset, ["b?.png", "a.png"]) == [0, 1, 2]
-    with pytest.raises(InputError, match="d.png, e.png, f.png and 2 more"):
+    with pytest.raises(InputError, match=r"d\.png, e\.png, f\.png and 2 more"):
         find_files(dataset, ["a.png", "d.png", "e.png", "f.png", "g.png", "h.png"])
 
 

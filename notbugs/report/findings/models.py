@@ -28,11 +28,11 @@ def _standard_training(results: StudyResults) -> Finding | None:
         share = results.metadata.epsilon / size
         text += f" A perturbation is at most {100 * share:.0f} % of a typical image, which has an L2 norm of {size:.1f}."
     if loss.ci_low <= 0:
-        return Finding(question, "not supported", f"{text} That is no measurable drop.", "good")
+        return Finding(question, "not supported", f"{text} That is no measurable drop.", "good", loss)
     if attacked.mean > clean.mean / 2:
         fewer = "Fewer than half of the correctly classified images are misclassified under attack."
-        return Finding(question, "partly supported", f"{text} {fewer}", "bad")
-    return Finding(question, "supported", text, "bad")
+        return Finding(question, "partly supported", f"{text} {fewer}", "bad", loss)
+    return Finding(question, "supported", text, "bad", loss)
 
 
 def _reference(results: StudyResults) -> str:
@@ -72,8 +72,8 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
     )
     if gain.ci_low <= 0:
         caution = f"The difference from standard training is {gain.points} ({gain.ci}): not measurably more robust."
-        return Finding(question, "not supported", f"{text} {caution}", "bad")
+        return Finding(question, "not supported", f"{text} {caution}", "bad", gain)
     text = f"{text} That is {gain.points} more than standard training ({gain.ci})."
     if attacked.mean > clean.mean / 2:
-        return Finding(question, "supported", text, "good")
-    return Finding(question, "partly supported", text, "good")
+        return Finding(question, "supported", text, "good", gain)
+    return Finding(question, "partly supported", text, "good", gain)
