@@ -9,7 +9,8 @@ The files are scored twice, with different seeds, in RUNS/NAME-seed0 and -seed1,
 halves        standard training on the upper and on the lower half of the files by each score (class-balanced, equal in size), and
               on random halves: clean accuracy, robust accuracy at half of epsilon and at epsilon, under the standard ensemble
 stability     Spearman's rank correlation of each column between the two scorings
-label-errors  the data set with labels of 5 % of the files changed: which scores find them, from the same out-of-fold predictions
+label-errors  the data set with the labels of a share of the files changed (`--relabeled`): which scores find them, and how many
+              labels each rule calls wrong, from the same out-of-fold predictions
 truth         `planted` only: whether files with a wrong or missing shape, features of each kind, and the background are found
 cost          CPU seconds of the scoring over those of the trainings in it
 features      seconds of `notbugs features` on a full-width ResNet-18, 512 features, and the test part; all cores
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--random", type=int, default=3, help="random halves")
     found.add_argument("--test", type=int, default=10**9, help="test images, evenly spaced")
     found.add_argument("--max-files", type=int, default=0, help="files of `label-errors` and `cost`; 0: all")
+    found.add_argument("--relabeled", nargs="+", type=float, default=[0.0, 0.05], help="shares of `label-errors`")
     found.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
     return found
 

@@ -12,9 +12,10 @@ from files_scoring import Benchmark, normalized
 from harness import ResultsFile, Row
 
 from notbugs import data, metrics, train
-from notbugs.files import crossfit, scores
+from notbugs.files import crossfit
 from notbugs.files.config import FilesConfig, crossfit_config, load_splits
 from notbugs.files.fold_scores import FoldScores
+from notbugs.files.robustness import top_and_bottom
 
 SEEDS = 5
 
@@ -67,12 +68,12 @@ def _trainings(benchmark: Benchmark) -> list[_Training]:
     labels = [dataset.classes[label] for label in dataset.labels.tolist()]
     generator, trainings = np.random.default_rng(0), []
     for number in range(benchmark.options.random):
-        upper = scores.top_and_bottom(labels, generator.random(len(labels)).tolist(), 0.5)[0]
+        upper = top_and_bottom(labels, generator.random(len(labels)).tolist(), 0.5)[0]
         trainings += [_Training(f"random {number + 1}", "", seed, upper) for seed in range(SEEDS)]
-    robustness = np.array([row.robustness for row in scores.combine(dataset, whole)])
+    robustness = np.array([row.robustness for row in benchmark.file_rows(0)])
     for name, score in {"robustness": robustness, **_other_scores(whole, dataset.labels.numpy())}.items():
         if not benchmark.options.scores or name in benchmark.options.scores:
-            sides = zip(("upper", "lower"), scores.top_and_bottom(labels, score.tolist(), 0.5), strict=True)
+            sides = zip(("upper", "lower"), top_and_bottom(labels, score.tolist(), 0.5), strict=True)
             trainings += [_Training(name, half, seed, indices) for half, indices in sides for seed in range(SEEDS)]
     return trainings
 

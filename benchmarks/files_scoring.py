@@ -16,14 +16,14 @@ from scipy.stats import rankdata, spearmanr
 from notbugs import data, files, metrics, models, train
 from notbugs.data import DataConfig, Dataset
 from notbugs.files import crossfit, scores
-from notbugs.files.columns import CATEGORIES, COLUMNS
+from notbugs.files.columns import COLUMNS
 from notbugs.files.config import FilesConfig, crossfit_config, fold_path, load_splits
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.fold_scores import FoldScores
+from notbugs.files.label_errors import label_errors as find_label_errors
 from notbugs.runs.tables import FileRow
 
 FOLDS = 3
-RELABELED_SHARE = 0.05
 CATEGORIES_OF_FEATURES = {"robust": "robust_features", "non-robust": "nonrobust_features", "useless": "useless_features"}
 FEATURE_IMAGES = 1000  # of training and of testing, in `features`
 
@@ -66,7 +66,8 @@ class Benchmark:
 
     def file_rows(self, seed: int) -> list[FileRow]:
         """The scores as `notbugs files` writes them."""
-        return scores.combine(self.splits(seed).train, self.fold_scores(seed))
+        epsilon = float(self.crossfit_config(seed).threat_model.epsilon)
+        return scores.combine(self.splits(seed).train, self.fold_scores(seed), epsilon)
 
     def subset(self, dataset: Dataset) -> Dataset:
         """At most `--max-files` files, evenly spaced."""
@@ -99,31 +100,68 @@ def stability(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
 
 
 def label_errors(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
-    """One repetition on the relabeled data set: AUC of each score, and the categories of relabeled and other files."""
+    """One repetition for each `--relabeled` share: AUC of each score, and how many labels each rule calls wrong."""
+    for share in benchmark.options.relabeled:
+        dataset, relabeled = _relabel(benchmark.subset(benchmark.splits().train), share)
+        whole, labels = _score_once(dataset, benchmark.crossfit_config()), dataset.labels.numpy()
+        common = {"relabeled_share": share, "n": len(dataset), "n_relabeled": int(relabeled.sum())}
+        for name, doubt in _doubts(whole, labels).items() if relabeled.any() else ():
+            yield {"score": name, "auc": auc(relabeled, doubt), **common}
+        found = find_label_errors(scores.mean_probabilities([whole]), labels)
+        rules = {
+            "confident agreement of all models": _confident_agreement(whole, labels),
+            "cleanlab find_label_issues, standard models": _cleanlab_issues(whole["standard_probabilities"], labels),
+            "notbugs likely label error": found.likely,
+        }
+        common["accuracy"] = float((whole["standard_probabilities"].argmax(1) == labels).mean())
+        common |= {"detectable": found.detectable, "estimated_rate": found.rate}
+        for rule, called in rules.items():
+            counts = {"relabeled_files": int(called[relabeled].sum()), "other_files": int(called[~relabeled].sum())}
+            yield {"label_rule": rule, **counts, **common}
+
+
+def _relabel(dataset: Dataset, share: float) -> tuple[Dataset, np.ndarray]:
+    """The data set with another label for a share of its files, and which."""
+    generator, classes = np.random.default_rng(0), len(dataset.classes)
+    relabeled = generator.permutation(len(dataset)) < round(share * len(dataset))
+    labels = dataset.labels.numpy().copy()
+    labels[relabeled] = (labels[relabeled] + generator.integers(1, classes, relabeled.sum())) % classes
+    return dataset.with_labels(torch.from_numpy(labels)), relabeled
+
+
+def _doubts(whole: FoldScores, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores that are to be high for a wrong label."""
     from cleanlab.rank import get_label_quality_scores
 
-    dataset, generator = benchmark.subset(benchmark.splits().train), np.random.default_rng(0)
-    relabeled = generator.permutation(len(dataset)) < round(RELABELED_SHARE * len(dataset))
-    labels = dataset.labels.numpy().copy()
-    labels[relabeled] = (labels[relabeled] + generator.integers(1, len(dataset.classes), relabeled.sum())) % len(dataset.classes)
-    dataset = dataset.with_labels(torch.from_numpy(labels))
-    whole = _score_once(dataset, benchmark.crossfit_config())
-    rows = scores.combine(dataset, [whole])
-    all_models = np.mean([whole[f"{name}_probabilities"] for name in scores.fitted_models(whole)], axis=0)
-    predictions = {"all cross-fitted models": all_models, "standard cross-fitted models": whole["standard_probabilities"]}
-    doubts = {"notbugs label_quality": 1 - np.array([row.label_quality for row in rows])}
+    standard = whole["standard_probabilities"]
+    predictions = {"all cross-fitted models": scores.mean_probabilities([whole]), "standard cross-fitted models": standard}
+    doubts = {"notbugs `label_quality`": 1 - standard[np.arange(len(labels)), labels]}
+    doubts["notbugs `label_error_probability`"] = find_label_errors(scores.mean_probabilities([whole]), labels).probability
     for name, probabilities in predictions.items():
         for method in ("self_confidence", "normalized_margin"):
             quality = get_label_quality_scores(labels, normalized(probabilities), method=method)
-            doubts[f"cleanlab {method}, {name}"] = 1 - quality
-    common = {"n": len(dataset), "n_relabeled": int(relabeled.sum())}
-    for name, doubt in doubts.items():
-        yield {"score": name, "auc": auc(relabeled, doubt), **common}
-    categories = np.array([row.category for row in rows])
-    for category in CATEGORIES:
-        own = categories == category
-        counts = {"relabeled_files": int(own[relabeled].sum()), "other_files": int(own[~relabeled].sum())}
-        yield {"category": category, **counts, **common}
+            doubts[f"cleanlab `{method}`, {name}"] = 1 - quality
+    return doubts
+
+
+def _confident_agreement(whole: FoldScores, labels: np.ndarray) -> np.ndarray:
+    """The rule that `label_errors` replaced: all models predict the same other class, at least as confidently as for its files.
+
+    The threshold is the mean probability of a class over the files with that label (Northcutt et al. 2021, section 3.1).
+    """
+    predictions = np.stack([whole[f"{name}_probabilities"].argmax(1) for name in scores.fitted_models(whole)])
+    same = (predictions == predictions[0]).all(0) & (predictions[0] != labels)
+    probabilities = scores.mean_probabilities([whole])
+    thresholds = np.array([probabilities[labels == label, label].mean() for label in range(probabilities.shape[1])])
+    called: np.ndarray = same & (probabilities[np.arange(len(labels)), predictions[0]] >= thresholds[predictions[0]])
+    return called
+
+
+def _cleanlab_issues(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    from cleanlab.filter import find_label_issues
+
+    called: np.ndarray = find_label_issues(labels, normalized(probabilities), n_jobs=1)
+    return called
 
 
 def _score_once(dataset: Dataset, config: CrossfitConfig) -> FoldScores:

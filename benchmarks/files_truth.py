@@ -1,6 +1,5 @@
 """Part `truth` of files.py: scores of files, features and cues against the known features of the synthetic data set."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from notbugs import metrics, models, predict, train
 from notbugs.data import Dataset, synthetic
 from notbugs.data.load import SYNTHETIC
 from notbugs.files import crossfit
-from notbugs.files.features import categorize_features, invert_both
+from notbugs.files.features import feature_evidence, invert_both
 
 # One cue alone predicts the label here: nearly all features of a network trained on it are of one kind
 SINGLE_CUE_DATASETS: dict[str, dict[str, float]] = {
@@ -20,8 +19,6 @@ SINGLE_CUE_DATASETS: dict[str, dict[str, float]] = {
     "grating": {"shape_accuracy": 0.25, "background": 0.5},
     "background": {"shape_accuracy": 0.25, "texture_norm": 0.0, "background": 0.95},
 }
-TRUE_CATEGORIES = {"shape": "robust", "grating": "non-robust", "background": "spurious"}
-COUNT_COLUMNS = {"robust": "robust_features", "non-robust": "nonrobust_features", "spurious": "spurious_features"}
 BACKGROUND_CUE = "background brightness"
 MIN_EXPLAINED = 0.5  # of a feature's variance, by the cue that it is of
 
@@ -49,20 +46,39 @@ def truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
 
 
 def _true_features(benchmark: Benchmark, seed: int) -> Iterator[Row]:
-    """The category of each useful feature of three networks, beside the cue that it is known to be of.
+    """Category and evidence of each useful feature of three networks, beside the cue that it is known to be of.
 
     Known: the cue that explains most of its variance, and at least half, on 2,000 images in which the three are independent.
     """
-    counts: Counter[tuple[str, str]] = Counter()
     images = _prepare(benchmark, seed)
+    found = [feature for cue in SINGLE_CUE_DATASETS for feature in _known_features(benchmark, seed, cue, images)]
     for cue in SINGLE_CUE_DATASETS:
-        counts.update(_cue_and_category(benchmark, seed, cue, images))
-    correct = sum(count for (cue, category), count in counts.items() if TRUE_CATEGORIES[cue] == category)
-    for cue in TRUE_CATEGORIES:
-        columns = {column: counts[cue, category] for category, column in COUNT_COLUMNS.items()}
-        yield {"test": f"features of the {cue}", "seed": seed, **columns}
-    share = {"accuracy": correct / counts.total(), "n": counts.total()}
-    yield {"test": "accuracy of the feature categories", "seed": seed, **share}
+        own = [feature for feature in found if feature.cue == cue]
+        yield {
+            "test": f"features of the {cue}",
+            "seed": seed,
+            "robust_features": sum(feature.category == "robust" for feature in own),
+            "nonrobust_features": sum(feature.category == "non-robust" for feature in own),
+            "spurious_features": sum(feature.spurious for feature in own),
+            "kept_on_robust_features": sum(feature.kept_on_robust for feature in own),
+            "features": len(own),
+        }
+    share = {"accuracy": float(np.mean([feature.guess == feature.cue for feature in found])), "n": len(found)}
+    yield {"test": "cue by the evidence", "seed": seed, **share}
+
+
+class _KnownFeature(NamedTuple):
+    """One useful feature: the cue that it is of, its category, and the other evidence."""
+
+    cue: str
+    category: str
+    spurious: bool
+    kept_on_robust: bool  # more of its usefulness than on the non-robust version
+
+    @property
+    def guess(self) -> str:
+        """The cue that the evidence points to."""
+        return "background" if self.spurious else "shape" if self.kept_on_robust else "grating"
 
 
 class _Images(NamedTuple):
@@ -91,8 +107,8 @@ def _prepare(benchmark: Benchmark, seed: int) -> _Images:
     return _Images(files, versions, splits.test, independent.train, cues)
 
 
-def _cue_and_category(benchmark: Benchmark, seed: int, name: str, images: _Images) -> Iterator[tuple[str, str]]:
-    """Known cue and found category of the features of a network trained where one cue alone predicts the label."""
+def _known_features(benchmark: Benchmark, seed: int, name: str, images: _Images) -> Iterator[_KnownFeature]:
+    """The useful features of known cue of a network trained where one cue alone predicts the label."""
     options: dict[str, Any] = SINGLE_CUE_DATASETS[name]
     dataset = synthetic.make_synthetic(seed=100 + seed, train=1500, test=8, **options).train
     config = benchmark.crossfit_config(seed)
@@ -101,10 +117,13 @@ def _cue_and_category(benchmark: Benchmark, seed: int, name: str, images: _Image
     values, on_robust, on_nonrobust, on_test = (predict.features(model, part) for part in parts)
     table = predict.features(model, images.independent).numpy()
     explained = np.stack([_explained_variance(table, known) for known in images.cues.values()])
-    categories = categorize_features(values, images.files, on_robust, on_nonrobust, on_test, images.test)
-    for found, shares in zip(categories, explained.T, strict=True):
-        if shares.max() >= MIN_EXPLAINED and found.category != "useless":
-            yield [*images.cues][int(shares.argmax())], found.category
+    fused = models.fuse_batchnorm(model, images.files.pixels(slice(0, 2)))
+    rows = metrics.best_class_rows(metrics.per_feature(fused, images.files, config.threat_model, sample=100, steps=4))
+    evidence = feature_evidence(values, images.files, on_robust, on_nonrobust, on_test, images.test)
+    for row, known, shares in zip(rows, evidence, explained.T, strict=True):
+        if shares.max() >= MIN_EXPLAINED and row.category != "useless":
+            cue = [*images.cues][int(shares.argmax())]
+            yield _KnownFeature(cue, row.category, known.drop.spurious, known.kept_on_robust > known.kept_on_nonrobust)
 
 
 def _explained_variance(values: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ SCORE_TITLES = {OWN: "**robustness** (notbugs)"}
 TEST_TITLES = {
     "files whose shape is another class's": "AUC for finding the {n_positive} of {n:,} files whose shape is another class's",
     "background as a spurious cue": "background found as a spurious cue",
-    "features of the shape": "features of the shape, called robust / non-robust / spurious",
-    "features of the grating": "features of the grating, called robust / non-robust / spurious",
-    "features of the background": "features of the background, called robust / non-robust / spurious",
+    "features of the shape": "features of the shape: robust / non-robust / spurious / kept on D_R",
+    "features of the grating": "features of the grating: robust / non-robust / spurious / kept on D_R",
+    "features of the background": "features of the background: robust / non-robust / spurious / kept on D_R",
+    "cue by the evidence": "accuracy of the cue by the evidence: spurious: background; kept on D_R: shape; else grating",
 }
 
 
@@ -108,28 +109,27 @@ def _stability(rows: Rows) -> Iterator[str]:
 
 
 def _label_errors(rows: Rows) -> Iterator[str]:
-    scored, counted = [row for row in rows if "score" in row], {(row.get("category"), row["dataset"]): row for row in rows}
-    datasets = _datasets(rows)
+    scored, datasets = [row for row in rows if "score" in row], _datasets(rows)
     known = {(row["score"], row["dataset"]): row["auc"] for row in scored}
     columns = ["score", *(f"AUC, {_title(name)}" for name in datasets)]
     names = dict.fromkeys(row["score"] for row in scored)
-    yield table(columns, ([_code(name), *(figure(known.get((name, each))) for each in datasets)] for name in names))
-    columns = ["category"]
-    for name in datasets:
-        relabeled = next(row["n_relabeled"] for row in rows if row["dataset"] == name)
-        columns += [f"{_title(name)}: relabeled files (of {relabeled})", f"{_title(name)}: other files"]
-    lines = []
-    for category in dict.fromkeys(row["category"] for row in rows if "category" in row):
-        cells = [counted[category, name] for name in datasets]
-        lines.append([category, *(str(row[column]) for row in cells for column in ("relabeled_files", "other_files"))])
-    yield table(columns, lines)
+    yield table(columns, ([name, *(figure(known.get((name, each))) for each in datasets)] for name in names))
+    called = [row for row in rows if "label_rule" in row]
+    columns = ["dataset", "rule", "files", "accuracy", "labels changed", "of these found", "other labels called wrong"]
+    yield table(columns, ([_title(row["dataset"]), row["label_rule"], *_call_cells(row)] for row in called))
+    columns = ["dataset", "labels changed", "estimated share of wrong labels", "random label errors that would be found"]
+    own = [row for row in called if row["label_rule"].startswith("notbugs")]
+    shares = ("relabeled_share", "estimated_rate", "detectable")
+    yield table(columns, ([_title(row["dataset"]), *(_percent(row[share]) for share in shares)] for row in own))
 
 
-def _code(score: str) -> str:
-    """The column or method of a score in code type."""
-    tool, _, rest = score.partition(" ")
-    method, comma, models = rest.partition(",")
-    return f"{tool} `{method}`{comma}{models}"
+def _call_cells(row: Row) -> list[str]:
+    counts = (figure(row[name]) for name in ("n_relabeled", "relabeled_files", "other_files"))
+    return [figure(row["n"]), _percent(row["accuracy"]), *counts]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _truth(rows: Rows) -> Iterator[str]:
@@ -151,7 +151,8 @@ def _truth_cell(row: Row) -> str:
         return "1 (yes)" if row["found"] else "0 (no)"
     if "accuracy" in row:
         return f"{figure(row['accuracy'])} (n {row['n']})"
-    return f"{row['robust_features']} / {row['nonrobust_features']} / {row['spurious_features']}"
+    names = ("robust_features", "nonrobust_features", "spurious_features", "kept_on_robust_features")
+    return " / ".join(str(row[name]) for name in names)
 
 
 def _cost(rows: Rows) -> Iterator[str]:

@@ -363,3 +363,29 @@ def test_augmentation_reaches_the_loss() -> None:
     train.fit(tiny_model(), random_dataset(), loss, epochs=1)
     assert float(batches[0].max()) == 0
     assert 0.99 < float(batches[1].max()) <= 1
+
+
+def test_adapted_batch_norm_statistics_are_those_of_the_images_whatever_their_labels() -> None:
+    digits = data.load("digits").train.select(slice(0, 600))
+    model = models.build("small", shape=digits.shape, classes=10, width=4, seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.eval()
+    assert train.adapt_batchnorm(model, digits, batch_size=600) == 3
+    first_convolution, first_norm = (
+        next(m for m in model.modules() if isinstance(m, kind)) for kind in (nn.Conv2d, nn.BatchNorm2d)
+    )
+    normalized = (digits.pixels(slice(None)) - model.get_buffer("mean")) / model.get_buffer("std")
+    activations = first_convolution(normalized)
+    torch.testing.assert_close(first_norm.running_mean, activations.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first_norm.running_var, activations.var((0, 2, 3)), rtol=1e-3, atol=1e-5)
+    assert not model.training and first_norm.momentum == 0.1
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.rsplit(".", 1)[1] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
+    other = models.build("small", shape=digits.shape, classes=10, width=4, seed=0)
+    train.adapt_batchnorm(other, digits.with_labels(digits.labels.flip(0)), batch_size=600)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_networks_without_batch_norm_are_not_adapted() -> None:
+    digits = data.load("digits").train
+    assert train.adapt_batchnorm(models.build("linear", shape=digits.shape, classes=10), digits) == 0

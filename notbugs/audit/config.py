@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +17,12 @@ from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.by_name import classifier_by_name
-from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.search import NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
+from notbugs.study.given import DIGEST_IMAGES, LoadedClassifier, check_fit
 
 Threat = NormBall | SpatialTransforms
 NORM_ORDER = {"l2": 0, "linf": 1, "l1": 2, "l0": 3}  # spatial transforms come last
-DIGEST_IMAGES = 20  # images whose logits tell classifiers apart that are code
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,6 @@ class AuditConfig:
     others: tuple[str, ...] = ()
     network: str | None = None
     device: str = "cpu"
-
-
-class LoadedClassifier(NamedTuple):
-    """A model on its device, and the metadata in its file."""
-
-    model: nn.Module
-    metadata: CheckpointMetadata
 
 
 def test_part(config: AuditConfig) -> tuple[Dataset, str]:
@@ -139,19 +130,9 @@ def _file_digest(name: str) -> str:
 @cache
 def _load_classifier(config: AuditConfig, name: str, digest: str) -> LoadedClassifier:
     """Loaded once per process; `digest` is there for the cache: a file that changed is loaded again."""
-    part, _ = test_part(config)
-    model, metadata = classifier_by_name(name, classes=part.classes, network=config.network)
-    shape, classes = list(part.shape), list(part.classes)
-    expected = getattr(model, "architecture", {}).get("shape", shape)
-    if list(metadata.classes or classes) != classes or expected != shape:
-        rule = f"must hold images of shape {expected} and the classes of the model {name}"
-        raise InputError(config.data.dataset, rule, f"{shape}, {len(classes)} classes")
-    sample, labels = part.pixels([0]).to(config.device), part.labels[:1].to(config.device)
-    model = model.to(config.device)
-    outputs = attacks.clean_logits(model.eval(), sample, labels).shape[1]
-    if outputs != len(classes):
-        raise InputError(name, f"must have one output for each of the {len(classes)} classes of {config.data.dataset}", outputs)
-    return LoadedClassifier(model, metadata)
+    part = test_part(config)[0]
+    loaded = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=config.network))
+    return check_fit(name, loaded, part, dataset=config.data.dataset, device=config.device)
 
 
 def search_copy(config: AuditConfig, name: str) -> nn.Module:

@@ -14,6 +14,7 @@ from notbugs.cli.console import (
     parse_numbers,
     percent,
     print_findings,
+    print_report,
     print_table,
     progress,
 )
@@ -59,7 +60,7 @@ def theory(
 
     Vulnerability, robust training and gradient alignment in closed form.
     """
-    from notbugs import report, theory
+    from notbugs import theory
     from notbugs.runs.folder import RunFolder
     from notbugs.runs.tables import TheoryRow
 
@@ -79,7 +80,7 @@ def theory(
         "Robust training of two Gaussian classes; the last two columns by adversarial training",
         *_theory_table(record.rows(TheoryRow)),
     )
-    print(f"The report: {report.write(out)}")
+    print_report(out)
 
 
 def _gaussians(
@@ -263,7 +264,6 @@ def _run_and_print(
     shown: Sequence[tuple[str, Callable[["StudyResults"], TextTable]]],
 ) -> None:
     """Run analyses of a study; print the findings they add, and their tables."""
-    from notbugs import report
     from notbugs.report.findings import findings
     from notbugs.report.results import StudyResults
     from notbugs.study import pipeline
@@ -276,7 +276,7 @@ def _run_and_print(
     print_findings(finding for finding in findings(results) if finding.text not in before)
     for title, table in shown:
         print_table(title, *table(results))
-    print(f"The report: {report.write(folder)}")
+    print_report(folder)
 
 
 # ---- human review ------------------------------------------------------------------------------------------------------------
@@ -298,7 +298,6 @@ def review(
 
     Open RUN/review/review.html in a browser, export the answers, put the file into RUN/review and repeat the command.
     """
-    from notbugs import report
     from notbugs.report import tables
     from notbugs.report.findings.review import findings
     from notbugs.report.pages.review import write_page
@@ -313,4 +312,4 @@ def review(
         print_findings(findings(results))
         columns, rows = tables.review_table(results)
         print_table("Accuracy of people, in percent [95 % CI]", columns[:5], [row[:5] for row in rows])
-        print(f"The report: {report.write(folder)}")
+        print_report(folder)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notbugs.cli.console import accuracy_line, audit_config, check_workers, command_line, percent, print_table, progress
+from notbugs.cli.console import (
+    accuracy_line,
+    audit_config,
+    check_workers,
+    command_line,
+    percent,
+    print_report,
+    print_table,
+    progress,
+)
 from notbugs.cli.options import (
     AnyClassifier,
     DatasetArgument,
@@ -103,7 +112,7 @@ def attack(
     workers: Workers = None,
 ) -> None:
     """Robust accuracy of a classifier, with sanity checks."""
-    from notbugs import audit, report
+    from notbugs import audit
     from notbugs.search.threat_models import NORMS, parse_threat_model
 
     if norm is not None and norm not in NORMS:
@@ -136,7 +145,7 @@ def attack(
             )
         _print_audit(record)
     if out:
-        print(f"{record.audit().seconds:.0f} s. The report: {report.write(out)}")
+        print_report(out, f"{record.audit().seconds:.0f} s. ")
 
 
 def _print_audit(record: "RunFolder") -> None:
@@ -170,7 +179,7 @@ def features(
 ) -> None:
     """Robust, non-robust and useless features of a classifier.
 
-    Usefulness and robust usefulness of each feature on test images.
+    Usefulness (rho) and robust usefulness (gamma) of each feature on test images. Robust: rho of 0.1 or more, and gamma above 0.
     """
     from notbugs import metrics, models
     from notbugs.atomic import atomic_write_text

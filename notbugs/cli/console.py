@@ -1,9 +1,12 @@
 """What the commands share: configurations from options, progress bars, tables and accuracies as text."""
 
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from notbugs.errors import InputError
@@ -149,11 +152,51 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def print_findings(findings: Iterable["Finding"]) -> None:
-    """Each question, its status and the text, as a bullet."""
+    """Each question, then its answer, how sure it is, and the text, indented."""
     from rich.console import Console
 
+    console = Console()
     for finding in findings:
-        Console().print(f"• {finding.question} {finding.status}. {finding.text}", highlight=False, markup=False)
+        question = wrapped(finding.question, console.width, indent="")
+        console.print(question, style="bold", highlight=False, markup=False)
+        print(wrapped(f"{finding.sentence} {finding.text}", console.width))
+
+
+def wrapped(text: str, width: int, *, first: str = "", indent: str = "  ") -> str:
+    """Text in lines; no line ends within a percentage or an interval. first: before the first line, in place of the indent.
+
+    Examples
+    --------
+    >>> print(wrapped("Accuracy: 12.0 % [10.1, 14.2].", 18))
+      Accuracy: 12.0 %
+      [10.1, 14.2].
+    """
+    kept = re.sub(r"(?<=\d) (?=%)|(?<=ε) (?==)|(?<==) (?=\d)|(?<=\d,) (?=[−\d.]+\])|(?<=\d %) (?=CI)", "\u00a0", text)
+    lines = textwrap.wrap(
+        kept,
+        width,
+        initial_indent=first or indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return "\n".join(lines).replace("\u00a0", " ")
+
+
+def print_report(folder: Path, before: str = "") -> None:
+    """Write the report of a run and print where it is."""
+    from notbugs import report
+
+    print(f"{before}The report: {report.write(folder)}")
+    print_list_of_runs(folder)
+
+
+def print_list_of_runs(folder: Path) -> None:
+    """Where the list of a run and those beside it is, if there is one."""
+    from notbugs import report
+
+    if index := report.index_beside(folder):
+        print(f"All runs in that folder: {index}")
 
 
 def accuracy_line(

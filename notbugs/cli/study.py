@@ -1,9 +1,9 @@
 """Commands on a data set: the whole study, parts of it, file scores, one classifier trained."""
 
-import shlex
-from collections.abc import Collection, Iterable, Iterator
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +11,15 @@ from notbugs.cli.console import (
     accuracy_line,
     check_workers,
     command_line,
-    print_findings,
+    print_list_of_runs,
+    print_report,
     print_table,
     progress,
     study_config,
 )
+from notbugs.cli.earlier import command_again, continued, earlier_study, taken_over
 from notbugs.cli.options import (
+    DATASET_HELP,
     Bf16,
     Compile,
     DatasetArgument,
@@ -38,12 +41,12 @@ from notbugs.cli.options import (
     Workers,
 )
 from notbugs.cli.study_progress import study_progress
+from notbugs.cli.study_summary import print_summary
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.files import FilesConfig
     from notbugs.files.run import Subset
-    from notbugs.report.results import StudyResults
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
 
@@ -54,7 +57,25 @@ RelabelEpsilon = Annotated[
         metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; in L2 twice that for simple images such as digits]"
     ),
 ]
+RelabelReach = Annotated[
+    float | None,
+    typer.Option(
+        help="Enlarge that ε by half, four times at most, while a smaller share of a set's images reaches its new label. "
+        "[default: 0.7; 0 with --relabel-epsilon]",
+    ),
+]
 Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
+EarlierDataset = Annotated[
+    str | None, typer.Argument(metavar="DATASET", help=f"{DATASET_HELP} May be left out where a study in --out goes on.")
+]
+GivenModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Study a trained classifier of yours as the standard model, instead of one trained here. It needs gradients: a "
+        ".safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a PyTorch network.",
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")]
 LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate of AdamW. [default: by the images]")]
 RelabelLearningRate = Annotated[
@@ -66,6 +87,14 @@ Translate = Annotated[
     typer.Option(help="Augmentation: random translations up to N pixels. [default: 1/8 of the height; 0 up to 16x16]"),
 ]
 RelabelTranslate = Annotated[int | None, typer.Option(help="The same in training on relabeled sets. [default: 0; 3 for mnist5k]")]
+AdaptBatchnorm = Annotated[
+    bool | None,
+    typer.Option(
+        "--adapt-batchnorm/--no-adapt-batchnorm",
+        help="After training on a relabeled set, take batch-norm statistics from the original training images, without labels. "
+        "[default: no; yes for mnist5k]",
+    ),
+]
 Flip = Annotated[
     bool | None, typer.Option("--flip/--no-flip", help="Augmentation: random horizontal flips. [default: for color images]")
 ]
@@ -116,13 +145,16 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers
 
 
 def run(
-    dataset: DatasetArgument,
+    context: typer.Context,
     out: Out,
+    dataset: EarlierDataset = None,
     norm: Norm = "l2",
     epsilon: Epsilon = None,
     relabel_epsilon: RelabelEpsilon = None,
+    relabel_reach: RelabelReach = None,
     seeds: Seeds = None,
     seed: Seed = 0,
+    model: GivenModel = None,
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
@@ -132,6 +164,7 @@ def run(
     weight_decay: WeightDecay = None,
     translate: Translate = None,
     relabel_translate: RelabelTranslate = None,
+    adapt_batchnorm: AdaptBatchnorm = None,
     flip: Flip = None,
     adversarial_steps: AdversarialSteps = 3,
     invert_steps: InvertSteps = None,
@@ -152,8 +185,18 @@ def run(
     """The whole study of a data set, with a report.
 
     Trains a standard and a robust classifier, attacks them, constructs D_R, D_NR, D_rand and D_det, trains on these, and reports.
+    With --model the standard classifier is yours.
+
+    Where --out holds a study, it goes on: options that are left out are as in its run.json.
     """
-    _study(study_config(locals()), out, workers)
+    options = {name: value for name, value in locals().items() if name != "context"}
+    given = [name for name in options if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if earlier := earlier_study(out):
+        _continue_study(earlier, options, given, workers)
+        return
+    if dataset is None:
+        raise InputError("DATASET", "must be given", None, "only a study that goes on, in --out, has its own")
+    _study(study_config(options), out, workers)
 
 
 def split(
@@ -277,13 +320,14 @@ def report(
         Path, typer.Argument(metavar="RUN", help="A folder of `notbugs run`, `files`, `attack --out` or `theory`.")
     ],
 ) -> None:
-    """Write report.html of a run again."""
+    """Write report.html of a run again, and the list of the runs beside it."""
     from notbugs import report
     from notbugs.review import answers
 
     path = report.write(folder)
     answers.load_answers(folder)  # the page shows a warning if a file of answers is damaged; here it is an error
     print(path)
+    print_list_of_runs(folder)
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------------------
@@ -311,7 +355,7 @@ def _files_config(config: "StudyConfig", folds: int, repeats: int, pictures: flo
 
 def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | None = None) -> None:
     """Score the files of a data set and print a summary. top: also write that share of each class as two subsets."""
-    from notbugs import files, report
+    from notbugs import files
 
     check_workers(workers)
     if top is not None:
@@ -321,7 +365,7 @@ def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | N
     _print_files(record)
     _print_subsets(files.split_by_robustness(config, out, top) if top is not None else ())
     seconds = record.files().seconds
-    print(f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. The report: {report.write(out)}")
+    print_report(out, f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. ")
 
 
 def _split_files(config: "FilesConfig", out: Path, workers: int | None, listed: Path | None, top: float | None) -> None:
@@ -342,20 +386,31 @@ def _print_subsets(subsets: "Iterable[Subset]") -> None:
 
 
 def _print_files(record: "RunFolder") -> None:
-    """Files and features by category, and the spurious cues."""
-    from notbugs.runs.tables import CategoryRow, FeatureCategoryRow, FilePictureRow, SpuriousCueRow
+    """First what the models can do at all, then files and features by category, the rank, label errors, and spurious cues."""
+    from notbugs.report import files_summary
+    from notbugs.runs.tables import (
+        CategoryRow,
+        FeatureCategoryRow,
+        FilePictureRow,
+        FileRow,
+        LabelErrorsRow,
+        ModelAccuracyRow,
+        SpuriousCueRow,
+    )
 
-    metadata, pictures = record.files(), record.rows(FilePictureRow)
+    metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
     if metadata.data.note:
         print(metadata.data.note)
+    title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat} [95 % CI]"
+    print_table(title, *files_summary.accuracy_table(accuracies))
+    print(files_summary.robust_files(record.rows(FileRow), metadata.threat))
     for row in record.rows(CategoryRow):
         examples = [picture.file for picture in pictures if picture.category == row.category][:3]
         print(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
-    if metadata.rank_reliability is not None:
-        print(f"rank reliability: {metadata.rank_reliability:.2f} (Spearman, expected with another such run)")
-    categories = [row.category for row in record.rows(FeatureCategoryRow)]
-    counts = (f"{categories.count(name)} {name}" for name in ("robust", "non-robust", "spurious", "useless"))
-    print(f"features, on D_R, D_NR and the test set: {', '.join(counts)}")
+    print(files_summary.rank(record))
+    for errors in record.rows(LabelErrorsRow):
+        print(files_summary.label_errors(errors, accuracies))
+    print(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat))
     for cue in record.rows(SpuriousCueRow):
         if cue.spurious:
             print(
@@ -364,69 +419,33 @@ def _print_files(record: "RunFolder") -> None:
             )
 
 
-def _study(config: "StudyConfig", out: Path, workers: int | None) -> None:
+def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Collection[str], workers: int | None) -> None:
+    """Go on with a study: what is not given is as it was, which is said."""
+    now = study_config({**options, "dataset": options["dataset"] or earlier.study().dataset})
+    config = continued(earlier, now, given)
+    if taken := taken_over(earlier, given):
+        print(f"As in {earlier.folder / 'run.json'}: {taken}", file=sys.stderr)
+    _study(config, earlier.folder, workers, now, command_again(earlier, now))
+
+
+def _study(config: "StudyConfig", out: Path, workers: int | None, asked: "StudyConfig | None" = None, command: str = "") -> None:
+    """Do a study and print it. asked, command: for run.json, where a study goes on."""
     from notbugs import report
-    from notbugs.report import tables
-    from notbugs.report.findings import findings
-    from notbugs.report.results import StudyResults
 
-    record = _run(config, out, workers)
+    _run(config, out, workers, asked=asked, command=command)
     page = report.write(out)
-    results, metadata = StudyResults.read(out), record.study()
-    print_findings(findings(results))
-    (model, clean, *attacked, _), rows = tables.accuracy_table(results)
-    columns = [model, clean, *(f"{results.norm} {column}" for column in attacked)]
-    print_table(f"Accuracy on {metadata.data.test} test images [95 % CI]", columns, [row[:-1] for row in rows])
-    for title, table in (
-        (
-            "Controls of the relabeled sets: test accuracy and excess over each control, in percent [95 % CI]",
-            tables.controls_table,
-        ),
-        ("The paper's CIFAR-10 figures (L2, epsilon 0.25 and 0.5) and this run's, in percent", tables.compact_replication_table),
-    ):
-        columns, rows = table(results)
-        if rows:
-            print_table(title, columns, rows)
-    for line in _next_steps(config, out, results):
-        print(line)
-    print(f"{metadata.seconds:.0f} s. The report: {page}")
+    print_summary(config, out, page)
+    print_list_of_runs(out)
 
 
-def _next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> Iterator[str]:
-    """What a user may do with a finished study, as commands with its own paths."""
-    from notbugs.report.findings.construction import split_problems
-    from notbugs.study.store import dataset_path
-
-    metadata = results.metadata
-    given = {"--limit": config.limit, "--resize": config.resize}
-    data = shlex.join([config.dataset, *(word for name, value in given.items() if value for word in (name, str(value)))])
-    same = _without_out(metadata.command) if metadata.command.startswith("notbugs run ") else f"notbugs run {data}"
-    yield "What to do now:"
-    if problem := split_problems(results):
-        yield f"  improve D_R first: {problem}"
-    yield f"  train your own network on D_R, in {dataset_path(config, out, config.seed, 'robust')}"
-    if not problem and config.versions == 1:
-        yield f"  try a D_R with four versions of each image: {same} --versions 4 --out {_beside(out, 'versions')}"
-    epsilon = f"{config.norm}:{metadata.epsilon_text}"
-    yield f"  attack your own classifier: notbugs attack MODEL {data} --epsilon {epsilon} --out {_beside(out, 'audit')}"
-    yield f"  see which files are robust, non-robust or mislabeled: notbugs files {data} --out {_beside(out, 'files')}"
-    if not metadata.full:
-        yield f"  rule out other explanations, with all controls: {same} --full --out {shlex.quote(str(out))}"
-
-
-def _without_out(command: str) -> str:
-    """A command as it was typed, but for its --out."""
-    words = shlex.split(command)
-    return shlex.join(word for before, word in zip(["", *words], words, strict=False)
-                      if "--out" not in (before, word) and not word.startswith("--out="))  # fmt: skip
-
-
-def _beside(out: Path, what: str) -> str:
-    """A folder beside the study's own, for a further command."""
-    return shlex.quote(str(out.with_name(f"{out.name}-{what}")))
-
-
-def _run(config: "StudyConfig", out: Path, workers: int | None, only: Collection[str] | None = None) -> "RunFolder":
+def _run(
+    config: "StudyConfig",
+    out: Path,
+    workers: int | None,
+    only: Collection[str] | None = None,
+    asked: "StudyConfig | None" = None,
+    command: str = "",
+) -> "RunFolder":
     from notbugs.study import pipeline
 
     check_workers(workers)
@@ -435,7 +454,8 @@ def _run(config: "StudyConfig", out: Path, workers: int | None, only: Collection
             config,
             out,
             only=only,
-            command=command_line(),
+            asked=asked,
+            command=command or command_line(),
             workers=workers,
             report_progress=display.on_progress,
             on_plan=display.on_plan,

@@ -57,7 +57,8 @@ class StudyProgress:
             self.display.update(self.bars[""], completed=self.share, words=self._left())
         if not self.display.console.is_terminal and time.monotonic() - self.said > QUIET:
             running = ", ".join(f"{name} {100 * part:.0f} %" for name, part in self.shares.items() if part < 1)
-            self._print(f"running: {running}; {self.finished} of {len(self.estimates)} stages done, {self._left()}")
+            words = f"running: {running}; " if running else ""
+            self._print(f"{words}{self.finished} of {len(self.estimates)} stages done, {self._left()}")
 
     def on_stage(self, name: str, rows: "Sequence[Row]", seconds: float) -> None:
         """Print a line for a stage that is recorded."""
@@ -121,6 +122,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     )
     size = f" of width {config.width}" if config.width else ""
     yield f"{config.network}{size}, {_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}, on {config.device}."
+    yield from _given_lines(plan)
     if not plan.stages:
         yield "Everything is done already."
         return
@@ -129,6 +131,26 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     )
     if faster := faster_options(plan):
         yield f"Faster: {'; '.join(faster)}."
+
+
+def _given_lines(plan: "Plan") -> Iterator[str]:
+    """What is known of the standard model before any work, if it was given."""
+    given, found = plan.given, plan.given_accuracy
+    if given is None or found is None:
+        return
+    yield (
+        f"Standard model: {given.name}, given: not trained here, and the same in every seed. Its features, which D_NR keeps: "
+        f"{given.features}. sha256 of {given.sha256_of}: {given.sha256[:16]}…"
+    )
+    interval = f"[{100 * found.ci_low:.1f}, {100 * found.ci_high:.1f}]"
+    yield f"Its clean accuracy: {100 * found.accuracy:.1f} % {interval} of {found.n} test images."
+    chance = plan.splits.test.labels.bincount().max().item() / len(plan.splits.test)
+    if found.ci_low <= chance:
+        classes = ", ".join(plan.splits.train.classes[:10])
+        yield (
+            f"WARNING: that is not measurably above chance level, {100 * chance:.1f} %. The model must take pixels in [0, 1] and "
+            f"have its outputs in the order of the classes: {classes}{', …' if len(plan.splits.train.classes) > 10 else ''}."
+        )
 
 
 def faster_options(plan: "Plan") -> list[str]:
@@ -153,7 +175,8 @@ def found_in(rows: "Sequence[Row]") -> str:
     if of_sets and of_sets[0].feature_error is not None:
         return f"feature error {of_sets[0].feature_error:.3f}"
     if of_sets and of_sets[0].target_reached is not None:
-        return f"new label reached for {100 * of_sets[0].target_reached:.1f} % of the images"
+        within = f" within ε = {of_sets[0].epsilon:.4g}" if of_sets[0].epsilon else ""
+        return f"new label reached for {100 * of_sets[0].target_reached:.1f} % of the images{within}"
     accuracies = [row for row in rows if isinstance(row, AccuracyRow) and row.set == "test"]
     if len({row.model for row in accuracies}) != 1:
         return ""

@@ -21,6 +21,7 @@ from notbugs.data.images import Images, load_images, to_8bit
 from notbugs.data.names import check_class_name, deduplicate, first_line, path_part, png_name, printable
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, without_progress_bars
 from notbugs.errors import InputError
+from notbugs.snippets import snippets
 
 PNG_BATCH = 1024  # images encoded at a time: a data set need not fit into memory
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -52,7 +53,7 @@ def export(
         npz: data.npz with split_images (N, H, W or N, H, W, 3; npz-channels-first: N, C, H, W), split_labels, classes.
         parquet: split.parquet with columns image, label and file_name. saved: a Hugging Face DatasetDict with one split.
     card : str
-        Text of README.md.
+        Text of README.md; code that loads the data set with other libraries is added.
     original : Dataset, optional
         The same files before relabeling, for their old classes.
     split : str
@@ -75,7 +76,8 @@ def export(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         WRITERS[form](Job(dataset, original or dataset, temporary, form, split))
-        (temporary / "README.md").write_text(_front_matter(dataset, form) + card.rstrip() + "\n", encoding="utf-8")
+        text = _front_matter(dataset, form) + card.rstrip() + "\n" + _how_to_load(dataset, folder, form, split)
+        (temporary / "README.md").write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         os.replace(temporary, folder)
@@ -257,3 +259,10 @@ def _front_matter(dataset: Dataset, form: str) -> str:
         "dataset_info": {"features": features},
     }
     return f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False, width=10**6)}---\n\n"
+
+
+def _how_to_load(dataset: Dataset, folder: Path, form: str, split: str) -> str:
+    """The end of the card: code by library."""
+    empty_class = len(set(dataset.labels.tolist())) < len(dataset.classes)
+    found = snippets(folder, form, dataset.shape, split=split, empty_class=empty_class)
+    return "\n## Load it\n" + "".join(f"\n{library}:\n\n```python\n{code}\n```\n" for library, code in found.items())

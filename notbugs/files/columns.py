@@ -1,9 +1,10 @@
 """The columns of tables/files.csv: range, meaning of a high value, and description. The categories of files."""
 
 from notbugs.files.fold_scores import ATTACK_STEPS
+from notbugs.files.label_errors import LIKELY
 from notbugs.runs.tables import ColumnRow
 
-CATEGORIES = ("robust", "non-robust", "likely label error", "ambiguous")
+CATEGORIES = ("robust", "non-robust", "misclassified", "likely label error")
 
 
 def _column(name: str, span: str, high_means: str, description: str) -> ColumnRow:
@@ -12,20 +13,36 @@ def _column(name: str, span: str, high_means: str, description: str) -> ColumnRo
 
 COLUMNS = (
     _column(
-        "robustness",
-        "0 to 1",
-        "robust features predict the label",
-        "rank within the class of the evidence that robust models find, relative to what standard models find",
-    ),
-    _column(
         "category",
         "",
         "",
-        "robust, non-robust (robustness below 0.5), likely label error (all models predict the same other class) or ambiguous "
-        "(most models misclassify the file)",
+        f"likely label error (label_error_probability {LIKELY:g} or more); else robust (more than half of the robust models "
+        "classify the file correctly within epsilon), non-robust (they do not, but standard models classify it correctly), or "
+        "misclassified",
+    ),
+    _column("standard_correct", "0 to 1", "correct", "share of standard models that predict the label"),
+    _column("robust_correct", "0 to 1", "correct", "share of robust models that predict the label"),
+    _column(
+        "robust_correct_within_epsilon",
+        "0 to 1",
+        "correct and robust",
+        "share of robust models that predict the label, clean and under attack within epsilon",
+    ),
+    _column(
+        "robustness",
+        "0 to 1",
+        "robust features predict the label",
+        "rank within the class of the evidence that robust models find, relative to what standard models find; about half of all "
+        "files are below 0.5 by definition",
     ),
     _column("suggested_label", "", "", "the class that all models together predict"),
     _column("label_quality", "0 to 1", "the label looks right", "a standard model's probability of the label (self-confidence)"),
+    _column(
+        "label_error_probability",
+        "0 to 1",
+        "the label is wrong",
+        "probability that the label is wrong, from the calibrated probabilities of all models",
+    ),
     _column(
         "standard_minimum_norm",
         "0 up",
@@ -41,23 +58,18 @@ COLUMNS = (
     _column("standard_margin", "any", "clear to a standard model", "logit of the label minus the highest other logit"),
     _column("robust_margin", "any", "clear to a robust model", "logit of the label minus the highest other logit"),
     _column(
-        "margin_from_robust_features",
+        "margin_kept_on_robust_version",
         "any",
-        "robust features speak for the label",
-        "part of a standard model's margin over the runner-up, relative to its mean, from features that stay useful on the "
-        "robust version",
+        "these features speak for the label",
+        "part of a standard model's margin over the runner-up, relative to its mean; each feature counts by the share of its "
+        "usefulness that it keeps on the robust version",
     ),
+    _column("margin_lost_on_robust_version", "any", "these features speak for the label", "the rest of that margin"),
     _column(
-        "margin_from_nonrobust_features",
+        "margin_lost_on_test_part",
         "any",
-        "non-robust features speak for the label",
-        "the rest of that margin",
-    ),
-    _column(
-        "margin_from_spurious_features",
-        "any",
-        "spurious features speak for the label",
-        "part of that margin from features that are less useful on the test part",
+        "these features speak for the label",
+        "part of that margin; each feature counts by the share of its usefulness that it loses on the test part",
     ),
     _column(
         "trained_on_robust_correct",

@@ -138,7 +138,7 @@ def score_fold(
     seed : int
         Each model derives its own from it.
     test : Dataset, optional
-        The test part, for margin_from_spurious_features.
+        The test part, for margin_lost_on_test_part.
     device : torch.device or str
     progress : callable, optional
         Called with the share done and a few words.

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,22 +32,17 @@ from notbugs.runs.tables import (
 LAYER_IMAGES = 50
 
 
-class FeatureCategory(NamedTuple):
-    """The category of one feature, and what decides it.
+class FeatureEvidence(NamedTuple):
+    """What is known of one feature beside its usefulness and robust usefulness. Decides no category.
 
     Attributes
     ----------
-    category : str
-        "useless" (usefulness below `metrics.USEFUL_FROM` for all classes), "spurious" (useful on held-out files, at most half as
-        useful on the test part), else "robust" (keeps more of its usefulness on the robust version of the files than on the
-        non-robust one) or "non-robust".
     kept_on_robust, kept_on_nonrobust : float, in [0, 1]
-        Share of its usefulness.
+        Share of its usefulness on the robust and on the non-robust version of the files.
     drop : UsefulnessDrop
-        From held-out files to the test part.
+        From held-out files to the test part; `drop.spurious`: useful on held-out files, at most half as useful on the test part.
     """
 
-    category: str
     kept_on_robust: float
     kept_on_nonrobust: float
     drop: metrics.UsefulnessDrop
@@ -74,9 +68,9 @@ def features_stage(config: FilesConfig, folder: Path, report_progress: Progress)
     rows = metrics.per_feature(fused, files, crossfit.threat_model, device=device, sample=100, steps=4)
     values = predict.features(standard, files, device)
     on_robust, on_nonrobust, on_test = (predict.features(standard, part, device) for part in (*versions, splits.test))
-    categories = categorize_features(values, files, on_robust, on_nonrobust, on_test, splits.test)
+    evidence = feature_evidence(values, files, on_robust, on_nonrobust, on_test, splits.test)
     names, cues = metrics.cue_values(files, device=device)
-    category_rows = _category_rows(categories, rows, metrics.nearest_cue(values, names, cues))
+    category_rows = _category_rows(rows, evidence, metrics.nearest_cue(values, names, cues))
     report_progress("", 0.9, "pictures")
     pictures = feature_pictures(folder, category_rows, values, files, standard, device)
     images = data.balanced_subset(files, LAYER_IMAGES).pixels(slice(None)).to(device)
@@ -92,10 +86,10 @@ def invert_both(
     return invert(robust, dataset).dataset, invert(standard, dataset).dataset
 
 
-def categorize_features(
+def feature_evidence(
     values: Tensor, dataset: Dataset, on_robust: Tensor, on_nonrobust: Tensor, on_test: Tensor, test: Dataset
-) -> list[FeatureCategory]:
-    """The category of every feature.
+) -> list[FeatureEvidence]:
+    """What each feature keeps of its usefulness on the versions of the files, and on the test part.
 
     Parameters
     ----------
@@ -110,7 +104,7 @@ def categorize_features(
 
     Returns
     -------
-    list of FeatureCategory
+    list of FeatureEvidence
         One for each feature.
     """
     names, classes = [str(j) for j in range(values.shape[1])], len(dataset.classes)
@@ -118,44 +112,33 @@ def categorize_features(
     kept, kept_on_nonrobust = usefulness_kept(table, robust), usefulness_kept(table, nonrobust)
     drops = metrics.spurious_features(names, values, dataset.labels, on_test, test.labels, dataset.classes)
     drop_of = {drop.name: drop for drop in drops}
-    categories = []
-    for j, name in enumerate(names):
-        category = "robust" if kept[j] > kept_on_nonrobust[j] else "non-robust"
-        if np.abs(table.value[j]).max() < metrics.USEFUL_FROM:
-            category = "useless"
-        elif drop_of[name].spurious:
-            category = "spurious"
-        categories.append(FeatureCategory(category, float(kept[j]), float(kept_on_nonrobust[j]), drop_of[name]))
-    return categories
+    return [FeatureEvidence(float(kept[j]), float(kept_on_nonrobust[j]), drop_of[name]) for j, name in enumerate(names)]
 
 
 def _category_rows(
-    categories: Sequence[FeatureCategory], rows: Sequence[FeatureRow], cues: Sequence[metrics.NearestCue]
+    rows: Sequence[FeatureRow], evidence: Sequence[FeatureEvidence], cues: Sequence[metrics.NearestCue]
 ) -> list[FeatureCategoryRow]:
-    """One row per feature: for a spurious one the class for which its usefulness drops, else that of the highest usefulness."""
-    found = []
-    for best, (category, kept, kept_on_nonrobust, drop), cue in zip(metrics.best_class_rows(rows), categories, cues, strict=True):
-        spurious = category == "spurious"
-        found.append(
-            FeatureCategoryRow(
-                feature=best.feature,
-                category=category,
-                usefulness_kept_on_robust=kept,
-                usefulness_kept_on_nonrobust=kept_on_nonrobust,
-                usefulness_drop=drop.usefulness_drop,
-                drop_class=drop.class_name,
-                p_value=drop.p_value,
-                class_name=drop.class_name if spurious else best.class_name,
-                sign=drop.sign if spurious else "for" if best.sign > 0 else "against",
-                usefulness=drop.usefulness if spurious else best.usefulness,
-                test_usefulness=drop.test_usefulness if spurious else None,
-                robust_usefulness=best.robust_usefulness,
-                category_under_attack=best.category,
-                cue=cue.name,
-                cue_correlation=cue.correlation,
-            )
+    """One row per feature: its category for the class that it is most useful for, and the other evidence."""
+    return [
+        FeatureCategoryRow(
+            feature=best.feature,
+            category=best.category,
+            class_name=best.class_name,
+            sign="for" if best.sign > 0 else "against",
+            usefulness=best.usefulness,
+            robust_usefulness=best.robust_usefulness,
+            spurious=drop.spurious,
+            drop_class=drop.class_name,
+            usefulness_drop=drop.usefulness_drop,
+            test_usefulness=drop.test_usefulness,
+            p_value=drop.p_value,
+            usefulness_kept_on_robust=kept,
+            usefulness_kept_on_nonrobust=kept_on_nonrobust,
+            cue=cue.name,
+            cue_correlation=cue.correlation,
         )
-    return found
+        for best, (kept, kept_on_nonrobust, drop), cue in zip(metrics.best_class_rows(rows), evidence, cues, strict=True)
+    ]
 
 
 def _save_model(model: Model, name: str, loss: str, config: CrossfitConfig, dataset: Dataset, folder: Path) -> None:

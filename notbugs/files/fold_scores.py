@@ -109,11 +109,11 @@ def margin_by_features(
 ) -> FoldScores:
     """The margin over the runner-up, minus its mean over all files, as the sum of what different features contribute.
 
-    A feature counts as robust by the share of its usefulness that it keeps on the robust version, over all classes together, and
-    as spurious by the share that it loses on the test part. All are NaN for a model whose last layer is not linear.
+    Each feature counts by the share of its usefulness that it keeps on the robust version, that it loses there, and that it loses
+    on the test part, over all classes together. All are NaN for a model whose last layer is not linear.
     """
-    names = ["margin_from_robust_features", "margin_from_nonrobust_features"]
-    names += ["margin_from_spurious_features"] if test else []
+    names = ["margin_kept_on_robust_version", "margin_lost_on_robust_version"]
+    names += ["margin_lost_on_test_part"] if test else []
     head = linear_head(model, files.pixels(slice(0, 2)).to(device))
     if head is None:
         return {name: np.full(len(files), np.nan) for name in names}

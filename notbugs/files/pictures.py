@@ -13,8 +13,7 @@ from notbugs.models import Model
 from notbugs.runs.tables import CuePictureRow, FeatureCategoryRow, FeaturePictureRow
 from notbugs.search import NormBall, StepState, objectives
 
-PICTURED_CATEGORIES = ("robust", "non-robust", "spurious")
-PICTURED_FEATURES = 3  # of each category
+PICTURED_FEATURES = 3  # robust, non-robust and spurious ones
 PICTURED_FILES = 6  # with the highest values of a feature
 PICTURED_CUE_FILES = 5
 
@@ -22,13 +21,15 @@ PICTURED_CUE_FILES = 5
 def feature_pictures(
     folder: Path, rows: Sequence[FeatureCategoryRow], values: Tensor, dataset: Dataset, model: Model, device: str
 ) -> list[FeaturePictureRow]:
-    """Pictures of the most useful features of each category."""
-    pictures = []
-    for category in PICTURED_CATEGORIES:
-        own = sorted((row for row in rows if row.category == category), key=lambda row: -row.usefulness)
-        for row in own[:PICTURED_FEATURES]:
-            pictures += _pictures_of(folder, row, values[:, row.feature], dataset, model, device)
-    return pictures
+    """Pictures of the most useful features: robust, non-robust, and spurious ones."""
+    ranked = sorted(rows, key=lambda row: -row.usefulness)
+    groups = (
+        [row for row in ranked if row.category == "robust"],
+        [row for row in ranked if row.category == "non-robust"],
+        [row for row in ranked if row.spurious],
+    )
+    chosen = dict.fromkeys(row for group in groups for row in group[:PICTURED_FEATURES])  # a spurious one may be in two groups
+    return [picture for row in chosen for picture in _pictures_of(folder, row, values[:, row.feature], dataset, model, device)]
 
 
 def _pictures_of(

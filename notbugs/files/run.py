@@ -17,7 +17,7 @@ from notbugs import __version__, data
 from notbugs.data import Splits
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
-from notbugs.files import scores
+from notbugs.files import robustness, scores
 from notbugs.files.columns import CATEGORIES, COLUMNS
 from notbugs.files.config import FilesConfig, crossfit_config, examples_path, fold_path, load_splits, resumable_arguments
 from notbugs.files.crossfit import CrossfitConfig, fold_seed, merge_folds, score_fold, stratified_folds
@@ -94,8 +94,8 @@ def run(
         for fold in range(config.folds):
             examples_path(folder, fold).unlink(missing_ok=True)  # now in explorer/
         run_stages(record, {"summary": Stage((), partial(_summary, config, folder))}, device=config.device, workers=1)
-        reliability = scores.rank_reliability(_load_scores(config, folder, splits), splits.train.labels.numpy())
-        record.update_metadata(finished=True, rank_reliability=None if math.isnan(reliability) else round(reliability, 3))
+        stability = robustness.rank_stability(_load_scores(config, folder, splits), splits.train.labels.numpy())
+        record.update_metadata(finished=True, rank_stability=None if math.isnan(stability) else round(stability, 3))
         return record
 
 
@@ -157,18 +157,19 @@ def _load_scores(config: FilesConfig, folder: Path, splits: Splits) -> list[Fold
 
 
 def _summary(config: FilesConfig, folder: Path, report_progress: Progress) -> list[Row]:
-    """The rows of all files, the categories, the columns, and pictures of representative files."""
+    """The rows of all files, the accuracies of the models, the categories, the columns, and pictures of representative files."""
     splits = load_splits(config)
-    whole = _load_scores(config, folder, splits)
-    rows = scores.combine(splits.train, whole)
-    predictions = prediction_rows(splits.train, scores.mean_probabilities(whole))
+    whole, epsilon = _load_scores(config, folder, splits), float(crossfit_config(config, splits).threat_model.epsilon)
+    rows = scores.combine(splits.train, whole, epsilon)
+    predictions = prediction_rows(splits.train, scores.probabilities_by_model(whole))
     counts, pictures = list[Row](), list[Row]()
     for category in CATEGORIES:
         own = [row for row in rows if row.category == category]
         counts.append(CategoryRow(category=category, files=len(own), n=len(rows)))
         pictures += [_picture(row, splits, folder) for row in representative_files(own, category)]
     columns: list[ColumnRow] = [column for column in COLUMNS if getattr(rows[0], column.column) is not None]
-    return [*rows, *predictions, *counts, *columns, *pictures]
+    accuracies = scores.model_accuracies(whole, epsilon)
+    return [*rows, *predictions, *accuracies, scores.label_errors_row(whole, splits.train), *counts, *columns, *pictures]
 
 
 def _picture(row: FileRow, splits: Splits, folder: Path) -> FilePictureRow:
@@ -192,8 +193,8 @@ def representative_files(rows: Sequence[FileRow], category: str) -> list[FileRow
     order: dict[str, Callable[[FileRow], float]] = {
         "robust": lambda row: -row.robustness,
         "non-robust": lambda row: row.robustness,
-        "likely label error": lambda row: row.label_quality,
-        "ambiguous": lambda row: abs(row.label_quality - 0.5),
+        "likely label error": lambda row: -row.label_error_probability,
+        "misclassified": lambda row: row.label_quality,
     }
     turns: dict[str, int] = {}
     placed = []
@@ -209,7 +210,7 @@ def representative_files(rows: Sequence[FileRow], category: str) -> list[FileRow
 def check_fraction(config: FilesConfig, top: float) -> None:
     """Raises InputError unless the share `top` of each class can go to either subset."""
     counts = load_splits(config).train.labels.bincount()
-    scores.check_share(top, int(counts[counts > 0].min()))
+    robustness.check_share(top, int(counts[counts > 0].min()))
 
 
 def split_by_robustness(config: FilesConfig, folder: Path, top: float) -> list[Subset]:
@@ -238,7 +239,7 @@ def split_by_robustness(config: FilesConfig, folder: Path, top: float) -> list[S
     splits = load_splits(config)
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as record:  # nobody else writes meanwhile
         rows = record.rows(FileRow)
-        chosen = scores.top_and_bottom([row.label for row in rows], [row.robustness for row in rows], top)
+        chosen = robustness.top_and_bottom([row.label for row in rows], [row.robustness for row in rows], top)
         _remove_subsets(folder)
         subsets, listed = [], list[SubsetRow]()
         for name, indices in zip(SUBSETS, chosen, strict=True):
@@ -259,9 +260,9 @@ def _subset_row(name: str, row: FileRow) -> SubsetRow:
 
 def _card(config: FilesConfig, name: str, top: float) -> str:
     """The README of a subset."""
-    robustness = next(column.description for column in COLUMNS if column.column == "robustness")
+    meaning = next(column.description for column in COLUMNS if column.column == "robustness")
     return (
-        f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {SUBSETS[name]} robustness: {robustness}.\n"
+        f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {SUBSETS[name]} robustness: {meaning}.\n"
         f"The files are unchanged. Made by notbugs {__version__} from `{Path(config.data.dataset).name}`; tables/files.csv has "
         "every score.\n"
     )

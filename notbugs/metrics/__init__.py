@@ -25,12 +25,12 @@ from notbugs.metrics.spurious_cues import (
     spurious_features,
 )
 from notbugs.metrics.transfer import PERTURBATIONS, AdversarialExamples, TransferRates, make_examples, transfer_rates
-from notbugs.metrics.usefulness import USEFUL_FROM, Usefulness, usefulness
+from notbugs.metrics.usefulness import RHO, Usefulness, usefulness
 
 __all__ = [
     "METHODS",
     "PERTURBATIONS",
-    "USEFUL_FROM",
+    "RHO",
     "Accuracy",
     "AccuracyGap",
     "AdversarialExamples",

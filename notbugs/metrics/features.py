@@ -1,4 +1,9 @@
-"""Usefulness and robust usefulness of every feature of a layer, class by class. Definitions: Ilyas et al. 2019, section 2."""
+"""Usefulness and robust usefulness of every feature of a layer, class by class. Definitions: Ilyas et al. 2019, section 2.
+
+A feature f is rho-useful if E[y f(x)] is rho or more, and gamma-robustly useful if E[min over the threat model of
+y f(x + perturbation)] is gamma or more. Robust: rho-useful for rho = `RHO`, and gamma-robustly useful for some gamma above 0.
+Non-robust: rho-useful, but not robust.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +19,7 @@ from notbugs.attacks import Model
 from notbugs.data import Dataset, map_batches
 from notbugs.data.subset import balanced
 from notbugs.errors import InputError
-from notbugs.metrics.usefulness import USEFUL_FROM, Usefulness, usefulness
+from notbugs.metrics.usefulness import RHO, Usefulness, usefulness
 from notbugs.models import frozen, fuse_batchnorm
 from notbugs.runs.tables import FeatureRow
 from notbugs.search import NormBall, ThreatModel, objectives
@@ -119,7 +124,7 @@ def per_feature(
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> list[FeatureRow]:
-    """Usefulness and robust usefulness of every feature for every class, with a category for each pair.
+    """Usefulness (rho) and robust usefulness (gamma) of every feature for every class, with a category for each pair.
 
     Robust usefulness is E[min over the threat model of y f(x + perturbation)], f turned so that it speaks for the class: at most
     the usefulness, without a lower end. Found by search it is an upper bound. For linear features it is exact: usefulness -
@@ -148,9 +153,9 @@ def per_feature(
     Returns
     -------
     list of FeatureRow
-        Feature by feature, and class by class. Category: "useless" (usefulness below `USEFUL_FROM`, or its CI contains 0),
-        "robust" (robust usefulness above 0), or "non-robust". Significant: the CIs leave no doubt about the category. The robust
-        usefulness of a constant feature is NaN.
+        Feature by feature, and class by class. Category: "useless" (usefulness below `RHO`, or its CI contains 0),
+        "robust" (gamma above 0), or "non-robust". Significant: the CIs leave no doubt about the category. The robust usefulness
+        of a constant feature is NaN.
 
     Raises
     ------
@@ -197,8 +202,8 @@ def _schedule(table: Usefulness, steps: int, most: int) -> list[tuple[list[int],
     """Groups of features with the steps of their search: the most useful ones, and all others with none."""
     highest = np.abs(table.value).max(1)
     order = np.argsort(-highest, kind="stable").tolist()
-    useful = [feature for feature in order if highest[feature] >= USEFUL_FROM]
-    useless = [feature for feature in order if highest[feature] < USEFUL_FROM]
+    useful = [feature for feature in order if highest[feature] >= RHO]
+    useless = [feature for feature in order if highest[feature] < RHO]
     return [(useful[:most], steps), (useful[most:] + useless, 0)]
 
 
@@ -236,7 +241,7 @@ def _row(table: Usefulness, feature: int, label: int, found: Extremes, attacked:
     # the errors are independent, but for the sample being part of the whole: their squares add up
     low = robust - math.hypot(value - ends[0], loss.half_width)
     high = robust + math.hypot(ends[1] - value, loss.half_width)
-    useful = value >= USEFUL_FROM and ends[0] > 0
+    useful = value >= RHO and ends[0] > 0
     return FeatureRow(
         feature=feature,
         class_name=attacked.classes[label],
@@ -248,7 +253,7 @@ def _row(table: Usefulness, feature: int, label: int, found: Extremes, attacked:
         robust_usefulness_ci_low=low,
         robust_usefulness_ci_high=high,
         category="useless" if not useful else "robust" if robust > 0 else "non-robust",
-        significant=(low > 0 or high < 0) if useful else ends[1] < USEFUL_FROM,
+        significant=(low > 0 or high < 0) if useful else ends[1] < RHO,
         n=table.n,
         n_attacked=len(attacked),
         steps=steps,

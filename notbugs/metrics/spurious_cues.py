@@ -14,7 +14,7 @@ from torch import Tensor
 
 from notbugs.data import Dataset, map_batches
 from notbugs.errors import InputError
-from notbugs.metrics.usefulness import USEFUL_FROM, Usefulness, usefulness
+from notbugs.metrics.usefulness import RHO, Usefulness, usefulness
 from notbugs.stats import newcombe_difference, wilson_interval
 
 MIN_FILES = 10  # of a class; with fewer too little is known of a feature's variance to call it spurious
@@ -234,7 +234,7 @@ def spurious_features(
     train, test = usefulness(values, labels, len(classes)), usefulness(test_values, test_labels, len(classes))
     drop, p_value = usefulness_drop(train, test)
     sign = np.where(train.value < 0, -1.0, 1.0)
-    spurious = (sign * train.value >= USEFUL_FROM) & (p_value < 0.05) & (drop >= 0.5 * sign * train.value)
+    spurious = (sign * train.value >= RHO) & (p_value < 0.05) & (drop >= 0.5 * sign * train.value)
     spurious &= np.minimum(train.degrees_of_freedom, test.degrees_of_freedom) >= MIN_FILES - 1
     rows = []
     for j, name in enumerate(names):

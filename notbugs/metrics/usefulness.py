@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-USEFUL_FROM = 0.1  # a feature below this for every class is called useless
+RHO = 0.1  # a feature is rho-useful for a class, here "useful", from this usefulness on
 
 
 class Usefulness(NamedTuple):

@@ -3,7 +3,7 @@
 from notbugs.models.architectures import ARCHITECTURES, TRANSFER_ARCHITECTURES, Residual
 from notbugs.models.checkpoint import check_writable, load, save
 from notbugs.models.classifier import Classifier, Model, WrappedClassifier, frozen, frozen_copy, fuse_batchnorm, memory_format
-from notbugs.models.factory import build, user_object, wrap
+from notbugs.models.factory import build, user_object, with_features, wrap
 
 __all__ = [
     "ARCHITECTURES",
@@ -21,5 +21,6 @@ __all__ = [
     "memory_format",
     "save",
     "user_object",
+    "with_features",
     "wrap",
 ]

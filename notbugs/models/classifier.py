@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -78,8 +78,7 @@ class WrappedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""
-        mean = self.get_buffer("mean")
-        outputs = self.network((images.to(mean.dtype) - mean) / self.get_buffer("std"))
+        outputs = self.network(self._normalized(images))
         logits = getattr(outputs, "logits", outputs)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -96,6 +95,28 @@ class WrappedClassifier(nn.Module):
         finally:
             handle.remove()
         return inputs[-1].flatten(1)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        mean = self.get_buffer("mean")
+        return (images.to(mean.dtype) - mean) / self.get_buffer("std")
+
+
+class OwnFeatures(WrappedClassifier):
+    """A user's network whose features are what its own method `features` returns."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the network's method returns, (N, F)."""
+        method = cast(Callable[[Tensor], Tensor], self.network.features)
+        return method(self._normalized(images))
+
+
+class LogitFeatures(WrappedClassifier):
+    """A user's network whose features are its logits."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Logits, (N, K)."""
+        logits: Tensor = self(images)
+        return logits
 
 
 Model = Classifier | WrappedClassifier

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from notbugs.errors import InputError
 from notbugs.models.architectures import ARCHITECTURES
-from notbugs.models.classifier import Classifier, Model, WrappedClassifier, frozen
+from notbugs.models.classifier import Classifier, LogitFeatures, Model, OwnFeatures, WrappedClassifier, frozen
 
 
 def build(
@@ -116,6 +116,50 @@ def wrap(
         children = ", ".join(name for name, _ in network.named_children())
         raise InputError("layer", f"must be a module that runs in the network ({children} …)", repr(layer))
     return wrapped
+
+
+def with_features(network: nn.Module, sample: Tensor) -> tuple[Model, str]:
+    """A network with features, and what they are, in words.
+
+    Its own `features(images)` if it has that method, else the input of its last linear layer, else its logits.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Images in [0, 1] to logits, as `classifier_by_name` returns it; known to work on the sample.
+    sample : Tensor, (2, C, H, W), in [0, 1]
+        Two images to run it on.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten())
+    >>> with_features(network, torch.zeros(2, 1, 8, 8))[1]
+    'its logits: it has no linear layer whose input could be the features'
+    """
+    if isinstance(network, Classifier):
+        return network, "the input of its last layer"
+    if isinstance(network, WrappedClassifier):
+        return network, f"the input of its layer {network.layer}"
+    architecture = {"name": type(network).__name__}
+    own = OwnFeatures(network, "", None, None, architecture)
+    if _has_flat_features(own, sample):
+        return own, "what its own features(images) returns"
+    try:
+        wrapped = wrap(network, sample)
+    except (InputError, RuntimeError):  # no linear layer runs, or hooks are not supported, as in TorchScript
+        found = LogitFeatures(network, "", None, None, architecture)
+        return found, "its logits: it has no linear layer whose input could be the features"
+    return wrapped, f"the input of its layer {wrapped.layer}"
+
+
+def _has_flat_features(model: OwnFeatures, sample: Tensor) -> bool:
+    """Whether the network has a method `features` that returns (N, F); a submodule of that name returns feature maps."""
+    try:
+        with frozen(model), torch.no_grad():
+            found = model.features(sample)
+    except Exception:  # a user's own code may raise anything
+        return False
+    return isinstance(found, Tensor) and found.dim() == 2 and len(found) == len(sample)
 
 
 def _modules_that_run(wrapped: WrappedClassifier, sample: Tensor) -> list[str]:

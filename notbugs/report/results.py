@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from notbugs.report.aggregate import (
     AccuracyTransferCorrelation,
@@ -41,7 +41,7 @@ from notbugs.runs.tables import (
     TransferRow,
 )
 from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval
-from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MAIN_MODELS, MODELS, SETS, trained_on
+from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MODELS, SETS, TABLE_MODELS, trained_on
 
 NORMS = {"l2": "L2", "linf": "Linf", "l1": "L1", "l0": "L0"}
 CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
@@ -51,6 +51,14 @@ TRAINED_ON_D_DET = {
     "reinit-1": trained_on("next-labels"),
     **{spec.architecture: name for name, spec in MODELS.items() if spec.trained_on == "next-labels" and spec.architecture},
 }
+
+
+class CurvePoint(NamedTuple):
+    """Accuracy of one model at one epsilon, and the attack: "none" for clean images."""
+
+    epsilon: float
+    accuracy: Estimate
+    attack: str
 
 
 def in_order(known: Iterable[str], names: Iterable[str]) -> list[str]:
@@ -120,8 +128,30 @@ class StudyResults:
 
     def models(self) -> list[str]:
         """Models of the main table, in its order: those of controls and of transfer have tables of their own."""
-        found = in_order(MAIN_MODELS, (row.model for row in self.rows(AccuracyRow)))
-        return [name for name in found if name in MAIN_MODELS] if self.metadata.full else found
+        found = in_order(TABLE_MODELS, (row.model for row in self.rows(AccuracyRow)))
+        return [name for name in found if name in TABLE_MODELS] if self.metadata.full else found
+
+    @property
+    def given_model(self) -> str:
+        """The file or function that was given as the standard model; "" if that was trained."""
+        given = self.metadata.settings.get("model")
+        return Path(given).name if isinstance(given, str) else ""
+
+    @property
+    def baseline(self) -> str:
+        """The model whose network, images and training differ from those of the others only in what is studied."""
+        return "reference" if self.given_model else "standard"
+
+    @property
+    def standard_title(self) -> str:
+        """The standard model at the beginning of a sentence."""
+        return f"{self.given_model} (given)" if self.given_model else "Standard training"
+
+    def title(self, model: str) -> str:
+        """What a model is, one line; "" for one that the catalog does not have."""
+        if model == "standard" and self.given_model:
+            return f"{self.given_model} (given): not trained here, the same in every seed"
+        return MODELS[model].title if model in MODELS else ""
 
     def models_on_other_sets(self) -> list[str]:
         """Models that were evaluated on other sets than the test images."""
@@ -159,13 +189,26 @@ class StudyResults:
             None if it was not measured. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images.
         """
         rows = [*self.accuracy_by_seed(model, set, radius).values()]
-        if not rows:
-            return None
-        first, values = rows[0], [row.accuracy for row in rows]
-        if len({*values}) == 1:
-            return Estimate(first.accuracy, first.ci_low, first.ci_high, first.n, len(rows), False)
-        mean, low, high = student_interval(values)
-        return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
+        return _mean_accuracy(rows) if rows else None
+
+    def accuracy_curve(self, model: str) -> list[CurvePoint]:
+        """Accuracy on the test images at every epsilon that all seeds have, ascending.
+
+        An image that is misclassified within one epsilon is misclassified within every larger one, so that a point never lies
+        above those at smaller epsilons, also where a weaker attack was evaluated.
+        """
+        by_seed: dict[int, dict[float, AccuracyRow]] = {}
+        for row in sorted(self.rows(AccuracyRow), key=lambda row: -row.accuracy):  # the lowest last
+            if (row.model, row.set) == (model, "test"):
+                by_seed.setdefault(row.seed, {})[round(row.epsilon, 9)] = row
+        points, lowest = [], dict[int, AccuracyRow]()
+        for epsilon in sorted(set[float]().union(*by_seed.values())):
+            measured = {seed: rows[epsilon] for seed, rows in by_seed.items() if epsilon in rows}
+            lowest |= {seed: row for seed, row in measured.items() if row.accuracy <= lowest.get(seed, row).accuracy}
+            if len(measured) == len(by_seed):
+                attack = next(iter(measured.values())).attack
+                points.append(CurvePoint(epsilon, _mean_accuracy([lowest[seed] for seed in measured]), attack))
+        return points
 
     def difference(self, model: tuple[str, int], other: tuple[str, int], comparisons: int = 1) -> Estimate | None:
         """Test accuracy of one (model, radius) minus that of another.
@@ -357,6 +400,15 @@ def saliency_estimate(rows: Iterable[SaliencyRow], method: str, measure: str) ->
     """One measure of the attributions in rows of one model, mean over seeds."""
     found = (row for row in rows if (row.method, row.measure) == (method, measure))
     return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
+
+
+def _mean_accuracy(rows: Sequence[AccuracyRow]) -> Estimate:
+    """Mean over seeds. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images."""
+    first, values = rows[0], [row.accuracy for row in rows]
+    if len({*values}) == 1:
+        return Estimate(first.accuracy, first.ci_low, first.ci_high, first.n, len(rows), False)
+    mean, low, high = student_interval(values)
+    return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
 
 
 def _excess_over_control(rows: Sequence[ControlRow]) -> ExcessOverControl:

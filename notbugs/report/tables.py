@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES, PERTURBATIONS, replication_rows
 from notbugs.report.format import Estimate, decimal, interval, minus, percent
-from notbugs.report.results import CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults, in_order, saliency_estimate
+from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults, in_order, saliency_estimate
 from notbugs.review import answers
 from notbugs.runs.tables import CorruptionRow, FourierRow, NTKAccuracyRow, ReplicationRow, SaliencyRow
 from notbugs.stats import correlation
-from notbugs.study.catalog import ANALYZED_MODELS, DATASETS, MODELS, control_short
+from notbugs.study.catalog import ANALYZED_MODELS, CONTROLS_OF, DATASETS, MODELS, PAPER_NAMES, control_short, trained_on
 
 Table = tuple[list[str], list[list[str]]]
 MISSING = "–"
+_RADII = (("ε/2", HALF), ("ε", FULL))
 METHODS = ("gradient", "integrated")
 SALIENCY_COLUMNS = ["method", "alignment", "chance", "low-frequency energy", "white noise", "deletion gain"]
 FOURIER_COLUMNS = ["low frequencies", "high frequencies"]
@@ -28,22 +29,75 @@ def accuracy_table(results: StudyResults) -> Table:
     for model in results.models():
         found = [results.accuracy(model, radius=radius) for radius in range(3)]
         cells = [estimate.cell if estimate else "" for estimate in found]
-        lines.append([model, *cells, MODELS[model].title if model in MODELS else ""])
+        lines.append([model, *cells, results.title(model)])
     return columns, lines
 
 
+def compact_accuracy_table(results: StudyResults) -> Table:
+    """The same in percent for a terminal of 80 columns: each model by what it is trained on."""
+    columns = ["trained on", "clean", *(f"{results.norm} {name} = {results.epsilon_text(r)}" for name, r in _RADII)]
+    lines = []
+    for model in results.models():
+        found = [results.accuracy(model, radius=radius) for radius in (CLEAN, HALF, FULL)]
+        lines.append([_training_images(results, model), *map(_percent_cell, found)])
+    return columns, lines
+
+
+def split_table(results: StudyResults) -> Table:
+    """Robust accuracy of the model trained on D_R minus that of others, in percentage points, at both epsilons."""
+    columns = ["robust (D_R) minus", *(f"{results.norm} {name} = {results.epsilon_text(r)}" for name, r in _RADII)]
+    lines = []
+    for other in ("trained-on-nonrobust", results.baseline):
+        found = [results.difference(("trained-on-robust", radius), (other, radius), len(_RADII)) for _, radius in _RADII]
+        if any(found):
+            cells = [estimate.points_cell if estimate else MISSING for estimate in found]
+            lines.append([_training_images(results, other), *cells])
+    return columns, lines
+
+
+def relabeled_table(results: StudyResults) -> Table:
+    """Models trained on relabeled sets: how often they predict the true class and the next one, and their control."""
+    lines = []
+    for name in ("random-labels", "random-labels-incl-true", "next-labels"):
+        model = trained_on(name)
+        if accuracy := results.accuracy(model):
+            following = results.accuracy(model, "test-next")
+            control = next((control for control in CONTROLS_OF[model] if results.accuracy(control)), "")
+            cells = [accuracy, following, results.accuracy(control) if control else None]
+            texts = [_percent_cell(cell) for cell in cells]
+            lines.append([_with_paper_name(name), *texts[:2], texts[2] if control else "not run: --full"])
+    return ["trained on", "true class", "next class", "control"], lines
+
+
+def _percent_cell(estimate: Estimate | None) -> str:
+    """A percentage and its interval without the unit."""
+    return MISSING if estimate is None else f"{100 * estimate.mean:.1f} {estimate.interval}"
+
+
+def _training_images(results: StudyResults, model: str) -> str:
+    """What a model is trained on, in few words."""
+    if model == "standard" and results.given_model:
+        return "(the given model)"
+    if model == "adversarial":
+        return "original, adversarially"
+    return _with_paper_name(_trained_on(model)) if model in MODELS and MODELS[model].trained_on in DATASETS else "original"
+
+
+def _with_paper_name(set: str) -> str:
+    return f"{set} ({PAPER_NAMES[set]})" if set in PAPER_NAMES else set
+
+
 def controls_table(results: StudyResults) -> Table:
-    """Each relabeled result with each of its controls: accuracy in percent, and the excess in percentage points."""
-    lines = [
-        [
-            f"{_trained_on(entry.model)} {100 * entry.accuracy:.1f}",
-            control_short(entry.control),
-            f"{100 * entry.control_accuracy:.1f}",
-            entry.excess.points_cell,
-        ]
-        for entry in results.excesses()
-    ]
-    return ["trained on", "control", "accuracy", "excess"], lines
+    """Each relabeled result, and below it each of its controls: accuracy in percent, and the excess in percentage points."""
+    lines: list[list[str]] = []
+    model = ""
+    for entry in results.excesses():
+        if entry.model != model:
+            model = entry.model
+            lines.append([_with_paper_name(_trained_on(model)), f"{100 * entry.accuracy:.1f}", ""])
+        cells = [f"{100 * entry.control_accuracy:.1f}", entry.excess.points_cell]
+        lines.append([f"  control: {control_short(entry.control)}", *cells])
+    return ["trained on", "accuracy", "excess over the control"], lines
 
 
 def _trained_on(model: str) -> str:

@@ -1,13 +1,20 @@
-"""The report of a run folder: report.html."""
+"""The report of a run folder, report.html, and the list of the runs beside it, index.html."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from notbugs.atomic import atomic_write_text
+from notbugs.errors import InputError
 from notbugs.report import render
+from notbugs.report.about import about
 from notbugs.report.findings.replication import replication_rows
 from notbugs.report.pages import audit, files, study, theory
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import StudyResults
+from notbugs.report.runs_beside import GENERATOR, index_of, list_runs, name_of, parent_of
+from notbugs.report.use import use
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables import ReplicationRow
@@ -20,7 +27,7 @@ PAGES: dict[str, Callable[[RunFolder], tuple[Context, Charts]]] = {
 
 
 def write(folder: Path) -> Path:
-    """Write report.html into the folder of a run, finished or not.
+    """Write report.html into the folder of a run, finished or not, and list it in index.html of the parent folder.
 
     For a study this also writes the tables that follow from others: review answers, and the comparison with the paper.
 
@@ -41,9 +48,26 @@ def write(folder: Path) -> Path:
     """
     run = RunFolder.read(folder)
     if run.kind in PAGES:
-        return render.write_page(run.folder, f"{run.kind}.html.jinja", *PAGES[run.kind](run))
-    answers.merge(run)
-    results = StudyResults.read(run)
-    if rows := replication_rows(results):
-        write_table(rows, run.folder / "tables" / f"{ReplicationRow.table}.csv")
-    return render.write_page(run.folder, "study.html.jinja", *study.page(results))
+        context, charts = PAGES[run.kind](run)
+    else:
+        answers.merge(run)
+        results = StudyResults.read(run)
+        if rows := replication_rows(results):
+            write_table(rows, run.folder / "tables" / f"{ReplicationRow.table}.csv")
+        context, charts = study.page(results)
+    template = f"{run.kind if run.kind in PAGES else 'study'}.html.jinja"
+    path = render.write_page(run.folder, template, {**context, "about": about(run), "use": use(run)}, charts)
+    _write_index(parent_of(run.folder))
+    return path
+
+
+def _write_index(parent: Path) -> None:
+    """List the runs of a folder in its index.html, if it is to have one."""
+    path = index_of(parent)
+    if path is None:
+        return
+    context = {"title": f"Runs in {name_of(parent)}", "generator": GENERATOR, "runs": list_runs(parent), "charts": {}}
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")  # runs that end at the same time do not write the same file
+    with suppress(InputError, OSError):  # the list is not what was asked for: a parent folder that cannot be written is no error
+        atomic_write_text(fresh, render.fill("index.html.jinja", context))
+        fresh.replace(path)

@@ -13,6 +13,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +28,7 @@ from notbugs.runs.tables import AnyRow, Row, as_csv, cells, columns, from_text
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
-ARGUMENT_OPTIONS = {"dataset": "DATASET", "model": "MODEL", "threats": "--epsilon", "others": "--other"}  # named otherwise
+ARGUMENT_OPTIONS = {"dataset": "DATASET", "threats": "--epsilon", "others": "--other"}  # named otherwise
 KINDS = {"study": "a study", "audit": "an audit", "files": "file scores", "theory": "the two-Gaussian model"}
 
 Metadata = TypeVar("Metadata", bound=RunMetadata)
@@ -88,7 +89,8 @@ class RunFolder:
                 run.metadata = _read_metadata(folder)
                 _check_arguments(run, arguments)
             else:
-                run.update_metadata(format=FORMAT, arguments=dict(arguments), stages={}, finished=False)
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                run.update_metadata(format=FORMAT, arguments=dict(arguments), started=now, stages={}, finished=False)
         except BaseException:
             run.close()
             raise
@@ -258,11 +260,19 @@ def _check_arguments(run: RunFolder, arguments: Mapping[str, object]) -> None:
     if before.get("kind", "study") != now.get("kind", "study"):
         held, wanted = (KINDS.get(each.get("kind", "study"), "something else") for each in (before, now))
         raise InputError("--out", f"must be a new folder or {wanted}", f"{run.folder}, which holds {held}", "name another")
-    for name in {**before, **now}:
-        if before.get(name) != now.get(name):
-            option = ARGUMENT_OPTIONS.get(name, "--" + name.replace("_", "-"))
-            got = f"{now.get(name)} where the run in {run.folder} has {before.get(name)}"
-            raise InputError(option, "must be as before to resume a run", got, "give another --out for a new run")
+    other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if other:
+        options = ", ".join(_option(name, run.kind) for name in other)
+        given, there = (", ".join(str(each.get(name)) for name in other) for each in (now, before))
+        got = f"{given} where the run in {run.folder} has {there}"
+        raise InputError(options, "must be as before to resume a run", got, "give another --out for a new run")
+
+
+def _option(name: str, kind: str) -> str:
+    """How an argument is called on the command line."""
+    if name == "model" and kind == "audit":
+        return "MODEL"
+    return ARGUMENT_OPTIONS.get(name, "--" + name.replace("_", "-"))
 
 
 def _acquire_lock(folder: Path) -> FileLock | None:

@@ -26,7 +26,10 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What every kind of run records. kind: study, audit, files or theory; arguments: what was asked for."""
+    """What every kind of run records.
+
+    kind: study, audit, files or theory; started: date and time in UTC, as ISO 8601 has them; arguments: what was asked for.
+    """
 
     kind: str = "study"
     notbugs: str = ""
@@ -36,6 +39,7 @@ class RunMetadata:
     machine: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     data: DataSummary = DataSummary()
+    started: str = ""
     seconds: float = 0.0
     finished: bool = False
     arguments: dict[str, Json] = field(default_factory=dict)
@@ -43,11 +47,23 @@ class RunMetadata:
 
 @dataclass(frozen=True)
 class StudyMetadata(RunMetadata):
-    """A study. epsilon_text: as people write it, 8/255; settings: the resolved configuration."""
+    """A study.
+
+    Attributes
+    ----------
+    epsilon_text : str
+        As people write it, 8/255.
+    options : dict
+        What was asked for, in all commands on this folder, but for the data set and the device: fields of `StudyConfig`.
+    settings : dict
+        The resolved configuration. If the standard model was given: its name (model), a hash (model_sha256), of what
+        (model_sha256_of), and what its features are (model_features).
+    """
 
     norm: str = "l2"
     epsilon: float = math.nan
     epsilon_text: str = ""
+    options: dict[str, Json] = field(default_factory=dict)
     settings: dict[str, Json] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     full: bool = False
@@ -66,12 +82,12 @@ class AuditMetadata(RunMetadata):
 
 @dataclass(frozen=True)
 class FilesMetadata(RunMetadata):
-    """Scores of files. rank_reliability: Spearman's, expected for another such run."""
+    """Scores of files. rank_stability: Spearman correlation expected with another such run; None for one repetition."""
 
     threat: str = ""
     settings: dict[str, Json] = field(default_factory=dict)
     seed: int = 0
-    rank_reliability: float | None = None
+    rank_stability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,18 @@ class TheoryMetadata(RunMetadata):
 
 
 Metadata = TypeVar("Metadata", bound=RunMetadata | DataSummary)
+
+
+def epsilon_text(epsilon: float) -> str:
+    """An epsilon as people write it.
+
+    Examples
+    --------
+    >>> [epsilon_text(value) for value in (0.5, 8 / 255)]
+    ['0.5', '8/255']
+    """
+    levels, text = round(epsilon * 255), f"{epsilon:g}"
+    return f"{levels}/255" if len(text) > 5 and abs(epsilon * 255 - levels) < 1e-6 else text
 
 
 def parse(kind: type[Metadata], given: Mapping[str, Any]) -> Metadata:

@@ -97,6 +97,29 @@ class PictureRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialPictureRow(Row):
+    """The smallest perturbation found of one test image that a model misclassifies, as pictures.
+
+    `distance` is its norm, as stored in 8 bits; 0 where the clean image is misclassified. The picture of the perturbation is
+    amplified by `amplification`. `confidence` is the model's probability of the class that it predicts.
+    """
+
+    table: ClassVar[str] = "adversarial_pictures"
+    file: str
+    label: str
+    model: str
+    predicted: str
+    confidence: float
+    clean_confidence: float
+    norm: str
+    distance: float
+    amplification: float
+    clean_picture: str
+    picture: str
+    perturbation_picture: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyntheticTruthRow(Row):
     """What is true of each synthetic image: the class of its shape, the class of its texture, its background."""
 
@@ -507,7 +530,7 @@ class AuditPictureRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureRow(Row):
-    """Usefulness and robust usefulness of one feature for one class, in [-1, 1]."""
+    """Usefulness (rho, in [0, 1]) and robust usefulness (gamma, at most rho) of one feature for one class."""
 
     table: ClassVar[str] = "features"
     feature: int
@@ -538,13 +561,17 @@ class FileRow(Row):
     category: str
     suggested_label: str
     label_quality: float
+    label_error_probability: float
+    standard_correct: float
+    robust_correct: float
+    robust_correct_within_epsilon: float
     standard_minimum_norm: float
     robust_minimum_norm: float
     standard_margin: float
     robust_margin: float
-    margin_from_robust_features: float
-    margin_from_nonrobust_features: float
-    margin_from_spurious_features: float | None = None
+    margin_kept_on_robust_version: float
+    margin_lost_on_robust_version: float
+    margin_lost_on_test_part: float | None = None
     trained_on_robust_correct: float | None = None
     trained_on_robust_margin: float | None = None
     trained_on_nonrobust_correct: float | None = None
@@ -557,6 +584,43 @@ class FileRow(Row):
     epochs_correct: float
     epochs_confidence: float
     forgetting_events: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAccuracyRow(Row):
+    """Accuracy of one kind of cross-fitted model on files it was not trained on: mean over repetitions, 95 % CI over the n files.
+
+    robust_accuracy: within epsilon, by PGD and the minimum norm: an upper bound.
+    median_minimum_norm: over correctly classified files.
+    """
+
+    table: ClassVar[str] = "model_accuracy"
+    model: str
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    epsilon: float
+    robust_accuracy: float | None = None
+    robust_ci_low: float | None = None
+    robust_ci_high: float | None = None
+    median_minimum_norm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelErrorsRow(Row):
+    """Label errors of the whole data set. likely: files called so, from a probability of `threshold` on.
+
+    detectable: share of random label errors that would be called so; too_weak: so few that none is.
+    """
+
+    table: ClassVar[str] = "label_errors"
+    n: int
+    estimated_rate: float
+    likely: int
+    threshold: float
+    detectable: float
+    too_weak: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -669,22 +733,26 @@ class PictureSheetRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureCategoryRow(Row):
-    """One feature of a standard model: robust, non-robust, spurious or useless, and the cue that correlates with it most."""
+    """One feature of a standard model; its category is that of `FeatureRow` for the class that it is most useful for.
+
+    spurious: useful on held-out files, at most half as useful on the test part, for drop_class. usefulness_kept: share of its
+    usefulness, over all classes, on the versions of the files. cue: the one that correlates with it most.
+    """
 
     table: ClassVar[str] = "feature_categories"
     feature: int
     category: str
-    usefulness_kept_on_robust: float
-    usefulness_kept_on_nonrobust: float
-    usefulness_drop: float
-    drop_class: str
-    p_value: float
     class_name: str
     sign: str
     usefulness: float
-    test_usefulness: float | None = None
     robust_usefulness: float
-    category_under_attack: str
+    spurious: bool
+    drop_class: str
+    usefulness_drop: float
+    test_usefulness: float
+    p_value: float
+    usefulness_kept_on_robust: float
+    usefulness_kept_on_nonrobust: float
     cue: str
     cue_correlation: float
 

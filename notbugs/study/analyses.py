@@ -28,7 +28,7 @@ from notbugs.stats import mean_interval
 from notbugs.study.catalog import ANALYZED_MODELS, MAIN_MODELS
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.pictures import gradient_as_gray, save_saliency_pictures, sheet
-from notbugs.study.store import load_model, model_path
+from notbugs.study.store import has_model, load_model
 
 SALIENCY_IMAGES, CORRUPTION_IMAGES, FOURIER_IMAGES, NTK_ATTACKED_IMAGES = 500, 1000, 200, 200  # test images at most
 # Of the search on eigenvectors: images, eigenvectors with more than one step, and these steps. Half a minute in all
@@ -183,7 +183,7 @@ def fourier(config: ResolvedConfig, folder: Path, seed: int, report_progress: Pr
 
 def _trained_models(config: ResolvedConfig, folder: Path, seed: int) -> list[str]:
     """The models of the quick study that are there."""
-    return [name for name in MAIN_MODELS if model_path(config, folder, seed, name).exists()]
+    return [name for name in MAIN_MODELS if has_model(config, folder, seed, name)]
 
 
 # ---- tangent kernel --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Literal
 Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
 Construction = Literal["invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "unrelated_photos"]
 Group = Literal["quick", "controls", "replication"]
-Role = Literal["main", "control", "replication", "transfer"]
+Role = Literal["main", "reference", "control", "replication", "transfer"]
 Loss = Literal["standard", "adversarial", "trades"]
 
 ORIGINAL = "original"  # the data set as it was loaded
@@ -105,7 +105,8 @@ class ModelSpec:
     seed_key : str
         What its random seed is derived from. It never changes.
     role : str
-        main: a row of the main table; control: trained on a control; replication; transfer: source or target of transfer.
+        main: a row of the main table; reference: beside them, where the standard model was given; control: trained on a control;
+        replication; transfer: source or target of transfer.
     """
 
     name: str
@@ -252,6 +253,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
     )
 }  # fmt: skip
+PAPER_NAMES = {"robust": "D_R", "nonrobust": "D_NR", "random-labels": "D_rand", "next-labels": "D_det"}
 QUICK = tuple(name for name, spec in DATASETS.items() if spec.group == "quick")
 CONTROL_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "controls")
 REPLICATION_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "replication")
@@ -307,6 +309,8 @@ def _models() -> dict[str, ModelSpec]:
         ModelSpec(
             "adversarial", "adversarial training (training on worst-case perturbed images)", "adversarial", loss="adversarial"
         ),
+        # what `standard` would be, had no model been given: hence its seed key
+        ModelSpec("reference", "standard training of the study's network, beside the given model", "standard", role="reference"),
     ]
     roles: dict[Group, Role] = {"quick": "main", "controls": "control", "replication": "replication"}
     specs += [
@@ -319,9 +323,13 @@ def _models() -> dict[str, ModelSpec]:
         ModelSpec(
             "robust-linear", "adversarially trained linear classifier", "robust-linear", loss="adversarial", architecture="linear"
         ),
-        ModelSpec("same-init", "same network, same initialization, other training", "same-start", init_from="standard"),
+        ModelSpec(
+            "same-init", "the study's network, the same initialization, other training", "same-start", init_from="standard"
+        ),
     ]
-    transfer += [ModelSpec(f"reinit-{k}", "same network, another random initialization", f"fresh-{k}") for k in (1, 2, 3, 4)]
+    transfer += [
+        ModelSpec(f"reinit-{k}", "the study's network, another random initialization", f"fresh-{k}") for k in (1, 2, 3, 4)
+    ]
     transfer += [
         ModelSpec(name, f"adversarial training at {EPSILON_TEXTS[name]}", name, loss="adversarial", epsilon_fraction=share)
         for name, share in EPSILON_SWEEP.items()
@@ -344,6 +352,7 @@ def _models() -> dict[str, ModelSpec]:
 
 MODELS: dict[str, ModelSpec] = _models()
 MAIN_MODELS = tuple(name for name, spec in MODELS.items() if spec.role == "main")
+TABLE_MODELS = ("standard", "reference", *(name for name in MAIN_MODELS if name != "standard"))  # rows of the main table
 ANALYZED_MODELS = ("standard", "adversarial", "trained-on-robust", "trained-on-nonrobust")
 ANALYZED_TITLES = {
     "standard": "the standard classifier",
@@ -358,8 +367,8 @@ TRANSFER_SOURCES = ("standard", *EPSILON_SWEEP, "adversarial")
 TRANSFER_TARGETS = ("standard", "same-init", "reinit-1", *INDEPENDENT_MODELS, *ARCHITECTURES, "adversarial")
 TARGET_TITLES = {
     "standard": "the standard model itself",
-    "same-init": "the same network and initialization, trained anew",
-    "reinit-1": "the same network, another random initialization",
+    "same-init": "the study's network, the same initialization, trained anew",
+    "reinit-1": "the study's network, another random initialization",
     "reinit-2": "another random initialization",
     "reinit-3": "another random initialization",
     "reinit-4": "another random initialization",
@@ -367,6 +376,13 @@ TARGET_TITLES = {
     "adversarial": "the adversarially trained model",
     **LEARNERS,
 }
+
+
+def starts_from_standard(name: str) -> bool:
+    """Whether a model starts from the standard model's initialization, which is unknown where that model was given."""
+    return MODELS[name].init_from == "standard"
+
+
 # The result of a model, its controls, and what each control would rule out
 _ANY_PERTURBATION = "any perturbation of this size would do"
 _PATTERN = "one pattern per label is all there is to learn"

@@ -10,13 +10,15 @@ import torch
 
 from notbugs import attacks, construct, metrics, models, train
 from notbugs.data import Dataset
+from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables import AccuracyRow, TrainingRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.evaluation import accuracy_row
-from notbugs.study.store import dataset_path, derive_seed, load_dataset, model_path
+from notbugs.study.given import GIVEN
+from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model, model_path
 
 TRAINING_SHARE = 0.5  # of the time of a classifier's stage, roughly; attacks take the rest
 MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
@@ -45,21 +47,39 @@ def train_model(
     dataset = load_dataset(config, folder, seed, trained_on.name) if trained_on else splits.train
     trained = train_classifier(config, dataset, spec, seed=seed, report_progress=report_progress)
     save_classifier(trained, config, dataset, spec, seed=seed, path=model_path(config, folder, seed, spec.name))
-    threat_models = (config.threat_model,) if spec.attack_budget == "quick" else config.threat_models
-    accuracies = metrics.robust_accuracy(
-        trained.model,
-        splits.test,
-        threat_models,
-        budget=spec.attack_budget,
-        device=config.device,
-        progress=lambda share: report_progress("", TRAINING_SHARE + (1 - TRAINING_SHARE) * share, f"attacked: {share:.0%}"),
-    )
-    rows = [accuracy_row(spec.name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies]
+    rows = _test_accuracies(trained.model, spec, config, seed, report_progress, begun=TRAINING_SHARE)
     if trained_on and trained_on.labels == "next":  # how far the new labels were learned: on real images, the next class
         next_class = splits.test.with_labels(construct.next_labels(splits.test.labels, len(dataset.classes)))
         accuracy = metrics.clean_accuracy(trained.model, next_class, device=config.device)
         rows.append(accuracy_row(spec.name, "test-next", accuracy, config=config, seed=seed))
     return [*rows, *trained.curve]
+
+
+def evaluate_given(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[AccuracyRow]:
+    """Stage: the given model on the test images, clean and under attack, as the standard model of a study."""
+    return _test_accuracies(load_model(config, folder, seed, GIVEN), MODELS[GIVEN], config, seed, report_progress)
+
+
+def repeat_given(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[AccuracyRow]:
+    """Stage: the same figures for a further seed: the model, the test images and the attack are those of the first."""
+    rows = RunFolder.read(folder).rows(AccuracyRow)
+    same = [row for row in rows if (row.model, row.set, row.seed) == (GIVEN, "test", config.seed)]
+    return [replace(row, seed=seed) for row in same]
+
+
+def _test_accuracies(
+    model: models.Model, spec: ModelSpec, config: ResolvedConfig, seed: int, report_progress: Progress, begun: float = 0.0
+) -> list[AccuracyRow]:
+    """A model on the test images, clean and under attack. begun: the share of the stage that is done."""
+    accuracies = metrics.robust_accuracy(
+        model,
+        load(config, seed).test,
+        (config.threat_model,) if spec.attack_budget == "quick" else config.threat_models,
+        budget=spec.attack_budget,
+        device=config.device,
+        progress=lambda share: report_progress("", begun + (1 - begun) * share, f"attacked: {share:.0%}"),
+    )
+    return [accuracy_row(spec.name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies]
 
 
 def train_classifier(
@@ -117,6 +137,8 @@ def train_classifier(
         device=config.device,
         progress=_curve_recorder(curve, model, spec, epochs, seed, _monitored(splits.test), config.device, report_progress),
     )
+    if relabeled and config.adapt_batchnorm:
+        train.adapt_batchnorm(model, splits.train, seed=seed, device=config.device)
     return TrainedClassifier(model, curve)
 
 

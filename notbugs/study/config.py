@@ -16,7 +16,8 @@ from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_eps
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
-MNIST = "mnist5k"  # how its settings were chosen, and a caution: docs/lab-log.md
+RELABEL_REACH = 0.7  # with fewer of its targets reached a set shows nothing; at least 0.76 in docs/results
+MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,14 @@ class StudyConfig:
         0.8 for `planted`, else `epsilon.default_epsilon`.
     relabel_epsilon : float, optional
         Of the perturbations of relabeled data sets. Default: epsilon; in L2 twice that where the gap between classes decided it.
+    relabel_reach : float, optional
+        Share of a relabeled set's images that must reach their new label: while fewer do, relabel_epsilon is enlarged by half for
+        that set, four times at most. 0: never. Default: 0.7; 0 if relabel_epsilon is given.
     seed, seeds : int
         The first seed and how many.
+    model : str, optional
+        A trained classifier that is studied as the standard model, in place of one that is trained here: as
+        `models.by_name.classifier_by_name` takes it, with gradients. It is the same in every seed.
     network : str, optional
         An architecture, or `module:function`.
     width, epochs, batch_size, learning_rate, weight_decay : optional
@@ -43,6 +50,9 @@ class StudyConfig:
         For relabeled data sets.
     relabel_translate : int, optional
         Translations in training on relabeled sets, in pixels.
+    adapt_batchnorm : bool, optional
+        After training on a relabeled set, take the batch-norm statistics from the original training images, without their labels
+        (`train.adapt_batchnorm`).
     translate : int, optional
         Augmentation: random translations by at most this many pixels, 0 for none.
     flip : bool, optional
@@ -72,8 +82,10 @@ class StudyConfig:
     norm: str = "l2"
     epsilon: float | None = None
     relabel_epsilon: float | None = None
+    relabel_reach: float | None = None
     seed: int = 0
     seeds: int | None = None
+    model: str | None = None
     network: str | None = None
     width: int | None = None
     epochs: int | None = None
@@ -82,6 +94,7 @@ class StudyConfig:
     relabel_learning_rate: float | None = None
     weight_decay: float | None = None
     relabel_translate: int | None = None
+    adapt_batchnorm: bool | None = None
     translate: int | None = None
     flip: bool | None = None
     adversarial_steps: int = 3
@@ -104,7 +117,7 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """`StudyConfig` with every setting decided. Only these stay None: resize and limit (none), width (the network's usual)."""
+    """`StudyConfig` with every setting decided. These may stay None: resize, limit, model (none), width (the network's usual)."""
 
     dataset: str
     resize: int | None
@@ -113,8 +126,10 @@ class ResolvedConfig:
     norm: str
     epsilon: float
     relabel_epsilon: float
+    relabel_reach: float
     seed: int
     seeds: int
+    model: str | None
     network: str
     width: int | None
     epochs: int
@@ -123,6 +138,7 @@ class ResolvedConfig:
     relabel_learning_rate: float
     weight_decay: float
     relabel_translate: int
+    adapt_batchnorm: bool
     translate: int
     flip: bool
     adversarial_steps: int
@@ -179,7 +195,7 @@ def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Split
 # ---- checks ----------------------------------------------------------------------------------------------------------------
 
 MINIMA: dict[str, float] = {
-    "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "translate": 0, "relabel_translate": 0,
+    "seed": 0, "seeds": 1, "width": 1, "epochs": 1, "batch_size": 2, "translate": 0, "relabel_translate": 0, "relabel_reach": 0,
     "adversarial_steps": 1, "invert_steps": 1,
     "versions": 1, "relabel_steps": 1, "patience": 0, "learning_rate": 1e-12, "relabel_learning_rate": 1e-12, "weight_decay": 0,
     "epsilon": 1e-12, "relabel_epsilon": 1e-12,
@@ -193,6 +209,8 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
         if value is not None and not minimum <= value < torch.inf:
             rule = f"must be {minimum} or more" if isinstance(minimum, int) else "must be a number above 0"
             raise InputError(_option(name), rule, value)
+    if config.relabel_reach is not None and config.relabel_reach > 1:
+        raise InputError("--relabel-reach", "must be a share from 0 to 1", config.relabel_reach)
     if config.norm not in ("l2", "linf"):
         raise InputError("--norm", "must be l2 or linf for training and studies", repr(config.norm))
     NormBall(config.norm, config.epsilon or 0.0)  # an epsilon above 1 in L-inf fails here
@@ -248,6 +266,7 @@ class _Defaults:
     weight_decay: float = 0.05
     invert_steps: int = 40
     relabel_translate: int = 0
+    adapt_batchnorm: bool = False
 
 
 def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
@@ -288,8 +307,10 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         norm=config.norm,
         epsilon=epsilon,
         relabel_epsilon=_or(config.relabel_epsilon, epsilon * defaults.relabel_factor),
+        relabel_reach=_or(config.relabel_reach, 0.0 if config.relabel_epsilon else RELABEL_REACH),
         seed=config.seed,
         seeds=_or(config.seeds, defaults.seeds),
+        model=config.model,
         network=_or(config.network, defaults.network),
         width=config.width if config.network else _or(config.width, defaults.width),
         epochs=epochs,
@@ -302,6 +323,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         weight_decay=_or(config.weight_decay, defaults.weight_decay),
         # elsewhere their signal is pixel-exact, and translations hide it
         relabel_translate=_or(config.relabel_translate, defaults.relabel_translate),
+        adapt_batchnorm=_or(config.adapt_batchnorm, defaults.adapt_batchnorm),
         translate=_or(config.translate, defaults.translate),
         flip=_or(config.flip, defaults.flip),
         adversarial_steps=config.adversarial_steps,
@@ -339,7 +361,8 @@ def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
         epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
         return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
     if config.dataset == MNIST:
-        return replace(defaults, width=8, epochs=max(8, round(16_000 / count)), invert_steps=20, relabel_translate=3)
+        epochs = max(8, round(16_000 / count))
+        return replace(defaults, width=8, epochs=epochs, invert_steps=20, relabel_translate=3, adapt_batchnorm=True)
     if max(shape[1:]) > TINY:
         return defaults
     if config.dataset == "digits":
@@ -366,6 +389,21 @@ FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
     return {"kind": "study", **{name: value for name, value in asdict(config).items() if name not in FREE}}
+
+
+def asked_options(config: StudyConfig) -> dict[str, object]:
+    """What differs from the defaults, but for the data set and the device.
+
+    Examples
+    --------
+    >>> asked_options(StudyConfig("digits", epochs=5, versions=1))
+    {'epochs': 5}
+    """
+    return {
+        each.name: getattr(config, each.name)
+        for each in fields(StudyConfig)
+        if each.name not in ("dataset", "device") and getattr(config, each.name) != each.default
+    }
 
 
 def config_of_run(run: RunFolder) -> StudyConfig:

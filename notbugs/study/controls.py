@@ -29,7 +29,7 @@ from notbugs.study.catalog import (
     probe_name,
 )
 from notbugs.study.config import ResolvedConfig, load
-from notbugs.study.store import load_dataset, load_model, model_path
+from notbugs.study.store import has_model, load_dataset, load_model
 
 FEATURE_IMAGES = 500  # test images on which robust features are chosen
 TRANSFERRED_IMAGES = 2000  # images of each relabeled data set that another model classifies
@@ -99,7 +99,7 @@ def error_consistency(config: ResolvedConfig, folder: Path, seed: int, report_pr
     predictions = {
         name: predict(load_model(config, folder, seed, name), test, config.device).numpy()
         for name in names
-        if model_path(config, folder, seed, name).exists()
+        if has_model(config, folder, seed, name)
     }
     names, rows = list(predictions), []
     for number, name in enumerate(names):

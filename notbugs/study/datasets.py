@@ -2,20 +2,26 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from notbugs import __version__, construct, data
 from notbugs.construct import Constructed
 from notbugs.data import Dataset, synthetic
 from notbugs.models import Model
+from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables import SetRow, SyntheticTruthRow, cells
+from notbugs.search import NormBall
 from notbugs.study.catalog import Construction, DatasetSpec
 from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.epsilon import neighbor_distances
+from notbugs.study.given import GIVEN
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
 
+ENLARGED = 4  # times at most that a relabeling epsilon is enlarged
 MIN_IMAGES = 20  # fewer cannot be trained on
 PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more balanced then
 
@@ -30,7 +36,7 @@ def build_dataset(
         config, folder, seed, spec, splits.train, _count_progress(versions * len(splits.train), report_progress)
     )
     made = CONSTRUCTIONS[spec.construction](context)
-    stats = {**asdict(made.stats), "epsilon": config.relabel_epsilon if spec.is_relabeled else None}
+    stats = {**asdict(made.stats), "epsilon": _relabel_epsilon(context, made) if spec.is_relabeled else None}
     seconds = round(time.perf_counter() - began, 2)
     row = SetRow(set=spec.name, seed=seed, made_from=spec.made_from, seconds=seconds, **stats)
     path = dataset_path(config, folder, seed, spec.name)
@@ -117,11 +123,11 @@ def _relabel(context: BuildContext) -> Constructed:
     else:
         include_true = spec.labels == "random_incl_true"
         targets = construct.random_labels(labels, classes, include_true=include_true, seed=context.random_seed)
-    return construct.relabel(
+    relabel = partial(
+        construct.relabel,
         context.model(),
         context.original,
         targets,
-        threat_model=config.relabel_threat_model,
         steps=config.relabel_steps,
         keep_label_on=[load_model(config, context.folder, context.seed, name) for name in spec.preserved_by],
         bf16=config.bf16,
@@ -129,6 +135,31 @@ def _relabel(context: BuildContext) -> Constructed:
         device=config.device,
         progress=context.progress,
     )
+    made = relabel(threat_model=config.relabel_threat_model)
+    larger = _larger_epsilons(context) if not spec.preserved_by else iter(())  # there fewer reach it by design
+    while (made.stats.target_reached or 0.0) < config.relabel_reach and (threat_model := next(larger, None)):
+        made = relabel(threat_model=threat_model)
+    return made
+
+
+def _larger_epsilons(context: BuildContext) -> Iterator[NormBall]:
+    """Threat models, each larger by half, as long as an image cannot become one of another class within them."""
+    threat_model = context.config.relabel_threat_model
+    nearest = neighbor_distances(context.original, threat_model.norm).other_class if context.config.relabel_reach else 0.0
+    for _ in range(ENLARGED):
+        threat_model = replace(threat_model, epsilon=float(f"{1.5 * threat_model.epsilon:.4g}"))
+        if threat_model.epsilon >= nearest:
+            return
+        yield threat_model
+
+
+def _relabel_epsilon(context: BuildContext, made: Constructed) -> float:
+    """Epsilon of a relabeled set; of a control that of the set it was made from."""
+    if made.stats.epsilon is not None or not context.spec.source_dataset:
+        return made.stats.epsilon or context.config.relabel_epsilon
+    rows = RunFolder.read(context.folder).rows(SetRow)
+    found = [row.epsilon for row in rows if (row.set, row.seed) == (context.spec.source_dataset, context.seed)]
+    return found[0] if found and found[0] is not None else context.config.relabel_epsilon
 
 
 def _shuffle(context: BuildContext) -> Constructed:
@@ -176,7 +207,8 @@ def _count_progress(total: int, report_progress: Progress) -> Callable[[int], No
     def progress(count: int) -> None:
         nonlocal done
         done += count
-        report_progress("", done / total, f"{done} of {total} images")
+        again = (done - 1) % total + 1  # a set may be constructed again, at a larger epsilon
+        report_progress("", again / total, f"{again} of {total} images")
 
     return progress
 
@@ -194,6 +226,8 @@ def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
     how = f"{config.versions} versions of each image, the second called NAME~2" if several else "image for image"
     lines = [f"# {spec.name}", "", spec.description, ""]
     lines += [f"Constructed by notbugs {__version__} from `{Path(config.dataset).name}`, {how}.", ""]
+    if config.model is not None and spec.source_model == GIVEN:
+        lines += [f"The standard model was given: `{Path(config.model).name}`.", ""]
     lines += [f"- {column}: {value}" for column, value in cells(row).items() if value is not None]
     lines += ["", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 A stage is a function (config, folder, seed, report_progress) -> rows for the tables.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,12 @@ from notbugs.runs.tables import AccuracyRow
 from notbugs.search import Attack, NormBall
 from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load
-from notbugs.study.store import dataset_path, load_dataset, load_model, model_path
+from notbugs.study.epsilon import neighbor_distances
+from notbugs.study.store import dataset_path, has_model, load_dataset, load_model
 
 CLEAN_IMAGES = 2000  # of each training set
 ATTACKED_IMAGES = 100  # of each training set
+CURVE = (0.25, 0.75, 1.5)  # of epsilon: where accuracy is measured beside the two epsilons of the main table
 
 
 def accuracy_row(model: str, set_name: str, accuracy: Accuracy, *, config: ResolvedConfig, seed: int) -> AccuracyRow:
@@ -46,6 +49,35 @@ def accuracy_on_all_datasets(
     return rows
 
 
+def accuracy_curve(
+    config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, models: tuple[str, ...]
+) -> list[AccuracyRow]:
+    """Stage: accuracy of each model on the test images at further epsilons, under the quick ensemble.
+
+    Those within which a test image can become one of another class are left out.
+    """
+    splits = load(config, seed)
+    nearest = neighbor_distances(splits.train, config.norm).other_class
+    epsilons = [share * config.epsilon for share in CURVE if share <= 1 or share * config.epsilon < nearest]
+    rows = []
+    for number, name in enumerate(models):
+        accuracies = metrics.robust_accuracy(
+            _fused(config, folder, seed, name),
+            splits.test,
+            [NormBall(config.norm, epsilon) for epsilon in epsilons],
+            budget="quick",
+            device=config.device,
+            progress=_part_of(report_progress, number, len(models), name),
+        )
+        rows += [accuracy_row(name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies[1:]]
+    return rows
+
+
+def _part_of(report_progress: Progress, number: int, count: int, name: str) -> Callable[[float], None]:
+    """Progress of one of several models, as that of the whole stage."""
+    return lambda done: report_progress("", (number + done) / count, name)
+
+
 def robust_accuracy_on_all_datasets(
     config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress
 ) -> list[AccuracyRow]:
@@ -56,7 +88,7 @@ def robust_accuracy_on_all_datasets(
             parts[name] = load_dataset(config, folder, seed, name)
     attacked = {name: data.balanced_subset(part, ATTACKED_IMAGES) for name, part in parts.items()}
     names = [name for name, spec in MODELS.items() if spec.role in ("main", "control")]
-    names = [name for name in names if model_path(config, folder, seed, name).exists()]
+    names = [name for name in names if has_model(config, folder, seed, name)]
     rows = []
     for number, name in enumerate(names):
         model = _fused(config, folder, seed, name)

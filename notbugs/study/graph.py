@@ -23,14 +23,15 @@ from notbugs.study.catalog import (
     QUICK,
     REPLICATION_DATASETS,
     TRANSFER_SOURCES,
-    TRANSFER_TARGETS,
     Role,
     dataset_of,
+    starts_from_standard,
     trained_on,
 )
-from notbugs.study.classifiers import train_model
+from notbugs.study.classifiers import evaluate_given, repeat_given, train_model
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.datasets import build_dataset, synthetic_truth
+from notbugs.study.given import GIVEN
 from notbugs.study.pictures import pictures
 
 Kind = Literal["model", "dataset", "examples", "transfer", "learner", "task"]
@@ -98,7 +99,7 @@ def study_graph(config: ResolvedConfig, *, analyses: bool = False) -> Graph:
     for seed in range(config.seed, config.seed + config.seeds):
         graph |= _quick_stages(config, seed)
         if config.full:
-            graph |= _control_stages(seed)
+            graph |= _control_stages(config, seed)
         if config.replicate:
             graph |= _replication_stages(seed)
         if analyses:
@@ -119,7 +120,7 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     graph: Graph = {}
     if config.dataset == SYNTHETIC:
         graph |= _task(seed, "synthetic-truth", synthetic_truth)
-    graph |= _model(seed, "adversarial") | _model(seed, "standard")
+    graph |= _model(seed, "adversarial") | _standard(config, seed)
     for name in QUICK:
         graph |= _dataset(seed, name)
     for name in QUICK:
@@ -127,15 +128,31 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     models = ("adversarial", "standard", *(trained_on(name) for name in QUICK))
     work = partial(evaluation.accuracy_on_all_datasets, models=models)
     graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
+    curve = models if config.model is None else (*models, "reference")
+    graph |= _task(seed, "accuracy-curve", partial(evaluation.accuracy_curve, models=curve), models=curve)
     if seed == config.seed:
         graph |= _task(seed, "pictures", pictures, models=("adversarial",), datasets=QUICK)
     return graph
 
 
-def _control_stages(seed: int) -> Graph:
+def _standard(config: ResolvedConfig, seed: int) -> Graph:
+    """The standard model: trained here or, if one was given, evaluated once, beside a reference that is trained here."""
+    if config.model is None:
+        return _model(seed, GIVEN)
+    first = StageId(config.seed, "model", GIVEN)
+    if seed == config.seed or config.dataset == SYNTHETIC:  # whose test images are others in each seed
+        stage = StudyStage((), evaluate_given)
+    else:
+        stage = StudyStage((first,), repeat_given)
+    return {StageId(seed, "model", GIVEN): stage} | _model(seed, "reference")
+
+
+def _control_stages(config: ResolvedConfig, seed: int) -> Graph:
     """What else could explain the results, and which models the adversarial examples transfer to."""
     graph: Graph = {}
     transfer, control_models = _by_role("transfer"), tuple(trained_on(name) for name in CONTROL_DATASETS)
+    if config.model is not None:
+        transfer = tuple(name for name in transfer if not starts_from_standard(name))
     for name in transfer:
         if not dataset_of(MODELS[name]):
             graph |= _model(seed, name)
@@ -144,7 +161,7 @@ def _control_stages(seed: int) -> Graph:
     for name in (*transfer, *control_models):
         if dataset_of(MODELS[name]):
             graph |= _model(seed, name)
-    graph |= _transfer_stages(seed)
+    graph |= _transfer_stages(config, seed)
     leakage = "robust-feature-leakage"
     everything = (*MAIN_MODELS, *control_models)
     graph |= _task(seed, leakage, controls.robust_feature_leakage, models=tuple(LEAKAGE_PROBES), datasets=LEAKAGE_DATASETS)
@@ -157,7 +174,7 @@ def _control_stages(seed: int) -> Graph:
     return graph
 
 
-def _transfer_stages(seed: int) -> Graph:
+def _transfer_stages(config: ResolvedConfig, seed: int) -> Graph:
     graph: Graph = {}
     examples = {source: StageId(seed, "examples", source) for source in TRANSFER_SOURCES}
     for source, stage_id in examples.items():
@@ -166,7 +183,7 @@ def _transfer_stages(seed: int) -> Graph:
     for name in LEARNERS:
         learner = partial(transferability.transfer_to_learner, learner=name)
         graph[StageId(seed, "learner", name)] = StudyStage((examples[transferability.LEARNER_SOURCE],), learner)
-    targets = tuple(StageId(seed, "model", name) for name in TRANSFER_TARGETS)
+    targets = tuple(StageId(seed, "model", name) for name in transferability.targets(config))
     for source, stage_id in examples.items():
         networks = partial(transferability.transfer_to_networks, source=source)
         graph[StageId(seed, "transfer", source)] = StudyStage((stage_id, *targets), networks)

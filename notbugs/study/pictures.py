@@ -2,28 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, data, models, precision
+from notbugs import attacks, data, models, precision, predict
 from notbugs.data import Dataset
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import PictureRow, SaliencyPictureRow
-from notbugs.search import NormBall
+from notbugs.runs.tables import AdversarialPictureRow, PictureRow, Row, SaliencyPictureRow
+from notbugs.search import NormBall, objectives
 from notbugs.study.catalog import ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import load_dataset, load_model
 
 PERTURBATION = "perturbation"  # the column whose pictures are no images: no model classifies them
 ATTACK_STEPS = 50
+EXAMPLES = 5  # test images whose smallest adversarial examples are shown
+OVERSHOOT = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4)  # lengths of a perturbation, of which rounding to 8 bits leaves one misclassified
 SATURATED = 0.001  # share of a gradient's values that become black or white
 ENLARGED_SIDE = 128  # pixels of a small image on a sheet
 
 
 @precision.full_precision()
-def pictures(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[PictureRow]:
-    """Stage: one training image per class in every version, as pictures, with what two models predict for each."""
+def pictures(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
+    """Stage: training images in every version, and adversarial examples of test images, with what two models predict."""
     original = load(config, seed).train
     chosen = data.first_per_class(original)
     classifiers = {name: load_model(config, folder, seed, name).to(config.device) for name in ("standard", "adversarial")}
@@ -38,11 +41,10 @@ def pictures(config: ResolvedConfig, folder: Path, seed: int, report_progress: P
         part = load_dataset(config, folder, seed, name).select(chosen)
         versions[name] = (part.pixels(slice(None)), part.labels)
     files = [original.names[index] for index in chosen]
-    return [
-        row
-        for column, (pixels, given) in versions.items()
-        for row in _version_rows(folder, column, files, pixels, given, original.classes, classifiers, config.device)
-    ]
+    rows: list[Row] = []
+    for column, (pixels, given) in versions.items():
+        rows += _version_rows(folder, column, files, pixels, given, original.classes, classifiers, config.device)
+    return rows + adversarial_examples(load(config, seed).test, classifiers, folder, norm=config.norm, device=config.device)
 
 
 def _attacked(model: nn.Module, images: Tensor, labels: Tensor, threat_model: NormBall, device: str) -> Tensor:
@@ -77,6 +79,100 @@ def _version_rows(
         data.save_image(pixels[number], folder / picture)
         predicted = {name: "" if column == PERTURBATION else classes[found[number]] for name, found in predictions.items()}
         rows.append(PictureRow(file=file, column=column, picture=picture, label=classes[int(labels[number])], **predicted))
+    return rows
+
+
+# ---- adversarial examples ----------------------------------------------------------------------------------------------------
+
+
+def adversarial_examples(
+    dataset: Dataset, classifiers: Mapping[str, nn.Module], folder: Path, *, norm: str, device: torch.device | str = "cpu"
+) -> list[AdversarialPictureRow]:
+    """Save the smallest adversarial examples of a few images, one per class, for each classifier.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Of it the first image of each class that the first classifier predicts as labeled.
+    classifiers : mapping of str to nn.Module
+        On `device`.
+    folder : Path
+        Of the run; pictures are saved in pictures/.
+    norm : {"l2", "linf"}
+    device : torch.device or str
+
+    Returns
+    -------
+    list of AdversarialPictureRow
+        By image, then by classifier. Images for which no adversarial example was found, or none that survives rounding to 8 bits,
+        are left out.
+    """
+    first = next(iter(classifiers.values()))
+    correct = (predict.predict(first, dataset, device) == dataset.labels).nonzero().squeeze(1)
+    part = dataset.select(correct)
+    part = part.select(data.first_per_class(part, EXAMPLES)) if len(part) else part
+    if not len(part):
+        return []
+    images, rows = part.pixels(slice(None)), list[AdversarialPictureRow]()
+    for name, classifier in classifiers.items():
+        found = _smallest_examples(classifier, images.to(device), part.labels.to(device), norm)
+        rows += _example_rows(part, found, name, folder, norm)
+    order = {file: place for place, file in enumerate(part.names)}
+    return sorted(rows, key=lambda row: order[row.file])
+
+
+class _Examples(NamedTuple):
+    """images (n, C, H, W): 8-bit, misclassified where `found` (n,); predictions and confidences (n,) of a classifier."""
+
+    images: Tensor
+    found: Tensor
+    predicted: Tensor
+    confidence: Tensor
+    clean_confidence: Tensor
+
+
+def _smallest_examples(model: nn.Module, images: Tensor, labels: Tensor, norm: str) -> _Examples:
+    """Minimum-norm adversarial examples, rounded to 8 bits and still misclassified. On the CPU."""
+    with models.frozen(model):
+        smallest = attacks.minimum_norm(model, images, labels, norm=norm).images
+    with torch.no_grad():
+        best, found = images.clone(), torch.zeros_like(labels, dtype=torch.bool)
+        for length in OVERSHOOT:
+            stored = ((images + length * (smallest - images)).clamp(0, 1) * 255).round() / 255
+            new = (objectives.logits(model, stored).argmax(1) != labels) & ~found
+            best[new], found = stored[new], found | new
+        confidence, predicted = objectives.logits(model, best).softmax(1).max(1)
+        clean = objectives.logits(model, images).softmax(1).amax(1)
+    return _Examples(best.cpu(), found.cpu(), predicted.cpu(), confidence.cpu(), clean.cpu())
+
+
+def _example_rows(part: Dataset, found: _Examples, name: str, folder: Path, norm: str) -> list[AdversarialPictureRow]:
+    """Save the examples of one classifier, and a row for each."""
+    images = part.pixels(slice(None))
+    perturbation = found.images - images
+    distances = NormBall(norm, 0.0).distance(perturbation).tolist()
+    amplified = _amplified(perturbation)
+    rows = []
+    for number in found.found.nonzero().squeeze(1).tolist():
+        paths = [f"pictures/example-{number:02d}-{suffix}.png" for suffix in ("clean", name, f"{name}-perturbation")]
+        for pixels, path in zip((images[number], found.images[number], amplified[number]), paths, strict=True):
+            data.save_image(pixels, folder / path)
+        rows.append(
+            AdversarialPictureRow(
+                file=part.names[number],
+                label=part.classes[int(part.labels[number])],
+                model=name,
+                predicted=part.classes[int(found.predicted[number])],
+                confidence=float(found.confidence[number]),
+                clean_confidence=float(found.clean_confidence[number]),
+                norm=norm,
+                distance=float(distances[number]),
+                amplification=0.5 / max(float(perturbation[number].abs().max()), 1e-6),
+                clean_picture=paths[0],
+                picture=paths[1],
+                perturbation_picture=paths[2],
+            )
+        )
     return rows
 
 

@@ -14,21 +14,30 @@ from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
 from notbugs.runs.folder import RunFolder, common_metadata
-from notbugs.runs.metadata import StudyMetadata
+from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine, ignore_progress
 from notbugs.runs.tables import Row
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
-from notbugs.study.config import ResolvedConfig, StudyConfig, config_of_run, load, resolve, resumable_arguments
+from notbugs.study.config import (
+    ResolvedConfig,
+    StudyConfig,
+    asked_options,
+    config_of_run,
+    load,
+    resolve,
+    resumable_arguments,
+)
+from notbugs.study.given import GivenModel, given_model
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
 LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
-NOT_SETTINGS = ("dataset", "norm", "epsilon", "device", "skip_unreadable", "full", "replicate")  # they have their own keys
+NOT_SETTINGS = ("dataset", "norm", "epsilon", "device", "skip_unreadable", "full", "replicate", "model")  # own keys
 NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 
@@ -37,6 +46,7 @@ def run(
     folder: Path,
     *,
     only: Collection[str] | None = None,
+    asked: StudyConfig | None = None,
     command: str = "",
     workers: int | None = None,
     report_progress: Progress | None = None,
@@ -55,6 +65,8 @@ def run(
         New, or of an earlier run with the same settings.
     only : collection of str, optional
         Labels of stages, like "standard" or "dataset-robust", to do with all that they need; the rest can be done later.
+    asked : StudyConfig, optional
+        What was asked for, where the rest of `config` was taken from an earlier run; recorded in run.json. Default: `config`.
     command : str
         Recorded in run.json.
     workers : int, optional
@@ -76,21 +88,27 @@ def run(
     """
     splits = load(config)
     resolved = resolve(config, splits)
+    given = given_model(resolved)
     with RunFolder.open(folder, resumable_arguments(resolved)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same(record, "fingerprint", digest, config.dataset, "must hold the same images as when this run began")
         _remove_leftovers(folder)
         earlier = record.study()
+        if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:
+            got = f"{given.name}, which has changed"
+            raise InputError("--model", "must be the same model as when this run began", got, "give another --out")
         resolved = _with_earlier(resolved, earlier)
         settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
         if not settled:
-            record.update_metadata(**_metadata(resolved, splits, command), fingerprint=digest, seeds=seeds)
+            options = {**earlier.options, **asked_options(asked or config)}
+            metadata = _metadata(resolved, splits, given, command)
+            record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
         graph = study_graph(resolved, analyses=only is not None)
         selected = select_stages(graph, only)
         if on_plan:
             todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
-            on_plan(make_plan(resolved, splits, graph, todo, workers))
+            on_plan(make_plan(resolved, splits, graph, todo, workers, given))
         run_stages(
             record,
             {str(stage_id): _stage(graph, stage_id, resolved, folder) for stage_id in selected},
@@ -133,7 +151,8 @@ def run_analyses(
         raise InputError("stage", "must be one of " + ", ".join(ANALYSES), ", ".join(unknown))
     record = RunFolder.read(folder)
     config, command = config_of_run(record), record.study().command
-    return run(config, folder, only=names, command=command, workers=workers, report_progress=report_progress)
+    asked = StudyConfig(config.dataset)
+    return run(config, folder, only=names, asked=asked, command=command, workers=workers, report_progress=report_progress)
 
 
 def train_single(
@@ -196,15 +215,18 @@ def _remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _metadata(config: ResolvedConfig, splits: Splits, command: str) -> dict[str, object]:
+def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, command: str) -> dict[str, object]:
     """What run.json says of a study, but for its seeds: see `runs.metadata.StudyMetadata`."""
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_SETTINGS}
+    if given:
+        settings |= {"model": given.name, "model_sha256": given.sha256, "model_sha256_of": given.sha256_of}
+        settings |= {"model_features": given.features}
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,
         "norm": config.norm,
         "epsilon": config.epsilon,
-        "epsilon_text": _epsilon_text(config.epsilon),
+        "epsilon_text": epsilon_text(config.epsilon),
         "settings": {**settings, "attack": attacks.ensemble_name("standard")},
         "data": {
             "classes": list(splits.train.classes),
@@ -226,12 +248,6 @@ def _metadata(config: ResolvedConfig, splits: Splits, command: str) -> dict[str,
 def _stage_metadata(config: ResolvedConfig) -> dict[str, object]:
     """What the entry of each stage says: a run may be resumed on another device, or with another version."""
     return {"notbugs": __version__, "torch": torch.__version__, "device": config.device, "bf16": config.bf16}
-
-
-def _epsilon_text(epsilon: float) -> str:
-    """An epsilon as people write it: 0.5, but 8/255."""
-    levels, text = round(epsilon * 255), f"{epsilon:g}"
-    return f"{levels}/255" if len(text) > 5 and abs(epsilon * 255 - levels) < 1e-6 else text
 
 
 def _mean_norm(dataset: Dataset) -> float:

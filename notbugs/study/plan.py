@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from notbugs import models, train
+from notbugs import metrics, models, train
 from notbugs.data import Splits
+from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import default_workers
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, QUICK, dataset_of
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.epsilon import NeighborDistances, neighbor_distances
+from notbugs.study.given import GivenModel
 from notbugs.study.graph import Graph, StageId
 
 # Forward and backward passes per image and epsilon of an attack ensemble: most for what stays correct longest (docs/lab-log.md)
@@ -39,6 +41,10 @@ class Plan:
         Stages at once.
     seconds : float
         Estimated seconds of all of them, `workers` at a time.
+    given : GivenModel or None
+        The standard model, if it was given.
+    given_accuracy : Accuracy or None
+        Its clean accuracy on the test images.
     """
 
     config: ResolvedConfig
@@ -47,9 +53,18 @@ class Plan:
     stages: Mapping[str, float]
     workers: int
     seconds: float
+    given: GivenModel | None = None
+    given_accuracy: Accuracy | None = None
 
 
-def make_plan(config: ResolvedConfig, splits: Splits, graph: Graph, todo: Sequence[StageId], workers: int | None = None) -> Plan:
+def make_plan(
+    config: ResolvedConfig,
+    splits: Splits,
+    graph: Graph,
+    todo: Sequence[StageId],
+    workers: int | None = None,
+    given: GivenModel | None = None,
+) -> Plan:
     """Estimate what is left to do of a study.
 
     Parameters
@@ -62,13 +77,16 @@ def make_plan(config: ResolvedConfig, splits: Splits, graph: Graph, todo: Sequen
         Those that are not done, in order.
     workers : int, optional
         Default: one per core on a CPU, 1 on a GPU.
+    given : GivenModel, optional
+        The study's standard model, if it was given.
     """
     workers = default_workers(config.device) if workers is None else workers
     each = seconds_per_pass(config, splits, one_thread=workers > 1) if todo else 0.0
     seconds = {stage: STAGE_SECONDS + each * stage_passes(stage, config, splits) for stage in todo}
     distances = neighbor_distances(splits.train, config.norm)
     named = {str(stage): value for stage, value in seconds.items()}
-    return Plan(config, splits, distances, named, workers, _makespan(graph, seconds, workers))
+    accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
+    return Plan(config, splits, distances, named, workers, _makespan(graph, seconds, workers), given, accuracy)
 
 
 def stage_passes(stage: StageId, config: ResolvedConfig, splits: Splits) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from notbugs import data, models
 from notbugs.data import Dataset
 from notbugs.study.config import ResolvedConfig, StudyConfig, load
+from notbugs.study.given import GIVEN, given_model
 
 Config = StudyConfig | ResolvedConfig
 
@@ -16,8 +17,15 @@ def load_dataset(config: Config, folder: Path, seed: int, name: str) -> Dataset:
 
 
 def load_model(config: Config, folder: Path, seed: int, name: str) -> models.Model:
-    """A trained classifier as it is stored."""
+    """A trained classifier as it is stored; the given one from where it is."""
+    if name == GIVEN and (given := given_model(config)):
+        return given.model
     return models.load(model_path(config, folder, seed, name), config.network)[0]
+
+
+def has_model(config: Config, folder: Path, seed: int, name: str) -> bool:
+    """Whether there is such a classifier: trained already, or given."""
+    return (name == GIVEN and config.model is not None) or model_path(config, folder, seed, name).exists()
 
 
 def model_path(config: Config, folder: Path, seed: int, name: str) -> Path:

@@ -13,12 +13,17 @@ from notbugs.metrics import transfer
 from notbugs.models import sklearn_learners
 from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables import Row, TransferRow
-from notbugs.study.catalog import TRANSFER_TARGETS
+from notbugs.study.catalog import TRANSFER_TARGETS, starts_from_standard
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import examples_path, load_model
 
 TEST_IMAGES = 1000  # at most
 LEARNER_SOURCE = "standard"  # whose examples the non-neural classifiers get
+
+
+def targets(config: ResolvedConfig) -> tuple[str, ...]:
+    """The networks on which examples are tried."""
+    return tuple(name for name in TRANSFER_TARGETS if config.model is None or not starts_from_standard(name))
 
 
 def make_examples(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, source: str) -> list[Row]:
@@ -36,11 +41,12 @@ def transfer_to_networks(
 ) -> list[TransferRow]:
     """The examples of one model on all other networks."""
     test, examples, rows = _test_images(config, seed), _load_examples(config, folder, seed, source), []
-    for number, target in enumerate(TRANSFER_TARGETS):
+    networks = targets(config)
+    for number, target in enumerate(networks):
         if target != source:
             rates = transfer.transfer_rates(examples, test, load_model(config, folder, seed, target), device=config.device)
             rows += _rows(config, seed, source, target, rates)
-        report_progress("", (number + 1) / len(TRANSFER_TARGETS), target)
+        report_progress("", (number + 1) / len(networks), target)
     return rows
 
 

@@ -1,7 +1,18 @@
 """Training: one loop (`fit`). Standard training, adversarial training and TRADES differ only in the loss."""
 
 from notbugs.train.augment import Augment, random_translate
+from notbugs.train.batchnorm import adapt_batchnorm
 from notbugs.train.fit import Epoch, fit
 from notbugs.train.losses import Loss, adversarial_loss, cross_entropy, trades
 
-__all__ = ["Augment", "Epoch", "Loss", "adversarial_loss", "cross_entropy", "fit", "random_translate", "trades"]
+__all__ = [
+    "Augment",
+    "Epoch",
+    "Loss",
+    "adapt_batchnorm",
+    "adversarial_loss",
+    "cross_entropy",
+    "fit",
+    "random_translate",
+    "trades",
+]

@@ -65,8 +65,18 @@ def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) 
     assert "Accuracy [95 % CI]" in text and "[bold]a" in text and "42.0 % [38.1, 46.0]" in text
 
 
-def test_findings_are_bullets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_are_questions_with_their_answers(capsys: pytest.CaptureFixture[str]) -> None:
     from notbugs.report.findings import Finding
 
     console.print_findings([Finding("Is it robust?", "not supported", "Robust accuracy 3 % [2, 4].")])
-    assert capsys.readouterr().out == "• Is it robust? not supported. Robust accuracy 3 % [2, 4].\n"
+    assert capsys.readouterr().out == "Is it robust?\n  No, not measurably. Robust accuracy 3 % [2, 4].\n"
+
+
+def test_no_line_ends_within_a_percentage_or_an_interval() -> None:
+    text = "Clean accuracy 94.0 %, robust 16.0 % at L2 ε = 0.75 (95 % CI [−23.4, 56.8] over the test images)."
+    for width in range(24, 90):
+        lines = console.wrapped(text, width, first="- ").splitlines()
+        assert max(map(len, lines)) <= width and lines[0].startswith("- ") and all(line.startswith("  ") for line in lines[1:])
+        assert " ".join(line[2:] for line in lines) == text
+        for whole in ("94.0 %", "16.0 %", "ε = 0.75", "95 % CI", "[−23.4, 56.8]"):
+            assert any(whole in line for line in lines), (width, whole)

@@ -80,7 +80,9 @@ def test_what_a_stage_found_is_in_its_line() -> None:
     assert found_in([row(0.0, 0.9), row(0.0, 0.8, "standard")]) == "" and found_in([]) == ""
     common: Any = {"seed": 0, "n": 9, "made_from": "standard", "seconds": 1.0}
     assert found_in([SetRow(set="robust", feature_error=0.0581, **common)]) == "feature error 0.058"
-    assert found_in([SetRow(set="next-labels", target_reached=0.94, **common)]) == "new label reached for 94.0 % of the images"
+    assert found_in([SetRow(set="next-labels", target_reached=0.94, epsilon=1.5, **common)]) == (
+        "new label reached for 94.0 % of the images within ε = 1.5"
+    )
 
 
 def test_without_a_terminal_stages_are_lines_and_silence_is_broken(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

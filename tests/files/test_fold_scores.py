@@ -19,10 +19,10 @@ def test_contributions_of_features_add_up_to_the_margin_minus_its_mean(few: Data
     logits = values @ weights.T + model.get_submodule("head").bias.detach()
     runner_up = logits.scatter(1, few.labels[:, None], -torch.inf).argmax(1)
     wanted = ((weights[few.labels] - weights[runner_up]) * (values - values.mean(0))).sum(1)
-    robust, nonrobust = found["margin_from_robust_features"], found["margin_from_nonrobust_features"]
-    assert robust + nonrobust == pytest.approx(wanted.numpy(), abs=1e-4)
-    assert nonrobust == pytest.approx(0, abs=1e-4)  # the version is the data set itself: all usefulness is kept
-    assert np.abs(found["margin_from_spurious_features"]).max() > 0
+    kept, lost = found["margin_kept_on_robust_version"], found["margin_lost_on_robust_version"]
+    assert kept + lost == pytest.approx(wanted.numpy(), abs=1e-4)
+    assert lost == pytest.approx(0, abs=1e-4)  # the version is the data set itself: all usefulness is kept
+    assert np.abs(found["margin_lost_on_test_part"]).max() > 0
 
 
 class OtherHead(torch.nn.Module):

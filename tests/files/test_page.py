@@ -8,7 +8,7 @@ import pytest
 from files.conftest import Done
 from playwright.sync_api import Browser, Page
 
-from notbugs import report
+from notbugs import metrics, report
 from notbugs.files.columns import COLUMNS
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import (
@@ -19,6 +19,8 @@ from notbugs.runs.tables import (
     FeatureRow,
     FilePictureRow,
     FileRow,
+    LabelErrorsRow,
+    ModelAccuracyRow,
     SpuriousCueRow,
 )
 
@@ -42,6 +44,19 @@ def page(done: Done, chromium: Browser) -> Iterator[Page]:
 def test_the_page_shows_files_and_features_as_the_tables_hold_them(page: Page, done: Done) -> None:
     run = RunFolder.read(done.run)
     text = page.inner_text("body")
+    files, features = run.rows(FileRow), run.rows(FeatureCategoryRow)
+    for accuracy in run.rows(ModelAccuracyRow):
+        assert f"{100 * accuracy.accuracy:.1f} %" in text
+    within = sum(row.robust_correct_within_epsilon > 0.5 for row in files)
+    assert f"and still {within} of these within" in text
+    assert "below 0.5 by definition" in text and "--repeats 3" in text  # one repetition
+    order = ["Out-of-fold accuracy", "Categories of files", "Rank and label errors", "Features of a standard classifier"]
+    places = [text.index(title) for title in order]
+    assert places == sorted(places)
+    assert f"ρ = E[y f] of {metrics.RHO:g} or more" in text
+    for category in ("robust", "non-robust", "useless"):
+        cells = page.locator(f"#features ~ .scroll tr:has(th b:text-is('{category}')) strong").inner_text()
+        assert int(cells) == sum(row.category == category for row in features)
     for row in run.rows(CategoryRow):
         assert row.category in text and f"{row.files}" in text
     pictures = run.rows(FilePictureRow)
@@ -50,7 +65,7 @@ def test_the_page_shows_files_and_features_as_the_tables_hold_them(page: Page, d
     assert page.locator(".files img").count() == len(pictures)
     assert page.locator(".pictures img").count() == len(run.rows(FeaturePictureRow)) > 0
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-    assert page.locator("#files-chart svg .mark-symbol.role-mark path").count() == len(run.rows(FileRow))
+    assert page.locator("#files-chart svg .mark-symbol.role-mark path").count() == len(files)
     for column in COLUMNS:
         assert column.column in text
     for width in (390, 1200):
@@ -67,7 +82,8 @@ def test_spurious_cues_are_shown_and_hostile_names_do_nothing(done: Done, tmp_pa
         )
         cues = [replace(row, spurious=place == 0, class_name=evil) for place, row in enumerate(before.rows(SpuriousCueRow))]
         pictures = [replace(row, file=evil, label=evil, suggested_label=evil) for row in before.rows(FilePictureRow)]
-        kept = [before.rows(row_type) for row_type in (CategoryRow, FileRow, ColumnRow, FeatureCategoryRow, FeatureRow)]
+        row_types = (CategoryRow, FileRow, ModelAccuracyRow, LabelErrorsRow, ColumnRow, FeatureCategoryRow, FeatureRow)
+        kept = [before.rows(row_type) for row_type in row_types]
         kept.append(before.rows(FeaturePictureRow))
         run.record_stage("all", 1.0, [*cues, *pictures, *(row for rows in kept for row in rows)])
     text = report.write(tmp_path / "run").read_text(encoding="utf-8")

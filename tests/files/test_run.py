@@ -11,10 +11,19 @@ from cli.conftest import call_here, error_line
 from files.conftest import Done
 from pyarrow import parquet
 
-from notbugs import data
+from notbugs import data, metrics
 from notbugs.files.run import representative_files
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import FileRow, SubsetRow, columns, from_text
+from notbugs.runs.tables import (
+    FeatureCategoryRow,
+    FeatureRow,
+    FileRow,
+    LabelErrorsRow,
+    ModelAccuracyRow,
+    SubsetRow,
+    columns,
+    from_text,
+)
 
 
 def subset(done: Done, name: str) -> data.Dataset:
@@ -71,7 +80,7 @@ def test_the_same_command_resumes_and_another_is_rejected(done: Done, tmp_path: 
     extended = call_here(*more)
     finished = [line for line in extended.stderr.splitlines() if line.startswith("done:")]
     assert finished == ["done: repeat 2, fold 1", "done: repeat 2, fold 2"]
-    assert "rank reliability: " in extended.stdout
+    assert "Rank stability: " in extended.stdout
     assert len(RunFolder.read(run).rows(FileRow)) == len(before.splitlines()) - 1
     assert files.read_text() != before
     study = call_here("run", str(done.dataset), "--out", str(run))
@@ -79,6 +88,42 @@ def test_the_same_command_resumes_and_another_is_rejected(done: Done, tmp_path: 
     words[words.index("--folds") + 1] = "3"
     other = call_here(*words)
     assert other.returncode == 2 and "--folds: must be as before" in other.stderr
+
+
+@pytest.mark.slow
+def test_the_summary_prints_absolute_evidence_first_and_the_tables_agree(done: Done) -> None:
+    """One definition everywhere: a file's category, a feature's category, and the accuracies follow from the same columns."""
+    run, printed = RunFolder.read(done.run), done.printed.stdout
+    files, accuracies = run.rows(FileRow), {row.model: row for row in run.rows(ModelAccuracyRow)}
+    assert [*accuracies] == ["standard", "robust", "trained_on_robust", "trained_on_nonrobust"]
+    for name in ("standard", "robust"):
+        share = np.mean([getattr(row, f"{name}_correct") for row in files])
+        assert accuracies[name].accuracy == pytest.approx(share) and accuracies[name].n == len(files)
+    assert accuracies["robust"].robust_accuracy == pytest.approx(np.mean([row.robust_correct_within_epsilon for row in files]))
+    for row in files:
+        within, likely = row.robust_correct_within_epsilon > 0.5, row.category == "likely label error"
+        assert likely or (row.category == "robust") == within
+        assert likely or (row.category == "misclassified") == (not within and row.standard_correct <= 0.5)
+    (errors,) = run.rows(LabelErrorsRow)
+    assert errors.likely == sum(row.category == "likely label error" for row in files)
+    parts = ["robust accuracy", "Robust models classify", f"of {len(files)} files", "below 0.5 by definition", "Label errors"]
+    places = [printed.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "--repeats 3" in printed  # one repetition: rank stability cannot be estimated
+
+
+@pytest.mark.slow
+def test_robust_features_are_those_of_ilyas_et_al(done: Done) -> None:
+    run = RunFolder.read(done.run)
+    best = {row.feature: row for row in metrics.best_class_rows(run.rows(FeatureRow))}
+    rows = run.rows(FeatureCategoryRow)
+    assert len(rows) == len(best) > 0
+    for row in rows:
+        of_class = best[row.feature]
+        assert (row.category, row.class_name) == (of_class.category, of_class.class_name)
+        assert (row.usefulness, row.robust_usefulness) == (of_class.usefulness, of_class.robust_usefulness)
+        assert (row.category == "robust") == (row.usefulness >= metrics.RHO and row.robust_usefulness > 0)
+    assert f"{sum(row.category == 'robust' for row in rows)} robust, " in done.printed.stdout
 
 
 def test_representative_files_take_turns_between_the_classes() -> None:

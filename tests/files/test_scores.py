@@ -1,4 +1,4 @@
-"""From scores to rows: ranks, robustness, likely label errors, subsets, ranges of all columns."""
+"""From scores to rows and accuracies: ranges of all columns, categories, correct within epsilon."""
 
 from dataclasses import replace
 
@@ -8,62 +8,10 @@ from files.conftest import QUICK
 
 from notbugs import data
 from notbugs.data import Dataset
-from notbugs.errors import InputError
 from notbugs.files import scores
 from notbugs.files.columns import CATEGORIES, COLUMNS
 from notbugs.files.fold_scores import FoldScores
-
-
-def test_ranks_are_within_classes_and_ties_share_theirs() -> None:
-    values, labels = np.array([3.0, 1.0, 2.0, 2.0, 9.0, 5.0, 7.0]), np.array([0, 0, 0, 0, 1, 1, 2])
-    assert scores.class_ranks(values, labels).tolist() == pytest.approx([1, 0, 0.5, 0.5, 1, 0, 0.5])
-
-
-def test_robustness_is_what_standard_evidence_does_not_explain() -> None:
-    """Robust evidence = standard evidence + something else: the ranks are that something's.
-
-    Standard evidence counts as far as standard models are above chance level: at chance level it is not subtracted.
-    """
-    generator = np.random.default_rng(0)
-    labels, shared, own = np.arange(2000) % 2, 9 + generator.normal(size=2000), generator.normal(size=2000)
-    mean = dict.fromkeys(scores.STANDARD_EVIDENCE, shared) | dict.fromkeys(scores.ROBUST_EVIDENCE, shared + own)
-    found = scores.robustness_score(mean, labels)
-    assert np.corrcoef(found, own)[0, 1] > 0.8
-    assert found.min() == 0 and found.max() == 1
-    assert found[labels == 0].mean() == pytest.approx(0.5)
-    at_chance = scores.robustness_score({**mean, "standard_margin": shared - np.median(shared)}, labels)
-    assert np.corrcoef(at_chance, scores.class_ranks(shared + own, labels))[0, 1] > 0.999
-
-
-def test_a_likely_label_error_needs_all_models_and_their_confidence() -> None:
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    confident, uncertain = [0.9, 0.1], [0.45, 0.55]
-    one = np.array([confident, confident, confident[::-1], confident[::-1], confident[::-1], uncertain])
-    mean = {"standard_probabilities": one, "robust_probabilities": one}
-    found = scores.likely_label_errors(mean, ["standard", "robust"], labels)
-    assert found.tolist() == [False, False, True, False, False, False]
-    other = one.copy()
-    other[2] = confident  # one model agrees with the label
-    mean["robust_probabilities"] = other
-    assert not scores.likely_label_errors(mean, ["standard", "robust"], labels).any()
-
-
-@pytest.mark.parametrize("top", [0.5, 0.2, 0.04])
-def test_subsets_are_balanced_and_hold_the_highest_and_the_lowest(top: float) -> None:
-    generator = np.random.default_rng(0)
-    labels = ["abc"[index % 3] for index in range(100)]
-    values = [float(generator.random()) for _ in range(100)]
-    high, low = scores.top_and_bottom(labels, values, top)
-    assert not {*high} & {*low} and high == sorted(high)
-    for label in "abc":
-        own = [index for index in range(100) if labels[index] == label]
-        count = int(top * len(own) + 1e-9)
-        ranked = sorted(own, key=lambda index: values[index])
-        assert {index for index in low if labels[index] == label} == {*ranked[:count]}
-        assert {index for index in high if labels[index] == label} == {*ranked[len(own) - count :]}
-    for wrong in (0.0, 0.51, float("nan"), 0.02):  # of 33 files the last leaves none
-        with pytest.raises(InputError, match=r"^--top"):
-            scores.top_and_bottom(labels, values, wrong)
+from notbugs.stats import wilson_interval
 
 
 @pytest.mark.slow
@@ -98,23 +46,49 @@ def test_without_versions_two_models_are_trained_and_their_scores_are_empty(few:
         "trained_on_robust_margin",
         "trained_on_nonrobust_correct",
         "trained_on_nonrobust_margin",
-        "margin_from_spurious_features",
+        "margin_lost_on_test_part",
     }
     assert np.isfinite([row.robustness for row in rows]).all()
 
 
-def test_rank_reliability_is_the_agreement_of_repetitions() -> None:
-    generator = np.random.default_rng(0)
-    labels, true = np.arange(900) % 3, generator.normal(size=900)
+def some_scores(**changed: list[float]) -> FoldScores:
+    """One repetition over six files of two classes: all models are right, clean and within epsilon 1."""
+    scores: FoldScores = {}
+    for model in ("standard", "robust"):
+        scores |= {f"{model}_{name}": np.full(6, 2.0) for name in ("margin", "attacked_margin", "minimum_norm")}
+        scores[f"{model}_probabilities"] = np.eye(2)[np.arange(6) % 2]
+    return scores | {name: np.array(values) for name, values in changed.items()}
 
-    def noisy(noise: float) -> FoldScores:
-        names = (*scores.ROBUST_EVIDENCE, *scores.STANDARD_EVIDENCE)
-        own = {name: true if name in scores.ROBUST_EVIDENCE else 0 * true for name in names}
-        return {name: value + noise * generator.normal(size=900) for name, value in own.items()}
 
-    high, low = (scores.rank_reliability([noisy(noise), noisy(noise)], labels) for noise in (0.1, 2.0))
-    assert high > 0.95 > 0.8 > low > 0.1
-    assert scores.rank_reliability([noisy(2.0) for _ in range(8)], labels) > low
-    assert np.isnan(scores.rank_reliability([noisy(0.1)], labels))
-    opposed = noisy(0.0)
-    assert -1 <= scores.rank_reliability([opposed, {name: -value for name, value in opposed.items()}], labels) < 0
+def test_correct_within_epsilon_needs_both_attacks_to_fail() -> None:
+    found = some_scores(
+        robust_margin=[2, 2, 2, -1, 2, 2],
+        robust_attacked_margin=[1, -1, 1, 1, 1, 1],
+        robust_minimum_norm=[2, 2, 1, 2, np.inf, 0.5],
+    )
+    assert scores.correct_within(found, "robust", 1.0).tolist() == [True, False, False, False, True, False]
+
+
+def test_accuracies_are_means_over_repetitions_with_the_interval_of_the_files() -> None:
+    whole = [some_scores(), some_scores(robust_margin=[2, 2, 2, -1, -1, -1], robust_minimum_norm=[5, 0.5, 4, 0, 0, 0])]
+    standard, robust = scores.model_accuracies(whole, 1.0)
+    assert (standard.model, standard.accuracy, standard.robust_accuracy) == ("standard", 1.0, 1.0)
+    assert robust.accuracy == 0.75 and robust.robust_accuracy == pytest.approx(8 / 12)
+    assert (robust.robust_ci_low, robust.robust_ci_high) == pytest.approx(wilson_interval(4, 6))
+    assert robust.median_minimum_norm == 2.0  # of 2 2 2 2 2 2 and 5 0.5 4, the correctly classified ones
+    assert (robust.n, robust.epsilon) == (6, 1.0)
+
+
+def test_without_a_correct_file_there_is_no_median() -> None:
+    (_, robust) = scores.model_accuracies([some_scores(robust_margin=[-1] * 6)], 1.0)
+    assert robust.accuracy == 0 and robust.median_minimum_norm is None
+
+
+def test_categories_are_absolute() -> None:
+    """What the majority of models does with a file; its rank plays no part: all files may be robust, or none."""
+    shares = {"robust_correct_within_epsilon": np.array([1.0, 0.6, 0.5, 0.0, 0.0, 1.0])}
+    shares["standard_correct"] = np.array([0.0, 1.0, 0.6, 1.0, 0.5, 1.0])
+    label_errors = np.array([False, False, False, False, False, True])
+    found = ["robust", "robust", "non-robust", "non-robust", "misclassified", "likely label error"]
+    assert scores.categories(shares, label_errors) == found
+    assert scores.categories({name: np.ones(6) for name in shares}, np.zeros(6, bool)) == ["robust"] * 6

@@ -153,3 +153,32 @@ def test_network_with_another_number_of_outputs_raises(
 def test_name_that_gives_no_network_raises(name: str, got: str, raises_one_line: Raises) -> None:
     with raises_one_line(f"^--network: {name} must .*{got}"):
         models.build(name, shape=(1, 8, 8), classes=4)
+
+
+class _WithFeatures(nn.Module):
+    """A network with a method `features`."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.count, self.layer = features, nn.Linear(64, 3)
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, : self.count] if self.count else images
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.flatten(1))  # type: ignore[no-any-return]
+
+
+def test_features_are_the_networks_own_or_the_input_of_its_last_linear_layer_or_its_logits() -> None:
+    images = torch.rand(2, 1, 8, 8)
+    own, words = models.with_features(_WithFeatures(5), images)
+    assert words == "what its own features(images) returns" and torch.equal(own.features(images), images.flatten(1)[:, :5])
+    hooked, words = models.with_features(_WithFeatures(0), images)  # feature maps are no features
+    assert words == "the input of its layer layer" and hooked.features(images).shape == (2, 64)
+    convolutional = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten())
+    logits, words = models.with_features(convolutional, images)
+    assert words.startswith("its logits") and torch.equal(logits.features(images), convolutional(images))
+    small = models.build("small", shape=(1, 8, 8), classes=3, width=4)
+    assert models.with_features(small, images) == (small, "the input of its last layer")
+    again, words = models.with_features(hooked, images)
+    assert again is hooked and words == "the input of its layer layer"

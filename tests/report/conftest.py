@@ -14,6 +14,7 @@ from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import (
     AccuracyRow,
+    AdversarialPictureRow,
     ControlRow,
     ErrorConsistencyRow,
     PictureRow,
@@ -115,7 +116,16 @@ def hostile_pictures(folder: Path) -> list[Row]:
             predicted = dict.fromkeys(predicted, "") if column == "perturbation" else predicted
             picture = paths[len(rows)]
             rows.append(PictureRow(file=f"{label}/{place}.png", column=column, picture=picture, label=label, **predicted))
-    return rows
+    return rows + [example_row(model, distance) for model, distance in (("standard", 0.75), ("adversarial", 0.0))]
+
+
+def example_row(model: str, distance: float) -> AdversarialPictureRow:
+    """An adversarial example of a hostile file; at distance 0 the clean image is misclassified."""
+    return AdversarialPictureRow(
+        file=f"{HOSTILE[0]}/0.png", label=HOSTILE[0], model=model, predicted=HOSTILE[1], confidence=0.52, clean_confidence=0.97,
+        norm="l2", distance=distance, amplification=3.0, clean_picture="pictures/a.png", picture="pictures/a.png",
+        perturbation_picture="../outside.png",
+    )  # fmt: skip
 
 
 # ---- a full study ------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.conftest import MEASURED, Shares, quick_study
+from report.conftest import MEASURED, Shares, accuracy_row, quick_study, wilson
 from scipy.stats import binomtest
 
 from notbugs.report import tables
-from notbugs.report.findings import Finding, findings
+from notbugs.report.findings import Finding, Status, findings
 from notbugs.report.findings.split import cross_accuracy
+from notbugs.report.format import Estimate
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import Row, SetRow, TrainingRow
@@ -48,7 +49,7 @@ def test_the_threat_model_of_a_set_is_its_own(tmp_path: Path) -> None:
         rows = [SetRow(set="random-labels", epsilon=3.0, **common), SetRow(set="robust", **common)]
         run.record_stage("more", 0.0, rows)
     texts = [finding.text for finding in findings(StudyResults.read(tmp_path))]
-    assert "perturbed by at most L2 ε = 3 towards a random" in texts[3]
+    assert "perturbed by at most L2 ε = 3 (2 times the ε of the attacks) towards a random" in texts[3]
     assert "perturbed by at most L2 ε = 1.5 towards the class after" in texts[4]
 
 
@@ -172,3 +173,48 @@ def test_cross_accuracy_is_a_sentence_if_both_were_measured(tmp_path: Path) -> N
     assert cross_accuracy(results) == "Trained on D_R: accuracy 60.4 % on D_NR. Trained on D_NR: 60.4 % on D_R."
     shares = {model: share for model, share in MEASURED.items() if model != "trained-on-robust"}
     assert cross_accuracy(StudyResults.read(quick_study(tmp_path / "part", shares, complete=False))) == ""
+
+
+# ---- answers -----------------------------------------------------------------------------------------------------------------
+
+
+def answered(status: Status, low: float | None = None, high: float = 0.0) -> tuple[str, str]:
+    effect = None if low is None else Estimate((low + high) / 2, low, high, 500, 3, True)
+    finding = Finding("Is it?", status, "It is measured.", effect=effect)
+    return finding.answer, finding.sentence
+
+
+def test_a_question_has_an_answer_that_says_how_sure_it_is() -> None:
+    assert answered("supported") == ("yes", "Yes, with 95 % confidence.")
+    assert answered("partly supported", -0.1, 0.2) == ("partly", "Partly.")
+    assert answered("inconclusive", -0.1, 0.2) == ("unclear", "Unclear.")
+    assert answered("not supported") == ("no", "No, not measurably.")
+    assert answered("not supported", -0.2, -0.1) == ("no", "No, the opposite, with 95 % confidence.")
+    assert answered("not supported", -0.03, 0.021) == ("no", "No: with 95 % confidence at most 2.1 percentage points.")
+
+
+def test_no_measured_difference_is_no_answer_where_a_large_one_is_not_excluded() -> None:
+    answer, sentence = answered("not supported", -0.219, 0.098)
+    assert answer == "unclear"
+    assert sentence == "Unclear: the difference may be anything from −21.9 to 9.8 percentage points (95 % CI)."
+
+
+def test_the_effect_of_a_finding_is_the_difference_that_decides(tmp_path: Path) -> None:
+    results = StudyResults.read(quick_study(tmp_path, complete=False))
+    standard, adversarial, split, random, following = findings(results)
+    assert standard.effect == results.difference(("standard", 0), ("standard", 2))
+    assert adversarial.effect == results.difference(("adversarial", 2), ("standard", 2))
+    assert split.effect == results.difference(("trained-on-robust", 1), ("trained-on-nonrobust", 1), 2)
+    assert random.effect == results.difference(("trained-on-random-labels", 0), ("trained-on-random-labels-shuffled", 0))
+    accuracy = results.accuracy("trained-on-next-labels")
+    assert accuracy and following.effect and following.effect.mean == pytest.approx(accuracy.mean - 0.25)
+    assert [finding.answer for finding in findings(results)] == ["yes"] * 5
+
+
+def test_d_det_says_how_often_the_next_class_is_predicted_and_that_its_control_is_missing(tmp_path: Path) -> None:
+    quick_study(tmp_path, complete=False, seeds=1)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("next", 0.0, [accuracy_row("trained-on-next-labels", 90, 500, wilson(90, 500), 0, set="test-next")])
+    text = findings(StudyResults.read(tmp_path))[4].text
+    assert "It predicts the next class, as it was taught, for 18.0 % of the test images." in text
+    assert text.endswith("Its control with shuffled perturbations was not run: --full adds it.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from report.conftest import MEASURED, full_study, quick_study
+from report.conftest import MEASURED, accuracy_row, full_study, quick_study, wilson
 
 from notbugs.models import TRANSFER_ARCHITECTURES, sklearn_learners
 from notbugs.report import tables
@@ -35,15 +35,51 @@ def test_the_accuracy_table_has_means_and_intervals_over_seeds(tmp_path: Path) -
     assert lines[1][2] == "80.4 % [79.4, 81.4]"  # 80.0, 80.4, 80.8: mean ± 4.303 · 0.4 / √3
 
 
+def test_tables_for_a_terminal_name_the_training_images_and_fit_into_80_columns(tmp_path: Path) -> None:
+    results = StudyResults.read(quick_study(tmp_path, complete=False))
+    columns, lines = tables.compact_accuracy_table(results)
+    assert columns == ["trained on", "clean", "L2 ε/2 = 0.75", "L2 ε = 1.5"]
+    assert [line[0] for line in lines][:5] == [
+        "original", "original, adversarially", "robust (D_R)", "nonrobust (D_NR)", "random-labels (D_rand)",
+    ]  # fmt: skip
+    assert lines[1][2] == "80.4 [79.4, 81.4]"  # the same as in the table of the page
+    assert sum(max(len(line[column]) for line in lines) + 1 for column in range(4)) <= 81
+
+
+def test_d_r_is_compared_with_the_others_at_both_epsilons(tmp_path: Path) -> None:
+    results = StudyResults.read(quick_study(tmp_path, complete=False))
+    columns, lines = tables.split_table(results)
+    assert columns == ["robust (D_R) minus", "L2 ε/2 = 0.75", "L2 ε = 1.5"]
+    assert [line[0] for line in lines] == ["nonrobust (D_NR)", "original"]
+    together = results.difference(("trained-on-robust", 1), ("trained-on-nonrobust", 1), 2)
+    assert together and lines[0][1] == together.points_cell and lines[0][1].startswith("+30.0 [")
+
+
+def test_relabeled_sets_have_the_next_class_and_their_control_or_say_that_it_was_not_run(tmp_path: Path) -> None:
+    quick_study(tmp_path, complete=False, seeds=1)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("next", 0.0, [accuracy_row("trained-on-next-labels", 90, 500, wilson(90, 500), 0, set="test-next")])
+    columns, lines = tables.relabeled_table(StudyResults.read(tmp_path))
+    assert columns == ["trained on", "true class", "next class", "control"]
+    random, following = lines
+    assert random == ["random-labels (D_rand)", "88.0 [84.9, 90.6]", "–", "1.0 [0.4, 2.3]"]
+    assert following[0] == "next-labels (D_det)" and following[2].startswith("18.0 [") and following[3] == "not run: --full"
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_the_controls_table_has_the_excesses(tmp_path: Path, seeds: int) -> None:
     results = full_study(tmp_path, seeds)
     columns, lines = tables.controls_table(results)
     entries = results.excesses()
-    assert len(lines) == len(entries) > 15 and len(columns) == 4
-    for (model, control, accuracy, excess), entry in zip(lines, entries, strict=True):
-        assert model == f"{MODELS[entry.model].trained_on} {100 * entry.accuracy:.1f}"
-        assert control == control_short(entry.control) and accuracy == f"{100 * entry.control_accuracy:.1f}"
+    own = [line for line in lines if not line[0].startswith("  ")]
+    by_model = {entry.model: f"{100 * entry.accuracy:.1f}" for entry in entries}
+    assert [(name.split(" (")[0], accuracy) for name, accuracy, _ in own] == [
+        (MODELS[model].trained_on, accuracy) for model, accuracy in by_model.items()
+    ]
+    of_controls = [line for line in lines if line[0].startswith("  ")]
+    assert len(of_controls) == len(entries) > 15 and len(columns) == 3
+    for (control, accuracy, excess), entry in zip(of_controls, entries, strict=True):
+        assert control == f"  control: {control_short(entry.control)}" and accuracy == f"{100 * entry.control_accuracy:.1f}"
         texts = [f"{100 * value:.1f}" for value in (entry.excess.mean, entry.excess.ci_low, entry.excess.ci_high)]
         plus = "+" if entry.excess.mean >= 0 else ""
         assert excess == f"{plus}{texts[0]} [{texts[1]}, {texts[2]}]".replace("-", "−")
@@ -78,7 +114,7 @@ def test_tables_of_an_empty_run_have_columns_and_no_lines(tmp_path: Path) -> Non
     made = (
         tables.accuracy_table, tables.controls_table, tables.replication_table, tables.compact_replication_table,
         tables.figure_3_table, tables.saliency_table, tables.corruptions_table, tables.fourier_table, tables.ntk_table,
-        tables.review_table,
+        tables.review_table, tables.compact_accuracy_table, tables.split_table, tables.relabeled_table,
     )  # fmt: skip
     for table in made:
         columns, lines = table(results)

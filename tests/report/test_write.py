@@ -74,6 +74,18 @@ def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: 
 
 
 @pytest.mark.browser
+def test_the_first_screen_has_the_headline_the_figures_and_examples(chromium: Browser, written: Path) -> None:
+    page = open_page(chromium, written)
+    assert page.locator(".headline").inner_text().startswith("A standard classifier of these images is easily fooled")
+    assert page.locator(".tiles dd b").all_inner_texts() == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
+    assert page.locator("#accuracy-chart").bounding_box()["y"] < 800  # type: ignore[index]
+    captions = page.locator(".examples figcaption").all_inner_texts()
+    assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε"
+    assert captions[1] == f"✗ {HOSTILE[1]} without a perturbation; label {HOSTILE[0]}"
+    assert page.locator(".examples img").count() == 4 and page.locator(".examples .gone").count() == 2  # outside of the run
+
+
+@pytest.mark.browser
 def test_light_and_dark_are_both_legible(chromium: Browser, written: Path) -> None:
     """Contrast of every text, chart texts included, against the page: at least 4.5, as WCAG AA requires."""
     backgrounds = {}

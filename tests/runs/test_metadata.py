@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from notbugs.runs.metadata import AuditMetadata, DataSummary, FilesMetadata, StudyMetadata, TheoryMetadata, parse
+from notbugs.runs.metadata import AuditMetadata, DataSummary, FilesMetadata, StudyMetadata, TheoryMetadata, epsilon_text, parse
 
 WHOLE: dict[str, Any] = {
     "kind": "study",
@@ -63,3 +63,10 @@ def test_class_names_become_text() -> None:
 
 def test_entries_that_nobody_knows_are_ignored() -> None:
     assert parse(AuditMetadata, {"threats": ["l2 0.5"], "later": 1}) == AuditMetadata(threats=("l2 0.5",))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"), [(0.5, "0.5"), (0.8, "0.8"), (8 / 255, "8/255"), (1 / 255, "1/255"), (0.031, "0.031")]
+)
+def test_an_epsilon_is_written_as_people_write_it(epsilon: float, text: str) -> None:
+    assert epsilon_text(epsilon) == text

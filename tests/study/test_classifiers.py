@@ -107,8 +107,20 @@ def test_the_sources_of_the_sweep_were_trained_at_their_epsilon(full_run: RunFol
 )  # fmt: skip
 def test_relabeled_sets_have_translations_of_their_own(trained: str, given: dict[str, Any], augmented: bool) -> None:
     config = resolved(replace(StudyConfig("digits", limit=60), **given))
-    found = _augmentation(config, MODELS[trained])
-    assert (found is not None) == augmented
-    assert resolved(StudyConfig("mnist5k", limit=60)).relabel_translate == 3 and config.relabel_translate == given.get(
-        "relabel_translate", 0
+    assert (_augmentation(config, MODELS[trained]) is not None) == augmented
+
+
+@pytest.mark.parametrize("trained", ["trained-on-random-labels", "trained-on-robust"])
+def test_batch_norm_statistics_are_adapted_after_training_on_relabeled_sets_only(trained: str) -> None:
+    found = []
+    for adapt in (False, True):
+        config = resolved(StudyConfig("digits", limit=60, epochs=1, width=4, adapt_batchnorm=adapt))
+        images = load(config, 0).train.with_images(255 - load(config, 0).train.images)
+        model = train_classifier(config, images, MODELS[trained], seed=0, report_progress=ignore).model
+        found.append({name: value for name, value in model.state_dict().items() if name.endswith("running_mean")})
+    same = all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert same == (trained == "trained-on-robust")
+    assert (
+        resolved(StudyConfig("mnist5k", limit=60)).adapt_batchnorm
+        and not resolved(StudyConfig("digits", limit=60)).adapt_batchnorm
     )

@@ -36,7 +36,7 @@ def test_defaults_follow_the_images_and_unusable_settings_are_named(tmp_path: Pa
 
 def test_a_resolved_configuration_is_complete() -> None:
     config = resolved(StudyConfig("digits"))
-    assert {name for name, value in asdict(config).items() if value is None} == {"resize", "limit"}
+    assert {name for name, value in asdict(config).items() if value is None} == {"limit", "model", "resize"}
     assert (config.network, config.width, config.seeds, config.epsilon, config.relabel_epsilon) == ("small", 32, 3, 0.75, 1.5)
     assert (config.bf16, config.patience, config.relabel_learning_rate) == (False, 8, config.learning_rate)
     assert config.data == DataConfig("digits") and config.threat_model == NormBall("l2", 0.75)

@@ -1,5 +1,6 @@
 """Constructed data sets as they are stored: what was measured, in the form of the input, with versions and controls."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,17 @@ def test_the_truth_of_synthetic_images_is_that_of_their_seed(tmp_path: Path) -> 
         assert row.shape_class == made.test.classes[truth.shape_class[index]]
         assert row.texture_class == made.test.classes[truth.texture_class[index]]
         assert row.light_background == bool(truth.light_background[index])
+
+
+@pytest.mark.slow
+def test_the_relabeling_epsilon_grows_until_enough_images_reach_their_label_unless_it_was_given(tmp_path: Path) -> None:
+    common = StudyConfig("digits", limit=300, seeds=1, epsilon=0.25, epochs=10, width=8)
+    names = ("random-labels", "random-labels-shuffled")
+    run = pipeline.run(common, tmp_path / "open", only=[f"dataset-{name}" for name in names], workers=1)
+    row, control = (only(run.rows(SetRow), set=name) for name in names)
+    assert row.epsilon in (0.75, 1.125, 1.688) and control.epsilon == row.epsilon  # 0.5, larger by half each time
+    assert row.target_reached >= 0.7
+    assert row.epsilon / 1.5 < row.max_l2 <= row.epsilon
+    given = pipeline.run(replace(common, relabel_epsilon=0.5), tmp_path / "given", only=["dataset-random-labels"], workers=1)
+    fixed = only(given.rows(SetRow), set="random-labels")
+    assert fixed.epsilon == 0.5 and fixed.target_reached < 0.7

@@ -7,6 +7,7 @@ from study.conftest import resolved
 
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import DATASETS, MODELS, REPLICATION_DATASETS, trained_on
+from notbugs.study.classifiers import evaluate_given, repeat_given
 from notbugs.study.config import StudyConfig
 from notbugs.study.graph import StageId, select_stages, study_graph
 
@@ -33,7 +34,7 @@ def test_what_a_stage_needs_comes_before_it_and_names_differ() -> None:
 
 def test_a_full_study_trains_all_models_and_constructs_all_data_sets() -> None:
     graph = study_graph(resolved(StudyConfig("digits", seeds=1, replicate=True)))
-    assert {stage_id.name for stage_id in graph if stage_id.kind == "model"} == {*MODELS}
+    assert {stage_id.name for stage_id in graph if stage_id.kind == "model"} == {*MODELS} - {"reference"}
     assert {stage_id.name for stage_id in graph if stage_id.kind == "dataset"} == {*DATASETS}
 
 
@@ -42,6 +43,21 @@ def test_a_replication_is_a_full_study_and_more() -> None:
     more = {"robust-version-accuracy"}
     more |= {label for name in REPLICATION_DATASETS for label in (f"dataset-{name}", trained_on(name))}
     assert replication - full == {f"seed{seed}/{name}" for seed in (0, 1) for name in more} and full < replication
+
+
+def test_a_given_model_is_evaluated_once_and_nothing_starts_from_its_initialization() -> None:
+    config = replace(resolved(StudyConfig("digits", seeds=2, full=True)), model="mine:model")
+    graph, trained = study_graph(config), study_graph(replace(config, model=None))
+    of_models, before = ({stage_id.name for stage_id in each if stage_id.kind == "model"} for each in (graph, trained))
+    assert before - of_models == {name for name, spec in MODELS.items() if spec.init_from == "standard"}
+    assert of_models >= {"standard", "reference"} and not any(
+        "same-init" in need.name for each in graph.values() for need in each.needs
+    )
+    first, second = (StageId(seed, "model", "standard") for seed in (0, 1))
+    assert graph[first].needs == () and graph[second].needs == (first,)
+    assert graph[second].work is repeat_given and graph[first].work is evaluate_given
+    synthetic = study_graph(replace(config, dataset="planted"))
+    assert synthetic[second].work is evaluate_given  # other test images in each seed
 
 
 def test_selected_stages_come_with_what_they_need() -> None:

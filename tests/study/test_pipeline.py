@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -11,16 +10,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli.conftest import call_here
 from PIL import Image
 from study.conftest import FULL_STUDY, QUICK_STUDY
 
-from notbugs import data, report
+from notbugs import data, models, report
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
+from notbugs.runs.tables import AccuracyRow, AdversarialPictureRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
 from notbugs.study import pipeline
 from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load
@@ -31,7 +31,7 @@ from notbugs.study.pictures import PERTURBATION
 def test_a_run_holds_every_model_data_set_and_row(quick_run: RunFolder) -> None:
     rows, models = quick_run.rows(AccuracyRow), {*MAIN_MODELS}
     on_test = {(row.model, row.epsilon) for row in rows if row.set == "test"}
-    assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.375, 0.75)}
+    assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.1875, 0.375, 0.5625, 0.75, 1.125)}
     clean = {(row.model, row.set) for row in rows if row.set not in ("test", "test-next")}
     assert clean == {(model, name) for model in models for name in ("original", *QUICK)}
     for row in rows:
@@ -54,6 +54,25 @@ def test_pictures_are_of_every_version_and_only_images_are_classified(quick_run:
 
 
 @pytest.mark.slow
+@torch.no_grad()
+def test_adversarial_examples_are_misclassified_as_stored(quick_run: RunFolder) -> None:
+    rows = quick_run.rows(AdversarialPictureRow)
+    assert {row.model for row in rows} == {"standard", "adversarial"} and 2 <= len(rows) <= 10
+    for row in rows:
+        model = models.load(quick_run.folder / "models" / f"{row.model}.safetensors")[0].eval()
+        clean, perturbed = (
+            torch.from_numpy(np.asarray(Image.open(quick_run.folder / path), dtype=np.float32)[None, None] / 255)
+            for path in (row.clean_picture, row.picture)
+        )
+        probabilities = model(perturbed).softmax(1)[0]
+        assert str(int(probabilities.argmax())) == row.predicted != row.label
+        assert float(probabilities.max()) == pytest.approx(row.confidence, abs=1e-5)
+        assert float((perturbed - clean).norm()) == pytest.approx(row.distance, abs=1e-5)
+        if row.model == "standard":
+            assert str(int(model(clean).argmax(1))) == row.label and row.distance > 0
+
+
+@pytest.mark.slow
 def test_metadata_says_what_was_run(quick_run: RunFolder) -> None:
     study = quick_run.study()
     assert (study.kind, study.dataset, study.norm, study.epsilon, study.epsilon_text) == ("study", "digits", "l2", 0.75, "0.75")
@@ -70,13 +89,6 @@ def test_the_same_seed_gives_the_same_bytes_with_more_workers(quick_run: RunFold
     assert sorted(map(str, again.rows(AccuracyRow))) == sorted(map(str, quick_run.rows(AccuracyRow)))
     for weights in (quick_run.folder / "models").glob("*.safetensors"):
         assert weights.read_bytes() == (again.folder / "models" / weights.name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "text"), [(0.5, "0.5"), (0.8, "0.8"), (8 / 255, "8/255"), (1 / 255, "1/255"), (0.031, "0.031")]
-)
-def test_an_epsilon_is_written_as_people_write_it(epsilon: float, text: str) -> None:
-    assert pipeline._epsilon_text(epsilon) == text
 
 
 @pytest.mark.slow
@@ -142,9 +154,9 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     again = {line.split()[1] for line in after.stderr.splitlines() if line.startswith("done: ")}
     assert "seed0/accuracy-on-all-datasets" in again and not again & {*before}
     advice = after.stdout.partition("What to do now:\n")[2].splitlines()
-    command, place = shlex.join(["notbugs", *words[:-2], "--workers=1"]), tmp_path / "run"
+    place = tmp_path / "run"
     assert any(f"train your own network on D_R, in {place}/datasets/robust" in line for line in advice)
-    assert any(line.endswith(f"{command} --full --out {place}") for line in advice)
+    assert any(line.endswith(f"notbugs run --full --out {place}") for line in advice)
     assert any(f"notbugs files digits --limit 100 --out {place}-files" in line for line in advice)
     run = RunFolder.read(place)
     assert run.metadata["finished"]

@@ -2,10 +2,12 @@
 
 from typing import Literal, NamedTuple
 
-from notbugs.report.format import Estimate
+from notbugs.report.format import Estimate, minus
 
 Status = Literal["supported", "partly supported", "not supported", "inconclusive"]
+Answer = Literal["yes", "partly", "no", "unclear"]
 Meaning = Literal["good", "bad", "neutral", "unclear"]
+SMALL = 0.05  # a difference of accuracies: an answer is no only where its CI excludes a larger one
 
 
 class Finding(NamedTuple):
@@ -20,12 +22,45 @@ class Finding(NamedTuple):
         First the result, then how it was obtained, then the caution.
     news : {"good", "bad", "neutral"}
         What the answer means for someone who uses the classifier.
+    effect : Estimate, optional
+        The difference of accuracies on which the status rests: above 0 it speaks for a yes.
     """
 
     question: str
     status: Status
     text: str
     news: Meaning = "neutral"
+    effect: Estimate | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """The answer to the question. A difference that was not measured is a no only if its CI excludes all but a small one."""
+        if self.status == "not supported":
+            return "unclear" if self.effect and self.effect.ci_high > SMALL else "no"
+        answers: dict[Status, Answer] = {"supported": "yes", "partly supported": "partly", "inconclusive": "unclear"}
+        return answers[self.status]
+
+    @property
+    def sentence(self) -> str:
+        """The answer and how sure it is.
+
+        Examples
+        --------
+        >>> Finding("Is it robust?", "supported", "Robust accuracy 60 %.").sentence
+        'Yes, with 95 % confidence.'
+        """
+        if self.answer in ("yes", "partly"):
+            return "Yes, with 95 % confidence." if self.answer == "yes" else "Partly."
+        if self.status == "inconclusive":
+            return "Unclear."
+        if self.effect is None:
+            return "No, not measurably."
+        if self.answer == "unclear":
+            low, high = (minus(f"{100 * end:.1f}") for end in (self.effect.ci_low, self.effect.ci_high))
+            return f"Unclear: the difference may be anything from {low} to {high} percentage points (95 % CI)."
+        if self.effect.ci_high < 0:
+            return "No, the opposite, with 95 % confidence."
+        return f"No: with 95 % confidence at most {100 * self.effect.ci_high:.1f} percentage points."
 
     @property
     def meaning(self) -> Meaning:

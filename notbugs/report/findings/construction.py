@@ -16,7 +16,7 @@ MIN_TRAINING_ACCURACY = 0.5  # on the new labels
 def split_problems(results: StudyResults) -> str:
     """What went wrong with D_R or D_NR and what to run next, as the rest of a sentence; "" if nothing did."""
     problems = []
-    adversarial, standard = results.accuracy("adversarial"), results.accuracy("standard")
+    adversarial, standard = results.accuracy("adversarial"), results.accuracy(results.baseline)
     if adversarial and standard and adversarial.mean < MIN_SOURCE_SHARE * standard.mean:
         problems.append(
             f"the adversarially trained model that D_R is made from has a clean accuracy of {adversarial.percent}, the standard "
@@ -64,7 +64,7 @@ def relabel_problems(results: StudyResults, set: str) -> str:
 
 
 def _more_robust(results: StudyResults, radius: int) -> bool:
-    gain = results.difference(("adversarial", radius), ("standard", radius))
+    gain = results.difference(("adversarial", radius), (results.baseline, radius))
     return gain is None or gain.ci_low > 0
 
 

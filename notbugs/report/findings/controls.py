@@ -70,9 +70,10 @@ def _compared(
         return Finding(question, "inconclusive", f"{text} Without controls this is not evidence yet.")
     if result.above_chance.ci_low <= 0:
         return Finding(question, "not supported", f"{text} The result itself is not measurably above chance level.")
+    least = min((entry.excess for entry in controls), key=lambda excess: excess.ci_low)
     exceeded = [entry for entry in controls if entry.excess.ci_low > 0 and entry.above_chance.ci_low > 0]
     if len(exceeded) == len(controls):
-        return Finding(question, "supported", f"{text} The result exceeds each control.")
+        return Finding(question, "supported", f"{text} The result exceeds each control.", effect=least)
     left = [entry for entry in controls if entry not in exceeded]
     names = ", ".join("what remains without those images" if entry is filtered else _control(entry) for entry in left)
     status: Status = "partly supported" if exceeded else "not supported"
@@ -102,7 +103,7 @@ def _incl_true(entries: Sequence[ExcessOverControl]) -> Finding | None:
     )
     question = "Does D_rand as in the paper, with labels that are right by chance, exceed its control?"
     supported = entry.excess.ci_low > 0 and entry.above_chance.ci_low > 0
-    return Finding(question, "supported" if supported else "not supported", text)
+    return Finding(question, "supported" if supported else "not supported", text, effect=entry.excess)
 
 
 # ---- transferability -------------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def _accuracy_and_transfer(results: StudyResults) -> Finding | None:
     if found is None:
         return None
     whole, others = found.correlation, found.without_own
-    names = ARCHITECTURES | {"reinit-1": "the same network"}
+    names = ARCHITECTURES | {"reinit-1": "the study's network"}
     listed = "; ".join(f"{names[target]} {percent(accuracy)} and {percent(rate)}" for target, accuracy, rate in found.points)
     ends = interval(whole.ci_low, whole.ci_high, 2)
     text = (

@@ -1,7 +1,9 @@
-"""Findings on the two models that every study trains on the original images: standard and adversarial training."""
+"""Findings on the two models of the original images: the standard model, trained here or given, and adversarial training."""
 
 from notbugs.report.findings.base import Finding, sample_size
 from notbugs.report.results import CLEAN, FULL, StudyResults
+
+FAR_BELOW = 0.1  # clean accuracy of a given model below that of standard training here, from which it is doubted
 
 
 def findings(results: StudyResults) -> list[Finding]:
@@ -14,26 +16,53 @@ def _standard_training(results: StudyResults) -> Finding | None:
     loss = results.difference(("standard", CLEAN), ("standard", FULL))
     if not (clean and attacked and loss):
         return None
-    question = "Is standard training vulnerable to small perturbations?"
+    what = "the given model" if results.given_model else "standard training"
+    question = f"Is {what} vulnerable to small perturbations?"
     text = (
-        f"Standard training: clean accuracy {clean.percent}, robust accuracy {attacked.percent} at {results.threat_model()} "
-        f"({sample_size(clean)}). Under attack accuracy drops by {loss.points} ({loss.ci})."
+        f"{results.standard_title}: clean accuracy {clean.percent}, robust accuracy {attacked.percent} at "
+        f"{results.threat_model()} ({sample_size(clean)}). Under attack accuracy drops by {loss.points} ({loss.ci})."
+        f"{_reference(results)}"
     )
     size = results.metadata.data.mean_l2
     if size and results.metadata.norm == "l2":
         share = results.metadata.epsilon / size
         text += f" A perturbation is at most {100 * share:.0f} % of a typical image, which has an L2 norm of {size:.1f}."
     if loss.ci_low <= 0:
-        return Finding(question, "not supported", f"{text} That is no measurable drop.", "good")
+        return Finding(question, "not supported", f"{text} That is no measurable drop.", "good", loss)
     if attacked.mean > clean.mean / 2:
         fewer = "Fewer than half of the correctly classified images are misclassified under attack."
-        return Finding(question, "partly supported", f"{text} {fewer}", "bad")
-    return Finding(question, "supported", text, "bad")
+        return Finding(question, "partly supported", f"{text} {fewer}", "bad", loss)
+    return Finding(question, "supported", text, "bad", loss)
+
+
+def _reference(results: StudyResults) -> str:
+    """A sentence on standard training here, beside a given model; "" where none was given."""
+    clean, attacked = results.accuracy("reference"), results.accuracy("reference", radius=FULL)
+    if not (results.given_model and clean and attacked):
+        return ""
+    warning = given_model_warning(results)
+    return f" Standard training of the study's network: {clean.percent} and {attacked.percent}.{' ' if warning else ''}{warning}"
+
+
+def given_model_warning(results: StudyResults) -> str:
+    """Why a given model may not be what it was meant to be; "" if nothing speaks for that."""
+    given, reference = results.accuracy("standard"), results.accuracy("reference")
+    if not (results.given_model and given and reference):
+        return ""
+    check = "Check that it takes pixels in [0, 1] and has its outputs in the order of the classes."
+    if given.ci_low <= results.chance:
+        return f"The given model is not measurably above chance level on clean images ({given.percent}). {check}"
+    if given.ci_high < reference.mean and given.mean < reference.mean - FAR_BELOW:
+        return (
+            f"The given model has a clean accuracy of {given.percent}, far below the {reference.percent} of standard training. "
+            f"{check}"
+        )
+    return ""
 
 
 def _adversarial_training(results: StudyResults) -> Finding | None:
     clean, attacked = results.accuracy("adversarial"), results.accuracy("adversarial", radius=FULL)
-    gain = results.difference(("adversarial", FULL), ("standard", FULL))
+    gain = results.difference(("adversarial", FULL), (results.baseline, FULL))
     if not (clean and attacked and gain):
         return None
     question = "Does adversarial training make the classifier robust?"
@@ -43,8 +72,8 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
     )
     if gain.ci_low <= 0:
         caution = f"The difference from standard training is {gain.points} ({gain.ci}): not measurably more robust."
-        return Finding(question, "not supported", f"{text} {caution}", "bad")
+        return Finding(question, "not supported", f"{text} {caution}", "bad", gain)
     text = f"{text} That is {gain.points} more than standard training ({gain.ci})."
     if attacked.mean > clean.mean / 2:
-        return Finding(question, "supported", text, "good")
-    return Finding(question, "partly supported", text, "good")
+        return Finding(question, "supported", text, "good", gain)
+    return Finding(question, "partly supported", text, "good", gain)

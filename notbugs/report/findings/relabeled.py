@@ -43,43 +43,70 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     question, images, towards = _WORDS[DATASETS[set].labels]
     reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
-    how = f"Each training image was perturbed by at most {_threat_model(results, set)} {towards}."
-    alone = f"{reached}, {accuracy.ci} {level}. {how}{_below_chance(results, set, accuracy)}"
+    how = f"Each training image was perturbed by at most {_threat_model(results, set)}{_larger(results, set)} {towards}."
+    how += _adapted(results)
+    alone = f"{reached}, {accuracy.ci} {level}. {how}{_next_class(results, set)}{_below_chance(results, accuracy)}"
+    above = accuracy._replace(
+        mean=accuracy.mean - results.chance, ci_low=accuracy.ci_low - results.chance, ci_high=accuracy.ci_high - results.chance
+    )
     if accuracy.ci_low <= results.chance:
-        return _null(results, set, question, f"{alone} That is not measurably above chance level.")
+        return _null(results, set, question, f"{alone} That is not measurably above chance level.", above)
     control = next((name for name, spec in DATASETS.items() if spec.construction == "shuffle" and spec.control_of == set), "")
     control_accuracy = results.accuracy(trained_on(control))
     excess = results.difference((model, CLEAN), (trained_on(control), CLEAN))
     if not control_accuracy or not excess:
         if set == "next-labels":  # its labels point away from the true class, so chance level is a hard control already
-            return Finding(question, "supported", alone)
+            missing = "Its control with shuffled perturbations was not run: --full adds it."
+            return Finding(question, "supported", f"{alone} {missing}", effect=above)
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.")
     text = (
         f"{reached} {level}; its control with shuffled perturbations {control_accuracy.percent}. The excess is {excess.points} "
-        f"({excess.ci}). {how} The control has the same labels, and in each image the same perturbation with its pixels shuffled."
-        f"{_below_chance(results, control, control_accuracy)}"
+        f"({excess.ci}). {how}{_next_class(results, set)} The control has the same labels, and in each image the same "
+        f"perturbation with its pixels shuffled.{_below_chance(results, control_accuracy)}"
     )
     if excess.ci_low <= 0:
-        return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.")
-    return Finding(question, "supported", f"{text} So the adversarial perturbations contain features that generalize.")
+        return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess)
+    text = f"{text} So the adversarial perturbations contain features that generalize."
+    return Finding(question, "supported", text, effect=excess)
 
 
-def _null(results: StudyResults, set: str, question: str, text: str) -> Finding:
+def _null(results: StudyResults, set: str, question: str, text: str, effect: Estimate) -> Finding:
     """A null result; inconclusive if the set was not constructed as intended."""
     if problems := relabel_problems(results, set):
-        return Finding(question, "inconclusive", f"{text} But {problems}")
-    return Finding(question, "not supported", text)
+        return Finding(question, "inconclusive", f"{text} But {problems}", effect=effect)
+    return Finding(question, "not supported", text, effect=effect)
 
 
-def _below_chance(results: StudyResults, set: str, accuracy: Estimate) -> str:
+def _below_chance(results: StudyResults, accuracy: Estimate) -> str:
     """Why an accuracy lies measurably below chance level; "" if it does not."""
     if not accuracy.ci_high < results.chance:
         return ""
-    text = " Less than chance level is what robust features alone give: here they never go with the true label."
+    return " Less than chance level is what robust features alone give: here they never go with the true label."
+
+
+def _next_class(results: StudyResults, set: str) -> str:
+    """How far the labels of D_det were learned: on test images, the class after the true one; "" for other sets."""
     following = results.accuracy(trained_on(set), "test-next")
-    if DATASETS[set].labels == "next" and following:
-        text += f" It predicts the next class, as it was taught, for {following.percent} of the test images."
-    return text
+    if DATASETS[set].labels != "next" or not following:
+        return ""
+    return f" It predicts the next class, as it was taught, for {following.percent} of the test images."
+
+
+def _adapted(results: StudyResults) -> str:
+    """That batch-norm statistics are those of the original images; "" if they are not."""
+    if not results.metadata.settings.get("adapt_batchnorm"):
+        return ""
+    return (
+        " Its batch-norm statistics, and its control's, were taken from the original training images afterwards, without labels."
+    )
+
+
+def _larger(results: StudyResults, set: str) -> str:
+    """How much larger these perturbations may be than those of the attacks; "" if they may not."""
+    epsilon, attack = results.relabel_epsilon(set), results.radii[FULL]
+    if epsilon is None or epsilon < 1.001 * attack:
+        return ""
+    return f" ({epsilon / attack:.3g} times the ε of the attacks)"
 
 
 def _threat_model(results: StudyResults, set: str) -> str:

@@ -25,6 +25,11 @@ class _AtEpsilon(NamedTuple):
         return [each for each in (self.over_nonrobust, self.over_standard) if each]
 
     @property
+    def smallest(self) -> Estimate:
+        """The difference from whichever of the others is closest, as far as its CI goes."""
+        return min(self.differences, key=lambda each: each.ci_high)
+
+    @property
     def above(self) -> bool:
         """Whether D_R is measurably above all others."""
         return all(each.ci_low > 0 for each in self.differences)
@@ -44,7 +49,7 @@ def findings(results: StudyResults) -> list[Finding]:
 
 def _at_epsilon(results: StudyResults, radius: int, comparisons: int) -> _AtEpsilon | None:
     over_nonrobust = results.difference((ROBUST, radius), (NONROBUST, radius), comparisons)
-    over_standard = results.difference((ROBUST, radius), ("standard", radius), comparisons)
+    over_standard = results.difference((ROBUST, radius), (results.baseline, radius), comparisons)
     return _AtEpsilon(radius, over_nonrobust, over_standard) if over_nonrobust else None
 
 
@@ -57,7 +62,7 @@ def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
     parts = [
         f"Standard training on D_R, the robust version: {_accuracies(results, ROBUST)} (clean; at {epsilons}).",
         f"On D_NR, the non-robust version: {_accuracies(results, NONROBUST)}.",
-        f"On the original images: {_accuracies(results, 'standard')}." if found[0].over_standard else "",
+        f"On the original images: {_accuracies(results, results.baseline)}." if found[0].over_standard else "",
         f"In percentage points D_R minus D_NR is {_points([at.over_nonrobust for at in found])}",
         f"and D_R minus original {_points([at.over_standard for at in found])}" if found[0].over_standard else "",
         f"(95 % CIs over {over}{together}; {sample_size(first)}).",
@@ -77,21 +82,22 @@ def _points(differences: Sequence[Estimate | None]) -> str:
 
 
 def _compare(results: StudyResults, found: list[_AtEpsilon], text: str) -> Finding:
+    effect = max((at.smallest for at in found), key=lambda each: each.ci_high)  # the most that D_R may gain at some ε
     if any(at.above for at in found):
         if not any(at.below for at in found):
-            return Finding(QUESTION, "supported", text, "good")
-        return Finding(QUESTION, "partly supported", f"{text} At the other ε it is the reverse.", "neutral")
+            return Finding(QUESTION, "supported", text, "good", effect)
+        return Finding(QUESTION, "partly supported", f"{text} At the other ε it is the reverse.", "neutral", effect)
     if any(at.over_nonrobust.ci_low > 0 for at in found):
         caution = "D_R is more robust than D_NR, but does not lead to measurably higher robust accuracy than the original images."
-        return Finding(QUESTION, "partly supported", f"{text} {caution}", "neutral")
+        return Finding(QUESTION, "partly supported", f"{text} {caution}", "neutral", effect)
     if any(at.over_standard and at.over_standard.ci_low > 0 for at in found):
         caution = "D_R is more robust than the original images, but not measurably more than D_NR."
-        return Finding(QUESTION, "partly supported", f"{text} {caution}", "neutral")
+        return Finding(QUESTION, "partly supported", f"{text} {caution}", "neutral", effect)
     if problems := split_problems(results):
-        return Finding(QUESTION, "inconclusive", f"{text} No difference was measured, but {problems}")
+        return Finding(QUESTION, "inconclusive", f"{text} No difference was measured, but {problems}", effect=effect)
     if any(at.over_nonrobust.ci_high < 0 for at in found):
-        return Finding(QUESTION, "not supported", f"{text} That is the opposite of what the split is for.", "bad")
-    return Finding(QUESTION, "not supported", f"{text} No difference in robustness was measured.", "bad")
+        return Finding(QUESTION, "not supported", f"{text} That is the opposite of what the split is for.", "bad", effect)
+    return Finding(QUESTION, "not supported", f"{text} No difference in robustness was measured.", "bad", effect)
 
 
 def cross_accuracy(results: StudyResults) -> str:

@@ -21,15 +21,19 @@ from notbugs.study.catalog import ANALYZED_MODELS
 
 SEVERITIES = range(6)  # 0: clean
 
+Limits = list[float]  # lowest, highest
+
 
 def sections(results: StudyResults) -> tuple[Context, Charts]:
     """Context of analyses.html.jinja, everything empty where no analysis was run, and the charts."""
     rows, fourier = results.review_answers, results.rows(FourierRow)
     charts: Charts = {"corruptions-chart": _corruptions_chart(results)} if results.rows(CorruptionRow) else {}
-    largest, shape = max((row.error_rate for row in fourier), default=1.0), results.metadata.data.shape
+    shape = results.metadata.data.shape
     width = shape[2] if len(shape) == 3 else 0
     for place, model in enumerate(results.fourier_models()):
-        charts[f"fourier-{place}"] = _fourier_chart([row for row in fourier if row.model == model], model, largest, width)
+        charts[f"fourier-{place}"] = _fourier_chart(
+            [row for row in fourier if row.model == model], model, _limits(fourier), width
+        )
     if features := results.rows(NTKFeatureRow):
         charts["ntk-chart"] = _ntk_chart(features)
     if rows:
@@ -105,7 +109,7 @@ def _corruption_values(results: StudyResults) -> list[dict[str, object]]:
 # ---- Fourier sensitivity ---------------------------------------------------------------------------------------------------
 
 
-def _fourier_chart(rows: Sequence[FourierRow], model: str, largest: float, width: int) -> dict[str, object]:
+def _fourier_chart(rows: Sequence[FourierRow], model: str, limits: Limits, width: int) -> dict[str, object]:
     """Error rate with one Fourier basis vector added, by its frequency."""
     import altair as alt
 
@@ -132,11 +136,18 @@ def _fourier_chart(rows: Sequence[FourierRow], model: str, largest: float, width
         x2="right:Q",
         y=alt.Y("top:Q", axis=axis, title="cycles down", scale=scale),
         y2="bottom:Q",
-        color=alt.Color("share:Q", scale=alt.Scale(domain=[0, max(largest, 0.01)], scheme="viridis"), legend=legend),
+        color=alt.Color("share:Q", scale=alt.Scale(domain=limits, scheme="viridis"), legend=legend),
         tooltip=[f"{field}:N" for field in ("cycles across", "cycles down", "error rate")],
     )
     text = f"Error rate of {model} on images with one Fourier basis vector added, by its frequency."
     return render.chart_spec(chart.properties(width="container", height=200, description=text))
+
+
+def _limits(rows: Sequence[FourierRow]) -> Limits:
+    """The lowest and the highest error rate of any model, means over seeds: of all maps, so that their colors can be compared."""
+    models = dict.fromkeys(row.model for row in rows)
+    rates = [rate for model in models for rate in _mean_rates(row for row in rows if row.model == model).values()]
+    return [min(rates), max(max(rates), min(rates) + 0.01)]
 
 
 def _mean_rates(rows: Iterable[FourierRow]) -> dict[tuple[int, int], float]:

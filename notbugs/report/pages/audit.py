@@ -56,7 +56,6 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         "classes": _classes(run.rows(ClassAccuracyRow)),
         "confusion": _confusion(run.rows(ConfusionRow), accuracy),
         "pictures": _pictures(run),
-        "stored": render.stored_files(run.folder, ("datasets", "tables")),
     }, {f"curve-{norm}": _curve_chart(norm, curve, accuracy) for norm in norms}
 
 

@@ -144,7 +144,7 @@ def _correlation_chart(points: Sequence[tuple[str, float, float]]) -> dict[str, 
 
     values = [
         {
-            "network": ARCHITECTURES.get(target, "same network"),
+            "network": ARCHITECTURES.get(target, "the study's network"),
             "x": accuracy,
             "y": rate,
             "accuracy": percent(accuracy),
@@ -154,7 +154,7 @@ def _correlation_chart(points: Sequence[tuple[str, float, float]]) -> dict[str, 
     ]
     axis, scale = alt.Axis(format="%", tickCount=6), alt.Scale(zero=False, nice=True)
     base = alt.Chart({"values": values}).encode(
-        x=alt.X("x:Q", axis=axis, title="test accuracy after training on D_det", scale=scale),
+        x=alt.X("x:Q", axis=axis, title="test accuracy after training on D_det", scale=alt.Scale(zero=False, padding=50)),
         y=alt.Y("y:Q", axis=axis, title="transfer rate from the standard model", scale=scale),
         tooltip=[f"{field}:N" for field in ("network", "accuracy", "transfer rate")],
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notbugs.report import explorer, render
+from notbugs.report import explorer, files_summary, render
 from notbugs.report.format import plain
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
@@ -17,22 +17,23 @@ from notbugs.runs.tables import (
     FeaturePictureRow,
     FilePictureRow,
     FileRow,
+    LabelErrorsRow,
     LayerRow,
+    ModelAccuracyRow,
     SpuriousCueRow,
     cells,
 )
 
 FILE_CATEGORIES = {
-    "robust": "Robust models find much of what standard models find in them.",
-    "non-robust": "Standard models find features in them that robust models do not find.",
-    "likely label error": "All models predict the same other class. None was trained on the file. Check these first.",
-    "ambiguous": "Most models misclassify them, but not as the same class.",
+    "robust": "Robust models classify them correctly, and still do within epsilon.",
+    "non-robust": "Standard models classify them correctly. Robust models do not, or not within epsilon.",
+    "misclassified": "Standard models misclassify them, and robust models do not classify them correctly within epsilon.",
+    "likely label error": "Their label is wrong with a probability of 0.95 or more. Check these first.",
 }
 FEATURE_CATEGORIES = {
-    "robust": "keeps more of its usefulness on the robust version of the files than on the non-robust one",
-    "non-robust": "keeps more of its usefulness on the non-robust version",
-    "spurious": "useful on held-out training files, at most half as useful on the test part",
-    "useless": "not useful for any class",
+    "robust": "useful (usefulness ρ = E[y f] of 0.1 or more), and in the worst case within epsilon (robust usefulness γ above 0)",
+    "non-robust": "useful, but not in the worst case within epsilon (γ of 0 or less)",
+    "useless": "not useful for any class (ρ below 0.1)",
 }
 CHART_POINTS = 1500  # files: more points hide each other and make the page heavy
 
@@ -42,11 +43,16 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
     metadata = run.files()
     files, cues, features = run.rows(FileRow), run.rows(SpuriousCueRow), run.rows(FeatureCategoryRow)
     spurious = [cue for cue in cues if cue.spurious]
+    accuracies, errors = run.rows(ModelAccuracyRow), run.rows(LabelErrorsRow)
     return {
         "title": f"The files of {Path(metadata.dataset or 'a data set').name or metadata.dataset}",
         "metadata": metadata,
         "stages": run.metadata["stages"],
         "files": len(files),
+        "accuracy": files_summary.accuracy_table(accuracies) if accuracies else None,
+        "robust_files": files_summary.robust_files(files, metadata.threat),
+        "rank": files_summary.rank(run),
+        "label_errors": files_summary.label_errors(errors[0], accuracies) if errors else "",
         "categories": [(row, FILE_CATEGORIES[row.category]) for row in run.rows(CategoryRow)],
         "pictures": _by(run, FilePictureRow, "category"),
         "cues": spurious,
@@ -58,15 +64,11 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
             (category, sum(row.category == category for row in features), description)
             for category, description in FEATURE_CATEGORIES.items()
         ],
-        "under_attack": {
-            category: sum(row.category_under_attack == category for row in features)
-            for category in ("robust", "non-robust", "useless")
-        },
+        "spurious_features": sum(row.spurious for row in features),
         "feature_pictures": _feature_pictures(run, features),
         "columns": run.rows(ColumnRow),
-        "stored": render.stored_files(run.folder),
         **explorer.context(run, files),
-    }, {"files-chart": _chart(files)} if files else {}
+    }, {"files-chart": _chart(files, accuracies)} if files else {}
 
 
 def _by(run: RunFolder, row_type: type[AnyRow], column: str) -> dict[str, list[Mapping[str, object]]]:
@@ -98,8 +100,8 @@ def _feature_pictures(run: RunFolder, features: Sequence[FeatureCategoryRow]) ->
     return list(columns), list(entries.values())
 
 
-def _chart(files: Sequence[FileRow]) -> dict[str, object]:
-    """Minimum norm for a robust model and for a standard model, one point per file."""
+def _chart(files: Sequence[FileRow], accuracies: Sequence[ModelAccuracyRow]) -> dict[str, object]:
+    """Minimum norm for a robust model and for a standard model, one point per file; lines at epsilon."""
     import altair as alt
 
     shown = files[:: -(-len(files) // CHART_POINTS)]
@@ -114,8 +116,11 @@ def _chart(files: Sequence[FileRow]) -> dict[str, object]:
         }
         for row in shown
     ]
-    colors = ["var(--trained-on-robust)", "var(--trained-on-nonrobust)", "var(--alarm)", "var(--other)"]
-    scale, legend = alt.Scale(domain=list(FILE_CATEGORIES), range=colors), alt.Legend(orient="top", title=None, symbolOpacity=1)
+    colors = ["var(--trained-on-robust)", "var(--trained-on-nonrobust)", "var(--other)", "var(--alarm)"]
+    scale, legend = (
+        alt.Scale(domain=list(FILE_CATEGORIES), range=colors),
+        alt.Legend(orient="top", title=None, symbolOpacity=1, columns=2),
+    )
     chart = alt.Chart({"values": values}).mark_point(size=26, filled=True, opacity=0.6)
     chart = chart.encode(
         x=alt.X("standard:Q", title="minimum norm, standard model", axis=alt.Axis(grid=False)),
@@ -123,5 +128,9 @@ def _chart(files: Sequence[FileRow]) -> dict[str, object]:
         color=alt.Color("category:N", scale=scale, legend=legend),
         tooltip=["file:N", "label:N", "category:N", "robustness:N"],
     )
+    epsilon = alt.Chart({"values": [{"epsilon": row.epsilon} for row in accuracies[:1]]}).mark_rule(
+        strokeDash=[3, 3], color="currentColor", opacity=0.6
+    )
+    chart = epsilon.encode(x="epsilon:Q") + epsilon.encode(y="epsilon:Q") + chart
     text = "Each file by the minimum norm for standard and for robust models; tables/files.csv holds the same figures."
     return render.chart_spec(chart.properties(width="container", height=340, description=text))

@@ -1,17 +1,19 @@
 """The page of a study."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from notbugs.report import render, tables
 from notbugs.report.findings import findings
-from notbugs.report.findings.split import cross_accuracy
-from notbugs.report.format import percent, plain
+from notbugs.report.findings.base import Meaning
+from notbugs.report.findings.headline import headline
+from notbugs.report.findings.split import ROBUST, cross_accuracy
+from notbugs.report.format import Estimate, percent, plain
 from notbugs.report.pages import analyses, controls
 from notbugs.report.render import Charts, Context
-from notbugs.report.results import FULL, HALF, StudyResults, in_order
-from notbugs.runs.tables import AccuracyRow, PictureRow, SetRow, TrainingRow, cells
+from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
+from notbugs.runs.tables import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow, cells
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, SETS
 
 PICTURE_TITLES = {
@@ -46,11 +48,15 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
     charts = {"accuracy-chart": _accuracy_chart(results), **training_charts} if results.rows(AccuracyRow) else training_charts
     controls_context, controls_charts = controls.sections(results)
     analyses_context, analyses_charts = analyses.sections(results)
-    attacks = dict.fromkeys(row.attack for row in results.rows(AccuracyRow) if row.epsilon)
+    attacks = dict.fromkeys(row.attack for row in results.rows(AccuracyRow) if _in_main_table(results, row.epsilon))
+    others = dict.fromkeys(row.attack for row in results.rows(AccuracyRow) if row.epsilon and row.attack not in attacks)
     return {
         "title": metadata.dataset or "A study",
         "metadata": metadata,
         "stages": results.run.metadata["stages"],
+        "headline": headline(results),
+        "tiles": tiles(results),
+        "examples": _examples(results),
         "findings": findings(results),
         "results": results,
         "models": [(model, title(model)) for model in results.models()],
@@ -64,7 +70,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "picture_titles": PICTURE_TITLES,
         "training": training,
         "attacks": ", ".join(attacks),
-        "stored": render.stored_files(results.folder),
+        "curve_attack": ", ".join(others),
         "main_models": MAIN_MODELS,
         "controls": controls_context,
         "analyses": analyses_context,
@@ -74,9 +80,90 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
     }, {**charts, **controls_charts, **analyses_charts}
 
 
+def _in_main_table(results: StudyResults, epsilon: float) -> bool:
+    return any(math.isclose(epsilon, radius, rel_tol=1e-3) for radius in results.radii[HALF:])
+
+
 def title(model: str) -> str:
     """What a model is, one line; "" for one that the catalog does not have."""
     return MODELS[model].title if model in MODELS else ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the first screen: its label, its value with CI, what it was measured with, and what it means."""
+
+    label: str
+    value: str
+    interval: str
+    details: Sequence[str]
+    meaning: Meaning
+
+
+def tiles(results: StudyResults) -> list[Tile]:
+    """The figures that matter most: clean accuracy, and robust accuracy of the three ways to train.
+
+    Parameters
+    ----------
+    results : StudyResults
+
+    Returns
+    -------
+    list of Tile
+        Fewer if not all of them were measured.
+    """
+    clean = results.accuracy("standard")
+    found = [_clean_tile(results, clean)] if clean else []
+    standard = results.given_model or "standard training"
+    for model, words in (("standard", standard), ("adversarial", "adversarial training"), (ROBUST, "trained on D_R")):
+        attacked = results.accuracy(model, radius=FULL)
+        if attacked:
+            found.append(_robust_tile(results, model, words, attacked))
+    return found
+
+
+def _clean_tile(results: StudyResults, clean: Estimate) -> Tile:
+    label = f"Clean accuracy, {results.given_model or 'standard training'}"
+    seeds = f", {clean.seeds} seeds" if clean.seeds > 1 else ""
+    return Tile(label, clean.percent, clean.interval, [f"{clean.n:,} test images{seeds}"], "neutral")
+
+
+def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estimate) -> Tile:
+    """Robust accuracy at epsilon, and at half of it; good or bad only where a difference was measured."""
+    half, other = results.accuracy(model, radius=HALF), (model, CLEAN) if model == "standard" else (results.baseline, FULL)
+    change = results.difference((model, FULL), other)
+    meaning: Meaning = "neutral"
+    if change and model == "standard":
+        meaning = "bad" if change.ci_high < 0 else "good"
+    elif change:
+        meaning = "good" if change.ci_low > 0 else "bad" if change.ci_high < 0 else "unclear"
+    details = [f"within {results.threat_model()}"]
+    if half:
+        details.append(f"{half.percent} within {results.epsilon_text(HALF)}")
+    if clean := results.accuracy(model) if model != "standard" else None:
+        details.append(f"{clean.percent} clean")
+    return Tile(f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An adversarial example with its pictures as data URLs; `share` is its norm as a share of epsilon."""
+
+    row: AdversarialPictureRow
+    clean: str
+    perturbed: str
+    perturbation: str
+    share: float
+
+
+def _examples(results: StudyResults) -> dict[str, list[Example]]:
+    """The adversarial examples of each model."""
+    found: dict[str, list[Example]] = {}
+    for row in results.rows(AdversarialPictureRow):
+        pictures = [render.inline(results.folder, name) for name in (row.clean_picture, row.picture, row.perturbation_picture)]
+        share = row.distance / results.radii[FULL]
+        found.setdefault(row.model, []).append(Example(row, pictures[0], pictures[1], pictures[2], share))
+    return found
 
 
 def _pictures(results: StudyResults) -> tuple[list[str], dict[str, dict[str, Mapping[str, object]]]]:
@@ -105,55 +192,60 @@ def _constructed(rows: Sequence[SetRow]) -> list[dict[str, object]]:
 
 
 def _accuracy_chart(results: StudyResults) -> dict[str, object]:
-    """Accuracy of each model, clean and at both epsilons, with its CI."""
+    """Accuracy of each model against epsilon: a line through what was measured, with a band for its CI."""
     import altair as alt
 
-    models, names = results.models(), ["clean", *(results.epsilon_text(radius) for radius in (HALF, FULL))]
-    labels = {model: ["trained on", MODELS[model].trained_on] for model in models if _is_retrained(model)}
-    label_axis = alt.Axis(
-        labelExpr=f"({json.dumps(labels)})[datum.label] || datum.label",
-        labelLimit=170,
-        labelLineHeight=13,
-        grid=True,
-        bandPosition=0,
-        tickBand="extent",
+    models = [model for model in results.models() if results.accuracy_curve(model)]
+    relabeled = alt.FieldOneOfPredicate(field="model", oneOf=[model for model in models if _is_relabeled(model)])
+    chosen = alt.selection_point(fields=["model"], bind="legend")
+    legend = alt.Legend(
+        orient="top",
+        title=None,
+        columns={"expr": "width < 480 ? 1 : width < 800 ? 2 : 4"},
+        labelLimit=260,
+        symbolOpacity=1,
+        symbolDash=[1, 0],
     )
-    base = alt.Chart({"values": _accuracy_values(results, names)}).encode(
-        y=alt.Y("model:N", sort=models, title=None, axis=label_axis),
-        yOffset=alt.YOffset("ε:N", sort=names),
-        color=alt.Color("model:N", legend=None, scale=alt.Scale(domain=models, range=[*map(render.model_color, models)])),
-        tooltip=[f"{field}:N" for field in ("model", "ε", "accuracy", "95 % CI", "images", "seeds")],
+    scale = alt.Scale(domain=models, range=[*map(render.model_color, models)])
+    values = _curve_values(results, models)
+    ticks = alt.Axis(grid=False, values=sorted({float(str(value["epsilon"])) for value in values}), format=".3~g")
+    base = alt.Chart({"values": values}).encode(
+        x=alt.X("epsilon:Q", title=f"largest perturbation, {results.norm} ε", axis=ticks, scale=alt.Scale(nice=False)),
+        color=alt.Color("model:N", scale=scale, legend=legend),
     )
     axis = alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1])
-    shapes = alt.Scale(domain=names, range=["circle", "square", "triangle-up"])
-    legend = alt.Legend(orient="top", title=f"{results.norm} ε", symbolFillColor="currentColor", columns=3)
-    points = base.mark_point(size=70, filled=True, opacity=1).encode(
-        x=alt.X("share:Q", scale=alt.Scale(domain=[0, 1]), axis=axis, title="test accuracy"),
-        shape=alt.Shape("ε:N", scale=shapes, legend=legend),
+    y = alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=axis, title="test accuracy")
+    faded = alt.condition(chosen, alt.value(1.0), alt.value(0.12))
+    band = base.mark_area().encode(
+        y=alt.Y("ci_low:Q", title="test accuracy"),
+        y2="ci_high:Q",
+        opacity=alt.condition(chosen, alt.value(0.13), alt.value(0.02)),
     )
-    layers = [base.mark_rule(strokeWidth=2, opacity=0.7).encode(x="ci_low:Q", x2="ci_high:Q"), points]
+    dash = alt.condition(relabeled, alt.value([2, 2]), alt.value([1, 0]))
+    line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, opacity=faded)
+    tooltip = [f"{field}:N" for field in ("model", "ε", "accuracy", "95 % CI", "attack", "images", "seeds")]
+    points = base.mark_point(size=55, filled=True).encode(y=y, tooltip=tooltip, opacity=faded).add_params(chosen)
+    layers = [band, line, points]
     if not math.isnan(results.chance):
-        line = alt.Chart({"values": [{"chance": results.chance, "line": f"chance level: {percent(results.chance)}"}]})
-        rule = line.mark_rule(strokeDash=[3, 3], color="currentColor", opacity=0.6)
-        layers.insert(0, rule.encode(x="chance:Q", tooltip="line:N"))
-    text = "Accuracy of each model on the test images, clean and under attack; the table above holds the same figures."
-    return render.chart_spec(alt.layer(*layers).properties(width="container", height=42 * len(models), description=text))
+        value = alt.Chart({"values": [{"chance": results.chance, "line": f"chance level: {percent(results.chance)}"}]})
+        rule = value.mark_rule(strokeDash=[3, 3], color="currentColor", opacity=0.6)
+        layers.insert(0, rule.encode(y="chance:Q", tooltip="line:N"))
+    text = "Accuracy of each model on the test images against the largest perturbation; the table below holds the main figures."
+    return render.chart_spec(alt.layer(*layers).properties(width="container", height=300, description=text))
 
 
-def _is_retrained(model: str) -> bool:
-    """Whether a model was trained on a constructed set."""
-    return model in MODELS and MODELS[model].trained_on in DATASETS
+def _is_relabeled(model: str) -> bool:
+    """Whether a model was trained on images with other labels than their own, or on a control of such a set."""
+    return model in MODELS and MODELS[model].trained_on in DATASETS and not DATASETS[MODELS[model].trained_on].is_inverted
 
 
-def _accuracy_values(results: StudyResults, names: Sequence[str]) -> list[dict[str, object]]:
+def _curve_values(results: StudyResults, models: Sequence[str]) -> list[dict[str, object]]:
     values: list[dict[str, object]] = []
-    for model in results.models():
-        for radius, name in enumerate(names):
-            found = results.accuracy(model, radius=radius)
-            if found:
-                ends = {"share": found.mean, "ci_low": found.ci_low, "ci_high": found.ci_high}
-                texts = {"accuracy": found.percent, "95 % CI": found.interval, "images": found.n, "seeds": found.seeds}
-                values.append({"model": model, "ε": name, **ends, **texts})
+    for model in models:
+        for epsilon, found, attack in results.accuracy_curve(model):
+            ends = {"epsilon": epsilon, "share": found.mean, "ci_low": found.ci_low, "ci_high": found.ci_high}
+            texts = {"ε": plain(epsilon), "accuracy": found.percent, "95 % CI": found.interval, "attack": attack}
+            values.append({"model": model, **ends, **texts, "images": found.n, "seeds": found.seeds})
     return values
 
 

@@ -1,0 +1,103 @@
+"""What every page says at its end of the run: what it was made with, and links to its files and to the runs beside it."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from notbugs.report.citation import bibtex
+from notbugs.report.runs_beside import INDEX, Neighbor, index_of, neighbors, parent_of
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.metadata import Json, RunMetadata, parse
+
+FURTHER_SEED = re.compile(r"-seed\d+(\.|$)")  # in names of files
+WEIGHTS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class About:
+    """About one run.
+
+    Attributes
+    ----------
+    metadata : RunMetadata
+    fingerprint : str
+        Hash of all pixels and labels; "" if the run records none.
+    model : str
+        Of an audit; "" for other runs.
+    seeds : tuple of int
+    settings : dict
+        The resolved configuration of a study or of file scores.
+    stages : dict
+        Seconds by stage.
+    tables : dict
+        By the name of the table, its files: CSV, and parquet where there is one.
+    datasets, models : list of str
+        Paths in the run folder, without those of further seeds.
+    review : str
+        Path of the page for human review; "" if there is none.
+    index : str
+        Path of the list of all runs of the parent folder; "" if there is none.
+    runs : list of Neighbor
+        The other runs of the parent folder.
+    citation : str
+        BibTeX.
+    """
+
+    metadata: RunMetadata
+    fingerprint: str
+    model: str
+    seeds: tuple[int, ...]
+    settings: dict[str, Json]
+    stages: dict[str, float]
+    tables: dict[str, list[str]]
+    datasets: list[str]
+    models: list[str]
+    review: str
+    index: str
+    runs: list[Neighbor]
+    citation: str
+
+
+def about(run: RunFolder) -> About:
+    """What a page says of its run."""
+    metadata = parse(RunMetadata, run.metadata)
+    review = "review/review.html"
+    return About(
+        metadata=metadata,
+        fingerprint=str(run.metadata.get("fingerprint", "")),
+        model=str(run.metadata.get("model", "")),
+        seeds=_seeds(run),
+        settings=run.metadata.get("settings", {}),
+        stages={stage: float(mark.get("seconds", 0)) for stage, mark in run.metadata["stages"].items()},
+        tables=_tables(run.folder),
+        datasets=_listed(run.folder, "datasets", directories=True),
+        models=[name for name in _listed(run.folder, "models") if name.endswith(WEIGHTS)],
+        review=review if (run.folder / review).is_file() else "",
+        index=f"../{INDEX}" if index_of(parent_of(run.folder)) else "",
+        runs=neighbors(run.folder),
+        citation=bibtex(metadata.notbugs),
+    )
+
+
+def _seeds(run: RunFolder) -> tuple[int, ...]:
+    """Of a study all its seeds, of other runs the one that they were given."""
+    given = run.metadata.get("seeds") or [run.metadata.get("seed", run.metadata["arguments"].get("seed"))]
+    return tuple(seed for seed in given if isinstance(seed, int))
+
+
+def _tables(folder: Path) -> dict[str, list[str]]:
+    """CSV and parquet by table."""
+    found: dict[str, list[str]] = {}
+    for name in _listed(folder, "tables"):
+        if name.endswith((".csv", ".parquet")):
+            found.setdefault(Path(name).stem, []).append(name)
+    return found
+
+
+def _listed(folder: Path, kind: str, *, directories: bool = False) -> list[str]:
+    """Files in one folder of a run, or folders, without those of further seeds."""
+    place = folder / kind
+    entries: Iterable[Path] = place.iterdir() if place.is_dir() else ()
+    names = sorted(entry.name for entry in entries if entry.is_dir() == directories and not entry.name.startswith("."))
+    return [f"{kind}/{name}" for name in names if not FURTHER_SEED.search(name)]

@@ -1,0 +1,55 @@
+"""How to cite notbugs and the paper, as BibTeX. CITATION.cff is the only place where that is written down."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]  # of the package
+PLACES = (ROOT / "CITATION.cff", ROOT.parent / "CITATION.cff")  # of an installed package, of a checkout
+ENTRY_TYPES = {"software": "software", "conference-paper": "inproceedings"}
+FIELDS = {"title": "title", "collection-title": "booktitle", "year": "year", "version": "version", "url": "url"}
+
+
+def bibtex(version: str = "") -> str:
+    """BibTeX entries for notbugs and for what it builds on.
+
+    Parameters
+    ----------
+    version : str
+        The version that was used; the current one if left out.
+
+    Examples
+    --------
+    >>> bibtex("0.1.0").splitlines()[0]
+    '@software{notbugs,'
+    """
+    cited = _citation()
+    entries = [_entry("notbugs", {**cited, "version": version or cited["version"]})]
+    return "\n\n".join([*entries, *(_entry(_key(each), each) for each in cited["references"])])
+
+
+@cache
+def _citation() -> Mapping[str, Any]:
+    import yaml
+
+    path = next(place for place in PLACES if place.is_file())
+    cited: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return cited
+
+
+def _key(cited: Mapping[str, Any]) -> str:
+    return f"{cited['authors'][0]['family-names']}{cited['year']}".lower()
+
+
+def _entry(key: str, cited: Mapping[str, Any]) -> str:
+    """One entry. Braces keep capitals, and keep a name that is no person's in one piece."""
+    lines = {"author": " and ".join(map(_author, cited["authors"]))}
+    lines |= {name: str(cited[field]) for field, name in FIELDS.items() if field in cited}
+    lines["title"] = "{" + lines["title"] + "}"
+    inner = "".join(f"  {name} = {{{text}}},\n" for name, text in lines.items())
+    return f"@{ENTRY_TYPES[cited['type']]}{{{key},\n{inner}}}"
+
+
+def _author(person: Mapping[str, str]) -> str:
+    return "{" + person["name"] + "}" if "name" in person else f"{person['family-names']}, {person['given-names']}"

@@ -1,0 +1,69 @@
+"""The headline of a study: how vulnerable standard training is, and what measurably helps."""
+
+from notbugs.report.findings.split import ROBUST
+from notbugs.report.format import Estimate, percent
+from notbugs.report.results import FULL, HALF, StudyResults
+from notbugs.study.catalog import trained_on
+
+CONTROL = trained_on("random-labels-shuffled")
+
+
+def headline(results: StudyResults) -> list[str]:
+    """Sentences that say what a study found, the most important one first.
+
+    Parameters
+    ----------
+    results : StudyResults
+
+    Returns
+    -------
+    list of str
+        Empty until standard training was evaluated clean and under attack. Intervals stand beside the figures elsewhere.
+    """
+    clean, attacked = results.accuracy("standard"), results.accuracy("standard", radius=FULL)
+    loss = results.difference(("standard", 0), ("standard", FULL))
+    if not (clean and attacked and loss):
+        return []
+    return [_vulnerability(results, clean, attacked, loss), *_help(results), *_relabeled(results)]
+
+
+def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, loss: Estimate) -> str:
+    figures = f"{clean.percent} accuracy on clean images, {attacked.percent} under attack within {results.threat_model()}"
+    name = results.given_model or "A standard classifier of these images"
+    if loss.ci_low <= 0:
+        return f"{name} loses no measurable accuracy: {figures}."
+    if clean.ci_low <= results.chance:
+        return f"{name} is not measurably better than chance: {figures}."
+    return f"{name} is {'' if attacked.mean > clean.mean / 2 else 'easily '}fooled: {figures}."
+
+
+def _help(results: StudyResults) -> list[str]:
+    """What adversarial training and D_R change under attack."""
+    names = {"adversarial": "Adversarial training", ROBUST: "Standard training on the robust version of the data (D_R)"}
+    return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
+
+
+def _gain(results: StudyResults, model: str, name: str) -> str:
+    """What a model gains over standard training, at epsilon or else at half of it; "" if that was not measured."""
+    gains = {radius: results.difference((model, radius), (results.baseline, radius), 2) for radius in (FULL, HALF)}
+    if not any(gains.values()):
+        return ""
+    for radius, gain in gains.items():
+        before, after = results.accuracy(results.baseline, radius=radius), results.accuracy(model, radius=radius)
+        if before and after and gain and gain.ci_low > 0:
+            where = "" if radius == FULL else f" within {results.threat_model(HALF)}"
+            of = " of the study's network" if results.given_model else ""
+            return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}."
+    return f"{name} does not measurably raise accuracy under attack."
+
+
+def _relabeled(results: StudyResults) -> list[str]:
+    """What D_rand shows, if its control was evaluated."""
+    accuracy, control = results.accuracy(trained_on("random-labels")), results.accuracy(CONTROL)
+    excess = results.difference((trained_on("random-labels"), 0), (CONTROL, 0))
+    if not (accuracy and control and excess) or excess.ci_low <= 0 or accuracy.ci_low <= results.chance:
+        return []
+    return [
+        f"The perturbations contain features: trained only on perturbed images with wrong labels, a classifier reaches "
+        f"{accuracy.percent} on clean images (chance level {percent(results.chance)}, control {control.percent})."
+    ]

@@ -1,0 +1,58 @@
+"""What the terminal shows of a finished study."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report.conftest import full_study, quick_study
+
+from notbugs.cli.study_summary import next_steps, print_summary
+from notbugs.report.results import StudyResults
+from notbugs.runs.folder import RunFolder
+from notbugs.study.config import StudyConfig
+
+CONFIG = StudyConfig("digits", limit=400)
+
+
+def test_answers_come_first_then_the_tables_behind_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = quick_study(tmp_path / "run", complete=False)
+    print_summary(CONFIG, folder, folder / "report.html")
+    text = capsys.readouterr().out
+    places = [
+        text.index(words)
+        for words in (
+            "Is standard training vulnerable to small perturbations?\n  Yes, with 95 % confidence. Standard training:",
+            "Accuracy on 500 test images, in percent [95 % CI]\ntrained on",
+            "D_R minus others: robust accuracy in percentage points [95 % CI for both ε]\nrobust (D_R) minus",
+            "Trained on wrong labels: test images predicted as …, in percent [95 % CI]\ntrained on",
+            "What to do now:\n- Train your own network on D_R:",
+        )
+    ]
+    assert places == sorted(places) and "supported" not in text
+    assert max(map(len, text.partition("What to do now")[0].splitlines())) <= 80
+    assert "All controls" not in text and text.rstrip().endswith("report.html")
+
+
+def test_a_full_study_has_its_controls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = full_study(tmp_path, 2)
+    print_summary(CONFIG, results.folder, results.folder / "report.html")
+    text = capsys.readouterr().out
+    assert "All controls: test accuracy in percent, excess in percentage points [95 % CI]\ntrained on" in text
+    assert "  control: shuffled perturbations" in text and "--full" not in text.partition("What to do now")[2]
+
+
+def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None:
+    folder = quick_study(tmp_path / "run", seeds=1, complete=False)
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        run.update_metadata(options={"limit": 400, "epochs": 3})
+    results = StudyResults.read(folder)
+    steps = dict(next_steps(CONFIG, folder, results))
+    assert steps["Try a D_R with four versions of each image:"] == (
+        f"notbugs run digits --limit 400 --epochs 3 --versions 4 --out {folder}-versions"
+    )
+    assert steps["Rule out other explanations, with all controls:"] == f"notbugs run --full --out {folder}"
+    assert f"notbugs run --seeds 3 --out {folder}" in steps.values()
+    assert f"notbugs attack MODEL digits --limit 400 --epsilon l2:1.5 --out {folder}-audit" in steps.values()
+    given = dict(next_steps(replace(CONFIG, model="mine:net"), folder, results))
+    assert given["Attack the given model in other threat models:"].startswith("notbugs attack mine:net digits --limit 400")
+    assert not any("--model MODEL" in command for command in given.values())

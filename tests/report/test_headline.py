@@ -1,0 +1,80 @@
+"""The headline and the tiles of a study, on accuracies made for the purpose."""
+
+from pathlib import Path
+
+import pytest
+from report.conftest import MEASURED, Shares, accuracy_row, quick_study, wilson
+
+from notbugs.report.findings.headline import headline
+from notbugs.report.pages.study import tiles
+from notbugs.report.results import StudyResults
+from notbugs.runs.folder import RunFolder
+
+
+def study(folder: Path, shares: Shares, seeds: int = 3) -> StudyResults:
+    return StudyResults.read(quick_study(folder, shares, seeds=seeds, complete=False))
+
+
+def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
+    first, adversarial, robust, relabeled = headline(study(tmp_path, MEASURED))
+    assert first == (
+        "A standard classifier of these images is easily fooled: 97.4 % accuracy on clean images, "
+        "0.0 % under attack within L2 ε = 1.5."
+    )
+    assert adversarial == "Adversarial training raises accuracy under attack from 0.0 % to 60.4 %."
+    assert robust.endswith("(D_R) raises accuracy under attack from 0.0 % to 20.4 %.")
+    assert "reaches 88.4 % on clean images (chance level 25.0 %, control 1.4 %)" in relabeled
+
+
+def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
+    shares = MEASURED | {"trained-on-robust": (0.94, 0.5, 0.0)}
+    robust = headline(study(tmp_path, shares))[2]
+    assert robust.endswith("raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 %.")
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ({"standard": (0.97, 0.97, 0.97)}, "loses no measurable accuracy"),
+        ({"standard": (0.97, 0.9, 0.8)}, "is fooled: 97.4 %"),
+        ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
+        ({"adversarial": (0.95, 0.15, 0.0)}, "Adversarial training does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "(D_R) does not measurably raise accuracy under attack."),
+    ],
+)
+def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:
+    assert words in " ".join(headline(study(tmp_path, MEASURED | shares)))
+
+
+def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path) -> None:
+    for place, shares in enumerate(
+        [{"trained-on-random-labels": (0.2, 0.0, 0.0)}, {"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}]
+    ):
+        assert len(headline(study(tmp_path / str(place), MEASURED | shares))) == 3
+
+
+def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
+    shown = tiles(study(tmp_path, MEASURED))
+    assert [tile.value for tile in shown] == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
+    assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "good"]
+    assert shown[0].details == ["500 test images, 3 seeds"]
+    assert shown[2].details == ["within L2 ε = 1.5", "80.4 % within 0.75", "95.4 % clean"]
+    weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
+    assert [tile.meaning for tile in weak] == ["neutral", "bad", "unclear", "unclear"]
+    assert tiles(study(tmp_path / "none", {})) == []
+
+
+def test_the_curve_never_rises_and_keeps_the_stronger_attack(tmp_path: Path) -> None:
+    quick_study(tmp_path, {"standard": (0.97, 0.15, 0.04)}, seeds=1, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        rows = [
+            accuracy_row("standard", correct, 500, wilson(correct, 500), 0, epsilon=epsilon, attack="ensemble-quick v1")
+            for epsilon, correct in ((0.375, 300), (1.125, 90), (1.5, 30), (2.25, 0))  # 90 is more than the 75 at 0.75
+        ]
+        run.record_stage("curve", 0.0, rows)
+    curve = StudyResults.read(tmp_path).accuracy_curve("standard")
+    assert [(point.epsilon, round(500 * point.accuracy.mean)) for point in curve] == [
+        (0, 485), (0.375, 300), (0.75, 75), (1.125, 75), (1.5, 20), (2.25, 0)
+    ]  # fmt: skip
+    assert [point.attack for point in curve][::4] == ["none", "ensemble-standard v1"]
+    assert (curve[3].accuracy.ci_low, curve[3].accuracy.ci_high) == (curve[2].accuracy.ci_low, curve[2].accuracy.ci_high)
