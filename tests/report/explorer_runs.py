@@ -46,7 +46,7 @@ def file_rows(count: int) -> list[FileRow]:
     rows = []
     for index, name in enumerate(file_names(count)):
         numbers: dict[str, Any] = dict(zip(NUMBERS, random.normal(0, 2, len(NUMBERS)).tolist(), strict=True))
-        numbers |= {"robustness": 1 - index / count, "margin_from_spurious_features": None}
+        numbers |= {"robustness": 1 - index / count, "margin_lost_on_test_part": None}
         kinds = columns(FileRow)
         said = {column: "" for column, (kind, optional) in kinds.items() if kind is str and not optional}
         said |= {"file": name, "label": CLASSES[index % 3], "category": CATEGORIES[index % 2 + (index % 7 == 0)]}

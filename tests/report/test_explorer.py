@@ -32,7 +32,7 @@ def test_columns_hold_what_the_tables_hold(packed: dict) -> None:
     scores = {score["name"]: score for score in packed["scores"]}
     assert unpacked(scores["robustness"]["values"]) == pytest.approx([row.robustness for row in rows])
     assert scores["robustness"]["range"] == "0 to 1" and scores["robustness"]["about"] == "a rank"
-    assert "margin_from_spurious_features" not in scores and "index" not in scores  # empty everywhere; no score
+    assert "margin_lost_on_test_part" not in scores and "index" not in scores  # empty everywhere; no score
 
 
 def test_examples_and_neighbors_are_those_of_each_file(packed: dict) -> None:
