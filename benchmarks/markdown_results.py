@@ -196,10 +196,27 @@ def _inversion(rows: Rows) -> Iterator[str]:
     yield table(headers, lines)
 
 
+# ---- estimate.py -------------------------------------------------------------------------------------------------------------
+
+
+def _estimate(rows: Rows) -> Iterator[str]:
+    """Estimated and measured times of studies."""
+    headers = ("study", "training images", "test images", "network", "epochs", "estimated, s", "measured, s", "ratio")
+    lines = []
+    for row in rows:
+        settings = row["settings"]
+        network = f"{settings['network']}, width {settings['width']}"
+        seconds = (f"{row[name]:.0f}" for name in ("predicted_cpu_seconds", "cpu_seconds"))
+        cells = [str(row["training_images"]), str(row["images"]), network, str(settings["epochs"]), *seconds]
+        lines.append([row["dataset"], *cells, f"{row['predicted_ratio']:.2f}"])
+    yield table(headers, lines)
+
+
 TABLES: dict[str, Blocks] = {
     **{part: _attack_table(columns) for part, columns in ATTACK_COLUMNS.items()},
     **STUDY_TABLES,
     **FILES_TABLES,
     **dict.fromkeys(TASKS, _reference),
     "inversion": _inversion,
+    "estimate": _estimate,
 }

@@ -1,0 +1,226 @@
+"""What the stages of a study cost: what each computes, and how fast a network computes it here, from a few timed batches."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from notbugs import attacks, models, precision, train
+from notbugs.attacks.budgets import LONG_TARGET_CLASSES, LONG_TARGETED_STEPS, TARGET_CLASSES, TARGETED_STEPS, UNTARGETED_ATTACKS
+from notbugs.data import Dataset, Splits
+from notbugs.data.load import SYNTHETIC
+from notbugs.models import fuse_batchnorm
+from notbugs.predict import BATCH_SIZE
+from notbugs.search import NormBall
+from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, QUICK, ModelSpec, dataset_of
+from notbugs.study.classifiers import MONITORED_IMAGES
+from notbugs.study.config import ResolvedConfig
+from notbugs.study.evaluation import CLEAN_IMAGES
+from notbugs.study.given import GIVEN
+from notbugs.study.graph import StageId
+from notbugs.study.pictures import ATTACK_STEPS
+
+CLOCK: Callable[[], float] = time.perf_counter
+TIMED_NUMBERS = 1_000_000  # pixels of a timed batch, in all channels
+TIMED_SECONDS = 0.5  # after which a call is not repeated
+FEW = 2  # images of a batch whose time is that of the calls alone
+MASKED_NUMBERS = 256  # pixels in all channels, up to which random search does as well as gradients: they look masked
+QUICK_QUERIES = 0.1  # black-box queries of the quick ensemble, of those of the standard one
+WRITE_SECONDS, READ_SECONDS = 6e-4, 2e-4  # of an image file
+STAGE_SECONDS = 0.1  # loading and saving a model
+TASK_SECONDS = 1.5  # of a stage that is no model and no data set, besides
+TASK_PASSES = 20.0  # per test image, of a stage that is not foreseen here
+
+
+class EnsembleCost(NamedTuple):
+    """What the attack ensemble spends at one epsilon, as measured (docs/lab-log.md).
+
+    Attributes
+    ----------
+    passes : float
+        Of all gradients that an image can get, the share that it gets before it is misclassified.
+    calls : float
+        The same of a batch, until none of its images is left.
+    queries : float
+        Black-box queries of a batch in which an image's gradients look masked.
+    """
+
+    passes: float
+    calls: float
+    queries: float
+
+
+ENSEMBLES = {
+    "adversarial": EnsembleCost(0.28, 0.9, 4000),
+    "standard": EnsembleCost(0.22, 0.85, 1000),
+    "inverted": EnsembleCost(0.19, 0.9, 1000),
+    "relabeled": EnsembleCost(0.02, 0.3, 0),
+}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a network computes; in seconds.
+
+    Attributes
+    ----------
+    train : float
+        An image in a training step.
+    gradient, call : float
+        A step of a gradient attack: for each image, and besides.
+    query : float
+        A black-box query of few images; 0 where none is expected.
+    """
+
+    train: float
+    gradient: float
+    call: float
+    query: float
+
+    def steps(self, count: float, steps: float, batch_size: int) -> float:
+        """Gradient steps on so many images."""
+        return steps * (count * self.gradient + math.ceil(count / batch_size) * self.call)
+
+    @property
+    def forward(self) -> float:
+        """An image in a forward pass of a large batch."""
+        return self.gradient / 2
+
+
+def network_of(stage: StageId, config: ResolvedConfig) -> str:
+    """The network that a stage computes with: the given one (`GIVEN`), an architecture, or "" for the study's."""
+    of_given = stage.name if stage.kind == "model" else DATASETS[stage.name].source_model if stage.kind == "dataset" else ""
+    if config.model is not None and of_given == GIVEN:
+        return GIVEN
+    return MODELS[stage.name].architecture if stage.kind == "model" else ""
+
+
+def measure_speed(
+    config: ResolvedConfig, train_images: Dataset, model: models.Model, *, one_thread: bool = False, trained: bool = True
+) -> Speed:
+    """Time training and attacks of a network on one batch, each a few times: the fastest counts, the first ones being slower.
+
+    Parameters
+    ----------
+    config : ResolvedConfig
+    train_images : Dataset
+    model : Model
+        It is not changed.
+    one_thread : bool
+        As in a worker process beside others.
+    trained : bool
+        Whether the study trains such networks.
+    """
+    batch_size = precision.default_batch_size(config.device, train_images.shape)
+    room = max(2 * FEW, TIMED_NUMBERS // math.prod(train_images.shape))
+    threads = torch.get_num_threads()
+    try:
+        if one_thread:
+            torch.set_num_threads(1)
+        many, few = (train_images.select(slice(0, count)) for count in (min(len(train_images), batch_size, room), FEW))
+        fused = fuse_batchnorm(model, few.pixels(slice(None)), config.device)
+        large, small = _attack_seconds(fused, many, config, steps=4), _attack_seconds(fused, few, config, steps=12)
+        gradient = max(0.0, large - small) / max(1, len(many) - len(few))
+        query = _query_seconds(fused, few, config) if math.prod(train_images.shape) <= MASKED_NUMBERS else 0.0
+        batch = train_images.select(slice(0, min(len(train_images), config.batch_size, room)))
+        training = _training_seconds(config, batch, model) if trained else 0.0
+    finally:
+        torch.set_num_threads(threads)
+    return Speed(training, gradient, max(0.0, small - FEW * gradient), query)
+
+
+def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
+    """About how long a stage takes with a network of this speed."""
+    count, batch_size = len(splits.train), precision.default_batch_size(config.device, splits.train.shape)
+    if stage.kind == "model" and network_of(stage, config) == GIVEN:
+        again = stage.seed > config.seed and config.dataset != SYNTHETIC  # the figures of the first seed
+        seconds = 0.0 if again else _ensemble_seconds("standard", MODELS[GIVEN], config, splits, speed)
+    elif stage.kind == "model":
+        seconds = _model_seconds(MODELS[stage.name], config, splits, speed)
+    elif stage.kind == "dataset":
+        spec = DATASETS[stage.name]
+        count *= config.versions if spec.is_inverted else 1
+        steps = {"invert": config.invert_steps, "relabel": config.relabel_steps}.get(spec.construction, 0)
+        seconds = speed.steps(count, steps, batch_size) + count * WRITE_SECONDS
+    elif stage.name == "accuracy-on-all-datasets":
+        each = min(count, CLEAN_IMAGES) * speed.forward
+        seconds = TASK_SECONDS + len(MAIN_MODELS) * (1 + len(QUICK)) * each + len(QUICK) * count * READ_SECONDS
+    elif stage.name == "pictures":
+        seconds = TASK_SECONDS + ATTACK_STEPS * speed.call
+    else:
+        seconds = speed.steps(len(splits.test), TASK_PASSES, batch_size)
+    return STAGE_SECONDS + seconds
+
+
+def _model_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
+    """Training, the accuracies in its curve, and the attacks."""
+    count, test, trained_on = len(splits.train), len(splits.test), dataset_of(spec)
+    epochs = spec.epochs or config.epochs
+    steps = config.adversarial_steps if spec.loss != "standard" else 0
+    seconds = epochs * (count * speed.train + speed.steps(count, steps, config.batch_size))
+    if trained_on:
+        batches = math.ceil(min(test, MONITORED_IMAGES) / BATCH_SIZE)
+        seconds += epochs * (min(test, MONITORED_IMAGES) * speed.forward + batches * speed.call) + count * READ_SECONDS
+    kind = "adversarial" if spec.loss != "standard" else "standard"
+    if trained_on:
+        kind = "relabeled" if trained_on.is_relabeled else "inverted"
+    return seconds + _ensemble_seconds(kind, spec, config, splits, speed)
+
+
+def _ensemble_seconds(kind: str, spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
+    """The attack ensemble on the test images: gradients, and black-box queries where some images' gradients look masked."""
+    quick, test, classes = spec.attack_budget == "quick", len(splits.test), len(splits.train.classes)
+    epsilons = 1 if quick else len(config.threat_models)
+    steps = sum(steps for steps, _ in UNTARGETED_ATTACKS)
+    if not quick:
+        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES) + LONG_TARGETED_STEPS * min(classes - 1, LONG_TARGET_CLASSES)
+    batches, cost = math.ceil(test / precision.default_batch_size(config.device, splits.train.shape)), ENSEMBLES[kind]
+    seconds = steps * (cost.passes * test * speed.gradient + cost.calls * batches * speed.call)
+    if math.prod(splits.train.shape) <= MASKED_NUMBERS:
+        seconds += batches * cost.queries * (QUICK_QUERIES if quick else 1) * speed.query
+    return epsilons * seconds
+
+
+# ---- timing ------------------------------------------------------------------------------------------------------------------
+
+
+def _attack_seconds(model: nn.Module, part: Dataset, config: ResolvedConfig, *, steps: int) -> float:
+    """One step of PGD on a batch."""
+    images, labels = part.pixels(slice(None)).to(config.device), part.labels.to(config.device)
+    return _fastest(lambda: attacks.pgd(model, images, labels, threat_model=config.threat_model, steps=steps).margins) / steps
+
+
+def _query_seconds(model: nn.Module, part: Dataset, config: ResolvedConfig) -> float:
+    """One query of Square Attack, on images that it cannot change."""
+    images, queries = part.pixels(slice(None)).to(config.device), 100
+    with torch.no_grad():
+        labels = attacks.clean_logits(model, images, part.labels.to(config.device)).argmax(1)
+    nothing = NormBall(config.norm, 1e-9)
+    return _fastest(lambda: attacks.square_attack(model, images, labels, threat_model=nothing, queries=queries).margins) / queries
+
+
+def _training_seconds(config: ResolvedConfig, part: Dataset, model: models.Model) -> float:
+    """Training on one image, in a batch of all of them: the fastest of a few epochs."""
+    ends: list[float] = []
+    copy = models.frozen_copy(model, config.device).requires_grad_(True)
+
+    def record(_: train.Epoch) -> None:
+        ends.append(CLOCK())
+
+    train.fit(copy, part, epochs=8, batch_size=len(part), bf16=config.bf16, device=config.device, progress=record)
+    return min(after - before for before, after in itertools.pairwise(ends)) / len(part)
+
+
+def _fastest(work: Callable[[], Tensor]) -> float:
+    """Seconds of the fastest of a few calls: others share the machine. A result on a GPU is waited for."""
+    found: list[float] = []
+    while len(found) < 2 or (len(found) < 8 and sum(found) < TIMED_SECONDS):
+        began = CLOCK()
+        work().cpu()
+        found.append(CLOCK() - began)
+    return min(found)
