@@ -64,8 +64,8 @@ class Finding(NamedTuple):
 
     @property
     def meaning(self) -> Meaning:
-        """The news; unclear while the question is."""
-        return "unclear" if self.status == "inconclusive" else self.news
+        """The news; unclear while the answer is."""
+        return "unclear" if self.answer == "unclear" else self.news
 
 
 def sample_size(estimate: Estimate) -> str:
