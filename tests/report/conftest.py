@@ -284,3 +284,13 @@ def open_page(chromium: Browser, path: Path, *, width: int = 1280, scheme: Any =
     page.wait_for_selector("html[data-ready]", state="attached", timeout=15_000)
     assert problems == []
     return page
+
+
+def accessibility_problems(page: Page) -> list[str]:
+    """What axe-core finds on a page with everything unfolded: rule and element."""
+    from axe_playwright_python.sync_playwright import Axe  # only here: what needs no browser runs without it
+
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 10
+    return [f"{problem['id']}: {problem['nodes'][0]['html']}" for problem in found["violations"]]

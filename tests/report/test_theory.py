@@ -21,7 +21,7 @@ def test_the_page_has_the_table_and_a_chart_with_a_slider(chromium: Browser, tmp
     page = open_page(chromium, report.write(tmp_path), width=560)
     for row in rows:
         assert page.locator(f"td[data-epsilon='{row.epsilon}']").inner_text() == f"{row.condition_number:.3g}"
-        assert f"{100 * row.robust_accuracy:.1f} %" in page.locator("table").inner_text()
+        assert f"{100 * row.robust_accuracy:.1f} %" in page.locator("table[aria-labelledby=table-caption]").inner_text()
     assert page.locator("#curves-chart svg").count() == 1 and page.locator("#metric-chart input[type=range]").count() == 1
     before = page.locator("#metric-chart svg").inner_html()
     page.locator("#metric-chart input").fill("30")
