@@ -320,7 +320,7 @@ def report(
         Path, typer.Argument(metavar="RUN", help="A folder of `notbugs run`, `files`, `attack --out` or `theory`.")
     ],
 ) -> None:
-    """Write report.html of a run again, and the list of the runs beside it."""
+    """Write report.html of a run and the list of runs beside it."""
     from notbugs import report
     from notbugs.review import answers
 

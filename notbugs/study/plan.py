@@ -86,10 +86,9 @@ def _stage_seconds(
         if given and name == GIVEN:
             speeds[name] = measure_speed(config, splits.train, given.model, one_thread=one_thread, trained=False)
         else:
-            size = {"shape": splits.train.shape, "classes": len(splits.train.classes), "width": None if name else config.width}
-            speeds[name] = measure_speed(
-                config, splits.train, models.build(name or config.network, **size), one_thread=one_thread
-            )
+            network, width = (name, None) if name else (config.network, config.width)
+            model = models.build(network, shape=splits.train.shape, classes=len(splits.train.classes), width=width)
+            speeds[name] = measure_speed(config, splits.train, model, one_thread=one_thread)
     return {stage: stage_seconds(stage, config, splits, speeds[network_of(stage, config)]) for stage in todo}
 
 
