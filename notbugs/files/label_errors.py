@@ -11,7 +11,7 @@ import numpy as np
 
 LIKELY = 0.95  # probability from which a file is called a likely label error: at most 5 of 100 such calls are to be wrong
 REFERENCE_RATE = 0.01  # share of wrong labels that `detectable` assumes where fewer were found
-TOO_WEAK = 0.5  # share of detectable label errors below which none is called
+TOO_WEAK = 0.1  # share of detectable label errors below which none is called
 FIT_FILES = 10_000  # evenly spaced, to fit temperature and rate
 TEMPERATURES = np.geomspace(0.05, 20.0, 61)
 MAX_RATE = 0.5
@@ -39,7 +39,7 @@ class LabelErrors(NamedTuple):
 
     @property
     def too_weak(self) -> bool:
-        """Whether the models would find less than half of random label errors."""
+        """Whether the models would find less than a tenth of random label errors."""
         return self.detectable < TOO_WEAK
 
     @property
