@@ -22,6 +22,12 @@ Charts = dict[str, dict[str, object]]  # Vega-Lite specifications by the id of t
 # Named, or the widths of labels are measured wrongly
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
 VEGA_ALONE = ("1.9.",)  # releases of vl-convert from which Vega can be taken alone; others would panic
+DRAW_BY_VEGA = """window.drawVega = async (chart, element, tooltip) => {
+  const view = new View(parse(chart), { renderer: "svg", container: element }).tooltip(tooltip);
+  return view.runAsync();
+};"""
+DRAW_BY_EMBED = """window.drawVega = async (chart, element, tooltip) =>
+  (await vegaEmbed(element, chart, { mode: "vega", renderer: "svg", actions: false, tooltip })).view;"""
 FIGURE = re.compile(r"([+−]?\d+(?:\.\d+)?) (%(?! CI)|percentage points)")
 
 
@@ -62,13 +68,13 @@ def packed_charts(charts: Charts) -> dict[str, str]:
 
 
 def _vega() -> str:
-    """The code of Vega, which sets `window.vega`."""
+    """The code of Vega, with `drawVega(chart, element, tooltip)`, which promises a view."""
     import vl_convert
 
     if version("vl-convert-python").startswith(VEGA_ALONE):
         place = f"/npm/vega@{vl_convert.get_vega_version()}/+esm.js"
-        return str(vl_convert.javascript_bundle(f'import {{View, parse}} from "{place}"; window.vega = {{View, parse}};'))
-    return str(vl_convert.javascript_bundle("window.vega = vegaEmbed.vega;"))  # with all that its documentation promises: larger
+        return str(vl_convert.javascript_bundle(f'import {{View, parse}} from "{place}";\n{DRAW_BY_VEGA}'))
+    return str(vl_convert.javascript_bundle(DRAW_BY_EMBED))  # as its documentation has it, which is larger
 
 
 def _packed(text: str) -> str:

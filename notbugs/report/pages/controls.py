@@ -154,14 +154,17 @@ def _correlation_chart(points: Sequence[tuple[str, float, float]]) -> dict[str, 
     ]
     axis, scale = alt.Axis(format="%", tickCount=6), alt.Scale(zero=False, nice=True)
     base = alt.Chart({"values": values}).encode(
-        x=alt.X("x:Q", axis=axis, title="test accuracy after training on D_det", scale=alt.Scale(zero=False, padding=50)),
+        x=alt.X("x:Q", axis=axis, title="test accuracy after training on D_det", scale=scale),
         y=alt.Y("y:Q", axis=axis, title="transfer rate from the standard model", scale=scale),
         tooltip=[f"{field}:N" for field in ("network", "accuracy", "transfer rate")],
     )
     marks = base.mark_point(size=90, filled=True, opacity=1, color=render.model_color("standard"))
-    names = base.mark_text(dx=10, align="left", color="currentColor").encode(text="network:N")
+    middle = (min(accuracy for _, accuracy, _ in points) + max(accuracy for _, accuracy, _ in points)) / 2
+    names = base.encode(text="network:N", tooltip=alt.value(None))
+    right = names.mark_text(dx=10, align="left", color="currentColor").transform_filter(alt.datum.x <= middle)
+    left = names.mark_text(dx=-10, align="right", color="currentColor").transform_filter(alt.datum.x > middle)
     text = "Test accuracy after training on D_det and transfer rate, one point per architecture; the finding holds the figures."
-    return render.chart_spec(alt.layer(marks, names).properties(width="container", height=280, description=text))
+    return render.chart_spec(alt.layer(marks, right, left).properties(width="container", height=280, description=text))
 
 
 def _sweep_chart(points: Sequence[SweepPoint]) -> dict[str, object]:
