@@ -44,7 +44,14 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Make the run, and measure its page."""
     options = parser().parse_args()
-    measure(ResultsFile(options.out), "explorer", _rows(options), recorded_arguments(options), key=("part", "work"))
+    rows = ({"files": _files(options.folder), **row} for row in _rows(options))
+    measure(ResultsFile(options.out), "explorer", rows, recorded_arguments(options), key=("part", "files", "work"))
+
+
+def _files(folder: Path) -> int:
+    from notbugs.runs.folder import RunFolder
+
+    return RunFolder.read(folder).files().data.train or 0
 
 
 def _rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -54,20 +61,21 @@ def _rows(options: argparse.Namespace) -> Iterator[Row]:
 
     if not (options.folder / "run.json").is_file():
         _make_run(options.images, options.run, options.folder)
-    began = time.perf_counter()
+    began = time.process_time()
     page = report.write(options.folder)
-    yield {"work": "write the page", "seconds": time.perf_counter() - began, "megabytes": page.stat().st_size / 1e6}
+    yield {"work": "write the page", "cpu_seconds": time.process_time() - began, "megabytes": page.stat().st_size / 1e6}
     originals = sum(path.stat().st_size for path in (options.folder / "explorer").iterdir())
-    yield {"work": "pictures of one kind", "megabytes": originals / 1e6}
-    times: dict[str, list[float]] = {}
+    yield {"work": "original pictures", "megabytes": originals / 1e6}
+    visits: dict[str, list[Row]] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"])
         for _ in range(options.rounds):
-            for work, seconds in _visit(browser, page):
-                times.setdefault(work, []).append(seconds)
+            for row in _visit(browser, page):
+                visits.setdefault(row["work"], []).append(row)
         browser.close()
-    for work, found in times.items():
-        yield {"work": work, "seconds": statistics.median(found), "rounds": len(found)}
+    for work, rows in visits.items():
+        medians = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "work"}
+        yield {"work": work, **medians, "rounds": len(rows)}
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------------------
@@ -115,36 +123,37 @@ def _drawn_rows(before: "RunFolder", drawn: list[int], names: tuple[str, ...]) -
 # ---- the page --------------------------------------------------------------------------------------------------------------
 
 
-def _visit(browser: "Browser", path: Path) -> Iterator[tuple[str, float]]:
+def _visit(browser: "Browser", path: Path) -> Iterator[Row]:
     """Open the page and use it: what is done, and the seconds until it is seen."""
     context = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True)
     page = context.new_page()
+    devtools = context.new_cdp_session(page)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(path.as_uri(), wait_until="commit")
     page.wait_for_selector("#explorer-grid[data-ready]", state="attached", timeout=60_000)
-    yield (
-        "open, until the explorer can be used",
-        page.evaluate("performance.getEntriesByName('explorer ready')[0].startTime") / 1000,
-    )
+    busy = {metric["name"]: metric["value"] for metric in devtools.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+    ready = page.evaluate("performance.getEntriesByName('explorer ready')[0].startTime") / 1000
+    yield {"work": "open, until the explorer can be used", "seconds": ready, "cpu_seconds": busy}
     page.wait_for_function(DRAWN)
-    yield "open, until its pictures are drawn", page.evaluate("performance.now()") / 1000
+    yield {"work": "open, until the pictures are drawn", "seconds": page.evaluate("performance.now()") / 1000}
     page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
-    form = "#explorer-filters"
-    yield "filter by class", _timed(page, lambda: page.select_option(f"{form} [name=label]", index=3))
-    page.select_option(f"{form} [name=label]", index=0)
-    yield "filter by a part of the name", _timed(page, lambda: page.fill(f"{form} [name=text]", "77"))
-    page.fill(f"{form} [name=text]", "")
-    yield "sort by a score", _timed(page, lambda: page.select_option(f"{form} [name=sort]", index=5))
-    yield "scroll to the middle of the sorted files", _timed(page, lambda: page.locator("#explorer-grid").evaluate(SCROLLED))
-    yield "open a file", _timed(page, lambda: page.locator("[role=option]").nth(20).click(), OPENED)
+    text, label, sort = (page.locator(f"#explorer-filters [name={name}]") for name in ("text", "label", "sort"))
+    yield _timed(page, "filter by class", lambda: label.select_option(index=3))
+    label.select_option(index=0)
+    yield _timed(page, "filter by a part of the name", lambda: text.fill("77"))
+    text.fill("")
+    yield _timed(page, "sort by a score", lambda: sort.select_option(index=5))
+    yield _timed(page, "scroll to the middle", lambda: page.locator("#explorer-grid").evaluate(SCROLLED))
+    yield _timed(page, "open a file", lambda: page.locator("[role=option]").nth(20).click(), OPENED)
     context.close()
 
 
-def _timed(page: "Page", act: Callable[[], object], seen: str = DRAWN) -> float:
+def _timed(page: "Page", work: str, act: Callable[[], object], seen: str = DRAWN) -> Row:
     began = time.perf_counter()
     act()
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_function(seen)
-    return time.perf_counter() - began
+    return {"work": work, "seconds": time.perf_counter() - began}
 
 
 if __name__ == "__main__":

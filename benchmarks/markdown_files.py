@@ -168,6 +168,12 @@ def _features(rows: Rows) -> Iterator[str]:
     yield table(columns, ([figure(row[name]) for name in names] for row in rows))
 
 
+def _explorer(rows: Rows) -> Iterator[str]:
+    columns = ("files", "what", "seconds", "CPU seconds", "MB")
+    names = ("seconds", "cpu_seconds", "megabytes")
+    yield table(columns, ([figure(row["files"]), row["work"], *(figure(row.get(name)) for name in names)] for row in rows))
+
+
 FILES_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "halves": _halves,
     "stability": _stability,
@@ -175,4 +181,5 @@ FILES_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "truth": _truth,
     "cost": _cost,
     "features": _features,
+    "explorer": _explorer,
 }

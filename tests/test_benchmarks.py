@@ -48,7 +48,9 @@ BENCHMARKS = REPOSITORY / "benchmarks"
 DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
-COMMANDS = ("attacks", "autoattack", "cifar10", "estimate", "files", "inversion", "markdown_tables", "reference_library")
+COMMANDS = (
+    "attacks", "autoattack", "cifar10", "estimate", "explorer", "files", "inversion", "markdown_tables", "reference_library",
+)  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("attacks.md", ["attacks.json"], []),
@@ -56,6 +58,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
     ("estimate.md", ["estimate.json"], []),
+    ("explorer.md", ["explorer.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
