@@ -214,7 +214,8 @@ def files(
 ) -> None:
     """Scores for each training file, and spurious cues.
 
-    Finds robust and non-robust files, and likely label errors. Cross-fitted: no file is scored by a model trained on it.
+    By cross-fitted models: no file is scored by a model that was trained on it. Their accuracy comes first, then which files
+    robust models classify correctly within epsilon, and likely label errors, unless the models are too weak to tell.
     `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
     """
     _files(_files_config(study_config({**locals(), "seeds": 1}), folds, repeats), out, workers)
@@ -385,7 +386,7 @@ def _next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> It
         yield f"  try a D_R with four versions of each image: {same} --versions 4 --out {_beside(out, 'versions')}"
     epsilon = f"{config.norm}:{metadata.epsilon_text}"
     yield f"  attack your own classifier: notbugs attack MODEL {data} --epsilon {epsilon} --out {_beside(out, 'audit')}"
-    yield f"  see which files are robust, non-robust or mislabeled: notbugs files {data} --out {_beside(out, 'files')}"
+    yield f"  see robust files, non-robust files and likely label errors: notbugs files {data} --out {_beside(out, 'files')}"
     if not metadata.full:
         yield f"  rule out other explanations, with all controls: {same} --full --out {shlex.quote(str(out))}"
 
