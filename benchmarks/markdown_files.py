@@ -8,7 +8,7 @@ from markdown_format import figure, spread, table
 
 Rows = Sequence[Row]
 ACCURACIES = ("clean_accuracy", "robust_accuracy_half_epsilon", "robust_accuracy")
-DATASET_TITLES = {"cifar8k": "CIFAR-10", "cifar10k": "CIFAR-10"}
+DATASET_TITLES = {"cifar8k": "CIFAR-10", "cifar10k": "CIFAR-10", "mnist5k": "MNIST"}
 RANDOM, OWN = "random", "robustness"
 SCORE_TITLES = {OWN: "**robustness** (notbugs)"}
 TEST_TITLES = {

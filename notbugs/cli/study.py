@@ -272,7 +272,8 @@ def files(
 ) -> None:
     """Scores for each training file, and spurious cues.
 
-    Finds robust and non-robust files, and likely label errors. Cross-fitted: no file is scored by a model trained on it.
+    By cross-fitted models: no file is scored by a model that was trained on it. Their accuracy comes first, then which files
+    robust models classify correctly within epsilon, and likely label errors, unless the models are too weak to tell.
     The report shows every file. It exports lists of files for `notbugs split --files`.
     `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
     """

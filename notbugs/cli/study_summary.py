@@ -95,7 +95,7 @@ def next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> Ite
         "Attack the given model in other threat models:" if config.model else "Attack a classifier of yours:",
         f"notbugs attack {shlex.quote(config.model or 'MODEL')} {data} --epsilon {threat} --out {_beside(out, 'audit')}",
     )
-    yield "See which files are robust, non-robust or mislabeled:", f"notbugs files {data} --out {_beside(out, 'files')}"
+    yield "See robust files, non-robust files and likely label errors:", f"notbugs files {data} --out {_beside(out, 'files')}"
 
 
 def _beside(out: Path, what: str) -> str:
