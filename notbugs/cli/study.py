@@ -229,7 +229,7 @@ def split(
 
     With --versions each file has several versions: cat.png, cat~2.png, and so on.
 
-    Train on either with your own code. `notbugs run` with the same options continues to the whole study.
+    Train on either with your own code. `notbugs run --out FOLDER` continues to the whole study.
     With --by-file the files with the highest and the lowest robustness become two subsets, class by class.
     With --files LIST the listed training files become one subset, all others another.
     """

@@ -127,7 +127,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
         yield "Everything is done already."
         return
     yield (
-        f"{_count(len(plan.stages), 'stage')}, {plan.workers} at once: {duration(plan.seconds)}, estimated from a timed batch."
+        f"{_count(len(plan.stages), 'stage')}, {plan.workers} at once: {duration(plan.seconds)}, estimated from timed batches."
     )
     if faster := faster_options(plan):
         yield f"Faster: {'; '.join(faster)}."

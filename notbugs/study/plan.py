@@ -82,12 +82,13 @@ def _stage_seconds(
 ) -> dict[StageId, float]:
     """Seconds of each stage, with the speed of its network; each network is timed once."""
     speeds: dict[str, Speed] = {}
+    shape, classes = splits.train.shape, len(splits.train.classes)
     for name in dict.fromkeys(network_of(stage, config) for stage in todo):
         if given and name == GIVEN:
             speeds[name] = measure_speed(config, splits.train, given.model, one_thread=one_thread, trained=False)
         else:
-            network, width = (name, None) if name else (config.network, config.width)
-            model = models.build(network, shape=splits.train.shape, classes=len(splits.train.classes), width=width)
+            width = None if name else config.width
+            model = models.build(name or config.network, shape=shape, classes=classes, width=width)
             speeds[name] = measure_speed(config, splits.train, model, one_thread=one_thread)
     return {stage: stage_seconds(stage, config, splits, speeds[network_of(stage, config)]) for stage in todo}
 
