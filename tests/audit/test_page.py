@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from audit.conftest import accuracy
 from playwright.sync_api import Browser, Page
+from report.conftest import accessibility_problems
 
 from notbugs import report
 from notbugs.runs.folder import RunFolder
@@ -42,6 +43,8 @@ def test_the_page_shows_what_the_tables_hold(page: Page, done: RunFolder) -> Non
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.set_viewport_size({"width": 1200, "height": 900})
+    assert page.locator("#contents, .contents a").count() == page.locator("main h2").count()
+    assert accessibility_problems(page) == []
 
 
 @pytest.mark.slow

@@ -70,6 +70,10 @@ def test_the_two_gaussian_model(tmp_path: Path) -> None:
     rows = read(tmp_path / "run" / "tables" / "theory.csv")
     assert [row["epsilon"] for row in rows] == ["0.0", "1.0"] and rows[0]["ball_condition_number"] == ""
     assert call_here(*words).stdout == done.stdout  # resumed: nothing is left to do
+    again = call_here("theory", "--out", tmp_path / "second", *words[3:])
+    assert (
+        again.stdout.splitlines()[-1] == f"All runs in that folder: {tmp_path / 'index.html'}" and "All runs" not in done.stdout
+    )
     assert "--epsilon: must be as before" in error_line(call_here(*words[:3], "--epsilon", "0,2", "--samples", "0"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from files.conftest import Done
 from playwright.sync_api import Browser, Page
+from report.conftest import accessibility_problems
 
 from notbugs import metrics, report
 from notbugs.files.columns import COLUMNS
@@ -71,6 +72,7 @@ def test_the_page_shows_files_and_features_as_the_tables_hold_them(page: Page, d
     for width in (390, 1200):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert accessibility_problems(page) == []
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playwright.sync_api import Browser
-from report.conftest import open_page
+from report.conftest import accessibility_problems, open_page
 
 from notbugs import report, theory
 from notbugs.runs.folder import RunFolder
@@ -23,6 +23,7 @@ def test_the_page_has_the_table_and_a_chart_with_a_slider(chromium: Browser, tmp
         assert page.locator(f"td[data-epsilon='{row.epsilon}']").inner_text() == f"{row.condition_number:.3g}"
         assert f"{100 * row.robust_accuracy:.1f} %" in page.locator("table[aria-labelledby=table-caption]").inner_text()
     assert page.locator("#curves-chart svg").count() == 1 and page.locator("#metric-chart input[type=range]").count() == 1
+    assert accessibility_problems(page) == []
     before = page.locator("#metric-chart svg").inner_html()
     page.locator("#metric-chart input").fill("30")
     page.wait_for_selector("#metric-chart svg:has-text('ε = 5.00')")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page
+from report.conftest import accessibility_problems
 from review.conftest import SCRIPT, SETS, OpenPage, noise_study, read_key, ready, scripted, write_export, write_review
 from scipy import stats
 
@@ -61,7 +62,9 @@ def test_a_review_by_keyboard_gives_exactly_the_known_figures(open_page: OpenPag
     key = read_key(run)
     given = scripted(key)
     page = open_page(path)
+    assert accessibility_problems(page) == []
     start(page, "Anna, née O'Hara")
+    assert accessibility_problems(page) == []
     seen: list[str] = []
     while page.locator("#question").is_visible():
         seen.append(shown(page))
@@ -134,7 +137,7 @@ def assert_report_shows(open_page: OpenPage, run: Path) -> None:
     assert found == SCRIPT
     assert (run / "tables/review_answers.csv").read_text().count("\n") == 61
     heading = "Most often misclassified by people"
-    figures = {name: section.locator(f"h3:text-is('{heading}: {name}') + div figure") for name in SCRIPT}
+    figures = {name: section.locator(f"h3:has(a:text-is('{heading}: {name}')) + div figure") for name in SCRIPT}
     assert [locator.count() for locator in figures.values()] == [1, 4, 6]
     key, given = {row["file"]: row for row in read_key(run)}, scripted(read_key(run))
     for name, locator in figures.items():

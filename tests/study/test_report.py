@@ -1,15 +1,18 @@
 """The report of a real full study: every section is there, and its tables have the study's rows."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
-from report.conftest import open_page
+from report.conftest import accessibility_problems, open_page
 
 from notbugs import report
 from notbugs.report import tables
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import SetRow
 from notbugs.study.catalog import MAIN_MODELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -30,6 +33,24 @@ def test_the_page_has_every_section_and_fits(chromium: Browser, full_run: RunFol
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert accessibility_problems(page) == []
+    assert (full_run.folder / "report.html").stat().st_size < 700_000
+    page.close()
+
+
+def test_the_code_on_the_page_loads_the_data_set(
+    chromium: Browser, full_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    page = open_page(chromium, report.write(full_run.folder))
+    code = dict(zip(page.locator(".snippets h3").all_inner_texts(), page.locator(".snippets pre").all_inner_texts(), strict=True))
+    assert list(code) == ["torchvision", "Hugging Face datasets", "Keras", "fastai"]
+    names: dict[str, Any] = {}
+    exec(code["Hugging Face datasets"], names)
+    rows = [row for row in full_run.rows(SetRow) if row.set == "robust"]
+    assert len(names["data"]) == rows[0].n and names["data"][0]["image"].size == (8, 8)
+    for text in code.values():
+        assert str(full_run.folder / "datasets/robust") in text
     page.close()
 
 
