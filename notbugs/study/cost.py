@@ -34,6 +34,7 @@ QUICK_QUERIES = 0.1  # black-box queries of the quick ensemble, of those of the 
 WRITE_SECONDS, READ_SECONDS = 6e-4, 2e-4  # of an image file
 STAGE_SECONDS = 0.1  # loading and saving a model
 TASK_SECONDS = 1.5  # of a stage that is no model and no data set, besides
+CURVE_PASSES = 200  # per test image: eight models, three epsilons, quick ensemble; about half of the standard ones
 TASK_PASSES = 20.0  # per test image, of a stage that is not foreseen here
 
 
@@ -150,6 +151,8 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
     elif stage.name == "accuracy-on-all-datasets":
         each = min(count, CLEAN_IMAGES) * speed.forward
         seconds = TASK_SECONDS + len(MAIN_MODELS) * (1 + len(QUICK)) * each + len(QUICK) * count * READ_SECONDS
+    elif stage.name == "accuracy-curve":
+        seconds = speed.steps(len(splits.test), CURVE_PASSES, batch_size)
     elif stage.name == "pictures":
         seconds = TASK_SECONDS + ATTACK_STEPS * speed.call
     else:
