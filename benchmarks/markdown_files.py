@@ -109,11 +109,12 @@ def _stability(rows: Rows) -> Iterator[str]:
 
 
 def _label_errors(rows: Rows) -> Iterator[str]:
-    scored, datasets = [row for row in rows if "score" in row], _datasets(rows)
-    known = {(row["score"], row["dataset"]): row["auc"] for row in scored}
-    columns = ["score", *(f"AUC, {_title(name)}" for name in datasets)]
+    scored = [row for row in rows if "score" in row]
+    known = {(row["score"], (row["dataset"], row["relabeled_share"])): row["auc"] for row in scored}
+    sets = dict.fromkeys((row["dataset"], row["relabeled_share"]) for row in scored)
+    columns = ["score", *(f"AUC, {_title(name)}, {100 * share:g} %" for name, share in sets)]
     names = dict.fromkeys(row["score"] for row in scored)
-    yield table(columns, ([name, *(figure(known.get((name, each))) for each in datasets)] for name in names))
+    yield table(columns, ([name, *(figure(known.get((name, each))) for each in sets)] for name in names))
     called = [row for row in rows if "label_rule" in row]
     columns = ["dataset", "rule", "files", "accuracy", "labels changed", "of these found", "other labels called wrong"]
     yield table(columns, ([_title(row["dataset"]), row["label_rule"], *_call_cells(row)] for row in called))
