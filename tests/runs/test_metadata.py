@@ -41,7 +41,7 @@ def test_a_whole_run_is_read_with_its_types() -> None:
 def test_a_run_that_was_stopped_early_has_defaults(kind: type[StudyMetadata]) -> None:
     found = parse(kind, {})
     assert found == kind() and found.data == DataSummary() and not found.finished and found.seconds == 0.0
-    assert math.isnan(parse(StudyMetadata, {}).epsilon) and parse(FilesMetadata, {}).rank_reliability is None
+    assert math.isnan(parse(StudyMetadata, {}).epsilon) and parse(FilesMetadata, {}).rank_stability is None
 
 
 @pytest.mark.parametrize(
