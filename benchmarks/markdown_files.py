@@ -138,7 +138,10 @@ def _truth(rows: Rows) -> Iterator[str]:
     lines = []
     for name in dict.fromkeys(row["test"] for row in rows):
         own = {row["seed"]: row for row in rows if row["test"] == name}
-        title = TEST_TITLES.get(name, name).format(**next(iter(own.values())))
+        first = next(iter(own.values()))
+        title = TEST_TITLES.get(name, name).format(**first)
+        if "robust_features" in first and "kept_on_robust_features" not in first:  # measured before categories had one definition
+            title = f"{name}: robust / non-robust / spurious, by usefulness kept on D_R and D_NR"
         lines.append([title, *(_truth_cell(own[seed]) if seed in own else "" for seed in seeds)])
         if "cues" in next(iter(own.values())):
             lines.append(["spurious cues named", *(", ".join(own[seed]["cues"]) for seed in seeds)])
@@ -153,7 +156,7 @@ def _truth_cell(row: Row) -> str:
     if "accuracy" in row:
         return f"{figure(row['accuracy'])} (n {row['n']})"
     names = ("robust_features", "nonrobust_features", "spurious_features", "kept_on_robust_features")
-    return " / ".join(str(row[name]) for name in names)
+    return " / ".join(str(row[name]) for name in names if name in row)
 
 
 def _cost(rows: Rows) -> Iterator[str]:

@@ -58,7 +58,6 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
     ("estimate.md", ["estimate.json"], []),
-    ("explorer.md", ["explorer.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
