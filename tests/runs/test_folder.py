@@ -258,7 +258,7 @@ def test_kind_and_typed_metadata(tmp_path: Path) -> None:
         run.update_metadata(model="m", threats=["l2 0.5"], gradient=False)
         assert run.kind == "audit" and run.audit().threats == ("l2 0.5",) and not run.audit().gradient
     with RunFolder.open(tmp_path / "files", {"kind": "files"}) as run:
-        assert run.kind == "files" and run.files().rank_reliability is None
+        assert run.kind == "files" and run.files().rank_stability is None
     with RunFolder.open(tmp_path / "theory", {"kind": "theory"}) as run:
         assert run.kind == "theory" and run.theory().arguments == {"kind": "theory"}
 
