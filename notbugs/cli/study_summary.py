@@ -66,7 +66,7 @@ def _print_tables(results: "StudyResults", width: int) -> None:
 
 
 def next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> Iterator[tuple[str, str]]:
-    """What a user may do with a finished study: words, and a command with its own paths, if there is one."""
+    """What a user may do with a finished study: words, and a path or a command with its own paths, if there is one."""
     from notbugs.report.findings.construction import split_problems
     from notbugs.study.store import dataset_path
 
@@ -76,7 +76,7 @@ def next_steps(config: "StudyConfig", out: Path, results: "StudyResults") -> Ite
     problem = split_problems(results)
     if problem:
         yield f"Improve D_R first: {problem}", ""
-    yield f"Train your own network on D_R: {dataset_path(config, out, config.seed, 'robust')}", ""
+    yield "Train your own network on D_R:", str(dataset_path(config, out, config.seed, "robust"))
     if not problem and config.versions == 1:
         yield (
             "Try a D_R with four versions of each image:",
