@@ -11,7 +11,7 @@ in a new browser context each time; a figure is the median over rounds.
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from notbugs.runs.folder import RunFolder
+    from notbugs.runs.tables import FileRow
     from notbugs.runs.tables import Row as TableRow
 
 KINDS = ("standard_adversarial", "robust_adversarial", "robust_version", "nonrobust_version")
@@ -113,11 +114,23 @@ def _drawn_rows(before: "RunFolder", drawn: list[int], names: tuple[str, ...]) -
         rows.setdefault(row.index, []).append(row)
     for neighbor in before.rows(NeighborRow):
         neighbors.setdefault(neighbor.index, []).append(neighbor)
+    continuous = _continuous(before.rows(FileRow))
     for index, (name, source) in enumerate(zip(names, drawn, strict=True)):
-        yield from (replace(row, index=index, file=name) for row in rows[source])
+        for row in rows[source]:
+            # as different as measured scores are: equal ones would take less room in the page
+            scores = {column: getattr(row, column) * (1 + index / 1e7) for column in continuous if isinstance(row, FileRow)}
+            yield replace(row, index=index, file=name, **scores)
         for neighbor in neighbors[source]:
             other = (7919 * index + 104729 * neighbor.rank + neighbor.neighbor) % len(names)
             yield replace(neighbor, index=index, file=name, neighbor=other, neighbor_file=names[other])
+
+
+def _continuous(rows: "Sequence[FileRow]") -> list[str]:
+    """The scores that differ from file to file."""
+    from notbugs.runs.tables import FileRow, columns
+
+    numbers = [name for name, (kind, _) in columns(FileRow).items() if kind is float]
+    return [name for name in numbers if len({getattr(row, name) for row in rows} - {None}) > len(rows) / 2]
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------------

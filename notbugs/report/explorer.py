@@ -1,7 +1,7 @@
 """What the explorer on the page of file scores works on: columns of all files, compact enough for 50,000 of them.
 
-Numbers are little-endian arrays in base64. A column of texts is the list of the different ones and an array of codes. Pictures
-are inside the page if they are small; otherwise it loads them from the folder explorer/ beside it.
+Arrays are in base64. A column of texts, or of few different numbers, is the list of the different ones and an array of codes.
+Pictures are inside the page if they are small; otherwise it loads them from the folder explorer/ beside it.
 """
 
 import base64
@@ -25,7 +25,8 @@ from notbugs.runs.tables import (
 )
 
 EMBEDDED_BYTES = 15 * 10**6  # of pictures: a page of up to about 20 MB can be sent as one file
-NO_FILE = -1
+NONE = 2**16 - 1  # the code of an empty cell
+DIGITS = 12  # characters of a number in JSON
 Json = dict[str, object]
 ModelRow = TypeVar("ModelRow", FilePredictionRow, AdversarialExampleRow)
 
@@ -104,18 +105,35 @@ def _missing_pictures(metadata: FilesMetadata, pictures: Pictures) -> str:
 # ---- columns ---------------------------------------------------------------------------------------------------------------
 
 
-def numbers(values: Iterable[float | None], kind: str = "f") -> str:
-    """Numbers as a little-endian array: its type as in the module array (B, H, i or f), then its bytes in base64. None is NaN.
+def numbers(values: Iterable[float | None]) -> str | Json:
+    """Numbers in float32, None is NaN: an array, or the different values and an array of codes if that is shorter.
 
     Examples
     --------
-    >>> numbers([1, -1], "i")
-    'iAQAAAP////8='
+    >>> numbers([1.0, None])
+    'fAACAPwAAwH8='
+    >>> numbers([0.5, None] * 20)["values"]
+    [0.5, None]
     """
-    packed = array(kind, [math.nan if value is None else value for value in values])
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return kind + base64.b64encode(packed.tobytes()).decode()
+    rounded = array("f", [math.nan if value is None else value for value in values])
+    places: dict[float | None, int] = {}
+    codes = [places.setdefault(None if math.isnan(value) else value, len(places)) for value in rounded]
+    kind = _code_type(len(places))
+    if DIGITS * len(places) + array(kind).itemsize * len(codes) < rounded.itemsize * len(rounded):
+        return {"values": list(places), "codes": packed(codes, kind)}
+    return packed(rounded, "f")
+
+
+def scaled(values: Sequence[float | None]) -> Json:
+    """Numbers of 0 or more as 16-bit codes, which `step` multiplies: for what is shown with three digits. None is the last code.
+
+    Examples
+    --------
+    >>> scaled([0.5, 1.0])["step"] == 1 / 65534
+    True
+    """
+    step = max((value for value in values if value is not None), default=0.0) / (NONE - 1) or 1.0
+    return {"step": step, "codes": packed([NONE if value is None else round(value / step) for value in values], "H")}
 
 
 def texts(values: Iterable[str | None]) -> Json:
@@ -128,8 +146,26 @@ def texts(values: Iterable[str | None]) -> Json:
     """
     places: dict[str, int] = {}
     codes = [places.setdefault(value or "", len(places)) for value in values]
-    kind = "B" if len(places) <= 2**8 else "H" if len(places) <= 2**16 else "i"
-    return {"values": list(places), "codes": numbers(codes, kind)}
+    return {"values": list(places), "codes": packed(codes, _code_type(len(places)))}
+
+
+def packed(values: Iterable[float], kind: str) -> str:
+    """A little-endian array: its type as in the module array (B, H, i or f), then its bytes in base64.
+
+    Examples
+    --------
+    >>> packed([1, -1], "i")
+    'iAQAAAP////8='
+    """
+    numbers = array(kind, values)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return kind + base64.b64encode(numbers.tobytes()).decode()
+
+
+def _code_type(count: int) -> str:
+    """The type of array that holds numbers below `count`."""
+    return "B" if count <= 2**8 else "H" if count <= 2**16 else "i"
 
 
 def _columns_of(*kinds: type) -> list[str]:
@@ -156,8 +192,8 @@ def _predictions(rows: Sequence[FilePredictionRow], place: Mapping[int, int]) ->
         {
             "model": model,
             "predicted": texts(row.predicted if row else None for row in own),
-            "confidence": numbers(row.confidence if row else None for row in own),
-            "label_probability": numbers(row.label_probability if row else None for row in own),
+            "confidence": scaled([row.confidence if row else None for row in own]),
+            "label_probability": scaled([row.label_probability if row else None for row in own]),
         }
         for model, own in _by_model(rows, place)
     ]
@@ -171,7 +207,7 @@ def _adversarial(rows: Sequence[AdversarialExampleRow], place: Mapping[int, int]
             "clean": texts(row.clean_prediction if row else None for row in own),
             "adversarial": texts(row.adversarial_prediction if row else None for row in own),
             "norm": numbers(row.norm if row else None for row in own),
-            "largest": numbers((round(255 * row.linf) if row else 0 for row in own), "B"),
+            "largest": packed((round(255 * row.linf) if row else 0 for row in own), "B"),
         }
         for model, own in _by_model(rows, place)
     ]
@@ -188,16 +224,17 @@ def _by_model(rows: Sequence[ModelRow], place: Mapping[int, int]) -> Iterator[tu
 
 
 def _neighbors(rows: Sequence[NeighborRow], place: Mapping[int, int]) -> Json:
-    """Of every file the nearest of its class and of other classes: `count` positions each, -1 where there are fewer."""
-    count = max((row.rank for row in rows), default=0)
+    """Of every file the nearest of its class and of other classes: `count` positions each; the number of files for none."""
+    count, total = max((row.rank for row in rows), default=0), len(place)
     found: Json = {"count": count}
     for name, same in (("same", True), ("other", False)):
-        positions, distances = [NO_FILE] * count * len(place), [math.nan] * count * len(place)
+        positions: list[int] = [total] * count * total
+        distances: list[float | None] = [None] * (count * total)
         for row in rows:
             if row.same_class == same and row.index in place and row.neighbor in place:
                 at = place[row.index] * count + row.rank - 1
                 positions[at], distances[at] = place[row.neighbor], row.distance
-        found[name] = {"files": numbers(positions, "i"), "distances": numbers(distances)}
+        found[name] = {"files": packed(positions, _code_type(total + 1)), "distances": scaled(distances)}
     return found if count else {}
 
 

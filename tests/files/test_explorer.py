@@ -14,7 +14,7 @@ from notbugs.files import FilesConfig, load_pictures
 from notbugs.files.config import examples_path
 from notbugs.files.crossfit import fold_seed, score_fold, stratified_folds
 from notbugs.files.examples import NEIGHBORS, nearest_files
-from notbugs.files.explorer import PICTURES, VERSIONS, explorer_stage, keeps_pictures, of_fold
+from notbugs.files.explorer import PICTURES, VERSIONS, explorer_stage, keeps_pictures, of_fold, sheet_rows
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import AdversarialExampleRow, FilePredictionRow, FileRow, NeighborRow, PictureSheetRow
 
@@ -127,6 +127,22 @@ def test_a_run_from_before_there_was_an_explorer_gets_the_files_only(tmp_path: P
     rows = explorer_stage(config, tmp_path, lambda stage, share, words: None)
     assert {row.kind for row in rows if isinstance(row, PictureSheetRow)} == {"original"}
     assert all(isinstance(row, PictureSheetRow) for row in rows) and len(list((tmp_path / "explorer").iterdir())) == len(rows)
+
+
+def test_large_images_have_thumbnails(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (30, 3, 50, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = sheet_rows("thumbnail", images, tmp_path)
+    assert [(row.first, row.files, row.columns, row.width, row.height) for row in rows] == [
+        (0, 25, 5, 64, 32),
+        (25, 5, 5, 64, 32),
+    ]
+    rows = sheet_rows("original", images, tmp_path)
+    assert [(row.first, row.files, row.columns, row.width, row.height) for row in rows[:2]] == [
+        (0, 9, 3, 100, 50),
+        (9, 9, 3, 100, 50),
+    ]
+    found = data.load_sheet(tmp_path / rows[1].picture, 9, columns=3, height=50, width=100)
+    assert np.array_equal(found, images[9:18].permute(0, 2, 3, 1).numpy())
 
 
 def test_each_file_has_the_version_of_one_fold(tmp_path: Path, few: Dataset) -> None:

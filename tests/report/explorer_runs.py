@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from notbugs import data
+from notbugs import data, report
 from notbugs.files import columns as columns_module
+from notbugs.report.pages import files
+from notbugs.report.write import PAGES
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import (
     AdversarialExampleRow,
@@ -66,6 +69,13 @@ def explorer_run(folder: Path, count: int, *, pictures: bool = True) -> Path:
         rows += [*neighbors(count), *pictured(folder, count)] if pictures else []
         run.record_stage("all", 1.0, rows)
     return folder
+
+
+def chartless_page(folder: Path) -> Path:
+    """The report of a run without its chart, which takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PAGES, "files", lambda run: (files.page(run)[0], {}))
+        return report.write(folder)
 
 
 def described() -> list[Row]:

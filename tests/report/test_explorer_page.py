@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from report.explorer_runs import CATEGORIES, CLASSES, HOSTILE, SIDE, explorer_run, file_names, file_rows, original, perturbed
+from report.explorer_runs import (
+    CATEGORIES,
+    CLASSES,
+    HOSTILE,
+    SIDE,
+    chartless_page,
+    explorer_run,
+    file_names,
+    file_rows,
+    original,
+    perturbed,
+)
 from report.test_write import contrast
 
 from notbugs import report
@@ -41,7 +52,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = explorer_run(tmp_path_factory.mktemp("beside") / "run", COUNT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explorer, "EMBEDDED_BYTES", 1000)
-        return report.write(folder)
+        return chartless_page(folder)
 
 
 @pytest.fixture
@@ -58,8 +69,8 @@ def opened(chromium: Browser, address: str, *, width: int = 1280, scheme: str = 
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector(f"{GRID}[data-ready]", timeout=15_000)
+    page.goto(address, wait_until="commit")
+    page.wait_for_selector(f"{GRID}[data-ready]", timeout=60_000)
     yield page
     assert problems == [] and page.title() == "The files of birds · notbugs"
     context.close()
@@ -116,7 +127,7 @@ def test_filters_and_sorting_leave_the_files_that_the_rows_say(page: Page) -> No
 
 
 def test_only_what_is_visible_is_an_element(chromium: Browser, tmp_path: Path) -> None:
-    path = report.write(explorer_run(tmp_path / "run", 3000, pictures=False))
+    path = chartless_page(explorer_run(tmp_path / "run", 3000, pictures=False))
     for page in opened(chromium, path.as_uri()):
         assert page.locator("[role=option]").count() < 150
         page.locator(GRID).evaluate("grid => { grid.scrollTop = grid.scrollHeight; }")
@@ -273,7 +284,7 @@ def test_a_page_without_its_folder_says_so_and_works(chromium: Browser, beside: 
     shutil.copy(beside, alone)
     context = chromium.new_context(offline=True)
     page = context.new_page()
-    page.goto(alone.as_uri())
+    page.goto(alone.as_uri(), wait_until="commit")
     page.wait_for_selector(f"{GRID}[data-ready]")
     expect(page.locator("#explorer-missing")).to_be_visible()
     assert "folder explorer/" in page.inner_text("#explorer-missing")
