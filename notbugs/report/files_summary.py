@@ -19,24 +19,27 @@ def accuracy_table(rows: Sequence[ModelAccuracyRow]) -> Table:
     """Each kind of cross-fitted model: out-of-fold accuracy, robust accuracy, and the median minimum norm beside epsilon."""
     lines = []
     for row in rows:
-        robust = MISSING
+        robust = norm = MISSING
         if row.robust_accuracy is not None and row.robust_ci_low is not None and row.robust_ci_high is not None:
             robust = _share(row.robust_accuracy, row.robust_ci_low, row.robust_ci_high)
-        norm = MISSING if row.median_minimum_norm is None else plain(row.median_minimum_norm)
-        ratio = MISSING if row.median_minimum_norm is None else f"{row.median_minimum_norm / row.epsilon:.2f} ε"
-        lines.append([MODELS[row.model], _share(row.accuracy, row.ci_low, row.ci_high), robust, norm, ratio])
-    return ["models", "accuracy", "robust accuracy", "median minimum norm", "in ε"], lines
+        if row.median_minimum_norm is not None:
+            norm = f"{plain(row.median_minimum_norm)} ({row.median_minimum_norm / row.epsilon:.2f} ε)"
+        lines.append([MODELS[row.model], _share(row.accuracy, row.ci_low, row.ci_high), robust, norm])
+    return ["models", "accuracy, %", "robust accuracy, %", "median minimum norm"], lines
 
 
 def _share(value: float, low: float, high: float) -> str:
-    return f"{percent(value)} {interval(100 * low, 100 * high)}"
+    return f"{100 * value:.1f} {interval(100 * low, 100 * high)}"
 
 
 def robust_files(files: Sequence[FileRow], threat: str) -> str:
     """How many files robust models classify correctly, and how many of these within epsilon."""
     correct = sum(row.robust_correct > 0.5 for row in files)
     within = sum(row.robust_correct_within_epsilon > 0.5 for row in files)
-    return f"Robust models classify {correct:,} of {len(files):,} files correctly, and still {within:,} of these within {threat}."
+    return (
+        f"The majority of the robust models classifies {correct:,} of {len(files):,} files correctly, and {within:,} of these "
+        f"still within {threat}."
+    )
 
 
 def rank(run: RunFolder) -> str:

@@ -25,9 +25,9 @@ VERSIONS = ModelAccuracyRow(model="trained_on_robust", n=450, accuracy=0.6, ci_l
 
 def test_accuracies_have_intervals_and_norms_are_beside_epsilon() -> None:
     columns, lines = files_summary.accuracy_table([STANDARD, VERSIONS])
-    assert columns == ["models", "accuracy", "robust accuracy", "median minimum norm", "in ε"]
-    assert lines[0] == ["standard", "65.0 % [60.5, 69.3]", "10.0 % [7.5, 13.1]", "0.25", "0.50 ε"]
-    assert lines[1] == ["on robust versions", "60.0 % [55.4, 64.4]", "–", "–", "–"]
+    assert columns == ["models", "accuracy, %", "robust accuracy, %", "median minimum norm"]
+    assert lines[0] == ["standard", "65.0 [60.5, 69.3]", "10.0 [7.5, 13.1]", "0.25 (0.50 ε)"]
+    assert lines[1] == ["on robust versions", "60.0 [55.4, 64.4]", "–", "–"]
 
 
 @pytest.mark.parametrize(
