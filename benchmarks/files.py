@@ -11,7 +11,8 @@ halves        standard training on the upper and on the lower half of the files 
 stability     Spearman's rank correlation of each column between the two scorings
 label-errors  the data set with the labels of a share of the files changed (`--relabeled`): which scores find them, and how many
               labels each rule calls wrong, from the same out-of-fold predictions
-truth         `planted` only: whether files with a wrong or missing shape, features of each kind, and the background are found
+truth         `planted` only: whether files with a wrong or missing shape, and the background, are found
+feature-truth `planted` only: category and evidence of features of each kind
 cost          CPU seconds of the scoring over those of the trainings in it
 features      seconds of `notbugs features` on a full-width ResNet-18, 512 features, and the test part; all cores
 
@@ -35,7 +36,7 @@ from harness import ResultsFile, Row, TimeLimit, argument_parser, measure, recor
 if TYPE_CHECKING:
     from files_scoring import Benchmark
 
-PARTS = ("halves", "stability", "label-errors", "truth", "cost", "features")
+PARTS = ("halves", "stability", "label-errors", "truth", "feature-truth", "cost", "features")
 PACKAGES = ("cleanlab", "scipy", "numpy")
 
 
@@ -76,13 +77,14 @@ def _work(part: str) -> "Callable[[Benchmark, ResultsFile], Iterator[Row]]":
     """The function that measures a part."""
     from files_halves import halves
     from files_scoring import cost, features, label_errors, stability
-    from files_truth import truth
+    from files_truth import feature_truth, truth
 
     return {
         "halves": halves,
         "stability": stability,
         "label-errors": label_errors,
         "truth": truth,
+        "feature-truth": feature_truth,
         "cost": cost,
         "features": features,
     }[part]

@@ -1,4 +1,4 @@
-"""Part `truth` of files.py: scores of files, features and cues against the known features of the synthetic data set."""
+"""Parts `truth` and `feature-truth` of files.py: files, cues and features against those of the synthetic data set."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ MIN_EXPLAINED = 0.5  # of a feature's variance, by the cue that it is of
 
 
 def truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
-    """Files, cues and features, for both seeds."""
+    """Files and cues, for both seeds."""
     if benchmark.options.dataset != SYNTHETIC:
         return
     for seed in (0, 1):
@@ -42,7 +42,13 @@ def truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
         )
         cues = [drop.name for drop in drops if drop.spurious]
         yield {"test": "background as a spurious cue", "seed": seed, "found": int(BACKGROUND_CUE in cues), "cues": cues}
-        yield from _true_features(benchmark, seed)
+
+
+def feature_truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """Features, for both seeds."""
+    if benchmark.options.dataset == SYNTHETIC:
+        for seed in (0, 1):
+            yield from _true_features(benchmark, seed)
 
 
 def _true_features(benchmark: Benchmark, seed: int) -> Iterator[Row]:
@@ -94,11 +100,14 @@ class _Images(NamedTuple):
 def _prepare(benchmark: Benchmark, seed: int) -> _Images:
     splits = benchmark.splits(seed)
     folds = crossfit.stratified_folds(splits.train.labels, FOLDS, crossfit.fold_seed(seed, 0))
-    files = splits.train.select((folds == 0).nonzero().squeeze(1))
-    robust, standard = (
-        models.load(benchmark.folder(seed) / "models" / f"{name}.safetensors")[0] for name in ("robust", "standard")
+    files, others = (splits.train.select(side.nonzero().squeeze(1)) for side in (folds == 0, folds != 0))
+    config = benchmark.crossfit_config(seed)
+    losses = {"robust": crossfit.adversarial_loss(config), "standard": train.cross_entropy}
+    robust, standard = (  # the models of the first fold, as in a run
+        crossfit.train_crossfit_model(others, name, loss, config=config, seed=crossfit.fold_seed(seed, 0, 0), device="cpu")
+        for name, loss in losses.items()
     )
-    versions = invert_both(robust, standard, files, benchmark.crossfit_config(seed), seed, "cpu")
+    versions = invert_both(robust, standard, files, config, seed, "cpu")
     independent = synthetic.make_synthetic(
         seed=500 + seed, train=2000, test=8, shape_accuracy=1 / len(synthetic.CLASSES), background=0.5
     )

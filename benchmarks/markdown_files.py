@@ -183,6 +183,7 @@ FILES_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "stability": _stability,
     "label-errors": _label_errors,
     "truth": _truth,
+    "feature-truth": _truth,
     "cost": _cost,
     "features": _features,
     "explorer": _explorer,

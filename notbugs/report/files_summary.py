@@ -37,8 +37,8 @@ def robust_files(files: Sequence[FileRow], threat: str) -> str:
     correct = sum(row.robust_correct > 0.5 for row in files)
     within = sum(row.robust_correct_within_epsilon > 0.5 for row in files)
     return (
-        f"The majority of the robust models classifies {correct:,} of {len(files):,} files correctly, and still {within:,} of "
-        f"these within {threat}."
+        f"The majority of the robust models classifies {correct:,} of {len(files):,} files correctly, and {within:,} of these "
+        f"still within {threat}."
     )
 
 

@@ -49,7 +49,7 @@ def test_the_page_shows_files_and_features_as_the_tables_hold_them(page: Page, d
     for accuracy in run.rows(ModelAccuracyRow):
         assert f"{100 * accuracy.accuracy:.1f}\t" in text or f"{100 * accuracy.accuracy:.1f}\n" in text
     within = sum(row.robust_correct_within_epsilon > 0.5 for row in files)
-    assert f"and still {within} of these within" in text
+    assert f"and {within} of these still within" in text
     assert "below 0.5 by definition" in text and "--repeats 3" in text  # one repetition
     order = ["Out-of-fold accuracy", "Categories of files", "Rank and label errors", "Features of a standard classifier"]
     places = [text.index(title) for title in order]
