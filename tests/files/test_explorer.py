@@ -131,17 +131,11 @@ def test_a_run_from_before_there_was_an_explorer_gets_the_files_only(tmp_path: P
 
 def test_large_images_have_thumbnails(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (30, 3, 50, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    rows = sheet_rows("thumbnail", images, tmp_path)
-    assert [(row.first, row.files, row.columns, row.width, row.height) for row in rows] == [
-        (0, 25, 5, 64, 32),
-        (25, 5, 5, 64, 32),
-    ]
-    rows = sheet_rows("original", images, tmp_path)
-    assert [(row.first, row.files, row.columns, row.width, row.height) for row in rows[:2]] == [
-        (0, 9, 3, 100, 50),
-        (9, 9, 3, 100, 50),
-    ]
-    found = data.load_sheet(tmp_path / rows[1].picture, 9, columns=3, height=50, width=100)
+    small, full = (sheet_rows(kind, images, tmp_path) for kind in ("thumbnail", "original"))
+    assert [(row.first, row.files, row.columns) for row in small] == [(0, 25, 5), (25, 5, 5)]
+    assert [(row.first, row.files, row.columns) for row in full] == [(0, 9, 3), (9, 9, 3), (18, 9, 3), (27, 3, 3)]
+    assert {(row.width, row.height) for row in small} == {(64, 32)} and {(row.width, row.height) for row in full} == {(100, 50)}
+    found = data.load_sheet(tmp_path / full[1].picture, 9, columns=3, height=50, width=100)
     assert np.array_equal(found, images[9:18].permute(0, 2, 3, 1).numpy())
 
 
