@@ -118,7 +118,8 @@ def _drawn_rows(before: "RunFolder", drawn: list[int], names: tuple[str, ...]) -
     for index, (name, source) in enumerate(zip(names, drawn, strict=True)):
         for row in rows[source]:
             # as different as measured scores are: equal ones would take less room in the page
-            scores = {column: getattr(row, column) * (1 + index / 1e7) for column in continuous if isinstance(row, FileRow)}
+            measured = {FileRow: continuous, AdversarialExampleRow: ["norm"]}.get(type(row), [])
+            scores = {column: getattr(row, column) * (1 + index / 1e7) for column in measured if getattr(row, column)}
             yield replace(row, index=index, file=name, **scores)
         for neighbor in neighbors[source]:
             other = (7919 * index + 104729 * neighbor.rank + neighbor.neighbor) % len(names)
