@@ -1,6 +1,5 @@
 """How fast the page of file scores opens with very many files: time in Chromium, size of the page and of its pictures.
 
-    python /work/shared/tools/unpack_cifar10.py --npz cifar10.npz
     python benchmarks/explorer.py cifar10.npz --run runs/files --folder runs/many --out benchmarks/results/explorer.json
 
 The images are real. The rows are not results: each file has those of a file of RUN (a finished run of `notbugs files`), drawn at
