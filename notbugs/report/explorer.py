@@ -64,7 +64,7 @@ def context(run: RunFolder, files: Sequence[FileRow]) -> Json:
     pictures = pack_pictures(run.folder, run.rows(PictureSheetRow))
     notes = [_missing_pictures(run.files(), pictures)]
     if not pictures.inside:
-        notes.append(f"Its pictures are in the folder explorer/ beside this page ({pictures.size / 1e6:,.0f} MB).")
+        notes.append(f"The pictures are in the folder explorer/ beside this page ({pictures.size / 1e6:,.0f} MB).")
     return {
         "explorer": pack(run, files, pictures),
         "explorer_notes": [note for note in notes if note],
