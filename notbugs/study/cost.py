@@ -30,6 +30,7 @@ TIMED_NUMBERS = 1_000_000  # pixels of a timed batch, in all channels
 TIMED_SECONDS = 0.5  # after which a call is not repeated
 FEW = 2  # images of a batch whose time is that of the calls alone
 MASKED_NUMBERS = 256  # pixels in all channels, up to which random search does as well as gradients: they look masked
+MASKED_ONE_IN = 50  # images: of so many, one or more look masked
 QUICK_QUERIES = 0.1  # black-box queries of the quick ensemble, of those of the standard one
 WRITE_SECONDS, READ_SECONDS = 6e-4, 2e-4  # of an image file
 STAGE_SECONDS = 0.1  # loading and saving a model
@@ -185,7 +186,8 @@ def _ensemble_seconds(kind: str, spec: ModelSpec, config: ResolvedConfig, splits
     batches, cost = math.ceil(test / precision.default_batch_size(config.device, splits.train.shape)), ENSEMBLES[kind]
     seconds = steps * (cost.passes * test * speed.gradient + cost.calls * batches * speed.call)
     if math.prod(splits.train.shape) <= MASKED_NUMBERS:
-        seconds += batches * cost.queries * (QUICK_QUERIES if quick else 1) * speed.query
+        queries = cost.queries * (QUICK_QUERIES if quick else 1)
+        seconds += batches * min(1.0, test / batches / MASKED_ONE_IN) * queries * speed.query
     return epsilons * seconds
 
 
