@@ -59,7 +59,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "examples": _examples(results),
         "findings": findings(results),
         "results": results,
-        "models": [(model, title(model)) for model in results.models()],
+        "models": [(model, results.title(model)) for model in results.models()],
         "accuracy_columns": tables.accuracy_table(results)[0][1:4],
         "sets": [(name, SETS.get(name, "")) for name in results.sets()],
         "models_on_other_sets": results.models_on_other_sets(),
@@ -82,11 +82,6 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
 
 def _in_main_table(results: StudyResults, epsilon: float) -> bool:
     return any(math.isclose(epsilon, radius, rel_tol=1e-3) for radius in results.radii[HALF:])
-
-
-def title(model: str) -> str:
-    """What a model is, one line; "" for one that the catalog does not have."""
-    return MODELS[model].title if model in MODELS else ""
 
 
 @dataclass(frozen=True)
