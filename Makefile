@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py: longest files first
 
 .PHONY: demo test test-fast lint check clean
 
@@ -10,11 +10,11 @@ demo: .venv/installed
 	$(BIN)/notbugs demo
 
 test: .venv/installed-test check
-	$(PYTEST) -m ""
+	$(PYTEST) --numprocesses auto -m ""
 
 # What a developer runs at each save: no browser, nothing slow
 test-fast: .venv/installed-test
-	$(PYTEST)
+	$(PYTEST) --numprocesses auto
 
 # Format, lint, types and layers, without changing a file
 check: .venv/installed-test

@@ -26,6 +26,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start, too: two t
 settings.register_profile("no-deadline", deadline=None, max_examples=50)  # a slow machine is no failure
 settings.load_profile("no-deadline")
 
+LONGEST = {
+    ("study", "test_pipeline.py"),
+    ("tests", "test_device.py"),
+    ("report", "test_shared_parts.py"),
+    ("attacks", "test_ensemble.py"),
+}
+
 
 def shared_folder(
     tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object], *, copy: bool = True
@@ -43,6 +50,11 @@ def shared_folder(
     if not copy:
         return made
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("shared") / name))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest first, so that no worker process is left alone with one of them."""
+    items.sort(key=lambda item: item.path.parts[-2:] not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,7 +24,7 @@ from notbugs.files import crossfit, features, scores
 from notbugs.models import Model
 from notbugs.runs.tables import AccuracyRow, AuditFileRow
 from notbugs.search import NormBall, SpatialTransforms
-from notbugs.study import pipeline
+from notbugs.study import evaluation, pipeline
 from notbugs.study.config import StudyConfig
 
 THREAT_MODEL = NormBall("l2", 0.75)
@@ -265,6 +265,8 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         ensemble, "BUDGETS", dict.fromkeys(attacks.BUDGETS, replace(small_budgets.with_queries(5)["quick"], apgd_steps=3))
     )
+    monkeypatch.setattr(ensemble, "UNTARGETED_ATTACKS", ((1, "margin"), (2, "cross_entropy")))
+    monkeypatch.setattr(evaluation, "CURVE", (1.5,))
     monkeypatch.setattr(sanity_checks, "run_all", lambda model, images, *_, **__: [sanity_checks.deterministic(model, images)])
     study = StudyConfig(
         "digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, patience=0, device="cuda"

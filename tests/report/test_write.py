@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 from report.conftest import HOSTILE, MEASURED, full_study, open_page, quick_study
 
 from notbugs import report
@@ -24,9 +24,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(quick_study(tmp_path_factory.mktemp("run"), dataset='<img src="x" onerror="document.title=1">'))
 
 
+@pytest.fixture(scope="module")
+def opened(chromium: Browser, written: Path) -> Page:
+    """One page for all tests that only look at it."""
+    return open_page(chromium, written)
+
+
 @pytest.mark.browser
-def test_opens_without_a_network_and_hostile_names_stay_text(chromium: Browser, written: Path) -> None:
-    page = open_page(chromium, written)
+def test_opens_without_a_network_and_hostile_names_stay_text(opened: Page, written: Path) -> None:
+    page = opened
     assert page.title() == '<img src="x" onerror="document.title=1"> · notbugs'
     assert page.locator("h1").inner_text() == '<img src="x" onerror="document.title=1">'
     labels = page.locator(".pictures .label").all_inner_texts()
@@ -36,8 +42,8 @@ def test_opens_without_a_network_and_hostile_names_stay_text(chromium: Browser, 
 
 
 @pytest.mark.browser
-def test_pictures_mark_misclassified_images_and_show_nothing_from_outside(chromium: Browser, written: Path) -> None:
-    page = open_page(chromium, written)
+def test_pictures_mark_misclassified_images_and_show_nothing_from_outside(opened: Page, written: Path) -> None:
+    page = opened
     pictures = page.locator(".pictures img")
     assert pictures.count() == 10 and page.locator(".pictures .gone").count() == 2  # of 12, two name other files
     assert pictures.evaluate_all("all => all.every(one => one.naturalWidth === 8 && one.alt.length > 3)")
@@ -74,8 +80,8 @@ def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: 
 
 
 @pytest.mark.browser
-def test_the_first_screen_has_the_headline_the_figures_and_examples(chromium: Browser, written: Path) -> None:
-    page = open_page(chromium, written)
+def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page, written: Path) -> None:
+    page = opened
     assert page.locator(".headline").inner_text().startswith("A standard classifier of these images is easily fooled")
     assert page.locator(".tiles dd b").all_inner_texts() == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
     assert page.locator("#accuracy-chart").bounding_box()["y"] < 800  # type: ignore[index]
@@ -132,10 +138,10 @@ def test_every_part_is_accessible_to_screen_reader_and_keyboard(chromium: Browse
 
 
 @pytest.mark.browser
-def test_the_figures_are_those_of_the_table(chromium: Browser, written: Path) -> None:
+def test_the_figures_are_those_of_the_table(opened: Page, written: Path) -> None:
     with (written.parent / "tables/accuracy.csv").open() as file:
         rows = list(csv.DictReader(file))
-    page = open_page(chromium, written)
+    page = opened
     cells = page.locator("td[data-model]").all()
     assert len(cells) == 3 * len(MEASURED)
     for cell in cells:
@@ -167,8 +173,8 @@ def test_an_unfinished_run_says_so_and_shows_what_is_there(chromium: Browser, tm
 
 
 @pytest.mark.browser
-def test_a_finished_run_has_no_banner_and_the_command_that_reproduces_it(chromium: Browser, written: Path) -> None:
-    page = open_page(chromium, written)
+def test_a_finished_run_has_no_banner_and_the_command_that_reproduces_it(opened: Page, written: Path) -> None:
+    page = opened
     assert page.locator(".banner").count() == 0
     assert page.locator("section:has(#about) pre").first.inner_text() == 'notbugs run <img src="x" onerror="document.title=1">'
     assert json.loads((written.parent / "run.json").read_text())["finished"]

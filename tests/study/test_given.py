@@ -58,7 +58,7 @@ def mine(standard: models.Model, digits: data.Splits, tmp_path_factory: pytest.T
 def given_run(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Plan]:
     """A study of two seeds whose standard model was given."""
     plans: list[Plan] = []
-    config = replace(QUICK_STUDY, model=str(mine), seeds=2)
+    config = replace(QUICK_STUDY, model=str(mine), seeds=2, epochs=1, invert_steps=1, relabel_steps=1)
     run = pipeline.run(config, tmp_path_factory.mktemp("study") / "run", workers=1, on_plan=plans.append)
     return run, plans[0]
 

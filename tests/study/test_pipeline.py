@@ -26,6 +26,8 @@ from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.pictures import PERTURBATION
 
+REPEATED = ("standard", "adversarial", "trained-on-robust", "trained-on-next-labels")  # by several workers
+
 
 @pytest.mark.slow
 def test_a_run_holds_every_model_data_set_and_row(quick_run: RunFolder) -> None:
@@ -85,10 +87,14 @@ def test_metadata_says_what_was_run(quick_run: RunFolder) -> None:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_with_more_workers(quick_run: RunFolder, tmp_path: Path) -> None:
-    again = pipeline.run(QUICK_STUDY, tmp_path / "again", workers=2)
-    assert sorted(map(str, again.rows(AccuracyRow))) == sorted(map(str, quick_run.rows(AccuracyRow)))
-    for weights in (quick_run.folder / "models").glob("*.safetensors"):
-        assert weights.read_bytes() == (again.folder / "models" / weights.name).read_bytes()
+    again = pipeline.run(QUICK_STUDY, tmp_path / "again", only=REPEATED, workers=2)
+    rows = {str(row) for row in again.rows(AccuracyRow)}
+    assert rows == {str(row) for row in quick_run.rows(AccuracyRow) if row.model in REPEATED and row.set.startswith("test")
+                    and row.epsilon in (0, 0.375, 0.75)}  # fmt: skip
+    assert len(rows) == 3 * len(REPEATED) + 1
+    for name in REPEATED:
+        weights = f"models/{name}.safetensors"
+        assert (quick_run.folder / weights).read_bytes() == (again.folder / weights).read_bytes()
 
 
 @pytest.mark.slow
@@ -127,7 +133,7 @@ def test_a_run_is_resumed_only_with_the_same_arguments_and_data(quick_run: RunFo
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Path, number: signal.Signals) -> None:
-    options = ["--limit=100", "--epochs=2", "--seeds=1", "--width=4", "--invert-steps=2", "--relabel-steps=2", "--patience=0"]
+    options = ["--limit=60", "--epochs=1", "--seeds=1", "--width=4", "--invert-steps=2", "--relabel-steps=2", "--patience=0"]
     words = ["run", "digits", *options, "--out", str(tmp_path / "run")]
     code = "import small_budgets, notbugs.cli; small_budgets.use(); notbugs.cli.main()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -157,11 +163,11 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     place = tmp_path / "run"
     assert f"    {place}/datasets/robust" in advice
     assert any(line.endswith(f"notbugs run --full --out {place}") for line in advice)
-    assert any(f"notbugs files digits --limit 100 --out {place}-files" in line for line in advice)
+    assert any(f"notbugs files digits --limit 60 --out {place}-files" in line for line in advice)
     run = RunFolder.read(place)
     assert run.metadata["finished"]
     keys = [(row.model, row.set, row.epsilon) for row in run.rows(AccuracyRow)]
-    assert len(keys) == len({*keys}) == 8 * 3 + 8 * 7 + 1  # the last: next-labels by the next class
+    assert len(keys) == len({*keys}) == 8 * 6 + 8 * 7 + 1  # six ε, seven sets; the last: next-labels by the next class
     assert not list(tmp_path.rglob("*.part"))
 
 
