@@ -1,4 +1,8 @@
-"""InputError: the one error that a user causes and can fix."""
+"""InputError: the one error that a user causes and can fix; NotbugsWarning: what went wrong without stopping the work."""
+
+
+class NotbugsWarning(RuntimeWarning):
+    """Something was left out or done otherwise than asked for; the work went on. The command line prints its one line."""
 
 
 class InputError(ValueError):

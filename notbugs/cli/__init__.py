@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, TextIO
 
 import typer
 
@@ -10,7 +11,7 @@ from notbugs import __version__
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.classifier import attack, features, transfer
 from notbugs.cli.study import demo, files, report, run, split, train
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 
 INTERRUPTED = 130  # exit code
 RESUMABLE = {"run", "demo", "split", "files"}  # and attack with --out
@@ -41,6 +42,7 @@ for command in (demo, run, split, files, train, attack, features, transfer, expl
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
+    warnings.showwarning = _show_warning
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -54,6 +56,20 @@ def main() -> None:
             kept = " Finished stages are kept; the same command resumes." if audit or RESUMABLE & {*sys.argv} else ""
             print(f"notbugs: stopped.{kept}", file=sys.stderr)
         raise
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line for our own warnings, the usual two for others."""
+    own = issubclass(category, NotbugsWarning)
+    text = f"notbugs: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
+    print(text, file=file or sys.stderr, end="")
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -1,17 +1,16 @@
 """A study that an earlier command began: what is not given again is as it was then."""
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from notbugs.errors import InputError
+from notbugs.study.commands import DATASET, beside, command_of, option, option_words, shown
 
 if TYPE_CHECKING:
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
-
-DATASET = "dataset"
 
 
 def earlier_study(out: Path) -> "RunFolder | None":
@@ -53,10 +52,10 @@ def continued(run: "RunFolder", now: "StudyConfig", given: Collection[str]) -> "
     fixed = {name: value for name, value in run.metadata["arguments"].items() if name != "kind"}
     other = [name for name, value in values.items() if name in fixed and value != fixed[name]]
     if other:
-        got = ", ".join(f"{_shown(name, values[name])} (there: {_shown(name, fixed[name])})" for name in other)
+        got = ", ".join(f"{shown(name, values[name])} (there: {shown(name, fixed[name])})" for name in other)
         anew = command_of(values.get(DATASET, before.dataset), {**run.study().options, **values}, beside(run.folder, "2"))
         rule = f"must be as in {run.folder / 'run.json'}, or left out"
-        raise InputError(", ".join(map(_option, other)), rule, got, f"for a new study: {anew}")
+        raise InputError(", ".join(map(option, other)), rule, got, f"for a new study: {anew}")
     return replace(before, **{**values, "device": now.device})
 
 
@@ -64,7 +63,7 @@ def taken_over(run: "RunFolder", given: Collection[str]) -> str:
     """What a command leaves out and its study was run with, as options; "" if it leaves nothing out."""
     options = {name: value for name, value in run.study().options.items() if name not in given}
     dataset = [] if DATASET in given else [run.study().dataset]
-    return shlex.join([*dataset, *_words(options)])
+    return shlex.join([*dataset, *option_words(options)])
 
 
 def command_again(run: "RunFolder", now: "StudyConfig") -> str:
@@ -72,43 +71,3 @@ def command_again(run: "RunFolder", now: "StudyConfig") -> str:
     from notbugs.study.config import asked_options
 
     return command_of(run.study().dataset, {**run.study().options, **asked_options(now)}, run.folder)
-
-
-def beside(out: Path, what: str) -> Path:
-    """A folder beside the study's own, for a further command."""
-    return out.with_name(f"{out.name}-{what}")
-
-
-def command_of(dataset: str, options: Mapping[str, Any], out: Path | None = None) -> str:
-    """A command that runs a study with these options; out: its folder.
-
-    Examples
-    --------
-    >>> command_of("my images", {"epochs": 5, "flip": False, "full": True, "epsilon": 8 / 255}, Path("runs/x"))
-    "notbugs run 'my images' --epochs 5 --no-flip --full --epsilon 8/255 --out runs/x"
-    """
-    folder = [] if out is None else ["--out", str(out)]
-    return shlex.join(["notbugs", "run", dataset, *_words(options), *folder])
-
-
-def _words(options: Mapping[str, Any]) -> list[str]:
-    words: list[str] = []
-    for name, value in options.items():
-        if name in (DATASET, "device") or value is None:
-            continue
-        if isinstance(value, bool):
-            words.append(_option(name) if value else _option(f"no_{name}"))
-        else:
-            words += [_option(name), _shown(name, value)]
-    return words
-
-
-def _option(name: str) -> str:
-    return "DATASET" if name == DATASET else "--" + name.replace("_", "-")
-
-
-def _shown(name: str, value: Any) -> str:
-    """A value as it is typed: an epsilon of 8/255 as that."""
-    from notbugs.runs.metadata import epsilon_text
-
-    return epsilon_text(value) if name.endswith("epsilon") and isinstance(value, float) else str(value)

@@ -435,7 +435,7 @@ def _study(config: "StudyConfig", out: Path, workers: int | None, asked: "StudyC
 
     _run(config, out, workers, asked=asked, command=command)
     page = report.write(out)
-    print_summary(config, out, page)
+    print_summary(out, page)
     print_list_of_runs(out)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from notbugs import precision
 from notbugs.data.images import Images, Index, from_8bit, positions
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
@@ -160,7 +160,7 @@ def map_batches(
             if len(chosen) < 2 or not is_out_of_memory(error):
                 raise
             batch_size = (len(chosen) + 1) // 2
-            warnings.warn(f"memory ran out: going on with {batch_size} images at a time", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"memory ran out: going on with {batch_size} images at a time", NotbugsWarning, stacklevel=2)
             continue
         single = isinstance(result, Tensor)
         results.append(tuple(column.detach().cpu() for column in _columns(result)))

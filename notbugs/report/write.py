@@ -1,12 +1,13 @@
 """The report of a run folder, report.html, and the list of the runs beside it, index.html."""
 
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from notbugs.atomic import atomic_write_text
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.report import render
 from notbugs.report.about import about
 from notbugs.report.findings.replication import replication_rows
@@ -68,6 +69,11 @@ def _write_index(parent: Path) -> None:
         return
     context = {"title": f"Runs in {name_of(parent)}", "generator": GENERATOR, "runs": list_runs(parent), "charts": {}}
     fresh = path.with_name(f".{path.name}.{os.getpid()}")  # runs that end at the same time do not write the same file
-    with suppress(InputError, OSError):  # the list is not what was asked for: a parent folder that cannot be written is no error
+    try:
         atomic_write_text(fresh, render.fill("index.html.jinja", context))
         fresh.replace(path)
+    except (InputError, OSError) as error:  # the list is not what was asked for: no error
+        with suppress(OSError):  # a folder, say
+            fresh.unlink(missing_ok=True)
+        reason = error.args[2] if isinstance(error, InputError) else error
+        warnings.warn(f"the list of runs was not written: {reason}. The report itself is complete.", NotbugsWarning, stacklevel=3)

@@ -4,6 +4,7 @@ import io
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
@@ -26,7 +27,8 @@ def call_here(*words: object) -> Finished:
     """The command in this process, which has imported torch already: for the many that fail at once."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with patch.object(sys, "argv", ["notbugs", *map(str, words)]), redirect_stdout(out), redirect_stderr(err):
+    argv, show = patch.object(sys, "argv", ["notbugs", *map(str, words)]), patch.object(warnings, "showwarning")
+    with argv, show, redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()
         except SystemExit as end:

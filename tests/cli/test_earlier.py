@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from cli.conftest import call_here, error_line
 
-from notbugs.cli.earlier import command_of, continued, earlier_study, taken_over
+from notbugs.cli.earlier import continued, earlier_study, taken_over
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.study import pipeline
+from notbugs.study.commands import command_of
 from notbugs.study.config import StudyConfig, resolve
 
 BEGAN = StudyConfig("digits", limit=60, epochs=1, seeds=1, width=4, invert_steps=1, epsilon=0.5)

@@ -1,22 +1,19 @@
 """What the terminal shows of a finished study."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from report.conftest import full_study, quick_study
 
-from notbugs.cli.study_summary import next_steps, print_summary
+from notbugs.cli.study_summary import print_summary
+from notbugs.report.next_steps import next_steps
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.study.config import StudyConfig
-
-CONFIG = StudyConfig("digits", limit=400)
 
 
 def test_answers_come_first_then_the_tables_behind_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = quick_study(tmp_path / "run", complete=False)
-    print_summary(CONFIG, folder, folder / "report.html")
+    print_summary(folder, folder / "report.html")
     text = capsys.readouterr().out
     places = [
         text.index(words)
@@ -35,7 +32,7 @@ def test_answers_come_first_then_the_tables_behind_them(tmp_path: Path, capsys: 
 
 def test_a_full_study_has_its_controls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = full_study(tmp_path, 2)
-    print_summary(CONFIG, results.folder, results.folder / "report.html")
+    print_summary(results.folder, results.folder / "report.html")
     text = capsys.readouterr().out
     assert "All controls: test accuracy in percent, excess in percentage points [95 % CI]\ntrained on" in text
     assert "  control: shuffled perturbations" in text and "--full" not in text.partition("What to do now")[2]
@@ -46,13 +43,15 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
         run.update_metadata(options={"limit": 400, "epochs": 3})
     results = StudyResults.read(folder)
-    steps = dict(next_steps(CONFIG, folder, results))
+    steps = dict(next_steps(results))
     assert steps["Try a D_R with four versions of each image:"] == (
         f"notbugs run digits --limit 400 --epochs 3 --versions 4 --out {folder}-versions"
     )
     assert steps["Rule out other explanations, with all controls:"] == f"notbugs run --full --out {folder}"
     assert f"notbugs run --seeds 3 --out {folder}" in steps.values()
     assert f"notbugs attack MODEL digits --limit 400 --epsilon l2:1.5 --out {folder}-audit" in steps.values()
-    given = dict(next_steps(replace(CONFIG, model="mine:net"), folder, results))
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        run.update_metadata(options={"limit": 400, "model": "mine:net"})
+    given = dict(next_steps(StudyResults.read(folder)))
     assert given["Attack the given model in other threat models:"].startswith("notbugs attack mine:net digits --limit 400")
     assert not any("--model MODEL" in command for command in given.values())

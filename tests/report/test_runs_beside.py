@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli.conftest import call_here
 from playwright.sync_api import Browser
 from report.conftest import accessibility_problems, open_page, quick_study
 
 from notbugs import report, theory
+from notbugs.errors import NotbugsWarning
 from notbugs.report.runs_beside import list_runs
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import AuditAccuracyRow, CategoryRow
@@ -130,7 +132,9 @@ def test_a_list_is_written_where_it_belongs_and_nothing_of_others_is_overwritten
 def test_a_list_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     first, _ = theory_run(tmp_path / "a"), theory_run(tmp_path / "b")
     (tmp_path / f".index.html.{os.getpid()}").mkdir()  # in its way
-    assert report.write(first).is_file() and report.index_beside(first) is None
+    with pytest.warns(NotbugsWarning, match="the list of runs was not written") as warned:
+        assert report.write(first).is_file() and report.index_beside(first) is None
+    assert [Path(one.filename).name for one in warned] == [Path(__file__).name]
     (tmp_path / "index.html").mkdir()
     assert report.write(first).is_file() and report.index_beside(first) is None
 
@@ -141,3 +145,14 @@ def test_a_run_says_when_it_was_started(tmp_path: Path) -> None:
     assert started[:2] == "20" and started.endswith("+00:00")
     theory_run(folder)  # resumed
     assert RunFolder.read(folder).theory().started == started
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_list_that_cannot_be_written_is_said_and_the_report_is_written(tmp_path: Path) -> None:
+    theory_run(tmp_path / "runs" / "one")
+    (tmp_path / "runs" / f".index.html.{os.getpid()}.part").mkdir()  # where it is written first
+    done = call_here("report", tmp_path / "runs" / "one")
+    assert done.returncode == 0 and (tmp_path / "runs/one/report.html").is_file()
+    said = done.stderr.splitlines()
+    assert len(said) == 1 and said[0].startswith("notbugs: the list of runs was not written: ") and "complete" in said[0]
+    assert "All runs in that folder" not in done.stdout and not (tmp_path / "runs/index.html").exists()

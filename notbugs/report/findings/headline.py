@@ -43,18 +43,27 @@ def _help(results: StudyResults) -> list[str]:
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
 
+def help_under_attack(results: StudyResults, model: str) -> int | None:
+    """At which epsilon a model is measurably more accurate under attack than standard training: FULL, else HALF, else None."""
+    for radius in (FULL, HALF):
+        gain = results.difference((model, radius), (results.baseline, radius), 2)
+        if gain and gain.ci_low > 0:
+            return radius
+    return None
+
+
 def _gain(results: StudyResults, model: str, name: str) -> str:
     """What a model gains over standard training, at epsilon or else at half of it; "" if that was not measured."""
-    gains = {radius: results.difference((model, radius), (results.baseline, radius), 2) for radius in (FULL, HALF)}
-    if not any(gains.values()):
+    radius = help_under_attack(results, model)
+    if radius is None:
+        measured = any(results.difference((model, each), (results.baseline, each), 2) for each in (FULL, HALF))
+        return f"{name} does not measurably raise accuracy under attack." if measured else ""
+    before, after = results.accuracy(results.baseline, radius=radius), results.accuracy(model, radius=radius)
+    if not (before and after):
         return ""
-    for radius, gain in gains.items():
-        before, after = results.accuracy(results.baseline, radius=radius), results.accuracy(model, radius=radius)
-        if before and after and gain and gain.ci_low > 0:
-            where = "" if radius == FULL else f" within {results.threat_model(HALF)}"
-            of = " of the study's network" if results.given_model else ""
-            return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}."
-    return f"{name} does not measurably raise accuracy under attack."
+    where = "" if radius == FULL else f" within {results.threat_model(HALF)}"
+    of = " of the study's network" if results.given_model else ""
+    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}."
 
 
 def _relabeled(results: StudyResults) -> list[str]:

@@ -10,6 +10,7 @@ from notbugs.report.findings.base import Meaning
 from notbugs.report.findings.headline import headline
 from notbugs.report.findings.split import ROBUST, cross_accuracy
 from notbugs.report.format import Estimate, percent, plain
+from notbugs.report.next_steps import next_steps
 from notbugs.report.pages import analyses, controls
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
@@ -58,6 +59,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "tiles": tiles(results),
         "examples": _examples(results),
         "findings": findings(results),
+        "next_steps": [*next_steps(results)],
         "results": results,
         "models": [(model, results.title(model)) for model in results.models()],
         "accuracy_columns": tables.accuracy_table(results)[0][1:4],

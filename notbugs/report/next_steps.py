@@ -1,0 +1,69 @@
+"""What a reader may do with a study now, with its own paths and options."""
+
+import shlex
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from notbugs.report.findings.construction import split_problems
+from notbugs.report.findings.headline import help_under_attack
+from notbugs.report.results import FULL, StudyResults
+from notbugs.study.commands import beside, command_of
+
+
+class Step(NamedTuple):
+    """words: what and why; code: a path or a command, "" if there is none."""
+
+    words: str
+    code: str
+
+
+def next_steps(results: StudyResults) -> Iterator[Step]:
+    """What is worth doing next, what follows from the findings first.
+
+    Parameters
+    ----------
+    results : StudyResults
+
+    Yields
+    ------
+    Step
+    """
+    metadata, options, out = results.metadata, results.metadata.options, results.run.folder
+    same, threat = shlex.quote(str(out)), f"{metadata.norm}:{metadata.epsilon_text}"
+    chosen = {name: options.get(name) for name in ("resize", "limit")}
+    data = command_of(metadata.dataset, chosen).removeprefix("notbugs run ")
+    given, problem = options.get("model"), split_problems(results)
+    yield from _use_adversarial(results)
+    if problem:
+        yield Step(f"Improve D_R first: {problem}", "")
+    if (out / "datasets" / "robust").is_dir():
+        yield Step("Train your own network on D_R:", str(out / "datasets" / "robust"))
+    if not problem and options.get("versions", 1) == 1:
+        versions = command_of(metadata.dataset, {**options, "versions": 4}, beside(out, "versions"))
+        yield Step("Try a D_R with four versions of each image:", versions)
+    if len(metadata.seeds) == 1:
+        yield Step(
+            "Train with two more seeds: the CIs of one do not cover another training:", f"notbugs run --seeds 3 --out {same}"
+        )
+    if not metadata.full:
+        yield Step("Rule out other explanations, with all controls:", f"notbugs run --full --out {same}")
+    if given is None:
+        mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
+        yield Step("Study a classifier of yours as the standard model:", mine)
+    audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
+    yield Step(
+        "Attack a classifier of yours:" if given is None else "Attack the given model in other threat models:",
+        f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
+    )
+    yield Step("See robust files, non-robust files and likely label errors:", f"notbugs files {data} --out {files}")
+
+
+def _use_adversarial(results: StudyResults) -> Iterator[Step]:
+    """Advice to use adversarial training, where it measurably helps."""
+    clean, robust = results.accuracy("adversarial"), results.accuracy("adversarial", radius=FULL)
+    if clean and robust and help_under_attack(results, "adversarial") is not None:
+        yield Step(
+            f"Where attacks count, use the adversarially trained classifier ({clean.percent} clean, {robust.percent} within "
+            f"{results.threat_model()}):",
+            str(results.run.folder / "models" / "adversarial.safetensors"),
+        )
