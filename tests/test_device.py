@@ -25,7 +25,8 @@ from notbugs.models import Model
 from notbugs.runs.tables import AccuracyRow, AuditFileRow
 from notbugs.search import NormBall, SpatialTransforms
 from notbugs.study import evaluation, pipeline
-from notbugs.study.config import StudyConfig
+from notbugs.study.catalog import QUICK
+from notbugs.study.config import StudyConfig, load, resolve
 
 THREAT_MODEL = NormBall("l2", 0.75)
 
@@ -259,6 +260,10 @@ def test_training_constructions_and_metrics(name: str, robust: Model, part: Data
     assert_close(as_arrays(CALLS[name](copy.deepcopy(robust), part, "cpu")), on_gpu)
 
 
+# one stage of each kind, and all data sets; the others call the same functions
+ON_DEVICE = ("adversarial", "trained-on-robust", "trained-on-next-labels", "pictures", *(f"dataset-{name}" for name in QUICK))
+
+
 @pytest.mark.slow
 def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The work of two commands, tables included. The standard ensemble and all sanity checks have tests of their own above."""
@@ -266,7 +271,7 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ensemble, "BUDGETS", dict.fromkeys(attacks.BUDGETS, replace(small_budgets.with_queries(5)["quick"], apgd_steps=3))
     )
     monkeypatch.setattr(ensemble, "UNTARGETED_ATTACKS", ((1, "margin"), (2, "cross_entropy")))
-    monkeypatch.setattr(evaluation, "CURVE", (1.5,))
+    monkeypatch.setattr(evaluation, "CURVE", (0.25, 1.5))
     monkeypatch.setattr(sanity_checks, "run_all", lambda model, images, *_, **__: [sanity_checks.deterministic(model, images)])
     study = StudyConfig(
         "digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, patience=0, device="cuda"
@@ -275,10 +280,14 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     threats = ("l2:0.75", "spatial:20,1")
     classifier = AuditConfig(model, DataConfig("digits"), threats=threats, images=10, budget="quick", device="cuda")
     with fake_gpu():
-        studied = pipeline.run(study, tmp_path / "study", workers=1)
+        studied = pipeline.run(study, tmp_path / "study", only=ON_DEVICE, workers=1)
+        place = (resolve(study, load(study)), studied.folder, 0, lambda *_: None)
+        evaluated = evaluation.accuracy_curve(*place, models=("standard",))
+        evaluated += evaluation.accuracy_on_all_datasets(*place, models=("standard",))
         audited = audit.run(classifier, tmp_path / "audit", workers=1)
-    assert studied.metadata["finished"] and audited.metadata["finished"] and studied.metadata["device"] == "cuda"
-    assert len(studied.rows(AccuracyRow)) > 10 and len(audited.rows(AuditFileRow)) == 10
+    assert audited.metadata["finished"] and studied.metadata["device"] == "cuda"
+    assert {*ON_DEVICE} <= {name.removeprefix("seed0/") for name in studied.metadata["stages"]}
+    assert len(studied.rows(AccuracyRow)) == 13 and len(evaluated) == 2 + 7 and len(audited.rows(AuditFileRow)) == 10
 
 
 # ---- synchronization -------------------------------------------------------------------------------------------------------
