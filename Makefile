@@ -1,8 +1,11 @@
 # `make demo`: from nothing to a finished study on embedded data. `make test`: everything that is checked.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py: longest files first
+# Byte code is written when a module is first used: an install that compiles all of torch takes twice as long
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
+# In the order of tests/conftest.py, the longest files first
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses auto
 
 .PHONY: demo test test-fast lint check clean
 
@@ -10,11 +13,11 @@ demo: .venv/installed
 	$(BIN)/notbugs demo
 
 test: .venv/installed-test check
-	$(PYTEST) --numprocesses auto -m ""
+	$(PYTEST) -m ""
 
 # What a developer runs at each save: no browser, nothing slow
 test-fast: .venv/installed-test
-	$(PYTEST) --numprocesses auto
+	$(PYTEST)
 
 # Format, lint, types and layers, without changing a file
 check: .venv/installed-test
@@ -34,13 +37,13 @@ lint: .venv/installed-test
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) --editable .
 	@touch $@
 
-.venv/installed-test: .venv/installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
-	$(PIP) install --quiet --constraint constraints.txt --no-deps torchattacks
-	@touch $@
+.venv/installed-test: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps torchattacks
+	@touch .venv/installed $@
 
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
