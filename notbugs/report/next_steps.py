@@ -7,6 +7,7 @@ from typing import NamedTuple
 from notbugs.report.findings.construction import split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.results import FULL, StudyResults
+from notbugs.study.catalog import trained_on
 from notbugs.study.commands import beside, command_of
 
 
@@ -34,16 +35,9 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     data = command_of(metadata.dataset, chosen).removeprefix("notbugs run ")
     given, problem = options.get("model"), split_problems(results)
     yield from _use_adversarial(results)
-    if problem:
-        yield Step(f"Improve D_R first: {problem}", "")
-    if (out / "datasets" / "robust").is_dir():
-        yield Step("Train your own network on D_R:", str(out / "datasets" / "robust"))
-    if not problem and options.get("versions", 1) == 1:
-        versions = command_of(metadata.dataset, {**options, "versions": 4}, beside(out, "versions"))
-        yield Step("Try a D_R with four versions of each image:", versions)
     if len(metadata.seeds) == 1:
         yield Step(
-            "Train with two more seeds: the CIs of one do not cover another training:", f"notbugs run --seeds 3 --out {same}"
+            "Repeat with two more seeds: the CIs of one do not cover another training:", f"notbugs run --seeds 3 --out {same}"
         )
     if not metadata.full:
         yield Step("Rule out other explanations, with all controls:", f"notbugs run --full --out {same}")
@@ -56,14 +50,37 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
     )
     yield Step("See robust files, non-robust files and likely label errors:", f"notbugs files {data} --out {files}")
+    if problem:
+        yield Step(f"Improve D_R: {problem}", "")
+    yield from _use_robust_version(results)
+    if not problem and options.get("versions", 1) == 1:
+        versions = command_of(metadata.dataset, {**options, "versions": 4}, beside(out, "versions"))
+        yield Step("Construct four versions of each image of D_R; on CIFAR-10 that made training on it more robust:", versions)
 
 
 def _use_adversarial(results: StudyResults) -> Iterator[Step]:
     """Advice to use adversarial training, where it measurably helps."""
-    clean, robust = results.accuracy("adversarial"), results.accuracy("adversarial", radius=FULL)
-    if clean and robust and help_under_attack(results, "adversarial") is not None:
+    if help_under_attack(results, "adversarial") is not None:
         yield Step(
-            f"Where attacks count, use the adversarially trained classifier ({clean.percent} clean, {robust.percent} within "
-            f"{results.threat_model()}):",
+            f"Where someone may attack the classifier, use adversarial training ({_accuracies(results, 'adversarial')}):",
             str(results.run.folder / "models" / "adversarial.safetensors"),
         )
+
+
+def _use_robust_version(results: StudyResults) -> Iterator[Step]:
+    """D_R, with what it is for."""
+    folder = results.run.folder / "datasets" / "robust"
+    if folder.is_dir() and help_under_attack(results, trained_on("robust")) is not None:
+        yield Step(
+            f"Where training must stay as it is, train on D_R instead of the original images "
+            f"({_accuracies(results, trained_on('robust'))}):",
+            str(folder),
+        )
+    elif folder.is_dir():
+        yield Step("Train your own network on D_R:", str(folder))
+
+
+def _accuracies(results: StudyResults, model: str) -> str:
+    """Clean and robust accuracy of a model."""
+    clean, robust = results.accuracy(model), results.accuracy(model, radius=FULL)
+    return f"{clean.percent if clean else '–'} clean, {robust.percent if robust else '–'} within {results.threat_model()}"

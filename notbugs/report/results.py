@@ -138,6 +138,11 @@ class StudyResults:
         return Path(given).name if isinstance(given, str) else ""
 
     @property
+    def adapts_batchnorm(self) -> bool:
+        """Whether models of relabeled sets have batch-norm statistics of the original images."""
+        return bool(self.metadata.settings.get("adapt_batchnorm"))
+
+    @property
     def baseline(self) -> str:
         """The model whose network, images and training differ from those of the others only in what is studied."""
         return "reference" if self.given_model else "standard"

@@ -22,7 +22,7 @@ def test_answers_come_first_then_the_tables_behind_them(tmp_path: Path, capsys: 
             "Accuracy on 500 test images, in percent [95 % CI]\ntrained on",
             "D_R minus others: robust accuracy in percentage points [95 % CI for both ε]\nrobust (D_R) minus",
             "Trained on wrong labels: test images predicted as …, in percent [95 % CI]\ntrained on",
-            "What to do now:\n- Train your own network on D_R:",
+            "What to do now:\n- Where someone may attack the classifier, use adversarial training",
         )
     ]
     assert places == sorted(places) and "supported" not in text
@@ -44,7 +44,7 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
         run.update_metadata(options={"limit": 400, "epochs": 3})
     results = StudyResults.read(folder)
     steps = dict(next_steps(results))
-    assert steps["Try a D_R with four versions of each image:"] == (
+    assert steps["Construct four versions of each image of D_R; on CIFAR-10 that made training on it more robust:"] == (
         f"notbugs run digits --limit 400 --epochs 3 --versions 4 --out {folder}-versions"
     )
     assert steps["Rule out other explanations, with all controls:"] == f"notbugs run --full --out {folder}"

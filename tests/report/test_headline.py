@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from report.conftest import MEASURED, Shares, accuracy_row, quick_study, wilson
 
-from notbugs.report.findings.headline import headline
+from notbugs.report.findings.headline import certainty, headline
 from notbugs.report.pages.study import tiles
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables import SetRow
 
 
 def study(folder: Path, shares: Shares, seeds: int = 3) -> StudyResults:
@@ -16,19 +17,40 @@ def study(folder: Path, shares: Shares, seeds: int = 3) -> StudyResults:
 
 
 def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
-    first, adversarial, robust, relabeled = headline(study(tmp_path, MEASURED))
+    first, size, adversarial, robust, relabeled = headline(study(tmp_path, MEASURED))
     assert first == (
         "A standard classifier of these images is easily fooled: 97.4 % accuracy on clean images, "
         "0.0 % under attack within L2 ε = 1.5."
     )
-    assert adversarial == "Adversarial training raises accuracy under attack from 0.0 % to 60.4 %."
-    assert robust.endswith("(D_R) raises accuracy under attack from 0.0 % to 20.4 %.")
-    assert "reaches 88.4 % on clean images (chance level 25.0 %, control 1.4 %)" in relabeled
+    assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 %."
+    assert adversarial == "Adversarial training (on attacked images) raises accuracy under attack from 0.0 % to 60.4 %."
+    assert robust.endswith("classifier's features) raises accuracy under attack from 0.0 % to 20.4 %.")
+    assert "reaches 88.4 % on clean images (chance level 25.0 %, control with shuffled perturbations 1.4 %)" in relabeled
+
+
+def test_says_what_the_intervals_cover(tmp_path: Path) -> None:
+    bound = " Accuracy under attack is an upper bound: a stronger attack than ensemble-standard v1 could only lower it."
+    assert certainty(study(tmp_path / "one", MEASURED, seeds=1)) == (
+        "One training run (seed): the 95 % CIs cover the choice of the 500 test images, not another training." + bound
+    )
+    varied = MEASURED | {"standard": (0.97, 0.15, 0.1)}
+    assert certainty(study(tmp_path / "three", varied)) == "3 training runs (seeds): the 95 % CIs are over these." + bound
+    assert certainty(study(tmp_path / "none", {})) == ""
+
+
+def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path) -> None:
+    quick_study(tmp_path, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("set", 0.0, [SetRow(set="random-labels", epsilon=3.0, seed=0, n=90, made_from="standard", seconds=1.0)])
+        run.update_metadata(settings={"adapt_batchnorm": True})
+    relabeled = headline(StudyResults.read(tmp_path))[-1]
+    assert "perturbed within L2 ε = 3 towards" in relabeled
+    assert relabeled.endswith("perturbations 1.4 %; batch-norm statistics from the original images).")
 
 
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
     shares = MEASURED | {"trained-on-robust": (0.94, 0.5, 0.0)}
-    robust = headline(study(tmp_path, shares))[2]
+    robust = headline(study(tmp_path, shares))[3]
     assert robust.endswith("raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 %.")
 
 
@@ -38,8 +60,8 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
         ({"standard": (0.97, 0.97, 0.97)}, "loses no measurable accuracy"),
         ({"standard": (0.97, 0.9, 0.8)}, "is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
-        ({"adversarial": (0.95, 0.15, 0.0)}, "Adversarial training does not measurably raise accuracy under attack."),
-        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "(D_R) does not measurably raise accuracy under attack."),
+        ({"adversarial": (0.95, 0.15, 0.0)}, "(on attacked images) does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "classifier's features) does not measurably raise accuracy under attack."),
     ],
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:
@@ -50,7 +72,7 @@ def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path)
     for place, shares in enumerate(
         [{"trained-on-random-labels": (0.2, 0.0, 0.0)}, {"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}]
     ):
-        assert len(headline(study(tmp_path / str(place), MEASURED | shares))) == 3
+        assert len(headline(study(tmp_path / str(place), MEASURED | shares))) == 4
 
 
 def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:

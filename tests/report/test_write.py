@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from report.conftest import HOSTILE, MEASURED, full_study, open_page, quick_study
+from report.conftest import HOSTILE, MEASURED, accuracy_row, full_study, open_page, quick_study, wilson
 
 from notbugs import report
 from notbugs.errors import InputError
 from notbugs.report import tables
 from notbugs.report.findings import findings
+from notbugs.report.next_steps import next_steps
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 
@@ -89,6 +90,32 @@ def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page
     assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε"
     assert captions[1] == f"✗ {HOSTILE[1]} without a perturbation; label {HOSTILE[0]}"
     assert page.locator(".examples img").count() == 4 and page.locator(".examples .gone").count() == 2  # outside of the run
+
+
+@pytest.mark.browser
+def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(chromium: Browser, tmp_path: Path) -> None:
+    folder = quick_study(tmp_path / "run", seeds=1, complete=False)
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        weaker = [
+            accuracy_row("standard", correct, 500, wilson(correct, 500), 0, epsilon=epsilon, attack="ensemble-quick v1")
+            for epsilon, correct in ((0.375, 300), (2.25, 0))
+        ]
+        run.record_stage("curve", 0.0, weaker)
+        run.update_metadata(options={"limit": 90})
+    page = open_page(chromium, report.write(folder))
+    points = page.locator("#accuracy-chart .mark-symbol.role-mark path")
+    fills = points.evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
+    hollow = [fill for fill in fills if fill in ("none", "rgba(0, 0, 0, 0)")]
+    assert len(hollow) == len(weaker) and len(fills) == 3 * len(MEASURED) + len(weaker)
+    assert "Hollow points: ensemble-quick v1, a weaker attack" in page.locator("#summary figcaption").inner_text()
+    assert "chance level: 25.0 %" in page.locator("#accuracy-chart svg").text_content()  # type: ignore[operator]
+    assert "One training run (seed)" in page.locator("#summary .note").inner_text()
+    assert "90 training images (--limit)" in page.locator(".meta").inner_text()
+    steps = page.locator("section:has(#next) li")
+    assert steps.count() == len([*next_steps(StudyResults.read(folder))]) >= 5
+    assert f"notbugs run --seeds 3 --out {folder}" in steps.locator("pre").all_inner_texts()
+    page.get_by_role("link", name="All steps").click()
+    assert page.evaluate("location.hash") == "#next"
 
 
 @pytest.mark.browser

@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 from notbugs.report.format import Estimate, minus
+from notbugs.report.results import StudyResults
 
 Status = Literal["supported", "partly supported", "not supported", "inconclusive"]
 Answer = Literal["yes", "partly", "no", "unclear"]
@@ -48,9 +49,15 @@ class Finding(NamedTuple):
         --------
         >>> Finding("Is it robust?", "supported", "Robust accuracy 60 %.").sentence
         'Yes, with 95 % confidence.'
+        >>> gain = Estimate(0.6, 0.5, 0.7, n=250, seeds=1, over_seeds=False)
+        >>> Finding("Is it robust?", "supported", "Robust accuracy 60 %.", effect=gain).sentence
+        'Yes, with 95 % confidence, for this one training run.'
         """
-        if self.answer in ("yes", "partly"):
-            return "Yes, with 95 % confidence." if self.answer == "yes" else "Partly."
+        if self.answer == "partly":
+            return "Partly."
+        if self.answer == "yes":
+            once = self.effect and self.effect.seeds == 1 and not self.effect.over_seeds
+            return f"Yes, with 95 % confidence{', for this one training run' if once else ''}."
         if self.status == "inconclusive":
             return "Unclear."
         if self.effect is None:
@@ -66,6 +73,12 @@ class Finding(NamedTuple):
     def meaning(self) -> Meaning:
         """The news; unclear while the answer is."""
         return "unclear" if self.answer == "unclear" else self.news
+
+
+def image_share(results: StudyResults, epsilon: float) -> str:
+    """A perturbation's L2 norm as a share of a typical image's; "" in other norms, or where no typical norm is known."""
+    size = results.metadata.data.mean_l2
+    return f"{100 * epsilon / size:.0f} %" if size and results.metadata.norm == "l2" else ""
 
 
 def sample_size(estimate: Estimate) -> str:

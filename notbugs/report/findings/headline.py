@@ -1,8 +1,10 @@
 """The headline of a study: how vulnerable standard training is, and what measurably helps."""
 
+from notbugs.report.findings.base import image_share
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import FULL, HALF, StudyResults
+from notbugs.runs.tables import AccuracyRow
 from notbugs.study.catalog import trained_on
 
 CONTROL = trained_on("random-labels-shuffled")
@@ -24,7 +26,21 @@ def headline(results: StudyResults) -> list[str]:
     loss = results.difference(("standard", 0), ("standard", FULL))
     if not (clean and attacked and loss):
         return []
-    return [_vulnerability(results, clean, attacked, loss), *_help(results), *_relabeled(results)]
+    return [_vulnerability(results, clean, attacked, loss), *_size(results), *_help(results), *_relabeled(results)]
+
+
+def certainty(results: StudyResults) -> str:
+    """What the intervals of a study cover and what they do not; "" if nothing was attacked."""
+    attacked = results.accuracy("standard", radius=FULL)
+    attack = next((row.attack for row in results.rows(AccuracyRow) if row.epsilon), "")
+    if not (attacked and attack):
+        return ""
+    over = (
+        f"{attacked.seeds} training runs (seeds): the 95 % CIs are over these."
+        if attacked.over_seeds
+        else f"One training run (seed): the 95 % CIs cover the choice of the {attacked.n:,} test images, not another training."
+    )
+    return f"{over} Accuracy under attack is an upper bound: a stronger attack than {attack} could only lower it."
 
 
 def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, loss: Estimate) -> str:
@@ -37,9 +53,23 @@ def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, l
     return f"{name} is {'' if attacked.mean > clean.mean / 2 else 'easily '}fooled: {figures}."
 
 
+def _size(results: StudyResults) -> list[str]:
+    """How large the attack's perturbations are, and what half as large ones do."""
+    half, size = results.accuracy("standard", radius=HALF), image_share(results, results.radii[FULL])
+    within = f"Within {results.threat_model(HALF)} accuracy is {half.percent}." if half else ""
+    return [
+        sentence
+        for sentence in (f"{results.threat_model()} is {size} of a typical image's norm. {within}" if size else within,)
+        if sentence
+    ]
+
+
 def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
-    names = {"adversarial": "Adversarial training", ROBUST: "Standard training on the robust version of the data (D_R)"}
+    names = {
+        "adversarial": "Adversarial training (on attacked images)",
+        ROBUST: "Standard training on D_R (images rebuilt from that robust classifier's features)",
+    }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
 
@@ -72,7 +102,11 @@ def _relabeled(results: StudyResults) -> list[str]:
     excess = results.difference((trained_on("random-labels"), 0), (CONTROL, 0))
     if not (accuracy and control and excess) or excess.ci_low <= 0 or accuracy.ci_low <= results.chance:
         return []
+    epsilon = results.relabel_epsilon("random-labels")
+    within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
+    adapted = "; batch-norm statistics from the original images" if results.adapts_batchnorm else ""
     return [
-        f"The perturbations contain features: trained only on perturbed images with wrong labels, a classifier reaches "
-        f"{accuracy.percent} on clean images (chance level {percent(results.chance)}, control {control.percent})."
+        f"Perturbations carry features: trained on images perturbed{within} towards another class and labeled as it, a "
+        f"classifier reaches {accuracy.percent} on clean images (chance level {percent(results.chance)}, control with shuffled "
+        f"perturbations {control.percent}{adapted})."
     ]

@@ -1,6 +1,7 @@
 """Findings on the two models of the original images: the standard model, trained here or given, and adversarial training."""
 
-from notbugs.report.findings.base import Finding, sample_size
+from notbugs.report.findings.base import Finding, image_share, sample_size
+from notbugs.report.format import percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
 
 FAR_BELOW = 0.1  # clean accuracy of a given model below that of standard training here, from which it is doubted
@@ -23,10 +24,9 @@ def _standard_training(results: StudyResults) -> Finding | None:
         f"{results.threat_model()} ({sample_size(clean)}). Under attack accuracy drops by {loss.points} ({loss.ci})."
         f"{_reference(results)}"
     )
-    size = results.metadata.data.mean_l2
-    if size and results.metadata.norm == "l2":
-        share = results.metadata.epsilon / size
-        text += f" A perturbation is at most {100 * share:.0f} % of a typical image, which has an L2 norm of {size:.1f}."
+    if share := image_share(results, results.metadata.epsilon):
+        size = results.metadata.data.mean_l2
+        text += f" A perturbation is at most {share} of a typical image, which has an L2 norm of {size:.1f}."
     if loss.ci_low <= 0:
         return Finding(question, "not supported", f"{text} That is no measurable drop.", "good", loss)
     if attacked.mean > clean.mean / 2:
@@ -65,7 +65,7 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
     gain = results.difference(("adversarial", FULL), (results.baseline, FULL))
     if not (clean and attacked and gain):
         return None
-    question = "Does adversarial training make the classifier robust?"
+    question = "Does adversarial training make the classifier more robust?"
     text = (
         f"Adversarial training: clean accuracy {clean.percent}, robust accuracy {attacked.percent} at {results.threat_model()} "
         f"({sample_size(clean)})."
@@ -73,7 +73,10 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
     if gain.ci_low <= 0:
         caution = f"The difference from standard training is {gain.points} ({gain.ci}): not measurably more robust."
         return Finding(question, "not supported", f"{text} {caution}", "bad", gain)
-    text = f"{text} That is {gain.points} more than standard training ({gain.ci})."
+    text = (
+        f"{text} That is {gain.points} more than standard training ({gain.ci}); {percent(1 - attacked.mean)} of the test images "
+        "are still misclassified under attack."
+    )
     if attacked.mean > clean.mean / 2:
         return Finding(question, "supported", text, "good", gain)
     return Finding(question, "partly supported", text, "good", gain)

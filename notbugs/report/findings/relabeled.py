@@ -2,7 +2,7 @@
 
 import math
 
-from notbugs.report.findings.base import Finding, sample_size
+from notbugs.report.findings.base import Finding, image_share, sample_size
 from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
@@ -56,13 +56,17 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     excess = results.difference((model, CLEAN), (trained_on(control), CLEAN))
     if not control_accuracy or not excess:
         if set == "next-labels":  # its labels point away from the true class, so chance level is a hard control already
-            missing = "Its control with shuffled perturbations was not run: --full adds it."
+            missing = (
+                "Chance level is the comparison here: no training label is the true class. Its control with shuffled "
+                "perturbations was not run; notbugs run --full adds it."
+            )
             return Finding(question, "supported", f"{alone} {missing}", effect=above)
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.")
     text = (
         f"{reached} {level}; its control with shuffled perturbations {control_accuracy.percent}. The excess is {excess.points} "
-        f"({excess.ci}). {how}{_next_class(results, set)} The control has the same labels, and in each image the same "
-        f"perturbation with its pixels shuffled.{_below_chance(results, control_accuracy)}"
+        f"({excess.ci}); over chance level {above.signed_points}. {how}{_next_class(results, set)} The control has the same "
+        f"labels, and in each image the same perturbation with its pixels shuffled{_as_adapted(results)}."
+        f"{_below_chance(results, control_accuracy)}"
     )
     if excess.ci_low <= 0:
         return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess)
@@ -81,7 +85,7 @@ def _below_chance(results: StudyResults, accuracy: Estimate) -> str:
     """Why an accuracy lies measurably below chance level; "" if it does not."""
     if not accuracy.ci_high < results.chance:
         return ""
-    return " Less than chance level is what robust features alone give: here they never go with the true label."
+    return " It lies below chance level because an image's own features point to its true class, which is never its label."
 
 
 def _next_class(results: StudyResults, set: str) -> str:
@@ -94,11 +98,14 @@ def _next_class(results: StudyResults, set: str) -> str:
 
 def _adapted(results: StudyResults) -> str:
     """That batch-norm statistics are those of the original images; "" if they are not."""
-    if not results.metadata.settings.get("adapt_batchnorm"):
+    if not results.adapts_batchnorm:
         return ""
-    return (
-        " Its batch-norm statistics, and its control's, were taken from the original training images afterwards, without labels."
-    )
+    return " Afterwards its batch-norm statistics were taken from the original training images, without labels."
+
+
+def _as_adapted(results: StudyResults) -> str:
+    """That the control was treated alike, where batch-norm statistics were taken anew."""
+    return "; its batch-norm statistics were taken in the same way" if _adapted(results) else ""
 
 
 def _larger(results: StudyResults, set: str) -> str:
@@ -106,7 +113,10 @@ def _larger(results: StudyResults, set: str) -> str:
     epsilon, attack = results.relabel_epsilon(set), results.radii[FULL]
     if epsilon is None or epsilon < 1.001 * attack:
         return ""
-    return f" ({epsilon / attack:.3g} times the ε of the attacks)"
+    share = image_share(results, epsilon)
+    size = f", {share} of a typical image" if share else ""
+    leakage = "" if results.metadata.full else ": robust features are not excluded, and --full measures them"
+    return f" ({epsilon / attack:.3g} times the ε of the attacks{size}{leakage})"
 
 
 def _threat_model(results: StudyResults, set: str) -> str:

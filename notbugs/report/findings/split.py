@@ -10,7 +10,7 @@ from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
 
 ROBUST, NONROBUST = trained_on("robust"), trained_on("nonrobust")
-QUESTION = "Can the data be split into a robust and a non-robust version?"
+QUESTION = "Is a classifier trained on D_R more robust than one trained on D_NR or on the original images?"
 
 
 class _AtEpsilon(NamedTuple):
@@ -56,24 +56,26 @@ def _at_epsilon(results: StudyResults, radius: int, comparisons: int) -> _AtEpsi
 def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
     """All accuracies, then the differences."""
     first = found[0].over_nonrobust
-    epsilons = " and ".join(results.threat_model(at.radius) for at in found)
     over = f"{first.seeds} seeds" if first.over_seeds else "the test images"
-    together = ", for both ε together" if len(found) > 1 else ""
-    parts = [
-        f"Standard training on D_R, the robust version: {_accuracies(results, ROBUST)} (clean; at {epsilons}).",
-        f"On D_NR, the non-robust version: {_accuracies(results, NONROBUST)}.",
-        f"On the original images: {_accuracies(results, results.baseline)}." if found[0].over_standard else "",
-        f"In percentage points D_R minus D_NR is {_points([at.over_nonrobust for at in found])}",
-        f"and D_R minus original {_points([at.over_standard for at in found])}" if found[0].over_standard else "",
-        f"(95 % CIs over {over}{together}; {sample_size(first)}).",
-        "D_R keeps only features of the adversarially trained model, D_NR only those of the standard model.",
-    ]
-    return " ".join(filter(None, parts))
+    together = " that hold for both ε together" if len(found) > 1 else ""
+    models = {"on D_R": ROBUST, "on D_NR": NONROBUST, "on the original images": results.baseline}
+    if not found[0].over_standard:
+        del models["on the original images"]
+    radii = [at.radius for at in found]
+    robust = ", ".join(f"{words} {_accuracies(results, model, radii)}" for words, model in models.items())
+    clean = ", ".join(_accuracies(results, model, [CLEAN]) for model in models.values())
+    original = f"; D_R minus original: {_points([at.over_standard for at in found])}" if found[0].over_standard else ""
+    return (
+        f"Robust accuracy at {' and '.join(map(results.threat_model, radii))}: trained {robust}. Clean: {clean}. "
+        f"D_R minus D_NR, in percentage points: {_points([at.over_nonrobust for at in found])}{original} "
+        f"(95 % CIs over {over}{together}; {sample_size(first)}). "
+        "D_R was constructed to keep the features of the adversarially trained model, D_NR those of the standard model."
+    )
 
 
-def _accuracies(results: StudyResults, model: str) -> str:
-    """Clean accuracy and robust accuracies of a model."""
-    return ", ".join(found.percent for radius in (CLEAN, HALF, FULL) if (found := results.accuracy(model, radius=radius)))
+def _accuracies(results: StudyResults, model: str, radii: Sequence[int]) -> str:
+    """Accuracies of a model at these radii."""
+    return " and ".join(found.percent for radius in radii if (found := results.accuracy(model, radius=radius)))
 
 
 def _points(differences: Sequence[Estimate | None]) -> str:
@@ -96,7 +98,7 @@ def _compare(results: StudyResults, found: list[_AtEpsilon], text: str) -> Findi
     if problems := split_problems(results):
         return Finding(QUESTION, "inconclusive", f"{text} No difference was measured, but {problems}", effect=effect)
     if any(at.over_nonrobust.ci_high < 0 for at in found):
-        return Finding(QUESTION, "not supported", f"{text} That is the opposite of what the split is for.", "bad", effect)
+        return Finding(QUESTION, "not supported", f"{text} That is the opposite of what D_R is for.", "bad", effect)
     return Finding(QUESTION, "not supported", f"{text} No difference in robustness was measured.", "bad", effect)
 
 

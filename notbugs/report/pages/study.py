@@ -1,5 +1,6 @@
 """The page of a study."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from notbugs.report import render, tables
 from notbugs.report.findings import findings
 from notbugs.report.findings.base import Meaning
-from notbugs.report.findings.headline import headline
+from notbugs.report.findings.headline import certainty, headline
 from notbugs.report.findings.split import ROBUST, cross_accuracy
 from notbugs.report.format import Estimate, percent, plain
 from notbugs.report.next_steps import next_steps
@@ -15,7 +16,7 @@ from notbugs.report.pages import analyses, controls
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
 from notbugs.runs.tables import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow, cells
-from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, SETS
+from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, PAPER_NAMES, SETS, trained_on
 
 PICTURE_TITLES = {
     "original": "clean",
@@ -56,6 +57,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "metadata": metadata,
         "stages": results.run.metadata["stages"],
         "headline": headline(results),
+        "certainty": certainty(results),
         "tiles": tiles(results),
         "examples": _examples(results),
         "findings": findings(results),
@@ -202,6 +204,7 @@ def _accuracy_chart(results: StudyResults) -> dict[str, object]:
         labelLimit=260,
         symbolOpacity=1,
         symbolDash=[1, 0],
+        labelExpr=_legend_labels(models),
     )
     scale = alt.Scale(domain=models, range=[*map(render.model_color, models)])
     values = _curve_values(results, models)
@@ -221,12 +224,17 @@ def _accuracy_chart(results: StudyResults) -> dict[str, object]:
     dash = alt.condition(relabeled, alt.value([2, 2]), alt.value([1, 0]))
     line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, opacity=faded)
     tooltip = [f"{field}:N" for field in ("model", "ε", "accuracy", "95 % CI", "attack", "images", "seeds")]
-    points = base.mark_point(size=55, filled=True).encode(y=y, tooltip=tooltip, opacity=faded).add_params(chosen)
-    layers = [band, line, points]
+    points = base.encode(y=y, tooltip=tooltip, opacity=faded)
+    weaker = alt.FieldEqualPredicate(field="weaker", equal=True)
+    layers = [band, line, points.transform_filter(~weaker).mark_point(size=55, filled=True).add_params(chosen)]
+    if any(value["weaker"] for value in values):
+        layers.append(points.transform_filter(weaker).mark_point(size=45, filled=False, strokeWidth=1.75))
     if not math.isnan(results.chance):
         value = alt.Chart({"values": [{"chance": results.chance, "line": f"chance level: {percent(results.chance)}"}]})
         rule = value.mark_rule(strokeDash=[3, 3], color="currentColor", opacity=0.6)
         layers.insert(0, rule.encode(y="chance:Q", tooltip="line:N"))
+        words = value.mark_text(align="right", baseline="bottom", dx=-4, dy=-2, color="currentColor", opacity=0.75)
+        layers.append(words.encode(x=alt.value("width"), y="chance:Q", text="line:N"))
     text = "Accuracy of each model on the test images against the largest perturbation; the table below holds the main figures."
     return render.chart_spec(alt.layer(*layers).properties(width="container", height=300, description=text))
 
@@ -236,13 +244,22 @@ def _is_relabeled(model: str) -> bool:
     return model in MODELS and MODELS[model].trained_on in DATASETS and not DATASETS[MODELS[model].trained_on].is_inverted
 
 
+def _legend_labels(models: Sequence[str]) -> str:
+    """A Vega expression: the label of a model in the legend, with the paper's name of the set it was trained on."""
+    names = {trained_on(name): paper for name, paper in PAPER_NAMES.items()}
+    return f"{json.dumps({model: f'{model} ({names[model]})' for model in models if model in names})}[datum.label] || datum.label"
+
+
 def _curve_values(results: StudyResults, models: Sequence[str]) -> list[dict[str, object]]:
+    """One value for each point; weaker: evaluated under a weaker attack than the points of the main table."""
+    attacks = {row.attack for row in results.rows(AccuracyRow) if _in_main_table(results, row.epsilon)}
     values: list[dict[str, object]] = []
     for model in models:
         for epsilon, found, attack in results.accuracy_curve(model):
             ends = {"epsilon": epsilon, "share": found.mean, "ci_low": found.ci_low, "ci_high": found.ci_high}
             texts = {"ε": plain(epsilon), "accuracy": found.percent, "95 % CI": found.interval, "attack": attack}
-            values.append({"model": model, **ends, **texts, "images": found.n, "seeds": found.seeds})
+            counts = {"images": found.n, "seeds": found.seeds, "weaker": epsilon > 0 and attack not in attacks}
+            values.append({"model": model, **ends, **texts, **counts})
     return values
 
 
