@@ -85,9 +85,9 @@ def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
     """The epsilon of a study for which nobody chose one.
 
     In L2 the change per pixel of the paper's epsilon on CIFAR-10, or the gap between the distances to the nearest image of
-    another and of the same class, if that is larger and the classes are separated: images as simple as handwritten digits stand
-    larger perturbations than photographs. In L-infinity 8/255, or as many times more as in L2. Rounded to 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6 or 8 times a
-    power of ten.
+    another and of the same class, if that is larger and the classes are separated: images as simple as handwritten digits
+    stand larger perturbations than photographs. In L-infinity 8/255, or as many times more as in L2. Rounded to 1, 1.5, 2,
+    2.5, 3, 3.5, 4, 5, 6 or 8 times a power of ten.
 
     Parameters
     ----------

@@ -60,13 +60,12 @@ def test_an_epsilon_that_reaches_another_class_is_an_error_and_classes_of_one_im
 def test_near_frames_of_one_video_are_no_gap_between_classes() -> None:
     """Twenty videos of five similar frames each: the nearest image is of its own class only because it is of its own video."""
     generator = torch.Generator().manual_seed(0)
-    scenes = torch.rand(20, 1, 3, 16, 16, generator=generator)
+    scenes = torch.rand(10, 1, 3, 16, 16, generator=generator).repeat_interleave(2, 0)  # each in both classes, less similar
+    scenes += 0.2 * torch.randn(scenes.shape, generator=generator)
     frames = (scenes + 0.02 * torch.randn(20, 5, 3, 16, 16, generator=generator)).clamp(0, 1).flatten(0, 1)
     videos = dataset((255 * frames).byte(), [scene % 2 for scene in range(20) for _ in range(5)])
     found = neighbor_distances(videos, "l2")
-    assert found.other_class - found.same_class > 5 and not found.separated
+    assert found.other_class - found.same_class > 3 and not found.separated
     assert default_epsilon(videos, "l2") == (0.25, False) and default_epsilon(videos, "linf") == (8 / 255, False)
-    apart = dataset((255 * frames).byte(), [scene // 10 for scene in range(20) for _ in range(5)])
-    assert not neighbor_distances(apart, "l2").separated
     brighter = torch.cat([frames[:50] / 4, 0.75 + frames[50:] / 4])  # classes that differ in all pixels
     assert neighbor_distances(dataset((255 * brighter).byte(), [0] * 50 + [1] * 50), "l2").separated
