@@ -52,6 +52,11 @@ def shared_folder(
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("shared") / name))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: a quarter of their time tests wait for a browser or for a process that they started."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take longest first, so that no worker process is left alone with one of them."""
     items.sort(key=lambda item: item.path.parts[-2:] not in LONGEST)
