@@ -65,6 +65,8 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "results": results,
         "models": [(model, results.title(model)) for model in results.models()],
         "accuracy_columns": tables.accuracy_table(results)[0][1:4],
+        "split_table": tables.split_table(results),
+        "relabeled_table": tables.relabeled_table(results),
         "sets": [(name, SETS.get(name, "")) for name in results.sets()],
         "models_on_other_sets": results.models_on_other_sets(),
         "cross_accuracy": cross_accuracy(results),
