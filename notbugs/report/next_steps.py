@@ -34,22 +34,28 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     chosen = {name: options.get(name) for name in ("resize", "limit")}
     data = command_of(metadata.dataset, chosen).removeprefix("notbugs run ")
     given, problem = options.get("model"), split_problems(results)
-    yield from _use_adversarial(results)
     if len(metadata.seeds) == 1:
         yield Step(
-            "Repeat with two more seeds: the CIs of one do not cover another training:", f"notbugs run --seeds 3 --out {same}"
+            "Confirm the results with two more seeds, since these CIs do not cover another training:",
+            f"notbugs run --seeds 3 --out {same}",
         )
+    yield from _use_adversarial(results)
     if not metadata.full:
-        yield Step("Rule out other explanations, with all controls:", f"notbugs run --full --out {same}")
+        yield Step("Test other explanations, with all controls:", f"notbugs run --full --out {same}")
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
-        yield Step("Study a classifier of yours as the standard model:", mine)
+        yield Step("Repeat the whole study with a classifier of yours as the standard model:", mine)
     audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
     yield Step(
-        "Attack a classifier of yours:" if given is None else "Attack the given model in other threat models:",
+        "Measure only how robust a classifier of yours is:"
+        if given is None
+        else "Attack the given model in other threat models:",
         f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
     )
-    yield Step("See robust files, non-robust files and likely label errors:", f"notbugs files {data} --out {files}")
+    yield Step(
+        "List which training files are robust, which are not, and which are likely mislabeled:",
+        f"notbugs files {data} --out {files}",
+    )
     if problem:
         yield Step(f"Improve D_R: {problem}", "")
     yield from _use_robust_version(results)
@@ -62,7 +68,8 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
     """Advice to use adversarial training, where it measurably helps."""
     if help_under_attack(results, "adversarial") is not None:
         yield Step(
-            f"Where someone may attack the classifier, use adversarial training ({_accuracies(results, 'adversarial')}):",
+            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial')}). The model "
+            "trained here:",
             str(results.run.folder / "models" / "adversarial.safetensors"),
         )
 
@@ -72,7 +79,7 @@ def _use_robust_version(results: StudyResults) -> Iterator[Step]:
     folder = results.run.folder / "datasets" / "robust"
     if folder.is_dir() and help_under_attack(results, trained_on("robust")) is not None:
         yield Step(
-            f"Where training must stay as it is, train on D_R instead of the original images "
+            f"Where training must stay as it is, train on D_R instead of the original images: weaker than adversarial training "
             f"({_accuracies(results, trained_on('robust'))}):",
             str(folder),
         )

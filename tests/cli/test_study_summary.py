@@ -22,7 +22,7 @@ def test_answers_come_first_then_the_tables_behind_them(tmp_path: Path, capsys: 
             "Accuracy on 500 test images, in percent [95 % CI]\ntrained on",
             "D_R minus others: robust accuracy in percentage points [95 % CI for both ε]\nrobust (D_R) minus",
             "Trained on wrong labels: test images predicted as …, in percent [95 % CI]\ntrained on",
-            "What to do now:\n- Where someone may attack the classifier, use adversarial training",
+            "What to do now:\n- Where someone may attack the classifier, train adversarially",
         )
     ]
     assert places == sorted(places) and "supported" not in text
@@ -47,7 +47,7 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
     assert steps["Construct four versions of each image of D_R; on CIFAR-10 that made training on it more robust:"] == (
         f"notbugs run digits --limit 400 --epochs 3 --versions 4 --out {folder}-versions"
     )
-    assert steps["Rule out other explanations, with all controls:"] == f"notbugs run --full --out {folder}"
+    assert steps["Test other explanations, with all controls:"] == f"notbugs run --full --out {folder}"
     assert f"notbugs run --seeds 3 --out {folder}" in steps.values()
     assert f"notbugs attack MODEL digits --limit 400 --epsilon l2:1.5 --out {folder}-audit" in steps.values()
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:

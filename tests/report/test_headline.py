@@ -24,8 +24,11 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     )
     assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 %."
     assert adversarial == "Adversarial training (on attacked images) raises accuracy under attack from 0.0 % to 60.4 %."
-    assert robust.endswith("classifier's features) raises accuracy under attack from 0.0 % to 20.4 %.")
-    assert "reaches 88.4 % on clean images (chance level 25.0 %, control with shuffled perturbations 1.4 %)" in relabeled
+    assert robust.endswith("model's features) raises accuracy under attack from 0.0 % to 20.4 %.")
+    assert (
+        "reaches 88.4 % on clean images. With shuffled perturbations (control) it reaches 1.4 %, chance level is 25.0 %:"
+        in relabeled
+    )
 
 
 def test_says_what_the_intervals_cover(tmp_path: Path) -> None:
@@ -45,7 +48,7 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
         run.update_metadata(settings={"adapt_batchnorm": True})
     relabeled = headline(StudyResults.read(tmp_path))[-1]
     assert "perturbed within L2 ε = 3 towards" in relabeled
-    assert relabeled.endswith("perturbations 1.4 %; batch-norm statistics from the original images).")
+    assert "a classifier, its batch-norm statistics taken from the original images, reaches" in relabeled
 
 
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
         ({"standard": (0.97, 0.9, 0.8)}, "is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
         ({"adversarial": (0.95, 0.15, 0.0)}, "(on attacked images) does not measurably raise accuracy under attack."),
-        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "classifier's features) does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "model's features) does not measurably raise accuracy under attack."),
     ],
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:

@@ -51,13 +51,14 @@ class Finding(NamedTuple):
         'Yes, with 95 % confidence.'
         >>> gain = Estimate(0.6, 0.5, 0.7, n=250, seeds=1, over_seeds=False)
         >>> Finding("Is it robust?", "supported", "Robust accuracy 60 %.", effect=gain).sentence
-        'Yes, with 95 % confidence, for this one training run.'
+        'Yes, for the models of this one seed (95 % confidence over the test images).'
         """
         if self.answer == "partly":
             return "Partly."
         if self.answer == "yes":
-            once = self.effect and self.effect.seeds == 1 and not self.effect.over_seeds
-            return f"Yes, with 95 % confidence{', for this one training run' if once else ''}."
+            if self.effect and self.effect.seeds == 1 and not self.effect.over_seeds:
+                return "Yes, for the models of this one seed (95 % confidence over the test images)."
+            return "Yes, with 95 % confidence."
         if self.status == "inconclusive":
             return "Unclear."
         if self.effect is None:

@@ -68,7 +68,7 @@ def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
     names = {
         "adversarial": "Adversarial training (on attacked images)",
-        ROBUST: "Standard training on D_R (images rebuilt from that robust classifier's features)",
+        ROBUST: "Standard training on D_R (images rebuilt from the adversarially trained model's features)",
     }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
@@ -104,9 +104,10 @@ def _relabeled(results: StudyResults) -> list[str]:
         return []
     epsilon = results.relabel_epsilon("random-labels")
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
-    adapted = "; batch-norm statistics from the original images" if results.adapts_batchnorm else ""
+    adapted = ", its batch-norm statistics taken from the original images," if results.adapts_batchnorm else ""
+    below = ": never having seen an image with its true label" if control.ci_high < results.chance else ""
     return [
-        f"Perturbations carry features: trained on images perturbed{within} towards another class and labeled as it, a "
-        f"classifier reaches {accuracy.percent} on clean images (chance level {percent(results.chance)}, control with shuffled "
-        f"perturbations {control.percent}{adapted})."
+        f"Perturbations carry features: trained on images perturbed{within} towards a wrong class and labeled as that class, a "
+        f"classifier{adapted} reaches {accuracy.percent} on clean images. With shuffled perturbations (control) it reaches "
+        f"{control.percent}, chance level is {percent(results.chance)}{below}."
     ]

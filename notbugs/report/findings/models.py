@@ -74,8 +74,8 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
         caution = f"The difference from standard training is {gain.points} ({gain.ci}): not measurably more robust."
         return Finding(question, "not supported", f"{text} {caution}", "bad", gain)
     text = (
-        f"{text} That is {gain.points} more than standard training ({gain.ci}); {percent(1 - attacked.mean)} of the test images "
-        "are still misclassified under attack."
+        f"{text} That is {gain.points} more than standard training ({gain.ci}); at least {percent(1 - attacked.mean)} of the "
+        "test images are still misclassified under attack."
     )
     if attacked.mean > clean.mean / 2:
         return Finding(question, "supported", text, "good", gain)

@@ -22,7 +22,7 @@ _WORDS = {
         "towards a random class and relabeled as that class",
     ),
     "next": (
-        "Do they generalize even when robust features point to another class? (D_det)",
+        "Do they generalize when the image itself points to another class than its label? (D_det)",
         "images that are all labeled as the next class",
         "towards the class after its own and relabeled as that class",
     ),

@@ -59,6 +59,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "headline": headline(results),
         "certainty": certainty(results),
         "tiles": tiles(results),
+        "signs": {"good": "✓", "bad": "!"},
         "examples": _examples(results),
         "findings": findings(results),
         "next_steps": [*next_steps(results)],
@@ -92,8 +93,9 @@ def _in_main_table(results: StudyResults, epsilon: float) -> bool:
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the first screen: its label, its value with CI, what it was measured with, and what it means."""
+    """One figure of the first screen: its model, its label, its value with CI, what it was measured with, what it means."""
 
+    model: str
     label: str
     value: str
     interval: str
@@ -126,7 +128,7 @@ def tiles(results: StudyResults) -> list[Tile]:
 def _clean_tile(results: StudyResults, clean: Estimate) -> Tile:
     label = f"Clean accuracy, {results.given_model or 'standard training'}"
     seeds = f", {clean.seeds} seeds" if clean.seeds > 1 else ""
-    return Tile(label, clean.percent, clean.interval, [f"{clean.n:,} test images{seeds}"], "neutral")
+    return Tile("standard", label, clean.percent, clean.interval, [f"{clean.n:,} test images{seeds}"], "neutral")
 
 
 def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estimate) -> Tile:
@@ -143,7 +145,7 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
         details.append(f"{half.percent} within {results.epsilon_text(HALF)}")
     if clean := results.accuracy(model) if model != "standard" else None:
         details.append(f"{clean.percent} clean")
-    return Tile(f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning)
+    return Tile(model, f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning)
 
 
 @dataclass(frozen=True)
