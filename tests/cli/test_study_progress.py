@@ -24,7 +24,7 @@ SEEDS: Any = {"seed": 0, "ci_low": 0.0, "ci_high": 1.0, "correct": 1, "n": 20, "
 def plan() -> Plan:
     splits = load(QUICK_STUDY)
     stages = {"seed0/standard": 30.0, "seed0/dataset-robust": 10.0}
-    return Plan(resolve(QUICK_STUDY, splits), splits, NeighborDistances(1.08, 1.89, 3.9, separated=True), stages, 2, 40.0)
+    return Plan(resolve(QUICK_STUDY, splits), splits, NeighborDistances(1.08, 1.89, 3.9, same_scene=False), stages, 2, 40.0)
 
 
 def row(epsilon: float, accuracy: float, model: str = "trained-on-robust") -> AccuracyRow:
