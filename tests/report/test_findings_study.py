@@ -74,9 +74,10 @@ NULLS: list[tuple[int, Shares, str, str]] = [
     (2, {"standard": (0.97, 0.6, 0.3)}, "partly supported", "not lead to measurably higher robust accuracy"),
     (2, {"standard": (0.97, 0.6, 0.0)}, "partly supported", "At the other ε it is the reverse"),
     (2, {"trained-on-nonrobust": (0.93, 0.5, 0.2)}, "partly supported", "but not measurably more than D_NR"),
-    (3, {"trained-on-random-labels": (0.2, 0.0, 0.0)}, "not supported", "not measurably above chance level"),
+    (3, {"trained-on-random-labels": (0.2, 0.0, 0.0)}, "inconclusive", "is not decided. Allow larger perturbations"),
+    (3, {"trained-on-random-labels": (0.25, 0.0, 0.0)}, "not supported", "not measurably above chance level. Its control with"),
     (3, {"trained-on-random-labels-shuffled": (0.88, 0.0, 0.0)}, "not supported", "the perturbations carry nothing measurable"),
-    (4, {"trained-on-next-labels": (0.01, 0.0, 0.0)}, "not supported", "not measurably above chance level"),
+    (4, {"trained-on-next-labels": (0.25, 0.0, 0.0)}, "not supported", "not measurably above chance level"),
 ]
 
 

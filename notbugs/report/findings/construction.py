@@ -60,6 +60,12 @@ def relabel_problems(results: StudyResults, set: str) -> str:
             f"its learning rate ({_option(results, 'relabel_learning_rate', 0.25)}) or give it more epochs "
             f"({_option(results, 'patience', 3)})"
         )
+    accuracy, never_true = results.accuracy(trained_on(set)), DATASETS[set].labels in ("random", "next")
+    if not problems and accuracy and never_true and accuracy.ci_high < results.chance:
+        problems.append(
+            "below chance level only the images' own features show: whether the perturbations carry features, too, is not "
+            f"decided. Allow larger perturbations ({_option(results, 'relabel_epsilon', 2)})"
+        )
     return _joined(problems)
 
 

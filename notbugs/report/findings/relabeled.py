@@ -49,11 +49,16 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     above = accuracy._replace(
         mean=accuracy.mean - results.chance, ci_low=accuracy.ci_low - results.chance, ci_high=accuracy.ci_high - results.chance
     )
-    if accuracy.ci_low <= results.chance:
-        return _null(results, set, question, f"{alone} That is not measurably above chance level.", above)
     control = next((name for name, spec in DATASETS.items() if spec.construction == "shuffle" and spec.control_of == set), "")
     control_accuracy = results.accuracy(trained_on(control))
     excess = results.difference((model, CLEAN), (trained_on(control), CLEAN))
+    if accuracy.ci_low <= results.chance:
+        beside = (
+            f" Its control with shuffled perturbations: {control_accuracy.percent}; the excess is {excess.points} ({excess.ci})."
+            if control_accuracy and excess
+            else ""
+        )
+        return _null(results, set, question, f"{alone} That is not measurably above chance level.{beside}", above)
     if not control_accuracy or not excess:
         if set == "next-labels":  # its labels point away from the true class, so chance level is a hard control already
             missing = (
