@@ -48,6 +48,8 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
     assert network == "small of width 8, 2 epochs, 1 seed, on cpu."
     assert time == "2 stages, 2 at once: about 40 seconds, estimated from timed batches."
     assert "chosen" not in list(plan_lines(plan, epsilon_chosen=True))[1]
+    scenes = replace(plan, distances=plan.distances._replace(same_scene=True))
+    assert "Keep all images of a scene in one part" in list(plan_lines(scenes, epsilon_chosen=True))[2]
     noted = replace(plan, splits=plan.splits._replace(note="no test part", skipped=("a.png: damaged",)), stages={})
     lines = list(plan_lines(noted, epsilon_chosen=True))
     assert lines[1] == "Data: no test part." and lines[2].startswith("Skipped, unreadable: 1 files")
