@@ -1,5 +1,7 @@
 """The headline of a study: how vulnerable standard training is, and what measurably helps."""
 
+import math
+
 from notbugs.report.findings.base import image_share
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import Estimate, percent
@@ -32,12 +34,12 @@ def headline(results: StudyResults) -> list[str]:
 def certainty(results: StudyResults) -> str:
     """What the intervals of a study cover and what they do not; "" if nothing was attacked."""
     attacked = results.accuracy("standard", radius=FULL)
-    attack = next((row.attack for row in results.rows(AccuracyRow) if row.epsilon), "")
-    if not (attacked and attack):
+    if not attacked:
         return ""
+    attack = next(row.attack for row in results.rows(AccuracyRow) if math.isclose(row.epsilon, results.radii[FULL], rel_tol=1e-3))
     over = (
-        f"{attacked.seeds} training runs (seeds): the 95 % CIs are over these."
-        if attacked.over_seeds
+        f"{attacked.seeds} training runs (seeds): the 95 % CIs are over these, or over the test images where all give the same."
+        if attacked.seeds > 1
         else f"One training run (seed): the 95 % CIs cover the choice of the {attacked.n:,} test images, not another training."
     )
     return f"{over} Accuracy under attack is an upper bound: a stronger attack than {attack} could only lower it."
@@ -57,11 +59,8 @@ def _size(results: StudyResults) -> list[str]:
     """How large the attack's perturbations are, and what half as large ones do."""
     half, size = results.accuracy("standard", radius=HALF), image_share(results, results.radii[FULL])
     within = f"Within {results.threat_model(HALF)} accuracy is {half.percent}." if half else ""
-    return [
-        sentence
-        for sentence in (f"{results.threat_model()} is {size} of a typical image's norm. {within}" if size else within,)
-        if sentence
-    ]
+    words = f"{results.threat_model()} is {size} of a typical image's norm. {within}" if size else within
+    return [words] if words else []
 
 
 def _help(results: StudyResults) -> list[str]:
