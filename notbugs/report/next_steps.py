@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from notbugs.report.findings.construction import split_problems
 from notbugs.report.findings.headline import help_under_attack
-from notbugs.report.results import FULL, StudyResults
-from notbugs.study.catalog import trained_on
+from notbugs.report.findings.split import ROBUST
+from notbugs.report.results import StudyResults
 from notbugs.study.commands import beside, command_of
 
 
@@ -31,8 +31,9 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     """
     metadata, options, out = results.metadata, results.metadata.options, results.run.folder
     same, threat = shlex.quote(str(out)), f"{metadata.norm}:{metadata.epsilon_text}"
-    chosen = {name: options.get(name) for name in ("resize", "limit")}
-    data = command_of(metadata.dataset, chosen).removeprefix("notbugs run ")
+    read = {name: options.get(name) for name in ("resize", "limit", "skip_unreadable")}
+    data = command_of(metadata.dataset, read).removeprefix("notbugs run ")
+    scored = {**read, **{name: options.get(name) for name in ("norm", "epsilon")}}
     given, problem = options.get("model"), split_problems(results)
     if len(metadata.seeds) == 1:
         yield Step(
@@ -54,11 +55,12 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     )
     yield Step(
         "List which training files are robust, which are not, and which are likely mislabeled:",
-        f"notbugs files {data} --out {files}",
+        f"{command_of(metadata.dataset, scored).replace('run', 'files', 1)} --out {files}",
     )
     if problem:
         yield Step(f"Improve D_R: {problem}", "")
-    yield from _use_robust_version(results)
+    else:
+        yield from _use_robust_version(results)
     if not problem and options.get("versions", 1) == 1:
         versions = command_of(metadata.dataset, {**options, "versions": 4}, beside(out, "versions"))
         yield Step("Construct four versions of each image of D_R; on CIFAR-10 that made training on it more robust:", versions)
@@ -66,28 +68,31 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
 
 def _use_adversarial(results: StudyResults) -> Iterator[Step]:
     """Advice to use adversarial training, where it measurably helps."""
-    if help_under_attack(results, "adversarial") is not None:
+    radius = help_under_attack(results, "adversarial")
+    if radius is not None:
         yield Step(
-            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial')}). The model "
-            "trained here:",
+            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). The "
+            "model trained here:",
             str(results.run.folder / "models" / "adversarial.safetensors"),
         )
 
 
 def _use_robust_version(results: StudyResults) -> Iterator[Step]:
     """D_R, with what it is for."""
-    folder = results.run.folder / "datasets" / "robust"
-    if folder.is_dir() and help_under_attack(results, trained_on("robust")) is not None:
+    folder, radius = results.run.folder / "datasets" / "robust", help_under_attack(results, ROBUST)
+    if folder.is_dir() and radius is not None:
+        less = results.difference(("adversarial", radius), (ROBUST, radius))
+        weaker = "weaker than adversarial training, " if less and less.ci_low > 0 else ""
         yield Step(
-            f"Where training must stay as it is, train on D_R instead of the original images: weaker than adversarial training "
-            f"({_accuracies(results, trained_on('robust'))}):",
+            f"Where training must stay as it is, train on D_R instead of the original images ({weaker}"
+            f"{_accuracies(results, ROBUST, radius)}):",
             str(folder),
         )
     elif folder.is_dir():
         yield Step("Train your own network on D_R:", str(folder))
 
 
-def _accuracies(results: StudyResults, model: str) -> str:
+def _accuracies(results: StudyResults, model: str, radius: int) -> str:
     """Clean and robust accuracy of a model."""
-    clean, robust = results.accuracy(model), results.accuracy(model, radius=FULL)
-    return f"{clean.percent if clean else '–'} clean, {robust.percent if robust else '–'} within {results.threat_model()}"
+    clean, robust = results.accuracy(model), results.accuracy(model, radius=radius)
+    return f"{clean.percent if clean else '–'} clean, {robust.percent if robust else '–'} within {results.threat_model(radius)}"

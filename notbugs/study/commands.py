@@ -1,5 +1,6 @@
 """Commands that do or continue a study, as a user types them. Imports no torch."""
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,14 @@ DATASET = "dataset"
 
 
 def beside(out: Path, what: str) -> Path:
-    """A folder beside the study's own, for a further command."""
-    return out.with_name(f"{out.name}-{what}")
+    """A folder beside the study's own, for a further command; also of `.` and `..`.
+
+    Examples
+    --------
+    >>> str(beside(Path("runs/digits"), "audit")), str(beside(Path("mine"), "2"))
+    ('runs/digits-audit', 'mine-2')
+    """
+    return Path(os.path.normpath(out / "..")) / f"{os.path.basename(os.path.abspath(out))}-{what}"
 
 
 def command_of(dataset: str, options: Mapping[str, Any], out: Path | None = None) -> str:

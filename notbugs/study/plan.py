@@ -72,6 +72,8 @@ def make_plan(
     workers = default_workers(config.device) if workers is None else workers
     seconds = _stage_seconds(config, splits, todo, given, one_thread=workers > 1)
     distances = neighbor_distances(splits.train, config.norm)
+    if config.norm != "l2":  # its limit is one of L2 distances
+        distances = distances._replace(same_scene=neighbor_distances(splits.train, "l2").same_scene)
     named = {str(stage): value for stage, value in seconds.items()}
     accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
     return Plan(config, splits, distances, named, workers, _makespan(graph, seconds, workers), given, accuracy)

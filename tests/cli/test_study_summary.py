@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from report.conftest import full_study, quick_study
+from report.conftest import MEASURED, full_study, quick_study
 
 from notbugs.cli.study_summary import print_summary
 from notbugs.report.next_steps import next_steps
@@ -55,3 +55,22 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
     given = dict(next_steps(StudyResults.read(folder)))
     assert given["Attack the given model in other threat models:"].startswith("notbugs attack mine:net digits --limit 400")
     assert not any("--model MODEL" in command for command in given.values())
+
+
+def test_steps_keep_the_threat_model_and_what_is_skipped_and_name_no_weaker_model_as_stronger(tmp_path: Path) -> None:
+    equal = MEASURED | {"adversarial": (0.95, 0.5, 0.2)}
+    folder = quick_study(tmp_path / "run", equal, seeds=1, complete=False)
+    (folder / "datasets" / "robust").mkdir(parents=True)
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        run.update_metadata(options={"epsilon": 1.5, "skip_unreadable": True})
+    steps = [*next_steps(StudyResults.read(folder))]
+    assert f"notbugs files digits --skip-unreadable --epsilon 1.5 --out {folder}-files" in {step.code for step in steps}
+    (robust,) = [step.words for step in steps if step.code == str(folder / "datasets" / "robust")]
+    assert "(94.0 % clean, 20.0 % within L2 ε = 1.5)" in robust and "weaker" not in robust
+
+
+def test_a_report_of_the_current_folder_has_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = quick_study(tmp_path / "run", seeds=1, complete=False)
+    monkeypatch.chdir(folder)
+    codes = {step.code for step in next_steps(StudyResults.read(Path()))}
+    assert any(code.endswith("--out ../run-files") for code in codes), codes

@@ -68,7 +68,7 @@ NULLS: list[tuple[int, Shares, str, str]] = [
     (0, {"standard": (0.97, 0.97, 0.97)}, "not supported", "no measurable drop"),
     (0, {"standard": (0.97, 0.9, 0.8)}, "partly supported", "Fewer than half"),
     (1, {"adversarial": (0.95, 0.1, 0.0)}, "not supported", "not measurably more robust"),
-    (1, {"adversarial": (0.95, 0.3, 0.2)}, "partly supported", "20.4 percentage points more"),
+    (1, {"adversarial": (0.95, 0.3, 0.2)}, "supported", "percentage points more than standard"),
     (2, {"trained-on-robust": (0.94, 0.204, 0.0), "standard": (0.97, 0.2, 0.0)}, "not supported", "No difference in robustness"),
     (2, {"trained-on-robust": (0.94, 0.1, 0.0)}, "not supported", "opposite of what D_R is for"),
     (2, {"standard": (0.97, 0.6, 0.3)}, "partly supported", "not lead to measurably higher robust accuracy"),

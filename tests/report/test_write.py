@@ -102,6 +102,9 @@ def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(chrom
         ]
         run.record_stage("curve", 0.0, weaker)
         run.update_metadata(options={"limit": 90})
+        others = accuracy_row("undertrained", 100, 500, wilson(100, 500), 0, epsilon=1.5, attack="ensemble-quick v1")
+        run.record_stage("transfer", 0.0, [others])
+        run.update_metadata(full=True)  # so that it is in no table here
     page = open_page(chromium, report.write(folder))
     points = page.locator("#accuracy-chart .mark-symbol.role-mark path")
     fills = points.evaluate_all("all => all.map(one => getComputedStyle(one).fill)")

@@ -25,6 +25,8 @@ class Finding(NamedTuple):
         What the answer means for someone who uses the classifier.
     effect : Estimate, optional
         The difference of accuracies on which the status rests: above 0 it speaks for a yes.
+    trained : bool
+        False if the answer is about a model that was given, which no seed changes.
     """
 
     question: str
@@ -32,6 +34,7 @@ class Finding(NamedTuple):
     text: str
     news: Meaning = "neutral"
     effect: Estimate | None = None
+    trained: bool = True
 
     @property
     def answer(self) -> Answer:
@@ -56,7 +59,7 @@ class Finding(NamedTuple):
         if self.answer == "partly":
             return "Partly."
         if self.answer == "yes":
-            if self.effect and self.effect.seeds == 1 and not self.effect.over_seeds:
+            if self.trained and self.effect and self.effect.seeds == 1 and not self.effect.over_seeds:
                 return "Yes, for the models of this one seed (95 % confidence over the test images)."
             return "Yes, with 95 % confidence."
         if self.status == "inconclusive":

@@ -1,12 +1,9 @@
 """The headline of a study: how vulnerable standard training is, and what measurably helps."""
 
-import math
-
 from notbugs.report.findings.base import image_share
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import FULL, HALF, StudyResults
-from notbugs.runs.tables import AccuracyRow
 from notbugs.study.catalog import trained_on
 
 CONTROL = trained_on("random-labels-shuffled")
@@ -36,7 +33,7 @@ def certainty(results: StudyResults) -> str:
     attacked = results.accuracy("standard", radius=FULL)
     if not attacked:
         return ""
-    attack = next(row.attack for row in results.rows(AccuracyRow) if math.isclose(row.epsilon, results.radii[FULL], rel_tol=1e-3))
+    attack = next(iter(results.accuracy_by_seed("standard", radius=FULL).values())).attack
     over = (
         f"{attacked.seeds} training runs (seeds): the 95 % CIs are over these, or over the test images where all give the same."
         if attacked.seeds > 1

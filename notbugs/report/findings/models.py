@@ -32,7 +32,7 @@ def _standard_training(results: StudyResults) -> Finding | None:
     if attacked.mean > clean.mean / 2:
         fewer = "Fewer than half of the correctly classified images are misclassified under attack."
         return Finding(question, "partly supported", f"{text} {fewer}", "bad", loss)
-    return Finding(question, "supported", text, "bad", loss)
+    return Finding(question, "supported", text, "bad", loss, trained=not results.given_model)
 
 
 def _reference(results: StudyResults) -> str:
@@ -77,6 +77,4 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
         f"{text} That is {gain.points} more than standard training ({gain.ci}); at least {percent(1 - attacked.mean)} of the "
         "test images are still misclassified under attack."
     )
-    if attacked.mean > clean.mean / 2:
-        return Finding(question, "supported", text, "good", gain)
-    return Finding(question, "partly supported", text, "good", gain)
+    return Finding(question, "supported", text, "good", gain)

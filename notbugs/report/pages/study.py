@@ -50,8 +50,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
     charts = {"accuracy-chart": _accuracy_chart(results), **training_charts} if results.rows(AccuracyRow) else training_charts
     controls_context, controls_charts = controls.sections(results)
     analyses_context, analyses_charts = analyses.sections(results)
-    attacks = dict.fromkeys(row.attack for row in results.rows(AccuracyRow) if _in_main_table(results, row.epsilon))
-    others = dict.fromkeys(row.attack for row in results.rows(AccuracyRow) if row.epsilon and row.attack not in attacks)
+    attacks, others = _attacks(results)
     return {
         "title": metadata.dataset or "A study",
         "metadata": metadata,
@@ -87,8 +86,12 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
     }, {**charts, **controls_charts, **analyses_charts}
 
 
-def _in_main_table(results: StudyResults, epsilon: float) -> bool:
-    return any(math.isclose(epsilon, radius, rel_tol=1e-3) for radius in results.radii[HALF:])
+def _attacks(results: StudyResults) -> tuple[list[str], list[str]]:
+    """Names of the attacks on the models of the main table: those in the table, and those only in the chart."""
+    shown = [row for row in results.rows(AccuracyRow) if row.epsilon and row.set == "test" and row.model in results.models()]
+    radii = results.radii[HALF:]
+    main = dict.fromkeys(row.attack for row in shown if any(math.isclose(row.epsilon, each, rel_tol=1e-3) for each in radii))
+    return [*main], [*dict.fromkeys(row.attack for row in shown if row.attack not in main)]
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ def _legend_labels(models: Sequence[str]) -> str:
 
 def _curve_values(results: StudyResults, models: Sequence[str]) -> list[dict[str, object]]:
     """One value for each point; weaker: evaluated under a weaker attack than the points of the main table."""
-    attacks = {row.attack for row in results.rows(AccuracyRow) if _in_main_table(results, row.epsilon)}
+    attacks, _ = _attacks(results)
     values: list[dict[str, object]] = []
     for model in models:
         for epsilon, found, attack in results.accuracy_curve(model):
