@@ -31,9 +31,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     """
     metadata, options, out = results.metadata, results.metadata.options, results.run.folder
     same, threat = shlex.quote(str(out)), f"{metadata.norm}:{metadata.epsilon_text}"
-    read = {name: options.get(name) for name in ("resize", "limit", "skip_unreadable")}
-    data = command_of(metadata.dataset, read).removeprefix("notbugs run ")
-    scored = {**read, **{name: options.get(name) for name in ("norm", "epsilon")}}
+    data = _arguments(results, "resize", "limit", "skip_unreadable")
     given, problem = options.get("model"), split_problems(results)
     if len(metadata.seeds) == 1:
         yield Step(
@@ -55,15 +53,20 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     )
     yield Step(
         "List which training files are robust, which are not, and which are likely mislabeled:",
-        f"{command_of(metadata.dataset, scored).replace('run', 'files', 1)} --out {files}",
+        f"notbugs files {_arguments(results, 'resize', 'limit', 'skip_unreadable', 'norm', 'epsilon')} --out {files}",
     )
     if problem:
         yield Step(f"Improve D_R: {problem}", "")
-    else:
-        yield from _use_robust_version(results)
+    yield from _use_robust_version(results)
     if not problem and options.get("versions", 1) == 1:
         versions = command_of(metadata.dataset, {**options, "versions": 4}, beside(out, "versions"))
         yield Step("Construct four versions of each image of D_R; on CIFAR-10 that made training on it more robust:", versions)
+
+
+def _arguments(results: StudyResults, *names: str) -> str:
+    """The data set and these options of the study, for another command."""
+    options = {name: results.metadata.options.get(name) for name in names}
+    return command_of(results.metadata.dataset, options).removeprefix("notbugs run ")
 
 
 def _use_adversarial(results: StudyResults) -> Iterator[Step]:

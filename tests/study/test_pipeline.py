@@ -26,8 +26,6 @@ from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.pictures import PERTURBATION
 
-REPEATED = ("standard", "adversarial", "trained-on-robust", "trained-on-next-labels")  # by several workers
-
 
 @pytest.mark.slow
 def test_a_run_holds_every_model_data_set_and_row(quick_run: RunFolder) -> None:
@@ -87,14 +85,10 @@ def test_metadata_says_what_was_run(quick_run: RunFolder) -> None:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_with_more_workers(quick_run: RunFolder, tmp_path: Path) -> None:
-    again = pipeline.run(QUICK_STUDY, tmp_path / "again", only=REPEATED, workers=2)
-    rows = {str(row) for row in again.rows(AccuracyRow)}
-    assert rows == {str(row) for row in quick_run.rows(AccuracyRow) if row.model in REPEATED and row.set.startswith("test")
-                    and row.epsilon in (0, 0.375, 0.75)}  # fmt: skip
-    assert len(rows) == 3 * len(REPEATED) + 1
-    for name in REPEATED:
-        weights = f"models/{name}.safetensors"
-        assert (quick_run.folder / weights).read_bytes() == (again.folder / weights).read_bytes()
+    again = pipeline.run(QUICK_STUDY, tmp_path / "again", workers=2)
+    assert sorted(map(str, again.rows(AccuracyRow))) == sorted(map(str, quick_run.rows(AccuracyRow)))
+    for weights in (quick_run.folder / "models").glob("*.safetensors"):
+        assert weights.read_bytes() == (again.folder / "models" / weights.name).read_bytes()
 
 
 @pytest.mark.slow
