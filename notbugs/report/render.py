@@ -4,7 +4,8 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from notbugs.report.format import duration, percent, plain
 
 if TYPE_CHECKING:
     from altair import TopLevelMixin
+    from jinja2 import Environment
     from markupsafe import Markup
 
 Context = dict[str, object]
@@ -64,17 +66,19 @@ def packed_charts(charts: Charts) -> dict[str, str]:
     import vl_convert
 
     compiled = {name: vl_convert.vegalite_to_vega(chart) for name, chart in charts.items()}
-    return {"vega": _packed(_vega()), "charts": _packed(json.dumps(compiled))}
+    alone = version("vl-convert-python").startswith(VEGA_ALONE)
+    return {"vega": _packed_vega(alone), "charts": _packed(json.dumps(compiled))}
 
 
-def _vega() -> str:
-    """The code of Vega, with `drawVega(chart, element, tooltip)`, which promises a view."""
+@cache
+def _packed_vega(alone: bool) -> str:
+    """The code of Vega, with `drawVega(chart, element, tooltip)`, which promises a view. Bundling it takes two seconds."""
     import vl_convert
 
-    if version("vl-convert-python").startswith(VEGA_ALONE):
-        place = f"/npm/vega@{vl_convert.get_vega_version()}/+esm.js"
-        return str(vl_convert.javascript_bundle(f'import {{View, parse}} from "{place}";\n{DRAW_BY_VEGA}'))
-    return str(vl_convert.javascript_bundle(DRAW_BY_EMBED))  # as its documentation has it, which is larger
+    if not alone:
+        return _packed(str(vl_convert.javascript_bundle(DRAW_BY_EMBED)))  # as its documentation has it, which is larger
+    place = f"/npm/vega@{vl_convert.get_vega_version()}/+esm.js"
+    return _packed(str(vl_convert.javascript_bundle(f'import {{View, parse}} from "{place}";\n{DRAW_BY_VEGA}')))
 
 
 def _packed(text: str) -> str:
@@ -84,6 +88,12 @@ def _packed(text: str) -> str:
 
 def fill(template: str, context: Mapping[str, object]) -> str:
     """The text of a template. Text in the context stays text."""
+    return str(_environment().get_template(template).render(context))
+
+
+@cache
+def _environment() -> "Environment":
+    """The templates, each compiled once."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -95,7 +105,7 @@ def fill(template: str, context: Mapping[str, object]) -> str:
     )
     environment.filters |= {"prose": _prose, "percent": percent, "plain": plain, "duration": duration}
     environment.filters |= {"linked_headings": sections.linked_headings, "sections": sections.sections, "href": links.href}
-    return environment.get_template(template).render(context)
+    return environment
 
 
 def _prose(text: str) -> "Markup":
@@ -114,15 +124,22 @@ def inline(folder: Path, name: str) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode() if content.startswith(b"\x89PNG") else ""
 
 
-def chart_spec(chart: "TopLevelMixin") -> dict[str, object]:
-    """The specification of an Altair chart. Text has the page's color, so that it is legible in light and in dark."""
+def chart_spec(chart: "TopLevelMixin", **rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The specification of an Altair chart. Text has the page's color, so that it is legible in light and in dark.
+
+    Parameters
+    ----------
+    chart : altair chart
+    **rows
+        The data that the chart names with `alt.NamedData`. Altair copies data within a chart many times: seconds for thousands.
+    """
     text = {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "titleFontSize": 12}
     text |= {"titleFontWeight": "normal", "labelFont": FONT, "titleFont": FONT}
     grid = {"gridColor": "currentColor", "gridOpacity": 0.15, "domainColor": "currentColor", "domainOpacity": 0.4, "ticks": False}
     axis = {**text, **grid, "labelPadding": 6}
     chart = chart.configure(background="transparent", view={"stroke": None}, axis=axis, legend=text)
     specification: dict[str, object] = chart.to_dict()
-    return specification
+    return {**specification, "datasets": rows} if rows else specification
 
 
 def model_color(model: str) -> str:

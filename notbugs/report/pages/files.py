@@ -121,7 +121,7 @@ def _chart(files: Sequence[FileRow], accuracies: Sequence[ModelAccuracyRow]) -> 
         alt.Scale(domain=list(FILE_CATEGORIES), range=colors),
         alt.Legend(orient="top", title=None, symbolOpacity=1, columns=2),
     )
-    chart = alt.Chart({"values": values}).mark_point(size=26, filled=True, opacity=0.6)
+    chart = alt.Chart(alt.NamedData("files")).mark_point(size=26, filled=True, opacity=0.6)
     chart = chart.encode(
         x=alt.X("standard:Q", title="minimum norm, standard model", axis=alt.Axis(grid=False)),
         y=alt.Y("robust:Q", title="minimum norm, robust model"),
@@ -133,4 +133,4 @@ def _chart(files: Sequence[FileRow], accuracies: Sequence[ModelAccuracyRow]) -> 
     )
     chart = epsilon.encode(x="epsilon:Q") + epsilon.encode(y="epsilon:Q") + chart
     text = "Each file by the minimum norm for standard and for robust models; tables/files.csv holds the same figures."
-    return render.chart_spec(chart.properties(width="container", height=340, description=text))
+    return render.chart_spec(chart.properties(width="container", height=340, description=text), files=values)

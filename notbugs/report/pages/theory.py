@@ -94,14 +94,14 @@ def _metric_chart(classes: theory.Gaussians, largest: float, seed: int) -> dict[
     lines = [value for frame, model in enumerate(models) for value in _lines(frame, model, radius, side)]
     titles = [{"frame": frame, "title": f"ε = {epsilon:.2f}"} for frame, epsilon in enumerate(epsilons)]
     slider = alt.binding_range(min=0, max=FRAMES - 1, step=1, name="ε, from 0 to the largest: ")
-    layers = _metric_layers(points, balls, lines, titles, side)
+    layers = _metric_layers(side)
     chart = alt.layer(*layers).add_params(alt.param(name="frame", value=FRAMES // 2, bind=slider))
     chart = chart.resolve_scale(color="independent").properties(width=480, height=480)
     text = "Two Gaussian classes with both balls, the boundary and the gradient of the robust model at the slider's ε."
-    return render.chart_spec(chart.properties(description=text))
+    return render.chart_spec(chart.properties(description=text), points=points, balls=balls, lines=lines, titles=titles)
 
 
-def _metric_layers(points: Values, balls: Values, lines: Values, titles: Values, side: float) -> list["Chart"]:
+def _metric_layers(side: float) -> list["Chart"]:
     """The layers of the chart: points, balls, lines, and the epsilon of the frame."""
     import altair as alt
 
@@ -117,18 +117,18 @@ def _metric_layers(points: Values, balls: Values, lines: Values, titles: Values,
     line = alt.Color("line:N", scale=line_colors, legend=alt.Legend(orient="top", title=None, labelLimit=250))
     corner = {"x": alt.value(10), "y": alt.value(10)}
     return [
-        alt.Chart({"values": points})
+        alt.Chart(alt.NamedData("points"))
         .mark_point(size=8, filled=True, opacity=0.35)
         .encode(**where, color=alt.Color("class:N", scale=class_colors, legend=alt.Legend(orient="top", title="class"))),
-        alt.Chart({"values": balls})
+        alt.Chart(alt.NamedData("balls"))
         .transform_filter(in_frame)
         .mark_line(strokeWidth=2, color="currentColor")
         .encode(**where, detail="which:N", order="corner:Q", strokeDash=ball),
-        alt.Chart({"values": lines})
+        alt.Chart(alt.NamedData("lines"))
         .transform_filter(in_frame)
         .mark_rule(strokeWidth=2.5, clip=True)
         .encode(**where, x2="x2:Q", y2="y2:Q", color=line),
-        alt.Chart({"values": titles})
+        alt.Chart(alt.NamedData("titles"))
         .transform_filter(in_frame)
         .mark_text(align="left", baseline="top", fontSize=16, color="currentColor")
         .encode(**corner, text="title:N"),
