@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda:0")
 CPU = torch.device("cpu")
@@ -74,6 +73,21 @@ class Generator(torch._C.Generator):
         return self.own_device
 
 
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """A value with each leaf of its tuples, lists and dicts changed. torch's own `tree_map` takes as long as the tests."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([_mapped(change, each) for each in value])
+    return {name: _mapped(change, each) for name, each in value.items()} if kind is dict else change(value)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in tuples, lists and dicts."""
+    found: list[Tensor] = []
+    _mapped(lambda each: found.append(each) if isinstance(each, Tensor) else None, value)
+    return found
+
+
 def _is_cuda(device: object) -> bool:
     return isinstance(device, str | torch.device) and str(device).split(":")[0] in ("cuda", "meta")
 
@@ -87,7 +101,7 @@ class FakeCudaMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        given = _tensors((args, kwargs))
         on_gpu = [each for each in given if isinstance(each, FakeCudaTensor)]
         if on_gpu and function not in MIXED and any(each.dim() for each in given if not isinstance(each, FakeCudaTensor)):
             raise RuntimeError(f"Expected all tensors to be on the same device: {function}")
@@ -100,19 +114,17 @@ class FakeCudaMode(TorchDispatchMode):
             to_gpu = isinstance(args[0], FakeCudaTensor)
         if "device" in kwargs:
             kwargs["device"] = CPU
-        inner = [tree_map(lambda each: each.inner if isinstance(each, FakeCudaTensor) else each, part) for part in (args, kwargs)]
+        inner = _mapped(lambda each: each.inner if isinstance(each, FakeCudaTensor) else each, (args, kwargs))
         found = function(*inner[0], **inner[1])
         self._count(function, args, given, on_gpu, to_gpu)
         if not to_gpu:
             return found if on_gpu else return_and_correct_aliasing(function, args, kwargs, found)
-        wrapped = tree_map(lambda each: FakeCudaTensor(each) if isinstance(each, Tensor) else each, found)
+        wrapped = _mapped(lambda each: FakeCudaTensor(each) if isinstance(each, Tensor) else each, found)
         return return_and_correct_aliasing(function, args, kwargs, wrapped)
 
     def _count(self, function: Any, args: Any, given: list[Tensor], on_gpu: list[FakeCudaTensor], to_gpu: bool) -> None:
         on_cpu = [each for each in given if not isinstance(each, FakeCudaTensor) and each.dim()]
-        masks = function in INDEXING and any(
-            each.dtype == torch.bool for each in tree_leaves(args[1]) if isinstance(each, Tensor)
-        )
+        masks = function in INDEXING and any(each.dtype == torch.bool for each in _tensors(args[1]))
         waits = bool(on_gpu) and (not to_gpu or masks or function in SYNCHRONIZING)
         self.synchronizations += waits or (to_gpu and bool(on_cpu))  # a copy from memory that is not pinned synchronizes, too
         self.launches += to_gpu and not function.is_view
@@ -136,7 +148,7 @@ class CudaAsMeta(TorchFunctionMode):
             if cuda != (generator.device.type == "cuda"):
                 raise RuntimeError(f"Expected a {'cuda' if cuda else 'cpu'} generator but found {generator.device}: {function}")
         if function is not torch.device:
-            args, kwargs = tree_map(lambda each: "meta" if _is_cuda(each) else each, (args, kwargs))
+            args, kwargs = _mapped(lambda each: "meta" if _is_cuda(each) else each, (args, kwargs))
         return function(*args, **kwargs)
 
 
