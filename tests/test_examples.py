@@ -2,8 +2,6 @@
 
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,11 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.mark.slow
-def test_own_threat_model() -> None:
-    done = subprocess.run([sys.executable, EXAMPLES / "own_threat_model.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    standard, robust = ([float(found) for found in re.findall(r"([\d.]+)%", line)] for line in done.stdout.splitlines())
+def test_own_threat_model(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "own_threat_model.py"), run_name="__main__")
+    standard, robust = (
+        [float(found) for found in re.findall(r"([\d.]+)%", line)] for line in capsys.readouterr().out.splitlines()
+    )
     assert min(standard[0], robust[0]) > 95
     assert standard[1] < 40 < 85 < robust[1]
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import torch
 
 from notbugs.atomic import atomic_write
 from notbugs.data.dataset import Dataset
-from notbugs.data.decode import THREADS, as_arrays
+from notbugs.data.decode import as_arrays, in_threads
 from notbugs.data.images import Images, load_images, to_8bit
 from notbugs.data.names import check_class_name, deduplicate, first_line, path_part, png_name, printable
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, without_progress_bars
@@ -136,9 +135,8 @@ def _pngs(images: Images) -> Iterator[bytes]:
         Image.fromarray(array).save(buffer, "PNG", compress_level=1)  # 6 takes three times as long for a tenth less
         return buffer.getvalue()
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(images), PNG_BATCH):
-            yield from pool.map(encode, as_arrays(images[start : start + PNG_BATCH]))
+    for start in range(0, len(images), PNG_BATCH):
+        yield from in_threads(encode, list(as_arrays(images[start : start + PNG_BATCH])))
 
 
 class Job(NamedTuple):

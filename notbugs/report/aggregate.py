@@ -168,12 +168,12 @@ def rank_correlation_of_drop(rows: Sequence[NTKFeatureRow]) -> Estimate | None:
 
     Returns None if fewer than 5 eigenvectors were measured, or if all drop alike. n: eigenvectors.
     """
-    from scipy.stats import spearmanr
-
     first = [row for row in rows if row.seed == rows[0].seed]
     pairs = [(row.eigenvector, row.usefulness - row.robust_usefulness) for row in first]
     known = [(position, drop) for position, drop in pairs if not math.isnan(drop)]
     if len(known) < LEAST_EIGENVECTORS or len({drop for _, drop in known}) == 1:
         return None
+    from scipy.stats import spearmanr  # a second of imports, which most reports do without
+
     correlation = float(spearmanr(*zip(*known, strict=True))[0])
     return Estimate(correlation, *correlation_interval(correlation, len(known)), len(known), 1, False)

@@ -94,6 +94,7 @@ def _run_in_processes(
     workers: int,
     report_progress: Progress,
 ) -> Iterator[tuple[str, Result]]:
+    start_server(workers)
     context = _context()
     queue = context.SimpleQueue()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (queue,))
@@ -141,6 +142,23 @@ def _context() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "torch._dynamo"])  # the second is imported by the first optimizer of a process
     return context
+
+
+def start_server(workers: int) -> None:
+    """Start the server that workers are forked from, if there will be any: it imports torch while this process goes on.
+
+    Ctrl-C reaches every process of a terminal. The server and its workers leave it to this one, while they import, too.
+    """
+    context = _context()
+    if workers > 1 and context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver, resource_tracker  # not there on Windows
+
+        resource_tracker.ensure_running()  # the server would start it, and it unblocks the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by what is started
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:

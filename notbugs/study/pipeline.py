@@ -16,7 +16,7 @@ from notbugs.metrics import Accuracy
 from notbugs.runs.folder import RunFolder, common_metadata
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same, run_stages
-from notbugs.runs.scheduler import Progress, describe_machine, ignore_progress
+from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
 from notbugs.runs.tables import Row
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
@@ -108,6 +108,8 @@ def run(
         selected = select_stages(graph, only)
         if on_plan:
             todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
+            if len(todo) > 1:
+                start_server(workers or default_workers(resolved.device))
             on_plan(make_plan(resolved, splits, graph, todo, workers, given))
         run_stages(
             record,

@@ -125,36 +125,33 @@ def test_a_run_is_resumed_only_with_the_same_arguments_and_data(quick_run: RunFo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Path, number: signal.Signals) -> None:
+def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Path) -> None:
+    """One study, stopped by Ctrl-C while workers start, then by a polite kill, then by a hard one, then finished."""
     options = ["--limit=60", "--epochs=1", "--seeds=1", "--width=4", "--invert-steps=2", "--relabel-steps=2", "--patience=0"]
-    words = ["run", "digits", *options, "--out", str(tmp_path / "run")]
-    code = "import small_budgets, notbugs.cli; small_budgets.use(); notbugs.cli.main()"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", code, *words, "--workers=2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "dataset-nonrobust" in line:
-                break
-        process.send_signal(number)
-        output = process.stderr.read()
-        status = process.wait(timeout=60)
-    before = RunFolder.read(tmp_path / "run").metadata["stages"]
-    assert "seed0/dataset-nonrobust" in before
-    assert "seed0/accuracy-on-all-datasets" not in before
-    if number != signal.SIGKILL:
-        assert status == 130
-        assert output.strip().splitlines()[-1].startswith("notbugs: stopped.")
-        assert "Traceback" not in output
-        return  # resuming is the same after each: tried after the worst
+    words, place = ["run", "digits", *options, "--out", str(tmp_path / "run")], tmp_path / "run"
+    finished: set[str] = set()
+    stops = {
+        signal.SIGINT: "17 stages",
+        signal.SIGTERM: "done: seed0/dataset-robust ",
+        signal.SIGKILL: "done: seed0/trained-on-non",
+    }
+    for number, line in stops.items():
+        status, output = _stopped([*words, "--workers=2"], line, number)
+        before = {*RunFolder.read(place).metadata["stages"]}
+        assert finished <= before and "seed0/accuracy-on-all-datasets" not in before
+        assert not {line.split()[1] for line in output.splitlines() if line.startswith("done: ")} & finished
+        finished = before
+        if number != signal.SIGKILL:
+            assert status == 130
+            assert output.strip().splitlines()[-1].startswith("notbugs: stopped.")
+            assert "Traceback" not in output and "KeyboardInterrupt" not in output
+    assert {"seed0/dataset-robust", "seed0/trained-on-nonrobust"} <= finished
     time.sleep(1)  # the workers notice by themselves that their parent is gone
     after = call_here(*words, "--workers=1")
     assert after.returncode == 0, after.stderr
     again = {line.split()[1] for line in after.stderr.splitlines() if line.startswith("done: ")}
-    assert "seed0/accuracy-on-all-datasets" in again and not again & {*before}
+    assert "seed0/accuracy-on-all-datasets" in again and not again & finished
     advice = after.stdout.partition("What to do now:\n")[2].splitlines()
-    place = tmp_path / "run"
     assert f"    {place}/datasets/robust" in advice
     assert any(line.endswith(f"notbugs run --full --out {place}") for line in advice)
     assert any(f"notbugs files digits --limit 60 --out {place}-files" in line for line in advice)
@@ -163,6 +160,28 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     keys = [(row.model, row.set, row.epsilon) for row in run.rows(AccuracyRow)]
     assert len(keys) == len({*keys}) == 8 * 6 + 8 * 7 + 1  # six ε, seven sets; the last: next-labels by the next class
     assert not list(tmp_path.rglob("*.part"))
+
+
+def _stopped(words: list[str], begins: str, number: signal.Signals) -> tuple[int, str]:
+    """Exit code and standard error of a command that gets a signal once a line begins so; Ctrl-C reaches its workers, too."""
+    code = "import small_budgets, notbugs.cli; small_budgets.use(); notbugs.cli.main()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        output = ""
+        for line in process.stderr:
+            output += line
+            if line.startswith(begins):
+                break
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        output += process.stderr.read()
+        return process.wait(timeout=60), output
 
 
 @pytest.mark.slow
