@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from notbugs.atomic import atomic_write_text
 from notbugs.report import links, sections
@@ -139,7 +139,8 @@ def chart_spec(chart: "TopLevelMixin", **rows: Sequence[Mapping[str, object]]) -
     axis = {**text, **grid, "labelPadding": 6}
     chart = chart.configure(background="transparent", view={"stroke": None}, axis=axis, legend=text)
     specification: dict[str, object] = chart.to_dict()
-    return {**specification, "datasets": rows} if rows else specification
+    inline = cast(Mapping[str, object], specification.get("datasets", {}))
+    return {**specification, "datasets": {**inline, **rows}}
 
 
 def model_color(model: str) -> str:

@@ -1,11 +1,14 @@
 """Shared by the tests of this folder: few digits, quick training, and one run of the command."""
 
+import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from cli.conftest import call_here
+from conftest import shared_folder
 
 from notbugs import data
 from notbugs.data import Dataset
@@ -32,10 +35,18 @@ def few(digits: data.Splits) -> Dataset:
 
 @pytest.fixture(scope="session")
 def done(digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A folder of 150 pictures, scored and split by file."""
-    folder = tmp_path_factory.mktemp("files")
-    dataset, run = folder / "set", folder / "run"
-    data.export(digits.train.select(slice(0, 150)), dataset, "folder", card="Some digits.")
-    words = ["split", str(dataset), "--by-file", "--top", "0.4", "--repeats", "1", "--folds", "2", "--epochs", "2"]
-    words += ["--width", "8", "--epsilon", "0.75", "--workers", "1", "--out", str(run)]
-    return Done(dataset, run, words, call_here(*words))
+    """A folder of 150 pictures, scored and split by file; of the run, each worker process of the tests has its own copy."""
+    words = ["--by-file", "--top", "0.4", "--repeats", "1", "--folds", "2", "--epochs", "2", "--width", "8", "--epsilon", "0.75"]
+
+    def command(made: Path, run: Path) -> list[str]:
+        return ["split", str(made / "set"), *words, "--workers", "1", "--out", str(run)]
+
+    def make(made: Path) -> None:
+        data.export(digits.train.select(slice(0, 150)), made / "set", "folder", card="Some digits.")
+        printed = call_here(*command(made, made / "run"))
+        (made / "printed.json").write_text(json.dumps([printed.args, printed.returncode, printed.stdout, printed.stderr]))
+
+    made = shared_folder(tmp_path_factory, "files", make, copy=False)
+    run = Path(shutil.copytree(made / "run", tmp_path_factory.mktemp("files") / "run"))
+    printed = subprocess.CompletedProcess(*json.loads((made / "printed.json").read_text()))
+    return Done(made / "set", run, command(made, run), printed)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import shared_folder
 from playwright.sync_api import Browser, Page
 
 from notbugs.report.pages.review import write_page
@@ -31,10 +32,11 @@ OpenPage = Callable[..., Page]
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of 300 digits with three constructed sets, and nothing else."""
-    folder = tmp_path_factory.mktemp("study") / "run"
     config = StudyConfig("digits", seeds=1, limit=300, epochs=1, width=4, invert_steps=3, relabel_steps=5)
-    pipeline.run(config, folder, only=("dataset-robust", "dataset-nonrobust", "dataset-random-labels"), workers=1)
-    return folder
+    only = ("dataset-robust", "dataset-nonrobust", "dataset-random-labels")
+    return (
+        shared_folder(tmp_path_factory, "reviewed", lambda made: pipeline.run(config, made / "run", only=only, workers=1)) / "run"
+    )
 
 
 @pytest.fixture
