@@ -83,9 +83,7 @@ def _applied(changes: list[tuple[Callable[[Any], None], Any, Any]]) -> Iterator[
 
 
 def default_batch_size(device: torch.device | str, shape: Sequence[int]) -> int:
-    """Batch size of attacks, which go on with the images that remain: 250 on a CPU; up to 1,000 on a GPU.
-
-    Small batches leave a GPU idle. On a CPU the last image of each batch would take its queries alone.
+    """Batch size where no gradients of weights are kept: 250 on a CPU; up to 1,000 on a GPU, which small batches leave idle.
 
     Parameters
     ----------
@@ -99,31 +97,6 @@ def default_batch_size(device: torch.device | str, shape: Sequence[int]) -> int:
     (250, 1000)
     """
     return 250 if torch.device(device).type == "cpu" else max(250, min(1000, 4_000_000 // math.prod(shape)))
-
-
-def steady_batch_size(device: torch.device | str, shape: Sequence[int], *, gradients: bool = True) -> int:
-    """Batch size where every image takes every step: constructions, predictions.
-
-    On a CPU so many that what the layers compute stays in the cache. In batches of 250 one gradient of `resnet9` of width 8 takes
-    1.2 times as long for images of 28x28 pixels, 1.7 times for 64x64 (`benchmarks/batch_size.py`).
-
-    Parameters
-    ----------
-    device : torch.device or str
-    shape : sequence of int
-        (C, H, W) of an image.
-    gradients : bool
-        False: forward passes alone, which keep nothing for a backward pass.
-
-    Examples
-    --------
-    >>> [steady_batch_size("cpu", (3, side, side)) for side in (8, 32, 64, 224)]
-    [250, 128, 32, 16]
-    """
-    if torch.device(device).type != "cpu":
-        return default_batch_size(device, shape) if gradients else 500
-    most, pixels = (250, 2**17) if gradients else (500, 2**18)
-    return max(16, min(most, pixels // math.prod(shape[1:])))
 
 
 def compiled(function: Callable[..., Any]) -> Any:

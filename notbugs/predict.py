@@ -1,4 +1,4 @@
-"""Predictions, logits and features of a model on a data set: the only loop that does it, in full float32."""
+"""Predictions, logits and features of a model on a data set: the only loop that does it, in full float32, in batches of 500."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -6,10 +6,11 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from notbugs import precision
 from notbugs.data import Dataset, map_batches
 from notbugs.models import Model, frozen
 from notbugs.search import objectives
+
+BATCH_SIZE = 500
 
 
 def predict(model: Callable[[Tensor], Tensor], dataset: Dataset, device: torch.device | str = "cpu") -> Tensor:
@@ -68,6 +69,5 @@ def _on_dataset(
 ) -> Tensor:
     """A function of a model over all images; the model is frozen if it is a module."""
     with frozen(model.to(device)) if isinstance(model, nn.Module) else nullcontext():
-        batch_size = precision.steady_batch_size(device, dataset.shape, gradients=False)
-        outputs: Tensor = map_batches(function, dataset, batch_size=batch_size, device=device)
+        outputs: Tensor = map_batches(function, dataset, batch_size=BATCH_SIZE, device=device)
     return outputs

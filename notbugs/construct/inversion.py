@@ -108,7 +108,7 @@ def invert_features(
         return stored, error
 
     whole = dataset.repeat(versions)
-    batch_size = batch_size or precision.steady_batch_size(device, dataset.shape)
+    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     images, error = map_with_progress(invert, whole, batch_size, device, progress)
     norms = perturbation_norms(whole, images)
     stats = ConstructionStats(n=len(whole), steps=steps, feature_error=error.mean().item(), **norms._asdict())

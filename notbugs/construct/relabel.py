@@ -99,7 +99,7 @@ def relabel(
             reached = objectives.logits(exact, stored).argmax(1) == targets
             return to_8bit(stored), reached, torch.stack([reached | True, *kept]).all(0)
 
-    batch_size = batch_size or precision.steady_batch_size(device, dataset.shape)
+    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     images, reached, kept = map_with_progress(perturb, dataset, batch_size, device, progress)
     stats = ConstructionStats(
         n=len(dataset),

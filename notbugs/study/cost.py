@@ -15,6 +15,7 @@ from notbugs.attacks.budgets import LONG_TARGET_CLASSES, LONG_TARGETED_STEPS, TA
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.models import fuse_batchnorm
+from notbugs.predict import BATCH_SIZE
 from notbugs.search import NormBall
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, QUICK, ModelSpec, dataset_of
 from notbugs.study.classifiers import MONITORED_IMAGES
@@ -147,8 +148,7 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
         spec = DATASETS[stage.name]
         count *= config.versions if spec.is_inverted else 1
         steps = {"invert": config.invert_steps, "relabel": config.relabel_steps}.get(spec.construction, 0)
-        steady = precision.steady_batch_size(config.device, splits.train.shape)
-        seconds = speed.steps(count, steps, steady) + count * WRITE_SECONDS
+        seconds = speed.steps(count, steps, batch_size) + count * WRITE_SECONDS
     elif stage.name == "accuracy-on-all-datasets":
         each = min(count, CLEAN_IMAGES) * speed.forward
         seconds = TASK_SECONDS + len(MAIN_MODELS) * (1 + len(QUICK)) * each + len(QUICK) * count * READ_SECONDS
@@ -168,8 +168,7 @@ def _model_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, spee
     steps = config.adversarial_steps if spec.loss != "standard" else 0
     seconds = epochs * (count * speed.train + speed.steps(count, steps, config.batch_size))
     if trained_on:
-        batch_size = precision.steady_batch_size(config.device, splits.train.shape, gradients=False)
-        batches = math.ceil(min(test, MONITORED_IMAGES) / batch_size)
+        batches = math.ceil(min(test, MONITORED_IMAGES) / BATCH_SIZE)
         seconds += epochs * (min(test, MONITORED_IMAGES) * speed.forward + batches * speed.call) + count * READ_SECONDS
     kind = "adversarial" if spec.loss != "standard" else "standard"
     if trained_on:
