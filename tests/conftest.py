@@ -14,6 +14,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from notbugs import attacks, data, models, train
+from notbugs.allocator import keep_freed_memory
 from notbugs.attacks import budgets, ensemble
 from notbugs.runs import scheduler
 from notbugs.search import NormBall
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
+keep_freed_memory()
 os.environ["OMP_NUM_THREADS"] = "1"  # for commands that tests start, too: two threads each would slow each other down
 settings.register_profile("no-deadline", deadline=None, max_examples=50)  # a slow machine is no failure
 settings.load_profile("no-deadline")

@@ -49,10 +49,11 @@ DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "attacks", "autoattack", "cifar10", "estimate", "explorer", "files", "inversion", "markdown_tables", "reference_library",
+    "allocator", "attacks", "autoattack", "cifar10", "estimate", "explorer", "files", "inversion", "markdown_tables", "reference_library",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
+    ("allocator.md", ["allocator.json"], []),
     ("attacks.md", ["attacks.json"], []),
     ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),

@@ -8,6 +8,7 @@ from typing import Annotated, TextIO
 import typer
 
 from notbugs import __version__
+from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.classifier import attack, features, transfer
 from notbugs.cli.study import demo, files, report, run, split, train
@@ -43,6 +44,7 @@ for command in (demo, run, split, files, train, attack, features, transfer, expl
 def main() -> None:
     """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
     warnings.showwarning = _show_warning
+    keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

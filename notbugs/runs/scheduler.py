@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any, Generic, TypeVar
 
+from notbugs.allocator import keep_freed_memory
 from notbugs.errors import InputError
 
 Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a few words
@@ -174,6 +175,7 @@ def _start_worker(queue: Any) -> None:
     _Worker.queue = queue
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()

@@ -1,0 +1,29 @@
+"""Freed memory is kept: the system hands out the same pages once, not each time."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys
+import numpy
+from notbugs.allocator import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+counts = []
+for _ in range(6):
+    before, blocks = faults(), [numpy.ones(3_000_000) for _ in range(3)]
+    del blocks
+    counts.append(faults() - before)
+print(min(counts))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+@pytest.mark.parametrize(("how", "handed_out"), [("default", True), ("kept", False)])
+def test_pages_are_handed_out_once(how: str, handed_out: bool) -> None:
+    done = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 1000) == handed_out
