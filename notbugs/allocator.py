@@ -12,9 +12,9 @@ def keep_freed_memory() -> bool:
     """Keep memory that was freed for what is allocated next, instead of giving it back to the system each time.
 
     glibc gives large blocks back as soon as they are free. torch allocates some in every layer, so that the system hands out, and
-    clears, the same pages again and again: a fifth to nearly half of the CPU time of a gradient for images of 28x28 pixels and
-    more (`benchmarks/allocator.py`). No figure changes. The process keeps the most memory that it ever used. The command line
-    and its worker processes call this.
+    clears, the same pages again and again: a fifth to half of the CPU time of gradients of 250 images of 28x28 pixels and more
+    (`benchmarks/allocator.py`). No figure changes. The process keeps the most memory that it ever used. The command line and its
+    worker processes call this.
 
     Returns
     -------

@@ -23,7 +23,7 @@ print(min(counts))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
-@pytest.mark.parametrize(("how", "handed_out"), [("default", True), ("kept", False)])
-def test_pages_are_handed_out_once(how: str, handed_out: bool) -> None:
+@pytest.mark.parametrize(("how", "least", "most"), [("default", 100, 10**6), ("kept", 0, 10)])  # pages may have 4 KB or 2 MB
+def test_pages_are_handed_out_once(how: str, least: int, most: int) -> None:
     done = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True)
-    assert (int(done.stdout) > 1000) == handed_out
+    assert least <= int(done.stdout) <= most

@@ -49,7 +49,8 @@ DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "allocator", "attacks", "autoattack", "cifar10", "estimate", "explorer", "files", "inversion", "markdown_tables", "reference_library",
+    "allocator", "attacks", "autoattack", "cifar10", "estimate", "explorer", "files", "inversion", "markdown_tables",
+    "reference_library",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
