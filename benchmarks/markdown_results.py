@@ -217,7 +217,13 @@ def _estimate(rows: Rows) -> Iterator[str]:
 
 def _allocator(rows: Rows) -> Iterator[str]:
     """Time of a gradient with the allocator's defaults, over that with freed memory kept."""
-    headers = ("gradient of", "time per image, ms", "system", "time with the defaults", "system with the defaults")
+    headers = (
+        "gradient of",
+        "time per image, ms",
+        "system",
+        "time with the defaults [least, largest of the rounds]",
+        "system with the defaults",
+    )
     yield table(
         headers,
         [
@@ -225,7 +231,7 @@ def _allocator(rows: Rows) -> Iterator[str]:
                 row["dataset"],
                 f"{1000 * row['seconds_per_step_and_image']:.2f}",
                 f"{row['system_share']:.0%}",
-                f"{row['time_ratio']:.2f} times",
+                f"{row['time_ratio']:.2f} times [{row['least_time_ratio']:.2f}, {row['largest_time_ratio']:.2f}]",
                 f"{row['default_system_share']:.0%}",
             ]
             for row in rows

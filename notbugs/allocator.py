@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+NEVER = -1
 MMAP_THRESHOLDS = (2**30, 2**25)  # bytes; older releases of glibc take no more than the second
 
 
@@ -12,14 +13,15 @@ def keep_freed_memory() -> bool:
     """Keep memory that was freed for what is allocated next, instead of giving it back to the system each time.
 
     glibc gives large blocks back as soon as they are free. torch allocates some in every layer, so that the system hands out, and
-    clears, the same pages again and again: a fifth to half of the CPU time of gradients of 250 images of 28x28 pixels and more
-    (`benchmarks/allocator.py`). No figure changes. The process keeps the most memory that it ever used. The command line and its
-    worker processes call this.
+    clears, the same pages again and again: a seventh to half of the CPU time of gradients of 250 images
+    (`benchmarks/allocator.py`). What is computed does not change. Each process keeps the most memory that it ever used, but for
+    single blocks of 1 GiB and more (with older releases of glibc 32 MiB). The command line and its worker processes call this.
 
     Returns
     -------
     bool
-        Whether the allocator is glibc's, and did as told; anywhere else nothing happens.
+        Whether there is a `mallopt` that accepted it. There is none on macOS, on Windows and in musl; with another allocator than
+        glibc's it has no effect.
 
     References
     ----------
@@ -30,4 +32,4 @@ def keep_freed_memory() -> bool:
     mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None or not any(mallopt(MMAP_THRESHOLD, size) for size in MMAP_THRESHOLDS):
         return False
-    return mallopt(TRIM_THRESHOLD, 2**31 - 1) == 1
+    return mallopt(TRIM_THRESHOLD, NEVER) == 1

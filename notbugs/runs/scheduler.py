@@ -148,15 +148,17 @@ def _context() -> multiprocessing.context.BaseContext:
 def start_server(workers: int) -> None:
     """Start the server that workers are forked from, if there will be any: it imports torch while this process goes on.
 
-    Ctrl-C reaches every process of a terminal. The server and its workers leave it to this one, while they import, too.
+    Ctrl-C reaches every process of a terminal. In the server and its workers it is blocked, while they import, too: this process
+    stops them.
     """
     context = _context()
     if workers > 1 and context.get_start_method() == "forkserver":
         from multiprocessing import forkserver, resource_tracker  # not there on Windows
 
         resource_tracker.ensure_running()  # the server would start it, and it unblocks the signal
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by what is started
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by what is started
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -44,6 +44,7 @@ def done(digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> Done:
     def make(made: Path) -> None:
         data.export(digits.train.select(slice(0, 150)), made / "set", "folder", card="Some digits.")
         printed = call_here(*command(made, made / "run"))
+        assert printed.returncode == 0, printed.stderr
         (made / "printed.json").write_text(json.dumps([printed.args, printed.returncode, printed.stdout, printed.stderr]))
 
     made = shared_folder(tmp_path_factory, "files", make, copy=False)

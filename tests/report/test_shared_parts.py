@@ -80,9 +80,11 @@ def opened(chromium: Browser, written: Path) -> Page:
 
 
 @pytest.fixture
-def page(opened: Page) -> Page:
-    """The page of a quick study, as it is when it is opened."""
-    opened.reload()
+def page(opened: Page, written: Path) -> Page:
+    """The page of a quick study, loaded anew, with the pointer in its corner."""
+    opened.mouse.move(0, 0)
+    opened.goto("about:blank")
+    opened.goto(written.as_uri())
     opened.wait_for_selector("html[data-ready]", state="attached")
     return opened
 

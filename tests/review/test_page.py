@@ -69,7 +69,8 @@ def test_a_review_by_keyboard_gives_exactly_the_known_figures(open_page: OpenPag
     while page.locator("#question").is_visible():
         seen.append(shown(page))
         assert progress(page) == f"{len(seen)} of 60" and page.evaluate("document.activeElement.id") == "what"
-        if len(seen) == 30:  # gone in the middle, and back
+        if len(seen) == 30:  # gone in the middle, and back, not within a millisecond: storage is written in another process
+            page.wait_for_timeout(500)
             page.reload()
             ready(page)
             assert progress(page) == "30 of 60" and shown(page) == seen[-1]

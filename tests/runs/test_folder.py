@@ -115,19 +115,24 @@ def test_killed_at_any_moment_a_run_can_be_resumed(tmp_path: Path) -> None:
     finished = 0
     for turn in range(6):
         process = python(KILLED, tmp_path)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and not (tmp_path / "tables/layers.csv").exists():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and _recorded(tmp_path) < finished + 2:
             time.sleep(0.01)
-        time.sleep(0.6 + 0.037 * turn)
+        time.sleep(0.037 * turn)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         with RunFolder.open(tmp_path, {}) as run:
             done = len(run.metadata["stages"])
             assert [row.files for row in run.rows(CategoryRow)] == list(range(done))
             assert [row.features for row in run.rows(LayerRow)] == [stage for stage in range(done) for _ in range(3)]
-            assert done >= finished
+            assert done >= finished + 2
             finished = done
-    assert finished > 6
+
+
+def _recorded(folder: Path) -> int:
+    """How many stages run.json has, which another process writes."""
+    path = folder / "run.json"
+    return len(json.loads(path.read_text()).get("stages", {})) if path.exists() else 0
 
 
 @pytest.mark.slow

@@ -291,6 +291,7 @@ def _training_chart(model: str, rows: Sequence[TrainingRow]) -> dict[str, object
             "loss": plain(row.loss),
             "learning rate": plain(row.learning_rate),
             "color": render.model_color(model),
+            "described": f"seed {row.seed}, epoch {row.epoch}: {percent(row.accuracy)}",
         }
         for row in rows
         if row.model == model
@@ -308,6 +309,7 @@ def _training_spec() -> dict[str, object]:
         x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, tickCount=5, format="d", grid=False), title="epoch"),
         y=alt.Y("share:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", values=[0, 0.5, 1]), title=None),
         color=alt.Color("color:N", scale=None),
+        description="described:N",
         detail="seed:N",
     )
     line = base.mark_line(strokeWidth=1.75, clip=True)
