@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Keep memory that was freed for what is allocated next, instead of giving it back to the system each time.
 
     glibc gives large blocks back as soon as they are free. torch allocates some in every layer, so that the system hands out, and
-    clears, the same pages again and again: a seventh to half of the CPU time of gradients of 250 images
+    clears, the same pages again and again: a sixth to a third of the CPU time of gradients of 250 images
     (`benchmarks/allocator.py`). What is computed does not change. Each process keeps the most memory that it ever used, but for
     single blocks of 1 GiB and more (with older releases of glibc 32 MiB). The command line and its worker processes call this.
 
