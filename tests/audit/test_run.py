@@ -30,7 +30,7 @@ def test_with_more_workers_stopped_and_resumed_it_gives_the_same_figures(
         pass
 
     def report_progress(stage: str, share: float, words: str) -> None:
-        if stage in parts and share == 1.0:
+        if stage in parts and share == 1.0 and RunFolder.read(tmp_path / "run").done(stage):  # a stage says 1.0 itself, too
             raise StopError
 
     parts = {"part 1 of 2", "part 2 of 2"}

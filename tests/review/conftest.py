@@ -34,9 +34,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of 300 digits with three constructed sets, and nothing else."""
     config = StudyConfig("digits", seeds=1, limit=300, epochs=1, width=4, invert_steps=3, relabel_steps=5)
     only = ("dataset-robust", "dataset-nonrobust", "dataset-random-labels")
-    return (
-        shared_folder(tmp_path_factory, "reviewed", lambda made: pipeline.run(config, made / "run", only=only, workers=1)) / "run"
-    )
+    made = shared_folder(tmp_path_factory, "reviewed", lambda made: pipeline.run(config, made / "run", only=only, workers=1))
+    return made / "run"
 
 
 @pytest.fixture
