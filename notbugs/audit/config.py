@@ -71,12 +71,6 @@ def test_part(config: AuditConfig) -> tuple[Dataset, str]:
     return part, splits.form
 
 
-def data_notes(config: AuditConfig) -> tuple[str, list[str]]:
-    """What loading the data decided (a test set that was split off, for example), and the files that were skipped."""
-    splits = data.load_dataset(config.data)
-    return splits.note, list(splits.skipped)
-
-
 def threat_models(config: AuditConfig) -> list[Threat]:
     """The threat models, norm by norm, each with ascending epsilon.
 

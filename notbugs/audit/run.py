@@ -6,11 +6,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from notbugs import attacks
+from notbugs import attacks, data
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
-    data_notes,
     digest,
     load_classifier,
     search_copy,
@@ -22,7 +21,7 @@ from notbugs.audit.tables import summarize
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
-from notbugs.runs.folder import RunFolder, common_metadata
+from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
 
@@ -72,6 +71,7 @@ def run(
         check_same(record, "fingerprint", fingerprint(part), "--out", same_images)
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")
         record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=fingerprint(part), digests=digests)
+        write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         stages = _stages(config, folder, -(-len(part) // PART_IMAGES))
         run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
         shutil.rmtree(folder / "parts", ignore_errors=True)
@@ -91,12 +91,11 @@ def _stages(config: AuditConfig, folder: Path, parts: int) -> dict[str, Stage]:
 def _arguments(config: AuditConfig) -> dict[str, object]:
     """What a resumed audit must be given again: everything but the device."""
     given = {name: value for name, value in asdict(config).items() if name not in ("data", "device")}
-    return {"kind": "audit", **given, **asdict(config.data)}
+    return {"kind": "audit", **given, **config.data.arguments}
 
 
 def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], form: str, command: str) -> dict[str, object]:
     gradient = attacks.has_gradient(search_copy(config, config.model), part.pixels([0]).to(config.device))
-    note, skipped = data_notes(config)
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,
@@ -104,13 +103,6 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "threats": [str(threat) for threat in threats],
         "budget": config.budget,
         "gradient": gradient,
-        "data": {
-            "classes": list(part.classes),
-            "test": len(part),
-            "shape": list(part.shape),
-            "form": form,
-            "note": note,
-            "skipped": skipped,
-        },
+        "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         "finished": False,
     }

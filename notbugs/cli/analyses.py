@@ -18,7 +18,7 @@ from notbugs.cli.console import (
     print_table,
     progress,
 )
-from notbugs.cli.options import Limit, OwnNetwork, Resize, RunArgument, Seed, SkipUnreadable, Workers
+from notbugs.cli.options import NO_OPTIONS, DataOptions, OwnNetwork, RunArgument, Seed, Workers, with_data_options
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def _short(value: float) -> str:
 # ---- analyses of a study or of one classifier --------------------------------------------------------------------------------
 
 
+@with_data_options
 def explain(
     subject: Subject,
     dataset: ItsDataset = None,
@@ -137,9 +138,7 @@ def explain(
         Path | None, typer.Option(metavar="FILE.csv", help="With a model: a row per test image; FILE.png: gradients of a few.")
     ] = None,
     network: OwnNetwork = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
@@ -151,19 +150,22 @@ def explain(
 
     title = "Saliency [95 % CI]"
     if dataset is None:
+        _check_none_given(data_options)
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
     from notbugs.atomic import atomic_write_text
     from notbugs.audit.config import blame_failing_image
+    from notbugs.data.load import check_training_part
     from notbugs.models.black_box import BlackBox
     from notbugs.runs.tables import records_as_csv
     from notbugs.study import analyses
 
-    config, model = _load_classifier(subject, dataset, out, network, resize, limit, skip_unreadable)
+    config, model = _load_classifier(subject, dataset, out, network, data_options)
     if isinstance(model, BlackBox):
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
     splits = data.load_dataset(config.data)
+    check_training_part(dataset, splits)
     with blame_failing_image(model, splits.test, config.device):
         found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
     print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
@@ -173,6 +175,7 @@ def explain(
         print(f"{out}\n{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
 
 
+@with_data_options
 def corruptions(
     subject: Subject,
     dataset: ItsDataset = None,
@@ -180,9 +183,7 @@ def corruptions(
         Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table, and FILE-fourier.csv beside it.")
     ] = None,
     network: OwnNetwork = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
 ) -> None:
@@ -194,6 +195,7 @@ def corruptions(
 
     fourier_title = "Error rate with one Fourier basis vector added, mean over frequencies"
     if dataset is None:
+        _check_none_given(data_options)
         shown = [
             ("Accuracy on test images, mean over five severities", tables.corruptions_table),
             (fourier_title, tables.fourier_table),
@@ -206,7 +208,7 @@ def corruptions(
     from notbugs.runs.tables import CorruptionRow, FourierRow, as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
-    config, model = _load_classifier(subject, dataset, out, network, resize, limit, skip_unreadable)
+    config, model = _load_classifier(subject, dataset, out, network, data_options)
     part = test_part(config)[0]
     accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
     rows = [CorruptionRow(model=subject, seed=seed, **accuracy._asdict()) for accuracy in accuracies]
@@ -227,14 +229,20 @@ def corruptions(
         print(out)
 
 
+def _check_none_given(data_options: DataOptions) -> None:
+    """Raises InputError for options of a data set where a study has its own."""
+    given = [name for name, value in data_options.items() if value != NO_OPTIONS[name]]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InputError(options, "can only be used with a MODEL and a DATASET: a study has its own")
+
+
 def _load_classifier(
     subject: str,
     dataset: str,
     out: Path | None,
     network: str | None,
-    resize: int | None,
-    limit: int | None,
-    skip_unreadable: bool,
+    data_options: DataOptions,
 ) -> tuple["AuditConfig", "nn.Module"]:
     """One classifier, ready for analysis, and its configuration."""
     from notbugs import models
@@ -242,7 +250,7 @@ def _load_classifier(
 
     if out is not None:
         models.check_writable(out)
-    config = audit_config(subject, dataset, network=network, resize=resize, limit=limit, skip_unreadable=skip_unreadable)
+    config = audit_config(subject, dataset, network=network, data_options=data_options)
     return config, search_copy(config, subject)
 
 

@@ -12,24 +12,25 @@ from notbugs.cli.console import (
     audit_config,
     check_workers,
     command_line,
+    data_lines,
     percent,
     print_report,
     print_table,
     progress,
 )
 from notbugs.cli.options import (
+    NO_OPTIONS,
     AnyClassifier,
+    DataOptions,
     DatasetArgument,
     Device,
     Epochs,
-    Limit,
     Model,
     OneEpsilon,
     OwnNetwork,
-    Resize,
     Seed,
-    SkipUnreadable,
     Workers,
+    with_data_options,
 )
 from notbugs.errors import InputError
 
@@ -95,6 +96,7 @@ TransferOut = Annotated[
 ]
 
 
+@with_data_options
 def attack(
     model: AnyClassifier,
     dataset: DatasetArgument,
@@ -105,9 +107,7 @@ def attack(
     images: Images = None,
     other: OtherModels = None,
     network: OwnNetwork = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
@@ -128,9 +128,7 @@ def attack(
         images=images,
         others=other or (),
         network=network,
-        resize=resize,
-        limit=limit,
-        skip_unreadable=skip_unreadable,
+        data_options=data_options,
         device=device,
     )
     check_workers(workers)
@@ -156,12 +154,14 @@ def _print_audit(record: "RunFolder") -> None:
         if check.passed == "no":
             print(f"WARNING: robust accuracy may be overestimated: {check.check}: {check.observed}")
             print(f"  {check.rationale}\n  {check.fix}")
-    if note := record.audit().data.note:
-        print(note)
+    found = record.audit().data
+    for line in data_lines(found.notes, found.left_out):
+        print(line)
     for row in record.rows(AuditAccuracyRow):
         print(accuracy_line(row.threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack, row.correct_8bit))
 
 
+@with_data_options
 def features(
     model: Model,
     dataset: DatasetArgument,
@@ -172,9 +172,7 @@ def features(
     steps: Steps = 8,
     most: Most = None,
     network: OwnNetwork = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
 ) -> None:
     """Robust, non-robust and useless features of a classifier.
@@ -197,9 +195,7 @@ def features(
         dataset,
         threats=[epsilon] if epsilon else [],
         network=network,
-        resize=resize,
-        limit=limit,
-        skip_unreadable=skip_unreadable,
+        data_options=data_options,
         device=device,
     )
     threat_model, part = audit_parts.threat_models(config)[-1], audit_parts.test_part(config)[0]
@@ -239,6 +235,7 @@ def _print_features(rows: Sequence["FeatureRow"], images: int, threat: str) -> N
             print(f"  feature {row.feature:<5} {row.class_name:16} usefulness {useful}   robust usefulness {robust}")
 
 
+@with_data_options
 def transfer(
     model: Model,
     dataset: DatasetArgument,
@@ -249,9 +246,7 @@ def transfer(
     seed: Seed = 0,
     epochs: Epochs = None,
     network: OwnNetwork = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
@@ -273,9 +268,7 @@ def transfer(
         threats=[epsilon] if epsilon else [],
         images=images,
         network=network,
-        resize=resize,
-        limit=limit,
-        skip_unreadable=skip_unreadable,
+        data_options=data_options,
         device=device,
     )
     with progress() as report_progress:

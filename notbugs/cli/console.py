@@ -42,9 +42,7 @@ def audit_config(
     images: int | None = None,
     others: Sequence[str] = (),
     network: str | None = None,
-    resize: int | None = None,
-    limit: int | None = None,
-    skip_unreadable: bool = False,
+    data_options: Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> "AuditConfig":
     """The configuration of an audit, or of another command on one classifier."""
@@ -53,7 +51,7 @@ def audit_config(
 
     return AuditConfig(
         model,
-        DataConfig(dataset, resize, limit, skip_unreadable),
+        DataConfig(dataset, **(data_options or {})),
         threats=tuple(threats),
         budget=budget,
         images=images,
@@ -61,6 +59,15 @@ def audit_config(
         network=network,
         device=parse_device(device),
     )
+
+
+def data_lines(notes: Iterable[str], left_out: Mapping[str, int], where: str = "tables/data_files.csv") -> Iterator[str]:
+    """What was decided in reading a data set, and what is not used."""
+    for note in notes:
+        yield f"Data: {note}."
+    if left_out:
+        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in left_out.items())
+        yield f"Left out: {sum(left_out.values()):,} files ({reasons}). Listed in {where}."
 
 
 def parse_epsilon(text: str, option: str) -> float:

@@ -1,7 +1,11 @@
 """The options that several commands share."""
 
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
@@ -26,12 +30,87 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of 
 
 # ---- data --------------------------------------------------------------------------------------------------------------------
 
-Resize = Annotated[int | None, typer.Option(metavar="N", help="Resize all images to N x N pixels.")]
+Resize = Annotated[int | None, typer.Option(metavar="N", help="Resize all images to N x N pixels: see --resize-mode.")]
+ResizeMode = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE",
+        help="How images that are not square become so: crop (the shorter side to N, then the center), squash (change the "
+        "proportions) or pad (black borders).",
+    ),
+]
 Limit = Annotated[
     int | None,
     typer.Option(metavar="N", help="At most N training images, and N/8 test images (planted: at least 40)."),
 ]
-SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them.")]
+TrainPart = Annotated[
+    str | None, typer.Option(metavar="PART", help="The part to train on: a folder in DATASET, or a split. [default: by its name]")
+]
+TestPart = Annotated[
+    str | None, typer.Option(metavar="PART", help="The part to test on. [default: test, else validation, else a fifth set aside]")
+]
+AllClasses = Annotated[
+    bool, typer.Option("--all-classes", help="Every folder is a class, also those that are called train, test and the like.")
+]
+LabelTable = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A table with a row per image: .csv, .tsv, .txt, .jsonl or .parquet. [default: found]"),
+]
+FileColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Its column of file names. [default: the one that fits]")]
+LabelColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its column of labels, or that of a parquet file. [default: by its name]")
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX|COLUMN",
+        help="Keep images of one group, frames of one video for example, in one part and fold. The group is what this finds in "
+        "each path, or a column of the table.",
+    ),
+]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links to folders, and to files outside DATASET.")]
+White = Annotated[int | None, typer.Option(metavar="VALUE", help="The value that is white in 16-bit images. [default: 65535]")]
+
+# Fields of `data.DataConfig`, with their defaults, in the order in which --help lists them.
+DATA_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "resize": (Resize, None),
+    "resize_mode": (ResizeMode, "crop"),
+    "limit": (Limit, None),
+    "train": (TrainPart, None),
+    "test": (TestPart, None),
+    "all_classes": (AllClasses, False),
+    "labels": (LabelTable, None),
+    "file_column": (FileColumn, None),
+    "label_column": (LabelColumn, None),
+    "group": (Group, None),
+    "follow_links": (FollowLinks, False),
+    "white": (White, None),
+    "skip_unreadable": (SkipUnreadable, False),
+}
+DataOptions = Mapping[str, Any]
+NO_OPTIONS: DataOptions = MappingProxyType({name: default for name, (_, default) in DATA_OPTIONS.items()})
+
+
+def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose argument `data_options`, a dictionary, comes from the options in `DATA_OPTIONS`."""
+    signature = inspect.signature(command)
+    before = list(signature.parameters.values())
+    place = [parameter.name for parameter in before].index("data_options")
+    options = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+        for name, (annotation, default) in DATA_OPTIONS.items()
+    ]
+    parameters = [*before[:place], *options, *before[place + 1 :]]
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        command(data_options={name: given.pop(name) for name in DATA_OPTIONS}, **given)
+
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
+    return called
+
 
 # ---- threat model ------------------------------------------------------------------------------------------------------------
 

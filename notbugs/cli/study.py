@@ -11,6 +11,7 @@ from notbugs.cli.console import (
     accuracy_line,
     check_workers,
     command_line,
+    data_lines,
     print_list_of_runs,
     print_report,
     print_table,
@@ -20,25 +21,25 @@ from notbugs.cli.console import (
 from notbugs.cli.earlier import command_again, continued, earlier_study, taken_over
 from notbugs.cli.options import (
     DATASET_HELP,
+    NO_OPTIONS,
     Bf16,
     Compile,
+    DataOptions,
     DatasetArgument,
     Device,
     Epochs,
     Epsilon,
     Folds,
-    Limit,
     Network,
     Norm,
     Out,
     Pictures,
     Repeats,
-    Resize,
     Seed,
-    SkipUnreadable,
     Versions,
     Width,
     Workers,
+    with_data_options,
 )
 from notbugs.cli.study_progress import study_progress
 from notbugs.cli.study_summary import print_summary
@@ -144,6 +145,7 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers
     _study(study_config({"dataset": "mnist5k", "limit": 2000, "device": device}), out, workers)
 
 
+@with_data_options
 def run(
     context: typer.Context,
     out: Out,
@@ -174,9 +176,7 @@ def run(
     patience: Patience = None,
     full: Full = False,
     replicate: Replicate = False,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
@@ -189,7 +189,7 @@ def run(
 
     Where --out holds a study, it goes on: options that are left out are as in its run.json.
     """
-    options = {name: value for name, value in locals().items() if name != "context"}
+    options = {**{name: value for name, value in locals().items() if name not in ("context", "data_options")}, **data_options}
     given = [name for name in options if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
     if earlier := earlier_study(out):
         _continue_study(earlier, options, given, workers)
@@ -199,6 +199,7 @@ def run(
     _study(study_config(options), out, workers)
 
 
+@with_data_options
 def split(
     dataset: DatasetArgument,
     out: Out,
@@ -215,9 +216,7 @@ def split(
     repeats: Repeats = 3,
     pictures: Pictures = 1000,
     files: ListedFiles = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
@@ -233,7 +232,7 @@ def split(
     With --by-file the files with the highest and the lowest robustness become two subsets, class by class.
     With --files LIST the listed training files become one subset, all others another.
     """
-    config = study_config({**locals(), "seeds": 1})
+    config = study_config({**locals(), **data_options, "seeds": 1})
     if by_file or files:
         option = "--by-file" if by_file else "--files"
         if bf16 is not None or compile:
@@ -252,6 +251,7 @@ def split(
         print(f"{name:10}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
 
 
+@with_data_options
 def files(
     dataset: DatasetArgument,
     out: Out,
@@ -264,9 +264,7 @@ def files(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
@@ -277,9 +275,10 @@ def files(
     The report shows every file. It exports lists of files for `notbugs split --files`.
     `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
     """
-    _files(_files_config(study_config({**locals(), "seeds": 1}), folds, repeats, pictures), out, workers)
+    _files(_files_config(study_config({**locals(), **data_options, "seeds": 1}), folds, repeats, pictures), out, workers)
 
 
+@with_data_options
 def train(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The weights, NAME.safetensors; NAME.json is written beside it.")],
@@ -292,9 +291,7 @@ def train(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
     bf16: Bf16 = None,
     compile: Compile = False,
     device: Device = "auto",
@@ -307,7 +304,7 @@ def train(
 
     if out.suffix != ".safetensors":
         raise InputError("--out", "must end in .safetensors", out)
-    config = study_config(locals())
+    config = study_config({**locals(), **data_options})
     with progress() as report_progress:
         rows = pipeline.train_single(config, out, loss=loss, report_progress=report_progress)
     for row in rows:
@@ -400,8 +397,8 @@ def _print_files(record: "RunFolder") -> None:
     )
 
     metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
-    if metadata.data.note:
-        print(metadata.data.note)
+    for line in data_lines(metadata.data.notes, metadata.data.left_out):
+        print(line)
     title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat} [95 % CI]"
     print_table(title, *files_summary.accuracy_table(accuracies))
     print(files_summary.robust_files(record.rows(FileRow), metadata.threat))

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from notbugs.cli.console import data_lines
+
 if TYPE_CHECKING:
     from notbugs.runs.tables import Row
     from notbugs.study.plan import Plan
@@ -103,6 +105,8 @@ def study_progress(*, epsilon_chosen: bool) -> Iterator[StudyProgress]:
 
 def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     """What a study is about to do, in a few sentences."""
+    from notbugs.data import left_out
+
     config, train, test, found = plan.config, plan.splits.train, plan.splits.test, plan.distances
     channels, height, width = train.shape
     colors = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
@@ -110,10 +114,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
         f"{config.dataset}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
         f"{len(train.classes)} classes."
     )
-    if plan.splits.note:
-        yield f"Data: {plan.splits.note}."
-    if plan.splits.skipped:
-        yield f"Skipped, unreadable: {len(plan.splits.skipped)} files, listed in run.json."
+    yield from data_lines(plan.splits.notes, left_out(plan.splits))
     how = "" if epsilon_chosen else ", chosen from the images (change it with --epsilon)"
     yield (
         f"{NORMS[config.norm]} ε = {config.epsilon:.4g}{how}. A typical image has norm {found.norm:.3g}; the nearest image of "

@@ -1,12 +1,14 @@
 """Labeled images: load, subset and export data sets."""
 
+from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
 from notbugs.data.export import check_unused, export, load_arrays, load_part, save_arrays, save_image
 from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
-from notbugs.data.load import DataConfig, Splits, fingerprint, load, load_dataset
+from notbugs.data.load import Splits, fingerprint, load, load_dataset
 from notbugs.data.photographs import photo_crops
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
+from notbugs.data.summary import file_rows, left_out, summary
 
 __all__ = [
     "DataConfig",
@@ -18,10 +20,12 @@ __all__ = [
     "check_unused",
     "evenly_spaced",
     "export",
+    "file_rows",
     "fingerprint",
     "first_per_class",
     "from_8bit",
     "is_out_of_memory",
+    "left_out",
     "load",
     "load_arrays",
     "load_dataset",
@@ -34,6 +38,7 @@ __all__ = [
     "save_image",
     "save_sheet",
     "sheet_columns",
+    "summary",
     "thumbnails",
     "to_8bit",
 ]

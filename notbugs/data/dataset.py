@@ -30,6 +30,8 @@ class Dataset:
         Class names.
     names : tuple of str, (N,)
         File names, "CLASS/file.png" as a rule.
+    groups : tuple of str, (N,), or empty
+        What belongs together, frames of one video for example: see `DataConfig.group`.
 
     Raises
     ------
@@ -48,11 +50,14 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     names: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.labels) == len(self.names):
             counts = f"{len(self.images)} images, {len(self.labels)} labels, {len(self.names)} names"
             raise InputError("dataset", "needs one label and one name for each image", counts)
+        if len(self.groups) not in (0, len(self.labels)):
+            raise InputError("groups", "must be one for each image, or none", f"{len(self.groups)} for {len(self.labels)} images")
         if len(self.images.shape) != 4 or (isinstance(self.images, Tensor) and self.images.dtype != torch.uint8):
             raise InputError("images", "must be 8-bit, N x C x H x W", tuple(self.images.shape), "see to_8bit")
         if self.labels.dtype != torch.int64:
@@ -77,8 +82,9 @@ class Dataset:
     def select(self, index: Index) -> "Dataset":
         """The subset at index, in the order of index."""
         images = self.images[index] if isinstance(self.images, Tensor) else self.images.select(index)
-        names = tuple(self.names[i] for i in positions(index, len(self)))
-        return Dataset(images, self.labels[index], self.classes, names)
+        chosen = positions(index, len(self))
+        names, groups = (tuple(values[i] for i in chosen) if values else () for values in (self.names, self.groups))
+        return Dataset(images, self.labels[index], self.classes, names, groups)
 
     def repeat(self, times: int) -> "Dataset":
         """The data set several times over: a.png is named a~2.png in the second copy, a~3.png in the third.

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from notbugs.atomic import atomic_write
+from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset
 from notbugs.data.decode import as_arrays, in_threads
 from notbugs.data.images import Images, load_images, to_8bit
@@ -90,15 +91,15 @@ def export(
 
 def load_part(folder: Path, form: str, split: str = "train") -> Dataset:
     """What `export` wrote, whole and in the same order: pixels, labels, classes and names. Raises InputError."""
-    folder = Path(folder)
+    folder, config = Path(folder), DataConfig(str(folder), train=split)
     if form == "folder":
         located = _locate_exported(folder, split)
     elif form.startswith("npz"):
-        located = locate_npz(folder / "data.npz", [split])
+        located = locate_npz(folder / "data.npz", config)
     elif form == "parquet":
-        located = locate_parquet(str(folder), [folder / f"{split}.parquet"])
+        located = locate_parquet(str(folder), [folder / f"{split}.parquet"], DataConfig(str(folder)))
     else:
-        located = locate_saved(folder, split)
+        located = locate_saved(folder, config)
     images = load_images(located.files, list(range(len(located.labels))), located.locations).images
     return Dataset(images, torch.tensor(located.labels, dtype=torch.int64), located.classes, tuple(located.names))
 

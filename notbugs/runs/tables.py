@@ -24,6 +24,21 @@ class Row:
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 
+# ---- the data set ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFileRow(Row):
+    """One file of the data set. part: train, test or left out, then with the reason; group: see `data.DataConfig.group`."""
+
+    table: ClassVar[str] = "data_files"
+    file: str
+    part: str
+    label: str
+    group: str
+    reason: str
+
+
 # ---- a study ---------------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import torch
 
 from notbugs import data, models, precision
 from notbugs.data import DataConfig, Dataset, Splits
-from notbugs.data.load import SYNTHETIC
+from notbugs.data.load import SYNTHETIC, check_training_part
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
@@ -21,13 +21,13 @@ MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(DataConfig):
     """Everything that decides a study's figures; None is decided by `resolve`.
 
     Parameters
     ----------
-    dataset, resize, limit, skip_unreadable
-        Which data: see `data.DataConfig`.
+    dataset, resize, limit, …
+        Which data: the fields of `data.DataConfig`.
     norm : {"l2", "linf"}
     epsilon : float, optional
         Of adversarial training and of evaluation, which also uses half of it. Pixels in [0, 1]. Default: 0.75 in L2 for `digits`,
@@ -75,10 +75,6 @@ class StudyConfig:
     device : str
     """
 
-    dataset: str
-    resize: int | None = None
-    limit: int | None = None
-    skip_unreadable: bool = False
     norm: str = "l2"
     epsilon: float | None = None
     relabel_epsilon: float | None = None
@@ -109,20 +105,11 @@ class StudyConfig:
     compile: bool = False
     device: str = "cpu"
 
-    @property
-    def data(self) -> DataConfig:
-        """Which data to load."""
-        return DataConfig(self.dataset, self.resize, self.limit, self.skip_unreadable)
 
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(DataConfig):
+    """`StudyConfig` with every setting decided. These may stay None: those of the data, model (none), width (the usual one)."""
 
-@dataclass(frozen=True)
-class ResolvedConfig:
-    """`StudyConfig` with every setting decided. These may stay None: resize, limit, model (none), width (the network's usual)."""
-
-    dataset: str
-    resize: int | None
-    limit: int | None
-    skip_unreadable: bool
     norm: str
     epsilon: float
     relabel_epsilon: float
@@ -152,11 +139,6 @@ class ResolvedConfig:
     bf16: bool
     compile: bool
     device: str
-
-    @property
-    def data(self) -> DataConfig:
-        """Which data to load."""
-        return DataConfig(self.dataset, self.resize, self.limit, self.skip_unreadable)
 
     @property
     def threat_model(self) -> NormBall:
@@ -189,7 +171,9 @@ def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Split
         For settings that cannot be used, and for data that cannot be.
     """
     check(config)
-    return data.load_dataset(config.data, config.seed if seed is None else seed)
+    splits = data.load_dataset(config.data, config.seed if seed is None else seed)
+    check_training_part(config.dataset, splits)
+    return splits
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------------
@@ -388,7 +372,8 @@ FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ
 
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
-    return {"kind": "study", **{name: value for name, value in asdict(config).items() if name not in FREE}}
+    own = {name: value for name, value in asdict(config).items() if name not in (*FREE, *asdict(config.data))}
+    return {"kind": "study", **config.arguments, **own}
 
 
 def asked_options(config: StudyConfig) -> dict[str, object]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from notbugs import __version__, attacks, metrics, models
+from notbugs import __version__, attacks, data, metrics, models
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
-from notbugs.runs.folder import RunFolder, common_metadata
+from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
@@ -104,6 +104,7 @@ def run(
             options = {**earlier.options, **asked_options(asked or config)}
             metadata = _metadata(resolved, splits, given, command)
             record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
+            write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         graph = study_graph(resolved, analyses=only is not None)
         selected = select_stages(graph, only)
         if on_plan:
@@ -231,13 +232,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
         "epsilon_text": epsilon_text(config.epsilon),
         "settings": {**settings, "attack": attacks.ensemble_name("standard")},
         "data": {
-            "classes": list(splits.train.classes),
-            "train": len(splits.train),
-            "test": len(splits.test),
-            "shape": list(splits.train.shape),
-            "form": splits.form,
-            "note": splits.note,
-            "skipped": list(splits.skipped),
+            **data.summary(splits),
             "most_common": splits.test.labels.bincount().max().item() / len(splits.test),
             "mean_l2": round(_mean_norm(splits.test), 3),
         },

@@ -75,12 +75,12 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
         attack="ensemble-standard v1", correct_by_minimum_norm=43, correct_8bit=42,
     )  # fmt: skip
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
-        run.update_metadata(data={"note": "no test part"})
+        run.update_metadata(data={"notes": ["no test part"]})
         run.record_stage("all", 1.0, [row, check])
     classifier._print_audit(run)
     warning, rationale, fix, note, accuracy = capsys.readouterr().out.splitlines()
     assert warning == "WARNING: robust accuracy may be overestimated: gradients: zero"
-    assert (rationale, fix, note) == ("  Why.", "  What.", "no test part")
+    assert (rationale, fix, note) == ("  Why.", "  What.", "Data: no test part.")
     assert " ".join(accuracy.split()) == "l2 0.5 42.0 % [33.0, 52.0] 42 of 100 (stored in 8 bits: 42) ensemble-standard v1"
 
 

@@ -16,7 +16,9 @@ def test_a_study_has_its_options_and_no_others() -> None:
 
 
 def test_an_audit_has_its_data() -> None:
-    config = console.audit_config("m.onnx", "digits", threats=["l2:0.5"], limit=80, skip_unreadable=True, device="cpu")
+    config = console.audit_config(
+        "m.onnx", "digits", threats=["l2:0.5"], data_options={"limit": 80, "skip_unreadable": True}, device="cpu"
+    )
     assert config.data == DataConfig("digits", None, 80, True)
     assert (config.model, config.threats, config.budget, config.others) == ("m.onnx", ("l2:0.5",), "quick", ())
 

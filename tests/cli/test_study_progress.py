@@ -12,6 +12,7 @@ from study.conftest import QUICK_STUDY
 
 from notbugs.cli import study_progress
 from notbugs.cli.study_progress import StudyProgress, duration, faster_options, found_in, plan_lines
+from notbugs.data.names import Unreadable
 from notbugs.runs.tables import AccuracyRow, SetRow
 from notbugs.study.config import load, resolve
 from notbugs.study.epsilon import NeighborDistances
@@ -50,9 +51,10 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
     assert "chosen" not in list(plan_lines(plan, epsilon_chosen=True))[1]
     scenes = replace(plan, distances=plan.distances._replace(same_scene=True))
     assert "Keep all images of a scene in one part" in list(plan_lines(scenes, epsilon_chosen=True))[2]
-    noted = replace(plan, splits=plan.splits._replace(note="no test part", skipped=("a.png: damaged",)), stages={})
+    splits = plan.splits._replace(notes=("no test part",), left_out=(Unreadable("a.png", "is damaged"),))
+    noted = replace(plan, splits=splits, stages={})
     lines = list(plan_lines(noted, epsilon_chosen=True))
-    assert lines[1] == "Data: no test part." and lines[2].startswith("Skipped, unreadable: 1 files")
+    assert lines[1] == "Data: no test part." and lines[2].startswith("Left out: 1 files (1: is damaged).")
     assert lines[-1] == "Everything is done already."
 
 

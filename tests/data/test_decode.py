@@ -104,7 +104,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "link out": (lambda path: replaced(path, lambda: path.symlink_to("/etc/hostname")), "leaves the folder"),
     "linked folder": (lambda path: replaced(path, lambda: path.symlink_to("..")), "linked folder"),
     "pipe": (lambda path: replaced(path, lambda: os.mkfifo(path)), "is not a file"),
-    "dangling": (lambda path: replaced(path, lambda: path.symlink_to("nowhere.png")), "is not a file"),
+    "dangling": (lambda path: replaced(path, lambda: path.symlink_to("nowhere.png")), "does not exist"),
 }
 
 
@@ -116,5 +116,5 @@ def test_an_unreadable_file_is_named_or_skipped(tmp_path: Path, case: str) -> No
     text = load_error(tmp_path)
     assert text.startswith("train/dog/1.png") and reason in text and "--skip-unreadable" in text
     loaded = data.load(str(tmp_path), skip_unreadable=True)
-    assert len(loaded.train) == 5 and len(loaded.skipped) == 1 and loaded.skipped[0].startswith("train/dog/1.png: ")
+    assert len(loaded.train) == 5 and len(loaded.left_out) == 1 and loaded.left_out[0].location == "train/dog/1.png"
     assert loaded.train.names == ("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/2.png") and len(loaded.test) == 6

@@ -39,5 +39,5 @@ def test_unreadable_files_of_a_large_data_set_are_skipped(tmp_path: Path, monkey
     with pytest.raises(InputError, match=r"train/dog/1.png.*--skip-unreadable"):
         data.load(str(tmp_path))
     lazy = data.load(str(tmp_path), skip_unreadable=True)
-    assert isinstance(lazy.train.images, data.LazyImages) and len(lazy.train) == 5 and len(lazy.skipped) == 1
+    assert isinstance(lazy.train.images, data.LazyImages) and len(lazy.train) == 5 and len(lazy.left_out) == 1
     assert lazy.train.names == ("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/2.png")

@@ -23,7 +23,7 @@ def test_digits_are_always_split_alike() -> None:
 def test_without_a_test_part_a_split_is_made_and_noted(tmp_path: Path, splits: tuple[str, ...]) -> None:
     image_folder(tmp_path, each=10, splits=splits)
     one, other = data.load(str(tmp_path)), data.load(str(tmp_path), seed=1)
-    assert one.test.labels.tolist() == [0, 0, 1, 1] and len(one.train) == 16 and "20% of each class" in one.note
+    assert one.test.labels.tolist() == [0, 0, 1, 1] and len(one.train) == 16 and "20% of each class" in one.notes[0]
     assert set(one.test.names) != set(other.test.names) and not set(one.train.names) & set(one.test.names)
     assert equal(one.train, data.load(str(tmp_path)).train)
 
@@ -54,6 +54,6 @@ def test_the_synthetic_data_set_differs_by_seed_and_has_one_size() -> None:
     one, other = data.load_dataset(config), data.load_dataset(config, seed=1)
     made = synthetic.make_synthetic(train=24, test=40, seed=1)
     assert equal(other.train, made.train) and equal(other.test, made.test) and not equal(one.train, other.train)
-    assert other is data.load_dataset(config, seed=1) and (one.form, one.note) == ("folder", "generated")
-    with pytest.raises(InputError, match=r"^--resize: cannot be used with planted, .* drawn at 32x32, got 16$"):
+    assert other is data.load_dataset(config, seed=1) and (one.form, one.notes) == ("folder", ("generated",))
+    with pytest.raises(InputError, match=r"^--resize: cannot be used with planted, .* drawn at 32x32; leave it out$"):
         data.load_dataset(DataConfig("planted", resize=16))

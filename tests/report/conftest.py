@@ -60,7 +60,7 @@ def quick_study(
     """A run as the study writes it: 500 test images; slightly different from seed to seed."""
     classes = HOSTILE if complete else list("0123")
     with RunFolder.open(folder, {"kind": "study", "dataset": dataset}) as run:
-        data = {"classes": classes, "train": 90, "test": 500, "shape": [1, 8, 8], "note": "", "skipped": [], "mean_l2": 4.9}
+        data = {"classes": classes, "train": 90, "test": 500, "shape": [1, 8, 8], "notes": [], "left_out": {}, "mean_l2": 4.9}
         run.update_metadata(
             dataset=dataset, command=f"notbugs run {dataset}", notbugs="0.2.0", device="cpu", settings={"epochs": 3}, data=data,
             seeds=list(range(seeds)), norm="l2", epsilon=1.5, epsilon_text="1.5",
@@ -252,7 +252,7 @@ def full_study(folder: Path, seeds: int = 3, **tables: MakeRows | None) -> Study
 def made_study(folder: Path, seeds: int, tables: Mapping[str, MakeRows | None], *, n: int, **metadata: Any) -> StudyResults:
     """Results of a run with these tables."""
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
-        data = {"classes": [*"0123456789"], "train": 90, "test": n, "shape": [1, 8, 8], "note": "", "skipped": []}
+        data = {"classes": [*"0123456789"], "train": 90, "test": n, "shape": [1, 8, 8], "notes": [], "left_out": {}}
         about = {"dataset": "digits", "norm": "l2", "epsilon": 1.5, "epsilon_text": "1.5", "data": data}
         run.update_metadata(**about | {"seeds": [*range(seeds)]} | metadata)
         for seed in range(seeds):

@@ -61,7 +61,7 @@ def file_rows(count: int) -> list[FileRow]:
 def explorer_run(folder: Path, count: int, *, pictures: bool = True) -> Path:
     """A run with `count` files. Pictures are random; the adversarial ones differ by less than 9 levels."""
     with RunFolder.open(folder, {"kind": "files", "norm": "l2"}) as run:
-        summary = {"classes": list(CLASSES), "train": count, "test": 9, "shape": [3, SIDE, SIDE], "note": "", "skipped": []}
+        summary = {"classes": list(CLASSES), "train": count, "test": 9, "shape": [3, SIDE, SIDE], "notes": [], "left_out": {}}
         settings = {"repeats": 2, "pictures": 1000 if pictures else 0}
         run.update_metadata(dataset="birds", threat="l2 0.5", settings=settings, data=summary, finished=True)
         rows: list[Row] = [*file_rows(count), *described(), *predicted(count)]

@@ -46,7 +46,7 @@ def figures(seed: int, rates: dict[str, float]) -> list[Row]:
 
 def replication(folder: Path, seeds: int = 3, replicate: bool = True, **rates: float) -> StudyResults:
     about = {"dataset": "made", "epsilon": 0.5, "epsilon_text": "0.5", "full": True, "replicate": replicate}
-    data = {"classes": [*"0123456789"], "train": 8000, "test": 1000, "shape": [3, 32, 32], "note": "", "skipped": []}
+    data = {"classes": [*"0123456789"], "train": 8000, "test": 1000, "shape": [3, 32, 32], "notes": [], "left_out": {}}
     return made_study(folder, seeds, {"all": lambda seed: figures(seed, rates)}, n=1000, data=data, **about)
 
 

@@ -1,14 +1,44 @@
-"""What every form of a data set is located as."""
+"""What every form of a data set is located as, and how its parts become one set."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, overload
 
+import torch
 from torch import Tensor
 
 from notbugs.data.decode import EncodedImage
-from notbugs.data.names import Unreadable, is_printable
+from notbugs.data.names import Unreadable, is_printable, one_form, printable
+from notbugs.errors import InputError
 
-TEST_SPLITS = ("test", "val", "validation", "valid")  # the first that is there is the test part
+Files = Sequence[EncodedImage] | Tensor
+
+
+class Part(NamedTuple):
+    """One part of a data set, as its source has it.
+
+    Attributes
+    ----------
+    name : str
+        As the source calls it, "train" for example.
+    files : sequence of EncodedImage, or Tensor, uint8 (N, C, H, W)
+    labels : list of int, (N,)
+        Indices into `classes`.
+    classes : tuple of str
+    names : list of str, (N,)
+    locations : list of str, (N,)
+        Where each image is, for messages.
+    groups : list of str, (N,), or empty
+        The value of the column that `DataConfig.group` names.
+    """
+
+    name: str
+    files: Files
+    labels: list[int]
+    classes: tuple[str, ...]
+    names: list[str]
+    locations: list[str]
+    groups: list[str] = []  # noqa: RUF012  # never changed
 
 
 class Located(NamedTuple):
@@ -22,28 +52,150 @@ class Located(NamedTuple):
     locations : list of str, (N,)
         Where each image is, for messages.
     n_train : int
-        Size of the training part; N if there is no test part.
+        Size of the training part; 0 if there is only a test part, N if there is none.
     classes : tuple of str
     form : str
         The form for `data.export`.
-    note : str
-        What was decided on the way, for the user.
+    notes : tuple of str
+        What was decided on the way, for the user: one sentence each.
     unreadable : tuple of Unreadable
-        Files left out.
+        Files that should have been read and cannot be.
+    left_out : tuple of Unreadable
+        What is left out on purpose, with the reason: system files, tables beside the images, unused parts.
+    groups : list of str, (N,), or empty
+    only_test : bool
+        Whether there is no training part.
     """
 
-    files: Sequence[EncodedImage] | Tensor
+    files: Files
     labels: list[int]
     names: list[str]
     locations: list[str]
     n_train: int
     classes: tuple[str, ...]
     form: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
+    left_out: tuple[Unreadable, ...] = ()
+    groups: list[str] = []  # noqa: RUF012  # never changed
+    only_test: bool = False
 
 
 def are_names(names: Sequence[object], count: int) -> bool:
     """Whether values can serve as image names: `count` different, printable, non-empty strings."""
     valid = all(isinstance(name, str) and name and is_printable(name) for name in names)
     return valid and len(set(names)) == len(names) == count
+
+
+def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: Sequence[str] = ()) -> Located:
+    """The parts as one set. Labels are matched by the names of the classes, never by number.
+
+    The training part says which classes there are, and in which order. Names that are whole numbers are matched as numbers where
+    they differ only in zeros in front: 00007 and 7.
+
+    Raises
+    ------
+    InputError
+        If the test part has images of a class that the training part does not have.
+    """
+    parts = [part for part in (train, test) if part is not None]
+    classes = parts[0].classes
+    labels, found = list(parts[0].labels), list(notes)
+    for part in parts[1:]:
+        matched, note = _match_classes(dataset, part, classes)
+        labels += matched
+        found += [note] if note else []
+    return Located(
+        _concatenated([part.files for part in parts]),
+        labels,
+        [name for part in parts for name in part.names],
+        [location for part in parts for location in part.locations],
+        len(train.labels) if train else 0,
+        classes,
+        form,
+        tuple(found),
+        groups=[group for part in parts for group in part.groups],
+        only_test=train is None,
+    )
+
+
+def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[list[int], str]:
+    """The labels of a part as indices into the classes of the training part, and a note if something had to be decided."""
+    if part.classes == classes:
+        return part.labels, ""
+    index, note = {one_form(name): number for number, name in enumerate(classes)}, ""
+    used = set(part.labels)
+    theirs = {label: one_form(name) for label, name in enumerate(part.classes) if label in used}
+    if any(name not in index for name in theirs.values()) and (numbers := _as_numbers(classes)) and _as_numbers(part.classes):
+        theirs = {label: numbers.get(int(name), name) for label, name in theirs.items()}
+        note = f"classes are matched as numbers: {printable(part.name)} writes them differently, {classes[0]} in training"
+    missing = [label for label, name in theirs.items() if name not in index]
+    if missing:
+        place = printable(part.locations[part.labels.index(missing[0])])
+        rule = f"has a class that the training part does not have: {printable(theirs[missing[0]])}"
+        raise InputError(f"{printable(dataset)}, part {printable(part.name)}", rule, place, "rename or remove these images")
+    return [index[theirs[label]] if label in theirs else label for label in part.labels], note
+
+
+def _as_numbers(classes: Sequence[str]) -> dict[int, str]:
+    """Class names by the whole number that they are; empty unless all are different ones."""
+    if not all(name.isascii() and name.isdecimal() for name in classes):
+        return {}
+    numbers = {int(name): name for name in classes}
+    return numbers if len(numbers) == len(classes) else {}
+
+
+@dataclass(frozen=True)
+class ChainedFiles(Sequence[EncodedImage]):
+    """Several sequences of encoded images, one after the other. None of them is read or copied."""
+
+    parts: tuple[Sequence[EncodedImage], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @overload
+    def __getitem__(self, index: int) -> EncodedImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[EncodedImage]: ...
+    def __getitem__(self, index: int | slice) -> EncodedImage | Sequence[EncodedImage]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        left = index + len(self) if index < 0 else index
+        for part in self.parts:
+            if 0 <= left < len(part):
+                return part[left]
+            left -= len(part)
+        raise IndexError(index)
+
+
+def _concatenated(files: Sequence[Files]) -> Files:
+    if len(files) == 1:
+        return files[0]
+    if all(isinstance(part, Tensor) for part in files):
+        return torch.cat([part for part in files if isinstance(part, Tensor)])
+    return ChainedFiles(tuple(part for part in files if not isinstance(part, Tensor)))
+
+
+def numbered_classes(labels: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:
+    """Labels without names as indices into classes that are called like the numbers: from 0, or from the lowest where that is 1.
+
+    Examples
+    --------
+    >>> numbered_classes([0, 2, 1]), numbered_classes([1, 2])
+    (([0, 2, 1], ('0', '1', '2')), ([0, 1], ('1', '2')))
+    """
+    first = 1 if labels and min(labels) == 1 else 0
+    return [label - first for label in labels], tuple(map(str, range(first, max(labels, default=0) + 1)))
+
+
+def sorted_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Different class names in order: whole numbers by value, others as text.
+
+    Examples
+    --------
+    >>> sorted_classes(["10", "2", "2"]), sorted_classes(["dog", "Cat"])
+    (('2', '10'), ('Cat', 'dog'))
+    """
+    different = set(names)
+    return tuple(sorted(different, key=int) if _as_numbers(list(different)) else sorted(different))

@@ -1,118 +1,262 @@
-"""Image folders: `train/CLASS/file` with `test/CLASS/file`, or only CLASS folders."""
+"""Image folders: `train/CLASS/file`, `CLASS/train/file`, only CLASS folders, or files with a table of labels."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from notbugs.data.names import Unreadable, check_class_name, is_printable, printable
-from notbugs.data.sources.base import TEST_SPLITS, Located
+from notbugs.data.config import DataConfig
+from notbugs.data.names import check_class_name, one_form, printable
+from notbugs.data.sources.base import Located, Part, join
+from notbugs.data.sources.labels import IMAGES, disagreement, find_tables, named_table, parts_by_table
+from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of, splits_among
 from notbugs.errors import InputError
 
-CLUTTER = ("thumbs.db", "desktop.ini")
-BESIDE = (".md", ".csv", ".json", ".jsonl", ".txt", ".yaml", ".yml", "")  # may lie next to the class folders
+DEEPEST = 8  # folders that may lie around the data set, one in the other
+LABELED_BY = ", with --labels FILE where a table has their labels"
 
 
-class Split(NamedTuple):
-    """The training or the test part of an image folder: its class folders, files with their classes, and what is left out."""
+@dataclass(frozen=True)
+class Found:
+    """A part of an image folder: its labeled images, or the number of images without labels; and what is left out of it."""
 
-    folder: str
-    classes: tuple[str, ...]
-    files: list[tuple[Path, str]]
-    unreadable: list[Unreadable]
+    part: Part | None
+    listing: Listing
+    unlabeled: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labeled(self) -> int:
+        """Number of labeled images."""
+        return len(self.part.labels) if self.part else 0
 
 
-def locate_folder(root: Path) -> Located:
+@dataclass(frozen=True)
+class Layout:
+    """How an image folder is understood: its parts by name, and the decisions that its owner should know of."""
+
+    parts: dict[str, Found]
+    notes: tuple[str, ...] = ()
+
+
+def locate_folder(config: DataConfig, root: Path) -> Located:
     """The files of an image folder, in the order of their names. Raises InputError."""
-    folders = {entry.name for entry in _visible(root) if entry.is_dir()}
-    # A data set of vehicles may have a class called "train": only a folder that itself holds folders is a part.
-    if not ("train" in folders and any(entry.is_dir() for entry in _visible(root / "train"))):
-        return _located(root, [_list_split(root, "")])
-    test = [name for name in TEST_SPLITS if name in folders][:1]
-    splits = [_list_split(root, name) for name in ("train", *test)]
-    unused = sorted(folders - {"train", *test})
-    return _located(root, splits, f"not used: {', '.join(printable(name) for name in unused)}" if unused else "")
+    listing = Listing(root, follow_links=config.follow_links)
+    base = _unwrapped(listing, root)
+    layout = _layout(listing, base, config)
+    if not any(found.labeled for found in layout.parts.values()):
+        raise _nothing_labeled(listing, base, layout)
+    sizes = {name: found.labeled for name, found in layout.parts.items()}
+    chosen = choose_splits(str(root), sizes, config.train, config.test)
+    notes = [f"read from {listing.relative(base)}, the only folder in it"] if base != root else []
+    notes += [*layout.notes, *(_unused_note(name, layout.parts[name]) for name in chosen.unused)]
+    for name in chosen.parts:
+        listing.add(layout.parts[name].listing)
+    for name in chosen.unused:
+        listing.leave_out(base / name, "is a part that is not used")
+    notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
+    train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
+    located = join(str(root), train, test, "folder", notes)
+    return located._replace(unreadable=tuple(listing.unreadable), left_out=tuple(listing.left_out))
 
 
-def _located(root: Path, splits: list[Split], note: str = "") -> Located:
-    classes = splits[0].classes
-    _check_splits(root, splits)
-    files = [path for split in splits for path, _ in split.files]
-    return Located(
-        files,
-        [classes.index(name) for split in splits for _, name in split.files],
-        [path.relative_to(root / split.folder).as_posix() for split in splits for path, _ in split.files],
-        [path.relative_to(root).as_posix() for path in files],
-        len(splits[0].files),
+def _unwrapped(listing: Listing, root: Path) -> Path:
+    """The folder that holds the data set: root, or a folder in it that has nothing beside it, as archives often have."""
+    base = root
+    for _ in range(DEEPEST):
+        folders = listing.folders(base)
+        if len(folders) != 1 or listing.files(base) or split_of(folders[0].name) or not listing.folders(folders[0]):
+            return base
+        base = folders[0]
+    return base
+
+
+def _unused_note(name: str, found: Found) -> str:
+    images = f"{found.labeled:,} images" if found.labeled else f"{found.unlabeled:,} images without labels"
+    return f"not used: {printable(name)} ({images})"
+
+
+def _nothing_labeled(listing: Listing, base: Path, layout: Layout) -> InputError:
+    """The error for a folder in which no image has a label, with what was seen."""
+    images = sum(found.unlabeled for found in layout.parts.values())
+    tables = [path.name for path in find_tables(base)]
+    seen = f"{images:,} images without labels" if images else "no images"
+    seen += f", the tables {listed(tables)}" if tables else ""
+    remedy = "put the images of each class into a folder of its own, train/CLASS/file.png, or name a table with --labels FILE"
+    return InputError(printable(str(base)), "holds no class folders and no table with a label for each image", seen, remedy)
+
+
+# ---- which folders are parts, and which are classes ----------------------------------------------------------------------------
+
+
+def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
+    if config.labels:
+        return _by_tables(listing, base, config, [named_table(base, config.labels)])
+    folders = listing.folders(base)
+    if config.train or config.test:
+        asked = [name for name in (config.train, config.test) if name]
+        others = [name for name in splits_among([path.name for path in folders]) if name not in asked]
+        return _layout_of({name: _part(listing, base, name, config) for name in (*asked, *others)})
+    if config.all_classes or not folders:
+        return _as_classes(listing, base, config)
+    splits = splits_among([path.name for path in folders])
+    if not splits:
+        return _transposed(listing, base, folders) or _as_classes(listing, base, config)
+    return _as_parts(listing, base, folders, splits, config)
+
+
+def _layout_of(parts: Mapping[str, Found], *notes: str) -> Layout:
+    return Layout(dict(parts), (*notes, *(f"{printable(name)}: {note}" for name, found in parts.items() for note in found.notes)))
+
+
+def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping[str, str], config: DataConfig) -> Layout:
+    """Folders of which some are called like parts: they are, or they are classes of this name, or it is unclear."""
+    holds_folders = {path.name for path in folders if listing.folders(path)}
+    trains = [name for name, split in splits.items() if split == TRAIN]
+    others = [path.name for path in folders if path.name not in splits and (path.name in holds_folders or listing.files(path))]
+    parts = {name: _part(listing, base, name, config) for name in splits}
+    tests = [name for name in splits if name not in trains]
+    if trains and any(parts[name].labeled for name in trains) and (tests or not others):
+        return _layout_of({**parts, **{name: _count(listing, base, name) for name in others}})
+    if not trains and not others and any(found.labeled for found in parts.values()):
+        return _layout_of(parts, "there is no training part")
+    if tables := find_tables(base):
+        layout = _by_tables(listing, base, config, tables)
+        if layout.parts:
+            return layout
+    if others and not holds_folders & set(splits) and not (trains and tests):
+        note = f"{listed(splits)}: read as a class, as {listed(others)}. If it is a part of the data, use --train and --test"
+        layout = _as_classes(listing, base, config)
+        return Layout(layout.parts, (*layout.notes, note))
+    seen = ", ".join(_seen(name, parts.get(name) or _count(listing, base, name)) for name in [*splits, *others])
+    rule = "has folders that are called like parts of a data set, and it is unclear whether they are parts or classes"
+    raise InputError(printable(str(base)), rule, seen, f"parts: --train PART --test PART{LABELED_BY}; classes: --all-classes")
+
+
+def _seen(name: str, found: Found) -> str:
+    what = f"{found.labeled:,} images in class folders" if found.labeled else f"{found.unlabeled:,} images, no class folders"
+    return f"{printable(name)} ({what})"
+
+
+def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
+    """The images in one folder with their labels: by class folders in it, or by a table in it or beside it."""
+    folder = base / name
+    if not folder.is_dir():
+        inside = listed([path.name for path in listing.folders(base)])
+        raise InputError("--train, --test", f"must be folders in {printable(str(base))}, which has {inside}", printable(name))
+    own = listing.another()
+    if own.folders(folder):
+        part, note = _class_folders(own, folder, name)
+        return Found(part, own, notes=(note,) if note else ())
+    beside = [path for path in find_tables(base) if split_of(path.stem) in ("", split_of(name))]
+    for table in [*find_tables(folder), *beside]:
+        by_table, notes = parts_by_table(own, folder, [table], config, inside=True)
+        if by_table:
+            return Found(next(iter(by_table.values()))._replace(name=name), own, notes=tuple(notes))
+    return _count(listing, base, name)
+
+
+def _count(listing: Listing, base: Path, name: str) -> Found:
+    """The images in a folder, without labels."""
+    own = listing.another()
+    return Found(None, own, sum(1 for _ in own.walk(base / name)))
+
+
+def _by_tables(listing: Listing, base: Path, config: DataConfig, tables: list[Path]) -> Layout:
+    """The parts that tables label, and the folders called like parts that they do not."""
+    own = listing.another()
+    parts, notes = parts_by_table(own, base, tables, config)
+    if config.labels and not parts:
+        raise InputError(
+            "--labels", "must name image files of the data set", config.labels, "choose the column with --file-column NAME"
+        )
+    return Layout({name: Found(part, own) for name, part in parts.items()}, tuple(notes))
+
+
+# ---- class folders -------------------------------------------------------------------------------------------------------------
+
+
+def _as_classes(listing: Listing, base: Path, config: DataConfig) -> Layout:
+    """Every folder is a class, unless there are none, or only one and a table with labels."""
+    own = listing.another()
+    part, note = _class_folders(own, base, IMAGES)
+    tables = [] if config.all_classes else find_tables(base)
+    if len(part.classes) < 2 and tables:
+        layout = _by_tables(listing, base, config, tables)
+        if layout.parts:
+            return layout
+    if not part.labels:
+        return Layout({IMAGES: _count(listing, base, "")})
+    if seen := disagreement(listing, base, part, tables, config):
+        rule = "has folders that may be classes, and a table with other labels"
+        raise InputError(printable(str(base)), rule, seen, "the table: --labels FILE; the folders: --all-classes")
+    return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
+
+
+def _class_folders(listing: Listing, folder: Path, name: str) -> tuple[Part, str]:
+    """The images of one part: each folder in it is a class. Names that differ only in their Unicode form are one class."""
+    by_class: dict[str, list[Path]] = {}
+    folders = listing.folders(folder)
+    for path in folders:
+        check_class_name(path.name)
+        by_class.setdefault(one_form(path.name), []).extend(listing.walk(path))
+    for path in listing.beside(folder):
+        listing.refuse(path, "lies outside the class folders")
+    merged = len(folders) - len(by_class)
+    note = f"{merged} class folders are merged with another of the same name in another Unicode form" if merged else ""
+    return _part_of(listing, name, by_class, lambda path, _: path.relative_to(folder).as_posix()), note
+
+
+def _transposed(listing: Listing, base: Path, folders: list[Path]) -> Layout | None:
+    """CLASS/train and CLASS/test: the parts, None if the class folders are not divided.
+
+    Raises
+    ------
+    InputError
+        If only some of them are.
+    """
+    inside = {path: [entry.name for entry in listing.folders(path)] for path in folders}
+    splits = {path: splits_among(names) for path, names in inside.items()}
+    divided = [path for path in folders if TRAIN in splits[path].values() and len(set(splits[path].values())) > 1]
+    if not divided:
+        return None
+    if undivided := [
+        path for path in folders if path not in divided or len(splits[path]) < len(inside[path]) or listing.files(path)
+    ]:
+        rule = "has class folders that are divided into parts, and others that are not"
+        seen = (
+            f"{divided[0].name} is divided, {listed([path.name for path in undivided])} is not"
+            if undivided != folders
+            else listed(inside[divided[0]])
+        )
+        raise InputError(printable(str(base)), rule, seen, "divide all, or read what is in them as one class: --all-classes")
+    names = dict.fromkeys(name for path in divided for name in inside[path])
+    return Layout({name: _of_each_class(listing, folders, name) for name in names}, ("the parts lie inside the class folders",))
+
+
+def _of_each_class(listing: Listing, folders: list[Path], name: str) -> Found:
+    """The images in the folder of one part inside each class folder."""
+    own = listing.another()
+    by_class: dict[str, list[Path]] = {}
+    for path in folders:
+        if (path / name).is_dir():
+            by_class.setdefault(one_form(path.name), []).extend(own.walk(path / name))
+
+    def image_name(path: Path, label: str) -> str:
+        return "/".join((label, *path.relative_to(folders[0].parent).parts[2:]))
+
+    return Found(_part_of(own, name, by_class, image_name), own)
+
+
+def _part_of(listing: Listing, name: str, by_class: Mapping[str, list[Path]], image_name: Callable[[Path, str], str]) -> Part:
+    """A part from the files of each class, in the order of the classes' names."""
+    classes = tuple(sorted(by_class))
+    files = [(path, number) for number, label in enumerate(classes) for path in by_class[label]]
+    return Part(
+        name,
+        [path for path, _ in files],
+        [number for _, number in files],
         classes,
-        "folder",
-        note,
-        tuple(unreadable for split in splits for unreadable in split.unreadable),
+        [image_name(path, classes[number]) for path, number in files],
+        [listing.relative(path) for path, _ in files],
     )
-
-
-def _check_splits(root: Path, splits: list[Split]) -> None:
-    """Raises InputError for a part without class folders, and for a class that only the test part has."""
-    classes = splits[0].classes
-    if not classes:
-        remedy = "put the images of each class into a folder of its own: train/CLASS/file.png"
-        raise InputError(str(root), "holds no class folders", remedy=remedy)
-    for split in splits[1:]:
-        if unknown := [name for name in split.classes if name not in classes]:
-            location = f"{split.folder}/{printable(unknown[0])}"
-            raise InputError(location, "is a class that the training part does not have", remedy="rename or remove the folder")
-        if not split.classes:
-            raise InputError(f"{root}/{split.folder}", "holds no class folders", remedy="move or remove it")
-
-
-def _list_split(root: Path, folder: str) -> Split:
-    if folder:
-        _check_no_link(root / folder)
-    inside = root.resolve()
-    classes: list[str] = []
-    files: list[tuple[Path, str]] = []
-    unreadable: list[Unreadable] = []
-    for entry in _visible(root / folder):
-        if entry.is_dir():
-            _check_no_link(Path(entry.path))
-            check_class_name(entry.name)
-            classes.append(entry.name)
-            for path, reason in _walk(Path(entry.path), inside):
-                if reason:
-                    unreadable.append(Unreadable(path.relative_to(root).as_posix(), reason))
-                else:
-                    files.append((path, entry.name))
-        elif Path(entry.name).suffix.lower() not in BESIDE:
-            unreadable.append(Unreadable(f"{folder}/{entry.name}".lstrip("/"), "lies outside the class folders"))
-    return Split(folder, tuple(classes), files, unreadable)
-
-
-def _walk(folder: Path, root: Path) -> Iterator[tuple[Path, str]]:
-    """All files below a class folder, sorted, each with the reason why it must not be opened, or "". root: resolved."""
-    for entry in _visible(folder):
-        path = Path(entry.path)
-        if not is_printable(entry.name):
-            yield path, "has control characters or bytes that are not UTF-8 in its name"
-        elif entry.is_symlink() and not path.resolve().is_relative_to(root):
-            yield path, "is a link that leaves the folder"
-        elif entry.is_symlink() and entry.is_dir():
-            yield path, "is a linked folder"  # it may lead back up and never end
-        elif entry.is_dir():
-            yield from _walk(path, root)
-        else:
-            yield path, "" if entry.is_file() else "is not a file"  # opening a pipe would wait forever
-
-
-def _check_no_link(folder: Path) -> None:
-    if folder.is_symlink():
-        raise InputError(printable(str(folder)), "is a linked folder", remedy="put the folder itself there")
-
-
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder by name, without hidden ones and clutter. Raises InputError if it cannot be opened."""
-    try:
-        with os.scandir(folder) as entries:
-            kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in CLUTTER]
-    except OSError as error:
-        raise InputError(printable(str(folder)), "cannot be opened", error.strerror) from None
-    return sorted(kept, key=lambda entry: entry.name)

@@ -5,31 +5,33 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from notbugs.data.config import DataConfig
 from notbugs.data.decode import EncodedImage
 from notbugs.data.names import first_line, numbered, printable
-from notbugs.data.sources.base import TEST_SPLITS, Located, are_names
+from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes
+from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of
 from notbugs.errors import InputError
 
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
 
 
-class ImageColumn(NamedTuple):
-    """The encoded images of all splits, and for each split the paths that its cells carry."""
+def locate_parquet(dataset: str, files: list[Path], config: DataConfig) -> Located:
+    """The images of parquet files. Their names or folders say the parts; without any, all are the training part."""
+    by_part: dict[str, list[Path]] = {}
+    for path in files:
+        by_part.setdefault(_part_name(path), []).append(path)
+    if set(by_part) == {""}:
+        by_part = {TRAIN: files}
+    tables = {name or "other files": _read_parquet(paths) for name, paths in by_part.items()}
+    return _locate_tables(dataset, tables, config, "parquet")
 
-    images: Sequence[EncodedImage]
-    paths: list[list[str | None]]
 
-
-def locate_parquet(dataset: str, files: list[Path]) -> Located:
-    """The images of parquet files. The beginning of a file's name is its split; a single file is the training part."""
-    splits = {split: [path for path in files if path.name.startswith(split)] for split in ("train", *TEST_SPLITS)}
-    if len(files) == 1:
-        splits = {"train": files}
-    elif not splits["train"]:
-        raise InputError(dataset, "has no train*.parquet", ", ".join(path.name for path in files[:4]))
-    return _locate_tables(dataset, {split: _read_parquet(paths) for split, paths in splits.items() if paths}, "parquet")
+def _part_name(path: Path) -> str:
+    """The part that a parquet file belongs to, train-00000-of-00002.parquet or train/0000.parquet; "" if nothing says it."""
+    prefix = re.split(r"[-_.]?\d", path.stem)[0]
+    return prefix if split_of(prefix) else path.parent.name if split_of(path.parent.name) else ""
 
 
 def _read_parquet(paths: list[Path]) -> Any:
@@ -42,20 +44,18 @@ def _read_parquet(paths: list[Path]) -> Any:
         raise InputError(str(paths[0]), "cannot be read as parquet", first_line(error)) from None
 
 
-def locate_saved(folder: Path, split: str = "") -> Located:
-    """The images of a Dataset or a DatasetDict that `save_to_disk` wrote, or of one split of it."""
+def locate_saved(folder: Path, config: DataConfig) -> Located:
+    """The images of a Dataset or a DatasetDict that `save_to_disk` wrote."""
     import datasets
 
     try:
         saved = datasets.load_from_disk(str(folder))
-        tables = saved if isinstance(saved, dict) else {"train": saved}
-        tables = {split: tables[split]} if split else tables
     except Exception as error:
         raise InputError(str(folder), "cannot be read as a saved Hugging Face set", first_line(error)) from None
-    return _locate_tables(str(folder), tables, "saved")
+    return _locate_tables(str(folder), saved if isinstance(saved, dict) else {TRAIN: saved}, config, "saved")
 
 
-def locate_hub(dataset: str) -> Located:
+def locate_hub(dataset: str, config: DataConfig) -> Located:
     """The images of a data set on the Hugging Face hub. Raises InputError where there is none of this name."""
     import datasets
     import huggingface_hub
@@ -75,61 +75,81 @@ def locate_hub(dataset: str) -> Located:
         raise InputError(
             dataset, f"this path does not exist, and the Hugging Face hub {rule}", reason, "check the path"
         ) from None
-    return _locate_tables(dataset, dict(tables), "parquet", files_allowed=True)
+    return _locate_tables(dataset, dict(tables), config, "parquet", files_allowed=True)
 
 
-def _locate_tables(dataset: str, tables: Tables, form: str, *, files_allowed: bool = False) -> Located:
-    """The images of tables by split. files_allowed: a cell may name a file of this disk instead of holding its bytes."""
+def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, *, files_allowed: bool = False) -> Located:
+    """The images of tables by part. files_allowed: a cell may name a file of this disk instead of holding its bytes."""
+    sizes = {name: _labeled_rows(dataset, table, config) for name, table in tables.items()}
+    chosen = choose_splits(dataset, sizes, config.train, config.test)
+    read = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
+    notes = [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
+    train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
+    return join(dataset, train, test, form, notes)
+
+
+def _rows_text(labeled: int, rows: int) -> str:
+    return f"{labeled:,} images" if labeled else f"{rows:,} images without labels"
+
+
+def _labeled_rows(dataset: str, table: Any, config: DataConfig) -> int:
+    """Rows with a label. Parts without labels have no column for them, or -1 in each row."""
+    try:
+        column = _label_column(dataset, table, config)
+    except InputError:
+        if config.label_column and config.label_column in table.column_names:
+            raise
+        return 0
+    values = table.with_format(None)[column]
+    return table.num_rows if any(value not in (None, -1) for value in values) else 0
+
+
+def _label_column(dataset: str, table: Any, config: DataConfig) -> str:
     import datasets
 
-    splits = _chosen_splits(dataset, tables)
-    features = tables[splits[0]].features
-    image = _find_column(dataset, features, datasets.Image, ("image", "img"), "images")
-    label = _find_column(dataset, features, datasets.ClassLabel, ("label", "labels", "fine_label"), "labels")
-    for split in splits:
-        if missing := {image, label} - set(tables[split].column_names):
-            raise InputError(dataset, f"the part {split} has no column", ", ".join(sorted(missing)))
-    values = [list(tables[split].with_format(None)[label]) for split in splits]
-    classes, labels = _classes_and_labels(dataset, features[label], label, values)
-    column = _image_column(dataset, [tables[split] for split in splits], image, files_allowed)
-    unused = sorted(set(tables) - set(splits))
-    return Located(
-        column.images,
-        [value for split_labels in labels for value in split_labels],
-        [name for split, paths in zip(splits, column.paths, strict=True) for name in _names(tables[split], paths)],
-        [f"{dataset}: {split} row {i}" for split, rows in zip(splits, labels, strict=True) for i in range(len(rows))],
-        len(labels[0]),
+    if config.label_column:
+        if config.label_column not in table.column_names:
+            raise InputError("--label-column", f"must be a column: {listed(table.column_names)}", config.label_column)
+        return config.label_column
+    usual = ("label", "labels", "fine_label")
+    return _find_column(dataset, table.features, datasets.ClassLabel, usual, "labels", "--label-column NAME")
+
+
+def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> Part:
+    import datasets
+
+    image = _find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
+    label = _label_column(dataset, table, config)
+    labels, classes = _labels(dataset, table.features[label], label, list(table.with_format(None)[label]))
+    images, paths = _image_column(dataset, table, image, files_allowed)
+    group = config.group if config.group in table.column_names else None
+    return Part(
+        name,
+        images,
+        labels,
         classes,
-        form,
-        f"not used: {', '.join(unused)}" if unused else "",
+        _names(table, paths),
+        [f"{dataset}: {name} row {i}" for i in range(len(labels))],
+        [str(value) for value in table.with_format(None)[group]] if group else [],
     )
 
 
-def _chosen_splits(dataset: str, tables: Tables) -> list[str]:
-    """The training part, and the test part if there is one."""
-    train = "train" if "train" in tables else next(iter(tables)) if len(tables) == 1 else ""
-    if not train:
-        raise InputError(dataset, "has no part called train", ", ".join(tables))
-    return [train, *[split for split in TEST_SPLITS if split in tables and split != train][:1]]
-
-
-def _image_column(dataset: str, tables: list[Any], name: str, files_allowed: bool) -> ImageColumn:
-    """The encoded images of one column. Raises InputError where a cell holds none."""
+def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:
+    """The encoded images of one column, and the paths that its cells carry. Raises InputError where a cell holds none."""
     import datasets
     import pyarrow.compute
 
     try:
         with without_progress_bars():
-            cells = [table.select_columns([name]).cast_column(name, datasets.Image(decode=False)) for table in tables]
-            images = datasets.concatenate_datasets(cells).with_format(None)[name]
-            arrow = [table.with_format("arrow")[:][name] for table in cells]
-        missing_bytes = any(pyarrow.compute.struct_field(column, "bytes").null_count for column in arrow)
-        paths = [pyarrow.compute.struct_field(column, "path").to_pylist() for column in arrow]
+            cells = table.select_columns([name]).cast_column(name, datasets.Image(decode=False))
+        column = cells.with_format("arrow")[:][name]
+        missing_bytes = pyarrow.compute.struct_field(column, "bytes").null_count
+        paths = pyarrow.compute.struct_field(column, "path").to_pylist()
     except Exception as error:
         raise InputError(dataset, f"the column {name} does not hold encoded images", first_line(error)) from None
     if missing_bytes and not files_allowed:  # a table from elsewhere could name any file of this machine
         raise InputError(dataset, f"the column {name} lacks the bytes of some images", remedy="embed the images")
-    return ImageColumn(images, paths)
+    return cells.with_format(None)[name], paths
 
 
 def _names(table: Any, paths: list[str | None]) -> list[str]:
@@ -139,30 +159,27 @@ def _names(table: Any, paths: list[str | None]) -> list[str]:
     return next((names for names in (given, base) if are_names(names, len(paths))), numbered(len(paths)))
 
 
-def _find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: tuple[str, ...], what: str) -> str:
+def _find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: tuple[str, ...], what: str, option: str) -> str:
     """The one column of a type; of several, or of none, the one with a usual name."""
     typed = [name for name, feature in features.items() if isinstance(feature, kind)]
     candidates = typed if len(typed) == 1 else [name for name in typed or features if name in usual]
     if len(candidates) != 1:
         rule = f"it must be clear which column holds the {what}"
-        raise InputError(dataset, rule, f"columns {', '.join(candidates or features)}", f"name one of them {usual[0]}")
+        remedy = f"choose it with {option}" if option else f"name one of them {usual[0]}"
+        raise InputError(dataset, rule, f"columns {', '.join(candidates or features)}", remedy)
     return candidates[0]
 
 
-def _classes_and_labels(
-    dataset: str, feature: Any, column: str, values: list[list[Any]]
-) -> tuple[tuple[str, ...], list[list[int]]]:
-    """Class names and labels of a label column: named numbers, plain numbers, or text."""
-    everything = [value for split in values for value in split]
-    if all(isinstance(value, int) and not isinstance(value, bool) for value in everything):
+def _labels(dataset: str, feature: Any, column: str, values: list[Any]) -> tuple[list[int], tuple[str, ...]]:
+    """Labels and class names of a label column: named numbers, plain numbers, or text."""
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         names = getattr(feature, "names", None)
-        return tuple(names if names else map(str, range(max(values[0], default=0) + 1))), values
-    if not all(isinstance(value, str) for value in everything):
+        return (values, tuple(names)) if names else numbered_classes(values)
+    if not all(isinstance(value, str) for value in values):
         raise InputError(dataset, f"the column {column} must hold one whole number or one word for each image")
-    classes = tuple(sorted(set(values[0])))
-    if unknown := sorted(set(everything) - set(classes)):
-        raise InputError(dataset, "the test part has a class that the training part does not have", printable(unknown[0]))
-    return classes, [[classes.index(value) for value in split] for split in values]
+    classes = tuple(sorted(set(values)))
+    index = {name: number for number, name in enumerate(classes)}
+    return [index[value] for value in values], classes
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def test_mnist5k_is_balanced_real_and_always_split_the_same() -> None:
     assert splits.train.names == again.train.names and not {*splits.train.names} & {*splits.test.names}
     images = splits.train.images[:]
     assert int(images.max()) == 255 and len(images.flatten(1).unique(dim=0)) == 3750
-    assert splits.note == ""
+    assert splits.notes == ()
     assert not {"mlxtend", "matplotlib"} & {*sys.modules}
 
 

@@ -44,7 +44,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no labels": ({"train_labels": None}, "train_labels"),
     "test images alone": ({"test_labels": None}, "test_labels"),
     "negative label": ({"train_labels": np.array([0, 1, 0, 1, 0, -1])}, r"train_images\[5\].*from 0 to 1"),
-    "new label": ({"test_labels": np.array([0, 2])}, r"test_images\[1\].*from 0 to 1, got 2"),
+    "new label": ({"test_labels": np.array([0, 2])}, r"does not have: 2, got .*test_images\[1\]"),
     "fractions": ({"train_labels": np.array([0.5] * 6)}, "whole number"),
     "one class": ({"train_labels": np.zeros(6, int), "test_labels": np.zeros(2, int)}, "two classes"),
     "one image": ({"train_labels": np.array([0, 0, 0, 0, 0, 1])}, "two training images"),
@@ -59,8 +59,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "same names": ({"classes": np.array(["a", "a"])}, "must differ"),
     "control": ({"classes": np.array(["a", "b\x1b[2J"])}, r"without control characters"),
     "nothing": (
-        {"train_images": np.zeros((0, 5, 4, 3), np.uint8), "train_labels": np.zeros(0, int)},
-        "labels must be|no labeled",
+        {
+            f"{split}_{what}": np.zeros((0, 5, 4, 3) if what == "images" else 0, np.uint8)
+            for split in ("train", "test")
+            for what in ("images", "labels")
+        },
+        "train on|no labeled",
     ),
 }
 

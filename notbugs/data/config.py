@@ -1,0 +1,87 @@
+"""Which data to load, and how they are to be understood."""
+
+from dataclasses import dataclass, fields
+from typing import TypedDict
+
+RESIZE_MODES = ("crop", "squash", "pad")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data to load.
+
+    Parameters
+    ----------
+    dataset : str
+        As for `load`, or "planted", the built-in synthetic data set.
+    resize : int, optional
+        Resize all images to N x N pixels.
+    limit : int, optional
+        At most this many training images, and an eighth as many test images.
+    skip_unreadable : bool
+        Leave out files that cannot be read, instead of raising InputError.
+    train, test : str, optional
+        The parts to train and to test on: folders inside `dataset` or absolute paths, or names of its splits. Default: by their
+        names, as `sources.splits.choose_splits` says.
+    all_classes : bool
+        Every folder is a class, also one called train or test.
+    labels : str, optional
+        A table with a row for each file, inside `dataset` or a path of its own.
+    file_column, label_column : str, optional
+        Its columns. label_column also chooses the label column of a parquet file or of a set on the hub.
+    follow_links : bool
+        Follow links to folders and to files outside the data set.
+    white : int, optional
+        The value that is white in 16-bit images. Default: 65535.
+    resize_mode : {"crop", "squash", "pad"}
+        What `resize` does with images that are not square: cut off what is longer on both sides, change the proportions, or add
+        black borders.
+    group : str, optional
+        Images of one group are never in two parts or folds. A column of the table, or a regular expression that is searched in
+        each file's path: its groups in parentheses, or all that it matches, name the group.
+    """
+
+    dataset: str
+    resize: int | None = None
+    limit: int | None = None
+    skip_unreadable: bool = False
+    train: str | None = None
+    test: str | None = None
+    all_classes: bool = False
+    labels: str | None = None
+    file_column: str | None = None
+    label_column: str | None = None
+    follow_links: bool = False
+    white: int | None = None
+    resize_mode: str = "crop"
+    group: str | None = None
+
+    @property
+    def data(self) -> "DataConfig":
+        """These settings alone, where a subclass has more."""
+        return DataConfig(**{field.name: getattr(self, field.name) for field in fields(DataConfig)})
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """What a run folder keeps of these settings, to be resumed with the same: those at their defaults may be left out."""
+        always = ("dataset", "resize", "limit", "skip_unreadable")
+        defaults = {field.name: field.default for field in fields(DataConfig)}
+        return {name: value for name, value in vars(self.data).items() if name in always or value != defaults[name]}
+
+
+class DataOptions(TypedDict, total=False):
+    """The fields of `DataConfig` but for the data set, as keyword arguments of `load`."""
+
+    resize: int | None
+    limit: int | None
+    skip_unreadable: bool
+    train: str | None
+    test: str | None
+    all_classes: bool
+    labels: str | None
+    file_column: str | None
+    label_column: str | None
+    follow_links: bool
+    white: int | None
+    resize_mode: str
+    group: str | None

@@ -1,0 +1,166 @@
+"""What is in a folder of images: files and folders by name, links, and what is left out, with the reason for each."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from notbugs.data.names import Unreadable, is_printable, printable
+from notbugs.errors import InputError
+
+# What operating systems, storage devices and tools put into folders. Names that begin with a dot are left out, too.
+SYSTEM = frozenset(
+    (
+        "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle",
+        "@recently-snapshot", "$recycle.bin", "recycler", "system volume information", "lost+found", "network trash folder",
+        "temporary items", "__pycache__",
+    )
+)  # fmt: skip
+# Files that lie beside images and are none. Files with other endings, or with none, are opened.
+NO_IMAGES = frozenset(
+    (
+        ".csv", ".tsv", ".json", ".jsonl", ".xml", ".txt", ".md", ".rst", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log",
+        ".pdf", ".html", ".htm", ".doc", ".docx", ".xls", ".xlsx", ".py", ".ipynb", ".sh", ".parquet", ".arrow", ".zip", ".tar",
+        ".gz", ".md5", ".sha256", ".url", ".bib", ".names", ".lock",
+    )
+)  # fmt: skip
+LEAVES = "is a link that leaves the folder (to follow it: --follow-links)"
+LINKED = "is a linked folder (to follow it: --follow-links)"
+
+
+class Listing:
+    """Lists the folders of one data set by name, and keeps a list of what is left out.
+
+    Attributes
+    ----------
+    unreadable : list of Unreadable
+        Files that should have been read and must not be opened.
+    left_out : list of Unreadable
+        System files, and files that are no images.
+    links : list of str
+        Links that were followed out of the folder.
+    """
+
+    def __init__(self, root: Path, *, follow_links: bool = False) -> None:
+        self.root = root
+        self.follow_links = follow_links
+        self.unreadable: list[Unreadable] = []
+        self.left_out: list[Unreadable] = []
+        self.links: list[str] = []
+        self._inside = root.resolve()
+        self._told: set[str] = set()
+        self._known: dict[Path, list[os.DirEntry[str]]] = {}
+
+    def another(self) -> "Listing":
+        """A listing of the same data set that has left out nothing yet."""
+        return Listing(self.root, follow_links=self.follow_links)
+
+    def add(self, other: "Listing") -> None:
+        """Take over what another listing of the same data set found."""
+        for own, theirs in ((self.unreadable, other.unreadable), (self.left_out, other.left_out)):
+            own += [item for item in theirs if item.location not in self._told]
+        self._told |= other._told
+        self.links += other.links
+
+    def relative(self, path: Path) -> str:
+        """A path as messages show it: inside the data set, if it is there."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+    def folders(self, folder: Path) -> list[Path]:
+        """The folders in a folder, by name. Raises InputError for a linked one unless links are followed."""
+        found = [Path(entry.path) for entry in self._entries(folder) if entry.is_dir()]
+        for path in found:
+            if path.is_symlink() and not self.follow_links:
+                raise InputError(printable(str(path)), LINKED)
+        return found
+
+    def files(self, folder: Path) -> list[Path]:
+        """The files directly in a folder that may be images, by name."""
+        found = [Path(entry.path) for entry in self._entries(folder) if not entry.is_dir()]
+        return [path for path in found if path.suffix.lower() not in NO_IMAGES]
+
+    def beside(self, folder: Path) -> Iterator[Path]:
+        """The files directly in a folder that may be images. Others are added to `left_out` or `unreadable`."""
+        yield from (Path(entry.path) for entry in self._entries(folder) if not entry.is_dir() and self._may_open(entry))
+
+    def walk(self, folder: Path) -> Iterator[Path]:
+        """All files below a folder that may be images, by name. Others are added to `left_out` or `unreadable`."""
+        stack = [(iter(self._entries(folder)), {folder.resolve()})]
+        while stack:
+            entries, above = stack[-1]
+            entry = next(entries, None)
+            if entry is None:
+                stack.pop()
+            elif entry.is_dir() and self._may_enter(entry, above):
+                path = Path(entry.path)
+                stack.append((iter(self._entries(path)), above | {path.resolve()} if self.follow_links else above))
+            elif not entry.is_dir() and self._may_open(entry):
+                yield Path(entry.path)
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        """Add to what is left out, once."""
+        if (location := self.relative(path)) not in self._told:
+            self._told.add(location)
+            self.left_out.append(Unreadable(location, reason))
+
+    def refuse(self, path: Path, reason: str) -> None:
+        """Add to what cannot be read, once."""
+        if (location := self.relative(path)) not in self._told:
+            self._told.add(location)
+            self.unreadable.append(Unreadable(location, reason))
+
+    def _may_enter(self, entry: "os.DirEntry[str]", above: set[Path]) -> bool:
+        path = Path(entry.path)
+        if not is_printable(entry.name):
+            self.refuse(path, "has control characters or bytes that are not UTF-8 in its name")
+        elif not entry.is_symlink():
+            return True
+        elif not self.follow_links:
+            escapes = not path.resolve().is_relative_to(self._inside)
+            self.refuse(path, LEAVES if escapes else LINKED)  # a linked folder may lead back up and never end
+        elif path.resolve() in above:
+            self.leave_out(path, "is a link to a folder that it lies in")
+        else:
+            self._note_link(path)
+            return True
+        return False
+
+    def _may_open(self, entry: "os.DirEntry[str]") -> bool:
+        path = Path(entry.path)
+        if path.suffix.lower() in NO_IMAGES:
+            self.leave_out(path, f"is no image ({path.suffix.lower()})")
+        elif not is_printable(entry.name):
+            self.refuse(path, "has control characters or bytes that are not UTF-8 in its name")
+        elif entry.is_symlink() and not path.exists():
+            self.refuse(path, "is a link to a file that does not exist")
+        elif entry.is_symlink() and not path.resolve().is_relative_to(self._inside) and not self.follow_links:
+            self.refuse(path, LEAVES)
+        elif not entry.is_file():  # opening a pipe would wait forever
+            self.refuse(path, "is not a file")
+        else:
+            self._note_link(path) if entry.is_symlink() else None
+            return True
+        return False
+
+    def _note_link(self, path: Path) -> None:
+        if not path.resolve().is_relative_to(self._inside):
+            self.links.append(self.relative(path))
+
+    def _entries(self, folder: Path) -> list["os.DirEntry[str]"]:
+        """The entries of a folder by name, without hidden and system ones. Raises InputError if it cannot be opened."""
+        if folder not in self._known:
+            self._known[folder] = self._read(folder)
+        return self._known[folder]
+
+    def _read(self, folder: Path) -> list["os.DirEntry[str]"]:
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(printable(str(folder)), "cannot be opened", error.strerror) from None
+        kept = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.casefold() in SYSTEM:
+                self.leave_out(Path(entry.path), "is a hidden or system file" if not entry.is_dir() else "is a system folder")
+            else:
+                kept.append(entry)
+        return kept

@@ -1,0 +1,164 @@
+"""Parts of a data set by their names: which is trained on, which is tested on, and which look like parts but may be classes."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from notbugs.data.names import printable
+from notbugs.errors import InputError
+
+TRAIN, TEST, VALIDATION = "train", "test", "validation"
+WORDS = {
+    TRAIN: ("train", "training", "trn"),
+    TEST: ("test", "testing", "tst"),
+    VALIDATION: ("val", "valid", "validation", "dev"),
+}
+# Words that may stand beside these: training_set, seg_train, train_images, Final_Training, test-data
+NEUTRAL = frozenset(
+    (
+        "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics",
+        "photo", "photos", "seg", "segment", "segmentation", "split", "splits", "part", "parts", "folder", "folders", "file",
+        "files", "dir", "final", "official", "all", "sample", "samples", "examples", "label", "labels", "labeled",
+    )
+)  # fmt: skip
+LABELS = "name a table with its labels: --labels FILE"
+
+
+class NamedSplit(NamedTuple):
+    """What a name says: "train", "test" or "validation", and the other words in it, which are none of the usual ones."""
+
+    split: str
+    others: tuple[str, ...]
+
+
+def parse_split(name: str) -> NamedSplit | None:
+    """The split that a name contains; None if it contains none, or two.
+
+    Examples
+    --------
+    >>> parse_split("Training"), parse_split("seg_test").split, parse_split("asl_alphabet_train").others, parse_split("cats")
+    (NamedSplit(split='train', others=()), 'test', ('asl', 'alphabet'), None)
+    """
+    splits, others = [], []
+    for word in _words(name):
+        if split := _split_of_word(word):
+            splits.append(split)
+        elif word not in NEUTRAL:
+            others.append(word)
+    return NamedSplit(splits[0], tuple(others)) if len(splits) == 1 else None
+
+
+def split_of(name: str) -> str:
+    """ "train", "test" or "validation" for a name that says nothing else, "" for others.
+
+    Examples
+    --------
+    >>> split_of("Testing"), split_of("train2017"), split_of("trainset"), split_of("steam_train")
+    ('test', 'train', 'train', '')
+    """
+    named = parse_split(name)
+    return named.split if named and not named.others else ""
+
+
+def splits_among(names: Collection[str]) -> dict[str, str]:
+    """The splits among names that stand side by side, by name.
+
+    A name with other words counts where another split has the same ones: asl_train beside asl_test.
+
+    Examples
+    --------
+    >>> splits_among(["asl_train", "asl_test", "extra"]), splits_among(["steam_train", "car"])
+    ({'asl_train': 'train', 'asl_test': 'test'}, {})
+    """
+    found = {name: named for name in names if (named := parse_split(name))}
+    return {
+        name: named.split
+        for name, named in found.items()
+        if not named.others or any(other.others == named.others and other.split != named.split for other in found.values())
+    }
+
+
+def _words(name: str) -> list[str]:
+    """Words of a name in lower case: trainImages_2017 -> train, images."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return [word.casefold() for word in re.findall(r"[^\W\d_]+", spaced)]
+
+
+def _split_of_word(word: str) -> str:
+    for split, words in WORDS.items():
+        if any(word == known or (word.startswith(known) and word[len(known) :] in NEUTRAL) for known in words):
+            return split
+    return ""
+
+
+class Chosen(NamedTuple):
+    """The parts that are used ("" for none), and those that are not."""
+
+    train: str
+    test: str
+    unused: tuple[str, ...]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those that are used, the training part first."""
+        return tuple(name for name in (self.train, self.test) if name)
+
+
+def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, test: str | None) -> Chosen:
+    """Choose the training and the test part of a data set whose parts have names.
+
+    Parameters
+    ----------
+    dataset : str
+        For messages.
+    sizes : mapping
+        Number of labeled images of each part, in the order of the data set. A part without any is not chosen by itself.
+    train, test : str, optional
+        What was asked for. Otherwise the names decide, and the test part comes before a validation part.
+
+    Returns
+    -------
+    Chosen
+        Without a training part, if there is only a test or a validation part.
+
+    Raises
+    ------
+    InputError
+        If a part does not exist, or if it is unclear which one is meant.
+    """
+    for option, name in (("--train", train), ("--test", test)):
+        if name is not None and name not in sizes:
+            raise InputError(option, f"must be a part of {printable(dataset)}: {listed(sizes)}", printable(name))
+        if name is not None and not sizes[name]:
+            raise InputError(option, "must be a part with labeled images", printable(name), LABELS)
+    if train is not None and train == test:
+        raise InputError("--test", "must be another part than --train", printable(train))
+    labeled = [name for name in sizes if sizes[name]]
+    known = splits_among(labeled)
+
+    def only(split: str, option: str) -> str:
+        names = [name for name in labeled if known.get(name) == split and name not in (train, test)]
+        if len(names) > 1:
+            raise InputError(printable(dataset), "has several parts of one kind", listed(names), f"choose one with {option} PART")
+        return names[0] if names else ""
+
+    test = test or only(TEST, "--test") or only(VALIDATION, "--test")
+    train = train or only(TRAIN, "--train")
+    if not train and not test:
+        if len(labeled) != 1:
+            rule = "it must be clear which part to train on"
+            raise InputError(printable(dataset), rule, listed(sizes), "choose the parts with --train PART and --test PART")
+        train = labeled[0]  # the one part of a set may have any name
+    return Chosen(train, test, tuple(name for name in sizes if name not in (train, test)))
+
+
+def listed(names: Collection[str], most: int = 6) -> str:
+    """Names for a message, the first few.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(printable(name) for name in list(names)[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
