@@ -184,7 +184,7 @@ def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[i
         return *stratified_split(located.labels, 0.25, 0), located.notes
     if located.groups:
         note = f"no test part: about {TEST_SHARE:.0%} of each class set aside by groups, seed {seed}"
-        return *grouped_split(located.labels, located.groups, TEST_SHARE, seed), (*located.notes, note)
+        return *grouped_split(located.labels, located.groups, located.classes, TEST_SHARE, seed), (*located.notes, note)
     note = f"no test part: {TEST_SHARE:.0%} of each class set aside, seed {seed}"
     return *stratified_split(located.labels, TEST_SHARE, seed), (*located.notes, note)
 
@@ -263,7 +263,9 @@ def stratified_split(labels: list[int], share: float, seed: int) -> tuple[list[i
     return [row for row in range(len(labels)) if row not in chosen], sorted(aside)
 
 
-def grouped_split(labels: Sequence[int], groups: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:
+def grouped_split(
+    labels: Sequence[int], groups: Sequence[str], classes: Sequence[str], share: float, seed: int
+) -> tuple[list[int], list[int]]:
     """Rows kept and rows set aside, about the share of each class, so that no group is in both.
 
     Raises
@@ -277,7 +279,7 @@ def grouped_split(labels: Sequence[int], groups: Sequence[str], share: float, se
     array, of_group = np.asarray(labels), np.array([number[group] for group in groups])
     for label in np.unique(array):
         if len(set(of_group[array == label])) < 2:
-            raise InputError("--group", "must leave each class at least two groups", f"one for class number {label}")
+            raise InputError("--group", "must leave each class at least two groups", f"one for class {printable(classes[label])}")
     folds = StratifiedGroupKFold(round(1 / share), shuffle=True, random_state=seed)
     kept, aside = next(folds.split(array[:, None], array, of_group))
     return kept.tolist(), aside.tolist()

@@ -1,15 +1,16 @@
 """Image folders: `train/CLASS/file`, `CLASS/train/file`, only CLASS folders, or files with a table of labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, one_form, printable
 from notbugs.data.sources.base import Located, Part, join
-from notbugs.data.sources.labels import IMAGES, disagreement, find_tables, named_table, parts_by_table
+from notbugs.data.sources.label_table import find_tables, named_table
+from notbugs.data.sources.labels import IMAGES, disagreement, labels_all_in, parts_by_table
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of, splits_among
+from notbugs.data.sources.splits import TRAIN, UNLABELED, choose_splits, is_neutral, listed, split_of, splits_among
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
@@ -54,6 +55,9 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
         listing.add(layout.parts[name].listing)
     for name in chosen.unused:
         listing.leave_out(base / name, "is a part that is not used")
+    if set(layout.parts) != {IMAGES}:
+        for path in listing.beside(base):
+            listing.leave_out(path, "lies outside the parts")
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
     located = join(str(root), train, test, "folder", notes)
@@ -64,11 +68,33 @@ def _unwrapped(listing: Listing, root: Path) -> Path:
     """The folder that holds the data set: root, or a folder in it that has nothing beside it, as archives often have."""
     base = root
     for _ in range(DEEPEST):
-        folders = listing.folders(base)
+        folders = _labeled_folders(listing, base)
         if len(folders) != 1 or listing.files(base) or split_of(folders[0].name) or not listing.folders(folders[0]):
             return base
         base = folders[0]
     return base
+
+
+def _labeled_folders(listing: Listing, folder: Path) -> list[Path]:
+    """The folders in a folder but for those that are called unlabeled, which are left out."""
+    unlabeled: list[Path] = []
+    others: list[Path] = []
+    for path in listing.folders(folder):
+        (unlabeled if split_of(path.name) == UNLABELED else others).append(path)
+    for path in unlabeled if others else ():
+        listing.leave_out(path, "is called unlabeled")
+    return others or unlabeled
+
+
+def _unwrapped_part(listing: Listing, folder: Path) -> Path:
+    """The folder that holds the images of a part: itself, or seg_train/seg_train, Training/Images and the like."""
+    inner = folder
+    for _ in range(DEEPEST):
+        folders = listing.folders(inner)
+        if len(folders) != 1 or listing.files(inner) or not (is_neutral(folders[0].name) or split_of(folders[0].name)):
+            return inner
+        inner = folders[0]
+    return inner
 
 
 def _unused_note(name: str, found: Found) -> str:
@@ -92,7 +118,7 @@ def _nothing_labeled(listing: Listing, base: Path, layout: Layout) -> InputError
 def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if config.labels:
         return _by_tables(listing, base, config, [named_table(base, config.labels)])
-    folders = listing.folders(base)
+    folders = _labeled_folders(listing, base)
     if config.train or config.test:
         asked = [name for name in (config.train, config.test) if name]
         others = [name for name in splits_among([path.name for path in folders]) if name not in asked]
@@ -101,7 +127,7 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
         return _as_classes(listing, base, config)
     splits = splits_among([path.name for path in folders])
     if not splits:
-        return _transposed(listing, base, folders) or _as_classes(listing, base, config)
+        return _transposed(listing, base, folders) or _as_classes(listing, base, config, folders)
     return _as_parts(listing, base, folders, splits, config)
 
 
@@ -119,14 +145,14 @@ def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping
     if trains and any(parts[name].labeled for name in trains) and (tests or not others):
         return _layout_of({**parts, **{name: _count(listing, base, name) for name in others}})
     if not trains and not others and any(found.labeled for found in parts.values()):
-        return _layout_of(parts, "there is no training part")
+        return _layout_of(parts, "only a test part, no training images")
     if tables := find_tables(base):
         layout = _by_tables(listing, base, config, tables)
         if layout.parts:
             return layout
     if others and not holds_folders & set(splits) and not (trains and tests):
-        note = f"{listed(splits)}: read as a class, as {listed(others)}. If it is a part of the data, use --train and --test"
-        layout = _as_classes(listing, base, config)
+        note = f"{listed(splits)} is read as a class, like {listed(others)} (if it is a part of the data: --train, --test)"
+        layout = _as_classes(listing, base, config, folders)
         return Layout(layout.parts, (*layout.notes, note))
     seen = ", ".join(_seen(name, parts.get(name) or _count(listing, base, name)) for name in [*splits, *others])
     rule = "has folders that are called like parts of a data set, and it is unclear whether they are parts or classes"
@@ -144,16 +170,31 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
     if not folder.is_dir():
         inside = listed([path.name for path in listing.folders(base)])
         raise InputError("--train, --test", f"must be folders in {printable(str(base))}, which has {inside}", printable(name))
-    own = listing.another()
+    own, outer = listing.another(), folder
+    folder = _unwrapped_part(listing, folder)
+    notes = [f"images are in {listing.relative(folder)}"] if folder != outer else []
     if own.folders(folder):
         part, note = _class_folders(own, folder, name)
-        return Found(part, own, notes=(note,) if note else ())
-    beside = [path for path in find_tables(base) if split_of(path.stem) in ("", split_of(name))]
-    for table in [*find_tables(folder), *beside]:
-        by_table, notes = parts_by_table(own, folder, [table], config, inside=True)
+        return Found(part, own, notes=tuple(filter(None, (*notes, note))))
+    beside = _tables_for(own, base, name, config)
+    for table in [*find_tables(folder), *(find_tables(outer) if outer != folder else ()), *beside]:
+        by_table, found = parts_by_table(own, folder, [table], config, part=name)
         if by_table:
-            return Found(next(iter(by_table.values()))._replace(name=name), own, notes=tuple(notes))
+            return Found(next(iter(by_table.values()))._replace(name=name), own, notes=(*notes, *found))
     return _count(listing, base, name)
+
+
+def _tables_for(listing: Listing, base: Path, name: str, config: DataConfig) -> list[Path]:
+    """The tables beside the parts that may label this one: by their name, or for any part.
+
+    A table for any part that labels all its rows' files in the training part is not about files of the same names in another.
+    """
+    folders = splits_among([path.name for path in listing.folders(base)])
+    training = [folder for folder, split in folders.items() if split == TRAIN and folder != name]
+    tables = [path for path in find_tables(base) if split_of(path.stem) in ("", split_of(name))]
+    if split_of(name) == TRAIN or not training:
+        return tables
+    return [path for path in tables if split_of(path.stem) or not labels_all_in(listing, base / training[0], path, config)]
 
 
 def _count(listing: Listing, base: Path, name: str) -> Found:
@@ -176,10 +217,10 @@ def _by_tables(listing: Listing, base: Path, config: DataConfig, tables: list[Pa
 # ---- class folders -------------------------------------------------------------------------------------------------------------
 
 
-def _as_classes(listing: Listing, base: Path, config: DataConfig) -> Layout:
+def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequence[Path] | None = None) -> Layout:
     """Every folder is a class, unless there are none, or only one and a table with labels."""
     own = listing.another()
-    part, note = _class_folders(own, base, IMAGES)
+    part, note = _class_folders(own, base, IMAGES, folders)
     tables = [] if config.all_classes else find_tables(base)
     if len(part.classes) < 2 and tables:
         layout = _by_tables(listing, base, config, tables)
@@ -193,17 +234,18 @@ def _as_classes(listing: Listing, base: Path, config: DataConfig) -> Layout:
     return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
 
 
-def _class_folders(listing: Listing, folder: Path, name: str) -> tuple[Part, str]:
+def _class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[Path] | None = None) -> tuple[Part, str]:
     """The images of one part: each folder in it is a class. Names that differ only in their Unicode form are one class."""
     by_class: dict[str, list[Path]] = {}
-    folders = listing.folders(folder)
-    for path in folders:
+    merged: list[str] = []
+    for path in listing.folders(folder) if folders is None else folders:
         check_class_name(path.name)
-        by_class.setdefault(one_form(path.name), []).extend(listing.walk(path))
+        label = one_form(path.name)
+        merged += [label] if label in by_class else []
+        by_class.setdefault(label, []).extend(listing.walk(path))
     for path in listing.beside(folder):
         listing.refuse(path, "lies outside the class folders")
-    merged = len(folders) - len(by_class)
-    note = f"{merged} class folders are merged with another of the same name in another Unicode form" if merged else ""
+    note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
     return _part_of(listing, name, by_class, lambda path, _: path.relative_to(folder).as_posix()), note
 
 

@@ -84,7 +84,8 @@ class Listing:
 
     def walk(self, folder: Path) -> Iterator[Path]:
         """All files below a folder that may be images, by name. Others are added to `left_out` or `unreadable`."""
-        stack = [(iter(self._entries(folder)), {folder.resolve()})]
+        inside = folder.resolve()
+        stack = [(iter(self._entries(folder)), {inside, *inside.parents})]
         while stack:
             entries, above = stack[-1]
             entry = next(entries, None)
@@ -101,6 +102,12 @@ class Listing:
         if (location := self.relative(path)) not in self._told:
             self._told.add(location)
             self.left_out.append(Unreadable(location, reason))
+
+    def use(self, path: Path) -> None:
+        """Say that a file is used, though it is no image: it is not left out."""
+        location = self.relative(path)
+        self._told.add(location)
+        self.left_out = [item for item in self.left_out if item.location != location]
 
     def refuse(self, path: Path, reason: str) -> None:
         """Add to what cannot be read, once."""

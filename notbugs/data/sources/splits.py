@@ -7,11 +7,12 @@ from typing import NamedTuple
 from notbugs.data.names import printable
 from notbugs.errors import InputError
 
-TRAIN, TEST, VALIDATION = "train", "test", "validation"
+TRAIN, TEST, VALIDATION, UNLABELED = "train", "test", "validation", "unlabeled"
 WORDS = {
     TRAIN: ("train", "training", "trn"),
     TEST: ("test", "testing", "tst"),
     VALIDATION: ("val", "valid", "validation", "dev"),
+    UNLABELED: ("unlabeled", "unlabelled", "unsupervised", "unsup"),
 }
 # Words that may stand beside these: training_set, seg_train, train_images, Final_Training, test-data
 NEUTRAL = frozenset(
@@ -25,7 +26,7 @@ LABELS = "name a table with its labels: --labels FILE"
 
 
 class NamedSplit(NamedTuple):
-    """What a name says: "train", "test" or "validation", and the other words in it, which are none of the usual ones."""
+    """What a name says: "train", "test", "validation" or "unlabeled", and the unusual words beside it."""
 
     split: str
     others: tuple[str, ...]
@@ -49,7 +50,7 @@ def parse_split(name: str) -> NamedSplit | None:
 
 
 def split_of(name: str) -> str:
-    """ "train", "test" or "validation" for a name that says nothing else, "" for others.
+    """ "train", "test", "validation" or "unlabeled" for a name that says nothing else, "" for others.
 
     Examples
     --------
@@ -76,6 +77,17 @@ def splits_among(names: Collection[str]) -> dict[str, str]:
         for name, named in found.items()
         if not named.others or any(other.others == named.others and other.split != named.split for other in found.values())
     }
+
+
+def is_neutral(name: str) -> bool:
+    """Whether a name says only that there is data: images, my_data.
+
+    Examples
+    --------
+    >>> is_neutral("Images"), is_neutral("cats")
+    (True, False)
+    """
+    return all(word in NEUTRAL for word in _words(name))
 
 
 def _words(name: str) -> list[str]:

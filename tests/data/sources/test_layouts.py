@@ -1,0 +1,288 @@
+"""How people keep image folders, and how each is understood: as its owner means it, or refused with what was seen."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data.conftest import image_folder, load_error, random_image, save
+
+from notbugs import data
+
+Tree = Mapping[str, int | str]  # images in a folder, or a file's text
+
+
+def tree(root: Path, files: Tree) -> Path:
+    for number, (path, what) in enumerate(files.items()):
+        if isinstance(what, str):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(what)
+        else:
+            for i in range(what):
+                save(random_image(100 * number + i), root / path / f"{i}.png")
+    return root
+
+
+def pets(part: str, each: int = 3) -> Tree:
+    return {f"{part}/cat": each, f"{part}/dog": each}
+
+
+def table(header: str, rows: int, line: str) -> str:
+    """line: a row, with {i} its number and {c} its class, a or b in turn."""
+    return header + "\n" + "".join(line.format(i=i, c="ab"[i % 2], n=i % 2) + "\n" for i in range(rows))
+
+
+def counted(dataset: data.Dataset) -> str:
+    counts = Counter(dataset.classes[label] for label in dataset.labels.tolist())
+    return " ".join(f"{name} {counts[name]}" for name in dataset.classes if counts[name])
+
+
+PETS = "cat 3 dog 3", "cat 2 dog 2"
+WITHOUT_TEST = "cat 2 dog 2", "cat 1 dog 1"
+# The folder; images by class in training and in test; what the notes must say.
+UNDERSTOOD: dict[str, tuple[Tree, tuple[str, str], str]] = {
+    "Training and Testing": ({**pets("Training"), **pets("Testing", 2)}, PETS, ""),
+    "Train and Test": ({**pets("Train"), **pets("Test", 2)}, PETS, ""),
+    "with _set": ({**pets("training_set"), **pets("test_set", 2)}, PETS, ""),
+    "years": ({**pets("train2017"), **pets("val2017", 2)}, PETS, ""),
+    "one name before both": ({**pets("asl_alphabet_train"), **pets("asl_alphabet_test", 2)}, PETS, ""),
+    "seg_ twice": (
+        {**pets("seg_train/seg_train"), **pets("seg_test/seg_test", 2), "seg_pred/seg_pred": 4},
+        PETS,
+        r"seg_train/seg_train.*not used: seg_pred \(4 images without labels\)",
+    ),
+    "a folder around": ({**pets("archive/x/train"), **pets("archive/x/test", 2)}, PETS, "read from archive/x"),
+    "a folder around classes": (pets("default"), WITHOUT_TEST, "read from default.*20% of each class set aside"),
+    "validation instead of an unlabeled test part": (
+        {**pets("train"), **pets("val", 2), "test": 5},
+        PETS,
+        r"not used: test \(5 images without labels\)",
+    ),
+    "an unused part": ({**pets("train"), **pets("test", 2), **pets("valid")}, PETS, r"not used: valid \(6 images\)"),
+    "parts inside the classes": (
+        {"cat/train": 3, "cat/test": 2, "dog/train": 3, "dog/test": 2},
+        PETS,
+        "the parts lie inside the class folders",
+    ),
+    "only a test part": (pets("test"), ("", "cat 3 dog 3"), "only a test part"),
+    "a class called train": ({"train": 3, "bus": 3}, ("bus 2 train 2", "bus 1 train 1"), "train is read as a class, like bus"),
+    "valid and invalid": ({"valid": 3, "invalid": 3}, ("invalid 2 valid 2", "invalid 1 valid 1"), "valid is read as a class"),
+    "an unlabeled part": ({**pets("labeled"), "unlabeled": 9}, WITHOUT_TEST, "read from labeled"),
+    "classes that the test part lacks": (
+        {**pets("train"), "train/emu": 3, "test/cat": 1, "test/emu": 2},
+        ("cat 3 dog 3 emu 3", "cat 1 emu 2"),
+        "",
+    ),
+    "one table": (
+        {"train": 6, "test": 2, "labels.csv": table("id,breed", 6, "{i},{c}")},
+        ("a 2 b 2", "a 1 b 1"),
+        "labels from labels.csv: column breed; files: column id.*not used: test",
+    ),
+    "a table for each part": (
+        {
+            "train": 6,
+            "test": 2,
+            "train.csv": table("image_id,label", 6, "{i}.png,{c}"),
+            "test.csv": table("image_id,label", 2, "{i}.png,{c}"),
+            "sample_submission.csv": table("image_id,label", 2, "{i}.png,b"),
+        },
+        ("a 3 b 3", "a 1 b 1"),
+        "labels from test.csv.*labels from train.csv",
+    ),
+    "one table for parts with the same file names": (
+        {"train": 4, "test": 2, "l.csv": table("f,label,split", 4, "{i}.png,{c},train") + "0.png,b,test\n1.png,a,test\n"},
+        ("a 2 b 2", "a 1 b 1"),
+        "",
+    ),
+    "a column of parts": (
+        {"images": 6, "meta.csv": table("file,class,split", 4, "images/{i}.png,{c},train") + "4.png,a,test\n5.png,b,test\n"},
+        ("a 2 b 2", "a 1 b 1"),
+        "",
+    ),
+    "imagefolder with metadata": (
+        {
+            "train": 6,
+            "test": 2,
+            "train/metadata.csv": table("file_name,label", 6, "{i}.png,{c}"),
+            "test/metadata.jsonl": '{"file_name": "0.png", "label": "b"}\n{"file_name": "1.png", "label": "a"}\n',
+        },
+        ("a 3 b 3", "a 1 b 1"),
+        "",
+    ),
+    "traffic signs": (
+        {
+            "Final_Training/Images/00000": 3,
+            "Final_Training/Images/00001": 3,
+            "Final_Training/Images/00000/GT-00000.csv": "Filename;ClassId\n0.png;0\n",
+            "Final_Test/Images": 3,
+            "Final_Test/Images/GT-final_test.csv": "Filename;Width;ClassId\n0.png;9;0\n1.png;9;1\n2.png;9;1\n",
+        },
+        ("00000 3 00001 3", "00000 1 00001 2"),
+        "classes are matched as numbers",
+    ),
+    "paths of another machine": (
+        {"data": 6, "l.tsv": table("path\tlabel", 6, "C:\\me\\data\\{i}.png\t{c}")},
+        ("a 2 b 2", "a 1 b 1"),
+        "",
+    ),
+    "a list without header": ({"data": 6, "list.txt": table("data/0.png a", 5, "data/{i}.png {c}")}, ("a 2 b 1", "a 1 b 1"), ""),
+    "a column for each class": (
+        {"imgs": 6, "gt.csv": table("image,b,a", 6, "{i},{n}.0,0.0").replace("0.0,0.0", "0.0,1.0")},
+        ("b 2 a 2", "b 1 a 1"),
+        "2 columns of 0 and 1",
+    ),
+    "a number and a word for each class": (
+        {"imgs": 6, "l.csv": table("f,class_id,class", 6, "{i}.png,{n},{c}")},
+        ("a 2 b 2", "a 1 b 1"),
+        "column class;",
+    ),
+    "a table that is no list of labels": ({**pets("."), "scores.csv": "f,score\n0.png,0.3\n"}, WITHOUT_TEST, ""),
+}
+
+
+@pytest.mark.parametrize("case", UNDERSTOOD)
+def test_a_folder_is_read_as_its_owner_means_it(tmp_path: Path, case: str) -> None:
+    files, counts, notes = UNDERSTOOD[case]
+    found = data.load(tree(tmp_path, files))
+    assert (counted(found.train), counted(found.test)) == counts
+    assert re.search(notes, "; ".join(found.notes)), found.notes
+
+
+# The folder; options; what the error must say.
+REFUSED: dict[str, tuple[Tree, dict[str, Any], str]] = {
+    "parts without labels": ({"train": 3, "test": 2}, {}, r"train \(3 images, no class folders\).*--train PART.*--all-classes"),
+    "a divided train folder among others": (
+        {**pets("train"), "bus": 3},
+        {},
+        r"train \(6 images in class folders\), bus.*--train",
+    ),
+    "two training parts": ({**pets("Train"), **pets("training")}, {}, "Train, training; choose one with --train PART"),
+    "two test parts": ({**pets("Train"), **pets("Val"), **pets("dev")}, {}, "Val, dev; choose one with --test PART"),
+    "some classes divided": ({"cat/train": 3, "cat/test": 2, "dog": 3}, {}, "cat is divided, dog is not"),
+    "folders that are no classes": (
+        {"part_1": 3, "part_2/x": 3, "m.csv": table("id,dx,age", 3, "part_1/{i}.png,{c},5") + "part_2/x/0.png,a,5\n"},
+        {},
+        "2 labels in m.csv for the folders part_1, part_2; the table: --labels FILE; the folders: --all-classes",
+    ),
+    "another class in test": ({**pets("train"), **pets("test"), "test/fox": 1}, {}, "training part does not have: fox"),
+    "two tables": (
+        {"x": 4, "one.csv": table("f,label", 4, "{i}.png,{c}"), "two.csv": table("f,label", 4, "{i}.png,{c}")},
+        {},
+        "several tables with labels, got one.csv, two.csv; choose one with --labels FILE",
+    ),
+    "two columns": (
+        {"x": 4, "l.csv": table("f,age,sex", 4, "{i}.png,{n},{c}")},
+        {},
+        "columns f, age, sex; choose it with --label-",
+    ),
+    "two labels": (
+        {"x": 4, "l.csv": table("f,label", 4, "{i}.png,{c}") + "0.png,b\n"},
+        {},
+        "x/0.png: has two labels in l.csv: a and",
+    ),
+    "a file that is not there": ({"x": 4, "l.csv": table("f,label", 5, "{i}.png,{c}")}, {}, "l.csv: 4.png: is not there"),
+    "no label": ({"x": 4, "l.csv": table("f,label", 4, "{i}.png,{c}").replace("0.png,a", "0.png,")}, {}, "0.png: has no label"),
+    "no images": ({"README.md": "x"}, {}, "got no images"),
+    "a part that is not there": (pets("train"), {"test": "tset"}, "must be folders in .*, which has train, got tset"),
+    "a part twice": (pets("train"), {"train": "train", "test": "train"}, "another part than --train"),
+    "a table that is not there": (pets("train"), {"labels": "l.csv"}, "--labels: must be a file, got l.csv"),
+    "a table of something else": ({**pets("train"), "l.csv": "a,b\n1,2\n"}, {"labels": "l.csv"}, "must name image files"),
+    "a column that is not there": (
+        {"x": 4, "l.csv": table("f,label", 4, "{i}.png,{c}")},
+        {"label_column": "y"},
+        "f, label, got y",
+    ),
+    "two readings at once": (pets("train"), {"all_classes": True, "test": "x"}, "--all-classes: cannot be used with"),
+    "no group in a path": (pets("train"), {"group": r"track_(\d)"}, r"--group: .* not in train/cat/0.png"),
+    "no expression": (pets("train"), {"group": "("}, "--group: must be a column of the table, or a regular expression"),
+    "one group": (
+        pets("train"),
+        {"group": "cat|dog"},
+        "--group: must leave each class at least two groups, got one for class cat",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_unclear_is_refused_with_what_was_seen(tmp_path: Path, case: str) -> None:
+    files, options, message = REFUSED[case]
+    text = load_error(tree(tmp_path, files), **options)
+    assert re.search(message, text), text
+
+
+def test_options_choose_between_the_readings(tmp_path: Path) -> None:
+    parts = tree(tmp_path / "parts", {**pets("a"), **pets("b", 2), **pets("c", 1)})
+    found = data.load(parts, train="a", test="b")
+    assert (counted(found.train), counted(found.test)) == PETS
+    assert counted(data.load(parts, all_classes=True).train) == "a 5 b 3 c 1"
+    assert counted(data.load(parts, train="a", test=str(tmp_path / "parts/c")).test) == "cat 1 dog 1"
+    labels = table("f,label", 4, "x/{i}.png,{c}") + "y/0.png,b\ny/1.png,a\n"
+    split = tree(tmp_path / "split", {"x": 4, "y": 2, "extra": 1, "t.csv": labels})
+    found = data.load(split, train="x", test="y", labels="t.csv")
+    assert (counted(found.train), counted(found.test)) == ("a 2 b 2", "a 1 b 1")
+    assert found.left_out == (("extra/0.png", "has no label in t.csv"),)
+
+
+def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
+    files = {
+        **pets("train"),
+        **pets("test", 2),
+        "__MACOSX/train/cat": 2,
+        "train/cat/._0.png": "x",
+        ".DS_Store": "x",
+        "train/@eaDir/x": 1,
+        "train/cat/0.xml": "<annotation/>",
+        "README.md": "x",
+    }
+    found = data.load(tree(tmp_path, files))
+    assert (counted(found.train), counted(found.test)) == PETS
+    assert sorted(found.left_out) == [
+        (".DS_Store", "is a hidden or system file"),
+        ("README.md", "is no image (.md)"),
+        ("__MACOSX", "is a system folder"),
+        ("train/@eaDir", "is a system folder"),
+        ("train/cat/._0.png", "is a hidden or system file"),
+        ("train/cat/0.xml", "is no image (.xml)"),
+    ]
+    rows = data.file_rows(found)
+    assert len(rows) == 6 + 4 + 6 and {row.part for row in rows} == {"train", "test", "left out"}
+    assert data.summary(found)["left_out"] == {"is no image": 2, "is a hidden or system file": 2, "is a system folder": 2}
+
+
+def test_names_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
+    one, other = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    found = data.load(tree(tmp_path, {f"train/{one}": 3, f"train/{other}": 2, "train/x": 3, f"test/{other}": 2, "test/x": 1}))
+    assert (counted(found.train), counted(found.test)) == (f"{one} 5 x 3", f"{one} 2 x 1")
+    assert f"one class: {one}" in found.notes[0]
+
+
+def test_groups_stay_together_and_the_limit_takes_of_each(tmp_path: Path) -> None:
+    root = tree(tmp_path, {f"{name}/track{track}": 4 for name in ("stop", "yield") for track in range(5)})
+    found = data.load(root, group=r"[a-z]+/track\d")
+    assert len(found.train) == 32 and len(found.test) == 8 and "by groups" in found.notes[0]
+    assert not set(found.train.groups) & set(found.test.groups)
+    limited = data.load(root, group=r"[a-z]+/track\d", limit=8)
+    assert sorted(Counter(limited.train.groups).values()) == [1] * 8
+    column = tree(tmp_path / "table", {"x": 12, "l.csv": table("f,label,video", 12, "{i}.png,{c},v{i}").replace("v1\n", "v0\n")})
+    found = data.load(column, group="video", limit=8)
+    assert {"v0", "v2"} <= {*found.train.groups, *found.test.groups} and not set(found.train.groups) & set(found.test.groups)
+    crossing = data.load(image_folder(tmp_path / "both"), group=r"\d")
+    assert crossing.notes == ("3 groups are in the training and in the test part, 0 for example",)
+
+
+def test_links_are_followed_where_this_is_asked_for(tmp_path: Path) -> None:
+    cache = tree(tmp_path / "cache", pets("blobs"))
+    root = tree(tmp_path / "snapshot", {"train/cat": 1, "train/dog": 1})
+    for name in ("cat", "dog"):
+        for i in range(3):
+            (root / f"train/{name}/link{i}.png").symlink_to(cache / f"blobs/{name}/{i}.png")
+    (root / "test").symlink_to(cache / "blobs")
+    (root / "train/cat/loop").symlink_to(root / "train")
+    assert "--follow-links" in load_error(root)
+    found = data.load(root, follow_links=True)
+    assert (counted(found.train), counted(found.test)) == ("cat 4 dog 4", "cat 3 dog 3")
+    assert any("links lead out of the folder" in note for note in found.notes)
+    assert found.left_out == (("train/cat/loop", "is a link to a folder that it lies in"),)
