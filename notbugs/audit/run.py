@@ -19,6 +19,7 @@ from notbugs.audit.config import (
 from notbugs.audit.evaluate import evaluate_part, run_checks
 from notbugs.audit.tables import summarize
 from notbugs.data import Dataset
+from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
@@ -61,6 +62,7 @@ def run(
     """
     if config.budget not in attacks.BUDGETS:
         raise InputError("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(config.budget))
+    check_outside(config.data.dataset, folder)
     part, form = test_part(config)
     threats = threat_models(config)
     for name in (config.model, *config.others):

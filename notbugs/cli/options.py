@@ -105,6 +105,10 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: Any) -> None:
+        if given.get("dataset") and given.get("out"):
+            from notbugs.data.config import check_outside
+
+            check_outside(given["dataset"], given["out"])
         command(data_options={name: given.pop(name) for name in DATA_OPTIONS}, **given)
 
     called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads

@@ -3,6 +3,7 @@
 from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
 from notbugs.data.export import check_unused, export, load_arrays, load_part, save_arrays, save_image
+from notbugs.data.groups import grouped_folds
 from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
 from notbugs.data.load import Splits, fingerprint, load, load_dataset
 from notbugs.data.photographs import photo_crops
@@ -24,6 +25,7 @@ __all__ = [
     "fingerprint",
     "first_per_class",
     "from_8bit",
+    "grouped_folds",
     "is_out_of_memory",
     "left_out",
     "load",

@@ -1,7 +1,10 @@
 """Which data to load, and how they are to be understood."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TypedDict
+
+from notbugs.errors import InputError
 
 RESIZE_MODES = ("crop", "squash", "pad")
 
@@ -67,6 +70,17 @@ class DataConfig:
         always = ("dataset", "resize", "limit", "skip_unreadable")
         defaults = {field.name: field.default for field in fields(DataConfig)}
         return {name: value for name, value in vars(self.data).items() if name in always or value != defaults[name]}
+
+
+def check_outside(dataset: str, out: Path | str) -> None:
+    """Raises InputError for an output inside the folder of the data set, of which it would become a part.
+
+    Examples
+    --------
+    >>> check_outside("digits", "runs/digits")
+    """
+    if Path(dataset).is_dir() and Path(out).resolve().is_relative_to(Path(dataset).resolve()):
+        raise InputError("--out", f"must lie outside {dataset}, or it becomes a part of the data set", str(out), "choose another")
 
 
 class DataOptions(TypedDict, total=False):

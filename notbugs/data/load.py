@@ -14,6 +14,7 @@ from torch import Tensor
 
 from notbugs.data.config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.data.dataset import Dataset
+from notbugs.data.groups import grouped_folds
 from notbugs.data.images import load_images
 from notbugs.data.names import Unreadable, check_class_name, printable, reject_unreadable
 from notbugs.data.sources import EMBEDDED, Located, locate
@@ -184,7 +185,7 @@ def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[i
         return *stratified_split(located.labels, 0.25, 0), located.notes
     if located.groups:
         note = f"no test part: about {TEST_SHARE:.0%} of each class set aside by groups, seed {seed}"
-        return *grouped_split(located.labels, located.groups, located.classes, TEST_SHARE, seed), (*located.notes, note)
+        return *_grouped_split(located, TEST_SHARE, seed), (*located.notes, note)
     note = f"no test part: {TEST_SHARE:.0%} of each class set aside, seed {seed}"
     return *stratified_split(located.labels, TEST_SHARE, seed), (*located.notes, note)
 
@@ -263,26 +264,10 @@ def stratified_split(labels: list[int], share: float, seed: int) -> tuple[list[i
     return [row for row in range(len(labels)) if row not in chosen], sorted(aside)
 
 
-def grouped_split(
-    labels: Sequence[int], groups: Sequence[str], classes: Sequence[str], share: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """Rows kept and rows set aside, about the share of each class, so that no group is in both.
-
-    Raises
-    ------
-    InputError
-        If a class has images in fewer than two groups.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    array, of_group = np.asarray(labels), np.array([number[group] for group in groups])
-    for label in np.unique(array):
-        if len(set(of_group[array == label])) < 2:
-            raise InputError("--group", "must leave each class at least two groups", f"one for class {printable(classes[label])}")
-    folds = StratifiedGroupKFold(round(1 / share), shuffle=True, random_state=seed)
-    kept, aside = next(folds.split(array[:, None], array, of_group))
-    return kept.tolist(), aside.tolist()
+def _grouped_split(located: Located, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Rows kept and rows set aside, about the share of each class, so that no group is in both. Raises InputError."""
+    aside = grouped_folds(located.labels, located.groups, round(1 / share), seed, located.classes) == 0
+    return np.flatnonzero(~aside).tolist(), np.flatnonzero(aside).tolist()
 
 
 def _some_of_each_class(rows: list[int], located: Located, limit: int) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, construct, models, predict, train
+from notbugs import attacks, construct, data, models, predict, train
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files import fold_scores
@@ -65,7 +65,7 @@ class CrossfitConfig:
 # ---- folds -----------------------------------------------------------------------------------------------------------------
 
 
-def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
+def stratified_folds(labels: Tensor, folds: int, seed: int, groups: Sequence[str] = ()) -> Tensor:
     """Random folds, as balanced over the classes as possible.
 
     Parameters
@@ -74,6 +74,8 @@ def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     folds : int
         2 or more.
     seed : int
+    groups : sequence of str, (N,), or empty
+        Files of one group are in one fold.
 
     Returns
     -------
@@ -96,6 +98,8 @@ def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
         raise InputError("data", "must have two files or more of each class: models trained on the others score each", fewest)
     if not 2 <= folds <= fewest:
         raise InputError("--folds", f"must be from 2 to {fewest}, the files of the smallest class", folds)
+    if groups:
+        return torch.from_numpy(data.grouped_folds(labels.tolist(), groups, folds, seed))
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     order = order[labels[order].argsort(stable=True)]
     return torch.empty_like(order).scatter(0, order, torch.arange(len(labels)) % folds)

@@ -72,7 +72,7 @@ def explorer_stage(config: FilesConfig, folder: Path, report_progress: Progress)
     """Write the pictures of all files; rows of the pictures, of the adversarial examples and of the nearest files."""
     splits = load_splits(config)
     dataset, crossfit = splits.train, crossfit_config(config, splits)
-    folds = stratified_folds(dataset.labels, config.folds, fold_seed(config.seed, 0))
+    folds = stratified_folds(dataset.labels, config.folds, fold_seed(config.seed, 0), dataset.groups)
     paths = [examples_path(folder, fold) for fold in range(config.folds)]
     # folds that were scored before there was an explorer kept nothing
     parts = [data.load_arrays(path) for path in paths] if all(path.is_file() for path in paths) else []

@@ -52,7 +52,7 @@ def features_stage(config: FilesConfig, folder: Path, report_progress: Progress)
     """Categorize all features of a standard model, on the first fold of the first repetition, and find spurious cues."""
     splits, device = load_splits(config), config.device
     crossfit = crossfit_config(config, splits)
-    held_out = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, 0)) == 0
+    held_out = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, 0), splits.train.groups) == 0
     files, others = (splits.train.select(side.nonzero().squeeze(1)) for side in (held_out, ~held_out))
     train_model = partial(train_crossfit_model, config=crossfit, seed=fold_seed(config.seed, 0, 0), device=device)
     report_progress("", 0.0, "standard model")

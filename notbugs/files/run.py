@@ -15,6 +15,7 @@ import torch
 
 from notbugs import __version__, data
 from notbugs.data import Splits
+from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.files import robustness, scores
@@ -74,11 +75,12 @@ def run(
     InputError
         Before anything is written if the input cannot be used.
     """
+    check_outside(config.data.dataset, folder)
     splits = load_splits(config)
     crossfit = crossfit_config(config, splits)
     if config.repeats < 1:
         raise InputError("--repeats", "must be 1 or more", config.repeats)
-    stratified_folds(splits.train.labels, config.folds, 0)  # too many folds fail here
+    stratified_folds(splits.train.labels, config.folds, 0, splits.train.groups)  # too many folds fail here
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same(record, "fingerprint", digest, config.data.dataset, "must hold the same images as when this run began")
@@ -121,7 +123,7 @@ def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, com
 def _fold_stage(config: FilesConfig, folder: Path, repeat: int, fold: int, report_progress: Progress) -> list[Row]:
     """Score the files of one fold, and keep the scores; in the first repetition also what the explorer shows."""
     splits, kept = load_splits(config), FoldScores()
-    folds = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, repeat))
+    folds = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, repeat), splits.train.groups)
     found = score_fold(
         splits.train,
         crossfit_config(config, splits),
@@ -143,7 +145,7 @@ def _load_scores(config: FilesConfig, folder: Path, splits: Splits) -> list[Fold
     """The scores of all files, one entry for each repetition."""
     whole = []
     for repeat in range(config.repeats):
-        folds = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, repeat))
+        folds = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, repeat), splits.train.groups)
         parts = [data.load_arrays(fold_path(folder, repeat, fold)) for fold in range(config.folds)]
         whole.append(merge_folds(folds, parts))
     return whole

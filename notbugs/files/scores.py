@@ -77,7 +77,7 @@ def per_file(
         raise InputError("--repeats", "must be 1 or more", repeats)
     whole = []
     for repeat in range(repeats):
-        dealt, parts = stratified_folds(dataset.labels, folds, fold_seed(seed, repeat)), []
+        dealt, parts = stratified_folds(dataset.labels, folds, fold_seed(seed, repeat), dataset.groups), []
         for fold in range(folds):
             done = repeat * folds + fold
             report = (lambda share, words, done=done: progress((done + share) / (repeats * folds), words)) if progress else None

@@ -10,6 +10,7 @@ import torch
 
 from notbugs import __version__, attacks, data, metrics, models
 from notbugs.data import Dataset, Splits
+from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
@@ -86,6 +87,7 @@ def run(
     InputError
         Before anything is written if the input cannot be used.
     """
+    check_outside(config.dataset, folder)
     splits = load(config)
     resolved = resolve(config, splits)
     given = given_model(resolved)
