@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from notbugs.errors import InputError
 
+StrPath = str | os.PathLike[str]  # what public functions take as a path
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from notbugs import attacks, data
+from notbugs.atomic import StrPath
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
@@ -31,7 +32,7 @@ PART_IMAGES = 100  # images per part: a stage of about half a minute
 
 def run(
     config: AuditConfig,
-    folder: Path,
+    folder: StrPath,
     *,
     command: str = "",
     workers: int | None = None,
@@ -42,7 +43,7 @@ def run(
     Parameters
     ----------
     config : AuditConfig
-    folder : Path
+    folder : str or path
         A new folder, or that of an earlier audit with the same configuration.
     command : str
         Recorded in run.json.
@@ -60,6 +61,7 @@ def run(
     InputError
         Before anything is written if the input cannot be used.
     """
+    folder = Path(folder)
     if config.budget not in attacks.BUDGETS:
         raise InputError("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(config.budget))
     check_outside(config.data.dataset, folder)

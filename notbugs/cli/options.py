@@ -48,7 +48,11 @@ TrainPart = Annotated[
     str | None, typer.Option(metavar="PART", help="The part to train on: a folder in DATASET, or a split. [default: by its name]")
 ]
 TestPart = Annotated[
-    str | None, typer.Option(metavar="PART", help="The part to test on. [default: test, else validation, else a fifth set aside]")
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="The part to test on; . for all images of a set without parts. [default: test, else validation, else a fifth set aside]",
+    ),
 ]
 AllClasses = Annotated[
     bool, typer.Option("--all-classes", help="Every folder is a class, also those that are called train, test and the like.")

@@ -1,6 +1,7 @@
 """Which data to load, and how they are to be understood."""
 
 from dataclasses import dataclass, fields
+from os import fspath
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,7 +16,7 @@ class DataConfig:
 
     Parameters
     ----------
-    dataset : str
+    dataset : str or path
         As for `load`, or "planted", the built-in synthetic data set.
     resize : int, optional
         Resize all images to N x N pixels.
@@ -25,7 +26,7 @@ class DataConfig:
         Leave out files that cannot be read, instead of raising InputError.
     train, test : str, optional
         The parts to train and to test on: folders inside `dataset` or absolute paths, or names of its splits. Default: by their
-        names, as `sources.splits.choose_splits` says.
+        names, as `sources.splits.choose_splits` says. test ".": all images of a data set without parts.
     all_classes : bool
         Every folder is a class, also one called train or test.
     labels : str, optional
@@ -58,6 +59,9 @@ class DataConfig:
     white: int | None = None
     resize_mode: str = "crop"
     group: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", fspath(self.dataset))
 
     @property
     def data(self) -> "DataConfig":

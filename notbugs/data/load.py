@@ -139,8 +139,7 @@ def _load(config: DataConfig, seed: int) -> Splits:
     located = _with_groups(config, located)
     train, test, notes = _split(config.dataset, located, seed)
     if config.limit is not None:
-        train = _some_of_each_class(train, located, config.limit)
-        test = _some_of_each_class(test, located, max(config.limit // 8, len(located.classes)))
+        train, test, notes = _limited(config.limit, located, train, test, notes)
     splits = _decode(located, train, test, notes, config)
     if len(splits.train):
         _check_none_empty(config.dataset, splits.train.labels, located.classes)
@@ -183,11 +182,12 @@ def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[i
         return train, test, (*located.notes, *_crossing_groups(located))
     if dataset in EMBEDDED:  # a quarter, always the same
         return *stratified_split(located.labels, 0.25, 0), located.notes
-    if located.groups:
-        note = f"no test part: about {TEST_SHARE:.0%} of each class set aside by groups, seed {seed}"
-        return *_grouped_split(located, TEST_SHARE, seed), (*located.notes, note)
-    note = f"no test part: {TEST_SHARE:.0%} of each class set aside, seed {seed}"
-    return *stratified_split(located.labels, TEST_SHARE, seed), (*located.notes, note)
+    how = f"about {TEST_SHARE:.0%} of each class, by groups," if located.groups else f"{TEST_SHARE:.0%} of each class"
+    train, test = (
+        _grouped_split(located, TEST_SHARE, seed) if located.groups else stratified_split(located.labels, TEST_SHARE, seed)
+    )
+    note = f"no test part: {how} set aside with seed {seed}, {len(test):,} images (--test . takes all as test images)"
+    return train, test, (*located.notes, note)
 
 
 def _crossing_groups(located: Located) -> list[str]:
@@ -268,6 +268,17 @@ def _grouped_split(located: Located, share: float, seed: int) -> tuple[list[int]
     """Rows kept and rows set aside, about the share of each class, so that no group is in both. Raises InputError."""
     aside = grouped_folds(located.labels, located.groups, round(1 / share), seed, located.classes) == 0
     return np.flatnonzero(~aside).tolist(), np.flatnonzero(aside).tolist()
+
+
+def _limited(
+    limit: int, located: Located, train: list[int], test: list[int], notes: tuple[str, ...]
+) -> tuple[list[int], list[int], tuple[str, ...]]:
+    """Rows of both parts within --limit, and the notes, which say how many there were."""
+    fewer = _some_of_each_class(train, located, limit), _some_of_each_class(test, located, max(limit // 8, len(located.classes)))
+    counts = f"{len(fewer[0]):,} of {len(train):,} training and {len(fewer[1]):,} of {len(test):,} test images"
+    which = "the first of each group" if located.groups else "the first of each class"
+    said = [f"--limit {limit}: {counts}, {which}"] if fewer != (train, test) else []
+    return *fewer, (*notes, *said)
 
 
 def _some_of_each_class(rows: list[int], located: Located, limit: int) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from notbugs.atomic import StrPath
 from notbugs.data.decode import as_arrays
 from notbugs.errors import InputError
 
@@ -25,14 +26,14 @@ def sheet_columns(height: int, width: int) -> int:
     return min(max(SHEET_SIDE // max(height, width), 1), MOST_COLUMNS)
 
 
-def save_sheet(images: Tensor, path: Path, *, columns: int, lossless: bool = True) -> None:
+def save_sheet(images: Tensor, path: StrPath, *, columns: int, lossless: bool = True) -> None:
     """Save images side by side as one WebP picture.
 
     Parameters
     ----------
     images : Tensor, uint8, (N, C, H, W)
         Row by row; what is left of the last row stays black.
-    path : Path
+    path : str or path
         Its folder is created.
     columns : int
     lossless : bool
@@ -43,6 +44,7 @@ def save_sheet(images: Tensor, path: Path, *, columns: int, lossless: bool = Tru
     InputError
         If it cannot be written.
     """
+    path = Path(path)
     from PIL import Image
 
     count, channels, height, width = images.shape
@@ -60,8 +62,9 @@ def save_sheet(images: Tensor, path: Path, *, columns: int, lossless: bool = Tru
         raise InputError(str(path), "cannot be written", error.strerror) from None
 
 
-def load_sheet(path: Path, count: int, *, columns: int, height: int, width: int) -> np.ndarray:
+def load_sheet(path: StrPath, count: int, *, columns: int, height: int, width: int) -> np.ndarray:
     """The first `count` images of a sheet as RGB, uint8 (count, H, W, 3). Raises InputError if it cannot be read."""
+    path = Path(path)
     from PIL import Image
 
     try:

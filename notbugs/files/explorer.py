@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from notbugs import data
+from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Images
 from notbugs.errors import InputError
 from notbugs.files.config import FilesConfig, crossfit_config, examples_path, load_splits
@@ -192,12 +193,12 @@ def prediction_rows(dataset: Dataset, probabilities: Mapping[str, np.ndarray]) -
 # ---- the pictures as an array ----------------------------------------------------------------------------------------------
 
 
-def load_pictures(folder: Path, kind: str) -> np.ndarray:
+def load_pictures(folder: StrPath, kind: str) -> np.ndarray:
     """The pictures of one kind, in the order of the data set.
 
     Parameters
     ----------
-    folder : Path
+    folder : str or path
         Of a run of file scores.
     kind : str
         original (thumbnail, where the images are large), standard_adversarial, robust_adversarial, robust_version or
@@ -212,6 +213,7 @@ def load_pictures(folder: Path, kind: str) -> np.ndarray:
     InputError
         If the run has no such pictures, or one cannot be read.
     """
+    folder = Path(folder)
     sheets = RunFolder.read(folder).rows(PictureSheetRow)
     chosen = [row for row in sheets if row.kind == kind]
     if not chosen:

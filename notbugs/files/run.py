@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from notbugs import __version__, data
+from notbugs.atomic import StrPath
 from notbugs.data import Splits
 from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
@@ -44,7 +45,7 @@ class Subset(NamedTuple):
 
 def run(
     config: FilesConfig,
-    folder: Path,
+    folder: StrPath,
     *,
     command: str = "",
     workers: int | None = None,
@@ -58,7 +59,7 @@ def run(
     Parameters
     ----------
     config : FilesConfig
-    folder : Path
+    folder : str or path
         New, or of an earlier run with the same settings.
     command : str
         Recorded in run.json.
@@ -75,6 +76,7 @@ def run(
     InputError
         Before anything is written if the input cannot be used.
     """
+    folder = Path(folder)
     check_outside(config.data.dataset, folder)
     splits = load_splits(config)
     crossfit = crossfit_config(config, splits)
@@ -208,7 +210,7 @@ def check_fraction(config: FilesConfig, top: float) -> None:
     robustness.check_share(top, int(counts[counts > 0].min()))
 
 
-def split_by_robustness(config: FilesConfig, folder: Path, top: float) -> list[Subset]:
+def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> list[Subset]:
     """Write the files with the highest and with the lowest robustness as two data sets, in the form of the input.
 
     They replace what an earlier call wrote. tables/subsets.csv lists the files.
@@ -216,7 +218,7 @@ def split_by_robustness(config: FilesConfig, folder: Path, top: float) -> list[S
     Parameters
     ----------
     config : FilesConfig
-    folder : Path
+    folder : str or path
         Of a finished `run` with the same settings.
     top : float, in (0, 0.5]
         Share of each class in either subset.
@@ -231,6 +233,7 @@ def split_by_robustness(config: FilesConfig, folder: Path, top: float) -> list[S
     InputError
         For another share, or a folder that cannot be written.
     """
+    folder = Path(folder)
     splits = load_splits(config)
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as record:  # nobody else writes meanwhile
         rows = record.rows(FileRow)

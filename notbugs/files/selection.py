@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from notbugs import __version__, data
+from notbugs.atomic import StrPath
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files.config import FilesConfig, load_splits
@@ -20,7 +21,7 @@ def read_list(path: Path) -> list[str]:
 
     Parameters
     ----------
-    path : Path
+    path : str or path
         UTF-8, one name per line, empty lines do not count. A line in double quotes is a JSON string: for names with line breaks,
         and for those that begin or end with a space or a quote.
 
@@ -71,16 +72,16 @@ def _as_written(name: str) -> str:
     return name.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def split_by_list(config: FilesConfig, path: Path, folder: Path) -> list[Subset]:
+def split_by_list(config: FilesConfig, path: StrPath, folder: StrPath) -> list[Subset]:
     """Write the listed training files and all others as two data sets, in the form of the input. Pixels and labels are kept.
 
     Parameters
     ----------
     config : FilesConfig
         Of which only `data` and `seed` count.
-    path : Path
+    path : str or path
         The list.
-    folder : Path
+    folder : str or path
         New or empty. The data sets are folder/datasets/listed-files and folder/datasets/other-files.
 
     Returns
@@ -93,6 +94,7 @@ def split_by_list(config: FilesConfig, path: Path, folder: Path) -> list[Subset]
     InputError
         Before anything is written if the list or the data set cannot be used.
     """
+    path, folder = Path(path), Path(folder)
     splits = load_splits(config)
     listed = find_files(splits.train, read_list(path))
     data.check_unused(folder)

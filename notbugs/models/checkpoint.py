@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from notbugs.atomic import StrPath
 from notbugs.errors import InputError
 from notbugs.models.classifier import Model
 from notbugs.models.factory import build, one_line
@@ -37,8 +38,9 @@ class CheckpointMetadata:
     epsilon: float | None = None
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: StrPath) -> None:
     """Raise InputError if a model cannot be saved at `path`; called before training, not after."""
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -49,13 +51,13 @@ def check_writable(path: Path) -> None:
         raise InputError(str(path), "cannot be written", error.strerror or one_line(error)) from None
 
 
-def save(model: Model, path: Path, **metadata: object) -> None:
+def save(model: Model, path: StrPath, **metadata: object) -> None:
     """Save weights to `path` (.safetensors), and architecture and metadata to the .json beside it; both files or neither.
 
     Parameters
     ----------
     model : Model
-    path : Path
+    path : str or path
     **metadata
         Anything that JSON can hold, e.g. classes.
 
@@ -64,6 +66,7 @@ def save(model: Model, path: Path, **metadata: object) -> None:
     InputError
         If the files cannot be written.
     """
+    path = Path(path)
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -85,12 +88,12 @@ def save(model: Model, path: Path, **metadata: object) -> None:
         raise InputError(str(path), "cannot be written", getattr(error, "strerror", None) or one_line(error)) from None
 
 
-def load(path: Path, network: str | None = None) -> tuple[Model, CheckpointMetadata]:
+def load(path: StrPath, network: str | None = None) -> tuple[Model, CheckpointMetadata]:
     """Load a model that `save` wrote, in evaluation mode, and its metadata.
 
     Parameters
     ----------
-    path : Path
+    path : str or path
         The .safetensors file.
     network : str, optional
         The `module:function` that the description names. Building it runs that code, so a file alone cannot cause it.
@@ -100,6 +103,7 @@ def load(path: Path, network: str | None = None) -> tuple[Model, CheckpointMetad
     InputError
         If a file is missing, damaged or of another kind, or if the weights do not fit.
     """
+    path = Path(path)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from notbugs.atomic import StrPath
 from notbugs.errors import InputError
 from notbugs.report.format import percent
 from notbugs.report.results import FULL, StudyResults
@@ -92,8 +93,9 @@ def index_of(parent: Path) -> Path | None:
     return path if name_of(parent) == DEFAULT_PARENT or len(runs_in(parent)) > 1 else None
 
 
-def index_beside(folder: Path) -> Path | None:
+def index_beside(folder: StrPath) -> Path | None:
     """The list of the runs beside a run, if it was written."""
+    folder = Path(folder)
     path = index_of(parent_of(folder))
     return path if path and path.is_file() else None
 

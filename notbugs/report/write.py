@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from notbugs.atomic import atomic_write_text
+from notbugs.atomic import StrPath, atomic_write_text
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.report import render
 from notbugs.report.about import about
@@ -27,14 +27,14 @@ PAGES: dict[str, Callable[[RunFolder], tuple[Context, Charts]]] = {
 }
 
 
-def write(folder: Path) -> Path:
+def write(folder: StrPath) -> Path:
     """Write report.html into the folder of a run, finished or not, and list it in index.html of the parent folder.
 
     For a study this also writes the tables that follow from others: review answers, and the comparison with the paper.
 
     Parameters
     ----------
-    folder : Path
+    folder : str or path
         Of a study, an audit, file scores or the two-Gaussian model.
 
     Returns
@@ -47,6 +47,7 @@ def write(folder: Path) -> Path:
     InputError
         If there is no run, or a table is damaged.
     """
+    folder = Path(folder)
     run = RunFolder.read(folder)
     if run.kind in PAGES:
         context, charts = PAGES[run.kind](run)

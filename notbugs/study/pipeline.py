@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from notbugs import __version__, attacks, data, metrics, models
+from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
 from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
@@ -44,7 +45,7 @@ NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 def run(
     config: StudyConfig,
-    folder: Path,
+    folder: StrPath,
     *,
     only: Collection[str] | None = None,
     asked: StudyConfig | None = None,
@@ -62,7 +63,7 @@ def run(
     Parameters
     ----------
     config : StudyConfig
-    folder : Path
+    folder : str or path
         New, or of an earlier run with the same settings.
     only : collection of str, optional
         Labels of stages, like "standard" or "dataset-robust", to do with all that they need; the rest can be done later.
@@ -87,6 +88,7 @@ def run(
     InputError
         Before anything is written if the input cannot be used.
     """
+    folder = Path(folder)
     check_outside(config.dataset, folder)
     splits = load(config)
     resolved = resolve(config, splits)
@@ -130,13 +132,13 @@ def run(
 
 
 def run_analyses(
-    folder: Path, names: Collection[str], *, workers: int | None = None, report_progress: Progress | None = None
+    folder: StrPath, names: Collection[str], *, workers: int | None = None, report_progress: Progress | None = None
 ) -> RunFolder:
     """Do further analyses of a study, with all that they need.
 
     Parameters
     ----------
-    folder : Path
+    folder : str or path
         Of a study, finished or not.
     names : collection of str
         Of `analyses.ANALYSES`.
@@ -152,6 +154,7 @@ def run_analyses(
     InputError
         If the folder holds no study, its data have changed, or there is no such analysis.
     """
+    folder = Path(folder)
     if unknown := sorted({*names} - {*ANALYSES}):
         raise InputError("stage", "must be one of " + ", ".join(ANALYSES), ", ".join(unknown))
     record = RunFolder.read(folder)
@@ -161,14 +164,14 @@ def run_analyses(
 
 
 def train_single(
-    config: StudyConfig, path: Path, *, loss: str = "standard", report_progress: Progress | None = None
+    config: StudyConfig, path: StrPath, *, loss: str = "standard", report_progress: Progress | None = None
 ) -> list[Accuracy]:
     """Train one classifier on the original images and save it.
 
     Parameters
     ----------
     config : StudyConfig
-    path : Path
+    path : str or path
         NAME.safetensors; NAME.json is written, too.
     loss : {"standard", "adversarial", "trades"}
     report_progress : callable, optional
@@ -183,6 +186,7 @@ def train_single(
     InputError
         Before training if the input cannot be used or the file cannot be written.
     """
+    path = Path(path)
     splits = load(config)
     resolved = resolve(config, splits)
     chosen = [each for each in LOSSES if each == loss]

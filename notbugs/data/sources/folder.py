@@ -10,7 +10,7 @@ from notbugs.data.sources.base import Located, Part, join
 from notbugs.data.sources.label_table import find_tables, named_table
 from notbugs.data.sources.labels import IMAGES, disagreement, labels_all_in, parts_by_table
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import TRAIN, UNLABELED, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.splits import TRAIN, UNLABELED, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
@@ -119,8 +119,7 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if config.labels:
         return _by_tables(listing, base, config, [named_table(base, config.labels)])
     folders = _labeled_folders(listing, base)
-    if config.train or config.test:
-        asked = [name for name in (config.train, config.test) if name]
+    if asked := [name for name in (config.train, config.test) if name and name != WHOLE]:
         others = [name for name in splits_among([path.name for path in folders]) if name not in asked]
         return _layout_of({name: _part(listing, base, name, config) for name in (*asked, *others)})
     if config.all_classes or not folders:

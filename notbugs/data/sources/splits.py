@@ -7,6 +7,7 @@ from typing import NamedTuple
 from notbugs.data.names import printable
 from notbugs.errors import InputError
 
+WHOLE = "."  # --test .: all images of a data set without parts are test images
 TRAIN, TEST, VALIDATION, UNLABELED = "train", "test", "validation", "unlabeled"
 WORDS = {
     TRAIN: ("train", "training", "trn"),
@@ -126,7 +127,8 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
     sizes : mapping
         Number of labeled images of each part, in the order of the data set. A part without any is not chosen by itself.
     train, test : str, optional
-        What was asked for. Otherwise the names decide, and the test part comes before a validation part.
+        What was asked for; "." is all of a data set without parts. Otherwise the names decide, and the test part comes before a
+        validation part.
 
     Returns
     -------
@@ -138,6 +140,8 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
     InputError
         If a part does not exist, or if it is unclear which one is meant.
     """
+    if test == WHOLE and len(sizes) == 1:
+        return Chosen("", next(iter(sizes)), ())
     for option, name in (("--train", train), ("--test", test)):
         if name is not None and name not in sizes:
             raise InputError(option, f"must be a part of {printable(dataset)}: {listed(sizes)}", printable(name))

@@ -219,6 +219,7 @@ def test_options_choose_between_the_readings(tmp_path: Path) -> None:
     assert (counted(found.train), counted(found.test)) == PETS
     assert counted(data.load(parts, all_classes=True).train) == "a 5 b 3 c 1"
     assert counted(data.load(parts, train="a", test=str(tmp_path / "parts/c")).test) == "cat 1 dog 1"
+    assert counted(data.load(tmp_path / "parts/a", test=".").test) == "cat 3 dog 3"
     labels = table("f,label", 4, "x/{i}.png,{c}") + "y/0.png,b\ny/1.png,a\n"
     split = tree(tmp_path / "split", {"x": 4, "y": 2, "extra": 1, "t.csv": labels})
     found = data.load(split, train="x", test="y", labels="t.csv")
@@ -265,6 +266,7 @@ def test_groups_stay_together_and_the_limit_takes_of_each(tmp_path: Path) -> Non
     assert len(found.train) == 32 and len(found.test) == 8 and "by groups" in found.notes[0]
     assert not set(found.train.groups) & set(found.test.groups)
     limited = data.load(root, group=r"[a-z]+/track\d", limit=8)
+    assert limited.notes[1] == "--limit 8: 8 of 32 training and 2 of 8 test images, the first of each group"
     assert sorted(Counter(limited.train.groups).values()) == [1] * 8
     column = tree(tmp_path / "table", {"x": 12, "l.csv": table("f,label,video", 12, "{i}.png,{c},v{i}").replace("v1\n", "v0\n")})
     found = data.load(column, group="video", limit=8)
