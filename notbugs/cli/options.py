@@ -51,7 +51,7 @@ TestPart = Annotated[
     str | None,
     typer.Option(
         metavar="PART",
-        help="The part to test on; . for all images of a set without parts. [default: test, else validation, else a fifth set aside]",
+        help="The part to test on; . for all images. [default: test, else validation, else a fifth set aside]",
     ),
 ]
 AllClasses = Annotated[
