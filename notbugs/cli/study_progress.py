@@ -124,7 +124,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     if found.same_scene:
         yield (
             "Many images are so close to another one of their class that they seem to show the same scene, as frames of a video "
-            "do. Keep all images of a scene in one part, with --group: in both, training and test, they make test accuracy too high."
+            "do. Keep all images of a scene in one part, with --group: in training and test they make test accuracy too high."
         )
     size = f" of width {config.width}" if config.width else ""
     yield f"{config.network}{size}, {_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}, on {config.device}."

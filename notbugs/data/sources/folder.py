@@ -105,7 +105,7 @@ def _unused_note(name: str, found: Found) -> str:
 def _nothing_labeled(listing: Listing, base: Path, layout: Layout) -> InputError:
     """The error for a folder in which no image has a label, with what was seen."""
     images = sum(found.unlabeled for found in layout.parts.values())
-    tables = [path.name for path in find_tables(base)]
+    tables = [path.name for path in find_tables(listing, base)]
     seen = f"{images:,} images without labels" if images else "no images"
     seen += f", the tables {listed(tables)}" if tables else ""
     remedy = "put the images of each class into a folder of its own, train/CLASS/file.png, or name a table with --labels FILE"
@@ -145,7 +145,7 @@ def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping
         return _layout_of({**parts, **{name: _count(listing, base, name) for name in others}})
     if not trains and not others and any(found.labeled for found in parts.values()):
         return _layout_of(parts, "only a test part, no training images")
-    if tables := find_tables(base):
+    if tables := find_tables(listing, base):
         layout = _by_tables(listing, base, config, tables)
         if layout.parts:
             return layout
@@ -176,7 +176,7 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
         part, note = _class_folders(own, folder, name)
         return Found(part, own, notes=tuple(filter(None, (*notes, note))))
     beside = _tables_for(own, base, name, config)
-    for table in [*find_tables(folder), *(find_tables(outer) if outer != folder else ()), *beside]:
+    for table in [*find_tables(listing, folder), *(find_tables(listing, outer) if outer != folder else ()), *beside]:
         by_table, found = parts_by_table(own, folder, [table], config, part=name)
         if by_table:
             return Found(next(iter(by_table.values()))._replace(name=name), own, notes=(*notes, *found))
@@ -190,7 +190,7 @@ def _tables_for(listing: Listing, base: Path, name: str, config: DataConfig) -> 
     """
     folders = splits_among([path.name for path in listing.folders(base)])
     training = [folder for folder, split in folders.items() if split == TRAIN and folder != name]
-    tables = [path for path in find_tables(base) if split_of(path.stem) in ("", split_of(name))]
+    tables = [path for path in find_tables(listing, base) if split_of(path.stem) in ("", split_of(name))]
     if split_of(name) == TRAIN or not training:
         return tables
     return [path for path in tables if split_of(path.stem) or not labels_all_in(listing, base / training[0], path, config)]
@@ -220,13 +220,18 @@ def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Seque
     """Every folder is a class, unless there are none, or only one and a table with labels."""
     own = listing.another()
     part, note = _class_folders(own, base, IMAGES, folders)
-    tables = [] if config.all_classes else find_tables(base)
+    tables = [] if config.all_classes else find_tables(listing, base)
     if len(part.classes) < 2 and tables:
         layout = _by_tables(listing, base, config, tables)
         if layout.parts:
             return layout
     if not part.labels:
         return Layout({IMAGES: _count(listing, base, "")})
+    if len(part.classes) < 2:
+        named = [path.name for path in tables]
+        seen = f"one, {printable(part.classes[0])}" + (f"; no image is named in {listed(named)}" if named else "")
+        remedy = "put the images of each class into a folder of its own, or name a table with --labels FILE"
+        raise InputError(printable(str(base)), "needs at least two class folders", seen, remedy)
     if seen := disagreement(listing, base, part, tables, config):
         rule = "has folders that may be classes, and a table with other labels"
         raise InputError(printable(str(base)), rule, seen, "the table: --labels FILE; the folders: --all-classes")

@@ -1,5 +1,6 @@
 """Tables of labels: how they are read, and which of their columns holds the files, the labels, the parts, the groups."""
 
+import codecs
 import csv
 import io
 import json
@@ -112,12 +113,10 @@ class FileIndex:
 # ---- tables --------------------------------------------------------------------------------------------------------------------
 
 
-def find_tables(folder: Path) -> list[Path]:
-    """The tables in a folder that may hold labels, by name. Most readers write a few kilobytes beside the images."""
-    found = [
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    ]
-    return sorted(path for path in found if SUBMISSION not in path.name.lower() and 0 < path.stat().st_size <= MOST_BYTES)
+def find_tables(listing: Listing, folder: Path) -> list[Path]:
+    """The tables in a folder that may hold labels, by name. A link that leaves the data set is one only if links are followed."""
+    found = [path for path in listing.beside(folder, among=SUFFIXES) if SUBMISSION not in path.name.lower()]
+    return [path for path in found if 0 < path.stat().st_size <= MOST_BYTES]
 
 
 def named_table(base: Path, name: str) -> Path:
@@ -154,6 +153,8 @@ def read_table(path: Path) -> Table:
 
 def _text(path: Path) -> str:
     raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:

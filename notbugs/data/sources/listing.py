@@ -1,7 +1,7 @@
 """What is in a folder of images: files and folders by name, links, and what is left out, with the reason for each."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from notbugs.data.names import Unreadable, is_printable, printable
@@ -78,9 +78,19 @@ class Listing:
         found = [Path(entry.path) for entry in self._entries(folder) if not entry.is_dir()]
         return [path for path in found if path.suffix.lower() not in NO_IMAGES]
 
-    def beside(self, folder: Path) -> Iterator[Path]:
-        """The files directly in a folder that may be images. Others are added to `left_out` or `unreadable`."""
-        yield from (Path(entry.path) for entry in self._entries(folder) if not entry.is_dir() and self._may_open(entry))
+    def beside(self, folder: Path, among: Collection[str] = ()) -> Iterator[Path]:
+        """The files directly in a folder that may be images, or those with certain endings.
+
+        Of images, others are added to `left_out` or `unreadable`; of other files, those that must not be opened are passed over.
+        """
+        for entry in self._entries(folder):
+            path = Path(entry.path)
+            if among:
+                wanted = path.suffix.lower() in among and entry.is_file() and (self.follow_links or not self._leaves(path))
+            else:
+                wanted = not entry.is_dir() and self._may_open(entry)
+            if wanted:
+                yield path
 
     def walk(self, folder: Path) -> Iterator[Path]:
         """All files below a folder that may be images, by name. Others are added to `left_out` or `unreadable`."""
@@ -122,8 +132,7 @@ class Listing:
         elif not entry.is_symlink():
             return True
         elif not self.follow_links:
-            escapes = not path.resolve().is_relative_to(self._inside)
-            self.refuse(path, LEAVES if escapes else LINKED)  # a linked folder may lead back up and never end
+            self.refuse(path, LEAVES if self._leaves(path) else LINKED)  # a linked folder may lead back up and never end
         elif path.resolve() in above:
             self.leave_out(path, "is a link to a folder that it lies in")
         else:
@@ -139,7 +148,7 @@ class Listing:
             self.refuse(path, "has control characters or bytes that are not UTF-8 in its name")
         elif entry.is_symlink() and not path.exists():
             self.refuse(path, "is a link to a file that does not exist")
-        elif entry.is_symlink() and not path.resolve().is_relative_to(self._inside) and not self.follow_links:
+        elif entry.is_symlink() and not self.follow_links and self._leaves(path):
             self.refuse(path, LEAVES)
         elif not entry.is_file():  # opening a pipe would wait forever
             self.refuse(path, "is not a file")
@@ -148,8 +157,12 @@ class Listing:
             return True
         return False
 
+    def _leaves(self, path: Path) -> bool:
+        """Whether a path leads out of the data set."""
+        return not path.resolve().is_relative_to(self._inside)
+
     def _note_link(self, path: Path) -> None:
-        if not path.resolve().is_relative_to(self._inside):
+        if self._leaves(path):
             self.links.append(self.relative(path))
 
     def _entries(self, folder: Path) -> list["os.DirEntry[str]"]:
