@@ -73,6 +73,10 @@ class StudyConfig:
     compile : bool
         Compile networks first.
     device : str
+    write : {"folder", "parquet", "npz", "webdataset"}, optional
+        The form in which data sets are written. Default: the input's.
+    stratified_targets : bool
+        Draw random labels so that every class is the target equally often (`construct.random_labels`).
     """
 
     dataset: str
@@ -108,6 +112,8 @@ class StudyConfig:
     bf16: bool | None = None
     compile: bool = False
     device: str = "cpu"
+    write: str | None = None
+    stratified_targets: bool = False
 
     @property
     def data(self) -> DataConfig:
@@ -117,7 +123,8 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """`StudyConfig` with every setting decided. These may stay None: resize, limit, model (none), width (the network's usual)."""
+    """`StudyConfig` with every setting decided. These may stay None: resize, limit, model (none), width (the
+    network's usual), write (the input's form)."""
 
     dataset: str
     resize: int | None
@@ -152,6 +159,8 @@ class ResolvedConfig:
     bf16: bool
     compile: bool
     device: str
+    write: str | None
+    stratified_targets: bool
 
     @property
     def data(self) -> DataConfig:
@@ -192,6 +201,11 @@ def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Split
     return data.load_dataset(config.data, config.seed if seed is None else seed)
 
 
+def written_form(config: StudyConfig | ResolvedConfig, splits: Splits) -> str:
+    """The form in which data sets are written: the chosen one, or the input's."""
+    return config.write or splits.form
+
+
 # ---- checks ----------------------------------------------------------------------------------------------------------------
 
 MINIMA: dict[str, float] = {
@@ -219,6 +233,7 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.replicate and config.invert_start != "image":
         rule = "must be image with --replicate, which constructs the versions from noise, too"
         raise InputError("--invert-start", rule, config.invert_start)
+    data.check_form("--write", config.write)
     if config.invert_start not in ("image", "noise"):
         raise InputError("--invert-start", "must be image or noise", repr(config.invert_start))
 
@@ -337,6 +352,8 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         bf16=_or(config.bf16, precision.supports_bfloat16(config.device)),
         compile=config.compile,
         device=config.device,
+        write=config.write,
+        stratified_targets=config.stratified_targets,
     )
 
 
@@ -388,7 +405,10 @@ FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ
 
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
-    return {"kind": "study", **{name: value for name, value in asdict(config).items() if name not in FREE}}
+    arguments = {name: value for name, value in asdict(config).items() if name not in FREE}
+    if not config.stratified_targets:
+        del arguments["stratified_targets"]  # runs that began before there was this option have none
+    return {"kind": "study", **arguments}
 
 
 def asked_options(config: StudyConfig) -> dict[str, object]:

@@ -29,6 +29,7 @@ from notbugs.study.config import (
     load,
     resolve,
     resumable_arguments,
+    written_form,
 )
 from notbugs.study.given import GivenModel, given_model
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
@@ -235,7 +236,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
             "train": len(splits.train),
             "test": len(splits.test),
             "shape": list(splits.train.shape),
-            "form": splits.form,
+            "form": written_form(config, splits),
             "note": splits.note,
             "skipped": list(splits.skipped),
             "most_common": splits.test.labels.bincount().max().item() / len(splits.test),

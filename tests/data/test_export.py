@@ -56,7 +56,7 @@ def test_what_is_exported_is_loaded_again(tmp_path: Path, form: str, channels: i
         assert {(image.numpy().tobytes(), int(label)) for image, label in zip(stored(part), part.labels, strict=True)} <= pairs
     assert len(again.train) + len(again.test) == 40
     card = (tmp_path / "set/README.md").read_text()
-    assert card.startswith("---\ntask_categories:\n- image-classification\n") and "# Mine" in card
+    assert card.startswith("---\nlicense: unknown\ntask_categories:\n- image-classification\n") and "# Mine" in card
     assert os.listdir(tmp_path) == ["set"]
 
 
@@ -149,7 +149,7 @@ def test_names_that_become_equal_are_numbered(tmp_path: Path) -> None:
     whole = data.Dataset(stored(random_dataset(4)), torch.tensor([0, 0, 0, 1]), ("a", "b"), names)
     data.export(whole, tmp_path / "set", "folder", card="")
     files = [path.relative_to(tmp_path / "set/train").as_posix() for path in sorted((tmp_path / "set").rglob("*.[pP]*"))]
-    assert files == ["a/s--x.png", "a/x.png", "a/x~2.png", "b/X.PNG"]
+    assert files == ["a/s--x.png", "a/x.jpg.png", "a/x.png", "b/X.PNG"]
     assert equal(data.load_part(tmp_path / "set", "folder"), whole)
 
 
