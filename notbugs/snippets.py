@@ -90,9 +90,7 @@ def _of_folder(
     names = [f"classes = {pformat(list(classes), width=100, compact=True)}"] if classes else []
     return {
         "torchvision": _torchvision(shape, place, names, empty_class=empty_class, unchanged=unchanged),
-        "Hugging Face datasets": _code(
-            ["from datasets import load_dataset"], f"data = load_dataset({str(folder)!r}, split={split!r})"
-        ),
+        "Hugging Face datasets": _hugging_face_folder(place, names),
         "Keras": _code(
             ["import keras"],
             place,
@@ -112,6 +110,18 @@ def _of_folder(
             *(["data.default_classes = classes"] if classes else []),
         ),
     }
+
+
+def _hugging_face_folder(place: str, names: Sequence[str]) -> str:
+    """data_files: else a class or file called "test" would be taken for a split."""
+    features = "features = Features({'image': Image(), 'label': ClassLabel(names=classes)})"
+    options = ", features=features, drop_labels=False" if names else ""
+    return _code(
+        [f"from datasets import {'ClassLabel, Features, Image, ' if names else ''}load_dataset"],
+        place,
+        *([*names, features] if names else []),
+        f"data = load_dataset('imagefolder', data_files=folder + '/**', split='train'{options})",
+    )
 
 
 def _torchvision(shape: Sequence[int], place: str, names: Sequence[str], *, empty_class: bool, unchanged: bool) -> str:

@@ -1,6 +1,5 @@
 """The card of a data set, README.md: metadata for the Hugging Face hub, notes, classes, origin, and code that loads it."""
 
-import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +90,7 @@ def write_card(
     """Write README.md into `root`, and return its notes. folder: as the code on it is to name it."""
     notes = _notes(dataset, written, form, unchanged)
     parts = [
-        _front_matter(dataset, written, form, split, origin),
+        _front_matter(dataset, written, form, origin),
         text.rstrip() + "\n",
         "\n## Notes\n\n" + "".join(f"- {note}\n" for note in notes) if notes else "",
         _classes(dataset, written),
@@ -115,27 +114,22 @@ def read_classes(root: Path) -> tuple[str, ...]:
     return tuple(named[str(i)] for i in range(len(named)))
 
 
-def _front_matter(dataset: Dataset, written: Written, form: str, split: str, origin: Origin | None) -> str:
+def _front_matter(dataset: Dataset, written: Written, form: str, origin: Origin | None) -> str:
     """The head of the card in YAML, as the Hugging Face hub expects it; what only notbugs reads is under its name."""
     import yaml
 
     own: dict[str, Any] = {"input": origin.name, "fingerprint": origin.fingerprint} if origin else {}
-    names = written.folders or dataset.classes  # load_dataset takes the names of the folders for those of the classes
+    names = written.folders or dataset.classes  # readers of image folders take their names for those of the classes
     if names != dataset.classes:
         own["classes"] = list(dataset.classes)
-    paths = {"folder": f"{split}/**", "parquet": f"{split}.parquet", "webdataset": f"{split}-*.tar"}
     head: dict[str, Any] = {
         "license": origin.license if origin else UNKNOWN,
         "task_categories": ["image-classification"],
         "size_categories": [next((name for bound, name in SIZE_CATEGORIES if len(dataset) < bound), "1M<n<10M")],
+        # no `configs`: with them Hugging Face caches a local set by these entries and the folder's name, so that another
+        # set in a folder of that name is taken for it
+        "dataset_info": {"features": _features(names, form, written.suffixes)},
     }
-    features = _features(names, form, written.suffixes)
-    if form in paths:
-        default = {"config_name": "default", "data_files": [{"split": split, "path": paths[form]}]}
-        # without features of its own the reader of image folders numbers the classes that it finds, sorted by name
-        ordered = {"drop_labels": False, "features": copy.deepcopy(features)} if form == "folder" else {}
-        head["configs"] = [{**default, **ordered}]
-    head["dataset_info"] = {"features": features}
     if own:
         head["notbugs"] = own
     return f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False, width=10**6)}---\n\n"
