@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import io
 import os
 import shutil
 import zipfile
@@ -15,15 +14,15 @@ import torch
 
 from notbugs.atomic import atomic_write
 from notbugs.data.card import Origin, Written, read_classes, write_card
+from notbugs.data.convert import rows_of
 from notbugs.data.dataset import Dataset
-from notbugs.data.decode import EncodedImage, as_arrays, encoded_bytes, image_format, in_threads
-from notbugs.data.images import Images, load_images, to_8bit
+from notbugs.data.decode import EncodedImage, as_arrays, encoded_bytes, image_format
+from notbugs.data.images import encode_png, load_images, to_8bit
 from notbugs.data.names import check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
 from notbugs.data.shards import Sample, locate_shards, write_shards
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, without_progress_bars
 from notbugs.errors import InputError
 
-PNG_BATCH = 1024  # images encoded at a time: a data set need not fit into memory
 WRITE = ("folder", "parquet", "npz", "webdataset")  # the forms to choose from; the others are those of inputs
 
 
@@ -159,22 +158,9 @@ def save_image(image: torch.Tensor, path: Path) -> None:
     """Save one float image (C, H, W) in [0, 1] as an 8-bit PNG. Raises InputError if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.write_bytes(next(_pngs(to_8bit(image[None]))))
+        path.write_bytes(next(encode_png(to_8bit(image[None]))))
     except OSError as error:
         raise InputError(str(path), "cannot be written", error.strerror) from None
-
-
-def _pngs(images: Images) -> Iterator[bytes]:
-    """Each image as a PNG file, in order."""
-    from PIL import Image
-
-    def encode(array: np.ndarray) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(array).save(buffer, "PNG", compress_level=1)  # 6 takes three times as long for a tenth less
-        return buffer.getvalue()
-
-    for start in range(0, len(images), PNG_BATCH):
-        yield from in_threads(encode, list(as_arrays(images[start : start + PNG_BATCH])))
 
 
 class Job(NamedTuple):
@@ -191,7 +177,7 @@ class Job(NamedTuple):
 def _files(job: Job) -> Iterator[bytes]:
     """Each image as a file, in order: its own, or a PNG."""
     if job.encoded is None:
-        return _pngs(job.dataset.images)
+        return encode_png(job.dataset.images)
     return (encoded_bytes(job.encoded[index]) for index in range(len(job.encoded)))
 
 
@@ -282,18 +268,7 @@ def _write_rows(job: Job) -> Written:
     """parquet and saved."""
     import datasets
 
-    # Names in a column of their own: Hugging Face shortens the path inside an image cell to its last part.
-    features = {
-        "image": datasets.Image(),
-        "label": datasets.ClassLabel(names=list(job.dataset.classes)),
-        "file_name": datasets.Value("string"),
-    }
-    columns = {
-        "image": [{"bytes": content, "path": None} for content in _files(job)],
-        "label": job.dataset.labels.tolist(),
-        "file_name": list(job.dataset.names),
-    }
-    table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    table = rows_of(_files(job), job.dataset.labels, job.dataset.classes, job.dataset.names)
     with without_progress_bars():
         if job.form == "parquet":
             table.to_parquet(str(job.folder / f"{job.split}.parquet"))
