@@ -106,6 +106,8 @@ def read_classes(root: Path) -> tuple[str, ...]:
     import yaml
 
     head = yaml.safe_load((root / "README.md").read_text(encoding="utf-8").split("\n---\n")[0])
+    if not isinstance(head, dict):
+        raise TypeError("it has no front matter")
     own = head.get("notbugs", {})
     if "classes" in own:
         return tuple(own["classes"])

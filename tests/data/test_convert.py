@@ -98,13 +98,13 @@ def test_other_data_sets_are_refused_with_a_remedy() -> None:
         Dataset.from_torch(Stream())
     with pytest.raises(InputError, match=r"item 0: must be \(image, label\)"):
         Dataset.from_torch([pixels[0]])
-    with pytest.raises(InputError, match="must have one size.*resize them first"):
+    with pytest.raises(InputError, match=r"must have one size.*resize them first"):
         Dataset.from_torch([(random_image(0), 0), (random_image(0, size=(3, 3)), 0)])
     with pytest.raises(InputError, match="holds no images"):
         Dataset.from_torch([])
     with pytest.raises(InputError, match=r"transpose\(0, 2, 3, 1\)"):
         Dataset.from_numpy(pixels.transpose(0, 3, 1, 2), [0, 1])
-    with pytest.raises(InputError, match="numpy.unique"):
+    with pytest.raises(InputError, match=r"numpy\.unique"):
         Dataset.from_numpy(pixels, np.array(["cat", "dog"]))
     with pytest.raises(InputError, match="labels: must be from 0 to 0"):
         Dataset.from_numpy(pixels, [0, 1], classes=["cat"])
