@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from pprint import pformat
+from typing import NamedTuple
 
 BATCH = 64
 LOADER = f"loader = DataLoader(data, batch_size={BATCH}, shuffle=True)"
@@ -16,18 +18,45 @@ SPLIT = (
 )
 
 
-def snippets(folder: Path, form: str, shape: Sequence[int], *, split: str = "train", empty_class: bool = False) -> dict[str, str]:
+def sorts_differently(classes: Sequence[str]) -> bool:
+    """Whether readers of image folders, which sort the classes by name, number them in another order.
+
+    Examples
+    --------
+    >>> sorts_differently(["Zebra", "ant"]), sorts_differently(["2", "10"])
+    (False, True)
+    """
+    return list(classes) != sorted(classes)
+
+
+def snippets(
+    folder: Path,
+    form: str,
+    shape: Sequence[int],
+    *,
+    split: str = "train",
+    classes: Sequence[str] = (),
+    empty_class: bool = False,
+    unchanged: bool = False,
+    suffixes: Sequence[str] = ("png",),
+) -> dict[str, str]:
     """Code by library, for one data set as `data.export` writes it.
 
     Parameters
     ----------
     folder : Path
         Of the data set, as the code is to name it.
-    form : {"folder", "npz", "npz-channels-first", "parquet", "saved"}
+    form : {"folder", "npz", "npz-channels-first", "parquet", "saved", "webdataset"}
     shape : sequence of int, (C, H, W)
     split : str
+    classes : sequence of str
+        Of the form "folder": the folders of the classes, in the order of their indices.
     empty_class : bool
-        Whether a class has no image, which torchvision has to be told.
+        Whether a class has no image.
+    unchanged : bool
+        Whether the files are copies of the input's, of any size and mode: they are resized when loaded.
+    suffixes : sequence of str
+        Of the form "webdataset": of the images.
 
     Returns
     -------
@@ -44,47 +73,94 @@ def snippets(folder: Path, form: str, shape: Sequence[int], *, split: str = "tra
     if len(shape) != 3:
         return {}
     if form == "folder":
-        return _of_folder(folder, shape, split, empty_class)
+        ordered = classes if empty_class or sorts_differently(classes) else ()
+        return _of_folder(folder, shape, split, ordered, empty_class=empty_class, unchanged=unchanged)
     if form.startswith("npz"):
         return _of_arrays(folder, form, shape[0], split)
-    return _of_rows(folder, form, shape[0], split) if form in ("parquet", "saved") else {}
+    if form == "webdataset":
+        return _of_shards(folder, shape, split, suffixes, unchanged=unchanged)
+    return _of_rows(_rows(folder, form, split), shape, unchanged=unchanged) if form in ("parquet", "saved") else {}
 
 
-def _of_folder(folder: Path, shape: Sequence[int], split: str, empty_class: bool) -> dict[str, str]:
-    """`split/CLASS/file.png`."""
-    channels, height, width = shape
-    place, gray = repr(str(folder / split)), channels == 1
-    steps = "transforms.Grayscale(), transforms.ToTensor()" if gray else "transforms.ToTensor()"
+def _of_folder(
+    folder: Path, shape: Sequence[int], split: str, classes: Sequence[str], *, empty_class: bool, unchanged: bool
+) -> dict[str, str]:
+    """`split/CLASS/file.png`. classes: empty where readers find the same order themselves."""
+    place = f"folder = {str(folder / split)!r}"
+    names = [f"classes = {pformat(list(classes), width=100, compact=True)}"] if classes else []
     return {
-        "torchvision": _code(
-            ["from torch.utils.data import DataLoader", "from torchvision import datasets, transforms"],
-            f"folder = {place}",
-            f"transform = transforms.Compose([{steps}])",
-            f"data = datasets.ImageFolder(folder, transform{', allow_empty=True' if empty_class else ''})",
-            LOADER,
-        ),
-        "Hugging Face datasets": _code(
-            ["from datasets import load_dataset"], f"data = load_dataset({str(folder)!r}, split={split!r})"
-        ),
+        "torchvision": _torchvision(shape, place, names, empty_class=empty_class, unchanged=unchanged),
+        "Hugging Face datasets": _hugging_face_folder(place, names),
         "Keras": _code(
             ["import keras"],
-            f"folder = {place}",
-            f"form = dict(color_mode={'grayscale' if gray else 'rgb'!r}, image_size=({height}, {width}))",
+            place,
+            *names,
+            f"form = dict(color_mode={'grayscale' if shape[0] == 1 else 'rgb'!r}, image_size=({shape[1]}, {shape[2]}))",
+            *(["form['class_names'] = classes"] if classes else []),
             f"data = keras.utils.image_dataset_from_directory(folder, batch_size={BATCH}, **form)",
             "data = data.map(lambda images, labels: (images / 255, labels))",
         ),
-        "fastai": _code(
-            ["from fastai.vision.all import *"],
-            f"folder = {place}",
-            "block = DataBlock(",
-            f"    blocks=(ImageBlock(cls={'PILImageBW' if gray else 'PILImage'}), CategoryBlock),",
-            "    get_items=get_image_files,",
-            "    get_y=parent_label,",
-            "    splitter=RandomSplitter(valid_pct=0.1, seed=0),",
-            ")",
-            f"loaders = block.dataloaders(folder, bs={BATCH})",
+        "fastai": _fastai_folder(shape, place, names, unchanged=unchanged),
+        "FiftyOne": _code(
+            ["import fiftyone as fo"],
+            place,
+            *names,
+            "kind = fo.types.ImageClassificationDirectoryTree",
+            "data = fo.Dataset.from_dir(dataset_dir=folder, dataset_type=kind)",
+            *(["data.default_classes = classes"] if classes else []),
         ),
     }
+
+
+def _hugging_face_folder(place: str, names: Sequence[str]) -> str:
+    """data_files: else a class or file called "test" would be taken for a split."""
+    features = "features = Features({'image': Image(), 'label': ClassLabel(names=classes)})"
+    options = ", features=features, drop_labels=False" if names else ""
+    return _code(
+        [f"from datasets import {'ClassLabel, Features, Image, ' if names else ''}load_dataset"],
+        place,
+        *([*names, features] if names else []),
+        f"data = load_dataset('imagefolder', data_files=folder + '/**', split='train'{options})",
+    )
+
+
+def _torchvision(shape: Sequence[int], place: str, names: Sequence[str], *, empty_class: bool, unchanged: bool) -> str:
+    steps = [f"transforms.Resize(({shape[1]}, {shape[2]}))"] if unchanged else []
+    steps += [*(["transforms.Grayscale()"] if shape[0] == 1 else []), "transforms.ToTensor()"]
+    reader = "Ordered" if names else "datasets.ImageFolder"
+    ordered = [
+        *names,
+        "",
+        "class Ordered(datasets.ImageFolder):",
+        "    def find_classes(self, directory):",
+        "        return classes, {name: index for index, name in enumerate(classes)}",
+        "",
+    ]
+    return _code(
+        ["from torch.utils.data import DataLoader", "from torchvision import datasets, transforms"],
+        place,
+        *(ordered if names else []),
+        f"transform = transforms.Compose([{', '.join(steps)}])",
+        f"data = {reader}(folder, transform{', allow_empty=True' if empty_class else ''})",
+        LOADER,
+    )
+
+
+def _fastai_folder(shape: Sequence[int], place: str, names: Sequence[str], *, unchanged: bool) -> str:
+    return _code(
+        ["from fastai.vision.all import *"],
+        place,
+        *names,
+        "block = DataBlock(",
+        f"    blocks=(ImageBlock(cls={'PILImageBW' if shape[0] == 1 else 'PILImage'}), "
+        f"CategoryBlock{'(vocab=classes, sort=False)' if names else ''}),",
+        "    get_items=get_image_files,",
+        "    get_y=parent_label,",
+        "    splitter=RandomSplitter(valid_pct=0.1, seed=0),",
+        *([f"    item_tfms=Resize(({shape[1]}, {shape[2]}), method=ResizeMethod.Squish),"] if unchanged else []),
+        ")",
+        f"loaders = block.dataloaders(folder, bs={BATCH})",
+    )
 
 
 def _of_arrays(folder: Path, form: str, channels: int, split: str) -> dict[str, str]:
@@ -110,26 +186,57 @@ def _of_arrays(folder: Path, form: str, channels: int, split: str) -> dict[str, 
     }
 
 
-def _of_rows(folder: Path, form: str, channels: int, split: str) -> dict[str, str]:
-    """parquet and saved: with Hugging Face's library, which wrote them."""
-    if form == "parquet":
-        library = "from datasets import load_dataset"
-        data = f"data = load_dataset('parquet', data_files={str(folder / f'{split}.parquet')!r}, split='train')"
-    else:
-        library, data = "from datasets import load_from_disk", f"data = load_from_disk({str(folder)!r})[{split!r}]"
+class Rows(NamedTuple):
+    """Lines that make `data`, a Hugging Face set with columns image and label."""
+
+    library: str
+    lines: tuple[str, ...]
+
+
+def _rows(folder: Path, form: str, split: str) -> Rows:
+    if form == "saved":
+        return Rows("from datasets import load_from_disk", (f"data = load_from_disk({str(folder)!r})[{split!r}]",))
+    place = repr(str(folder / f"{split}.parquet"))
+    return Rows("from datasets import load_dataset", (f"data = load_dataset('parquet', data_files={place}, split='train')",))
+
+
+def _of_rows(rows: Rows, shape: Sequence[int], *, unchanged: bool) -> dict[str, str]:
+    """With Hugging Face's library, which opens parquet, what it saved, and shards."""
+    library, lines = rows
     images, labels = "images = np.stack(data.with_format('numpy')['image'][:])", "labels = np.array(data['label'][:])"
-    tensors = images + TO_TENSORS["npz"][channels]
+    mode, size = "L" if shape[0] == 1 else "RGB", (shape[2], shape[1])
+    resized = [f"data = data.map(lambda row: {{'image': row['image'].convert({mode!r}).resize({size})}})"] if unchanged else []
+    tensors = images + TO_TENSORS["npz"][shape[0]]
     return {
         "PyTorch": _code(
             [library, "from torch.utils.data import DataLoader"],
-            data,
+            *lines,
+            *resized,
             "data = data.with_format('torch')  # image: (C, H, W), in 0 to 255",
             LOADER,
         ),
-        "Hugging Face datasets": _code([library], data),
-        "Keras": _code(["import numpy as np", library], data, images, labels, *_for_keras(channels)),
-        "fastai": _code(["import numpy as np", library, *FASTAI], data, tensors, labels, *TENSORS, *SPLIT),
+        "Hugging Face datasets": _code([library], *lines),
+        "Keras": _code(["import numpy as np", library], *lines, *resized, images, labels, *_for_keras(shape[0])),
+        "fastai": _code(["import numpy as np", library, *FASTAI], *lines, *resized, tensors, labels, *TENSORS, *SPLIT),
     }
+
+
+def _of_shards(folder: Path, shape: Sequence[int], split: str, suffixes: Sequence[str], *, unchanged: bool) -> dict[str, str]:
+    """WebDataset; with images of one format also what Hugging Face's library opens."""
+    shards = str(folder / f"{split}-*.tar")
+    stream = _code(
+        ["from glob import glob", "", "import webdataset"],
+        f"shards = sorted(glob({shards!r}))",
+        "data = webdataset.WebDataset(shards, shardshuffle=False).decode('pil')",
+        f"data = data.to_tuple({';'.join(suffixes)!r}, 'cls')",
+    )
+    if len(suffixes) != 1:
+        return {"WebDataset": stream}
+    lines = (
+        f"data = load_dataset('webdataset', data_files={shards!r}, split='train')",
+        f"data = data.rename_columns({{{suffixes[0]!r}: 'image', 'cls': 'label'}}).select_columns(['image', 'label'])",
+    )
+    return {"WebDataset": stream, **_of_rows(Rows("from datasets import load_dataset", lines), shape, unchanged=unchanged)}
 
 
 def _for_keras(channels: int) -> list[str]:

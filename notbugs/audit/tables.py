@@ -209,7 +209,8 @@ def _export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbe
         "misclassifies it, or clean if no attack succeeded. Labels are the original ones. "
         f"Constructed by notbugs {__version__}, {attacks.ensemble_name(config.budget)}.\n"
     )
-    data.export(perturbed, target, form, split="test", original=part, card=card)
+    origin = data.origin_of(config.data.dataset, data.load_dataset(config.data))
+    data.export(perturbed, target, form, split="test", original=part, card=card, origin=origin)
 
 
 def _pictured_threats(threats: Sequence[Threat]) -> list[Threat]:

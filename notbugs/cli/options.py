@@ -179,3 +179,10 @@ Pictures = Annotated[
 # ---- output ------------------------------------------------------------------------------------------------------------------
 
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="The run folder. The same command resumes a stopped run.")]
+Write = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORM",
+        help="Write data sets as folder, parquet, npz or webdataset (tar shards). [default: as the input is]",
+    ),
+]

@@ -39,6 +39,7 @@ from notbugs.cli.options import (
     Versions,
     Width,
     Workers,
+    Write,
     with_data_options,
 )
 from notbugs.cli.study_progress import study_progress
@@ -123,6 +124,13 @@ Replicate = Annotated[
     bool,
     typer.Option("--replicate", help="--full, and all else that the paper measured on CIFAR-10, with its figures beside."),
 ]
+StratifiedTargets = Annotated[
+    bool,
+    typer.Option(
+        "--stratified-targets",
+        help="Draw random labels so that each class is drawn equally often: with few images none is left out.",
+    ),
+]
 ByFile = Annotated[bool, typer.Option("--by-file", help="Change no image: sort the files by robustness, see `notbugs files`.")]
 ListedFiles = Annotated[
     Path | None,
@@ -181,6 +189,8 @@ def run(
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
+    write: Write = None,
+    stratified_targets: StratifiedTargets = False,
 ) -> None:
     """The whole study of a data set, with a report.
 
@@ -221,6 +231,7 @@ def split(
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
+    write: Write = None,
 ) -> None:
     """The robust and the non-robust version of a data set.
 
@@ -231,6 +242,7 @@ def split(
     Train on either with your own code. `notbugs run --out FOLDER` continues to the whole study.
     With --by-file the files with the highest and the lowest robustness become two subsets, class by class.
     With --files LIST the listed training files become one subset, all others another.
+    Either copies the files as they are, in their original size and format.
     """
     config = study_config({**locals(), **data_options, "seeds": 1})
     if by_file or files:
@@ -348,6 +360,7 @@ def _files_config(config: "StudyConfig", folds: int, repeats: int, pictures: flo
         folds=folds,
         repeats=repeats,
         pictures=pictures,
+        write=config.write,
     )
 
 
@@ -381,6 +394,8 @@ def _split_files(config: "FilesConfig", out: Path, workers: int | None, listed: 
 def _print_subsets(subsets: "Iterable[Subset]") -> None:
     for subset in subsets:
         print(f"{subset.name:10}  {subset.files} files  {subset.folder}")
+        for note in subset.notes:
+            print(f"{'':10}  {note}")
 
 
 def _print_files(record: "RunFolder") -> None:

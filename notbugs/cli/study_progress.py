@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.console import data_lines
 
 if TYPE_CHECKING:
-    from notbugs.runs.tables import Row
+    from notbugs.runs.tables import Row, SetRow
     from notbugs.study.plan import Plan
 
 NORMS = {"l2": "L2", "linf": "L∞"}
@@ -178,11 +179,8 @@ def found_in(rows: "Sequence[Row]") -> str:
     from notbugs.runs.tables import AccuracyRow, SetRow
 
     of_sets = [row for row in rows if isinstance(row, SetRow)]
-    if of_sets and of_sets[0].feature_error is not None:
-        return f"feature error {of_sets[0].feature_error:.3f}"
-    if of_sets and of_sets[0].target_reached is not None:
-        within = f" within ε = {of_sets[0].epsilon:.4g}" if of_sets[0].epsilon else ""
-        return f"new label reached for {100 * of_sets[0].target_reached:.1f} % of the images{within}"
+    if of_sets:
+        return "; ".join(filter(None, (_constructed(of_sets[0]), _empty(of_sets[0]))))
     accuracies = [row for row in rows if isinstance(row, AccuracyRow) and row.set == "test"]
     if len({row.model for row in accuracies}) != 1:
         return ""
@@ -190,6 +188,19 @@ def found_in(rows: "Sequence[Row]") -> str:
         f"{100 * row.accuracy:.1f} % " + (f"at {NORMS[row.norm]} {row.epsilon:.4g}" if row.epsilon else "clean")
         for row in accuracies
     )
+
+
+def _constructed(row: "SetRow") -> str:
+    if row.feature_error is not None:
+        return f"feature error {row.feature_error:.3f}"
+    if row.target_reached is not None:
+        within = f" within ε = {row.epsilon:.4g}" if row.epsilon else ""
+        return f"new label reached for {100 * row.target_reached:.1f} % of the images{within}"
+    return ""
+
+
+def _empty(row: "SetRow") -> str:
+    return f"WARNING: no image has the label {shorten(row.empty_classes, 120)}" if row.empty_classes else ""
 
 
 def duration(seconds: float) -> str:

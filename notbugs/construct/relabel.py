@@ -113,7 +113,7 @@ def relabel(
     return Constructed(dataset.with_images(images).with_labels(labels), stats)
 
 
-def random_labels(labels: Tensor, classes: int, *, include_true: bool = False, seed: int = 0) -> Tensor:
+def random_labels(labels: Tensor, classes: int, *, include_true: bool = False, seed: int = 0, stratified: bool = False) -> Tensor:
     """New labels drawn uniformly.
 
     Parameters
@@ -125,21 +125,54 @@ def random_labels(labels: Tensor, classes: int, *, include_true: bool = False, s
     include_true : bool
         Draw from all classes, as in the paper: one label in K stays true. Otherwise every label is wrong.
     seed : int
+    stratified : bool
+        Draw so that every class is a new label equally often, up to one: with few images none is left without images.
 
     Returns
     -------
     Tensor, int64, (N,)
+
+    Raises
+    ------
+    InputError
+        If stratified labels would have to include true ones: one class has too many of the images.
 
     Examples
     --------
     >>> labels = torch.tensor([0, 1, 2, 3])
     >>> bool((random_labels(labels, 4) == labels).any())
     False
+    >>> random_labels(labels, 4, stratified=True).bincount()
+    tensor([1, 1, 1, 1])
     """
     generator = torch.Generator().manual_seed(seed)
+    if stratified:
+        return _stratified_labels(labels, classes, include_true, generator)
     if include_true:
         return torch.randint(classes, labels.shape, generator=generator)
     return (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
+
+
+def _stratified_labels(labels: Tensor, classes: int, include_true: bool, generator: torch.Generator) -> Tensor:
+    """Each class equally often, in random order; unless true labels are included, images with theirs swap it with another."""
+    counts = torch.full((classes,), len(labels) // classes)
+    room = len(labels) - labels.bincount(minlength=classes)  # images that a class can be a wrong label of
+    more = torch.randperm(classes, generator=generator)
+    if not include_true:
+        more = more[(room > counts)[more]]
+    more = more[: len(labels) % classes]
+    counts[more] += 1
+    if not include_true and (len(more) < len(labels) % classes or (counts > room).any()):
+        rule = "must leave enough images of other classes, so that each class can be a wrong label equally often"
+        largest = f"{int((len(labels) - room).max())} of {len(labels)} images in one class"
+        raise InputError("--stratified-targets", rule, largest, "leave it out")
+    targets = torch.arange(classes).repeat_interleave(counts)[torch.randperm(len(labels), generator=generator)]
+    for index in (targets == labels).nonzero().flatten().tolist() if not include_true else ():
+        if targets[index] == labels[index]:  # not swapped by an earlier one
+            others = ((targets != labels[index]) & (labels != labels[index])).nonzero().flatten()
+            other = others[torch.randint(len(others), (1,), generator=generator)]
+            targets[[index, int(other)]] = targets[[int(other), index]]
+    return targets
 
 
 def next_labels(labels: Tensor, classes: int) -> Tensor:

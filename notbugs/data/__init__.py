@@ -1,11 +1,13 @@
 """Labeled images: load, subset and export data sets."""
 
+from notbugs.data.card import Origin, empty_classes, license_of
 from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
-from notbugs.data.export import check_unused, export, load_arrays, load_part, save_arrays, save_image
+from notbugs.data.export import check_form, check_unused, export, load_arrays, load_part, save_arrays, save_image
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
 from notbugs.data.load import Splits, fingerprint, load, load_dataset
+from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
@@ -16,9 +18,13 @@ __all__ = [
     "Dataset",
     "Images",
     "LazyImages",
+    "Origin",
+    "Originals",
     "Splits",
     "balanced_subset",
+    "check_form",
     "check_unused",
+    "empty_classes",
     "evenly_spaced",
     "export",
     "file_rows",
@@ -28,12 +34,15 @@ __all__ = [
     "grouped_folds",
     "is_out_of_memory",
     "left_out",
+    "license_of",
     "load",
     "load_arrays",
     "load_dataset",
     "load_part",
     "load_sheet",
     "map_batches",
+    "origin_of",
+    "originals",
     "photo_crops",
     "random_subset",
     "save_arrays",

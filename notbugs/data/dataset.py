@@ -1,16 +1,19 @@
 """The one type that every stage passes on: labeled images, in memory or on disk; and batched evaluation of a function on them."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from posixpath import splitext
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from notbugs import precision
-from notbugs.data.images import Images, Index, from_8bit, positions
+from notbugs.data import convert
+from notbugs.data.decode import as_arrays
+from notbugs.data.images import Images, Index, encode_png, from_8bit, positions
 from notbugs.errors import InputError, NotbugsWarning
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
@@ -109,6 +112,133 @@ class Dataset:
         if len(set(names)) < len(set(self.names)) * times:
             raise InputError("versions", "need file names that are not taken", "files called NAME~2", "rename them")
         return tuple(names)
+
+    @classmethod
+    def from_numpy(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray | Sequence[int],
+        *,
+        classes: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> "Dataset":
+        """A data set of arrays.
+
+        Parameters
+        ----------
+        images : ndarray, (N, H, W), (N, H, W, 1) or (N, H, W, 3)
+            uint8, or floats in [0, 1] that are multiples of 1/255.
+        labels : ndarray or sequence of int, (N,)
+        classes : sequence of str, optional
+            Default: "0", "1", …
+        names : sequence of str, optional
+            Default: "00000.png", "00001.png", …
+
+        Raises
+        ------
+        InputError
+            For other shapes and types, and for pixels that 8 bits do not hold.
+
+        Examples
+        --------
+        >>> dataset = Dataset.from_numpy(np.zeros((2, 8, 8), np.uint8), [0, 1], classes=["cat", "dog"])
+        >>> dataset.shape, dataset.names
+        ((1, 8, 8), ('00000.png', '00001.png'))
+        """
+        return cls(*convert.parts_of_numpy(images, labels, classes, names))
+
+    def to_numpy(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images, uint8 (N, H, W) or (N, H, W, 3), and labels, int64 (N,). `from_numpy` inverts it.
+
+        Examples
+        --------
+        >>> from notbugs import data
+        >>> images, labels = data.load("digits").test.to_numpy()
+        >>> images.shape, images.dtype, labels.shape
+        ((450, 8, 8), dtype('uint8'), (450,))
+        """
+        return as_arrays(self.images[:]).copy(), self.labels.numpy().copy()
+
+    @classmethod
+    def from_torch(cls, dataset: Any, *, classes: Sequence[str] | None = None, names: Sequence[str] | None = None) -> "Dataset":
+        """A data set of a map-style torch data set, such as those of torchvision: all items are read once, into memory.
+
+        Parameters
+        ----------
+        dataset : torch.utils.data.Dataset, or any sequence
+            Of (image, label). An image is a PIL image, a uint8 tensor or one of floats in [0, 1] that are multiples of 1/255,
+            (C, H, W), or a uint8 array (H, W) or (H, W, 3).
+        classes : sequence of str, optional
+            Default: `dataset.classes`; else "0", "1", …
+        names : sequence of str, optional
+            Default: `dataset.names`; else "00000.png", "00001.png", …
+
+        Raises
+        ------
+        InputError
+            For other items, images of several sizes, and pixels that 8 bits do not hold.
+
+        Examples
+        --------
+        >>> from torch.utils.data import TensorDataset
+        >>> Dataset.from_torch(TensorDataset(torch.ones(2, 3, 8, 8), torch.tensor([0, 1]))).classes
+        ('0', '1')
+        """
+        return cls(*convert.parts_of_torch(dataset, classes, names))
+
+    def to_torch(self) -> convert.LabeledImages:
+        """A map-style torch data set of (image, label), for a DataLoader. `from_torch` inverts it.
+
+        Examples
+        --------
+        >>> from notbugs import data
+        >>> image, label = data.load("digits").test.to_torch()[0]
+        >>> image.shape, image.dtype, label
+        (torch.Size([1, 8, 8]), torch.float32, 1)
+        """
+        return convert.LabeledImages(convert.Parts(self.images, self.labels, self.classes, self.names))
+
+    @classmethod
+    def from_huggingface(
+        cls, rows: Any, *, image: str | None = None, label: str | None = None, names: Sequence[str] | None = None
+    ) -> "Dataset":
+        """A data set of one split of a Hugging Face set.
+
+        Images are decoded as in `data.load`.
+
+        Parameters
+        ----------
+        rows : datasets.Dataset
+        image, label : str, optional
+            Columns. Default: the only one with images and the only one with class labels, else those called image and label.
+        names : sequence of str, optional
+            Default: the column file_name; else "00000.png", "00001.png", …
+
+        Raises
+        ------
+        InputError
+            For other types, images of several sizes, and labels that are no whole numbers.
+
+        Examples
+        --------
+        >>> from notbugs import data
+        >>> digits = data.load("digits").test.select([0, 1])
+        >>> Dataset.from_huggingface(digits.to_huggingface()).labels
+        tensor([1, 5])
+        """
+        return cls(*convert.parts_of_rows(rows, image, label, names))
+
+    def to_huggingface(self) -> Any:
+        """A `datasets.Dataset` with the columns image (PNG), label and file_name. `from_huggingface` inverts it.
+
+        Examples
+        --------
+        >>> from notbugs import data
+        >>> rows = data.load("digits").test.select([0, 1]).to_huggingface()
+        >>> rows.column_names, rows[0]["label"]
+        (['image', 'label', 'file_name'], 1)
+        """
+        return convert.rows_of(encode_png(self.images), self.labels, self.classes, self.names)
 
     def with_images(self, images: Tensor) -> "Dataset":
         """The same labels and names with other images, uint8 (N, C, H, W)."""

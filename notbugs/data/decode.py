@@ -90,6 +90,20 @@ def _attempt(function: Callable[[Item], Value], item: Item) -> tuple[Value | Non
         return None, f"cannot be read as an image ({first_line(error)})"
 
 
+def encoded_bytes(image: EncodedImage) -> bytes:
+    """The bytes of an encoded image: of a link, those of the file it leads to."""
+    if isinstance(image, Mapping):
+        image = image["bytes"] if image.get("bytes") is not None else Path(image["path"])
+    return image.read_bytes() if isinstance(image, Path) else image
+
+
+def image_format(content: bytes) -> str:
+    """The usual suffix, without the dot, of the format that the bytes of an image have, whatever their file is called."""
+    with _opened(content) as opened:
+        found = str(opened.format).lower()
+    return {"jpeg": "jpg", "jpeg2000": "jp2", "dib": "bmp", "tiff": "tif"}.get(found, found)
+
+
 @contextmanager
 def _opened(image: EncodedImage) -> Iterator["PILImage.Image"]:
     """The image opened by Pillow, not yet decoded. Raises ValueError with the reason if it must not be decoded."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from notbugs.errors import InputError
 
 MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".ico")
 
 
 class Unreadable(NamedTuple):
@@ -59,11 +60,37 @@ def numbered(count: int) -> list[str]:
     return [f"{i:05d}.png" for i in range(count)]
 
 
-def png_name(name: str) -> str:
-    """The file name inside a class folder: `CLASS/sub/file.jpg` -> `sub--file.png`."""
+def flat_name(name: str) -> str:
+    """The file name inside a class folder: `CLASS/sub/file.jpg` -> `sub--file.jpg`."""
     _, _, below = name.rpartition("/") if name.count("/") < 2 else name.partition("/")
-    stem, suffix = os.path.splitext(below.replace("/", "--"))
-    return f"{stem}{suffix if suffix.lower() == '.png' else '.png'}"
+    return below.replace("/", "--")
+
+
+def png_names(parts: Sequence[tuple[object, str]]) -> list[str]:
+    """Names of PNG files, one for each image; whatever their order, an image gets the same one.
+
+    Parameters
+    ----------
+    parts : sequence of (folder, name)
+
+    Returns
+    -------
+    list of str
+        `x.png` keeps its name, `x.jpg` becomes `x.png`. Where several images of a folder would get one name, those that are no
+        PNG files keep their suffix: `x.jpg.png`.
+
+    Examples
+    --------
+    >>> png_names([("cat", "cat/0.jpg"), ("cat", "cat/0.png"), ("dog", "dog/0.jpg")])
+    ['0.jpg.png', '0.png', '0.png']
+    """
+    flat = [(folder, *os.path.splitext(flat_name(name))) for folder, name in parts]
+    of_stem = Counter((folder, stem) for folder, stem, _ in flat)
+    names = []
+    for folder, stem, suffix in flat:
+        is_png, alone = suffix.lower() == ".png", of_stem[folder, stem] == 1
+        names.append(f"{stem}{suffix if is_png else '.png' if alone else suffix + '.png'}")
+    return names
 
 
 def path_part(text: str) -> str:
@@ -74,17 +101,20 @@ def path_part(text: str) -> str:
     if part.startswith("."):
         part = "_" + part
     if len(part.encode()) > MAX_NAME_BYTES:
-        ending = part[-4:] if part.lower().endswith(".png") else ""
+        suffix = os.path.splitext(part)[1]
+        ending = suffix if suffix.lower() in IMAGE_SUFFIXES else ""
         part = part.encode()[:200].decode(errors="ignore") + "~" + sha256(part.encode()).hexdigest()[:8] + ending
     return part or "_"
 
 
-def deduplicate(parts: Sequence[tuple[object, str]]) -> list[str]:
+def deduplicate(parts: Sequence[tuple[object, str]], first: Sequence[tuple[bool, str]] = ()) -> list[str]:
     """Names that are unique within their folder: repeated ones get a number, `x~2`.
 
     Parameters
     ----------
     parts : sequence of (folder, name)
+    first : sequence, optional
+        A key for each part: among equal names, the one with the lowest key keeps it. Default: the first one.
 
     Returns
     -------
@@ -95,16 +125,19 @@ def deduplicate(parts: Sequence[tuple[object, str]]) -> list[str]:
     --------
     >>> deduplicate([("", "x"), ("", "x"), ("", "x~2")])
     ['x', 'x~3', 'x~2']
+    >>> deduplicate([("", "x"), ("", "x")], first=[(True, "b"), (False, "a")])
+    ['x~2', 'x']
     """
     given = Counter(parts)
     taken: set[tuple[object, str]] = set()
-    result = []
-    for folder, name in parts:
+    result = [name for _, name in parts]
+    for index in sorted(range(len(parts)), key=first.__getitem__) if first else range(len(parts)):
+        folder, name = parts[index]
         chosen, number = name, 1
         while (folder, chosen) in taken or (number > 1 and (folder, chosen) in given):
             number += 1
             stem, suffix = os.path.splitext(name)
             chosen = f"{stem}~{number}{suffix}"
         taken.add((folder, chosen))
-        result.append(chosen)
+        result[index] = chosen
     return result

@@ -8,7 +8,7 @@ from notbugs.data.load import SYNTHETIC
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.study.config import TINY, StudyConfig, load, resolve
 
-FREE = ("repeats", "device", "pictures")  # may differ when a run is resumed
+FREE = ("repeats", "device", "pictures", "write")  # may differ when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class FilesConfig:
         How often, with other folds and other models each time.
     pictures : float
         Megabytes, before compression, up to which the adversarial examples, D_R and D_NR of all files are stored.
+    write : {"folder", "parquet", "npz", "webdataset"}, optional
+        The form of the subsets. Default: the input's.
     """
 
     data: DataConfig
@@ -46,11 +48,17 @@ class FilesConfig:
     folds: int = 3
     repeats: int = 3
     pictures: float = 1000
+    write: str | None = None
 
 
 def load_splits(config: FilesConfig) -> Splits:
     """The data, loaded once per process. Raises InputError for settings or data that cannot be used."""
     return load(_study_config(config))
+
+
+def written_form(config: FilesConfig, splits: Splits) -> str:
+    """The form in which subsets are written: the chosen one, or the input's."""
+    return config.write or splits.form
 
 
 def crossfit_config(config: FilesConfig, splits: Splits) -> CrossfitConfig:
@@ -104,6 +112,7 @@ def _study_config(config: FilesConfig) -> StudyConfig:
         width=config.width,
         epochs=config.epochs,
         device=config.device,
+        write=config.write,
     )
 
 

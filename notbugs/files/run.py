@@ -21,7 +21,15 @@ from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.files import robustness, scores
 from notbugs.files.columns import CATEGORIES, COLUMNS
-from notbugs.files.config import FilesConfig, crossfit_config, examples_path, fold_path, load_splits, resumable_arguments
+from notbugs.files.config import (
+    FilesConfig,
+    crossfit_config,
+    examples_path,
+    fold_path,
+    load_splits,
+    resumable_arguments,
+    written_form,
+)
 from notbugs.files.crossfit import CrossfitConfig, fold_seed, merge_folds, score_fold, stratified_folds
 from notbugs.files.explorer import explorer_stage, keeps_pictures, of_fold, prediction_rows
 from notbugs.files.features import features_stage
@@ -36,11 +44,12 @@ SUBSETS = {"robust": "highest", "nonrobust": "lowest"}
 
 
 class Subset(NamedTuple):
-    """One subset of the files, as it is stored."""
+    """One subset of the files, as it is stored. notes: how it was written, and what its card says besides."""
 
     name: str
     folder: Path
     files: int
+    notes: tuple[str, ...] = ()
 
 
 def run(
@@ -114,7 +123,7 @@ def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, com
         "threat": str(crossfit.threat_model),
         "settings": settings,
         "seed": config.seed,
-        "data": data.summary(splits),
+        "data": data.summary(splits) | {"form": written_form(config, splits)},
         "finished": False,
     }
 
@@ -211,7 +220,7 @@ def check_fraction(config: FilesConfig, top: float) -> None:
 
 
 def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> list[Subset]:
-    """Write the files with the highest and with the lowest robustness as two data sets, in the form of the input.
+    """Write the files with the highest and with the lowest robustness as two data sets: unchanged, if the input has files.
 
     They replace what an earlier call wrote. tables/subsets.csv lists the files.
 
@@ -241,13 +250,26 @@ def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> lis
         _remove_subsets(folder)
         subsets, listed = [], list[SubsetRow]()
         for name, indices in zip(SUBSETS, chosen, strict=True):
-            place = folder / "datasets" / f"{name}-files"
-            subset = splits.train.select(torch.tensor(indices, dtype=torch.int64))
-            data.export(subset, place, splits.form, card=_card(config, name, top), original=subset)
-            subsets.append(Subset(name, place, len(indices)))
+            subsets.append(write_subset(config, splits, folder, name, indices, _card(config, name, top)))
             listed += [_subset_row(name, rows[index]) for index in indices]
         write_table(listed, folder / "tables" / f"{SubsetRow.table}.csv")
     return subsets
+
+
+def write_subset(config: FilesConfig, splits: Splits, folder: Path, name: str, indices: Sequence[int], card: str) -> Subset:
+    """Write training files as a data set, as they are stored in the input. card: its text before the statement how they are."""
+    place, form = folder / "datasets" / f"{name}-files", written_form(config, splits)
+    found = data.originals(config.data, splits.train.select(torch.tensor(indices, dtype=torch.int64)), form)
+    made_from = f"Made by notbugs {__version__} from `{Path(config.data.dataset).name}`."
+    notes = data.export(
+        found.dataset,
+        place,
+        form,
+        card=f"{card} {found.statement} {made_from}",
+        encoded=found.encoded,
+        origin=data.origin_of(config.data.dataset, splits),
+    )
+    return Subset(name, place, len(indices), (found.statement, *notes))
 
 
 def _subset_row(name: str, row: FileRow) -> SubsetRow:
@@ -261,8 +283,7 @@ def _card(config: FilesConfig, name: str, top: float) -> str:
     meaning = next(column.description for column in COLUMNS if column.column == "robustness")
     return (
         f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {SUBSETS[name]} robustness: {meaning}.\n"
-        f"The files are unchanged. Made by notbugs {__version__} from `{Path(config.data.dataset).name}`; tables/files.csv has "
-        "every score.\n"
+        "tables/files.csv has every score."
     )
 
 

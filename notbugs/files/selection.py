@@ -4,14 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from notbugs import __version__, data
+from notbugs import data
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files.config import FilesConfig, load_splits
-from notbugs.files.run import Subset
+from notbugs.files.run import Subset, write_subset
 
 SHOWN = 3  # names in a message
 
@@ -73,7 +71,7 @@ def _as_written(name: str) -> str:
 
 
 def split_by_list(config: FilesConfig, path: StrPath, folder: StrPath) -> list[Subset]:
-    """Write the listed training files and all others as two data sets, in the form of the input. Pixels and labels are kept.
+    """Write the listed training files and all others as two data sets: unchanged, if the input has files.
 
     Parameters
     ----------
@@ -99,20 +97,11 @@ def split_by_list(config: FilesConfig, path: StrPath, folder: StrPath) -> list[S
     listed = find_files(splits.train, read_list(path))
     data.check_unused(folder)
     other = sorted({*range(len(splits.train))} - {*listed})
-    subsets = []
-    for name, indices in (("listed", listed), ("other", other)):
-        if indices:
-            place = folder / "datasets" / f"{name}-files"
-            part = splits.train.select(torch.tensor(indices, dtype=torch.int64))
-            data.export(part, place, splits.form, card=_card(config, name, path, len(indices)), original=part)
-            subsets.append(Subset(name, place, len(indices)))
-    return subsets
+    parts = [(name, indices) for name, indices in (("listed", listed), ("other", other)) if indices]
+    return [write_subset(config, splits, folder, name, indices, _card(name, path, len(indices))) for name, indices in parts]
 
 
-def _card(config: FilesConfig, name: str, path: Path, files: int) -> str:
+def _card(name: str, path: Path, files: int) -> str:
     """The README of a data set."""
     which = f"listed in `{path.name}`" if name == "listed" else f"that `{path.name}` does not list"
-    return (
-        f"# {name}-files\n\nThe {files:,} training files {which}. Pixels and labels are unchanged. "
-        f"Made by notbugs {__version__} from `{Path(config.data.dataset).name}`.\n"
-    )
+    return f"# {name}-files\n\nThe {files:,} training files {which}. Labels are unchanged."

@@ -78,7 +78,10 @@ class TrainingRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class SetRow(Row):
-    """How one data set was constructed: distances are those of the stored 8-bit images to the originals."""
+    """How one data set was constructed: distances are those of the stored 8-bit images to the originals.
+
+    `empty_classes` are the classes that no image has as its label.
+    """
 
     table: ClassVar[str] = "sets"
     set: str
@@ -96,6 +99,7 @@ class SetRow(Row):
     other_models_keep_label: float | None = None
     largest_class: float | None = None
     seconds: float
+    empty_classes: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

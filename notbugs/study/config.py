@@ -73,6 +73,10 @@ class StudyConfig(DataConfig):
     compile : bool
         Compile networks first.
     device : str
+    write : {"folder", "parquet", "npz", "webdataset"}, optional
+        The form in which data sets are written. Default: the input's.
+    stratified_targets : bool
+        Draw random labels so that every class is the target equally often (`construct.random_labels`).
     """
 
     norm: str = "l2"
@@ -104,11 +108,13 @@ class StudyConfig(DataConfig):
     bf16: bool | None = None
     compile: bool = False
     device: str = "cpu"
+    write: str | None = None
+    stratified_targets: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(DataConfig):
-    """`StudyConfig` with every setting decided. These may stay None: those of the data, model (none), width (the usual one)."""
+    """`StudyConfig` with every setting decided. These may stay None: those of the data, model, width, write."""
 
     norm: str
     epsilon: float
@@ -139,6 +145,8 @@ class ResolvedConfig(DataConfig):
     bf16: bool
     compile: bool
     device: str
+    write: str | None
+    stratified_targets: bool
 
     @property
     def threat_model(self) -> NormBall:
@@ -176,6 +184,11 @@ def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Split
     return splits
 
 
+def written_form(config: StudyConfig | ResolvedConfig, splits: Splits) -> str:
+    """The form in which data sets are written: the chosen one, or the input's."""
+    return config.write or splits.form
+
+
 # ---- checks ----------------------------------------------------------------------------------------------------------------
 
 MINIMA: dict[str, float] = {
@@ -203,6 +216,7 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.replicate and config.invert_start != "image":
         rule = "must be image with --replicate, which constructs the versions from noise, too"
         raise InputError("--invert-start", rule, config.invert_start)
+    data.check_form("--write", config.write)
     if config.invert_start not in ("image", "noise"):
         raise InputError("--invert-start", "must be image or noise", repr(config.invert_start))
 
@@ -321,6 +335,8 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         bf16=_or(config.bf16, precision.supports_bfloat16(config.device)),
         compile=config.compile,
         device=config.device,
+        write=config.write,
+        stratified_targets=config.stratified_targets,
     )
 
 
@@ -373,6 +389,8 @@ FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
     own = {name: value for name, value in asdict(config).items() if name not in (*FREE, *asdict(config.data))}
+    if not config.stratified_targets:
+        del own["stratified_targets"]  # runs that began before there was this option have none
     return {"kind": "study", **config.arguments, **own}
 
 

@@ -16,7 +16,7 @@ from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables import SetRow, SyntheticTruthRow, cells
 from notbugs.search import NormBall
 from notbugs.study.catalog import Construction, DatasetSpec
-from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.config import ResolvedConfig, load, written_form
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.given import GIVEN
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
@@ -29,7 +29,7 @@ PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more bala
 def build_dataset(
     config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, spec: DatasetSpec
 ) -> list[SetRow]:
-    """Stage: construct one data set and write it in the form of the input; one that cannot be trained on is not written."""
+    """Stage: construct one data set and write it; one that cannot be trained on is not written."""
     began, splits = time.perf_counter(), load(config, seed)
     versions = config.versions if spec.is_inverted else 1
     context = BuildContext(
@@ -38,12 +38,15 @@ def build_dataset(
     made = CONSTRUCTIONS[spec.construction](context)
     stats = {**asdict(made.stats), "epsilon": _relabel_epsilon(context, made) if spec.is_relabeled else None}
     seconds = round(time.perf_counter() - began, 2)
-    row = SetRow(set=spec.name, seed=seed, made_from=spec.made_from, seconds=seconds, **stats)
+    empty = ", ".join(data.empty_classes(made.dataset)) or None
+    row = SetRow(set=spec.name, seed=seed, made_from=spec.made_from, seconds=seconds, empty_classes=empty, **stats)
     path = dataset_path(config, folder, seed, spec.name)
     shutil.rmtree(path, ignore_errors=True)  # of a stage that was killed before it was marked done
     if is_trainable(made.dataset):
         original = _same_files(splits.train, made.dataset)
-        data.export(made.dataset, path, splits.form, card=_card(config, spec, row), original=original)
+        origin = data.origin_of(config.dataset, splits)
+        form = written_form(config, splits)
+        data.export(made.dataset, path, form, card=_card(config, spec, row), original=original, origin=origin)
     return [row]
 
 
@@ -122,7 +125,9 @@ def _relabel(context: BuildContext) -> Constructed:
         targets = construct.next_labels(labels, classes)
     else:
         include_true = spec.labels == "random_incl_true"
-        targets = construct.random_labels(labels, classes, include_true=include_true, seed=context.random_seed)
+        targets = construct.random_labels(
+            labels, classes, include_true=include_true, seed=context.random_seed, stratified=config.stratified_targets
+        )
     relabel = partial(
         construct.relabel,
         context.model(),

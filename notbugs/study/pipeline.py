@@ -31,6 +31,7 @@ from notbugs.study.config import (
     load,
     resolve,
     resumable_arguments,
+    written_form,
 )
 from notbugs.study.given import GivenModel, given_model
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
@@ -239,6 +240,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
         "settings": {**settings, "attack": attacks.ensemble_name("standard")},
         "data": {
             **data.summary(splits),
+            "form": written_form(config, splits),
             "most_common": splits.test.labels.bincount().max().item() / len(splits.test),
             "mean_l2": round(_mean_norm(splits.test), 3),
         },

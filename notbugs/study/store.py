@@ -5,7 +5,7 @@ from pathlib import Path
 
 from notbugs import data, models
 from notbugs.data import Dataset
-from notbugs.study.config import ResolvedConfig, StudyConfig, load
+from notbugs.study.config import ResolvedConfig, StudyConfig, load, written_form
 from notbugs.study.given import GIVEN, given_model
 
 Config = StudyConfig | ResolvedConfig
@@ -13,7 +13,7 @@ Config = StudyConfig | ResolvedConfig
 
 def load_dataset(config: Config, folder: Path, seed: int, name: str) -> Dataset:
     """A constructed data set as it is stored."""
-    return data.load_part(dataset_path(config, folder, seed, name), load(config, seed).form)
+    return data.load_part(dataset_path(config, folder, seed, name), written_form(config, load(config, seed)))
 
 
 def load_model(config: Config, folder: Path, seed: int, name: str) -> models.Model:

@@ -88,6 +88,8 @@ def test_what_a_stage_found_is_in_its_line() -> None:
     assert found_in([SetRow(set="next-labels", target_reached=0.94, epsilon=1.5, **common)]) == (
         "new label reached for 94.0 % of the images within ε = 1.5"
     )
+    few = SetRow(set="random-labels", target_reached=1.0, empty_classes="cat, dog", **common)
+    assert found_in([few]).endswith("100.0 % of the images; WARNING: no image has the label cat, dog")
 
 
 def test_without_a_terminal_stages_are_lines_and_silence_is_broken(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

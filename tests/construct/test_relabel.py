@@ -99,6 +99,29 @@ def test_new_labels_are_drawn_uniformly_by_seed() -> None:
         assert not torch.equal(one, other)
 
 
+@given(st.integers(2, 12), st.integers(0, 10**6), st.integers(1, 60), st.booleans())
+def test_stratified_labels_are_equally_often_and_never_the_true_ones(classes: int, seed: int, n: int, include_true: bool) -> None:
+    labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+    options: dict[str, Any] = {"include_true": include_true, "seed": seed, "stratified": True}
+    room = n - labels.bincount(minlength=classes)
+    if not include_true and int((room < n // classes).sum() + torch.relu(n % classes - (room > n // classes).sum())):
+        with pytest.raises(InputError, match="equally often"):
+            construct.random_labels(labels, classes, **options)
+        return
+    new = construct.random_labels(labels, classes, **options)
+    counts = new.bincount(minlength=classes)
+    assert new.shape == labels.shape and int(counts.max() - counts.min()) <= 1
+    assert include_true or not bool((new == labels).any())
+    assert torch.equal(new, construct.random_labels(labels, classes, **options))
+
+
+def test_stratified_labels_depend_on_the_seed_and_others_are_as_before() -> None:
+    labels = torch.arange(40) % 4
+    one, other = (construct.random_labels(labels, 4, seed=seed, stratified=True) for seed in (0, 1))
+    assert not torch.equal(one, other)
+    assert construct.random_labels(torch.arange(8), 8).tolist() == [5, 5, 3, 6, 6, 0, 5, 3]
+
+
 # ---- non-transferable perturbations -------------------------------------------------------------------------------------
 
 

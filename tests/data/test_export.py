@@ -56,13 +56,13 @@ def test_what_is_exported_is_loaded_again(tmp_path: Path, form: str, channels: i
         assert {(image.numpy().tobytes(), int(label)) for image, label in zip(stored(part), part.labels, strict=True)} <= pairs
     assert len(again.train) + len(again.test) == 40
     card = (tmp_path / "set/README.md").read_text()
-    assert card.startswith("---\ntask_categories:\n- image-classification\n") and "# Mine" in card
+    assert card.startswith("---\nlicense: unknown\ntask_categories:\n- image-classification\n") and "# Mine" in card
     assert os.listdir(tmp_path) == ["set"]
 
 
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "webdataset"])
 @given(drawn=st.data())
 def test_any_names_and_pixels_are_preserved(tmp_path: Path, form: str, drawn: st.DataObject) -> None:
     classes = tuple(drawn.draw(st.lists(awkward_names, min_size=1, max_size=4, unique=True)))
@@ -144,19 +144,32 @@ def test_relabeled_files_of_one_name_get_their_old_class_as_prefix(tmp_path: Pat
     assert rows[0] == "file,label,original_label,original_name" and rows[3] == "train/b/1.png,b,a,a/1.jpg"
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 0, 5, 1, 4, 3]])
+def test_a_file_keeps_its_name_whatever_the_order_of_the_files(tmp_path: Path, order: list[int]) -> None:
+    """0.jpg and 0.png once became 0.png and 0~2.png, or the other way round."""
+    names = ("a/0.jpg", "a/0.png", "a/0.jpg.png", "a/s/0.png", "a/s--0.png", "a/1.jpg")
+    expected = ("0.jpg~2.png", "0.png", "0.jpg.png", "s--0~2.png", "s--0.png", "1.png")
+    whole = data.Dataset(stored(random_dataset(6)), torch.zeros(6, dtype=torch.int64), ("a", "b"), names).select(order)
+    data.export(whole, tmp_path / "set", "folder", card="")
+    for index, image in zip(order, stored(whole), strict=True):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "set/train/a" / expected[index])), image.permute(1, 2, 0))
+    assert equal(data.load_part(tmp_path / "set", "folder"), whole)
+
+
 def test_names_that_become_equal_are_numbered(tmp_path: Path) -> None:
     names = ("a/x.jpg", "a/x.png", "a/s/x.png", "b/X.PNG")
     whole = data.Dataset(stored(random_dataset(4)), torch.tensor([0, 0, 0, 1]), ("a", "b"), names)
     data.export(whole, tmp_path / "set", "folder", card="")
     files = [path.relative_to(tmp_path / "set/train").as_posix() for path in sorted((tmp_path / "set").rglob("*.[pP]*"))]
-    assert files == ["a/s--x.png", "a/x.png", "a/x~2.png", "b/X.PNG"]
+    assert files == ["a/s--x.png", "a/x.jpg.png", "a/x.png", "b/X.PNG"]
     assert equal(data.load_part(tmp_path / "set", "folder"), whole)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "webdataset"])
 def test_a_class_without_images_keeps_its_number(tmp_path: Path, form: str) -> None:
     whole = random_dataset(6, classes=("a", "b", "c")).with_labels(torch.tensor([0, 2, 2, 0, 2, 2]))
-    data.export(whole, tmp_path / "set", form, card="")
+    (note,) = data.export(whole, tmp_path / "set", form, card="")
+    assert note.startswith("No image has the label b.") and f"- {note}\n" in (tmp_path / "set/README.md").read_text()
     assert equal(data.load_part(tmp_path / "set", form), whole)
     if form == "folder":
         assert sorted(os.listdir(tmp_path / "set/train")) == ["a", "b", "c"]
@@ -177,7 +190,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_behind(tmp_path: Path) -> No
     assert equal(data.load_part(tmp_path / "empty", "npz"), random_dataset())
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "webdataset"])
 def test_a_disk_without_room(tmp_path: Path, form: str) -> None:
     """A limit on the size of a file fails a write half-way, as a full disk does."""
     import resource

@@ -1,5 +1,6 @@
 """A run of file scores: tables, subsets, resuming, and rejected input."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_pixels_of_the_subsets_are_unchanged(done: Done) -> None:
     splits = data.load(str(done.dataset))
     known = {name: splits.train.images[[index]] for index, name in enumerate(splits.train.names)}
     part = subset(done, "robust")
+    manifest = (done.run / "datasets/robust-files/manifest.csv").read_text().splitlines()
+    names = {row["original_name"]: row["file"] for row in csv.DictReader(manifest)}
+    for name in part.names:
+        copy = done.run / "datasets/robust-files" / names[name]
+        assert copy.read_bytes() == (done.dataset / "train" / name).read_bytes()
+    assert "Files are copied byte for byte" in done.printed.stdout
     assert all(torch.equal(part.images[[index]], known[name]) for index, name in enumerate(part.names))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli.conftest import call_here, error_line
+from data.conftest import random_image, save
 
 from notbugs import data
 from notbugs.data import Dataset
@@ -58,9 +59,48 @@ def test_the_command_writes_the_listed_files_and_all_others(digits: data.Splits,
     assert "exists and is not empty" in error_line(call_here(*words))
 
 
+def listed_photographs(folder: Path) -> list[str]:
+    """Photographs of several sizes, one of them listed; the words of the command."""
+    for index, name in enumerate(("cat/0.jpg", "cat/1.png", "cat/2.jpg", "dog/0.jpg", "dog/1.jpg", "dog/2.png")):
+        for part in ("train", "test"):
+            save(random_image(index, size=(30 + index, 20)), folder / "set" / part / name)
+    (folder / "files.txt").write_text("cat/0.jpg\n")
+    return ["split", str(folder / "set"), "--files", str(folder / "files.txt"), "--resize", "8", "--out", str(folder / "out")]
+
+
+def test_listed_files_are_copied_whatever_was_loaded(tmp_path: Path) -> None:
+    done = call_here(*listed_photographs(tmp_path))
+    assert done.returncode == 0, done.stderr
+    statement = "Files are copied byte for byte, in their original size and format."
+    assert done.stdout.count(statement) == 2 and "No image has the label dog." in done.stdout
+    listed, other = (tmp_path / "out/datasets" / f"{name}-files" for name in ("listed", "other"))
+    card = (listed / "README.md").read_text()
+    assert f"Labels are unchanged. {statement} Made by notbugs" in card and "No image has the label dog." in card
+    names = sorted(path.relative_to(other / "train").as_posix() for path in other.rglob("*.[jp][pn]g"))
+    assert names == ["cat/1.png", "cat/2.jpg", "dog/0.jpg", "dog/1.jpg", "dog/2.png"]
+    for name in names:
+        assert (other / "train" / name).read_bytes() == (tmp_path / "set/train" / name).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["parquet", "npz", "webdataset"])
+def test_the_form_of_the_two_data_sets_can_be_chosen(tmp_path: Path, form: str) -> None:
+    done = call_here(*listed_photographs(tmp_path), "--write", form)
+    assert done.returncode == 0, done.stderr
+    decoded = "Arrays hold pixels: the files are decoded, resized to 8x8 pixels."
+    assert (decoded in done.stdout) == (form == "npz")
+    file = {"parquet": "train.parquet", "npz": "data.npz", "webdataset": "train-000000.tar"}[form]
+    other = tmp_path / "out/datasets/other-files"
+    assert {path.name for path in other.iterdir()} == {"README.md", file}
+    if form == "npz":
+        assert data.load_part(other, form).shape == (3, 8, 8)
+    else:
+        assert (tmp_path / "set/train/cat/2.jpg").read_bytes() in (other / file).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--write", "zip"], "--write: must be one of folder, parquet, npz, webdataset, got 'zip'"),
         (["--by-file"], "--files: cannot be used with --by-file"),
         (["--versions", "2"], "--versions: cannot be used with --files"),
         (["--bf16"], "--bf16, --compile: cannot be used with --files"),

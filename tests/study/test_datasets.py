@@ -9,6 +9,8 @@ from study.conftest import FULL_STUDY, QUICK_STUDY, first, ignore, only, resolve
 
 from notbugs import data, models
 from notbugs.data import synthetic
+from notbugs.errors import InputError
+from notbugs.report.use import use
 from notbugs.review import sample
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables import AccuracyRow, PerturbationLeakageRow, SetRow, TrainingRow
@@ -65,6 +67,26 @@ def test_data_sets_are_written_in_the_form_of_the_input(digits: data.Splits, tmp
     assert made.shape == (1, 8, 8)
     assert not torch.equal(made.images[:], part.train.images[:])
     assert [row.n for row in run.rows(AccuracyRow) if row.model == trained_on("nonrobust")] == [40] * 3
+
+
+@pytest.mark.slow
+def test_the_form_and_stratified_targets_can_be_chosen(digits: data.Splits, tmp_path: Path) -> None:
+    part = first(digits)
+    source = store_digits(part, tmp_path, "npz")
+    common = StudyConfig(str(source), epochs=1, width=8, relabel_steps=1, write="webdataset", stratified_targets=True)
+    run = pipeline.run(common, tmp_path / "run", only=(trained_on("random-labels"),), workers=1)
+    folder = run.folder / "datasets" / "random-labels"
+    made = data.load_part(folder, "webdataset")
+    counts = made.labels.bincount(minlength=10)
+    assert counts.max() - counts.min() <= 1 and not (made.labels == load(common).train.labels).any()
+    assert run.study().data.form == "webdataset" and only(run.rows(SetRow), set="random-labels").empty_classes is None
+    shown = use(run)
+    card = (folder / "README.md").read_text()
+    assert shown is not None and all(f"```python\n{code}\n```" in card for code in shown.code.values())
+    digest = data.fingerprint(*load(common)[:2])
+    assert f"- Input: `{source.name}`, fingerprint `{digest}`" in card
+    with pytest.raises(InputError, match=r"^--write: must be as before"):
+        pipeline.run(replace(common, write=None), tmp_path / "run", workers=1)
 
 
 @pytest.mark.slow
