@@ -938,9 +938,14 @@ def cells(row: Row) -> dict[str, Cell]:
 
 
 def from_text(row_type: type[AnyRow], text: Mapping[str, str | None]) -> AnyRow:
-    """A row from the cells of a CSV file. Raises ValueError for a missing column or a cell of another type."""
+    """A row from the cells of a CSV file. Raises ValueError for a missing column or a cell of another type.
+
+    A column that is empty by default may be missing: runs of an earlier version lack those that were added since.
+    """
     values: dict[str, Cell] = {}
     for name, (kind, optional) in columns(row_type).items():
+        if optional and name not in text and hasattr(row_type, name):  # its default
+            continue
         cell = text.get(name)
         if cell is None:
             raise ValueError(f"column {name} is missing")

@@ -17,6 +17,7 @@ from notbugs.runs.tables import (
     ReviewAnswerRow,
     Row,
     SaliencyRow,
+    SetRow,
     as_csv,
     cells,
     columns,
@@ -103,3 +104,11 @@ def test_records_have_all_columns_in_order_of_appearance() -> None:
     assert records_as_csv([{"a": 1, "b": True}, {"c": "x", "a": None}]) == "a,b,c\n1,1,\n,,x\n"
     assert records_as_csv([]) == as_csv([]) == ""
     assert read(records_as_csv([{"a": 'x\r\n"y",', "b": "\r"}])) == [{"a": 'x\r\n"y",', "b": "\r"}]
+
+
+def test_a_column_that_an_earlier_version_did_not_write_is_empty() -> None:
+    row = SetRow(set="robust", seed=0, n=3, made_from="adversarial", seconds=1.5, empty_classes="cat, dog")
+    text = {name: "" if cell is None else str(cell) for name, cell in cells(row).items()}
+    assert from_text(SetRow, text) == row
+    del text["empty_classes"]
+    assert from_text(SetRow, text).empty_classes is None
