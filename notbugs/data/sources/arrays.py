@@ -83,7 +83,7 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
 @contextmanager
 def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Whatever goes wrong inside, while a file is read, becomes an InputError. Damaged files make readers raise almost anything."""
+    """What goes wrong inside, while a file is read, becomes an InputError. Damaged files make readers raise almost anything."""
     try:
         yield
     except InputError:

@@ -38,7 +38,9 @@ def _read_array(path: Path, name: str) -> np.ndarray:
             shape, _, dtype = read_header(opened)
             claimed = math.prod(shape) * dtype.itemsize
             if not dtype.hasobject and claimed != member.file_size - opened.tell():
-                raise InputError(f"{path}: {name}", "is damaged", f"shape {shape}, other than its {member.file_size:,} bytes", PLAIN)
+                raise InputError(
+                    f"{path}: {name}", "is damaged", f"shape {shape}, other than its {member.file_size:,} bytes", PLAIN
+                )
         return np.asarray(archive[name])
 
 
