@@ -205,7 +205,7 @@ def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
 
 def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: Mapping[str, Member], config: DataConfig) -> None:
     place = printable(f"{archive.path.name}: {key}")
-    images = [ending for ending in files if splitext(ending)[1] in IMAGES]
+    images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGES]
     labels = [ending for ending in LABELS if ending in files]
     if not images:
         found.left_out.extend(

@@ -31,8 +31,7 @@ def read_torch(path: Path) -> Mapping[str, np.ndarray]:
                     raise
                 rule = "holds more than tensors, and reading it could run any code"
                 raise InputError(printable(str(path)), rule, "Python objects (pickle)", SAVE) from None
-        arrays = {name.strip("/"): value for name, value in _flatten("", _named(path, content), DEEPEST)}
-        return {name: _array(path, name, value) for name, value in arrays.items()}
+        return {name: _array(path, name, value) for name, value in _flatten(path, "", content, DEEPEST)}
 
 
 def _check_stored(path: Path) -> None:
@@ -42,9 +41,9 @@ def _check_stored(path: Path) -> None:
             raise ValueError("it is packed, unlike the files of torch.save")
 
 
-def _named(path: Path, content: object) -> object:
+def _named(place: str, content: object) -> object:
     """(images, labels) and a list of (image, label) as a dictionary; all else as it is."""
-    if not isinstance(content, list | tuple) or not content:
+    if not isinstance(content, list | tuple) or all(isinstance(item, str | int) for item in content):
         return content
     if all(isinstance(item, Tensor) for item in content):
         large, small = ([item for item in content if (item.ndim >= 3) == wanted] for wanted in (True, False))
@@ -57,7 +56,7 @@ def _named(path: Path, content: object) -> object:
     got = f"a {type(content).__name__} of {len(content)}"
     if all(isinstance(item, list | tuple) and len(item) == 2 for item in content):
         got += " pairs, which may be parts or batches"
-    raise InputError(printable(str(path)), rule, got, SAVE)
+    raise InputError(printable(place), rule, got, SAVE)
 
 
 def _is_example(item: object) -> bool:
@@ -70,11 +69,12 @@ def _is_example(item: object) -> bool:
     return isinstance(label, int)
 
 
-def _flatten(name: str, content: object, deepest: int) -> Iterator[tuple[str, Tensor | list[str] | list[int]]]:
+def _flatten(path: Path, name: str, content: object, deepest: int) -> Iterator[tuple[str, Tensor | list[str] | list[int]]]:
     """The tensors and lists of words or numbers in dictionaries, by the keys that lead to them: train/images."""
+    content = _named(f"{path}: {name}" if name else str(path), content)
     if isinstance(content, Mapping) and deepest:
         for key, value in content.items():
-            yield from _flatten(f"{name}/{key}", _named(Path(name), value), deepest - 1)
+            yield from _flatten(path, f"{name}/{key}".strip("/"), value, deepest - 1)
     elif isinstance(content, Tensor):
         yield name, content
     elif isinstance(content, Sequence) and content and not isinstance(content, str):
