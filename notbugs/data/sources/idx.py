@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.arrays import Key, LazyArrays, locate_arrays, reading
 from notbugs.data.sources.base import Located
-from notbugs.data.sources.limits import check_expansion
+from notbugs.data.sources.limits import check_expansion, read_at_most
 from notbugs.data.sources.splits import listed
 from notbugs.errors import InputError
 
@@ -66,7 +67,7 @@ def read_idx(path: Path, kind: str) -> np.ndarray:
         if path.suffix.lower() != ".gz" and path.stat().st_size != 4 + 4 * dimensions + size:
             raise ValueError(f"it claims {size:,} bytes of {kind} and has {path.stat().st_size - 4 - 4 * dimensions:,}")
         check_expansion(path, size)
-        content = stream.read(size)
+        content = read_at_most(cast(BinaryIO, stream), size)
         if len(content) < size or stream.read(1):
             raise ValueError(f"it claims {size:,} bytes of {kind} and has {'fewer' if len(content) < size else 'more'}")
-        return np.frombuffer(bytearray(content), np.uint8).reshape(shape)
+        return np.frombuffer(content, np.uint8).reshape(shape)

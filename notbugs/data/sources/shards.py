@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import basename, dirname, splitext
-from typing import BinaryIO, NamedTuple, overload
+from typing import BinaryIO, NamedTuple, cast, overload
 
 from notbugs.data.config import DataConfig
 from notbugs.data.decode import EncodedImage
 from notbugs.data.names import Unreadable, check_class_name, first_line, is_printable, one_form, printable
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
-from notbugs.data.sources.limits import FREE, most_bytes
+from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
 from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
 from notbugs.errors import InputError
 
@@ -103,7 +103,7 @@ def _unpacked(path: Path) -> bytes:
     most = min(FREE, most_bytes(path.stat().st_size))
     try:
         with gzip.open(path) as stream:
-            content = stream.read(most + 1)
+            content = bytes(read_at_most(cast(BinaryIO, stream), most + 1))
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(printable(str(path)), "cannot be unpacked", first_line(error), "pack it again") from None
     if len(content) > most:

@@ -1,5 +1,6 @@
 """Files of tensors: .pt and .pth of plain tensors, read without running code; .safetensors."""
 
+import io
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +21,13 @@ DEEPEST = 4  # dictionaries in dictionaries
 def read_torch(path: Path) -> Mapping[str, np.ndarray]:
     """The tensors of a .pt file: a dictionary of them, (images, labels), or a list of (image, label). Raises InputError."""
     with reading(path, "a file of tensors", SAVE):
-        if zipfile.is_zipfile(path):
+        packed = zipfile.is_zipfile(path)
+        if packed:
             _check_stored(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            try:  # from bytes in memory nothing larger than the file is set aside, whatever an old file claims
+                content = torch.load(path if packed else io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
             except Exception as error:
                 if "Unsupported" not in str(error) and "TorchScript" not in str(error):
                     raise

@@ -11,11 +11,10 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 
 from notbugs.data.names import first_line, is_printable, printable
-from notbugs.data.sources.limits import MOST_RATIO, most_bytes
+from notbugs.data.sources.limits import CHUNK, MOST_RATIO, most_bytes
 from notbugs.errors import InputError
 
 MOST_NAME, MOST_PATH = 255, 1024  # bytes of a part of a path, and of all of it
-CHUNK = 2**20
 ENCRYPTED = 1  # a bit in the flags of a file
 UNPACK = "unpack it and pass the folder"
 

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +286,15 @@ def test_options_for_folders_are_not_ignored(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", **arrays())  # type: ignore[arg-type]
     assert "--labels: is for folders" in load_error(tmp_path / "set.npz", labels="x.csv")
     assert "--all-classes: is for folders" in load_error(tmp_path / "set.npz", all_classes=True)
+
+
+def test_the_conversion_in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        pixels = np.random.default_rng(i).integers(0, 256, (4, 3072), dtype=np.uint8)
+        (tmp_path / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": [0, 1, 0, 1]}))
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        exec(text.split("```python\n")[1].split("```")[0], {})
+    assert data.load("cifar10.npz").train.shape == (3, 32, 32) and len(data.load("cifar10.npz").train) == 20
