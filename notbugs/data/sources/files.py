@@ -8,7 +8,7 @@ from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
-from notbugs.data.sources.arrays import Reader, locate_array_files
+from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
 from notbugs.data.sources.folder import locate_folder
@@ -37,8 +37,8 @@ ACCEPTED = (
     "a .csv of pixels, an idx file of MNIST, or a hub name"
 )
 CONVERT = "read it with its own library and save an .npz: train_images, train_labels, …"
-ARCHIVED = "unpack it and pass the folder"
 # What is not read: what it is, and the way out
+PACKED = (".tar.bz2", ".tar.xz", ".7z", ".rar")
 REFUSED = {
     ".mat": ("is a file of MATLAB", "scipy.io.loadmat reads it; save an .npz with train_images, train_labels, …"),
     ".tfrecord": ("is a file of TensorFlow", CONVERT),
@@ -54,15 +54,13 @@ REFUSED = {
     ".jsonl": ("is a table, and no data set", "pass the folder that also has the images, with --labels FILE"),
     ".tsv": ("is a table, and no data set", "pass the folder that also has the images, with --labels FILE"),
     ".txt": ("is a table, and no data set", "pass the folder that also has the images, with --labels FILE"),
-    ".tar.bz2": ("is an archive of a kind that is not read", ARCHIVED),
-    ".tar.xz": ("is an archive of a kind that is not read", ARCHIVED),
-    ".7z": ("is an archive of a kind that is not read", ARCHIVED),
-    ".rar": ("is an archive of a kind that is not read", ARCHIVED),
     ".gz": ("is packed with gzip", "unpack it and pass what it holds"),
     ".bin": ("is a file of unknown bytes", "of CIFAR's binary version pass the folder"),
     ".npy": ("is one array", "put x_train.npy, y_train.npy, … or X.npy, y.npy into one folder and pass the folder"),
     ".csv": ("is a table without columns of pixels", "pass the folder that also has the images, with --labels FILE"),
-} | dict.fromkeys(IMAGES, ("is one image", "pass the folder with all images"))  # fmt: skip
+}  # fmt: skip
+REFUSED |= dict.fromkeys(PACKED, ("is an archive of a kind that is not read", "unpack it and pass the folder"))
+REFUSED |= dict.fromkeys(IMAGES, ("is one image", "pass the folder with all images"))
 DEEPEST = 8  # folders that may lie around the files, one in the other
 WRITTEN_AS = {
     "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "folder": "a folder of PNG",
@@ -101,10 +99,9 @@ def locate_file(path: Path, config: DataConfig) -> Located:
         return _told(locate_tar(path, [path], config))
     if form == ".csv" and pixel_header(path):
         return _told(locate_pixels(path, [path], config))
-    if form == ".npz":
-        return locate_array_files(path, [path], read_npz, config)
     if form in ARRAY_FILES and form not in REFUSED:
-        return _told(locate_array_files(path, [path], ARRAY_FILES[form], config))
+        located = _locate_arrays(ARRAY_FILES[form], path, [path], config)
+        return located if form == ".npz" else _told(located)
     reject_pickles(path, [path.name, "test_batch"] if path.name.startswith("data_batch_1") else [path.name])
     what, remedy = REFUSED.get(form, ("is no data set of a form that is read here", ACCEPTED))
     raise InputError(printable(config.dataset), what, remedy=remedy)
@@ -151,6 +148,8 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
     files, folders = _entries(base)
     reject_pickles(base, [file.name for file in files])
     readers = _readers(base, files, folders)
+    if not readers and not folders and (archives := [file.name for file in files if ending(file.name) in (".zip", *PACKED)]):
+        raise InputError(printable(str(base)), "holds archives", listed(archives), "pass one of them as DATASET, or unpack them")
     if not readers or config.labels or config.all_classes:
         return locate_folder(config, path)
     if _has_images(folders):
@@ -168,7 +167,7 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
 
 def _readers(base: Path, files: Sequence[Path], folders: Sequence[Path]) -> dict[str, tuple[list[Path], Locate]]:
     """The forms of which a folder holds files: those files, and what reads them."""
-    below = [file for folder in folders for file in _entries(folder)[0]] if len(folders) <= 16 else []
+    below = [file for folder in folders for file in _data_files(folder)]
     readers: dict[str, tuple[list[Path], Locate]] = {}
     for form, near in (("idx", files), ("idx", below)):
         if (found := [file for file in near if is_idx(file.name)]) and form not in readers:
@@ -187,6 +186,8 @@ def _readers(base: Path, files: Sequence[Path], folders: Sequence[Path]) -> dict
 
 
 def _locate_arrays(reader: Reader, source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+    if config.label_column:
+        raise InputError("--label-column", "is for tables", printable(str(source)), EXPECTED)
     return locate_array_files(source, paths, reader, config)
 
 
@@ -217,6 +218,13 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     shown = [entry for entry in entries if not entry.name.startswith(".") and entry.name.casefold() not in SYSTEM]
     files = [Path(entry.path) for entry in shown if entry.is_file(follow_symlinks=False)]
     return files, [Path(entry.path) for entry in shown if entry.is_dir(follow_symlinks=False)]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The idx files and tar archives in a folder, which may also be one of very many images."""
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if is_idx(entry.name) or ending(entry.name) in TAR]
+    return sorted(path for path in found if path.is_file() and not path.is_symlink() and not path.name.startswith("."))
 
 
 def _has_images(folders: Collection[Path], deepest: int = 3) -> bool:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,13 +30,13 @@ class Header(NamedTuple):
     others: tuple[str, ...]
 
 
-def pixel_header(path: Path) -> Header | None:
-    """The columns of a table of pixels; None for another table. Only the first line is read."""
+def pixel_header(path: Path, label: str | None = None) -> Header | None:
+    """The columns of a table of pixels; None for another table. Only the first line is read. label: the column of labels."""
     with path.open("rb") as stream:
         line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace")
     names = [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
     pixels = tuple(name for name in names if PIXEL.fullmatch(name))
-    labels = [name for name in names if name.casefold() in LABELS]
+    labels = [name for name in names if (name == label if label else name.casefold() in LABELS)]
     if len(pixels) < FEWEST or len(set(names)) < len(names):
         return None
     return Header(pixels, labels[0] if len(labels) == 1 else "", tuple(name for name in names if name not in (*pixels, *labels)))
@@ -43,12 +44,12 @@ def pixel_header(path: Path) -> Header | None:
 
 def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
     """The images of tables of pixels. A table without labels, as those of competitions, is left out. Raises InputError."""
-    headers = {path: header for path in paths if (header := pixel_header(path))}
+    headers = {path: header for path in paths if (header := pixel_header(path, config.label_column))}
     labeled = [path for path, header in headers.items() if header.label]
     if not labeled:
         got = "none" if not headers else f"columns {listed([*headers[paths[0]].others, *headers[paths[0]].pixels], most=4)}"
-        raise InputError(printable(str(source)), "needs a column called label", got)
-    located = locate_array_files(source, labeled, read_pixels, config)
+        raise InputError(printable(str(source)), "needs a column called label", got, "choose it with --label-column NAME")
+    located = locate_array_files(source, labeled, partial(read_pixels, label=config.label_column), config)
     unlabeled = [path for path in headers if path not in labeled]
     left_out = [Unreadable(path.name, "has no column called label") for path in unlabeled]
     left_out += [
@@ -58,12 +59,12 @@ def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Lo
     return located._replace(notes=(*located.notes, *notes), left_out=(*located.left_out, *left_out))
 
 
-def read_pixels(path: Path) -> Mapping[str, np.ndarray]:
+def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray]:
     """The square gray images of a table, and their labels as text. Raises InputError."""
     import pyarrow
     import pyarrow.csv
 
-    header = pixel_header(path)
+    header = pixel_header(path, label)
     if header is None or not header.label:
         raise InputError(printable(str(path)), "needs columns of pixels, and one column called label")
     numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in header.pixels]

@@ -130,6 +130,8 @@ def test_a_table_without_labels_is_left_out(tmp_path: Path) -> None:
     loaded = data.load(tmp_path)
     assert len(loaded.train) == 6 and "not used: test.csv, which has no labels" in loaded.notes
     assert loaded.left_out[0].location == "test.csv"
+    (tmp_path / "other.csv").write_text((tmp_path / "train.csv").read_text().replace("label", "emotion"))
+    assert len(data.load(tmp_path / "other.csv", label_column="emotion").train) == 6
     assert "column called label" in load_error(tmp_path / "test.csv") and len(data.load(tmp_path / "train.csv").train) == 6
 
 
@@ -286,6 +288,12 @@ def test_options_for_folders_are_not_ignored(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", **arrays())  # type: ignore[arg-type]
     assert "--labels: is for folders" in load_error(tmp_path / "set.npz", labels="x.csv")
     assert "--all-classes: is for folders" in load_error(tmp_path / "set.npz", all_classes=True)
+    assert "--label-column: is for tables" in load_error(tmp_path / "set.npz", label_column="x")
+
+
+def test_a_folder_of_archives(tmp_path: Path) -> None:
+    (tmp_path / "train.zip").write_bytes(b"x")
+    assert "holds archives, got train.zip; pass one of them" in load_error(tmp_path)
 
 
 def test_the_conversion_in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
