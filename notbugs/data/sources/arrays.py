@@ -1,7 +1,9 @@
 """Arrays by name, as .npz, .npy, .h5 and .pt files hold them: which are images, which are labels, and of which part."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -9,11 +11,12 @@ import numpy as np
 import torch
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import numbered, printable
-from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes
+from notbugs.data.names import Unreadable, first_line, numbered, printable
+from notbugs.data.sources.base import MOST_CLASSES, Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.splits import NEUTRAL, choose_splits, listed, parse_split
 from notbugs.errors import InputError
 
+Reader = Callable[[Path], Mapping[str, np.ndarray]]  # a file -> its arrays by name
 ARRAYS = "arrays"  # the only part of a file without parts
 KINDS = {
     "images": ("images", "image", "imgs", "img", "x", "pixels", "inputs", "input", "data", "features"),
@@ -56,40 +59,140 @@ def _kind(word: str) -> str:
     return next((kind for kind, words in KINDS.items() if word in words), "")
 
 
-def locate_arrays(source: Path, arrays: Mapping[str, np.ndarray], config: DataConfig, form: str = "npz") -> Located:
-    """The images of a file of arrays. A key that is not there, or two for one thing, raise InputError, which names all keys."""
-    keys = _keys(source, arrays)
-    parts = list(dict.fromkeys(key.part for key in keys if key.kind in ("images", "labels")))
-    for part in parts:
-        for kind in ("images", "labels"):
-            if Key(part, kind) not in keys:
-                what = f"array of {kind}" + (f" for the part {part}" if part else "")
-                raise InputError(str(source), f"has no {what}", f"arrays {listed(arrays)}", EXPECTED)
-    sizes = {part or ARRAYS: arrays[keys[Key(part, "labels")]].size for part in parts}
-    if not sizes:
-        raise InputError(
-            str(source), "has no arrays of images and labels", f"arrays {listed(arrays)}" if arrays else "none", EXPECTED
-        )
+@dataclass(frozen=True, eq=False)
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Arrays by name, each of which is read when it is first asked for."""
+
+    names: tuple[str, ...]
+    read: Callable[[str], np.ndarray]
+    known: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self.known:
+            self.known[name] = self.read(name)
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@contextmanager
+def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """What goes wrong inside, while a file is read, becomes an InputError. Damaged files make readers raise almost anything."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # also MemoryError: a header can claim any shape
+        reason = "Python objects (pickle)" if "pickle" in str(error) else first_line(error)
+        raise InputError(printable(str(path)), f"cannot be read as {what}", reason, remedy) from None
+
+
+def locate_array_files(source: Path, paths: Sequence[Path], read: Reader, config: DataConfig) -> Located:
+    """The images of files of arrays. Where there are several, their names say the parts: train.h5 and test.h5.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or if it is unclear what its arrays hold.
+    """
+    if len(paths) == 1:
+        return locate_arrays(paths[0], read(paths[0]), config)
+    files = {path: read(path) for path in paths}
+    found = {name: (path, inner) for path, arrays in files.items() for inner in arrays if (name := _full_name(path, inner))}
+    keys = {name: key for name, (path, inner) in found.items() if (key := _key_in_file(path, inner))}
+    arrays = LazyArrays(tuple(found), lambda name: files[found[name][0]][found[name][1]])
+    return locate_arrays(source, arrays, config, keys=keys)
+
+
+def _full_name(path: Path, inner: str) -> str:
+    return f"{path.name}/{inner}" if inner != path.stem else path.name
+
+
+def _key_in_file(path: Path, name: str) -> Key | None:
+    """What an array of one of several files holds: the part by its own name, else by that of its file."""
+    key = parse_key(name)
+    if key is None or key.part:
+        return key
+    return Key(next((word for word in re.findall(r"[a-z]+", path.stem.casefold()) if parse_split(word)), ""), key.kind)
+
+
+def locate_arrays(
+    source: Path,
+    arrays: Mapping[str, np.ndarray],
+    config: DataConfig,
+    form: str = "npz",
+    *,
+    keys: Mapping[str, Key] | None = None,
+    notes: Sequence[str] = (),
+) -> Located:
+    """The images of arrays by name.
+
+    Parameters
+    ----------
+    source : Path
+        For messages.
+    arrays : mapping
+    config : DataConfig
+    form : str
+        For `data.export`; "-channels-first" is added where the arrays have their channels first.
+    keys : mapping, optional
+        What each array holds, by its name. Default: what `parse_key` says.
+    notes : sequence of str
+        What the user is told besides.
+
+    Raises
+    ------
+    InputError
+        If an array is missing, or if two could be one thing. It names all arrays.
+    """
+    names = _names_by_key(source, {name: key for name in arrays if (key := parse_key(name))} if keys is None else keys)
+    parts = _parts(source, names, arrays)
+    sizes = {part or ARRAYS: _count(arrays[names[Key(part, "labels")]]) for part in parts}
     chosen = choose_splits(str(source), sizes, config.train, config.test)
-    read = {name: _read_part(source, arrays, keys, name) for name in chosen.parts}
-    _check_one_shape(source, arrays, keys, read)
+    read = {name: _read_part(source, arrays, names, name) for name in chosen.parts}
+    _check_one_shape(source, arrays, names, read)
     last = all(channels == "last" for _, channels in read.values())
     train, test = (read[name][0] if name else None for name in (chosen.train, chosen.test))
-    notes = [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
-    return join(str(source), train, test, form if last else f"{form}-channels-first", notes)
+    notes = [*notes, *(f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused)]
+    located = join(str(source), train, test, form if last else f"{form}-channels-first", notes)
+    unknown = [name for name in arrays if name not in names.values()]
+    return located._replace(left_out=tuple(Unreadable(f"{source}: {name}", "is an array of unknown use") for name in unknown))
 
 
-def _keys(source: Path, arrays: Mapping[str, np.ndarray]) -> dict[Key, str]:
-    keys: dict[Key, str] = {}
-    for name in arrays:
-        if key := parse_key(name):
-            if key in keys:
-                what = f"{key.part} {key.kind}".strip()
-                raise InputError(
-                    str(source), f"it must be clear which array holds the {what}", f"{keys[key]} and {name}", EXPECTED
-                )
-            keys[key] = name
-    return keys
+def _parts(source: Path, names: Mapping[Key, str], arrays: Collection[str]) -> list[str]:
+    """The parts that have images and labels. Raises InputError where a part has only one of them, or there is none."""
+    parts = list(dict.fromkeys(key.part for key in names if key.kind in ("images", "labels")))
+    for part in parts:
+        for kind in ("images", "labels"):
+            if Key(part, kind) not in names:
+                what = f"array of {kind}" + (f" for the part {part}" if part else "")
+                raise InputError(str(source), f"has no {what}", f"arrays {listed(arrays)}", EXPECTED)
+    if not parts:
+        got = f"arrays {listed(arrays)}" if arrays else "none"
+        raise InputError(str(source), "has no arrays of images and labels by their names", got, EXPECTED)
+    return parts
+
+
+def _count(array: np.ndarray) -> int:
+    """Number of labels of an array; of N x 1 and 1 x N, too."""
+    return array.size if array.size == max(array.shape, default=0) else len(array) if array.ndim else 0
+
+
+def _names_by_key(source: Path, keys: Mapping[str, Key]) -> dict[Key, str]:
+    names: dict[Key, str] = {}
+    for name, key in keys.items():
+        if key in names:
+            what = f"{key.part} {key.kind}".strip()
+            got = f"{printable(names[key])} and {printable(name)}"
+            raise InputError(str(source), f"it must be clear which array holds the {what}", got, EXPECTED)
+        names[key] = name
+    return names
 
 
 def _check_one_shape(
@@ -109,12 +212,11 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
     images_key, labels_key = keys[_key(name, "images")], keys[_key(name, "labels")]
     location = f"{source}: {images_key}"
     images, channels = _as_8bit(arrays[images_key], location), _channels(arrays[images_key], location)
-    labels, classes = _as_labels(arrays[labels_key], f"{source}: {labels_key}")
+    classes_key = keys.get(_key(name, "classes"), keys.get(Key("", "classes"), ""))
+    given = tuple(_text(name) for name in arrays[classes_key].ravel().tolist()) if classes_key else ()
+    labels, classes = _as_labels(arrays[labels_key], f"{source}: {labels_key}", given)
     if len(images) != len(labels):
         raise InputError(str(source), f"{images_key} and {labels_key} must be equally many", f"{len(images)} and {len(labels)}")
-    given = arrays.get(keys.get(Key("", "classes"), ""))
-    if given is not None and arrays[labels_key].dtype.kind in "iu":
-        labels, classes = arrays[labels_key].ravel().tolist(), tuple(_text(name) for name in given.ravel().tolist())
     names_key = keys.get(_key(name, "names"), "")
     names = [_text(value) for value in arrays[names_key].ravel().tolist()] if names_key else []
     part = Part(
@@ -167,15 +269,30 @@ def _floats_as_8bit(array: np.ndarray, location: str) -> np.ndarray:
     return levels.astype(np.uint8)
 
 
-def _as_labels(array: np.ndarray, location: str) -> tuple[list[int], tuple[str, ...]]:
-    """Labels as numbers, and the classes that they imply: 0 to the highest number, or the different words."""
-    if array.ndim == 2 and 1 in array.shape:
-        array = array.ravel()
+def _as_labels(array: np.ndarray, location: str, given: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+    """Labels as indices into the classes that are given, or that they imply: 0 to the highest number, or the different words."""
+    if array.ndim > 1 and array.size == max(array.shape):  # N x 1, 1 x N, N x 1 x 1 x 1
+        array = array.reshape(-1)
     if array.ndim == 1 and array.dtype.kind in "US":
         words = [_text(value) for value in array.tolist()]
-        classes = tuple(sorted(set(words)))
+        classes = sorted_classes(words)
         index = {name: number for number, name in enumerate(classes)}
         return [index[word] for word in words], classes
+    if _is_one_hot(array):
+        return array.argmax(axis=1).tolist(), given or tuple(map(str, range(array.shape[1])))
+    if array.ndim == 1 and array.dtype == bool:
+        return array.astype(int).tolist(), given or ("False", "True")
+    if array.ndim == 1 and array.dtype.kind == "f" and (array == np.round(array)).all() and (np.abs(array) < MOST_CLASSES).all():
+        array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise InputError(location, "must be one whole number for each image", f"{array.dtype}, shape {array.shape}")
-    return numbered_classes(cast(list[int], array.tolist()))
+        rule = "must be one whole number for each image, one word, or a row with a single 1"
+        raise InputError(location, rule, f"{array.dtype}, shape {array.shape}")
+    numbers = cast(list[int], array.tolist())
+    return (numbers, given) if given else numbered_classes(numbers)
+
+
+def _is_one_hot(array: np.ndarray) -> bool:
+    """Whether each row has a 1 for its class, and 0 for all others."""
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        return False
+    return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())

@@ -12,6 +12,7 @@ from notbugs.data.names import Unreadable, is_printable, one_form, printable
 from notbugs.errors import InputError
 
 Files = Sequence[EncodedImage] | Tensor
+MOST_CLASSES = 2**20  # a damaged label must not become a list of as many class names
 
 
 class Part(NamedTuple):
@@ -180,13 +181,20 @@ def _concatenated(files: Sequence[Files]) -> Files:
 def numbered_classes(labels: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:
     """Labels without names as indices into classes that are called like the numbers: from 0, or from the lowest where that is 1.
 
+    Raises
+    ------
+    InputError
+        If a label is 2**20 or more.
+
     Examples
     --------
     >>> numbered_classes([0, 2, 1]), numbered_classes([1, 2])
     (([0, 2, 1], ('0', '1', '2')), ([0, 1], ('1', '2')))
     """
+    if (highest := max(labels, default=0)) >= MOST_CLASSES:
+        raise InputError("labels", f"must be below {MOST_CLASSES:,}", highest)
     first = 1 if labels and min(labels) == 1 else 0
-    return [label - first for label in labels], tuple(map(str, range(first, max(labels, default=0) + 1)))
+    return [label - first for label in labels], tuple(map(str, range(first, highest + 1)))
 
 
 def sorted_classes(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,68 @@
+"""HDF5 files: data sets by their names, as in .npz files. What points to other files is refused."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from notbugs.data.names import printable
+from notbugs.data.sources.arrays import LazyArrays, reading
+from notbugs.data.sources.limits import check_expansion
+from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+
+PLAIN = "write plain arrays with h5py: images, labels, …"
+
+
+def read_hdf5(path: Path) -> Mapping[str, np.ndarray]:
+    """The data sets of an HDF5 file by their paths in it, each of which is read when it is asked for.
+
+    Raises
+    ------
+    InputError
+        If h5py is not installed, the file is damaged, or it points to other files.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(printable(str(path)), "needs h5py to be read", remedy="pip install 'notbugs[hdf5]'") from None
+    with reading(path, "an HDF5 file", PLAIN), h5py.File(path, "r") as file:
+        return LazyArrays(tuple(_names(path, file, set())), partial(_read, path))
+
+
+def _names(path: Path, group: "h5py.Group", seen: set[int]) -> list[str]:
+    """The data sets in a group and in those in it. A group can contain itself: each is listed once."""
+    import h5py
+
+    names = []
+    for name in group:
+        place = printable(f"{path}: {name}")
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise InputError(place, "must not be a link", remedy=PLAIN)
+        value = group[name]
+        address = h5py.h5o.get_info(value.id).addr
+        if isinstance(value, h5py.Dataset):
+            if value.external or value.is_virtual:
+                raise InputError(place, "must not be stored in other files", remedy=PLAIN)
+            names.append(f"{group.name}/{name}".strip("/"))
+        elif isinstance(value, h5py.Group) and address not in seen:
+            seen.add(address)
+            names += _names(path, value, seen)
+    return names
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    import h5py
+
+    with reading(path, "an HDF5 file", PLAIN), h5py.File(path, "r") as file:
+        dataset = file[name]
+        check_expansion(path, dataset.size * dataset.dtype.itemsize)
+        if h5py.check_string_dtype(dataset.dtype):
+            return np.array(dataset.asstr()[()], dtype=str)
+        if dataset.dtype.kind not in "biufS":
+            raise InputError(printable(f"{path}: {name}"), "must hold numbers or text", dataset.dtype, PLAIN)
+        return np.asarray(dataset[()])

@@ -1,0 +1,73 @@
+"""MNIST's files: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…, also as .gz; EMNIST, Fashion-MNIST, KMNIST."""
+
+import gzip
+import math
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from notbugs.data.config import DataConfig
+from notbugs.data.names import Unreadable, printable
+from notbugs.data.sources.arrays import Key, LazyArrays, locate_arrays, reading
+from notbugs.data.sources.base import Located
+from notbugs.data.sources.limits import check_expansion, read_at_most
+from notbugs.data.sources.splits import listed
+from notbugs.errors import InputError
+
+NAME = re.compile(r"(.*?)(train|t10k|test|dev|val)[-_.](images|labels)[-_.]idx[134][-_.]ubyte(\.gz)?", re.IGNORECASE)
+BYTES = 8  # the code of unsigned bytes
+REMEDY = "download it again"
+
+
+def is_idx(name: str) -> bool:
+    """Whether a file is called like one of MNIST's.
+
+    Examples
+    --------
+    >>> is_idx("t10k-labels-idx1-ubyte.gz"), is_idx("emnist-letters-train-images-idx3-ubyte"), is_idx("train.csv")
+    (True, True, False)
+    """
+    return NAME.fullmatch(name) is not None
+
+
+def locate_idx(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+    """The images of MNIST's files. Raises InputError."""
+    matches = {path: match for path in paths if (match := NAME.fullmatch(path.name))}
+    sets = sorted({match[1] for match in matches.values()})
+    if len(sets) > 1:
+        remedy = "name one file of the set as DATASET: the others are found by its name"
+        raise InputError(printable(str(source)), "holds several data sets", listed([name.rstrip("-_.") for name in sets]), remedy)
+    packed = {path for path, match in matches.items() if match[4] and path.with_suffix("") in matches}
+    files = {path.name: path for path in sorted(matches) if path not in packed}
+    keys = {}
+    for name in files:
+        _, part, kind, _ = NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # files are those that match
+        keys[name] = Key("test" if part.lower() == "t10k" else part.lower(), kind.lower())
+    transposed = (
+        ["EMNIST stores its images transposed: they are read as they are"] if sets[0].lower().startswith("emnist") else []
+    )
+    arrays = LazyArrays(tuple(files), lambda name: read_idx(files[name], keys[name].kind))
+    located = locate_arrays(source, arrays, config, keys=keys, notes=transposed)
+    unused = tuple(Unreadable(path.name, "is read from the file that is not packed") for path in sorted(packed))
+    return located._replace(left_out=(*located.left_out, *unused))
+
+
+def read_idx(path: Path, kind: str) -> np.ndarray:
+    """The array of one file, N x H x W for images, N for labels, after its claims were checked. Raises InputError."""
+    with reading(path, "an idx file", REMEDY), gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+        zeros, code, dimensions = struct.unpack(">HBB", stream.read(4))
+        if (zeros, code, dimensions) != (0, BYTES, 3 if kind == "images" else 1):
+            raise ValueError(f"it does not begin as a file of {kind} does, but with {zeros:04x}{code:02x}{dimensions:02x}")
+        shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+        size = math.prod(shape)
+        if path.suffix.lower() != ".gz" and path.stat().st_size != 4 + 4 * dimensions + size:
+            raise ValueError(f"it claims {size:,} bytes of {kind} and has {path.stat().st_size - 4 - 4 * dimensions:,}")
+        check_expansion(path, size)
+        content = read_at_most(cast(BinaryIO, stream), size)
+        if len(content) < size or stream.read(1):
+            raise ValueError(f"it claims {size:,} bytes of {kind} and has {'fewer' if len(content) < size else 'more'}")
+        return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,0 +1,87 @@
+"""Tables of pixels: train.csv with label, pixel0, …, pixel783, one image in each row."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from notbugs.data.config import DataConfig
+from notbugs.data.names import Unreadable, printable
+from notbugs.data.sources.arrays import locate_array_files, reading
+from notbugs.data.sources.base import Located
+from notbugs.data.sources.splits import listed
+from notbugs.errors import InputError
+
+PIXEL = re.compile(r"(?:pixel|px|p)?[_.]?\d+|\d+x\d+", re.IGNORECASE)
+LABELS = ("label", "class", "target", "y")
+FEWEST = 16  # columns of pixels that make a table one of pixels
+MOST_HEADER = 2**20  # bytes
+
+
+class Header(NamedTuple):
+    """The columns of a table of pixels. label: "" where there is none."""
+
+    pixels: tuple[str, ...]
+    label: str
+    others: tuple[str, ...]
+
+
+def pixel_header(path: Path, label: str | None = None) -> Header | None:
+    """The columns of a table of pixels; None for another table. Only the first line is read. label: the column of labels."""
+    with path.open("rb") as stream:
+        line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace")
+    names = [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
+    pixels = tuple(name for name in names if PIXEL.fullmatch(name))
+    labels = [name for name in names if (name == label if label else name.casefold() in LABELS)]
+    if len(pixels) < FEWEST or len(set(names)) < len(names):
+        return None
+    return Header(pixels, labels[0] if len(labels) == 1 else "", tuple(name for name in names if name not in (*pixels, *labels)))
+
+
+def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+    """The images of tables of pixels. A table without labels, as those of competitions, is left out. Raises InputError."""
+    headers = {path: header for path in paths if (header := pixel_header(path, config.label_column))}
+    labeled = [path for path, header in headers.items() if header.label]
+    if not labeled:
+        got = "none" if not headers else f"columns {listed([*headers[paths[0]].others, *headers[paths[0]].pixels], most=4)}"
+        raise InputError(printable(str(source)), "needs a column called label", got, "choose it with --label-column NAME")
+    located = locate_array_files(source, labeled, partial(read_pixels, label=config.label_column), config)
+    unlabeled = [path for path in headers if path not in labeled]
+    left_out = [Unreadable(path.name, "has no column called label") for path in unlabeled]
+    left_out += [
+        Unreadable(f"{path.name}: column {printable(name)}", "is not read") for path in labeled for name in headers[path].others
+    ]
+    notes = [f"not used: {printable(path.name)}, which has no labels" for path in unlabeled]
+    return located._replace(notes=(*located.notes, *notes), left_out=(*located.left_out, *left_out))
+
+
+def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray]:
+    """The square gray images of a table, and their labels as text. Raises InputError."""
+    import pyarrow
+    import pyarrow.csv
+
+    header = pixel_header(path, label)
+    if header is None or not header.label:
+        raise InputError(printable(str(path)), "needs columns of pixels, and one column called label")
+    numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in header.pixels]
+    if numbers != sorted(numbers):
+        raise InputError(printable(str(path)), "must have its columns of pixels in order", listed(header.pixels))
+    side = math.isqrt(len(header.pixels))
+    if side**2 != len(header.pixels):
+        rule = "must have as many columns of pixels as a square gray image"
+        remedy = "for color save an .npz: three channels may be meant pixel by pixel, or one after the other"
+        raise InputError(printable(str(path)), rule, f"{len(header.pixels):,}", remedy)
+    with reading(path, "a table of pixels from 0 to 255", "save whole numbers without empty cells"):
+        columns = [*header.pixels, header.label]
+        types = dict.fromkeys(header.pixels, pyarrow.uint8()) | {header.label: pyarrow.string()}
+        options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=columns, null_values=[])
+        table = pyarrow.csv.read_csv(path, convert_options=options)
+        labels = np.array(table[header.label].to_pylist(), dtype=str)
+        images = np.empty((len(table), len(header.pixels)), np.uint8)
+        for i, name in enumerate(header.pixels):
+            images[:, i] = table[name].to_numpy()
+    return {"images": images.reshape(-1, side, side), "labels": labels}

@@ -1,0 +1,306 @@
+"""Tar archives: WebDataset shards (KEY.jpg with KEY.cls, KEY.json or KEY.txt), or a tree of class folders. Never extracted."""
+
+import gzip
+import io
+import json
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import basename, dirname, splitext
+from typing import BinaryIO, NamedTuple, cast, overload
+
+from notbugs.data.config import DataConfig
+from notbugs.data.decode import EncodedImage
+from notbugs.data.names import Unreadable, check_class_name, first_line, is_printable, one_form, printable
+from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
+from notbugs.data.sources.cifar import reject_pickles
+from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
+from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
+from notbugs.errors import InputError
+
+ENDINGS = (".tar", ".tar.gz", ".tgz")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
+FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
+MOST_LABEL = 2**20  # bytes of a file with a label
+BLOCK = 512
+NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg, or the images into class folders"
+
+
+class Member(NamedTuple):
+    """One file in a tar archive: its name, and where its bytes are."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A tar archive. content: its bytes, if it was packed with gzip; else they are read from the file when needed."""
+
+    path: Path
+    members: tuple[Member, ...]
+    content: bytes | None = None
+
+    def read(self, member: Member) -> bytes:
+        """The bytes of one file."""
+        if self.content is not None:
+            return self.content[member.offset : member.offset + member.size]
+        with self.path.open("rb") as stream:
+            stream.seek(member.offset)
+            return stream.read(member.size)
+
+
+@dataclass(frozen=True)
+class ArchivedFiles(Sequence[EncodedImage]):
+    """Image files inside tar archives, read when they are indexed."""
+
+    archives: tuple[Archive, ...]
+    members: tuple[tuple[int, Member], ...]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @overload
+    def __getitem__(self, index: int) -> EncodedImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[EncodedImage]: ...
+    def __getitem__(self, index: int | slice) -> EncodedImage | Sequence[EncodedImage]:
+        if isinstance(index, slice):
+            return ArchivedFiles(self.archives, self.members[index])
+        archive, member = self.members[index]
+        return self.archives[archive].read(member)
+
+
+# ---- archives ------------------------------------------------------------------------------------------------------------------
+
+
+def open_archive(path: Path) -> Archive:
+    """The list of files in a tar archive. Links and devices in it are refused.
+
+    Raises
+    ------
+    InputError
+        If it is damaged or packed too densely.
+    """
+    content = None if path.suffix.lower() == ".tar" else _unpacked(path)
+    try:
+        if content is None:
+            with path.open("rb") as stream:
+                return Archive(path, tuple(_members(stream, path.stat().st_size)))
+        return Archive(path, tuple(_members(io.BytesIO(content), len(content))), content)
+    except (OSError, ValueError, EOFError, tarfile.TarError, RecursionError, OverflowError) as error:
+        raise InputError(printable(str(path)), "cannot be read as a tar archive", first_line(error), "pack it again") from None
+
+
+def _unpacked(path: Path) -> bytes:
+    """What a .tar.gz holds, in memory: 1 GB at most."""
+    most = min(FREE, most_bytes(path.stat().st_size))
+    try:
+        with gzip.open(path) as stream:
+            content = bytes(read_at_most(cast(BinaryIO, stream), most + 1))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(printable(str(path)), "cannot be unpacked", first_line(error), "pack it again") from None
+    if len(content) > most:
+        remedy = "unpack it with gunzip: an unpacked .tar is read from disk"
+        raise InputError(printable(str(path)), f"must hold at most {most:,} bytes to be read while packed", remedy=remedy)
+    return content
+
+
+def _members(stream: BinaryIO, size: int) -> Iterator[Member]:
+    """The files of a tar archive, in order. Python ends its list at a damaged header without a word, so the end is checked."""
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for info in archive:
+            if info.issym() or info.islnk() or info.issparse() or not (info.isreg() or info.isdir()):
+                raise ValueError(f"it holds a link or no ordinary file: {printable(info.name)}")
+            if not is_printable(info.name) or info.offset_data + info.size > size:
+                raise ValueError(f"the file {printable(info.name)} has a damaged header")
+            if info.isreg():
+                yield Member(one_form(info.name), info.offset_data, info.size)
+        stream.seek(archive.offset)
+        while rest := stream.read(2**20):
+            if rest.strip(b"\0"):
+                raise ValueError(f"it is damaged, or another archive follows, after byte {archive.offset:,}")
+
+
+# ---- labels --------------------------------------------------------------------------------------------------------------------
+
+
+class Labeled(NamedTuple):
+    """The labeled images of archives: which archive, which file, and the label as text or number."""
+
+    images: list[tuple[int, Member]]
+    labels: list[str | int]
+    notes: set[str]
+    left_out: list[Unreadable]
+
+
+def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+    """The images of tar archives. Their names say the parts: train-000000.tar, val-000000.tar, or train/000000.tar.
+
+    Raises
+    ------
+    InputError
+        If one is damaged, or images have no label.
+    """
+    by_part: dict[str, list[Path]] = {}
+    for path in sorted(paths):
+        by_part.setdefault(_part_name(path), []).append(path)
+    archives = {name: [open_archive(path) for path in found] for name, found in by_part.items()}
+    for found in archives.values():
+        for archive in found:
+            reject_pickles(archive.path, [basename(member.name) for member in archive.members])
+    if not any(_has_labels(archive) for found in archives.values() for archive in found):
+        return _locate_tree(source, [archive for found in archives.values() for archive in found], config)
+    labeled = {name: _labeled(found, config) for name, found in archives.items()}
+    sizes = {name: len(found.labels) for name, found in labeled.items()}
+    chosen = choose_splits(str(source), sizes, config.train, config.test)
+    parts = {name: _part(name, archives[name], labeled[name].images, labeled[name].labels) for name in chosen.parts}
+    notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]
+    notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
+    train, test = (parts[name] if name else None for name in (chosen.train, chosen.test))
+    located = join(str(source), train, test, "parquet", list(dict.fromkeys(notes)))
+    return located._replace(left_out=tuple(item for name in chosen.parts for item in labeled[name].left_out))
+
+
+def _part_name(path: Path) -> str:
+    """The part that a shard belongs to: its name without the number, or its folder's name."""
+    stem = re.sub(r"(\.tar|\.tgz|\.gz)+$", "", path.name, flags=re.IGNORECASE)
+    stem = re.sub(r"[-_.]?\d+([-_.]of[-_.]\d+)?$", "", stem)
+    return path.parent.name if split_of(path.parent.name) and not split_of(stem) else stem or "shards"
+
+
+def _has_labels(archive: Archive) -> bool:
+    keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGES}
+    return any(_key(member.name)[0] in keys for member in archive.members if _key(member.name)[1] in LABELS)
+
+
+def _key(name: str) -> tuple[str, str]:
+    """What the files of one image have in common, and the ending: a/b.seg.png -> a/b, .seg.png, as WebDataset does it."""
+    stem, dot, ending = basename(name).partition(".")
+    return (f"{dirname(name)}/{stem}" if dirname(name) else stem), f"{dot}{ending}".lower()
+
+
+def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
+    """The images of shards and their labels, in the order of the shards."""
+    found = Labeled([], [], set(), [])
+    for number, archive in enumerate(archives):
+        samples: dict[str, dict[str, Member]] = {}
+        for member in archive.members:
+            if basename(member.name).startswith("."):
+                found.left_out.append(Unreadable(f"{archive.path.name}: {member.name}", "is a hidden file"))
+                continue
+            key, ending = _key(member.name)
+            if samples.setdefault(key, {}).setdefault(ending, member) is not member:
+                raise InputError(printable(f"{archive.path}: {member.name}"), "is twice in the archive", remedy="pack it again")
+        for key, files in samples.items():
+            _add_sample(found, number, archive, key, files, config)
+    return found
+
+
+def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: Mapping[str, Member], config: DataConfig) -> None:
+    place = printable(f"{archive.path.name}: {key}")
+    images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGES]
+    labels = [ending for ending in LABELS if ending in files]
+    if not images:
+        found.left_out.extend(
+            Unreadable(printable(f"{archive.path.name}: {file.name}"), "has no image") for file in files.values()
+        )
+        return
+    if len(images) > 1:
+        raise InputError(place, "must have one image", ", ".join(images), "keep one of them")
+    read = ((ending, _label(archive, files[ending], ending, config)) for ending in labels)
+    ending, label = next(((ending, label) for ending, label in read if label is not None), ("", None))
+    if label is None:
+        raise InputError(place, "has no label", listed(files), NOT_LABELED)
+    unused = [other for other in files if other not in (images[0], ending)]
+    found.notes.update([f"labels are read from {ending}"] + [f"{other} is not read" for other in unused])
+    found.images.append((number, files[images[0]]))
+    found.labels.append(label)
+
+
+def _label(archive: Archive, member: Member, ending: str, config: DataConfig) -> str | int | None:
+    """The label in a file, a number if it is one; None if a .json has none. Raises InputError for anything else."""
+    place = printable(f"{archive.path}: {member.name}")
+    if member.size > MOST_LABEL:
+        raise InputError(place, f"must have at most {MOST_LABEL:,} bytes", member.size)
+    try:
+        text = archive.read(member).decode("utf-8-sig").strip()
+        value = _field(json.loads(text), place, config) if ending == ".json" else text
+    except (ValueError, RecursionError) as error:
+        raise InputError(place, "must hold a label as text or JSON", first_line(error)) from None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise InputError(place, "must hold one whole number or one word", printable(str(value)[:40]))
+    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value) else value
+
+
+def _field(content: object, place: str, config: DataConfig) -> object:
+    """The label of a .json file: the whole of it, or its one field that is called like a label."""
+    if not isinstance(content, dict):
+        return content
+    names = [config.label_column] if config.label_column else [name for name in FIELDS if name in content]
+    if len(names) > 1:
+        raise InputError(
+            place, "it must be clear which field holds the label", listed(names), "choose it with --label-column NAME"
+        )
+    return content.get(names[0]) if names else None
+
+
+def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Member]], labels: Sequence[str | int]) -> Part:
+    numbers = [label for label in labels if isinstance(label, int)]
+    if len(numbers) == len(labels):
+        indices, classes = numbered_classes(numbers)
+    else:
+        words = [one_form(str(label)) for label in labels]
+        classes = sorted_classes(words)
+        index = {word: number for number, word in enumerate(classes)}
+        indices = [index[word] for word in words]
+    for label in classes:
+        check_class_name(label)
+    names = [member.name for _, member in images]
+    if not are_names(names, len(names)):
+        names = [f"{archives[archive].path.name}/{member.name}" for archive, member in images]
+    places = [f"{archives[archive].path.name}: {member.name}" for archive, member in images]
+    return Part(name, ArchivedFiles(tuple(archives), tuple(images)), indices, classes, names, places)
+
+
+# ---- class folders in an archive -----------------------------------------------------------------------------------------------
+
+
+def _locate_tree(source: Path, archives: Sequence[Archive], config: DataConfig) -> Located:
+    """The images of archives that hold PART/CLASS/file or CLASS/file, perhaps inside further folders."""
+    files = [(number, member) for number, archive in enumerate(archives) for member in archive.members]
+    images = [(number, member) for number, member in files if _is_image(member.name)]
+    folders = [[part for part in dirname(member.name).split("/") if part not in ("", ".")] for _, member in images]
+    while folders and all(len(parts) > 1 and parts[0] == folders[0][0] for parts in folders) and not split_of(folders[0][0]):
+        folders = [parts[1:] for parts in folders]
+    tops = sorted({parts[0] if parts else "" for parts in folders})
+    splits = splits_among(tops)
+    divided = bool(tops) and set(splits) == set(tops) and not config.all_classes
+    least = 2 if divided else 1
+    if not images or any(len(parts) < least for parts in folders) or (splits and not divided and not config.all_classes):
+        got = f"{len(images):,} images in {listed(tops)}" if images else "no images"
+        raise InputError(printable(str(source)), "holds images without labels", got, NOT_LABELED)
+    by_part: dict[str, list[int]] = {}
+    for row, parts in enumerate(folders):
+        by_part.setdefault(parts[0] if divided else "images", []).append(row)
+    chosen = choose_splits(str(source), Counter({name: len(rows) for name, rows in by_part.items()}), config.train, config.test)
+    read = {
+        name: _part(name, archives, [images[row] for row in by_part[name]], [folders[row][least - 1] for row in by_part[name]])
+        for name in chosen.parts
+    }
+    train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
+    notes = [f"not used: {printable(name)} ({len(by_part[name]):,} images)" for name in chosen.unused]
+    left_out = [Unreadable(f"{archives[n].path.name}: {m.name}", "is no image") for n, m in files if not _is_image(m.name)]
+    return join(str(source), train, test, "folder", notes)._replace(left_out=tuple(left_out))
+
+
+def _is_image(name: str) -> bool:
+    return splitext(name.lower())[1] in IMAGES and not basename(name).startswith(".")

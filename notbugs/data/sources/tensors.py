@@ -1,0 +1,107 @@
+"""Files of tensors: .pt and .pth of plain tensors, read without running code; .safetensors."""
+
+import io
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from notbugs.data.names import printable
+from notbugs.data.sources.arrays import reading
+from notbugs.errors import InputError
+
+SAVE = 'save plain tensors: torch.save({"train_images": images, "train_labels": labels}, path)'
+DEEPEST = 4  # dictionaries in dictionaries
+
+
+def read_torch(path: Path) -> Mapping[str, np.ndarray]:
+    """The tensors of a .pt file: a dictionary of them, (images, labels), or a list of (image, label). Raises InputError."""
+    with reading(path, "a file of tensors", SAVE):
+        packed = zipfile.is_zipfile(path)
+        if packed:
+            _check_stored(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:  # from bytes in memory nothing larger than the file is set aside, whatever an old file claims
+                content = torch.load(path if packed else io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+            except Exception as error:
+                if "Unsupported" not in str(error) and "TorchScript" not in str(error):
+                    raise
+                rule = "holds more than tensors, and reading it could run any code"
+                raise InputError(printable(str(path)), rule, "Python objects (pickle)", SAVE) from None
+        return {name: _array(path, name, value) for name, value in _flatten(path, "", content, DEEPEST)}
+
+
+def _check_stored(path: Path) -> None:
+    """Raises ValueError where the file is packed: torch.save stores, and what is packed may expand to any size."""
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("it is packed, unlike the files of torch.save")
+
+
+def _named(place: str, content: object) -> object:
+    """(images, labels) and a list of (image, label) as a dictionary; all else as it is."""
+    if not isinstance(content, list | tuple) or all(isinstance(item, str | int) for item in content):
+        return content
+    if all(isinstance(item, Tensor) for item in content):
+        large, small = ([item for item in content if (item.ndim >= 3) == wanted] for wanted in (True, False))
+        if len(large) == len(small) == 1:
+            return {"images": large[0], "labels": small[0]}
+    if all(_is_example(item) for item in content):
+        labels = torch.tensor([int(item[1]) for item in content])
+        return {"images": torch.stack([item[0] for item in content]), "labels": labels}
+    rule = "must be a dictionary of tensors, (images, labels), or a list of (image, label)"
+    got = f"a {type(content).__name__} of {len(content)}"
+    if all(isinstance(item, list | tuple) and len(item) == 2 for item in content):
+        got += " pairs, which may be parts or batches"
+    raise InputError(printable(place), rule, got, SAVE)
+
+
+def _is_example(item: object) -> bool:
+    """Whether this is one image with its label, a whole number."""
+    if not isinstance(item, list | tuple) or len(item) != 2 or not isinstance(item[0], Tensor) or item[0].ndim not in (2, 3):
+        return False
+    label = item[1]
+    if isinstance(label, Tensor):
+        return label.numel() == 1 and not label.is_floating_point() and not label.is_complex()
+    return isinstance(label, int)
+
+
+def _flatten(path: Path, name: str, content: object, deepest: int) -> Iterator[tuple[str, Tensor | list[str] | list[int]]]:
+    """The tensors and lists of words or numbers in dictionaries, by the keys that lead to them: train/images."""
+    content = _named(f"{path}: {name}" if name else str(path), content)
+    if isinstance(content, Mapping) and deepest:
+        for key, value in content.items():
+            yield from _flatten(path, f"{name}/{key}".strip("/"), value, deepest - 1)
+    elif isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Sequence) and content and not isinstance(content, str):
+        for kind in (str, int):
+            if all(type(item) is kind for item in content):
+                yield name, list(content)
+
+
+def _array(path: Path, name: str, value: Tensor | list[str] | list[int]) -> np.ndarray:
+    if not isinstance(value, Tensor):
+        return np.array(value)
+    tensor = value.detach()
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise InputError(printable(f"{path}: {name}"), "must be an ordinary tensor", str(tensor.layout), SAVE)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        # One stored value can be shown as any number of them
+        raise InputError(
+            printable(f"{path}: {name}"), "must hold its values", f"shape {tuple(tensor.shape)} of fewer values", SAVE
+        )
+    return tensor.numpy()
+
+
+def read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
+    """The tensors of a .safetensors file. Raises InputError."""
+    from safetensors.numpy import load_file
+
+    with reading(path, "a .safetensors file", "write it with safetensors.torch.save_file"):
+        return load_file(path)
