@@ -20,8 +20,8 @@ from notbugs.data.dataset import Dataset
 from notbugs.data.decode import EncodedImage, as_arrays, encoded_bytes, image_format
 from notbugs.data.images import encode_png, load_images, to_8bit
 from notbugs.data.names import check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
-from notbugs.data.shards import Sample, locate_shards, write_shards
-from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, without_progress_bars
+from notbugs.data.shards import Sample, write_shards
+from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar, without_progress_bars
 from notbugs.errors import InputError
 
 WRITE = ("folder", "parquet", "npz", "webdataset")  # the forms to choose from; the others are those of inputs
@@ -134,7 +134,7 @@ def load_part(folder: Path | str, form: str, split: str = "train") -> Dataset:
     elif form == "parquet":
         located = locate_parquet(str(folder), [folder / f"{split}.parquet"], DataConfig(str(folder)))
     elif form == "webdataset":
-        located = locate_shards(folder, split, _read_classes(folder))
+        located = _locate_shards(folder, split, config)
     else:
         located = locate_saved(folder, config)
     images = load_images(located.files, list(range(len(located.labels))), located.locations).images
@@ -221,6 +221,18 @@ def _read_classes(folder: Path) -> tuple[str, ...]:
         return read_classes(folder)
     except (OSError, ValueError, KeyError, IndexError, TypeError, StopIteration, yaml.YAMLError) as error:
         raise InputError(f"{folder}/README.md", "must list the classes, as notbugs wrote it", first_line(error)) from None
+
+
+def _locate_shards(folder: Path, split: str, config: DataConfig) -> Located:
+    """The images of shards, with the class names of the card."""
+    classes = _read_classes(folder)
+    shards = sorted(folder.glob(f"{split}-*.tar"))
+    if not shards:
+        raise InputError(str(folder), f"has no shards {split}-*.tar")
+    located, index = locate_tar(folder, shards, config), {name: number for number, name in enumerate(classes)}
+    if unknown := {located.classes[label] for label in located.labels} - set(classes):
+        raise InputError(str(folder), "must have the classes that its card lists", printable(sorted(unknown)[0]))
+    return located._replace(labels=[index[located.classes[label]] for label in located.labels], classes=classes)
 
 
 def _locate_exported(folder: Path, split: str) -> Located:

@@ -9,7 +9,8 @@ import pytest
 from data.conftest import equal, random_dataset
 
 from notbugs import data
-from notbugs.data.shards import Sample, locate_shards, write_shards
+from notbugs.data.shards import Sample, write_shards
+from notbugs.data.sources import locate_tar
 from notbugs.errors import InputError
 
 
@@ -37,9 +38,9 @@ def test_the_same_images_give_the_same_bytes_in_shards_of_bounded_size(tmp_path:
     files = [sorted((tmp_path / name).iterdir()) for name in ("one", "two")]
     assert [path.name for path in files[0]] == [f"test-{number:06d}.tar" for number in range(4)]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
-    located = locate_shards(tmp_path / "one", "test", ("a", "b"))
-    assert [located.files[index] for index in range(7)] == [sample.image for sample in samples(7)]  # type: ignore[comparison-overlap]
-    assert located.labels == [0, 1] * 3 + [0] and located.names[6] == "6.png"
+    located = locate_tar(tmp_path / "one", files[0], data.DataConfig(str(tmp_path), train="test"))
+    assert [located.files[index] for index in range(7)] == [sample.image for sample in samples(7)]
+    assert located.labels == [0, 1] * 3 + [0] and located.names[6] == "6.png" and located.classes == ("a", "b")
 
 
 def test_damaged_shards_are_errors(tmp_path: Path) -> None:
@@ -47,11 +48,11 @@ def test_damaged_shards_are_errors(tmp_path: Path) -> None:
     shard = tmp_path / "set/train-000000.tar"
     shutil.copy(shard, tmp_path / "whole.tar")
     shard.write_bytes(b"no tar file" * 100)
-    with pytest.raises(InputError, match="cannot be read as a tar file"):
+    with pytest.raises(InputError, match="cannot be read as a tar archive"):
         data.load_part(tmp_path / "set", "webdataset")
     with tarfile.open(shard, "w") as archive:
         archive.add(tmp_path / "whole.tar", "00000000.png")
-    with pytest.raises(InputError, match=r"needs a \.cls and a \.json"):
+    with pytest.raises(InputError, match=r"label"):
         data.load_part(tmp_path / "set", "webdataset")
     shard.unlink()
     with pytest.raises(InputError, match=r"has no shards train-\*\.tar"):
@@ -59,3 +60,10 @@ def test_damaged_shards_are_errors(tmp_path: Path) -> None:
     (tmp_path / "set/README.md").write_text("no front matter")
     with pytest.raises(InputError, match=r"README.md: must list the classes"):
         data.load_part(tmp_path / "set", "webdataset")
+
+
+def test_a_written_set_is_a_data_set_again(tmp_path: Path) -> None:
+    whole = random_dataset(24, 3, ("dog", "cat"))  # not in alphabetical order
+    data.export(whole, tmp_path / "set", "webdataset", card="")
+    loaded = data.load(tmp_path / "set", test=".")
+    assert loaded.test.classes == ("dog", "cat") and loaded.form == "webdataset" and equal(loaded.test, whole)

@@ -7,10 +7,11 @@ from notbugs.data.sources.base import Located
 from notbugs.data.sources.embedded import EMBEDDED
 from notbugs.data.sources.files import ENDINGS, ending, locate_directory, locate_file
 from notbugs.data.sources.npz import locate_npz
+from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.tables import locate_hub, locate_parquet, locate_saved, without_progress_bars
 from notbugs.errors import InputError
 
-__all__ = ["EMBEDDED", "Located", "locate", "locate_npz", "locate_parquet", "locate_saved", "without_progress_bars"]
+__all__ = ["EMBEDDED", "Located", "locate", "locate_npz", "locate_parquet", "locate_saved", "locate_tar", "without_progress_bars"]
 
 
 def locate(config: DataConfig) -> Located:

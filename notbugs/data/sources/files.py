@@ -63,7 +63,8 @@ REFUSED |= dict.fromkeys(PACKED, ("is an archive of a kind that is not read", "u
 REFUSED |= dict.fromkeys(IMAGES, ("is one image", "pass the folder with all images"))
 DEEPEST = 8  # folders that may lie around the files, one in the other
 WRITTEN_AS = {
-    "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "folder": "a folder of PNG",
+    "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "webdataset": "WebDataset shards",
+    "folder": "a folder of PNG",
 }  # fmt: skip
 
 

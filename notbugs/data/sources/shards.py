@@ -132,10 +132,15 @@ def _members(stream: BinaryIO, size: int) -> Iterator[Member]:
 
 
 class Labeled(NamedTuple):
-    """The labeled images of archives: which archive, which file, and the label as text or number."""
+    """The labeled images of archives.
+
+    images: which archive, which file; labels: as text or number; class_names, names: what a .json says beside a number, or "".
+    """
 
     images: list[tuple[int, Member]]
     labels: list[str | int]
+    class_names: list[str]
+    names: list[str]
     notes: set[str]
     left_out: list[Unreadable]
 
@@ -160,11 +165,11 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
     labeled = {name: _labeled(found, config) for name, found in archives.items()}
     sizes = {name: len(found.labels) for name, found in labeled.items()}
     chosen = choose_splits(str(source), sizes, config.train, config.test)
-    parts = {name: _part(name, archives[name], labeled[name].images, labeled[name].labels) for name in chosen.parts}
+    parts = {name: _part_of_shards(name, archives[name], labeled[name]) for name in chosen.parts}
     notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     train, test = (parts[name] if name else None for name in (chosen.train, chosen.test))
-    located = join(str(source), train, test, "parquet", list(dict.fromkeys(notes)))
+    located = join(str(source), train, test, "webdataset", list(dict.fromkeys(notes)))
     return located._replace(left_out=tuple(item for name in chosen.parts for item in labeled[name].left_out))
 
 
@@ -188,7 +193,7 @@ def _key(name: str) -> tuple[str, str]:
 
 def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
     """The images of shards and their labels, in the order of the shards."""
-    found = Labeled([], [], set(), [])
+    found = Labeled([], [], [], [], set(), [])
     for number, archive in enumerate(archives):
         samples: dict[str, dict[str, Member]] = {}
         for member in archive.members:
@@ -218,10 +223,35 @@ def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: 
     ending, label = next(((ending, label) for ending, label in read if label is not None), ("", None))
     if label is None:
         raise InputError(place, "has no label", listed(files), NOT_LABELED)
-    unused = [other for other in files if other not in (images[0], ending)]
+    about = _about(archive, files[".json"]) if ending == ".cls" and ".json" in files else {}
+    unused = [other for other in files if other not in (images[0], ending) and not (about and other == ".json")]
     found.notes.update([f"labels are read from {ending}"] + [f"{other} is not read" for other in unused])
     found.images.append((number, files[images[0]]))
     found.labels.append(label)
+    found.class_names.append(about.get("class", ""))
+    found.names.append(about.get("name", ""))
+
+
+def _about(archive: Archive, member: Member) -> dict[str, str]:
+    """The name of the class and of the image in the .json beside a number, as `data.shards` writes them; {} if it has others."""
+    if member.size > MOST_LABEL:
+        return {}
+    try:
+        content = json.loads(archive.read(member))
+    except (ValueError, RecursionError):
+        return {}
+    known = content if isinstance(content, dict) else {}
+    return {key: value for key in ("class", "name") if isinstance(value := known.get(key), str)}
+
+
+def _part_of_shards(name: str, archives: Sequence[Archive], found: Labeled) -> Part:
+    """One part; its numbers have the names of classes that each .json says, if it is always the same for the same number."""
+    part = _part(name, archives, found.images, found.labels)
+    named = dict(zip(part.labels, found.class_names, strict=True))
+    pairs = set(zip(part.labels, found.class_names, strict=True))
+    if all(named.values()) and len(pairs) == len(named) == len(set(named.values())):
+        part = part._replace(classes=tuple(named.get(number, text) for number, text in enumerate(part.classes)))
+    return part._replace(names=found.names) if are_names(found.names, len(found.names)) else part
 
 
 def _label(archive: Archive, member: Member, ending: str, config: DataConfig) -> str | int | None:

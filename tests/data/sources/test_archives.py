@@ -29,7 +29,7 @@ def test_shards(tmp_path: Path, ending: str, packed: bool) -> None:
     loaded = data.load(tmp_path)
     assert loaded.train.labels.tolist() == [0, 1] * 5 and loaded.test.labels.tolist() == [0, 1] * 2
     assert np.array_equal(stored(loaded.train)[3].permute(1, 2, 0).numpy(), np.asarray(random_image(3)))
-    assert loaded.form == "parquet" and "constructed sets are written as parquet" in loaded.notes
+    assert loaded.form == "webdataset" and "constructed sets are written as WebDataset shards" in loaded.notes
     assert f"labels are read from .{ending}" in loaded.notes
     assert len(data.load(tmp_path / f"train-000000{suffix}").train) == 6  # one shard is one part, which is split
 
