@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from notbugs import __version__, data
+from notbugs import __version__, data, datacheck
 from notbugs.data import Splits
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
@@ -85,6 +85,7 @@ def run(
         if record.files().settings.get("repeats", config.repeats) != config.repeats:
             _forget_summary(record)
         record.update_metadata(**_metadata(config, splits, crossfit, command), fingerprint=digest)
+        datacheck.check_stage(record, splits.train, splits.test, folds=config.folds, mirroring=crossfit.flip)
         stages = {"features": Stage((), partial(features_stage, config, folder))}
         for repeat in range(config.repeats):
             for fold in range(config.folds):

@@ -47,6 +47,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
     return {
         "title": f"The files of {Path(metadata.dataset or 'a data set').name or metadata.dataset}",
         "metadata": metadata,
+        "data_check": data_check.section(run),
         "stages": run.metadata["stages"],
         "files": len(files),
         "accuracy": files_summary.accuracy_table(accuracies) if accuracies else None,
