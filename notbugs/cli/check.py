@@ -60,8 +60,8 @@ def _print_check(dataset: str, found: "DataCheck") -> None:
 
     width, row = Console().width, found.summary
     serious = sum(finding.serious for finding in found.findings)
-    problems = f"{len(found.findings)} problem{'s' if len(found.findings) > 1 else ''}"
-    result = f"{problems}, {serious} of them serious" if found.findings else "no problems found"
+    count = f"{len(found.findings)} finding{'s' if len(found.findings) > 1 else ''}"
+    result = f"{count}, {serious} serious" if found.findings else "no problems found"
     colors = "gray" if row.channels == 1 else "RGB"
     images = f"{row.train:,} training and {row.test:,} test images, {row.width}x{row.height}, {colors}, {row.classes} classes"
     print(wrapped(f"{dataset}: {result}. {images}.", width, indent=""))

@@ -77,7 +77,7 @@ def mirroring_findings(found: Mirroring, channels: int) -> list[DataCheckRow]:
         serious=channels == 3,
         count=round(found.drop * found.n),
         n=found.n,
-        unit="held-out training images that are misclassified once mirrored",
+        unit="held-out training images, misclassified once mirrored",
         examples=listed([f"{each.name} → {each.predicted}" for each in found.turned]),
         meaning="Training with horizontal flips shows images under a wrong label: accuracy comes out too low.",
         remedy="Train with --no-flip." if channels == 3 else "Gray images are not mirrored by default; leave out --flip.",

@@ -4,15 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from notbugs.datacheck.fingerprints import HASH_BITS, THUMBNAIL, Fingerprints
+from notbugs.datacheck.fingerprints import THUMBNAIL, Fingerprints
 
 MAX_BITS = 8  # of 64 in which the hashes of a candidate may differ
 CANDIDATES = 32  # of each image at most, those with the most similar hashes: memory stays bounded
 MIN_CONTRAST = 5.0  # levels: what has less is noise to a hash
 # RMS difference of two standardized thumbnails from which on they are not near duplicates, by channels (docs/lab-log.md)
 MAX_DIFFERENCE = {1: 0.12, 3: 0.15}
-BLOCK = 256  # images compared with all later ones at once
+ROWS, COLUMNS = 64, 8192  # hashes compared at once: what fits into the cache of a processor
 VERIFIED = 4096  # pairs of thumbnails at once
+_BITS = np.unpackbits(np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(1, dtype=np.uint8)
 
 
 class Pairs(NamedTuple):
@@ -68,17 +69,55 @@ def near_pairs(prints: Fingerprints, distinct: np.ndarray) -> Pairs:
 
 def _candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs whose hashes differ in at most MAX_BITS, as two arrays of positions."""
-    signs = np.where(hashes, np.float32(1), np.float32(-1))
+    packed = np.packbits(hashes, axis=1).view(np.uint64).ravel()
     pairs = [np.empty((2, 0), np.int64)]
-    for start in range(0, len(signs), BLOCK):
-        equal = signs[start : start + BLOCK] @ signs[start:].T  # bits that agree minus bits that differ
-        close = np.triu(equal >= HASH_BITS - 2 * MAX_BITS, 1)
-        for row in np.flatnonzero(close.sum(1) > CANDIDATES):
-            columns = np.flatnonzero(close[row])
-            close[row, columns[np.argsort(-equal[row, columns], kind="stable")[CANDIDATES:]]] = False
-        pairs.append(np.stack(np.nonzero(close)) + start)
+    for start in range(0, len(packed), ROWS):
+        columns = range(start, len(packed), COLUMNS)
+        tiles = [_close(packed[start : start + ROWS], packed[column : column + COLUMNS]) for column in columns]
+        rows = np.concatenate([row for row, _, _ in tiles]) + start
+        others = np.concatenate([other + column for (_, other, _), column in zip(tiles, columns, strict=True)])
+        bits = np.concatenate([bits for _, _, bits in tiles])
+        later = others > rows
+        pairs.append(_most_similar(rows[later], others[later], bits[later]))
     first, second = np.concatenate(pairs, 1)
     return first, second
+
+
+def _close(hashes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, other row and bits that differ, of hashes, uint64, that differ in at most MAX_BITS."""
+    bits = count_bits(hashes[:, None] ^ others)
+    places = np.flatnonzero(bits <= MAX_BITS)
+    rows, columns = np.divmod(places, len(others))
+    return rows, columns, bits.ravel()[places]
+
+
+def count_bits(numbers: np.ndarray) -> np.ndarray:
+    """How many bits of each number, uint64, are 1.
+
+    Examples
+    --------
+    >>> count_bits(np.array([0, 7, 2**64 - 1], np.uint64)).tolist()
+    [0, 3, 64]
+    """
+    if hasattr(np, "bitwise_count"):
+        found: np.ndarray = np.bitwise_count(numbers)
+        return found
+    return count_bits_before_numpy_2(numbers)
+
+
+def count_bits_before_numpy_2(numbers: np.ndarray) -> np.ndarray:
+    """The same from a table of all numbers of 16 bits, several times as slow."""
+    numbers = np.ascontiguousarray(numbers)
+    counts: np.ndarray = _BITS[numbers.view(np.uint16).reshape(*numbers.shape, 4)].sum(-1, dtype=np.uint8)
+    return counts
+
+
+def _most_similar(rows: np.ndarray, others: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Of each row the CANDIDATES with the most similar hashes, (2, n)."""
+    order = np.lexsort((bits, rows))
+    rows, others = rows[order], others[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    return np.stack([rows, others])[:, rank < CANDIDATES]
 
 
 def _correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,16 +1,20 @@
 """What the check keeps of each image, from one pass: a hash of its pixels, a perceptual hash, a thumbnail, its contrast."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from notbugs.data import Dataset
 
 THUMBNAIL = 16  # pixels of a side
-BATCH_NUMBERS = 2**24  # pixels that are decoded at once, in all channels
+BATCH_NUMBERS = 2**22  # pixels that are decoded at once, in all channels
 HASH_BITS = 64
 COMPARED = 100_000  # images compared for near duplicates at most, evenly spaced: the time grows with their square
 
@@ -65,35 +69,41 @@ def fingerprints(*parts: Dataset) -> Fingerprints:
         thumbnails=np.empty((-(-count // step), channels * THUMBNAIL**2), np.uint8),
         step=step,
     )
-    for number, pixels in enumerate(image for part in parts for image in _images(part)):
-        _enter(found, number, pixels)
+    start = 0
+    for images in (batch for part in parts for batch in _batches(part)):
+        _enter(found, start, images)
+        start += len(images)
     return found
 
 
-def _enter(found: Fingerprints, number: int, pixels: np.ndarray) -> None:
-    """Enter the fingerprint of one image, uint8 (H, W, C)."""
+def _batches(part: Dataset) -> Iterator[Tensor]:
+    """The images of one part, uint8 (n, C, H, W), in batches of bounded size."""
+    size = max(1, BATCH_NUMBERS // math.prod(part.shape))
+    for start in range(0, len(part), size):
+        yield part.images[start : start + size].cpu()
+
+
+def _enter(found: Fingerprints, start: int, images: Tensor) -> None:
+    """Enter the fingerprints of images, uint8 (n, C, H, W), from position `start` on."""
+    here = slice(start, start + len(images))
+    means = F.adaptive_avg_pool2d(images.float(), THUMBNAIL)
+    found.contrast[here] = means.mean(1).flatten(1).std(1, correction=0).numpy()
+    found.constant[here] = (images == images[:, :, :1, :1]).flatten(1).all(1).numpy()
+    found.gray[here] = (images == images[:, :1]).flatten(1).all(1).numpy()
+    thumbnails = means.round().to(torch.uint8).flatten(1).numpy()
+    pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    for number, image in enumerate(pixels):
+        place = start + number
+        found.digests[place] = hashlib.blake2b(image.data, digest_size=16).hexdigest()
+        if place % found.step == 0:
+            found.hashes[place // found.step] = _hash(image)
+            found.thumbnails[place // found.step] = thumbnails[number]
+
+
+def _hash(pixels: np.ndarray) -> np.ndarray:
+    """64 bits of one image, uint8 (H, W, C)."""
     import imagehash
 
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
-    brightness = image.convert("L")
-    found.digests[number] = hashlib.blake2b(pixels.data, digest_size=16).hexdigest()
-    found.contrast[number] = _thumbnail(brightness).std()
-    found.constant[number] = found.contrast[number] < 1 and (pixels == pixels[0, 0]).all()
-    found.gray[number] = (pixels == pixels[:, :, :1]).all()
-    if number % found.step == 0:
-        found.hashes[number // found.step] = imagehash.dhash(brightness).hash.ravel()
-        found.thumbnails[number // found.step] = _thumbnail(image).ravel()
-
-
-def _thumbnail(image: Image.Image) -> np.ndarray:
-    """Means over boxes; an image smaller than that is enlarged."""
-    method = Image.Resampling.BOX if min(image.size) >= THUMBNAIL else Image.Resampling.BILINEAR
-    return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), method))
-
-
-def _images(part: Dataset) -> Iterator[np.ndarray]:
-    """The images of one part, uint8 (H, W, C), one after the other."""
-    channels, height, width = part.shape
-    size = max(1, BATCH_NUMBERS // (channels * height * width))
-    for start in range(0, len(part), size):
-        yield from np.ascontiguousarray(part.images[start : start + size].permute(0, 2, 3, 1).cpu().numpy())
+    bits: np.ndarray = imagehash.dhash(image).hash.ravel()
+    return bits

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notbugs.report import explorer, files_summary, render
+from notbugs.report import data_check, explorer, files_summary, render
 from notbugs.report.format import plain
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
