@@ -29,9 +29,9 @@ def check(
     limit: Limit = None,
     skip_unreadable: SkipUnreadable = False,
 ) -> None:
-    """Problems of a data set: duplicates, leakage, classes, mirroring.
+    """What is wrong with a data set, before any training.
 
-    Takes seconds. Near duplicates are sought by a perceptual hash and verified on pixels. Whether mirroring is safe is measured:
+    Duplicates, leakage, classes, contrast, mirroring. Takes seconds. Near duplicates are sought by a perceptual hash and verified on pixels. Whether mirroring is safe is measured:
     a small classifier that was trained on training images without flips is tried on mirrored ones.
     """
     from notbugs import data, models

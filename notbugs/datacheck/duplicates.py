@@ -1,5 +1,6 @@
 """Exact duplicates by a hash of their pixels; near duplicates by a perceptual hash, each candidate verified on pixels."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,10 @@ from notbugs.datacheck.fingerprints import THUMBNAIL, Fingerprints
 MAX_BITS = 8  # of 64 in which the hashes of a candidate may differ
 CANDIDATES = 32  # of each image at most, those with the most similar hashes: memory stays bounded
 MIN_CONTRAST = 5.0  # levels: what has less is noise to a hash
-# RMS difference of two standardized thumbnails from which on they are not near duplicates, by channels (docs/lab-log.md)
-MAX_DIFFERENCE = {1: 0.12, 3: 0.15}
+# RMS difference of two standardized thumbnails up to which they are near duplicates, by channels (docs/lab-log.md)
+MAX_DIFFERENCE = {1: 0.1, 3: 0.15}
 ROWS, COLUMNS = 64, 8192  # hashes compared at once: what fits into the cache of a processor
 VERIFIED = 4096  # pairs of thumbnails at once
-_BITS = np.unpackbits(np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(1, dtype=np.uint8)
 
 
 class Pairs(NamedTuple):
@@ -40,7 +40,7 @@ def exact_groups(digests: np.ndarray) -> np.ndarray:
 def near_pairs(prints: Fingerprints, distinct: np.ndarray) -> Pairs:
     """Pairs of near duplicates: the same image saved again, resized or a little brighter, or the next frame of a scene.
 
-    Their hashes differ in at most 8 of 64 bits, and their thumbnails, standardized, by an RMS of at most 0.12 (gray) or 0.15
+    Their hashes differ in at most 8 of 64 bits, and their thumbnails, standardized, by an RMS of at most 0.1 (gray) or 0.15
     (color). Images of almost no contrast are left out.
 
     Parameters
@@ -107,8 +107,15 @@ def count_bits(numbers: np.ndarray) -> np.ndarray:
 
 def count_bits_before_numpy_2(numbers: np.ndarray) -> np.ndarray:
     """The same from a table of all numbers of 16 bits, several times as slow."""
-    numbers = np.ascontiguousarray(numbers)
-    counts: np.ndarray = _BITS[numbers.view(np.uint16).reshape(*numbers.shape, 4)].sum(-1, dtype=np.uint8)
+    words = np.ascontiguousarray(numbers).view(np.uint16).reshape(*numbers.shape, 4)
+    counts: np.ndarray = _bits_of_words()[words].sum(-1, dtype=np.uint8)
+    return counts
+
+
+@cache
+def _bits_of_words() -> np.ndarray:
+    words = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+    counts: np.ndarray = np.unpackbits(words, axis=1).sum(1, dtype=np.uint8)
     return counts
 
 
