@@ -31,8 +31,10 @@ def check(
 ) -> None:
     """What is wrong with a data set, before any training.
 
-    Duplicates, leakage, classes, contrast, mirroring. Takes seconds. Near duplicates are sought by a perceptual hash and verified on pixels. Whether mirroring is safe is measured:
-    a small classifier that was trained on training images without flips is tried on mirrored ones.
+    Duplicates, leakage, classes, contrast, mirroring. Takes seconds.
+
+    Near duplicates are sought by a perceptual hash and verified on pixels. Whether mirroring is safe is measured: a small
+    classifier is trained on training images without flips and tried on mirrored ones.
     """
     from notbugs import data, models
     from notbugs.atomic import atomic_write_text

@@ -95,10 +95,10 @@ def measure_mirroring(training: Dataset) -> Mirroring:
         images = sample.select(held_out)
         predicted[held_out] = predict.predict(model, images)
         mirrored[held_out] = predict.predict(model, images.with_images(images.images[:].flip(3)))
-    return judge(sample.labels, predicted, mirrored, sample.classes)
+    return from_predictions(sample.labels, predicted, mirrored, sample.classes)
 
 
-def judge(labels: Tensor, predicted: Tensor, mirrored: Tensor, classes: tuple[str, ...]) -> Mirroring:
+def from_predictions(labels: Tensor, predicted: Tensor, mirrored: Tensor, classes: tuple[str, ...]) -> Mirroring:
     """The outcome, from the predictions for images and for the same images mirrored, int64 (n,)."""
     n, correct, correct_mirrored = len(labels), predicted == labels, mirrored == labels
     drop = mean_interval((correct.int() - correct_mirrored.int()).double().numpy())

@@ -7,7 +7,7 @@ from torch import Tensor
 from notbugs import data
 from notbugs.data import Dataset
 from notbugs.datacheck import check_data, measure_mirroring, mirroring
-from notbugs.datacheck.mirroring import judge
+from notbugs.datacheck.mirroring import from_predictions
 
 CLASSES = ("left", "right", "none")
 
@@ -55,7 +55,7 @@ def test_images_that_are_as_likely_as_their_mirror_image_are_safe() -> None:
 )
 def test_outcome_from_predictions(mirrored: list[int], outcome: str, turned: list[str]) -> None:
     labels = torch.arange(600) % 3
-    found = judge(labels, labels, predictions(labels, mirrored), CLASSES)
+    found = from_predictions(labels, labels, predictions(labels, mirrored), CLASSES)
     assert found.outcome == outcome and sorted(each.name for each in found.turned) == turned
     assert found.accuracy == 1 and found.drop == pytest.approx(len(turned) / 3)
 
@@ -63,14 +63,14 @@ def test_outcome_from_predictions(mirrored: list[int], outcome: str, turned: lis
 def test_one_pair_of_many_classes_is_found() -> None:
     labels = torch.arange(40 * 25) % 40
     mirrored = torch.where(labels == 4, 5, torch.where(labels == 5, 4, labels))
-    found = judge(labels, labels, mirrored, tuple(map(str, range(40))))
+    found = from_predictions(labels, labels, mirrored, tuple(map(str, range(40))))
     assert found.outcome == "not safe" and {each.name for each in found.turned} == {"4", "5"}
 
 
 def test_a_classifier_at_chance_level_says_nothing() -> None:
     labels = torch.arange(200) % 2
     guessed = torch.arange(200) // 100
-    assert judge(labels, guessed, 1 - guessed, ("a", "b")).outcome == "inconclusive"
+    assert from_predictions(labels, guessed, 1 - guessed, ("a", "b")).outcome == "inconclusive"
 
 
 def test_few_images_are_inconclusive() -> None:
@@ -78,7 +78,7 @@ def test_few_images_are_inconclusive() -> None:
     predicted, mirrored = labels.clone(), labels.clone()
     predicted[[0, 1, 2]] = 1 - labels[[0, 1, 2]]
     mirrored[[2, 3, 4]] = 1 - labels[[2, 3, 4]]
-    found = judge(labels, predicted, mirrored, ("a", "b"))
+    found = from_predictions(labels, predicted, mirrored, ("a", "b"))
     assert found.outcome == "inconclusive" and found.drop == 0
 
 
