@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from notbugs import attacks, data
+from notbugs import attacks, data, datacheck
 from notbugs.atomic import StrPath
 from notbugs.audit.config import (
     AuditConfig,
@@ -76,6 +76,7 @@ def run(
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")
         record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=fingerprint(part), digests=digests)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
+        datacheck.check_stage(record, None, part)
         stages = _stages(config, folder, -(-len(part) // PART_IMAGES))
         run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
         shutil.rmtree(folder / "parts", ignore_errors=True)

@@ -10,6 +10,7 @@ import typer
 from notbugs import __version__
 from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
+from notbugs.cli.check import check
 from notbugs.cli.classifier import attack, features, transfer
 from notbugs.cli.study import demo, files, report, run, split, train
 from notbugs.errors import InputError, NotbugsWarning
@@ -37,7 +38,23 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         raise typer.Exit
 
 
-for command in (demo, run, split, files, train, attack, features, transfer, explain, corruptions, ntk, review, theory, report):
+for command in (
+    demo,
+    check,
+    run,
+    split,
+    files,
+    train,
+    attack,
+    features,
+    transfer,
+    explain,
+    corruptions,
+    ntk,
+    review,
+    theory,
+    report,
+):
     app.command()(command)
 
 

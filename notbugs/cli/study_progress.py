@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from notbugs.cli.console import data_lines
 
 if TYPE_CHECKING:
-    from notbugs.runs.tables import Row, SetRow
+    from notbugs.runs.tables import DataCheckRow, Row, SetRow
     from notbugs.study.plan import Plan
 
 NORMS = {"l2": "L2", "linf": "L∞"}
@@ -116,6 +116,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
         f"{len(train.classes)} classes."
     )
     yield from data_lines(plan.splits.notes, left_out(plan.splits))
+    yield from finding_lines(plan.findings)
     how = "" if epsilon_chosen else ", chosen from the images (change it with --epsilon)"
     yield (
         f"{NORMS[config.norm]} ε = {config.epsilon:.4g}{how}. A typical image has norm {found.norm:.3g}; the nearest image of "
@@ -138,6 +139,17 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     )
     if faster := faster_options(plan):
         yield f"Faster: {'; '.join(faster)}."
+
+
+def finding_lines(findings: "Sequence[DataCheckRow]") -> Iterator[str]:
+    """The serious findings of a data check, and how many others there are."""
+    from notbugs.report.data_check import finding_text
+
+    serious = [row for row in findings if row.serious]
+    for row in serious:
+        yield f"WARNING: {finding_text(row)}"
+    if others := len(findings) - len(serious):
+        yield f"Data check: {_count(others, 'finding')} that {'is' if others == 1 else 'are'} not serious, in the report."
 
 
 def _given_lines(plan: "Plan") -> Iterator[str]:

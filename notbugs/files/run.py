@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from notbugs import __version__, data
+from notbugs import __version__, data, datacheck
 from notbugs.atomic import StrPath
 from notbugs.data import Splits
 from notbugs.data.config import check_outside
@@ -99,6 +99,7 @@ def run(
             _forget_summary(record)
         record.update_metadata(**_metadata(config, splits, crossfit, command), fingerprint=digest)
         write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
+        datacheck.check_stage(record, splits.train, splits.test, folds=config.folds, mirroring=crossfit.flip)
         stages = {"features": Stage((), partial(features_stage, config, folder))}
         for repeat in range(config.repeats):
             for fold in range(config.folds):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from notbugs import __version__, attacks, data, metrics, models
+from notbugs import __version__, attacks, data, datacheck, metrics, models
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
 from notbugs.data.config import check_outside
@@ -110,13 +110,17 @@ def run(
             metadata = _metadata(resolved, splits, given, command)
             record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
+        # settled: done before there was a check, or long checked
+        findings = (
+            [] if settled else datacheck.check_stage(record, splits.train, splits.test, mirroring=_mirrors(config, resolved))
+        )
         graph = study_graph(resolved, analyses=only is not None)
         selected = select_stages(graph, only)
         if on_plan:
             todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
             if len(todo) > 1:
                 start_server(workers or default_workers(resolved.device))
-            on_plan(make_plan(resolved, splits, graph, todo, workers, given))
+            on_plan(make_plan(resolved, splits, graph, todo, workers, given, findings))
         run_stages(
             record,
             {str(stage_id): _stage(graph, stage_id, resolved, folder) for stage_id in selected},
@@ -208,6 +212,11 @@ def train_single(
 def _stage(graph: Graph, stage_id: StageId, config: ResolvedConfig, folder: Path) -> Stage:
     stage = graph[stage_id]
     return Stage(tuple(map(str, stage.needs)), partial(stage.work, config, folder, stage_id.seed))
+
+
+def _mirrors(config: StudyConfig, resolved: ResolvedConfig) -> bool:
+    """Whether images are mirrored in training though nobody asked for it: then the data check measures whether that is safe."""
+    return resolved.flip and config.flip is None
 
 
 def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:

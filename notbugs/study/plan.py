@@ -7,6 +7,7 @@ from notbugs import metrics, models
 from notbugs.data import Splits
 from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import default_workers
+from notbugs.runs.tables import DataCheckRow
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.cost import Speed, measure_speed, network_of, stage_seconds
 from notbugs.study.epsilon import NeighborDistances, neighbor_distances
@@ -34,6 +35,8 @@ class Plan:
         The standard model, if it was given.
     given_accuracy : Accuracy or None
         Its clean accuracy on the test images.
+    findings : sequence of DataCheckRow
+        Of the data check.
     """
 
     config: ResolvedConfig
@@ -44,6 +47,7 @@ class Plan:
     seconds: float
     given: GivenModel | None = None
     given_accuracy: Accuracy | None = None
+    findings: Sequence[DataCheckRow] = ()
 
 
 def make_plan(
@@ -53,6 +57,7 @@ def make_plan(
     todo: Sequence[StageId],
     workers: int | None = None,
     given: GivenModel | None = None,
+    findings: Sequence[DataCheckRow] = (),
 ) -> Plan:
     """Estimate what is left to do of a study.
 
@@ -68,6 +73,8 @@ def make_plan(
         Default: one per core on a CPU, 1 on a GPU.
     given : GivenModel, optional
         The study's standard model, if it was given.
+    findings : sequence of DataCheckRow
+        Of the data check.
     """
     workers = default_workers(config.device) if workers is None else workers
     seconds = _stage_seconds(config, splits, todo, given, one_thread=workers > 1)
@@ -76,7 +83,7 @@ def make_plan(
         distances = distances._replace(same_scene=neighbor_distances(splits.train, "l2").same_scene)
     named = {str(stage): value for stage, value in seconds.items()}
     accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
-    return Plan(config, splits, distances, named, workers, _makespan(graph, seconds, workers), given, accuracy)
+    return Plan(config, splits, distances, named, workers, _makespan(graph, seconds, workers), given, accuracy, findings)
 
 
 def _stage_seconds(

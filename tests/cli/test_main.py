@@ -8,8 +8,8 @@ from cli.conftest import call, call_here
 
 from notbugs import cli
 
-COMMANDS = ["demo", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk", "review",
-            "theory", "report"]  # fmt: skip
+COMMANDS = ["demo", "check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk",
+            "review", "theory", "report"]  # fmt: skip
 
 
 @pytest.mark.slow

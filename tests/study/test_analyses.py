@@ -230,7 +230,7 @@ def test_what_an_analysis_needs_is_done_first(tmp_path: Path) -> None:
     pipeline.run(tiny, tmp_path / "run", only=("standard",), workers=1)
     run = pipeline.run_analyses(tmp_path / "run", ("fourier",), workers=1)
     needed = {*ANALYZED_MODELS, "dataset-robust", "dataset-nonrobust", "fourier"}
-    assert {*run.metadata["stages"]} == {f"seed0/{name}" for name in needed}
+    assert {*run.metadata["stages"]} == {"data-check", *(f"seed0/{name}" for name in needed)}
 
 
 def stop_at(stage: str, after: float = -1.0) -> Callable[[str, float, str], None]:

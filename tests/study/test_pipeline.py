@@ -98,7 +98,7 @@ def test_a_finished_run_does_nothing_and_only_selected_stages_are_done(quick_run
     pipeline.run(QUICK_STUDY, quick_run.folder, workers=1, report_progress=lambda stage, share, words: stages.append(stage))
     assert not stages
     selected = pipeline.run(QUICK_STUDY, tmp_path / "split", only=("dataset-robust",), workers=1)
-    assert {*selected.metadata["stages"]} == {"seed0/adversarial", "seed0/dataset-robust"}
+    assert {*selected.metadata["stages"]} == {"data-check", "seed0/adversarial", "seed0/dataset-robust"}
     assert not selected.metadata["finished"]
 
 
@@ -107,7 +107,7 @@ def test_more_seeds_are_added(tmp_path: Path) -> None:
     tiny = StudyConfig("digits", seeds=1, limit=60, epochs=1, width=8)
     pipeline.run(tiny, tmp_path, only=("standard",), workers=1)
     run = pipeline.run(replace(tiny, seeds=2), tmp_path, only=("standard",), workers=1)
-    assert {*run.metadata["stages"]} == {"seed0/standard", "seed1/standard"} and run.metadata["seeds"] == [0, 1]
+    assert {*run.metadata["stages"]} == {"data-check", "seed0/standard", "seed1/standard"} and run.metadata["seeds"] == [0, 1]
     assert {path.name for path in (tmp_path / "models").glob("*.safetensors")} == {
         "standard.safetensors",
         "standard-seed1.safetensors",

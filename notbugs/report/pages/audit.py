@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from notbugs.report import render
+from notbugs.report import data_check, render
 from notbugs.report.format import interval, percent
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
@@ -47,6 +47,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
     return {
         "title": f"{_last_part(metadata.model or 'a model')} on {_last_part(metadata.dataset or 'a data set')}",
         "metadata": metadata,
+        "data_check": data_check.section(run),
         "stages": run.metadata["stages"],
         "accuracy": accuracy,
         "interval": interval,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notbugs.report import explorer, files_summary, render
+from notbugs.report import data_check, explorer, files_summary, render
 from notbugs.report.format import plain
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
@@ -47,6 +47,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
     return {
         "title": f"The files of {Path(metadata.dataset or 'a data set').name or metadata.dataset}",
         "metadata": metadata,
+        "data_check": data_check.section(run),
         "stages": run.metadata["stages"],
         "files": len(files),
         "accuracy": files_summary.accuracy_table(accuracies) if accuracies else None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from notbugs.report import render, tables
+from notbugs.report import data_check, render, tables
 from notbugs.report.findings import findings
 from notbugs.report.findings.base import Meaning
 from notbugs.report.findings.headline import certainty, headline
@@ -55,6 +55,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
     return {
         "title": metadata.dataset or "A study",
         "metadata": metadata,
+        "data_check": data_check.section(results.run),
         "stages": results.run.metadata["stages"],
         "headline": headline(results),
         "certainty": certainty(results),

@@ -1,0 +1,72 @@
+"""The data check as a command: what to know of a data set before anything is trained on it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notbugs.cli.options import DatasetArgument, Folds, Limit, Resize, SkipUnreadable
+from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    from notbugs.datacheck import DataCheck
+
+CheckOut = Annotated[
+    Path | None, typer.Option(metavar="FILE.csv", help="List every file that has a problem, with the other file.")
+]
+FILE_COLUMNS = "file,part,problem,other_file,value\n"  # of a list without files
+NoTrain = Annotated[
+    bool, typer.Option("--no-train", help="Do not train the small classifier that measures if mirroring is safe.")
+]
+
+
+def check(
+    dataset: DatasetArgument,
+    out: CheckOut = None,
+    no_train: NoTrain = False,
+    folds: Folds = 3,
+    resize: Resize = None,
+    limit: Limit = None,
+    skip_unreadable: SkipUnreadable = False,
+) -> None:
+    """What is wrong with a data set, before any training.
+
+    Duplicates, leakage, classes, contrast, mirroring. Takes seconds.
+
+    Near duplicates are sought by a perceptual hash and verified on pixels. Whether mirroring is safe is measured: a small
+    classifier is trained on training images without flips and tried on mirrored ones.
+    """
+    from notbugs import data, models
+    from notbugs.atomic import atomic_write_text
+    from notbugs.datacheck import check_data
+    from notbugs.runs.tables import as_csv
+
+    if folds < 2:
+        raise InputError("--folds", "must be 2 or more", folds)
+    if out is not None:
+        models.check_writable(out)
+    splits = data.load_dataset(data.DataConfig(dataset, resize, limit, skip_unreadable))
+    found = check_data(splits.train, splits.test, folds=folds, mirroring=not no_train)
+    _print_check(dataset, found)
+    if out is not None:
+        atomic_write_text(out, as_csv(found.files) or FILE_COLUMNS)
+        print(out)
+
+
+def _print_check(dataset: str, found: "DataCheck") -> None:
+    """The result first, then each finding, the most serious first, then what was checked."""
+    from rich.console import Console
+
+    from notbugs.cli.console import wrapped
+    from notbugs.report.data_check import checked_text, finding_text
+
+    width, row = Console().width, found.summary
+    serious = sum(finding.serious for finding in found.findings)
+    count = f"{len(found.findings)} finding{'s' if len(found.findings) > 1 else ''}"
+    result = f"{count}, {serious} serious" if found.findings else "no problems found"
+    colors = "gray" if row.channels == 1 else "RGB"
+    images = f"{row.train:,} training and {row.test:,} test images, {row.width}x{row.height}, {colors}, {row.classes} classes"
+    print(wrapped(f"{dataset}: {result}. {images}.", width, indent=""))
+    for finding in found.findings:
+        print(wrapped(finding_text(finding), width, first="! " if finding.serious else "- "))
+    print(wrapped(checked_text(row), width, indent=""))

@@ -1,0 +1,90 @@
+"""Problems of classes: too small, not in the test part, imbalanced, or another class once mirrored."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from notbugs.data import Dataset
+from notbugs.datacheck.mirroring import Mirroring
+from notbugs.runs.tables import DataCheckRow
+
+FEW_TEST_IMAGES = 10  # of a class
+UNEVEN, VERY_UNEVEN = 3, 10  # largest / smallest class
+EXAMPLES = 3
+MIRRORING = "mirroring changes the class"
+
+
+def class_findings(train: Dataset | None, test: Dataset, folds: int) -> list[DataCheckRow]:
+    """Findings on the number of images of each class."""
+    names = test.classes
+    in_test = test.labels.bincount(minlength=len(names)).numpy()
+    in_train = train.labels.bincount(minlength=len(names)).numpy() if train else in_test
+    findings = []
+    if train and (in_train < folds).any():
+        meaning = f"`notbugs files` with {folds} folds cannot score these classes, and no classifier learns much of them."
+        findings.append(_class_finding(f"classes with fewer than {folds} training images", in_train < folds, names, meaning))
+    if (in_test == 0).any():
+        meaning = "Nothing is measured on these classes: accuracy and robust accuracy are those of the other classes."
+        findings.append(_class_finding("classes without test images", in_test == 0, names, meaning))
+    few = (in_test > 0) & (in_test < FEW_TEST_IMAGES)
+    if few.any():
+        meaning = "Accuracy of each of these classes has a wide confidence interval."
+        name = f"classes with fewer than {FEW_TEST_IMAGES} test images"
+        findings.append(_class_finding(name, few, names, meaning, serious=False))
+    return findings + _imbalance(in_train, in_test, names)
+
+
+def _class_finding(problem: str, which: np.ndarray, names: Sequence[str], meaning: str, *, serious: bool = True) -> DataCheckRow:
+    found = [name for name, chosen in zip(names, which, strict=True) if chosen]
+    remedy = "Add images to these classes, merge classes or remove them."
+    return DataCheckRow(
+        problem=problem,
+        serious=serious,
+        count=len(found),
+        n=len(names),
+        unit="classes",
+        examples=listed(found),
+        meaning=meaning,
+        remedy=remedy,
+    )
+
+
+def _imbalance(counts: np.ndarray, in_test: np.ndarray, names: Sequence[str]) -> list[DataCheckRow]:
+    smallest, largest = int(counts[counts > 0].min()), int(counts.max())
+    if largest < UNEVEN * smallest:
+        return []
+    share, common = in_test.max() / in_test.sum(), names[int(in_test.argmax())]
+    ends = [names[int(np.argmax(counts))], names[int(np.argmin(np.where(counts > 0, counts, largest)))]]
+    row = DataCheckRow(
+        problem="imbalanced classes",
+        serious=largest >= VERY_UNEVEN * smallest,
+        count=smallest,
+        n=largest,
+        unit="images of the smallest and the largest class",
+        examples=" < ".join(reversed(ends)),
+        meaning=f"Always predicting {common} is right for {100 * share:.0f} % of the test images: compare accuracy with that.",
+        remedy="Compare accuracies class by class, or balance the classes.",
+    )
+    return [row]
+
+
+def mirroring_findings(found: Mirroring, channels: int) -> list[DataCheckRow]:
+    """A finding if mirroring is not safe: serious for color images, which are mirrored in training by default."""
+    if found.outcome != "not safe":
+        return []
+    row = DataCheckRow(
+        problem=MIRRORING,
+        serious=channels == 3,
+        count=round(found.drop * found.n),
+        n=found.n,
+        unit="held-out training images, misclassified once mirrored",
+        examples=listed([f"{each.name} → {each.predicted}" for each in found.turned]),
+        meaning="Training with horizontal flips shows images under a wrong label: accuracy comes out too low.",
+        remedy="Train with --no-flip." if channels == 3 else "Gray images are not mirrored by default; leave out --flip.",
+    )
+    return [row]
+
+
+def listed(names: Sequence[str]) -> str:
+    """At most three, and whether there are more."""
+    return ", ".join(names[:EXAMPLES]) + (", …" if len(names) > EXAMPLES else "")
