@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notbugs.cli.options import DatasetArgument, Folds, Limit, Resize, SkipUnreadable
+from notbugs.cli.options import NO_OPTIONS, DataOptions, DatasetArgument, Folds, with_data_options
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
+    from notbugs.data import Splits
     from notbugs.datacheck import DataCheck
 
 CheckOut = Annotated[
-    Path | None, typer.Option(metavar="FILE.csv", help="List every file that has a problem, with the other file.")
+    Path | None, typer.Option(metavar="FILE.csv", help="List every file that has a problem, with the other file, or is left out.")
 ]
 FILE_COLUMNS = "file,part,problem,other_file,value\n"  # of a list without files
 NoTrain = Annotated[
@@ -20,14 +21,13 @@ NoTrain = Annotated[
 ]
 
 
+@with_data_options
 def check(
     dataset: DatasetArgument,
     out: CheckOut = None,
     no_train: NoTrain = False,
     folds: Folds = 3,
-    resize: Resize = None,
-    limit: Limit = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_options: DataOptions = NO_OPTIONS,
 ) -> None:
     """What is wrong with a data set, before any training.
 
@@ -39,25 +39,30 @@ def check(
     from notbugs import data, models
     from notbugs.atomic import atomic_write_text
     from notbugs.datacheck import check_data
-    from notbugs.runs.tables import as_csv
+    from notbugs.runs.tables import DataCheckFileRow, as_csv
 
     if folds < 2:
         raise InputError("--folds", "must be 2 or more", folds)
     if out is not None:
         models.check_writable(out)
-    splits = data.load_dataset(data.DataConfig(dataset, resize, limit, skip_unreadable))
+    splits = data.load_dataset(data.DataConfig(dataset, **data_options))
     found = check_data(splits.train, splits.test, folds=folds, mirroring=not no_train)
-    _print_check(dataset, found)
+    _print_check(dataset, splits, found)
     if out is not None:
-        atomic_write_text(out, as_csv(found.files) or FILE_COLUMNS)
+        rows = [
+            *found.files,
+            *(DataCheckFileRow(file=file, part="", problem=reason, other_file="") for file, reason in splits.left_out),
+        ]
+        atomic_write_text(out, as_csv(rows) or FILE_COLUMNS)
         print(out)
 
 
-def _print_check(dataset: str, found: "DataCheck") -> None:
+def _print_check(dataset: str, splits: "Splits", found: "DataCheck") -> None:
     """The result first, then each finding, the most serious first, then what was checked."""
     from rich.console import Console
 
-    from notbugs.cli.console import wrapped
+    from notbugs.cli.console import data_lines, wrapped
+    from notbugs.data import left_out
     from notbugs.report.data_check import checked_text, finding_text
 
     width, row = Console().width, found.summary
@@ -67,6 +72,8 @@ def _print_check(dataset: str, found: "DataCheck") -> None:
     colors = "gray" if row.channels == 1 else "RGB"
     images = f"{row.train:,} training and {row.test:,} test images, {row.width}x{row.height}, {colors}, {row.classes} classes"
     print(wrapped(f"{dataset}: {result}. {images}.", width, indent=""))
+    for line in data_lines(splits.notes, left_out(splits), "FILE.csv of --out"):
+        print(wrapped(line, width, indent="  "))
     for finding in found.findings:
         print(wrapped(finding_text(finding), width, first="! " if finding.serious else "- "))
     print(wrapped(checked_text(row), width, indent=""))

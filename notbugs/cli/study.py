@@ -98,7 +98,11 @@ AdaptBatchnorm = Annotated[
     ),
 ]
 Flip = Annotated[
-    bool | None, typer.Option("--flip/--no-flip", help="Augmentation: random horizontal flips. [default: for color images]")
+    bool | None,
+    typer.Option(
+        "--flip/--no-flip",
+        help="Augmentation: random horizontal flips. [default: for color images, unless mirroring changes the class]",
+    ),
 ]
 AdversarialSteps = Annotated[int, typer.Option(help="PGD steps of adversarial training.")]
 InvertSteps = Annotated[
@@ -219,6 +223,7 @@ def split(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
+    flip: Flip = None,
     versions: Versions = 1,
     by_file: ByFile = False,
     top: Top = 0.5,
@@ -276,6 +281,7 @@ def files(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
+    flip: Flip = None,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -303,6 +309,7 @@ def train(
     network: Network = None,
     width: Width = None,
     epochs: Epochs = None,
+    flip: Flip = None,
     data_options: DataOptions = NO_OPTIONS,
     bf16: Bf16 = None,
     compile: Compile = False,
@@ -356,6 +363,7 @@ def _files_config(config: "StudyConfig", folds: int, repeats: int, pictures: flo
         network=config.network,
         width=config.width,
         epochs=config.epochs,
+        flip=config.flip,
         device=config.device,
         folds=folds,
         repeats=repeats,

@@ -23,7 +23,7 @@ class DataCheck(NamedTuple):
     files: list[DataCheckFileRow]
 
 
-def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirroring: bool = True) -> DataCheck:
+def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirroring: bool = True, flips: bool = False) -> DataCheck:
     """Check a data set before anything is trained on it.
 
     Parameters
@@ -35,6 +35,8 @@ def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirrorin
         Each class needs as many training images.
     mirroring : bool
         Whether to measure if mirroring is safe, which takes seconds. Needs a training part.
+    flips : bool
+        Whether training is going to mirror images: then it is serious if that is not safe.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirrorin
     of_images = problems(images)
     found = measure_mirroring(train) if mirroring and train else None
     findings = [
-        *(mirroring_findings(found, test.shape[0]) if found else ()),
+        *(mirroring_findings(found, flips=flips) if found else ()),
         *(_finding(problem, images) for problem in of_images),
         *class_findings(train, test, folds),
     ]

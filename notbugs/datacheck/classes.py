@@ -68,19 +68,19 @@ def _imbalance(counts: np.ndarray, in_test: np.ndarray, names: Sequence[str]) ->
     return [row]
 
 
-def mirroring_findings(found: Mirroring, channels: int) -> list[DataCheckRow]:
-    """A finding if mirroring is not safe: serious for color images, which are mirrored in training by default."""
+def mirroring_findings(found: Mirroring, *, flips: bool) -> list[DataCheckRow]:
+    """A finding if mirroring is not safe: serious if training mirrors images."""
     if found.outcome != "not safe":
         return []
     row = DataCheckRow(
         problem=MIRRORING,
-        serious=channels == 3,
+        serious=flips,
         count=round(found.drop * found.n),
         n=found.n,
         unit="held-out training images, misclassified once mirrored",
         examples=listed([f"{each.name} → {each.predicted}" for each in found.turned]),
         meaning="Training with horizontal flips shows images under a wrong label: accuracy comes out too low.",
-        remedy="Train with --no-flip." if channels == 3 else "Gray images are not mirrored by default; leave out --flip.",
+        remedy="Train with --no-flip." if flips else "Training does not flip here, unless --flip is given.",
     )
     return [row]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from notbugs import models, predict, train
-from notbugs.data import Dataset, balanced_subset, to_8bit
+from notbugs.data import Dataset, balanced_subset, fingerprint, to_8bit
 from notbugs.stats import mean_interval, newcombe_difference, wilson_interval
 
 IMAGES = 2000  # of the training part at most, half of them for each of two classifiers
@@ -18,6 +18,8 @@ STEPS = 10_000  # images that each classifier sees
 MIN_EPOCHS, MAX_EPOCHS = 10, 40
 LOSS = 0.15  # of the accuracy above chance level: mirroring that costs less is safe
 TURNED = 0.1  # of a class: the least share that is predicted as another class because it was mirrored
+
+_MEASURED: dict[str, "Mirroring"] = {}  # by fingerprint of the images
 
 Outcome = Literal["safe", "not safe", "inconclusive"]
 
@@ -68,7 +70,7 @@ class Mirroring:
 def measure_mirroring(training: Dataset) -> Mirroring:
     """Train two small classifiers, each on half of at most 2,000 training images, without flips, and try each on the other half.
 
-    The test part is not used. Takes seconds. The same images give the same result.
+    The test part is not used. Takes seconds; asked again for the same images, a process remembers the result.
 
     Parameters
     ----------
@@ -86,6 +88,13 @@ def measure_mirroring(training: Dataset) -> Mirroring:
     >>> found.outcome, found.n
     ('not safe', 400)
     """
+    key = fingerprint(training)
+    if key not in _MEASURED:
+        _MEASURED[key] = _measure(training)
+    return _MEASURED[key]
+
+
+def _measure(training: Dataset) -> Mirroring:
     sample = _small(balanced_subset(training, IMAGES))
     half = _halves(sample.labels)
     predicted, mirrored = torch.empty_like(sample.labels), torch.empty_like(sample.labels)

@@ -12,7 +12,13 @@ STAGE = "data-check"
 
 
 def check_stage(
-    record: RunFolder, train: Dataset | None, test: Dataset, *, folds: int = 3, mirroring: bool = False
+    record: RunFolder,
+    train: Dataset | None,
+    test: Dataset,
+    *,
+    folds: int = 3,
+    mirroring: bool = False,
+    flips: bool = False,
 ) -> Sequence[DataCheckRow]:
     """The findings of a run's data check, which is done and recorded if it is not yet.
 
@@ -20,7 +26,7 @@ def check_stage(
     ----------
     record : RunFolder
         Open for writing.
-    train, test, folds, mirroring
+    train, test, folds, mirroring, flips
         As for `check_data`.
 
     Returns
@@ -29,6 +35,6 @@ def check_stage(
     """
     if not record.done(STAGE):
         began = time.perf_counter()
-        check = check_data(train, test, folds=folds, mirroring=mirroring)
+        check = check_data(train, test, folds=folds, mirroring=mirroring, flips=flips)
         record.record_stage(STAGE, time.perf_counter() - began, [check.summary, *check.findings, *check.files])
     return record.rows(DataCheckRow)

@@ -8,7 +8,7 @@ from notbugs.data.load import SYNTHETIC
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.study.config import TINY, StudyConfig, load, resolve
 
-FREE = ("repeats", "device", "pictures", "write")  # may differ when a run is resumed
+FREE = ("repeats", "device", "pictures", "write", "flip")  # may differ when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class FilesConfig:
         Megabytes, before compression, up to which the adversarial examples, D_R and D_NR of all files are stored.
     write : {"folder", "parquet", "npz", "webdataset"}, optional
         The form of the subsets. Default: the input's.
+    flip : bool, optional
+        Augmentation: random horizontal flips. Default: as in a study.
     """
 
     data: DataConfig
@@ -49,6 +51,7 @@ class FilesConfig:
     repeats: int = 3
     pictures: float = 1000
     write: str | None = None
+    flip: bool | None = None
 
 
 def load_splits(config: FilesConfig) -> Splits:
@@ -113,6 +116,7 @@ def _study_config(config: FilesConfig) -> StudyConfig:
         epochs=config.epochs,
         device=config.device,
         write=config.write,
+        flip=config.flip,
     )
 
 

@@ -6,7 +6,7 @@ Each fold of each repetition is a stage, and so are the features; what is finish
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +38,7 @@ from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
 from notbugs.runs.tables import CategoryRow, ColumnRow, FilePictureRow, FileRow, Row, SubsetRow
+from notbugs.study.config import flip_is_measured
 
 PICTURED_FILES = 12  # of each category
 SUBSETS = {"robust": "highest", "nonrobust": "lowest"}
@@ -99,7 +100,9 @@ def run(
             _forget_summary(record)
         record.update_metadata(**_metadata(config, splits, crossfit, command), fingerprint=digest)
         write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
-        datacheck.check_stage(record, splits.train, splits.test, folds=config.folds, mirroring=crossfit.flip)
+        mirroring = crossfit.flip or flip_is_measured(config.flip, config.data.dataset, splits.train)
+        datacheck.check_stage(record, splits.train, splits.test, folds=config.folds, mirroring=mirroring, flips=crossfit.flip)
+        config = replace(config, flip=crossfit.flip)  # measured once, for all stages
         stages = {"features": Stage((), partial(features_stage, config, folder))}
         for repeat in range(config.repeats):
             for fold in range(config.folds):

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from notbugs import data, models, precision
+from notbugs import data, datacheck, models, precision
 from notbugs.data import DataConfig, Dataset, Splits
 from notbugs.data.load import SYNTHETIC, check_training_part
 from notbugs.errors import InputError
@@ -56,7 +56,7 @@ class StudyConfig(DataConfig):
     translate : int, optional
         Augmentation: random translations by at most this many pixels, 0 for none.
     flip : bool, optional
-        Augmentation: random horizontal flips.
+        Augmentation: random horizontal flips. Default: for color images, unless `datacheck.measure_mirroring` finds it not safe.
     adversarial_steps : int
         PGD steps within adversarial training.
     invert_steps, invert_start, versions
@@ -289,12 +289,22 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
     ('small', 0.75, 1.5)
     """
     check(config)
-    resolved = _with_defaults(config, _defaults(config, splits.train))
+    resolved = _with_defaults(config, _defaults(config, splits.train), splits.train)
     _check_with_data(resolved, splits)
     return resolved
 
 
-def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
+def flip_is_measured(flip: bool | None, dataset: str, train: Dataset) -> bool:
+    """Whether `datacheck.measure_mirroring` decides on flips: of color images, if nobody else did."""
+    return flip is None and dataset != SYNTHETIC and train.shape[0] == 3
+
+
+def _may_mirror(train: Dataset) -> bool:
+    """Whether mirrored images may be trained on: not where a small classifier, trained without, takes them for another class."""
+    return datacheck.measure_mirroring(train).outcome != "not safe"
+
+
+def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> ResolvedConfig:
     """The configuration with defaults for what is open, some of which follow others."""
     tiny = defaults.network == "small"
     epsilon = _or(config.epsilon, defaults.epsilon)
@@ -323,7 +333,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults) -> ResolvedConfig:
         relabel_translate=_or(config.relabel_translate, defaults.relabel_translate),
         adapt_batchnorm=_or(config.adapt_batchnorm, defaults.adapt_batchnorm),
         translate=_or(config.translate, defaults.translate),
-        flip=_or(config.flip, defaults.flip),
+        flip=_may_mirror(train) if flip_is_measured(config.flip, config.dataset, train) else _or(config.flip, defaults.flip),
         adversarial_steps=config.adversarial_steps,
         invert_steps=_or(config.invert_steps, defaults.invert_steps),
         invert_start=config.invert_start,

@@ -19,7 +19,7 @@ from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
-from notbugs.runs.tables import Row
+from notbugs.runs.tables import DataCheckRow, Row
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
@@ -28,6 +28,7 @@ from notbugs.study.config import (
     StudyConfig,
     asked_options,
     config_of_run,
+    flip_is_measured,
     load,
     resolve,
     resumable_arguments,
@@ -111,9 +112,7 @@ def run(
             record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         # settled: done before there was a check, or long checked
-        findings = (
-            [] if settled else datacheck.check_stage(record, splits.train, splits.test, mirroring=_mirrors(config, resolved))
-        )
+        findings = [] if settled else _checked(record, config, resolved, splits)
         graph = study_graph(resolved, analyses=only is not None)
         selected = select_stages(graph, only)
         if on_plan:
@@ -214,9 +213,10 @@ def _stage(graph: Graph, stage_id: StageId, config: ResolvedConfig, folder: Path
     return Stage(tuple(map(str, stage.needs)), partial(stage.work, config, folder, stage_id.seed))
 
 
-def _mirrors(config: StudyConfig, resolved: ResolvedConfig) -> bool:
-    """Whether images are mirrored in training though nobody asked for it: then the data check measures whether that is safe."""
-    return resolved.flip and config.flip is None
+def _checked(record: RunFolder, config: StudyConfig, resolved: ResolvedConfig, splits: Splits) -> Sequence[DataCheckRow]:
+    """The findings of the data check, also on mirroring where it decides on flips or images are mirrored."""
+    mirroring = resolved.flip or flip_is_measured(config.flip, config.dataset, splits.train)
+    return datacheck.check_stage(record, splits.train, splits.test, mirroring=mirroring, flips=resolved.flip)
 
 
 def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:
