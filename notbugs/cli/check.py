@@ -49,11 +49,8 @@ def check(
     found = check_data(splits.train, splits.test, folds=folds, mirroring=not no_train)
     _print_check(dataset, splits, found)
     if out is not None:
-        rows = [
-            *found.files,
-            *(DataCheckFileRow(file=file, part="", problem=reason, other_file="") for file, reason in splits.left_out),
-        ]
-        atomic_write_text(out, as_csv(rows) or FILE_COLUMNS)
+        left = [DataCheckFileRow(file=file, part="", problem=reason, other_file="") for file, reason in splits.left_out]
+        atomic_write_text(out, as_csv([*found.files, *left]) or FILE_COLUMNS)
         print(out)
 
 

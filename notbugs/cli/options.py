@@ -77,7 +77,7 @@ FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links 
 White = Annotated[int | None, typer.Option(metavar="VALUE", help="The value that is white in 16-bit images. [default: 65535]")]
 
 # Fields of `data.DataConfig`, with their defaults, in the order in which --help lists them.
-DATA_OPTIONS: dict[str, tuple[Any, Any]] = {
+DATA_OPTIONS: dict[str, tuple[object, object]] = {
     "resize": (Resize, None),
     "resize_mode": (ResizeMode, "crop"),
     "limit": (Limit, None),
@@ -108,11 +108,11 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [*before[:place], *options, *before[place + 1 :]]
 
     @wraps(command)
-    def called(**given: Any) -> None:
+    def called(**given: object) -> None:
         if given.get("dataset") and given.get("out"):
             from notbugs.data.config import check_outside
 
-            check_outside(given["dataset"], given["out"])
+            check_outside(str(given["dataset"]), str(given["out"]))
         command(data_options={name: given.pop(name) for name in DATA_OPTIONS}, **given)
 
     called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads
