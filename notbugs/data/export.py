@@ -16,10 +16,11 @@ import torch
 from notbugs.atomic import atomic_write
 from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset
-from notbugs.data.decode import as_arrays, in_threads
+from notbugs.data.decode import as_arrays
 from notbugs.data.images import Images, load_images, to_8bit
 from notbugs.data.names import check_class_name, deduplicate, first_line, path_part, png_name, printable
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, without_progress_bars
+from notbugs.data.threads import in_threads
 from notbugs.errors import InputError
 from notbugs.snippets import snippets
 
