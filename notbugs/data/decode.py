@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from notbugs.data.names import printable
+from notbugs.data.png import decode_plain_png
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ Size = tuple[int, int, int]  # C, H, W
 MAX_PIXELS = 2**26  # of one image, 8192 x 8192: a file that claims more is a mistake or a decompression bomb
 # Of a JPEG file that is decoded at reduced size. Progressive ones take 6 bytes for each pixel of their full size: 1.6 GB.
 MAX_JPEG_PIXELS = 2**28
+SMALL = 2**16  # bytes of a file that is read at once
 ONE_LARGE = Lock()  # of these, one is decoded at a time
 WHITE = 65535  # of 16-bit images
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -89,11 +91,20 @@ class ImageFacts(NamedTuple):
 # ---- opening -----------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _opened(image: EncodedImage, options: DecodeOptions) -> Iterator[tuple["ImageFile", ImageFacts]]:
-    """The image opened by Pillow, not yet decoded, and what its header says. Raises ValueError if it must not be decoded."""
+def _source(image: EncodedImage) -> Path | bytes:
+    """The bytes of a small file, or the path of a large one, which Pillow reads in parts."""
     if isinstance(image, Mapping):
         image = image["bytes"] if image.get("bytes") is not None else Path(image["path"])
+    if isinstance(image, bytes):
+        return image
+    with open(image, "rb") as stream:
+        data = stream.read(SMALL)
+    return data if len(data) < SMALL else image
+
+
+@contextmanager
+def _opened(image: Path | bytes, options: DecodeOptions) -> Iterator[tuple["ImageFile", ImageFacts]]:
+    """The image opened by Pillow, not yet decoded, and what its header says. Raises ValueError if it must not be decoded."""
     with _open(image) as opened:
         reduced = opened.width * opened.height > MAX_PIXELS
         if reduced:
@@ -114,8 +125,7 @@ def _open(image: Path | bytes) -> "ImageFile":
     try:
         return Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=_formats())
     except UnidentifiedImageError:
-        empty = (image.stat().st_size if isinstance(image, Path) else len(image)) == 0
-        raise ValueError("the file is empty" if empty else "no image format that is known here") from None
+        raise ValueError("no image format that is known here" if image else "the file is empty") from None
     except Image.DecompressionBombError:  # Pillow's limit; it would have to be changed for all threads
         pass
     try:
@@ -178,7 +188,7 @@ def _check_payload(opened: "ImageFile") -> None:
 
 def read_header(image: EncodedImage, options: DecodeOptions) -> ImageFacts:
     """What the header of an image says, without decoding."""
-    with _opened(image, options) as (_, facts):
+    with _opened(_source(image), options) as (_, facts):
         return facts
 
 
@@ -191,7 +201,11 @@ def decode(image: EncodedImage, options: DecodeOptions) -> tuple[np.ndarray, Ima
     The camera's orientation is applied first, then transparency laid on white and 16-bit gray scaled so that `options.white` is
     white, and then the image is resized.
     """
-    with _opened(image, options) as (opened, facts):
+    source = _source(image)
+    if isinstance(source, bytes) and (plain := decode_plain_png(source, MAX_PIXELS)):
+        facts = ImageFacts(1 if plain.mode == "L" else 3, plain.height, plain.width, False, False, False)
+        return np.asarray(resized(plain, options)), facts
+    with _opened(source, options) as (opened, facts):
         if not facts.reduced:
             return _decode(opened, facts, options)
         with ONE_LARGE:

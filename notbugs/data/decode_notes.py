@@ -32,7 +32,7 @@ def decode_notes(
 
 def _of_size(images: Sequence[ImageFacts], options: DecodeOptions) -> Iterator[str]:
     if reduced := sum(facts.reduced for facts in images):
-        yield f"{reduced:,} JPEG files of more than {MAX_PIXELS:,} pixels are decoded at reduced size"
+        yield f"{reduced:,} of {len(images):,} images have more than {MAX_PIXELS:,} pixels: they are decoded at reduced size"
     shares = [1 - min(facts.height, facts.width) / max(facts.height, facts.width) for facts in images]
     different = [share for share in shares if share]
     if not options.resize or not different:
