@@ -13,9 +13,9 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 THREADS = min(16, os.cpu_count() or 1)
-LEAST_TIMED, TIMED = 5, 15  # items
+TIMED = 5  # items; most of them must be long
 LONG, WAITING = 4e-4, 4e-3  # seconds for one: of CPU time, and of any time, which a slow disk takes
-FIRST_AHEAD = 250  # items that threads take before some are timed again
+UNTIMED, FIRST_AHEAD = 50, 250  # items that this thread, or others, take before some are timed again
 
 
 def map_in_threads(
@@ -54,15 +54,22 @@ def in_threads(function: Callable[[Item], Value], items: Sequence[Item]) -> list
     ahead = FIRST_AHEAD
     with ThreadPoolExecutor(THREADS) as pool:
         while len(results) < len(items):
-            began, worked = time.perf_counter(), time.thread_time()
-            for count, item in enumerate(items[len(results) : len(results) + TIMED], start=1):
-                results.append(function(item))
-                least = max(LEAST_TIMED, count)
-                if time.thread_time() - worked > LONG * least or time.perf_counter() - began > WAITING * least:
-                    results += pool.map(function, items[len(results) : len(results) + ahead])
-                    ahead *= 2
-                    break
+            timed = [_timed(function, item) for item in items[len(results) : len(results) + TIMED]]
+            results += [value for value, _ in timed]
+            if 2 * sum(long for _, long in timed) <= len(timed):  # a single one says little: Python may have freed memory in it
+                results += map(function, items[len(results) : len(results) + UNTIMED])
+                ahead = FIRST_AHEAD
+                continue
+            results += pool.map(function, items[len(results) : len(results) + ahead])
+            ahead *= 2
     return results
+
+
+def _timed(function: Callable[[Item], Value], item: Item) -> tuple[Value, bool]:
+    """The function's result, and whether it took long."""
+    began, worked = time.perf_counter(), time.thread_time()
+    value = function(item)
+    return value, time.thread_time() - worked > LONG or time.perf_counter() - began > WAITING
 
 
 def _attempt(function: Callable[[Item], Value], item: Item) -> tuple[Value | None, str]:
