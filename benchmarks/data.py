@@ -3,7 +3,7 @@
     python benchmarks/data.py [--rounds 5] [--out benchmarks/results/data.json]
 
 Two data sets, made from crops of the two photographs that scikit-learn contains: 30,000 PNG files of 32x32 pixels, and 3,000 JPEG
-files of 500x400 pixels, resized to 64x64. The result is one uint8 tensor of all images, the same for each tool, which is checked.
+files of 500x400 pixels, resized to 64x64. The result is uint8 tensors of all images, the same for each tool, which is checked.
 Each tool reads in a process of its own, in turn; imports are not timed. The files are in the system's cache. Where torchvision
 cannot be imported, its work is restated: list, open with Pillow, convert, resize, crop, in a DataLoader with as many workers.
 """
@@ -128,31 +128,29 @@ def _child(tool: str, folder: Path, side: int, workers: int, threads: int) -> Ro
     torch.set_num_threads(threads)
     method, read = {"notbugs": _notbugs, "torchvision": _torchvision, "datasets": _datasets}[tool](folder, side, workers)
     began, times = time.perf_counter(), os.times()
-    images = read()
+    parts = read()
     seconds, now = time.perf_counter() - began, os.times()
     own, others = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    per_image = images.flatten(1).sum(1, dtype=torch.int64)
+    per_image = torch.cat([images.flatten(1).sum(1, dtype=torch.int64) for images in parts])
     return {
         "method": method,
         "seconds": seconds,
         "cpu_seconds": sum(now[:4]) - sum(times[:4]),
         "peak_mib": own,
         "worker_peak_mib": others,
-        "checksum": int((per_image.sort().values * torch.arange(1, len(images) + 1)).sum()),
+        "checksum": int((per_image.sort().values * torch.arange(1, len(per_image) + 1)).sum()),
     }
 
 
-Read = tuple[str, "Callable[[], Tensor]"]
+Read = tuple[str, "Callable[[], list[Tensor]]"]  # how, and what reads all images
 
 
 def _notbugs(folder: Path, side: int, workers: int) -> Read:
-    import torch
-
     from notbugs import data
 
-    def read() -> "Tensor":
+    def read() -> "list[Tensor]":
         splits = data.load(folder / "train", resize=side or None)
-        return torch.cat([splits.train.images[:], splits.test.images[:]])
+        return [splits.train.images[:], splits.test.images[:]]
 
     return "data.load", read
 
@@ -161,8 +159,8 @@ def _torchvision(folder: Path, side: int, workers: int) -> Read:
     try:
         from torchvision.datasets import ImageFolder
     except (ImportError, RuntimeError):  # its build does not fit torch
-        return "restated", lambda: _batches(_Files(folder / "train", side), workers)
-    return "ImageFolder", lambda: _batches(ImageFolder(str(folder / "train"), transform=_Transform(side)), workers)
+        return "restated", lambda: [_batches(_Files(folder / "train", side), workers)]
+    return "ImageFolder", lambda: [_batches(ImageFolder(str(folder / "train"), transform=_Transform(side)), workers)]
 
 
 def _datasets(folder: Path, side: int, workers: int) -> Read:
@@ -175,10 +173,10 @@ def _datasets(folder: Path, side: int, workers: int) -> Read:
     def tensors(rows: dict[str, Any]) -> dict[str, Any]:
         return {"image": [transform(image.convert("RGB")) for image in rows["image"]], "label": rows["label"]}
 
-    def read() -> "Tensor":
+    def read() -> "list[Tensor]":
         with tempfile.TemporaryDirectory() as cache:
             whole = datasets.load_dataset("imagefolder", data_dir=str(folder), split="train", cache_dir=cache)
-            return _batches(whole.with_transform(tensors), workers)
+            return [_batches(whole.with_transform(tensors), workers)]
 
     return "imagefolder", read
 

@@ -93,9 +93,9 @@ def test_resize(tmp_path: Path) -> None:
     assert data.load("digits", resize=16).train.shape == (1, 16, 16)
 
 
-@pytest.mark.parametrize("side", [4, 8, 16])
+@pytest.mark.parametrize("side", [4, 8])
 def test_how_images_that_are_not_square_are_resized(side: int) -> None:
-    """Square images are the same in each mode. Crop does what torchvision, timm and fastai do."""
+    """Square images are the same in each mode. Crop does what torchvision, timm and fastai do: resize, then cut."""
     square, wide, tall = (random_image(1, size=size) for size in ((8, 8), (20, 8), (8, 20)))
     bicubic = Image.Resampling.BICUBIC
     for mode in ("crop", "squash", "pad"):
