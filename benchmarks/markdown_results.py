@@ -239,6 +239,31 @@ def _allocator(rows: Rows) -> Iterator[str]:
     )
 
 
+# ---- data.py -----------------------------------------------------------------------------------------------------------------
+
+READERS = {"notbugs": "notbugs", "torchvision": "torchvision's rule", "datasets": "Hugging Face `imagefolder`"}
+
+
+def _reading(rows: Rows) -> Iterator[str]:
+    """Time and memory of each tool."""
+    headers = (
+        "tool",
+        "files",
+        "seconds",
+        "time relative to notbugs [least, largest of the rounds]",
+        "CPU time relative to notbugs",
+        "peak memory, MiB",
+        "of a worker, MiB",
+    )
+    lines = []
+    for row in rows:
+        ratio = f"{row['time_ratio']:.2f} [{row['least_time_ratio']:.2f}, {row['largest_time_ratio']:.2f}]"
+        memory = [f"{row[name]:.0f}" if row[name] else "" for name in ("peak_mib", "worker_peak_mib")]
+        tool = READERS[row["tool"]] + (" (restated)" if row["method"] == "restated" else "")
+        lines.append([tool, figure(row["n"]), f"{row['seconds']:.1f}", ratio, f"{row['cpu_time_ratio']:.2f}", *memory])
+    yield table(headers, lines)
+
+
 TABLES: dict[str, Blocks] = {
     **{part: _attack_table(columns) for part, columns in ATTACK_COLUMNS.items()},
     **STUDY_TABLES,
@@ -247,4 +272,6 @@ TABLES: dict[str, Blocks] = {
     "inversion": _inversion,
     "estimate": _estimate,
     "allocator": _allocator,
+    "small-files": _reading,
+    "photographs": _reading,
 }

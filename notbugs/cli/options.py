@@ -74,7 +74,9 @@ Group = Annotated[
     ),
 ]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links to folders, and to files outside DATASET.")]
-White = Annotated[int | None, typer.Option(metavar="VALUE", help="The value that is white in 16-bit images. [default: 65535]")]
+White = Annotated[
+    int | None, typer.Option(metavar="VALUE", help="The value that is white in 16-bit gray images. [default: 65535]")
+]
 
 # Fields of `data.DataConfig`, with their defaults, in the order in which --help lists them.
 DATA_OPTIONS: dict[str, tuple[object, object]] = {

@@ -36,10 +36,10 @@ class DataConfig:
     follow_links : bool
         Follow links to folders and to files outside the data set.
     white : int, optional
-        The value that is white in 16-bit images. Default: 65535.
+        The value that is white in 16-bit gray images, from 1 to 65535; higher ones are white, too. Default: 65535.
     resize_mode : {"crop", "squash", "pad"}
-        What `resize` does with images that are not square: cut off what is longer on both sides, change the proportions, or add
-        black borders.
+        What `resize` does with images that are not square: resize the shorter side to N and keep the center, change the
+        proportions, or resize the longer side to N and add black borders.
     group : str, optional
         Images of one group are never in two parts or folds. A column of the table, or a regular expression that is searched in
         each file's path: its groups in parentheses, or all that it matches, name the group.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from notbugs.data.decode import stack
+from notbugs.data.decode import place
 from notbugs.data.images import Images, from_8bit, load_images
 from notbugs.data.names import numbered
 from notbugs.errors import InputError
@@ -180,7 +180,10 @@ def _stacked(arrays: Sequence[np.ndarray]) -> Tensor:
         got = " and ".join(f"{width} x {height}" for height, width in sorted(sizes)[:2])
         raise InputError("images", "must have one size", got, "resize them first, as with transforms.Resize((H, W))")
     channels = 3 if any(array.ndim == 3 for array in arrays) else 1
-    return stack(arrays, [""] * len(arrays), (channels, *arrays[0].shape[:2]))
+    images = np.empty((len(arrays), channels, *arrays[0].shape[:2]), np.uint8)
+    for row, array in enumerate(arrays):
+        place(images, row, array)
+    return torch.from_numpy(images)
 
 
 def _parts(

@@ -1,164 +1,293 @@
-"""From encoded images to 8-bit arrays, many at a time, with a reason for every file that cannot be decoded."""
+"""From an encoded image to an 8-bit array, or the reason why it cannot be decoded."""
 
+import importlib
 import io
 import os
-import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from notbugs.data.names import Unreadable, first_line, printable
+from notbugs.data.names import printable
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
+    from PIL.ImageFile import ImageFile
 
 EncodedImage = Path | bytes | Mapping[str, Any]  # a file, its bytes, or a Hugging Face cell {"bytes": …, "path": …}
 Size = tuple[int, int, int]  # C, H, W
-Item = TypeVar("Item")
-Value = TypeVar("Value")
 
 MAX_PIXELS = 2**26  # of one image, 8192 x 8192: a file that claims more is a mistake or a decompression bomb
-THREADS = min(16, os.cpu_count() or 1)
-LEAST_TIMED, TIMED, LONG = 5, 15, 4e-4  # items; seconds for one
-FIRST_AHEAD = 250  # items that threads take before some are timed again
+# Of a JPEG file that is decoded at reduced size. Progressive ones take 6 bytes for each pixel of their full size: 1.6 GB.
+MAX_JPEG_PIXELS = 2**28
+SMALL = 2**16  # bytes of a file that is read at once
+ONE_LARGE = Lock()  # of these, one is decoded at a time
+WHITE = 65535  # of 16-bit images
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
-# What browsers and cameras write. Not all that Pillow can open: EPS would start Ghostscript, TGA accepts almost any bytes.
+# What browsers and cameras write, and the modules of Pillow that read it. Not all that Pillow can open: EPS would start
+# Ghostscript, TGA accepts almost any bytes.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+MODULES = ("Png", "Jpeg", "Mpo", "WebP", "Bmp", "Gif", "Tiff", "Ppm", "Jpeg2K", "Avif", "Ico")
 
 
-def map_in_threads(
-    function: Callable[[Item], Value], items: Sequence[Item], locations: Sequence[str]
-) -> tuple[list[Value | None], list[Unreadable]]:
-    """Apply a function to each item, in threads where that is faster.
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How images are decoded: the fields of `DataConfig` that say so.
 
-    Parameters
+    Attributes
     ----------
-    function : callable
-    items : sequence
-    locations : sequence of str
-        Where each item is, for messages.
-
-    Returns
-    -------
-    (list, list of Unreadable)
-        One result per item, None where the function failed; and the failures.
+    resize : int or None
+        Side in pixels to which each image is resized.
+    resize_mode : {"crop", "squash", "pad"}
+    white : int or None
+        The value that is white in 16-bit gray images; None: 65535.
     """
-    from PIL import Image
 
-    Image.init()  # not safe to happen in several threads at once
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's warnings on big images and odd metadata: we refuse, or it does not matter
-        results = in_threads(lambda item: _attempt(function, item), items)
-    failures = [Unreadable(location, reason) for location, (_, reason) in zip(locations, results, strict=True) if reason]
-    return [value for value, _ in results], failures
+    resize: int | None = None
+    resize_mode: str = "crop"
+    white: int | None = None
 
 
-def in_threads(function: Callable[[Item], Value], items: Sequence[Item]) -> list[Value]:
-    """One result per item, in order. A few items are timed first, and again later: if they are short, they stay in this thread.
+class ImageFacts(NamedTuple):
+    """What is known of an image besides its pixels.
 
-    Pillow decodes without the interpreter lock, but small images wait longer for that lock than they take: two threads need
-    0.31 ms for an image of 32x32 pixels, one needs 0.16; of 224x224 pixels 0.75 and 1.31 ms.
+    Attributes
+    ----------
+    channels, height, width : int
+        Before resizing. From the header alone, height and width are those before the camera's orientation is applied.
+    gray_16 : bool
+        Whether the file has 16-bit gray values, which `white` says how to scale.
+    color_16 : bool
+        Whether the file has color or transparency of 16 bits, of which Pillow keeps 8.
+    reduced : bool
+        Whether the file is so large that it is decoded at reduced size.
+    values : (int, int) or None
+        Lowest and highest value of a 16-bit gray image that was decoded and whose file does not say which value is white.
     """
-    results: list[Value] = []
-    ahead = FIRST_AHEAD
-    with ThreadPoolExecutor(THREADS) as pool:
-        while len(results) < len(items):
-            began = time.perf_counter()
-            for count, item in enumerate(items[len(results) : len(results) + TIMED], start=1):
-                results.append(function(item))
-                if time.perf_counter() - began > LONG * max(LEAST_TIMED, count):
-                    results += pool.map(function, items[len(results) : len(results) + ahead])
-                    ahead *= 2
-                    break
-    return results
+
+    channels: int
+    height: int
+    width: int
+    gray_16: bool
+    color_16: bool
+    reduced: bool
+    values: tuple[int, int] | None = None
+
+    def size(self, resize: int | None) -> Size:
+        """C, H, W of the image once it is resized."""
+        return (self.channels, resize, resize) if resize else (self.channels, self.height, self.width)
 
 
-def _attempt(function: Callable[[Item], Value], item: Item) -> tuple[Value | None, str]:
-    """The function's result and no reason, or None and the reason for its failure."""
-    try:
-        return function(item), ""
-    except Exception as error:  # damaged files make decoders raise almost anything
-        return None, f"cannot be read as an image ({first_line(error)})"
+# ---- opening -----------------------------------------------------------------------------------------------------------------
+
+
+def _source(image: EncodedImage) -> Path | bytes:
+    """The bytes of a small file, or the path of a large one, which Pillow reads in parts."""
+    if isinstance(image, Mapping):
+        image = image["bytes"] if image.get("bytes") is not None else Path(image["path"])
+    if isinstance(image, bytes):
+        return image
+    with open(image, "rb") as stream:
+        data = stream.read(SMALL)
+    return data if len(data) < SMALL else image
 
 
 def encoded_bytes(image: EncodedImage) -> bytes:
     """The bytes of an encoded image: of a link, those of the file it leads to."""
-    if isinstance(image, Mapping):
-        image = image["bytes"] if image.get("bytes") is not None else Path(image["path"])
-    return image.read_bytes() if isinstance(image, Path) else image
+    source = _source(image)
+    return source.read_bytes() if isinstance(source, Path) else source
 
 
 def image_format(content: bytes) -> str:
     """The usual suffix, without the dot, of the format that the bytes of an image have, whatever their file is called."""
-    with _opened(content) as opened:
+    with _open(content) as opened:
         found = str(opened.format).lower()
     return {"jpeg": "jpg", "jpeg2000": "jp2", "dib": "bmp", "tiff": "tif"}.get(found, found)
 
 
 @contextmanager
-def _opened(image: EncodedImage) -> Iterator["PILImage.Image"]:
-    """The image opened by Pillow, not yet decoded. Raises ValueError with the reason if it must not be decoded."""
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(image, Mapping):
-        image = image["bytes"] if image.get("bytes") is not None else Path(image["path"])
-    if (image.stat().st_size if isinstance(image, Path) else len(image)) == 0:
-        raise ValueError("the file is empty")
-    try:
-        formats = [name for name in FORMATS if name in Image.OPEN]  # not every Pillow is built with all
-        opened = Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=formats)
-    except UnidentifiedImageError:
-        raise ValueError("no image format that is known here") from None
-    with opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} pixels, more than the {MAX_PIXELS:,} allowed")
+def _opened(image: Path | bytes, options: DecodeOptions) -> Iterator[tuple["ImageFile", ImageFacts]]:
+    """The image opened by Pillow, not yet decoded, and what its header says. Raises ValueError if it must not be decoded."""
+    with _open(image) as opened:
+        reduced = opened.width * opened.height > MAX_PIXELS
+        if reduced:
+            _reduce(opened, options.resize)
         if opened.mode == "F":
             raise ValueError("floating-point pixels have no white")
-        yield opened
-
-
-def image_size(image: EncodedImage, resize: int | None) -> Size:
-    """C, H, W from the header alone, without decoding."""
-    with _opened(image) as opened:
+        if opened.format == "PPM":
+            _check_payload(opened)
+        gray_16 = opened.mode.startswith("I")
+        color_16 = not gray_16 and _bits_of_tile(opened) == 16
         channels = 1 if opened.mode in GRAY_MODES else 3
-        return (channels, resize, resize) if resize else (channels, opened.height, opened.width)
+        yield opened, ImageFacts(channels, opened.height, opened.width, gray_16, color_16, reduced)
 
 
-def decode(image: EncodedImage, resize: int | None) -> np.ndarray:
-    """An encoded image as uint8 (H, W) if it is gray, (H, W, 3) otherwise.
+def _open(image: Path | bytes) -> "ImageFile":
+    from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-    Transparency is laid on white, the camera's orientation applied, 16-bit gray scaled so that 65535 is white.
-    """
-    from PIL import Image, ImageOps
-
-    with _opened(image) as opened:
-        gray = opened.mode in GRAY_MODES
-        decoded = ImageOps.exif_transpose(opened)
-        if decoded.mode.startswith("I"):
-            wide = np.asarray(decoded).astype(np.int64)
-            if wide.min() < 0 or wide.max() > 65535:
-                raise ValueError(f"values from {wide.min()} to {wide.max()}, more than 16 bits")
-            decoded = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-        elif decoded.has_transparency_data:
-            white = Image.new("RGBA", decoded.size, "white")
-            white.alpha_composite(decoded.convert("RGBA"))
-            decoded = white
-        return np.asarray(_resized(decoded.convert("L" if gray else "RGB"), resize))
+    try:
+        return Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=_formats())
+    except UnidentifiedImageError:
+        raise ValueError("no image format that is known here" if image else "the file is empty") from None
+    except Image.DecompressionBombError:  # Pillow's limit; it would have to be changed for all threads
+        pass
+    try:
+        return JpegImagePlugin.JpegImageFile(image if isinstance(image, Path) else io.BytesIO(image))
+    except SyntaxError:
+        raise ValueError(_too_large("its size is")) from None
 
 
-def _resized(image: "PILImage.Image", side: int | None) -> "PILImage.Image":
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow reads."""
     from PIL import Image
 
-    return image.resize((side, side), Image.Resampling.BICUBIC) if side else image
+    for name in MODULES:  # here, because Pillow imports all its modules otherwise, and that is not safe in several threads
+        try:
+            importlib.import_module(f"PIL.{name}ImagePlugin")
+        except ImportError:  # AVIF before Pillow 11.3
+            continue
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _reduce(opened: "ImageFile", resize: int | None) -> None:
+    """Have a large JPEG file decoded at a half, a quarter or an eighth of its size, which takes memory for that size only."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    width, height = opened.size
+    if resize and isinstance(opened, JpegImageFile) and width * height <= MAX_JPEG_PIXELS:
+        factor = next(factor for factor in (2, 4, 8) if -(-width // factor) * -(-height // factor) <= MAX_PIXELS)
+        opened.draft(None, (width // factor, height // factor))  # type: ignore[no-untyped-call, unused-ignore]
+        if opened.width * opened.height <= MAX_PIXELS and min(opened.size) >= resize:
+            return
+    raise ValueError(_too_large(f"{width} x {height} pixels,"))
+
+
+def _too_large(size: str) -> str:
+    return f"{size} more than the {MAX_PIXELS:,} pixels allowed; make it smaller, or JPEG and pass --resize N"
+
+
+def _bits_of_tile(opened: "ImageFile") -> int:
+    """Bits of each value in the file, if Pillow says that there are 16; else 8."""
+    arguments = opened.tile[0].args if opened.tile else ""
+    if isinstance(arguments, tuple) and opened.format == "PPM" and len(arguments) == 2 and arguments[1]:
+        return 16 if int(arguments[1]) > 255 else 8  # the value that is white
+    return 16 if opened.format in ("PNG", "TIFF") and ";16" in str(arguments) else 8
+
+
+def _check_payload(opened: "ImageFile") -> None:
+    """Raises ValueError unless the file is as long as its header says. Line ends that were converted make it longer."""
+    tile = opened.tile[0]
+    if tile.codec_name == "ppm_plain" or opened.fp is None:
+        return
+    width, height = opened.size
+    row = -(-width // 8) if opened.mode == "1" else width * len(opened.getbands())
+    size = row * height * (2 if opened.mode.startswith("I") or _bits_of_tile(opened) == 16 else 1)
+    found = opened.fp.seek(0, os.SEEK_END) - tile.offset
+    if found != size:
+        cause = ": line ends were converted, as in a text file" if found > size else ""
+        raise ValueError(f"{found:,} bytes of pixels, but {width} x {height} pixels take {size:,}{cause}")
+
+
+def read_header(image: EncodedImage, options: DecodeOptions) -> ImageFacts:
+    """What the header of an image says, without decoding."""
+    with _opened(_source(image), options) as (_, facts):
+        return facts
+
+
+# ---- decoding ----------------------------------------------------------------------------------------------------------------
+
+
+def decode(image: EncodedImage, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
+    """An encoded image as uint8 (H, W) if it is gray, (H, W, 3) otherwise; and what is known of it.
+
+    The camera's orientation is applied first, then transparency laid on white and 16-bit gray scaled so that `options.white` is
+    white, and then the image is resized.
+    """
+    source = _source(image)
+    with _opened(source, options) as (opened, facts):
+        if not facts.reduced:
+            return _decode(opened, facts, options)
+        with ONE_LARGE:
+            return _decode(opened, facts, options)
+
+
+def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
+    from PIL import Image, ImageOps
+
+    decoded: PILImage.Image = opened
+    stated_white = _stated_white(opened)
+    ImageOps.exif_transpose(decoded, in_place=True)
+    facts = facts._replace(height=decoded.height, width=decoded.width)
+    if facts.gray_16:
+        decoded, values = _scaled(decoded, options.white, stated_white)
+        facts = facts._replace(values=values)
+    elif decoded.has_transparency_data:
+        white = Image.new("RGBA", decoded.size, "white")
+        white.alpha_composite(decoded.convert("RGBA"))
+        decoded = white
+    mode = "L" if facts.channels == 1 else "RGB"
+    decoded = decoded if decoded.mode == mode else decoded.convert(mode)
+    return np.asarray(resized(decoded, options)), facts
+
+
+def _stated_white(opened: "ImageFile") -> int | None:
+    """The value that is white by the header of a PGM file, if it is not the highest of 16 bits. Pillow scales it to 65535."""
+    arguments = opened.tile[0].args if opened.tile else None
+    if opened.format != "PPM" or not isinstance(arguments, tuple) or len(arguments) != 2 or not arguments[1]:
+        return None
+    stated = int(arguments[1])
+    return stated if stated < WHITE else None
+
+
+def _scaled(
+    image: "PILImage.Image", white: int | None, stated_white: int | None
+) -> tuple["PILImage.Image", tuple[int, int] | None]:
+    """A 16-bit gray image in 8 bits, and its lowest and highest value unless its file says which value is white."""
+    from PIL import Image
+
+    wide = np.asarray(image).astype(np.int64)
+    if wide.min() < 0 or wide.max() > WHITE:
+        raise ValueError(f"values from {wide.min()} to {wide.max()}, more than 16 bits")
+    if white and stated_white:
+        wide = (wide * stated_white + WHITE // 2) // WHITE  # as they are in the file
+    values = (int(wide.min()), int(wide.max())) if white or not stated_white else None
+    white = white or WHITE
+    levels = (np.minimum(wide, white) * 255 + white // 2) // white
+    return Image.fromarray(levels.astype(np.uint8)), values
+
+
+def resized(image: "PILImage.Image", options: DecodeOptions) -> "PILImage.Image":
+    """The image resized to a square as the options say: antialiased bicubic. Square images are the same in each mode."""
+    from PIL import Image
+
+    side, (width, height) = options.resize, image.size
+    if not side:
+        return image
+    bicubic = Image.Resampling.BICUBIC
+    if width == height or options.resize_mode == "squash":
+        return image.resize((side, side), bicubic)
+    if options.resize_mode == "crop":
+        least = min(width, height)
+        left, top = (width - least) // 2, (height - least) // 2
+        return image.resize((side, side), bicubic, (left, top, left + least, top + least))
+    most = max(width, height)
+    inner = (max(1, round(width * side / most)), max(1, round(height * side / most)))
+    padded = Image.new(image.mode, (side, side))
+    padded.paste(image.resize(inner, bicubic), ((side - inner[0]) // 2, (side - inner[1]) // 2))
+    return padded
+
+
+# ---- many images in one tensor -----------------------------------------------------------------------------------------------
 
 
 def common_size(sizes: Sequence[Size], locations: Sequence[str]) -> Size:
@@ -171,23 +300,25 @@ def common_size(sizes: Sequence[Size], locations: Sequence[str]) -> Size:
     return max(channels for channels, _, _ in sizes), *common
 
 
-def stack(arrays: Sequence[np.ndarray], locations: Sequence[str], size: Size) -> Tensor:
-    """uint8 (N, C, H, W) from arrays (H, W) or (H, W, 3)."""
-    channels, height, width = size
-    images = np.empty((len(arrays), channels, height, width), np.uint8)
-    for image, array, location in zip(images, arrays, locations, strict=True):
-        if array.shape[:2] != (height, width):  # only LazyImages, whose files changed or are rotated by their EXIF tag
-            common_size([(channels, *array.shape[:2]), size, size], [location, "", ""])
-        image[:] = array if array.ndim == 2 else array.transpose(2, 0, 1)
-    return torch.from_numpy(images)
+def place(images: np.ndarray, row: int, array: np.ndarray) -> bool:
+    """Write an image (H, W) or (H, W, 3) into uint8 (N, C, H, W); False if it does not fit."""
+    channels, height, width = images.shape[1:]
+    if array.shape[:2] != (height, width) or (array.ndim == 3 and channels == 1):
+        return False
+    images[row] = array if array.ndim == 2 else array.transpose(2, 0, 1)
+    return True
 
 
-def resize_images(images: Tensor, side: int) -> Tensor:
-    """Images uint8 (N, C, H, W) resized to side x side pixels, antialiased."""
+def resize_images(images: Tensor, options: DecodeOptions) -> Tensor:
+    """Images uint8 (N, C, H, W) resized as the options say."""
     from PIL import Image
 
-    arrays = [np.asarray(_resized(Image.fromarray(array), side)) for array in as_arrays(images)]
-    return stack(arrays, [""] * len(arrays), (images.shape[1], side, side))
+    if not options.resize:
+        return images
+    array = np.empty((len(images), images.shape[1], options.resize, options.resize), np.uint8)
+    for row in range(len(images)):
+        place(array, row, np.asarray(resized(Image.fromarray(as_arrays(images[row : row + 1])[0]), options)))
+    return torch.from_numpy(array)
 
 
 def as_arrays(images: Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
 """8-bit images, in memory or still encoded on disk."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
@@ -10,24 +11,27 @@ import torch
 from torch import Tensor
 
 from notbugs.data.decode import (
+    DecodeOptions,
     EncodedImage,
+    ImageFacts,
     Size,
     as_arrays,
     common_size,
     decode,
-    image_size,
-    in_threads,
-    map_in_threads,
+    place,
+    read_header,
     resize_images,
-    stack,
 )
+from notbugs.data.decode_notes import decode_notes
 from notbugs.data.names import Unreadable, printable, reject_unreadable
+from notbugs.data.threads import in_threads, map_in_threads
 from notbugs.errors import InputError
 
 Index = slice | list[int] | Tensor
 IN_MEMORY = 2 * 2**30  # bytes of pixels above which images stay on disk and are decoded when indexed
 PNG_BATCH = 1024  # images encoded at a time: a data set need not fit into memory
-HEADERS = 32  # images whose headers tell whether the whole data set fits into memory
+SAMPLE = 32  # images whose headers tell the size of all, and of a data set on disk those whose 16-bit values are looked at
+DEFAULT = DecodeOptions()
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,15 @@ class LazyImages:
     locations : tuple of str
         Where each image is, for messages.
     size : (C, H, W)
-    resize : int or None
-        Side in pixels to which each image is resized.
+    options : DecodeOptions
+        To what size each image is resized, for example.
     """
 
     files: Sequence[EncodedImage]
     rows: tuple[int, ...]
     locations: tuple[str, ...]
     size: Size
-    resize: int | None
+    options: DecodeOptions
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,9 +70,16 @@ class LazyImages:
         chosen = self.select(index)
         if not len(chosen):
             return torch.empty(chosen.shape, dtype=torch.uint8)
-        arrays, unreadable = map_in_threads(lambda row: decode(chosen.files[row], chosen.resize), chosen.rows, chosen.locations)
+        images = np.empty(chosen.shape, np.uint8)
+        _, unreadable = map_in_threads(lambda row: chosen._decode(images, row), range(len(chosen)), chosen.locations)
         reject_unreadable(unreadable, skip_unreadable=False)
-        return stack([array for array in arrays if array is not None], chosen.locations, self.size)
+        return torch.from_numpy(images)
+
+    def _decode(self, images: np.ndarray, row: int) -> None:
+        array, _ = decode(self.files[self.rows[row]], self.options)
+        if not place(images, row, array):  # files that changed, or are rotated by their EXIF tag
+            height, width = array.shape[:2]
+            raise ValueError(f"{width} x {height} pixels, all others {self.size[2]} x {self.size[1]}: pass --resize N")
 
     def select(self, index: Index) -> "LazyImages":
         """The images at index, still encoded."""
@@ -80,11 +91,12 @@ Images = Tensor | LazyImages
 
 
 class LoadedImages(NamedTuple):
-    """The readable images, their positions among those asked for, and the unreadable ones."""
+    """The readable images, their positions among those asked for, the unreadable ones, and notes for the user."""
 
     images: Images
     kept: list[int]
     unreadable: list[Unreadable]
+    notes: tuple[str, ...] = ()
 
 
 def load_images(
@@ -92,7 +104,7 @@ def load_images(
     rows: Sequence[int],
     locations: Sequence[str],
     *,
-    resize: int | None = None,
+    options: DecodeOptions = DEFAULT,
     skip_unreadable: bool = False,
 ) -> LoadedImages:
     """Decode images, or leave them on disk where they would need more than 2 GB of memory.
@@ -104,43 +116,88 @@ def load_images(
         Which of the files.
     locations : sequence of str
         Where each of these is, for messages.
-    resize : int, optional
-        Side in pixels.
+    options : DecodeOptions
     skip_unreadable : bool
         Leave out what cannot be read, instead of raising InputError.
     """
     if isinstance(files, Tensor):
-        images = files[list(rows)]
-        return LoadedImages(resize_images(images, resize) if resize else images, list(range(len(rows))), [])
-    headers, _ = map_in_threads(lambda row: image_size(files[row], resize), rows[:HEADERS], locations[:HEADERS])
-    largest = max((3 * size[1] * size[2] for size in headers if size), default=0)
-    read = _load_lazily if largest * len(rows) > IN_MEMORY else _decode_all
-    return read(files, rows, locations, resize, skip_unreadable)
+        channels, height, width = files.shape[1:]
+        facts = [ImageFacts(channels, height, width, False, False, False)] * len(rows)
+        return LoadedImages(resize_images(files[list(rows)], options), list(range(len(rows))), [], decode_notes(facts, options))
+    headers, _ = map_in_threads(lambda row: read_header(files[row], options), rows[:SAMPLE], locations[:SAMPLE])
+    sizes = [facts.size(options.resize) for facts in headers if facts]
+    largest = max((3 * height * width for _, height, width in sizes), default=0)
+    if largest * len(rows) > IN_MEMORY:
+        return _load_lazily(files, rows, locations, options, skip_unreadable)
+    return _decode_all(files, rows, locations, options, skip_unreadable, _likely_size(sizes))
+
+
+def _likely_size(sizes: Sequence[Size]) -> Size:
+    """C, H, W that a sample tells of all images."""
+    if not sizes:
+        return 1, 1, 1
+    height, width = Counter(size[1:] for size in sizes).most_common(1)[0][0]
+    return max(channels for channels, _, _ in sizes), height, width
 
 
 def _load_lazily(
-    files: Sequence[EncodedImage], rows: Sequence[int], locations: Sequence[str], resize: int | None, skip_unreadable: bool
+    files: Sequence[EncodedImage],
+    rows: Sequence[int],
+    locations: Sequence[str],
+    options: DecodeOptions,
+    skip_unreadable: bool,
 ) -> LoadedImages:
-    sizes, unreadable = map_in_threads(lambda row: image_size(files[row], resize), rows, locations)
+    headers, unreadable = map_in_threads(lambda row: read_header(files[row], options), rows, locations)
     reject_unreadable(unreadable, skip_unreadable)
-    kept = [i for i, size in enumerate(sizes) if size is not None]
+    kept = [i for i, facts in enumerate(headers) if facts is not None]
+    known = [cast(ImageFacts, headers[i]) for i in kept]
     readable = [locations[i] for i in kept]
-    size = common_size([cast(Size, sizes[i]) for i in kept], readable)
-    return LoadedImages(LazyImages(files, tuple(rows[i] for i in kept), tuple(readable), size, resize), kept, unreadable)
+    size = common_size([facts.size(options.resize) for facts in known], readable)
+    wide = [kept[i] for i, facts in enumerate(known) if facts.gray_16]
+    sample = wide[:: -(-len(wide) // SAMPLE) or 1]
+    looked_at, _ = map_in_threads(lambda i: decode(files[rows[i]], options)[1], sample, [locations[i] for i in sample])
+    notes = decode_notes(known, options, [facts for facts in looked_at if facts])
+    images = LazyImages(files, tuple(rows[i] for i in kept), tuple(readable), size, options)
+    return LoadedImages(images, kept, unreadable, notes)
 
 
 def _decode_all(
-    files: Sequence[EncodedImage], rows: Sequence[int], locations: Sequence[str], resize: int | None, skip_unreadable: bool
+    files: Sequence[EncodedImage],
+    rows: Sequence[int],
+    locations: Sequence[str],
+    options: DecodeOptions,
+    skip_unreadable: bool,
+    likely: Size,
 ) -> LoadedImages:
-    arrays, unreadable = map_in_threads(lambda row: decode(files[row], resize), rows, locations)
+    images = np.empty((len(rows), *likely), np.uint8)
+    others: dict[int, np.ndarray] = {}  # those that are not as expected
+
+    def decode_row(row: int) -> ImageFacts:
+        array, facts = decode(files[rows[row]], options)
+        if not place(images, row, array):
+            others[row] = array
+        return facts
+
+    found, unreadable = map_in_threads(decode_row, range(len(rows)), locations)
     reject_unreadable(unreadable, skip_unreadable)
-    kept = [i for i, array in enumerate(arrays) if array is not None]
+    kept = [row for row, facts in enumerate(found) if facts is not None]
     if not kept:
         raise InputError(printable(locations[0]), "no image could be read")
-    decoded = [array for array in arrays if array is not None]
-    readable = [locations[i] for i in kept]
-    size = common_size([(3 if array.ndim == 3 else 1, array.shape[0], array.shape[1]) for array in decoded], readable)
-    return LoadedImages(stack(decoded, readable, size), kept, unreadable)
+    known = [facts for facts in found if facts is not None]
+    size = common_size([facts.size(options.resize) for facts in known], [locations[row] for row in kept])
+    whole = _whole(images, others, kept, size)
+    return LoadedImages(torch.from_numpy(whole), kept, unreadable, decode_notes(known, options))
+
+
+def _whole(images: np.ndarray, others: dict[int, np.ndarray], kept: Sequence[int], size: Size) -> np.ndarray:
+    """The decoded images of the rows that are kept, in one array: `images` itself where all are as they were expected."""
+    whole = images if images.shape[1:] == size else np.empty((len(kept), *size), np.uint8)
+    for new, row in enumerate(kept):
+        if row in others:
+            place(whole, new, others.pop(row))
+        elif whole is not images or new != row:
+            whole[new] = images[row][: size[0]]  # gray in one channel, or in three that are equal
+    return whole[: len(kept)]
 
 
 def to_8bit(images: Tensor) -> Tensor:

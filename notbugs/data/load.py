@@ -14,6 +14,7 @@ from torch import Tensor
 
 from notbugs.data.config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.data.dataset import Dataset
+from notbugs.data.decode import WHITE, DecodeOptions
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import load_images
 from notbugs.data.names import Unreadable, check_class_name, printable, reject_unreadable
@@ -96,8 +97,9 @@ def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataO
     """Load labeled images, training and test part.
 
     Images become gray (1 channel) if all are gray, else RGB. Transparency is laid on white, the camera's orientation is applied,
-    16-bit gray is scaled so that 65535 is white, and of an animation the first frame is used. Data sets over 2 GB stay on disk
-    (`LazyImages`). How each layout is understood: docs/data.md.
+    16-bit gray is scaled so that 65535, or `white`, is white, and of an animation the first frame is used. Images of more than
+    67 million pixels are refused, unless they are JPEG files and `resize` is given: then they are decoded at reduced size. Data
+    sets over 2 GB stay on disk (`LazyImages`). How each layout is understood: docs/data.md.
 
     Parameters
     ----------
@@ -155,6 +157,10 @@ def _check_options(config: DataConfig) -> None:
             raise InputError(option, "must be at least 1", value)
     if config.resize_mode not in RESIZE_MODES:
         raise InputError("--resize-mode", f"must be one of {', '.join(RESIZE_MODES)}", repr(config.resize_mode))
+    if config.resize_mode != DataConfig.resize_mode and config.resize is None:
+        raise InputError("--resize-mode", "says how images are resized, and needs --resize N", config.resize_mode)
+    if config.white is not None and config.white > WHITE:
+        raise InputError("--white", f"must be at most {WHITE}, the highest value of 16 bits", config.white)
     if config.all_classes and (config.train or config.test or config.labels):
         raise InputError("--all-classes", "cannot be used with --train, --test or --labels")
 
@@ -201,8 +207,9 @@ def _crossing_groups(located: Located) -> list[str]:
 def _decode(located: Located, train: list[int], test: list[int], notes: tuple[str, ...], config: DataConfig) -> Splits:
     rows = train + test
     locations = [located.locations[row] for row in rows]
-    images, kept, unreadable = load_images(
-        located.files, rows, locations, resize=config.resize, skip_unreadable=config.skip_unreadable
+    options = DecodeOptions(config.resize, config.resize_mode, config.white)
+    images, kept, unreadable, decoding = load_images(
+        located.files, rows, locations, options=options, skip_unreadable=config.skip_unreadable
     )
     labels = torch.tensor([located.labels[rows[i]] for i in kept], dtype=torch.int64)
     names = tuple(located.names[rows[i]] for i in kept)
@@ -214,7 +221,7 @@ def _decode(located: Located, train: list[int], test: list[int], notes: tuple[st
         whole.select(slice(0, n_train)),
         whole.select(slice(n_train, None)),
         located.form,
-        notes,
+        (*notes, *decoding),
         tuple(Unreadable(printable(location), reason) for location, reason in left_out),
     )
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from notbugs import data
 from notbugs.data import Dataset
+from notbugs.data.decode import DecodeOptions
 from notbugs.data.images import LazyImages
 from notbugs.errors import InputError
 
@@ -42,7 +43,7 @@ def test_images_on_disk_are_decoded_when_they_are_needed(tmp_path: Path) -> None
     image_folder(tmp_path, splits=("",))
     files = sorted(tmp_path.rglob("*.png"))
     names = tuple(path.name for path in files)
-    lazy = LazyImages(files, tuple(range(6)), names, (3, 6, 6), None)
+    lazy = LazyImages(files, tuple(range(6)), names, (3, 6, 6), DecodeOptions())
     whole = Dataset(lazy, torch.arange(6) // 3, ("cat", "dog"), names)
     assert equal(Dataset.from_torch(whole.to_torch()), whole) and equal(Dataset.from_huggingface(whole.to_huggingface()), whole)
 

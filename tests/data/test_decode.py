@@ -1,5 +1,6 @@
 """Decoding of every image format, and of files that only pretend to be images."""
 
+import io
 import os
 import struct
 import zlib
@@ -14,6 +15,22 @@ from data.conftest import image_folder, load_error, random_image, save, stored
 from PIL import Image
 
 from notbugs import data
+from notbugs.data import decode as decoding
+from notbugs.data.decode import DecodeOptions, decode
+
+
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def pixels(image: bytes, **options: Any) -> np.ndarray:
+    return decode(image, DecodeOptions(**options))[0]
+
+
+def notes(root: Path, **options: Any) -> str:
+    return " | ".join(data.load(root, **options).notes)
 
 
 def test_every_image_format(tmp_path: Path) -> None:
@@ -75,6 +92,183 @@ def test_resize(tmp_path: Path) -> None:
     assert data.load("digits", resize=16).train.shape == (1, 16, 16)
 
 
+@pytest.mark.parametrize("side", [4, 8])
+def test_how_images_that_are_not_square_are_resized(side: int) -> None:
+    """Square images are the same in each mode. Crop does what torchvision, timm and fastai do: resize, then cut."""
+    square, wide, tall = (random_image(1, size=size) for size in ((8, 8), (20, 8), (8, 20)))
+    bicubic = Image.Resampling.BICUBIC
+    for mode in ("crop", "squash", "pad"):
+        assert np.array_equal(pixels(encoded(square, "PNG"), resize=side, resize_mode=mode), square.resize((side, side), bicubic))
+    for image in (wide, tall):
+        file = encoded(image, "PNG")
+        assert np.array_equal(pixels(file, resize=side, resize_mode="squash"), image.resize((side, side), bicubic))
+        shorter = image.resize((image.width * side // 8, image.height * side // 8), bicubic)
+        left, top = (shorter.width - side) // 2, (shorter.height - side) // 2
+        assert np.array_equal(pixels(file, resize=side), shorter.crop((left, top, left + side, top + side)))
+        padded = pixels(file, resize=side, resize_mode="pad")
+        inner = round(8 * side / 20)
+        inside = slice((side - inner) // 2, (side - inner) // 2 + inner)
+        strip = padded[inside] if image is wide else padded[:, inside]
+        assert np.array_equal(strip, image.resize(strip.shape[1::-1], bicubic)) and strip.sum() == padded.sum()
+
+
+def test_notes_say_what_resizing_did(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    assert "resized" not in notes(tmp_path, resize=4)
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    for name in ("cat/a.jpg", "dog/b.jpg"):
+        save(random_image(1, size=(10, 20)), tmp_path / "train" / name, exif=rotated)
+    what = (
+        "resized to 4x4: the shorter side to 4, then the center: 2 of 14 images are not square, on average 50% of each is cut off"
+    )
+    assert notes(tmp_path, resize=4) == f"{what} (--resize-mode squash or pad keeps it)"
+    assert notes(tmp_path, resize=4, resize_mode="squash").endswith("2 of 14 images are not square, their proportions change")
+    assert "they have black borders, on average 50% of each" in notes(tmp_path, resize=4, resize_mode="pad")
+    padded = stored(data.load(tmp_path, resize=4, resize_mode="pad").train)[3]
+    assert padded[:, 0].sum() == padded[:, 3].sum() == 0 and padded[:, 1:3].min() > 0  # 20 wide once it is rotated
+    for mode in ("pad", "squash"):
+        assert "needs --resize" in load_error(tmp_path, resize_mode=mode)
+    assert "must be one of crop, squash, pad" in load_error(tmp_path, resize=4, resize_mode="stretch")
+
+
+def deep_images(root: Path, highest: int, lowest: int = 0, form: str = "png") -> Path:
+    """16-bit gray images; the first training image has the highest value."""
+    for split in ("train", "test"):
+        for j, label in enumerate("xy"):
+            for k in range(2):
+                values = np.full((4, 4), lowest + (highest - lowest) // 2, np.uint16)
+                values[0] = lowest, lowest, lowest, highest if (split, j, k) == ("train", 0, 0) else lowest
+                save(Image.fromarray(values), root / split / label / f"{k}.{form}")
+    return root
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "pgm"])
+def test_16_bit_images_that_are_nearly_black_are_said_and_white_repairs_them(tmp_path: Path, form: str) -> None:
+    deep_images(tmp_path, 4095, form=form)
+    dark = data.load(tmp_path)
+    what = "16-bit images use only values up to 4,095 of 65,535 and are nearly black: pass --white 4095"
+    assert dark.notes == (what,) and stored(dark.train).max() == 16
+    assert data.load(tmp_path, white=4095).notes == () and stored(data.load(tmp_path, white=4095).train).max() == 255
+    clipped = data.load(tmp_path, white=3000)
+    assert clipped.notes == ("1 of 8 16-bit images have values above 3,000, which are white as well",)
+    assert stored(clipped.train)[0, 0, 0].tolist() == [0, 0, 0, 255] and stored(clipped.train)[1, 0, 1, 0] == round(
+        2047 / 3000 * 255
+    )
+    assert "up to 4,095 of 60,000" in notes(tmp_path, white=60000)
+
+
+def test_16_bit_images_with_few_values(tmp_path: Path) -> None:
+    assert "use only values from 30,000 to 30,100 of 65,535 and are nearly constant" in notes(
+        deep_images(tmp_path / "a", 30100, 30000)
+    )
+    assert "16-bit images are black" in notes(deep_images(tmp_path / "b", 0))
+    assert notes(deep_images(tmp_path / "c", 60000)) == ""
+
+
+def test_white_where_it_means_nothing(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    for dataset in (str(tmp_path), "digits"):
+        assert data.load(dataset, white=4095).notes == ("--white has no effect: no image has 16-bit gray values",)
+    assert "at most 65535" in load_error(tmp_path, white=65536) and "at least 1" in load_error(tmp_path, white=0)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_color_of_16_bits_loses_8(tmp_path: Path) -> None:
+    """Pillow keeps the upper 8 bits of PNG and TIFF files, and scales those of PPM files."""
+    image_folder(tmp_path)
+    color = struct.pack(">3H", 0x1234, 0x0FFF, 0xFFFF)
+    (tmp_path / "train/cat/0.png").write_bytes(png(6, 6, 16, 2, (b"\0" + color * 6) * 6))
+    (tmp_path / "train/cat/1.png").write_bytes(b"P6 6 6 65535\n" + color * 36)
+    loaded = data.load(tmp_path, white=4095)
+    assert stored(loaded.train)[0, :, 3, 3].tolist() == [0x12, 0x0F, 255]
+    assert stored(loaded.train)[1, :, 3, 3].tolist() == [0x12, 0x10, 255]
+    what = "2 images have color or transparency of 16 bits, of which 8 are read"
+    assert loaded.notes[0] == f"{what}, --white does not change them" and data.load(tmp_path).notes == (what,)
+
+
+def test_a_pgm_file_says_itself_which_value_is_white(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    values = np.array([0, 1000, 2000, 4095] * 9, ">u2").tobytes()
+    (tmp_path / "train/cat/0.png").write_bytes(b"P5 6 6 4095\n" + values)
+    loaded = data.load(tmp_path)
+    assert stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 62, 125, 255] and loaded.notes == ()
+    loaded = data.load(tmp_path, white=2000)
+    assert (
+        stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 128, 255, 255] and "1 of 1 16-bit images have values" in loaded.notes[0]
+    )
+
+
+@pytest.fixture
+def few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of more than 1,000 pixels are too large, and those of more than 3,000 are so for Pillow itself."""
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "MAX_JPEG_PIXELS", 8000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
+
+
+@pytest.mark.usefixtures("few_pixels")
+@pytest.mark.parametrize("size", [(40, 30), (100, 70)])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_large_jpeg_files_are_decoded_at_reduced_size(tmp_path: Path, size: tuple[int, int], progressive: bool) -> None:
+    image_folder(tmp_path)
+    large = Image.linear_gradient("L").resize(size).convert("RGB")
+    save(large, tmp_path / "train/cat/0.jpg", quality=95, progressive=progressive)
+    loaded = data.load(tmp_path, resize=8)
+    assert loaded.notes[0] == "1 of 13 images have more than 67,108,864 pixels: they are decoded at reduced size"
+    left = (size[0] - size[1]) // 2
+    reference = np.asarray(large.resize((8, 8), Image.Resampling.BICUBIC, (left, 0, left + size[1], size[1])))
+    assert loaded.train.names[0] == "cat/0.jpg" and loaded.train.images[0].shape == (3, 8, 8)
+    assert np.abs(stored(loaded.train)[0].permute(1, 2, 0).numpy().astype(int) - reference).max() <= 6
+    for options in ({}, {"resize": 28 if size[0] == 100 else 16}):  # not asked for, or larger than what is decoded
+        text = load_error(tmp_path, **options)
+        assert f"{size[0]} x {size[1]} pixels, more than" in text or "more than the 1,000 pixels allowed" in text
+
+
+@pytest.mark.usefixtures("few_pixels")
+@pytest.mark.parametrize("size", [(40, 30), (100, 70)])
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "JPEG"])
+def test_other_large_files_are_refused(tmp_path: Path, size: tuple[int, int], form: str) -> None:
+    image_folder(tmp_path)
+    size = size if form != "JPEG" else (100, 81)
+    Image.new("RGB", size).save(tmp_path / "train/cat/0.png", form)
+    text = load_error(tmp_path, resize=8)
+    assert text.startswith("train/cat/0.png") and "more than the 1,000 pixels allowed; make it smaller, or JPEG" in text
+
+
+def test_the_camera_orientation_comes_before_resizing() -> None:
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    image = random_image(3, size=(30, 12))
+    turned = image.transpose(Image.Transpose.ROTATE_270)
+    for form in ("PNG", "WEBP"):
+        lossless = {"lossless": True} if form == "WEBP" else {}
+        for mode in ("crop", "squash", "pad"):
+            found = pixels(encoded(image, form, exif=rotated, **lossless), resize=7, resize_mode=mode)
+            assert np.array_equal(found, pixels(encoded(turned, "PNG"), resize=7, resize_mode=mode))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1"])
+def test_ppm_files_whose_line_ends_were_converted_are_refused(tmp_path: Path, mode: str) -> None:
+    image_folder(tmp_path)
+    original = encoded(random_image(1, "L", (10, 10)).convert(mode), "PPM")
+    path = tmp_path / "train/cat/0.png"
+    path.write_bytes(original)
+    assert len(data.load(tmp_path, resize=6).train) == 6
+    path.write_bytes(original.replace(b"\n", b"\r\n"))
+    assert "line ends were converted" in load_error(tmp_path, resize=6)
+    path.write_bytes(original[:-1])
+    assert "bytes of pixels, but 10 x 10 pixels take" in load_error(tmp_path, resize=6)
+
+
 def replaced(path: Path, make: Callable[[], None]) -> None:
     path.unlink()
     make()
@@ -85,12 +279,7 @@ def truncate(path: Path) -> None:
 
 
 def bomb(path: Path) -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", 9_000, 9_000, 8, 2, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    path.write_bytes(png(9_000, 9_000, 8, 2, b"\0" * 1000))
 
 
 UNREADABLE: dict[str, tuple[Callable[[Path], Any], str]] = {

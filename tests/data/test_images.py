@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from data.conftest import equal, image_folder
+from data.conftest import equal, image_folder, random_image, save, stored
+from PIL import Image
 
 from notbugs import data
 from notbugs.data import images
@@ -41,3 +43,41 @@ def test_unreadable_files_of_a_large_data_set_are_skipped(tmp_path: Path, monkey
     lazy = data.load(str(tmp_path), skip_unreadable=True)
     assert isinstance(lazy.train.images, data.LazyImages) and len(lazy.train) == 5 and len(lazy.left_out) == 1
     assert lazy.train.names == ("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/2.png")
+
+
+def test_notes_on_a_large_data_set_come_from_headers_and_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_folder(tmp_path, each=30)
+    for path in sorted((tmp_path / "train").glob("*/*.png")):
+        save(Image.fromarray(np.linspace(0, 4095, 54).reshape(6, 9).astype(np.uint16)), path)
+    options = {"resize": 4, "resize_mode": "pad"}
+    whole = data.load(tmp_path, **options)
+    monkeypatch.setattr(images, "IN_MEMORY", 100)
+    lazy = data.load(tmp_path, **options)
+    assert isinstance(lazy.train.images, data.LazyImages) and equal(lazy.train, whole.train)
+    assert lazy.notes == (whole.notes[0], f"{whole.notes[1]} (of 60, 30 were looked at)")
+    assert data.load(tmp_path, white=4095, **options).notes == whole.notes[:1]
+
+
+def test_rotated_images_of_a_large_data_set_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    for split in ("train", "test"):
+        for name in ("x/0.jpg", "x/1.jpg", "y/0.jpg", "y/1.jpg"):
+            save(random_image(1, size=(6, 9)), tmp_path / split / name, exif=rotated)
+    assert data.load(tmp_path).train.shape == (3, 6, 9)  # not as the headers say
+    monkeypatch.setattr(images, "IN_MEMORY", 100)
+    with pytest.raises(InputError, match=r"train/x/0.jpg: .*9 x 6 pixels, all others 6 x 9: pass --resize N"):
+        stored(data.load(tmp_path).train)
+
+
+def test_color_after_many_gray_images(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("x", "y"):
+            for number in range(20):
+                save(random_image(number, "L"), tmp_path / split / label / f"{number:02}.png")
+    save(random_image(99), tmp_path / "train/y/19.png")  # beyond the headers that are looked at first
+    (tmp_path / "train/y/05.png").write_bytes(b"")
+    loaded = data.load(tmp_path, skip_unreadable=True)
+    assert loaded.train.shape == (3, 6, 6) and len(loaded.train) == 39
+    assert np.array_equal(stored(loaded.train)[25, 1], random_image(6, "L"))
+    assert np.array_equal(stored(loaded.train)[38].permute(1, 2, 0), random_image(99))

@@ -1,0 +1,74 @@
+"""What the user should know of how images were decoded: one sentence each."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+from notbugs.data.decode import MAX_PIXELS, WHITE, DecodeOptions, ImageFacts
+
+DARK = 4  # images whose highest value is below this part of white are nearly black
+LEVELS = 3  # of 256: images that have fewer are nearly constant
+
+
+def decode_notes(
+    images: Sequence[ImageFacts], options: DecodeOptions, sample: Sequence[ImageFacts] | None = None
+) -> tuple[str, ...]:
+    """Notes on a data set.
+
+    Parameters
+    ----------
+    images : sequence of ImageFacts
+        All images.
+    options : DecodeOptions
+    sample : sequence of ImageFacts, optional
+        Those 16-bit images that were decoded. Default: all.
+
+    Examples
+    --------
+    >>> decode_notes([ImageFacts(3, 60, 80, False, False, False)], DecodeOptions(resize=64, resize_mode="squash"))
+    ('resized to 64x64: 1 of 1 images are not square, their proportions change',)
+    """
+    return (*_of_size(images, options), *_of_depth(images, options, images if sample is None else sample))
+
+
+def _of_size(images: Sequence[ImageFacts], options: DecodeOptions) -> Iterator[str]:
+    if reduced := sum(facts.reduced for facts in images):
+        yield f"{reduced:,} of {len(images):,} images have more than {MAX_PIXELS:,} pixels: they are decoded at reduced size"
+    shares = [1 - min(facts.height, facts.width) / max(facts.height, facts.width) for facts in images]
+    different = [share for share in shares if share]
+    if not options.resize or not different:
+        return
+    what = f"{len(different):,} of {len(images):,} images are not square"
+    share = f"on average {_percent(fmean(different))} of each"
+    how = {
+        "crop": f"the shorter side to {options.resize}, then the center: {what}, {share} is cut off (--resize-mode squash or pad "
+        "keeps it)",
+        "squash": f"{what}, their proportions change",
+        "pad": f"{what}, they have black borders, {share}",
+    }
+    yield f"resized to {options.resize}x{options.resize}: {how[options.resize_mode]}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
+
+
+def _of_depth(images: Sequence[ImageFacts], options: DecodeOptions, sample: Sequence[ImageFacts]) -> Iterator[str]:
+    if color := sum(facts.color_16 for facts in images):
+        without = ", --white does not change them" if options.white else ""
+        yield f"{color:,} images have color or transparency of 16 bits, of which 8 are read{without}"
+    wide = sum(facts.gray_16 for facts in images)
+    if options.white and not wide:
+        yield "--white has no effect: no image has 16-bit gray values"
+    values = [facts.values for facts in sample if facts.values]
+    if not values:
+        return
+    seen = f" (of {wide:,}, {len(values):,} were looked at)" if len(values) < wide else ""
+    low, high, white = min(low for low, _ in values), max(high for _, high in values), options.white or WHITE
+    if clipped := sum(high > white for _, high in values):
+        yield f"{clipped:,} of {len(values):,} 16-bit images have values above {white:,}, which are white as well{seen}"
+    if not high:
+        yield f"16-bit images are black: all values are 0{seen}"
+    elif high < white / DARK:
+        yield f"16-bit images use only values up to {high:,} of {white:,} and are nearly black: pass --white {high}{seen}"
+    elif (min(high, white) - low) * 256 < LEVELS * white:
+        yield f"16-bit images use only values from {low:,} to {high:,} of {white:,} and are nearly constant{seen}"
