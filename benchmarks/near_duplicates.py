@@ -1,6 +1,6 @@
 """How the limits of near duplicates were chosen: pairs that are found at several limits, and versions that are found again.
 
-    python benchmarks/near_duplicates.py DATASET [--resize N] [--limit N] [--scene REGEX]
+    python benchmarks/near_duplicates.py DATASET [--resize N [--resize-mode MODE]] [--limit N] [--scene REGEX]
 
 scene: what the names of the frames of one scene share; then also the pairs of one scene.
 """
@@ -64,10 +64,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("--resize", type=int)
+    parser.add_argument("--resize-mode", default="squash", help="of the figures in docs/lab-log.md: squash")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--scene")
     given = parser.parse_args()
-    train = data.load_dataset(data.DataConfig(given.dataset, given.resize, given.limit)).train
+    train = data.load_dataset(
+        data.DataConfig(given.dataset, given.resize, given.limit, resize_mode=given.resize_mode if given.resize else "crop")
+    ).train
     prints = fingerprints(train)
     first = duplicates.exact_groups(prints.digests)
     duplicates.MAX_DIFFERENCE.update(dict.fromkeys((1, 3), max(LIMITS)))
