@@ -131,13 +131,13 @@ def _child(tool: str, folder: Path, side: int, workers: int, threads: int) -> Ro
     began, times = time.perf_counter(), os.times()
     parts = read()
     seconds, now = time.perf_counter() - began, os.times()
-    workers_peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    peak, workers_peak = _peak_mib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     per_image = torch.cat([images.flatten(1).sum(1, dtype=torch.int64) for images in parts])
     return {
         "method": method,
         "seconds": seconds,
         "cpu_seconds": sum(now[:4]) - sum(times[:4]),
-        "peak_mib": _peak_mib(),
+        "peak_mib": peak,
         "worker_peak_mib": workers_peak,
         "checksum": int((per_image.sort().values * torch.arange(1, len(per_image) + 1)).sum()),
     }
