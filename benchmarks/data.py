@@ -11,6 +11,7 @@ cannot be imported, its work is restated: list, open with Pillow, convert, resiz
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -130,16 +131,21 @@ def _child(tool: str, folder: Path, side: int, workers: int, threads: int) -> Ro
     began, times = time.perf_counter(), os.times()
     parts = read()
     seconds, now = time.perf_counter() - began, os.times()
-    own, others = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak, workers_peak = _peak_mib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     per_image = torch.cat([images.flatten(1).sum(1, dtype=torch.int64) for images in parts])
     return {
         "method": method,
         "seconds": seconds,
         "cpu_seconds": sum(now[:4]) - sum(times[:4]),
-        "peak_mib": own,
-        "worker_peak_mib": others,
+        "peak_mib": peak,
+        "worker_peak_mib": workers_peak,
         "checksum": int((per_image.sort().values * torch.arange(1, len(per_image) + 1)).sum()),
     }
+
+
+def _peak_mib() -> float:
+    """Most memory that this process held. Not by getrusage, which counts that of the process that started it as well."""
+    return int(re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
 
 
 Read = tuple[str, "Callable[[], list[Tensor]]"]  # how, and what reads all images

@@ -49,7 +49,7 @@ DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "allocator", "attacks", "autoattack", "cifar10", "estimate", "explorer", "files", "inversion", "markdown_tables",
+    "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "files", "inversion", "markdown_tables",
     "reference_library",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
@@ -59,6 +59,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
+    ("data.md", ["data.json"], []),
     ("estimate.md", ["estimate.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
