@@ -1,5 +1,6 @@
 """Image folders: `train/CLASS/file`, `CLASS/train/file`, only CLASS folders, or files with a table of labels."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,17 @@ from notbugs.data.sources.base import Located, Part, join
 from notbugs.data.sources.label_table import find_tables, named_table
 from notbugs.data.sources.labels import IMAGES, disagreement, labels_all_in, parts_by_table
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import TRAIN, UNLABELED, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.splits import (
+    TRAIN,
+    UNLABELED,
+    WHOLE,
+    choose_splits,
+    is_annotation,
+    is_neutral,
+    listed,
+    split_of,
+    splits_among,
+)
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
@@ -49,7 +60,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
         raise _nothing_labeled(listing, base, layout)
     sizes = {name: found.labeled for name, found in layout.parts.items()}
     chosen = choose_splits(str(root), sizes, config.train, config.test)
-    notes = [f"read from {listing.relative(base)}, the only folder in it"] if base != root else []
+    notes = [f"read from {listing.relative(base)}"] if base != root else []
     notes += [*layout.notes, *(_unused_note(name, layout.parts[name]) for name in chosen.unused)]
     for name in chosen.parts:
         listing.add(layout.parts[name].listing)
@@ -71,19 +82,31 @@ def _unwrapped(listing: Listing, root: Path) -> Path:
         folders = _labeled_folders(listing, base)
         if len(folders) != 1 or listing.files(base) or split_of(folders[0].name) or not listing.folders(folders[0]):
             return base
+        for path in listing.beside(base):
+            listing.leave_out(path, "lies outside the data set")
         base = folders[0]
     return base
 
 
 def _labeled_folders(listing: Listing, folder: Path) -> list[Path]:
-    """The folders in a folder but for those that are called unlabeled, which are left out."""
-    unlabeled: list[Path] = []
-    others: list[Path] = []
-    for path in listing.folders(folder):
-        (unlabeled if split_of(path.name) == UNLABELED else others).append(path)
-    for path in unlabeled if others else ():
-        listing.leave_out(path, "is called unlabeled")
-    return others or unlabeled
+    """The folders in a folder but for those that are left out: called unlabeled, annotations beside images, without any image."""
+    folders = listing.folders(folder)
+    beside_images = any(is_neutral(path.name) and not is_annotation(path.name) for path in folders)
+    reasons = {path: _no_class(listing, path, beside_images=beside_images) for path in folders}
+    kept = [path for path in folders if not reasons[path]]
+    for path, reason in reasons.items() if kept else ():
+        if reason:
+            listing.leave_out(path, reason)
+    return kept or folders
+
+
+def _no_class(listing: Listing, folder: Path, *, beside_images: bool) -> str:
+    """Why a folder is neither a class nor a part; "" if it may be."""
+    if split_of(folder.name) == UNLABELED:
+        return "is called unlabeled"
+    if beside_images and is_annotation(folder.name):
+        return "is called like annotations"
+    return "" if listing.may_hold_images(folder) else "holds no images"
 
 
 def _unwrapped_part(listing: Listing, folder: Path) -> Path:
@@ -98,8 +121,8 @@ def _unwrapped_part(listing: Listing, folder: Path) -> Path:
 
 
 def _unused_note(name: str, found: Found) -> str:
-    images = f"{found.labeled:,} images" if found.labeled else f"{found.unlabeled:,} images without labels"
-    return f"not used: {printable(name)} ({images})"
+    without = " without labels" if not found.labeled and split_of(name) else ""
+    return f"not used: {printable(name)} ({found.labeled or found.unlabeled:,} images{without})"
 
 
 def _nothing_labeled(listing: Listing, base: Path, layout: Layout) -> InputError:
@@ -232,10 +255,25 @@ def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Seque
         seen = f"one, {printable(part.classes[0])}" + (f"; no image is named in {listed(named)}" if named else "")
         remedy = "put the images of each class into a folder of its own, or name a table with --labels FILE"
         raise InputError(printable(str(base)), "needs at least two class folders", seen, remedy)
+    if not config.all_classes and (same := _same_folders(listing, listing.folders(base) if folders is None else folders)):
+        rule = "has folders that all hold the same folders, and it is unclear which of them are the classes"
+        remedy = "the inner folders: name one of the outer as DATASET; the outer folders: --all-classes"
+        raise InputError(printable(str(base)), rule, f"{listed(part.classes)}, each with {listed(same)}", remedy)
     if seen := disagreement(listing, base, part, tables, config):
         rule = "has folders that may be classes, and a table with other labels"
         raise InputError(printable(str(base)), rule, seen, "the table: --labels FILE; the folders: --all-classes")
     return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
+
+
+def _same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
+    """The names of two or more folders that each of several folders holds, with no images beside them; [] if they differ.
+
+    Numbered ones do not count: the tracks or patients of each class often have the same numbers.
+    """
+    inside = [[path.name for path in listing.folders(folder)] for folder in folders]
+    kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
+    same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
+    return inside[0] if same and not any(listing.files(folder) for folder in folders) else []
 
 
 def _class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[Path] | None = None) -> tuple[Part, str]:

@@ -107,6 +107,11 @@ class Listing:
             elif not entry.is_dir() and self._may_open(entry):
                 yield Path(entry.path)
 
+    def may_hold_images(self, folder: Path) -> bool:
+        """Whether a folder is empty or holds, at any depth, a file that may be an image."""
+        below = self.another()
+        return any(True for _ in below.walk(folder)) or bool(below.unreadable) or not below.left_out
+
     def leave_out(self, path: Path, reason: str) -> None:
         """Add to what is left out, once."""
         if (location := self.relative(path)) not in self._told:

@@ -23,6 +23,13 @@ NEUTRAL = frozenset(
         "files", "dir", "final", "official", "all", "sample", "samples", "examples", "label", "labels", "labeled",
     )
 )  # fmt: skip
+# Folders beside the images that are no classes.
+ANNOTATIONS = frozenset(
+    (
+        "annotation", "annotations", "label", "labels", "mask", "masks", "bbox", "bboxes", "boxes", "meta", "metadata", "lists",
+        "trimaps",
+    )
+)  # fmt: skip
 LABELS = "name a table with its labels: --labels FILE"
 
 
@@ -89,6 +96,17 @@ def is_neutral(name: str) -> bool:
     (True, False)
     """
     return all(word in NEUTRAL for word in _words(name))
+
+
+def is_annotation(name: str) -> bool:
+    """Whether a folder's name says that it holds what is known about images, not images.
+
+    Examples
+    --------
+    >>> is_annotation("Annotations"), is_annotation("cats")
+    (True, False)
+    """
+    return bool(ANNOTATIONS & {*_words(name)})
 
 
 def _words(name: str) -> list[str]:

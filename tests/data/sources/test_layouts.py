@@ -52,7 +52,7 @@ UNDERSTOOD: dict[str, tuple[Tree, tuple[str, str], str]] = {
     "seg_ twice": (
         {**pets("seg_train/seg_train"), **pets("seg_test/seg_test", 2), "seg_pred/seg_pred": 4},
         PETS,
-        r"seg_train/seg_train.*not used: seg_pred \(4 images without labels\)",
+        r"seg_train/seg_train.*not used: seg_pred \(4 images\)",
     ),
     "a folder around": ({**pets("archive/x/train"), **pets("archive/x/test", 2)}, PETS, "read from archive/x"),
     "a folder around classes": (pets("default"), WITHOUT_TEST, "read from default.*20% of each class set aside"),
@@ -139,6 +139,11 @@ UNDERSTOOD: dict[str, tuple[Tree, tuple[str, str], str]] = {
         ("a 2 b 2", "a 1 b 1"),
         "column class;",
     ),
+    "annotations and lists beside the images": (
+        {**pets("Images"), "Annotation/cat/0": "<annotation/>", "meta/train.txt": "cat/0\n", "lists/x.json": "{}"},
+        WITHOUT_TEST,
+        "read from Images",
+    ),
     "a table that is no list of labels": ({**pets("."), "scores.csv": "f,score\n0.png,0.3\n"}, WITHOUT_TEST, ""),
 }
 
@@ -166,6 +171,11 @@ REFUSED: dict[str, tuple[Tree, dict[str, Any], str]] = {
         {"part_1": 3, "part_2/x": 3, "m.csv": table("id,dx,age", 3, "part_1/{i}.png,{c},5") + "part_2/x/0.png,a,5\n"},
         {},
         "2 labels in m.csv for the folders part_1, part_2; the table: --labels FILE; the folders: --all-classes",
+    ),
+    "variants of all classes": (
+        {**pets("color"), **pets("gray")},
+        {},
+        "color, gray, each with cat, dog; the inner folders: name one of the outer as DATASET; the outer folders: --all-classes",
     ),
     "another class in test": ({**pets("train"), **pets("test"), "test/fox": 1}, {}, "training part does not have: fox"),
     "two tables": (
