@@ -43,6 +43,8 @@ def grouped_folds(labels: Sequence[int], groups: Sequence[str], folds: int, seed
 
     array, of_group = np.asarray(labels), np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
     for label in np.unique(array):
+        if (count := int((array == label).sum())) < folds:
+            raise InputError("--folds", f"must be at most {count}, the images of class {named(label)}", folds)
         if len(np.unique(of_group[array == label])) < 2:
             raise InputError("--group", "must leave each class at least two groups", f"one for class {named(label)}")
     fold = np.empty(len(array), dtype=np.int64)

@@ -176,7 +176,7 @@ def _with_groups(config: DataConfig, located: Located) -> Located:
     groups = []
     for location in located.locations:
         if not (match := pattern.search(location)):
-            rule = "must be a column of the table, or be found in each file's path"
+            rule = "must be a column of the table with the labels (see --labels), or be found in each file's path"
             raise InputError("--group", rule, f"{config.group}, not in {printable(location)}")
         groups.append("/".join(part for part in match.groups() if part) if pattern.groups else match[0])
     return located._replace(groups=groups)
@@ -274,7 +274,8 @@ def stratified_split(labels: list[int], share: float, seed: int) -> tuple[list[i
 
 def _grouped_split(located: Located, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Rows kept and rows set aside, about the share of each class, so that no group is in both. Raises InputError."""
-    aside = grouped_folds(located.labels, located.groups, round(1 / share), seed, located.classes) == 0
+    folds = max(2, min(round(1 / share), *Counter(located.labels).values()))
+    aside = grouped_folds(located.labels, located.groups, folds, seed, located.classes) == 0
     return np.flatnonzero(~aside).tolist(), np.flatnonzero(aside).tolist()
 
 

@@ -128,7 +128,7 @@ def _unused_note(name: str, found: Found) -> str:
 def _nothing_labeled(listing: Listing, base: Path, layout: Layout) -> InputError:
     """The error for a folder in which no image has a label, with what was seen."""
     images = sum(found.unlabeled for found in layout.parts.values())
-    tables = [path.name for path in find_tables(listing, base)]
+    tables = [path.name for path in _tables_around(listing, base)]
     seen = f"{images:,} images without labels" if images else "no images"
     seen += f", the tables {listed(tables)}" if tables else ""
     remedy = "put the images of each class into a folder of its own, train/CLASS/file.png, or name a table with --labels FILE"
@@ -140,7 +140,7 @@ def _nothing_labeled(listing: Listing, base: Path, layout: Layout) -> InputError
 
 def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if config.labels:
-        return _by_tables(listing, base, config, [named_table(base, config.labels)])
+        return _by_tables(listing, base, config, [named_table(listing.root, base, config.labels)])
     folders = _labeled_folders(listing, base)
     if asked := [name for name in (config.train, config.test) if name and name != WHOLE]:
         others = [name for name in splits_among([path.name for path in folders]) if name not in asked]
@@ -151,6 +151,12 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if not splits:
         return _transposed(listing, base, folders) or _as_classes(listing, base, config, folders)
     return _as_parts(listing, base, folders, splits, config)
+
+
+def _tables_around(listing: Listing, base: Path) -> list[Path]:
+    """The tables beside the data, also those in the folders around it."""
+    around = [folder for folder in (base, *base.parents) if folder.is_relative_to(listing.root)]
+    return [path for folder in around for path in find_tables(listing, folder)]
 
 
 def _layout_of(parts: Mapping[str, Found], *notes: str) -> Layout:
@@ -168,7 +174,7 @@ def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping
         return _layout_of({**parts, **{name: _count(listing, base, name) for name in others}})
     if not trains and not others and any(found.labeled for found in parts.values()):
         return _layout_of(parts, "only a test part, no training images")
-    if tables := find_tables(listing, base):
+    if tables := _tables_around(listing, base):
         layout = _by_tables(listing, base, config, tables)
         if layout.parts:
             return layout
@@ -213,7 +219,7 @@ def _tables_for(listing: Listing, base: Path, name: str, config: DataConfig) -> 
     """
     folders = splits_among([path.name for path in listing.folders(base)])
     training = [folder for folder, split in folders.items() if split == TRAIN and folder != name]
-    tables = [path for path in find_tables(listing, base) if split_of(path.stem) in ("", split_of(name))]
+    tables = [path for path in _tables_around(listing, base) if split_of(path.stem) in ("", split_of(name))]
     if split_of(name) == TRAIN or not training:
         return tables
     return [path for path in tables if split_of(path.stem) or not labels_all_in(listing, base / training[0], path, config)]
@@ -243,7 +249,7 @@ def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Seque
     """Every folder is a class, unless there are none, or only one and a table with labels."""
     own = listing.another()
     part, note = _class_folders(own, base, IMAGES, folders)
-    tables = [] if config.all_classes else find_tables(listing, base)
+    tables = [] if config.all_classes else _tables_around(listing, base)
     if len(part.classes) < 2 and tables:
         layout = _by_tables(listing, base, config, tables)
         if layout.parts:

@@ -71,6 +71,9 @@ class FileIndex:
     by_path: dict[str, Path] = field(default_factory=dict)
     by_name: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     by_stem: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    by_folded: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    by_number: dict[int, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    loosely: set[str] = field(default_factory=set)  # how names were matched that are not the same, for the notes
 
     @classmethod
     def of(cls, listing: Listing, base: Path) -> "FileIndex":
@@ -80,6 +83,9 @@ class FileIndex:
             index.by_path[one_form(path.relative_to(base).as_posix())] = path
             index.by_name[one_form(path.name)].append(path)
             index.by_stem[one_form(path.stem)].append(path)
+            index.by_folded[one_form(path.name).casefold()].append(path)
+            if path.stem.isascii() and path.stem.isdecimal():
+                index.by_number[int(path.stem)].append(path)
         return index
 
     def find(self, text: str, beside: str = "", split: str = "") -> list[Path]:
@@ -96,9 +102,17 @@ class FileIndex:
             for path in (f"{beside}/{end}" if beside else end, end):
                 if path in self.by_path and self._agree(parts[:start], self.by_path[path]):
                     return [self.by_path[path]]
-        found = self.by_name.get(parts[-1]) or self.by_stem.get(parts[-1]) or []
+        found = self.by_name.get(parts[-1]) or self.by_stem.get(parts[-1]) or self._loosely(parts[-1])
         found = [path for path in found if self._agree(parts[:-1], path)]
         return [path for path in found if split in self._splits(path)] or found if split else found
+
+    def _loosely(self, name: str) -> list[Path]:
+        """Files whose names differ in case only, or, as numbers, in zeros in front, which spreadsheets leave out."""
+        if found := self.by_folded.get(name.casefold()):
+            self.loosely.add("names of files are matched without regard to case")
+        elif name.isascii() and name.isdecimal() and len(name) < 20 and (found := self.by_number.get(int(name))):
+            self.loosely.add("names of files are matched as numbers, without zeros in front")
+        return found or []
 
     def _agree(self, folders: Sequence[str], path: Path) -> bool:
         """Whether folders that a table names and a file's own folders are not those of different parts."""
@@ -119,9 +133,9 @@ def find_tables(listing: Listing, folder: Path) -> list[Path]:
     return [path for path in found if 0 < path.stat().st_size <= MOST_BYTES]
 
 
-def named_table(base: Path, name: str) -> Path:
+def named_table(root: Path, base: Path, name: str) -> Path:
     """The table that --labels names: inside the data set, or a path of its own. Raises InputError."""
-    for path in (base / name, Path(name)):
+    for path in (root / name, base / name, Path(name)):
         if path.is_file():
             if path.suffix.lower() not in SUFFIXES:
                 raise InputError("--labels", f"must end in {', '.join(SUFFIXES)}", printable(name))
@@ -307,5 +321,6 @@ def _with_header(table: Table, index: FileIndex) -> Table:
 def label_of(table: Table, columns: Columns, row: Sequence[str]) -> str:
     """The class that a row names, "" if none."""
     if columns.label >= 0:
-        return one_form(row[columns.label])
+        label = one_form(row[columns.label])
+        return label[:-2] if re.fullmatch(r"\d+\.0", label) else label
     return one_form(next(table.columns[column] for column in columns.one_hot if row[column] in ("1", "1.0")))

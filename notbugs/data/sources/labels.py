@@ -59,6 +59,7 @@ def parts_by_table(
     """
     index = FileIndex.of(listing, base)
     fitting = list(fitting_tables(tables, index, config, part))
+    index.loosely.clear()  # of columns that are no files
     parts_of_tables = [split_of(table.path.stem) for table, _ in fitting]
     if len(fitting) > 1 and ("" in parts_of_tables or len(set(parts_of_tables)) < len(fitting)):
         names = listed([table.path.name for table, _ in fitting])
@@ -71,6 +72,7 @@ def parts_by_table(
         repeated = _collect(listing, index, table, columns, folders, collected, part)
         listing.use(table.path)
         notes.append(_table_note(table, columns) + (f"; {repeated:,} rows repeat a file" if repeated else ""))
+    notes += sorted(index.loosely) if fitting else []
     labeled = {path for rows in collected.values() for path in rows.files}
     named = listed([table.path.name for table, _ in fitting])
     for path in index.by_path.values() if fitting else ():
@@ -151,7 +153,8 @@ def _image_name(path: Path, base: Path, part: str, label: str) -> str:
     """CLASS/path below the part's folder, so that names say what the files of class folders say."""
     below = path.relative_to(base)
     below = below.relative_to(part) if below.parts[0] == part and len(below.parts) > 1 else below
-    return f"{path_part(label)}/{below.as_posix()}"
+    folder = path_part(label)
+    return below.as_posix() if below.parts[0] == folder and len(below.parts) > 1 else f"{folder}/{below.as_posix()}"
 
 
 def labels_all_in(listing: Listing, folder: Path, table: Path, config: DataConfig) -> bool:
