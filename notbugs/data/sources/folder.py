@@ -10,7 +10,7 @@ from notbugs.data.names import check_class_name, one_form, printable
 from notbugs.data.sources.base import Located, Part, join
 from notbugs.data.sources.label_table import find_tables, named_table
 from notbugs.data.sources.labels import IMAGES, disagreement, labels_all_in, parts_by_table
-from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import (
     TRAIN,
     UNLABELED,
@@ -294,7 +294,7 @@ def _class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[
     for path in listing.beside(folder):
         listing.refuse(path, "lies outside the class folders")
     note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
-    return _part_of(listing, name, by_class, lambda path, _: path.relative_to(folder).as_posix()), note
+    return _part_of(listing, name, by_class, lambda path, _: below(path, folder)), note
 
 
 def _transposed(listing: Listing, base: Path, folders: list[Path]) -> Layout | None:

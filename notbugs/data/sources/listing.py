@@ -27,6 +27,18 @@ LEAVES = "is a link that leaves the folder (to follow it: --follow-links)"
 LINKED = "is a linked folder (to follow it: --follow-links)"
 
 
+def below(path: Path, folder: Path) -> str:
+    """A path relative to a folder, with slashes; "" if it is not in it. A tenth of the time of pathlib, for each of many files.
+
+    Examples
+    --------
+    >>> below(Path("set/train/cat/1.png"), Path("set/train")), below(Path("a/b"), Path("c"))
+    ('cat/1.png', '')
+    """
+    text, start = str(path), "" if folder == Path() else f"{folder}{os.sep}"
+    return text[len(start) :].replace(os.sep, "/") if text.startswith(start) else ""
+
+
 class Listing:
     """Lists the folders of one data set by name, and keeps a list of what is left out.
 
@@ -63,7 +75,7 @@ class Listing:
 
     def relative(self, path: Path) -> str:
         """A path as messages show it: inside the data set, if it is there."""
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+        return below(path, self.root) or path.as_posix()
 
     def folders(self, folder: Path) -> list[Path]:
         """The folders in a folder, by name. Raises InputError for a linked one unless links are followed."""
@@ -146,9 +158,9 @@ class Listing:
         return False
 
     def _may_open(self, entry: "os.DirEntry[str]") -> bool:
-        path = Path(entry.path)
-        if path.suffix.lower() in NO_IMAGES:
-            self.leave_out(path, f"is no image ({path.suffix.lower()})")
+        path, suffix = Path(entry.path), os.path.splitext(entry.name)[1].lower()
+        if suffix in NO_IMAGES:
+            self.leave_out(path, f"is no image ({suffix})")
         elif not is_printable(entry.name):
             self.refuse(path, "has control characters or bytes that are not UTF-8 in its name")
         elif entry.is_symlink() and not path.exists():
