@@ -167,7 +167,12 @@ def _check_options(config: DataConfig) -> None:
 
 def _with_groups(config: DataConfig, located: Located) -> Located:
     """The data set with a group for each image, if groups were asked for. Raises InputError where an image has none."""
-    if config.group is None or located.groups:
+    if config.group is None:
+        return located
+    if located.groups:
+        if "" in located.groups:
+            place = printable(located.locations[located.groups.index("")])
+            raise InputError("--group", "must be given for each image", f"an empty cell for {place}", "fill in the column")
         return located
     try:
         pattern = re.compile(config.group)

@@ -100,6 +100,10 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
         If the test part has images of a class that the training part does not have.
     """
     parts = [part for part in (train, test) if part is not None]
+    if len({bool(part.groups) for part in parts}) > 1:
+        raise InputError(
+            "--group", "must be a column of each part", f"none in {next(part.name for part in parts if not part.groups)}"
+        )
     classes = parts[0].classes
     labels, found = list(parts[0].labels), list(notes)
     for part in parts[1:]:

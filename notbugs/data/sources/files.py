@@ -143,10 +143,11 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
     """
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return locate_saved(path, config)
-    if parquet := _parquet_files(path):
-        return locate_parquet(config.dataset, parquet, config)
     base = _unwrapped(path)
     files, folders = _entries(base)
+    images = _has_images(folders) or any(ending(file.name) in IMAGES for file in files)
+    if not images and not config.labels and (parquet := _parquet_files(path)):
+        return locate_parquet(config.dataset, parquet, config)
     reject_pickles(base, [file.name for file in files])
     readers = _readers(base, files, folders)
     if not readers and not folders and (archives := [file.name for file in files if ending(file.name) in (".zip", *PACKED)]):

@@ -1,15 +1,16 @@
 """Image folders: `train/CLASS/file`, `CLASS/train/file`, only CLASS folders, or files with a table of labels."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, one_form, printable
 from notbugs.data.sources.base import Located, Part, join
 from notbugs.data.sources.label_table import find_tables, named_table
-from notbugs.data.sources.labels import IMAGES, disagreement, labels_all_in, parts_by_table
+from notbugs.data.sources.labels import IMAGES, disagreement, labels_files_of_both, parts_by_table
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import (
     TRAIN,
@@ -42,6 +43,11 @@ class Found:
         """Number of labeled images."""
         return len(self.part.labels) if self.part else 0
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the labeled images."""
+        return [path for path in self.part.files if isinstance(path, Path)] if self.part else []
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -55,6 +61,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     """The files of an image folder, in the order of their names. Raises InputError."""
     listing = Listing(root, follow_links=config.follow_links)
     base = _unwrapped(listing, root)
+    config = replace(config.data, train=_name_of_part(base, config.train), test=_name_of_part(base, config.test))
     layout = _layout(listing, base, config)
     if not any(found.labeled for found in layout.parts.values()):
         raise _nothing_labeled(listing, base, layout)
@@ -65,10 +72,14 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     for name in chosen.parts:
         listing.add(layout.parts[name].listing)
     for name in chosen.unused:
-        listing.leave_out(base / name, "is a part that is not used")
+        found = layout.parts[name]
+        for path in [base / name] if (base / name).is_dir() else found.paths:
+            listing.leave_out(path, "is a part that is not used")
     if set(layout.parts) != {IMAGES}:
+        used = {path for found in layout.parts.values() for path in found.paths}
         for path in listing.beside(base):
-            listing.leave_out(path, "lies outside the parts")
+            if path not in used:
+                listing.leave_out(path, "lies outside the parts")
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
     located = join(str(root), train, test, "folder", notes)
@@ -86,6 +97,13 @@ def _unwrapped(listing: Listing, root: Path) -> Path:
             listing.leave_out(path, "lies outside the data set")
         base = folders[0]
     return base
+
+
+def _name_of_part(base: Path, asked: str | None) -> str | None:
+    """The folder of --train or --test as the listing calls it: train for ./train/ and for its absolute path."""
+    if asked is None or asked == WHOLE:
+        return asked
+    return below(Path(os.path.normpath(base / asked)), Path(os.path.normpath(base))) or os.path.normpath(asked)
 
 
 def _labeled_folders(listing: Listing, folder: Path) -> list[Path]:
@@ -143,8 +161,10 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
         return _by_tables(listing, base, config, [named_table(listing.root, base, config.labels)])
     folders = _labeled_folders(listing, base)
     if asked := [name for name in (config.train, config.test) if name and name != WHOLE]:
-        others = [name for name in splits_among([path.name for path in folders]) if name not in asked]
-        return _layout_of({name: _part(listing, base, name, config) for name in (*asked, *others)})
+        known = [name for name in splits_among([path.name for path in folders]) if name not in asked]
+        others = [path.name for path in folders if path.name not in (*asked, *known)]
+        parts = {name: _part(listing, base, name, config) for name in (*asked, *known)}
+        return _layout_of({**parts, **{name: _count(listing, base, name) for name in others}})
     if config.all_classes or not folders:
         return _as_classes(listing, base, config)
     splits = splits_among([path.name for path in folders])
@@ -178,7 +198,7 @@ def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping
         layout = _by_tables(listing, base, config, tables)
         if layout.parts:
             return layout
-    if others and not holds_folders & set(splits) and not (trains and tests):
+    if others and not holds_folders and not (trains and tests):
         note = f"{listed(splits)} is read as a class, like {listed(others)} (if it is a part of the data: --train, --test)"
         layout = _as_classes(listing, base, config, folders)
         return Layout(layout.parts, (*layout.notes, note))
@@ -189,7 +209,9 @@ def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping
 
 def _seen(name: str, found: Found) -> str:
     what = f"{found.labeled:,} images in class folders" if found.labeled else f"{found.unlabeled:,} images, no class folders"
-    return f"{printable(name)} ({what})"
+    refused = found.listing.unreadable
+    also = f"; {len(refused):,} unreadable, {printable(refused[0].location)} {refused[0].reason}" if refused else ""
+    return f"{printable(name)} ({what}{also})"
 
 
 def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
@@ -215,14 +237,18 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
 def _tables_for(listing: Listing, base: Path, name: str, config: DataConfig) -> list[Path]:
     """The tables beside the parts that may label this one: by their name, or for any part.
 
-    A table for any part that labels all its rows' files in the training part is not about files of the same names in another.
+    A table for any part whose names are those of files both in the training part and in this one is about the training part.
     """
     folders = splits_among([path.name for path in listing.folders(base)])
     training = [folder for folder, split in folders.items() if split == TRAIN and folder != name]
     tables = [path for path in _tables_around(listing, base) if split_of(path.stem) in ("", split_of(name))]
     if split_of(name) == TRAIN or not training:
         return tables
-    return [path for path in tables if split_of(path.stem) or not labels_all_in(listing, base / training[0], path, config)]
+    return [
+        path
+        for path in tables
+        if split_of(path.stem) or not labels_files_of_both(listing, (base / training[0], base / name), path, config)
+    ]
 
 
 def _count(listing: Listing, base: Path, name: str) -> Found:
@@ -265,10 +291,29 @@ def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Seque
         rule = "has folders that all hold the same folders, and it is unclear which of them are the classes"
         remedy = "the inner folders: name one of the outer as DATASET; the outer folders: --all-classes"
         raise InputError(printable(str(base)), rule, f"{listed(part.classes)}, each with {listed(same)}", remedy)
+    if not config.all_classes and (seen := _copy_inside(listing, listing.folders(base) if folders is None else folders)):
+        rule = "has a folder beside the classes that holds folders of the same names"
+        raise InputError(printable(str(base)), rule, seen, "move it away; to read it as a class: --all-classes")
     if seen := disagreement(listing, base, part, tables, config):
         rule = "has folders that may be classes, and a table with other labels"
         raise InputError(printable(str(base)), rule, seen, "the table: --labels FILE; the folders: --all-classes")
-    return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
+    if all(map(is_neutral, part.classes)) and not config.all_classes:
+        rule = "has folders whose names say nothing of classes"
+        remedy = "labels of a table: --labels FILE; folders as classes: --all-classes"
+        raise InputError(printable(str(base)), rule, listed(part.classes), remedy)
+    lists = [path.name for path in tables if split_of(path.stem)]
+    said = [f"{listed(lists)} may say which images are test images; not read (--labels FILE, or make folders)"] if lists else []
+    return Layout({IMAGES: Found(part, own)}, tuple(filter(None, (note, *said))))
+
+
+def _copy_inside(listing: Listing, folders: Sequence[Path]) -> str:
+    """A folder that holds folders called like two or more of those beside it: what was seen, "" if there is none."""
+    names = {path.name for path in folders}
+    for path in folders:
+        inside = [entry.name for entry in listing.folders(path) if entry.name in names - {path.name}]
+        if len(inside) > 1:
+            return f"{printable(path.name)}, which holds {listed(inside)}"
+    return ""
 
 
 def _same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
@@ -276,7 +321,7 @@ def _same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
 
     Numbered ones do not count: the tracks or patients of each class often have the same numbers.
     """
-    inside = [[path.name for path in listing.folders(folder)] for folder in folders]
+    inside = [[path.name for path in listing.folders(folder) if not is_annotation(path.name)] for folder in folders]
     kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
     same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
     return inside[0] if same and not any(listing.files(folder) for folder in folders) else []
@@ -290,11 +335,22 @@ def _class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[
         check_class_name(path.name)
         label = one_form(path.name)
         merged += [label] if label in by_class else []
-        by_class.setdefault(label, []).extend(listing.walk(path))
+        by_class.setdefault(label, []).extend(_without_masks(listing, path))
     for path in listing.beside(folder):
         listing.refuse(path, "lies outside the class folders")
     note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
     return _part_of(listing, name, by_class, lambda path, _: below(path, folder)), note
+
+
+def _without_masks(listing: Listing, folder: Path) -> list[Path]:
+    """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
+    inside = listing.folders(folder)
+    if not any(is_neutral(path.name) for path in inside) or not any(is_annotation(path.name) for path in inside):
+        return list(listing.walk(folder))
+    masks = [path for path in inside if is_annotation(path.name)]
+    for path in masks:
+        listing.leave_out(path, "is called like annotations")
+    return [path for path in listing.walk(folder) if not any(path.is_relative_to(mask) for mask in masks)]
 
 
 def _transposed(listing: Listing, base: Path, folders: list[Path]) -> Layout | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from notbugs.data.config import DataConfig
 from notbugs.data.names import first_line, one_form, printable
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import listed, split_of
+from notbugs.data.sources.splits import TEST, VALIDATION, is_annotation, is_neutral, listed, split_of
 from notbugs.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
@@ -40,9 +40,9 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "classname", "category", "target", "y", "labelname", "classid", "labelid", "classlabel", "tag",
     "species", "breed", "dx", "diagnosis",
 )  # fmt: skip
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage", "datasplit")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage", "datasplit", "phase", "isvalid", "fold")
 IMAGES = "images"  # the only part of a data set without parts
-SUBMISSION = "submission"  # Kaggle's example of what to hand in: its labels are made up
+MADE_UP = ("submission", "sample_sub", "partition")  # Kaggle's example of what to hand in; lists of parts
 
 
 class Table(NamedTuple):
@@ -51,6 +51,7 @@ class Table(NamedTuple):
     path: Path
     columns: tuple[str, ...]
     rows: list[list[str]]
+    latin: bool = False  # whether the text is no UTF-8, and was read as Latin-1
 
 
 class Columns(NamedTuple):
@@ -77,9 +78,12 @@ class FileIndex:
 
     @classmethod
     def of(cls, listing: Listing, base: Path) -> "FileIndex":
-        """The files below a folder."""
-        index = cls(base)
+        """The files below a folder, but for masks and annotations beside images."""
+        index, folders = cls(base), listing.folders(base)
+        masks = [path for path in folders if is_annotation(path.name)] if any(is_neutral(path.name) for path in folders) else []
         for path in listing.walk(base):
+            if masks and any(path.is_relative_to(mask) for mask in masks):
+                continue
             index.by_path[one_form(path.relative_to(base).as_posix())] = path
             index.by_name[one_form(path.name)].append(path)
             index.by_stem[one_form(path.stem)].append(path)
@@ -106,10 +110,17 @@ class FileIndex:
         found = [path for path in found if self._agree(parts[:-1], path)]
         return [path for path in found if split in self._splits(path)] or found if split else found
 
+    def is_exact(self, text: str) -> bool:
+        """Whether a cell is the whole name, with its ending, of a file."""
+        name = one_form(text).replace("\\", "/").rpartition("/")[2]
+        return name in self.by_name or name.casefold() in self.by_folded
+
     def _loosely(self, name: str) -> list[Path]:
         """Files whose names differ in case only, or, as numbers, in zeros in front, which spreadsheets leave out."""
         if found := self.by_folded.get(name.casefold()):
             self.loosely.add("names of files are matched without regard to case")
+        elif (stem := name.rpartition(".")[0]) and (found := self.by_stem.get(stem)):
+            self.loosely.add("names of files are matched without their endings")
         elif name.isascii() and name.isdecimal() and len(name) < 20 and (found := self.by_number.get(int(name))):
             self.loosely.add("names of files are matched as numbers, without zeros in front")
         return found or []
@@ -129,7 +140,7 @@ class FileIndex:
 
 def find_tables(listing: Listing, folder: Path) -> list[Path]:
     """The tables in a folder that may hold labels, by name. A link that leaves the data set is one only if links are followed."""
-    found = [path for path in listing.beside(folder, among=SUFFIXES) if SUBMISSION not in path.name.lower()]
+    found = [path for path in listing.beside(folder, among=SUFFIXES) if not any(word in path.name.lower() for word in MADE_UP)]
     return [path for path in found if 0 < path.stat().st_size <= MOST_BYTES]
 
 
@@ -160,19 +171,21 @@ def read_table(path: Path) -> Table:
             import pyarrow.parquet
 
             return _from_records(path, pyarrow.parquet.read_table(path).to_pylist())
-        return _from_text(path, _text(path))
+        text, latin = _text(path)
+        return _from_text(path, text)._replace(latin=latin)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise InputError(printable(str(path)), "cannot be read as a table", first_line(error)) from None
 
 
-def _text(path: Path) -> str:
+def _text(path: Path) -> tuple[str, bool]:
+    """The text of a file, and whether Latin-1 was assumed."""
     raw = path.read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16")
+        return raw.decode("utf-16"), False
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig"), False
     except UnicodeDecodeError:
-        return raw.decode("latin-1")
+        return raw.decode("latin-1"), True
 
 
 def _from_records(path: Path, records: list[object]) -> Table:
@@ -188,11 +201,15 @@ def _cell(value: object) -> str:
 
 
 def _from_text(path: Path, text: str) -> Table:
+    text = re.sub(r"\Asep=.\r?\n", "", text)  # Excel's first line
     first = next((line for line in text.splitlines() if line.strip()), "")
     counts = {delimiter: first.count(delimiter) for delimiter in ("\t", ";", ",", "|")}
     delimiter = max(counts, key=lambda key: counts[key])
     if not counts[delimiter] and path.suffix.lower() == ".txt":
-        rows = [re.split(r"\s+(?=\S+$)", line.strip(), maxsplit=1) for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        rows = [line.split() for line in lines]
+        if len({*map(len, rows)}) > 1:  # names with blanks
+            rows = [re.split(r"\s+(?=\S+$)", line, maxsplit=1) for line in lines]
     else:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row))]
     width = len(rows[0]) if rows else 0
@@ -230,13 +247,15 @@ def find_columns(table: Table, index: FileIndex, config: DataConfig, part: str =
     InputError
         If it has files, and it is unclear which column holds their labels.
     """
-    file = _file_column(table, index, config, ENOUGH if not part else 1 / max(len(table.rows), 1))
+    of_all_parts = part and not table.path.is_relative_to(index.base) and not split_of(table.path.stem)
+    file = _file_column(table, index, config, 1 / max(len(table.rows), 1) if of_all_parts else ENOUGH)
     if file < 0:
         return None
     plain = [plain_name(column) for column in table.columns]
     split = next((plain.index(name) for name in SPLIT_COLUMNS if name in plain and _are_splits(table, plain.index(name))), -1)
     group = table.columns.index(config.group) if config.group in table.columns else -1
-    label, one_hot = _label_column(table, config, [i for i in range(len(plain)) if i not in (file, split, group)])
+    others = [i for i in range(len(plain)) if i not in (file, group) and plain[i] not in SPLIT_COLUMNS]
+    label, one_hot = _label_column(table, config, others)
     return Columns(file, label, one_hot, split, group) if label >= 0 or one_hot else None
 
 
@@ -252,8 +271,15 @@ def _file_column(table: Table, index: FileIndex, config: DataConfig, enough: flo
         named = sum(0 < len(index.find(cell, beside)) < SEVERAL for cell in cells)
         if named >= max(enough * len(cells), 1) and len(set(cells)) > len(cells) / SEVERAL:
             different[column] = len(set(cells))
-    usual = [column for name in FILE_COLUMNS for column in different if plain_name(table.columns[column]) == name]
-    return usual[0] if usual else max(different, key=lambda column: different[column], default=-1)
+    exact = [column for column in different if any(index.is_exact(row[column]) for row in rows)]
+    candidates = exact or list(different)
+    usual = [column for name in FILE_COLUMNS for column in candidates if plain_name(table.columns[column]) == name]
+    chosen = usual[0] if usual else max(candidates, key=lambda column: different[column], default=-1)
+    for other in [column for column in candidates if different[column] >= different[chosen]]:  # labels repeat
+        if any(row[other] and row[chosen] and index.find(row[other], beside) != index.find(row[chosen], beside) for row in rows):
+            rule, names = "it must be clear which column names the files", [table.columns[column] for column in (chosen, other)]
+            raise InputError(printable(str(table.path)), rule, listed(names), "choose it with --file-column NAME")
+    return chosen
 
 
 def folder_of(table: Table, index: FileIndex) -> str:
@@ -278,8 +304,10 @@ def _label_column(table: Table, config: DataConfig, columns: Sequence[int]) -> t
         return usual[0], ()
     if not usual and len(columns) > 1 and _is_one_hot(table, columns):
         return -1, tuple(columns)
-    if not usual and len(columns) == 1:
+    if not usual and len(columns) == 1 and split_of(table.path.stem) not in (TEST, VALIDATION):
         return columns[0], ()
+    if not usual and split_of(table.path.stem) in (TEST, VALIDATION):
+        return -1, ()  # a list of test images, and what else is known of them
     if not columns:
         return -1, ()
     rule = "it must be clear which column holds the labels"
@@ -312,7 +340,9 @@ def fitting_tables(
 
 def _with_header(table: Table, index: FileIndex) -> Table:
     """The table; where its first line already names an image, its columns get numbers as names."""
-    if any(Path(cell).suffix and len(index.find(cell, folder_of(table, index))) == 1 for cell in table.columns):
+    named = [cell for cell in table.columns if len(index.find(cell, folder_of(table, index))) == 1]
+    again = any(cell not in named and any(row[i] == cell for row in table.rows) for i, cell in enumerate(table.columns))
+    if any(Path(cell).suffix or again for cell in named):
         names = tuple(str(number) for number in range(1, len(table.columns) + 1))
         return Table(table.path, names, [list(table.columns), *table.rows])
     return table

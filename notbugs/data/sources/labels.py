@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import check_class_name, path_part, printable
+from notbugs.data.names import check_class_name, first_line, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
 from notbugs.data.sources.label_table import (
     LABEL_COLUMNS,
+    SPLIT_COLUMNS,
     Columns,
     FileIndex,
     Table,
@@ -19,7 +20,7 @@ from notbugs.data.sources.label_table import (
     plain_name,
 )
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import listed, split_of, splits_among
+from notbugs.data.sources.splits import is_neutral, listed, split_of, splits_among
 from notbugs.errors import InputError
 
 IMAGES = "images"  # the only part of a data set without parts
@@ -73,6 +74,8 @@ def parts_by_table(
         listing.use(table.path)
         notes.append(_table_note(table, columns) + (f"; {repeated:,} rows repeat a file" if repeated else ""))
     notes += sorted(index.loosely) if fitting else []
+    notes += [f"{printable(table.path.name)} is not UTF-8, and is read as Latin-1" for table, _ in fitting if table.latin]
+    notes += [note for table, columns in fitting for note in _unused_columns(table, columns)]
     labeled = {path for rows in collected.values() for path in rows.files}
     named = listed([table.path.name for table, _ in fitting])
     for path in index.by_path.values() if fitting else ():
@@ -81,6 +84,13 @@ def parts_by_table(
     if without := len(index.by_path) - len(labeled) if fitting else 0:
         notes.append(f"{without:,} images have no label in {named} and are left out")
     return {name: _part(name, base, rows, fitting, named, listing) for name, rows in collected.items() if rows.files}, notes
+
+
+def _unused_columns(table: Table, columns: Columns) -> list[str]:
+    """Notes on columns that are called like parts and do not say train, test or validation."""
+    found = [i for i, name in enumerate(table.columns) if plain_name(name) in SPLIT_COLUMNS and i not in columns[:2]]
+    values = {i: listed(sorted({row[i] for row in table.rows}), 3) for i in found if i != columns.split}
+    return [f"column {printable(table.columns[i])} is not used: {value}" for i, value in values.items()]
 
 
 def _table_note(table: Table, columns: Columns) -> str:
@@ -104,12 +114,13 @@ def _collect(
 ) -> int:
     """Add a table's rows to the parts, or to the one part `only`. Returns how many repeat a file with the same label."""
     beside, by_table = folder_of(table, index), split_of(table.path.stem)
+    of_this_part = table.path.is_relative_to(index.base) or bool(by_table)
     repeated = 0
     for row in table.rows:
         by_row = split_of(row[columns.split]) if columns.split >= 0 else ""
         found = index.find(row[columns.file], beside, by_row or by_table)
         label = label_of(table, columns, row)
-        if only and (not found or (by_row and by_row != split_of(only))):
+        if only and ((not found and not of_this_part) or (by_row and by_row != split_of(only))):
             continue
         if len(found) != 1 or not label:
             where = table.path.parent / f"{table.path.name}: {printable(row[columns.file])}"
@@ -123,7 +134,10 @@ def _collect(
         if before != label:
             listing.refuse(path, f"has two labels in {printable(table.path.name)}: {printable(before)} and {printable(label)}")
             continue
-        repeated += any(path in rows.files for rows in collected.values())
+        if any(path in rows.files for name, rows in collected.items() if name != part):
+            listing.refuse(path, "is in two parts")
+            continue
+        repeated += path in collected[part].files
         collected[part].files[path] = label
         if columns.group >= 0:
             collected[part].groups[path] = row[columns.group]
@@ -157,14 +171,14 @@ def _image_name(path: Path, base: Path, part: str, label: str) -> str:
     return below.as_posix() if below.parts[0] == folder and len(below.parts) > 1 else f"{folder}/{below.as_posix()}"
 
 
-def labels_all_in(listing: Listing, folder: Path, table: Path, config: DataConfig) -> bool:
-    """Whether each row of a table names a file in a folder, and no row says to which part it belongs."""
-    index = FileIndex.of(listing.another(), folder)
-    fitting = list(fitting_tables([table], index, config))
-    return any(
-        columns.split < 0 and all(index.find(row[columns.file], folder_of(found, index)) for row in found.rows)
-        for found, columns in fitting
-    )
+def labels_files_of_both(listing: Listing, folders: Sequence[Path], table: Path, config: DataConfig) -> bool:
+    """Whether a row of a table names a file in each of two folders, and no row says to which part it belongs."""
+    indexes = [FileIndex.of(listing.another(), folder) for folder in folders]
+    for found, columns in fitting_tables([table], indexes[0], config, part="training"):
+        cells = [row[columns.file] for row in found.rows]
+        if columns.split < 0 and any(all(index.find(cell, folder_of(found, index)) for index in indexes) for cell in cells):
+            return True
+    return False
 
 
 def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path], config: DataConfig) -> str:
@@ -172,19 +186,21 @@ def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path
     if not tables:
         return ""
     by_folder = {file: part.classes[label] for file, label in zip(part.files, part.labels, strict=True)}
-    index = FileIndex.of(listing.another(), base)
+    index, neutral = FileIndex.of(listing.another(), base), all(map(is_neutral, part.classes))
     for path in tables:
         try:
             fitting = list(fitting_tables([path], index, config))
-        except InputError:
-            continue  # the table is not needed, as the folders have labels
+        except InputError as error:  # it names the images, and its columns are unclear
+            if neutral:
+                return f"{printable(path.name)} ({first_line(error)}) for the folders {listed(part.classes)}"
+            continue
         for table, columns in fitting:
-            if columns.label >= 0 and plain_name(table.columns[columns.label]) not in LABEL_COLUMNS:
+            if not neutral and columns.label >= 0 and plain_name(table.columns[columns.label]) not in LABEL_COLUMNS:
                 continue
             found = [(index.find(row[columns.file], folder_of(table, index)), row) for row in table.rows]
             named = [(files[0], label_of(table, columns, row)) for files, row in found if len(files) == 1]
             pairs = {(by_folder[file], label) for file, label in named if label and file in by_folder}
             folders, labels = ({pair[i] for pair in pairs} for i in (0, 1))
-            if not len(pairs) == len(folders) == len(labels):
-                return f"{len(labels)} labels in {printable(path.name)} for the folders {listed(sorted(folders))}"
+            if not pairs or not len(pairs) == len(folders) == len(labels):
+                return f"{len(labels)} labels in {printable(path.name)} for the folders {listed(part.classes)}"
     return ""

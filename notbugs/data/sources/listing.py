@@ -23,6 +23,7 @@ NO_IMAGES = frozenset(
         ".gz", ".md5", ".sha256", ".url", ".bib", ".names", ".lock",
     )
 )  # fmt: skip
+NO_IMAGE_NAMES = frozenset(("license", "licence", "copying", "notice", "readme", "changelog", "authors", "makefile", "_ds_store"))
 LEAVES = "is a link that leaves the folder (to follow it: --follow-links)"
 LINKED = "is a linked folder (to follow it: --follow-links)"
 
@@ -88,7 +89,7 @@ class Listing:
     def files(self, folder: Path) -> list[Path]:
         """The files directly in a folder that may be images, by name."""
         found = [Path(entry.path) for entry in self._entries(folder) if not entry.is_dir()]
-        return [path for path in found if path.suffix.lower() not in NO_IMAGES]
+        return [path for path in found if path.suffix.lower() not in NO_IMAGES and path.name.casefold() not in NO_IMAGE_NAMES]
 
     def beside(self, folder: Path, among: Collection[str] = ()) -> Iterator[Path]:
         """The files directly in a folder that may be images, or those with certain endings.
@@ -159,8 +160,8 @@ class Listing:
 
     def _may_open(self, entry: "os.DirEntry[str]") -> bool:
         path, suffix = Path(entry.path), os.path.splitext(entry.name)[1].lower()
-        if suffix in NO_IMAGES:
-            self.leave_out(path, f"is no image ({suffix})")
+        if suffix in NO_IMAGES or entry.name.casefold() in NO_IMAGE_NAMES:
+            self.leave_out(path, f"is no image ({suffix or entry.name})")
         elif not is_printable(entry.name):
             self.refuse(path, "has control characters or bytes that are not UTF-8 in its name")
         elif entry.is_symlink() and not path.exists():

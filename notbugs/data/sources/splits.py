@@ -11,8 +11,8 @@ WHOLE = "."  # --test .: all images of a data set without parts are test images
 TRAIN, TEST, VALIDATION, UNLABELED = "train", "test", "validation", "unlabeled"
 WORDS = {
     TRAIN: ("train", "training", "trn"),
-    TEST: ("test", "testing", "tst"),
-    VALIDATION: ("val", "valid", "validation", "dev"),
+    TEST: ("test", "testing", "tst", "eval", "evaluation", "holdout"),
+    VALIDATION: ("val", "valid", "validation", "validate", "dev"),
     UNLABELED: ("unlabeled", "unlabelled", "unsupervised", "unsup"),
 }
 # Words that may stand beside these: training_set, seg_train, train_images, Final_Training, test-data
@@ -20,7 +20,8 @@ NEUTRAL = frozenset(
     (
         "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics",
         "photo", "photos", "seg", "segment", "segmentation", "split", "splits", "part", "parts", "folder", "folders", "file",
-        "files", "dir", "final", "official", "all", "sample", "samples", "examples", "label", "labels", "labeled",
+        "files", "dir", "batch", "batches", "chunk", "chunks", "final", "official", "all", "sample", "samples", "examples",
+        "label", "labels", "labeled",
     )
 )  # fmt: skip
 # Folders beside the images that are no classes.
@@ -176,9 +177,11 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
             raise InputError(printable(dataset), "has several parts of one kind", listed(names), f"choose one with {option} PART")
         return names[0] if names else ""
 
+    asked = test
     test = test or only(TEST, "--test") or only(VALIDATION, "--test")
     train = train or only(TRAIN, "--train")
-    if not train and not test:
+    unknown = [name for name in labeled if name not in known and name not in (train, test)]
+    if not train and (not test or (unknown and asked is None)):
         if len(labeled) != 1:
             rule = "it must be clear which part to train on"
             raise InputError(printable(dataset), rule, listed(sizes), "choose the parts with --train PART and --test PART")

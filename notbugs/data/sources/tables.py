@@ -11,7 +11,7 @@ from notbugs.data.config import DataConfig
 from notbugs.data.decode import EncodedImage
 from notbugs.data.names import first_line, numbered, printable
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes
-from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of
+from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of, splits_among
 from notbugs.errors import InputError
 
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
@@ -19,19 +19,15 @@ Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
 
 def locate_parquet(dataset: str, files: list[Path], config: DataConfig) -> Located:
     """The images of parquet files. Their names or folders say the parts; without any, all are the training part."""
-    by_part: dict[str, list[Path]] = {}
-    for path in files:
-        by_part.setdefault(_part_name(path), []).append(path)
+    prefixes = [re.split(r"[-_.]?\d", path.stem)[0] for path in files]
+    known, by_part = splits_among(prefixes), dict[str, list[Path]]()
+    for path, prefix in zip(files, prefixes, strict=True):
+        in_folder = path.parent.name if split_of(path.parent.name) else ""
+        by_part.setdefault(prefix if prefix in known else in_folder or (prefix if known else ""), []).append(path)
     if set(by_part) == {""}:
         by_part = {TRAIN: files}
     tables = {name or "other files": _read_parquet(paths) for name, paths in by_part.items()}
     return _locate_tables(dataset, tables, config, "parquet")
-
-
-def _part_name(path: Path) -> str:
-    """The part that a parquet file belongs to, train-00000-of-00002.parquet or train/0000.parquet; "" if nothing says it."""
-    prefix = re.split(r"[-_.]?\d", path.stem)[0]
-    return prefix if split_of(prefix) else path.parent.name if split_of(path.parent.name) else ""
 
 
 def _read_parquet(paths: list[Path]) -> Any:

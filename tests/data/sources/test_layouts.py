@@ -199,7 +199,7 @@ REFUSED: dict[str, tuple[Tree, dict[str, Any], str]] = {
     "a part that is not there": (pets("train"), {"test": "tset"}, "must be folders in .*, which has train, got tset"),
     "a part twice": (pets("train"), {"train": "train", "test": "train"}, "another part than --train"),
     "a table that is not there": (pets("train"), {"labels": "l.csv"}, "--labels: must be a file, got l.csv"),
-    "a table of something else": ({**pets("train"), "l.csv": "a,b\n1,2\n"}, {"labels": "l.csv"}, "must name image files"),
+    "a table of something else": ({**pets("train"), "l.csv": "a,b\n71,72\n"}, {"labels": "l.csv"}, "must name image files"),
     "a column that is not there": (
         {"x": 4, "l.csv": table("f,label", 4, "{i}.png,{c}")},
         {"label_column": "y"},
