@@ -88,7 +88,7 @@ def measure_mirroring(training: Dataset) -> Mirroring:
     >>> found.outcome, found.n
     ('not safe', 400)
     """
-    key = fingerprint(training)
+    key = f"{fingerprint(training)} {training.shape}"
     if key not in _MEASURED:
         _MEASURED[key] = _measure(training)
     return _MEASURED[key]

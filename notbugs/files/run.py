@@ -98,6 +98,7 @@ def run(
         check_same(record, "fingerprint", digest, config.data.dataset, "must hold the same images as when this run began")
         if record.files().settings.get("repeats", config.repeats) != config.repeats:
             _forget_summary(record)
+        crossfit = _with_earlier_flip(record, config, crossfit)
         record.update_metadata(**_metadata(config, splits, crossfit, command), fingerprint=digest)
         write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         mirroring = crossfit.flip or flip_is_measured(config.flip, config.data.dataset, splits.train)
@@ -115,6 +116,17 @@ def run(
         stability = robustness.rank_stability(_load_scores(config, folder, splits), splits.train.labels.numpy())
         record.update_metadata(finished=True, rank_stability=None if math.isnan(stability) else round(stability, 3))
         return record
+
+
+def _with_earlier_flip(record: RunFolder, config: FilesConfig, crossfit: CrossfitConfig) -> CrossfitConfig:
+    """The same flips as when the run began. Raises InputError where others are asked for."""
+    earlier = record.files().settings.get("flip")
+    if not isinstance(earlier, bool):
+        return crossfit
+    if config.flip not in (None, earlier):
+        got = f"{config.flip} where the run has {earlier}"
+        raise InputError("--flip", "must be as before to resume a run", got, "give another --out for a new run")
+    return replace(crossfit, flip=earlier)
 
 
 def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, command: str) -> dict[str, object]:

@@ -124,6 +124,8 @@ def epsilon_text(epsilon: float) -> str:
 
 def parse(kind: type[Metadata], given: Mapping[str, Any]) -> Metadata:
     """The metadata in run.json as one of these types; what is missing or of another type has its default."""
+    if kind is DataSummary and "notes" not in given:  # as earlier versions wrote it
+        given = {**given, "notes": [note for note in [given.get("note")] if note], "left_out": _earlier_skipped(given)}
     hints, values = get_type_hints(kind), {}
     for each in fields(kind):
         if each.name in given:
@@ -131,6 +133,11 @@ def parse(kind: type[Metadata], given: Mapping[str, Any]) -> Metadata:
             if value is not None:
                 values[each.name] = value
     return kind(**values)
+
+
+def _earlier_skipped(given: Mapping[str, Any]) -> dict[str, int]:
+    skipped = given.get("skipped")
+    return {"cannot be read": len(skipped)} if isinstance(skipped, list) and skipped else {}
 
 
 def _converted(hint: Any, value: Any) -> Any:

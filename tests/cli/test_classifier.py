@@ -22,7 +22,8 @@ def test_train_attack_and_their_unusable_input(tmp_path: Path) -> None:
     quick = ["--limit", "100", "--budget", "quick", "--workers", "1"]
     done = call_here("attack", model, "digits", *quick, "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("clean ")
+    noted, accuracy = done.stdout.splitlines()[:2]
+    assert noted.startswith("Data: --limit 100: ") and accuracy.startswith("clean ")
     assert "stored in 8 bits" in done.stdout
     assert (tmp_path / "attacked" / "report.html").is_file()
     stored = tmp_path / "attacked" / "datasets" / "attacked-l2-64of255" / "test"
@@ -44,7 +45,7 @@ def test_attack_takes_norm_and_epsilon_from_the_model_and_asks_if_it_has_none(tm
     quick = ["--limit", "100", "--budget", "quick", "--workers", "1"]
     done = call_here("attack", model, "digits", *quick)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [["linf", "0.05"], ["linf", "0.1"]]
     assert "WARNING" not in done.stdout
     done = call_here("attack", model, "digits", *quick, "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
     assert done.returncode == 0, done.stderr

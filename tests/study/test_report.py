@@ -44,7 +44,7 @@ def test_the_code_on_the_page_loads_the_data_set(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     page = open_page(chromium, report.write(full_run.folder))
     code = dict(zip(page.locator(".snippets h3").all_inner_texts(), page.locator(".snippets pre").all_inner_texts(), strict=True))
-    assert list(code) == ["torchvision", "Hugging Face datasets", "Keras", "fastai"]
+    assert list(code) == ["torchvision", "Hugging Face datasets", "Keras", "fastai", "FiftyOne"]
     names: dict[str, Any] = {}
     exec(code["Hugging Face datasets"], names)
     rows = [row for row in full_run.rows(SetRow) if row.set == "robust"]

@@ -31,12 +31,16 @@ LABELED_BY = ", with --labels FILE where a table has their labels"
 
 @dataclass(frozen=True)
 class Found:
-    """A part of an image folder: its labeled images, or the number of images without labels; and what is left out of it."""
+    """A part of an image folder: its labeled images, or the number of images without labels; and what is left out of it.
+
+    by_table: whether a table has the labels.
+    """
 
     part: Part | None
     listing: Listing
     unlabeled: int = 0
     notes: tuple[str, ...] = ()
+    by_table: bool = False
 
     @property
     def labeled(self) -> int:
@@ -65,6 +69,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     layout = _layout(listing, base, config)
     if not any(found.labeled for found in layout.parts.values()):
         raise _nothing_labeled(listing, base, layout)
+    _check_columns(config, layout)
     sizes = {name: found.labeled for name, found in layout.parts.items()}
     chosen = choose_splits(str(root), sizes, config.train, config.test)
     notes = [f"read from {listing.relative(base)}"] if base != root else []
@@ -97,6 +102,16 @@ def _unwrapped(listing: Listing, root: Path) -> Path:
             listing.leave_out(path, "lies outside the data set")
         base = folders[0]
     return base
+
+
+def _check_columns(config: DataConfig, layout: Layout) -> None:
+    """Raises InputError for columns of a table where none is read."""
+    if any(found.by_table for found in layout.parts.values()):
+        return
+    for option, value in (("--label-column", config.label_column), ("--file-column", config.file_column)):
+        if value:
+            rule = "is for a table of labels, and here they are those of the class folders"
+            raise InputError(option, rule, value, "name the table with --labels FILE")
 
 
 def _name_of_part(base: Path, asked: str | None) -> str | None:
@@ -230,7 +245,7 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
     for table in [*find_tables(listing, folder), *(find_tables(listing, outer) if outer != folder else ()), *beside]:
         by_table, found = parts_by_table(own, folder, [table], config, part=name)
         if by_table:
-            return Found(next(iter(by_table.values()))._replace(name=name), own, notes=(*notes, *found))
+            return Found(next(iter(by_table.values()))._replace(name=name), own, notes=(*notes, *found), by_table=True)
     return _count(listing, base, name)
 
 
@@ -265,7 +280,7 @@ def _by_tables(listing: Listing, base: Path, config: DataConfig, tables: list[Pa
         raise InputError(
             "--labels", "must name image files of the data set", config.labels, "choose the column with --file-column NAME"
         )
-    return Layout({name: Found(part, own) for name, part in parts.items()}, tuple(notes))
+    return Layout({name: Found(part, own, by_table=True) for name, part in parts.items()}, tuple(notes))
 
 
 # ---- class folders -------------------------------------------------------------------------------------------------------------
@@ -310,7 +325,7 @@ def _copy_inside(listing: Listing, folders: Sequence[Path]) -> str:
     """A folder that holds folders called like two or more of those beside it: what was seen, "" if there is none."""
     names = {path.name for path in folders}
     for path in folders:
-        inside = [entry.name for entry in listing.folders(path) if entry.name in names - {path.name}]
+        inside = [entry.name for entry in listing.own_folders(path) if entry.name in names - {path.name}]
         if len(inside) > 1:
             return f"{printable(path.name)}, which holds {listed(inside)}"
     return ""
@@ -321,7 +336,7 @@ def _same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
 
     Numbered ones do not count: the tracks or patients of each class often have the same numbers.
     """
-    inside = [[path.name for path in listing.folders(folder) if not is_annotation(path.name)] for folder in folders]
+    inside = [[path.name for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in folders]
     kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
     same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
     return inside[0] if same and not any(listing.files(folder) for folder in folders) else []
@@ -344,7 +359,7 @@ def _class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[
 
 def _without_masks(listing: Listing, folder: Path) -> list[Path]:
     """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
-    inside = listing.folders(folder)
+    inside = listing.own_folders(folder)
     if not any(is_neutral(path.name) for path in inside) or not any(is_annotation(path.name) for path in inside):
         return list(listing.walk(folder))
     masks = [path for path in inside if is_annotation(path.name)]
@@ -361,7 +376,7 @@ def _transposed(listing: Listing, base: Path, folders: list[Path]) -> Layout | N
     InputError
         If only some of them are.
     """
-    inside = {path: [entry.name for entry in listing.folders(path)] for path in folders}
+    inside = {path: [entry.name for entry in listing.own_folders(path)] for path in folders}
     splits = {path: splits_among(names) for path, names in inside.items()}
     divided = [path for path in folders if TRAIN in splits[path].values() and len(set(splits[path].values())) > 1]
     if not divided:

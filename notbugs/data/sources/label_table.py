@@ -209,10 +209,15 @@ def _from_text(path: Path, text: str) -> Table:
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         rows = [line.split() for line in lines]
         if len({*map(len, rows)}) > 1:  # names with blanks
-            rows = [re.split(r"\s+(?=\S+$)", line, maxsplit=1) for line in lines]
+            rows = [line.rsplit(None, 1) for line in lines]
     else:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row))]
     width = len(rows[0]) if rows else 0
+    if longer := [row for row in rows if len(row) > width and any(cell.strip() for cell in row[width:])]:
+        got = f"{len(longer[0])} cells in the row {listed(longer[0], 3)}"
+        raise InputError(
+            printable(str(path)), f"must have at most {width} cells in each row, as in its first", got, "quote commas"
+        )
     cells = [[cell.strip() for cell in row[:width]] + [""] * (width - len(row)) for row in rows]
     return Table(path, tuple(cells[0]), cells[1:]) if cells else Table(path, (), [])
 

@@ -114,14 +114,17 @@ def _collect(
 ) -> int:
     """Add a table's rows to the parts, or to the one part `only`. Returns how many repeat a file with the same label."""
     beside, by_table = folder_of(table, index), split_of(table.path.stem)
-    of_this_part = table.path.is_relative_to(index.base) or bool(by_table)
+    of_this_part = not only or table.path.is_relative_to(index.base) or bool(by_table)
+    all_parts = index if of_this_part else FileIndex.of(listing.another(), table.path.parent)
     repeated = 0
     for row in table.rows:
         by_row = split_of(row[columns.split]) if columns.split >= 0 else ""
         found = index.find(row[columns.file], beside, by_row or by_table)
         label = label_of(table, columns, row)
-        if only and ((not found and not of_this_part) or (by_row and by_row != split_of(only))):
+        if only and by_row and by_row != split_of(only):
             continue
+        if not found and not of_this_part and all_parts.find(row[columns.file], "", by_row):
+            continue  # it is in another part
         if len(found) != 1 or not label:
             where = table.path.parent / f"{table.path.name}: {printable(row[columns.file])}"
             several = f"may be any of {listed([listing.relative(path) for path in found], 2)}"

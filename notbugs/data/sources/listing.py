@@ -86,6 +86,10 @@ class Listing:
                 raise InputError(printable(str(path)), LINKED)
         return found
 
+    def own_folders(self, folder: Path) -> list[Path]:
+        """The folders in a folder, by name, without links."""
+        return [Path(entry.path) for entry in self._entries(folder) if entry.is_dir() and not entry.is_symlink()]
+
     def files(self, folder: Path) -> list[Path]:
         """The files directly in a folder that may be images, by name."""
         found = [Path(entry.path) for entry in self._entries(folder) if not entry.is_dir()]

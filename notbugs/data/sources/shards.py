@@ -118,7 +118,7 @@ def _members(stream: BinaryIO, size: int) -> Iterator[Member]:
         for info in archive:
             if info.issym() or info.islnk() or info.issparse() or not (info.isreg() or info.isdir()):
                 raise ValueError(f"it holds a link or no ordinary file: {printable(info.name)}")
-            if not is_printable(info.name) or info.offset_data + info.size > size:
+            if not is_printable(info.name) or info.size < 0 or info.offset_data + info.size > size:
                 raise ValueError(f"the file {printable(info.name)} has a damaged header")
             if info.isreg():
                 yield Member(one_form(info.name), info.offset_data, info.size)
@@ -161,7 +161,7 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
         for archive in found:
             reject_pickles(archive.path, [basename(member.name) for member in archive.members])
     if not any(_has_labels(archive) for found in archives.values() for archive in found):
-        return _locate_tree(source, [archive for found in archives.values() for archive in found], config)
+        return _locate_tree(source, archives, config)
     labeled = {name: _labeled(found, config) for name, found in archives.items()}
     sizes = {name: len(found.labels) for name, found in labeled.items()}
     chosen = choose_splits(str(source), sizes, config.train, config.test)
@@ -304,8 +304,14 @@ def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Me
 # ---- class folders in an archive -----------------------------------------------------------------------------------------------
 
 
-def _locate_tree(source: Path, archives: Sequence[Archive], config: DataConfig) -> Located:
-    """The images of archives that hold PART/CLASS/file or CLASS/file, perhaps inside further folders."""
+def _locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: DataConfig) -> Located:
+    """The images of archives that hold PART/CLASS/file or CLASS/file, perhaps inside further folders.
+
+    by_name: the archives by the parts that their names say; these are the parts, if all names say one.
+    """
+    archives = [archive for found in by_name.values() for archive in found]
+    name_of = [name for name, found in by_name.items() for _ in found]
+    named = len(by_name) > 1 and set(splits_among(by_name)) == set(by_name)
     files = [(number, member) for number, archive in enumerate(archives) for member in archive.members]
     images = [(number, member) for number, member in files if _is_image(member.name)]
     folders = [[part for part in dirname(member.name).split("/") if part not in ("", ".")] for _, member in images]
@@ -313,14 +319,17 @@ def _locate_tree(source: Path, archives: Sequence[Archive], config: DataConfig) 
         folders = [parts[1:] for parts in folders]
     tops = sorted({parts[0] if parts else "" for parts in folders})
     splits = splits_among(tops)
-    divided = bool(tops) and set(splits) == set(tops) and not config.all_classes
+    divided = bool(tops) and set(splits) == set(tops) and not config.all_classes and not named
     least = 2 if divided else 1
     if not images or any(len(parts) < least for parts in folders) or (splits and not divided and not config.all_classes):
         got = f"{len(images):,} images in {listed(tops)}" if images else "no images"
         raise InputError(printable(str(source)), "holds images without labels", got, NOT_LABELED)
     by_part: dict[str, list[int]] = {}
     for row, parts in enumerate(folders):
-        by_part.setdefault(parts[0] if divided else "images", []).append(row)
+        if len(parts) > least and split_of(parts[least]) and not config.all_classes:
+            got = f"{printable(parts[least])} in {printable(parts[least - 1])}"
+            raise InputError(printable(str(source)), "has parts inside the classes", got, "unpack it; as classes: --all-classes")
+        by_part.setdefault(parts[0] if divided else name_of[images[row][0]] if named else "images", []).append(row)
     chosen = choose_splits(str(source), Counter({name: len(rows) for name, rows in by_part.items()}), config.train, config.test)
     read = {
         name: _part(name, archives, [images[row] for row in by_part[name]], [folders[row][least - 1] for row in by_part[name]])

@@ -139,6 +139,36 @@ UNDERSTOOD: dict[str, tuple[Tree, tuple[str, str], str]] = {
         ("a 2 b 2", "a 1 b 1"),
         "column class;",
     ),
+    "names of training images among the unlabeled ones": (
+        {"train": 8, "test": 8, "labels.csv": table("id,label", 8, "{i},{c}")},
+        ("a 3 b 3", "a 1 b 1"),
+        r"not used: test \(8 images without labels\)",
+    ),
+    "an index beside the files' names": (
+        {"x": 6, "l.csv": "idx,photo,label\n" + "".join(f"{i},{5 - i}.png,{'ab'[i % 2]}\n" for i in range(6))},
+        ("a 2 b 2", "a 1 b 1"),
+        "files: column photo",
+    ),
+    "masks beside the images of each class": (
+        {"ill/images": 3, "ill/masks": 3, "well/images": 3, "well/masks": 3},
+        ("ill 2 well 2", "ill 1 well 1"),
+        "",
+    ),
+    "masks beside all images": (
+        {"images": 6, "masks": 6, "l.csv": table("id,label", 6, "{i},{c}")},
+        ("a 2 b 2", "a 1 b 1"),
+        "",
+    ),
+    "zeros and case that a spreadsheet changed": (
+        {"x": 6, "l.csv": table("id,label", 6, "00{i}.PNG,{c}").replace("00", "")},
+        ("a 2 b 2", "a 1 b 1"),
+        "without regard to case",
+    ),
+    "a column of parts with other words": (
+        {"x": 6, "l.csv": table("f,label,split", 6, "{i}.png,{c},{n}")},
+        ("a 2 b 2", "a 1 b 1"),
+        "column split is not used: 0, 1",
+    ),
     "annotations and lists beside the images": (
         {**pets("Images"), "Annotation/cat/0": "<annotation/>", "meta/train.txt": "cat/0\n", "lists/x.json": "{}"},
         WITHOUT_TEST,
@@ -171,6 +201,45 @@ REFUSED: dict[str, tuple[Tree, dict[str, Any], str]] = {
         {"part_1": 3, "part_2/x": 3, "m.csv": table("id,dx,age", 3, "part_1/{i}.png,{c},5") + "part_2/x/0.png,a,5\n"},
         {},
         "2 labels in m.csv for the folders part_1, part_2; the table: --labels FILE; the folders: --all-classes",
+    ),
+    "rows without files": (
+        {"train": 8, "test": 8, "train.csv": table("f,label", 9, "{i}.png,{c}")},
+        {},
+        "train.csv: 8.png: is not there",
+    ),
+    "rows without files in any part": (
+        {"train": 8, "test": 8, "labels.csv": table("id,label", 9, "{i},{c}")},
+        {},
+        "labels.csv: 8: is not there",
+    ),
+    "two columns that name files": (
+        {"x": 6, "l.csv": "idx,photo,label\n" + "".join(f"{i},{5 - i},{'ab'[i % 2]}\n" for i in range(6))},
+        {},
+        "which column names the files, got idx, photo; choose it with --file-column",
+    ),
+    "a copy of the classes beside them": (
+        {**pets("."), **pets("pets")},
+        {},
+        "pets, which holds cat, dog; move it away",
+    ),
+    "chunks without labels": ({"images_001": 3, "images_002": 3}, {}, "names say nothing of classes, got images_001, images_002"),
+    "classes beside an unlabeled test part": ({**pets("DATA"), "TEST": 3}, {}, "TEST .3 images, no class folders., DATA"),
+    "more cells than columns": ({"x": 4, "l.csv": "f,label\n0.png,a, b\n"}, {"labels": "l.csv"}, "3 cells in the row"),
+    "a column where no table is read": (pets("train"), {"label_column": "sex"}, "--label-column: is for a table"),
+    "an empty group": (
+        {"x": 6, "l.csv": table("f,label,video", 6, "{i}.png,{c},v{i}").replace("v3", "")},
+        {"group": "video"},
+        "--group: must be given for each image",
+    ),
+    "a group in one part only": (
+        {
+            "train": 6,
+            "test": 4,
+            "train.csv": table("f,label,v", 6, "{i}.png,{c},{i}"),
+            "test.csv": table("f,label", 4, "{i}.png,{c}"),
+        },
+        {"group": "v"},
+        "--group: must be a column of each part, got none in test",
     ),
     "variants of all classes": (
         {**pets("color"), **pets("gray")},
