@@ -135,7 +135,7 @@ def parse(kind: type[Metadata], given: Mapping[str, Any]) -> Metadata:
     return kind(**values)
 
 
-def _earlier_skipped(given: Mapping[str, Any]) -> dict[str, int]:
+def _earlier_skipped(given: Mapping[str, object]) -> dict[str, int]:
     skipped = given.get("skipped")
     return {"cannot be read": len(skipped)} if isinstance(skipped, list) and skipped else {}
 

@@ -27,7 +27,7 @@ def test_train_attack_and_their_unusable_input(tmp_path: Path) -> None:
     assert "stored in 8 bits" in done.stdout
     assert (tmp_path / "attacked" / "report.html").is_file()
     stored = tmp_path / "attacked" / "datasets" / "attacked-l2-64of255" / "test"
-    assert len(list(stored.rglob("*.png"))) == int(done.stdout.split(" of ")[1].split()[0])
+    assert len(list(stored.rglob("*.png"))) == int(accuracy.split(" of ")[1].split()[0])
     (tmp_path / "evil.safetensors").write_bytes(pickle.dumps({"a": 1}))
     (tmp_path / "evil.json").write_text((tmp_path / "m.json").read_text())
     assert "is damaged" in error_line(call_here("attack", tmp_path / "evil.safetensors", "digits"))
@@ -49,7 +49,7 @@ def test_attack_takes_norm_and_epsilon_from_the_model_and_asks_if_it_has_none(tm
     assert "WARNING" not in done.stdout
     done = call_here("attack", model, "digits", *quick, "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:2]] == [["l0", "2"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[2:3]] == [["l0", "2"]]
     for words, says in (
         (["--epsilon", "8/0"], "--epsilon: must be a number, or a fraction"),
         (["--epsilon", "l3:1"], "must start with one of linf, l2, l1, l0, spatial"),
