@@ -1,14 +1,14 @@
 """Image folders: `train/CLASS/file`, `CLASS/train/file`, only CLASS folders, or files with a table of labels."""
 
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import check_class_name, one_form, printable
+from notbugs.data.names import one_form, printable
 from notbugs.data.sources.base import Located, Part, join
+from notbugs.data.sources.class_folders import class_folders, copy_inside, part_of_classes, same_folders
 from notbugs.data.sources.label_table import find_tables, named_table
 from notbugs.data.sources.labels import IMAGES, disagreement, labels_files_of_both, parts_by_table
 from notbugs.data.sources.listing import Listing, below
@@ -239,7 +239,7 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
     folder = _unwrapped_part(listing, folder)
     notes = [f"images are in {listing.relative(folder)}"] if folder != outer else []
     if own.folders(folder):
-        part, note = _class_folders(own, folder, name)
+        part, note = class_folders(own, folder, name)
         return Found(part, own, notes=tuple(filter(None, (*notes, note))))
     beside = _tables_for(own, base, name, config)
     for table in [*find_tables(listing, folder), *(find_tables(listing, outer) if outer != folder else ()), *beside]:
@@ -289,7 +289,7 @@ def _by_tables(listing: Listing, base: Path, config: DataConfig, tables: list[Pa
 def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequence[Path] | None = None) -> Layout:
     """Every folder is a class, unless there are none, or only one and a table with labels."""
     own = listing.another()
-    part, note = _class_folders(own, base, IMAGES, folders)
+    part, note = class_folders(own, base, IMAGES, folders)
     tables = [] if config.all_classes else _tables_around(listing, base)
     if len(part.classes) < 2 and tables:
         layout = _by_tables(listing, base, config, tables)
@@ -302,11 +302,11 @@ def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Seque
         seen = f"one, {printable(part.classes[0])}" + (f"; no image is named in {listed(named)}" if named else "")
         remedy = "put the images of each class into a folder of its own, or name a table with --labels FILE"
         raise InputError(printable(str(base)), "needs at least two class folders", seen, remedy)
-    if not config.all_classes and (same := _same_folders(listing, listing.folders(base) if folders is None else folders)):
+    if not config.all_classes and (same := same_folders(listing, listing.folders(base) if folders is None else folders)):
         rule = "has folders that all hold the same folders, and it is unclear which of them are the classes"
         remedy = "the inner folders: name one of the outer as DATASET; the outer folders: --all-classes"
         raise InputError(printable(str(base)), rule, f"{listed(part.classes)}, each with {listed(same)}", remedy)
-    if not config.all_classes and (seen := _copy_inside(listing, listing.folders(base) if folders is None else folders)):
+    if not config.all_classes and (seen := copy_inside(listing, listing.folders(base) if folders is None else folders)):
         rule = "has a folder beside the classes that holds folders of the same names"
         raise InputError(printable(str(base)), rule, seen, "move it away; to read it as a class: --all-classes")
     if seen := disagreement(listing, base, part, tables, config):
@@ -319,53 +319,6 @@ def _as_classes(listing: Listing, base: Path, config: DataConfig, folders: Seque
     lists = [path.name for path in tables if split_of(path.stem)]
     said = [f"{listed(lists)} may say which images are test images; not read (--labels FILE, or make folders)"] if lists else []
     return Layout({IMAGES: Found(part, own)}, tuple(filter(None, (note, *said))))
-
-
-def _copy_inside(listing: Listing, folders: Sequence[Path]) -> str:
-    """A folder that holds folders called like two or more of those beside it: what was seen, "" if there is none."""
-    names = {path.name for path in folders}
-    for path in folders:
-        inside = [entry.name for entry in listing.own_folders(path) if entry.name in names - {path.name}]
-        if len(inside) > 1:
-            return f"{printable(path.name)}, which holds {listed(inside)}"
-    return ""
-
-
-def _same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
-    """The names of two or more folders that each of several folders holds, with no images beside them; [] if they differ.
-
-    Numbered ones do not count: the tracks or patients of each class often have the same numbers.
-    """
-    inside = [[path.name for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in folders]
-    kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
-    same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
-    return inside[0] if same and not any(listing.files(folder) for folder in folders) else []
-
-
-def _class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[Path] | None = None) -> tuple[Part, str]:
-    """The images of one part: each folder in it is a class. Names that differ only in their Unicode form are one class."""
-    by_class: dict[str, list[Path]] = {}
-    merged: list[str] = []
-    for path in listing.folders(folder) if folders is None else folders:
-        check_class_name(path.name)
-        label = one_form(path.name)
-        merged += [label] if label in by_class else []
-        by_class.setdefault(label, []).extend(_without_masks(listing, path))
-    for path in listing.beside(folder):
-        listing.refuse(path, "lies outside the class folders")
-    note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
-    return _part_of(listing, name, by_class, lambda path, _: below(path, folder)), note
-
-
-def _without_masks(listing: Listing, folder: Path) -> list[Path]:
-    """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
-    inside = listing.own_folders(folder)
-    if not any(is_neutral(path.name) for path in inside) or not any(is_annotation(path.name) for path in inside):
-        return list(listing.walk(folder))
-    masks = [path for path in inside if is_annotation(path.name)]
-    for path in masks:
-        listing.leave_out(path, "is called like annotations")
-    return [path for path in listing.walk(folder) if not any(path.is_relative_to(mask) for mask in masks)]
 
 
 def _transposed(listing: Listing, base: Path, folders: list[Path]) -> Layout | None:
@@ -406,18 +359,4 @@ def _of_each_class(listing: Listing, folders: list[Path], name: str) -> Found:
     def image_name(path: Path, label: str) -> str:
         return "/".join((label, *path.relative_to(folders[0].parent).parts[2:]))
 
-    return Found(_part_of(own, name, by_class, image_name), own)
-
-
-def _part_of(listing: Listing, name: str, by_class: Mapping[str, list[Path]], image_name: Callable[[Path, str], str]) -> Part:
-    """A part from the files of each class, in the order of the classes' names."""
-    classes = tuple(sorted(by_class))
-    files = [(path, number) for number, label in enumerate(classes) for path in by_class[label]]
-    return Part(
-        name,
-        [path for path, _ in files],
-        [number for _, number in files],
-        classes,
-        [image_name(path, classes[number]) for path, number in files],
-        [listing.relative(path) for path, _ in files],
-    )
+    return Found(part_of_classes(own, name, by_class, image_name), own)

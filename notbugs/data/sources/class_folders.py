@@ -1,0 +1,73 @@
+"""Class folders: the images of each, and signs that folders beside each other are no classes."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from notbugs.data.names import check_class_name, one_form, printable
+from notbugs.data.sources.base import Part
+from notbugs.data.sources.listing import Listing, below
+from notbugs.data.sources.splits import is_annotation, is_neutral, listed
+
+
+def class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[Path] | None = None) -> tuple[Part, str]:
+    """The images of one part: each folder in it is a class. Names that differ only in their Unicode form are one class."""
+    by_class: dict[str, list[Path]] = {}
+    merged: list[str] = []
+    for path in listing.folders(folder) if folders is None else folders:
+        check_class_name(path.name)
+        label = one_form(path.name)
+        merged += [label] if label in by_class else []
+        by_class.setdefault(label, []).extend(_without_masks(listing, path))
+    for path in listing.beside(folder):
+        listing.refuse(path, "lies outside the class folders")
+    note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
+    return part_of_classes(listing, name, by_class, lambda path, _: below(path, folder)), note
+
+
+def _without_masks(listing: Listing, folder: Path) -> list[Path]:
+    """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
+    inside = listing.own_folders(folder)
+    if not any(is_neutral(path.name) for path in inside) or not any(is_annotation(path.name) for path in inside):
+        return list(listing.walk(folder))
+    masks = [path for path in inside if is_annotation(path.name)]
+    for path in masks:
+        listing.leave_out(path, "is called like annotations")
+    return [path for path in listing.walk(folder) if not any(path.is_relative_to(mask) for mask in masks)]
+
+
+def part_of_classes(
+    listing: Listing, name: str, by_class: Mapping[str, list[Path]], image_name: Callable[[Path, str], str]
+) -> Part:
+    """A part from the files of each class, in the order of the classes' names."""
+    classes = tuple(sorted(by_class))
+    files = [(path, number) for number, label in enumerate(classes) for path in by_class[label]]
+    return Part(
+        name,
+        [path for path, _ in files],
+        [number for _, number in files],
+        classes,
+        [image_name(path, classes[number]) for path, number in files],
+        [listing.relative(path) for path, _ in files],
+    )
+
+
+def copy_inside(listing: Listing, folders: Sequence[Path]) -> str:
+    """A folder that holds folders called like two or more of those beside it: what was seen, "" if there is none."""
+    names = {path.name for path in folders}
+    for path in folders:
+        inside = [entry.name for entry in listing.own_folders(path) if entry.name in names - {path.name}]
+        if len(inside) > 1:
+            return f"{printable(path.name)}, which holds {listed(inside)}"
+    return ""
+
+
+def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
+    """The names of two or more folders that each of several folders holds, with no images beside them; [] if they differ.
+
+    Numbered ones do not count: the tracks or patients of each class often have the same numbers.
+    """
+    inside = [[path.name for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in folders]
+    kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
+    same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
+    return inside[0] if same and not any(listing.files(folder) for folder in folders) else []
