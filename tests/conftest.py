@@ -68,8 +68,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _small_budgets() -> Iterator[None]:
     """Small attack budgets, here and in the scheduler's processes, but not in commands that tests start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ensemble, "BUDGETS", small_budgets.BUDGETS)
+        for name, value in {"BUDGETS": small_budgets.BUDGETS, **small_budgets.TARGETED}.items():
+            patch.setattr(ensemble, name, value)
         patch.setattr(scheduler, "_start_worker", small_budgets.start_worker)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """No test cuts the power, and waiting for the disk took as long as a hundred tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
@@ -77,6 +86,7 @@ def _small_budgets() -> Iterator[None]:
 def whole_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attack budgets as they are."""
     monkeypatch.setattr(ensemble, "BUDGETS", budgets.BUDGETS)
+    small_budgets.restore_targeted(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -100,12 +110,20 @@ def _trained(factory: pytest.TempPathFactory, name: str, digits: data.Splits, lo
 @pytest.fixture(scope="session")
 def standard(digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> models.Model:
     """Standard training: high clean accuracy, low robust accuracy."""
-    return _trained(tmp_path_factory, "standard", digits, train.cross_entropy)
+    return trained_standard(tmp_path_factory, digits)
 
 
 @pytest.fixture(scope="session")
 def robust(digits: data.Splits, tmp_path_factory: pytest.TempPathFactory) -> models.Model:
     """Adversarial training at L2 ε = 0.75: higher robust accuracy."""
+    return trained_robust(tmp_path_factory, digits)
+
+
+def trained_standard(tmp_path_factory: pytest.TempPathFactory, digits: data.Splits) -> models.Model:
+    return _trained(tmp_path_factory, "standard", digits, train.cross_entropy)
+
+
+def trained_robust(tmp_path_factory: pytest.TempPathFactory, digits: data.Splits) -> models.Model:
     loss = train.adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.75), steps=3))
     return _trained(tmp_path_factory, "robust", digits, loss)
 

@@ -1,11 +1,14 @@
 """Small attack ensembles: one image whose gradients look masked costs thousands of queries, one after the other.
 
-What depends on the numbers asks for the fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
+The targeted attacks are shorter, too, but not in `tests/attacks`: 37 gradients per image instead of 229. What depends on the numbers
+asks for the fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from notbugs.attacks import AttackBudget, budgets, ensemble
 from notbugs.runs import scheduler
@@ -31,14 +34,29 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
 
 
 BUDGETS = with_queries(50)
+TARGETED = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1, "LONG_TARGETED_STEPS": 9}
 
 
 def use() -> None:
     """In this process and in the scheduler's processes that it starts."""
-    ensemble.BUDGETS, scheduler._start_worker = BUDGETS, start_worker
+    shorten()
+    scheduler._start_worker = start_worker
+
+
+def shorten() -> None:
+    """In this process alone."""
+    ensemble.BUDGETS = BUDGETS
+    for name, value in TARGETED.items():
+        setattr(ensemble, name, value)
+
+
+def restore_targeted(patch: pytest.MonkeyPatch) -> None:
+    """The targeted attacks as they are."""
+    for name in TARGETED:
+        patch.setattr(ensemble, name, getattr(budgets, name))
 
 
 def start_worker(queue: Any) -> None:
     """Starts a worker process of the scheduler as ever, but with small budgets."""
-    ensemble.BUDGETS = BUDGETS
+    shorten()
     plain_start_worker(queue)

@@ -180,7 +180,7 @@ def fuse_batchnorm(model: nn.Module, sample: Tensor, device: torch.device | str 
 
     fused = copy.deepcopy(plain)
     try:
-        fused.body = fuse(cast(nn.Module, fused.body)).eval().requires_grad_(False)
+        fused.body = fuse(cast(nn.Module, fused.body), inplace=True).eval().requires_grad_(False)
     except Exception:  # tracing runs the network's own code, which may raise anything
         return plain
     with torch.no_grad(), precision.full_precision():

@@ -62,7 +62,7 @@ def remaining_by_torchattacks(model: nn.Module, images: Tensor, labels: Tensor, 
 @pytest.mark.parametrize("threat_model", [NormBall("l2", 0.5), NormBall("linf", 0.1)], ids=str)
 @pytest.mark.parametrize(
     ("which", "referee"),
-    [("standard", remaining_by_foolbox), ("robust", remaining_by_foolbox), ("robust", remaining_by_torchattacks)],
+    [("standard", remaining_by_foolbox), ("convolutional", remaining_by_foolbox), ("convolutional", remaining_by_torchattacks)],
 )
 def test_no_other_library_leaves_a_lower_robust_accuracy(
     which: str, threat_model: NormBall, referee: Callable[..., int], request: pytest.FixtureRequest, batch: Batch
