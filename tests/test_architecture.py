@@ -6,16 +6,21 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 ROOT = REPOSITORY / "notbugs"
-FILES = sorted(ROOT.rglob("*.py"))
-TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
+NAMES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 # What this project once said for accuracy, misclassifies, clean and so on; a seed key still ends in one of them.
 PRIVATE_WORDS = re.compile(r"\b(misreads?|misread|calm|verdicts?|unread(?!\")|judged?|fooled_by)\b", re.IGNORECASE)
+
+
+@cache
+def parsed(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text())
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
@@ -30,16 +35,16 @@ def lines(node: ast.FunctionDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_loop_moves_pixels_and_one_changes_weights(name: str) -> None:
-    attributes = {node.attr for node in ast.walk(TREES[name]) if isinstance(node, ast.Attribute)}
+    attributes = {node.attr for node in ast.walk(parsed(name)) if isinstance(node, ast.Attribute)}
     assert "grad" not in attributes or name == "search/maximize.py"
     assert "backward" not in attributes or name == "train/fit.py"
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", NAMES)
 def test_library_code_names_no_device(name: str) -> None:
-    nodes = list(ast.walk(TREES[name]))
+    nodes = list(ast.walk(parsed(name)))
     devices = [node for node in nodes if isinstance(node, ast.Constant) and node.value in ("cuda", "mps", "xpu", "cuda:0")]
     compared = {id(part) for node in nodes if isinstance(node, ast.Compare) for part in ast.walk(node)}
     asked = {id(part) for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
@@ -48,19 +53,19 @@ def test_library_code_names_no_device(name: str) -> None:
 
 
 def test_functions_are_short() -> None:
-    found = {f"{name}:{node.name}": lines(node) for name, tree in TREES.items() for node in functions(tree)}
+    found = {f"{name}:{node.name}": lines(node) for name in NAMES for node in functions(parsed(name))}
     assert {name: count for name, count in found.items() if count > 60} == {}
     assert statistics.median(found.values()) < 12
 
 
 def test_any_is_rare() -> None:
-    names = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "Any"]
+    names = [node for name in NAMES for node in ast.walk(parsed(name)) if isinstance(node, ast.Name) and node.id == "Any"]
     assert len(names) <= 92  # a third of what the first version had
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_untyped_dict_crosses_a_package_border(name: str) -> None:
-    for node in functions(TREES[name]):
+    for node in functions(parsed(name)):
         annotations = [a.annotation for a in (*node.args.args, *node.args.kwonlyargs) if a.annotation] + [node.returns]
         private = node.name.startswith("_") or name.startswith("cli/")
         assert private or not any("dict[str, Any]" in ast.unparse(each) for each in annotations if each), node.name
@@ -80,7 +85,7 @@ def test_following_one_pgd_step_takes_at_most_5_files_and_500_lines() -> None:
     count = 0
     for name, wanted in PGD_STEP.items():
         nodes = [
-            node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in wanted
+            node for node in ast.walk(parsed(name)) if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in wanted
         ]
         assert {node.name for node in nodes} == wanted
         count += sum((node.end_lineno or 0) - node.lineno + 1 for node in nodes)
@@ -109,11 +114,10 @@ def test_nothing_happens_at_import() -> None:
     assert done.stdout + done.stderr == ""
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", NAMES)
 def test_everything_public_has_a_docstring(name: str) -> None:
-    tree = TREES[name]
-    assert name == "__main__.py" or ast.get_docstring(tree), "the module"
-    for node in tree.body:
+    assert name == "__main__.py" or ast.get_docstring(parsed(name)), "the module"
+    for node in parsed(name).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
 
