@@ -1,6 +1,7 @@
-"""One audit of a robust model on 120 digits, which the tests of this folder share."""
+"""One audit of a robust model on 60 digits, which the tests of this folder share."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from notbugs.runs.tables import AuditAccuracyRow
 
 THREATS = ("l2:0.375", "l2:0.75", "linf:0.1", "l0:1", "spatial:10,0.5")
 DIGITS = DataConfig("digits")
+IMAGES = 60
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_parts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["notbugs.audit.run"], "PART_IMAGES", 40)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +35,7 @@ def config(robust: models.Model, digits: data.Splits, tmp_path_factory: pytest.T
         models.save(robust, made / "robust.safetensors", classes=list(digits.test.classes), training=training)
 
     path = shared_folder(tmp_path_factory, "audited-model", make, copy=False) / "robust.safetensors"
-    return AuditConfig(str(path), DIGITS, threats=THREATS, images=120)
+    return AuditConfig(str(path), DIGITS, threats=THREATS, images=IMAGES)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +46,7 @@ def done(config: AuditConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFo
 
 @pytest.fixture(scope="session")
 def part(digits: data.Splits) -> Dataset:
-    return digits.test.select(torch.arange(120) * 450 // 120)
+    return digits.test.select(torch.arange(IMAGES) * 450 // IMAGES)
 
 
 def quick(config: AuditConfig, **changes: Any) -> AuditConfig:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audit.conftest import DIGITS, accuracy, quick, write_module
+from audit.conftest import DIGITS, IMAGES, accuracy, quick, write_module
 
 from notbugs import audit, data, models
 from notbugs.audit import AuditConfig
@@ -151,10 +151,10 @@ def test_a_black_box_that_raises_half_way_names_its_file_and_keeps_the_rest(
     write_module(tmp_path, "fragile_box", FAILS_LATER)
     monkeypatch.chdir(tmp_path)
     config, test = (
-        AuditConfig("fragile_box:model", DIGITS, threats=("l0:1",), budget="quick", images=120),
+        AuditConfig("fragile_box:model", DIGITS, threats=("l0:1",), budget="quick", images=IMAGES),
         data.load("digits").test,
     )
-    index = 111 * 450 // 120  # in the second part: each part has every second image
+    index = 43 * 450 // IMAGES  # in the second part: each part has every second image
     np.save("bad.npy", test.pixels([index]).flatten().numpy())
     (tmp_path / "raises").touch()
     with pytest.raises(InputError, match=rf"^{test.names[index]}: the model raised an error .*sensor.*; fix it"):

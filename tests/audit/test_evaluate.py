@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from audit.conftest import quick
+from audit.conftest import IMAGES, quick
 from torch import Tensor
 
 from notbugs import attacks, models
@@ -74,4 +74,4 @@ def test_a_sample_that_does_not_fit_into_memory_is_halved(config: AuditConfig, m
 
     monkeypatch.setattr(sanity_checks, "run_all", limited)
     rows = evaluate.run_checks(quick(config), lambda *_: None)
-    assert {row.n for row in rows} == {25}
+    assert {row.n for row in rows} == {IMAGES // 2}

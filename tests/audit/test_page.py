@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from audit.conftest import accuracy
+from audit.conftest import IMAGES, accuracy
 from playwright.sync_api import Browser, Page
 from report.conftest import accessibility_problems
 
@@ -34,7 +34,7 @@ def test_the_page_shows_what_the_tables_hold(page: Page, done: RunFolder) -> Non
     text = page.inner_text("body")
     for row in accuracy(done).values():
         assert f"{100 * row.accuracy:.1f} %" in text
-        assert f"{row.correct} of 120" in text
+        assert f"{row.correct} of {IMAGES}" in text
     assert page.locator(".chart svg").count() == 2  # L2 and L-inf; one pixel makes no curve
     assert page.locator("img").count() == 12 * (1 + 2 * 4)
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")

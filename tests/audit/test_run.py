@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from audit.conftest import IMAGES
 from torch import Tensor
 
 from notbugs import audit, data, report
@@ -57,7 +58,7 @@ def test_run_json_says_what_was_audited(config: AuditConfig, done: RunFolder) ->
     assert done.kind == "audit" and metadata.finished and metadata.gradient and metadata.seconds > 0
     assert (metadata.model, metadata.dataset, metadata.budget) == (config.model, "digits", "standard")
     assert metadata.threats == ("l2 0.375", "l2 0.75", "linf 0.1", "l0 1", "spatial 10,0.5")
-    assert metadata.data.test == 120 and metadata.data.shape == (1, 8, 8) and len(metadata.data.classes) == 10
+    assert metadata.data.test == IMAGES and metadata.data.shape == (1, 8, 8) and len(metadata.data.classes) == 10
     assert metadata.arguments["dataset"] == "digits" and metadata.arguments["threats"] == list(config.threats)
     assert "device" not in metadata.arguments and {*metadata.versions} >= {"python", "torch"}
 
