@@ -1,7 +1,7 @@
 """Small attack ensembles: one image whose gradients look masked costs thousands of queries, one after the other.
 
-The targeted attacks are shorter, too, but not in `tests/attacks`: 37 gradients per image instead of 229. What depends on the numbers
-asks for the fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
+The targeted attacks are shorter, too, but not in `tests/attacks`: 37 gradients per image instead of 229. What depends on the
+numbers asks for the fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
 """
 
 from collections.abc import Mapping
