@@ -144,7 +144,8 @@ def attack(
                 workers=workers,
                 report_progress=report_progress,
             )
-        for line in finding_lines(record.rows(DataCheckRow), "in the report" if out else "see notbugs check"):
+        where = "see tables/data_check.csv" if out else "see notbugs check"
+        for line in finding_lines(record.rows(DataCheckRow), where):
             print(line, file=sys.stderr)
         _print_audit(record)
     if out:

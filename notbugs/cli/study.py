@@ -1,7 +1,7 @@
 """Commands on a data set: the whole study, parts of it, file scores, one classifier trained."""
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +65,7 @@ from notbugs.cli.study_options import (
     Translate,
     WeightDecay,
 )
-from notbugs.cli.study_progress import study_progress
+from notbugs.cli.study_progress import finding_lines, study_progress
 from notbugs.cli.study_summary import print_summary
 from notbugs.errors import InputError
 
@@ -223,10 +223,24 @@ def train(
     config = study_config({**locals(), **data_options})
     with progress() as report_progress:
         rows = pipeline.train_single(config, out, loss=loss, report_progress=report_progress)
+    for line in _mirroring_lines(config):
+        print(line, file=sys.stderr)
     for row in rows:
         threat = f"{row.norm} {row.epsilon:.4g}" if row.epsilon else "clean"
         print(accuracy_line(threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack))
     print(out)
+
+
+def _mirroring_lines(config: "StudyConfig") -> Iterable[str]:
+    """Why training did not mirror images, where that was measured."""
+    from notbugs.datacheck import measure_mirroring
+    from notbugs.datacheck.classes import mirroring_findings
+    from notbugs.study.config import load
+    from notbugs.study.resolve import flip_is_measured
+
+    train = load(config).train
+    measured = flip_is_measured(config.flip, config.dataset, train)
+    return finding_lines(mirroring_findings(measure_mirroring(train), flips=False)) if measured else ()
 
 
 def report(

@@ -128,7 +128,9 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
             "do. Keep all images of a scene in one part, with --group: in training and test they make test accuracy too high."
         )
     size = f" of width {config.width}" if config.width else ""
-    yield f"{config.network}{size}, {_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}, on {config.device}."
+    flips = ", random horizontal flips" if config.flip else ""
+    counts = f"{_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}"
+    yield f"{config.network}{size}, {counts}{flips}, on {config.device}."
     yield from _given_lines(plan)
     if not plan.stages:
         yield "Everything is done already."
@@ -140,7 +142,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
         yield f"Faster: {'; '.join(faster)}."
 
 
-def finding_lines(findings: "Sequence[DataCheckRow]", where: str = "in the report") -> Iterator[str]:
+def finding_lines(findings: "Sequence[DataCheckRow]", where: str = "see tables/data_check.csv") -> Iterator[str]:
     """The serious findings of a data check, why images are not mirrored, and how many other findings there are."""
     from notbugs.datacheck.classes import MIRRORING
     from notbugs.report.data_check import finding_text

@@ -225,7 +225,9 @@ def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[i
     train, test = (
         _grouped_split(located, TEST_SHARE, seed) if located.groups else stratified_split(located.labels, TEST_SHARE, seed)
     )
-    note = f"no test part: {how} set aside with seed {seed}, {len(test):,} images (--test . takes all as test images)"
+    few = not located.groups and min(Counter(located.labels).values()) * TEST_SHARE < 1
+    least = " (at least one image)" if few else ""
+    note = f"no test part: {how} set aside with seed {seed}{least}, {len(test):,} images (--test . takes all as test images)"
     return train, test, (*located.notes, note)
 
 

@@ -188,7 +188,7 @@ def _contrast(images: AllImages) -> Iterator[Problem]:
         prints.contrast[flat],
         n,
         "Within a usual ε a perturbation can be stronger than all that there is to see.",
-        "Look at them; dark images of 16 bits may need --white VALUE.",
+        "Look at them" + ("; dark images of 16 bits may need --white VALUE." if images.shape[0] == 1 else "."),
     )
     gray = np.flatnonzero(prints.gray & ~prints.constant) if images.shape[0] == 3 else np.empty(0, np.int64)
     yield Problem(

@@ -200,7 +200,7 @@ def train_single(
     report("", 0.0, "")
     trained = train_classifier(resolved, splits.train, spec, seed=resolved.seed, report_progress=report)
     found = {"dataset": config.dataset, **data.summary(splits)}
-    save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path, data=found)
+    save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path, data=found, flip=resolved.flip)
     return metrics.robust_accuracy(trained.model, splits.test, resolved.threat_models, device=resolved.device)
 
 

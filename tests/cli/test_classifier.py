@@ -24,6 +24,7 @@ def test_train_attack_and_their_unusable_input(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     accuracy = done.stdout.splitlines()[0]
     assert done.stderr.startswith("Data: --limit 100: ") and accuracy.startswith("clean ")
+    assert "Data check: 1 finding that is not serious, see tables/data_check.csv." in done.stderr.splitlines()
     assert "stored in 8 bits" in done.stdout
     assert (tmp_path / "attacked" / "report.html").is_file()
     stored = tmp_path / "attacked" / "datasets" / "attacked-l2-64of255" / "test"

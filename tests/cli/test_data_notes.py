@@ -13,11 +13,12 @@ import pytest
 from cli.conftest import call_here, error_line
 from PIL import Image
 
-from notbugs import cli, data, metrics, models
+from notbugs import cli, data, datacheck, metrics, models
 from notbugs.cli.data_notes import data_lines
 from notbugs.cli.options import DATA_OPTIONS
 from notbugs.data import DataConfig, Splits
 from notbugs.data.load import reporting_loads
+from notbugs.datacheck.mirroring import Mirroring, Turned
 from notbugs.metrics import transfer
 from notbugs.runs import runner
 from notbugs.study import analyses, pipeline
@@ -68,6 +69,8 @@ def folder(no_work: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, image in enumerate(pixels):
         (made / "noted" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(made / "noted" / "ab"[number % 2] / f"{number}.png")
+        (made / "colored" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.stack([image, image, 255 - image], 2)).save(made / "colored" / "ab"[number % 2] / f"{number}.png")
     (made / "noted" / "a" / "broken.png").write_text("no image")
     (made / "list.txt").write_text("a/0.png\n")
     (made / "notes_net.py").write_text(NETWORK)
@@ -142,6 +145,15 @@ def test_a_command_says_what_it_left_out_and_keeps_it(command: str, here: Path) 
         with (here / "new" / "tables" / "data_files.csv").open(newline="") as file:
             assert [row["file"] for row in csv.DictReader(file) if row["part"] == "left out"] == ["a/broken.png"]
     assert (here / "new.json").exists() == (command == "train")
+
+
+def test_train_says_why_it_does_not_mirror_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned = (Turned("a", "b", 1.0, 0.5, 1.0, 2),)
+    monkeypatch.setattr(datacheck, "measure_mirroring", lambda _: Mirroring("not safe", 1.0, 0.5, 0.5, 0.4, 0.6, 0.5, 8, turned))
+    for words, flip in (([], False), (["--flip"], True)):
+        done = call_here("train", "colored", *words, "--out", "new.safetensors")
+        said = "Data check: mirroring changes the class: 4 of 8 held-out training images, misclassified once mirrored (a → b)."
+        assert (said in done.stderr) != flip and json.loads((here / "new.json").read_text())["flip"] == flip
 
 
 def test_the_demo_says_it_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
         "another class is 1.89 away, of its own class 1.08. Relabeling: ε = 1.5."
     )
     assert network == "small of width 8, 2 epochs, 1 seed, on cpu."
+    flips = list(plan_lines(replace(plan, config=replace(plan.config, flip=True)), epsilon_chosen=False))
+    assert flips[3] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
     assert time == "2 stages, 2 at once: about 40 seconds, estimated from timed batches."
     assert "chosen" not in list(plan_lines(plan, epsilon_chosen=True))[2]
     scenes = replace(plan, distances=plan.distances._replace(same_scene=True))

@@ -45,7 +45,9 @@ def test_text_of_findings_and_of_what_was_checked() -> None:
         train=0, test=9, classes=2, width=8, height=8, channels=1, compared=0, most_common=0.5, imbalance=1.0,
         mirroring="not measured",
     )  # fmt: skip
-    assert "too small for near duplicates" in checked_text(unmeasured) and "not measured" in checked_text(unmeasured)
+    assert "too small for near duplicates" in checked_text(unmeasured)
+    assert checked_text(unmeasured).endswith("Mirroring was not measured: that takes training images.")
+    assert checked_text(replace(unmeasured, train=9)).endswith("Mirroring was not measured.")
 
 
 def test_serious_findings_are_warnings_on_the_terminal() -> None:
