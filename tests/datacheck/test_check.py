@@ -118,3 +118,12 @@ def test_test_images_alone(digits: data.Splits) -> None:
     test = digits.test
     check = check_data(None, joined(test, test.select([0])))
     assert problems(check) == {images.WITHIN} and check.summary.train == 0 and check.summary.mirroring == "not measured"
+    assert finding(check, images.WITHIN).meaning == "Copies count several times: confidence intervals come out too narrow."
+
+
+def test_of_test_images_alone_no_split_and_no_group_is_spoken(photographs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled = joined(photographs, photographs.with_images(version(photographs.images[:], "brighter")))
+    assert finding(check_data(None, doubled), images.NEAR_WITHIN).remedy == "Keep one of each."
+    monkeypatch.setattr(images, "SCENE_IMAGES", 20)
+    row = finding(check_data(None, doubled), images.SCENE)
+    assert "split" not in row.meaning and row.remedy == "Keep one of each scene."
