@@ -54,7 +54,7 @@ def says_data_notes(command: Callable[..., None]) -> Callable[..., None]:
             with reporting_loads(notes.on_load):
                 command(**given)
         except InputError:
-            notes.new_lines()  # dropped: an error is one line, and nothing was done with the data
+            notes.new_lines()  # dropped: an error is one line
             raise
         finally:
             print_data_notes()
