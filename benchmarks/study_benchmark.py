@@ -12,6 +12,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.study import classifiers, store
 from notbugs.study import config as study_config
 from notbugs.study.config import ResolvedConfig, StudyConfig
+from notbugs.study.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Benchmark:
                 replicate=True,
                 **speed,
             )
-        return cls(options.run, asked, study_config.resolve(asked, study_config.load(asked)), options, limit)
+        return cls(options.run, asked, resolve(asked, study_config.load(asked)), options, limit)
 
     @property
     def seeds(self) -> range:

@@ -26,7 +26,8 @@ from notbugs.runs.tables import AccuracyRow, AuditFileRow
 from notbugs.search import NormBall, SpatialTransforms
 from notbugs.study import evaluation, pipeline
 from notbugs.study.catalog import QUICK
-from notbugs.study.config import StudyConfig, load, resolve
+from notbugs.study.config import StudyConfig, load
+from notbugs.study.resolve import resolve
 
 THREAT_MODEL = NormBall("l2", 0.75)
 

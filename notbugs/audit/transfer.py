@@ -18,7 +18,8 @@ from notbugs.runs.tables import TransferRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MODELS
 from notbugs.study.classifiers import train_classifier
-from notbugs.study.config import ResolvedConfig, StudyConfig, load, resolve
+from notbugs.study.config import ResolvedConfig, StudyConfig, load
+from notbugs.study.resolve import resolve
 
 ALL_TARGETS = (*ARCHITECTURES, *LEARNERS)
 EXAMPLES = "examples"  # the stage that makes them

@@ -12,7 +12,9 @@ from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.check import check
 from notbugs.cli.classifier import attack, features, transfer
-from notbugs.cli.study import demo, files, report, run, split, train
+from notbugs.cli.data_notes import says_data_notes
+from notbugs.cli.files import files
+from notbugs.cli.study import demo, report, run, split, train
 from notbugs.errors import InputError, NotbugsWarning
 
 INTERRUPTED = 130  # exit code
@@ -38,23 +40,9 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         raise typer.Exit
 
 
-for command in (
-    demo,
-    check,
-    run,
-    split,
-    files,
-    train,
-    attack,
-    features,
-    transfer,
-    explain,
-    corruptions,
-    ntk,
-    review,
-    theory,
-    report,
-):
+for command in (demo, check, run, split, files, train, attack, features, transfer, explain, corruptions, ntk, review):
+    app.command()(says_data_notes(command))
+for command in (theory, report):  # these load no data set, and `report` no torch
     app.command()(command)
 
 

@@ -18,6 +18,7 @@ from notbugs.cli.console import (
     print_table,
     progress,
 )
+from notbugs.cli.data_notes import TABLE, list_files_in, print_data_notes
 from notbugs.cli.options import NO_OPTIONS, DataOptions, OwnNetwork, RunArgument, Seed, Workers, with_data_options
 from notbugs.errors import InputError
 
@@ -166,6 +167,7 @@ def explain(
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
     splits = data.load_dataset(config.data)
     check_training_part(dataset, splits)
+    print_data_notes()
     with blame_failing_image(model, splits.test, config.device):
         found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
     print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
@@ -210,6 +212,7 @@ def corruptions(
 
     config, model = _load_classifier(subject, dataset, out, network, data_options)
     part = test_part(config)[0]
+    print_data_notes()
     accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
     rows = [CorruptionRow(model=subject, seed=seed, **accuracy._asdict()) for accuracy in accuracies]
     lines = [
@@ -278,7 +281,7 @@ def _run_and_print(
 
     check_workers(workers)
     before = {finding.text for finding in findings(StudyResults.read(folder))}
-    with progress() as report_progress:
+    with progress(TABLE) as report_progress:
         pipeline.run_analyses(folder, stages, workers=workers, report_progress=report_progress)
     results = StudyResults.read(folder)
     print_findings(finding for finding in findings(results) if finding.text not in before)
@@ -314,6 +317,8 @@ def review(
 
     drawn = sample.draw_sample(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed)
     sample.save_key(folder, drawn)
+    list_files_in(TABLE)
+    print_data_notes()
     print(write_page(folder, drawn))
     if answers.load_answers(folder):
         results = StudyResults.read(folder)

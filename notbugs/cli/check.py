@@ -1,15 +1,16 @@
 """The data check as a command: what to know of a data set before anything is trained on it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from notbugs.cli.data_notes import list_files_in, new_data_lines
 from notbugs.cli.options import NO_OPTIONS, DataOptions, DatasetArgument, Folds, with_data_options
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
-    from notbugs.data import Splits
     from notbugs.datacheck import DataCheck
 
 CheckOut = Annotated[
@@ -47,19 +48,19 @@ def check(
         models.check_writable(out)
     splits = data.load_dataset(data.DataConfig(dataset, **data_options))
     found = check_data(splits.train, splits.test, folds=folds, mirroring=not no_train)
-    _print_check(dataset, splits, found)
+    list_files_in(str(out or ""))
+    _print_check(dataset, found, new_data_lines())
     if out is not None:
         left = [DataCheckFileRow(file=file, part="", problem=reason, other_file="") for file, reason in splits.left_out]
         atomic_write_text(out, as_csv([*found.files, *left]) or FILE_COLUMNS)
         print(out)
 
 
-def _print_check(dataset: str, splits: "Splits", found: "DataCheck") -> None:
+def _print_check(dataset: str, found: "DataCheck", notes: Sequence[str]) -> None:
     """The result first, then each finding, the most serious first, then what was checked."""
     from rich.console import Console
 
-    from notbugs.cli.console import data_lines, wrapped
-    from notbugs.data import left_out
+    from notbugs.cli.console import wrapped
     from notbugs.report.data_check import checked_text, finding_text
 
     width, row = Console().width, found.summary
@@ -69,8 +70,8 @@ def _print_check(dataset: str, splits: "Splits", found: "DataCheck") -> None:
     colors = "gray" if row.channels == 1 else "RGB"
     images = f"{row.train:,} training and {row.test:,} test images, {row.width}x{row.height}, {colors}, {row.classes} classes"
     print(wrapped(f"{dataset}: {result}. {images}.", width, indent=""))
-    for line in data_lines(splits.notes, left_out(splits), "FILE.csv of --out"):
-        print(wrapped(line, width, indent="  "))
+    for line in notes:
+        print(wrapped(line, width))
     for finding in found.findings:
         print(wrapped(finding_text(finding), width, first="! " if finding.serious else "- "))
     print(wrapped(checked_text(row), width, indent=""))

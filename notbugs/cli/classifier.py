@@ -1,5 +1,6 @@
 """Commands on one classifier: its robust accuracy, its features, the transferability of its adversarial examples."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,12 +13,12 @@ from notbugs.cli.console import (
     audit_config,
     check_workers,
     command_line,
-    data_lines,
     percent,
     print_report,
     print_table,
     progress,
 )
+from notbugs.cli.data_notes import TABLE
 from notbugs.cli.options import (
     NO_OPTIONS,
     AnyClassifier,
@@ -32,6 +33,7 @@ from notbugs.cli.options import (
     Workers,
     with_data_options,
 )
+from notbugs.cli.study_progress import finding_lines
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ def attack(
 ) -> None:
     """Robust accuracy of a classifier, with sanity checks."""
     from notbugs import audit
+    from notbugs.runs.tables import DataCheckRow
     from notbugs.search.threat_models import NORMS, parse_threat_model
 
     if norm is not None and norm not in NORMS:
@@ -133,7 +136,7 @@ def attack(
     )
     check_workers(workers)
     with TemporaryDirectory() as temporary:
-        with progress() as report_progress:
+        with progress(TABLE if out else "") as report_progress:
             record = audit.run(
                 config,
                 out or Path(temporary) / "audit",
@@ -141,6 +144,9 @@ def attack(
                 workers=workers,
                 report_progress=report_progress,
             )
+        where = "see tables/data_check.csv" if out else "see notbugs check"
+        for line in finding_lines(record.rows(DataCheckRow), where):
+            print(line, file=sys.stderr)
         _print_audit(record)
     if out:
         print_report(out, f"{record.audit().seconds:.0f} s. ")
@@ -154,9 +160,6 @@ def _print_audit(record: "RunFolder") -> None:
         if check.passed == "no":
             print(f"WARNING: robust accuracy may be overestimated: {check.check}: {check.observed}")
             print(f"  {check.rationale}\n  {check.fix}")
-    found = record.audit().data
-    for line in data_lines(found.notes, found.left_out):
-        print(line)
     for row in record.rows(AuditAccuracyRow):
         print(accuracy_line(row.threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack, row.correct_8bit))
 
@@ -202,12 +205,14 @@ def features(
     if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
         raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
     classifier = audit_parts.load_classifier(config, model).model if layer else audit_parts.search_copy(config, model)
+    forward = metrics.layer_forward(classifier, layer) if layer else None
     with progress() as report_progress:
+        report_progress("features", 0.0, "")
         rows = metrics.per_feature(
             classifier,
             part,
             threat_model,
-            forward=metrics.layer_forward(classifier, layer) if layer else None,
+            forward=forward,
             steps=steps,
             sample=sample,
             most=most,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from notbugs.cli.data_notes import list_files_in, print_data_notes
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,15 +62,6 @@ def audit_config(
     )
 
 
-def data_lines(notes: Iterable[str], left_out: Mapping[str, int], where: str = "tables/data_files.csv") -> Iterator[str]:
-    """What was decided in reading a data set, and what is not used."""
-    for note in notes:
-        yield f"Data: {note}."
-    if left_out:
-        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in left_out.items())
-        yield f"Left out: {sum(left_out.values()):,} files ({reasons}). Listed in {where}."
-
-
 def parse_epsilon(text: str, option: str) -> float:
     """ "0.5" or "8/255" as a number. Raises InputError for anything else."""
     try:
@@ -115,11 +107,15 @@ def command_line() -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, float, str], None]]:
-    """A progress bar per running stage; without a terminal, a line per finished stage."""
+def progress(listed_in: str = "") -> Iterator[Callable[[str, float, str], None]]:
+    """A progress bar per running stage; without a terminal, a line per finished stage.
+
+    Before the first of them the notes on the data: the input can be used. listed_in: see `list_files_in`.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+    list_files_in(listed_in)
     console = Console(stderr=True)
     bars: dict[str, TaskID] = {}
     with Progress(
@@ -134,6 +130,7 @@ def progress() -> Iterator[Callable[[str, float, str], None]]:
     ) as display:
 
         def report_progress(stage: str, share: float, words: str) -> None:
+            print_data_notes()
             if stage not in bars:
                 bars[stage] = display.add_task(stage, total=1.0, words=words)
             display.update(bars[stage], completed=share, words=words)

@@ -11,16 +11,13 @@ from notbugs.cli.console import (
     accuracy_line,
     check_workers,
     command_line,
-    data_lines,
     print_list_of_runs,
-    print_report,
-    print_table,
     progress,
     study_config,
 )
 from notbugs.cli.earlier import command_again, continued, earlier_study, taken_over
+from notbugs.cli.files import files_config, split_files
 from notbugs.cli.options import (
-    DATASET_HELP,
     NO_OPTIONS,
     Bf16,
     Compile,
@@ -42,111 +39,39 @@ from notbugs.cli.options import (
     Write,
     with_data_options,
 )
-from notbugs.cli.study_progress import study_progress
+from notbugs.cli.study_options import (
+    AdaptBatchnorm,
+    AdversarialSteps,
+    BatchSize,
+    ByFile,
+    EarlierDataset,
+    Flip,
+    Full,
+    GivenModel,
+    InvertStart,
+    InvertSteps,
+    LearningRate,
+    ListedFiles,
+    Patience,
+    RelabelEpsilon,
+    RelabelLearningRate,
+    RelabelReach,
+    RelabelSteps,
+    RelabelTranslate,
+    Replicate,
+    Seeds,
+    StratifiedTargets,
+    Top,
+    Translate,
+    WeightDecay,
+)
+from notbugs.cli.study_progress import finding_lines, study_progress
 from notbugs.cli.study_summary import print_summary
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
-    from notbugs.files import FilesConfig
-    from notbugs.files.run import Subset
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
-
-
-RelabelEpsilon = Annotated[
-    str | None,
-    typer.Option(
-        metavar="EPS", help="Epsilon of D_rand and D_det. [default: epsilon; in L2 twice that for simple images such as digits]"
-    ),
-]
-RelabelReach = Annotated[
-    float | None,
-    typer.Option(
-        help="Enlarge that ε by half, four times at most, while a smaller share of a set's images reaches its new label. "
-        "[default: 0.7; 0 with --relabel-epsilon]",
-    ),
-]
-Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
-EarlierDataset = Annotated[
-    str | None, typer.Argument(metavar="DATASET", help=f"{DATASET_HELP} May be left out where a study in --out goes on.")
-]
-GivenModel = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL",
-        help="Study a trained classifier of yours as the standard model, instead of one trained here. It needs gradients: a "
-        ".safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a PyTorch network.",
-    ),
-]
-BatchSize = Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")]
-LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate of AdamW. [default: by the images]")]
-RelabelLearningRate = Annotated[
-    float | None, typer.Option(help="The same for training on relabeled sets. [default: by the images]")
-]
-WeightDecay = Annotated[float | None, typer.Option(help="Weight decay of AdamW. [default: by the images]")]
-Translate = Annotated[
-    int | None,
-    typer.Option(help="Augmentation: random translations up to N pixels. [default: 1/8 of the height; 0 up to 16x16]"),
-]
-RelabelTranslate = Annotated[int | None, typer.Option(help="The same in training on relabeled sets. [default: 0; 3 for mnist5k]")]
-AdaptBatchnorm = Annotated[
-    bool | None,
-    typer.Option(
-        "--adapt-batchnorm/--no-adapt-batchnorm",
-        help="After training on a relabeled set, take batch-norm statistics from the original training images, without labels. "
-        "[default: no; yes for mnist5k]",
-    ),
-]
-Flip = Annotated[
-    bool | None,
-    typer.Option(
-        "--flip/--no-flip",
-        help="Augmentation: random horizontal flips. [default: for color images, unless mirroring changes the class]",
-    ),
-]
-AdversarialSteps = Annotated[int, typer.Option(help="PGD steps of adversarial training.")]
-InvertSteps = Annotated[
-    int | None,
-    typer.Option(help="Steps of feature inversion (D_R, D_NR). [default: 40; 25 up to 16x16; 20 for mnist5k and planted]"),
-]
-InvertStart = Annotated[str, typer.Option(help="Where inversion starts: image (another training image) or noise.")]
-RelabelSteps = Annotated[int, typer.Option(help="PGD steps of D_rand and D_det.")]
-Patience = Annotated[
-    int | None,
-    typer.Option(
-        help="Extra epochs for a relabeled set while accuracy is at chance level. [default: half the epochs, 8 or more]"
-    ),
-]
-Full = Annotated[
-    bool,
-    typer.Option(
-        "--full",
-        help="Also all controls, transferability, and every model attacked on every set. Takes several times as long.",
-    ),
-]
-Replicate = Annotated[
-    bool,
-    typer.Option("--replicate", help="--full, and all else that the paper measured on CIFAR-10, with its figures beside."),
-]
-StratifiedTargets = Annotated[
-    bool,
-    typer.Option(
-        "--stratified-targets",
-        help="Draw random labels so that each class is drawn equally often: with few images none is left out.",
-    ),
-]
-ByFile = Annotated[bool, typer.Option("--by-file", help="Change no image: sort the files by robustness, see `notbugs files`.")]
-ListedFiles = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="LIST",
-        help="Change no image: write the training files in LIST and all others as two subsets. One name per line, as the report "
-        "of `notbugs files` exports it.",
-    ),
-]
-Top = Annotated[
-    float, typer.Option(metavar="SHARE", help="With --by-file: the share of each class in either subset, in (0, 0.5].")
-]
 
 
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
@@ -256,7 +181,7 @@ def split(
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
-        _split_files(_files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
+        split_files(files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
         return
     from notbugs.runs.tables import SetRow
     from notbugs.study.store import dataset_path
@@ -266,34 +191,6 @@ def split(
     for name in ("robust", "nonrobust"):
         path = dataset_path(config, out, seed, name)
         print(f"{name:10}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
-
-
-@with_data_options
-def files(
-    dataset: DatasetArgument,
-    out: Out,
-    norm: Norm = "l2",
-    epsilon: Epsilon = None,
-    folds: Folds = 3,
-    repeats: Repeats = 3,
-    pictures: Pictures = 1000,
-    seed: Seed = 0,
-    network: Network = None,
-    width: Width = None,
-    epochs: Epochs = None,
-    flip: Flip = None,
-    data_options: DataOptions = NO_OPTIONS,
-    device: Device = "auto",
-    workers: Workers = None,
-) -> None:
-    """Scores for each training file, and spurious cues.
-
-    By cross-fitted models: no file is scored by a model that was trained on it. Their accuracy comes first, then which files
-    robust models classify correctly within epsilon, and likely label errors, unless the models are too weak to tell.
-    The report shows every file. It exports lists of files for `notbugs split --files`.
-    `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
-    """
-    _files(_files_config(study_config({**locals(), **data_options, "seeds": 1}), folds, repeats, pictures), out, workers)
 
 
 @with_data_options
@@ -326,10 +223,24 @@ def train(
     config = study_config({**locals(), **data_options})
     with progress() as report_progress:
         rows = pipeline.train_single(config, out, loss=loss, report_progress=report_progress)
+    for line in _mirroring_lines(config):
+        print(line, file=sys.stderr)
     for row in rows:
         threat = f"{row.norm} {row.epsilon:.4g}" if row.epsilon else "clean"
         print(accuracy_line(threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack))
     print(out)
+
+
+def _mirroring_lines(config: "StudyConfig") -> Iterable[str]:
+    """Why training did not mirror images, where that was measured."""
+    from notbugs.datacheck import measure_mirroring
+    from notbugs.datacheck.classes import mirroring_findings
+    from notbugs.study.config import load
+    from notbugs.study.resolve import flip_is_measured
+
+    train = load(config).train
+    measured = flip_is_measured(config.flip, config.dataset, train)
+    return finding_lines(mirroring_findings(measure_mirroring(train), flips=False)) if measured else ()
 
 
 def report(
@@ -348,96 +259,6 @@ def report(
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------------------
-
-
-def _files_config(config: "StudyConfig", folds: int, repeats: int, pictures: float) -> "FilesConfig":
-    from notbugs.files import FilesConfig
-
-    if not pictures >= 0:
-        raise InputError("--pictures", "must be 0 or more", pictures)
-    return FilesConfig(
-        config.data,
-        norm=config.norm,
-        epsilon=config.epsilon,
-        seed=config.seed,
-        network=config.network,
-        width=config.width,
-        epochs=config.epochs,
-        flip=config.flip,
-        device=config.device,
-        folds=folds,
-        repeats=repeats,
-        pictures=pictures,
-        write=config.write,
-    )
-
-
-def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | None = None) -> None:
-    """Score the files of a data set and print a summary. top: also write that share of each class as two subsets."""
-    from notbugs import files
-
-    check_workers(workers)
-    if top is not None:
-        files.check_fraction(config, top)
-    with progress() as report_progress:
-        record = files.run(config, out, command=command_line(), workers=workers, report_progress=report_progress)
-    _print_files(record)
-    _print_subsets(files.split_by_robustness(config, out, top) if top is not None else ())
-    seconds = record.files().seconds
-    print_report(out, f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. ")
-
-
-def _split_files(config: "FilesConfig", out: Path, workers: int | None, listed: Path | None, top: float | None) -> None:
-    """Write two subsets of the files: those in a list and all others, or by robustness."""
-    from notbugs import files
-
-    if listed is None:
-        _files(config, out, workers, top)
-    elif top is None:
-        _print_subsets(files.split_by_list(config, listed, out))
-    else:
-        raise InputError("--files", "cannot be used with --by-file")
-
-
-def _print_subsets(subsets: "Iterable[Subset]") -> None:
-    for subset in subsets:
-        print(f"{subset.name:10}  {subset.files} files  {subset.folder}")
-        for note in subset.notes:
-            print(f"{'':10}  {note}")
-
-
-def _print_files(record: "RunFolder") -> None:
-    """First what the models can do at all, then files and features by category, the rank, label errors, and spurious cues."""
-    from notbugs.report import files_summary
-    from notbugs.runs.tables import (
-        CategoryRow,
-        FeatureCategoryRow,
-        FilePictureRow,
-        FileRow,
-        LabelErrorsRow,
-        ModelAccuracyRow,
-        SpuriousCueRow,
-    )
-
-    metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
-    for line in data_lines(metadata.data.notes, metadata.data.left_out):
-        print(line)
-    title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat} [95 % CI]"
-    print_table(title, *files_summary.accuracy_table(accuracies))
-    print(files_summary.robust_files(record.rows(FileRow), metadata.threat))
-    for row in record.rows(CategoryRow):
-        examples = [picture.file for picture in pictures if picture.category == row.category][:3]
-        print(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
-    print(files_summary.rank(record))
-    for errors in record.rows(LabelErrorsRow):
-        print(files_summary.label_errors(errors, accuracies))
-    print(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat))
-    for cue in record.rows(SpuriousCueRow):
-        if cue.spurious:
-            print(
-                f"spurious: {cue.name} {cue.sign} {cue.class_name}: usefulness {cue.usefulness:.2f} on training images, "
-                f"{cue.test_usefulness:.2f} on test images"
-            )
 
 
 def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Collection[str], workers: int | None) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from notbugs.cli.console import data_lines
+from notbugs.cli.data_notes import data_lines, new_data_lines
 
 if TYPE_CHECKING:
     from notbugs.runs.tables import DataCheckRow, Row, SetRow
@@ -44,6 +44,7 @@ class StudyProgress:
         self.began = self.said = time.monotonic()
         for line in plan_lines(plan, epsilon_chosen=self.epsilon_chosen):
             self._print(line)
+        new_data_lines()  # they are among these
         if plan.stages:
             self.bars[""] = self.display.add_task("all stages", total=1.0, words="")
 
@@ -106,8 +107,6 @@ def study_progress(*, epsilon_chosen: bool) -> Iterator[StudyProgress]:
 
 def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     """What a study is about to do, in a few sentences."""
-    from notbugs.data import left_out
-
     config, train, test, found = plan.config, plan.splits.train, plan.splits.test, plan.distances
     channels, height, width = train.shape
     colors = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
@@ -115,7 +114,7 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
         f"{config.dataset}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
         f"{len(train.classes)} classes."
     )
-    yield from data_lines(plan.splits.notes, left_out(plan.splits))
+    yield from data_lines(plan.splits)
     yield from finding_lines(plan.findings)
     how = "" if epsilon_chosen else ", chosen from the images (change it with --epsilon)"
     yield (
@@ -129,7 +128,9 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
             "do. Keep all images of a scene in one part, with --group: in training and test they make test accuracy too high."
         )
     size = f" of width {config.width}" if config.width else ""
-    yield f"{config.network}{size}, {_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}, on {config.device}."
+    flips = ", random horizontal flips" if config.flip else ""
+    counts = f"{_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}"
+    yield f"{config.network}{size}, {counts}{flips}, on {config.device}."
     yield from _given_lines(plan)
     if not plan.stages:
         yield "Everything is done already."
@@ -141,15 +142,16 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
         yield f"Faster: {'; '.join(faster)}."
 
 
-def finding_lines(findings: "Sequence[DataCheckRow]") -> Iterator[str]:
-    """The serious findings of a data check, and how many others there are."""
+def finding_lines(findings: "Sequence[DataCheckRow]", where: str = "see tables/data_check.csv") -> Iterator[str]:
+    """The serious findings of a data check, why images are not mirrored, and how many other findings there are."""
+    from notbugs.datacheck.classes import MIRRORING
     from notbugs.report.data_check import finding_text
 
-    serious = [row for row in findings if row.serious]
-    for row in serious:
-        yield f"WARNING: {finding_text(row)}"
-    if others := len(findings) - len(serious):
-        yield f"Data check: {_count(others, 'finding')} that {'is' if others == 1 else 'are'} not serious, in the report."
+    said = [row for row in findings if row.serious or row.problem == MIRRORING]
+    for row in said:
+        yield f"{'WARNING' if row.serious else 'Data check'}: {finding_text(row)}"
+    if others := len(findings) - len(said):
+        yield f"Data check: {_count(others, 'finding')} that {'is' if others == 1 else 'are'} not serious, {where}."
 
 
 def _given_lines(plan: "Plan") -> Iterator[str]:

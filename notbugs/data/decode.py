@@ -72,6 +72,10 @@ class ImageFacts(NamedTuple):
         Whether the file is so large that it is decoded at reduced size.
     values : (int, int) or None
         Lowest and highest value of a 16-bit gray image that was decoded and whose file does not say which value is white.
+    transparent : bool
+        Whether the file has an alpha channel or a transparent color, which is laid on white.
+    animated : bool
+        Whether the file has further frames or pages, which are not used.
     """
 
     channels: int
@@ -81,6 +85,8 @@ class ImageFacts(NamedTuple):
     color_16: bool
     reduced: bool
     values: tuple[int, int] | None = None
+    transparent: bool = False
+    animated: bool = False
 
     def size(self, resize: int | None) -> Size:
         """C, H, W of the image once it is resized."""
@@ -127,8 +133,18 @@ def _opened(image: Path | bytes, options: DecodeOptions) -> Iterator[tuple["Imag
             _check_payload(opened)
         gray_16 = opened.mode.startswith("I")
         color_16 = not gray_16 and _bits_of_tile(opened) == 16
+        transparent = opened.has_transparency_data and not gray_16
         channels = 1 if opened.mode in GRAY_MODES else 3
-        yield opened, ImageFacts(channels, opened.height, opened.width, gray_16, color_16, reduced)
+        facts = ImageFacts(channels, opened.height, opened.width, gray_16, color_16, reduced)
+        yield opened, facts._replace(transparent=transparent, animated=_is_animated(opened))
+
+
+def _is_animated(opened: "ImageFile") -> bool:
+    """Whether there are further frames or pages. The second picture of a camera's MPO file is a copy, or another exposure."""
+    try:
+        return opened.format != "MPO" and bool(getattr(opened, "is_animated", False))
+    except (OSError, SyntaxError, ValueError):  # what follows the first frame is damaged, and not needed
+        return True
 
 
 def _open(image: Path | bytes) -> "ImageFile":
@@ -295,7 +311,7 @@ def common_size(sizes: Sequence[Size], locations: Sequence[str]) -> Size:
     common, _ = Counter((height, width) for _, height, width in sizes).most_common(1)[0]
     for (_, height, width), location in zip(sizes, locations, strict=True):
         if (height, width) != common:
-            rule = f"all images must have one size, most are {common[1]} x {common[0]} pixels"
+            rule = f"all images must have one size, the most common is {common[1]} x {common[0]} pixels"
             raise InputError(printable(location), rule, f"{width} x {height}", "pass --resize N to make all N x N")
     return max(channels for channels, _, _ in sizes), *common
 

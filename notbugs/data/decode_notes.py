@@ -27,7 +27,8 @@ def decode_notes(
     >>> decode_notes([ImageFacts(3, 60, 80, False, False, False)], DecodeOptions(resize=64, resize_mode="squash"))
     ('resized to 64x64: 1 of 1 images are not square, their proportions change',)
     """
-    return (*_of_size(images, options), *_of_depth(images, options, images if sample is None else sample))
+    depth = _of_depth(images, options, images if sample is None else sample)
+    return (*_of_size(images, options), *_of_content(images), *depth)
 
 
 def _of_size(images: Sequence[ImageFacts], options: DecodeOptions) -> Iterator[str]:
@@ -35,7 +36,13 @@ def _of_size(images: Sequence[ImageFacts], options: DecodeOptions) -> Iterator[s
         yield f"{reduced:,} of {len(images):,} images have more than {MAX_PIXELS:,} pixels: they are decoded at reduced size"
     shares = [1 - min(facts.height, facts.width) / max(facts.height, facts.width) for facts in images]
     different = [share for share in shares if share]
-    if not options.resize or not different:
+    if not options.resize:
+        return
+    if not different:
+        sides = {facts.width for facts in images}
+        if sides != {options.resize}:
+            each = f"{min(sides)}x{min(sides)}" if len(sides) == 1 else f"{min(sides)}x{min(sides)} to {max(sides)}x{max(sides)}"
+            yield f"resized to {options.resize}x{options.resize}, from {each}"
         return
     what = f"{len(different):,} of {len(images):,} images are not square"
     share = f"on average {_percent(fmean(different))} of each"
@@ -46,6 +53,14 @@ def _of_size(images: Sequence[ImageFacts], options: DecodeOptions) -> Iterator[s
         "pad": f"{what}, they have black borders, {share}",
     }
     yield f"resized to {options.resize}x{options.resize}: {how[options.resize_mode]}"
+
+
+def _of_content(images: Sequence[ImageFacts]) -> Iterator[str]:
+    """What of a file its pixels in the data set do not show."""
+    if animated := sum(facts.animated for facts in images):
+        yield f"{animated:,} of {len(images):,} images have further frames or pages: only the first is used"
+    if transparent := sum(facts.transparent for facts in images):
+        yield f"{transparent:,} of {len(images):,} images have an alpha channel or a transparent color, which is laid on white"
 
 
 def _percent(share: float) -> str:

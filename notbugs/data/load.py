@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from hashlib import sha256
 from os import PathLike, fspath
@@ -48,6 +50,9 @@ class Splits(NamedTuple):
     left_out: tuple[Unreadable, ...] = ()
 
 
+_on_load: ContextVar[Callable[[DataConfig, Splits], None] | None] = ContextVar("_on_load", default=None)
+
+
 def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
     """The data set that a configuration describes, loaded once per process.
 
@@ -74,7 +79,29 @@ def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
     """
     if config.dataset == SYNTHETIC and (other := _set_options(config)):
         raise InputError(other, f"cannot be used with {SYNTHETIC}, whose images are drawn at 32x32", remedy="leave it out")
-    return _load_once(config.data, seed if config.dataset == SYNTHETIC else 0)
+    splits = _load_once(config.data, seed if config.dataset == SYNTHETIC else 0)
+    if on_load := _on_load.get():
+        on_load(config.data, splits)
+    return splits
+
+
+@contextmanager
+def reporting_loads(on_load: Callable[[DataConfig, Splits], None]) -> Iterator[None]:
+    """Call `on_load` for each call of `load_dataset` meanwhile, so that no command can forget what it has to say of its data.
+
+    In this process: those that it starts say nothing.
+
+    Examples
+    --------
+    >>> with reporting_loads(lambda config, splits: print(config.dataset, *splits.notes)):
+    ...     splits = load_dataset(DataConfig("planted", limit=40))
+    planted generated
+    """
+    token = _on_load.set(on_load)
+    try:
+        yield
+    finally:
+        _on_load.reset(token)
 
 
 def _set_options(config: DataConfig) -> str:
@@ -198,7 +225,9 @@ def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[i
     train, test = (
         _grouped_split(located, TEST_SHARE, seed) if located.groups else stratified_split(located.labels, TEST_SHARE, seed)
     )
-    note = f"no test part: {how} set aside with seed {seed}, {len(test):,} images (--test . takes all as test images)"
+    few = not located.groups and min(Counter(located.labels).values()) * TEST_SHARE < 1
+    least = " (at least one image)" if few else ""
+    note = f"no test part: {how} set aside with seed {seed}{least}, {len(test):,} images (--test . takes all as test images)"
     return train, test, (*located.notes, note)
 
 

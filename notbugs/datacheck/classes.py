@@ -54,14 +54,14 @@ def _imbalance(counts: np.ndarray, in_test: np.ndarray, names: Sequence[str]) ->
     if largest < UNEVEN * smallest:
         return []
     share, common = in_test.max() / in_test.sum(), names[int(in_test.argmax())]
-    ends = [names[int(np.argmax(counts))], names[int(np.argmin(np.where(counts > 0, counts, largest)))]]
+    small = [label for label in np.argsort(counts, kind="stable").tolist() if 0 < counts[label] * UNEVEN <= largest]
     row = DataCheckRow(
         problem="imbalanced classes",
         serious=largest >= VERY_UNEVEN * smallest,
-        count=smallest,
-        n=largest,
-        unit="images of the smallest and the largest class",
-        examples=" < ".join(reversed(ends)),
+        count=len(small),
+        n=len(names),
+        unit=f"classes have at most a third of the {largest:,} images of {names[int(counts.argmax())]}",
+        examples=listed([f"{names[label]}: {counts[label]:,}" for label in small]),
         meaning=f"Always predicting {common} is right for {100 * share:.0f} % of the test images: compare accuracy with that.",
         remedy="Compare accuracies class by class, or balance the classes.",
     )

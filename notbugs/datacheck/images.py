@@ -37,6 +37,11 @@ class AllImages(NamedTuple):
         """How many images are compared for near duplicates."""
         return len(self.prints.hashes) if min(self.shape[1:]) >= MIN_SIDE else 0
 
+    @property
+    def only_test(self) -> bool:
+        """Whether there is no training part, so that nothing is split or folded."""
+        return bool(self.in_test.all())
+
 
 class Problem(NamedTuple):
     """A problem that images have.
@@ -101,7 +106,8 @@ def _exact(images: AllImages) -> Iterator[Problem]:
         first[copies],
         np.ones(len(copies)),
         len(first),
-        "Copies count several times: confidence intervals come out too narrow, and folds share images.",
+        "Copies count several times: confidence intervals come out too narrow"
+        + ("." if images.only_test else ", and folds share images."),
         "Keep one of each.",
     )
 
@@ -142,14 +148,18 @@ def _near(images: AllImages) -> Iterator[Problem]:
         "Either a label is wrong, or the classes differ in details that resizing or a small perturbation hides.",
         "Look at the pairs; correct the labels.",
     )
-    yield _within(_both_ways(pairs, ~across & ~other_label), images.compared)
+    yield _within(_both_ways(pairs, ~across & ~other_label), images.compared, only_test=images.only_test)
 
 
-def _within(found: tuple[np.ndarray, np.ndarray, np.ndarray], compared: int) -> Problem:
+def _within(found: tuple[np.ndarray, np.ndarray, np.ndarray], compared: int, *, only_test: bool) -> Problem:
     """Near duplicates of one class in one part; if there are many, they seem to be frames of scenes."""
     if len(found[0]) < max(SCENE_IMAGES, SCENES * compared):
         meaning = "Such images count almost twice: confidence intervals come out slightly too narrow."
-        return Problem(NEAR_WITHIN, *found, compared, meaning, "Keep one of each, or use --group REGEX.", False)
+        remedy = "Keep one of each." if only_test else "Keep one of each, or use --group REGEX."
+        return Problem(NEAR_WITHIN, *found, compared, meaning, remedy, False)
+    if only_test:
+        meaning = "Many images seem to be frames of one scene, and count one by one: confidence intervals come out too narrow."
+        return Problem(SCENE, *found, compared, meaning, "Keep one of each scene.")
     meaning = "Many images seem to be frames of one scene: if a split or fold tears scenes apart, accuracy comes out too high."
     return Problem(SCENE, *found, compared, meaning, "Keep all files of a video or scene in one part: --group REGEX.")
 
@@ -188,7 +198,7 @@ def _contrast(images: AllImages) -> Iterator[Problem]:
         prints.contrast[flat],
         n,
         "Within a usual ε a perturbation can be stronger than all that there is to see.",
-        "Look at them; dark images of 16 bits may need --white VALUE.",
+        "Look at them" + ("; dark images of 16 bits may need --white VALUE." if images.shape[0] == 1 else "."),
     )
     gray = np.flatnonzero(prints.gray & ~prints.constant) if images.shape[0] == 3 else np.empty(0, np.int64)
     yield Problem(

@@ -6,7 +6,8 @@ from pathlib import Path
 from notbugs.data import DataConfig, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.files.crossfit import CrossfitConfig
-from notbugs.study.config import TINY, StudyConfig, load, resolve
+from notbugs.study.config import StudyConfig, load
+from notbugs.study.resolve import TINY, resolve
 
 FREE = ("repeats", "device", "pictures", "write", "flip")  # may differ when a run is resumed
 

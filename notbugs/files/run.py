@@ -38,7 +38,7 @@ from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
 from notbugs.runs.tables import CategoryRow, ColumnRow, FilePictureRow, FileRow, Row, SubsetRow
-from notbugs.study.config import flip_is_measured
+from notbugs.study.resolve import flip_is_measured
 
 PICTURED_FILES = 12  # of each category
 SUBSETS = {"robust": "highest", "nonrobust": "lowest"}

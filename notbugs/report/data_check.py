@@ -48,7 +48,7 @@ def checked_text(row: DataCheckSummaryRow) -> str:
 def mirroring_text(row: DataCheckSummaryRow) -> str:
     """Whether mirroring is safe, with the accuracies behind the answer."""
     if row.accuracy is None or row.mirrored_accuracy is None or row.mirroring_drop is None:
-        return "Mirroring was not measured."
+        return "Mirroring was not measured" + ("." if row.train else ": that takes training images.")
     ends = interval(100 * (row.mirroring_drop_ci_low or 0), 100 * (row.mirroring_drop_ci_high or 0))
     accuracies = f"accuracy {percent(row.accuracy)}, mirrored {percent(row.mirrored_accuracy)}"
     drop = f"a drop of {minus(f'{100 * row.mirroring_drop:.1f}')} percentage points {ends}"

@@ -91,7 +91,7 @@ def _use_robust_version(results: StudyResults) -> Iterator[Step]:
             f"{_accuracies(results, ROBUST, radius)}):",
             str(folder),
         )
-    elif folder.is_dir():
+    elif folder.is_dir() and not split_problems(results):
         yield Step("Train your own network on D_R:", str(folder))
 
 

@@ -143,9 +143,16 @@ def train_classifier(
 
 
 def save_classifier(
-    trained: TrainedClassifier, config: ResolvedConfig, dataset: Dataset, spec: ModelSpec, *, seed: int, path: Path
+    trained: TrainedClassifier,
+    config: ResolvedConfig,
+    dataset: Dataset,
+    spec: ModelSpec,
+    *,
+    seed: int,
+    path: Path,
+    **also: object,
 ) -> None:
-    """Save a classifier with what is known of its training."""
+    """Save a classifier with what is known of its training. also: further keys of its JSON."""
     models.save(
         trained.model,
         path,
@@ -159,6 +166,7 @@ def save_classifier(
             "epochs": len(trained.curve),
             "augmented": _augmentation(config, spec) is not None,
         },
+        **also,
     )
 
 

@@ -28,15 +28,14 @@ from notbugs.study.config import (
     StudyConfig,
     asked_options,
     config_of_run,
-    flip_is_measured,
     load,
-    resolve,
     resumable_arguments,
     written_form,
 )
 from notbugs.study.given import GivenModel, given_model
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
+from notbugs.study.resolve import flip_is_measured, resolve
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
@@ -176,7 +175,7 @@ def train_single(
     ----------
     config : StudyConfig
     path : str or path
-        NAME.safetensors; NAME.json is written, too.
+        NAME.safetensors; NAME.json is written, too, with a summary of the data.
     loss : {"standard", "adversarial", "trades"}
     report_progress : callable, optional
 
@@ -197,11 +196,11 @@ def train_single(
     if not chosen:
         raise InputError("--loss", f"must be one of {', '.join(LOSSES)}", repr(loss))
     models.check_writable(path)
-    spec = replace(MODELS["standard"], loss=chosen[0])
-    trained = train_classifier(
-        resolved, splits.train, spec, seed=resolved.seed, report_progress=report_progress or ignore_progress
-    )
-    save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path)
+    spec, report = replace(MODELS["standard"], loss=chosen[0]), report_progress or ignore_progress
+    report("", 0.0, "")
+    trained = train_classifier(resolved, splits.train, spec, seed=resolved.seed, report_progress=report)
+    found = {"dataset": config.dataset, **data.summary(splits)}
+    save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path, data=found, flip=resolved.flip)
     return metrics.robust_accuracy(trained.model, splits.test, resolved.threat_models, device=resolved.device)
 
 

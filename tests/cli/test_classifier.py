@@ -22,8 +22,9 @@ def test_train_attack_and_their_unusable_input(tmp_path: Path) -> None:
     quick = ["--limit", "100", "--budget", "quick", "--workers", "1"]
     done = call_here("attack", model, "digits", *quick, "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked")
     assert done.returncode == 0, done.stderr
-    noted, accuracy = done.stdout.splitlines()[:2]
-    assert noted.startswith("Data: --limit 100: ") and accuracy.startswith("clean ")
+    accuracy = done.stdout.splitlines()[0]
+    assert done.stderr.startswith("Data: --limit 100: ") and accuracy.startswith("clean ")
+    assert "Data check: 1 finding that is not serious, see tables/data_check.csv." in done.stderr.splitlines()
     assert "stored in 8 bits" in done.stdout
     assert (tmp_path / "attacked" / "report.html").is_file()
     stored = tmp_path / "attacked" / "datasets" / "attacked-l2-64of255" / "test"
@@ -45,11 +46,11 @@ def test_attack_takes_norm_and_epsilon_from_the_model_and_asks_if_it_has_none(tm
     quick = ["--limit", "100", "--budget", "quick", "--workers", "1"]
     done = call_here("attack", model, "digits", *quick)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [["linf", "0.05"], ["linf", "0.1"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
     assert "WARNING" not in done.stdout
     done = call_here("attack", model, "digits", *quick, "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()[2:3]] == [["l0", "2"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:2]] == [["l0", "2"]]
     for words, says in (
         (["--epsilon", "8/0"], "--epsilon: must be a number, or a fraction"),
         (["--epsilon", "l3:1"], "must start with one of linf, l2, l1, l0, spatial"),
@@ -76,12 +77,11 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
         attack="ensemble-standard v1", correct_by_minimum_norm=43, correct_8bit=42,
     )  # fmt: skip
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
-        run.update_metadata(data={"notes": ["no test part"]})
         run.record_stage("all", 1.0, [row, check])
     classifier._print_audit(run)
-    warning, rationale, fix, note, accuracy = capsys.readouterr().out.splitlines()
+    warning, rationale, fix, accuracy = capsys.readouterr().out.splitlines()
     assert warning == "WARNING: robust accuracy may be overestimated: gradients: zero"
-    assert (rationale, fix, note) == ("  Why.", "  What.", "Data: no test part.")
+    assert (rationale, fix) == ("  Why.", "  What.")
     assert " ".join(accuracy.split()) == "l2 0.5 42.0 % [33.0, 52.0] 42 of 100 (stored in 8 bits: 42) ensemble-standard v1"
 
 

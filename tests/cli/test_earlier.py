@@ -11,7 +11,8 @@ from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.study import pipeline
 from notbugs.study.commands import command_of
-from notbugs.study.config import StudyConfig, resolve
+from notbugs.study.config import StudyConfig
+from notbugs.study.resolve import resolve
 
 BEGAN = StudyConfig("digits", limit=60, epochs=1, seeds=1, width=4, invert_steps=1, epsilon=0.5)
 

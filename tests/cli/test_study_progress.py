@@ -14,9 +14,10 @@ from notbugs.cli import study_progress
 from notbugs.cli.study_progress import StudyProgress, duration, faster_options, found_in, plan_lines
 from notbugs.data.names import Unreadable
 from notbugs.runs.tables import AccuracyRow, SetRow
-from notbugs.study.config import load, resolve
+from notbugs.study.config import load
 from notbugs.study.epsilon import NeighborDistances
 from notbugs.study.plan import Plan
+from notbugs.study.resolve import resolve
 
 SEEDS: Any = {"seed": 0, "ci_low": 0.0, "ci_high": 1.0, "correct": 1, "n": 20, "trained_on": "robust", "norm": "l2"}
 
@@ -48,6 +49,8 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
         "another class is 1.89 away, of its own class 1.08. Relabeling: ε = 1.5."
     )
     assert network == "small of width 8, 2 epochs, 1 seed, on cpu."
+    flips = list(plan_lines(replace(plan, config=replace(plan.config, flip=True)), epsilon_chosen=False))
+    assert flips[3] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
     assert time == "2 stages, 2 at once: about 40 seconds, estimated from timed batches."
     assert "chosen" not in list(plan_lines(plan, epsilon_chosen=True))[2]
     scenes = replace(plan, distances=plan.distances._replace(same_scene=True))
@@ -55,7 +58,7 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
     splits = plan.splits._replace(notes=("no test part",), left_out=(Unreadable("a.png", "is damaged"),))
     noted = replace(plan, splits=splits, stages={})
     lines = list(plan_lines(noted, epsilon_chosen=True))
-    assert lines[1] == "Data: no test part." and lines[2].startswith("Left out: 1 files (1: is damaged).")
+    assert lines[1] == "Data: no test part." and lines[2].startswith("Left out: 1 file (1: is damaged).")
     assert lines[-1] == "Everything is done already."
 
 

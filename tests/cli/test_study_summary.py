@@ -69,6 +69,16 @@ def test_steps_keep_the_threat_model_and_what_is_skipped_and_name_no_weaker_mode
     assert "(94.0 % clean, 20.0 % within L2 ε = 1.5)" in robust and "weaker" not in robust
 
 
+def test_no_step_recommends_a_set_on_which_training_stays_at_chance_level(tmp_path: Path) -> None:
+    folder = quick_study(tmp_path / "run", MEASURED | {"trained-on-robust": (0.25, 0.1, 0.0)}, seeds=1, complete=False)
+    (folder / "datasets" / "robust").mkdir(parents=True)
+    steps = [*next_steps(StudyResults.read(folder))]
+    assert not any(step.code == str(folder / "datasets" / "robust") for step in steps)
+    assert any(
+        step.words.startswith("Improve D_R: the classifier trained on D_R has a clean accuracy of 25.0 %") for step in steps
+    )
+
+
 def test_a_report_of_the_current_folder_has_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = quick_study(tmp_path / "run", seeds=1, complete=False)
     monkeypatch.chdir(folder)

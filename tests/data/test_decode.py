@@ -65,6 +65,9 @@ def test_every_image_format(tmp_path: Path) -> None:
             save(Image.new("RGB", (4, 6), red), tmp_path / split / label / "o.jpg", exif=rotated)
     loaded = data.load(str(tmp_path))
     assert loaded.train.shape == (3, 4, 6)
+    animated, transparent, *_ = loaded.notes
+    assert animated == "4 of 60 images have further frames or pages: only the first is used"
+    assert transparent == "16 of 60 images have an alpha channel or a transparent color, which is laid on white"
     for i, (name, (_, _, color)) in enumerate(kinds.items()):
         error = (stored(loaded.train)[i].int() - torch.tensor(color)[:, None, None]).abs().max()
         assert error <= (3 if name.endswith(("jpg", "gif")) else 0), name
@@ -114,7 +117,7 @@ def test_how_images_that_are_not_square_are_resized(side: int) -> None:
 
 def test_notes_say_what_resizing_did(tmp_path: Path) -> None:
     image_folder(tmp_path)
-    assert "resized" not in notes(tmp_path, resize=4)
+    assert notes(tmp_path, resize=4) == "resized to 4x4, from 6x6" and notes(tmp_path, resize=6) == ""
     rotated = Image.Exif()
     rotated[0x0112] = 6
     for name in ("cat/a.jpg", "dog/b.jpg"):

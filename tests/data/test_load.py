@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from data.conftest import equal, image_folder, load_error, stored
+from PIL import Image
 
 from notbugs import data
 from notbugs.cli import options
@@ -27,7 +28,8 @@ def test_digits_are_always_split_alike() -> None:
 def test_without_a_test_part_a_split_is_made_and_noted(tmp_path: Path, splits: tuple[str, ...]) -> None:
     image_folder(tmp_path, each=10, splits=splits)
     one, other = data.load(str(tmp_path)), data.load(str(tmp_path), seed=1)
-    assert one.test.labels.tolist() == [0, 0, 1, 1] and len(one.train) == 16 and "20% of each class" in one.notes[0]
+    assert one.test.labels.tolist() == [0, 0, 1, 1] and len(one.train) == 16
+    assert "20% of each class set aside with seed 0, 4 images" in one.notes[0]
     assert set(one.test.names) != set(other.test.names) and not set(one.train.names) & set(one.test.names)
     assert equal(one.train, data.load(str(tmp_path)).train)
 
@@ -51,6 +53,13 @@ def test_a_configuration_is_loaded_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--skip-unreadable"):
         data.load_dataset(DataConfig(str(tmp_path)))
     assert len(data.load_dataset(DataConfig(str(tmp_path), skip_unreadable=True)).train) == 7
+
+
+def test_of_a_small_class_more_than_a_fifth_is_set_aside_which_is_said(tmp_path: Path) -> None:
+    image_folder(tmp_path, each=3, splits=("",))
+    assert "20% of each class set aside with seed 0 (at least one image), 2 images" in data.load(str(tmp_path)).notes[0]
+    Image.new("RGB", (8, 6)).save(tmp_path / "cat" / "0.png")
+    assert "all images must have one size, the most common is 6 x 6 pixels, got 8 x 6" in load_error(tmp_path)
 
 
 def test_the_synthetic_data_set_differs_by_seed_and_has_one_size() -> None:

@@ -95,6 +95,7 @@ def test_constant_flat_and_gray_images(photographs: Dataset) -> None:
     assert files(check, images.FLAT) == [("train", name[1], "")]
     assert files(check, images.GRAY) == [("train", name[2], "")]
     assert finding(check, images.CONSTANT).serious and not finding(check, images.GRAY).serious
+    assert finding(check, images.FLAT).remedy == "Look at them."  # --white is for gray images
 
 
 def test_classes_that_are_too_small_missing_or_imbalanced(digits: data.Splits) -> None:
@@ -106,7 +107,8 @@ def test_classes_that_are_too_small_missing_or_imbalanced(digits: data.Splits) -
     assert (small.count, small.n, small.examples, small.serious) == (1, 10, "3", True)
     assert finding(check, "classes without test images").examples == "7"
     uneven = finding(check, "imbalanced classes")
-    assert (uneven.count, uneven.n, uneven.serious) == (2, 60, True) and uneven.examples == "3 < 0"
+    assert (uneven.count, uneven.n, uneven.serious, uneven.examples) == (1, 10, True, "3: 2")
+    assert uneven.unit == "classes have at most a third of the 60 images of 0"
     assert check.summary.imbalance == 30
     few = check_data(train, digits.test.select(slice(0, 40)), mirroring=False)
     assert not finding(few, "classes with fewer than 10 test images").serious
@@ -116,3 +118,12 @@ def test_test_images_alone(digits: data.Splits) -> None:
     test = digits.test
     check = check_data(None, joined(test, test.select([0])))
     assert problems(check) == {images.WITHIN} and check.summary.train == 0 and check.summary.mirroring == "not measured"
+    assert finding(check, images.WITHIN).meaning == "Copies count several times: confidence intervals come out too narrow."
+
+
+def test_of_test_images_alone_no_split_and_no_group_is_spoken(photographs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled = joined(photographs, photographs.with_images(version(photographs.images[:], "brighter")))
+    assert finding(check_data(None, doubled), images.NEAR_WITHIN).remedy == "Keep one of each."
+    monkeypatch.setattr(images, "SCENE_IMAGES", 20)
+    row = finding(check_data(None, doubled), images.SCENE)
+    assert "split" not in row.meaning and row.remedy == "Keep one of each scene."

@@ -7,7 +7,8 @@ from notbugs.errors import InputError
 from notbugs.files import CrossfitConfig, FilesConfig, crossfit_config
 from notbugs.files.config import load_splits, resumable_arguments
 from notbugs.search import NormBall
-from notbugs.study.config import StudyConfig, resolve
+from notbugs.study.config import StudyConfig
+from notbugs.study.resolve import resolve
 
 
 def crossfit(config: FilesConfig) -> CrossfitConfig:

@@ -1,10 +1,12 @@
 """The data check as text, and on the page of each kind of run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from notbugs.cli.study_progress import finding_lines
+from notbugs.datacheck.classes import MIRRORING
 from notbugs.report import data_check, write
 from notbugs.report.data_check import checked_text, finding_text, section
 from notbugs.runs.folder import RunFolder
@@ -43,13 +45,20 @@ def test_text_of_findings_and_of_what_was_checked() -> None:
         train=0, test=9, classes=2, width=8, height=8, channels=1, compared=0, most_common=0.5, imbalance=1.0,
         mirroring="not measured",
     )  # fmt: skip
-    assert "too small for near duplicates" in checked_text(unmeasured) and "not measured" in checked_text(unmeasured)
+    assert "too small for near duplicates" in checked_text(unmeasured)
+    assert checked_text(unmeasured).endswith("Mirroring was not measured: that takes training images.")
+    assert checked_text(replace(unmeasured, train=9)).endswith("Mirroring was not measured.")
 
 
 def test_serious_findings_are_warnings_on_the_terminal() -> None:
     lines = [*finding_lines([LEAK, GRAY])]
     assert lines[0] == f"WARNING: {finding_text(LEAK)}" and lines[1].startswith("Data check: 1 finding that is not serious")
     assert not [*finding_lines([])]
+    mirrored = replace(LEAK, problem=MIRRORING, serious=False, remedy="Training does not flip here, unless --flip is given.")
+    lines = [*finding_lines([mirrored, GRAY], "see below")]
+    assert (
+        lines[0] == f"Data check: {finding_text(mirrored)}" and lines[1].endswith("not serious, see below.") and len(lines) == 2
+    )
 
 
 def test_a_run_without_a_check_has_no_section(tmp_path: Path) -> None:

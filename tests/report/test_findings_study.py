@@ -126,6 +126,12 @@ PROBLEMS: list[tuple[Shares, list[Row], int, str]] = [
         "features of D_R are reproduced with a mean relative error of 0.70",
     ),
     (
+        {"trained-on-robust": (0.25, 0.15, 0.0)},
+        [],
+        2,
+        "trained on D_R has a clean accuracy of 25.0 %, not measurably above chance level: train longer (--epochs 6)",
+    ),
+    (
         {},
         [SetRow(set="random-labels", target_reached=0.33, **ROW)],
         3,

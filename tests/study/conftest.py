@@ -19,7 +19,8 @@ from notbugs.runs.tables import SetRow
 from notbugs.study import evaluation, pipeline
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import ANALYZED_MODELS, REPLICATION_DATASETS
-from notbugs.study.config import ResolvedConfig, StudyConfig, load, resolve
+from notbugs.study.config import ResolvedConfig, StudyConfig, load
+from notbugs.study.resolve import resolve
 
 QUICK_STUDY = StudyConfig("digits", limit=200, epochs=2, seeds=1, width=8, invert_steps=3, relabel_steps=3, patience=0)
 FULL_STUDY = StudyConfig("digits", limit=240, epochs=2, seeds=1, width=8, invert_steps=2, relabel_steps=4, patience=0)

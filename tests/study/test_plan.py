@@ -9,10 +9,11 @@ from study.conftest import QUICK_STUDY
 
 from notbugs import models
 from notbugs.study import cost, plan
-from notbugs.study.config import StudyConfig, load, resolve
+from notbugs.study.config import StudyConfig, load
 from notbugs.study.cost import Speed
 from notbugs.study.given import given_model
 from notbugs.study.graph import StageId, StudyStage, study_graph
+from notbugs.study.resolve import resolve
 
 NOTHING = StudyStage((), lambda *_: [])
 SPEED = Speed(train=1e-3, gradient=1e-4, call=1e-2, query=1e-5)

@@ -37,6 +37,12 @@ def split_problems(results: StudyResults) -> str:
                 f"the features of {title} are reproduced with a mean relative error of {error:.2f}: "
                 f"take more steps ({_option(results, 'invert_steps', 3)})"
             )
+        trained = results.accuracy(trained_on(name))
+        if not problems and trained and trained.ci_low <= results.chance:
+            problems.append(
+                f"the classifier trained on {title} has a clean accuracy of {trained.percent}, not measurably above chance "
+                f"level: train longer ({_option(results, 'epochs', 2)})"
+            )
     return _joined(problems)
 
 

@@ -1,0 +1,181 @@
+"""What a study's configuration leaves open is decided here, from the data."""
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from notbugs import datacheck, models, precision
+from notbugs.data import Dataset, Splits
+from notbugs.data.load import SYNTHETIC
+from notbugs.errors import InputError
+from notbugs.study.config import ResolvedConfig, StudyConfig, check
+from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
+
+Value = TypeVar("Value")
+TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
+MIN_SIDE = 8
+RELABEL_REACH = 0.7  # with fewer of its targets reached a set shows nothing; at least 0.76 in docs/results
+MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """Settings that depend on the data; how they were found is in docs/lab-log.md."""
+
+    epsilon: float
+    relabel_factor: float  # relabeling epsilon / epsilon
+    epochs: int
+    batch_size: int
+    translate: int
+    flip: bool
+    seeds: int = 1
+    network: str = "resnet9"
+    width: int = 16
+    learning_rate: float = 0.01
+    weight_decay: float = 0.05
+    invert_steps: int = 40
+    relabel_translate: int = 0
+    adapt_batchnorm: bool = False
+
+
+def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
+    """Decide every open setting from the data.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    splits : Splits
+        Its data: `load(config)`.
+
+    Raises
+    ------
+    InputError
+        For settings that cannot be used, or not with these data.
+
+    Examples
+    --------
+    >>> config = StudyConfig("digits", limit=100)
+    >>> from notbugs.study.config import load
+    >>> resolved = resolve(config, load(config))
+    >>> resolved.network, resolved.epsilon, resolved.relabel_epsilon
+    ('small', 0.75, 1.5)
+    """
+    check(config)
+    resolved = _with_defaults(config, _defaults(config, splits.train), splits.train)
+    _check_with_data(resolved, splits)
+    return resolved
+
+
+def flip_is_measured(flip: bool | None, dataset: str, train: Dataset) -> bool:
+    """Whether `datacheck.measure_mirroring` decides on flips: of color images, if nobody else did."""
+    return flip is None and dataset != SYNTHETIC and train.shape[0] == 3
+
+
+def _may_mirror(train: Dataset) -> bool:
+    """Whether mirrored images may be trained on: not where a small classifier, trained without, takes them for another class."""
+    return datacheck.measure_mirroring(train).outcome != "not safe"
+
+
+def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> ResolvedConfig:
+    """The configuration with defaults for what is open, some of which follow others."""
+    tiny = defaults.network == "small"
+    epsilon = _or(config.epsilon, defaults.epsilon)
+    epochs = _or(config.epochs, defaults.epochs)
+    learning_rate = _or(config.learning_rate, defaults.learning_rate)
+    return ResolvedConfig(
+        **config.data.__dict__,
+        norm=config.norm,
+        epsilon=epsilon,
+        relabel_epsilon=_or(config.relabel_epsilon, epsilon * defaults.relabel_factor),
+        relabel_reach=_or(config.relabel_reach, 0.0 if config.relabel_epsilon else RELABEL_REACH),
+        seed=config.seed,
+        seeds=_or(config.seeds, defaults.seeds),
+        model=config.model,
+        network=_or(config.network, defaults.network),
+        width=config.width if config.network else _or(config.width, defaults.width),
+        epochs=epochs,
+        batch_size=_or(config.batch_size, defaults.batch_size),
+        learning_rate=learning_rate,
+        # faint features are not found at the learning rate of the rest, and at a low one images are memorized (docs/lab-log.md)
+        relabel_learning_rate=_or(
+            config.relabel_learning_rate, learning_rate if tiny or config.dataset in (SYNTHETIC, MNIST) else learning_rate / 5
+        ),
+        weight_decay=_or(config.weight_decay, defaults.weight_decay),
+        # elsewhere their signal is pixel-exact, and translations hide it
+        relabel_translate=_or(config.relabel_translate, defaults.relabel_translate),
+        adapt_batchnorm=_or(config.adapt_batchnorm, defaults.adapt_batchnorm),
+        translate=_or(config.translate, defaults.translate),
+        flip=_may_mirror(train) if flip_is_measured(config.flip, config.dataset, train) else _or(config.flip, defaults.flip),
+        adversarial_steps=config.adversarial_steps,
+        invert_steps=_or(config.invert_steps, defaults.invert_steps),
+        invert_start=config.invert_start,
+        versions=config.versions,
+        relabel_steps=config.relabel_steps,
+        patience=_or(config.patience, max(8, epochs // 2)),
+        full=config.full or config.replicate,
+        replicate=config.replicate,
+        bf16=_or(config.bf16, precision.supports_bfloat16(config.device)),
+        compile=config.compile,
+        device=config.device,
+        write=config.write,
+        stratified_targets=config.stratified_targets,
+    )
+
+
+def _or(value: Value | None, default: Value) -> Value:
+    return default if value is None else value
+
+
+def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
+    """Defaults for the synthetic data, for tiny images, and for all others."""
+    l2, shape, count = config.norm == "l2", train.shape, len(train)
+    epsilon = default_epsilon(train, config.norm)
+    defaults = _Defaults(
+        epsilon=epsilon.value,
+        # in simple images a model needs twice the epsilon to turn the features of one class into those of the next
+        relabel_factor=2 if l2 and epsilon.from_gap else 1,
+        epochs=max(12, min(60, round(190_000 / count))),
+        batch_size=64 if count < 20_000 else 256,
+        translate=max(1, min(shape[1:]) // 8),
+        flip=shape[0] == 3,
+    )
+    if config.dataset == SYNTHETIC:
+        epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
+        return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
+    if config.dataset == MNIST:
+        epochs = max(8, round(16_000 / count))
+        return replace(defaults, width=8, epochs=epochs, invert_steps=20, relabel_translate=3, adapt_batchnorm=True)
+    if max(shape[1:]) > TINY:
+        return defaults
+    if config.dataset == "digits":
+        defaults = replace(defaults, epsilon=0.75 if l2 else 0.1, seeds=3)
+    return replace(
+        defaults,
+        relabel_factor=2 if l2 else 1,
+        network="small",
+        width=32,
+        epochs=14,
+        batch_size=128,
+        learning_rate=0.02,
+        weight_decay=1.0,
+        translate=0,
+        invert_steps=25,
+    )
+
+
+def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
+    """Raises InputError for settings that do not fit the data."""
+    shape = splits.train.shape
+    shorter = min(shape[1:])
+    check_epsilon("--epsilon", config.threat_model, splits.train)
+    check_epsilon("--relabel-epsilon", config.relabel_threat_model, splits.train)
+    for option, pixels in (("--translate", config.translate), ("--relabel-translate", config.relabel_translate)):
+        if not pixels < shorter:
+            raise InputError(option, f"must be below {shorter}, the images' shorter side", pixels)
+    if config.versions > config.epochs:
+        rule = f"must be at most {config.epochs}, the epochs, which the versions share"
+        raise InputError("--versions", rule, config.versions, "train for more --epochs")
+    splits.train.repeated_names(config.versions)  # names that are taken fail here
+    if config.dataset != SYNTHETIC and shorter < MIN_SIDE:
+        rule = f"images must be at least {MIN_SIDE} pixels wide and high"
+        raise InputError(config.dataset, rule, f"{shape[2]}x{shape[1]}", "use --resize")
+    models.build(config.network, shape=shape, classes=len(splits.train.classes), width=config.width)  # a bad one fails here
