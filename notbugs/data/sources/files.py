@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import Unreadable, printable
+from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, printable
 from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
@@ -22,7 +22,7 @@ from notbugs.data.sources.npz import read_npy, read_npz
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
 from notbugs.data.sources.shards import ENDINGS as TAR
-from notbugs.data.sources.shards import IMAGES, locate_tar
+from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.splits import listed, split_of
 from notbugs.data.sources.tables import locate_parquet, locate_saved
 from notbugs.data.sources.tensors import read_safetensors, read_torch
@@ -64,7 +64,7 @@ REFUSED = {
     ".csv": ("is a table without columns of pixels", "pass the folder that also has the images, with --labels FILE"),
 }  # fmt: skip
 REFUSED |= dict.fromkeys(PACKED, ("is an archive of a kind that is not read", "unpack it and pass the folder"))
-REFUSED |= dict.fromkeys(IMAGES, ("is one image", "pass the folder with all images"))
+REFUSED |= dict.fromkeys(IMAGE_SUFFIXES, ("is one image", "pass the folder with all images"))
 DEEPEST = 8  # folders that may lie around the files, one in the other
 WRITTEN_AS = {
     "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "webdataset": "WebDataset shards",
@@ -130,15 +130,15 @@ def _check_folder_options(config: DataConfig) -> None:
         "--labels": config.labels,
         "--file-column": config.file_column,
         "--label-regex": config.label_regex,
-        "--all-classes": config.all_classes and form not in TAR,
+        "--all-classes": config.all_classes,
     }
-    if form != ".zip" and (option := next((option for option, value in given.items() if value), "")):
+    if form not in (".zip", *TAR) and (option := next((option for option, value in given.items() if value), "")):
         raise InputError(option, "is for folders of image files", printable(config.dataset), "leave it out")
 
 
 def _table_labels_images(base: Path, files: Sequence[Path], config: DataConfig) -> bool:
     """Whether a table beside image files has their labels: then these are the data set, and not an array beside them."""
-    if not any(ending(file.name) in IMAGES for file in files):
+    if not any(ending(file.name) in IMAGE_SUFFIXES for file in files):
         return False
     listing = Listing(base)
     index = FileIndex.of(listing, base)
@@ -181,7 +181,7 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
     _reject_hub_cache(path)
     base = _unwrapped(path)
     files, folders = _entries(base)
-    images = _has_images(folders) or any(ending(file.name) in IMAGES for file in files)
+    images = _has_images(folders) or any(ending(file.name) in IMAGE_SUFFIXES for file in files)
     if not images and not config.labels and (parquet := _parquet_files(path)):
         return locate_parquet(config.dataset, parquet, config)
     reject_pickles(base, [file.name for file in files])
@@ -273,7 +273,7 @@ def _has_images(folders: Collection[Path], deepest: int = 3) -> bool:
     """Whether there are image files in folders, or in the folders in them."""
     for folder in folders:
         with os.scandir(folder) as entries:
-            if any(os.path.splitext(entry.name)[1].lower() in IMAGES for entry in entries):
+            if any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries):
                 return True
     return any(deepest > 1 and _has_images(_entries(folder)[1], deepest - 1) for folder in folders)
 

@@ -67,7 +67,9 @@ def _unwrapped(listing: Listing, root: Path) -> Path:
     base = root
     for _ in range(DEEPEST):
         folders = _labeled_folders(listing, base)
-        if len(folders) != 1 or listing.files(base) or split_of(folders[0].name) or not listing.folders(folders[0]):
+        if len(folders) != 1 or listing.files(base) or split_of(folders[0].name):
+            return base
+        if not listing.folders(folders[0]) and (find_tables(listing, base) or not find_tables(listing, folders[0])):
             return base
         for path in listing.beside(base):
             listing.leave_out(path, "lies outside the data set")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from data.conftest import image_folder, load_error, random_image, save
 
 from notbugs import data
@@ -194,6 +196,11 @@ UNDERSTOOD: dict[str, tuple[Tree, tuple[str, str], str]] = {
         {**pets("Images"), "Annotation/cat/0": "<annotation/>", "meta/train.txt": "cat/0\n", "lists/x.json": "{}"},
         WITHOUT_TEST,
         "read from Images",
+    ),
+    "a folder around images with a table": (
+        {"pets": 6, "pets/l.csv": table("f,label", 6, "{i}.png,{c}")},
+        ("a 2 b 2", "a 1 b 1"),
+        "",
     ),
     "a table that is no list of labels": ({**pets("."), "scores.csv": "f,score\n0.png,0.3\n"}, WITHOUT_TEST, ""),
     "one-hot columns beside others (HAM10000)": (
@@ -384,6 +391,27 @@ def test_a_folder_is_read_as_its_owner_means_it(tmp_path: Path, case: str) -> No
     found = data.load(tree(tmp_path, files))
     assert (counted(found.train), counted(found.test)) == counts
     assert re.search(notes, "; ".join(found.notes)), found.notes
+
+
+# Each kind of decision once: parts, classes, tables, lists, what is left out.
+IN_ARCHIVES = (
+    "seg_ twice", "parts inside the classes", "a class called train", "an unlabeled part", "a table for each part",
+    "traffic signs", "masks beside the images of each class", "masks beside all images", "lists of CUB-200", "COCO",
+    "arrays beside labeled images",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IN_ARCHIVES)
+def test_a_tar_is_read_as_the_folder_is(tmp_path: Path, case: str) -> None:
+    files, counts, _ = UNDERSTOOD[case]
+    root = tree(tmp_path / "pets", files)
+    with tarfile.open(tmp_path / "pets.tar", "w") as archive:
+        archive.add(root, "pets")
+    one, other = data.load(root), data.load(tmp_path / "pets.tar")
+    assert (counted(other.train), counted(other.test)) == counts and other.train.names == one.train.names
+    assert torch.equal(other.train.images[:], one.train.images[:])
+    said = {note for note in one.notes if "to read features.npz instead" not in note}
+    assert said <= {note.replace("pets/", "").replace(" pets", " ") for note in other.notes} | {*other.notes}
 
 
 # The folder; options; what the error must say.
