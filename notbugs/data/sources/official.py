@@ -8,7 +8,7 @@ from notbugs.data.names import one_form, printable
 from notbugs.data.sources.base import Part
 from notbugs.data.sources.label_table import MOST_BYTES, lines_of
 from notbugs.data.sources.listing import Listing, below
-from notbugs.data.sources.splits import TEST, TRAIN, is_annotation, listed, parse_split, splits_among
+from notbugs.data.sources.splits import TEST, TRAIN, is_annotation, is_neutral, listed, parse_split, splits_among
 
 LISTS = (".txt", ".csv", ".tsv", ".lst")
 OTHERS = (".mat", ".json", ".jsonl", ".xlsx", ".pkl")  # may be lists, and are not read
@@ -73,7 +73,8 @@ def _lists(listing: Listing, base: Path) -> list[Path]:
 
 def _folders_around(listing: Listing, base: Path) -> list[Path]:
     around = [folder for folder in (base, *base.parents) if folder.is_relative_to(listing.root)]
-    return [*around, *(path for folder in around for path in listing.own_folders(folder) if is_annotation(path.name))]
+    inner = [path for folder in around for path in listing.own_folders(folder) if path not in around]
+    return [*around, *(path for path in inner if is_annotation(path.name) or is_neutral(path.name))]
 
 
 def _keys(base: Path, files: Sequence[Path]) -> Keys:

@@ -245,6 +245,12 @@ UNDERSTOOD: dict[str, tuple[Tree, tuple[str, str], str]] = {
         ("cat 2 dog 2", "cat 1 dog 1"),
         "2 images are in none of them and are left out",
     ),
+    "lists in a folder, also one for validation": (
+        {**pets("images"), **{f"splits/{part}.txt": listing("{c}/{i}.png", (i,)) for i, part in enumerate(("val", "test"))}}
+        | {"images/cat": 4, "images/dog": 4, "splits/train.txt": listing("{c}/{i}.png", (2, 3))},
+        ("cat 2 dog 2", "cat 1 dog 1"),
+        r"not used: val \(2 images\)",
+    ),
     "a list of which a line names no image": (
         {**pets("Images"), "TrainImages.txt": listing("{c}/{i}.png", (0, 1)), "TestImages.txt": "cat/2.png\nfox/2.png\n"},
         WITHOUT_TEST,
