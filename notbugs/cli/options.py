@@ -59,11 +59,17 @@ AllClasses = Annotated[
 ]
 LabelTable = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="A table with a row per image: .csv, .tsv, .txt, .jsonl or .parquet. [default: found]"),
+    typer.Option(
+        metavar="FILE", help="A table with a row per image: .csv, .tsv, .txt, .json, .jsonl or .parquet. [default: found]"
+    ),
 ]
 FileColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Its column of file names. [default: the one that fits]")]
 LabelColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="Its column of labels, or that of a parquet file. [default: by its name]")
+]
+LabelRegex = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX", help="Labels in file names: what this finds in each path, ([a-z]+)\\.\\d+ in train/cat.0.jpg."),
 ]
 Group = Annotated[
     str | None,
@@ -89,6 +95,7 @@ DATA_OPTIONS: dict[str, tuple[object, object]] = {
     "labels": (LabelTable, None),
     "file_column": (FileColumn, None),
     "label_column": (LabelColumn, None),
+    "label_regex": (LabelRegex, None),
     "group": (Group, None),
     "follow_links": (FollowLinks, False),
     "white": (White, None),

@@ -33,6 +33,9 @@ class DataConfig:
         A table with a row for each file, inside `dataset` or a path of its own.
     file_column, label_column : str, optional
         Its columns. label_column also chooses the label column of a parquet file or of a set on the hub.
+    label_regex : str, optional
+        A regular expression that is searched in each file's path: its groups in parentheses, or all that it matches, are the
+        label. For labels in the names of files, cat.0.jpg.
     follow_links : bool
         Follow links to folders and to files outside the data set.
     white : int, optional
@@ -55,6 +58,7 @@ class DataConfig:
     labels: str | None = None
     file_column: str | None = None
     label_column: str | None = None
+    label_regex: str | None = None
     follow_links: bool = False
     white: int | None = None
     resize_mode: str = "crop"
@@ -99,6 +103,7 @@ class DataOptions(TypedDict, total=False):
     labels: str | None
     file_column: str | None
     label_column: str | None
+    label_regex: str | None
     follow_links: bool
     white: int | None
     resize_mode: str

@@ -1,6 +1,5 @@
 """From DATASET to a training and a test set: locate, check, split, limit, decode, check again."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from notbugs.data.dataset import Dataset
 from notbugs.data.decode import WHITE, DecodeOptions
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import load_images
-from notbugs.data.names import Unreadable, check_class_name, printable, reject_unreadable
+from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
 from notbugs.data.sources import EMBEDDED, Located, locate
 from notbugs.data.synthetic import make_synthetic
 from notbugs.errors import InputError
@@ -190,6 +189,8 @@ def _check_options(config: DataConfig) -> None:
         raise InputError("--white", f"must be at most {WHITE}, the highest value of 16 bits", config.white)
     if config.all_classes and (config.train or config.test or config.labels):
         raise InputError("--all-classes", "cannot be used with --train, --test or --labels")
+    if config.label_regex and (config.all_classes or config.labels or config.label_column or config.file_column):
+        raise InputError("--label-regex", "cannot be used with --labels, its columns or --all-classes", config.label_regex)
 
 
 def _with_groups(config: DataConfig, located: Located) -> Located:
@@ -201,16 +202,11 @@ def _with_groups(config: DataConfig, located: Located) -> Located:
             place = printable(located.locations[located.groups.index("")])
             raise InputError("--group", "must be given for each image", f"an empty cell for {place}", "fill in the column")
         return located
-    try:
-        pattern = re.compile(config.group)
-    except re.error as error:
-        raise InputError("--group", "must be a column of the table, or a regular expression", config.group, str(error)) from None
-    groups = []
-    for location in located.locations:
-        if not (match := pattern.search(location)):
-            rule = "must be a column of the table with the labels (see --labels), or be found in each file's path"
-            raise InputError("--group", rule, f"{config.group}, not in {printable(location)}")
-        groups.append("/".join(part for part in match.groups() if part) if pattern.groups else match[0])
+    pattern = regular_expression("--group", config.group, "must be a column of the table, or a regular expression")
+    groups = [found_in(pattern, location) for location in located.locations]
+    if "" in groups:
+        rule = "must be a column of the table with the labels (see --labels), or be found in each file's path"
+        raise InputError("--group", rule, f"{config.group}, not in {printable(located.locations[groups.index('')])}")
     return located._replace(groups=groups)
 
 

@@ -1,6 +1,7 @@
 """Names of files and classes: checks, how messages show them, and names that every file system and reader accepts."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -53,6 +54,27 @@ def reject_unreadable(unreadable: Sequence[Unreadable], skip_unreadable: bool) -
         others = f" ({len(unreadable)} such files in all)" if len(unreadable) > 1 else ""
         remedy = f"repair or remove it, or pass --skip-unreadable to leave it out{others}"
         raise InputError(printable(location), reason, remedy=remedy)
+
+
+def regular_expression(option: str, text: str, rule: str = "must be a regular expression") -> re.Pattern[str]:
+    """The regular expression that an option has. Raises InputError if it is none."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(option, rule, text, str(error)) from None
+
+
+def found_in(pattern: re.Pattern[str], text: str) -> str:
+    r"""What a regular expression finds: its groups, joined by /, or all that it matches; "" if it finds nothing.
+
+    Examples
+    --------
+    >>> found_in(re.compile(r"(\w+)/(\d+)_"), "stop/00012_7.ppm"), found_in(re.compile("x"), "y")
+    ('stop/00012', '')
+    """
+    if not (match := pattern.search(text)):
+        return ""
+    return "/".join(part for part in match.groups() if part) if pattern.groups else match[0]
 
 
 def numbered(count: int) -> list[str]:

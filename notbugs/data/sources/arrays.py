@@ -13,7 +13,8 @@ import torch
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.base import MOST_CLASSES, Located, Part, are_names, join, numbered_classes, sorted_classes
-from notbugs.data.sources.splits import NEUTRAL, choose_splits, listed, parse_split
+from notbugs.data.sources.splits import NEUTRAL, TEST, UNLABELED, VALIDATION, choose_splits, listed, parse_split, split_of
+from notbugs.data.sources.splits import WORDS as SPLIT_WORDS
 from notbugs.errors import InputError
 
 Reader = Callable[[Path], Mapping[str, np.ndarray]]  # a file -> its arrays by name
@@ -44,7 +45,7 @@ def parse_key(name: str) -> Key | None:
     >>> parse_key("class_names"), parse_key("weights")
     (Key(part='', kind='classes'), None)
     """
-    words = re.findall(r"[a-z]+", name.casefold())
+    words = [word for text in re.findall(r"[a-z]+", name.casefold()) for word in _without_kind(text)]
     if _kind("".join(words)) == "classes":
         return Key("", "classes")
     named = next((word for word in words if parse_split(word)), "")
@@ -53,6 +54,17 @@ def parse_key(name: str) -> Key | None:
     specific = kinds if len(kinds) == 1 else [_kind(word) for word in rest if word not in NEUTRAL and _kind(word)]
     unknown = [word for word in rest if not _kind(word) and word not in NEUTRAL]
     return Key(named, specific[0]) if len(specific) == 1 and not unknown else None
+
+
+def _without_kind(word: str) -> list[str]:
+    """xtrain, trainx and Xtr as the words x and train; another word as it is."""
+    short = {"tr": "train", "te": "test", **{known: known for words in SPLIT_WORDS.values() for known in words}}
+    for kind in ("x", "y"):
+        if word.startswith(kind) and word[1:] in short:
+            return [kind, short[word[1:]]]
+        if word.endswith(kind) and word[:-1] in short:
+            return [short[word[:-1]], kind]
+    return [word]
 
 
 def _kind(word: str) -> str:
@@ -160,14 +172,23 @@ def locate_arrays(
     last = all(channels == "last" for _, channels in read.values())
     train, test = (read[name][0] if name else None for name in (chosen.train, chosen.test))
     notes = [*notes, *(f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused)]
+    unlabeled = {key: name for key, name in names.items() if key.kind == "images" and key.part not in parts}
+    notes += [f"not used: {printable(key.part)} ({len(arrays[name]):,} images without labels)" for key, name in unlabeled.items()]
     located = join(str(source), train, test, form if last else f"{form}-channels-first", notes)
     unknown = [name for name in arrays if name not in names.values()]
-    return located._replace(left_out=tuple(Unreadable(f"{source}: {name}", "is an array of unknown use") for name in unknown))
+    left_out = [Unreadable(f"{source}: {name}", "is an array of unknown use") for name in unknown]
+    left_out += [Unreadable(f"{source}: {name}", "has no array of labels") for name in unlabeled.values()]
+    return located._replace(left_out=tuple(left_out))
 
 
 def _parts(source: Path, names: Mapping[Key, str], arrays: Collection[str]) -> list[str]:
     """The parts that have images and labels. Raises InputError where a part has only one of them, or there is none."""
     parts = list(dict.fromkeys(key.part for key in names if key.kind in ("images", "labels")))
+    labeled = [part for part in parts if Key(part, "images") in names and Key(part, "labels") in names]
+    without = [part for part in parts if Key(part, "labels") not in names and split_of(part) in (TEST, VALIDATION, UNLABELED)]
+    parts = (
+        [part for part in parts if part not in without] if labeled else parts
+    )  # a competition keeps the labels of its test part
     for part in parts:
         for kind in ("images", "labels"):
             if Key(part, kind) not in names:

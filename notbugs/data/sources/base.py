@@ -105,7 +105,7 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
             "--group", "must be a column of each part", f"none in {next(part.name for part in parts if not part.groups)}"
         )
     classes = parts[0].classes
-    labels, found = list(parts[0].labels), list(notes)
+    labels, found = list(parts[0].labels), [*notes, *_similar_names(classes)]
     for part in parts[1:]:
         matched, note = _match_classes(dataset, part, classes)
         labels += matched
@@ -124,6 +124,16 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
     )
 
 
+def _similar_names(classes: Sequence[str]) -> list[str]:
+    """A note on classes whose names differ only in case or blanks, which may be one class, or letters."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+    pairs = [" and ".join(repr(printable(name)) for name in names) for names in alike.values() if len(names) > 1]
+    more = f", and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+    return [f"classes whose names differ only in case or blanks are kept apart: {', '.join(pairs[:3])}{more}"] if pairs else []
+
+
 def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[list[int], str]:
     """The labels of a part as indices into the classes of the training part, and a note if something had to be decided."""
     if part.classes == classes:
@@ -138,7 +148,9 @@ def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[
     if missing:
         place = printable(part.locations[part.labels.index(missing[0])])
         rule = f"has a class that the training part does not have: {printable(theirs[missing[0]])}"
-        raise InputError(f"{printable(dataset)}, part {printable(part.name)}", rule, place, "rename or remove these images")
+        like = next((name for name in classes if name.casefold() == theirs[missing[0]].casefold()), "")
+        remedy = f"write it like {printable(like)} in training" if like else "rename or remove these images"
+        raise InputError(f"{printable(dataset)}, part {printable(part.name)}", rule, place, remedy)
     return [index[theirs[label]] if label in theirs else label for label in part.labels], note
 
 

@@ -7,18 +7,22 @@ from functools import partial
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import Unreadable, printable
+from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, printable
 from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
+from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.hdf5 import read_hdf5
 from notbugs.data.sources.idx import is_idx, locate_idx
-from notbugs.data.sources.listing import SYSTEM
+from notbugs.data.sources.label_columns import fitting_tables
+from notbugs.data.sources.label_table import find_tables
+from notbugs.data.sources.listing import SYSTEM, Listing
 from notbugs.data.sources.npz import read_npy, read_npz
+from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
 from notbugs.data.sources.shards import ENDINGS as TAR
-from notbugs.data.sources.shards import IMAGES, locate_tar
+from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.splits import listed, split_of
 from notbugs.data.sources.tables import locate_parquet, locate_saved
 from notbugs.data.sources.tensors import read_safetensors, read_torch
@@ -60,7 +64,7 @@ REFUSED = {
     ".csv": ("is a table without columns of pixels", "pass the folder that also has the images, with --labels FILE"),
 }  # fmt: skip
 REFUSED |= dict.fromkeys(PACKED, ("is an archive of a kind that is not read", "unpack it and pass the folder"))
-REFUSED |= dict.fromkeys(IMAGES, ("is one image", "pass the folder with all images"))
+REFUSED |= dict.fromkeys(IMAGE_SUFFIXES, ("is one image", "pass the folder with all images"))
 DEEPEST = 8  # folders that may lie around the files, one in the other
 WRITTEN_AS = {
     "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "webdataset": "WebDataset shards",
@@ -100,6 +104,8 @@ def locate_file(path: Path, config: DataConfig) -> Located:
         return _told(locate_tar(path, [path], config))
     if form == ".csv" and pixel_header(path):
         return _told(locate_pixels(path, [path], config))
+    if form == ".csv" and text_header(path):
+        return _told(locate_pixel_text(path, [path], config))
     if form in ARRAY_FILES and form not in REFUSED:
         located = _locate_arrays(ARRAY_FILES[form], path, [path], config)
         return located if form == ".npz" else _told(located)
@@ -120,9 +126,38 @@ def _idx_beside(path: Path, config: DataConfig) -> Located:
 def _check_folder_options(config: DataConfig) -> None:
     """Raises InputError for options that mean nothing for a file, instead of ignoring them."""
     form = ending(config.dataset)
-    if form != ".zip" and (config.labels or config.file_column or (config.all_classes and form not in TAR)):
-        option = "--labels" if config.labels else "--file-column" if config.file_column else "--all-classes"
+    given = {
+        "--labels": config.labels,
+        "--file-column": config.file_column,
+        "--label-regex": config.label_regex,
+        "--all-classes": config.all_classes,
+    }
+    if form not in (".zip", *TAR) and (option := next((option for option, value in given.items() if value), "")):
         raise InputError(option, "is for folders of image files", printable(config.dataset), "leave it out")
+
+
+def _table_labels_images(base: Path, files: Sequence[Path], config: DataConfig) -> bool:
+    """Whether a table beside image files has their labels: then these are the data set, and not an array beside them."""
+    if not any(ending(file.name) in IMAGE_SUFFIXES for file in files):
+        return False
+    listing = Listing(base)
+    index = FileIndex.of(listing, base)
+    tables = [path for path in find_tables(listing, base) if not pixel_header(path) and not text_header(path)]
+    return any(True for _ in fitting_tables(tables, index, config))
+
+
+def _reject_hub_cache(path: Path) -> None:
+    """Raises InputError for the folders in which Hugging Face keeps downloads, with the way out."""
+    repository = path.name.startswith("datasets--") or all((path / name).is_dir() for name in ("blobs", "refs", "snapshots"))
+    inside = [entry for folder in (path, path / "hub") for entry in sorted(folder.glob("datasets--*")) if entry.is_dir()]
+    if not repository and not inside:
+        return
+    names = [entry.name.removeprefix("datasets--").replace("--", "/") for entry in ([path] if repository else inside)]
+    snapshots = sorted((path / "snapshots").glob("*")) if repository else []
+    remedy = f"pass {snapshots[0]} with --follow-links, or " if snapshots else ""
+    got = listed(names) if not repository or path.name.startswith("datasets--") else ""
+    rule = "is where Hugging Face keeps downloads, and no data set itself"
+    raise InputError(printable(str(path)), rule, got or None, f"{remedy}the name of the set on the hub as DATASET")
 
 
 def _told(located: Located) -> Located:
@@ -143,18 +178,21 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
     """
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return locate_saved(path, config)
+    _reject_hub_cache(path)
     base = _unwrapped(path)
     files, folders = _entries(base)
-    images = _has_images(folders) or any(ending(file.name) in IMAGES for file in files)
+    images = _has_images(folders) or any(ending(file.name) in IMAGE_SUFFIXES for file in files)
     if not images and not config.labels and (parquet := _parquet_files(path)):
         return locate_parquet(config.dataset, parquet, config)
     reject_pickles(base, [file.name for file in files])
     readers = _readers(base, files, folders)
     if not readers and not folders and (archives := [file.name for file in files if ending(file.name) in (".zip", *PACKED)]):
-        raise InputError(printable(str(base)), "holds archives", listed(archives), "pass one of them as DATASET, or unpack them")
-    if not readers or config.labels or config.all_classes:
+        parts = len({split for name in archives if (split := split_of(name.partition(".")[0]))}) > 1
+        remedy = "unpack all into this folder: each is one part" if parts else "pass one of them as DATASET, or unpack them"
+        raise InputError(printable(str(base)), "holds archives", listed(archives), remedy)
+    if not readers or config.labels or config.all_classes or config.label_regex:
         return locate_folder(config, path)
-    if _has_images(folders):
+    if _has_images(folders) or _table_labels_images(base, files, config):
         return _beside_images(locate_folder(config, path), [file for found, _ in readers.values() for file in found])
     if len(readers) > 1:
         got = listed([file.name for found, _ in readers.values() for file in found])
@@ -181,6 +219,8 @@ def _readers(base: Path, files: Sequence[Path], folders: Sequence[Path]) -> dict
         readers["tar"] = found, locate_tar
     if found := [file for file in files if ending(file.name) == ".csv" and pixel_header(file)]:
         readers["pixels"] = found, locate_pixels
+    if found := [file for file in files if ending(file.name) == ".csv" and text_header(file)]:
+        readers["pixel text"] = found, locate_pixel_text
     for form, reader in ARRAY_FILES.items():
         if found := [file for file in files if ending(file.name) == form]:
             readers[form] = found, partial(_locate_arrays, reader)
@@ -233,7 +273,7 @@ def _has_images(folders: Collection[Path], deepest: int = 3) -> bool:
     """Whether there are image files in folders, or in the folders in them."""
     for folder in folders:
         with os.scandir(folder) as entries:
-            if any(os.path.splitext(entry.name)[1].lower() in IMAGES for entry in entries):
+            if any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries):
                 return True
     return any(deepest > 1 and _has_images(_entries(folder)[1], deepest - 1) for folder in folders)
 

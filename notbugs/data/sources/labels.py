@@ -8,17 +8,18 @@ from pathlib import Path
 from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, first_line, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
-from notbugs.data.sources.label_table import (
+from notbugs.data.sources.file_index import FileIndex
+from notbugs.data.sources.label_columns import (
     LABEL_COLUMNS,
     SPLIT_COLUMNS,
     Columns,
-    FileIndex,
-    Table,
     fitting_tables,
     folder_of,
     label_of,
     plain_name,
+    split_in,
 )
+from notbugs.data.sources.label_table import Table
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.splits import is_neutral, listed, split_of, splits_among
 from notbugs.errors import InputError
@@ -78,11 +79,12 @@ def parts_by_table(
     notes += [note for table, columns in fitting for note in _unused_columns(table, columns)]
     labeled = {path for rows in collected.values() for path in rows.files}
     named = listed([table.path.name for table, _ in fitting])
-    for path in index.by_path.values() if fitting else ():
-        if path not in labeled:
-            listing.leave_out(path, f"has no label in {named}")
-    if without := len(index.by_path) - len(labeled) if fitting else 0:
-        notes.append(f"{without:,} images have no label in {named} and are left out")
+    refused = {item.location for item in listing.unreadable}
+    unlabeled = [path for path in index.by_path.values() if path not in labeled and listing.relative(path) not in refused]
+    for path in unlabeled if fitting else ():
+        listing.leave_out(path, f"has no label in {named}")
+    if unlabeled and fitting:
+        notes.append(f"{len(unlabeled):,} images have no label in {named} and are left out")
     return {name: _part(name, base, rows, fitting, named, listing) for name, rows in collected.items() if rows.files}, notes
 
 
@@ -98,9 +100,10 @@ def _table_note(table: Table, columns: Columns) -> str:
     label = (
         f"column {printable(table.columns[columns.label])}"
         if columns.label >= 0
-        else f"{len(columns.one_hot)} columns of 0 and 1"
+        else f"{len(columns.one_hot)} columns of 0 and 1: {listed([table.columns[i] for i in columns.one_hot])}"
     )
-    return f"labels from {named}: {label}; files: column {file}"
+    parts = f"; parts: column {printable(table.columns[columns.split])}" if columns.split >= 0 else ""
+    return f"labels from {named}: {label}; files: column {file}{parts}"
 
 
 def _collect(
@@ -116,9 +119,9 @@ def _collect(
     beside, by_table = folder_of(table, index), split_of(table.path.stem)
     of_this_part = not only or table.path.is_relative_to(index.base) or bool(by_table)
     all_parts = index if of_this_part else FileIndex.of(listing.another(), table.path.parent)
-    repeated = 0
+    repeated, refused = 0, set[Path]()
     for row in table.rows:
-        by_row = split_of(row[columns.split]) if columns.split >= 0 else ""
+        named, by_row = split_in(table, columns, row)
         found = index.find(row[columns.file], beside, by_row or by_table)
         label = label_of(table, columns, row)
         if only and by_row and by_row != split_of(only):
@@ -132,18 +135,22 @@ def _collect(
             continue
         path = found[0]
         top = path.relative_to(index.base).parts[0]
-        part = only or (row[columns.split] if by_row else top if top in folders else by_table or IMAGES)
+        part = only or (named if by_row else top if top in folders else by_table or IMAGES)
         before = next((rows.files[path] for rows in collected.values() if path in rows.files), label)
         if before != label:
             listing.refuse(path, f"has two labels in {printable(table.path.name)}: {printable(before)} and {printable(label)}")
+            refused.add(path)
             continue
         if any(path in rows.files for name, rows in collected.items() if name != part):
             listing.refuse(path, "is in two parts")
+            refused.add(path)
             continue
         repeated += path in collected[part].files
         collected[part].files[path] = label
         if columns.group >= 0:
             collected[part].groups[path] = row[columns.group]
+    for rows in collected.values():  # which of its labels is right is unknown
+        rows.files = {path: label for path, label in rows.files.items() if path not in refused}
     return repeated
 
 
@@ -191,6 +198,8 @@ def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path
     by_folder = {file: part.classes[label] for file, label in zip(part.files, part.labels, strict=True)}
     index, neutral = FileIndex.of(listing.another(), base), all(map(is_neutral, part.classes))
     for path in tables:
+        if path.suffix.lower() == ".json" and not neutral:
+            continue  # what is in the images of class folders, for another task
         try:
             fitting = list(fitting_tables([path], index, config))
         except InputError as error:  # it names the images, and its columns are unclear

@@ -20,7 +20,9 @@ NO_IMAGES = frozenset(
     (
         ".csv", ".tsv", ".json", ".jsonl", ".xml", ".txt", ".md", ".rst", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log",
         ".pdf", ".html", ".htm", ".doc", ".docx", ".xls", ".xlsx", ".py", ".ipynb", ".sh", ".parquet", ".arrow", ".zip", ".tar",
-        ".gz", ".md5", ".sha256", ".url", ".bib", ".names", ".lock",
+        ".gz", ".md5", ".sha256", ".url", ".bib", ".names", ".lock", ".mat", ".m", ".npz", ".npy", ".h5", ".hdf5", ".keras",
+        ".pt", ".pth", ".ckpt", ".safetensors", ".onnx", ".pkl", ".pickle", ".cache", ".tfrec", ".tfrecord", ".tfrecords", ".tgz",
+        ".7z", ".rar", ".manifest",
     )
 )  # fmt: skip
 NO_IMAGE_NAMES = frozenset(("license", "licence", "copying", "notice", "readme", "changelog", "authors", "makefile", "_ds_store"))

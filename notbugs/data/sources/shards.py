@@ -6,20 +6,18 @@ import json
 import re
 import tarfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from posixpath import basename, dirname, splitext
-from typing import BinaryIO, NamedTuple, cast, overload
+from typing import BinaryIO, NamedTuple, cast
 
 from notbugs.data.config import DataConfig
-from notbugs.data.decode import EncodedImage
 from notbugs.data.names import Unreadable, check_class_name, first_line, is_printable, one_form, printable
+from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
-from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
+from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -29,52 +27,6 @@ FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")
 MOST_LABEL = 2**20  # bytes of a file with a label
 BLOCK = 512
 NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg, or the images into class folders"
-
-
-class Member(NamedTuple):
-    """One file in a tar archive: its name, and where its bytes are."""
-
-    name: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A tar archive. content: its bytes, if it was packed with gzip; else they are read from the file when needed."""
-
-    path: Path
-    members: tuple[Member, ...]
-    content: bytes | None = None
-
-    def read(self, member: Member) -> bytes:
-        """The bytes of one file."""
-        if self.content is not None:
-            return self.content[member.offset : member.offset + member.size]
-        with self.path.open("rb") as stream:
-            stream.seek(member.offset)
-            return stream.read(member.size)
-
-
-@dataclass(frozen=True)
-class ArchivedFiles(Sequence[EncodedImage]):
-    """Image files inside tar archives, read when they are indexed."""
-
-    archives: tuple[Archive, ...]
-    members: tuple[tuple[int, Member], ...]
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    @overload
-    def __getitem__(self, index: int) -> EncodedImage: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[EncodedImage]: ...
-    def __getitem__(self, index: int | slice) -> EncodedImage | Sequence[EncodedImage]:
-        if isinstance(index, slice):
-            return ArchivedFiles(self.archives, self.members[index])
-        archive, member = self.members[index]
-        return self.archives[archive].read(member)
 
 
 # ---- archives ------------------------------------------------------------------------------------------------------------------
@@ -160,8 +112,9 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
     for found in archives.values():
         for archive in found:
             reject_pickles(archive.path, [basename(member.name) for member in archive.members])
-    if not any(_has_labels(archive) for found in archives.values() for archive in found):
-        return _locate_tree(source, archives, config)
+    as_folder = config.labels or config.file_column or config.label_regex or config.all_classes
+    if as_folder or not any(_has_labels(archive) for found in archives.values() for archive in found):
+        return locate_tree(source, archives, config)
     labeled = {name: _labeled(found, config) for name, found in archives.items()}
     sizes = {name: len(found.labels) for name, found in labeled.items()}
     chosen = choose_splits(str(source), sizes, config.train, config.test)
@@ -299,47 +252,3 @@ def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Me
         names = [f"{archives[archive].path.name}/{member.name}" for archive, member in images]
     places = [f"{archives[archive].path.name}: {member.name}" for archive, member in images]
     return Part(name, ArchivedFiles(tuple(archives), tuple(images)), indices, classes, names, places)
-
-
-# ---- class folders in an archive -----------------------------------------------------------------------------------------------
-
-
-def _locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: DataConfig) -> Located:
-    """The images of archives that hold PART/CLASS/file or CLASS/file, perhaps inside further folders.
-
-    by_name: the archives by the parts that their names say; these are the parts, if all names say one.
-    """
-    archives = [archive for found in by_name.values() for archive in found]
-    name_of = [name for name, found in by_name.items() for _ in found]
-    named = len(by_name) > 1 and set(splits_among(by_name)) == set(by_name)
-    files = [(number, member) for number, archive in enumerate(archives) for member in archive.members]
-    images = [(number, member) for number, member in files if _is_image(member.name)]
-    folders = [[part for part in dirname(member.name).split("/") if part not in ("", ".")] for _, member in images]
-    while folders and all(len(parts) > 1 and parts[0] == folders[0][0] for parts in folders) and not split_of(folders[0][0]):
-        folders = [parts[1:] for parts in folders]
-    tops = sorted({parts[0] if parts else "" for parts in folders})
-    splits = splits_among(tops)
-    divided = bool(tops) and set(splits) == set(tops) and not config.all_classes and not named
-    least = 2 if divided else 1
-    if not images or any(len(parts) < least for parts in folders) or (splits and not divided and not config.all_classes):
-        got = f"{len(images):,} images in {listed(tops)}" if images else "no images"
-        raise InputError(printable(str(source)), "holds images without labels", got, NOT_LABELED)
-    by_part: dict[str, list[int]] = {}
-    for row, parts in enumerate(folders):
-        if len(parts) > least and split_of(parts[least]) and not config.all_classes:
-            got = f"{printable(parts[least])} in {printable(parts[least - 1])}"
-            raise InputError(printable(str(source)), "has parts inside the classes", got, "unpack it; as classes: --all-classes")
-        by_part.setdefault(parts[0] if divided else name_of[images[row][0]] if named else "images", []).append(row)
-    chosen = choose_splits(str(source), Counter({name: len(rows) for name, rows in by_part.items()}), config.train, config.test)
-    read = {
-        name: _part(name, archives, [images[row] for row in by_part[name]], [folders[row][least - 1] for row in by_part[name]])
-        for name in chosen.parts
-    }
-    train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
-    notes = [f"not used: {printable(name)} ({len(by_part[name]):,} images)" for name in chosen.unused]
-    left_out = [Unreadable(f"{archives[n].path.name}: {m.name}", "is no image") for n, m in files if not _is_image(m.name)]
-    return join(str(source), train, test, "folder", notes)._replace(left_out=tuple(left_out))
-
-
-def _is_image(name: str) -> bool:
-    return splitext(name.lower())[1] in IMAGES and not basename(name).startswith(".")

@@ -10,7 +10,7 @@ from notbugs.errors import InputError
 WHOLE = "."  # --test .: all images of a data set without parts are test images
 TRAIN, TEST, VALIDATION, UNLABELED = "train", "test", "validation", "unlabeled"
 WORDS = {
-    TRAIN: ("train", "training", "trn"),
+    TRAIN: ("train", "training", "trn", "trainval"),
     TEST: ("test", "testing", "tst", "eval", "evaluation", "holdout"),
     VALIDATION: ("val", "valid", "validation", "validate", "dev"),
     UNLABELED: ("unlabeled", "unlabelled", "unsupervised", "unsup"),

@@ -75,10 +75,29 @@ def test_a_tree_of_class_folders(tmp_path: Path, begin: str) -> None:
     assert len(data.load(classes).train) == 8
 
 
+def test_names_in_a_tar_that_no_folder_can_have(tmp_path: Path) -> None:
+    classes = {f"{name}/{i}.png": png(i) for i in range(3) for name in ("a", "b")}
+    for name in ("../c/0.png", "/c/0.png", "a/../../c.png"):
+        assert "out of the folder" in load_error(tar(tmp_path / "out.tar", classes | {name: png(9)}))
+    assert "is twice in the archive" in load_error(tar(tmp_path / "twice.tar", classes | {"./a/0.png": png(9)}))
+    assert "a name that no file can have" in load_error(tar(tmp_path / "long.tar", classes | {f"a/{'x' * 300}.png": png(9)}))
+
+
+def test_archives_of_the_parts(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        tar(tmp_path / f"{part}.tar", {f"{part}/{name}/{i}.png": png(i) for i in range(3) for name in ("a", "b")})
+    found = data.load(tmp_path)
+    assert (len(found.train), len(found.test)) == (6, 6) and found.train.names[0] == "a/0.png"
+    assert "test: images are in test/test" in found.notes
+
+
 def test_tar_without_labels(tmp_path: Path) -> None:
-    assert "without labels, got 2 images" in load_error(tar(tmp_path / "flat.tar", {"1.png": png(1), "2.png": png(2)}))
+    text = load_error(tar(tmp_path / "flat.tar", {"1.png": png(1), "2.png": png(2)}))
+    assert "flat.tar: holds no class folders" in text and "got 2 images without labels" in text and "put KEY.cls" in text
     mixed = {f"{folder}/{i}.png": png(i) for folder in ("train", "cat") for i in range(3)}
-    assert "in cat, train" in load_error(tar(tmp_path / "mixed.tar", mixed))
+    assert data.load(tar(tmp_path / "mixed.tar", mixed)).notes[0].startswith("train is read as a class, like cat")
+    unclear = mixed | {f"test/{i}.png": png(i) for i in range(3)}
+    assert "unclear.tar: has folders that are called like parts" in load_error(tar(tmp_path / "unclear.tar", unclear))
     assert data.load(tmp_path / "mixed.tar", all_classes=True).train.classes == ("cat", "train")
     assert "no images" in load_error(tar(tmp_path / "none.tar", {"a.txt": b"x"}))
     pickles = {f"cifar-10-batches-py/{name}": b"\x80" for name in ("data_batch_1", "test_batch", "batches.meta")}

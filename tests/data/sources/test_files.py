@@ -288,6 +288,7 @@ def test_options_for_folders_are_not_ignored(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", **arrays())  # type: ignore[arg-type]
     assert "--labels: is for folders" in load_error(tmp_path / "set.npz", labels="x.csv")
     assert "--all-classes: is for folders" in load_error(tmp_path / "set.npz", all_classes=True)
+    assert "--label-regex: is for folders" in load_error(tmp_path / "set.npz", label_regex="x")
     assert "--label-column: is for tables" in load_error(tmp_path / "set.npz", label_column="x")
 
 

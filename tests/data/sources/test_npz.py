@@ -10,6 +10,7 @@ import torch
 from data.conftest import load_error, stored
 
 from notbugs import data
+from notbugs.data.sources.arrays import parse_key
 
 
 def npz(path: Path, **changes: Any) -> Path:
@@ -42,7 +43,7 @@ def test_layouts(tmp_path: Path) -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "counts": ({"train_labels": np.array([0, 1])}, "6 and 2"),
     "no labels": ({"train_labels": None}, "train_labels"),
-    "test images alone": ({"test_labels": None}, "test_labels"),
+    "training images alone": ({"train_labels": None, "test_labels": None}, "no array of labels for the part train"),
     "negative label": ({"train_labels": np.array([0, 1, 0, 1, 0, -1])}, r"train_images\[5\].*from 0 to 1"),
     "new label": ({"test_labels": np.array([0, 2])}, r"does not have: 2, got .*test_images\[1\]"),
     "fractions": ({"train_labels": np.array([0.5] * 6)}, "whole number"),
@@ -74,3 +75,15 @@ def test_bad_archives(tmp_path: Path, case: str) -> None:
     changes, pattern = BAD[case]
     text = load_error(npz(tmp_path / "set.npz", **changes))
     assert re.search(pattern, text) and ("set.npz" in text or "class" in text), text
+
+
+def test_a_test_part_without_labels_is_left_out_and_listed(tmp_path: Path) -> None:
+    found = data.load(str(npz(tmp_path / "set.npz", test_labels=None)))
+    assert (len(found.train), len(found.test)) == (4, 2) and "not used: test (2 images without labels)" in found.notes
+    assert found.left_out == ((f"{tmp_path}/set.npz: test_images", "has no array of labels"),)
+
+
+@pytest.mark.parametrize("names", ["xtrain ytrain xtest ytest", "Xtr Ytr Xte Yte", "trainX trainY testX testY"])
+def test_names_in_one_word(names: str) -> None:
+    parsed = [parse_key(name) for name in names.split()]
+    assert parsed == [("train", "images"), ("train", "labels"), ("test", "images"), ("test", "labels")]

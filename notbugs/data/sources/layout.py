@@ -1,0 +1,86 @@
+"""How an image folder is understood: its parts, and the decisions that its owner should know of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from notbugs.data.config import DataConfig
+from notbugs.data.sources.base import Part
+from notbugs.data.sources.label_table import find_tables
+from notbugs.data.sources.labels import parts_by_table
+from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.name_labels import suggestion
+from notbugs.data.sources.splits import is_annotation, listed
+from notbugs.errors import InputError
+
+NOT_TABLES = (".xml", ".mat", ".xlsx", ".xls", ".ods", ".pkl", ".npy", ".npz")  # may hold labels; not read
+
+
+@dataclass(frozen=True)
+class Found:
+    """A part of an image folder: its labeled images, or the number of images without labels; and what is left out of it.
+
+    by_table: whether a table has the labels.
+    """
+
+    part: Part | None
+    listing: Listing
+    unlabeled: int = 0
+    notes: tuple[str, ...] = ()
+    by_table: bool = False
+
+    @property
+    def labeled(self) -> int:
+        """Number of labeled images."""
+        return len(self.part.labels) if self.part else 0
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of the labeled images."""
+        return [path for path in self.part.files if isinstance(path, Path)] if self.part else []
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an image folder is understood: its parts by name, and the decisions that its owner should know of."""
+
+    parts: dict[str, Found]
+    notes: tuple[str, ...] = ()
+
+
+def tables_around(listing: Listing, base: Path) -> list[Path]:
+    """The tables beside the data, also those in the folders around it."""
+    around = [folder for folder in (base, *base.parents) if folder.is_relative_to(listing.root)]
+    return [path for folder in around for path in find_tables(listing, folder)]
+
+
+def what_may_label(listing: Listing, base: Path, images: Sequence[str]) -> tuple[str, str]:
+    """What lies beside images without labels and may have them, and what to do, for an error. images: their paths."""
+    around = [folder for folder in (base, *base.parents) if folder.is_relative_to(listing.root)]
+    inner = [path for folder in around for path in listing.own_folders(folder) if is_annotation(path.name)]
+    tables = [listing.relative(path) for folder in (*around, *inner) for path in find_tables(listing, folder)]
+    others = [listing.relative(path) for folder in (*around, *inner) for path in listing.beside(folder, among=NOT_TABLES)]
+    seen = f", the tables {listed(tables)}, which label none of them" if tables else ""
+    seen += f", {listed(others)}, of a form that is not read" if others else ""
+    remedy = suggestion([path.rpartition("/")[2] for path in images])
+    if not remedy and others and not tables:
+        remedy = "save the labels as labels.csv with the columns file and label"
+    folders = "put the images of each class into a folder of its own, train/CLASS/file.png, or name a table with --labels FILE"
+    return seen, remedy or folders
+
+
+def count_images(listing: Listing, base: Path, name: str) -> Found:
+    """The images in a folder, without labels."""
+    own = listing.another()
+    return Found(None, own, sum(1 for _ in own.walk(base / name)))
+
+
+def by_tables(listing: Listing, base: Path, config: DataConfig, tables: list[Path]) -> Layout:
+    """The parts that tables label, and the folders called like parts that they do not."""
+    own = listing.another()
+    parts, notes = parts_by_table(own, base, tables, config)
+    if config.labels and not parts:
+        raise InputError(
+            "--labels", "must name image files of the data set", config.labels, "choose the column with --file-column NAME"
+        )
+    return Layout({name: Found(part, own, by_table=True) for name, part in parts.items()}, tuple(notes))

@@ -1,0 +1,151 @@
+"""Lists beside class folders that say which images are training images and which are test images."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from notbugs.data.names import one_form, printable
+from notbugs.data.sources.base import Part
+from notbugs.data.sources.label_table import MOST_BYTES, lines_of
+from notbugs.data.sources.listing import Listing, below
+from notbugs.data.sources.splits import TEST, TRAIN, is_annotation, is_neutral, listed, parse_split, splits_among
+
+LISTS = (".txt", ".csv", ".tsv", ".lst")
+OTHERS = (".mat", ".json", ".jsonl", ".xlsx", ".pkl")  # may be lists, and are not read
+CUB = ("images.txt", "train_test_split.txt")  # number and path; number and 1 for training
+Keys = Mapping[str, Path | None]  # files by what a list may call them; None where that is several
+
+
+def official_parts(listing: Listing, base: Path, part: Part) -> tuple[dict[str, Part], str]:
+    """The images of class folders by part, as lists beside the folders or in a folder for annotations have them.
+
+    A training list and a test list are read if each line of both names an image, and none is in both.
+
+    Returns
+    -------
+    dict
+        Empty where there is no such pair of lists.
+    str
+        A note on what was read; on lists that were not; "" if there are none.
+    """
+    lists = _lists(listing, base)
+    by_split: dict[str, list[Path]] = {}
+    splits = splits_among([path.stem for path in lists if path.suffix.lower() in LISTS])
+    for path in lists:
+        if path.stem in splits:
+            by_split.setdefault(splits[path.stem], []).append(path)
+    keys = _keys(base, [path for path in part.files if isinstance(path, Path)])
+    found: dict[str, list[Path]] = {}
+    used: list[Path] = []
+    if by_split.keys() >= {TRAIN, TEST} and all(len(paths) == 1 for paths in by_split.values()):
+        used = [path for paths in by_split.values() for path in paths]
+        found = {path.stem: _named(path, keys) for path in used}
+    elif cub := _cub_files(listing, base):
+        used, found = list(cub), _by_number(*cub, keys)
+    named = [path for paths in found.values() for path in paths]
+    if not found or not all(found.values()) or len(set(named)) < len(named):
+        seen = [path.name for path in lists]
+        return (
+            {},
+            f"{listed(seen)} may say which images are test images; not read (--labels FILE, or make folders)" if seen else "",
+        )
+    for path in used:
+        listing.use(path)
+    note = f"parts from {' and '.join(printable(listing.relative(path)) for path in used)} (--all-classes: all images as one)"
+    rest = sorted({path for path in part.files if isinstance(path, Path)}.difference(named))
+    for path in rest:
+        listing.leave_out(path, f"is in none of {listed([used_list.name for used_list in used])}")
+    note += f"; {len(rest):,} images are in none of them and are left out" if rest else ""
+    return {name: _selected(part, name, set(paths)) for name, paths in found.items()}, note
+
+
+def _lists(listing: Listing, base: Path) -> list[Path]:
+    """Files whose names say a part: beside the class folders, around them, and in folders for annotations there."""
+    return [
+        path
+        for folder in _folders_around(listing, base)
+        for path in listing.beside(folder, among=LISTS + OTHERS)
+        if (parse_split(path.stem) or path.name in CUB[1:])
+        and 0 < path.stat().st_size <= MOST_BYTES
+        and "submission" not in path.name.lower()
+    ]
+
+
+def _folders_around(listing: Listing, base: Path) -> list[Path]:
+    around = [folder for folder in (base, *base.parents) if folder.is_relative_to(listing.root)]
+    inner = [path for folder in around for path in listing.own_folders(folder) if path not in around]
+    return [*around, *(path for path in inner if is_annotation(path.name) or is_neutral(path.name))]
+
+
+def _keys(base: Path, files: Sequence[Path]) -> Keys:
+    """Files by their paths and names, with and without ending."""
+    keys: dict[str, Path | None] = {}
+    for path in files:
+        inner = one_form(below(path, base))
+        for name in (inner, f"{one_form(base.name)}/{inner}", inner.rpartition("/")[2]):
+            for key in {name, name.rpartition(".")[0] or name}:
+                keys[key] = None if keys.get(key, path) != path else path
+    return keys
+
+
+def _named(path: Path, keys: Keys) -> list[Path]:
+    """The files that the lines of a list name, in one of its columns; [] unless each line but a header names one."""
+    rows = _rows(path)
+    columns = [[row[i] if i < len(row) else "" for row in rows] for i in range(max(map(len, rows), default=0))]
+    found = {}
+    for cells in sorted(columns, key=lambda cells: "/" in cells[-1], reverse=True):
+        files = [keys.get(cell) for cell in (cells if keys.get(cells[0]) else cells[1:])]
+        if files and (known := [file for file in files if file]) and len(known) == len(files):
+            found[tuple(known)] = "/" in cells[-1]
+    sure = [files for files, is_path in found.items() if is_path] or list(found)
+    return list(sure[0]) if len(sure) == 1 else []
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The cells of each line, and the whole line as one."""
+    try:
+        lines = lines_of(path.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError):
+        return []
+    cells = [re.split(r"[\t,;|]" if re.search(r"[\t,;|]", lines[0]) else r"\s+", line.strip()) for line in lines]
+    return [
+        [cell.strip().strip('"').removeprefix("./") for cell in (line, *row)]
+        for line, row in zip(lines, map(_forms, cells), strict=True)
+    ]
+
+
+def _forms(row: Sequence[str]) -> list[str]:
+    return [one_form(cell).replace("\\", "/") for cell in row] if len(row) > 1 else []
+
+
+def _cub_files(listing: Listing, base: Path) -> tuple[Path, Path] | None:
+    """The two lists of CUB-200, if they are there."""
+    for folder in _folders_around(listing, base):
+        names, parts = (folder / name for name in CUB)
+        if all(path.is_file() and not path.is_symlink() for path in (names, parts)):
+            return names, parts
+    return None
+
+
+def _by_number(names: Path, parts: Path, keys: Keys) -> dict[str, list[Path]]:
+    """The files of CUB-200's lists by part; {} unless each number has a file and a part."""
+    files = {row[1]: keys.get(row[2]) for row in _rows(names) if len(row) == 3}
+    marks = {row[1]: row[2] for row in _rows(parts) if len(row) == 3}
+    if not files or files.keys() != marks.keys() or None in files.values() or set(marks.values()) != {"0", "1"}:
+        return {}
+    return {
+        name: [file for number, file in files.items() if file and marks[number] == mark]
+        for name, mark in ((TRAIN, "1"), (TEST, "0"))
+    }
+
+
+def _selected(part: Part, name: str, files: set[Path]) -> Part:
+    """The images of a part that are among certain files."""
+    rows = {row: file for row, file in enumerate(part.files) if isinstance(file, Path) and file in files}
+    return part._replace(
+        name=name,
+        files=list(rows.values()),
+        labels=[part.labels[row] for row in rows],
+        names=[part.names[row] for row in rows],
+        locations=[part.locations[row] for row in rows],
+    )

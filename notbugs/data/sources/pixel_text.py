@@ -1,0 +1,87 @@
+"""Tables with all pixels of an image in one cell, as FER2013 has them: emotion,pixels,Usage."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from notbugs.data.config import DataConfig
+from notbugs.data.names import Unreadable, printable
+from notbugs.data.sources.arrays import Key, locate_arrays, reading
+from notbugs.data.sources.base import Located
+from notbugs.data.sources.label_columns import LABEL_COLUMNS, SPLIT_COLUMNS, plain_name
+from notbugs.data.sources.splits import listed
+from notbugs.errors import InputError
+
+MOST_HEADER = 2**20  # bytes
+PRIVATE = "PrivateTest"  # of FER2013: the test part of its competition. PublicTest is for validation.
+
+
+class TextHeader(NamedTuple):
+    """The columns of such a table; "" for none."""
+
+    pixels: str
+    label: str
+    split: str
+    others: tuple[str, ...]
+
+
+def text_header(path: Path, label: str | None = None) -> TextHeader | None:
+    """The columns of a table with a column called pixels; None for another table. Only the first line is read."""
+    with path.open("rb") as stream:
+        line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace")
+    names = [name.strip("\r\n").strip('"') for name in line.split(",")]
+    pixels = [name for name in names if plain_name(name) == "pixels"]
+    if len(pixels) != 1 or len(set(names)) < len(names):
+        return None
+    labels = [name for name in names if (name == label if label else plain_name(name) in (*LABEL_COLUMNS, "emotion"))]
+    splits = [name for name in names if plain_name(name) in SPLIT_COLUMNS]
+    chosen = (pixels[0], labels[0] if len(labels) == 1 else "", splits[0] if len(splits) == 1 else "")
+    return TextHeader(*chosen, tuple(name for name in names if name not in chosen))
+
+
+def locate_pixel_text(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+    """The square gray images of one table. Raises InputError."""
+    if len(paths) > 1:
+        rule, got = "has several tables of pixels", listed([path.name for path in paths])
+        raise InputError(printable(str(source)), rule, got, "name one of them as DATASET")
+    header = text_header(paths[0], config.label_column)
+    if header is None or not header.label:
+        got = "none" if header is None else f"columns {listed([header.pixels, *header.others])}"
+        raise InputError(printable(str(paths[0])), "needs a column called label", got, "choose it with --label-column NAME")
+    arrays, keys = _read(paths[0], header)
+    if config.test is None and Key(PRIVATE, "images") in keys.values() and Key("PublicTest", "images") in keys.values():
+        config = replace(config.data, test=PRIVATE)
+    located = locate_arrays(paths[0], arrays, config, keys=keys)
+    columns = [Unreadable(f"{paths[0].name}: column {printable(name)}", "is not read") for name in header.others]
+    return located._replace(left_out=(*located.left_out, *columns))
+
+
+def _read(path: Path, header: TextHeader) -> tuple[Mapping[str, np.ndarray], Mapping[str, Key]]:
+    """The images and the labels of each part, and what they are."""
+    import pyarrow
+    import pyarrow.csv
+
+    columns = [name for name in header[:3] if name]
+    with reading(path, "a table of pixels from 0 to 255", "save whole numbers, with blanks between them"):
+        options = pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pyarrow.string()), include_columns=columns, null_values=[]
+        )
+        table = pyarrow.csv.read_csv(path, convert_options=options)
+        rows = [np.array(cell.split(), dtype=np.uint8) for cell in table[header.pixels].to_pylist()]
+    sizes = sorted({len(row) for row in rows})
+    if len(sizes) != 1 or math.isqrt(sizes[0]) ** 2 != sizes[0] or not sizes[0]:
+        rule = "must have equally many pixels in each row, as many as a square gray image"
+        raise InputError(printable(str(path)), rule, listed([f"{size:,}" for size in sizes]) or "none")
+    side = math.isqrt(sizes[0])
+    images, labels = np.stack(rows).reshape(-1, side, side), np.array(table[header.label].to_pylist(), dtype=str)
+    parts = np.array(table[header.split].to_pylist() if header.split else [""] * len(rows), dtype=str)
+    arrays, keys = {}, {}
+    for part in dict.fromkeys(parts.tolist()):
+        for kind, array in (("images", images), ("labels", labels)):
+            name = f"{part} {kind}".strip()
+            arrays[name], keys[name] = array[parts == part], Key(part, kind)
+    return arrays, keys
