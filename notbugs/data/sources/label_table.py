@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import first_line, one_form, printable
+from notbugs.data.sources.limits import read_parquet
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.splits import TEST, VALIDATION, is_annotation, is_neutral, listed, split_of
 from notbugs.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
 MOST_BYTES = 2**28  # of a table; one with more is no list of files that could be held in memory anyway
+MOST_CELLS = 2**24  # of a parquet file, in which a million equal ones take a few bytes: they need 2 GB as Python objects
 SAMPLE_ROWS = 200  # rows that tell which column names the files
 ENOUGH = 0.8  # share of them that must name a file
 SEVERAL = 5  # files of one name, in the folders of several parts, from which a cell names none
@@ -168,13 +170,23 @@ def read_table(path: Path) -> Table:
         if path.suffix.lower() == ".jsonl":
             return _from_records(path, [json.loads(line) for line in path.read_text("utf-8-sig").splitlines() if line.strip()])
         if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet
-
-            return _from_records(path, pyarrow.parquet.read_table(path).to_pylist())
+            return _from_records(path, _parquet_rows(path))
         text, latin = _text(path)
         return _from_text(path, text)._replace(latin=latin)
+    except InputError:
+        raise
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise InputError(printable(str(path)), "cannot be read as a table", first_line(error)) from None
+
+
+def _parquet_rows(path: Path) -> list[object]:
+    """The rows of a parquet file. Raises InputError where they are more than could be held in memory."""
+    (table,) = read_parquet([path], MOST_BYTES)
+    if table.num_rows * table.num_columns > MOST_CELLS:
+        rule = f"must have at most {MOST_CELLS:,} cells"
+        raise InputError(printable(str(path)), rule, f"{table.num_rows:,} rows of {table.num_columns}")
+    rows: list[object] = table.to_pylist()
+    return rows
 
 
 def _text(path: Path) -> tuple[str, bool]:

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, cast, overload
 
 from notbugs.data.config import DataConfig
 from notbugs.data.decode import EncodedImage
-from notbugs.data.names import Unreadable, check_class_name, first_line, is_printable, one_form, printable
+from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, is_printable, one_form, printable
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
@@ -23,7 +23,6 @@ from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
 FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
 MOST_LABEL = 2**20  # bytes of a file with a label
@@ -120,6 +119,8 @@ def _members(stream: BinaryIO, size: int) -> Iterator[Member]:
                 raise ValueError(f"it holds a link or no ordinary file: {printable(info.name)}")
             if not is_printable(info.name) or info.size < 0 or info.offset_data + info.size > size:
                 raise ValueError(f"the file {printable(info.name)} has a damaged header")
+            if info.name.startswith("/") or ".." in info.name.split("/"):
+                raise ValueError(f"it holds a file that leads out of the folder: {printable(info.name)}")
             if info.isreg():
                 yield Member(one_form(info.name), info.offset_data, info.size)
         stream.seek(archive.offset)
@@ -181,7 +182,7 @@ def _part_name(path: Path) -> str:
 
 
 def _has_labels(archive: Archive) -> bool:
-    keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGES}
+    keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
     return any(_key(member.name)[0] in keys for member in archive.members if _key(member.name)[1] in LABELS)
 
 
@@ -210,7 +211,7 @@ def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
 
 def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: Mapping[str, Member], config: DataConfig) -> None:
     place = printable(f"{archive.path.name}: {key}")
-    images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGES]
+    images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGE_SUFFIXES]
     labels = [ending for ending in LABELS if ending in files]
     if not images:
         found.left_out.extend(
@@ -268,7 +269,7 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise InputError(place, "must hold one whole number or one word", printable(str(value)[:40]))
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value) else value
+    return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value) else value
 
 
 def _field(content: object, place: str, config: DataConfig) -> object:
@@ -314,6 +315,12 @@ def _locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config:
     named = len(by_name) > 1 and set(splits_among(by_name)) == set(by_name)
     files = [(number, member) for number, archive in enumerate(archives) for member in archive.members]
     images = [(number, member) for number, member in files if _is_image(member.name)]
+    seen: set[tuple[int, str]] = set()
+    for number, member in images:
+        if (number, member.name) in seen:
+            place = f"{archives[number].path}: {member.name}"
+            raise InputError(printable(place), "is twice in the archive", remedy="pack it again")
+        seen.add((number, member.name))
     folders = [[part for part in dirname(member.name).split("/") if part not in ("", ".")] for _, member in images]
     while folders and all(len(parts) > 1 and parts[0] == folders[0][0] for parts in folders) and not split_of(folders[0][0]):
         folders = [parts[1:] for parts in folders]
@@ -342,4 +349,4 @@ def _locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config:
 
 
 def _is_image(name: str) -> bool:
-    return splitext(name.lower())[1] in IMAGES and not basename(name).startswith(".")
+    return splitext(name.lower())[1] in IMAGE_SUFFIXES and not basename(name).startswith(".")
