@@ -4,7 +4,6 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from notbugs.data.decode import (
     as_arrays,
     common_size,
     decode,
-    encoded_bytes,
+    hash_of,
     place,
     read_header,
     resize_images,
@@ -84,7 +83,7 @@ class LazyImages:
         """A hash of the bytes of each file, which is read once: subsets share what is known."""
         missing = {row: location for row, location in zip(self.rows, self.locations, strict=True) if row not in self.known_hashes}
         rows, locations = list(missing), list(missing.values())
-        found, unreadable = map_in_threads(lambda row: hash_of(encoded_bytes(self.files[row])), rows, locations)
+        found, unreadable = map_in_threads(lambda row: hash_of(self.files[row]), rows, locations)
         reject_unreadable(unreadable, skip_unreadable=False)
         self.known_hashes.update((row, digest) for row, digest in zip(rows, found, strict=True) if digest)
         return [self.known_hashes[row] for row in self.rows]
@@ -99,11 +98,6 @@ class LazyImages:
         """The images at index, still encoded."""
         kept = positions(index, len(self))
         return replace(self, rows=tuple(self.rows[i] for i in kept), locations=tuple(self.locations[i] for i in kept))
-
-
-def hash_of(content: bytes) -> bytes:
-    """A hash of the bytes of a file."""
-    return blake2b(content, digest_size=16).digest()
 
 
 Images = Tensor | LazyImages

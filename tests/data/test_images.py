@@ -12,7 +12,7 @@ from data.conftest import equal, image_folder, random_image, save, stored
 from PIL import Image
 
 from notbugs import data
-from notbugs.data import images
+from notbugs.data import decode, images
 from notbugs.errors import InputError
 
 
@@ -45,6 +45,9 @@ def test_a_replaced_file_of_a_large_data_set_is_noticed(tmp_path: Path, monkeypa
     known = data.fingerprint(loaded.train, loaded.test)
     copy = data.load(tmp_path / "copy")
     assert isinstance(copy.train.images, data.LazyImages) and data.fingerprint(copy.train, copy.test) == known
+    monkeypatch.setattr(decode, "SMALL", 10)  # large files are read in parts
+    again = data.load(tmp_path / "copy")
+    assert data.fingerprint(again.train, again.test) == known
     old = (tmp_path / "copy/train/dog/1.png").stat()
     save(random_image(99), tmp_path / "copy/train/dog/1.png")
     os.utime(tmp_path / "copy/train/dog/1.png", ns=(old.st_atime_ns, old.st_mtime_ns))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from notbugs.data.config import DataConfig
 from notbugs.data.decode import EncodedImage
@@ -55,17 +55,17 @@ def _check_saved(folder: Path) -> None:
     """Raises InputError where a saved set names files outside its folder, which may be anyone's, or has a damaged one."""
     places = [folder]
     if (folder / "dataset_dict.json").is_file():
-        places = [folder / str(split) for split in _described(folder / "dataset_dict.json")["splits"]]
+        places = [folder / str(split) for split in _listed(folder / "dataset_dict.json", "splits")]
     for place in places:
         _check_within(folder, place)
-        for file in _described(place / "state.json")["_data_files"]:
-            path = place / str(file["filename"])
+        for file in _listed(place / "state.json", "_data_files"):
+            path = place / cast(Mapping[str, str], file)["filename"]
             _check_within(folder, path)
             _check_arrow(path)
 
 
-def _described(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
+def _listed(path: Path, key: str) -> list[object]:
+    return list(json.loads(path.read_text("utf-8"))[key])
 
 
 def _check_within(folder: Path, path: Path) -> None:
