@@ -43,7 +43,6 @@ LABEL_COLUMNS = (
     "species", "breed", "dx", "diagnosis",
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage", "datasplit", "phase", "isvalid", "fold")
-IMAGES = "images"  # the only part of a data set without parts
 MADE_UP = ("submission", "sample_sub", "partition")  # Kaggle's example of what to hand in; lists of parts
 
 

@@ -17,6 +17,7 @@ FREE = 2**30  # bytes that any file may expand to
 CHUNK = 2**20  # bytes read at a time
 MOST_RATIO = 100  # photographs and digits need 1 to 10; zeros alone reach 1,000
 BATCH_ROWS = 2**12  # of a table at a time
+PIECE = 2**26  # bytes of a table that lie together in memory
 
 
 def most_bytes(stored: int) -> int:
@@ -102,9 +103,13 @@ def read_parquet(paths: Sequence[Path], most: int | None = None) -> Iterator["py
             columns = [group.column(number) for group in groups for number in range(group.num_columns)]
             # A single value may be as large as its column, and each row of a batch may repeat it
             largest = max((column.total_uncompressed_size for column in columns), default=0)
-            batches = []
+            whole, batches, size = [file.schema_arrow.empty_table()], list[pyarrow.RecordBatch](), 0
             for batch in file.iter_batches(max(1, min(BATCH_ROWS, FREE // max(largest, 1)))):
                 batches.append(batch)
-                read += batch.nbytes
-                check(read)
-            yield pyarrow.Table.from_batches(batches, file.schema_arrow)
+                size += batch.nbytes
+                check(read + size)
+                if size >= PIECE:  # thousands of small pieces make each access to a row slow
+                    whole.append(pyarrow.Table.from_batches(batches).combine_chunks())
+                    read, batches, size = read + size, [], 0
+            read += size
+            yield pyarrow.concat_tables([*whole, pyarrow.Table.from_batches(batches, file.schema_arrow).combine_chunks()])
