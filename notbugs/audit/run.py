@@ -24,7 +24,7 @@ from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
-from notbugs.runs.runner import Stage, check_same, run_stages
+from notbugs.runs.runner import Stage, check_same, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
 
 PART_IMAGES = 100  # images per part: a stage of about half a minute
@@ -72,9 +72,10 @@ def run(
     with RunFolder.open(folder, _arguments(config)) as record:
         digests = {name: digest(config, name) for name in (config.model, *config.others)}
         same_images = f"{config.data.dataset} must hold the same images as when this audit began"
-        check_same(record, "fingerprint", fingerprint(part), "--out", same_images)
+        hashed = fingerprint(part)
+        check_same_data(record, hashed, "--out", same_images)
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")
-        record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=fingerprint(part), digests=digests)
+        record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=hashed, digests=digests)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         datacheck.check_stage(record, None, part)
         stages = _stages(config, folder, -(-len(part) // PART_IMAGES))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -111,6 +112,15 @@ def encoded_bytes(image: EncodedImage) -> bytes:
     """The bytes of an encoded image: of a link, those of the file it leads to."""
     source = _source(image)
     return source.read_bytes() if isinstance(source, Path) else source
+
+
+def hash_of(image: EncodedImage) -> bytes:
+    """A hash of the bytes of an encoded image. Large files are read in parts."""
+    source = _source(image)
+    if isinstance(source, bytes):
+        return blake2b(source, digest_size=16).digest()
+    with source.open("rb") as stream:
+        return file_digest(stream, lambda: blake2b(digest_size=16)).digest()
 
 
 def image_format(content: bytes) -> str:

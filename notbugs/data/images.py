@@ -3,7 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from notbugs.data.decode import (
     as_arrays,
     common_size,
     decode,
+    hash_of,
     place,
     read_header,
     resize_images,
@@ -50,6 +51,8 @@ class LazyImages:
     size : (C, H, W)
     options : DecodeOptions
         To what size each image is resized, for example.
+    known_hashes : dict
+        Of the files that were hashed, by row.
     """
 
     files: Sequence[EncodedImage]
@@ -57,6 +60,7 @@ class LazyImages:
     locations: tuple[str, ...]
     size: Size
     options: DecodeOptions
+    known_hashes: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,6 +78,15 @@ class LazyImages:
         _, unreadable = map_in_threads(lambda row: chosen._decode(images, row), range(len(chosen)), chosen.locations)
         reject_unreadable(unreadable, skip_unreadable=False)
         return torch.from_numpy(images)
+
+    def hashes(self) -> list[bytes]:
+        """A hash of the bytes of each file, which is read once: subsets share what is known."""
+        missing = {row: location for row, location in zip(self.rows, self.locations, strict=True) if row not in self.known_hashes}
+        rows, locations = list(missing), list(missing.values())
+        found, unreadable = map_in_threads(lambda row: hash_of(self.files[row]), rows, locations)
+        reject_unreadable(unreadable, skip_unreadable=False)
+        self.known_hashes.update((row, digest) for row, digest in zip(rows, found, strict=True) if digest)
+        return [self.known_hashes[row] for row in self.rows]
 
     def _decode(self, images: np.ndarray, row: int) -> None:
         array, _ = decode(self.files[self.rows[row]], self.options)

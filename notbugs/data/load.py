@@ -19,7 +19,7 @@ from notbugs.data.decode import WHITE, DecodeOptions
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import load_images
 from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
-from notbugs.data.sources import EMBEDDED, Located, locate
+from notbugs.data.sources import EMBEDDED, Located, beside_built_in, locate
 from notbugs.data.synthetic import make_synthetic
 from notbugs.errors import InputError
 
@@ -116,7 +116,7 @@ def _load_once(config: DataConfig, seed: int) -> Splits:
         return _load(config, 0)
     counts = {"train": config.limit, "test": max(config.limit // 8, 40)} if config.limit else {}
     synthetic = make_synthetic(seed=seed, **counts)
-    return Splits(synthetic.train, synthetic.test, "folder", ("generated",))
+    return Splits(synthetic.train, synthetic.test, "folder", ("generated", *beside_built_in(SYNTHETIC)))
 
 
 def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataOptions]) -> Splits:
@@ -343,10 +343,17 @@ def _some_of_each_class(rows: list[int], located: Located, limit: int) -> list[i
 
 
 def fingerprint(*parts: Dataset) -> str:
-    """Hash of labels, names and, where they are in memory, pixels: a run is not resumed with other data."""
-    digest = sha256()
+    """Hash of labels, names and images: a run is not resumed with other data.
+
+    Of images in memory the pixels are hashed. For images on disk a second hash follows, of the bytes of their files: each is read
+    once per process.
+    """
+    digest, files = sha256(), sha256()
     for part in parts:
         digest.update(repr((part.classes, part.names, part.labels.tolist())).encode())
         if isinstance(part.images, Tensor):
             digest.update(part.images.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        else:
+            files.update(b"".join(part.images.hashes()))
+    on_disk = any(not isinstance(part.images, Tensor) for part in parts)
+    return digest.hexdigest()[:16] + (f"-{files.hexdigest()[:16]}" if on_disk else "")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from notbugs.errors import InputError
 
 MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
+MAX_CLASS_NAME = 1000  # characters: each message, table and chart holds it
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".ico")
 
 
@@ -42,7 +43,10 @@ def first_line(error: BaseException) -> str:
 
 
 def check_class_name(name: str) -> None:
-    """Raises InputError for an empty class name or one with control characters."""
+    """Raises InputError for a class name that is empty or too long, and for one with control characters."""
+    if len(name) > MAX_CLASS_NAME:
+        got = f"{len(name):,}: {printable(name[:40])}…"
+        raise InputError("a class name", f"must have at most {MAX_CLASS_NAME:,} characters", got, "rename the class")
     if not name or not is_printable(name):
         raise InputError(f"class {printable(name)!r}", "must be text without control characters", remedy="rename the class")
 

@@ -9,7 +9,8 @@ from notbugs.data import Dataset
 from notbugs.datacheck.classes import class_findings, listed, mirroring_findings
 from notbugs.datacheck.fingerprints import fingerprints
 from notbugs.datacheck.images import AllImages, Problem, problems
-from notbugs.datacheck.mirroring import Mirroring, measure_mirroring
+from notbugs.datacheck.mirroring import Mirroring, measurable, measure_mirroring
+from notbugs.errors import InputError
 from notbugs.runs.tables import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
 
 SERIOUS = 0.01  # share of the images from which a problem is serious
@@ -34,13 +35,18 @@ def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirrorin
     folds : int
         Each class needs as many training images.
     mirroring : bool
-        Whether to measure if mirroring is safe, which takes seconds. Needs a training part.
+        Whether to measure if mirroring is safe, which takes seconds. Needs a training part of a few images of each class.
     flips : bool
         Whether training is going to mirror images: then it is serious if that is not safe.
 
     Returns
     -------
     DataCheck
+
+    Raises
+    ------
+    InputError
+        If there is no test image.
 
     Examples
     --------
@@ -50,6 +56,8 @@ def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirrorin
     >>> check.summary.train, check.summary.imbalance < 1.1, check.findings
     (1347, True, [])
     """
+    if not len(test):
+        raise InputError("test", "must have at least one image")
     parts = [part for part in (train, test) if part is not None]
     images = AllImages(
         tuple(name for part in parts for name in part.names),
@@ -59,7 +67,7 @@ def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirrorin
         test.shape,
     )
     of_images = problems(images)
-    found = measure_mirroring(train) if mirroring and train else None
+    found = measure_mirroring(train) if mirroring and train and measurable(train) else None
     findings = [
         *(mirroring_findings(found, flips=flips) if found else ()),
         *(_finding(problem, images) for problem in of_images),

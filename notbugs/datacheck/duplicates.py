@@ -17,11 +17,15 @@ VERIFIED = 4096  # pairs of thumbnails at once
 
 
 class Pairs(NamedTuple):
-    """Near duplicates: the images of each pair, and the correlation of their thumbnails, near 1."""
+    """Near duplicates: the images of each pair, and the correlation of their thumbnails, near 1.
+
+    bounded: how many images have more than CANDIDATES candidates, of which the others were not compared.
+    """
 
     first: np.ndarray
     second: np.ndarray
     similarity: np.ndarray
+    bounded: int = 0
 
 
 def exact_groups(digests: np.ndarray) -> np.ndarray:
@@ -54,7 +58,7 @@ def near_pairs(prints: Fingerprints, distinct: np.ndarray) -> Pairs:
     Pairs
     """
     rows = np.flatnonzero((distinct & (prints.contrast >= MIN_CONTRAST))[:: prints.step])
-    first, second = _candidates(prints.hashes[rows])
+    first, second, bounded = _candidates(prints.hashes[rows])
     thumbnails = prints.thumbnails[rows]
     parts = [np.empty(0, np.float32)]
     for start in range(0, len(first), VERIFIED):
@@ -64,31 +68,48 @@ def near_pairs(prints: Fingerprints, distinct: np.ndarray) -> Pairs:
     limit = MAX_DIFFERENCE[thumbnails.shape[1] // THUMBNAIL**2]
     near = 2 * (1 - similarity) <= limit**2  # the mean square of their difference
     index = rows * prints.step
-    return Pairs(index[first[near]], index[second[near]], similarity[near])
+    return Pairs(index[first[near]], index[second[near]], similarity[near], bounded)
 
 
-def _candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs whose hashes differ in at most MAX_BITS, as two arrays of positions."""
+def _candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pairs whose hashes differ in at most MAX_BITS, as two arrays of positions; and of how many rows some were left out."""
     packed = np.packbits(hashes, axis=1).view(np.uint64).ravel()
-    pairs = [np.empty((2, 0), np.int64)]
+    pairs, counts = [np.empty((2, 0), np.int64)], np.zeros(len(packed), np.int64)
     for start in range(0, len(packed), ROWS):
         columns = range(start, len(packed), COLUMNS)
-        tiles = [_close(packed[start : start + ROWS], packed[column : column + COLUMNS]) for column in columns]
-        rows = np.concatenate([row for row, _, _ in tiles]) + start
-        others = np.concatenate([other + column for (_, other, _), column in zip(tiles, columns, strict=True)])
-        bits = np.concatenate([bits for _, _, bits in tiles])
-        later = others > rows
-        pairs.append(_most_similar(rows[later], others[later], bits[later]))
+        tiles = [_close(packed[start : start + ROWS], packed[column : column + COLUMNS], start - column) for column in columns]
+        rows = np.concatenate([row for row, _, _, _ in tiles]) + start
+        others = np.concatenate([other + column for (_, other, _, _), column in zip(tiles, columns, strict=True)])
+        bits = np.concatenate([bits for _, _, bits, _ in tiles])
+        counts[start : start + ROWS] = sum(found for _, _, _, found in tiles)
+        pairs.append(_most_similar(rows, others, bits))
     first, second = np.concatenate(pairs, 1)
-    return first, second
+    return first, second, int((counts > CANDIDATES).sum())
 
 
-def _close(hashes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, other row and bits that differ, of hashes, uint64, that differ in at most MAX_BITS."""
+def _close(hashes: np.ndarray, others: np.ndarray, ahead: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Row, other row and bits of hashes, uint64, that differ in at most MAX_BITS, and how many there are of each row.
+
+    Of each row at most CANDIDATES are returned: where all images are alike, sorting all pairs took ten times as long as finding
+    them. ahead: how many rows after `others` the hashes begin; a row is compared with later ones only.
+    """
     bits = count_bits(hashes[:, None] ^ others)
-    places = np.flatnonzero(bits <= MAX_BITS)
-    rows, columns = np.divmod(places, len(others))
-    return rows, columns, bits.ravel()[places]
+    if ahead > -len(hashes):
+        near = bits[:, : len(hashes)]
+        near[np.arange(near.shape[1]) <= np.arange(len(hashes))[:, None] + ahead] = MAX_BITS + 1
+    close = bits <= MAX_BITS
+    many = np.count_nonzero(close) > CANDIDATES
+    rows, columns = np.divmod(np.flatnonzero(close) if not many else np.empty(0, np.int64), len(others))
+    counts = close.sum(1) if many else np.bincount(rows, minlength=len(hashes))
+    if many and counts.max() <= CANDIDATES:
+        rows, columns = np.nonzero(close)
+    elif many:  # the most similar ones, of equal ones the first
+        order = bits.astype(np.uint32) * len(others) + np.arange(len(others), dtype=np.uint32)
+        columns = np.sort(np.argpartition(order, CANDIDATES - 1, axis=1)[:, :CANDIDATES], axis=1).ravel()
+        rows = np.repeat(np.arange(len(hashes)), CANDIDATES)
+        kept = close[rows, columns]
+        rows, columns = rows[kept], columns[kept]
+    return rows, columns, bits[rows, columns], counts
 
 
 def count_bits(numbers: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from notbugs.datacheck.duplicates import MIN_CONTRAST, Pairs, exact_groups, near_pairs
+from notbugs.datacheck.duplicates import CANDIDATES, MIN_CONTRAST, Pairs, exact_groups, near_pairs
 from notbugs.datacheck.fingerprints import Fingerprints
 
 MIN_SIDE = 16  # pixels: smaller images are not compared for near duplicates
@@ -131,6 +131,8 @@ def _near(images: AllImages) -> Iterator[Problem]:
     across = images.in_test[pairs.first] != images.in_test[pairs.second]  # the second is the later one: of the test part
     other_label = images.labels[pairs.first] != images.labels[pairs.second]
     n_test = int(images.in_test.sum())
+    left_out = f" {pairs.bounded:,} images have more than {CANDIDATES} similar images: of each, that many were compared."
+    said = left_out if pairs.bounded else ""
     leaked, sources, similarity = _nearest(pairs.second[across], pairs.first[across], pairs.similarity[across])
     yield Problem(
         NEAR_ACROSS,
@@ -138,17 +140,18 @@ def _near(images: AllImages) -> Iterator[Problem]:
         sources,
         similarity,
         n_test,
-        "Test images that look like training images make clean and robust accuracy too high.",
+        "Test images that look like training images make clean and robust accuracy too high." + said,
         "Keep all versions of an image, or frames of a scene, in one part: --group REGEX.",
     )
     yield Problem(
         NEAR_OTHER_LABEL,
         *_both_ways(pairs, other_label),
         images.compared,
-        "Either a label is wrong, or the classes differ in details that resizing or a small perturbation hides.",
+        "Either a label is wrong, or the classes differ in details that resizing or a small perturbation hides." + said,
         "Look at the pairs; correct the labels.",
     )
-    yield _within(_both_ways(pairs, ~across & ~other_label), images.compared, only_test=images.only_test)
+    within = _within(_both_ways(pairs, ~across & ~other_label), images.compared, only_test=images.only_test)
+    yield within._replace(meaning=within.meaning + said)
 
 
 def _within(found: tuple[np.ndarray, np.ndarray, np.ndarray], compared: int, *, only_test: bool) -> Problem:
@@ -166,7 +169,7 @@ def _within(found: tuple[np.ndarray, np.ndarray, np.ndarray], compared: int, *, 
 
 def _both_ways(pairs: Pairs, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The images of the chosen pairs, either of them, with the other one and the similarity."""
-    first, second, similarity = (column[chosen] for column in pairs)
+    first, second, similarity = (column[chosen] for column in pairs[:3])
     return _nearest(np.concatenate([first, second]), np.concatenate([second, first]), np.concatenate([similarity] * 2))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from notbugs import models, predict, train
 from notbugs.data import Dataset, balanced_subset, fingerprint, to_8bit
+from notbugs.errors import InputError
 from notbugs.stats import mean_interval, newcombe_difference, wilson_interval
 
 IMAGES = 2000  # of the training part at most, half of them for each of two classifiers
@@ -75,11 +76,16 @@ def measure_mirroring(training: Dataset) -> Mirroring:
     Parameters
     ----------
     training : Dataset
-        Four images or more.
+        Of which `measurable` is true.
 
     Returns
     -------
     Mirroring
+
+    Raises
+    ------
+    InputError
+        If there are too few images.
 
     Examples
     --------
@@ -94,7 +100,23 @@ def measure_mirroring(training: Dataset) -> Mirroring:
     return _MEASURED[key]
 
 
+def measurable(training: Dataset) -> bool:
+    """Whether each of the two classifiers would have two images or more: the images of each class take turns.
+
+    Examples
+    --------
+    >>> from notbugs import data
+    >>> digits = data.load("digits").train
+    >>> measurable(digits), measurable(digits.select([0, 1, 2]))
+    (True, False)
+    """
+    sizes = _halves(balanced_subset(training, IMAGES).labels).bincount(minlength=2)
+    return int(sizes.min()) >= 2
+
+
 def _measure(training: Dataset) -> Mirroring:
+    if not measurable(training):
+        raise InputError("training", "must have two images or more for each of two classifiers", f"{len(training)} images")
     sample = _small(balanced_subset(training, IMAGES))
     half = _halves(sample.labels)
     predicted, mirrored = torch.empty_like(sample.labels), torch.empty_like(sample.labels)

@@ -35,7 +35,7 @@ from notbugs.files.explorer import explorer_stage, keeps_pictures, of_fold, pred
 from notbugs.files.features import features_stage
 from notbugs.files.fold_scores import FoldScores
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
-from notbugs.runs.runner import Stage, check_same, run_stages
+from notbugs.runs.runner import Stage, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
 from notbugs.runs.tables import CategoryRow, ColumnRow, FilePictureRow, FileRow, Row, SubsetRow
 from notbugs.study.resolve import flip_is_measured
@@ -95,7 +95,7 @@ def run(
     stratified_folds(splits.train.labels, config.folds, 0, splits.train.groups)  # too many folds fail here
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)
-        check_same(record, "fingerprint", digest, config.data.dataset, "must hold the same images as when this run began")
+        check_same_data(record, digest, config.data.dataset, "must hold the same images as when this run began")
         if record.files().settings.get("repeats", config.repeats) != config.repeats:
             _forget_summary(record)
         crossfit = _with_earlier_flip(record, config, crossfit)

@@ -16,6 +16,7 @@ from notbugs.data.load import fingerprint
 from notbugs.errors import InputError
 from notbugs.review.files import KEY_FILE, printable, read_file, review_folder
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.runner import same_fingerprint
 from notbugs.runs.tables import records_as_csv
 from notbugs.study import store
 from notbugs.study.catalog import DATASETS
@@ -171,7 +172,7 @@ def _load_datasets(run: RunFolder, config: StudyConfig, sets: Sequence[str]) -> 
             got = f"{name}, which {printable(run.folder)} does not have"
             raise InputError("--sets", "must be sets that could be constructed", got)
     splits = load(config)
-    if fingerprint(splits.train, splits.test) != run.metadata.get("fingerprint"):
+    if not same_fingerprint(run.metadata.get("fingerprint"), fingerprint(splits.train, splits.test)):
         raise InputError(config.dataset, "must hold the same images as when the run began")
     datasets = {}
     for name in sets:

@@ -25,6 +25,25 @@ def check_same(folder: RunFolder, name: str, value: object, parameter: str, rule
         raise InputError(parameter, rule, folder.folder, "give another --out")
 
 
+def check_same_data(folder: RunFolder, fingerprint: str, parameter: str, rule: str) -> None:
+    """Raises InputError where a resumed run would go on with other data than it was started with."""
+    if not same_fingerprint(folder.metadata.get("fingerprint", fingerprint), fingerprint):
+        raise InputError(parameter, rule, folder.folder, "give another --out")
+
+
+def same_fingerprint(recorded: object, fingerprint: str) -> bool:
+    """Whether data are those of which a run recorded the fingerprint.
+
+    Runs before the second hash, of files on disk, recorded the first one alone: they go on.
+
+    Examples
+    --------
+    >>> same_fingerprint("0123-4567", "0123-4567"), same_fingerprint("0123", "0123-4567"), same_fingerprint("0123-9", "0123-4567")
+    (True, True, False)
+    """
+    return recorded in (fingerprint, fingerprint.partition("-")[0])
+
+
 def run_stages(
     folder: RunFolder,
     stages: Mapping[str, Stage],

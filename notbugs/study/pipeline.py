@@ -17,7 +17,7 @@ from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
-from notbugs.runs.runner import Stage, check_same, run_stages
+from notbugs.runs.runner import Stage, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
 from notbugs.runs.tables import DataCheckRow, Row
 from notbugs.study.analyses import ANALYSES
@@ -96,7 +96,7 @@ def run(
     given = given_model(resolved)
     with RunFolder.open(folder, resumable_arguments(resolved)) as record:
         digest = fingerprint(splits.train, splits.test)
-        check_same(record, "fingerprint", digest, config.dataset, "must hold the same images as when this run began")
+        check_same_data(record, digest, config.dataset, "must hold the same images as when this run began")
         _remove_leftovers(folder)
         earlier = record.study()
         if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:

@@ -1,5 +1,8 @@
 """8-bit images in memory and on disk."""
 
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ from data.conftest import equal, image_folder, random_image, save, stored
 from PIL import Image
 
 from notbugs import data
-from notbugs.data import images
+from notbugs.data import decode, images
 from notbugs.errors import InputError
 
 
@@ -32,6 +35,30 @@ def test_large_data_sets_stay_on_disk(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "train/dog/1.png").write_bytes((tmp_path / "train/dog/1.png").read_bytes()[:60])
     with pytest.raises(InputError, match=r"train/dog/1.png"):
         lazy.train.images[[0, 4]]
+
+
+def test_a_replaced_file_of_a_large_data_set_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "IN_MEMORY", 100)
+    image_folder(tmp_path / "set")
+    shutil.copytree(tmp_path / "set", tmp_path / "copy", copy_function=shutil.copyfile)  # not its dates
+    loaded = data.load(tmp_path / "set")
+    known = data.fingerprint(loaded.train, loaded.test)
+    copy = data.load(tmp_path / "copy")
+    assert isinstance(copy.train.images, data.LazyImages) and data.fingerprint(copy.train, copy.test) == known
+    monkeypatch.setattr(decode, "SMALL", 10)  # large files are read in parts
+    again = data.load(tmp_path / "copy")
+    assert data.fingerprint(again.train, again.test) == known
+    old = (tmp_path / "copy/train/dog/1.png").stat()
+    save(random_image(99), tmp_path / "copy/train/dog/1.png")
+    os.utime(tmp_path / "copy/train/dog/1.png", ns=(old.st_atime_ns, old.st_mtime_ns))
+    changed = data.load(tmp_path / "copy")
+    other = data.fingerprint(changed.train, changed.test)
+    assert other != known and other.partition("-")[0] == known.partition("-")[0], "names and labels are the same"
+    assert data.fingerprint(changed.test) == data.fingerprint(loaded.test)
+    (tmp_path / "copy/train/dog/1.png").unlink()
+    assert data.fingerprint(changed.train.select([4])) != data.fingerprint(loaded.train.select([4])), "each is read once"
+    with pytest.raises(InputError, match=r"dog/1\.png"):
+        replace(copy.train.images, known_hashes={}).hashes()
 
 
 def test_unreadable_files_of_a_large_data_set_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

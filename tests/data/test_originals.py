@@ -10,6 +10,8 @@ from data.conftest import image_folder, random_dataset, random_image, save, stor
 
 from notbugs import data
 from notbugs.data import DataConfig
+from notbugs.data.originals import _rows
+from notbugs.data.sources import Located
 from notbugs.errors import InputError
 
 
@@ -73,6 +75,15 @@ def test_encoded_images_of_tables_are_copied(tmp_path: Path, form: str) -> None:
     assert found.statement.startswith("Encoded images are copied byte for byte") and found.encoded is not None
     order = [int(Path(name).stem) for name in part.names]
     assert [cell["bytes"] for cell in found.encoded] == [cells[row]["bytes"] for row in order]  # type: ignore[index, call-overload]
+
+
+def test_rows_are_those_of_the_training_part_by_name() -> None:
+    part = random_dataset(3)
+    names = ["x", *part.names, *reversed(part.names)]  # the test part has the same names
+    located = Located(part.images, [0] * 7, names, names, 4, ("a", "b"), "folder")
+    assert _rows(located, part) == (1, 2, 3) and _rows(located, part.select([2, 0])) == (3, 1)
+    assert _rows(located._replace(n_train=3), part) is None, "one of them is a test image"
+    assert _rows(located._replace(names=["x", "x", *names[2:]]), part.select([1])) is None, "two images have one name"
 
 
 def test_arrays_keep_their_pixels_and_size(tmp_path: Path) -> None:

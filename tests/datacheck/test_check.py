@@ -7,7 +7,8 @@ from datacheck.conftest import halves, joined, version
 
 from notbugs import data
 from notbugs.data import Dataset
-from notbugs.datacheck import DataCheck, check_data, images
+from notbugs.datacheck import DataCheck, check_data, duplicates, images, measure_mirroring
+from notbugs.errors import InputError
 from notbugs.runs.tables import DataCheckRow
 
 
@@ -77,6 +78,27 @@ def test_many_near_duplicates_are_frames_of_scenes(photographs: Dataset, monkeyp
     check = check_data(joined(photographs, again), photographs.select([0]), mirroring=False)
     row = finding(check, images.SCENE)
     assert row.serious and row.count == 22 and "--group" in row.remedy and images.NEAR_WITHIN not in problems(check)
+
+
+def test_it_is_said_where_not_all_near_duplicates_were_compared(photographs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = photographs.with_images(version(photographs.images[:], "brighter"))
+    twice = joined(photographs, again, photographs.with_images(version(photographs.images[:], "darker")))
+    said = "similar images: of each, that many were compared."
+    assert not finding(check_data(twice, photographs.select([0]), mirroring=False), images.NEAR_WITHIN).meaning.endswith(said)
+    monkeypatch.setattr(duplicates, "CANDIDATES", 1)
+    row = finding(check_data(twice, photographs.select([0]), mirroring=False), images.NEAR_WITHIN)
+    assert row.meaning.endswith(said) and " 11 images have more than" in row.meaning
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_few_images_are_checked(digits: data.Splits, count: int) -> None:
+    train = digits.train.select(slice(0, count))
+    check = check_data(train, digits.test.select([0]))
+    assert (check.summary.train, check.summary.test, check.summary.mirroring) == (count, 1, "not measured")
+    with pytest.raises(InputError, match="test: must have at least one image"):
+        check_data(train, digits.test.select([]))
+    with pytest.raises(InputError, match="two images or more for each of two classifiers"):
+        measure_mirroring(train)
 
 
 def test_near_duplicates_of_a_leaked_image_are_not_counted_twice(photographs: Dataset) -> None:

@@ -28,6 +28,20 @@ def test_digits_are_not_mirrored(digits: data.Splits) -> None:
     assert found == measure_mirroring(digits.train.select(slice(0, 300)))
 
 
+def test_it_is_measured_once_for_the_same_images(digits: data.Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Dataset] = []
+    result = from_predictions(*[digits.train.labels] * 3, digits.train.classes)
+    monkeypatch.setattr(mirroring, "_MEASURED", {})
+    monkeypatch.setattr(mirroring, "_measure", lambda training: measured.append(training) or result)
+    part = digits.train.select(slice(0, 40))
+    assert measure_mirroring(part) is measure_mirroring(digits.train.select(slice(0, 40))) is result and len(measured) == 1
+    flipped = part.with_images(part.images[:].flip(3))
+    wide = part.with_images(part.images[:].reshape(40, 1, 4, 16))  # the same bytes
+    for other in (flipped, wide, part.with_labels(part.labels.flip(0)), digits.train.select(slice(0, 41))):
+        measure_mirroring(other)
+    assert len(measured) == 5
+
+
 def test_the_random_state_of_the_caller_stays(digits: data.Splits) -> None:
     state = torch.random.get_rng_state()
     measure_mirroring(digits.train.select(slice(0, 40)))

@@ -8,7 +8,7 @@ import scheduler_jobs as jobs
 
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.runner import Stage, check_same, run_stages
+from notbugs.runs.runner import Stage, check_same, check_same_data, run_stages
 from notbugs.runs.tables import CategoryRow
 
 
@@ -65,3 +65,16 @@ def test_a_run_is_resumed_with_the_same_data_only(tmp_path: Path) -> None:
         check_same(run, "fingerprint", "abc", "DATASET", "must hold the same images")
         with pytest.raises(InputError, match=r"^DATASET: must hold the same images, got .*; give another --out"):
             check_same(run, "fingerprint", "abd", "DATASET", "must hold the same images")
+
+
+def test_a_run_from_before_files_were_hashed_goes_on(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", {}) as run:
+        check_same_data(run, "abc-def", "DATASET", "must hold the same images")  # not known yet
+        run.update_metadata(fingerprint="abc")
+        check_same_data(run, "abc-def", "DATASET", "must hold the same images")
+        for other in ("abd-def", "abd"):
+            with pytest.raises(InputError, match="give another --out"):
+                check_same_data(run, other, "DATASET", "must hold the same images")
+        run.update_metadata(fingerprint="abc-def")
+        with pytest.raises(InputError, match="give another --out"):
+            check_same_data(run, "abc-deg", "DATASET", "must hold the same images")

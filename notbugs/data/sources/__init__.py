@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
+from notbugs.data.names import printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.embedded import EMBEDDED
 from notbugs.data.sources.files import ENDINGS, ending, locate_directory, locate_file
@@ -11,17 +12,38 @@ from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.tables import locate_hub, locate_parquet, locate_saved, without_progress_bars
 from notbugs.errors import InputError
 
-__all__ = ["EMBEDDED", "Located", "locate", "locate_npz", "locate_parquet", "locate_saved", "locate_tar", "without_progress_bars"]
+__all__ = [
+    "EMBEDDED",
+    "Located",
+    "beside_built_in",
+    "locate",
+    "locate_npz",
+    "locate_parquet",
+    "locate_saved",
+    "locate_tar",
+    "without_progress_bars",
+]
+
+
+def beside_built_in(dataset: str) -> tuple[str, ...]:
+    """A note if a file or folder is called like a built-in set, which comes first."""
+    found = Path(dataset).exists()
+    return (f"{dataset} is the built-in set: what is called so in this folder is read as ./{dataset}",) if found else ()
 
 
 def locate(config: DataConfig) -> Located:
     """The images and labels of the data set that a configuration names (see `data.load`). Raises InputError."""
     dataset, path = config.dataset, Path(config.dataset)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise InputError(printable(dataset), "cannot be opened", error.strerror, "check the path") from None
     if dataset in EMBEDDED:
-        return EMBEDDED[dataset]()
-    if path.is_dir():
+        located = EMBEDDED[dataset]()
+        return located._replace(notes=(*located.notes, *beside_built_in(dataset)))
+    if is_folder:
         return locate_directory(path, config)
-    if path.is_file():
+    if is_file:
         return locate_file(path, config)
     if ending(path.name) in ENDINGS:
         raise InputError(dataset, "does not exist", remedy="check the path")

@@ -12,7 +12,7 @@ import torch
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
-from notbugs.data.sources.base import MOST_CLASSES, Located, Part, are_names, join, numbered_classes, sorted_classes
+from notbugs.data.sources.base import MOST_CLASSES, Located, Part, are_names, join, numbered_classes, sorted_classes, unused_names
 from notbugs.data.sources.splits import NEUTRAL, TEST, UNLABELED, VALIDATION, choose_splits, listed, parse_split, split_of
 from notbugs.data.sources.splits import WORDS as SPLIT_WORDS
 from notbugs.errors import InputError
@@ -167,11 +167,13 @@ def locate_arrays(
     parts = _parts(source, names, arrays)
     sizes = {part or ARRAYS: _count(arrays[names[Key(part, "labels")]]) for part in parts}
     chosen = choose_splits(str(source), sizes, config.train, config.test)
-    read = {name: _read_part(source, arrays, names, name) for name in chosen.parts}
+    parts_read = {name: _read_part(source, arrays, names, name) for name in chosen.parts}
+    read = {name: (part, channels) for name, (part, channels, _) in parts_read.items()}
     _check_one_shape(source, arrays, names, read)
     last = all(channels == "last" for _, channels in read.values())
     train, test = (read[name][0] if name else None for name in (chosen.train, chosen.test))
-    notes = [*notes, *(f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused)]
+    notes = [*notes, *(note for *_, note in parts_read.values() if note)]
+    notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     unlabeled = {key: name for key, name in names.items() if key.kind == "images" and key.part not in parts}
     notes += [f"not used: {printable(key.part)} ({len(arrays[name]):,} images without labels)" for key, name in unlabeled.items()]
     located = join(str(source), train, test, form if last else f"{form}-channels-first", notes)
@@ -228,8 +230,8 @@ def _key(part: str, kind: str) -> Key:
     return Key("" if part == ARRAYS else part, kind)
 
 
-def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key, str], name: str) -> tuple[Part, str]:
-    """One part, and where its images have their channels."""
+def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key, str], name: str) -> tuple[Part, str, str]:
+    """One part, where its images have their channels, and a note, or ""."""
     images_key, labels_key = keys[_key(name, "images")], keys[_key(name, "labels")]
     location = f"{source}: {images_key}"
     images, channels = _as_8bit(arrays[images_key], location), _channels(arrays[images_key], location)
@@ -240,15 +242,16 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
         raise InputError(str(source), f"{images_key} and {labels_key} must be equally many", f"{len(images)} and {len(labels)}")
     names_key = keys.get(_key(name, "names"), "")
     names = [_text(value) for value in arrays[names_key].ravel().tolist()] if names_key else []
+    note = "" if not names_key or are_names(names, len(labels)) else unused_names(f"the array {printable(names_key)}")
     part = Part(
         name,
         torch.from_numpy(images),
         labels,
         classes,
-        names if are_names(names, len(labels)) else numbered(len(labels)),
+        names if names_key and not note else numbered(len(labels)),
         [f"{location}[{i}]" for i in range(len(labels))],
     )
-    return part, channels
+    return part, channels, note
 
 
 def _text(value: object) -> str:
@@ -266,6 +269,8 @@ def _channels(array: np.ndarray, location: str) -> str:
 
 def _as_8bit(array: np.ndarray, location: str) -> np.ndarray:
     """An image array as uint8 (N, C, H, W); floats only if they are exactly k/255."""
+    if 0 in array.shape[1:]:
+        raise InputError(location, "must have pixels", f"shape {array.shape}")
     if array.dtype.kind == "f":
         array = _floats_as_8bit(array, location)
     if array.dtype != np.uint8:
@@ -296,8 +301,10 @@ def _as_labels(array: np.ndarray, location: str, given: tuple[str, ...]) -> tupl
         array = array.reshape(-1)
     if array.ndim == 1 and array.dtype.kind in "US":
         words = [_text(value) for value in array.tolist()]
-        classes = sorted_classes(words)
+        classes = given or sorted_classes(words)
         index = {name: number for number, name in enumerate(classes)}
+        if other := next((word for word in words if word not in index), None):
+            raise InputError(location, f"must be one of the classes {listed(classes)}", printable(other))
         return [index[word] for word in words], classes
     if _is_one_hot(array):
         return array.argmax(axis=1).tolist(), given or tuple(map(str, range(array.shape[1])))

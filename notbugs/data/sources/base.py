@@ -88,6 +88,11 @@ def are_names(names: Sequence[object], count: int) -> bool:
     return valid and len(set(names)) == len(names) == count
 
 
+def unused_names(what: str) -> str:
+    """The note on names that cannot serve as image names."""
+    return f"{what} is not used, images are numbered: it does not name each image, and each by another name"
+
+
 def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: Sequence[str] = ()) -> Located:
     """The parts as one set. Labels are matched by the names of the classes, never by number.
 

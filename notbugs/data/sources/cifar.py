@@ -70,7 +70,8 @@ def _records(path: Path, labels: int) -> np.ndarray:
     if not size or size % length:
         rule = f"must consist of records of {length:,} bytes"
         raise InputError(printable(str(path)), rule, f"{size:,} bytes", "download it again")
-    return np.fromfile(path, np.uint8).reshape(-1, length)
+    with reading(path, "a file of CIFAR", "download it again"):
+        return np.fromfile(path, np.uint8).reshape(-1, length)
 
 
 def _class_names(path: Path) -> np.ndarray:

@@ -116,7 +116,7 @@ def locate_file(path: Path, config: DataConfig) -> Located:
 
 def _idx_beside(path: Path, config: DataConfig) -> Located:
     """The data set of one of MNIST's files: those beside it with the same beginning."""
-    names = sorted(entry.name for entry in path.parent.iterdir() if is_idx(entry.name) and entry.is_file())
+    names = sorted(entry.name for entry in _scan(path.parent) if is_idx(entry.name) and entry.is_file())
     splits = ("train", "t10k", "test", "dev", "val")
     begin = next(path.name[: path.name.lower().rindex(split)] for split in splits if split in path.name.lower())
     same = [path.parent / name for name in names if any(name.lower().startswith((begin + split).lower()) for split in splits)]
@@ -253,28 +253,34 @@ def _unwrapped(path: Path) -> Path:
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files and the folders in a folder by name, without hidden and system ones and links to folders."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(printable(str(folder)), "cannot be opened", error.strerror) from None
+    entries = sorted(_scan(folder), key=lambda entry: entry.name)
     shown = [entry for entry in entries if not entry.name.startswith(".") and entry.name.casefold() not in SYSTEM]
     files = [Path(entry.path) for entry in shown if entry.is_file(follow_symlinks=False)]
     return files, [Path(entry.path) for entry in shown if entry.is_dir(follow_symlinks=False)]
 
 
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder. Raises InputError if it cannot be opened."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(
+            printable(str(folder)), "cannot be opened", error.strerror, "make it readable, or move it away"
+        ) from None
+
+
 def _data_files(folder: Path) -> list[Path]:
     """The idx files and tar archives in a folder, which may also be one of very many images."""
-    with os.scandir(folder) as entries:
-        found = [Path(entry.path) for entry in entries if is_idx(entry.name) or ending(entry.name) in TAR]
+    found = [Path(entry.path) for entry in _scan(folder) if is_idx(entry.name) or ending(entry.name) in TAR]
     return sorted(path for path in found if path.is_file() and not path.is_symlink() and not path.name.startswith("."))
 
 
 def _has_images(folders: Collection[Path], deepest: int = 3) -> bool:
     """Whether there are image files in folders, or in the folders in them."""
     for folder in folders:
-        with os.scandir(folder) as entries:
-            if any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries):
-                return True
+        if any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in _scan(folder)):
+            return True
     return any(deepest > 1 and _has_images(_entries(folder)[1], deepest - 1) for folder in folders)
 
 
@@ -282,7 +288,11 @@ def _parquet_files(folder: Path) -> list[Path]:
     """The parquet files of a folder, or of the folders in it: data/ or CONFIG/, as downloads from the hub have them."""
     for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet"):
         found = sorted(path for path in folder.glob(pattern) if path.name != "metadata.parquet")  # which labels files
-        found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+        found = [
+            path
+            for path in found
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts) and not path.is_dir()
+        ]
         configurations = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
         if len(configurations) > 1 and not all(split_of(name) for name in configurations):
             names = listed(sorted(configurations))

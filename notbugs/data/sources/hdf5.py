@@ -9,7 +9,7 @@ import numpy as np
 
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import LazyArrays, reading
-from notbugs.data.sources.limits import check_expansion
+from notbugs.data.sources.limits import check_expansion, words_array
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def read_hdf5(path: Path) -> Mapping[str, np.ndarray]:
     except ImportError:
         raise InputError(printable(str(path)), "needs h5py to be read", remedy="pip install 'notbugs[hdf5]'") from None
     with reading(path, "an HDF5 file", PLAIN), h5py.File(path, "r") as file:
-        return LazyArrays(tuple(_names(path, file, set())), partial(_read, path))
+        names = tuple(_names(path, file, set()))
+        check_expansion(path, sum((file[name].size or 0) * file[name].dtype.itemsize for name in names))
+        return LazyArrays(names, partial(_read, path))
 
 
 def _names(path: Path, group: "h5py.Group", seen: set[int]) -> list[str]:
@@ -60,9 +62,9 @@ def _read(path: Path, name: str) -> np.ndarray:
 
     with reading(path, "an HDF5 file", PLAIN), h5py.File(path, "r") as file:
         dataset = file[name]
-        check_expansion(path, dataset.size * dataset.dtype.itemsize)
-        if h5py.check_string_dtype(dataset.dtype):
-            return np.array(dataset.asstr()[()], dtype=str)
-        if dataset.dtype.kind not in "biufS":
+        if dataset.shape is not None and h5py.check_string_dtype(dataset.dtype):
+            words = np.asarray(dataset.asstr()[()])
+            return words_array(path, words.ravel().tolist()).reshape(words.shape)
+        if dataset.shape is None or dataset.dtype.kind not in "biufS":
             raise InputError(printable(f"{path}: {name}"), "must hold numbers or text", dataset.dtype, PLAIN)
         return np.asarray(dataset[()])

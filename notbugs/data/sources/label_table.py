@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from notbugs.data.names import first_line, printable
 from notbugs.data.sources.json_records import json_records, with_class_names
+from notbugs.data.sources.limits import read_parquet
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.pixels import pixel_header
 from notbugs.data.sources.splits import listed
@@ -17,6 +18,7 @@ from notbugs.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", ".json", ".parquet")
 MOST_BYTES = 2**28  # of a table; one with more is no list of files that could be held in memory anyway
+MOST_CELLS = 2**24  # of a parquet file, in which a million equal ones take a few bytes: they need 2 GB as Python objects
 MADE_UP = ("submission", "sample_sub", "partition")  # Kaggle's example of what to hand in; lists of parts
 
 
@@ -63,13 +65,23 @@ def read_table(path: Path) -> Table:
         if path.suffix.lower() in (".jsonl", ".manifest"):
             return _from_records(path, [json.loads(line) for line in lines_of(path.read_bytes().decode("utf-8-sig"))])
         if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet
-
-            return _from_records(path, pyarrow.parquet.read_table(path).to_pylist())
+            return _from_records(path, _parquet_rows(path))
         text, latin = _text(path)
         return _from_text(path, text)._replace(latin=latin)
+    except InputError:
+        raise
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise InputError(printable(str(path)), "cannot be read as a table", first_line(error)) from None
+
+
+def _parquet_rows(path: Path) -> list[object]:
+    """The rows of a parquet file. Raises InputError where they are more than could be held in memory."""
+    (table,) = read_parquet([path], MOST_BYTES)
+    if table.num_rows * table.num_columns > MOST_CELLS:
+        rule = f"must have at most {MOST_CELLS:,} cells"
+        raise InputError(printable(str(path)), rule, f"{table.num_rows:,} rows of {table.num_columns}")
+    rows: list[object] = table.to_pylist()
+    return rows
 
 
 def _text(path: Path) -> tuple[str, bool]:

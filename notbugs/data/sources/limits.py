@@ -1,13 +1,23 @@
 """How much a file may hold: what it claims is compared with its size before anything is believed."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+from zipfile import ZipInfo
 
+import numpy as np
+
+from notbugs.data.names import printable
 from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 FREE = 2**30  # bytes that any file may expand to
 CHUNK = 2**20  # bytes read at a time
 MOST_RATIO = 100  # photographs and digits need 1 to 10; zeros alone reach 1,000
+BATCH_ROWS = 2**12  # of a table at a time
+PIECE = 2**26  # bytes of a table that lie together in memory
 
 
 def most_bytes(stored: int) -> int:
@@ -21,12 +31,17 @@ def most_bytes(stored: int) -> int:
     return max(FREE, MOST_RATIO * stored)
 
 
-def check_expansion(source: Path, size: int) -> None:
-    """Raises InputError where a file claims to hold, or holds, over 1 GB that is more than 100 times its own size."""
-    stored = source.stat().st_size
+def check_expansion(source: Path, size: int, stored: int | None = None) -> None:
+    """Raises InputError where a file claims to hold, or holds, over 1 GB that is more than 100 times its own size.
+
+    stored: the size of all files, if there are several.
+    """
+    stored = source.stat().st_size if stored is None else stored
     if size > most_bytes(stored):
         rule = f"must not expand to more than {MOST_RATIO} times its size"
-        raise InputError(str(source), rule, f"{size:,} bytes from {stored:,}", "if you trust it, unpack it and pass the folder")
+        raise InputError(
+            printable(str(source)), rule, f"{size:,} bytes from {stored:,}", "if you trust it, unpack it and pass the folder"
+        )
 
 
 def read_at_most(stream: BinaryIO, most: int) -> bytearray:
@@ -42,3 +57,59 @@ def read_at_most(stream: BinaryIO, most: int) -> bytearray:
     while len(content) < most and (more := stream.read(min(CHUNK, most - len(content)))):
         content += more
     return content
+
+
+def check_members(source: Path, members: Sequence[ZipInfo]) -> None:
+    """Raises InputError where what a .zip file claims of its files cannot be true, or expands too much."""
+    if sum(info.compress_size for info in members) > source.stat().st_size:  # also where files share their bytes
+        raise InputError(printable(str(source)), "is damaged", "files that claim more bytes than it has", "pack it again")
+    check_expansion(source, sum(info.file_size for info in members))
+
+
+def words_array(source: Path, words: Sequence[str]) -> np.ndarray:
+    """Words as an array, in which each takes as much memory as the longest. Raises InputError where that is too much."""
+    check_expansion(source, 4 * len(words) * max(map(len, words), default=0))
+    return np.array(words, dtype=str)
+
+
+def read_parquet(paths: Sequence[Path], most: int | None = None) -> Iterator["pyarrow.Table"]:
+    """The table of each parquet file, read in batches that are counted: what is written once may stand in any number of rows.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    most : int, optional
+        Bytes of all tables. Default: as much as any file may expand to.
+
+    Raises
+    ------
+    InputError
+        If the files claim to hold, or hold, more.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    stored, read = sum(path.stat().st_size for path in paths), 0
+
+    def check(size: int) -> None:
+        if most is not None and size > most:
+            raise InputError(printable(str(paths[0])), f"must hold at most {most:,} bytes", f"{size:,}")
+        check_expansion(paths[0], size, stored)
+
+    for path in paths:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            check(read + sum(group.total_byte_size for group in groups))
+            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+            # A single value may be as large as its column, and each row of a batch may repeat it
+            largest = max((column.total_uncompressed_size for column in columns), default=0)
+            whole, batches, size = [file.schema_arrow.empty_table()], list[pyarrow.RecordBatch](), 0
+            for batch in file.iter_batches(max(1, min(BATCH_ROWS, FREE // max(largest, 1)))):
+                batches.append(batch)
+                size += batch.nbytes
+                check(read + size)
+                if size >= PIECE:  # thousands of small pieces make each access to a row slow
+                    whole.append(pyarrow.Table.from_batches(batches).combine_chunks())
+                    read, batches, size = read + size, [], 0
+            read += size
+            yield pyarrow.concat_tables([*whole, pyarrow.Table.from_batches(batches, file.schema_arrow).combine_chunks()])

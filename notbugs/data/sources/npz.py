@@ -1,6 +1,7 @@
 """NumPy files: .npz with train_images, train_labels, test_images, test_labels, or x_train, y_train, …; or folders of .npy."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from notbugs.data.config import DataConfig
+from notbugs.data.names import printable
 from notbugs.data.sources.arrays import LazyArrays, locate_array_files, reading
 from notbugs.data.sources.base import Located
-from notbugs.data.sources.limits import check_expansion
+from notbugs.data.sources.limits import check_members
 from notbugs.errors import InputError
 
 PLAIN = "write it with numpy.savez from plain arrays: uint8 images, integer labels, text classes"
@@ -24,13 +26,16 @@ def locate_npz(path: Path, config: DataConfig) -> Located:
 def read_npz(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of an .npz file, each of which is read when it is asked for. Raises InputError."""
     with reading(path, "an .npz file", PLAIN), path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        check_members(path, archive.zip.infolist())
+        if len(set(archive.files)) < len(archive.files):
+            name, _ = Counter(archive.files).most_common(1)[0]
+            raise InputError(printable(str(path)), "holds two arrays of one name", printable(name), "save it again")
         return LazyArrays(tuple(archive.files), partial(_read_array, path))
 
 
 def _read_array(path: Path, name: str) -> np.ndarray:
     with reading(path, "an .npz file", PLAIN), path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         member = next(info for info in archive.zip.infolist() if info.filename in (name, f"{name}.npy"))
-        check_expansion(path, member.file_size)
         with archive.zip.open(member) as opened:
             header = np.lib.format
             version = header.read_magic(opened)

@@ -13,6 +13,7 @@ from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.arrays import locate_array_files, reading
 from notbugs.data.sources.base import Located
+from notbugs.data.sources.limits import words_array
 from notbugs.data.sources.splits import listed
 from notbugs.errors import InputError
 
@@ -32,8 +33,11 @@ class Header(NamedTuple):
 
 def pixel_header(path: Path, label: str | None = None) -> Header | None:
     """The columns of a table of pixels; None for another table. Only the first line is read. label: the column of labels."""
-    with path.open("rb") as stream:
-        line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace")
+    try:
+        with path.open("rb") as stream:
+            line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise InputError(printable(str(path)), "cannot be read", error.strerror, "make it readable, or move it away") from None
     names = [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
     pixels = tuple(name for name in names if PIXEL.fullmatch(name))
     labels = [name for name in names if (name == label if label else name.casefold() in LABELS)]
@@ -80,7 +84,7 @@ def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray
         types = dict.fromkeys(header.pixels, pyarrow.uint8()) | {header.label: pyarrow.string()}
         options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=columns, null_values=[])
         table = pyarrow.csv.read_csv(path, convert_options=options)
-        labels = np.array(table[header.label].to_pylist(), dtype=str)
+        labels = words_array(path, table[header.label].to_pylist())
         images = np.empty((len(table), len(header.pixels)), np.uint8)
         for i, name in enumerate(header.pixels):
             images[:, i] = table[name].to_numpy()

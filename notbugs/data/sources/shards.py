@@ -12,7 +12,7 @@ from posixpath import basename, dirname, splitext
 from typing import BinaryIO, NamedTuple, cast
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import Unreadable, check_class_name, first_line, is_printable, one_form, printable
+from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, is_printable, one_form, printable
 from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
@@ -21,7 +21,6 @@ from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
 FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
 MOST_LABEL = 2**20  # bytes of a file with a label
@@ -72,6 +71,8 @@ def _members(stream: BinaryIO, size: int) -> Iterator[Member]:
                 raise ValueError(f"it holds a link or no ordinary file: {printable(info.name)}")
             if not is_printable(info.name) or info.size < 0 or info.offset_data + info.size > size:
                 raise ValueError(f"the file {printable(info.name)} has a damaged header")
+            if info.name.startswith("/") or ".." in info.name.split("/"):
+                raise ValueError(f"it holds a file that leads out of the folder: {printable(info.name)}")
             if info.isreg():
                 yield Member(one_form(info.name), info.offset_data, info.size)
         stream.seek(archive.offset)
@@ -134,7 +135,7 @@ def _part_name(path: Path) -> str:
 
 
 def _has_labels(archive: Archive) -> bool:
-    keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGES}
+    keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
     return any(_key(member.name)[0] in keys for member in archive.members if _key(member.name)[1] in LABELS)
 
 
@@ -163,7 +164,7 @@ def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
 
 def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: Mapping[str, Member], config: DataConfig) -> None:
     place = printable(f"{archive.path.name}: {key}")
-    images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGES]
+    images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGE_SUFFIXES]
     labels = [ending for ending in LABELS if ending in files]
     if not images:
         found.left_out.extend(
@@ -221,7 +222,7 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise InputError(place, "must hold one whole number or one word", printable(str(value)[:40]))
-    return int(value) if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value) else value
+    return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value) else value
 
 
 def _field(content: object, place: str, config: DataConfig) -> object:

@@ -1,19 +1,23 @@
 """Hugging Face tables: parquet files, saved data sets, and data sets on the hub."""
 
+import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from notbugs.data.config import DataConfig
 from notbugs.data.decode import EncodedImage
 from notbugs.data.names import first_line, numbered, printable
-from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes
+from notbugs.data.sources.arrays import reading
+from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, unused_names
+from notbugs.data.sources.limits import check_expansion, read_parquet
 from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of, splits_among
 from notbugs.errors import InputError
 
+PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
 
 
@@ -32,23 +36,53 @@ def locate_parquet(dataset: str, files: list[Path], config: DataConfig) -> Locat
 
 def _read_parquet(paths: list[Path]) -> Any:
     import datasets
-    import pyarrow.parquet
 
-    try:
-        return datasets.concatenate_datasets([datasets.Dataset(pyarrow.parquet.read_table(path)) for path in paths])
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(str(paths[0]), "cannot be read as parquet", first_line(error)) from None
+    with reading(paths[0], "parquet", "write it again"):
+        return datasets.concatenate_datasets([datasets.Dataset(table, fingerprint=PLAIN) for table in read_parquet(paths)])
 
 
 def locate_saved(folder: Path, config: DataConfig) -> Located:
     """The images of a Dataset or a DatasetDict that `save_to_disk` wrote."""
     import datasets
 
-    try:
+    with reading(folder, "a saved Hugging Face set", "save it again with save_to_disk"):
+        _check_saved(folder)
         saved = datasets.load_from_disk(str(folder))
-    except Exception as error:
-        raise InputError(str(folder), "cannot be read as a saved Hugging Face set", first_line(error)) from None
     return _locate_tables(str(folder), saved if isinstance(saved, dict) else {TRAIN: saved}, config, "saved")
+
+
+def _check_saved(folder: Path) -> None:
+    """Raises InputError where a saved set names files outside its folder, which may be anyone's, or has a damaged one."""
+    places = [folder]
+    if (folder / "dataset_dict.json").is_file():
+        places = [folder / str(split) for split in _listed(folder / "dataset_dict.json", "splits")]
+    for place in places:
+        _check_within(folder, place)
+        for file in _listed(place / "state.json", "_data_files"):
+            path = place / cast(Mapping[str, str], file)["filename"]
+            _check_within(folder, path)
+            _check_arrow(path)
+
+
+def _listed(path: Path, key: str) -> list[object]:
+    return list(json.loads(path.read_text("utf-8"))[key])
+
+
+def _check_within(folder: Path, path: Path) -> None:
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise InputError(printable(str(folder)), "must hold all of its files", printable(str(path)))
+
+
+def _check_arrow(path: Path) -> None:
+    """Raises an error where an Arrow file is damaged: reading beyond its end would end the process without a word."""
+    import pyarrow
+
+    size = 0
+    with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as batches:
+        for batch in batches:
+            batch.validate(full=True)
+            size += batch.nbytes
+            check_expansion(path, size)
 
 
 def locate_hub(dataset: str, config: DataConfig) -> Located:
@@ -78,8 +112,10 @@ def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, 
     """The images of tables by part. files_allowed: a cell may name a file of this disk instead of holding its bytes."""
     sizes = {name: _labeled_rows(dataset, table, config) for name, table in tables.items()}
     chosen = choose_splits(dataset, sizes, config.train, config.test)
-    read = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
-    notes = [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
+    both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
+    read = {name: part for name, (part, _) in both.items()}
+    notes = [f"{printable(name)}: {note}" for name, (_, note) in both.items() if note]
+    notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
     return join(dataset, train, test, form, notes)
 
@@ -111,7 +147,8 @@ def _label_column(dataset: str, table: Any, config: DataConfig) -> str:
     return _find_column(dataset, table.features, datasets.ClassLabel, usual, "labels", "--label-column NAME")
 
 
-def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> Part:
+def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> tuple[Part, str]:
+    """One part, and a note, or ""."""
     import datasets
 
     image = _find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
@@ -119,15 +156,10 @@ def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_al
     labels, classes = _labels(dataset, table.features[label], label, list(table.with_format(None)[label]))
     images, paths = _image_column(dataset, table, image, files_allowed)
     group = config.group if config.group in table.column_names else None
-    return Part(
-        name,
-        images,
-        labels,
-        classes,
-        _names(table, paths),
-        [f"{dataset}: {name} row {i}" for i in range(len(labels))],
-        [str(value) for value in table.with_format(None)[group]] if group else [],
-    )
+    names, note = _names(table, paths)
+    places = [f"{dataset}: {name} row {i}" for i in range(len(labels))]
+    groups = [str(value) for value in table.with_format(None)[group]] if group else []
+    return Part(name, images, labels, classes, names, places, groups), note
 
 
 def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:
@@ -145,14 +177,33 @@ def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> t
         raise InputError(dataset, f"the column {name} does not hold encoded images", first_line(error)) from None
     if missing_bytes and not files_allowed:  # a table from elsewhere could name any file of this machine
         raise InputError(dataset, f"the column {name} lacks the bytes of some images", remedy="embed the images")
+    if missing_bytes:
+        _check_downloaded(dataset, cells.with_format(None)[name])
     return cells.with_format(None)[name], paths
 
 
-def _names(table: Any, paths: list[str | None]) -> list[str]:
-    """Image names: the column file_name, else the file names that the image cells carry, else numbers."""
+def _check_downloaded(dataset: str, cells: Iterable[Mapping[str, str | bytes | None]]) -> None:
+    """Raises InputError where a cell without bytes names a file that was not downloaded: it could be any file of this machine."""
+    import datasets
+    import huggingface_hub
+
+    caches = (huggingface_hub.constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
+    roots = [Path(cache).resolve() for cache in caches]
+    for cell in cells:
+        if cell["bytes"] is None:
+            path = Path(os.fsdecode(cell["path"] or "")).resolve()
+            if not any(path.is_relative_to(root) for root in roots):
+                raise InputError(
+                    printable(dataset), "must hold its images, or name files that were downloaded", printable(str(path))
+                )
+
+
+def _names(table: Any, paths: list[str | None]) -> tuple[list[str], str]:
+    """Image names: the column file_name, else the file names that the image cells carry, else numbers; and a note."""
     given = list(table.with_format(None)["file_name"]) if "file_name" in table.column_names else []
     base = [os.path.basename(path) if path else "" for path in paths]
-    return next((names for names in (given, base) if are_names(names, len(paths))), numbered(len(paths)))
+    names = next((names for names in (given, base) if are_names(names, len(paths))), numbered(len(paths)))
+    return names, unused_names("the column file_name") if given and names is not given else ""
 
 
 def _find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: tuple[str, ...], what: str, option: str) -> str:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import reading
+from notbugs.data.sources.limits import check_expansion, words_array
 from notbugs.errors import InputError
 
 SAVE = 'save plain tensors: torch.save({"train_images": images, "train_labels": labels}, path)'
 DEEPEST = 4  # dictionaries in dictionaries
+MOST_ENTRIES = 1000  # one dictionary can stand in itself, or in others, any number of times
 
 
 def read_torch(path: Path) -> Mapping[str, np.ndarray]:
@@ -33,7 +35,9 @@ def read_torch(path: Path) -> Mapping[str, np.ndarray]:
                     raise
                 rule = "holds more than tensors, and reading it could run any code"
                 raise InputError(printable(str(path)), rule, "Python objects (pickle)", SAVE) from None
-        return {name: _array(path, name, value) for name, value in _flatten(path, "", content, DEEPEST)}
+        return {
+            name: _array(path, name, value) for name, value in _flatten(path, "", content, DEEPEST, iter(range(MOST_ENTRIES)))
+        }
 
 
 def _check_stored(path: Path) -> None:
@@ -43,7 +47,7 @@ def _check_stored(path: Path) -> None:
             raise ValueError("it is packed, unlike the files of torch.save")
 
 
-def _named(place: str, content: object) -> object:
+def _named(path: Path, place: str, content: object) -> object:
     """(images, labels) and a list of (image, label) as a dictionary; all else as it is."""
     if not isinstance(content, list | tuple) or all(isinstance(item, str | int) for item in content):
         return content
@@ -52,6 +56,8 @@ def _named(place: str, content: object) -> object:
         if len(large) == len(small) == 1:
             return {"images": large[0], "labels": small[0]}
     if all(_is_example(item) for item in content):
+        # A list may hold one tensor any number of times, of which the file has a single copy
+        check_expansion(path, sum(item[0].numel() * item[0].element_size() for item in content))
         labels = torch.tensor([int(item[1]) for item in content])
         return {"images": torch.stack([item[0] for item in content]), "labels": labels}
     rule = "must be a dictionary of tensors, (images, labels), or a list of (image, label)"
@@ -71,12 +77,16 @@ def _is_example(item: object) -> bool:
     return isinstance(label, int)
 
 
-def _flatten(path: Path, name: str, content: object, deepest: int) -> Iterator[tuple[str, Tensor | list[str] | list[int]]]:
+def _flatten(
+    path: Path, name: str, content: object, deepest: int, left: Iterator[int]
+) -> Iterator[tuple[str, Tensor | list[str] | list[int]]]:
     """The tensors and lists of words or numbers in dictionaries, by the keys that lead to them: train/images."""
-    content = _named(f"{path}: {name}" if name else str(path), content)
+    if next(left, None) is None:
+        raise InputError(printable(str(path)), f"must have at most {MOST_ENTRIES:,} entries", remedy=SAVE)
+    content = _named(path, f"{path}: {name}" if name else str(path), content)
     if isinstance(content, Mapping) and deepest:
         for key, value in content.items():
-            yield from _flatten(path, f"{name}/{key}".strip("/"), value, deepest - 1)
+            yield from _flatten(path, f"{name}/{key}".strip("/"), value, deepest - 1, left)
     elif isinstance(content, Tensor):
         yield name, content
     elif isinstance(content, Sequence) and content and not isinstance(content, str):
@@ -87,7 +97,7 @@ def _flatten(path: Path, name: str, content: object, deepest: int) -> Iterator[t
 
 def _array(path: Path, name: str, value: Tensor | list[str] | list[int]) -> np.ndarray:
     if not isinstance(value, Tensor):
-        return np.array(value)
+        return words_array(path, value) if isinstance(value[0], str) else np.array(value)
     tensor = value.detach()
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise InputError(printable(f"{path}: {name}"), "must be an ordinary tensor", str(tensor.layout), SAVE)

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 
 from notbugs.data.names import first_line, is_printable, printable
-from notbugs.data.sources.limits import CHUNK, MOST_RATIO, most_bytes
+from notbugs.data.sources.limits import CHUNK, check_expansion, check_members
 from notbugs.errors import InputError
 
 MOST_NAME, MOST_PATH = 255, 1024  # bytes of a part of a path, and of all of it
+DISK_BLOCK = 4096  # bytes on the disk that any file takes besides its content, which is a whole number of them
 ENCRYPTED = 1  # a bit in the flags of a file
 UNPACK = "unpack it and pass the folder"
 
@@ -74,7 +75,7 @@ def _checked_name(path: Path, info: zipfile.ZipInfo) -> str:
     parts = PurePosixPath(name).parts
     kind = stat.S_IFMT(info.external_attr >> 16)
     problem = ""
-    if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
+    if not parts or name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
         problem = "leads out of the folder"
     elif kind not in (0, stat.S_IFREG):
         problem = "is a link or no ordinary file"
@@ -105,17 +106,13 @@ def _is_whole(folder: Path, members: dict[str, zipfile.ZipInfo]) -> bool:
 
 
 def _check_room(path: Path, folder: Path, members: dict[str, zipfile.ZipInfo]) -> None:
-    needed, free = sum(info.file_size for info in members.values()), shutil.disk_usage(folder.parent).free
-    if needed > most_bytes(path.stat().st_size):
-        raise _too_large(path, needed)
+    check_members(path, list(members.values()))
+    needed = sum((-(-info.file_size // DISK_BLOCK) + 1) * DISK_BLOCK for info in members.values())
+    free = shutil.disk_usage(folder.parent).free
+    check_expansion(path, needed)
     if needed > free:
         got = f"{needed / 1e9:,.1f} GB needed, {free / 1e9:,.1f} GB free in {folder.parent}"
         raise InputError(printable(str(path)), "does not fit on the disk", got, "set XDG_CACHE_HOME to a folder on another one")
-
-
-def _too_large(path: Path, size: int) -> InputError:
-    rule = f"must not expand to more than {MOST_RATIO} times its size"
-    return InputError(printable(str(path)), rule, f"{size:,} bytes from {path.stat().st_size:,}", f"if you trust it, {UNPACK}")
 
 
 def _extract(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> None:
@@ -123,7 +120,7 @@ def _extract(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.Zi
     temporary = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was stopped: the lock is ours
     shutil.rmtree(folder, ignore_errors=True)
-    left = most_bytes(path.stat().st_size)
+    written = 0
     try:
         temporary.mkdir(mode=0o700)
         for name, info in members.items():
@@ -131,9 +128,8 @@ def _extract(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.Zi
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, target.open("xb") as stream:
                 while content := source.read(CHUNK):
-                    left -= len(content)
-                    if left < 0:
-                        raise _too_large(path, most_bytes(path.stat().st_size) - left)
+                    written += len(content)
+                    check_expansion(path, written)
                     stream.write(content)
         os.replace(temporary, folder)
     finally:

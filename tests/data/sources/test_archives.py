@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -12,9 +13,10 @@ import pytest
 import torch
 from data.conftest import image_folder, load_error, random_image, save, stored
 from data.sources.forms import archive, arrays, cifar, idx, image_zip, png, shard, tar, tree
+from filelock import FileLock, Timeout
 
 from notbugs import data
-from notbugs.data.sources import limits, shards
+from notbugs.data.sources import limits, shards, unpack
 
 # ---- tar -----------------------------------------------------------------------------------------------------------------------
 
@@ -238,6 +240,35 @@ def test_a_zip_that_cannot_be_unpacked_leaves_nothing(tmp_path: Path, cache: Pat
     content[content.index(b"IDAT") + 8] ^= 255
     (tmp_path / "set.zip").write_bytes(content)
     assert "Bad CRC" in load_error(tmp_path / "set.zip") and not folders(cache)
+
+
+def test_a_zip_is_unpacked_by_one_process_at_a_time(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, unpacked = unpack._extract, []
+
+    def extract(path: Path, opened: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], folder: Path) -> None:
+        with pytest.raises(Timeout):  # as another process would have to
+            FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0).acquire()
+        unpacked.append(folder)
+        whole(path, opened, members, folder)
+
+    monkeypatch.setattr(unpack, "_extract", extract)
+    for _ in range(2):
+        data.load(image_zip(tmp_path / "pets.zip") if not unpacked else tmp_path / "pets.zip")
+    assert unpacked == folders(cache)
+    with FileLock(unpacked[0].with_name(f"{unpacked[0].name}.lock"), timeout=0):
+        pass  # it is free again
+
+
+def test_a_zip_that_does_not_fit_on_the_disk(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = image_zip(tmp_path / "pets.zip")
+    needed = 12 * 2 * unpack.DISK_BLOCK
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=needed - 1))
+    text = load_error(path)
+    assert "does not fit on the disk, got 0.0 GB needed, 0.0 GB free in" in text and "set XDG_CACHE_HOME" in text
+    assert not folders(cache)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=needed))
+    assert len(data.load(path).train) == 6
 
 
 def test_a_cache_folder_of_someone_else_is_refused(tmp_path: Path, cache: Path) -> None:

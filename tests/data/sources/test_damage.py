@@ -5,14 +5,19 @@ import tracemalloc
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from data.sources.forms import arrays, cifar, idx, image_zip, pixel_table, safetensors, shard, tensors, tree
+from data.conftest import random_image, save
+from data.sources.forms import arrays, cifar, idx, image_zip, pixel_table, png, safetensors, shard, tensors, tree
 
 from notbugs import data
 from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
 
 CASES = 20  # of each form
 
@@ -48,6 +53,34 @@ def hdf5(path: Path) -> Path:
     return path
 
 
+def rows() -> "datasets.Dataset":
+    import datasets
+
+    kind = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    columns = {"image": [{"bytes": png(i), "path": None} for i in range(12)], "label": [0, 1] * 6}
+    return datasets.Dataset.from_dict(columns, features=kind)
+
+
+def parquet(path: Path) -> Path:
+    rows().to_parquet(path)
+    return path
+
+
+def saved(folder: Path) -> Path:
+    rows().save_to_disk(folder)
+    return folder
+
+
+def table_beside_images(folder: Path) -> Path:
+    import pyarrow.parquet
+
+    for i in range(8):
+        save(random_image(i), folder / f"{i}.png")
+    table = pyarrow.table({"file_name": [f"{i}.png" for i in range(8)], "label": ["cat", "dog"] * 4})
+    pyarrow.parquet.write_table(table, folder / "metadata.parquet")
+    return folder
+
+
 FORMS: dict[str, Callable[[Path], Path]] = {
     "set.npz": npz,
     "packed.npz": packed_npz,
@@ -65,6 +98,9 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "set.pt": tensors,
     "old.pt": old_tensors,
     "set.safetensors": safetensors,
+    "set.parquet": parquet,
+    "saved": saved,
+    "table": table_beside_images,
 }
 if find_spec("h5py"):
     FORMS["set.h5"] = hdf5
