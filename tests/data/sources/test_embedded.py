@@ -11,6 +11,7 @@ from notbugs.data.sources import embedded
 from notbugs.errors import InputError
 
 
+@pytest.mark.slow
 def test_mnist5k_is_balanced_real_and_always_split_the_same() -> None:
     splits, again = data.load("mnist5k"), data.load("mnist5k", seed=7)
     assert splits.train.shape == (1, 28, 28) and splits.train.classes == tuple("0123456789")
