@@ -14,12 +14,12 @@ from posixpath import basename, dirname, splitext
 from typing import BinaryIO, NamedTuple, cast, overload
 
 from notbugs.data.config import DataConfig
-from notbugs.data.decode import EncodedImage
 from notbugs.data.names import Unreadable, check_class_name, first_line, is_printable, one_form, printable
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
 from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
+from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from notbugs.data.config import DataConfig
-from notbugs.data.decode import EncodedImage
 from notbugs.data.names import first_line, numbered, printable
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes
 from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of, splits_among
+from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types

@@ -3,8 +3,7 @@
 import importlib
 import io
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,11 +12,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-
-from notbugs.data.names import printable
-from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -221,6 +215,14 @@ def decode(image: EncodedImage, options: DecodeOptions) -> tuple[np.ndarray, Ima
             return _decode(opened, facts, options)
 
 
+def decode_at_full_size(image: EncodedImage, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
+    """`decode` for worker processes. Raises ValueError for what is decoded at reduced size: ONE_LARGE is not locked for them."""
+    with _opened(_source(image), options) as (opened, facts):
+        if facts.reduced:
+            raise ValueError("decoded at reduced size, which takes too much memory in several processes at once")
+        return _decode(opened, facts, options)
+
+
 def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
     from PIL import Image, ImageOps
 
@@ -287,19 +289,6 @@ def resized(image: "PILImage.Image", options: DecodeOptions) -> "PILImage.Image"
     return padded
 
 
-# ---- many images in one tensor -----------------------------------------------------------------------------------------------
-
-
-def common_size(sizes: Sequence[Size], locations: Sequence[str]) -> Size:
-    """C, H, W of a data set: three channels if any image has color. Raises InputError unless all have one height and width."""
-    common, _ = Counter((height, width) for _, height, width in sizes).most_common(1)[0]
-    for (_, height, width), location in zip(sizes, locations, strict=True):
-        if (height, width) != common:
-            rule = f"all images must have one size, most are {common[1]} x {common[0]} pixels"
-            raise InputError(printable(location), rule, f"{width} x {height}", "pass --resize N to make all N x N")
-    return max(channels for channels, _, _ in sizes), *common
-
-
 def place(images: np.ndarray, row: int, array: np.ndarray) -> bool:
     """Write an image (H, W) or (H, W, 3) into uint8 (N, C, H, W); False if it does not fit."""
     channels, height, width = images.shape[1:]
@@ -307,21 +296,3 @@ def place(images: np.ndarray, row: int, array: np.ndarray) -> bool:
         return False
     images[row] = array if array.ndim == 2 else array.transpose(2, 0, 1)
     return True
-
-
-def resize_images(images: Tensor, options: DecodeOptions) -> Tensor:
-    """Images uint8 (N, C, H, W) resized as the options say."""
-    from PIL import Image
-
-    if not options.resize:
-        return images
-    array = np.empty((len(images), images.shape[1], options.resize, options.resize), np.uint8)
-    for row in range(len(images)):
-        place(array, row, np.asarray(resized(Image.fromarray(as_arrays(images[row : row + 1])[0]), options)))
-    return torch.from_numpy(array)
-
-
-def as_arrays(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) as files hold them: (N, H, W) or (N, H, W, 3)."""
-    array = images.numpy()
-    return np.ascontiguousarray(array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1))

@@ -15,8 +15,8 @@ from data.conftest import image_folder, load_error, random_image, save, stored
 from PIL import Image
 
 from notbugs import data
-from notbugs.data import decode as decoding
-from notbugs.data.decode import DecodeOptions, decode
+from notbugs.decoding import decode as decoding
+from notbugs.decoding.decode import DecodeOptions, decode
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
