@@ -5,6 +5,7 @@ runs everywhere. docs/writing.md has the versions that this file was run with.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,9 @@ Pair = tuple[bytes, int]  # the pixels of an image as (H, W, C), and its label
 
 def need(library: str) -> None:
     try:
-        import_module(library)
+        module = import_module(library)
+        if library == "fiftyone":
+            module.list_datasets()  # without a MongoDB it can be imported, but not used
     except Exception as error:  # torchvision raises RuntimeError if it was built for another torch
         pytest.skip(f"{library}: {error}")
 
@@ -89,10 +92,13 @@ READERS: dict[str, tuple[str, Callable[[dict[str, Any]], tuple[list[Pair], list[
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    if "fiftyone" not in sys.modules:  # reads it once
+        monkeypatch.setenv("FIFTYONE_DATABASE_DIR", str(tmp_path_factory.mktemp("fiftyone")))
+        monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "true")
 
 
 def code_of(card: Path) -> dict[str, str]:
