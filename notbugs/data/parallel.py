@@ -1,5 +1,6 @@
 """One function applied to many items: in this thread, in several, or in several processes, whichever is faster."""
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 Kept = TypeVar("Kept")
 
-MOST = 16  # threads or processes
+MOST = 16
+THREADS = min(MOST, os.cpu_count() or 1)  # also in a process of a pool: on a slow disk they wait for files
 TIMED = 5  # items; most of them must be long
 LONG, WAITING = 4e-4, 4e-3  # seconds for one: of CPU time, and of any time, which a slow disk takes
 UNTIMED, FIRST_AHEAD = 50, 250  # items that this thread, or others, take before some are timed again
@@ -81,7 +83,7 @@ def in_threads(
     """
     results: list[Value] = []
     ahead = FIRST_AHEAD
-    with ThreadPoolExecutor(min(MOST, available_cores())) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         while len(results) < len(items):
             timed = [_timed(function, item) for item in items[len(results) : len(results) + TIMED]]
             results += [each.value for each in timed]

@@ -22,7 +22,7 @@ CODE = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from no
 
 
 def available_cores() -> int:
-    """How many threads or processes make sense: one per core that this process may use, 1 in a process of a pool."""
+    """How many processes make sense: one per core that this process may use, 1 in a process of a pool."""
     if multiprocessing.parent_process() is not None:  # a stage of a study, or a DataLoader's: there is one for each core
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
