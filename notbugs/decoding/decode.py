@@ -26,6 +26,7 @@ MAX_JPEG_PIXELS = 2**28
 SMALL = 2**16  # bytes of a file that is read at once
 ONE_LARGE = Lock()  # of these, one is decoded at a time
 WHITE = 65535  # of 16-bit images
+ORIENTATION = 0x0112  # EXIF tag; 1: as it is
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 # What browsers and cameras write, and the modules of Pillow that read it. Not all that Pillow can open: EPS would start
 # Ghostscript, TGA accepts almost any bytes.
@@ -228,7 +229,9 @@ def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> t
 
     decoded: PILImage.Image = opened
     stated_white = _stated_white(opened)
-    ImageOps.exif_transpose(decoded, in_place=True)
+    decoded.load()
+    if decoded.getexif().get(ORIENTATION, 1) != 1:  # asking takes a third of the time of a call that changes nothing
+        ImageOps.exif_transpose(decoded, in_place=True)
     facts = facts._replace(height=decoded.height, width=decoded.width)
     if facts.gray_16:
         decoded, values = _scaled(decoded, options.white, stated_white)
@@ -239,7 +242,9 @@ def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> t
         decoded = white
     mode = "L" if facts.channels == 1 else "RGB"
     decoded = decoded if decoded.mode == mode else decoded.convert(mode)
-    return np.asarray(resized(decoded, options)), facts
+    decoded = resized(decoded, options)
+    shape = (decoded.height, decoded.width) if mode == "L" else (decoded.height, decoded.width, 3)
+    return np.frombuffer(decoded.tobytes(), np.uint8).reshape(shape), facts  # half the time of np.asarray for a small image
 
 
 def _stated_white(opened: "ImageFile") -> int | None:
