@@ -50,6 +50,14 @@ def test_failures_are_listed_with_the_place_of_their_item() -> None:
     assert found == ["0x", None, "2y"] and failures == [Unreadable("b", reason)]
 
 
+@pytest.fixture
+def all_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, any item can take long."""
+    for name in ("LONG", "WAITING"):
+        monkeypatch.setattr(parallel, name, float("inf"))
+
+
+@pytest.mark.usefixtures("all_short")
 def test_short_items_go_to_processes_if_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     def elsewhere(rest: range) -> list[int]:
         return [-item for item in rest]
@@ -59,6 +67,7 @@ def test_short_items_go_to_processes_if_they_are_many(monkeypatch: pytest.Monkey
     assert in_threads(abs, range(20), elsewhere) == [*range(TIMED), *range(-TIMED, -20, -1)]
 
 
+@pytest.mark.usefixtures("all_short")
 @pytest.mark.parametrize("cores", [1, 2])
 def test_one_core_starts_no_processes(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     asked = []
@@ -70,6 +79,7 @@ def test_one_core_starts_no_processes(monkeypatch: pytest.MonkeyPatch, cores: in
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_short")
 def test_processes_find_the_pixels_notes_and_failures_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image_folder(tmp_path, each=9)
     save(Image.fromarray(np.linspace(0, 900, 54).reshape(6, 9).astype(np.uint16)), tmp_path / "train/dog/deep.png")
