@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -140,8 +141,8 @@ def _opened(image: Path | bytes, options: DecodeOptions) -> Iterator[tuple["Imag
         color_16 = not gray_16 and _bits_of_tile(opened) == 16
         transparent = opened.has_transparency_data and not gray_16
         channels = 1 if opened.mode in GRAY_MODES else 3
-        facts = ImageFacts(channels, opened.height, opened.width, gray_16, color_16, reduced)
-        yield opened, facts._replace(transparent=transparent, animated=_is_animated(opened))
+        size = (channels, opened.height, opened.width)
+        yield opened, ImageFacts(*size, gray_16, color_16, reduced, None, transparent, _is_animated(opened))
 
 
 def _is_animated(opened: "ImageFile") -> bool:
@@ -153,8 +154,6 @@ def _is_animated(opened: "ImageFile") -> bool:
 
 
 def _open(image: Path | bytes) -> "ImageFile":
-    from PIL import Image, JpegImagePlugin, UnidentifiedImageError
-
     try:
         return Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=_formats())
     except UnidentifiedImageError:
@@ -170,8 +169,6 @@ def _open(image: Path | bytes) -> "ImageFile":
 @cache
 def _formats() -> tuple[str, ...]:
     """Those of FORMATS that this Pillow reads."""
-    from PIL import Image
-
     for name in MODULES:  # here, because Pillow imports all its modules otherwise, and that is not safe in several threads
         try:
             importlib.import_module(f"PIL.{name}ImagePlugin")
@@ -251,14 +248,13 @@ def decode_at_full_size(image: EncodedImage, options: DecodeOptions) -> tuple[np
 
 
 def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
-    from PIL import Image, ImageOps
-
     decoded: PILImage.Image = opened
     stated_white = _stated_white(opened)
     decoded.load()
     if decoded.getexif().get(ORIENTATION, 1) != 1:  # asking takes a third of the time of a call that changes nothing
         ImageOps.exif_transpose(decoded, in_place=True)
-    facts = facts._replace(height=decoded.height, width=decoded.width)
+    if decoded.size != (facts.width, facts.height):
+        facts = facts._replace(height=decoded.height, width=decoded.width)
     if facts.gray_16:
         decoded, values = _scaled(decoded, options.white, stated_white)
         facts = facts._replace(values=values)
@@ -286,8 +282,6 @@ def _scaled(
     image: "PILImage.Image", white: int | None, stated_white: int | None
 ) -> tuple["PILImage.Image", tuple[int, int] | None]:
     """A 16-bit gray image in 8 bits, and its lowest and highest value unless its file says which value is white."""
-    from PIL import Image
-
     wide = np.asarray(image).astype(np.int64)
     if wide.min() < 0 or wide.max() > WHITE:
         raise ValueError(f"values from {wide.min()} to {wide.max()}, more than 16 bits")
@@ -301,8 +295,6 @@ def _scaled(
 
 def resized(image: "PILImage.Image", options: DecodeOptions) -> "PILImage.Image":
     """The image resized to a square as the options say: antialiased bicubic. Square images are the same in each mode."""
-    from PIL import Image
-
     side, (width, height) = options.resize, image.size
     if not side:
         return image

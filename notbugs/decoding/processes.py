@@ -1,6 +1,7 @@
 """One function applied to many items in several processes, each of which imports NumPy and Pillow, but no torch."""
 
 import gc
+import io
 import multiprocessing
 import os
 import pickle
@@ -13,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from threading import Lock
 from typing import IO, NamedTuple, TypeVar
+
+import numpy as np
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -111,8 +114,21 @@ def _started(function: Callable[[Item], Value]) -> Iterator[subprocess.Popen[byt
 
 def _send(stream: IO[bytes] | None, value: object) -> None:
     assert stream is not None  # a pipe
-    stream.write(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))  # whole or not at all
+    content = io.BytesIO()
+    pickler = pickle.Pickler(content, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = {np.ndarray: _reduced}
+    pickler.dump(value)
+    stream.write(content.getbuffer())  # whole or not at all
     stream.flush()
+
+
+def _reduced(array: np.ndarray) -> tuple[Callable[..., np.ndarray], tuple[bytes, str, tuple[int, ...]]]:
+    """An array for pickle, in a third of the time that it takes by itself."""
+    return _array, (array.tobytes(), array.dtype.str, array.shape)
+
+
+def _array(content: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(content, kind).reshape(shape)
 
 
 def serve() -> None:

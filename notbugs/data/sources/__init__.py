@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
+from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
 from notbugs.data.names import printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.embedded import EMBEDDED
@@ -39,6 +39,8 @@ def locate(config: DataConfig) -> Located:
     except OSError as error:
         raise InputError(printable(dataset), "cannot be opened", error.strerror, "check the path") from None
     if dataset in EMBEDDED:
+        names = (*FOR_FOLDERS, "train", "test", "label_column", "follow_links")
+        reject_options(config, names, "has no effect on a built-in data set")
         located = EMBEDDED[dataset]()
         return located._replace(notes=(*located.notes, *beside_built_in(dataset)))
     if is_folder:
@@ -47,4 +49,5 @@ def locate(config: DataConfig) -> Located:
         return locate_file(path, config)
     if ending(path.name) in ENDINGS:
         raise InputError(dataset, "does not exist", remedy="check the path")
+    reject_options(config, (*FOR_FOLDERS, "follow_links"), "is for folders on this disk")
     return locate_hub("uoft-cs/cifar10" if dataset == "CIFAR10" else dataset, config)
