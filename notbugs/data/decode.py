@@ -77,6 +77,8 @@ class ImageFacts(NamedTuple):
         Whether the file has an alpha channel or a transparent color, which is laid on white.
     animated : bool
         Whether the file has further frames or pages, which are not used.
+    cmyk : bool
+        Whether the file has the colors of a printer, which become RGB without their color profile.
     """
 
     channels: int
@@ -88,6 +90,7 @@ class ImageFacts(NamedTuple):
     values: tuple[int, int] | None = None
     transparent: bool = False
     animated: bool = False
+    cmyk: bool = False
 
     def size(self, resize: int | None) -> Size:
         """C, H, W of the image once it is resized."""
@@ -146,7 +149,7 @@ def _opened(image: Path | bytes, options: DecodeOptions) -> Iterator[tuple["Imag
         transparent = opened.has_transparency_data and not gray_16
         channels = 1 if opened.mode in GRAY_MODES else 3
         facts = ImageFacts(channels, opened.height, opened.width, gray_16, color_16, reduced)
-        yield opened, facts._replace(transparent=transparent, animated=_is_animated(opened))
+        yield opened, facts._replace(transparent=transparent, animated=_is_animated(opened), cmyk=opened.mode == "CMYK")
 
 
 def _is_animated(opened: "ImageFile") -> bool:

@@ -31,6 +31,14 @@ def beside_built_in(dataset: str) -> tuple[str, ...]:
     return (f"{dataset} is the built-in set: what is called so in this folder is read as ./{dataset}",) if found else ()
 
 
+def _check_no_options(config: DataConfig) -> None:
+    """Raises InputError for options that mean nothing for a built-in set, instead of ignoring them."""
+    for name in ("train", "test", "labels", "file_column", "label_column", "label_regex", "all_classes"):
+        if value := getattr(config, name):
+            option = "--" + name.replace("_", "-")
+            raise InputError(option, f"cannot be used with {config.dataset}, which is built in", value, "leave it out")
+
+
 def locate(config: DataConfig) -> Located:
     """The images and labels of the data set that a configuration names (see `data.load`). Raises InputError."""
     dataset, path = config.dataset, Path(config.dataset)
@@ -39,6 +47,7 @@ def locate(config: DataConfig) -> Located:
     except OSError as error:
         raise InputError(printable(dataset), "cannot be opened", error.strerror, "check the path") from None
     if dataset in EMBEDDED:
+        _check_no_options(config)
         located = EMBEDDED[dataset]()
         return located._replace(notes=(*located.notes, *beside_built_in(dataset)))
     if is_folder:

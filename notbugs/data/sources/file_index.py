@@ -54,6 +54,7 @@ class FileIndex:
                     return [self.by_path[path]]
         found = self.by_name.get(parts[-1]) or self.by_stem.get(parts[-1]) or self._loosely(parts[-1])
         found = [path for path in found if self._agree(parts[:-1], path)]
+        found = [path for path in found if not self.is_elsewhere(text, path)] or found
         return [path for path in found if split in self._splits(path)] or found if split else found
 
     def is_exact(self, text: str) -> bool:
@@ -79,5 +80,27 @@ class FileIndex:
         own = self._splits(path)
         return not named or not own or bool(named & own)
 
+    def is_elsewhere(self, text: str, path: Path) -> bool:
+        """Whether a cell names other folders than those of a file, as far as they say more than that there is data."""
+        named, own = folders_in(text), [one_form(part) for part in path.relative_to(self.base).parts[:-1]]
+        pairs = zip(reversed(named), reversed(own), strict=False)
+        return any(a.casefold() != b.casefold() and not _says_nothing(a) and not _says_nothing(b) for a, b in pairs)
+
     def _splits(self, path: Path) -> set[str]:
         return {split for folder in (self.base.name, *path.relative_to(self.base).parts[:-1]) if (split := split_of(folder))}
+
+
+def folders_in(text: str) -> list[str]:
+    """The folders that a table's cell names.
+
+    Examples
+    --------
+    >>> folders_in("./a/b/1.png"), folders_in("1.png")
+    (['a', 'b'], [])
+    """
+    return [part for part in one_form(text).replace("\\", "/").split("/")[:-1] if part not in ("", ".")]
+
+
+def _says_nothing(folder: str) -> bool:
+    """Whether a folder's name says only that there is data, or which part it is. A number may be a patient's."""
+    return bool(split_of(folder)) or (is_neutral(folder) and any(map(str.isalpha, folder)))

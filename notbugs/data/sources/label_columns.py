@@ -10,7 +10,7 @@ from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.label_table import Table, read_table
-from notbugs.data.sources.splits import TEST, TRAIN, VALIDATION, listed, split_of
+from notbugs.data.sources.splits import SPLIT_COLUMNS, TEST, TRAIN, VALIDATION, listed, plain_name, split_of
 from notbugs.errors import InputError
 
 SAMPLE_ROWS = 200  # rows that tell which column names the files
@@ -23,8 +23,11 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "classname", "category", "target", "y", "labelname", "classid", "labelid", "classlabel", "tag",
     "species", "breed", "dx", "diagnosis", "choice",
 )  # fmt: skip
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage", "datasplit", "dataset", "phase", "isvalid", "fold")
 ZERO, ONE = ("0", "0.0", "false"), ("1", "1.0", "true")
+FLAGS = {  # columns of 0 and 1: the part of each
+    "isvalid": (TRAIN, VALIDATION), "isval": (TRAIN, VALIDATION), "istrain": (TEST, TRAIN), "istraining": (TEST, TRAIN),
+    "istest": (TRAIN, TEST),
+}  # fmt: skip
 
 
 class Columns(NamedTuple):
@@ -35,11 +38,6 @@ class Columns(NamedTuple):
     one_hot: tuple[int, ...]
     split: int
     group: int
-
-
-def plain_name(name: str) -> str:
-    """A column's name without case, spaces and signs: Class_Id -> classid."""
-    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def _column(table: Table, option: str, name: str | None) -> int:
@@ -122,15 +120,15 @@ def _are_splits(table: Table, column: int) -> bool:
 
 
 def split_of_cell(column: str, cell: str) -> str:
-    """The part that a cell names, "" if none. column: its plain name; in one called is_valid, as fastai has it, 1 and True do.
+    """The part that a cell names, "" if none. column: its plain name; in is_valid, as fastai has it, and is_train, 1 and True do.
 
     Examples
     --------
     >>> split_of_cell("split", "Testing"), split_of_cell("isvalid", "False"), split_of_cell("split", "7")
     ('test', 'train', '')
     """
-    if column == "isvalid" and cell.casefold() in ZERO + ONE:
-        return VALIDATION if cell.casefold() in ONE else TRAIN
+    if column in FLAGS and cell.casefold() in ZERO + ONE:
+        return FLAGS[column][cell.casefold() in ONE]
     return split_of(cell)
 
 
@@ -242,6 +240,27 @@ def label_of(table: Table, columns: Columns, row: Sequence[str]) -> str:
         label = one_form(row[columns.label])
         return label[:-2] if re.fullmatch(r"\d+\.0", label) else label
     return one_form(next(table.columns[column] for column in columns.one_hot if row[column].casefold() in ONE))
+
+
+class SaidParts(NamedTuple):
+    """A column of a table beside class folders that says the parts, and whether the table has labels, too."""
+
+    column: str
+    with_labels: bool
+
+
+def says_parts(path: Path, index: FileIndex, config: DataConfig) -> SaidParts | None:
+    """What a table beside class folders says of the parts of their images; None if nothing."""
+    try:
+        table = _with_header(read_table(path), index)
+        file = _file_column(table, index, config, ENOUGH)
+        split = _split_column(table, [plain_name(column) for column in table.columns], file) if file >= 0 else -1
+        if split < 0:
+            return None
+        column = f"column {printable(table.columns[split])} of {printable(path.name)}"
+        return SaidParts(column, find_columns(table, index, config) is not None)
+    except InputError:  # it is no table of these images, or its columns are unclear
+        return None
 
 
 def split_in(table: Table, columns: Columns, row: Sequence[str]) -> tuple[str, str]:
