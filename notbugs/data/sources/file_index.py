@@ -9,6 +9,8 @@ from notbugs.data.names import one_form
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.splits import is_annotation, is_neutral, split_of
 
+LONGEST = 4096  # characters of a path, the most that Linux opens: each end of it is looked up
+
 
 @dataclass
 class FileIndex:
@@ -44,6 +46,8 @@ class FileIndex:
         beside: the table's folder, relative to the base. split: what the table is about, if its name says so. Of several files,
         those in a folder of this split are meant.
         """
+        if len(text) > LONGEST:
+            return []
         parts = [part for part in one_form(text).replace("\\", "/").split("/") if part not in ("", ".")]
         if not parts or ".." in parts:
             return []

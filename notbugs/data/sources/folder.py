@@ -51,7 +51,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
         listing.add(layout.parts[name].listing)
     for name in chosen.unused:
         found = layout.parts[name]
-        for path in [base / name] if (base / name).is_dir() else found.paths:
+        for path in [base / name] if name != IMAGES and (base / name).is_dir() else found.paths:
             listing.leave_out(path, "is a part that is not used")
     if set(layout.parts) != {IMAGES}:
         used = {path for found in layout.parts.values() for path in found.paths}

@@ -44,6 +44,8 @@ def _column(table: Table, option: str, name: str | None) -> int:
     """The column that an option names, -1 without one. Raises InputError."""
     if name is None:
         return -1
+    if table.columns.count(name) > 1:
+        raise InputError(option, "must be the name of one column", f"{printable(name)}, of several", "rename the others")
     if name in table.columns:
         return table.columns.index(name)
     plain = [plain_name(column) for column in table.columns]

@@ -133,7 +133,7 @@ def _collect(
         if not found and not of_this_part and all_parts.find(row[columns.file], "", by_row):
             continue  # it is in another part
         if len(found) != 1 or not label:
-            where = table.path.parent / f"{table.path.name}: {printable(row[columns.file])}"
+            where = table.path.parent / f"{table.path.name}: {printable(row[columns.file][:200])}"
             several = f"may be any of {listed([listing.relative(path) for path in found], 2)}"
             listing.refuse(where, "has no label" if len(found) == 1 else several if found else "is not there")
             continue

@@ -101,12 +101,38 @@ def test_names_without_their_folder_are_said(tmp_path: Path) -> None:
     assert "names of files are matched without their folders" in data.load(root, labels="labels.csv").notes
 
 
+def test_a_cell_that_no_path_can_be_takes_no_time(tmp_path: Path) -> None:
+    """Each end of a path is looked up: of 50,000 folders that took long."""
+    records = [{"file": "a/" * 50_000 + "0.png" if i == 7 else f"{i}.png", "label": i % 2} for i in range(8)]
+    (numbered(tmp_path) / "labels.json").write_text(json.dumps(records))
+    assert "is not there" in load_error(tmp_path)
+
+
 def test_missing_labels_are_no_class(tmp_path: Path) -> None:
     records = [{"file": f"{i}.png", "label": float("nan") if i > 5 else i % 2} for i in range(8)]
     (numbered(tmp_path) / "labels.json").write_text(json.dumps(records))
     assert "labels.json: 6.png: has no label" in load_error(tmp_path)
     np.savez(tmp_path / "a.npz", images=arrays()["x_train"], labels=np.array(["cat", "nan"] * 4))
     assert "class nan may be of missing labels" in data.load(tmp_path / "a.npz").notes
+
+
+def test_a_file_that_stands_twice_in_json_has_two_labels(tmp_path: Path) -> None:
+    pairs = [f'"{i}.png": "{("cat", "dog")[i % 2]}"' for i in range(8)]
+    (numbered(tmp_path) / "labels.json").write_text("{" + ", ".join([*pairs, '"0.png": "dog"']) + "}")
+    assert "0.png: has two labels in labels.json: cat and dog" in load_error(tmp_path)
+
+
+def test_numbers_of_images_in_coco_are_different(tmp_path: Path) -> None:
+    listed = [{"id": i // 2, "file_name": f"{i}.png"} for i in range(8)]
+    about = [{"image_id": i // 2, "category_id": i % 2} for i in range(8)]
+    content = {"images": listed, "annotations": about, "categories": [{"id": i, "name": f"c{i}"} for i in range(2)]}
+    (numbered(tmp_path) / "labels.json").write_text(json.dumps(content))
+    assert "labels.json, which label none of them" in load_error(tmp_path)
+
+
+def test_one_of_two_columns_of_one_name_cannot_be_meant(tmp_path: Path) -> None:
+    root = table(numbered(tmp_path), "file,label,label", [f"{i}.png" for i in range(8)], ["cat", "dog"] * 4, "xxyyxxyy")
+    assert "--label-column: must be the name of one column" in load_error(root, label_column="label")
 
 
 @pytest.mark.parametrize("words", [["caf\u00e9", "cafe\u0301"], ["1", "01"]])
@@ -173,7 +199,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_label_column_is_a_field_of_the_json_of_shards(tmp_path: Path) -> None:
-    files = {}
+    files: dict[str, bytes] = {}
     for i in range(8):
         files |= {
             f"{i}.png": png(i),
