@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from notbugs.data.names import one_form
-from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import is_annotation, is_neutral, split_of
 
 LONGEST = 4096  # characters of a path, the most that Linux opens: each end of it is looked up
@@ -86,7 +86,10 @@ class FileIndex:
 
     def is_elsewhere(self, text: str, path: Path) -> bool:
         """Whether a cell names other folders than those of a file, as far as they say more than that there is data."""
-        named, own = folders_in(text), [one_form(part) for part in path.relative_to(self.base).parts[:-1]]
+        named = folders_in(text)
+        own = one_form(below(path, self.base)).split("/")[:-1] if named else []
+        if own[-len(named) :] == named or named[-len(own) :] == own:  # most are: names are looked at where they differ
+            return False
         pairs = zip(reversed(named), reversed(own), strict=False)
         return any(a.casefold() != b.casefold() and not _says_nothing(a) and not _says_nothing(b) for a, b in pairs)
 

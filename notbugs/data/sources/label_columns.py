@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,8 +117,12 @@ def _split_column(table: Table, plain: Sequence[str], file: int) -> int:
 def _are_splits(table: Table, column: int) -> bool:
     """Whether a column's cells are parts, train among them; of a column that is called like parts, any."""
     plain = plain_name(table.columns[column])
-    splits = {split_of_cell(plain, row[column]) for row in table.rows if row[column]}
-    return "" not in splits and (plain in SPLIT_COLUMNS or (TRAIN in splits and len(splits) > 1))
+    splits = set()
+    for cell in {row[column] for row in table.rows if row[column]}:
+        if not (split := split_of_cell(plain, cell)):
+            return False
+        splits.add(split)
+    return plain in SPLIT_COLUMNS or (TRAIN in splits and len(splits) > 1)
 
 
 def split_of_cell(column: str, cell: str) -> str:
@@ -251,10 +255,13 @@ class SaidParts(NamedTuple):
     with_labels: bool
 
 
-def says_parts(path: Path, index: FileIndex, config: DataConfig) -> SaidParts | None:
-    """What a table beside class folders says of the parts of their images; None if nothing."""
+def says_parts(path: Path, index_of: Callable[[], FileIndex], config: DataConfig) -> SaidParts | None:
+    """What a table beside class folders says of the parts of their images; None if nothing, as most tables."""
     try:
-        table = _with_header(read_table(path), index)
+        table = read_table(path)
+        if _split_column(table, [plain_name(column) for column in table.columns], -1) < 0:
+            return None
+        table, index = _with_header(table, index_of()), index_of()
         file = _file_column(table, index, config, ENOUGH)
         split = _split_column(table, [plain_name(column) for column in table.columns], file) if file >= 0 else -1
         if split < 0:

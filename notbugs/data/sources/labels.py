@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
@@ -226,9 +227,9 @@ def parts_not_read(listing: Listing, base: Path, tables: Sequence[Path], config:
     """A note on tables beside class folders that say which images are test images; "" if there is none."""
     notes: list[str] = []
     tables = [path for path in tables if path.suffix.lower() != ".json"]  # as in `disagreement`
-    index = FileIndex.of(listing.another(), base) if tables else FileIndex(base)
+    index_of = cache(lambda: FileIndex.of(listing.another(), base))
     for path in tables:
-        if found := says_parts(path, index, config):
+        if found := says_parts(path, index_of, config):
             remedy = f"--labels {printable(listing.relative(path))} reads it" if found.with_labels else "to use it, make folders"
             notes.append(f"{found.column} says which images are test images; not read ({remedy})")
     return "; ".join(notes)
