@@ -315,7 +315,9 @@ def _floats_as_8bit(array: np.ndarray, location: str) -> np.ndarray:
         raise InputError(location, "must hold 8-bit pixels", "NaN or infinite values", remedy)
     if array.size and (array.min() < 0 or array.max() > 1):
         got = f"floats from {array.min():g} to {array.max():g}"
-        raise InputError(location, "must hold 8-bit pixels", got, "scale them to 0 to 255 and save them as uint8")
+        whole = array.min() >= 0 and array.max() <= 255
+        how = "save images.round().astype('uint8')" if whole else "scale them to 0 to 255 and save them as uint8"
+        raise InputError(location, "must hold 8-bit pixels", got, how)
     levels = np.round(array * 255)
     if np.abs(array * 255 - levels).max(initial=0) > (0.2 if array.dtype == np.float16 else 1e-3):
         raise InputError(location, "must hold 8-bit pixels", "floats that are no multiples of 1/255", remedy)

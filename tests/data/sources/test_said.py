@@ -179,6 +179,7 @@ def test_folders_of_classes_that_are_written_alike_keep_their_own_name(tmp_path:
     [
         (lambda x: x > 99, "got bool", "255 * images"),
         (lambda x: x.astype(np.uint16) * 257, "got uint16 from ", "scale them"),
+        (lambda x: x.astype(np.float32), "got floats from ", "save images.round()"),
         (lambda x: x.astype(int), "got int64 from ", "save it with .astype('uint8')"),
     ],
 )
