@@ -241,7 +241,12 @@ def _allocator(rows: Rows) -> Iterator[str]:
 
 # ---- data.py -----------------------------------------------------------------------------------------------------------------
 
-READERS = {"notbugs": "notbugs", "torchvision": "torchvision's rule", "datasets": "Hugging Face `imagefolder`"}
+READERS = {
+    "data.load": "notbugs",
+    "ImageFolder": "torchvision `ImageFolder`",
+    "restated": "torchvision's rule (restated)",
+    "imagefolder": "Hugging Face `imagefolder`",
+}
 
 
 def _reading(rows: Rows) -> Iterator[str]:
@@ -259,8 +264,9 @@ def _reading(rows: Rows) -> Iterator[str]:
     for row in rows:
         ratio = f"{row['time_ratio']:.2f} [{row['least_time_ratio']:.2f}, {row['largest_time_ratio']:.2f}]"
         memory = [f"{row[name]:.0f}" if row[name] else "" for name in ("peak_mib", "worker_peak_mib")]
-        tool = READERS[row["tool"]] + (" (restated)" if row["method"] == "restated" else "")
-        lines.append([tool, figure(row["n"]), f"{row['seconds']:.1f}", ratio, f"{row['cpu_time_ratio']:.2f}", *memory])
+        lines.append(
+            [READERS[row["method"]], figure(row["n"]), f"{row['seconds']:.1f}", ratio, f"{row['cpu_time_ratio']:.2f}", *memory]
+        )
     yield table(headers, lines)
 
 

@@ -223,11 +223,11 @@ def _of_rows(rows: Rows, shape: Sequence[int], *, unchanged: bool) -> dict[str, 
 
 def _of_shards(folder: Path, shape: Sequence[int], split: str, suffixes: Sequence[str], *, unchanged: bool) -> dict[str, str]:
     """WebDataset; with images of one format also what Hugging Face's library opens."""
-    shards = str(folder / f"{split}-*.tar")
+    shards, decoder = str(folder / f"{split}-*.tar"), "pill" if shape[0] == 1 else "pil"  # gray, or RGB
     stream = _code(
         ["from glob import glob", "", "import webdataset"],
         f"shards = sorted(glob({shards!r}))",
-        "data = webdataset.WebDataset(shards, shardshuffle=False).decode('pil')",
+        f"data = webdataset.WebDataset(shards, shardshuffle=False).decode({decoder!r})",
         f"data = data.to_tuple({';'.join(suffixes)!r}, 'cls')",
     )
     if len(suffixes) != 1:

@@ -1,4 +1,4 @@
-"""Code that loads exported data sets: what can be run here is run, the rest is compiled; all of it is in the card."""
+"""Code that loads exported data sets: what needs no other library is run, the rest compiled (test_readers.py runs it)."""
 
 import ast
 from pathlib import Path
@@ -108,6 +108,12 @@ def test_the_code_for_shards_loads_all_images_with_their_labels(tmp_path: Path, 
     assert pairs(images.squeeze(-1) if channels == 1 else images, arrays["labels"]) == expected
     compile(found["WebDataset"], "webdataset", "exec")
     assert [*snippets(folder, "webdataset", whole.shape, suffixes=("jpg", "png"))] == ["WebDataset"]
+
+
+def test_webdataset_is_told_of_gray_images(tmp_path: Path) -> None:
+    """Its decoder `pil` makes them RGB."""
+    assert ".decode('pill')" in snippets(tmp_path, "webdataset", (1, 8, 8))["WebDataset"]
+    assert ".decode('pil')" in snippets(tmp_path, "webdataset", (3, 8, 8))["WebDataset"]
 
 
 @pytest.mark.slow

@@ -278,6 +278,7 @@ def test_training_against_a_budget_ends_at_the_closed_form(d: int, epsilon: floa
     np.testing.assert_allclose(trained.covariance, wanted.covariance, rtol=1e-4, atol=1e-4 * wanted.covariance.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adversary", theory.ADVERSARIES)
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 10.0])
 def test_training_converges_to_the_one_minimum(adversary: str, epsilon: float) -> None:

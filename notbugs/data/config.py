@@ -1,10 +1,12 @@
 """Which data to load, and how they are to be understood."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from os import fspath
 from pathlib import Path
 from typing import TypedDict
 
+from notbugs.data.names import printable
 from notbugs.errors import InputError
 
 RESIZE_MODES = ("crop", "squash", "pad")
@@ -89,6 +91,23 @@ def check_outside(dataset: str, out: Path | str) -> None:
     """
     if Path(dataset).is_dir() and Path(out).resolve().is_relative_to(Path(dataset).resolve()):
         raise InputError("--out", f"must lie outside {dataset}, or it becomes a part of the data set", str(out), "choose another")
+
+
+FOR_FOLDERS = ("labels", "file_column", "label_regex", "all_classes")  # fields that are for folders of image files
+
+
+def reject_options(config: DataConfig, names: Iterable[str], rule: str) -> None:
+    """Raises InputError for the first of these fields that is set, and would have no effect.
+
+    Examples
+    --------
+    >>> reject_options(DataConfig("digits", labels="labels.csv"), FOR_FOLDERS, "is for folders of image files")
+    Traceback (most recent call last):
+    notbugs.errors.InputError: --labels: is for folders of image files, got digits; leave it out
+    """
+    for field in fields(DataConfig):
+        if field.name in names and getattr(config, field.name) != field.default:
+            raise InputError("--" + field.name.replace("_", "-"), rule, printable(config.dataset), "leave it out")
 
 
 class DataOptions(TypedDict, total=False):

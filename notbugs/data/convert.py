@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from notbugs.data.decode import place
 from notbugs.data.images import Images, from_8bit, load_images
 from notbugs.data.names import numbered
+from notbugs.decoding.decode import place
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from notbugs import precision
 from notbugs.data import convert
-from notbugs.data.decode import as_arrays
-from notbugs.data.images import Images, Index, encode_png, from_8bit, positions
+from notbugs.data.images import Images, Index, as_arrays, encode_png, from_8bit, positions
 from notbugs.errors import InputError, NotbugsWarning
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])

@@ -2,33 +2,35 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from functools import partial
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from notbugs.data.decode import (
+from notbugs.data.decode_notes import decode_notes
+from notbugs.data.names import Unreadable, printable, reject_unreadable
+from notbugs.data.parallel import in_threads, map_images
+from notbugs.decoding.decode import (
     DecodeOptions,
     EncodedImage,
     ImageFacts,
     Size,
-    as_arrays,
-    common_size,
     decode,
+    decode_at_full_size,
     hash_of,
     place,
     read_header,
-    resize_images,
+    resized,
 )
-from notbugs.data.decode_notes import decode_notes
-from notbugs.data.names import Unreadable, printable, reject_unreadable
-from notbugs.data.threads import in_threads, map_in_threads
 from notbugs.errors import InputError
 
 Index = slice | list[int] | Tensor
+Decoded = tuple[np.ndarray, ImageFacts]
+Kept = TypeVar("Kept")
 IN_MEMORY = 2 * 2**30  # bytes of pixels above which images stay on disk and are decoded when indexed
 PNG_BATCH = 1024  # images encoded at a time: a data set need not fit into memory
 SAMPLE = 32  # images whose headers tell the size of all, and of a data set on disk those whose 16-bit values are looked at
@@ -75,7 +77,13 @@ class LazyImages:
         if not len(chosen):
             return torch.empty(chosen.shape, dtype=torch.uint8)
         images = np.empty(chosen.shape, np.uint8)
-        _, unreadable = map_in_threads(lambda row: chosen._decode(images, row), range(len(chosen)), chosen.locations)
+
+        def keep(row: int, decoded: Decoded) -> None:
+            if not place(images, row, decoded[0]):  # files that changed, or are rotated by their EXIF tag
+                height, width = decoded[0].shape[:2]
+                raise ValueError(f"{width} x {height} pixels, all others {self.size[2]} x {self.size[1]}: pass --resize N")
+
+        _, unreadable = _decode(Chosen(chosen.files, chosen.rows), chosen.locations, self.options, keep)
         reject_unreadable(unreadable, skip_unreadable=False)
         return torch.from_numpy(images)
 
@@ -83,16 +91,10 @@ class LazyImages:
         """A hash of the bytes of each file, which is read once: subsets share what is known."""
         missing = {row: location for row, location in zip(self.rows, self.locations, strict=True) if row not in self.known_hashes}
         rows, locations = list(missing), list(missing.values())
-        found, unreadable = map_in_threads(lambda row: hash_of(self.files[row]), rows, locations)
+        found, unreadable = map_images(hash_of, hash_of, Chosen(self.files, rows), locations, lambda _, digest: digest)
         reject_unreadable(unreadable, skip_unreadable=False)
         self.known_hashes.update((row, digest) for row, digest in zip(rows, found, strict=True) if digest)
         return [self.known_hashes[row] for row in self.rows]
-
-    def _decode(self, images: np.ndarray, row: int) -> None:
-        array, _ = decode(self.files[self.rows[row]], self.options)
-        if not place(images, row, array):  # files that changed, or are rotated by their EXIF tag
-            height, width = array.shape[:2]
-            raise ValueError(f"{width} x {height} pixels, all others {self.size[2]} x {self.size[1]}: pass --resize N")
 
     def select(self, index: Index) -> "LazyImages":
         """The images at index, still encoded."""
@@ -101,6 +103,20 @@ class LazyImages:
 
 
 Images = Tensor | LazyImages
+
+
+@dataclass(frozen=True)
+class Chosen(Sequence[EncodedImage]):
+    """Some of the files, each taken from them when it is indexed: rows of a table are read then."""
+
+    files: Sequence[EncodedImage]
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> EncodedImage:  # type: ignore[override]  # no slices
+        return self.files[self.rows[index]]
 
 
 class LoadedImages(NamedTuple):
@@ -137,12 +153,26 @@ def load_images(
         channels, height, width = files.shape[1:]
         facts = [ImageFacts(channels, height, width, False, False, False)] * len(rows)
         return LoadedImages(resize_images(files[list(rows)], options), list(range(len(rows))), [], decode_notes(facts, options))
-    headers, _ = map_in_threads(lambda row: read_header(files[row], options), rows[:SAMPLE], locations[:SAMPLE])
+    headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options)
     sizes = [facts.size(options.resize) for facts in headers if facts]
     largest = max((3 * height * width for _, height, width in sizes), default=0)
     if largest * len(rows) > IN_MEMORY:
         return _load_lazily(files, rows, locations, options, skip_unreadable)
     return _decode_all(files, rows, locations, options, skip_unreadable, _likely_size(sizes))
+
+
+def _read_headers(
+    images: Sequence[EncodedImage], locations: Sequence[str], options: DecodeOptions
+) -> tuple[list[ImageFacts | None], list[Unreadable]]:
+    read = partial(read_header, options=options)
+    return map_images(read, read, images, locations, lambda _, facts: facts)
+
+
+def _decode(
+    images: Sequence[EncodedImage], locations: Sequence[str], options: DecodeOptions, keep: Callable[[int, Decoded], Kept]
+) -> tuple[list[Kept | None], list[Unreadable]]:
+    elsewhere = partial(decode_at_full_size, options=options)
+    return map_images(partial(decode, options=options), elsewhere, images, locations, keep)
 
 
 def _likely_size(sizes: Sequence[Size]) -> Size:
@@ -160,7 +190,7 @@ def _load_lazily(
     options: DecodeOptions,
     skip_unreadable: bool,
 ) -> LoadedImages:
-    headers, unreadable = map_in_threads(lambda row: read_header(files[row], options), rows, locations)
+    headers, unreadable = _read_headers(Chosen(files, rows), locations, options)
     reject_unreadable(unreadable, skip_unreadable)
     kept = [i for i, facts in enumerate(headers) if facts is not None]
     known = [cast(ImageFacts, headers[i]) for i in kept]
@@ -168,7 +198,9 @@ def _load_lazily(
     size = common_size([facts.size(options.resize) for facts in known], readable)
     wide = [kept[i] for i, facts in enumerate(known) if facts.gray_16]
     sample = wide[:: -(-len(wide) // SAMPLE) or 1]
-    looked_at, _ = map_in_threads(lambda i: decode(files[rows[i]], options)[1], sample, [locations[i] for i in sample])
+    looked_at, _ = _decode(
+        Chosen(files, [rows[i] for i in sample]), [locations[i] for i in sample], options, lambda _, found: found[1]
+    )
     notes = decode_notes(known, options, [facts for facts in looked_at if facts])
     images = LazyImages(files, tuple(rows[i] for i in kept), tuple(readable), size, options)
     return LoadedImages(images, kept, unreadable, notes)
@@ -185,13 +217,13 @@ def _decode_all(
     images = np.empty((len(rows), *likely), np.uint8)
     others: dict[int, np.ndarray] = {}  # those that are not as expected
 
-    def decode_row(row: int) -> ImageFacts:
-        array, facts = decode(files[rows[row]], options)
+    def keep(row: int, decoded: Decoded) -> ImageFacts:
+        array, facts = decoded
         if not place(images, row, array):
             others[row] = array
         return facts
 
-    found, unreadable = map_in_threads(decode_row, range(len(rows)), locations)
+    found, unreadable = _decode(Chosen(files, rows), locations, options, keep)
     reject_unreadable(unreadable, skip_unreadable)
     kept = [row for row, facts in enumerate(found) if facts is not None]
     if not kept:
@@ -200,6 +232,16 @@ def _decode_all(
     size = common_size([facts.size(options.resize) for facts in known], [locations[row] for row in kept])
     whole = _whole(images, others, kept, size)
     return LoadedImages(torch.from_numpy(whole), kept, unreadable, decode_notes(known, options))
+
+
+def common_size(sizes: Sequence[Size], locations: Sequence[str]) -> Size:
+    """C, H, W of a data set: three channels if any image has color. Raises InputError unless all have one height and width."""
+    common, _ = Counter((height, width) for _, height, width in sizes).most_common(1)[0]
+    for (_, height, width), location in zip(sizes, locations, strict=True):
+        if (height, width) != common:
+            rule = f"all images must have one size, the most common is {common[1]} x {common[0]} pixels"
+            raise InputError(printable(location), rule, f"{width} x {height}", "pass --resize N to make all N x N")
+    return max(channels for channels, _, _ in sizes), *common
 
 
 def _whole(images: np.ndarray, others: dict[int, np.ndarray], kept: Sequence[int], size: Size) -> np.ndarray:
@@ -211,6 +253,24 @@ def _whole(images: np.ndarray, others: dict[int, np.ndarray], kept: Sequence[int
         elif whole is not images or new != row:
             whole[new] = images[row][: size[0]]  # gray in one channel, or in three that are equal
     return whole[: len(kept)]
+
+
+def resize_images(images: Tensor, options: DecodeOptions) -> Tensor:
+    """Images uint8 (N, C, H, W) resized as the options say."""
+    from PIL import Image
+
+    if not options.resize:
+        return images
+    array = np.empty((len(images), images.shape[1], options.resize, options.resize), np.uint8)
+    for row in range(len(images)):
+        place(array, row, np.asarray(resized(Image.fromarray(as_arrays(images[row : row + 1])[0]), options)))
+    return torch.from_numpy(array)
+
+
+def as_arrays(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) as files hold them: (N, H, W) or (N, H, W, 3)."""
+    array = images.numpy()
+    return np.ascontiguousarray(array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1))
 
 
 def to_8bit(images: Tensor) -> Tensor:

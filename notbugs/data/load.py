@@ -15,12 +15,12 @@ from torch import Tensor
 
 from notbugs.data.config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.data.dataset import Dataset
-from notbugs.data.decode import WHITE, DecodeOptions
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import load_images
 from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
 from notbugs.data.sources import EMBEDDED, Located, beside_built_in, locate
 from notbugs.data.synthetic import make_synthetic
+from notbugs.decoding.decode import WHITE, DecodeOptions
 from notbugs.errors import InputError
 
 SYNTHETIC = "planted"  # the name of the built-in synthetic data set

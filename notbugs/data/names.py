@@ -24,7 +24,7 @@ class Unreadable(NamedTuple):
 
 def is_printable(text: str) -> bool:
     """Whether text fits into one line, one table cell and one file name: no control characters, no broken Unicode."""
-    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
+    return text.isprintable() or not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
 def one_form(text: str) -> str:

@@ -10,9 +10,9 @@ from torch import Tensor
 from notbugs.data.card import Origin, license_of
 from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset
-from notbugs.data.decode import EncodedImage
 from notbugs.data.load import SYNTHETIC, Splits, fingerprint
 from notbugs.data.sources import EMBEDDED, Located, locate
+from notbugs.decoding.decode import EncodedImage
 
 
 class Originals(NamedTuple):

@@ -18,6 +18,7 @@ from notbugs.runs.tables import CheckRow
 from notbugs.search import NormBall, SpatialTransforms
 
 
+@pytest.mark.slow
 def test_threat_models_are_those_of_the_training_unless_given(config: AuditConfig, tmp_path: Path) -> None:
     assert [str(threat) for threat in threat_models(replace(config, threats=()))] == ["l2 0.375", "l2 0.75"]
     given = threat_models(replace(config, threats=("1", "linf:8/255", "l2:0.5", "0.5")))

@@ -44,6 +44,7 @@ def classes_in(code: str) -> list[str] | None:
 
 
 # The documented rules of the readers of image folders: which classes there are, in which order, for the code on the card.
+# test_readers.py runs that code with the libraries themselves, where they are installed.
 
 
 def of_torchvision(folder: Path, code: str) -> list[str]:

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from notbugs import data
 from notbugs.data import Dataset
-from notbugs.data.decode import DecodeOptions
 from notbugs.data.images import LazyImages
+from notbugs.decoding.decode import DecodeOptions
 from notbugs.errors import InputError
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)

@@ -12,7 +12,8 @@ from data.conftest import equal, image_folder, random_image, save, stored
 from PIL import Image
 
 from notbugs import data
-from notbugs.data import decode, images
+from notbugs.data import images
+from notbugs.decoding import decode
 from notbugs.errors import InputError
 
 

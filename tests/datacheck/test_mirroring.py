@@ -22,6 +22,7 @@ def predictions(labels: Tensor, turns: list[int]) -> Tensor:
     return torch.tensor(turns)[labels]
 
 
+@pytest.mark.slow
 def test_digits_are_not_mirrored(digits: data.Splits) -> None:
     found = measure_mirroring(digits.train.select(slice(0, 300)))
     assert found.outcome == "not safe" and found.n == 300 and found.ci_low > 0.3 and found.turned
@@ -48,6 +49,7 @@ def test_the_random_state_of_the_caller_stays(digits: data.Splits) -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+@pytest.mark.slow
 def test_images_that_are_as_likely_as_their_mirror_image_are_safe() -> None:
     """Disc and cross; with their left and right halves as classes it is not safe, and the classes are named."""
     planted = data.load_dataset(data.DataConfig("planted", limit=400)).train
@@ -96,6 +98,7 @@ def test_few_images_are_inconclusive() -> None:
     assert found.outcome == "inconclusive" and found.drop == 0
 
 
+@pytest.mark.slow
 def test_mirroring_is_serious_where_training_flips(digits: data.Splits) -> None:
     train, test = digits.train.select(slice(0, 300)), digits.test
     (gray,) = [row for row in check_data(train, test).findings if row.problem == "mirroring changes the class"]

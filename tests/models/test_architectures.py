@@ -33,6 +33,7 @@ def build_active(randomize_batchnorm: Callable[..., None]) -> Build:
 WIDTHS = [(name, width) for name in NAMES for width in ((2, 3) if name == "mixer" else (1, 3))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 @pytest.mark.parametrize(("name", "width"), WIDTHS)
 def test_odd_sizes_and_narrow_widths(name: str, width: int, shape: Shape, build_active: Build, random_images: Images) -> None:

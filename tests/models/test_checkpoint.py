@@ -17,6 +17,7 @@ Raises = Callable[[str], AbstractContextManager[None]]
 Build = Callable[..., models.Classifier]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(models.ARCHITECTURES))
 def test_loaded_model_is_the_saved_one_bit_for_bit(
     name: str, tmp_path: Path, build_used: Build, random_images: Callable[..., Tensor]

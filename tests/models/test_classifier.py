@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from notbugs import models
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 12, 20)]
+DEEP = ("resnet50", "resnet", "inception", "densenet")
 Build = Callable[..., models.Classifier]
 Images = Callable[..., Tensor]
 
@@ -37,7 +38,9 @@ def test_frozen_restores_every_mode_and_flag(fails: bool, build_used: Build) -> 
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", list(models.ARCHITECTURES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in models.ARCHITECTURES]
+)
 def test_fused_copy_has_the_same_values_and_gradients(
     name: str, shape: tuple[int, int, int], build_used: Build, random_images: Images
 ) -> None:

@@ -67,6 +67,7 @@ def test_numbers_are_as_near_as_they_are_shown() -> None:
     assert unpacked(explorer.scaled([None, 0.0])) == [None, 0.0] and unpacked(explorer.scaled([])) == []
 
 
+@pytest.mark.slow
 def test_small_pictures_are_inside_the_page_and_large_ones_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = explorer_run(tmp_path / "run", 120)
     inside = chartless_page(folder).read_text(encoding="utf-8")

@@ -74,6 +74,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert not [entry for entry in os.listdir(parent) if entry.startswith(".index")]
 
 
+@pytest.mark.slow
 def test_only_runs_are_listed_with_their_headline_figures(parent: Path) -> None:
     runs = {run.name: run for run in list_runs(parent)}
     assert [*runs] == sorted([HOSTILE, "audit", "damaged", "digits", "files"])

@@ -131,6 +131,7 @@ def test_intervals_hold_the_truth_if_images_and_people_differ(reviewers: int) ->
     assert missed <= 0.05 * studies + 3
 
 
+@pytest.mark.slow
 def test_correct_on_a_relabeled_set_is_its_own_label(run: Path) -> None:
     write_review(run, sets=("random-labels", "original"), count=30)
     key, digits = read_key(run), data.load("digits", limit=300).train

@@ -67,6 +67,7 @@ def test_selected_stages_come_with_what_they_need() -> None:
     assert select_stages(graph, None) == list(graph) and select_stages(graph, ("no such stage",)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "start"), [(1, 0), (3, 0), (2, 5)])
 def test_each_seed_has_its_analyses_and_the_first_one_the_kernel(seeds: int, start: int) -> None:
     config = StudyConfig("digits", seeds=seeds, seed=start)

@@ -154,7 +154,7 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     again = {line.split()[1] for line in after.stderr.splitlines() if line.startswith("done: ")}
     assert "seed0/accuracy-on-all-datasets" in again and not again & finished
     advice = after.stdout.partition("What to do now:\n")[2].splitlines()
-    assert f"    {place}/datasets/robust" in advice
+    assert f"    {place}/datasets/robust" not in advice  # one epoch: the classifier trained on it is at chance level
     assert any(line.endswith(f"notbugs run --full --out {place}") for line in advice)
     assert any(f"notbugs files digits --limit 60 --out {place}-files" in line for line in advice)
     run = RunFolder.read(place)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
+from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
 from notbugs.data.names import printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.embedded import EMBEDDED
@@ -31,14 +31,6 @@ def beside_built_in(dataset: str) -> tuple[str, ...]:
     return (f"{dataset} is the built-in set: what is called so in this folder is read as ./{dataset}",) if found else ()
 
 
-def _check_no_options(config: DataConfig) -> None:
-    """Raises InputError for options that mean nothing for a built-in set, instead of ignoring them."""
-    for name in ("train", "test", "labels", "file_column", "label_column", "label_regex", "all_classes"):
-        if value := getattr(config, name):
-            option = "--" + name.replace("_", "-")
-            raise InputError(option, f"cannot be used with {config.dataset}, which is built in", value, "leave it out")
-
-
 def locate(config: DataConfig) -> Located:
     """The images and labels of the data set that a configuration names (see `data.load`). Raises InputError."""
     dataset, path = config.dataset, Path(config.dataset)
@@ -47,7 +39,8 @@ def locate(config: DataConfig) -> Located:
     except OSError as error:
         raise InputError(printable(dataset), "cannot be opened", error.strerror, "check the path") from None
     if dataset in EMBEDDED:
-        _check_no_options(config)
+        names = (*FOR_FOLDERS, "train", "test", "label_column", "follow_links")
+        reject_options(config, names, "has no effect on a built-in data set")
         located = EMBEDDED[dataset]()
         return located._replace(notes=(*located.notes, *beside_built_in(dataset)))
     if is_folder:
@@ -56,4 +49,5 @@ def locate(config: DataConfig) -> Located:
         return locate_file(path, config)
     if ending(path.name) in ENDINGS:
         raise InputError(dataset, "does not exist", remedy="check the path")
+    reject_options(config, (*FOR_FOLDERS, "follow_links"), "is for folders on this disk")
     return locate_hub("uoft-cs/cifar10" if dataset == "CIFAR10" else dataset, config)

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, overload
 
 from notbugs.data.config import DataConfig
-from notbugs.data.decode import EncodedImage
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.label_table import MOST_BYTES, SUFFIXES
 from notbugs.data.sources.splits import splits_among
+from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 AGAIN = "pack it again"

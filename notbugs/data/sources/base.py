@@ -7,8 +7,8 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from notbugs.data.decode import EncodedImage
 from notbugs.data.names import Unreadable, is_printable, one_form, printable
+from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 Files = Sequence[EncodedImage] | Tensor

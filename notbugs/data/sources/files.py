@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
+from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
 from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, printable
 from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
@@ -65,6 +65,7 @@ REFUSED = {
 }  # fmt: skip
 REFUSED |= dict.fromkeys(PACKED, ("is an archive of a kind that is not read", "unpack it and pass the folder"))
 REFUSED |= dict.fromkeys(IMAGE_SUFFIXES, ("is one image", "pass the folder with all images"))
+FOLDERS_ALONE = "is for folders of image files"
 DEEPEST = 8  # folders that may lie around the files, one in the other
 WRITTEN_AS = {
     "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "webdataset": "WebDataset shards",
@@ -91,7 +92,8 @@ def ending(name: str) -> str:
 def locate_file(path: Path, config: DataConfig) -> Located:
     """The images of one file. Raises InputError for a form that is not read, with the way out."""
     form = ending(path.name)
-    _check_folder_options(config)
+    if form not in (".zip", *TAR):
+        reject_options(config, (*FOR_FOLDERS, "follow_links"), FOLDERS_ALONE)
     if form == ".zip":
         folder = unpack(path)
         located = locate_directory(folder, replace(config.data, dataset=str(folder)))
@@ -121,19 +123,6 @@ def _idx_beside(path: Path, config: DataConfig) -> Located:
     begin = next(path.name[: path.name.lower().rindex(split)] for split in splits if split in path.name.lower())
     same = [path.parent / name for name in names if any(name.lower().startswith((begin + split).lower()) for split in splits)]
     return locate_idx(path, same, config)
-
-
-def _check_folder_options(config: DataConfig) -> None:
-    """Raises InputError for options that mean nothing for a file, instead of ignoring them."""
-    form = ending(config.dataset)
-    given = {
-        "--labels": config.labels,
-        "--file-column": config.file_column,
-        "--label-regex": config.label_regex,
-        "--all-classes": config.all_classes,
-    }
-    if form not in (".zip", *TAR) and (option := next((option for option, value in given.items() if value), "")):
-        raise InputError(option, "is for folders of image files", printable(config.dataset), "leave it out")
 
 
 def _table_labels_images(base: Path, files: Sequence[Path], config: DataConfig) -> bool:
@@ -177,14 +166,14 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
         If it holds files of several forms, or nothing that is read.
     """
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        _check_folder_options(config)
+        reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
         return locate_saved(path, config)
     _reject_hub_cache(path)
     base = _unwrapped(path)
     files, folders = _entries(base)
     images = _has_images(folders) or any(ending(file.name) in IMAGE_SUFFIXES for file in files)
     if not images and not config.labels and (parquet := _parquet_files(path)):
-        _check_folder_options(config)
+        reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
         return locate_parquet(config.dataset, parquet, config)
     reject_pickles(base, [file.name for file in files])
     readers = _readers(base, files, folders)
@@ -202,7 +191,7 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
         raise InputError(printable(str(base)), "holds data sets of several forms", got, "name one of the files as DATASET")
     ((form, (found, locate)),) = readers.items()
     if form != "tar":
-        _check_folder_options(config)
+        reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
     located = locate(base, found, config)
     rest = [entry for entry in (*files, *folders) if entry not in found and not any(file.is_relative_to(entry) for file in found)]
     left_out = [Unreadable(entry.name, "is no part of the data set that is read") for entry in rest]
@@ -277,7 +266,8 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 def _data_files(folder: Path) -> list[Path]:
     """The idx files and tar archives in a folder, which may also be one of very many images."""
-    found = [Path(entry.path) for entry in _scan(folder) if is_idx(entry.name) or ending(entry.name) in TAR]
+    others = [entry for entry in _scan(folder) if not entry.name.lower().endswith(IMAGE_SUFFIXES)]
+    found = [Path(entry.path) for entry in others if is_idx(entry.name) or ending(entry.name) in TAR]
     return sorted(path for path in found if path.is_file() and not path.is_symlink() and not path.name.startswith("."))
 
 

@@ -38,7 +38,8 @@ def below(path: Path, folder: Path) -> str:
     >>> below(Path("set/train/cat/1.png"), Path("set/train")), below(Path("a/b"), Path("c"))
     ('cat/1.png', '')
     """
-    text, start = str(path), "" if folder == Path() else f"{folder}{os.sep}"
+    text, above = str(path), str(folder)
+    start = "" if above == "." else f"{above}{os.sep}"
     return text[len(start) :].replace(os.sep, "/") if text.startswith(start) else ""
 
 
@@ -168,19 +169,19 @@ class Listing:
         return False
 
     def _may_open(self, entry: "os.DirEntry[str]") -> bool:
-        path, suffix = Path(entry.path), os.path.splitext(entry.name)[1].lower()
+        suffix = os.path.splitext(entry.name)[1].lower()  # a Path takes longer than all of this: only what is odd gets one
         if suffix in NO_IMAGES or entry.name.casefold() in NO_IMAGE_NAMES:
-            self.leave_out(path, f"is no image ({suffix or entry.name})")
+            self.leave_out(Path(entry.path), f"is no image ({suffix or entry.name})")
         elif not is_printable(entry.name):
-            self.refuse(path, "has control characters or bytes that are not UTF-8 in its name")
-        elif entry.is_symlink() and not path.exists():
-            self.refuse(path, "is a link to a file that does not exist")
-        elif entry.is_symlink() and not self.follow_links and self._leaves(path):
-            self.refuse(path, LEAVES)
+            self.refuse(Path(entry.path), "has control characters or bytes that are not UTF-8 in its name")
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            self.refuse(Path(entry.path), "is a link to a file that does not exist")
+        elif entry.is_symlink() and not self.follow_links and self._leaves(Path(entry.path)):
+            self.refuse(Path(entry.path), LEAVES)
         elif not entry.is_file():  # opening a pipe would wait forever
-            self.refuse(path, "is not a file")
+            self.refuse(Path(entry.path), "is not a file")
         else:
-            self._note_link(path) if entry.is_symlink() else None
+            self._note_link(Path(entry.path)) if entry.is_symlink() else None
             return True
         return False
 

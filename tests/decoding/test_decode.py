@@ -15,8 +15,8 @@ from data.conftest import image_folder, load_error, random_image, save, stored
 from PIL import Image
 
 from notbugs import data
-from notbugs.data import decode as decoding
-from notbugs.data.decode import DecodeOptions, decode
+from notbugs.decoding import decode as decoding
+from notbugs.decoding.decode import DecodeOptions, decode
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -311,3 +311,13 @@ def test_an_unreadable_file_is_named_or_skipped(tmp_path: Path, case: str) -> No
     loaded = data.load(str(tmp_path), skip_unreadable=True)
     assert len(loaded.train) == 5 and len(loaded.left_out) == 1 and loaded.left_out[0].location == "train/dog/1.png"
     assert loaded.train.names == ("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/2.png") and len(loaded.test) == 6
+
+
+def test_worker_processes_leave_what_takes_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of such images one is decoded at a time, by a lock that other processes do not see."""
+    file, options = encoded(random_image(0, size=(64, 32)), "JPEG"), DecodeOptions(resize=4)
+    assert np.array_equal(decoding.decode_at_full_size(file, options)[0], decode(file, options)[0])
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 32 * 16)
+    assert decode(file, options)[1].reduced
+    with pytest.raises(ValueError, match="too much memory"):
+        decoding.decode_at_full_size(file, options)
