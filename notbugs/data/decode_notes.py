@@ -61,6 +61,8 @@ def _of_content(images: Sequence[ImageFacts]) -> Iterator[str]:
         yield f"{animated:,} of {len(images):,} images have further frames or pages: only the first is used"
     if transparent := sum(facts.transparent for facts in images):
         yield f"{transparent:,} of {len(images):,} images have an alpha channel or a transparent color, which is laid on white"
+    if cmyk := sum(facts.cmyk for facts in images):
+        yield f"{cmyk:,} of {len(images):,} images are CMYK, and become RGB without their color profile"
 
 
 def _percent(share: float) -> str:

@@ -201,7 +201,8 @@ def _write_folder(job: Job) -> Written:
 def _file_names(job: Job) -> tuple[list[str], list[str]]:
     """The folder of each class and the file name of each image, all different. They do not depend on the order of the images."""
     dataset, original = job.dataset, job.original
-    folders = deduplicate([("", path_part(name)) for name in dataset.classes])
+    own = [(path_part(name) != name, name) for name in dataset.classes]  # a_b keeps its name beside a/b
+    folders = deduplicate([("", path_part(name)) for name in dataset.classes], own)
     old, new = original.labels.tolist(), dataset.labels.tolist()
     given = [flat_name(name) for name in dataset.names]
     wanted = given if job.encoded is not None else png_names(list(zip(old, dataset.names, strict=True)))

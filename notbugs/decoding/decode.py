@@ -73,6 +73,8 @@ class ImageFacts(NamedTuple):
         Whether the file has an alpha channel or a transparent color, which is laid on white.
     animated : bool
         Whether the file has further frames or pages, which are not used.
+    cmyk : bool
+        Whether the file has the colors of a printer, which become RGB without their color profile.
     """
 
     channels: int
@@ -84,6 +86,7 @@ class ImageFacts(NamedTuple):
     values: tuple[int, int] | None = None
     transparent: bool = False
     animated: bool = False
+    cmyk: bool = False
 
     def size(self, resize: int | None) -> Size:
         """C, H, W of the image once it is resized."""
@@ -142,7 +145,10 @@ def _opened(image: Path | bytes, options: DecodeOptions) -> Iterator[tuple["Imag
         transparent = opened.has_transparency_data and not gray_16
         channels = 1 if opened.mode in GRAY_MODES else 3
         size = (channels, opened.height, opened.width)
-        yield opened, ImageFacts(*size, gray_16, color_16, reduced, None, transparent, _is_animated(opened))
+        yield (
+            opened,
+            ImageFacts(*size, gray_16, color_16, reduced, None, transparent, _is_animated(opened), opened.mode == "CMYK"),
+        )
 
 
 def _is_animated(opened: "ImageFile") -> bool:

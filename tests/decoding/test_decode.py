@@ -68,6 +68,7 @@ def test_every_image_format(tmp_path: Path) -> None:
     animated, transparent, *_ = loaded.notes
     assert animated == "4 of 60 images have further frames or pages: only the first is used"
     assert transparent == "16 of 60 images have an alpha channel or a transparent color, which is laid on white"
+    assert "4 of 60 images are CMYK, and become RGB without their color profile" in loaded.notes
     for i, (name, (_, _, color)) in enumerate(kinds.items()):
         error = (stored(loaded.train)[i].int() - torch.tensor(color)[:, None, None]).abs().max()
         assert error <= (3 if name.endswith(("jpg", "gif")) else 0), name

@@ -90,6 +90,8 @@ def locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: 
                 inner = posixpath.normpath(f"{folder}/{member.name}" if folder else member.name)
                 outline.add(inner, archive, member)
                 known[inner] = number, member
+        if not known:
+            raise InputError(printable(str(source)), "holds no files")
         try:
             located = locate_folder(config, root)
         except InputError as error:

@@ -13,7 +13,18 @@ import torch
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.base import MOST_CLASSES, Located, Part, are_names, join, numbered_classes, sorted_classes, unused_names
-from notbugs.data.sources.splits import NEUTRAL, TEST, UNLABELED, VALIDATION, choose_splits, listed, parse_split, split_of
+from notbugs.data.sources.splits import (
+    NEUTRAL,
+    SPLIT_COLUMNS,
+    TEST,
+    UNLABELED,
+    VALIDATION,
+    choose_splits,
+    listed,
+    parse_split,
+    plain_name,
+    split_of,
+)
 from notbugs.data.sources.splits import WORDS as SPLIT_WORDS
 from notbugs.errors import InputError
 
@@ -178,6 +189,10 @@ def locate_arrays(
     notes += [f"not used: {printable(key.part)} ({len(arrays[name]):,} images without labels)" for key, name in unlabeled.items()]
     located = join(str(source), train, test, form if last else f"{form}-channels-first", notes)
     unknown = [name for name in arrays if name not in names.values()]
+    parts_of = [name for name in unknown if plain_name(name) in SPLIT_COLUMNS]
+    located = located._replace(
+        notes=(*located.notes, *(f"the array {printable(name)} is not used: parts need arrays of their own" for name in parts_of))
+    )
     left_out = [Unreadable(f"{source}: {name}", "is an array of unknown use") for name in unknown]
     left_out += [Unreadable(f"{source}: {name}", "has no array of labels") for name in unlabeled.values()]
     return located._replace(left_out=tuple(left_out))
@@ -274,12 +289,24 @@ def _as_8bit(array: np.ndarray, location: str) -> np.ndarray:
     if array.dtype.kind == "f":
         array = _floats_as_8bit(array, location)
     if array.dtype != np.uint8:
-        raise InputError(location, "must hold 8-bit pixels (uint8)", array.dtype, "save it with .astype('uint8')")
+        raise InputError(location, "must hold 8-bit pixels (uint8)", *_other_pixels(array))
     if array.ndim == 3:
         array = array[:, None]
     elif _channels(array, location) == "last":
         array = array.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(array)
+
+
+def _other_pixels(array: np.ndarray) -> tuple[str, str]:
+    """What pixels that are not 8-bit are, and how to save them: a plain conversion would turn 256 into 0, and True into 1."""
+    if array.dtype == bool:
+        return "bool", "save (255 * images.astype('uint8'))"
+    if array.dtype.kind not in "iu" or not array.size:
+        return str(array.dtype), "save whole numbers from 0 to 255 as uint8"
+    low, high = int(array.min()), int(array.max())
+    whole = low >= 0 and high <= 255
+    remedy = "save it with .astype('uint8')" if whole else "scale them to 0 to 255 before .astype('uint8')"
+    return f"{array.dtype} from {low:,} to {high:,}", remedy
 
 
 def _floats_as_8bit(array: np.ndarray, location: str) -> np.ndarray:
@@ -288,7 +315,9 @@ def _floats_as_8bit(array: np.ndarray, location: str) -> np.ndarray:
         raise InputError(location, "must hold 8-bit pixels", "NaN or infinite values", remedy)
     if array.size and (array.min() < 0 or array.max() > 1):
         got = f"floats from {array.min():g} to {array.max():g}"
-        raise InputError(location, "must hold 8-bit pixels", got, "scale them to 0 to 255 and save them as uint8")
+        whole = array.min() >= 0 and array.max() <= 255
+        how = "save images.round().astype('uint8')" if whole else "scale them to 0 to 255 and save them as uint8"
+        raise InputError(location, "must hold 8-bit pixels", got, how)
     levels = np.round(array * 255)
     if np.abs(array * 255 - levels).max(initial=0) > (0.2 if array.dtype == np.float16 else 1e-3):
         raise InputError(location, "must hold 8-bit pixels", "floats that are no multiples of 1/255", remedy)

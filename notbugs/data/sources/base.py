@@ -12,6 +12,7 @@ from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 Files = Sequence[EncodedImage] | Tensor
+MISSING = ("nan", "<na>", "n/a", "null")  # how tables write that there is no label
 MOST_CLASSES = 2**20  # a damaged label must not become a list of as many class names
 
 
@@ -130,13 +131,17 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
 
 
 def _similar_names(classes: Sequence[str]) -> list[str]:
-    """A note on classes whose names differ only in case or blanks, which may be one class, or letters."""
+    """Notes on classes whose names hardly differ, which may be one class; and on those called like a missing label."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+        key = "".join(one_form(name).split()).casefold()
+        alike.setdefault(key.lstrip("0") if key.isdecimal() else key, []).append(name)
     pairs = [" and ".join(repr(printable(name)) for name in names) for names in alike.values() if len(names) > 1]
     more = f", and {len(pairs) - 3} more" if len(pairs) > 3 else ""
-    return [f"classes whose names differ only in case or blanks are kept apart: {', '.join(pairs[:3])}{more}"] if pairs else []
+    how = "case, blanks, zeros in front or Unicode form"
+    kept = f"classes whose names differ only in {how} are kept apart: {', '.join(pairs[:3])}{more}"
+    missing = [f"class {printable(name)} may be of missing labels" for name in classes if name.casefold() in MISSING]
+    return [*([kept] if pairs else []), *missing]
 
 
 def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[list[int], str]:

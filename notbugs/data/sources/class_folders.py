@@ -22,7 +22,32 @@ def class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[P
     for path in listing.beside(folder):
         listing.refuse(path, "lies outside the class folders")
     note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
-    return part_of_classes(listing, name, by_class, lambda path, _: below(path, folder)), note
+    part = part_of_classes(listing, name, by_class, lambda path, _: below(path, folder))
+    return part, note or _folders_inside(part)
+
+
+def _folders_inside(part: Part) -> str:
+    """A note where all images are in different folders inside the class folders, which may be classes; "" if they are not."""
+    inside = sorted({"/".join(name.split("/")[:2]) for name in part.names if name.count("/") > 1})
+    words = {re.sub(r"\d+", "", folder.partition("/")[2]) for folder in inside}  # tracks of a video have numbers
+    words = {word for word in words if not is_neutral(word) and not is_annotation(word)}
+    several = len(words) > len(part.classes) and all(name.count("/") > 1 for name in part.names)
+    return f"folders inside the class folders belong to the class: {listed(inside, 3)}" if several else ""
+
+
+def same_files(part: Part) -> str:
+    """A folder whose name says nothing, images for example, beside others with files of the same names: "" if there is none."""
+    neutral = [name for name in part.classes if is_neutral(name) and any(map(str.isalpha, name))]  # numbers may be classes
+    if not neutral:
+        return ""
+    stems: dict[str, set[str]] = {name: set() for name in part.classes}
+    for file, label in zip(part.files, part.labels, strict=True):
+        if isinstance(file, Path):
+            stems[part.classes[label]].add(file.stem)
+    for name in neutral:
+        if same := [other for other in stems if not is_neutral(other) and stems[other] and stems[other] <= stems[name]]:
+            return f"{printable(name)} and {listed(same)}"
+    return ""
 
 
 def _without_masks(listing: Listing, folder: Path) -> list[Path]:

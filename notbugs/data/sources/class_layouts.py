@@ -5,8 +5,8 @@ from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
-from notbugs.data.sources.class_folders import class_folders, copy_inside, part_of_classes, same_folders
-from notbugs.data.sources.labels import IMAGES, disagreement
+from notbugs.data.sources.class_folders import class_folders, copy_inside, part_of_classes, same_files, same_folders
+from notbugs.data.sources.labels import IMAGES, disagreement, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.official import official_parts
@@ -44,9 +44,18 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
         rule = "has folders whose names say nothing of classes"
         remedy = "labels of a table: --labels FILE; folders as classes: --all-classes"
         raise InputError(printable(str(base)), rule, listed(part.classes), remedy)
+    if not config.all_classes and (seen := same_files(part)):
+        rule = (
+            "has a folder whose name says nothing of a class, and beside it folders with files of the same names, as masks have"
+        )
+        remedy = (
+            "name the folder of the class folders as DATASET; labels of a table: --labels FILE; folders as classes: --all-classes"
+        )
+        raise InputError(printable(str(base)), rule, seen, remedy)
     if config.all_classes or config.test == WHOLE:
         return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
     parts, lists = official_parts(listing, base, part)
+    lists = lists or parts_not_read(listing, base, tables, config)
     found = {name: Found(inner, own) for name, inner in (parts or {IMAGES: part}).items()}
     return Layout(found, tuple(filter(None, (note, lists))))
 

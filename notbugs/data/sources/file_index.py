@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from notbugs.data.names import one_form
-from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import is_annotation, is_neutral, split_of
+
+LONGEST = 4096  # characters of a path, the most that Linux opens: each end of it is looked up
 
 
 @dataclass
@@ -44,6 +46,8 @@ class FileIndex:
         beside: the table's folder, relative to the base. split: what the table is about, if its name says so. Of several files,
         those in a folder of this split are meant.
         """
+        if len(text) > LONGEST:
+            return []
         parts = [part for part in one_form(text).replace("\\", "/").split("/") if part not in ("", ".")]
         if not parts or ".." in parts:
             return []
@@ -54,6 +58,7 @@ class FileIndex:
                     return [self.by_path[path]]
         found = self.by_name.get(parts[-1]) or self.by_stem.get(parts[-1]) or self._loosely(parts[-1])
         found = [path for path in found if self._agree(parts[:-1], path)]
+        found = [path for path in found if not self.is_elsewhere(text, path)] or found
         return [path for path in found if split in self._splits(path)] or found if split else found
 
     def is_exact(self, text: str) -> bool:
@@ -79,5 +84,30 @@ class FileIndex:
         own = self._splits(path)
         return not named or not own or bool(named & own)
 
+    def is_elsewhere(self, text: str, path: Path) -> bool:
+        """Whether a cell names other folders than those of a file, as far as they say more than that there is data."""
+        named = folders_in(text)
+        own = one_form(below(path, self.base)).split("/")[:-1] if named else []
+        if own[-len(named) :] == named or named[-len(own) :] == own:  # most are: names are looked at where they differ
+            return False
+        pairs = zip(reversed(named), reversed(own), strict=False)
+        return any(a.casefold() != b.casefold() and not _says_nothing(a) and not _says_nothing(b) for a, b in pairs)
+
     def _splits(self, path: Path) -> set[str]:
         return {split for folder in (self.base.name, *path.relative_to(self.base).parts[:-1]) if (split := split_of(folder))}
+
+
+def folders_in(text: str) -> list[str]:
+    """The folders that a table's cell names.
+
+    Examples
+    --------
+    >>> folders_in("./a/b/1.png"), folders_in("1.png")
+    (['a', 'b'], [])
+    """
+    return [part for part in one_form(text).replace("\\", "/").split("/")[:-1] if part not in ("", ".")]
+
+
+def _says_nothing(folder: str) -> bool:
+    """Whether a folder's name says only that there is data, or which part it is. A number may be a patient's."""
+    return bool(split_of(folder)) or (is_neutral(folder) and any(map(str.isalpha, folder)))

@@ -181,7 +181,8 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
         parts = len({split for name in archives if (split := split_of(name.partition(".")[0]))}) > 1
         remedy = "unpack all into this folder: each is one part" if parts else "pass one of them as DATASET, or unpack them"
         raise InputError(printable(str(base)), "holds archives", listed(archives), remedy)
-    if not readers or config.labels or config.all_classes or config.label_regex:
+    as_folder = config.labels or config.all_classes or config.label_regex
+    if not readers or (as_folder and (images or set(readers) != {"tar"})):
         return locate_folder(config, path)
     if _has_images(folders) or _table_labels_images(base, files, config):
         return _beside_images(locate_folder(config, path), [file for found, _ in readers.values() for file in found])
@@ -280,6 +281,7 @@ def _has_images(folders: Collection[Path], deepest: int = 3) -> bool:
 
 def _parquet_files(folder: Path) -> list[Path]:
     """The parquet files of a folder, or of the folders in it: data/ or CONFIG/, as downloads from the hub have them."""
+    levels: list[list[Path]] = []
     for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet"):
         found = sorted(path for path in folder.glob(pattern) if path.name != "metadata.parquet")  # which labels files
         found = [
@@ -291,6 +293,9 @@ def _parquet_files(folder: Path) -> list[Path]:
         if len(configurations) > 1 and not all(split_of(name) for name in configurations):
             names = listed(sorted(configurations))
             raise InputError(str(folder), "has several folders of parquet files", names, "name one of them as DATASET")
-        if found:
-            return found
-    return []
+        levels += [found] if found else []
+    if len(levels) > 1:
+        got = listed([path.relative_to(folder).as_posix() for found in levels for path in found[:2]])
+        rule = "has parquet files in folders of different depth"
+        raise InputError(printable(str(folder)), rule, got, "name one of them, or its folder, as DATASET")
+    return levels[0] if levels else []

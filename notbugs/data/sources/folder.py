@@ -29,6 +29,7 @@ from notbugs.data.sources.splits import (
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
+ANNOTATED = "is called like annotations"
 LABELED_BY = ", with --labels FILE where a table has their labels"
 
 
@@ -44,12 +45,13 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     sizes = {name: found.labeled for name, found in layout.parts.items()}
     chosen = choose_splits(str(root), sizes, config.train, config.test)
     notes = [f"read from {listing.relative(base)}"] if base != root else []
+    notes += [f"{note} (to read it as a class: --all-classes)" for note in _masks_note(listing, base)]
     notes += [*layout.notes, *(_unused_note(name, layout.parts[name]) for name in chosen.unused)]
     for name in chosen.parts:
         listing.add(layout.parts[name].listing)
     for name in chosen.unused:
         found = layout.parts[name]
-        for path in [base / name] if (base / name).is_dir() else found.paths:
+        for path in [base / name] if name != IMAGES and (base / name).is_dir() else found.paths:
             listing.leave_out(path, "is a part that is not used")
     if set(layout.parts) != {IMAGES}:
         used = {path for found in layout.parts.values() for path in found.paths}
@@ -106,12 +108,20 @@ def _labeled_folders(listing: Listing, folder: Path) -> list[Path]:
     return kept or folders
 
 
+def _masks_note(listing: Listing, base: Path) -> list[str]:
+    """A note on folders of images beside the classes that are left out because they are called like annotations."""
+    left_out = {item.location for item in listing.left_out if item.reason == ANNOTATED}
+    found = [path.name for path in listing.own_folders(base) if listing.relative(path) in left_out]
+    found = [name for name in found if next(listing.another().walk(base / name), None)]
+    return [f"called like annotations, and left out: {listed(found)}"] if found else []
+
+
 def _no_class(listing: Listing, folder: Path, *, beside_images: bool) -> str:
     """Why a folder is neither a class nor a part; "" if it may be."""
     if split_of(folder.name) == UNLABELED:
         return "is called unlabeled"
     if beside_images and is_annotation(folder.name):
-        return "is called like annotations"
+        return ANNOTATED
     return "" if listing.may_hold_images(folder) else "holds no images"
 
 
@@ -210,7 +220,7 @@ def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping
         note = f"{listed(splits)} is read as a class, like {listed(others)} (if it is a part of the data: --train, --test)"
         layout = as_classes(listing, base, config, folders)
         return Layout(layout.parts, (*layout.notes, note))
-    seen = ", ".join(_seen(name, parts.get(name) or count_images(listing, base, name)) for name in [*splits, *others])
+    seen = ", ".join(_seen(name, parts.get(name) or _part(listing, base, name, config)) for name in [*splits, *others])
     rule = "has folders that are called like parts of a data set, and it is unclear whether they are parts or classes"
     remedy = f"parts: --train PART --test PART{LABELED_BY}; classes: --all-classes"
     training = [path.name for name in trains if not parts[name].labeled for path in listing.another().walk(base / name)]
@@ -230,6 +240,7 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
     folder = _unwrapped_part(own, outer)
     notes = [f"images are in {listing.relative(folder)}"] if folder != outer else []
     if folders := _labeled_folders(own, folder):
+        notes += _masks_note(own, folder)
         part, note = class_folders(own, folder, name, folders)
         return Found(part, own, notes=tuple(filter(None, (*notes, note))))
     beside = _tables_for(own, base, name, config)

@@ -12,7 +12,7 @@ def json_records(path: Path) -> list[object]:
     Many .json files beside images are no tables, so that none is an error.
     """
     try:
-        content: object = json.loads(path.read_text("utf-8-sig"))
+        content: object = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return []
     if isinstance(content, list):
@@ -22,8 +22,25 @@ def json_records(path: Path) -> list[object]:
     if {"images", "annotations", "categories"} <= content.keys():
         return _from_coco(content)
     labels = content.get("labels")
-    pairs = labels if isinstance(labels, list) and len(content) == 1 else [list(item) for item in content.items()]
+    pairs = labels if isinstance(labels, list) and len(content) == 1 else _items(content)
     return [{"file": pair[0], "label": pair[1]} for pair in pairs] if pairs and all(map(_is_pair, pairs)) else []
+
+
+class _Repeated(dict[str, object]):
+    """An object in which a name stands twice: what comes last is kept, and all of it in `pairs`."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _Repeated(pairs)
+
+
+def _items(content: dict[str, object]) -> list[list[object]]:
+    return [list(item) for item in (content.pairs if isinstance(content, _Repeated) else content.items())]
 
 
 def _is_pair(pair: object) -> bool:
@@ -38,6 +55,8 @@ def _from_coco(content: Mapping[str, object]) -> list[object]:
     lists = {name: cast(list[dict[str, object]], content[name]) for name in ("images", "annotations", "categories")}
     try:
         files = {image["id"]: image["file_name"] for image in lists["images"]}
+        if len(files) < len(lists["images"]):
+            return []  # two images of one number
         names = {category["id"]: category["name"] for category in lists["categories"]}
         return [{"file": files[about["image_id"]], "label": names[about["category_id"]]} for about in lists["annotations"]]
     except (KeyError, TypeError):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.label_table import Table, read_table
-from notbugs.data.sources.splits import TEST, TRAIN, VALIDATION, listed, split_of
+from notbugs.data.sources.splits import SPLIT_COLUMNS, TEST, TRAIN, VALIDATION, listed, plain_name, split_of
 from notbugs.errors import InputError
 
 SAMPLE_ROWS = 200  # rows that tell which column names the files
@@ -23,8 +23,11 @@ LABEL_COLUMNS = (
     "label", "labels", "class", "classname", "category", "target", "y", "labelname", "classid", "labelid", "classlabel", "tag",
     "species", "breed", "dx", "diagnosis", "choice",
 )  # fmt: skip
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage", "datasplit", "dataset", "phase", "isvalid", "fold")
 ZERO, ONE = ("0", "0.0", "false"), ("1", "1.0", "true")
+FLAGS = {  # columns of 0 and 1: the part of each
+    "isvalid": (TRAIN, VALIDATION), "isval": (TRAIN, VALIDATION), "istrain": (TEST, TRAIN), "istraining": (TEST, TRAIN),
+    "istest": (TRAIN, TEST),
+}  # fmt: skip
 
 
 class Columns(NamedTuple):
@@ -37,15 +40,12 @@ class Columns(NamedTuple):
     group: int
 
 
-def plain_name(name: str) -> str:
-    """A column's name without case, spaces and signs: Class_Id -> classid."""
-    return re.sub(r"[\W_]", "", name.casefold())
-
-
 def _column(table: Table, option: str, name: str | None) -> int:
     """The column that an option names, -1 without one. Raises InputError."""
     if name is None:
         return -1
+    if table.columns.count(name) > 1:
+        raise InputError(option, "must be the name of one column", f"{printable(name)}, of several", "rename the others")
     if name in table.columns:
         return table.columns.index(name)
     plain = [plain_name(column) for column in table.columns]
@@ -117,20 +117,24 @@ def _split_column(table: Table, plain: Sequence[str], file: int) -> int:
 def _are_splits(table: Table, column: int) -> bool:
     """Whether a column's cells are parts, train among them; of a column that is called like parts, any."""
     plain = plain_name(table.columns[column])
-    splits = {split_of_cell(plain, row[column]) for row in table.rows if row[column]}
-    return "" not in splits and (plain in SPLIT_COLUMNS or (TRAIN in splits and len(splits) > 1))
+    splits = set()
+    for cell in {row[column] for row in table.rows if row[column]}:
+        if not (split := split_of_cell(plain, cell)):
+            return False
+        splits.add(split)
+    return plain in SPLIT_COLUMNS or (TRAIN in splits and len(splits) > 1)
 
 
 def split_of_cell(column: str, cell: str) -> str:
-    """The part that a cell names, "" if none. column: its plain name; in one called is_valid, as fastai has it, 1 and True do.
+    """The part that a cell names, "" if none. column: its plain name; in is_valid, as fastai has it, and is_train, 1 and True do.
 
     Examples
     --------
     >>> split_of_cell("split", "Testing"), split_of_cell("isvalid", "False"), split_of_cell("split", "7")
     ('test', 'train', '')
     """
-    if column == "isvalid" and cell.casefold() in ZERO + ONE:
-        return VALIDATION if cell.casefold() in ONE else TRAIN
+    if column in FLAGS and cell.casefold() in ZERO + ONE:
+        return FLAGS[column][cell.casefold() in ONE]
     return split_of(cell)
 
 
@@ -242,6 +246,30 @@ def label_of(table: Table, columns: Columns, row: Sequence[str]) -> str:
         label = one_form(row[columns.label])
         return label[:-2] if re.fullmatch(r"\d+\.0", label) else label
     return one_form(next(table.columns[column] for column in columns.one_hot if row[column].casefold() in ONE))
+
+
+class SaidParts(NamedTuple):
+    """A column of a table beside class folders that says the parts, and whether the table has labels, too."""
+
+    column: str
+    with_labels: bool
+
+
+def says_parts(path: Path, index_of: Callable[[], FileIndex], config: DataConfig) -> SaidParts | None:
+    """What a table beside class folders says of the parts of their images; None if nothing, as most tables."""
+    try:
+        table = read_table(path)
+        if _split_column(table, [plain_name(column) for column in table.columns], -1) < 0:
+            return None
+        table, index = _with_header(table, index_of()), index_of()
+        file = _file_column(table, index, config, ENOUGH)
+        split = _split_column(table, [plain_name(column) for column in table.columns], file) if file >= 0 else -1
+        if split < 0:
+            return None
+        column = f"column {printable(table.columns[split])} of {printable(path.name)}"
+        return SaidParts(column, find_columns(table, index, config) is not None)
+    except InputError:  # it is no table of these images, or its columns are unclear
+        return None
 
 
 def split_in(table: Table, columns: Columns, row: Sequence[str]) -> tuple[str, str]:

@@ -116,7 +116,7 @@ def _from_records(path: Path, records: list[object]) -> Table:
 
 
 def _cell(value: object) -> str:
-    if value is None or isinstance(value, dict | list | bytes):
+    if value is None or isinstance(value, dict | list | bytes) or value != value:  # NaN: missing
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

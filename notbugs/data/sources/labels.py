@@ -3,25 +3,25 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, first_line, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
-from notbugs.data.sources.file_index import FileIndex
+from notbugs.data.sources.file_index import FileIndex, folders_in
 from notbugs.data.sources.label_columns import (
     LABEL_COLUMNS,
-    SPLIT_COLUMNS,
     Columns,
     fitting_tables,
     folder_of,
     label_of,
-    plain_name,
+    says_parts,
     split_in,
 )
 from notbugs.data.sources.label_table import Table
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.splits import SPLIT_COLUMNS, is_neutral, listed, plain_name, split_of, splits_among
 from notbugs.errors import InputError
 
 IMAGES = "images"  # the only part of a data set without parts
@@ -90,7 +90,8 @@ def parts_by_table(
 
 def _unused_columns(table: Table, columns: Columns) -> list[str]:
     """Notes on columns that are called like parts and do not say train, test or validation."""
-    found = [i for i, name in enumerate(table.columns) if plain_name(name) in SPLIT_COLUMNS and i not in columns[:2]]
+    used = (*columns[:2], *columns.one_hot)
+    found = [i for i, name in enumerate(table.columns) if i not in used and (plain_name(name) in SPLIT_COLUMNS or split_of(name))]
     values = {i: listed(sorted({row[i] for row in table.rows}), 3) for i in found if i != columns.split}
     return [f"column {printable(table.columns[i])} is not used: {value}" for i, value in values.items()]
 
@@ -120,16 +121,20 @@ def _collect(
     of_this_part = not only or table.path.is_relative_to(index.base) or bool(by_table)
     all_parts = index if of_this_part else FileIndex.of(listing.another(), table.path.parent)
     repeated, refused = 0, set[Path]()
+    in_folders = len({tuple(folders_in(row[columns.file])) for row in table.rows}) > 1
     for row in table.rows:
         named, by_row = split_in(table, columns, row)
         found = index.find(row[columns.file], beside, by_row or by_table)
+        if len(found) == 1 and index.is_elsewhere(row[columns.file], found[0]):
+            index.loosely.add("names of files are matched without their folders")
+            found = [] if in_folders else found  # "a/1.png" beside "b/1.png": a file in another folder is another file
         label = label_of(table, columns, row)
         if only and by_row and by_row != split_of(only):
             continue
         if not found and not of_this_part and all_parts.find(row[columns.file], "", by_row):
             continue  # it is in another part
         if len(found) != 1 or not label:
-            where = table.path.parent / f"{table.path.name}: {printable(row[columns.file])}"
+            where = table.path.parent / f"{table.path.name}: {printable(row[columns.file][:200])}"
             several = f"may be any of {listed([listing.relative(path) for path in found], 2)}"
             listing.refuse(where, "has no label" if len(found) == 1 else several if found else "is not there")
             continue
@@ -216,3 +221,15 @@ def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path
             if not pairs or not len(pairs) == len(folders) == len(labels):
                 return f"{len(labels)} labels in {printable(path.name)} for the folders {listed(part.classes)}"
     return ""
+
+
+def parts_not_read(listing: Listing, base: Path, tables: Sequence[Path], config: DataConfig) -> str:
+    """A note on tables beside class folders that say which images are test images; "" if there is none."""
+    notes: list[str] = []
+    tables = [path for path in tables if path.suffix.lower() != ".json"]  # as in `disagreement`
+    index_of = cache(lambda: FileIndex.of(listing.another(), base))
+    for path in tables:
+        if found := says_parts(path, index_of, config):
+            remedy = f"--labels {printable(listing.relative(path))} reads it" if found.with_labels else "to use it, make folders"
+            notes.append(f"{found.column} says which images are test images; not read ({remedy})")
+    return "; ".join(notes)

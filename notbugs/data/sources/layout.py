@@ -80,7 +80,9 @@ def by_tables(listing: Listing, base: Path, config: DataConfig, tables: list[Pat
     own = listing.another()
     parts, notes = parts_by_table(own, base, tables, config)
     if config.labels and not parts:
+        refused = "".join(f", whose row {item.location} {item.reason}" for item in own.unreadable[:1])
+        remedy = "choose the columns with --file-column NAME and --label-column NAME"
         raise InputError(
-            "--labels", "must name image files of the data set", config.labels, "choose the column with --file-column NAME"
+            "--labels", "must name image files of the data set, and their labels", f"{config.labels}{refused}", remedy
         )
     return Layout({name: Found(part, own, by_table=True) for name, part in parts.items()}, tuple(notes))

@@ -64,6 +64,7 @@ class Listing:
         self.links: list[str] = []
         self._inside = root.resolve()
         self._told: set[str] = set()
+        self._used: set[str] = set()
         self._known: dict[Path, list[os.DirEntry[str]]] = {}
 
     def another(self) -> "Listing":
@@ -75,6 +76,7 @@ class Listing:
         for own, theirs in ((self.unreadable, other.unreadable), (self.left_out, other.left_out)):
             own += [item for item in theirs if item.location not in self._told]
         self._told |= other._told
+        self.left_out = [item for item in self.left_out if item.location not in other._used]
         self.links += other.links
 
     def relative(self, path: Path) -> str:
@@ -142,6 +144,7 @@ class Listing:
         """Say that a file is used, though it is no image: it is not left out."""
         location = self.relative(path)
         self._told.add(location)
+        self._used.add(location)
         self.left_out = [item for item in self.left_out if item.location != location]
 
     def refuse(self, path: Path, reason: str) -> None:

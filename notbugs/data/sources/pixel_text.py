@@ -12,8 +12,8 @@ from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.arrays import Key, locate_arrays, reading
 from notbugs.data.sources.base import Located
-from notbugs.data.sources.label_columns import LABEL_COLUMNS, SPLIT_COLUMNS, plain_name
-from notbugs.data.sources.splits import listed
+from notbugs.data.sources.label_columns import LABEL_COLUMNS
+from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
 from notbugs.errors import InputError
 
 MOST_HEADER = 2**20  # bytes

@@ -14,7 +14,7 @@ from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.arrays import locate_array_files, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.limits import words_array
-from notbugs.data.sources.splits import listed
+from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
 from notbugs.errors import InputError
 
 PIXEL = re.compile(r"(?:pixel|px|p)?[_.]?\d+|\d+x\d+", re.IGNORECASE)
@@ -59,7 +59,9 @@ def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Lo
     left_out += [
         Unreadable(f"{path.name}: column {printable(name)}", "is not read") for path in labeled for name in headers[path].others
     ]
-    notes = [f"not used: {printable(path.name)}, which has no labels" for path in unlabeled]
+    columns = [name for path in labeled for name in headers[path].others if plain_name(name) in SPLIT_COLUMNS]
+    said = [f"column {printable(name)} is not used: parts need tables of their own" for name in columns]
+    notes = said + [f"not used: {printable(path.name)}, which has no labels" for path in unlabeled]
     return located._replace(notes=(*located.notes, *notes), left_out=(*located.left_out, *left_out))
 
 

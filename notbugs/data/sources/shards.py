@@ -25,7 +25,7 @@ LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
 FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
 MOST_LABEL = 2**20  # bytes of a file with a label
 BLOCK = 512
-NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg, or the images into class folders"
+NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
 
 
 # ---- archives ------------------------------------------------------------------------------------------------------------------
@@ -122,6 +122,9 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
     parts = {name: _part_of_shards(name, archives[name], labeled[name]) for name in chosen.parts}
     notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
+    folders = {dirname(member.name) for name in chosen.parts for _, member in labeled[name].images}
+    if len(folders) > 1 and "labels are read from .cls" not in notes:
+        notes.append(f"folders are not read as classes: {listed(sorted(folders), 3)} (to read them: --all-classes)")
     train, test = (parts[name] if name else None for name in (chosen.train, chosen.test))
     located = join(str(source), train, test, "webdataset", list(dict.fromkeys(notes)))
     return located._replace(left_out=tuple(item for name in chosen.parts for item in labeled[name].left_out))
@@ -165,7 +168,7 @@ def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
 def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: Mapping[str, Member], config: DataConfig) -> None:
     place = printable(f"{archive.path.name}: {key}")
     images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGE_SUFFIXES]
-    labels = [ending for ending in LABELS if ending in files]
+    labels = [ending for ending in LABELS if ending in files and (ending == ".json" or not config.label_column)]
     if not images:
         found.left_out.extend(
             Unreadable(printable(f"{archive.path.name}: {file.name}"), "has no image") for file in files.values()

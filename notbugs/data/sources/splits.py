@@ -21,7 +21,7 @@ NEUTRAL = frozenset(
         "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics",
         "photo", "photos", "seg", "segment", "segmentation", "split", "splits", "part", "parts", "folder", "folders", "file",
         "files", "dir", "batch", "batches", "chunk", "chunks", "final", "official", "all", "sample", "samples", "examples",
-        "label", "labels", "labeled",
+        "label", "labels", "labeled", "jpegimages",
     )
 )  # fmt: skip
 # Folders beside the images that are no classes.
@@ -31,7 +31,16 @@ ANNOTATIONS = frozenset(
         "trimaps",
     )
 )  # fmt: skip
+SPLIT_COLUMNS = (
+    "split", "set", "subset", "partition", "usage", "datasplit", "dataset", "phase", "isvalid", "isval", "istrain", "istraining",
+    "istest", "fold",
+)  # fmt: skip
 LABELS = "name a table with its labels: --labels FILE"
+
+
+def plain_name(name: str) -> str:
+    """A column's name without case, spaces and signs: Class_Id -> classid."""
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 class NamedSplit(NamedTuple):

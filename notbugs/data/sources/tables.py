@@ -13,7 +13,7 @@ from notbugs.data.names import first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, unused_names
 from notbugs.data.sources.limits import check_expansion, read_parquet
-from notbugs.data.sources.splits import TRAIN, choose_splits, listed, split_of, splits_among
+from notbugs.data.sources.splits import SPLIT_COLUMNS, TRAIN, choose_splits, listed, plain_name, split_of, splits_among
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
@@ -111,13 +111,24 @@ def locate_hub(dataset: str, config: DataConfig) -> Located:
 def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, *, files_allowed: bool = False) -> Located:
     """The images of tables by part. files_allowed: a cell may name a file of this disk instead of holding its bytes."""
     sizes = {name: _labeled_rows(dataset, table, config) for name, table in tables.items()}
+    for table in tables.values() if not any(sizes.values()) else ():
+        _label_column(dataset, table, config)  # says why there is none
     chosen = choose_splits(dataset, sizes, config.train, config.test)
     both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
     read = {name: part for name, (part, _) in both.items()}
     notes = [f"{printable(name)}: {note}" for name, (_, note) in both.items() if note]
+    notes += [note for name in chosen.parts for note in _split_columns(tables[name], name, config)]
     notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
     return join(dataset, train, test, form, notes)
+
+
+def _split_columns(table: Any, name: str, config: DataConfig) -> list[str]:
+    """Notes on columns that are called like parts: the parts are those of the files."""
+    found = [column for column in table.column_names if plain_name(column) in SPLIT_COLUMNS]
+    found = [column for column in found if column not in (config.label_column, config.group)]
+    values = {column: sorted({str(value) for value in table.with_format(None)[column]}) for column in found}
+    return [f"{printable(name)}: column {printable(column)} is not used: {listed(values[column], 3)}" for column in found]
 
 
 def _rows_text(labeled: int, rows: int) -> str:

@@ -279,7 +279,7 @@ UNDERSTOOD: dict[str, tuple[Tree, tuple[str, str], str]] = {
     "case and blanks": (
         {"Cat": 3, "cat": 3, "cat ": 3},
         ("Cat 2 cat 2 cat  2", "Cat 1 cat 1 cat  1"),
-        "differ only in case or blanks are kept apart: 'Cat' and 'cat' and 'cat '",
+        "differ only in case, blanks, zeros in front or Unicode form are kept apart: 'Cat' and 'cat' and 'cat '",
     ),
     "JSON lines with a line separator, a BOM and CRLF": (
         {"x": 6, "l.jsonl": "\ufeff" + lines('{{"file": "{i}.png", "label": "{c}", "about": "x\u2028y"}}').replace("\n", "\r\n")},
