@@ -18,7 +18,7 @@ from notbugs.data.config import DataConfig
 from notbugs.data.convert import rows_of
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import as_arrays, encode_png, load_images, to_8bit
-from notbugs.data.names import check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
+from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
 from notbugs.data.shards import Sample, write_shards
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar, without_progress_bars
 from notbugs.decoding.decode import EncodedImage, encoded_bytes, image_format
@@ -192,7 +192,7 @@ def _write_folder(job: Job) -> Written:
         (root / job.split / folders[label] / file).write_bytes(content)
     with open(root / "manifest.csv", "w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
-        table.writerow(("file", "label", "original_label", "original_name"))
+        table.writerow(MANIFEST)
         for label, file, old, name in zip(labels, files, original.labels.tolist(), dataset.names, strict=True):
             table.writerow((f"{job.split}/{folders[label]}/{file}", dataset.classes[label], original.classes[old], name))
     return Written(tuple(folders), tuple(files))

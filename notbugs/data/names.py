@@ -12,6 +12,7 @@ from notbugs.errors import InputError
 
 MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
 MAX_CLASS_NAME = 1000  # characters: each message, table and chart holds it
+MANIFEST = ("file", "label", "original_label", "original_name")  # the columns of the manifest.csv beside a written folder
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".ico")
 
 

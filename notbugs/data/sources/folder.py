@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import printable
+from notbugs.data.names import MANIFEST, printable
 from notbugs.data.sources.base import Located, join
 from notbugs.data.sources.class_folders import class_folders
 from notbugs.data.sources.class_layouts import as_classes, divided_classes
@@ -29,7 +29,7 @@ from notbugs.data.sources.splits import (
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
-ANNOTATED = "is called like annotations"
+ANNOTATED, NAMED_UNLABELED = "is called like annotations", "is called unlabeled"
 LABELED_BY = ", with --labels FILE where a table has their labels"
 
 
@@ -45,7 +45,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     sizes = {name: found.labeled for name, found in layout.parts.items()}
     chosen = choose_splits(str(root), sizes, config.train, config.test)
     notes = [f"read from {listing.relative(base)}"] if base != root else []
-    notes += [f"{note} (to read it as a class: --all-classes)" for note in _masks_note(listing, base)]
+    notes += [f"{note} (to read it as a class: --all-classes)" for note in _left_out_note(listing, base)]
     notes += [*layout.notes, *(_unused_note(name, layout.parts[name]) for name in chosen.unused)]
     for name in chosen.parts:
         listing.add(layout.parts[name].listing)
@@ -100,7 +100,8 @@ def _labeled_folders(listing: Listing, folder: Path) -> list[Path]:
     """The folders in a folder but for those that are left out: called unlabeled, annotations beside images, without any image."""
     folders = listing.folders(folder)
     beside_images = any(is_neutral(path.name) and not is_annotation(path.name) for path in folders)
-    reasons = {path: _no_class(listing, path, beside_images=beside_images) for path in folders}
+    written = _is_written(folder.parent)
+    reasons = {path: _no_class(listing, path, beside_images=beside_images, written=written) for path in folders}
     kept = [path for path in folders if not reasons[path]]
     for path, reason in reasons.items() if kept else ():
         if reason:
@@ -108,19 +109,32 @@ def _labeled_folders(listing: Listing, folder: Path) -> list[Path]:
     return kept or folders
 
 
-def _masks_note(listing: Listing, base: Path) -> list[str]:
-    """A note on folders of images beside the classes that are left out because they are called like annotations."""
-    left_out = {item.location for item in listing.left_out if item.reason == ANNOTATED}
-    found = [path.name for path in listing.own_folders(base) if listing.relative(path) in left_out]
-    found = [name for name in found if next(listing.another().walk(base / name), None)]
-    return [f"called like annotations, and left out: {listed(found)}"] if found else []
+def _left_out_note(listing: Listing, base: Path) -> list[str]:
+    """Notes on folders of images beside the classes that are left out because of their names."""
+    notes = []
+    for reason, called in ((ANNOTATED, "called like annotations"), (NAMED_UNLABELED, "called unlabeled")):
+        left_out = {item.location for item in listing.left_out if item.reason == reason}
+        names = [path.name for path in listing.own_folders(base) if listing.relative(path) in left_out]
+        counts = {name: sum(1 for _ in listing.another().walk(base / name)) for name in names}
+        found = [name for name in names if counts[name]]
+        notes += [f"{called}, and left out: {listed(found)} ({sum(counts.values()):,} images)"] if found else []
+    return notes
 
 
-def _no_class(listing: Listing, folder: Path, *, beside_images: bool) -> str:
+def _is_written(folder: Path) -> bool:
+    """Whether `export` wrote a folder: then the folders in its part are classes, whatever they are called."""
+    try:
+        with open(folder / "manifest.csv", encoding="utf-8") as stream:
+            return stream.readline(200).strip() == ",".join(MANIFEST)
+    except (OSError, ValueError):
+        return False
+
+
+def _no_class(listing: Listing, folder: Path, *, beside_images: bool, written: bool) -> str:
     """Why a folder is neither a class nor a part; "" if it may be."""
-    if split_of(folder.name) == UNLABELED:
-        return "is called unlabeled"
-    if beside_images and is_annotation(folder.name):
+    if split_of(folder.name) == UNLABELED and not written:
+        return NAMED_UNLABELED
+    if beside_images and not written and is_annotation(folder.name):
         return ANNOTATED
     return "" if listing.may_hold_images(folder) else "holds no images"
 
@@ -240,7 +254,7 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
     folder = _unwrapped_part(own, outer)
     notes = [f"images are in {listing.relative(folder)}"] if folder != outer else []
     if folders := _labeled_folders(own, folder):
-        notes += _masks_note(own, folder)
+        notes += _left_out_note(own, folder)
         part, note = class_folders(own, folder, name, folders)
         return Found(part, own, notes=tuple(filter(None, (*notes, note))))
     beside = _tables_for(own, base, name, config)

@@ -117,14 +117,15 @@ def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, 
     both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
     read = {name: part for name, (part, _) in both.items()}
     notes = [f"{printable(name)}: {note}" for name, (_, note) in both.items() if note]
-    notes += [note for name in chosen.parts for note in _split_columns(tables[name], name, config)]
+    notes += [note for name in chosen.parts for note in _split_columns(tables, name, config)]
     notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
     return join(dataset, train, test, form, notes)
 
 
-def _split_columns(table: Any, name: str, config: DataConfig) -> list[str]:
+def _split_columns(tables: Tables, name: str, config: DataConfig) -> list[str]:
     """Notes on columns that are called like parts: the parts are those of the files."""
+    table = tables[name]
     found = [column for column in table.column_names if plain_name(column) in SPLIT_COLUMNS]
     found = [column for column in found if column not in (config.label_column, config.group)]
     values = {column: sorted({str(value) for value in table.with_format(None)[column]}) for column in found}

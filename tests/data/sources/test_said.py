@@ -153,7 +153,18 @@ def test_a_class_called_mask_beside_photo_is_said(tmp_path: Path) -> None:
     for i in range(3):  # other names than those of photos
         for part in ("train", "test"):
             (root / part / "photo" / f"{i}.png").rename(root / part / "photo" / f"p{i}.png")
-    assert "train: called like annotations, and left out: mask" in data.load(root).notes
+    assert "train: called like annotations, and left out: mask (3 images)" in data.load(root).notes
+
+
+def test_images_in_a_folder_called_unlabeled_are_counted(tmp_path: Path) -> None:
+    root = image_folder(tmp_path, ("cat", "dog", "unlabeled"), splits=("train", "test"))
+    assert "train: called unlabeled, and left out: unlabeled (3 images)" in data.load(root).notes
+
+
+def test_a_written_folder_has_the_classes_that_were_written(tmp_path: Path) -> None:
+    classes = ("mask", "photo", "unlabeled")
+    data.export(random_dataset(9, 3, classes), tmp_path / "set", "folder", card="")
+    assert data.load(tmp_path / "set").train.classes == classes
 
 
 def test_folders_inside_all_class_folders_are_said(tmp_path: Path) -> None:
