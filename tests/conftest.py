@@ -55,8 +55,8 @@ def shared_folder(
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: a quarter of their time tests wait for a browser or for a process that they started."""
-    return (os.cpu_count() or 1) + 1
+    """One per core: a third one on two cores takes as long to import and collect all as it saves."""
+    return os.cpu_count() or 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
