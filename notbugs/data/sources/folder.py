@@ -68,11 +68,12 @@ def _unwrapped(listing: Listing, root: Path) -> Path:
     """The folder that holds the data set: root, or a folder in it that has nothing beside it, as archives often have."""
     base = root
     for _ in range(DEEPEST):
-        folders = _labeled_folders(listing, base)
+        folders = _labeled_folders(listing.another(), base)  # what is left out of the base is for the layout to decide
         if len(folders) != 1 or listing.files(base) or split_of(folders[0].name):
             return base
         if not listing.folders(folders[0]) and (find_tables(listing, base) or not find_tables(listing, folders[0])):
             return base
+        _labeled_folders(listing, base)  # adds what is left out beside it
         for path in listing.beside(base):
             listing.leave_out(path, "lies outside the data set")
         base = folders[0]
@@ -177,13 +178,15 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
         return _by_names(listing, base, config)
     if config.labels:
         return by_tables(listing, base, config, [named_table(listing.root, base, config.labels)])
+    if config.all_classes:
+        return as_classes(listing, base, config)
     folders = _labeled_folders(listing, base)
     if asked := [name for name in (config.train, config.test) if name and name != WHOLE]:
         known = [name for name in splits_among([path.name for path in folders]) if name not in asked]
         others = [path.name for path in folders if path.name not in (*asked, *known)]
         parts = {name: _part(listing, base, name, config) for name in (*asked, *known)}
         return _layout_of({**parts, **{name: count_images(listing, base, name) for name in others}})
-    if config.all_classes or not folders:
+    if not folders:
         return as_classes(listing, base, config)
     splits = splits_among([path.name for path in folders])
     if not splits:

@@ -161,6 +161,17 @@ def test_images_in_a_folder_called_unlabeled_are_counted(tmp_path: Path) -> None
     assert "train: called unlabeled, and left out: unlabeled (3 images)" in data.load(root).notes
 
 
+@pytest.mark.parametrize("names", [("cat", "dog", "unlabeled"), ("mask", "photo", "real")])
+def test_nothing_is_left_out_where_all_folders_are_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        for i in range(5):
+            save(random_image(i), tmp_path / name / f"{name}{i}.png")
+    assert any("left out" in note for note in data.load(tmp_path).notes)
+    loaded = data.load(tmp_path, all_classes=True)
+    assert loaded.train.classes == names and loaded.left_out == ()
+    assert not any("left out" in note for note in loaded.notes)
+
+
 def test_a_written_folder_has_the_classes_that_were_written(tmp_path: Path) -> None:
     classes = ("mask", "photo", "unlabeled")
     data.export(random_dataset(9, 3, classes), tmp_path / "set", "folder", card="")
