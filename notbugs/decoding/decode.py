@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
     from PIL.ImageFile import ImageFile
 
-EncodedImage = Path | bytes | Mapping[str, Any]  # a file, its bytes, or a Hugging Face cell {"bytes": …, "path": …}
+EncodedImage = str | Path | bytes | Mapping[str, Any]  # a file, its bytes, or a Hugging Face cell {"bytes": …, "path": …}
 Size = tuple[int, int, int]  # C, H, W
 
 MAX_PIXELS = 2**26  # of one image, 8192 x 8192: a file that claims more is a mistake or a decompression bomb
@@ -98,13 +98,13 @@ class ImageFacts(NamedTuple):
 
 def _source(image: EncodedImage) -> Path | bytes:
     """The bytes of a small file, or the path of a large one, which Pillow reads in parts."""
-    if isinstance(image, Mapping):
-        image = image["bytes"] if image.get("bytes") is not None else Path(image["path"])
     if isinstance(image, bytes):
         return image
+    if isinstance(image, Mapping):
+        return image["bytes"] if image.get("bytes") is not None else _source(image["path"])
     with open(image, "rb") as stream:
         data = stream.read(SMALL)
-    return data if len(data) < SMALL else image
+    return data if len(data) < SMALL else Path(image)
 
 
 def encoded_bytes(image: EncodedImage) -> bytes:
