@@ -33,6 +33,7 @@ AT_ONCE = 2**30  # bytes of memory for decoding in all threads; an image that ta
 LIGHT = 2**22  # bytes for an image that are not counted
 MOST_IN_PROCESS = 2**26  # bytes for an image in one of several worker processes
 MEMORY = Memory(AT_ONCE)
+_KNOWN: dict["ImageFacts", "ImageFacts"] = {}  # in a worker process
 WHITE = 65535  # of 16-bit images
 ORIENTATION = 0x0112  # EXIF tag; 1: as it is
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -263,7 +264,8 @@ def decode_in_process(image: EncodedImage, options: DecodeOptions) -> tuple[np.n
         facts = _facts(opened, options)
         if _memory(opened, facts, options) > MOST_IN_PROCESS:
             raise ValueError("takes too much memory in several processes at once")
-        return _decode(opened, facts, options)
+        array, facts = _decode(opened, facts, options)
+        return array, _KNOWN.setdefault(facts, facts)  # one object for all equal ones is sent once
 
 
 def _memory(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> int:
