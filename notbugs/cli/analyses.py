@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from notbugs.audit import AuditConfig
     from notbugs.report.results import StudyResults
-    from notbugs.runs.tables import TheoryRow
+    from notbugs.runs.tables.theory import TheoryRow
     from notbugs.theory import Gaussians
 
 Subject = Annotated[
@@ -64,7 +64,7 @@ def theory(
     """
     from notbugs import theory
     from notbugs.runs.folder import RunFolder
-    from notbugs.runs.tables import TheoryRow
+    from notbugs.runs.tables.theory import TheoryRow
 
     means, spread = parse_numbers(mean, "--mean"), parse_numbers(variances, "--variances")
     epsilons = parse_numbers(epsilon, "--epsilon")
@@ -163,7 +163,7 @@ def explain(
     from notbugs.audit.config import blame_failing_image
     from notbugs.data.load import check_training_part
     from notbugs.models.black_box import BlackBox
-    from notbugs.runs.tables import records_as_csv
+    from notbugs.runs.tables.row import records_as_csv
     from notbugs.study import analyses
 
     config, model = _load_classifier(subject, dataset, out, network, data_options)
@@ -215,7 +215,8 @@ def corruptions(
     from notbugs import data, metrics
     from notbugs.atomic import atomic_write_text
     from notbugs.audit.config import test_part
-    from notbugs.runs.tables import CorruptionRow, FourierRow, as_csv
+    from notbugs.runs.tables.analyses import CorruptionRow, FourierRow
+    from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
     config, model = _load_classifier(subject, dataset, out, network, data_options)

@@ -39,7 +39,8 @@ from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.runs.folder import RunFolder
-    from notbugs.runs.tables import FeatureRow, TransferRow
+    from notbugs.runs.tables.features import FeatureRow
+    from notbugs.runs.tables.transferability import TransferRow
 
 
 AuditOut = Annotated[
@@ -122,7 +123,7 @@ def attack(
 ) -> None:
     """Robust accuracy of a classifier, with sanity checks."""
     from notbugs import audit
-    from notbugs.runs.tables import DataCheckRow
+    from notbugs.runs.tables.data_check import DataCheckRow
     from notbugs.search.threat_models import NORMS, parse_threat_model
 
     if norm is not None and norm not in NORMS:
@@ -161,7 +162,7 @@ def attack(
 
 def _print_audit(record: "RunFolder") -> None:
     """Failed checks first, then one line per threat model."""
-    from notbugs.runs.tables import AuditAccuracyRow, CheckRow
+    from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
     for check in record.rows(CheckRow):
         if check.passed == "no":
@@ -191,7 +192,7 @@ def features(
     """
     from notbugs import metrics
     from notbugs.audit import config as audit_parts
-    from notbugs.runs.tables import as_csv
+    from notbugs.runs.tables.row import as_csv
     from notbugs.search import NormBall
 
     for name, value, least in (("--sample", sample, 1), ("--steps", steps, 0), ("--most", most, 0)):
@@ -264,7 +265,7 @@ def transfer(
     To other networks, to non-neural classifiers, and to your own models.
     """
     from notbugs.audit import transfer as audit_transfer
-    from notbugs.runs.tables import as_csv
+    from notbugs.runs.tables.row import as_csv
 
     check_table_file(out)
     check_workers(workers)

@@ -9,7 +9,7 @@ from cli.conftest import QUICK, call_here, error_line
 
 from notbugs.cli import classifier
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AuditAccuracyRow, CheckRow
+from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
 
 @pytest.mark.slow
