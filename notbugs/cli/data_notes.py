@@ -46,7 +46,7 @@ def says_data_notes(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: object) -> None:
-        from notbugs.data.load import reporting_loads
+        from notbugs.data.loaded import reporting_loads
 
         notes = DataNotes()
         token = _of_command.set(notes)

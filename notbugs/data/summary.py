@@ -3,7 +3,7 @@
 from collections import Counter
 
 from notbugs.data.dataset import Dataset
-from notbugs.data.load import Splits
+from notbugs.data.loaded import Splits
 from notbugs.runs.tables.data import DataFileRow
 
 

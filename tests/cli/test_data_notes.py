@@ -18,7 +18,7 @@ from notbugs.cli.data_notes import data_lines, says_data_notes
 from notbugs.cli.options import DATA_OPTIONS
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.data import DataConfig, Splits
-from notbugs.data.load import reporting_loads
+from notbugs.data.loaded import reporting_loads
 from notbugs.datacheck.mirroring import Mirroring, Turned
 from notbugs.metrics import transfer
 from notbugs.runs import runner
