@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from notbugs.runs.folder import RunFolder
-    from notbugs.runs.tables import FileRow
-    from notbugs.runs.tables import Row as TableRow
+    from notbugs.runs.tables.files import FileRow
+    from notbugs.runs.tables.row import Row as TableRow
 
 KINDS = ("standard_adversarial", "robust_adversarial", "robust_version", "nonrobust_version")
 DRAWN = "[...document.querySelectorAll('#explorer-grid canvas')].every(one => one.width > 1)"
@@ -88,7 +88,7 @@ def _make_run(images: Path, source: Path, folder: Path) -> None:
     from notbugs import data
     from notbugs.files.explorer import sheet_rows
     from notbugs.runs.folder import RunFolder
-    from notbugs.runs.tables import CategoryRow, ColumnRow
+    from notbugs.runs.tables.files import CategoryRow, ColumnRow
 
     dataset, before = data.load(str(images)).train, RunFolder.read(source)
     drawn = np.random.default_rng(0).integers(0, before.files().data.train or 0, len(dataset)).tolist()
@@ -104,7 +104,7 @@ def _make_run(images: Path, source: Path, folder: Path) -> None:
 
 def _drawn_rows(before: "RunFolder", drawn: list[int], names: tuple[str, ...]) -> "Iterator[TableRow]":
     """Rows of all tables that have some for each file."""
-    from notbugs.runs.tables import AdversarialExampleRow, FilePredictionRow, FileRow, NeighborRow
+    from notbugs.runs.tables.files import AdversarialExampleRow, FilePredictionRow, FileRow, NeighborRow
 
     rows: dict[int, list[FileRow | FilePredictionRow | AdversarialExampleRow]] = {}
     neighbors: dict[int, list[NeighborRow]] = {}
@@ -127,7 +127,8 @@ def _drawn_rows(before: "RunFolder", drawn: list[int], names: tuple[str, ...]) -
 
 def _continuous(rows: "Sequence[FileRow]") -> list[str]:
     """The scores that differ from file to file."""
-    from notbugs.runs.tables import FileRow, columns
+    from notbugs.runs.tables.files import FileRow
+    from notbugs.runs.tables.row import columns
 
     numbers = [name for name, (kind, _) in columns(FileRow).items() if kind is float]
     return [name for name in numbers if len({getattr(row, name) for row in rows} - {None}) > len(rows) / 2]

@@ -21,7 +21,7 @@ from notbugs.files.config import FilesConfig, crossfit_config, fold_path, load_s
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.label_errors import label_errors as find_label_errors
-from notbugs.runs.tables import FileRow
+from notbugs.runs.tables.files import FileRow
 
 FOLDS = 3
 CATEGORIES_OF_FEATURES = {"robust": "robust_features", "non-robust": "nonrobust_features", "useless": "useless_features"}

@@ -12,7 +12,8 @@ from notbugs.report.findings import findings
 from notbugs.report.findings.replication import replication_rows
 from notbugs.report.format import Estimate, decimal, minus, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
-from notbugs.runs.tables import AccuracyRow, CorruptionDifferenceRow, SaliencyDifferenceRow, SetRow
+from notbugs.runs.tables.analyses import CorruptionDifferenceRow, SaliencyDifferenceRow
+from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.study.catalog import (
     ANALYZED_MODELS,
     ARCHITECTURES,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from notbugs.errors import InputError
-from notbugs.runs.tables import TheoryRow
+from notbugs.runs.tables.theory import TheoryRow
 
 Array = NDArray[np.float64]
 ADVERSARIES = ("ball", "budget")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from notbugs.errors import InputError
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import CategoryRow
+from notbugs.runs.tables.files import CategoryRow
 
 
 def square(number: int, report_progress: Progress) -> int:

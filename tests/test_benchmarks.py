@@ -27,18 +27,17 @@ from report.conftest import (
     wilson,
 )
 
-from notbugs.runs.tables import (
+from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
     FourierRow,
     NTKAccuracyRow,
-    PerturbationLeakageRow,
-    RobustFeatureLeakageRow,
-    Row,
     SaliencyDifferenceRow,
     SaliencyRow,
-    SetRow,
 )
+from notbugs.runs.tables.row import Row
+from notbugs.runs.tables.study import SetRow
+from notbugs.runs.tables.transferability import PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.study.catalog import LEAKAGE_PROBES
 
 Load = Callable[[str], ModuleType]

@@ -22,7 +22,8 @@ from notbugs.audit import AuditConfig
 from notbugs.data import DataConfig, Dataset
 from notbugs.files import crossfit, features, scores
 from notbugs.models import Model
-from notbugs.runs.tables import AccuracyRow, AuditFileRow
+from notbugs.runs.tables.audit import AuditFileRow
+from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import NormBall, SpatialTransforms
 from notbugs.study import evaluation, pipeline
 from notbugs.study.catalog import QUICK

@@ -26,7 +26,8 @@ from notbugs.audit.config import (
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import CheckRow, ImageRow, PredictionRow, Row
+from notbugs.runs.tables.audit import CheckRow, ImageRow, PredictionRow
+from notbugs.runs.tables.row import Row
 from notbugs.search import NormBall, objectives
 from notbugs.search.threat_models import per_image
 

@@ -15,7 +15,7 @@ from notbugs.audit.config import AuditConfig, Threat, folder_name, norm_of, norm
 from notbugs.data import Dataset
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import (
+from notbugs.runs.tables.audit import (
     AuditAccuracyRow,
     AuditFileRow,
     AuditPictureRow,
@@ -24,9 +24,8 @@ from notbugs.runs.tables import (
     CurveRow,
     ImageRow,
     PredictionRow,
-    Row,
-    cells,
 )
+from notbugs.runs.tables.row import Row, cells
 from notbugs.search import NormBall
 from notbugs.stats import wilson_interval
 

@@ -14,7 +14,7 @@ from notbugs.errors import InputError
 from notbugs.metrics import transfer
 from notbugs.models import sklearn_learners
 from notbugs.runs.scheduler import Job, Progress, default_workers, ignore_progress, run_graph
-from notbugs.runs.tables import TransferRow
+from notbugs.runs.tables.transferability import TransferRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MODELS
 from notbugs.study.classifiers import train_classifier

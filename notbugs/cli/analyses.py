@@ -20,6 +20,7 @@ from notbugs.cli.console import (
 )
 from notbugs.cli.data_notes import TABLE, list_files_in, print_data_notes
 from notbugs.cli.options import NO_OPTIONS, DataOptions, OwnNetwork, RunArgument, Seed, Workers, with_data_options
+from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from notbugs.audit import AuditConfig
     from notbugs.report.results import StudyResults
-    from notbugs.runs.tables import TheoryRow
+    from notbugs.runs.tables.theory import TheoryRow
     from notbugs.theory import Gaussians
 
 Subject = Annotated[
@@ -63,7 +64,7 @@ def theory(
     """
     from notbugs import theory
     from notbugs.runs.folder import RunFolder
-    from notbugs.runs.tables import TheoryRow
+    from notbugs.runs.tables.theory import TheoryRow
 
     means, spread = parse_numbers(mean, "--mean"), parse_numbers(variances, "--variances")
     epsilons = parse_numbers(epsilon, "--epsilon")
@@ -136,7 +137,11 @@ def explain(
     subject: Subject,
     dataset: ItsDataset = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="With a model: a row per test image; FILE.png: gradients of a few.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="With a model: a row per test image; FILE.png: gradients of a few; FILE.json: how the data were read.",
+        ),
     ] = None,
     network: OwnNetwork = None,
     data_options: DataOptions = NO_OPTIONS,
@@ -155,11 +160,10 @@ def explain(
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
-    from notbugs.atomic import atomic_write_text
     from notbugs.audit.config import blame_failing_image
     from notbugs.data.load import check_training_part
     from notbugs.models.black_box import BlackBox
-    from notbugs.runs.tables import records_as_csv
+    from notbugs.runs.tables.row import records_as_csv
     from notbugs.study import analyses
 
     config, model = _load_classifier(subject, dataset, out, network, data_options)
@@ -172,9 +176,9 @@ def explain(
         found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
     print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
     if out is not None:
-        atomic_write_text(out, records_as_csv(found.files))
         data.save_image(found.sheet, out.with_suffix(".png"))
-        print(f"{out}\n{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
+        write_table(out, records_as_csv(found.files))
+        print(f"{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
 
 
 @with_data_options
@@ -182,7 +186,11 @@ def corruptions(
     subject: Subject,
     dataset: ItsDataset = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="With a model: keep the table, and FILE-fourier.csv beside it.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="With a model: keep the table, and beside it FILE-fourier.csv, and FILE.json: how the data were read.",
+        ),
     ] = None,
     network: OwnNetwork = None,
     data_options: DataOptions = NO_OPTIONS,
@@ -204,10 +212,11 @@ def corruptions(
         ]
         _run_and_print(Path(subject), ("corruptions", "fourier"), workers, shown)
         return
-    from notbugs import data, metrics, models
+    from notbugs import data, metrics
     from notbugs.atomic import atomic_write_text
     from notbugs.audit.config import test_part
-    from notbugs.runs.tables import CorruptionRow, FourierRow, as_csv
+    from notbugs.runs.tables.analyses import CorruptionRow, FourierRow
+    from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
     config, model = _load_classifier(subject, dataset, out, network, data_options)
@@ -226,10 +235,8 @@ def corruptions(
     fourier = [FourierRow(model=subject, seed=seed, **error._asdict()) for error in errors]
     print_table(fourier_title, tables.FOURIER_COLUMNS, [tables.fourier_cells(fourier)])
     if out is not None:
-        models.check_writable(out)
-        atomic_write_text(out, as_csv(rows))
         atomic_write_text(out.with_name(f"{out.stem}-fourier.csv"), as_csv(fourier))
-        print(out)
+        write_table(out, as_csv(rows))
 
 
 def _check_none_given(data_options: DataOptions) -> None:
@@ -248,11 +255,9 @@ def _load_classifier(
     data_options: DataOptions,
 ) -> tuple["AuditConfig", "nn.Module"]:
     """One classifier, ready for analysis, and its configuration."""
-    from notbugs import models
     from notbugs.audit.config import search_copy
 
-    if out is not None:
-        models.check_writable(out)
+    check_table_file(out)
     config = audit_config(subject, dataset, network=network, data_options=data_options)
     return config, search_copy(config, subject)
 

@@ -40,7 +40,8 @@ def check(
     from notbugs import data, models
     from notbugs.atomic import atomic_write_text
     from notbugs.datacheck import check_data
-    from notbugs.runs.tables import DataCheckFileRow, as_csv
+    from notbugs.runs.tables.data_check import DataCheckFileRow
+    from notbugs.runs.tables.row import as_csv
 
     if folds < 2:
         raise InputError("--folds", "must be 2 or more", folds)

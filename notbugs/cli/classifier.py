@@ -34,11 +34,13 @@ from notbugs.cli.options import (
     with_data_options,
 )
 from notbugs.cli.study_progress import finding_lines
+from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.runs.folder import RunFolder
-    from notbugs.runs.tables import FeatureRow, TransferRow
+    from notbugs.runs.tables.features import FeatureRow
+    from notbugs.runs.tables.transferability import TransferRow
 
 
 AuditOut = Annotated[
@@ -64,7 +66,10 @@ OtherModels = Annotated[
     typer.Option(metavar="MODEL", help="Another model of the same task, whose adversarial examples are tried. May be repeated."),
 ]
 FeaturesOut = Annotated[
-    Path | None, typer.Option(metavar="FILE.csv", help="Keep the table: a row per feature and class, with intervals.")
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv", help="Keep the table: a row per feature and class, with intervals; FILE.json: how the data were read."
+    ),
 ]
 Layer = Annotated[
     str | None,
@@ -94,7 +99,10 @@ Targets = Annotated[
     ),
 ]
 TransferOut = Annotated[
-    Path | None, typer.Option(metavar="FILE.csv", help="Keep the table: a row per target and kind of perturbation.")
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv", help="Keep the table: a row per target and kind of perturbation; FILE.json: how the data were read."
+    ),
 ]
 
 
@@ -115,7 +123,7 @@ def attack(
 ) -> None:
     """Robust accuracy of a classifier, with sanity checks."""
     from notbugs import audit
-    from notbugs.runs.tables import DataCheckRow
+    from notbugs.runs.tables.data_check import DataCheckRow
     from notbugs.search.threat_models import NORMS, parse_threat_model
 
     if norm is not None and norm not in NORMS:
@@ -154,7 +162,7 @@ def attack(
 
 def _print_audit(record: "RunFolder") -> None:
     """Failed checks first, then one line per threat model."""
-    from notbugs.runs.tables import AuditAccuracyRow, CheckRow
+    from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
     for check in record.rows(CheckRow):
         if check.passed == "no":
@@ -182,17 +190,15 @@ def features(
 
     Usefulness (rho) and robust usefulness (gamma) of each feature on test images. Robust: rho of 0.1 or more, and gamma above 0.
     """
-    from notbugs import metrics, models
-    from notbugs.atomic import atomic_write_text
+    from notbugs import metrics
     from notbugs.audit import config as audit_parts
-    from notbugs.runs.tables import as_csv
+    from notbugs.runs.tables.row import as_csv
     from notbugs.search import NormBall
 
     for name, value, least in (("--sample", sample, 1), ("--steps", steps, 0), ("--most", most, 0)):
         if value is not None and value < least:
             raise InputError(name, f"must be {least} or more", value)
-    if out is not None:
-        models.check_writable(out)
+    check_table_file(out)
     config = audit_config(
         model,
         dataset,
@@ -221,8 +227,7 @@ def features(
         )
     _print_features(rows, len(part), str(threat_model))
     if out is not None:
-        atomic_write_text(out, as_csv(rows))
-        print(out)
+        write_table(out, as_csv(rows))
 
 
 def _print_features(rows: Sequence["FeatureRow"], images: int, threat: str) -> None:
@@ -259,13 +264,10 @@ def transfer(
 
     To other networks, to non-neural classifiers, and to your own models.
     """
-    from notbugs import models
-    from notbugs.atomic import atomic_write_text
     from notbugs.audit import transfer as audit_transfer
-    from notbugs.runs.tables import as_csv
+    from notbugs.runs.tables.row import as_csv
 
-    if out is not None:
-        models.check_writable(out)
+    check_table_file(out)
     check_workers(workers)
     config = audit_config(
         model,
@@ -287,8 +289,7 @@ def transfer(
         )
     _print_transfer(rows)
     if out is not None:
-        atomic_write_text(out, as_csv(rows))
-        print(out)
+        write_table(out, as_csv(rows))
 
 
 def _print_transfer(rows: Sequence["TransferRow"]) -> None:

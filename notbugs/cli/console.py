@@ -115,7 +115,8 @@ def progress(listed_in: str = "") -> Iterator[Callable[[str, float, str], None]]
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    list_files_in(listed_in)
+    if listed_in:
+        list_files_in(listed_in)
     console = Console(stderr=True)
     bars: dict[str, TaskID] = {}
     with Progress(

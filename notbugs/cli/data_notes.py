@@ -23,19 +23,19 @@ class DataNotes:
 
     def __init__(self) -> None:
         self.listed_in = ""
-        self._loaded: dict[DataConfig, Splits] = {}
+        self.loaded: dict[DataConfig, Splits] = {}
         self._said: set[DataConfig] = set()
 
     def on_load(self, config: "DataConfig", splits: "Splits") -> None:
         """Remember a data set."""
-        self._loaded[config] = splits
+        self.loaded[config] = splits
 
     def new_lines(self) -> list[str]:
         """What is to be said of the data sets of which nothing was said yet."""
-        new = [config for config in self._loaded if config not in self._said]
+        new = [config for config in self.loaded if config not in self._said]
         self._said.update(new)
         listed = f"Listed in {self.listed_in}." if self.listed_in else ""
-        return [line for each in new for line in data_lines(self._loaded[each], listed or f"To list them: {_check_of(each)}")]
+        return [line for each in new for line in data_lines(self.loaded[each], listed or f"To list them: {_check_of(each)}")]
 
 
 _of_command: ContextVar[DataNotes] = ContextVar("_of_command")
@@ -46,7 +46,7 @@ def says_data_notes(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: object) -> None:
-        from notbugs.data.load import reporting_loads
+        from notbugs.data.loaded import reporting_loads
 
         notes = DataNotes()
         token = _of_command.set(notes)
@@ -73,6 +73,11 @@ def print_data_notes() -> None:
     """Print to standard error what is to be known of the data sets that this command has loaded; each only once."""
     for line in new_data_lines():
         print(line, file=sys.stderr)
+
+
+def loaded_data() -> "dict[DataConfig, Splits]":
+    """The data sets that this command has loaded."""
+    return _of_command.get().loaded
 
 
 def new_data_lines() -> list[str]:

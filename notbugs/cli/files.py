@@ -90,7 +90,7 @@ def files_config(config: "StudyConfig", folds: int, repeats: int, pictures: floa
 def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | None = None) -> None:
     """Score the files of a data set and print a summary. top: also write that share of each class as two subsets."""
     from notbugs import files
-    from notbugs.runs.tables import DataCheckRow
+    from notbugs.runs.tables.data_check import DataCheckRow
 
     check_workers(workers)
     if top is not None:
@@ -129,15 +129,8 @@ def _print_subsets(subsets: "Iterable[Subset]") -> None:
 def _print_files(record: "RunFolder") -> None:
     """First what the models can do at all, then files and features by category, the rank, label errors, and spurious cues."""
     from notbugs.report import files_summary
-    from notbugs.runs.tables import (
-        CategoryRow,
-        FeatureCategoryRow,
-        FilePictureRow,
-        FileRow,
-        LabelErrorsRow,
-        ModelAccuracyRow,
-        SpuriousCueRow,
-    )
+    from notbugs.runs.tables.features import FeatureCategoryRow, SpuriousCueRow
+    from notbugs.runs.tables.files import CategoryRow, FilePictureRow, FileRow, LabelErrorsRow, ModelAccuracyRow
 
     metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
     title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat} [95 % CI]"

@@ -183,7 +183,7 @@ def split(
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
         split_files(files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
         return
-    from notbugs.runs.tables import SetRow
+    from notbugs.runs.tables.study import SetRow
     from notbugs.study.store import dataset_path
 
     record = _run(config, out, workers, only=("dataset-robust", "dataset-nonrobust"))

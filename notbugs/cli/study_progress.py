@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from notbugs.cli.data_notes import data_lines, new_data_lines
 
 if TYPE_CHECKING:
-    from notbugs.runs.tables import DataCheckRow, Row, SetRow
+    from notbugs.runs.tables.data_check import DataCheckRow
+    from notbugs.runs.tables.row import Row
+    from notbugs.runs.tables.study import SetRow
     from notbugs.study.plan import Plan
 
 NORMS = {"l2": "L2", "linf": "L∞"}
@@ -190,7 +192,7 @@ def faster_options(plan: "Plan") -> list[str]:
 
 def found_in(rows: "Sequence[Row]") -> str:
     """What a stage found, in a few figures."""
-    from notbugs.runs.tables import AccuracyRow, SetRow
+    from notbugs.runs.tables.study import AccuracyRow, SetRow
 
     of_sets = [row for row in rows if isinstance(row, SetRow)]
     if of_sets:

@@ -6,7 +6,8 @@ from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
 from notbugs.data.export import check_form, check_unused, export, load_arrays, load_part, save_arrays, save_image
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
-from notbugs.data.load import Splits, fingerprint, load, load_dataset
+from notbugs.data.load import fingerprint, load, load_dataset
+from notbugs.data.loaded import Splits
 from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails

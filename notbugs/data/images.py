@@ -20,7 +20,7 @@ from notbugs.decoding.decode import (
     ImageFacts,
     Size,
     decode,
-    decode_at_full_size,
+    decode_in_process,
     hash_of,
     place,
     read_header,
@@ -171,7 +171,7 @@ def _read_headers(
 def _decode(
     images: Sequence[EncodedImage], locations: Sequence[str], options: DecodeOptions, keep: Callable[[int, Decoded], Kept]
 ) -> tuple[list[Kept | None], list[Unreadable]]:
-    elsewhere = partial(decode_at_full_size, options=options)
+    elsewhere = partial(decode_in_process, options=options)
     return map_images(partial(decode, options=options), elsewhere, images, locations, keep)
 
 

@@ -1,13 +1,11 @@
 """From DATASET to a training and a test set: locate, check, split, limit, decode, check again."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from os import PathLike, fspath
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from notbugs.data.config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.data.dataset import Dataset
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import load_images
+from notbugs.data.loaded import Splits, report_load
 from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
 from notbugs.data.sources import EMBEDDED, Located, beside_built_in, locate
 from notbugs.data.synthetic import make_synthetic
@@ -25,31 +24,6 @@ from notbugs.errors import InputError
 
 SYNTHETIC = "planted"  # the name of the built-in synthetic data set
 TEST_SHARE = 0.2  # of each class, where there is no test part
-
-
-class Splits(NamedTuple):
-    """A loaded data set.
-
-    Attributes
-    ----------
-    train, test : Dataset
-        `train` is empty where the data set has only a test part.
-    form : str
-        The form for `export`: "folder", "npz", "npz-channels-first", "parquet" or "saved".
-    notes : tuple of str
-        What was decided on the way, for the user: one sentence each.
-    left_out : tuple of Unreadable
-        Each file that is not used, with the reason.
-    """
-
-    train: Dataset
-    test: Dataset
-    form: str
-    notes: tuple[str, ...] = ()
-    left_out: tuple[Unreadable, ...] = ()
-
-
-_on_load: ContextVar[Callable[[DataConfig, Splits], None] | None] = ContextVar("_on_load", default=None)
 
 
 def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
@@ -79,28 +53,8 @@ def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
     if config.dataset == SYNTHETIC and (other := _set_options(config)):
         raise InputError(other, f"cannot be used with {SYNTHETIC}, whose images are drawn at 32x32", remedy="leave it out")
     splits = _load_once(config.data, seed if config.dataset == SYNTHETIC else 0)
-    if on_load := _on_load.get():
-        on_load(config.data, splits)
+    report_load(config.data, splits)
     return splits
-
-
-@contextmanager
-def reporting_loads(on_load: Callable[[DataConfig, Splits], None]) -> Iterator[None]:
-    """Call `on_load` for each call of `load_dataset` meanwhile, so that no command can forget what it has to say of its data.
-
-    In this process: those that it starts say nothing.
-
-    Examples
-    --------
-    >>> with reporting_loads(lambda config, splits: print(config.dataset, *splits.notes)):
-    ...     splits = load_dataset(DataConfig("planted", limit=40))
-    planted generated
-    """
-    token = _on_load.set(on_load)
-    try:
-        yield
-    finally:
-        _on_load.reset(token)
 
 
 def _set_options(config: DataConfig) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor
 from notbugs.data.card import Origin, license_of
 from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset
-from notbugs.data.load import SYNTHETIC, Splits, fingerprint
+from notbugs.data.load import SYNTHETIC, fingerprint
+from notbugs.data.loaded import Splits
 from notbugs.data.sources import EMBEDDED, Located, locate
 from notbugs.decoding.decode import EncodedImage
 

@@ -50,24 +50,25 @@ def map_images(
     (list, list of Unreadable)
         What is kept of each image, None where one of the two failed; and the failures.
     """
+    failures: dict[int, Unreadable] = {}  # not with the results: 30,000 more tuples, and the search for cycles among them
 
-    def attempt(row: int, found: Value | None = None) -> tuple[Kept | None, str]:
+    def attempt(row: int, found: Value | None = None) -> Kept | None:
         try:
-            return keep(row, function(images[row]) if found is None else found), ""
+            return keep(row, function(images[row]) if found is None else found)
         except Exception as error:  # damaged files make decoders raise almost anything
-            return None, f"cannot be read as an image ({first_line(error)})"
+            failures[row] = Unreadable(locations[row], f"cannot be read as an image ({first_line(error)})")
+            return None
 
     processes = min(MOST, available_cores())
 
-    def in_processes(rows: Sequence[int]) -> list[tuple[Kept | None, str]]:
+    def in_processes(rows: Sequence[int]) -> list[Kept | None]:
         found = map_in_processes(elsewhere, lambda number: images[rows[number]], len(rows), processes)
         return [attempt(row, value) for row, value in zip(rows, found, strict=True)]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warnings on big images and odd metadata: we refuse, or it does not matter
         results = in_threads(attempt, range(len(images)), in_processes if processes > 1 else None)
-    failures = [Unreadable(location, reason) for location, (_, reason) in zip(locations, results, strict=True) if reason]
-    return [value for value, _ in results], failures
+    return results, [failures[row] for row in sorted(failures)]
 
 
 def in_threads(

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from notbugs.data.dataset import Dataset
-from notbugs.data.load import Splits
-from notbugs.runs.tables import DataFileRow
+from notbugs.data.loaded import Splits
+from notbugs.runs.tables.data import DataFileRow
 
 
 def summary(splits: Splits) -> dict[str, object]:

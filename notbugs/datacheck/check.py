@@ -11,7 +11,7 @@ from notbugs.datacheck.fingerprints import fingerprints
 from notbugs.datacheck.images import AllImages, Problem, problems
 from notbugs.datacheck.mirroring import Mirroring, measurable, measure_mirroring
 from notbugs.errors import InputError
-from notbugs.runs.tables import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
+from notbugs.runs.tables.data_check import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
 
 SERIOUS = 0.01  # share of the images from which a problem is serious
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from notbugs.data import Dataset
 from notbugs.datacheck.mirroring import Mirroring
-from notbugs.runs.tables import DataCheckRow
+from notbugs.runs.tables.data_check import DataCheckRow
 
 FEW_TEST_IMAGES = 10  # of a class
 UNEVEN, VERY_UNEVEN = 3, 10  # largest / smallest class

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from notbugs.data import Dataset
 from notbugs.datacheck.check import check_data
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import DataCheckRow
+from notbugs.runs.tables.data_check import DataCheckRow
 
 STAGE = "data-check"
 

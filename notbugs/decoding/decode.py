@@ -3,30 +3,37 @@
 import importlib
 import io
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
+from notbugs.decoding.icon import MAGIC as ICON
+from notbugs.decoding.icon import largest_picture
+from notbugs.decoding.memory import Memory
+
 if TYPE_CHECKING:
     from PIL import Image as PILImage
     from PIL.ImageFile import ImageFile
 
-EncodedImage = Path | bytes | Mapping[str, Any]  # a file, its bytes, or a Hugging Face cell {"bytes": …, "path": …}
+EncodedImage = str | Path | bytes | Mapping[str, Any]  # a file, its bytes, or a Hugging Face cell {"bytes": …, "path": …}
 Size = tuple[int, int, int]  # C, H, W
 
 MAX_PIXELS = 2**26  # of one image, 8192 x 8192: a file that claims more is a mistake or a decompression bomb
 # Of a JPEG file that is decoded at reduced size. Progressive ones take 6 bytes for each pixel of their full size: 1.6 GB.
 MAX_JPEG_PIXELS = 2**28
+MAX_ICON_PIXELS = 2**24  # of any picture in an .ico file, which Pillow decodes when it opens the file
 SMALL = 2**16  # bytes of a file that is read at once
-ONE_LARGE = Lock()  # of these, one is decoded at a time
+AT_ONCE = 2**30  # bytes of memory for decoding in all threads; an image that takes more is decoded alone
+LIGHT = 2**22  # bytes for an image that are not counted
+MOST_IN_PROCESS = 2**26  # bytes for an image in one of several worker processes
+MEMORY = Memory(AT_ONCE)
+_KNOWN: dict["ImageFacts", "ImageFacts"] = {}  # in a worker process
 WHITE = 65535  # of 16-bit images
 ORIENTATION = 0x0112  # EXIF tag; 1: as it is
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -98,13 +105,13 @@ class ImageFacts(NamedTuple):
 
 def _source(image: EncodedImage) -> Path | bytes:
     """The bytes of a small file, or the path of a large one, which Pillow reads in parts."""
-    if isinstance(image, Mapping):
-        image = image["bytes"] if image.get("bytes") is not None else Path(image["path"])
     if isinstance(image, bytes):
         return image
+    if isinstance(image, Mapping):
+        return image["bytes"] if image.get("bytes") is not None else _source(image["path"])
     with open(image, "rb") as stream:
         data = stream.read(SMALL)
-    return data if len(data) < SMALL else image
+    return data if len(data) < SMALL else Path(image)
 
 
 def encoded_bytes(image: EncodedImage) -> bytes:
@@ -129,26 +136,21 @@ def image_format(content: bytes) -> str:
     return {"jpeg": "jpg", "jpeg2000": "jp2", "dib": "bmp", "tiff": "tif"}.get(found, found)
 
 
-@contextmanager
-def _opened(image: Path | bytes, options: DecodeOptions) -> Iterator[tuple["ImageFile", ImageFacts]]:
-    """The image opened by Pillow, not yet decoded, and what its header says. Raises ValueError if it must not be decoded."""
-    with _open(image) as opened:
-        reduced = opened.width * opened.height > MAX_PIXELS
-        if reduced:
-            _reduce(opened, options.resize)
-        if opened.mode == "F":
-            raise ValueError("floating-point pixels have no white")
-        if opened.format == "PPM":
-            _check_payload(opened)
-        gray_16 = opened.mode.startswith("I")
-        color_16 = not gray_16 and _bits_of_tile(opened) == 16
-        transparent = opened.has_transparency_data and not gray_16
-        channels = 1 if opened.mode in GRAY_MODES else 3
-        size = (channels, opened.height, opened.width)
-        yield (
-            opened,
-            ImageFacts(*size, gray_16, color_16, reduced, None, transparent, _is_animated(opened), opened.mode == "CMYK"),
-        )
+def _facts(opened: "ImageFile", options: DecodeOptions) -> ImageFacts:
+    """What the header of an image says. Raises ValueError if the image must not be decoded."""
+    reduced = opened.width * opened.height > MAX_PIXELS
+    if reduced:
+        _reduce(opened, options.resize)
+    if opened.mode == "F":
+        raise ValueError("floating-point pixels have no white")
+    if opened.format == "PPM":
+        _check_payload(opened)
+    gray_16 = opened.mode.startswith("I")
+    color_16 = not gray_16 and _bits_of_tile(opened) == 16
+    transparent = opened.has_transparency_data and not gray_16
+    channels = 1 if opened.mode in GRAY_MODES else 3
+    size = (channels, opened.height, opened.width)
+    return ImageFacts(*size, gray_16, color_16, reduced, None, transparent, _is_animated(opened), opened.mode == "CMYK")
 
 
 def _is_animated(opened: "ImageFile") -> bool:
@@ -160,6 +162,7 @@ def _is_animated(opened: "ImageFile") -> bool:
 
 
 def _open(image: Path | bytes) -> "ImageFile":
+    _check_icon(image)
     try:
         return Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=_formats())
     except UnidentifiedImageError:
@@ -170,6 +173,15 @@ def _open(image: Path | bytes) -> "ImageFile":
         return JpegImagePlugin.JpegImageFile(image if isinstance(image, Path) else io.BytesIO(image))
     except SyntaxError:
         raise ValueError(_too_large("its size is")) from None
+
+
+def _check_icon(image: Path | bytes) -> None:
+    """Raises ValueError for an .ico file with a picture that no icon has: Pillow decodes it when it opens the file."""
+    if isinstance(image, bytes) and not image.startswith(ICON):  # as almost all
+        return
+    with io.BytesIO(image) if isinstance(image, bytes) else image.open("rb") as stream:
+        if stream.read(len(ICON)) == ICON and (pixels := largest_picture(stream)) > MAX_ICON_PIXELS:
+            raise ValueError(f"an icon of {pixels:,} pixels, more than the {MAX_ICON_PIXELS:,} allowed")
 
 
 @cache
@@ -224,8 +236,8 @@ def _check_payload(opened: "ImageFile") -> None:
 
 def read_header(image: EncodedImage, options: DecodeOptions) -> ImageFacts:
     """What the header of an image says, without decoding."""
-    with _opened(_source(image), options) as (_, facts):
-        return facts
+    with _open(_source(image)) as opened:
+        return _facts(opened, options)
 
 
 # ---- decoding ----------------------------------------------------------------------------------------------------------------
@@ -237,20 +249,32 @@ def decode(image: EncodedImage, options: DecodeOptions) -> tuple[np.ndarray, Ima
     The camera's orientation is applied first, then transparency laid on white and 16-bit gray scaled so that `options.white` is
     white, and then the image is resized.
     """
-    source = _source(image)
-    with _opened(source, options) as (opened, facts):
-        if not facts.reduced:
+    with _open(_source(image)) as opened:
+        facts = _facts(opened, options)
+        needed = _memory(opened, facts, options)
+        if needed <= LIGHT:
             return _decode(opened, facts, options)
-        with ONE_LARGE:
+        with MEMORY.taken(needed):
             return _decode(opened, facts, options)
 
 
-def decode_at_full_size(image: EncodedImage, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
-    """`decode` for worker processes. Raises ValueError for what is decoded at reduced size: ONE_LARGE is not locked for them."""
-    with _opened(_source(image), options) as (opened, facts):
-        if facts.reduced:
-            raise ValueError("decoded at reduced size, which takes too much memory in several processes at once")
-        return _decode(opened, facts, options)
+def decode_in_process(image: EncodedImage, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
+    """`decode` for worker processes. Raises ValueError for what takes much memory: processes do not share MEMORY."""
+    with _open(_source(image)) as opened:
+        facts = _facts(opened, options)
+        if _memory(opened, facts, options) > MOST_IN_PROCESS:
+            raise ValueError("takes too much memory in several processes at once")
+        array, facts = _decode(opened, facts, options)
+        return array, _KNOWN.setdefault(facts, facts)  # one object for all equal ones is sent once
+
+
+def _memory(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> int:
+    """The most bytes that decoding takes by the size that the header claims, as measured for each format and kind of pixels."""
+    if facts.reduced:  # less by its own size, but more by that of the file
+        return AT_ONCE
+    jpeg = opened.format in ("JPEG", "MPO") and opened.mode != "CMYK"
+    per_pixel = 20 if not jpeg else 8 if options.resize and "progressive" not in opened.info else 10
+    return per_pixel * facts.width * facts.height
 
 
 def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:

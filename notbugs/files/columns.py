@@ -2,7 +2,7 @@
 
 from notbugs.files.fold_scores import ATTACK_STEPS
 from notbugs.files.label_errors import LIKELY
-from notbugs.runs.tables import ColumnRow
+from notbugs.runs.tables.files import ColumnRow
 
 CATEGORIES = ("robust", "non-robust", "misclassified", "likely label error")
 

@@ -20,7 +20,8 @@ from notbugs.files.crossfit import fold_seed, stratified_folds
 from notbugs.files.fold_scores import FoldScores
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import AdversarialExampleRow, FilePredictionRow, NeighborRow, PictureSheetRow, Row
+from notbugs.runs.tables.files import AdversarialExampleRow, FilePredictionRow, NeighborRow, PictureSheetRow
+from notbugs.runs.tables.row import Row
 from notbugs.search import NormBall
 
 ATTACKED_MODELS = ("standard", "robust")

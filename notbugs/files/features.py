@@ -22,12 +22,8 @@ from notbugs.files.fold_scores import usefulness_kept
 from notbugs.files.pictures import cue_pictures, feature_pictures
 from notbugs.models import Model
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import (
-    FeatureCategoryRow,
-    FeatureRow,
-    Row,
-    SpuriousCueRow,
-)
+from notbugs.runs.tables.features import FeatureCategoryRow, FeatureRow, SpuriousCueRow
+from notbugs.runs.tables.row import Row
 
 LAYER_IMAGES = 50
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from notbugs import construct, data, metrics, models, search
 from notbugs.data import Dataset, Splits
 from notbugs.models import Model
-from notbugs.runs.tables import CuePictureRow, FeatureCategoryRow, FeaturePictureRow
+from notbugs.runs.tables.features import CuePictureRow, FeatureCategoryRow, FeaturePictureRow
 from notbugs.search import NormBall, StepState, objectives
 
 PICTURED_FEATURES = 3  # robust, non-robust and spurious ones

@@ -37,7 +37,8 @@ from notbugs.files.fold_scores import FoldScores
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
-from notbugs.runs.tables import CategoryRow, ColumnRow, FilePictureRow, FileRow, Row, SubsetRow
+from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, FileRow, SubsetRow
+from notbugs.runs.tables.row import Row
 from notbugs.study.resolve import flip_is_measured
 
 PICTURED_FILES = 12  # of each category

@@ -21,7 +21,7 @@ from notbugs.files.crossfit import (
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.label_errors import LIKELY, label_errors
 from notbugs.files.robustness import finite_means, robustness_score
-from notbugs.runs.tables import FileRow, LabelErrorsRow, ModelAccuracyRow
+from notbugs.runs.tables.files import FileRow, LabelErrorsRow, ModelAccuracyRow
 from notbugs.stats import wilson_interval
 
 

@@ -21,7 +21,7 @@ from notbugs.data.subset import balanced
 from notbugs.errors import InputError
 from notbugs.metrics.usefulness import RHO, Usefulness, usefulness
 from notbugs.models import frozen, fuse_batchnorm
-from notbugs.runs.tables import FeatureRow
+from notbugs.runs.tables.features import FeatureRow
 from notbugs.search import NormBall, ThreatModel, objectives
 from notbugs.stats import student_quantile
 

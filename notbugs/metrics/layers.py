@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from notbugs import search
 from notbugs.errors import InputError
 from notbugs.models import frozen
-from notbugs.runs.tables import LayerRow
+from notbugs.runs.tables.features import LayerRow
 from notbugs.search import NormBall, objectives
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from notbugs.report.format import Estimate
-from notbugs.runs.tables import NTKFeatureRow, RobustFeatureLeakageRow, TrainingRow
+from notbugs.runs.tables.analyses import NTKFeatureRow
+from notbugs.runs.tables.study import TrainingRow
+from notbugs.runs.tables.transferability import RobustFeatureLeakageRow
 from notbugs.stats import correlation_interval, student_interval
 
 LEAST_EIGENVECTORS = 5  # fewer give no correlation

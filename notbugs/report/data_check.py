@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from notbugs.report.format import interval, minus, percent
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
+from notbugs.runs.tables.data_check import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
 
 
 class DataCheckSection(NamedTuple):

@@ -14,15 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.metadata import FilesMetadata
-from notbugs.runs.tables import (
-    AdversarialExampleRow,
-    ColumnRow,
-    FilePredictionRow,
-    FileRow,
-    NeighborRow,
-    PictureSheetRow,
-    columns,
-)
+from notbugs.runs.tables.files import AdversarialExampleRow, ColumnRow, FilePredictionRow, FileRow, NeighborRow, PictureSheetRow
+from notbugs.runs.tables.row import columns
 
 EMBEDDED_BYTES = 15 * 10**6  # of pictures: a page of up to about 20 MB can be sent as one file
 NONE = 2**16 - 1  # the code of an empty cell

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from notbugs.report.format import interval, percent, plain
 from notbugs.report.tables import MISSING, Table
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import FeatureCategoryRow, FileRow, LabelErrorsRow, ModelAccuracyRow
+from notbugs.runs.tables.features import FeatureCategoryRow
+from notbugs.runs.tables.files import FileRow, LabelErrorsRow, ModelAccuracyRow
 
 MODELS = {
     "standard": "standard",

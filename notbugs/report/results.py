@@ -20,24 +20,23 @@ from notbugs.report.format import Estimate
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.metadata import StudyMetadata
-from notbugs.runs.tables import (
-    AccuracyRow,
-    AnyRow,
-    ControlRow,
+from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
-    ErrorConsistencyRow,
     FourierRow,
     NTKAccuracyRow,
-    PerturbationLeakageRow,
-    ReviewAnswerRow,
-    RobustFeatureLeakageRow,
-    RobustVersionRow,
-    Row,
     SaliencyDifferenceRow,
     SaliencyRow,
-    SetRow,
-    TrainingRow,
+)
+from notbugs.runs.tables.replication import RobustVersionRow
+from notbugs.runs.tables.review import ReviewAnswerRow
+from notbugs.runs.tables.row import AnyRow, Row
+from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
+from notbugs.runs.tables.transferability import (
+    ControlRow,
+    ErrorConsistencyRow,
+    PerturbationLeakageRow,
+    RobustFeatureLeakageRow,
     TransferRow,
 )
 from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval

@@ -12,7 +12,9 @@ from notbugs.report.format import percent
 from notbugs.report.results import FULL, StudyResults
 from notbugs.runs.folder import KINDS, RunFolder
 from notbugs.runs.metadata import RunMetadata, parse
-from notbugs.runs.tables import AuditAccuracyRow, CategoryRow, TheoryRow
+from notbugs.runs.tables.audit import AuditAccuracyRow
+from notbugs.runs.tables.files import CategoryRow
+from notbugs.runs.tables.theory import TheoryRow
 
 PAGE = "report.html"
 INDEX = "index.html"

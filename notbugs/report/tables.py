@@ -7,7 +7,8 @@ from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES, PERTURB
 from notbugs.report.format import Estimate, decimal, interval, minus, percent
 from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults, in_order, saliency_estimate
 from notbugs.review import answers
-from notbugs.runs.tables import CorruptionRow, FourierRow, NTKAccuracyRow, ReplicationRow, SaliencyRow
+from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, SaliencyRow
+from notbugs.runs.tables.replication import ReplicationRow
 from notbugs.stats import correlation
 from notbugs.study.catalog import ANALYZED_MODELS, CONTROLS_OF, DATASETS, MODELS, PAPER_NAMES, control_short, trained_on
 

@@ -18,7 +18,7 @@ from notbugs.report.runs_beside import GENERATOR, index_of, list_runs, name_of, 
 from notbugs.report.use import use
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder, write_table
-from notbugs.runs.tables import ReplicationRow
+from notbugs.runs.tables.replication import ReplicationRow
 
 PAGES: dict[str, Callable[[RunFolder], tuple[Context, Charts]]] = {
     "audit": audit.page,

@@ -30,7 +30,8 @@ from notbugs.review.files import (
     review_folder,
 )
 from notbugs.runs.folder import RunFolder, write_table
-from notbugs.runs.tables import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow, Row
+from notbugs.runs.tables.review import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
+from notbugs.runs.tables.row import Row
 from notbugs.study.catalog import SETS
 
 CANNOT_TELL = "cannot tell"

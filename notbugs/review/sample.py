@@ -17,7 +17,7 @@ from notbugs.errors import InputError
 from notbugs.review.files import KEY_FILE, printable, read_file, review_folder
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.runner import same_fingerprint
-from notbugs.runs.tables import records_as_csv
+from notbugs.runs.tables.row import records_as_csv
 from notbugs.study import store
 from notbugs.study.catalog import DATASETS
 from notbugs.study.config import StudyConfig, load

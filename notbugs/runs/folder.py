@@ -24,7 +24,7 @@ from notbugs import __version__
 from notbugs.atomic import atomic_write, atomic_write_text
 from notbugs.errors import InputError
 from notbugs.runs.metadata import AuditMetadata, FilesMetadata, RunMetadata, StudyMetadata, TheoryMetadata, parse
-from notbugs.runs.tables import AnyRow, Row, as_csv, cells, columns, from_text
+from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_text
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"

@@ -8,7 +8,7 @@ from functools import partial
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Job, Progress, default_workers, ignore_progress, run_graph
-from notbugs.runs.tables import Row
+from notbugs.runs.tables.row import Row
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from notbugs import data, metrics, models
 from notbugs.data import Dataset, Splits
 from notbugs.metrics import ntk
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import (
+from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
     FourierRow,
     NTKAccuracyRow,
     NTKFeatureRow,
-    Row,
     SaliencyDifferenceRow,
     SaliencyRow,
 )
+from notbugs.runs.tables.row import Row
 from notbugs.stats import mean_interval
 from notbugs.study.catalog import ANALYZED_MODELS, MAIN_MODELS
 from notbugs.study.config import ResolvedConfig, load

@@ -12,7 +12,7 @@ from notbugs import attacks, construct, metrics, models, train
 from notbugs.data import Dataset
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import AccuracyRow, TrainingRow
+from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load

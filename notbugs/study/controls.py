@@ -10,13 +10,8 @@ from notbugs import data, metrics
 from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import (
-    AccuracyRow,
-    ControlRow,
-    ErrorConsistencyRow,
-    PerturbationLeakageRow,
-    RobustFeatureLeakageRow,
-)
+from notbugs.runs.tables.study import AccuracyRow
+from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.stats import newcombe_difference
 from notbugs.study.catalog import (
     CONTROLS_OF,

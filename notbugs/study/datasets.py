@@ -13,7 +13,8 @@ from notbugs.data import Dataset, synthetic
 from notbugs.models import Model
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import SetRow, SyntheticTruthRow, cells
+from notbugs.runs.tables.row import cells
+from notbugs.runs.tables.study import SetRow, SyntheticTruthRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import Construction, DatasetSpec
 from notbugs.study.config import ResolvedConfig, load, written_form

@@ -17,7 +17,7 @@ from notbugs.data import Dataset
 from notbugs.metrics import Accuracy
 from notbugs.models import Model, fuse_batchnorm
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import AccuracyRow
+from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import Attack, NormBall
 from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load

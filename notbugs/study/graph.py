@@ -8,7 +8,7 @@ from typing import Literal
 
 from notbugs.data.load import SYNTHETIC
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import Row
+from notbugs.runs.tables.row import Row
 from notbugs.study import controls, evaluation, replication, transferability
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import (

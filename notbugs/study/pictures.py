@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from notbugs import attacks, data, models, precision, predict
 from notbugs.data import Dataset
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import AdversarialPictureRow, PictureRow, Row, SaliencyPictureRow
+from notbugs.runs.tables.analyses import SaliencyPictureRow
+from notbugs.runs.tables.row import Row
+from notbugs.runs.tables.study import AdversarialPictureRow, PictureRow
 from notbugs.search import NormBall, objectives
 from notbugs.study.catalog import ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load

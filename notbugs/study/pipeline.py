@@ -19,7 +19,8 @@ from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
-from notbugs.runs.tables import DataCheckRow, Row
+from notbugs.runs.tables.data_check import DataCheckRow
+from notbugs.runs.tables.row import Row
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier

@@ -7,7 +7,7 @@ from notbugs import metrics, models
 from notbugs.data import Splits
 from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import default_workers
-from notbugs.runs.tables import DataCheckRow
+from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.cost import Speed, measure_speed, network_of, stage_seconds
 from notbugs.study.epsilon import NeighborDistances, neighbor_distances

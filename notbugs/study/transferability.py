@@ -12,7 +12,8 @@ from notbugs.data import Dataset
 from notbugs.metrics import transfer
 from notbugs.models import sklearn_learners
 from notbugs.runs.scheduler import Progress
-from notbugs.runs.tables import Row, TransferRow
+from notbugs.runs.tables.row import Row
+from notbugs.runs.tables.transferability import TransferRow
 from notbugs.study.catalog import TRANSFER_TARGETS, starts_from_standard
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import examples_path, load_model

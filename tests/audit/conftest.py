@@ -14,7 +14,7 @@ from notbugs import audit, data, models
 from notbugs.audit import AuditConfig
 from notbugs.data import DataConfig, Dataset
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AuditAccuracyRow
+from notbugs.runs.tables.audit import AuditAccuracyRow
 
 THREATS = ("l2:0.375", "l2:0.75", "linf:0.1", "l0:1", "spatial:10,0.5")
 DIGITS = DataConfig("digits")

@@ -14,7 +14,7 @@ from notbugs.audit import AuditConfig
 from notbugs.audit.config import folder_name, norm_of, norms_of, threat_models
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import CheckRow
+from notbugs.runs.tables.audit import CheckRow
 from notbugs.search import NormBall, SpatialTransforms
 
 

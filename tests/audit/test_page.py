@@ -11,7 +11,7 @@ from report.conftest import accessibility_problems
 
 from notbugs import report
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AuditAccuracyRow, AuditFileRow, AuditPictureRow, CheckRow, CurveRow
+from notbugs.runs.tables.audit import AuditAccuracyRow, AuditFileRow, AuditPictureRow, CheckRow, CurveRow
 
 
 @pytest.fixture(scope="module")

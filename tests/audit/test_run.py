@@ -12,7 +12,7 @@ from notbugs import audit, data, report
 from notbugs.audit import AuditConfig
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
+from notbugs.runs.tables.audit import (
     AuditAccuracyRow,
     AuditFileRow,
     CheckRow,

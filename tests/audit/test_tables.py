@@ -8,7 +8,7 @@ from audit.conftest import IMAGES, accuracy
 from notbugs import attacks, data, models
 from notbugs.data import Dataset
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
+from notbugs.runs.tables.audit import (
     AuditFileRow,
     AuditPictureRow,
     CheckRow,
@@ -17,8 +17,8 @@ from notbugs.runs.tables import (
     CurveRow,
     ImageRow,
     PredictionRow,
-    cells,
 )
+from notbugs.runs.tables.row import cells
 from notbugs.search import NormBall
 
 pytestmark = pytest.mark.slow

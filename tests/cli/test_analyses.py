@@ -1,6 +1,7 @@
 """Further commands: saliency and corruptions of one classifier, human review, the two-Gaussian model."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,13 @@ def test_saliency_and_corruptions_of_one_classifier(tmp_path: Path, monkeypatch:
     assert done.returncode == 0, done.stderr
     assert "Accuracy on 20 test images by severity" in done.stdout and "one Fourier basis vector added" in done.stdout
     assert len(read(tmp_path / "corruptions.csv")) == 26 and len(read(tmp_path / "corruptions-fourier.csv")) == 34
+    assert json.loads((tmp_path / "corruptions.json").read_text())["data"]["notes"][0].startswith("--limit 160")
     done = call_here("explain", "net.safetensors", "digits", *LIMIT, "--out", "saliency.csv")
     assert done.returncode == 0 and "gradient" in done.stdout and "integrated" in done.stdout, done.stderr
     rows = read(tmp_path / "saliency.csv")
     mean = sum(float(row["gradient_alignment"]) for row in rows) / len(rows)
     assert len(rows) == len({row["file"] for row in rows}) == 20 and f"{mean:.2f} [" in done.stdout.replace("−", "-")
+    assert json.loads((tmp_path / "saliency.json").read_text())["dataset"] == "digits"
     with Image.open(tmp_path / "saliency.png") as sheet:
         assert sheet.size == (3 * 128, 8 * 128)
     (tmp_path / "dark.py").write_text(

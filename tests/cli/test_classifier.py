@@ -9,7 +9,7 @@ from cli.conftest import QUICK, call_here, error_line
 
 from notbugs.cli import classifier
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AuditAccuracyRow, CheckRow
+from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_features_and_their_unusable_input(tmp_path: Path) -> None:
     assert lines[0] == "16 features on 10 test images; robust usefulness within l2 0.5 on 10 of them"
     assert sum(int(line.split()[1].rstrip(",")) for line in lines if not line.startswith((" ", "16", str(table)))) == 16
     rows = table.read_text().splitlines()
-    assert len(rows) == 161
+    assert len(rows) == 161 and json.loads(table.with_suffix(".json").read_text())["data"]["test"] == 10
     assert rows[0].startswith("feature,class_name,sign,usefulness,")
     assert call_here("features", model, "digits", "--layer", "body.0", *quick).stdout.startswith("8 features on")
     for words, says in (
@@ -126,7 +126,7 @@ def test_transfer_to_another_model_and_to_a_learner(tmp_path: Path) -> None:
     assert "Transfer rates within l2 1, in percent [95 % CI]" in done.stdout
     lines = table.read_text().splitlines()
     assert lines[0].startswith("source,target,seed,norm,epsilon,perturbation,n,not_misclassified,same_mistake,")
-    assert len(lines) == 1 + 2 * 3
+    assert len(lines) == 1 + 2 * 3 and json.loads(table.with_suffix(".json").read_text())["arguments"]["limit"] == 400
     assert "--workers" in error_line(call_here("transfer", tmp_path / "a.safetensors", "digits", "--workers", "0"))
     assert "must be in l2 or linf for transfer" in error_line(
         call_here("transfer", tmp_path / "a.safetensors", "digits", "--epsilon", "l0:1")

@@ -14,10 +14,11 @@ from cli.conftest import call_here, error_line
 from PIL import Image
 
 from notbugs import cli, data, datacheck, metrics, models
-from notbugs.cli.data_notes import data_lines
+from notbugs.cli.data_notes import data_lines, says_data_notes
 from notbugs.cli.options import DATA_OPTIONS
+from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.data import DataConfig, Splits
-from notbugs.data.load import reporting_loads
+from notbugs.data.loaded import reporting_loads
 from notbugs.datacheck.mirroring import Mirroring, Turned
 from notbugs.metrics import transfer
 from notbugs.runs import runner
@@ -32,6 +33,7 @@ NETWORK = "import torch\ndef make(classes):\n    return torch.nn.Sequential(torc
 SET = ["noted", "--skip-unreadable"]
 MODEL = ["notes_net:make", *SET]
 OUT = ["--out", "new"]
+TABLE_OUT, BESIDE = ["--out", "table.csv"], "Listed in table.json."
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "check": ([*SET, "--no-train"], CHECK),
     "check --out": ([*SET, "--no-train", "--out", "list.csv"], "Listed in list.csv."),
@@ -44,9 +46,13 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "attack": ([*MODEL, "--epsilon", "0.1"], CHECK),
     "attack --out": ([*MODEL, "--epsilon", "0.1", *OUT], TABLE),
     "features": ([*MODEL, "--epsilon", "0.1"], CHECK),
+    "features --out": ([*MODEL, "--epsilon", "0.1", *TABLE_OUT], BESIDE),
     "transfer": ([*MODEL, "--epsilon", "0.1"], CHECK),
+    "transfer --out": ([*MODEL, "--epsilon", "0.1", *TABLE_OUT], BESIDE),
     "explain": (MODEL, CHECK),
+    "explain --out": ([*MODEL, *TABLE_OUT], BESIDE),
     "corruptions": (MODEL, CHECK),
+    "corruptions --out": ([*MODEL, *TABLE_OUT], BESIDE),
     "explain RUN": (["study"], TABLE),
     "corruptions RUN": (["study"], TABLE),
     "ntk": (["study"], TABLE),
@@ -145,6 +151,35 @@ def test_a_command_says_what_it_left_out_and_keeps_it(command: str, here: Path) 
         with (here / "new" / "tables" / "data_files.csv").open(newline="") as file:
             assert [row["file"] for row in csv.DictReader(file) if row["part"] == "left out"] == ["a/broken.png"]
     assert (here / "new.json").exists() == (command == "train")
+
+
+def test_a_table_has_the_notes_on_its_data_beside_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = DataConfig("noted", skip_unreadable=True)
+
+    @says_data_notes
+    def command() -> None:
+        check_table_file(Path("new.csv"))
+        data.load_dataset(config)
+        write_table(Path("new.csv"), "a\n1\n")
+
+    command()
+    splits, said = data.load_dataset(config), capsys.readouterr()
+    assert said.out == "new.csv; notes on its data: new.json\n" and "Listed in new.json." in said.err
+    assert (here / "new.csv").read_text() == "a\n1\n"
+    found = json.loads((here / "new.json").read_text())
+    assert found["dataset"] == "noted" and found["arguments"] == config.arguments and found["command"].startswith("notbugs ")
+    left_out = found["data"].pop("left_out_files")
+    assert found["data"] == json.loads(json.dumps(data.summary(splits)))
+    assert [(item["location"], item["reason"]) for item in left_out] == [*splits.left_out]
+
+
+@pytest.mark.parametrize(
+    ("out", "says"), [("x.json", "--out: must not end in .json"), ("noted.csv", "noted.json: cannot be written")]
+)
+@pytest.mark.parametrize("command", ["features", "transfer", "explain", "corruptions"])
+def test_a_table_without_room_for_its_notes_is_refused(here: Path, command: str, out: str, says: str) -> None:
+    (here / "noted.json").mkdir()
+    assert says in error_line(call_here(command, *MODEL, "--out", out))
 
 
 def test_train_says_why_it_does_not_mirror_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from study.conftest import QUICK_STUDY
 from notbugs.cli import study_progress
 from notbugs.cli.study_progress import StudyProgress, duration, faster_options, found_in, plan_lines
 from notbugs.data.names import Unreadable
-from notbugs.runs.tables import AccuracyRow, SetRow
+from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.study.config import load
 from notbugs.study.epsilon import NeighborDistances
 from notbugs.study.plan import Plan

@@ -9,7 +9,7 @@ from notbugs import data
 from notbugs.data import Dataset
 from notbugs.datacheck import DataCheck, check_data, duplicates, images, measure_mirroring
 from notbugs.errors import InputError
-from notbugs.runs.tables import DataCheckRow
+from notbugs.runs.tables.data_check import DataCheckRow
 
 
 def finding(check: DataCheck, problem: str) -> DataCheckRow:

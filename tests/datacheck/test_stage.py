@@ -5,7 +5,7 @@ from pathlib import Path
 from notbugs import data
 from notbugs.datacheck import check_stage
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
+from notbugs.runs.tables.data_check import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
 
 
 def test_the_check_is_recorded_and_not_done_again(tmp_path: Path, digits: data.Splits) -> None:

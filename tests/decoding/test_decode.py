@@ -4,7 +4,8 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from notbugs import data
 from notbugs.decoding import decode as decoding
 from notbugs.decoding.decode import DecodeOptions, decode
+from notbugs.decoding.memory import Memory
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -314,10 +316,70 @@ def test_an_unreadable_file_is_named_or_skipped(tmp_path: Path, case: str) -> No
 
 
 def test_worker_processes_leave_what_takes_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of such images one is decoded at a time, by a lock that other processes do not see."""
+    """What they take is not counted in this process."""
     file, options = encoded(random_image(0, size=(64, 32)), "JPEG"), DecodeOptions(resize=4)
-    assert np.array_equal(decoding.decode_at_full_size(file, options)[0], decode(file, options)[0])
+    assert np.array_equal(decoding.decode_in_process(file, options)[0], decode(file, options)[0])
     monkeypatch.setattr(decoding, "MAX_PIXELS", 32 * 16)
     assert decode(file, options)[1].reduced
     with pytest.raises(ValueError, match="too much memory"):
-        decoding.decode_at_full_size(file, options)
+        decoding.decode_in_process(file, options)
+    monkeypatch.undo()
+    monkeypatch.setattr(decoding, "MOST_IN_PROCESS", 20 * 64 * 32 - 1)
+    assert np.array_equal(decoding.decode_in_process(file, options)[0], decode(file, options)[0])
+    with pytest.raises(ValueError, match="too much memory"):
+        decoding.decode_in_process(encoded(random_image(0, size=(64, 32)), "PNG"), options)
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "per_pixel"),
+    [("JPEG", {}, 8), ("JPEG", {"progressive": True}, 10), ("PNG", {}, 20), ("WEBP", {}, 20)],
+)
+def test_memory_is_taken_by_the_size_that_an_image_claims(
+    monkeypatch: pytest.MonkeyPatch, form: str, options: dict[str, Any], per_pixel: int
+) -> None:
+    taken: list[int] = []
+
+    class Recorded(Memory):
+        @contextmanager
+        def taken(self, needed: int) -> Iterator[None]:
+            taken.append(needed)
+            yield
+
+    monkeypatch.setattr(decoding, "MEMORY", Recorded(0))
+    image = encoded(random_image(0, size=(64, 32)), form, **options)
+    decode(image, DecodeOptions(resize=4))
+    assert not taken  # small ones do not wait for each other
+    monkeypatch.setattr(decoding, "LIGHT", 0)
+    decode(image, DecodeOptions(resize=4))
+    decode(image, DecodeOptions())
+    assert taken == [64 * 32 * per_pixel, 64 * 32 * max(per_pixel, 10)]
+
+
+def icon(side: int, offset: int = 22) -> bytes:
+    """An .ico file whose list says 16 x 16, and whose PNG says another size and then ends."""
+    header = struct.pack(">II5B", side, side, 8, 6, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in ((b"IHDR", header), (b"IDAT", b""))
+    )
+    picture = b"\x89PNG\r\n\x1a\n" + chunks
+    entry = struct.pack("<4BHHII", 16, 16, 0, 0, 1, 32, len(picture), offset)
+    return struct.pack("<HHH", 0, 1, 1) + entry + bytes(offset - 22) + picture
+
+
+@pytest.mark.parametrize("offset", [22, 2**16])
+def test_an_icon_is_refused_by_the_size_in_its_picture_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int
+) -> None:
+    (tmp_path / "large.ico").write_bytes(icon(4097, offset))
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(ValueError, match="an icon of 16,785,409 pixels, more than the 16,777,216 allowed"):
+        decode(tmp_path / "large.ico", DecodeOptions())
+    with pytest.raises(ValueError, match="an icon of 300 pictures, more than 256"):
+        decode(icon(16)[:4] + struct.pack("<H", 300) + icon(16)[6:], DecodeOptions())
+
+
+@pytest.mark.parametrize("bitmap_format", ["png", "bmp"])
+def test_icons_are_decoded(bitmap_format: str) -> None:
+    image = random_image(0, size=(32, 32)).convert("RGBA")
+    assert np.array_equal(pixels(encoded(image, "ICO", bitmap_format=bitmap_format)), np.asarray(image.convert("RGB")))

@@ -16,7 +16,7 @@ from notbugs.files.crossfit import fold_seed, score_fold, stratified_folds
 from notbugs.files.examples import NEIGHBORS, nearest_files
 from notbugs.files.explorer import PICTURES, VERSIONS, explorer_stage, keeps_pictures, of_fold, sheet_rows
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AdversarialExampleRow, FilePredictionRow, FileRow, NeighborRow, PictureSheetRow
+from notbugs.runs.tables.files import AdversarialExampleRow, FilePredictionRow, FileRow, NeighborRow, PictureSheetRow
 
 
 def gray(pictures: np.ndarray) -> torch.Tensor:

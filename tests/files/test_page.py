@@ -12,18 +12,8 @@ from report.conftest import accessibility_problems
 from notbugs import metrics, report
 from notbugs.files.columns import COLUMNS
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
-    CategoryRow,
-    ColumnRow,
-    FeatureCategoryRow,
-    FeaturePictureRow,
-    FeatureRow,
-    FilePictureRow,
-    FileRow,
-    LabelErrorsRow,
-    ModelAccuracyRow,
-    SpuriousCueRow,
-)
+from notbugs.runs.tables.features import FeatureCategoryRow, FeaturePictureRow, FeatureRow, SpuriousCueRow
+from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, FileRow, LabelErrorsRow, ModelAccuracyRow
 
 
 @pytest.fixture(scope="module")

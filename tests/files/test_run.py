@@ -15,16 +15,9 @@ from pyarrow import parquet
 from notbugs import data, metrics
 from notbugs.files.run import representative_files
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
-    FeatureCategoryRow,
-    FeatureRow,
-    FileRow,
-    LabelErrorsRow,
-    ModelAccuracyRow,
-    SubsetRow,
-    columns,
-    from_text,
-)
+from notbugs.runs.tables.features import FeatureCategoryRow, FeatureRow
+from notbugs.runs.tables.files import FileRow, LabelErrorsRow, ModelAccuracyRow, SubsetRow
+from notbugs.runs.tables.row import columns, from_text
 
 
 def subset(done: Done, name: str) -> data.Dataset:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from notbugs import data, metrics, models
 from notbugs.data import Dataset, subset
 from notbugs.errors import InputError
-from notbugs.runs.tables import FeatureRow
+from notbugs.runs.tables.features import FeatureRow
 from notbugs.search import NormBall
 
 DUAL = {"l2": 2.0, "linf": 1.0}

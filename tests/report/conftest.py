@@ -12,17 +12,9 @@ from scipy import stats as scipy_stats
 from notbugs.report.findings import Finding, findings
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
-    AccuracyRow,
-    AdversarialPictureRow,
-    ControlRow,
-    ErrorConsistencyRow,
-    PictureRow,
-    Row,
-    SetRow,
-    TrainingRow,
-    TransferRow,
-)
+from notbugs.runs.tables.row import Row
+from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
+from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, TransferRow
 from notbugs.stats import newcombe_difference, wilson_interval
 from notbugs.study.catalog import ARCHITECTURES, CONTROLS_OF, LEAKAGE_PROBES, LEARNERS, TRANSFER_SOURCES, probe_name, trained_on
 

@@ -12,7 +12,7 @@ from notbugs.files import columns as columns_module
 from notbugs.report.pages import files
 from notbugs.report.write import PAGES
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
+from notbugs.runs.tables.files import (
     AdversarialExampleRow,
     CategoryRow,
     ColumnRow,
@@ -20,9 +20,8 @@ from notbugs.runs.tables import (
     FileRow,
     NeighborRow,
     PictureSheetRow,
-    Row,
-    columns,
 )
+from notbugs.runs.tables.row import Row, columns
 
 CLASSES = ("cat", "<b>dog</b>", "Vögel & 猫")
 CATEGORIES = ("robust", "non-robust", "<i>likely</i> label error")

@@ -10,7 +10,8 @@ from notbugs.datacheck.classes import MIRRORING
 from notbugs.report import data_check, write
 from notbugs.report.data_check import checked_text, finding_text, section
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow, Row
+from notbugs.runs.tables.data_check import DataCheckFileRow, DataCheckRow, DataCheckSummaryRow
+from notbugs.runs.tables.row import Row
 
 SUMMARY = DataCheckSummaryRow(
     train=1000, test=200, classes=2, width=32, height=32, channels=3, compared=1200, most_common=0.5, imbalance=1.0,

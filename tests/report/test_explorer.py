@@ -10,7 +10,7 @@ from report.explorer_runs import CATEGORIES, CLASSES, SIDE, chartless_page, expl
 
 from notbugs.report import explorer
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import PictureSheetRow
+from notbugs.runs.tables.files import PictureSheetRow
 
 
 def unpacked(column: Any) -> list[Any]:

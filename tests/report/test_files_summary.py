@@ -6,7 +6,8 @@ import pytest
 
 from notbugs.report import files_summary
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import FeatureCategoryRow, LabelErrorsRow, ModelAccuracyRow
+from notbugs.runs.tables.features import FeatureCategoryRow
+from notbugs.runs.tables.files import LabelErrorsRow, ModelAccuracyRow
 
 STANDARD = ModelAccuracyRow(
     model="standard",

@@ -18,7 +18,7 @@ from notbugs.report import tables
 from notbugs.report.aggregate import rank_correlation_of_drop
 from notbugs.report.findings import analyses
 from notbugs.report.results import CORRUPTIONS, StudyResults
-from notbugs.runs.tables import CorruptionDifferenceRow, NTKFeatureRow, SaliencyDifferenceRow, SaliencyRow
+from notbugs.runs.tables.analyses import CorruptionDifferenceRow, NTKFeatureRow, SaliencyDifferenceRow, SaliencyRow
 from notbugs.study.catalog import ANALYZED_MODELS, ANALYZED_TITLES, MODELS
 
 SEED_SHIFTS = (0.0, 0.01, -0.012)  # from seed to seed

@@ -27,7 +27,7 @@ from notbugs.report import tables
 from notbugs.report.findings import controls, findings
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import ControlRow, TransferRow
+from notbugs.runs.tables.transferability import ControlRow, TransferRow
 from notbugs.stats import wilson_interval
 from notbugs.study.catalog import (
     ALTERNATIVE_EXPLANATIONS,

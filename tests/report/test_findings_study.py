@@ -14,7 +14,8 @@ from notbugs.report.findings.split import cross_accuracy
 from notbugs.report.format import Estimate
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import Row, SetRow, TrainingRow
+from notbugs.runs.tables.row import Row
+from notbugs.runs.tables.study import SetRow, TrainingRow
 
 ROW: Any = {"seed": 0, "n": 90, "made_from": "standard", "seconds": 1.0}
 EPOCH: Any = {"seed": 0, "epoch": 36, "loss": 2.3, "learning_rate": 0.0, "seconds": 1.0}

@@ -9,7 +9,7 @@ from notbugs.report.findings.headline import certainty, headline
 from notbugs.report.pages.study import tiles
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import SetRow
+from notbugs.runs.tables.study import SetRow
 
 
 def study(folder: Path, shares: Shares, seeds: int = 3) -> StudyResults:

@@ -13,7 +13,9 @@ from notbugs import report, stats
 from notbugs.report import tables
 from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES
 from notbugs.report.results import TRAINED_ON_D_DET, StudyResults
-from notbugs.runs.tables import RobustVersionRow, Row, TransferRow, cells
+from notbugs.runs.tables.replication import RobustVersionRow
+from notbugs.runs.tables.row import Row, cells
+from notbugs.runs.tables.transferability import TransferRow
 from notbugs.stats import wilson_interval
 
 EPSILONS = (0.0, 0.25, 0.5)

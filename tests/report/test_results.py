@@ -29,7 +29,8 @@ from scipy import stats as scipy_stats
 from notbugs.report.aggregate import Value, seed_mean
 from notbugs.report.results import TRAINED_ON_D_DET, StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, ControlRow, PerturbationLeakageRow, RobustFeatureLeakageRow, TrainingRow, TransferRow
+from notbugs.runs.tables.study import AccuracyRow, TrainingRow
+from notbugs.runs.tables.transferability import ControlRow, PerturbationLeakageRow, RobustFeatureLeakageRow, TransferRow
 from notbugs.stats import newcombe_difference, wilson_interval
 from notbugs.study.catalog import ARCHITECTURES
 

@@ -16,7 +16,8 @@ from notbugs import report, theory
 from notbugs.errors import NotbugsWarning
 from notbugs.report.runs_beside import list_runs
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AuditAccuracyRow, CategoryRow
+from notbugs.runs.tables.audit import AuditAccuracyRow
+from notbugs.runs.tables.files import CategoryRow
 
 HOSTILE = "<img src=x onerror=alert(1)> 100% #1"
 

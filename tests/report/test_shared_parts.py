@@ -16,7 +16,8 @@ from notbugs.report import render
 from notbugs.report.pages import analyses
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import CorruptionRow, FourierRow, NTKAccuracyRow, NTKFeatureRow, Row
+from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, NTKFeatureRow
+from notbugs.runs.tables.row import Row
 from notbugs.study.catalog import ANALYZED_MODELS
 
 pytestmark = pytest.mark.browser

@@ -9,7 +9,7 @@ from notbugs.models import TRANSFER_ARCHITECTURES, sklearn_learners
 from notbugs.report import tables
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import FourierRow
+from notbugs.runs.tables.analyses import FourierRow
 from notbugs.study.catalog import (
     ARCHITECTURES,
     CONTROLS_OF,

@@ -16,7 +16,7 @@ from notbugs.report.pages.review import write_page
 from notbugs.report.results import StudyResults
 from notbugs.review import sample
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import records_as_csv
+from notbugs.runs.tables.row import records_as_csv
 from notbugs.study import pipeline
 from notbugs.study.config import StudyConfig
 

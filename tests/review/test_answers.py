@@ -17,7 +17,7 @@ from notbugs import data
 from notbugs.review import answers
 from notbugs.review.answers import load_answers
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
+from notbugs.runs.tables.review import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
 
 
 def answer(name: str, file: str, correct: bool, reviewer: str = "A") -> ReviewAnswerRow:

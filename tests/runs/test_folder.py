@@ -15,7 +15,10 @@ from pyarrow import parquet
 
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
-from notbugs.runs.tables import CategoryRow, LayerRow, SetRow, SyntheticTruthRow, TrainingRow, cells
+from notbugs.runs.tables.features import LayerRow
+from notbugs.runs.tables.files import CategoryRow
+from notbugs.runs.tables.row import cells
+from notbugs.runs.tables.study import SetRow, SyntheticTruthRow, TrainingRow
 
 ARGUMENTS = {"dataset": "digits", "epsilon": 1.5, "batch_size": 64}
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.sampled_from(
@@ -99,7 +102,8 @@ def test_rows_of_a_killed_stage_are_never_read_and_are_replaced(tmp_path: Path) 
 KILLED = """
 import sys
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import CategoryRow, LayerRow
+from notbugs.runs.tables.features import LayerRow
+from notbugs.runs.tables.files import CategoryRow
 with RunFolder.open(sys.argv[1], {}) as run:
     for stage in range(100_000):
         if not run.done(str(stage)):
@@ -232,7 +236,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path) -> No
     code = """
 import resource, sys
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import CategoryRow
+from notbugs.runs.tables.files import CategoryRow
 run = RunFolder.open(sys.argv[1], {})
 run.record_stage("small", 1.0, [CategoryRow(category="robust", files=0, n=1)])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -9,7 +9,7 @@ import scheduler_jobs as jobs
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.runner import Stage, check_same, check_same_data, run_stages
-from notbugs.runs.tables import CategoryRow
+from notbugs.runs.tables.files import CategoryRow
 
 
 def stages(*names: str) -> dict[str, Stage]:

@@ -1,7 +1,9 @@
 """Typed rows: text stays text, an empty cell is None, a flag is a bool; CSV and parquet hold the same."""
 
 import csv
+import importlib
 import io
+import pkgutil
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
 
@@ -10,24 +12,21 @@ from pyarrow import parquet
 
 from notbugs.runs import tables
 from notbugs.runs.folder import write_parquet, write_table
-from notbugs.runs.tables import (
-    AuditFileRow,
-    ImageRow,
-    PredictionRow,
-    ReviewAnswerRow,
-    Row,
-    SaliencyRow,
-    SetRow,
-    as_csv,
-    cells,
-    columns,
-    from_text,
-    records_as_csv,
-)
+from notbugs.runs.tables.analyses import SaliencyRow
+from notbugs.runs.tables.audit import AuditFileRow, ImageRow, PredictionRow
+from notbugs.runs.tables.review import ReviewAnswerRow
+from notbugs.runs.tables.row import Row, as_csv, cells, columns, from_text, records_as_csv
+from notbugs.runs.tables.study import SetRow
 
 ANSWER = ReviewAnswerRow(reviewer="1e5", set="robust", file="007.png", label="007", answer="", correct=False, seconds=2.0)
 IMAGE = ImageRow(index=3, file="nan.png", label="007", predicted="nan", misclassified=True, minimum_l2=float("inf"))
-ROW_TYPES = [kind for kind in vars(tables).values() if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row]
+MODULES = [importlib.import_module(f"{tables.__name__}.{module.name}") for module in pkgutil.iter_modules(tables.__path__)]
+ROW_TYPES = [
+    kind
+    for module in MODULES
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Row) and kind.__module__ == module.__name__ and kind is not Row
+]
 
 
 def read(text: str) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from notbugs import data
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import SetRow
+from notbugs.runs.tables.study import SetRow
 from notbugs.study import evaluation, pipeline
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import ANALYZED_MODELS, REPLICATION_DATASETS

@@ -17,19 +17,18 @@ from notbugs.errors import InputError
 from notbugs.report.findings import analyses as findings
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
-    AccuracyRow,
+from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
     FourierRow,
     NTKAccuracyRow,
     NTKFeatureRow,
-    Row,
     SaliencyDifferenceRow,
     SaliencyPictureRow,
     SaliencyRow,
-    cells,
 )
+from notbugs.runs.tables.row import Row, cells
+from notbugs.runs.tables.study import AccuracyRow
 from notbugs.study import pipeline, store
 from notbugs.study.analyses import (
     ANALYSES,

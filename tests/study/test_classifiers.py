@@ -12,7 +12,7 @@ from study.conftest import FULL_STUDY, ignore, only, resolved
 from notbugs import models
 from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, TrainingRow
+from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.study import store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
 from notbugs.study.classifiers import _augmentation, pixel_statistics, train_classifier, train_model

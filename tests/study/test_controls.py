@@ -6,13 +6,8 @@ from study.conftest import FULL_STUDY, only, resolved
 from notbugs.metrics import error_consistency
 from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
-    AccuracyRow,
-    ControlRow,
-    ErrorConsistencyRow,
-    PerturbationLeakageRow,
-    RobustFeatureLeakageRow,
-)
+from notbugs.runs.tables.study import AccuracyRow
+from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.study import store
 from notbugs.study.catalog import (
     CONTROLS_OF,

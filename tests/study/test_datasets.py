@@ -13,7 +13,8 @@ from notbugs.errors import InputError
 from notbugs.report.use import use
 from notbugs.review import sample
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, PerturbationLeakageRow, SetRow, TrainingRow
+from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
+from notbugs.runs.tables.transferability import PerturbationLeakageRow
 from notbugs.search import NormBall
 from notbugs.study import pipeline, store
 from notbugs.study.catalog import DATASETS, trained_on

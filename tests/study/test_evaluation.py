@@ -7,7 +7,7 @@ from notbugs import data
 from notbugs.attacks import GRADIENT_ENSEMBLE
 from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, SetRow
+from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.study import store
 from notbugs.study.catalog import CONTROL_DATASETS, DATASETS, MODELS, QUICK, trained_on
 

@@ -15,7 +15,7 @@ from notbugs.errors import InputError
 from notbugs.report.findings.models import given_model_warning
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, PictureRow, TrainingRow
+from notbugs.runs.tables.study import AccuracyRow, PictureRow, TrainingRow
 from notbugs.study import pipeline
 from notbugs.study.config import StudyConfig, config_of_run, load
 from notbugs.study.given import given_model

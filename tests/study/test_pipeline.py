@@ -21,7 +21,8 @@ from study.conftest import FULL_STUDY, QUICK_STUDY
 from notbugs import data, models, report
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, AdversarialPictureRow, PictureRow, RobustVersionRow, SetRow, TrainingRow
+from notbugs.runs.tables.replication import RobustVersionRow
+from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
 from notbugs.study import pipeline
 from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load

@@ -9,7 +9,8 @@ from study.conftest import ignore, resolved
 
 from notbugs import construct, metrics
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import AccuracyRow, RobustVersionRow
+from notbugs.runs.tables.replication import RobustVersionRow
+from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import NormBall
 from notbugs.study import pipeline, replication, store
 from notbugs.study.catalog import trained_on

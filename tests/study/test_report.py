@@ -12,7 +12,7 @@ from notbugs import report
 from notbugs.report import tables
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import SetRow
+from notbugs.runs.tables.study import SetRow
 from notbugs.study.catalog import MAIN_MODELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]

@@ -7,7 +7,7 @@ from study.conftest import FULL_STUDY, only, resolved
 
 from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import TransferRow
+from notbugs.runs.tables.transferability import TransferRow
 from notbugs.study import store
 from notbugs.study.catalog import LEARNERS, TRANSFER_SOURCES, TRANSFER_TARGETS
 from notbugs.study.config import load

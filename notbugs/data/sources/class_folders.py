@@ -12,7 +12,7 @@ from notbugs.data.sources.splits import is_annotation, is_neutral, listed
 
 def class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[Path] | None = None) -> tuple[Part, str]:
     """The images of one part: each folder in it is a class. Names that differ only in their Unicode form are one class."""
-    by_class: dict[str, list[Path]] = {}
+    by_class: dict[str, list[str]] = {}
     merged: list[str] = []
     for path in listing.folders(folder) if folders is None else folders:
         check_class_name(path.name)
@@ -42,15 +42,15 @@ def same_files(part: Part) -> str:
         return ""
     stems: dict[str, set[str]] = {name: set() for name in part.classes}
     for file, label in zip(part.files, part.labels, strict=True):
-        if isinstance(file, Path):
-            stems[part.classes[label]].add(file.stem)
+        if isinstance(file, str):
+            stems[part.classes[label]].add(Path(file).stem)
     for name in neutral:
         if same := [other for other in stems if not is_neutral(other) and stems[other] and stems[other] <= stems[name]]:
             return f"{printable(name)} and {listed(same)}"
     return ""
 
 
-def _without_masks(listing: Listing, folder: Path) -> list[Path]:
+def _without_masks(listing: Listing, folder: Path) -> list[str]:
     """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
     inside = listing.own_folders(folder)
     if not any(is_neutral(path.name) for path in inside) or not any(is_annotation(path.name) for path in inside):
@@ -58,11 +58,11 @@ def _without_masks(listing: Listing, folder: Path) -> list[Path]:
     masks = [path for path in inside if is_annotation(path.name)]
     for path in masks:
         listing.leave_out(path, "is called like annotations")
-    return [path for path in listing.walk(folder) if not any(path.is_relative_to(mask) for mask in masks)]
+    return [path for path in listing.walk(folder) if not any(below(path, mask) for mask in masks)]
 
 
 def part_of_classes(
-    listing: Listing, name: str, by_class: Mapping[str, list[Path]], image_name: Callable[[Path, str], str]
+    listing: Listing, name: str, by_class: Mapping[str, list[str]], image_name: Callable[[str, str], str]
 ) -> Part:
     """A part from the files of each class, in the order of the classes' names."""
     classes = tuple(sorted(by_class))

@@ -8,7 +8,7 @@ from notbugs.data.names import one_form, printable
 from notbugs.data.sources.class_folders import class_folders, copy_inside, part_of_classes, same_files, same_folders
 from notbugs.data.sources.labels import IMAGES, disagreement, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
-from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.official import official_parts
 from notbugs.data.sources.splits import TRAIN, WHOLE, is_neutral, listed, splits_among
 from notbugs.errors import InputError
@@ -96,12 +96,12 @@ def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout
 def _of_each_class(listing: Listing, folders: list[Path], name: str) -> Found:
     """The images in the folder of one part inside each class folder."""
     own = listing.another()
-    by_class: dict[str, list[Path]] = {}
+    by_class: dict[str, list[str]] = {}
     for path in folders:
         if (path / name).is_dir():
             by_class.setdefault(one_form(path.name), []).extend(own.walk(path / name))
 
-    def image_name(path: Path, label: str) -> str:
-        return "/".join((label, *path.relative_to(folders[0].parent).parts[2:]))
+    def image_name(path: str, label: str) -> str:
+        return "/".join((label, *below(path, folders[0].parent).split("/")[2:]))
 
     return Found(part_of_classes(own, name, by_class, image_name), own)

@@ -29,7 +29,7 @@ class FileIndex:
         """The files below a folder, but for masks and annotations beside images."""
         index, folders = cls(base), listing.folders(base)
         masks = [path for path in folders if is_annotation(path.name)] if any(is_neutral(path.name) for path in folders) else []
-        for path in listing.walk(base):
+        for path in map(Path, listing.walk(base)):
             if masks and any(path.is_relative_to(mask) for mask in masks):
                 continue
             index.by_path[one_form(path.relative_to(base).as_posix())] = path

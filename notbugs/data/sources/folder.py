@@ -56,7 +56,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     if set(layout.parts) != {IMAGES}:
         used = {path for found in layout.parts.values() for path in found.paths}
         for path in listing.beside(base):
-            if path not in used:
+            if str(path) not in used:
                 listing.leave_out(path, "lies outside the parts")
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
@@ -240,7 +240,9 @@ def _as_parts(listing: Listing, base: Path, folders: list[Path], splits: Mapping
     seen = ", ".join(_seen(name, parts.get(name) or _part(listing, base, name, config)) for name in [*splits, *others])
     rule = "has folders that are called like parts of a data set, and it is unclear whether they are parts or classes"
     remedy = f"parts: --train PART --test PART{LABELED_BY}; classes: --all-classes"
-    training = [path.name for name in trains if not parts[name].labeled for path in listing.another().walk(base / name)]
+    training = [
+        os.path.basename(path) for name in trains if not parts[name].labeled for path in listing.another().walk(base / name)
+    ]
     raise InputError(printable(str(base)), rule, seen, "; ".join(filter(None, (suggestion(training), remedy))))
 
 

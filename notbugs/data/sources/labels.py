@@ -169,7 +169,7 @@ def _part(name: str, base: Path, rows: _Rows, fitting: Sequence[tuple[Table, Col
     files = sorted(rows.files)
     return Part(
         name,
-        files,
+        [str(path) for path in files],
         [index[rows.files[path]] for path in files],
         classes,
         [_image_name(path, base, name, rows.files[path]) for path in files],
@@ -215,7 +215,7 @@ def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path
             if not neutral and columns.label >= 0 and plain_name(table.columns[columns.label]) not in LABEL_COLUMNS:
                 continue
             found = [(index.find(row[columns.file], folder_of(table, index)), row) for row in table.rows]
-            named = [(files[0], label_of(table, columns, row)) for files, row in found if len(files) == 1]
+            named = [(str(files[0]), label_of(table, columns, row)) for files, row in found if len(files) == 1]
             pairs = {(by_folder[file], label) for file, label in named if label and file in by_folder}
             folders, labels = ({pair[i] for pair in pairs} for i in (0, 1))
             if not pairs or not len(pairs) == len(folders) == len(labels):

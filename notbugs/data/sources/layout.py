@@ -35,9 +35,9 @@ class Found:
         return len(self.part.labels) if self.part else 0
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[str]:
         """The files of the labeled images."""
-        return [path for path in self.part.files if isinstance(path, Path)] if self.part else []
+        return [path for path in self.part.files if isinstance(path, str)] if self.part else []
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 FREE = 2**30  # bytes that any file may expand to
 CHUNK = 2**20  # bytes read at a time
 MOST_RATIO = 100  # photographs and digits need 1 to 10; zeros alone reach 1,000
+FREE_MEMBERS = 10_000  # files that any packed archive may hold
+LEAST_PACKED = 32  # bytes of a packed archive for each of more files: a PNG file has 67 or more, its label another 10
 BATCH_ROWS = 2**12  # of a table at a time
 PIECE = 2**26  # bytes of a table that lie together in memory
 
@@ -64,6 +66,17 @@ def check_members(source: Path, members: Sequence[ZipInfo]) -> None:
     if sum(info.compress_size for info in members) > source.stat().st_size:  # also where files share their bytes
         raise InputError(printable(str(source)), "is damaged", "files that claim more bytes than it has", "pack it again")
     check_expansion(source, sum(info.file_size for info in members))
+
+
+def most_members(packed: int) -> int:
+    """The most files that a packed archive of so many bytes may hold: 400,000 empty ones take 3 MB, and half a minute to list.
+
+    Examples
+    --------
+    >>> most_members(1000), most_members(64_000_000)
+    (10000, 2000000)
+    """
+    return max(FREE_MEMBERS, packed // LEAST_PACKED)
 
 
 def words_array(source: Path, words: Sequence[str]) -> np.ndarray:

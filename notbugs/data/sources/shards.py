@@ -16,7 +16,7 @@ from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, fir
 from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
-from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
+from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_most
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.errors import InputError
 
@@ -25,7 +25,12 @@ LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
 FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
 MOST_LABEL = 2**20  # bytes of a file with a label
 BLOCK = 512
+GUNZIP = "unpack it with gunzip: an unpacked .tar is read from disk"
 NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
+
+
+class _TooManyError(Exception):
+    """An archive holds more files than it may."""
 
 
 # ---- archives ------------------------------------------------------------------------------------------------------------------
@@ -37,14 +42,19 @@ def open_archive(path: Path) -> Archive:
     Raises
     ------
     InputError
-        If it is damaged or packed too densely.
+        If it is damaged, or packed too densely: if it expands to over 1 GB, or holds more than 10,000 files, one in less than 32
+        bytes.
     """
     content = None if path.suffix.lower() == ".tar" else _unpacked(path)
     try:
         if content is None:
             with path.open("rb") as stream:
                 return Archive(path, tuple(_members(stream, path.stat().st_size)))
-        return Archive(path, tuple(_members(io.BytesIO(content), len(content))), content)
+        most = most_members(path.stat().st_size)
+        return Archive(path, tuple(_members(io.BytesIO(content), len(content), most)), content)
+    except _TooManyError:
+        rule = f"must hold at most {most:,} files to be read while packed"
+        raise InputError(printable(str(path)), rule, remedy=GUNZIP) from None
     except (OSError, ValueError, EOFError, tarfile.TarError, RecursionError, OverflowError) as error:
         raise InputError(printable(str(path)), "cannot be read as a tar archive", first_line(error), "pack it again") from None
 
@@ -58,15 +68,16 @@ def _unpacked(path: Path) -> bytes:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(printable(str(path)), "cannot be unpacked", first_line(error), "pack it again") from None
     if len(content) > most:
-        remedy = "unpack it with gunzip: an unpacked .tar is read from disk"
-        raise InputError(printable(str(path)), f"must hold at most {most:,} bytes to be read while packed", remedy=remedy)
+        raise InputError(printable(str(path)), f"must hold at most {most:,} bytes to be read while packed", remedy=GUNZIP)
     return content
 
 
-def _members(stream: BinaryIO, size: int) -> Iterator[Member]:
+def _members(stream: BinaryIO, size: int, most: int | None = None) -> Iterator[Member]:
     """The files of a tar archive, in order. Python ends its list at a damaged header without a word, so the end is checked."""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
-        for info in archive:
+        for count, info in enumerate(archive):
+            if count == most:
+                raise _TooManyError
             if info.issym() or info.islnk() or info.issparse() or not (info.isreg() or info.isdir()):
                 raise ValueError(f"it holds a link or no ordinary file: {printable(info.name)}")
             if not is_printable(info.name) or info.size < 0 or info.offset_data + info.size > size:

@@ -4,7 +4,7 @@ from notbugs.report.aggregate import rank_correlation_of_drop
 from notbugs.report.findings.base import Finding, Status
 from notbugs.report.format import Estimate, decimal, interval, join_names, minus, percent, signed
 from notbugs.report.results import CORRUPTIONS, StudyResults
-from notbugs.runs.tables import NTKFeatureRow
+from notbugs.runs.tables.analyses import NTKFeatureRow
 from notbugs.study.catalog import ANALYZED_MODELS, ANALYZED_TITLES
 
 COMPARED = ("standard", "adversarial")

@@ -7,7 +7,7 @@ from notbugs.report.findings.base import Finding, Status
 from notbugs.report.format import interval, minus, percent
 from notbugs.report.results import StudyResults
 from notbugs.review import answers
-from notbugs.runs.tables import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
+from notbugs.runs.tables.review import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
 from notbugs.study.catalog import DATASETS
 
 NON_INFERIORITY_MARGIN = 0.1  # of accuracy: what people may lose on a version of the data that counts as recognizable

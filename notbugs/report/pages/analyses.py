@@ -9,14 +9,8 @@ from notbugs.report.format import Estimate, interval, percent
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import CORRUPTIONS, StudyResults, in_order
 from notbugs.review import answers
-from notbugs.runs.tables import (
-    CorruptionDifferenceRow,
-    CorruptionRow,
-    FourierRow,
-    NTKFeatureRow,
-    ReviewAnswerRow,
-    SaliencyPictureRow,
-)
+from notbugs.runs.tables.analyses import CorruptionDifferenceRow, CorruptionRow, FourierRow, NTKFeatureRow, SaliencyPictureRow
+from notbugs.runs.tables.review import ReviewAnswerRow
 from notbugs.study.catalog import ANALYZED_MODELS
 
 SEVERITIES = range(6)  # 0: clean

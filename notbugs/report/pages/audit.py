@@ -10,7 +10,7 @@ from notbugs.report import data_check, render
 from notbugs.report.format import interval, percent
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
+from notbugs.runs.tables.audit import (
     AuditAccuracyRow,
     AuditFileRow,
     AuditPictureRow,
@@ -18,8 +18,8 @@ from notbugs.runs.tables import (
     ClassAccuracyRow,
     ConfusionRow,
     CurveRow,
-    cells,
 )
+from notbugs.runs.tables.row import cells
 
 NORMS = {
     "l2": ("L2", "square root of the summed squares of all pixel differences; pixels lie in [0, 1]"),

@@ -8,7 +8,7 @@ from notbugs.report.aggregate import ErrorConsistency
 from notbugs.report.format import Estimate, percent
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import HALF, StudyResults, in_order
-from notbugs.runs.tables import ErrorConsistencyRow
+from notbugs.runs.tables.transferability import ErrorConsistencyRow
 from notbugs.study.catalog import (
     ARCHITECTURES,
     DATASETS,

@@ -8,21 +8,9 @@ from notbugs.report import data_check, explorer, files_summary, render
 from notbugs.report.format import plain
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import (
-    AnyRow,
-    CategoryRow,
-    ColumnRow,
-    CuePictureRow,
-    FeatureCategoryRow,
-    FeaturePictureRow,
-    FilePictureRow,
-    FileRow,
-    LabelErrorsRow,
-    LayerRow,
-    ModelAccuracyRow,
-    SpuriousCueRow,
-    cells,
-)
+from notbugs.runs.tables.features import CuePictureRow, FeatureCategoryRow, FeaturePictureRow, LayerRow, SpuriousCueRow
+from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, FileRow, LabelErrorsRow, ModelAccuracyRow
+from notbugs.runs.tables.row import AnyRow, cells
 
 FILE_CATEGORIES = {
     "robust": "Robust models classify them correctly, and still do within epsilon.",

@@ -16,7 +16,8 @@ from notbugs.report.next_steps import next_steps
 from notbugs.report.pages import analyses, controls
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
-from notbugs.runs.tables import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow, cells
+from notbugs.runs.tables.row import cells
+from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, PAPER_NAMES, SETS, trained_on
 
 PICTURE_TITLES = {

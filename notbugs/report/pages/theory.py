@@ -9,7 +9,8 @@ from notbugs import theory
 from notbugs.report import render
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables import TheoryRow, cells
+from notbugs.runs.tables.row import cells
+from notbugs.runs.tables.theory import TheoryRow
 
 if TYPE_CHECKING:
     from altair import Chart

@@ -133,6 +133,25 @@ def test_a_packed_tar_is_read_within_a_limit(tmp_path: Path, monkeypatch: pytest
     assert "at most 65,536 bytes to be read while packed; unpack it with gunzip" in load_error(path)
 
 
+def test_a_packed_tar_may_hold_as_many_files_as_its_size_explains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FREE_MEMBERS", 20)
+    empty = {f"{i % 2}/{i:03}.png": b"" for i in range(200)}
+    path, most = tar(tmp_path / "set.tgz", empty, "w:gz"), (tmp_path / "set.tgz").stat().st_size // 32
+    listed = tarfile.TarFile.next
+    read: list[int] = []
+    monkeypatch.setattr(tarfile.TarFile, "next", lambda archive: read.append(1) or listed(archive))
+    assert most < 100 and f"must hold at most {max(20, most)} files to be read while packed; unpack it" in load_error(path)
+    assert len(read) < 100  # the others are not looked at
+    with tarfile.open(tmp_path / "folders.tgz", "w:gz") as archive:
+        for i in range(200):
+            (folder := tarfile.TarInfo(f"{i:03}")).type = tarfile.DIRTYPE
+            archive.addfile(folder)
+    assert "files to be read while packed" in load_error(tmp_path / "folders.tgz")
+    assert len(shards.open_archive(tar(tmp_path / "set.tar", empty)).members) == 200
+    noise = {f"{i % 2}/{i:03}.png": np.random.default_rng(i).bytes(64) for i in range(50)}
+    assert len(shards.open_archive(tar(tmp_path / "noise.tgz", noise, "w:gz")).members) == 50
+
+
 # ---- zip -----------------------------------------------------------------------------------------------------------------------
 
 

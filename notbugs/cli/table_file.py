@@ -1,0 +1,50 @@
+"""FILE.csv of a command without a run folder, and FILE.json beside it: how its data were read, as run.json says it."""
+
+import json
+from pathlib import Path
+
+from notbugs.cli.console import command_line
+from notbugs.cli.data_notes import list_files_in, loaded_data
+from notbugs.errors import InputError
+
+
+def check_table_file(out: Path | None) -> None:
+    """Raises InputError if a table, or the notes on its data, cannot be written; None: neither will be."""
+    from notbugs import models
+
+    if out is None:
+        return
+    if notes_file(out) == out:
+        raise InputError("--out", "must not end in .json, where the notes on the data are kept", str(out), "pass FILE.csv")
+    for path in (out, notes_file(out)):
+        models.check_writable(path)
+    list_files_in(str(notes_file(out)))
+
+
+def notes_file(out: Path) -> Path:
+    """The file beside a table.
+
+    Examples
+    --------
+    >>> notes_file(Path("new/features.csv")).name
+    'features.json'
+    """
+    return out.with_suffix(".json")
+
+
+def write_table(out: Path, text: str) -> None:
+    """Write a table, and beside it what it is about; print where they are."""
+    from notbugs import __version__, data
+    from notbugs.atomic import atomic_write_text
+
+    config, splits = next(iter(loaded_data().items()))  # such a command has one DATASET
+    found = {
+        "notbugs": __version__,
+        "command": command_line(),
+        "dataset": config.dataset,
+        "arguments": config.arguments,
+        "data": {**data.summary(splits), "left_out_files": [item._asdict() for item in splits.left_out]},
+    }
+    atomic_write_text(out, text)
+    atomic_write_text(notes_file(out), json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    print(f"{out}; notes on its data: {notes_file(out).name}")

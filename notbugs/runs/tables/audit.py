@@ -1,0 +1,135 @@
+"""Rows on one classifier under attack."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from notbugs.runs.tables.row import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditAccuracyRow(Row):
+    """Accuracy of the audited model within one threat model ("clean": none)."""
+
+    table: ClassVar[str] = "accuracy"
+    threat: str
+    norm: str
+    epsilon: float
+    correct: int
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    attack: str
+    correct_by_minimum_norm: int | None
+    correct_8bit: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow(Row):
+    """One clean image: prediction, and the smallest perturbation that was found (0: misclassified as it is, inf: none)."""
+
+    table: ClassVar[str] = "images"
+    index: int
+    file: str
+    label: str
+    predicted: str
+    misclassified: bool
+    minimum_l2: float | None = None
+    minimum_linf: float | None = None
+    minimum_l1: float | None = None
+    minimum_l0: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFileRow(ImageRow):
+    """The same rows in the order of the data set."""
+
+    table: ClassVar[str] = "files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRow(Row):
+    """One image within one threat model; 8bit: of the perturbed image as it is stored."""
+
+    table: ClassVar[str] = "predictions"
+    index: int
+    file: str
+    label: str
+    threat: str
+    misclassified: bool
+    by_minimum_norm: bool
+    predicted: str
+    predicted_8bit: str
+    misclassified_8bit: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAccuracyRow(Row):
+    """Accuracy class by class."""
+
+    table: ClassVar[str] = "classes"
+    threat: str
+    norm: str
+    epsilon: float
+    label: str
+    correct: int
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusionRow(Row):
+    """Confusion matrix within a threat model, one row a cell that is not 0."""
+
+    table: ClassVar[str] = "confusion"
+    threat: str
+    norm: str
+    epsilon: float
+    label: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRow(Row):
+    """Robust accuracy against epsilon, from the smallest perturbations."""
+
+    table: ClassVar[str] = "curve"
+    norm: str
+    epsilon: float
+    correct: int
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRow(Row):
+    """One sanity check; passed: yes, no or not run."""
+
+    table: ClassVar[str] = "checks"
+    check: str
+    passed: str
+    observed: str
+    rationale: str
+    fix: str
+    threat: str
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPictureRow(Row):
+    """One file, clean or attacked; group: most or least fragile; minimum_norm: its smallest perturbation in the first norm."""
+
+    table: ClassVar[str] = "pictures"
+    index: int
+    file: str
+    group: str
+    label: str
+    minimum_norm: float | None
+    column: str
+    predicted: str
+    picture: str

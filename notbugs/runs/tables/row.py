@@ -1,0 +1,90 @@
+"""Typed rows: what all tables of a run folder share, and their text as CSV. Imports no torch.
+
+A row class is a frozen dataclass whose class attribute `table` is the table's name. Text stays text (a class called "007"), an
+empty cell is None, a flag is 0 or 1.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from types import NoneType
+from typing import ClassVar, TypeVar, get_args, get_type_hints
+
+Cell = str | int | float | bool | None
+
+
+class Row:
+    """What all rows share: the name of their table."""
+
+    table: ClassVar[str]
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+def columns(row_type: type[Row]) -> dict[str, tuple[type, bool]]:
+    """Columns of a table in order: name -> (str, int, float or bool; whether a cell may be empty)."""
+    return _columns(row_type)  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache
+def _columns(row_type: type[Row]) -> dict[str, tuple[type, bool]]:
+    hints = get_type_hints(row_type)
+    found = {}
+    for field in fields(row_type):  # type: ignore[arg-type]  # every row is a dataclass
+        kinds = get_args(hints[field.name]) or (hints[field.name],)
+        found[field.name] = next(kind for kind in kinds if kind is not NoneType), NoneType in kinds
+    return found
+
+
+def cells(row: Row) -> dict[str, Cell]:
+    """The row as column -> value."""
+    return {name: getattr(row, name) for name in columns(type(row))}
+
+
+def from_text(row_type: type[AnyRow], text: Mapping[str, str | None]) -> AnyRow:
+    """A row from the cells of a CSV file. Raises ValueError for a missing column or a cell of another type.
+
+    A column that is empty by default may be missing: runs of an earlier version lack those that were added since.
+    """
+    values: dict[str, Cell] = {}
+    for name, (kind, optional) in columns(row_type).items():
+        if optional and name not in text and hasattr(row_type, name):  # its default
+            continue
+        cell = text.get(name)
+        if cell is None:
+            raise ValueError(f"column {name} is missing")
+        if kind is str:
+            values[name] = None if optional and not cell else cell
+        elif not cell and optional:
+            values[name] = None
+        else:
+            values[name] = bool(int(cell)) if kind is bool else kind(cell)
+    return row_type(**values)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Rows of one table as the text of a CSV file; "" without rows."""
+    return records_as_csv([cells(row) for row in rows])
+
+
+def records_as_csv(records: Iterable[Mapping[str, object]]) -> str:
+    """Records as the text of a CSV file: all columns that any of them has, in order of appearance; "" without records."""
+    records = list(records)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    if not names:
+        return ""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, names, restval="", lineterminator="\r\n")  # with this end "\r" in a cell is quoted, too
+    writer.writeheader()
+    writer.writerows({name: int(cell) if isinstance(cell, bool) else cell for name, cell in record.items()} for record in records)
+    return _plain_line_ends(file.getvalue())
+
+
+def _plain_line_ends(text: str) -> str:
+    """Rows end with a plain line feed; what stands inside quotes stays."""
+    parts = text.split('"')
+    parts[::2] = [part.replace("\r\n", "\n") for part in parts[::2]]
+    return '"'.join(parts)
