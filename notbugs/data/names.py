@@ -15,6 +15,15 @@ MAX_CLASS_NAME = 1000  # characters: each message, table and chart holds it
 MANIFEST = ("file", "label", "original_label", "original_name")  # the columns of the manifest.csv beside a written folder
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".ico")
 
+# What operating systems, storage devices and tools put into folders. Names that begin with a dot are left out, too.
+SYSTEM = frozenset(
+    (
+        "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle",
+        "@recently-snapshot", "$recycle.bin", "recycler", "system volume information", "lost+found", "network trash folder",
+        "temporary items", "__pycache__",
+    )
+)  # fmt: skip
+
 
 class Unreadable(NamedTuple):
     """A file that is not used: where it is, and why."""
@@ -125,7 +134,7 @@ def path_part(text: str) -> str:
     part = "".join("_" if letter in "/\\" or not is_printable(letter) else letter for letter in text)
     if part.startswith("__"):
         part = "_" + part.lstrip("_")
-    if part.startswith("."):
+    if part.startswith(".") or part.casefold() in SYSTEM:
         part = "_" + part
     if len(part.encode()) > MAX_NAME_BYTES:
         suffix = os.path.splitext(part)[1]

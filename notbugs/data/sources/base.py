@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from notbugs.data.names import Unreadable, is_printable, one_form, printable
+from notbugs.data.sources.targets import measurement_note
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
@@ -112,6 +113,7 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
         )
     classes = parts[0].classes
     labels, found = list(parts[0].labels), [*notes, *_similar_names(classes)]
+    found += [note] if (note := measurement_note(labels, classes)) else []
     for part in parts[1:]:
         matched, note = _match_classes(dataset, part, classes)
         labels += matched

@@ -1,10 +1,10 @@
-"""Class folders: the images of each, and signs that folders beside each other are no classes."""
+"""Class folders: the images of each."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from notbugs.data.names import check_class_name, one_form, printable
+from notbugs.data.names import check_class_name, one_form
 from notbugs.data.sources.base import Part
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import is_annotation, is_neutral, listed
@@ -35,21 +35,6 @@ def _folders_inside(part: Part) -> str:
     return f"folders inside the class folders belong to the class: {listed(inside, 3)}" if several else ""
 
 
-def same_files(part: Part) -> str:
-    """A folder whose name says nothing, images for example, beside others with files of the same names: "" if there is none."""
-    neutral = [name for name in part.classes if is_neutral(name) and any(map(str.isalpha, name))]  # numbers may be classes
-    if not neutral:
-        return ""
-    stems: dict[str, set[str]] = {name: set() for name in part.classes}
-    for file, label in zip(part.files, part.labels, strict=True):
-        if isinstance(file, Path):
-            stems[part.classes[label]].add(file.stem)
-    for name in neutral:
-        if same := [other for other in stems if not is_neutral(other) and stems[other] and stems[other] <= stems[name]]:
-            return f"{printable(name)} and {listed(same)}"
-    return ""
-
-
 def _without_masks(listing: Listing, folder: Path) -> list[Path]:
     """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
     inside = listing.own_folders(folder)
@@ -75,24 +60,3 @@ def part_of_classes(
         [image_name(path, classes[number]) for path, number in files],
         [listing.relative(path) for path, _ in files],
     )
-
-
-def copy_inside(listing: Listing, folders: Sequence[Path]) -> str:
-    """A folder that holds folders called like two or more of those beside it: what was seen, "" if there is none."""
-    names = {path.name for path in folders}
-    for path in folders:
-        inside = [entry.name for entry in listing.own_folders(path) if entry.name in names - {path.name}]
-        if len(inside) > 1:
-            return f"{printable(path.name)}, which holds {listed(inside)}"
-    return ""
-
-
-def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
-    """The names of two or more folders that each of several folders holds, with no images beside them; [] if they differ.
-
-    Numbered ones do not count: the tracks or patients of each class often have the same numbers.
-    """
-    inside = [[path.name for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in folders]
-    kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
-    same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
-    return inside[0] if same and not any(listing.files(folder) for folder in folders) else []

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
-from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, printable
+from notbugs.data.names import IMAGE_SUFFIXES, SYSTEM, Unreadable, printable
 from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
@@ -17,7 +17,8 @@ from notbugs.data.sources.hdf5 import read_hdf5
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.label_columns import fitting_tables
 from notbugs.data.sources.label_table import find_tables
-from notbugs.data.sources.listing import SYSTEM, Listing
+from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.npz import read_npy, read_npz
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
@@ -158,7 +159,7 @@ def _told(located: Located) -> Located:
 
 
 def locate_directory(path: Path, config: DataConfig) -> Located:
-    """The images of a folder: of the files of one form that it holds, or image files.
+    """The images of a folder: of the files of one form that it holds, or image files. A file beside them may name the classes.
 
     Raises
     ------
@@ -171,6 +172,10 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
     _reject_hub_cache(path)
     base = _unwrapped(path)
     files, folders = _entries(base)
+    return with_names_beside(_of_folder(path, base, files, folders, config), files)
+
+
+def _of_folder(path: Path, base: Path, files: Sequence[Path], folders: Sequence[Path], config: DataConfig) -> Located:
     images = _has_images(folders) or any(ending(file.name) in IMAGE_SUFFIXES for file in files)
     if not images and not config.labels and (parquet := _parquet_files(path)):
         reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)

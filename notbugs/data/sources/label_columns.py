@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import one_form, printable
+from notbugs.data.names import printable
+from notbugs.data.sources.class_names import is_name_column, one_name
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.label_table import Table, read_table
 from notbugs.data.sources.splits import SPLIT_COLUMNS, TEST, TRAIN, VALIDATION, listed, plain_name, split_of
+from notbugs.data.sources.targets import REMEDY as GROUP
+from notbugs.data.sources.targets import check_no_measurements
 from notbugs.errors import InputError
 
 SAMPLE_ROWS = 200  # rows that tell which column names the files
@@ -145,11 +148,15 @@ def _label_column(table: Table, config: DataConfig, columns: Sequence[int]) -> t
     label, one_hot = _guessed_label_column(table, columns)
     if label >= 0:
         _check_single_labels(table, label)
+        remedy = f"{GROUP}; each number as a class: --label-column {printable(table.columns[label])}"
+        place = f"{table.path}: column {table.columns[label]}"
+        check_no_measurements(place, [row[label] for row in table.rows], table.columns[label], remedy)
     return label, one_hot
 
 
 def _guessed_label_column(table: Table, columns: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     usual = [column for name in LABEL_COLUMNS for column in columns if plain_name(table.columns[column]) == name]
+    usual += [column for column in columns if column not in usual and is_name_column(table.columns[column])]
     if len(usual) > 1 and all(_same_partition(table, usual[0], other) for other in usual[1:]):
         return next((column for column in usual if not all(row[column].isdecimal() for row in table.rows)), usual[0]), ()
     if len(usual) == 1:
@@ -243,9 +250,9 @@ def _with_header(table: Table, index: FileIndex) -> Table:
 def label_of(table: Table, columns: Columns, row: Sequence[str]) -> str:
     """The class that a row names, "" if none."""
     if columns.label >= 0:
-        label = one_form(row[columns.label])
+        label = one_name(row[columns.label])
         return label[:-2] if re.fullmatch(r"\d+\.0", label) else label
-    return one_form(next(table.columns[column] for column in columns.one_hot if row[column].casefold() in ONE))
+    return one_name(next(table.columns[column] for column in columns.one_hot if row[column].casefold() in ONE))
 
 
 class SaidParts(NamedTuple):

@@ -1,19 +1,21 @@
 """Tables of labels as text: which files may be tables, and how each kind is read."""
 
-import codecs
 import csv
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from notbugs.data.names import first_line, printable
+from notbugs.data.sources.class_names import as_one_name, one_name
 from notbugs.data.sources.json_records import json_records, with_class_names
 from notbugs.data.sources.limits import read_parquet
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.pixels import pixel_header
 from notbugs.data.sources.splits import listed
+from notbugs.data.sources.text import lines_of, text_of
 from notbugs.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", ".json", ".parquet")
@@ -30,6 +32,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
     latin: bool = False  # whether the text is no UTF-8, and was read as Latin-1
     headed: bool = True  # whether the columns have names; else they are numbered
+    merged: Mapping[int, str] = {}  # never changed  # columns in which values became one, with a note
 
 
 def find_tables(listing: Listing, folder: Path) -> list[Path]:
@@ -60,13 +63,13 @@ def read_table(path: Path) -> Table:
         If it cannot be read.
     """
     try:
-        if path.suffix.lower() == ".json":
-            return _from_records(path, json_records(path))
-        if path.suffix.lower() in (".jsonl", ".manifest"):
-            return _from_records(path, [json.loads(line) for line in lines_of(path.read_bytes().decode("utf-8-sig"))])
         if path.suffix.lower() == ".parquet":
             return _from_records(path, _parquet_rows(path))
-        text, latin = _text(path)
+        text, latin = text_of(path)
+        if path.suffix.lower() == ".json":
+            return _from_records(path, json_records(text))._replace(latin=latin)
+        if path.suffix.lower() in (".jsonl", ".manifest"):
+            return _from_records(path, [json.loads(line) for line in lines_of(text)])._replace(latin=latin)
         return _from_text(path, text)._replace(latin=latin)
     except InputError:
         raise
@@ -84,35 +87,23 @@ def _parquet_rows(path: Path) -> list[object]:
     return rows
 
 
-def _text(path: Path) -> tuple[str, bool]:
-    """The text of a file, and whether Latin-1 was assumed."""
-    raw = path.read_bytes()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16"), False
-    try:
-        return raw.decode("utf-8-sig"), False
-    except UnicodeDecodeError:
-        return raw.decode("latin-1"), True
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines that are not blank. Only line feeds and carriage returns end one: a JSON string may hold U+2028, a cell U+0085.
-
-    Examples
-    --------
-    >>> lines_of("a\\r\\n\\nb\u2028c")
-    ['a', 'b\\u2028c']
-    """
-    return [line for line in re.split(r"[\r\n]+", text) if line.strip()]
-
-
 def _from_records(path: Path, records: list[object]) -> Table:
     rows = [record for record in records if isinstance(record, dict)]
     if len(rows) < len(records):
         raise ValueError("must have a JSON object in each line")
     rows = [with_class_names(row) for row in rows]
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return Table(path, tuple(columns), [[_cell(row.get(column)) for column in columns] for row in rows])
+    return _table(path, columns, [[_cell(row.get(column)) for column in columns] for row in rows])
+
+
+def _table(path: Path, columns: Sequence[str], rows: list[list[str]]) -> Table:
+    """A table without blanks around its cells. Where that, or one Unicode form, makes values equal, it is noted."""
+    merged = {}
+    for i in range(len(columns)):
+        different = {row[i] for row in rows}
+        if len({one_name(cell) for cell in different}) < len(different):
+            merged[i] = as_one_name(row[i] for row in rows)[1]
+    return Table(path, tuple(columns), [[cell.strip() for cell in row] for row in rows], merged=merged)
 
 
 def _cell(value: object) -> str:
@@ -140,5 +131,5 @@ def _from_text(path: Path, text: str) -> Table:
         raise InputError(
             printable(str(path)), f"must have at most {width} cells in each row, as in its first", got, "quote commas"
         )
-    cells = [[cell.strip() for cell in row[:width]] + [""] * (width - len(row)) for row in rows]
-    return Table(path, tuple(cells[0]), cells[1:]) if cells else Table(path, (), [])
+    cells = [row[:width] + [""] * (width - len(row)) for row in rows]
+    return _table(path, [name.strip() for name in cells[0]], cells[1:]) if cells else Table(path, (), [])

@@ -76,6 +76,7 @@ def parts_by_table(
         notes.append(_table_note(table, columns) + (f"; {repeated:,} rows repeat a file" if repeated else ""))
     notes += sorted(index.loosely) if fitting else []
     notes += [f"{printable(table.path.name)} is not UTF-8, and is read as Latin-1" for table, _ in fitting if table.latin]
+    notes += [table.merged[columns.label] for table, columns in fitting if columns.label in table.merged]
     notes += [note for table, columns in fitting for note in _unused_columns(table, columns)]
     labeled = {path for rows in collected.values() for path in rows.files}
     named = listed([table.path.name for table, _ in fitting])
@@ -216,6 +217,8 @@ def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path
                 continue
             found = [(index.find(row[columns.file], folder_of(table, index)), row) for row in table.rows]
             named = [(files[0], label_of(table, columns, row)) for files, row in found if len(files) == 1]
+            if not named:
+                continue  # numbers of classes, which are names of images in several folders
             pairs = {(by_folder[file], label) for file, label in named if label and file in by_folder}
             folders, labels = ({pair[i] for pair in pairs} for i in (0, 1))
             if not pairs or not len(pairs) == len(folders) == len(labels):

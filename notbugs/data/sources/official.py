@@ -6,9 +6,10 @@ from pathlib import Path
 
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.base import Part
-from notbugs.data.sources.label_table import MOST_BYTES, lines_of
+from notbugs.data.sources.label_table import MOST_BYTES
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import TEST, TRAIN, is_annotation, is_neutral, listed, parse_split, splits_among
+from notbugs.data.sources.text import lines_of, text_of
 
 LISTS = (".txt", ".csv", ".tsv", ".lst")
 OTHERS = (".mat", ".json", ".jsonl", ".xlsx", ".pkl")  # may be lists, and are not read
@@ -104,7 +105,7 @@ def _named(path: Path, keys: Keys) -> list[Path]:
 def _rows(path: Path) -> list[list[str]]:
     """The cells of each line, and the whole line as one."""
     try:
-        lines = lines_of(path.read_text("utf-8-sig"))
+        lines = lines_of(text_of(path)[0])
     except (OSError, UnicodeDecodeError):
         return []
     cells = [re.split(r"[\t,;|]" if re.search(r"[\t,;|]", lines[0]) else r"\s+", line.strip()) for line in lines]

@@ -16,6 +16,7 @@ from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, fir
 from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
+from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
 from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.errors import InputError
@@ -180,7 +181,7 @@ def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: 
     ending, label = next(((ending, label) for ending, label in read if label is not None), ("", None))
     if label is None:
         raise InputError(place, "has no label", listed(files), NOT_LABELED)
-    about = _about(archive, files[".json"]) if ending == ".cls" and ".json" in files else {}
+    about = _about(archive, files[".json"], config) if ".json" in files and isinstance(label, int) else {}
     unused = [other for other in files if other not in (images[0], ending) and not (about and other == ".json")]
     found.notes.update([f"labels are read from {ending}"] + [f"{other} is not read" for other in unused])
     found.images.append((number, files[images[0]]))
@@ -189,25 +190,27 @@ def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: 
     found.names.append(about.get("name", ""))
 
 
-def _about(archive: Archive, member: Member) -> dict[str, str]:
-    """The name of the class and of the image in the .json beside a number, as `data.shards` writes them; {} if it has others."""
+def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, str]:
+    """The name of the class and of the image in a .json beside a number, as `data.shards` writes them; {} if it has others."""
     if member.size > MOST_LABEL:
         return {}
     try:
         content = json.loads(archive.read(member))
     except (ValueError, RecursionError):
         return {}
-    known = content if isinstance(content, dict) else {}
-    return {key: value for key in ("class", "name") if isinstance(value := known.get(key), str)}
+    known = {key: value for key, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
+    classes = [key for key in known if key == "class" or is_name_column(key)]
+    found = {"name": known["name"]} if "name" in known else {}
+    return found | ({"class": one_name(known[classes[0]])} if classes and not config.label_column else {})
 
 
 def _part_of_shards(name: str, archives: Sequence[Archive], found: Labeled) -> Part:
-    """One part; its numbers have the names of classes that each .json says, if it is always the same for the same number."""
+    """One part; its numbers have the names of classes that each .json says. Raises InputError where one has two."""
     part = _part(name, archives, found.images, found.labels)
-    named = dict(zip(part.labels, found.class_names, strict=True))
-    pairs = set(zip(part.labels, found.class_names, strict=True))
-    if all(named.values()) and len(pairs) == len(named) == len(set(named.values())):
-        part = part._replace(classes=tuple(named.get(number, text) for number, text in enumerate(part.classes)))
+    if all(isinstance(label, int) for label in found.labels) and all(found.class_names):
+        remedy = "choose the field of the .json with --label-column NAME, or leave the name out"
+        words = naming_by_rows(name, part.labels, found.class_names, ("the number", "the class name in .json"), remedy)
+        part = part._replace(classes=tuple(words.get(number, text) for number, text in enumerate(part.classes)))
     return part._replace(names=found.names) if are_names(found.names, len(found.names)) else part
 
 
@@ -245,7 +248,7 @@ def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Me
     if len(numbers) == len(labels):
         indices, classes = numbered_classes(numbers)
     else:
-        words = [one_form(str(label)) for label in labels]
+        words = [one_name(str(label)) for label in labels]
         classes = sorted_classes(words)
         index = {word: number for number, word in enumerate(classes)}
         indices = [index[word] for word in words]

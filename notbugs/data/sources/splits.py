@@ -59,7 +59,7 @@ def parse_split(name: str) -> NamedSplit | None:
     (NamedSplit(split='train', others=()), 'test', ('asl', 'alphabet'), None)
     """
     splits, others = [], []
-    for word in _words(name):
+    for word in words_of(name):
         if split := _split_of_word(word):
             splits.append(split)
         elif word not in NEUTRAL:
@@ -105,7 +105,7 @@ def is_neutral(name: str) -> bool:
     >>> is_neutral("Images"), is_neutral("cats")
     (True, False)
     """
-    return all(word in NEUTRAL for word in _words(name))
+    return all(word in NEUTRAL for word in words_of(name))
 
 
 def is_annotation(name: str) -> bool:
@@ -116,10 +116,10 @@ def is_annotation(name: str) -> bool:
     >>> is_annotation("Annotations"), is_annotation("cats")
     (True, False)
     """
-    return bool(ANNOTATIONS & {*_words(name)})
+    return bool(ANNOTATIONS & {*words_of(name)})
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """Words of a name in lower case: trainImages_2017 -> train, images."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return [word.casefold() for word in re.findall(r"[^\W\d_]+", spaced)]

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import first_line, numbered, printable
+from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, unused_names
+from notbugs.data.sources.class_names import Naming, apply_naming, as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.limits import check_expansion, read_parquet
 from notbugs.data.sources.splits import SPLIT_COLUMNS, TRAIN, choose_splits, listed, plain_name, split_of, splits_among
+from notbugs.data.sources.targets import REMEDY as GROUP
+from notbugs.data.sources.targets import check_no_measurements
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
@@ -116,11 +119,14 @@ def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, 
     chosen = choose_splits(dataset, sizes, config.train, config.test)
     both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
     read = {name: part for name, (part, _) in both.items()}
-    notes = [f"{printable(name)}: {note}" for name, (_, note) in both.items() if note]
+    notes = [f"{printable(name)}: {note}" for name, (_, found) in both.items() for note in found]
     notes += [note for name in chosen.parts for note in _split_columns(tables, name, config)]
     notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
-    return join(dataset, train, test, form, notes)
+    left_out = [
+        Unreadable(f"{dataset}: {name}", f"is a part that is not used ({tables[name].num_rows:,} rows)") for name in chosen.unused
+    ]
+    return join(dataset, train, test, form, notes)._replace(left_out=tuple(left_out))
 
 
 def _split_columns(tables: Tables, name: str, config: DataConfig) -> list[str]:
@@ -159,19 +165,19 @@ def _label_column(dataset: str, table: Any, config: DataConfig) -> str:
     return _find_column(dataset, table.features, datasets.ClassLabel, usual, "labels", "--label-column NAME")
 
 
-def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> tuple[Part, str]:
-    """One part, and a note, or ""."""
+def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> tuple[Part, list[str]]:
+    """One part, and notes."""
     import datasets
 
     image = _find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
     label = _label_column(dataset, table, config)
-    labels, classes = _labels(dataset, table.features[label], label, list(table.with_format(None)[label]))
+    labels, classes, said = _labels(dataset, table, label, explicit=config.label_column is not None)
     images, paths = _image_column(dataset, table, image, files_allowed)
     group = config.group if config.group in table.column_names else None
     names, note = _names(table, paths)
     places = [f"{dataset}: {name} row {i}" for i in range(len(labels))]
     groups = [str(value) for value in table.with_format(None)[group]] if group else []
-    return Part(name, images, labels, classes, names, places, groups), note
+    return Part(name, images, labels, classes, names, places, groups), [text for text in (said, note) if text]
 
 
 def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:
@@ -229,16 +235,41 @@ def _find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: t
     return candidates[0]
 
 
-def _labels(dataset: str, feature: Any, column: str, values: list[Any]) -> tuple[list[int], tuple[str, ...]]:
-    """Labels and class names of a label column: named numbers, plain numbers, or text."""
+def _labels(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple[list[int], tuple[str, ...], str]:
+    """Labels and class names of a label column, and a note, or "": named numbers, plain numbers, or text.
+
+    explicit: whether the user chose the column; else numbers get the words of a column such as label_name beside it.
+    """
+    values, place = list(table.with_format(None)[column]), f"{dataset}: column {column}"
+    if not explicit:
+        check_no_measurements(place, values, column, f"{GROUP}; each number as a class: --label-column {printable(column)}")
+    if all(isinstance(value, float) and value.is_integer() for value in values):
+        values = [int(value) for value in values]  # as pandas writes whole numbers of which some were missing
+    elif explicit and all(isinstance(value, float) for value in values):
+        values = [str(value) for value in values]
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        names = getattr(feature, "names", None)
-        return (values, tuple(names)) if names else numbered_classes(values)
+        names = getattr(table.features[column], "names", None)
+        if names:
+            return (*apply_naming(values, dict(enumerate(names)), place), "")
+        naming, said = ({}, "") if explicit else _naming_column(dataset, table, column, values)
+        return (*(apply_naming(values, naming, place) if naming else numbered_classes(values)), said)
     if not all(isinstance(value, str) for value in values):
         raise InputError(dataset, f"the column {column} must hold one whole number or one word for each image")
-    classes = tuple(sorted(set(values)))
+    words, note = as_one_name(values)
+    classes = tuple(sorted(set(words)))
     index = {name: number for number, name in enumerate(classes)}
-    return [index[value] for value in values], classes
+    return [index[word] for word in words], classes, note
+
+
+def _naming_column(dataset: str, table: Any, column: str, numbers: list[int]) -> tuple[Naming, str]:
+    """The class names in a column of words beside one of numbers, and a note; none if there is no such column."""
+    for name in table.column_names:
+        words = list(table.with_format(None)[name]) if name != column and is_name_column(name) else []
+        if words and all(isinstance(word, str) for word in words):
+            remedy = f"choose one with --label-column {printable(column)} or {printable(name)}"
+            naming = naming_by_rows(dataset, numbers, as_one_name(words)[0], (column, name), remedy)
+            return naming, f"class names from the column {printable(name)}"
+    return {}, ""
 
 
 @contextmanager

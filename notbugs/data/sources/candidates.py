@@ -1,0 +1,43 @@
+"""Folders that may be classes or parts, and those that are left out because of their names or of what is in them."""
+
+from pathlib import Path
+
+from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.splits import UNLABELED, is_annotation, is_neutral, listed, split_of
+from notbugs.data.sources.written import is_written
+
+ANNOTATED, NAMED_UNLABELED = "is called like annotations", "is called unlabeled"
+
+
+def labeled_folders(listing: Listing, folder: Path) -> list[Path]:
+    """The folders in a folder but for those that are left out: called unlabeled, annotations beside images, without any image."""
+    folders = listing.folders(folder)
+    beside_images = any(is_neutral(path.name) and not is_annotation(path.name) for path in folders)
+    written = is_written(folder.parent)
+    reasons = {path: _no_class(listing, path, beside_images=beside_images, written=written) for path in folders}
+    kept = [path for path in folders if not reasons[path]]
+    for path, reason in reasons.items() if kept else ():
+        if reason:
+            listing.leave_out(path, reason)
+    return kept or folders
+
+
+def left_out_note(listing: Listing, base: Path) -> list[str]:
+    """Notes on folders of images beside the classes that are left out because of their names."""
+    notes = []
+    for reason, called in ((ANNOTATED, "called like annotations"), (NAMED_UNLABELED, "called unlabeled")):
+        left_out = {item.location for item in listing.left_out if item.reason == reason}
+        names = [path.name for path in listing.own_folders(base) if listing.relative(path) in left_out]
+        counts = {name: sum(1 for _ in listing.another().walk(base / name)) for name in names}
+        found = [name for name in names if counts[name]]
+        notes += [f"{called}, and left out: {listed(found)} ({sum(counts.values()):,} images)"] if found else []
+    return notes
+
+
+def _no_class(listing: Listing, folder: Path, *, beside_images: bool, written: bool) -> str:
+    """Why a folder is neither a class nor a part; "" if it may be."""
+    if split_of(folder.name) == UNLABELED and not written:
+        return NAMED_UNLABELED
+    if beside_images and not written and is_annotation(folder.name):
+        return ANNOTATED
+    return "" if listing.may_hold_images(folder) else "holds no images"
