@@ -1,7 +1,9 @@
 """What every form of a data set is located as, and how its parts become one set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, overload
 
 import torch
@@ -82,6 +84,25 @@ class Located(NamedTuple):
     left_out: tuple[Unreadable, ...] = ()
     groups: list[str] = []  # noqa: RUF012  # never changed
     only_test: bool = False
+
+
+@contextmanager
+def errors_about(source: Path, folder: Path) -> Iterator[None]:
+    """Errors inside name what the user gave in place of a folder to which it was unpacked."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(*(text and text.replace(str(folder), str(source)) for text in error.args)) from None
+
+
+def about(located: Located, source: Path, folder: Path) -> Located:
+    """A data set whose messages name what the user gave in place of a folder to which it was unpacked."""
+
+    def renamed(items: Sequence[Unreadable]) -> tuple[Unreadable, ...]:
+        return tuple(Unreadable(place.replace(str(folder), str(source)), reason) for place, reason in items)
+
+    places = [place.replace(str(folder), str(source)) for place in located.locations]
+    return located._replace(locations=places, unreadable=renamed(located.unreadable), left_out=renamed(located.left_out))
 
 
 def are_names(names: Sequence[object], count: int) -> bool:

@@ -1,5 +1,6 @@
 """Folders that may be classes or parts, and those that are left out because of their names or of what is in them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from notbugs.data.sources.listing import Listing
@@ -20,6 +21,27 @@ def labeled_folders(listing: Listing, folder: Path) -> list[Path]:
         if reason:
             listing.leave_out(path, reason)
     return kept or folders
+
+
+def walk_images(listing: Listing, folder: Path) -> Iterator[Path]:
+    """The files below a folder that may be images, by name, but for those in folders of masks beside one of images."""
+    masks = list(_masks(listing, folder))
+    for path in masks:
+        listing.leave_out(path, ANNOTATED)
+    for path in listing.walk(folder):
+        if not masks or not any(path.is_relative_to(mask) for mask in masks):
+            yield path
+
+
+def _masks(listing: Listing, folder: Path) -> Iterator[Path]:
+    """The outermost folders at any depth that are called like annotations, and lie beside one whose name says images."""
+    inside = listing.own_folders(folder)
+    beside_images = any(is_neutral(path.name) and not is_annotation(path.name) for path in inside)
+    for path in inside:
+        if beside_images and is_annotation(path.name):
+            yield path
+        else:
+            yield from _masks(listing, path)
 
 
 def left_out_note(listing: Listing, base: Path) -> list[str]:

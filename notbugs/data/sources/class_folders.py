@@ -6,6 +6,7 @@ from pathlib import Path
 
 from notbugs.data.names import check_class_name, one_form
 from notbugs.data.sources.base import Part
+from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import is_annotation, is_neutral, listed
 
@@ -18,7 +19,7 @@ def class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[P
         check_class_name(path.name)
         label = one_form(path.name)
         merged += [label] if label in by_class else []
-        by_class.setdefault(label, []).extend(_without_masks(listing, path))
+        by_class.setdefault(label, []).extend(walk_images(listing, path))
     for path in listing.beside(folder):
         listing.refuse(path, "lies outside the class folders")
     note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
@@ -33,17 +34,6 @@ def _folders_inside(part: Part) -> str:
     words = {word for word in words if not is_neutral(word) and not is_annotation(word)}
     several = len(words) > len(part.classes) and all(name.count("/") > 1 for name in part.names)
     return f"folders inside the class folders belong to the class: {listed(inside, 3)}" if several else ""
-
-
-def _without_masks(listing: Listing, folder: Path) -> list[Path]:
-    """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
-    inside = listing.own_folders(folder)
-    if not any(is_neutral(path.name) for path in inside) or not any(is_annotation(path.name) for path in inside):
-        return list(listing.walk(folder))
-    masks = [path for path in inside if is_annotation(path.name)]
-    for path in masks:
-        listing.leave_out(path, "is called like annotations")
-    return [path for path in listing.walk(folder) if not any(path.is_relative_to(mask) for mask in masks)]
 
 
 def part_of_classes(

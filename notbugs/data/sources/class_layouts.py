@@ -5,13 +5,14 @@ from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
+from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.class_doubts import doubt_of, doubt_of_names, modality_note
 from notbugs.data.sources.class_folders import class_folders, part_of_classes
 from notbugs.data.sources.labels import IMAGES, disagreement, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.official import official_parts
-from notbugs.data.sources.splits import TRAIN, WHOLE, listed, splits_among
+from notbugs.data.sources.splits import TRAIN, WHOLE, listed, part_and_class, splits_among
 from notbugs.data.sources.written import is_written
 from notbugs.errors import InputError
 
@@ -43,10 +44,36 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
     note = "; ".join(filter(None, (note, "" if trusted else modality_note(part.classes))))
     if config.all_classes or config.test == WHOLE:
         return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
-    parts, lists = official_parts(listing, base, part)
+    parts, lists = official_parts(listing, base, part, " (--all-classes: all images as one)")
     lists = lists or parts_not_read(listing, base, tables, config)
     found = {name: Found(inner, own) for name, inner in (parts or {IMAGES: part}).items()}
     return Layout(found, tuple(filter(None, (note, lists))))
+
+
+def crossed_classes(listing: Listing, base: Path, folders: Sequence[Path]) -> Layout | None:
+    """train_cat, train_dog, test_cat, test_dog: the part and the class in one name. None unless all folders are called so."""
+    parts: dict[str, dict[str, list[Path]]] = {}
+    if tables_around(listing, base):
+        return None  # they may have the labels
+    for path in folders:
+        named = part_and_class(path.name)
+        if not named or listing.own_folders(path):
+            return None
+        parts.setdefault(named[0], {}).setdefault(one_form(named[1]), []).append(path)
+    classes = {label for by_class in parts.values() for label in by_class}
+    if len(parts) < 2 or len(classes) < 2 or not all(len(by_class) > 1 for by_class in parts.values()):
+        return None
+    if doubt := doubt_of_names(sorted(classes)):
+        raise InputError(printable(str(base)), doubt.rule, doubt.seen, f"{doubt.remedy}; {doubt.otherwise}: --all-classes")
+
+    def of(name: str) -> Found:
+        own = listing.another()
+        by_class = {label: [file for path in paths for file in walk_images(own, path)] for label, paths in parts[name].items()}
+        return Found(part_of_classes(own, name, by_class, lambda path, label: f"{label}/{path.name}"), own)
+
+    names = listed([path.name for path in folders], 3)
+    note = f"the names of folders say part and class: {names} (classes: {listed(sorted(classes), 3)})"
+    return Layout({name: of(name) for name in parts}, (note,))
 
 
 def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout | None:
@@ -85,7 +112,7 @@ def _of_each_class(listing: Listing, folders: list[Path], name: str) -> Found:
     by_class: dict[str, list[Path]] = {}
     for path in folders:
         if (path / name).is_dir():
-            by_class.setdefault(one_form(path.name), []).extend(own.walk(path / name))
+            by_class.setdefault(one_form(path.name), []).extend(walk_images(own, path / name))
 
     def image_name(path: Path, label: str) -> str:
         return "/".join((label, *path.relative_to(folders[0].parent).parts[2:]))

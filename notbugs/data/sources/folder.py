@@ -11,12 +11,14 @@ from notbugs.data.sources.base import Located, join
 from notbugs.data.sources.candidates import labeled_folders, left_out_note
 from notbugs.data.sources.class_doubts import doubt_of_part, modality_note
 from notbugs.data.sources.class_folders import class_folders
-from notbugs.data.sources.class_layouts import as_classes, divided_classes
-from notbugs.data.sources.label_table import find_tables, named_table
+from notbugs.data.sources.class_layouts import as_classes, crossed_classes, divided_classes
+from notbugs.data.sources.detection import detection_error
+from notbugs.data.sources.label_table import find_tables, named_tables
 from notbugs.data.sources.labels import IMAGES, labels_files_of_both, parts_by_table
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.name_labels import part_by_names, suggestion
+from notbugs.data.sources.official import official_parts
 from notbugs.data.sources.splits import TRAIN, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
 from notbugs.data.sources.written import is_written, with_written_names
 from notbugs.errors import InputError
@@ -30,9 +32,13 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     listing = Listing(root, follow_links=config.follow_links)
     base = _unwrapped(listing, root)
     config = replace(config.data, train=_name_of_part(base, config.train), test=_name_of_part(base, config.test))
-    layout = _layout(listing, base, config)
-    if not any(found.labeled for found in layout.parts.values()):
-        raise _nothing_labeled(listing, base)
+    try:
+        layout = _layout(listing, base, config)
+        if not any(found.labeled for found in layout.parts.values()):
+            raise _nothing_labeled(listing, base)
+    except InputError as error:
+        asked = config.labels or config.label_regex or config.all_classes or config.train or config.test
+        raise (None if asked else detection_error(listing.another(), root)) or error from None
     _check_columns(config, layout)
     sizes = {name: found.labeled for name, found in layout.parts.items()}
     chosen = choose_splits(str(root), sizes, config.train, config.test)
@@ -126,7 +132,7 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if config.label_regex:
         return _by_names(listing, base, config)
     if config.labels:
-        return by_tables(listing, base, config, [named_table(listing.root, base, config.labels)])
+        return by_tables(listing, base, config, named_tables(listing.root, base, config.labels))
     if config.all_classes:
         return as_classes(listing, base, config)
     folders = labeled_folders(listing, base)
@@ -138,6 +144,8 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if not folders:
         return as_classes(listing, base, config)
     splits = splits_among([path.name for path in folders])
+    if splits and (layout := crossed_classes(listing, base, folders)):
+        return layout
     if not splits:
         return divided_classes(listing, base, folders) or as_classes(listing, base, config, folders)
     return _as_parts(listing, base, folders, splits, config)
@@ -152,7 +160,13 @@ def _by_names(listing: Listing, base: Path, config: DataConfig) -> Layout:
         own = listing.another()
         part, images = part_by_names(own, base if name == IMAGES else _folder_of_part(listing, base, name), name, config)
         parts[name] = Found(part, own, images)
-    return Layout(parts, (f"labels from the names of files: {printable(str(config.label_regex))}",))
+    note = f"labels from the names of files: {printable(str(config.label_regex))}"
+    whole = parts[IMAGES].part if parts.keys() == {IMAGES} and config.test != WHOLE else None
+    official, lists = official_parts(listing, base, whole, "") if whole else ({}, "")
+    masks = left_out_note(parts[IMAGES].listing, base) if whole else []
+    if official:
+        parts = {name: Found(part, parts[IMAGES].listing) for name, part in official.items()}
+    return Layout(parts, (note, *masks, *([lists] if lists else [])))
 
 
 def _folder_of_part(listing: Listing, base: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from notbugs.data.names import printable
 from notbugs.data.sources.class_names import is_name_column, one_name
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.label_table import Table, read_table
-from notbugs.data.sources.splits import SPLIT_COLUMNS, TEST, TRAIN, VALIDATION, listed, plain_name, split_of
+from notbugs.data.sources.splits import SPLIT_COLUMNS, TEST, TRAIN, VALIDATION, listed, named_column, plain_name, split_of
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
 from notbugs.errors import InputError
@@ -73,7 +73,7 @@ def find_columns(table: Table, index: FileIndex, config: DataConfig, part: str =
         return None
     plain = [plain_name(column) for column in table.columns]
     split = _split_column(table, plain, file)
-    group = table.columns.index(config.group) if config.group in table.columns else -1
+    group = table.columns.index(named) if (named := named_column(table.columns, config.group)) else -1
     others = [i for i in range(len(plain)) if i not in (file, group, split) and plain[i] not in SPLIT_COLUMNS]
     label, one_hot = _label_column(table, config, others)
     return Columns(file, label, one_hot, split, group) if label >= 0 or one_hot else None

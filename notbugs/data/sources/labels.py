@@ -60,9 +60,9 @@ def parts_by_table(
         If a table cannot be read, or if it is unclear which table, or which of its columns, holds the labels.
     """
     index = FileIndex.of(listing, base)
-    fitting = list(fitting_tables(tables, index, config, part))
+    fitting = _fitting(tables, index, config, part)
     index.loosely.clear()  # of columns that are no files
-    parts_of_tables = [split_of(table.path.stem) for table, _ in fitting]
+    parts_of_tables = [table.split for table, _ in fitting]
     if len(fitting) > 1 and ("" in parts_of_tables or len(set(parts_of_tables)) < len(fitting)):
         names = listed([table.path.name for table, _ in fitting])
         raise InputError(printable(str(base)), "has several tables with labels", names, "choose one with --labels FILE")
@@ -87,6 +87,26 @@ def parts_by_table(
     if unlabeled and fitting:
         notes.append(f"{len(unlabeled):,} images have no label in {named} and are left out")
     return {name: _part(name, base, rows, fitting, named, listing) for name, rows in collected.items() if rows.files}, notes
+
+
+def _fitting(tables: Sequence[Path], index: FileIndex, config: DataConfig, part: str) -> list[tuple[Table, Columns]]:
+    """The tables that label files, and the part that the name of each says: beside x_test, also x_train.
+
+    Raises
+    ------
+    InputError
+        If it is unclear which columns of a table hold labels, and no two others are clear.
+    """
+    fitting, unclear = [], []
+    for path in tables:
+        try:
+            fitting += list(fitting_tables([path], index, config, part))
+        except InputError as error:
+            unclear.append(error)
+    if unclear and len(fitting) < 2:
+        raise unclear[0]
+    splits = splits_among([table.path.stem for table, _ in fitting])
+    return [(table._replace(split=splits.get(table.path.stem, "")), columns) for table, columns in fitting]
 
 
 def _unused_columns(table: Table, columns: Columns) -> list[str]:
@@ -118,7 +138,7 @@ def _collect(
     only: str,
 ) -> int:
     """Add a table's rows to the parts, or to the one part `only`. Returns how many repeat a file with the same label."""
-    beside, by_table = folder_of(table, index), split_of(table.path.stem)
+    beside, by_table = folder_of(table, index), table.split
     of_this_part = not only or table.path.is_relative_to(index.base) or bool(by_table)
     all_parts = index if of_this_part else FileIndex.of(listing.another(), table.path.parent)
     repeated, refused = 0, set[Path]()
@@ -141,7 +161,8 @@ def _collect(
             continue
         path = found[0]
         top = path.relative_to(index.base).parts[0]
-        part = only or (named if by_row else top if top in folders else by_table or IMAGES)
+        by_row = next((known for known in collected if known.casefold() == named.casefold()), named) if by_row else ""
+        part = only or by_row or (top if top in folders else by_table or IMAGES)
         before = next((rows.files[path] for rows in collected.values() if path in rows.files), label)
         if before != label:
             listing.refuse(path, f"has two labels in {printable(table.path.name)}: {printable(before)} and {printable(label)}")

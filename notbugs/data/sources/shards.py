@@ -13,10 +13,11 @@ from typing import BinaryIO, NamedTuple, cast
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, is_printable, one_form, printable
-from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, locate_tree
+from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, ReadFiles, locate_extracted, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
+from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.errors import InputError
@@ -24,6 +25,7 @@ from notbugs.errors import InputError
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
 FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
+DATA_FILES = (".npz", ".npy", ".h5", ".hdf5", ".pt", ".pth", ".safetensors", ".parquet", ".arrow", ".bin", ".csv")
 MOST_LABEL = 2**20  # bytes of a file with a label
 BLOCK = 512
 NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
@@ -99,8 +101,17 @@ class Labeled(NamedTuple):
     left_out: list[Unreadable]
 
 
-def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig, read_files: ReadFiles | None = None) -> Located:
     """The images of tar archives. Their names say the parts: train-000000.tar, val-000000.tar, or train/000000.tar.
+
+    Parameters
+    ----------
+    source : Path
+        For messages.
+    paths : sequence of Path
+    config : DataConfig
+    read_files : callable, optional
+        Reads a folder of files that are no images, such as arrays: to one, archives without images are extracted for a while.
 
     Raises
     ------
@@ -114,8 +125,12 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
     for found in archives.values():
         for archive in found:
             reject_pickles(archive.path, [basename(member.name) for member in archive.members])
+    every = [archive for found in archives.values() for archive in found]
+    endings = {splitext(member.name.lower())[1] for each in every for member in each.members}
+    if read_files and not endings.intersection(IMAGE_SUFFIXES) and (endings.intersection(DATA_FILES) or _hold_idx(every)):
+        return locate_extracted(source, archives, config, read_files)
     as_folder = config.labels or config.file_column or config.label_regex or config.all_classes
-    if as_folder or not any(_has_labels(archive) for found in archives.values() for archive in found):
+    if as_folder or not _has_labels(every):
         return locate_tree(source, archives, config)
     labeled = {name: _labeled(found, config) for name, found in archives.items()}
     sizes = {name: len(found.labels) for name, found in labeled.items()}
@@ -131,6 +146,10 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
     return located._replace(left_out=tuple(item for name in chosen.parts for item in labeled[name].left_out))
 
 
+def _hold_idx(archives: Sequence[Archive]) -> bool:
+    return any(is_idx(basename(member.name)) for archive in archives for member in archive.members)
+
+
 def _part_name(path: Path) -> str:
     """The part that a shard belongs to: its name without the number, or its folder's name."""
     stem = re.sub(r"(\.tar|\.tgz|\.gz)+$", "", path.name, flags=re.IGNORECASE)
@@ -138,9 +157,14 @@ def _part_name(path: Path) -> str:
     return path.parent.name if split_of(path.parent.name) and not split_of(stem) else stem or "shards"
 
 
-def _has_labels(archive: Archive) -> bool:
-    keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
-    return any(_key(member.name)[0] in keys for member in archive.members if _key(member.name)[1] in LABELS)
+def _has_labels(archives: Sequence[Archive]) -> bool:
+    """Whether at least half of the images have a file with a label: a single .json beside one says something else."""
+    images, labeled = 0, 0
+    for archive in archives:
+        keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
+        images += len(keys)
+        labeled += len(keys & {_key(member.name)[0] for member in archive.members if _key(member.name)[1] in LABELS})
+    return bool(images) and 2 * labeled >= images
 
 
 def _key(name: str) -> tuple[str, str]:

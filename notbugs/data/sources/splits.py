@@ -1,7 +1,7 @@
 """Parts of a data set by their names: which is trained on, which is tested on, and which look like parts but may be classes."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from notbugs.data.names import printable
@@ -41,6 +41,20 @@ LABELS = "name a table with its labels: --labels FILE"
 def plain_name(name: str) -> str:
     """A column's name without case, spaces and signs: Class_Id -> classid."""
     return re.sub(r"[\W_]", "", name.casefold())
+
+
+def named_column(columns: Sequence[str], name: str | None) -> str | None:
+    """The column of this name, or the only one whose name differs in case, blanks and signs alone; None if there is none.
+
+    Examples
+    --------
+    >>> named_column(["Patient ID", "label"], "patient_id"), named_column(["d"], r"\\d+")
+    ('Patient ID', None)
+    """
+    if name is None or name in columns or not re.fullmatch(r"[\w .-]+", name):
+        return name if name in columns else None
+    alike = [column for column in columns if plain_name(column) == plain_name(name)]
+    return alike[0] if len(alike) == 1 else None
 
 
 class NamedSplit(NamedTuple):
@@ -95,6 +109,22 @@ def splits_among(names: Collection[str]) -> dict[str, str]:
         for name, named in found.items()
         if not named.others or any(other.others == named.others and other.split != named.split for other in found.values())
     }
+
+
+def part_and_class(name: str) -> tuple[str, str] | None:
+    """The part, and what is left of a name that says one; None if it says none, or nothing else.
+
+    Examples
+    --------
+    >>> part_and_class("train_Cat"), part_and_class("sea-lion.test"), part_and_class("train_images"), part_and_class("cat")
+    (('train', 'Cat'), ('test', 'sea-lion'), None, None)
+    """
+    named = parse_split(name)
+    if not named or not named.others:
+        return None
+    words = re.split(r"([^\W\d_]+)", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    rest = "".join(word for word in words if not _split_of_word(word.casefold()))
+    return named.split, re.sub(r"^[\W_]+|[\W_]+$", "", rest)
 
 
 def is_neutral(name: str) -> bool:
