@@ -69,6 +69,7 @@ def ending(name: str) -> str:
 
 
 def locate_array_form(reader: Reader, source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+    """The images of files of arrays of one form. Raises InputError."""
     if config.label_column:
         raise InputError("--label-column", "is for tables", printable(str(source)), EXPECTED)
     return locate_array_files(source, paths, reader, config)

@@ -14,6 +14,7 @@ from notbugs.errors import InputError
 
 
 def label_column_of(dataset: str, table: Any, config: DataConfig) -> str:
+    """The column of the labels: the one that was asked for, that has their type, or that is called so. Raises InputError."""
     import datasets
 
     if config.label_column:
