@@ -21,6 +21,12 @@ def channels_of(array: np.ndarray, location: str) -> str:
     raise InputError(location, "must be N x H x W, N x H x W x 3 or N x 3 x H x W", f"shape {array.shape}")
 
 
+def channels_note(array: np.ndarray, location: str) -> str:
+    """A note where an image array may have its channels first or last; "" for others."""
+    both = array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] in (1, 3)
+    return f"{printable(location)} has the shape {array.shape}: its last axis is read as the channels" if both else ""
+
+
 def as_8bit(array: np.ndarray, location: str) -> np.ndarray:
     """An image array as uint8 (N, C, H, W); floats only if they are exactly k/255."""
     if 0 in array.shape[1:]:

@@ -13,7 +13,7 @@ import torch
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.array_names import Key, parse_key
-from notbugs.data.sources.array_values import as_8bit, as_labels, channels_of
+from notbugs.data.sources.array_values import as_8bit, as_labels, channels_note, channels_of
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.class_names import Naming, as_one_name, naming_by_rows, naming_in, text
 from notbugs.data.sources.splits import (
@@ -142,15 +142,15 @@ def locate_arrays(
     notes += [f"not used: {printable(key.part)} ({len(arrays[name]):,} images without labels)" for key, name in unlabeled.items()]
     located = join(str(source), train, test, form if last else f"{form}-channels-first", notes)
     unknown = [name for name in arrays if name not in names.values() and name not in keys]
-    parts_of = [name for name in unknown if plain_name(name) in SPLIT_COLUMNS]
+    parts_of = [name for name in unknown if plain_name(name) in SPLIT_COLUMNS or parse_split(name)]
     located = located._replace(
         notes=(*located.notes, *(f"the array {printable(name)} is not used: parts need arrays of their own" for name in parts_of))
     )
     left_out = [Unreadable(f"{source}: {name}", "is an array of unknown use") for name in unknown]
-    left_out += [Unreadable(f"{source}: {name}", "has no array of labels") for name in unlabeled.values()]
+    without = [(name, len(arrays[name]), "has no array of labels") for name in unlabeled.values()]
+    unused = [(names[_key(part, "images")], sizes[part], "is a part that is not used") for part in chosen.unused]
     left_out += [
-        Unreadable(f"{source}: {names[_key(part, 'images')]}", f"is a part that is not used ({sizes[part]:,} images)")
-        for part in chosen.unused
+        Unreadable(f"{source}: {name}[{i}]", reason) for name, count, reason in (*without, *unused) for i in range(count)
     ]
     return located._replace(left_out=tuple(left_out))
 
@@ -243,7 +243,7 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
         names if names_key and not unused else numbered(len(labels)),
         [f"{location}[{i}]" for i in range(len(labels))],
     )
-    return part, channels, [found for found in (note, unused) if found]
+    return part, channels, [found for found in (channels_note(arrays[images_key], images_key), note, unused) if found]
 
 
 def _naming(source: Path, arrays: Mapping[str, np.ndarray], labels: str, classes: str, *, of_this_part: bool) -> Naming:

@@ -15,7 +15,25 @@ from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 Files = Sequence[EncodedImage] | Tensor
-MISSING = ("nan", "<na>", "n/a", "null")  # how tables write that there is no label
+# How tables write that there is no label
+MISSING = (
+    "nan",
+    "<na>",
+    "na",
+    "n/a",
+    "null",
+    "none",
+    "?",
+    "-",
+    "-1",
+    "unknown",
+    "undefined",
+    "missing",
+    "ignore",
+    "void",
+    "todo",
+    "tbd",
+)
 MOST_CLASSES = 2**20  # a damaged label must not become a list of as many class names
 
 

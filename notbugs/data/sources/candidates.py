@@ -1,13 +1,15 @@
 """Folders that may be classes or parts, and those that are left out because of their names or of what is in them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from notbugs.data.names import Unreadable
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.splits import UNLABELED, is_annotation, is_neutral, listed, split_of
 from notbugs.data.sources.written import is_written
 
-ANNOTATED, NAMED_UNLABELED = "is called like annotations", "is called unlabeled"
+ANNOTATED, NAMED_UNLABELED, UNUSED = "is called like annotations", "is called unlabeled", "is a part that is not used"
 
 
 def labeled_folders(listing: Listing, folder: Path) -> list[Path]:
@@ -42,6 +44,17 @@ def _masks(listing: Listing, folder: Path) -> Iterator[Path]:
             yield path
         else:
             yield from _masks(listing, path)
+
+
+def file_by_file(listing: Listing) -> tuple[Unreadable, ...]:
+    """What a listing left out, with each file in place of a folder that is left out for its name, or as a part."""
+    items = []
+    for location, reason in listing.left_out:
+        folder = listing.root / location
+        whole = reason in (ANNOTATED, NAMED_UNLABELED, UNUSED) and folder.is_dir() and not folder.is_symlink()
+        files = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names) if whole else []
+        items += [Unreadable(listing.relative(path), reason) for path in files] or [Unreadable(location, reason)]
+    return tuple(items)
 
 
 def left_out_note(listing: Listing, base: Path) -> list[str]:

@@ -33,6 +33,25 @@ RUNS = frozenset(
         "visit",
     )
 )  # fmt: skip
+ASIDE = frozenset(
+    (
+        "trash",
+        "tmp",
+        "temp",
+        "old",
+        "backup",
+        "bak",
+        "excluded",
+        "deleted",
+        "removed",
+        "rejected",
+        "discarded",
+        "ignored",
+        "thumbnails",
+        "thumbs",
+    )
+)
+COPY = re.compile(r"[\W_]*(\(\d+\)|copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*$")
 FOLDS = frozenset(("fold", "folds", "kfold", "cv"))
 TABLE = "labels of a table: --labels FILE"
 
@@ -109,12 +128,31 @@ def doubt_of_names(names: Sequence[str]) -> Doubt | None:
     return None
 
 
-def modality_note(names: Sequence[str]) -> str:
-    """A note on folders that are read as classes and called like another modality of the others' images; "" if none is."""
-    found = [name for name in names if words_of(name) and (MODALITIES | ANNOTATIONS).issuperset(words_of(name))]
+def odd_classes_note(names: Sequence[str]) -> str:
+    """A note on folders that are read as classes, and called like copies of others, other modalities or waste; "" if none is.
+
+    Examples
+    --------
+    >>> odd_classes_note(["cat", "cat - Copy", "dog"]), odd_classes_note(["cat", "catfish"])
+    ('cat - Copy is read as a class, like cat, dog (if it is none: move it away)', '')
+    """
+    folded = {name.casefold() for name in names}
+    no_class = MODALITIES | ANNOTATIONS | ASIDE
+    found = [name for name in names if (words_of(name) and no_class.issuperset(words_of(name))) or _original_of(name) in folded]
     others = [name for name in names if name not in found]
-    seen = f"{listed(found)} is read as a class, like {listed(others, 3)} (if it is none: move it away)"
+    what, aside = (
+        ("is read as a class", "it is none: move it away")
+        if len(found) == 1
+        else ("are read as classes", "they are none: move them away")
+    )
+    seen = f"{listed(found)} {what}, like {listed(others, 3)} (if {aside})"
     return seen if found and others else ""
+
+
+def _original_of(name: str) -> str:
+    """What a name is that says that it is a copy, without that; "" if it does not."""
+    original = COPY.sub("", name.casefold())
+    return original if original != name.casefold() else ""
 
 
 def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:

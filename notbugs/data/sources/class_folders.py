@@ -28,12 +28,18 @@ def class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[P
 
 
 def _folders_inside(part: Part) -> str:
-    """A note where all images are in different folders inside the class folders, which may be classes; "" if they are not."""
-    inside = sorted({"/".join(name.split("/")[:2]) for name in part.names if name.count("/") > 1})
+    """A note where folders inside the class folders may be classes or thumbnails: some images are in them, or all in many.
+
+    "" where there are none, or only numbered ones.
+    """
+    deep = [name for name in part.names if name.count("/") > 1]
+    inside = sorted({"/".join(name.split("/")[:2]) for name in deep})
     words = {re.sub(r"\d+", "", folder.partition("/")[2]) for folder in inside}  # tracks of a video have numbers
     words = {word for word in words if not is_neutral(word) and not is_annotation(word)}
-    several = len(words) > len(part.classes) and all(name.count("/") > 1 for name in part.names)
-    return f"folders inside the class folders belong to the class: {listed(inside, 3)}" if several else ""
+    if not words or (len(deep) == len(part.names) and len(words) <= len(part.classes)):
+        return ""
+    count = f" ({len(deep):,} of {len(part.names):,} images)" if len(deep) < len(part.names) else ""
+    return f"folders inside the class folders belong to the class: {listed(inside, 3)}{count}"
 
 
 def part_of_classes(

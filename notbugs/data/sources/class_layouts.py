@@ -6,7 +6,7 @@ from pathlib import Path
 from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.candidates import walk_images
-from notbugs.data.sources.class_doubts import doubt_of, doubt_of_names, modality_note
+from notbugs.data.sources.class_doubts import doubt_of, doubt_of_names, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders, part_of_classes
 from notbugs.data.sources.labels import IMAGES, disagreement, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
@@ -41,7 +41,7 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
     if not trusted and (doubt := doubt_of(listing, folders, part)):
         remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes"
         raise InputError(printable(str(base)), doubt.rule, doubt.seen, remedy)
-    note = "; ".join(filter(None, (note, "" if trusted else modality_note(part.classes))))
+    note = "; ".join(filter(None, (note, "" if trusted else odd_classes_note(part.classes))))
     if config.all_classes or config.test == WHOLE:
         return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
     parts, lists = official_parts(listing, base, part, " (--all-classes: all images as one)")

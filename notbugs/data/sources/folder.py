@@ -8,8 +8,8 @@ from pathlib import Path
 from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.base import Located, join
-from notbugs.data.sources.candidates import labeled_folders, left_out_note
-from notbugs.data.sources.class_doubts import doubt_of_part, modality_note
+from notbugs.data.sources.candidates import UNUSED, file_by_file, labeled_folders, left_out_note
+from notbugs.data.sources.class_doubts import doubt_of_part, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders
 from notbugs.data.sources.class_layouts import as_classes, crossed_classes, divided_classes
 from notbugs.data.sources.detection import detection_error
@@ -50,7 +50,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     for name in chosen.unused:
         found = layout.parts[name]
         for path in [base / name] if name != IMAGES and (base / name).is_dir() else found.paths:
-            listing.leave_out(path, "is a part that is not used")
+            listing.leave_out(path, UNUSED)
     if set(layout.parts) != {IMAGES}:
         used = {path for found in layout.parts.values() for path in found.paths}
         for path in listing.beside(base):
@@ -59,7 +59,7 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
     located = with_written_names(join(str(root), train, test, "folder", notes), base)
-    return located._replace(unreadable=tuple(listing.unreadable), left_out=tuple(listing.left_out))
+    return located._replace(unreadable=tuple(listing.unreadable), left_out=file_by_file(listing))
 
 
 def _unwrapped(listing: Listing, root: Path) -> Path:
@@ -225,7 +225,7 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
         trusted = is_written(outer.parent)
         if not trusted and (doubt := doubt_of_part(own, folder, folders, part)):
             raise InputError(f"{printable(str(base))}, part {printable(name)}", doubt.rule, doubt.seen, doubt.remedy)
-        notes += [note, "" if trusted else modality_note(part.classes)]
+        notes += [note, "" if trusted else odd_classes_note(part.classes)]
         return Found(part, own, notes=tuple(filter(None, notes)))
     beside = _tables_for(own, base, name, config)
     for table in [*find_tables(listing, folder), *(find_tables(listing, outer) if outer != folder else ()), *beside]:

@@ -158,7 +158,11 @@ def _from_text(path: Path, text: str) -> Table:
             several = len({row[0] for row in rows}) == len(rows) and min(map(len, rows)) > 1
             rows = [line.split(None, 1) if several else line.rsplit(None, 1) for line in lines]
     else:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row))]
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+            if any(map(str.strip, row))
+        ]
     width = len(rows[0]) if rows else 0
     if longer := [row for row in rows if len(row) > width and any(cell.strip() for cell in row[width:])]:
         got = f"{len(longer[0])} cells in the row {listed(longer[0], 3)}"

@@ -10,8 +10,8 @@ from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, first_line, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
 from notbugs.data.sources.file_index import FileIndex, folders_in
+from notbugs.data.sources.label_choice import LABEL_COLUMNS, labels_note
 from notbugs.data.sources.label_columns import (
-    LABEL_COLUMNS,
     Columns,
     fitting_tables,
     folder_of,
@@ -76,6 +76,7 @@ def parts_by_table(
         notes.append(_table_note(table, columns) + (f"; {repeated:,} rows repeat a file" if repeated else ""))
     notes += sorted(index.loosely) if fitting else []
     notes += [f"{printable(table.path.name)} is not UTF-8, and is read as Latin-1" for table, _ in fitting if table.latin]
+    notes += [note for table, columns in fitting if columns.label >= 0 and (note := labels_note(table, columns.label))]
     notes += [table.merged[columns.label] for table, columns in fitting if columns.label in table.merged]
     notes += [note for table, columns in fitting for note in _unused_columns(table, columns)]
     labeled = {path for rows in collected.values() for path in rows.files}
@@ -150,7 +151,7 @@ def _collect(
             index.loosely.add("names of files are matched without their folders")
             found = [] if in_folders else found  # "a/1.png" beside "b/1.png": a file in another folder is another file
         label = label_of(table, columns, row)
-        if only and by_row and by_row != split_of(only):
+        if only and named and by_row != split_of(only):
             continue
         if not found and not of_this_part and all_parts.find(row[columns.file], "", by_row):
             continue  # it is in another part
@@ -161,8 +162,8 @@ def _collect(
             continue
         path = found[0]
         top = path.relative_to(index.base).parts[0]
-        by_row = next((known for known in collected if known.casefold() == named.casefold()), named) if by_row else ""
-        part = only or by_row or (top if top in folders else by_table or IMAGES)
+        named = next((known for known in collected if known.casefold() == named.casefold()), named) if named else ""
+        part = only or named or (top if top in folders else by_table or IMAGES)
         before = next((rows.files[path] for rows in collected.values() if path in rows.files), label)
         if before != label:
             listing.refuse(path, f"has two labels in {printable(table.path.name)}: {printable(before)} and {printable(label)}")

@@ -13,7 +13,7 @@ from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import locate_arrays, reading
 from notbugs.data.sources.base import Located
-from notbugs.data.sources.label_columns import LABEL_COLUMNS
+from notbugs.data.sources.label_choice import LABEL_COLUMNS
 from notbugs.data.sources.pixels import header_line, read_columns
 from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
 from notbugs.errors import InputError

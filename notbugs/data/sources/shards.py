@@ -19,7 +19,9 @@ from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
 from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.limits import FREE, most_bytes, read_at_most
+from notbugs.data.sources.numbered_files import missing_files
 from notbugs.data.sources.splits import choose_splits, listed, split_of
+from notbugs.data.sources.targets import check_no_measurements
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -137,13 +139,19 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig, read_fil
     chosen = choose_splits(str(source), sizes, config.train, config.test)
     parts = {name: _part_of_shards(name, archives[name], labeled[name]) for name in chosen.parts}
     notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]
+    notes += missing_files(path.name for path in sorted(paths))
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     folders = {dirname(member.name) for name in chosen.parts for _, member in labeled[name].images}
     if len(folders) > 1 and "labels are read from .cls" not in notes:
         notes.append(f"folders are not read as classes: {listed(sorted(folders), 3)} (to read them: --all-classes)")
     train, test = (parts[name] if name else None for name in (chosen.train, chosen.test))
     located = join(str(source), train, test, "webdataset", list(dict.fromkeys(notes)))
-    return located._replace(left_out=tuple(item for name in chosen.parts for item in labeled[name].left_out))
+    unused = [
+        f"{archives[name][number].path.name}: {member.name}" for name in chosen.unused for number, member in labeled[name].images
+    ]
+    left_out = [item for name in chosen.parts for item in labeled[name].left_out]
+    left_out += [Unreadable(place, "is a part that is not used") for place in unused]
+    return located._replace(left_out=tuple(left_out))
 
 
 def _hold_idx(archives: Sequence[Archive]) -> bool:
@@ -246,6 +254,8 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
     try:
         text = archive.read(member).decode("utf-8-sig").strip()
         value = _field(json.loads(text), place, config) if ending == ".json" else text
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(place, "must hold a label as text or JSON", first_line(error)) from None
     if value is None:
@@ -260,6 +270,8 @@ def _field(content: object, place: str, config: DataConfig) -> object:
     if not isinstance(content, dict):
         return content
     names = [config.label_column] if config.label_column else [name for name in FIELDS if name in content]
+    numbers = [name for name in names if isinstance(content.get(name), int)]
+    names = numbers if len(names) == 2 and len(numbers) == 1 else names  # "class" may be the name of the number "label"
     if len(names) > 1:
         raise InputError(
             place, "it must be clear which field holds the label", listed(names), "choose it with --label-column NAME"
@@ -273,6 +285,7 @@ def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Me
         indices, classes = numbered_classes(numbers)
     else:
         words = [one_name(str(label)) for label in labels]
+        check_no_measurements(f"{archives[0].path}: labels", words)
         classes = sorted_classes(words)
         index = {word: number for number, word in enumerate(classes)}
         indices = [index[word] for word in words]

@@ -13,6 +13,7 @@ from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.limits import check_expansion, read_parquet
+from notbugs.data.sources.numbered_files import missing_files
 from notbugs.data.sources.splits import (
     SPLIT_COLUMNS,
     TRAIN,
@@ -42,7 +43,7 @@ def locate_parquet(dataset: str, files: list[Path], config: DataConfig) -> Locat
     if set(by_part) == {""}:
         by_part = {TRAIN: files}
     tables = {name or "other files": _read_parquet(paths) for name, paths in by_part.items()}
-    return _locate_tables(dataset, tables, config, "parquet")
+    return _locate_tables(dataset, tables, config, "parquet", notes=missing_files(path.name for path in files))
 
 
 def _read_parquet(paths: list[Path]) -> Any:
@@ -140,7 +141,9 @@ def locate_hub(dataset: str, config: DataConfig) -> Located:
     return _locate_tables(dataset, dict(tables), config, "parquet", files_allowed=True)
 
 
-def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, *, files_allowed: bool = False) -> Located:
+def _locate_tables(
+    dataset: str, tables: Tables, config: DataConfig, form: str, *, files_allowed: bool = False, notes: Sequence[str] = ()
+) -> Located:
     """The images of tables by part. files_allowed: a cell may name a file of this disk instead of holding its bytes."""
     sizes = {name: labeled_rows(dataset, table, config) for name, table in tables.items()}
     for table in tables.values() if not any(sizes.values()) else ():
@@ -148,12 +151,15 @@ def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, 
     chosen = choose_splits(dataset, sizes, config.train, config.test)
     both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
     read = {name: part for name, (part, _) in both.items()}
-    notes = [f"{printable(name)}: {note}" for name, (_, found) in both.items() for note in found]
+    notes = [*notes]
+    notes += [f"{printable(name)}: {note}" for name, (_, found) in both.items() for note in found]
     notes += [note for name in chosen.parts for note in _split_columns(tables, name, config)]
     notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
     left_out = [
-        Unreadable(f"{dataset}: {name}", f"is a part that is not used ({tables[name].num_rows:,} rows)") for name in chosen.unused
+        Unreadable(f"{dataset}: {name} row {i}", "is a part that is not used")
+        for name in chosen.unused
+        for i in range(tables[name].num_rows)
     ]
     return join(dataset, train, test, form, notes)._replace(left_out=tuple(left_out))
 
@@ -183,7 +189,15 @@ def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_al
     names, note = _names(table, paths)
     places = [f"{dataset}: {name} row {i}" for i in range(len(labels))]
     groups = [str(value) for value in table.with_format(None)[group]] if group else []
-    return Part(name, images, labels, classes, names, places, groups), [text for text in (said, note) if text]
+    others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
+    not_read = f"not read, though they may be images: {listed(others)}" if others else ""
+    return Part(name, images, labels, classes, names, places, groups), [text for text in (said, note, not_read) if text]
+
+
+def _may_hold_images(feature: object) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
 def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:

@@ -1,6 +1,7 @@
 """Targets of regression, which are no classes: numbers with decimals, and whole numbers that were measured."""
 
 import math
+import re
 from collections.abc import Collection, Sequence
 
 from notbugs.data.names import printable
@@ -16,10 +17,13 @@ MEASURED = frozenset(
 )  # fmt: skip
 RULE = "are measured numbers (targets of regression), and classes are needed"
 REMEDY = "group them into classes: save a word or a whole number for each group"
+NUMBER = re.compile(r"([-+]?\d*[.,]?\d+)\s*(%|cm|mm|m|km|kg|g|mg|ml|l|years?|px|€|\$)?")  # with a decimal comma, or a unit
 MANY, FEW = 20, 10  # classes that are whole numbers, and images of each, that ages may be
 
 
 def _as_number(value: object) -> float | None:
+    if isinstance(value, str) and (match := NUMBER.fullmatch(value.strip())):
+        value = match[1].replace(",", ".")
     try:
         number = float(value)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError):
@@ -37,13 +41,13 @@ def check_no_measurements(place: str, values: Collection[object], column: str = 
     Traceback (most recent call last):
     notbugs.errors.InputError: a.npz: y: are measured numbers (targets of regression), and classes are needed, got 1.5; group ...
     """
-    different = {value for value in values if value not in (None, "") and value == value}
+    different = {value for value in values if isinstance(value, str | int | float) and value != "" and value == value}
     numbers = {value: _as_number(value) for value in different}
     if not numbers or None in numbers.values():
         return
     with_decimals = [str(value) for value, number in numbers.items() if number is not None and not number.is_integer()]
     if with_decimals or (plain_name(column) in MEASURED and len(numbers) > 2):
-        shown = sorted(with_decimals or map(str, different), key=float)
+        shown = sorted(with_decimals or map(str, different), key=lambda value: _as_number(value) or 0.0)
         raise InputError(printable(place), RULE, listed(shown, 3), remedy)
 
 
