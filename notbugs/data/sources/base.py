@@ -181,7 +181,10 @@ def _similar_names(classes: Sequence[str]) -> list[str]:
     more = f", and {len(pairs) - 3} more" if len(pairs) > 3 else ""
     how = "case, blanks, zeros in front or Unicode form"
     kept = f"classes whose names differ only in {how} are kept apart: {', '.join(pairs[:3])}{more}"
-    missing = [f"class {printable(name)} may be of missing labels" for name in classes if name.casefold() in MISSING]
+    signs = {"-1", "1"} >= {*classes}  # of two classes
+    missing = [
+        f"class {printable(name)} may be of missing labels" for name in classes if name.casefold() in MISSING and not signs
+    ]
     return [*([kept] if pairs else []), *missing]
 
 

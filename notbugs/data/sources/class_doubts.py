@@ -22,7 +22,8 @@ MODALITIES = frozenset(
 PAIRED = frozenset(
     (
         "left", "right", "gray", "grey", "grayscale", "greyscale", "color", "colour", "colors", "bw", "input", "inputs", "output",
-        "outputs", "target", "targets", "edge", "edges", "alpha", "semantic", "instance",
+        "outputs", "target", "targets", "edge", "edges", "alpha", "semantic", "instance", "raw", "processed", "preprocessed",
+        "original", "augmented", "enhanced",
     )
 )  # fmt: skip
 # With a number: a part of the images of each class, or images of one person, place or time
@@ -53,6 +54,7 @@ ASIDE = frozenset(
 )
 COPY = re.compile(r"[\W_]*(\(\d+\)|copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*$")
 FOLDS = frozenset(("fold", "folds", "kfold", "cv"))
+DEEPEST = 8  # folders that may lie around others, one in the other
 TABLE = "labels of a table: --labels FILE"
 
 
@@ -107,6 +109,21 @@ def doubt_of_part(listing: Listing, folder: Path, folders: Sequence[Path], part:
     return doubt._replace(remedy=remedy)
 
 
+def doubt_of_divided(listing: Listing, parts: Sequence[Path], names: Sequence[str]) -> Doubt | None:
+    """The sign that folders which all hold the parts are no classes. parts: those folders; names: of the folders around them."""
+    if same := same_folders(listing, parts):
+        rule = "has folders that all hold parts with the same folders, and it is unclear which of them are the classes"
+        return Doubt(
+            rule,
+            f"{listed(names)}, each with {listed(same)}",
+            "the inner folders: name one of the outer as DATASET",
+            "the outer folders",
+        )
+    if all(map(is_neutral, names)) and not _are_counted(names):
+        return Doubt("has folders whose names say nothing of classes", listed(names), "one of them: name it as DATASET")
+    return doubt_of_names(names)
+
+
 def doubt_of_names(names: Sequence[str]) -> Doubt | None:
     """The sign that folders are called like modalities, folds or recordings.
 
@@ -158,12 +175,27 @@ def _original_of(name: str) -> str:
 def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
     """The names of two or more folders that each of several folders holds, with no images beside them; [] if they differ.
 
-    Numbered ones do not count: the tracks or patients of each class often have the same numbers.
+    A folder around them, whose name says only images, is passed through. Numbered ones do not count, as the tracks or patients of
+    each class often have the same numbers; those in them do: fog/1/cat, fog/2/cat, blur/1/cat, …
     """
-    inside = [[path.name for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in folders]
-    kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
-    same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
-    return inside[0] if same and not any(listing.files(folder) for folder in folders) else []
+    outer = [_inmost(listing, folder) for folder in folders]
+    inside = [[path for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in outer]
+    names = [[path.name for path in paths] for paths in inside]
+    if len(outer) < 2 or not names[0] or any(each != names[0] for each in names) or any(map(listing.files, outer)):
+        return []
+    if len({re.sub(r"\d+", "", name) for name in names[0]}) > 1:
+        return names[0]
+    return same_folders(listing, [path for paths in inside for path in paths]) if re.search(r"\d", names[0][0]) else []
+
+
+def _inmost(listing: Listing, folder: Path) -> Path:
+    """A folder, or the only one in it, if its name says only that there is data."""
+    for _ in range(DEEPEST):
+        inside = listing.own_folders(folder)
+        if len(inside) != 1 or not is_neutral(inside[0].name) or listing.files(folder):
+            break
+        folder = inside[0]
+    return folder
 
 
 def _copy_inside(listing: Listing, folders: Sequence[Path]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.candidates import walk_images
-from notbugs.data.sources.class_doubts import doubt_of, doubt_of_names, odd_classes_note
+from notbugs.data.sources.class_doubts import doubt_of, doubt_of_divided, doubt_of_names, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders, part_of_classes
 from notbugs.data.sources.labels import IMAGES, disagreement, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
@@ -99,7 +99,9 @@ def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout
             else listed(inside[divided[0]])
         )
         raise InputError(printable(str(base)), rule, seen, "divide all, or read what is in them as one class: --all-classes")
-    if doubt := doubt_of_names([path.name for path in folders]):
+    if doubt := doubt_of_divided(
+        listing, [path / name for path in divided for name in inside[path]], [path.name for path in folders]
+    ):
         remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes"
         raise InputError(printable(str(base)), doubt.rule, doubt.seen, remedy)
     names = dict.fromkeys(name for path in divided for name in inside[path])

@@ -44,7 +44,7 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
         return locate_saved(base, config) if saved else locate_saved_parts(base, parts, config)
     _reject_hub_cache(path)
     files, folders = _entries(base)
-    return with_names_beside(_of_folder(path, base, files, folders, config), files)
+    return with_names_beside(_of_folder(path, base, files, folders, config), path, files)
 
 
 def _of_folder(path: Path, base: Path, files: Sequence[Path], folders: Sequence[Path], config: DataConfig) -> Located:

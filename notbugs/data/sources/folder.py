@@ -17,6 +17,8 @@ from notbugs.data.sources.label_table import find_tables, named_tables
 from notbugs.data.sources.labels import IMAGES, labels_files_of_both, parts_by_table
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing, below
+from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
+from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
 from notbugs.data.sources.official import official_parts
 from notbugs.data.sources.splits import TRAIN, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
@@ -59,7 +61,8 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
     located = with_written_names(join(str(root), train, test, "folder", notes), base)
-    return located._replace(unreadable=tuple(listing.unreadable), left_out=file_by_file(listing))
+    located = located._replace(unreadable=tuple(listing.unreadable), left_out=file_by_file(listing))
+    return with_names_beside(located, root, listing.beside(base, among=NAME_FILES))
 
 
 def _unwrapped(listing: Listing, root: Path) -> Path:

@@ -7,17 +7,19 @@ from pathlib import Path
 from notbugs.data.names import is_printable, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import Naming, is_naming, naming_of, one_name
-from notbugs.data.sources.splits import listed
+from notbugs.data.sources.listing import below
+from notbugs.data.sources.splits import listed, words_of
 from notbugs.data.sources.text import lines_of, text_of
 from notbugs.errors import InputError
 
 ENDINGS = (".txt", ".json", ".names")
 MOST_BYTES = 2**22  # ImageNet's 1,000 names take 30 kB
+MAPS = frozenset(("label", "labels", "class", "classes", "category", "categories", "map", "mapping", "names"))  # words of a .json
 NUMBER_AND_NAME = re.compile(r"(\d{1,9})\s*[\s,;:=|]\s*(\S.*)")
 
 
-def with_names_beside(located: Located, files: Iterable[Path]) -> Located:
-    """A data set whose classes are numbers, with the names that a file beside it gives them.
+def with_names_beside(located: Located, root: Path, files: Iterable[Path]) -> Located:
+    """A data set whose classes are numbers, with the names that a file beside it gives them. root: its folder.
 
     Raises
     ------
@@ -35,19 +37,24 @@ def with_names_beside(located: Located, files: Iterable[Path]) -> Located:
             got = f"{printable(first.name)} and {printable(path.name)}"
             raise InputError(printable(str(path.parent)), "must name the classes in one way", got, "move one of the two away")
     notes = [f"{printable(path.name)} is not read: it does not name each of the classes {listed(located.classes, 3)}"
-             for path in found.keys() - named.keys()]  # fmt: skip
+             for path in sorted(found.keys() - named.keys()) if _is_called_so(path)]  # fmt: skip
     if not named:
         return located._replace(notes=(*located.notes, *notes))
     path, names = next(iter(named.items()))
     meaning = listed([f"{number} is {name}" for number, name in zip(located.classes, names, strict=True)], 3)
-    left_out = tuple(item for item in located.left_out if item.location not in {used.name for used in named})
+    used = {below(file, root) for file in named}
+    left_out = tuple(item for item in located.left_out if item.location not in used)
     notes.append(f"class names from {printable(path.name)}: {meaning}")
     return located._replace(classes=names, notes=(*located.notes, *notes), left_out=left_out)
 
 
 def _may_name(path: Path) -> bool:
-    called = is_naming(path.stem) or (path.stem.casefold(), path.suffix.lower()) == ("labels", ".txt")
+    called = _is_called_so(path) or (path.suffix.lower() == ".json" and bool(MAPS.intersection(words_of(path.stem))))
     return called and path.suffix.lower() in ENDINGS and 0 < path.stat().st_size <= MOST_BYTES
+
+
+def _is_called_so(path: Path) -> bool:
+    return is_naming(path.stem) or (path.stem.casefold(), path.suffix.lower()) == ("labels", ".txt")
 
 
 def _names(path: Path, numbers: list[int]) -> tuple[str, ...]:

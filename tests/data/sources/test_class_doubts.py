@@ -14,6 +14,7 @@ from notbugs import data
 
 MODALITIES = "called like modalities of the same images, or like classes"
 FOLDS = "called like folds of the same classes, or like classes"
+PETS, PARTS = ("cat", "dog"), ("train", "test")
 RECORDINGS = "called like recordings of any class, or like classes"
 
 
@@ -60,6 +61,28 @@ def test_folders_inside_parts_are_doubted_too(tmp_path: Path, inside: Any, says:
     assert says in text and "part test: " in text and "--all-classes" not in text, "it would read the parts as classes"
     loaded = data.load(root, label_regex=text.split("--label-regex '")[option + 1].partition("'")[0])
     assert loaded.train.classes == classes and len(loaded.test) == 3 * len(inside)
+
+
+@pytest.mark.parametrize(
+    ("layout", "seen"),
+    [
+        ([f"{site}/images/{name}" for site in "ab" for name in PETS], "got a, b, each with cat, dog"),
+        ([f"{kind}/{i}/{name}" for kind in ("fog", "ice") for i in (1, 2) for name in PETS], "got fog, ice, each with cat"),
+        ([f"{site}/{part}/{name}" for site in "ab" for part in PARTS for name in PETS], "got a, b, each with cat, dog"),
+        ([f"split{i}/{part}" for i in (1, 2) for part in PARTS], "names say nothing of classes, got split1, split2"),
+        (["raw", "processed"], "got processed, raw"),
+    ],
+)
+def test_folders_around_the_same_classes_are_no_classes(tmp_path: Path, layout: Any, seen: str) -> None:
+    root = tree(tmp_path, dict.fromkeys(layout, 2))
+    text = load_error(root)
+    assert seen in text and "DATASET; " in text and text.endswith(": --all-classes")
+    assert len(data.load(root, all_classes=True).train.classes) == 2
+    if len(layout) > 4:
+        assert (
+            data.load(sorted(path for path in root.iterdir() if path.is_dir())[0] / ("1" if "fog" in seen else "")).train.classes
+            == PETS
+        )
 
 
 def test_one_modality_beside_classes_is_said(tmp_path: Path) -> None:

@@ -117,14 +117,17 @@ def test_names_that_contradict_the_numbers_are_refused(tmp_path: Path, make: Any
         ("labels.txt", "0 cat\n1 dog\n"),
         ("class_to_idx.json", '{"dog": 1, "cat": 0}'),
         ("id2label.json", '{"0": "cat", "1": "dog"}'),
+        ("label_num_to_disease_map.json", '{"0": "cat", "1": "dog"}'),
     ],
 )
 def test_a_file_beside_numbered_classes_names_them(tmp_path: Path, file: str, content: str) -> None:
-    root = image_folder(tmp_path, ("0", "1"), splits=(".",))
+    root = image_folder(tmp_path / "set" / "inner", ("0", "1"), splits=(".",))
     (root / file).write_text(content)
-    loaded = data.load(root)
-    assert loaded.train.classes == ("cat", "dog") and f"class names from {file}: 0 is cat, 1 is dog" in loaded.notes
-    assert not [item for item in loaded.left_out if item.location == file]
+    files = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.*"))}
+    for path in (tmp_path / "set", tar(tmp_path / "a.tar", files)):
+        loaded = data.load(path)
+        assert loaded.train.classes == ("cat", "dog") and f"class names from {file}: 0 is cat, 1 is dog" in loaded.notes
+        assert loaded.left_out == ()
 
 
 def test_a_file_that_names_other_classes_is_said_or_refused(tmp_path: Path) -> None:
