@@ -13,25 +13,25 @@ from notbugs.data.sources.splits import ANNOTATIONS, NEUTRAL, is_annotation, is_
 # Pictures of the same things, taken or made in another way
 MODALITIES = frozenset(
     (
-        "rgb", "rgbd", "depth", "disparity", "thermal", "infrared", "ir", "nir", "swir", "lwir", "vis", "visible", "optical",
-        "sar", "lidar", "radar", "multispectral", "hyperspectral", "panchromatic", "flow", "normals", "albedo", "heatmap",
-        "heatmaps", "gt", "groundtruth", "lr", "hr", "lq", "hq",
+        "rgb", "rgbd", "depth", "disparity", "thermal", "infrared", "ir", "nir", "swir", "lwir", "vis", "visible",
+        "optical", "sar", "lidar", "radar", "multispectral", "hyperspectral", "panchromatic", "flow", "normals", "albedo",
+        "heatmap", "heatmaps", "gt", "groundtruth", "lr", "hr", "lq", "hq",
     )
 )  # fmt: skip
 # The same, where nothing else stands beside them; else they may be classes
 PAIRED = frozenset(
     (
-        "left", "right", "gray", "grey", "grayscale", "greyscale", "color", "colour", "colors", "bw", "input", "inputs", "output",
-        "outputs", "target", "targets", "edge", "edges", "alpha", "semantic", "instance", "raw", "processed", "preprocessed",
-        "original", "augmented", "enhanced",
+        "left", "right", "gray", "grey", "grayscale", "greyscale", "color", "colour", "colors", "bw", "input", "inputs",
+        "output", "outputs", "target", "targets", "edge", "edges", "alpha", "semantic", "instance", "raw", "processed",
+        "preprocessed", "original", "augmented", "enhanced",
     )
 )  # fmt: skip
 # With a number: a part of the images of each class, or images of one person, place or time
 RUNS = frozenset(
     (
         "fold", "folds", "kfold", "cv", "cam", "camera", "view", "sensor", "channel", "band", "patient", "case", "session",
-        "seq", "sequence", "video", "clip", "track", "slide", "scan", "series", "frame", "frames", "recording", "trial", "shard",
-        "visit",
+        "seq", "sequence", "video", "clip", "track", "slide", "scan", "series", "frame", "frames", "recording", "trial",
+        "shard", "client", "worker", "site", "center", "hospital", "device", "experiment", "exp", "seed", "run", "visit",
     )
 )  # fmt: skip
 ASIDE = frozenset(
@@ -55,6 +55,7 @@ ASIDE = frozenset(
 COPY = re.compile(r"[\W_]*(\(\d+\)|copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*$")
 FOLDS = frozenset(("fold", "folds", "kfold", "cv"))
 DEEPEST = 8  # folders that may lie around others, one in the other
+INNER = "--label-regex '([^/]+)/[^/]+$'"  # the folder of each file is its class
 TABLE = "labels of a table: --labels FILE"
 
 
@@ -65,6 +66,7 @@ class Doubt(NamedTuple):
     seen: str
     remedy: str
     otherwise: str = "folders as classes"
+    more: str = ""
 
 
 def doubt_of(listing: Listing, folders: Sequence[Path], part: Part) -> Doubt | None:
@@ -77,6 +79,7 @@ def doubt_of(listing: Listing, folders: Sequence[Path], part: Part) -> Doubt | N
             f"{listed(names)}, each with {listed(same)}",
             "the inner folders: name one of the outer as DATASET",
             "the outer folders",
+            f"; the inner folders of all: {INNER}",
         )
     if seen := _copy_inside(listing, folders):
         return Doubt(
@@ -84,7 +87,7 @@ def doubt_of(listing: Listing, folders: Sequence[Path], part: Part) -> Doubt | N
         )
     if doubt := doubt_of_names(names):
         return doubt
-    if all(map(is_neutral, names)) and not _are_counted(names):
+    if (all(map(is_neutral, names)) and not _are_counted(names)) or _are_hexadecimal(names):
         return Doubt("has folders whose names say nothing of classes", listed(names), TABLE)
     if seen := _same_files(part):
         rule = (
@@ -100,11 +103,7 @@ def doubt_of_part(listing: Listing, folder: Path, folders: Sequence[Path], part:
     if doubt is None:
         return None
     above = "[^/]+/" * len(listing.relative(folder).split("/"))
-    inner = (
-        "the inner folders: --label-regex '([^/]+)/[^/]+$'"
-        if same_folders(listing, folders)
-        else f"move away what is none; {TABLE}"
-    )
+    inner = f"the inner folders: {INNER}" if same_folders(listing, folders) else f"move away what is none; {TABLE}"
     remedy = f"{inner}; {doubt.otherwise}: --label-regex '^{above}([^/]+)/'"
     return doubt._replace(remedy=remedy)
 
@@ -212,6 +211,13 @@ def _are_counted(names: Sequence[str]) -> bool:
     """Whether names are the numbers from 0 or from 1 on, as those of digits."""
     numbers = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
     return len(numbers) == len(names) and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def _are_hexadecimal(names: Sequence[str]) -> bool:
+    """Whether names are those of folders among which files are spread, 0a, 1b, ff: of one length, some begin with a digit."""
+    one_length = len({*map(len, names)}) == 1 and len(names[0]) > 1
+    spread = one_length and all(re.fullmatch(r"[0-9a-f]+", name) for name in names)
+    return spread and len({name[0].isdigit() for name in names}) == 2
 
 
 def _same_files(part: Part) -> str:

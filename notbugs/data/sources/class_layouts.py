@@ -8,7 +8,7 @@ from notbugs.data.names import one_form, printable
 from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.class_doubts import doubt_of, doubt_of_divided, doubt_of_names, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders, part_of_classes
-from notbugs.data.sources.labels import IMAGES, disagreement, parts_not_read
+from notbugs.data.sources.labels import IMAGES, disagreement, exclusions_not_read, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.official import official_parts
@@ -39,7 +39,7 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
     folders = listing.folders(base) if folders is None else folders
     trusted = config.all_classes or is_written(base.parent)
     if not trusted and (doubt := doubt_of(listing, folders, part)):
-        remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes"
+        remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes{doubt.more}"
         raise InputError(printable(str(base)), doubt.rule, doubt.seen, remedy)
     note = "; ".join(filter(None, (note, "" if trusted else odd_classes_note(part.classes))))
     if config.all_classes or config.test == WHOLE:
@@ -47,7 +47,7 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
     parts, lists = official_parts(listing, base, part, " (--all-classes: all images as one)")
     lists = lists or parts_not_read(listing, base, tables, config)
     found = {name: Found(inner, own) for name, inner in (parts or {IMAGES: part}).items()}
-    return Layout(found, tuple(filter(None, (note, lists))))
+    return Layout(found, tuple(filter(None, (note, lists, exclusions_not_read(listing, tables)))))
 
 
 def crossed_classes(listing: Listing, base: Path, folders: Sequence[Path]) -> Layout | None:

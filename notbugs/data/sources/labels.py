@@ -21,9 +21,13 @@ from notbugs.data.sources.label_columns import (
 )
 from notbugs.data.sources.label_table import Table
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import SPLIT_COLUMNS, is_neutral, listed, plain_name, split_of, splits_among
+from notbugs.data.sources.splits import SPLIT_COLUMNS, is_neutral, listed, plain_name, split_of, splits_among, words_of
 from notbugs.errors import InputError
 
+# Words of the names of tables that list images to leave out
+EXCLUDED = frozenset(
+    ("bad", "exclude", "excluded", "remove", "removed", "blacklist", "skip", "corrupt", "corrupted", "duplicates", "ignore")
+)
 IMAGES = "images"  # the only part of a data set without parts
 
 
@@ -246,6 +250,12 @@ def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path
             if not pairs or not len(pairs) == len(folders) == len(labels):
                 return f"{len(labels)} labels in {printable(path.name)} for the folders {listed(part.classes)}"
     return ""
+
+
+def exclusions_not_read(listing: Listing, tables: Sequence[Path]) -> str:
+    """A note on tables beside class folders whose names say that they list images to leave out; "" if there is none."""
+    names = [listing.relative(path) for path in tables if EXCLUDED.intersection(words_of(path.stem))]
+    return f"{listed(names)} may list images to leave out, and is not read: move those images away" if names else ""
 
 
 def parts_not_read(listing: Listing, base: Path, tables: Sequence[Path], config: DataConfig) -> str:

@@ -23,6 +23,7 @@ from notbugs.data.sources.text import lines_of, text_of
 
 LISTS = (".txt", ".csv", ".tsv", ".lst")
 OTHERS = (".mat", ".json", ".jsonl", ".xlsx", ".pkl")  # may be lists, and are not read
+PARTS = frozenset(("split", "splits", "partition", "partitions", "fold", "folds"))  # words of such a file
 CUB = ("images.txt", "train_test_split.txt")  # number and path; number and 1 for training
 Keys = Mapping[str, Path | None]  # files by what a list may call them; None where that is several
 
@@ -98,7 +99,7 @@ def _lists(listing: Listing, base: Path) -> list[Path]:
         path
         for folder in _folders_around(listing, base)
         for path in listing.beside(folder, among=LISTS + OTHERS)
-        if (parse_split(path.stem) or path.name in CUB[1:])
+        if (parse_split(path.stem) or path.name in CUB[1:] or (path.suffix.lower() in OTHERS and PARTS & {*words_of(path.stem)}))
         and 0 < path.stat().st_size <= MOST_BYTES
         and "submission" not in path.name.lower()
     ]

@@ -29,6 +29,8 @@ RECORDINGS = "called like recordings of any class, or like classes"
         (("fold_0", "fold_1", "fold_2"), FOLDS),
         (("cam1", "cam2"), RECORDINGS),
         (("patient001", "patient002"), RECORDINGS),
+        (("client_0", "client_1"), RECORDINGS),
+        (("0a", "1b", "ff"), "names say nothing of classes, got 0a, 1b, ff"),
     ],
 )
 def test_modalities_folds_and_recordings_are_no_classes(tmp_path: Path, folders: tuple[str, ...], rule: str) -> None:
@@ -36,6 +38,11 @@ def test_modalities_folds_and_recordings_are_no_classes(tmp_path: Path, folders:
     text = load_error(root)
     assert rule in text and text.endswith("labels of a table: --labels FILE; folders as classes: --all-classes")
     assert data.load(root, all_classes=True).train.classes == folders
+
+
+def test_numbered_classes_are_no_recordings(tmp_path: Path) -> None:
+    for names in (("c0", "c1"), ("grade_1", "grade_2"), ("person1", "person2"), ("class1", "class2"), ("a1", "b2")):
+        assert data.load(tree(tmp_path / names[0], dict.fromkeys(names, 2))).train.classes == names
 
 
 def test_folds_are_parts_by_the_options_that_the_error_names(tmp_path: Path) -> None:
@@ -76,7 +83,7 @@ def test_folders_inside_parts_are_doubted_too(tmp_path: Path, inside: Any, says:
 def test_folders_around_the_same_classes_are_no_classes(tmp_path: Path, layout: Any, seen: str) -> None:
     root = tree(tmp_path, dict.fromkeys(layout, 2))
     text = load_error(root)
-    assert seen in text and "DATASET; " in text and text.endswith(": --all-classes")
+    assert seen in text and "DATASET; " in text and ": --all-classes" in text
     assert len(data.load(root, all_classes=True).train.classes) == 2
     if len(layout) > 4:
         assert (

@@ -36,6 +36,11 @@ def shards(path: Path, label: str = "{}") -> Path:
     return tar(path, {f"{i}.png": png(i) for i in range(8)} | {f"{i}.cls": label.format(i % 2).encode() for i in range(8)})
 
 
+def with_file(root: Path, name: str) -> Path:
+    (root / name).write_text("cat/00.png\n")
+    return root
+
+
 def with_comma(root: Path) -> Path:
     text = "file;label\n" + "".join(f"{i}.png;{i % 2},5\n" for i in range(8))
     (numbered(root) / "labels.csv").write_text(text)
@@ -57,6 +62,14 @@ SAID: dict[str, Case] = {
         "belong to the class: cat/thumbs, dog/thumbs (6 of 12 images)",
     ),
     "classes of two depths": (lambda root: folders(root, "pet/cat", "pet/dog", "car"), "pet/cat, pet/dog (6 of 9 images)"),
+    "bad files": (
+        lambda root: with_file(folders(root, "cat", "dog"), "bad_files.txt"),
+        "bad_files.txt may list images to leave out",
+    ),
+    "parts in json": (
+        lambda root: with_file(folders(root, "cat", "dog"), "splits.json"),
+        "splits.json may say which images are test",
+    ),
     "labels in brackets": (lambda root: labeled(root, "label", "['cat']", "['dog']"), "labels are read without the brackets"),
     "tags": (
         lambda root: labeled(root, "tags", "clear primary", "haze primary"),
