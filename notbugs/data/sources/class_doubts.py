@@ -34,24 +34,13 @@ RUNS = frozenset(
         "shard", "client", "worker", "site", "center", "hospital", "device", "experiment", "exp", "seed", "run", "visit",
     )
 )  # fmt: skip
+# Called as if they had been put aside
 ASIDE = frozenset(
     (
-        "trash",
-        "tmp",
-        "temp",
-        "old",
-        "backup",
-        "bak",
-        "excluded",
-        "deleted",
-        "removed",
-        "rejected",
-        "discarded",
-        "ignored",
-        "thumbnails",
-        "thumbs",
+        "trash", "tmp", "temp", "old", "backup", "bak", "excluded", "deleted", "removed", "rejected", "discarded", "ignored",
+        "thumbnails", "thumbs",
     )
-)
+)  # fmt: skip
 COPY = re.compile(r"[\W_]*(\(\d+\)|copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*$")
 FOLDS = frozenset(("fold", "folds", "kfold", "cv"))
 DEEPEST = 8  # folders that may lie around others, one in the other
