@@ -192,9 +192,10 @@ def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[
     """The labels of a part as indices into the classes of the training part, and a note if something had to be decided."""
     if part.classes == classes:
         return part.labels, ""
-    index, note = {one_form(name): number for number, name in enumerate(classes)}, ""
+    different = len({*map(one_form, classes)}) == len(classes)  # else each name stands for itself
+    index, note = {one_form(name) if different else name: number for number, name in enumerate(classes)}, ""
     used = set(part.labels)
-    theirs = {label: one_form(name) for label, name in enumerate(part.classes) if label in used}
+    theirs = {label: one_form(name) if different else name for label, name in enumerate(part.classes) if label in used}
     if any(name not in index for name in theirs.values()) and (numbers := _as_numbers(classes)) and _as_numbers(part.classes):
         theirs = {label: numbers.get(int(name), name) for label, name in theirs.items()}
         note = f"classes are matched as numbers: {printable(part.name)} writes them differently, {classes[0]} in training"

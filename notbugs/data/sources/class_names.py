@@ -138,14 +138,10 @@ def naming_by_rows(place: str, numbers: Sequence[int], words: Sequence[str], col
 
 def apply_naming(labels: Sequence[int], naming: Naming, place: str) -> tuple[list[int], tuple[str, ...]]:
     """Numbers as indices into the names, in the order of their numbers. Raises InputError for a number without a name."""
-    names = Counter(map(one_name, naming.values()))
-    if alike := [name for name, times in names.items() if times > 1]:
-        got = " and ".join(repr(printable(name)) for name in naming.values() if one_name(name) == alike[0])
-        raise InputError(printable(place), "class names must differ", got, "rename one of the two")
     index = {number: i for i, number in enumerate(sorted(naming))}
     if unnamed := [label for label in labels if label not in index]:
-        known = listed([f"{number} = {name}" for number, name in sorted(naming.items())], 3)
-        raise InputError(printable(place), f"must be numbers that have a class name: {known}", unnamed[0], "name all classes")
+        names = listed([f"{number} = {name}" for number, name in sorted(naming.items())], 3)
+        raise InputError(printable(place), f"must be numbers that have a class name: {names}", unnamed[0], "name all classes")
     return [index[label] for label in labels], tuple(naming[number] for number in sorted(naming))
 
 

@@ -233,7 +233,7 @@ def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, st
     known = {key: value for key, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
     classes = [key for key in known if key == "class" or is_name_column(key)]
     found = {"name": known["name"]} if "name" in known else {}
-    return found | ({"class": one_name(known[classes[0]])} if classes and not config.label_column else {})
+    return found | ({"class": known[classes[0]]} if classes and not config.label_column else {})
 
 
 def _part_of_shards(name: str, archives: Sequence[Archive], found: Labeled) -> Part:
