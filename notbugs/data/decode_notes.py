@@ -65,6 +65,9 @@ def _of_content(images: Sequence[ImageFacts]) -> Iterator[str]:
         yield f"{transparent:,} of {len(images):,} images have an alpha channel or a transparent color, which is laid on white"
     if cmyk := sum(facts.cmyk for facts in images):
         yield f"{cmyk:,} of {len(images):,} images are CMYK, and become RGB without their color profile"
+    gray = sum(facts.channels == 1 for facts in images)
+    if 0 < gray < len(images):
+        yield f"{gray:,} of {len(images):,} images are gray, and become RGB like the others"
 
 
 def _percent(share: float) -> str:

@@ -82,8 +82,9 @@ def test_notes_on_a_large_data_set_come_from_headers_and_a_sample(tmp_path: Path
     monkeypatch.setattr(images, "IN_MEMORY", 100)
     lazy = data.load(tmp_path, **options)
     assert isinstance(lazy.train.images, data.LazyImages) and equal(lazy.train, whole.train)
-    assert lazy.notes == (whole.notes[0], f"{whole.notes[1]} (of 60, 30 were looked at)")
-    assert data.load(tmp_path, white=4095, **options).notes == whole.notes[:1]
+    assert whole.notes[1] == "60 of 120 images are gray, and become RGB like the others"
+    assert lazy.notes == (*whole.notes[:2], f"{whole.notes[2]} (of 60, 30 were looked at)")
+    assert data.load(tmp_path, white=4095, **options).notes == whole.notes[:2]
 
 
 def test_rotated_images_of_a_large_data_set_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

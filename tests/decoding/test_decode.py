@@ -225,10 +225,11 @@ def test_a_pgm_file_says_itself_which_value_is_white(tmp_path: Path) -> None:
     values = np.array([0, 1000, 2000, 4095] * 9, ">u2").tobytes()
     (tmp_path / "train/cat/0.png").write_bytes(b"P5 6 6 4095\n" + values)
     loaded = data.load(tmp_path)
-    assert stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 62, 125, 255] and loaded.notes == ()
+    assert stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 62, 125, 255]
+    assert loaded.notes == ("1 of 12 images are gray, and become RGB like the others",)
     loaded = data.load(tmp_path, white=2000)
     assert (
-        stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 128, 255, 255] and "1 of 1 16-bit images have values" in loaded.notes[0]
+        stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 128, 255, 255] and "1 of 1 16-bit images have values" in loaded.notes[1]
     )
 
 

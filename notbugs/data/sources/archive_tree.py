@@ -157,6 +157,7 @@ class _Outline:
         self.root = root
         self.whole = whole  # whether all files have their content
         self._made: set[str] = set()
+        self._of: dict[str, Archive] = {}  # the archive of each file
         self._links = 0
 
     def add(self, inner: str, archive: Archive, member: Member) -> None:
@@ -174,8 +175,10 @@ class _Outline:
                     stream.writelines(archive.pieces(member))
             else:
                 os.link(self._empty(), path)
+            self._of[inner] = archive
         except FileExistsError:
-            raise InputError(place, "is twice in the archive", remedy=AGAIN) from None
+            rule = "is twice in the archive" if self._of.get(inner, archive) is archive else "is in another archive, too"
+            raise InputError(place, rule, remedy=f"{AGAIN}, or unpack each archive into a folder of its own") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(place, "has a name that no file can have", reason, AGAIN) from None

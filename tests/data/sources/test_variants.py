@@ -157,3 +157,7 @@ def test_bytes_in_a_tar_that_lead_out_of_the_folder(tmp_path: Path) -> None:
     assert "leads out of the folder" in load_error(tar(tmp_path / "a.tar", {"../a.npz": npz(**arrays())}))
     save(random_image(0), tmp_path / "x.png")
     assert "is twice in the archive" in load_error(tar(tmp_path / "b.tar", {"a.npz": b"x", "./a.npz": b"y"}))
+    for name in PETS:
+        tar(tmp_path / "classes" / f"{name}.tar", {"0.png": png(0), "1.png": png(1)})
+    text = load_error(tmp_path / "classes")
+    assert "dog.tar: 0.png: is in another archive, too; pack it again, or unpack each archive into a folder of its own" in text
