@@ -124,11 +124,13 @@ def _table(path: Path, columns: Sequence[str], rows: list[list[str]]) -> Table:
         if plain_name(name) == "predictionstring" and any(found := [_class_of_boxes(row[i]) for row in rows]):
             rows = [[*row[:i], label or row[i], *row[i + 1 :]] for row, label in zip(rows, found, strict=True)]
             merged[i] = f"of the column {printable(name)} the classes are read, and not the boxes"
-            continue
-        different = {row[i] for row in rows}
-        if len({one_name(cell) for cell in different}) < len(different):
-            merged[i] = as_one_name(row[i] for row in rows)[1]
-    return Table(path, tuple(columns), [[cell.strip() for cell in row] for row in rows], merged=merged)
+    cells = [[cell.strip() for cell in row] for row in rows]
+    if cells != rows or not all("".join(row).isascii() for row in rows):  # else no value has another form
+        for i in range(len(columns)):
+            different = {row[i] for row in rows}
+            if len({one_name(cell) for cell in different}) < len(different):
+                merged[i] = as_one_name(row[i] for row in rows)[1]
+    return Table(path, tuple(columns), cells, merged=merged)
 
 
 def _cell(value: object) -> str:
@@ -169,5 +171,5 @@ def _from_text(path: Path, text: str) -> Table:
         raise InputError(
             printable(str(path)), f"must have at most {width} cells in each row, as in its first", got, "quote commas"
         )
-    cells = [row[:width] + [""] * (width - len(row)) for row in rows]
+    cells = [row if len(row) == width else row[:width] + [""] * (width - len(row)) for row in rows]
     return _table(path, [name.strip() for name in cells[0]], cells[1:]) if cells else Table(path, (), [])
