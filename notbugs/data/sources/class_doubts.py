@@ -41,7 +41,7 @@ ASIDE = frozenset(
         "thumbnails", "thumbs",
     )
 )  # fmt: skip
-COPY = re.compile(r"[\W_]*(\(\d+\)|copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*$")
+COPY = re.compile(r"([\W_]*\(\d+\)|[\W_]+(copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*)$")
 FOLDS = frozenset(("fold", "folds", "kfold", "cv"))
 DEEPEST = 8  # folders that may lie around others, one in the other
 INNER = "--label-regex '([^/]+)/[^/]+$'"  # the folder of each file is its class
@@ -138,7 +138,7 @@ def odd_classes_note(names: Sequence[str]) -> str:
 
     Examples
     --------
-    >>> odd_classes_note(["cat", "cat - Copy", "dog"]), odd_classes_note(["cat", "catfish"])
+    >>> odd_classes_note(["cat", "cat - Copy", "dog"]), odd_classes_note(["photo", "photocopy"])
     ('cat - Copy is read as a class, like cat, dog (if it is none: move it away)', '')
     """
     folded = {name.casefold() for name in names}

@@ -138,7 +138,7 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig, read_fil
     sizes = {name: len(found.labels) for name, found in labeled.items()}
     chosen = choose_splits(str(source), sizes, config.train, config.test)
     parts = {name: _part_of_shards(name, archives[name], labeled[name]) for name in chosen.parts}
-    notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]
+    notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]  # once the parts are made
     notes += missing_files(path.name for path in sorted(paths))
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     folders = {dirname(member.name) for name in chosen.parts for _, member in labeled[name].images}
@@ -243,6 +243,8 @@ def _part_of_shards(name: str, archives: Sequence[Archive], found: Labeled) -> P
         remedy = "choose the field of the .json with --label-column NAME, or leave the name out"
         words = naming_by_rows(name, part.labels, found.class_names, ("the number", "the class name in .json"), remedy)
         part = part._replace(classes=tuple(words.get(number, text) for number, text in enumerate(part.classes)))
+    elif any(found.class_names):
+        found.notes.add("class names in .json are not used: some images have none")
     return part._replace(names=found.names) if are_names(found.names, len(found.names)) else part
 
 

@@ -153,6 +153,12 @@ def test_labels_that_differ_in_blanks_or_unicode_form_are_one_class_which_is_sai
     assert any("without blanks around them and in one Unicode form: 4 of 8" in note for note in loaded.notes)
 
 
+def test_class_names_that_some_images_lack_are_said_not_to_be_used(tmp_path: Path) -> None:
+    files = {f"{i}.json": json.dumps({"label": i % 2} | ({"label_name": "cat"} if i == 0 else {})).encode() for i in range(8)}
+    loaded = data.load(tar(tmp_path / "b.tar", files | {f"{i}.png": png(i) for i in range(8)}))
+    assert loaded.train.classes == ("0", "1") and "class names in .json are not used: some images have none" in loaded.notes
+
+
 def test_safetensors_without_metadata_are_read_as_before(tmp_path: Path) -> None:
     assert data.load(safetensors(tmp_path / "a.safetensors")).train.classes == ("0", "1")
 
