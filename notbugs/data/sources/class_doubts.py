@@ -38,7 +38,7 @@ RUNS = frozenset(
 ASIDE = frozenset(
     (
         "trash", "tmp", "temp", "old", "backup", "bak", "excluded", "deleted", "removed", "rejected", "discarded", "ignored",
-        "thumbnails", "thumbs",
+        "thumbnails", "thumbs", "docs", "doc", "results", "figures", "plots", "logs", "scripts", "notebooks",
     )
 )  # fmt: skip
 COPY = re.compile(r"([\W_]*\(\d+\)|[\W_]+(copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*)$")

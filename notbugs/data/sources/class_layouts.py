@@ -8,7 +8,7 @@ from notbugs.data.names import one_form, printable
 from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.class_doubts import doubt_of, doubt_of_divided, doubt_of_names, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders, part_of_classes
-from notbugs.data.sources.labels import IMAGES, disagreement, exclusions_not_read, parts_not_read
+from notbugs.data.sources.labels import IMAGES, disagreement, exclusions_not_read, labels_of_folders, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.official import official_parts
@@ -36,6 +36,10 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
     if seen := disagreement(listing, base, part, tables, config):
         rule = "has folders that may be classes, and a table with other labels"
         raise InputError(printable(str(base)), rule, seen, "the table: --labels FILE; the folders: --all-classes")
+    if seen := labels_of_folders(tables, part.classes):
+        rule = "has folders that may be classes, and a table with labels for folders"
+        remedy = "its labels: write a row for each file into it, with --labels FILE; the folders: --all-classes"
+        raise InputError(printable(str(base)), rule, seen, remedy)
     folders = listing.folders(base) if folders is None else folders
     trusted = config.all_classes or is_written(base.parent)
     if not trusted and (doubt := doubt_of(listing, folders, part)):

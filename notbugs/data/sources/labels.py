@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import check_class_name, first_line, path_part, printable
+from notbugs.data.names import check_class_name, first_line, one_form, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
 from notbugs.data.sources.file_index import FileIndex, folders_in
 from notbugs.data.sources.label_choice import LABEL_COLUMNS, labels_note
@@ -19,7 +19,7 @@ from notbugs.data.sources.label_columns import (
     says_parts,
     split_in,
 )
-from notbugs.data.sources.label_table import Table
+from notbugs.data.sources.label_table import Table, read_table
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.splits import SPLIT_COLUMNS, is_neutral, listed, plain_name, split_of, splits_among, words_of
 from notbugs.errors import InputError
@@ -28,6 +28,7 @@ from notbugs.errors import InputError
 EXCLUDED = frozenset(
     ("bad", "exclude", "excluded", "remove", "removed", "blacklist", "skip", "corrupt", "corrupted", "duplicates", "ignore")
 )
+MOST_FOLDERS = 2**22  # bytes of a table of folders
 IMAGES = "images"  # the only part of a data set without parts
 
 
@@ -256,6 +257,28 @@ def exclusions_not_read(listing: Listing, tables: Sequence[Path]) -> str:
     """A note on tables beside class folders whose names say that they list images to leave out; "" if there is none."""
     names = [listing.relative(path) for path in tables if EXCLUDED.intersection(words_of(path.stem))]
     return f"{listed(names)} may list images to leave out, and is not read: move those images away" if names else ""
+
+
+def labels_of_folders(tables: Sequence[Path], folders: Sequence[str]) -> str:
+    """Whether a table gives folders labels, as one of patients does: what was seen, "" if none does.
+
+    A table of classes, and of what else they are called, has a column called like labels for them, or as many labels as folders.
+    """
+    for path in tables:
+        if path.suffix.lower() == ".json" or path.stat().st_size > MOST_FOLDERS:
+            continue
+        try:
+            table = read_table(path)
+        except InputError:
+            continue
+        plain = [plain_name(column) for column in table.columns]
+        cells = [[one_form(row[i]) for row in table.rows] for i in range(len(plain))]
+        names = [i for i in range(len(plain)) if plain[i] not in LABEL_COLUMNS and set(cells[i]) >= set(folders)]
+        for column in [i for i in range(len(plain)) if names and plain[i] in LABEL_COLUMNS]:
+            found = {label for name, label in zip(cells[names[0]], cells[column], strict=True) if name in folders}
+            if 1 < len(found) < len(folders):
+                return f"{len(found)} labels in {printable(path.name)} for the folders {listed(folders)}"
+    return ""
 
 
 def parts_not_read(listing: Listing, base: Path, tables: Sequence[Path], config: DataConfig) -> str:

@@ -92,6 +92,21 @@ def test_folders_around_the_same_classes_are_no_classes(tmp_path: Path, layout: 
         )
 
 
+def test_a_table_that_labels_folders_is_no_table_of_classes(tmp_path: Path) -> None:
+    names = [f"P{i}" for i in range(4)]
+    root = table(tree(tmp_path, dict.fromkeys(names, 2)), "patient,diagnosis", names, ["ill", "well"] * 2)
+    text = load_error(root)
+    assert (
+        "a table with labels for folders, got 2 labels in labels.csv for the folders P0, P1, P2, P3; its labels: write a" in text
+    )
+    assert data.load(root, all_classes=True).train.classes == tuple(names)
+    files = [f"{name}/{i}.png" for name in names for i in range(2)]
+    table(root, "file,diagnosis", files, ["ill", "ill", "well", "well"] * 2)
+    assert data.load(root, labels="labels.csv").train.classes == ("ill", "well")
+    for header in ("class,label", "folder,common name"):  # what classes are called besides
+        assert data.load(table(root, header, names, ["ill", "well"] * 2)).train.classes == tuple(names)
+
+
 def test_one_modality_beside_classes_is_said(tmp_path: Path) -> None:
     root = image_folder(tmp_path, ("cat", "depth", "dog"))
     assert any("depth is read as a class, like cat, dog" in note for note in data.load(root).notes)
