@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from notbugs.data.decode_notes import decode_notes
+from notbugs.data.eight_bits import as_arrays
 from notbugs.data.names import Unreadable, printable, reject_unreadable
 from notbugs.data.parallel import in_threads, map_images
 from notbugs.decoding.decode import (
@@ -274,28 +275,6 @@ def resize_images(images: Tensor, options: DecodeOptions) -> Tensor:
     for row in range(len(images)):
         place(array, row, np.asarray(resized(Image.fromarray(as_arrays(images[row : row + 1])[0]), options)))
     return torch.from_numpy(array)
-
-
-def as_arrays(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) as files hold them: (N, H, W) or (N, H, W, 3)."""
-    array = images.numpy()
-    return np.ascontiguousarray(array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1))
-
-
-def to_8bit(images: Tensor) -> Tensor:
-    """Round float images in [0, 1] to the nearest of the 256 levels that a file holds: uint8.
-
-    Examples
-    --------
-    >>> to_8bit(torch.tensor([0.0, 0.5, 1.0])).tolist()
-    [0, 128, 255]
-    """
-    return (images * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def from_8bit(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]; `to_8bit` inverts it exactly."""
-    return images.to(torch.float32) / 255
 
 
 def encode_png(images: Images) -> Iterator[bytes]:
