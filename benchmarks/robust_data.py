@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     found = argument_parser(__doc__, device="auto")
     found.add_argument("dataset", metavar="DATASET", help="an .npz that holds training and test images")
     found.add_argument("--files", type=int, default=8000, help="training images: the first")
-    found.add_argument("--validation", type=int, default=0, help="evaluate on the last training images, so many; 0: on the test images")
+    found.add_argument(
+        "--validation", type=int, default=0, help="evaluate on the last training images, so many; 0: on the test images"
+    )
     found.add_argument("--images", type=int, default=10**9, help="images of the evaluation, at most")
     found.add_argument("--recipes", nargs="+", default=[], help="only these")
     found.add_argument("--best-of", type=Path, help="results on validation images: also the recipe that is best there")

@@ -172,7 +172,8 @@ CONSTRUCTIONS: dict[str, tuple[Construction, tuple[str, ...]]] = {
     "4 versions, predicted labels, four sources 1.5 ε": (replace(PREDICTED, sources=FOUR_STRONGER), FEW),
     "4 versions, correct files": (CORRECT, tuple(TRAININGS)),
     "4 versions, correct files, sources 1, 1.5, 2, 3 ε": (
-        replace(CORRECT, sources=(Source(), Source(epsilon=1.5), STRONG, Source(epsilon=3))), ("", ", noise 0.05"),
+        replace(CORRECT, sources=(Source(), Source(epsilon=1.5), STRONG, Source(epsilon=3))),
+        ("", ", noise 0.05"),
     ),
     "4 versions, correct at ε / 2, four sources": (replace(CORRECT_FOUR_SOURCES, keep="robust at half"), ("", ", noise 0.05")),
     "4 versions, correct files, disturbed 1 ε, 2 rounds": (replace(CORRECT, disturb=1, rounds=2), ("",)),
@@ -198,7 +199,7 @@ RECIPES: dict[str, Recipe] = {ADVERSARIAL: Recipe(None)} | {
 
 
 def best(rows: Sequence[Row]) -> list[str]:
-    """The recipe with the highest robust accuracy of those that keep the clean accuracy of adversarial training; and with true labels."""
+    """The most robust recipe of those that keep the clean accuracy of adversarial training: of all, and of those with true labels."""
     clean = {row["seed"]: row["clean_accuracy"] for row in rows if row["variant"] == ADVERSARIAL}
     fair = [row for row in rows if row["variant"] != ADVERSARIAL and row["clean_accuracy"] >= clean[row["seed"]] - LESS_CLEAN]
     true = [row for row in fair if "predicted labels" not in row["variant"]]
@@ -244,7 +245,9 @@ def train_source(options: argparse.Namespace, source: Source, seed: int) -> mode
     return model
 
 
-def _fit_source(options: argparse.Namespace, source: Source, seed: int, record: "list[tuple[Tensor, Tensor]] | None" = None) -> models.Model:
+def _fit_source(
+    options: argparse.Namespace, source: Source, seed: int, record: "list[tuple[Tensor, Tensor]] | None" = None
+) -> models.Model:
     """Train a source model; record: gets the adversarial examples of every step, with their labels."""
     model = _untrained(options, source.name, seed, source.width)
     loss: train.Loss = train.cross_entropy
@@ -297,7 +300,10 @@ def constructed(options: argparse.Namespace, recipe: Construction, seed: int) ->
         started = time.perf_counter()
         dataset, error = _constructed(options, recipe, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"images": dataset.images[:], "labels": dataset.labels, "error": error, "seconds": time.perf_counter() - started}, path)
+        torch.save(
+            {"images": dataset.images[:], "labels": dataset.labels, "error": error, "seconds": time.perf_counter() - started},
+            path,
+        )
     saved = torch.load(path, weights_only=True)
     names = tuple(map(str, range(len(saved["labels"]))))
     dataset = Dataset(saved["images"], saved["labels"], _of(options)[0].classes, names)
@@ -358,7 +364,8 @@ def _selected(options: argparse.Namespace, sources: Sequence[models.Model], data
             with models.frozen(together):
                 images = attacks.pgd(together, images, labels, threat_model=NormBall("l2", radius), steps=10).images
         with torch.no_grad():
-            return together(images).argmax(1)
+            found: Tensor = together(images).argmax(1)
+            return found
 
     predictions = data.map_batches(predicted, dataset, batch_size=LARGE_BATCH, device=options.device).cpu()
     if recipe.labels == "predicted":
@@ -436,7 +443,13 @@ def _trained(options: argparse.Namespace, dataset: Dataset, training: Training, 
 
 
 def _fit(
-    options: argparse.Namespace, model: models.Model, dataset: Dataset, loss: train.Loss, epochs: int, seed: int, training: Training
+    options: argparse.Namespace,
+    model: models.Model,
+    dataset: Dataset,
+    loss: train.Loss,
+    epochs: int,
+    seed: int,
+    training: Training,
 ) -> None:
     train.fit(
         model,
@@ -493,7 +506,9 @@ def _accuracies(options: argparse.Namespace, model: models.Model) -> Row:
         "n": clean.n,
     }
     if options.autoattack:
-        row |= _autoattack(options, model, evaluated.select(data.evenly_spaced(min(options.autoattack, len(evaluated)), len(evaluated))))
+        row |= _autoattack(
+            options, model, evaluated.select(data.evenly_spaced(min(options.autoattack, len(evaluated)), len(evaluated)))
+        )
     return row
 
 
@@ -510,4 +525,9 @@ def _autoattack(options: argparse.Namespace, model: models.Model, dataset: Datas
         correct = int((fused(perturbed).argmax(1) == labels).sum())
     ensemble = metrics.robust_accuracy(model, dataset, THREAT_MODELS[1:], device=options.device)[-1]
     seconds = time.perf_counter() - started
-    return {"autoattack_n": len(labels), "autoattack_correct": correct, "correct": ensemble.correct, "autoattack_seconds": seconds}
+    return {
+        "autoattack_n": len(labels),
+        "autoattack_correct": correct,
+        "correct": ensemble.correct,
+        "autoattack_seconds": seconds,
+    }

@@ -81,7 +81,11 @@ Group = Annotated[
 ]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links to folders, and to files outside DATASET.")]
 White = Annotated[
-    int | None, typer.Option(metavar="VALUE", help="The value that is white in 16-bit gray images. [default: 65535]")
+    int | None,
+    typer.Option(
+        metavar="VALUE",
+        help="The value that is white: up to 254 in all images, from 255 on in 16-bit gray ones. [default: 65535; of 8 bits 255]",
+    ),
 ]
 
 # Fields of `data.DataConfig`, with their defaults, in the order in which --help lists them.

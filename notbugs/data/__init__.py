@@ -3,9 +3,10 @@
 from notbugs.data.card import Origin, empty_classes, license_of
 from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
+from notbugs.data.eight_bits import from_8bit, to_8bit
 from notbugs.data.export import check_form, check_unused, export, load_arrays, load_part, save_arrays, save_image
 from notbugs.data.groups import grouped_folds
-from notbugs.data.images import Images, LazyImages, from_8bit, to_8bit
+from notbugs.data.images import Images, LazyImages
 from notbugs.data.load import fingerprint, load, load_dataset
 from notbugs.data.loaded import Splits
 from notbugs.data.originals import Originals, origin_of, originals

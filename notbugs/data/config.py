@@ -41,7 +41,8 @@ class DataConfig:
     follow_links : bool
         Follow links to folders and to files outside the data set.
     white : int, optional
-        The value that is white in 16-bit gray images, from 1 to 65535; higher ones are white, too. Default: 65535.
+        The value that is white; higher ones are white, too. Up to 254 of all images; from 255 to 65535 of those of 16-bit gray.
+        Default: 65535 of 16 bits, 255 of 8.
     resize_mode : {"crop", "squash", "pad"}
         What `resize` does with images that are not square: resize the shorter side to N and keep the center, change the
         proportions, or resize the longer side to N and add black borders.

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from notbugs.data.images import Images, from_8bit, load_images
+from notbugs.data.eight_bits import from_8bit
+from notbugs.data.images import Images, load_images
 from notbugs.data.names import numbered
 from notbugs.decoding.decode import place
 from notbugs.errors import InputError

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from notbugs import precision
 from notbugs.data import convert
-from notbugs.data.images import Images, Index, as_arrays, encode_png, from_8bit, positions
+from notbugs.data.eight_bits import as_arrays, from_8bit
+from notbugs.data.images import Images, Index, encode_png, positions
 from notbugs.errors import InputError, NotbugsWarning
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])

@@ -20,7 +20,7 @@ def decode_notes(
         All images.
     options : DecodeOptions
     sample : sequence of ImageFacts, optional
-        Those 16-bit images that were decoded. Default: all.
+        Those images that were decoded. Default: all.
 
     Examples
     --------
@@ -32,6 +32,8 @@ def decode_notes(
 
 
 def _of_size(images: Sequence[ImageFacts], options: DecodeOptions) -> Iterator[str]:
+    if rotated := sum(facts.rotated for facts in images):
+        yield f"{rotated:,} of {len(images):,} images are rotated or mirrored, as the orientation that their camera wrote says"
     if reduced := sum(facts.reduced for facts in images):
         yield f"{reduced:,} of {len(images):,} images have more than {MAX_PIXELS:,} pixels: they are decoded at reduced size"
     shares = [1 - min(facts.height, facts.width) / max(facts.height, facts.width) for facts in images]
@@ -63,6 +65,9 @@ def _of_content(images: Sequence[ImageFacts]) -> Iterator[str]:
         yield f"{transparent:,} of {len(images):,} images have an alpha channel or a transparent color, which is laid on white"
     if cmyk := sum(facts.cmyk for facts in images):
         yield f"{cmyk:,} of {len(images):,} images are CMYK, and become RGB without their color profile"
+    gray = sum(facts.channels == 1 for facts in images)
+    if 0 < gray < len(images):
+        yield f"{gray:,} of {len(images):,} images are gray, and become RGB like the others"
 
 
 def _percent(share: float) -> str:
@@ -70,17 +75,39 @@ def _percent(share: float) -> str:
 
 
 def _of_depth(images: Sequence[ImageFacts], options: DecodeOptions, sample: Sequence[ImageFacts]) -> Iterator[str]:
+    white = options.white
     if color := sum(facts.color_16 for facts in images):
-        without = ", --white does not change them" if options.white else ""
+        without = ", --white does not change them" if white and white >= 255 else ""
         yield f"{color:,} images have color or transparency of 16 bits, of which 8 are read{without}"
     wide = sum(facts.gray_16 for facts in images)
-    if options.white and not wide:
+    if white and white >= 255 and not wide:
         yield "--white has no effect: no image has 16-bit gray values"
-    values = [facts.values for facts in sample if facts.values]
-    if not values:
+    if wide < len(images):
+        yield from _of_8_bits(
+            [facts.highest for facts in sample if not facts.gray_16], len(images) - wide, min(white or 255, 255)
+        )
+    if values := [facts.values for facts in sample if facts.values]:
+        yield from _of_16_bits(values, wide, white or WHITE)
+
+
+def _of_8_bits(highest: Sequence[int | None], count: int, white: int) -> Iterator[str]:
+    """Notes on 8-bit images by their highest values, which are None where they are known to be bright."""
+    seen = f" (of {count:,}, {len(highest):,} were looked at)" if len(highest) < count else ""
+    known = [high for high in highest if high is not None]
+    if clipped := sum(high > white for high in known):
+        yield f"{clipped:,} of {len(highest):,} 8-bit images have values above {white}, which are white as well{seen}"
+    if not known or len(known) < len(highest):
         return
+    if not (high := max(known)):
+        yield f"8-bit images are black: all values are 0{seen}"
+    elif high < white / DARK:
+        yield f"8-bit images use only values up to {high} of {white} and are nearly black: pass --white {high}{seen}"
+
+
+def _of_16_bits(values: Sequence[tuple[int, int]], wide: int, white: int) -> Iterator[str]:
+    """Notes on 16-bit images by their lowest and highest values."""
     seen = f" (of {wide:,}, {len(values):,} were looked at)" if len(values) < wide else ""
-    low, high, white = min(low for low, _ in values), max(high for _, high in values), options.white or WHITE
+    low, high = min(low for low, _ in values), max(high for _, high in values)
     if clipped := sum(high > white for _, high in values):
         yield f"{clipped:,} of {len(values):,} 16-bit images have values above {white:,}, which are white as well{seen}"
     if not high:

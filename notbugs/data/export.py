@@ -17,7 +17,8 @@ from notbugs.data.card import Origin, Written, read_classes, write_card
 from notbugs.data.config import DataConfig
 from notbugs.data.convert import rows_of
 from notbugs.data.dataset import Dataset
-from notbugs.data.images import as_arrays, encode_png, load_images, to_8bit
+from notbugs.data.eight_bits import as_arrays, to_8bit
+from notbugs.data.images import encode_png, load_images
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
 from notbugs.data.shards import Sample, write_shards
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar, without_progress_bars

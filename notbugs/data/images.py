@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from notbugs.data.decode_notes import decode_notes
+from notbugs.data.eight_bits import as_arrays
 from notbugs.data.names import Unreadable, printable, reject_unreadable
 from notbugs.data.parallel import in_threads, map_images
 from notbugs.decoding.decode import (
@@ -19,6 +20,7 @@ from notbugs.decoding.decode import (
     EncodedImage,
     ImageFacts,
     Size,
+    brightened,
     decode,
     decode_in_process,
     hash_of,
@@ -150,15 +152,23 @@ def load_images(
         Leave out what cannot be read, instead of raising InputError.
     """
     if isinstance(files, Tensor):
-        channels, height, width = files.shape[1:]
-        facts = [ImageFacts(channels, height, width, False, False, False)] * len(rows)
-        return LoadedImages(resize_images(files[list(rows)], options), list(range(len(rows))), [], decode_notes(facts, options))
+        return _of_array(files[list(rows)], options)
     headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options)
     sizes = [facts.size(options.resize) for facts in headers if facts]
     largest = max((3 * height * width for _, height, width in sizes), default=0)
     if largest * len(rows) > IN_MEMORY:
         return _load_lazily(files, rows, locations, options, skip_unreadable)
     return _decode_all(files, rows, locations, options, skip_unreadable, _likely_size(sizes))
+
+
+def _of_array(images: Tensor, options: DecodeOptions) -> LoadedImages:
+    """Images that are pixels already, with their white, and resized."""
+    channels, height, width = images.shape[1:]
+    highest = int(images.max()) if len(images) else None
+    facts = [ImageFacts(channels, height, width, False, False, False, highest=highest)] * len(images)
+    if options.white and options.white < 255:
+        images = torch.from_numpy(brightened(images.numpy(), options.white))
+    return LoadedImages(resize_images(images, options), list(range(len(images))), [], decode_notes(facts, options))
 
 
 def _read_headers(
@@ -196,8 +206,8 @@ def _load_lazily(
     known = [cast(ImageFacts, headers[i]) for i in kept]
     readable = [locations[i] for i in kept]
     size = common_size([facts.size(options.resize) for facts in known], readable)
-    wide = [kept[i] for i, facts in enumerate(known) if facts.gray_16]
-    sample = wide[:: -(-len(wide) // SAMPLE) or 1]
+    kinds = [[kept[i] for i, facts in enumerate(known) if facts.gray_16 == wide] for wide in (True, False)]
+    sample = [row for rows in kinds for row in rows[:: -(-len(rows) // SAMPLE) or 1]]
     looked_at, _ = _decode(
         Chosen(files, [rows[i] for i in sample]), [locations[i] for i in sample], options, lambda _, found: found[1]
     )
@@ -265,28 +275,6 @@ def resize_images(images: Tensor, options: DecodeOptions) -> Tensor:
     for row in range(len(images)):
         place(array, row, np.asarray(resized(Image.fromarray(as_arrays(images[row : row + 1])[0]), options)))
     return torch.from_numpy(array)
-
-
-def as_arrays(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) as files hold them: (N, H, W) or (N, H, W, 3)."""
-    array = images.numpy()
-    return np.ascontiguousarray(array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1))
-
-
-def to_8bit(images: Tensor) -> Tensor:
-    """Round float images in [0, 1] to the nearest of the 256 levels that a file holds: uint8.
-
-    Examples
-    --------
-    >>> to_8bit(torch.tensor([0.0, 0.5, 1.0])).tolist()
-    [0, 128, 255]
-    """
-    return (images * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def from_8bit(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]; `to_8bit` inverts it exactly."""
-    return images.to(torch.float32) / 255
 
 
 def encode_png(images: Images) -> Iterator[bytes]:

@@ -7,23 +7,21 @@ from hashlib import sha256
 from os import PathLike, fspath
 from typing import Unpack
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from notbugs.data.config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.data.dataset import Dataset
-from notbugs.data.groups import grouped_folds
 from notbugs.data.images import load_images
 from notbugs.data.loaded import Splits, report_load
 from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
-from notbugs.data.sources import EMBEDDED, Located, beside_built_in, locate
+from notbugs.data.parts import Rows, limited, split_rows
+from notbugs.data.sources import Located, beside_built_in, locate
 from notbugs.data.synthetic import make_synthetic
 from notbugs.decoding.decode import WHITE, DecodeOptions
 from notbugs.errors import InputError
 
 SYNTHETIC = "planted"  # the name of the built-in synthetic data set
-TEST_SHARE = 0.2  # of each class, where there is no test part
 
 
 def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
@@ -120,10 +118,8 @@ def _load(config: DataConfig, seed: int) -> Splits:
         raise InputError(config.dataset, "holds no labeled images")
     _check_classes(config.dataset, located)
     located = _with_groups(config, located)
-    train, test, notes = _split(config.dataset, located, seed)
-    if config.limit is not None:
-        train, test, notes = _limited(config.limit, located, train, test, notes)
-    splits = _decode(located, train, test, notes, config)
+    rows = split_rows(config.dataset, located, seed)
+    splits = _decode(located, rows if config.limit is None else limited(config.limit, located, rows), config)
     if len(splits.train):
         _check_none_empty(config.dataset, splits.train.labels, located.classes)
     if not len(splits.test):
@@ -164,32 +160,8 @@ def _with_groups(config: DataConfig, located: Located) -> Located:
     return located._replace(groups=groups)
 
 
-def _split(dataset: str, located: Located, seed: int) -> tuple[list[int], list[int], tuple[str, ...]]:
-    """Rows of the training part, rows of the test part, and the notes."""
-    train, test = list(range(located.n_train)), list(range(located.n_train, len(located.labels)))
-    if test:
-        return train, test, (*located.notes, *_crossing_groups(located))
-    if dataset in EMBEDDED:  # a quarter, always the same
-        return *stratified_split(located.labels, 0.25, 0), located.notes
-    how = f"about {TEST_SHARE:.0%} of each class, by groups," if located.groups else f"{TEST_SHARE:.0%} of each class"
-    train, test = (
-        _grouped_split(located, TEST_SHARE, seed) if located.groups else stratified_split(located.labels, TEST_SHARE, seed)
-    )
-    few = not located.groups and min(Counter(located.labels).values()) * TEST_SHARE < 1
-    least = " (at least one image)" if few else ""
-    note = f"no test part: {how} set aside with seed {seed}{least}, {len(test):,} images (--test . takes all as test images)"
-    return train, test, (*located.notes, note)
-
-
-def _crossing_groups(located: Located) -> list[str]:
-    """A note if groups have images in both parts."""
-    crossing = sorted(set(located.groups[: located.n_train]) & set(located.groups[located.n_train :]))
-    what = f"{len(crossing):,} groups are in the training and in the test part, {crossing[0]} for example" if crossing else ""
-    return [what] if what and located.n_train else []
-
-
-def _decode(located: Located, train: list[int], test: list[int], notes: tuple[str, ...], config: DataConfig) -> Splits:
-    rows = train + test
+def _decode(located: Located, parts: Rows, config: DataConfig) -> Splits:
+    rows = parts.train + parts.test
     locations = [located.locations[row] for row in rows]
     options = DecodeOptions(config.resize, config.resize_mode, config.white)
     images, kept, unreadable, decoding = load_images(
@@ -199,13 +171,13 @@ def _decode(located: Located, train: list[int], test: list[int], notes: tuple[st
     names = tuple(located.names[rows[i]] for i in kept)
     groups = tuple(located.groups[rows[i]] for i in kept) if located.groups else ()
     whole = Dataset(images, labels, located.classes, names, groups)
-    n_train = sum(i < len(train) for i in kept)
-    left_out = (*located.unreadable, *unreadable, *located.left_out)
+    n_train = sum(i < len(parts.train) for i in kept)
+    left_out = (*located.unreadable, *unreadable, *located.left_out, *parts.left_out)
     return Splits(
         whole.select(slice(0, n_train)),
         whole.select(slice(n_train, None)),
         located.form,
-        (*notes, *decoding),
+        (*parts.notes, *decoding),
         tuple(Unreadable(printable(location), reason) for location, reason in left_out),
     )
 
@@ -223,7 +195,8 @@ def _check_classes(dataset: str, located: Located) -> None:
     for name in located.classes:
         check_class_name(name)
     if len(set(located.classes)) < count:
-        raise InputError(dataset, "class names must differ", Counter(located.classes).most_common(1)[0][0])
+        twice = Counter(located.classes).most_common(1)[0][0]
+        raise InputError(dataset, "class names must differ", printable(twice), "rename one of the two")
     for location, label in zip(located.locations, located.labels, strict=True):
         if not 0 <= label < count:
             raise InputError(location, f"labels must be from 0 to {count - 1}", label)
@@ -242,58 +215,6 @@ def _check_none_empty(dataset: str, labels: Tensor, classes: Sequence[str]) -> N
     for name, images in zip(classes, labels.bincount(minlength=len(classes)).tolist(), strict=True):
         if not images:
             raise InputError(dataset, f"class {printable(name)} has no training images", remedy="add some or remove the class")
-
-
-def stratified_split(labels: list[int], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Rows kept and rows set aside: of each class the share, at least one and not all; both in their order."""
-    generator = np.random.default_rng(seed)
-    array = np.asarray(labels)
-    aside: list[int] = []
-    for label in np.unique(array):
-        rows = generator.permutation(np.flatnonzero(array == label))
-        aside += rows[: min(max(round(share * len(rows)), 1), len(rows) - 1)].tolist()
-    chosen = set(aside)
-    return [row for row in range(len(labels)) if row not in chosen], sorted(aside)
-
-
-def _grouped_split(located: Located, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Rows kept and rows set aside, about the share of each class, so that no group is in both. Raises InputError."""
-    folds = max(2, min(round(1 / share), len(set(located.groups)), *Counter(located.labels).values()))
-    aside = grouped_folds(located.labels, located.groups, folds, seed, located.classes) == 0
-    return np.flatnonzero(~aside).tolist(), np.flatnonzero(aside).tolist()
-
-
-def _limited(
-    limit: int, located: Located, train: list[int], test: list[int], notes: tuple[str, ...]
-) -> tuple[list[int], list[int], tuple[str, ...]]:
-    """Rows of both parts within --limit, and the notes, which say how many there were."""
-    fewer = _some_of_each_class(train, located, limit), _some_of_each_class(test, located, max(limit // 8, len(located.classes)))
-    counts = f"{len(fewer[0]):,} of {len(train):,} training and {len(fewer[1]):,} of {len(test):,} test images"
-    which = "the first of each group" if located.groups else "the first of each class"
-    said = [f"--limit {limit}: {counts}, {which}"] if fewer != (train, test) else []
-    return *fewer, (*notes, *said)
-
-
-def _some_of_each_class(rows: list[int], located: Located, limit: int) -> list[int]:
-    """Equally many rows of each class, at most `limit` in all: the first ones; with groups, the first of each group in turn."""
-    if not rows:
-        return rows
-    per_class = limit // len(located.classes)
-    if per_class < 1:
-        raise InputError("--limit", f"must leave one image of each of the {len(located.classes)} classes", limit)
-    turns: Counter[tuple[int, str]] = Counter()
-    turn_of = {}
-    for row in rows:  # in which turn a row is taken, if each turn takes one of each group
-        key = (located.labels[row], located.groups[row]) if located.groups else (located.labels[row], str(row))
-        turn_of[row] = turns[key]
-        turns[key] += 1
-    counts: Counter[int] = Counter()
-    kept = []
-    for row in sorted(rows, key=lambda row: (turn_of[row], row)):
-        counts[located.labels[row]] += 1
-        if counts[located.labels[row]] <= per_class:
-            kept.append(row)
-    return sorted(kept)
 
 
 def fingerprint(*parts: Dataset) -> str:

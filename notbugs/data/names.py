@@ -13,7 +13,19 @@ from notbugs.errors import InputError
 MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
 MAX_CLASS_NAME = 1000  # characters: each message, table and chart holds it
 MANIFEST = ("file", "label", "original_label", "original_name")  # the columns of the manifest.csv beside a written folder
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".ico")
+IMAGE_SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".ico",
+)  # fmt: skip
+
+# What operating systems, storage devices and tools put into folders. Names that begin with a dot are left out, too.
+SYSTEM = frozenset(
+    (
+        "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle",
+        "@recently-snapshot", "$recycle.bin", "recycler", "system volume information", "lost+found", "network trash folder",
+        "temporary items", "__pycache__",
+    )
+)  # fmt: skip
 
 
 class Unreadable(NamedTuple):
@@ -125,7 +137,7 @@ def path_part(text: str) -> str:
     part = "".join("_" if letter in "/\\" or not is_printable(letter) else letter for letter in text)
     if part.startswith("__"):
         part = "_" + part.lstrip("_")
-    if part.startswith("."):
+    if part.startswith(".") or part.casefold() in SYSTEM:
         part = "_" + part
     if len(part.encode()) > MAX_NAME_BYTES:
         suffix = os.path.splitext(part)[1]

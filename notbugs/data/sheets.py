@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from notbugs.atomic import StrPath
-from notbugs.data.images import as_arrays
+from notbugs.data.eight_bits import as_arrays
 from notbugs.errors import InputError
 
 SHEET_SIDE = 320  # pixels, if images are smaller

@@ -23,7 +23,8 @@ def test_train_attack_and_their_unusable_input(tmp_path: Path) -> None:
     done = call_here("attack", model, "digits", *quick, "--epsilon", "0", "--epsilon", "64/255", "--out", tmp_path / "attacked")
     assert done.returncode == 0, done.stderr
     accuracy = done.stdout.splitlines()[0]
-    assert done.stderr.startswith("Data: --limit 100: ") and accuracy.startswith("clean ")
+    assert done.stderr.startswith("Data: the test part is 25% of each class") and accuracy.startswith("clean ")
+    assert done.stderr.splitlines()[1].startswith("Data: --limit 100: ")
     assert "Data check: 1 finding that is not serious, see tables/data_check.csv." in done.stderr.splitlines()
     assert "stored in 8 bits" in done.stdout
     assert (tmp_path / "attacked" / "report.html").is_file()

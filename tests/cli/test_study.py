@@ -68,8 +68,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         done = call_here("train", "digits", *QUICK, "--out", tmp_path / "m.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    note, error = done.stderr.splitlines()
+    fixed, note, left_out, error = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (2, "") and note.startswith("Data: --limit 100: ")
+    assert fixed.startswith("Data: the test part is 25% of each class") and left_out.startswith("Left out: 1,687 files")
     assert error.startswith("notbugs: ") and "m.safetensors" in error
     assert not list(tmp_path.iterdir())
 

@@ -82,20 +82,25 @@ def test_notes_on_a_large_data_set_come_from_headers_and_a_sample(tmp_path: Path
     monkeypatch.setattr(images, "IN_MEMORY", 100)
     lazy = data.load(tmp_path, **options)
     assert isinstance(lazy.train.images, data.LazyImages) and equal(lazy.train, whole.train)
-    assert lazy.notes == (whole.notes[0], f"{whole.notes[1]} (of 60, 30 were looked at)")
-    assert data.load(tmp_path, white=4095, **options).notes == whole.notes[:1]
+    assert whole.notes[1] == "60 of 120 images are gray, and become RGB like the others"
+    assert lazy.notes == (*whole.notes[:2], f"{whole.notes[2]} (of 60, 30 were looked at)")
+    assert data.load(tmp_path, white=4095, **options).notes == whole.notes[:2]
 
 
-def test_rotated_images_of_a_large_data_set_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotated_images_of_a_large_data_set_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rotated = Image.Exif()
     rotated[0x0112] = 6
     for split in ("train", "test"):
         for name in ("x/0.jpg", "x/1.jpg", "y/0.jpg", "y/1.jpg"):
             save(random_image(1, size=(6, 9)), tmp_path / split / name, exif=rotated)
-    assert data.load(tmp_path).train.shape == (3, 6, 9)  # not as the headers say
+    whole = data.load(tmp_path)
+    assert whole.train.shape == (3, 6, 9) and whole.notes[0].startswith("8 of 8 images are rotated or mirrored")
     monkeypatch.setattr(images, "IN_MEMORY", 100)
-    with pytest.raises(InputError, match=r"train/x/0.jpg: .*9 x 6 pixels, all others 6 x 9: pass --resize N"):
-        stored(data.load(tmp_path).train)
+    lazy = data.load(tmp_path)
+    assert isinstance(lazy.train.images, data.LazyImages) and equal(lazy.train, whole.train) and lazy.notes == whole.notes
+    save(random_image(1, size=(6, 9)), tmp_path / "train/x/0.jpg")  # not as its header said
+    with pytest.raises(InputError, match=r"train/x/0.jpg: .*6 x 9 pixels, all others 9 x 6: pass --resize N"):
+        stored(lazy.train)
 
 
 def test_color_after_many_gray_images(tmp_path: Path) -> None:

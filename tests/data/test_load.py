@@ -20,6 +20,7 @@ def test_digits_are_always_split_alike() -> None:
     assert one.train.shape == (1, 8, 8) and len(one.train) + len(one.test) == 1797 and one.form == "folder"
     assert equal(one.train, other.train) and not set(one.train.names) & set(one.test.names)
     assert stored(one.train).max() == 255 and one.train.names[0] == "00000.png"
+    assert one.notes == other.notes == ("the test part is 25% of each class, 450 images, the same for every seed",)
     shares = one.test.labels.bincount() / (one.test.labels.bincount() + one.train.labels.bincount())
     assert (shares - 0.25).abs().max() < 0.01
 
@@ -40,6 +41,14 @@ def test_limit_keeps_the_first_of_each_class_and_decodes_no_others(tmp_path: Pat
     loaded = data.load(str(tmp_path), limit=5)
     assert loaded.train.names == ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png")
     assert loaded.test.names == ("cat/0.png", "dog/0.png")
+    left_out = [
+        f"{part}/{name}/{i}.png"
+        for part, least in (("train", 2), ("test", 1))
+        for name in ("cat", "dog")
+        for i in range(least, 5)
+    ]
+    assert loaded.left_out == tuple((file, "is beyond --limit 5") for file in left_out)
+    assert {row.file for row in data.file_rows(loaded) if row.part == "left out"} == {*left_out}
     assert "--limit" in load_error(tmp_path, limit=1) and "--limit" in load_error(tmp_path, limit=0)
 
 

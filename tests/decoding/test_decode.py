@@ -67,7 +67,8 @@ def test_every_image_format(tmp_path: Path) -> None:
             save(Image.new("RGB", (4, 6), red), tmp_path / split / label / "o.jpg", exif=rotated)
     loaded = data.load(str(tmp_path))
     assert loaded.train.shape == (3, 4, 6)
-    animated, transparent, *_ = loaded.notes
+    turned, animated, transparent, *_ = loaded.notes
+    assert turned == "4 of 60 images are rotated or mirrored, as the orientation that their camera wrote says"
     assert animated == "4 of 60 images have further frames or pages: only the first is used"
     assert transparent == "16 of 60 images have an alpha channel or a transparent color, which is laid on white"
     assert "4 of 60 images are CMYK, and become RGB without their color profile" in loaded.notes
@@ -125,8 +126,10 @@ def test_notes_say_what_resizing_did(tmp_path: Path) -> None:
     rotated[0x0112] = 6
     for name in ("cat/a.jpg", "dog/b.jpg"):
         save(random_image(1, size=(10, 20)), tmp_path / "train" / name, exif=rotated)
+    rotated_note = "2 of 14 images are rotated or mirrored, as the orientation that their camera wrote says"
     what = (
-        "resized to 4x4: the shorter side to 4, then the center: 2 of 14 images are not square, on average 50% of each is cut off"
+        f"{rotated_note} | resized to 4x4: the shorter side to 4, then the center: 2 of 14 images are not square, "
+        "on average 50% of each is cut off"
     )
     assert notes(tmp_path, resize=4) == f"{what} (--resize-mode squash or pad keeps it)"
     assert notes(tmp_path, resize=4, resize_mode="squash").endswith("2 of 14 images are not square, their proportions change")
@@ -172,10 +175,28 @@ def test_16_bit_images_with_few_values(tmp_path: Path) -> None:
     assert notes(deep_images(tmp_path / "c", 60000)) == ""
 
 
+@pytest.mark.parametrize("highest", [1, 16])
+@pytest.mark.parametrize("form", ["png", "npz", "color"])
+def test_8_bit_images_that_are_nearly_black_are_said_and_white_repairs_them(tmp_path: Path, highest: int, form: str) -> None:
+    images = np.arange(8 * 4 * 4, dtype=np.uint8).reshape(8, 4, 4) % (highest + 1)
+    path = tmp_path / "a.npz" if form == "npz" else tmp_path
+    if form == "npz":
+        np.savez(path, images=images, labels=np.arange(8) % 2)
+    for number, image in enumerate(images if form != "npz" else ()):
+        image = np.stack([image] * 3, 2) if form == "color" else image
+        save(Image.fromarray(image), tmp_path / "xy"[number % 2] / f"{number}.png")
+    what = f"8-bit images use only values up to {highest} of 255 and are nearly black: pass --white {highest}"
+    assert notes(path).endswith(what) and notes(path, resize=8).endswith(what)
+    bright = data.load(path, white=highest)
+    assert stored(bright.train).max() == 255 and stored(bright.train).min() == 0 and len(bright.notes) <= 2
+    assert "8 of 8 8-bit images have values above 1, which are white as well" in notes(path, white=1) or highest == 1
+
+
 def test_white_where_it_means_nothing(tmp_path: Path) -> None:
     image_folder(tmp_path)
     for dataset in (str(tmp_path), "digits"):
-        assert data.load(dataset, white=4095).notes == ("--white has no effect: no image has 16-bit gray values",)
+        assert data.load(dataset, white=4095).notes[-1] == "--white has no effect: no image has 16-bit gray values"
+    assert len(data.load(tmp_path, white=4095).notes) == 1
     assert "at most 65535" in load_error(tmp_path, white=65536) and "at least 1" in load_error(tmp_path, white=0)
 
 
@@ -206,10 +227,11 @@ def test_a_pgm_file_says_itself_which_value_is_white(tmp_path: Path) -> None:
     values = np.array([0, 1000, 2000, 4095] * 9, ">u2").tobytes()
     (tmp_path / "train/cat/0.png").write_bytes(b"P5 6 6 4095\n" + values)
     loaded = data.load(tmp_path)
-    assert stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 62, 125, 255] and loaded.notes == ()
+    assert stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 62, 125, 255]
+    assert loaded.notes == ("1 of 12 images are gray, and become RGB like the others",)
     loaded = data.load(tmp_path, white=2000)
     assert (
-        stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 128, 255, 255] and "1 of 1 16-bit images have values" in loaded.notes[0]
+        stored(loaded.train)[0, 0, 0, :4].tolist() == [0, 128, 255, 255] and "1 of 1 16-bit images have values" in loaded.notes[1]
     )
 
 

@@ -2,17 +2,20 @@
 
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, overload
 
+from torch import Tensor
+
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
-from notbugs.data.sources.base import Located
+from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.label_table import MOST_BYTES, SUFFIXES
+from notbugs.data.sources.limits import CHUNK
 from notbugs.data.sources.splits import splits_among
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
@@ -44,6 +47,14 @@ class Archive:
         with self.path.open("rb") as stream:
             stream.seek(member.offset)
             return stream.read(member.size)
+
+    def pieces(self, member: Member) -> Iterator[bytes]:
+        """The bytes of one file, a few at a time: it may not fit into memory."""
+        for start in range(0, member.size, CHUNK):
+            yield self.read(Member(member.name, member.offset + start, min(CHUNK, member.size - start)))
+
+
+ReadFiles = Callable[[Path, DataConfig], Located]
 
 
 @dataclass(frozen=True)
@@ -93,9 +104,10 @@ def locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: 
         if not known:
             raise InputError(printable(str(source)), "holds no files")
         try:
-            located = locate_folder(config, root)
+            with errors_about(source, root):
+                located = locate_folder(config, root)
         except InputError as error:
-            parameter, rule, got, remedy = (text and text.replace(str(root), str(source)) for text in error.args)
+            parameter, rule, got, remedy = error.args
             shards = "; or put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg" if "label for each image" in rule else ""
             raise InputError(parameter, rule, got, remedy + shards) from None
 
@@ -111,15 +123,41 @@ def locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: 
     )
 
 
+def locate_extracted(
+    source: Path, by_name: Mapping[str, Sequence[Archive]], config: DataConfig, read_files: ReadFiles
+) -> Located:
+    """The images of archives without image files, of arrays for example: extracted into a folder that is deleted once it is read.
+
+    Raises
+    ------
+    InputError
+        As the reader does; if a file leads out of the folder or is there twice, or if the disk is full.
+    """
+    archives = [archive for found in by_name.values() for archive in found]
+    with TemporaryDirectory(prefix="notbugs-") as temporary:
+        folder = Path(temporary, source.name.partition(".")[0] or "archive")
+        outline = _Outline(folder, whole=True)
+        folder.mkdir()
+        for archive in archives:
+            for member in archive.members:
+                outline.add(posixpath.normpath(member.name), archive, member)
+        with errors_about(source, folder):
+            located = about(read_files(folder, replace(config.data, dataset=str(folder))), source, folder)
+    on_disk = not isinstance(located.files, Tensor) and any(isinstance(file, str) for file in located.files[:1])
+    return locate_tree(source, by_name, config) if on_disk else located  # files with names that do not say what they are
+
+
 class _Outline:
     """A folder of files that stand for those of archives: empty, but for tables of labels.
 
     Empty files are hard links to a few: on ext4 a link takes 38 microseconds, a new file 245.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, whole: bool = False) -> None:
         self.root = root
+        self.whole = whole  # whether all files have their content
         self._made: set[str] = set()
+        self._of: dict[str, Archive] = {}  # the archive of each file
         self._links = 0
 
     def add(self, inner: str, archive: Archive, member: Member) -> None:
@@ -132,13 +170,15 @@ class _Outline:
             if (parent := posixpath.dirname(path)) not in self._made:
                 os.makedirs(parent, exist_ok=True)
                 self._made.add(parent)
-            if posixpath.splitext(inner)[1].lower() in SUFFIXES and member.size <= MOST_BYTES:
+            if self.whole or (posixpath.splitext(inner)[1].lower() in SUFFIXES and member.size <= MOST_BYTES):
                 with open(path, "xb") as stream:
-                    stream.write(archive.read(member))
+                    stream.writelines(archive.pieces(member))
             else:
                 os.link(self._empty(), path)
+            self._of[inner] = archive
         except FileExistsError:
-            raise InputError(place, "is twice in the archive", remedy=AGAIN) from None
+            rule = "is twice in the archive" if self._of.get(inner, archive) is archive else "is in another archive, too"
+            raise InputError(place, rule, remedy=f"{AGAIN}, or unpack each archive into a folder of its own") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(place, "has a name that no file can have", reason, AGAIN) from None

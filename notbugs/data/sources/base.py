@@ -1,18 +1,39 @@
 """What every form of a data set is located as, and how its parts become one set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from notbugs.data.names import Unreadable, is_printable, one_form, printable
+from notbugs.data.sources.targets import measurement_note
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 Files = Sequence[EncodedImage] | Tensor
-MISSING = ("nan", "<na>", "n/a", "null")  # how tables write that there is no label
+# How tables write that there is no label
+MISSING = (
+    "nan",
+    "<na>",
+    "na",
+    "n/a",
+    "null",
+    "none",
+    "?",
+    "-",
+    "-1",
+    "unknown",
+    "undefined",
+    "missing",
+    "ignore",
+    "void",
+    "todo",
+    "tbd",
+)
 MOST_CLASSES = 2**20  # a damaged label must not become a list of as many class names
 
 
@@ -83,6 +104,25 @@ class Located(NamedTuple):
     only_test: bool = False
 
 
+@contextmanager
+def errors_about(source: Path, folder: Path) -> Iterator[None]:
+    """Errors inside name what the user gave in place of a folder to which it was unpacked."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(*(text and text.replace(str(folder), str(source)) for text in error.args)) from None
+
+
+def about(located: Located, source: Path, folder: Path) -> Located:
+    """A data set whose messages name what the user gave in place of a folder to which it was unpacked."""
+
+    def renamed(items: Sequence[Unreadable]) -> tuple[Unreadable, ...]:
+        return tuple(Unreadable(place.replace(str(folder), str(source)), reason) for place, reason in items)
+
+    places = [place.replace(str(folder), str(source)) for place in located.locations]
+    return located._replace(locations=places, unreadable=renamed(located.unreadable), left_out=renamed(located.left_out))
+
+
 def are_names(names: Sequence[object], count: int) -> bool:
     """Whether values can serve as image names: `count` different, printable, non-empty strings."""
     valid = all(isinstance(name, str) and name and is_printable(name) for name in names)
@@ -112,6 +152,7 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
         )
     classes = parts[0].classes
     labels, found = list(parts[0].labels), [*notes, *_similar_names(classes)]
+    found += [note] if (note := measurement_note(labels, classes)) else []
     for part in parts[1:]:
         matched, note = _match_classes(dataset, part, classes)
         labels += matched
@@ -140,7 +181,10 @@ def _similar_names(classes: Sequence[str]) -> list[str]:
     more = f", and {len(pairs) - 3} more" if len(pairs) > 3 else ""
     how = "case, blanks, zeros in front or Unicode form"
     kept = f"classes whose names differ only in {how} are kept apart: {', '.join(pairs[:3])}{more}"
-    missing = [f"class {printable(name)} may be of missing labels" for name in classes if name.casefold() in MISSING]
+    signs = {"-1", "1"} >= {*classes}  # of two classes
+    missing = [
+        f"class {printable(name)} may be of missing labels" for name in classes if name.casefold() in MISSING and not signs
+    ]
     return [*([kept] if pairs else []), *missing]
 
 
@@ -148,9 +192,10 @@ def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[
     """The labels of a part as indices into the classes of the training part, and a note if something had to be decided."""
     if part.classes == classes:
         return part.labels, ""
-    index, note = {one_form(name): number for number, name in enumerate(classes)}, ""
+    different = len({*map(one_form, classes)}) == len(classes)  # else each name stands for itself
+    index, note = {one_form(name) if different else name: number for number, name in enumerate(classes)}, ""
     used = set(part.labels)
-    theirs = {label: one_form(name) for label, name in enumerate(part.classes) if label in used}
+    theirs = {label: one_form(name) if different else name for label, name in enumerate(part.classes) if label in used}
     if any(name not in index for name in theirs.values()) and (numbers := _as_numbers(classes)) and _as_numbers(part.classes):
         theirs = {label: numbers.get(int(name), name) for label, name in theirs.items()}
         note = f"classes are matched as numbers: {printable(part.name)} writes them differently, {classes[0]} in training"

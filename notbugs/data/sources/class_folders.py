@@ -1,11 +1,12 @@
-"""Class folders: the images of each, and signs that folders beside each other are no classes."""
+"""Class folders: the images of each."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from notbugs.data.names import check_class_name, one_form, printable
+from notbugs.data.names import check_class_name, one_form
 from notbugs.data.sources.base import Part
+from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import is_annotation, is_neutral, listed
 
@@ -18,7 +19,7 @@ def class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[P
         check_class_name(path.name)
         label = one_form(path.name)
         merged += [label] if label in by_class else []
-        by_class.setdefault(label, []).extend(_without_masks(listing, path))
+        by_class.setdefault(label, []).extend(walk_images(listing, path))
     for path in listing.beside(folder):
         listing.refuse(path, "lies outside the class folders")
     note = f"folders whose names differ only in their Unicode form are one class: {listed(merged)}" if merged else ""
@@ -27,38 +28,18 @@ def class_folders(listing: Listing, folder: Path, name: str, folders: Sequence[P
 
 
 def _folders_inside(part: Part) -> str:
-    """A note where all images are in different folders inside the class folders, which may be classes; "" if they are not."""
-    inside = sorted({"/".join(name.split("/")[:2]) for name in part.names if name.count("/") > 1})
+    """A note where folders inside the class folders may be classes or thumbnails: some images are in them, or all in many.
+
+    "" where there are none, or only numbered ones.
+    """
+    deep = [name for name in part.names if name.count("/") > 1]
+    inside = sorted({"/".join(name.split("/")[:2]) for name in deep})
     words = {re.sub(r"\d+", "", folder.partition("/")[2]) for folder in inside}  # tracks of a video have numbers
     words = {word for word in words if not is_neutral(word) and not is_annotation(word)}
-    several = len(words) > len(part.classes) and all(name.count("/") > 1 for name in part.names)
-    return f"folders inside the class folders belong to the class: {listed(inside, 3)}" if several else ""
-
-
-def same_files(part: Part) -> str:
-    """A folder whose name says nothing, images for example, beside others with files of the same names: "" if there is none."""
-    neutral = [name for name in part.classes if is_neutral(name) and any(map(str.isalpha, name))]  # numbers may be classes
-    if not neutral:
+    if not words or (len(deep) == len(part.names) and len(words) <= len(part.classes)):
         return ""
-    stems: dict[str, set[str]] = {name: set() for name in part.classes}
-    for file, label in zip(part.files, part.labels, strict=True):
-        if isinstance(file, str):
-            stems[part.classes[label]].add(Path(file).stem)
-    for name in neutral:
-        if same := [other for other in stems if not is_neutral(other) and stems[other] and stems[other] <= stems[name]]:
-            return f"{printable(name)} and {listed(same)}"
-    return ""
-
-
-def _without_masks(listing: Listing, folder: Path) -> list[str]:
-    """The images of a class: all below its folder, but for folders of masks and the like beside one called images."""
-    inside = listing.own_folders(folder)
-    if not any(is_neutral(path.name) for path in inside) or not any(is_annotation(path.name) for path in inside):
-        return list(listing.walk(folder))
-    masks = [path for path in inside if is_annotation(path.name)]
-    for path in masks:
-        listing.leave_out(path, "is called like annotations")
-    return [path for path in listing.walk(folder) if not any(below(path, mask) for mask in masks)]
+    count = f" ({len(deep):,} of {len(part.names):,} images)" if len(deep) < len(part.names) else ""
+    return f"folders inside the class folders belong to the class: {listed(inside, 3)}{count}"
 
 
 def part_of_classes(
@@ -75,24 +56,3 @@ def part_of_classes(
         [image_name(path, classes[number]) for path, number in files],
         [listing.relative(path) for path, _ in files],
     )
-
-
-def copy_inside(listing: Listing, folders: Sequence[Path]) -> str:
-    """A folder that holds folders called like two or more of those beside it: what was seen, "" if there is none."""
-    names = {path.name for path in folders}
-    for path in folders:
-        inside = [entry.name for entry in listing.own_folders(path) if entry.name in names - {path.name}]
-        if len(inside) > 1:
-            return f"{printable(path.name)}, which holds {listed(inside)}"
-    return ""
-
-
-def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
-    """The names of two or more folders that each of several folders holds, with no images beside them; [] if they differ.
-
-    Numbered ones do not count: the tracks or patients of each class often have the same numbers.
-    """
-    inside = [[path.name for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in folders]
-    kinds = {re.sub(r"\d+", "", name) for name in inside[0]} if inside else set()
-    same = len(folders) > 1 and len(kinds) > 1 and all(names == inside[0] for names in inside)
-    return inside[0] if same and not any(listing.files(folder) for folder in folders) else []

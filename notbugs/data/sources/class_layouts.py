@@ -1,16 +1,20 @@
 """Class folders as a data set: each folder is a class, or each holds the parts."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
-from notbugs.data.sources.class_folders import class_folders, copy_inside, part_of_classes, same_files, same_folders
-from notbugs.data.sources.labels import IMAGES, disagreement, parts_not_read
+from notbugs.data.sources.candidates import walk_images
+from notbugs.data.sources.class_doubts import doubt_of, doubt_of_divided, doubt_of_names, odd_classes_note
+from notbugs.data.sources.class_folders import class_folders, part_of_classes
+from notbugs.data.sources.labels import IMAGES, disagreement, exclusions_not_read, labels_of_folders, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.official import official_parts
-from notbugs.data.sources.splits import TRAIN, WHOLE, is_neutral, listed, splits_among
+from notbugs.data.sources.splits import TRAIN, WHOLE, listed, part_and_class, splits_among
+from notbugs.data.sources.written import is_written
 from notbugs.errors import InputError
 
 
@@ -30,40 +34,51 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
         raise InputError(
             printable(str(base)), "needs at least two class folders", f"one, {printable(part.classes[0])}{seen}", remedy
         )
-    if not config.all_classes and (same := same_folders(listing, listing.folders(base) if folders is None else folders)):
-        rule = "has folders that all hold the same folders, and it is unclear which of them are the classes"
-        remedy = "the inner folders: name one of the outer as DATASET; the outer folders: --all-classes"
-        raise InputError(printable(str(base)), rule, f"{listed(part.classes)}, each with {listed(same)}", remedy)
-    if not config.all_classes and (seen := copy_inside(listing, listing.folders(base) if folders is None else folders)):
-        rule = "has a folder beside the classes that holds folders of the same names"
-        raise InputError(printable(str(base)), rule, seen, "move it away; to read it as a class: --all-classes")
     if seen := disagreement(listing, base, part, tables, config):
         rule = "has folders that may be classes, and a table with other labels"
         raise InputError(printable(str(base)), rule, seen, "the table: --labels FILE; the folders: --all-classes")
-    if all(map(is_neutral, part.classes)) and not config.all_classes and not _are_counted(part.classes):
-        rule = "has folders whose names say nothing of classes"
-        remedy = "labels of a table: --labels FILE; folders as classes: --all-classes"
-        raise InputError(printable(str(base)), rule, listed(part.classes), remedy)
-    if not config.all_classes and (seen := same_files(part)):
-        rule = (
-            "has a folder whose name says nothing of a class, and beside it folders with files of the same names, as masks have"
-        )
-        remedy = (
-            "name the folder of the class folders as DATASET; labels of a table: --labels FILE; folders as classes: --all-classes"
-        )
+    if seen := labels_of_folders(tables, part.classes):
+        rule = "has folders that may be classes, and a table with labels for folders"
+        remedy = "its labels: write a row for each file into it, with --labels FILE; the folders: --all-classes"
         raise InputError(printable(str(base)), rule, seen, remedy)
+    folders = listing.folders(base) if folders is None else folders
+    trusted = config.all_classes or is_written(base.parent)
+    if not trusted and (doubt := doubt_of(listing, folders, part)):
+        remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes{doubt.more}"
+        raise InputError(printable(str(base)), doubt.rule, doubt.seen, remedy)
+    note = "; ".join(filter(None, (note, "" if trusted else odd_classes_note(part.classes))))
     if config.all_classes or config.test == WHOLE:
         return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
-    parts, lists = official_parts(listing, base, part)
+    parts, lists = official_parts(listing, base, part, " (--all-classes: all images as one)")
     lists = lists or parts_not_read(listing, base, tables, config)
     found = {name: Found(inner, own) for name, inner in (parts or {IMAGES: part}).items()}
-    return Layout(found, tuple(filter(None, (note, lists))))
+    return Layout(found, tuple(filter(None, (note, lists, exclusions_not_read(listing, tables)))))
 
 
-def _are_counted(names: Sequence[str]) -> bool:
-    """Whether names are the numbers from 0 or from 1 on, as those of digits."""
-    numbers = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
-    return len(numbers) == len(names) and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+def crossed_classes(listing: Listing, base: Path, folders: Sequence[Path]) -> Layout | None:
+    """train_cat, train_dog, test_cat, test_dog: the part and the class in one name. None unless all folders are called so."""
+    parts: dict[str, dict[str, list[Path]]] = {}
+    if tables_around(listing, base):
+        return None  # they may have the labels
+    for path in folders:
+        named = part_and_class(path.name)
+        if not named or listing.own_folders(path):
+            return None
+        parts.setdefault(named[0], {}).setdefault(one_form(named[1]), []).append(path)
+    classes = {label for by_class in parts.values() for label in by_class}
+    if len(parts) < 2 or len(classes) < 2 or not all(len(by_class) > 1 for by_class in parts.values()):
+        return None
+    if doubt := doubt_of_names(sorted(classes)):
+        raise InputError(printable(str(base)), doubt.rule, doubt.seen, f"{doubt.remedy}; {doubt.otherwise}: --all-classes")
+
+    def of(name: str) -> Found:
+        own = listing.another()
+        by_class = {label: [file for path in paths for file in walk_images(own, path)] for label, paths in parts[name].items()}
+        return Found(part_of_classes(own, name, by_class, lambda path, label: f"{label}/{os.path.basename(path)}"), own)
+
+    names = listed([path.name for path in folders], 3)
+    note = f"the names of folders say part and class: {names} (classes: {listed(sorted(classes), 3)})"
+    return Layout({name: of(name) for name in parts}, (note,))
 
 
 def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout | None:
@@ -89,6 +104,11 @@ def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout
             else listed(inside[divided[0]])
         )
         raise InputError(printable(str(base)), rule, seen, "divide all, or read what is in them as one class: --all-classes")
+    if doubt := doubt_of_divided(
+        listing, [path / name for path in divided for name in inside[path]], [path.name for path in folders]
+    ):
+        remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes"
+        raise InputError(printable(str(base)), doubt.rule, doubt.seen, remedy)
     names = dict.fromkeys(name for path in divided for name in inside[path])
     return Layout({name: _of_each_class(listing, folders, name) for name in names}, ("the parts lie inside the class folders",))
 
@@ -99,7 +119,7 @@ def _of_each_class(listing: Listing, folders: list[Path], name: str) -> Found:
     by_class: dict[str, list[str]] = {}
     for path in folders:
         if (path / name).is_dir():
-            by_class.setdefault(one_form(path.name), []).extend(own.walk(path / name))
+            by_class.setdefault(one_form(path.name), []).extend(walk_images(own, path / name))
 
     def image_name(path: str, label: str) -> str:
         return "/".join((label, *below(path, folders[0].parent).split("/")[2:]))

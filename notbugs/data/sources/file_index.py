@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from notbugs.data.names import one_form
+from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.listing import Listing, below
-from notbugs.data.sources.splits import is_annotation, is_neutral, split_of
+from notbugs.data.sources.splits import is_neutral, split_of
 
 LONGEST = 4096  # characters of a path, the most that Linux opens: each end of it is looked up
 
@@ -27,11 +28,8 @@ class FileIndex:
     @classmethod
     def of(cls, listing: Listing, base: Path) -> "FileIndex":
         """The files below a folder, but for masks and annotations beside images."""
-        index, folders = cls(base), listing.folders(base)
-        masks = [path for path in folders if is_annotation(path.name)] if any(is_neutral(path.name) for path in folders) else []
-        for path in map(Path, listing.walk(base)):
-            if masks and any(path.is_relative_to(mask) for mask in masks):
-                continue
+        index = cls(base)
+        for path in map(Path, walk_images(listing, base)):
             index.by_path[one_form(path.relative_to(base).as_posix())] = path
             index.by_name[one_form(path.name)].append(path)
             index.by_stem[one_form(path.stem)].append(path)

@@ -6,30 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import MANIFEST, printable
+from notbugs.data.names import printable
 from notbugs.data.sources.base import Located, join
+from notbugs.data.sources.candidates import UNUSED, file_by_file, labeled_folders, left_out_note
+from notbugs.data.sources.class_doubts import doubt_of_part, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders
-from notbugs.data.sources.class_layouts import as_classes, divided_classes
-from notbugs.data.sources.label_table import find_tables, named_table
+from notbugs.data.sources.class_layouts import as_classes, crossed_classes, divided_classes
+from notbugs.data.sources.detection import detection_error
+from notbugs.data.sources.label_table import find_tables, named_tables
 from notbugs.data.sources.labels import IMAGES, labels_files_of_both, parts_by_table
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing, below
+from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
+from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
-from notbugs.data.sources.splits import (
-    TRAIN,
-    UNLABELED,
-    WHOLE,
-    choose_splits,
-    is_annotation,
-    is_neutral,
-    listed,
-    split_of,
-    splits_among,
-)
+from notbugs.data.sources.official import official_parts
+from notbugs.data.sources.splits import TRAIN, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.written import is_written, with_written_names
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
-ANNOTATED, NAMED_UNLABELED = "is called like annotations", "is called unlabeled"
 LABELED_BY = ", with --labels FILE where a table has their labels"
 
 
@@ -38,21 +34,25 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     listing = Listing(root, follow_links=config.follow_links)
     base = _unwrapped(listing, root)
     config = replace(config.data, train=_name_of_part(base, config.train), test=_name_of_part(base, config.test))
-    layout = _layout(listing, base, config)
-    if not any(found.labeled for found in layout.parts.values()):
-        raise _nothing_labeled(listing, base)
+    try:
+        layout = _layout(listing, base, config)
+        if not any(found.labeled for found in layout.parts.values()):
+            raise _nothing_labeled(listing, base)
+    except InputError as error:
+        asked = config.labels or config.label_regex or config.all_classes or config.train or config.test
+        raise (None if asked else detection_error(listing.another(), root)) or error from None
     _check_columns(config, layout)
     sizes = {name: found.labeled for name, found in layout.parts.items()}
     chosen = choose_splits(str(root), sizes, config.train, config.test)
     notes = [f"read from {listing.relative(base)}"] if base != root else []
-    notes += [f"{note} (to read it as a class: --all-classes)" for note in _left_out_note(listing, base)]
+    notes += [f"{note} (to read it as a class: --all-classes)" for note in left_out_note(listing, base)]
     notes += [*layout.notes, *(_unused_note(name, layout.parts[name]) for name in chosen.unused)]
     for name in chosen.parts:
         listing.add(layout.parts[name].listing)
     for name in chosen.unused:
         found = layout.parts[name]
         for path in [base / name] if name != IMAGES and (base / name).is_dir() else found.paths:
-            listing.leave_out(path, "is a part that is not used")
+            listing.leave_out(path, UNUSED)
     if set(layout.parts) != {IMAGES}:
         used = {path for found in layout.parts.values() for path in found.paths}
         for path in listing.beside(base):
@@ -60,20 +60,21 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
                 listing.leave_out(path, "lies outside the parts")
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
-    located = join(str(root), train, test, "folder", notes)
-    return located._replace(unreadable=tuple(listing.unreadable), left_out=tuple(listing.left_out))
+    located = with_written_names(join(str(root), train, test, "folder", notes), base)
+    located = located._replace(unreadable=tuple(listing.unreadable), left_out=file_by_file(listing))
+    return with_names_beside(located, root, listing.beside(base, among=NAME_FILES))
 
 
 def _unwrapped(listing: Listing, root: Path) -> Path:
     """The folder that holds the data set: root, or a folder in it that has nothing beside it, as archives often have."""
     base = root
     for _ in range(DEEPEST):
-        folders = _labeled_folders(listing.another(), base)  # what is left out of the base is for the layout to decide
+        folders = labeled_folders(listing.another(), base)  # what is left out of the base is for the layout to decide
         if len(folders) != 1 or listing.files(base) or split_of(folders[0].name):
             return base
         if not listing.folders(folders[0]) and (find_tables(listing, base) or not find_tables(listing, folders[0])):
             return base
-        _labeled_folders(listing, base)  # adds what is left out beside it
+        labeled_folders(listing, base)  # adds what is left out beside it
         for path in listing.beside(base):
             listing.leave_out(path, "lies outside the data set")
         base = folders[0]
@@ -97,54 +98,11 @@ def _name_of_part(base: Path, asked: str | None) -> str | None:
     return below(Path(os.path.normpath(base / asked)), Path(os.path.normpath(base))) or os.path.normpath(asked)
 
 
-def _labeled_folders(listing: Listing, folder: Path) -> list[Path]:
-    """The folders in a folder but for those that are left out: called unlabeled, annotations beside images, without any image."""
-    folders = listing.folders(folder)
-    beside_images = any(is_neutral(path.name) and not is_annotation(path.name) for path in folders)
-    written = _is_written(folder.parent)
-    reasons = {path: _no_class(listing, path, beside_images=beside_images, written=written) for path in folders}
-    kept = [path for path in folders if not reasons[path]]
-    for path, reason in reasons.items() if kept else ():
-        if reason:
-            listing.leave_out(path, reason)
-    return kept or folders
-
-
-def _left_out_note(listing: Listing, base: Path) -> list[str]:
-    """Notes on folders of images beside the classes that are left out because of their names."""
-    notes = []
-    for reason, called in ((ANNOTATED, "called like annotations"), (NAMED_UNLABELED, "called unlabeled")):
-        left_out = {item.location for item in listing.left_out if item.reason == reason}
-        names = [path.name for path in listing.own_folders(base) if listing.relative(path) in left_out]
-        counts = {name: sum(1 for _ in listing.another().walk(base / name)) for name in names}
-        found = [name for name in names if counts[name]]
-        notes += [f"{called}, and left out: {listed(found)} ({sum(counts.values()):,} images)"] if found else []
-    return notes
-
-
-def _is_written(folder: Path) -> bool:
-    """Whether `export` wrote a folder: then the folders in its part are classes, whatever they are called."""
-    try:
-        with open(folder / "manifest.csv", encoding="utf-8") as stream:
-            return stream.readline(200).strip() == ",".join(MANIFEST)
-    except (OSError, ValueError):
-        return False
-
-
-def _no_class(listing: Listing, folder: Path, *, beside_images: bool, written: bool) -> str:
-    """Why a folder is neither a class nor a part; "" if it may be."""
-    if split_of(folder.name) == UNLABELED and not written:
-        return NAMED_UNLABELED
-    if beside_images and not written and is_annotation(folder.name):
-        return ANNOTATED
-    return "" if listing.may_hold_images(folder) else "holds no images"
-
-
 def _unwrapped_part(listing: Listing, folder: Path) -> Path:
     """The folder that holds the images of a part: itself, or asl_test/asl_test, Training/Images and the like."""
     inner = folder
     for _ in range(DEEPEST):
-        folders = _labeled_folders(listing, inner)
+        folders = labeled_folders(listing, inner)
         names = [path.name for path in folders]
         if (
             len(folders) != 1
@@ -177,10 +135,10 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if config.label_regex:
         return _by_names(listing, base, config)
     if config.labels:
-        return by_tables(listing, base, config, [named_table(listing.root, base, config.labels)])
+        return by_tables(listing, base, config, named_tables(listing.root, base, config.labels))
     if config.all_classes:
         return as_classes(listing, base, config)
-    folders = _labeled_folders(listing, base)
+    folders = labeled_folders(listing, base)
     if asked := [name for name in (config.train, config.test) if name and name != WHOLE]:
         known = [name for name in splits_among([path.name for path in folders]) if name not in asked]
         others = [path.name for path in folders if path.name not in (*asked, *known)]
@@ -189,6 +147,8 @@ def _layout(listing: Listing, base: Path, config: DataConfig) -> Layout:
     if not folders:
         return as_classes(listing, base, config)
     splits = splits_among([path.name for path in folders])
+    if splits and (layout := crossed_classes(listing, base, folders)):
+        return layout
     if not splits:
         return divided_classes(listing, base, folders) or as_classes(listing, base, config, folders)
     return _as_parts(listing, base, folders, splits, config)
@@ -203,7 +163,13 @@ def _by_names(listing: Listing, base: Path, config: DataConfig) -> Layout:
         own = listing.another()
         part, images = part_by_names(own, base if name == IMAGES else _folder_of_part(listing, base, name), name, config)
         parts[name] = Found(part, own, images)
-    return Layout(parts, (f"labels from the names of files: {printable(str(config.label_regex))}",))
+    note = f"labels from the names of files: {printable(str(config.label_regex))}"
+    whole = parts[IMAGES].part if parts.keys() == {IMAGES} and config.test != WHOLE else None
+    official, lists = official_parts(listing, base, whole, "") if whole else ({}, "")
+    masks = left_out_note(parts[IMAGES].listing, base) if whole else []
+    if official:
+        parts = {name: Found(part, parts[IMAGES].listing) for name, part in official.items()}
+    return Layout(parts, (note, *masks, *([lists] if lists else [])))
 
 
 def _folder_of_part(listing: Listing, base: Path, name: str) -> Path:
@@ -258,10 +224,14 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
     own, outer = listing.another(), _folder_of_part(listing, base, name)
     folder = _unwrapped_part(own, outer)
     notes = [f"images are in {listing.relative(folder)}"] if folder != outer else []
-    if folders := _labeled_folders(own, folder):
-        notes += _left_out_note(own, folder)
+    if folders := labeled_folders(own, folder):
+        notes += left_out_note(own, folder)
         part, note = class_folders(own, folder, name, folders)
-        return Found(part, own, notes=tuple(filter(None, (*notes, note))))
+        trusted = is_written(outer.parent)
+        if not trusted and (doubt := doubt_of_part(own, folder, folders, part)):
+            raise InputError(f"{printable(str(base))}, part {printable(name)}", doubt.rule, doubt.seen, doubt.remedy)
+        notes += [note, "" if trusted else odd_classes_note(part.classes)]
+        return Found(part, own, notes=tuple(filter(None, notes)))
     beside = _tables_for(own, base, name, config)
     for table in [*find_tables(listing, folder), *(find_tables(listing, outer) if outer != folder else ()), *beside]:
         by_table, found = parts_by_table(own, folder, [table], config, part=name)

@@ -1,14 +1,15 @@
 """HDF5 files: data sets by their names, as in .npz files. What points to other files is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import LazyArrays, reading
+from notbugs.data.sources.class_names import is_naming, named_array
 from notbugs.data.sources.limits import check_expansion, words_array
 from notbugs.errors import InputError
 
@@ -33,7 +34,11 @@ def read_hdf5(path: Path) -> Mapping[str, np.ndarray]:
     with reading(path, "an HDF5 file", PLAIN), h5py.File(path, "r") as file:
         names = tuple(_names(path, file, set()))
         check_expansion(path, sum((file[name].size or 0) * file[name].dtype.itemsize for name in names))
-        return LazyArrays(names, partial(_read, path))
+        namings = {
+            f"{place}/{key}".strip("/"): named_array(f"{path}: {place}/{key}", value)
+            for place, key, value in _namings(file, names)
+        }
+        return LazyArrays((*names, *namings), partial(_read, path), dict(namings))
 
 
 def _names(path: Path, group: "h5py.Group", seen: set[int]) -> list[str]:
@@ -55,6 +60,20 @@ def _names(path: Path, group: "h5py.Group", seen: set[int]) -> list[str]:
             seen.add(address)
             names += _names(path, value, seen)
     return names
+
+
+def _namings(file: "h5py.File", names: Sequence[str]) -> Iterator[tuple[str, str, object]]:
+    """Class names beside the data sets: where they are, how they are called, and what they are."""
+    import h5py
+
+    for name in names:
+        if words := h5py.check_enum_dtype(file[name].dtype):
+            yield name, "class_to_idx", words
+    groups = {group for name in names for group in ("/", *(str(above) for above in PurePosixPath(name).parents if above.name))}
+    for place in (*sorted(groups), *names):
+        for key, value in file[place].attrs.items():
+            if is_naming(key) and not isinstance(value, int | float | np.number):  # classes = 10 is how many there are
+                yield place.strip("/"), key, value
 
 
 def _read(path: Path, name: str) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
-from notbugs.data.sources.arrays import Key, LazyArrays, locate_arrays, reading
+from notbugs.data.sources.array_names import Key
+from notbugs.data.sources.arrays import LazyArrays, locate_arrays, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.limits import check_expansion, read_at_most
 from notbugs.data.sources.splits import listed

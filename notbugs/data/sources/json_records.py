@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import cast
 
 
-def json_records(path: Path) -> list[object]:
+def json_records(text: str) -> list[object]:
     """Records of a list, of {file: label}, of {"labels": [[file, label]]} or of COCO; [] for any other JSON.
 
     Many .json files beside images are no tables, so that none is an error.
     """
     try:
-        content: object = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_object)
+        content: object = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return []
     if isinstance(content, list):

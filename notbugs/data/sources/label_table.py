@@ -1,19 +1,21 @@
 """Tables of labels as text: which files may be tables, and how each kind is read."""
 
-import codecs
 import csv
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from notbugs.data.names import first_line, printable
+from notbugs.data.sources.class_names import as_one_name, one_name
 from notbugs.data.sources.json_records import json_records, with_class_names
 from notbugs.data.sources.limits import read_parquet
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.pixels import pixel_header
-from notbugs.data.sources.splits import listed
+from notbugs.data.sources.splits import TRAIN, VALIDATION, listed, parse_split, plain_name, words_of
+from notbugs.data.sources.text import lines_of, text_of
 from notbugs.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", ".json", ".parquet")
@@ -28,8 +30,10 @@ class Table(NamedTuple):
     path: Path
     columns: tuple[str, ...]
     rows: list[list[str]]
+    split: str = ""  # what its name says of the part that it is about
     latin: bool = False  # whether the text is no UTF-8, and was read as Latin-1
     headed: bool = True  # whether the columns have names; else they are numbered
+    merged: Mapping[int, str] = {}  # never changed  # columns in which values became one, with a note
 
 
 def find_tables(listing: Listing, folder: Path) -> list[Path]:
@@ -39,8 +43,28 @@ def find_tables(listing: Listing, folder: Path) -> list[Path]:
     return [path for path in found if path.suffix.lower() != ".csv" or not pixel_header(path)]  # pixels may be names: 0.png
 
 
-def named_table(root: Path, base: Path, name: str) -> Path:
-    """The table that --labels names: inside the data set, or a path of its own. Raises InputError."""
+def named_tables(root: Path, base: Path, name: str) -> list[Path]:
+    """The table that --labels names, and those of other parts called alike: images_variant_test.txt for images_variant_train.txt.
+
+    Of a list for trainval and one for train and for val, which it holds, the first is read. Raises InputError.
+    """
+    path = _named_table(root, base, name)
+    named = parse_split(path.stem)
+    if not named or not named.others:
+        return [path]
+    beside = [other for other in sorted(path.parent.iterdir()) if other.suffix == path.suffix and other.is_file()]
+    parts = {other: found for other in beside if (found := parse_split(other.stem)) and found.others == named.others}
+    if any("trainval" in words_of(other.stem) for other in parts):
+        parts = {
+            other: found
+            for other, found in parts.items()
+            if found.split not in (TRAIN, VALIDATION) or "trainval" in words_of(other.stem)
+        }
+    return list(parts)
+
+
+def _named_table(root: Path, base: Path, name: str) -> Path:
+    """The table that --labels names: inside the data set, or a path of its own."""
     for path in (root / name, base / name, Path(name)):
         if path.is_file():
             if path.suffix.lower() not in SUFFIXES:
@@ -60,13 +84,13 @@ def read_table(path: Path) -> Table:
         If it cannot be read.
     """
     try:
-        if path.suffix.lower() == ".json":
-            return _from_records(path, json_records(path))
-        if path.suffix.lower() in (".jsonl", ".manifest"):
-            return _from_records(path, [json.loads(line) for line in lines_of(path.read_bytes().decode("utf-8-sig"))])
         if path.suffix.lower() == ".parquet":
             return _from_records(path, _parquet_rows(path))
-        text, latin = _text(path)
+        text, latin = text_of(path)
+        if path.suffix.lower() == ".json":
+            return _from_records(path, json_records(text))._replace(latin=latin)
+        if path.suffix.lower() in (".jsonl", ".manifest"):
+            return _from_records(path, [json.loads(line) for line in lines_of(text)])._replace(latin=latin)
         return _from_text(path, text)._replace(latin=latin)
     except InputError:
         raise
@@ -84,41 +108,43 @@ def _parquet_rows(path: Path) -> list[object]:
     return rows
 
 
-def _text(path: Path) -> tuple[str, bool]:
-    """The text of a file, and whether Latin-1 was assumed."""
-    raw = path.read_bytes()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16"), False
-    try:
-        return raw.decode("utf-8-sig"), False
-    except UnicodeDecodeError:
-        return raw.decode("latin-1"), True
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines that are not blank. Only line feeds and carriage returns end one: a JSON string may hold U+2028, a cell U+0085.
-
-    Examples
-    --------
-    >>> lines_of("a\\r\\n\\nb\u2028c")
-    ['a', 'b\\u2028c']
-    """
-    return [line for line in re.split(r"[\r\n]+", text) if line.strip()]
-
-
 def _from_records(path: Path, records: list[object]) -> Table:
     rows = [record for record in records if isinstance(record, dict)]
     if len(rows) < len(records):
         raise ValueError("must have a JSON object in each line")
     rows = [with_class_names(row) for row in rows]
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return Table(path, tuple(columns), [[_cell(row.get(column)) for column in columns] for row in rows])
+    return _table(path, columns, [[_cell(row.get(column)) for column in columns] for row in rows])
+
+
+def _table(path: Path, columns: Sequence[str], rows: list[list[str]]) -> Table:
+    """A table without blanks around its cells. Where that, or one Unicode form, makes values equal, it is noted."""
+    merged = {}
+    for i, name in enumerate(columns):
+        if plain_name(name) == "predictionstring" and any(found := [_class_of_boxes(row[i]) for row in rows]):
+            rows = [[*row[:i], label or row[i], *row[i + 1 :]] for row, label in zip(rows, found, strict=True)]
+            merged[i] = f"of the column {printable(name)} the classes are read, and not the boxes"
+    cells = [[cell.strip() for cell in row] for row in rows]
+    if cells != rows or not all("".join(row).isascii() for row in rows):  # else no value has another form
+        for i in range(len(columns)):
+            different = {row[i] for row in rows}
+            if len({one_name(cell) for cell in different}) < len(different):
+                merged[i] = as_one_name(row[i] for row in rows)[1]
+    return Table(path, tuple(columns), cells, merged=merged)
 
 
 def _cell(value: object) -> str:
     if value is None or isinstance(value, dict | list | bytes) or value != value:  # NaN: missing
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _class_of_boxes(cell: str) -> str:
+    """The class of ImageNet's boxes, "n01440764 1 2 3 4 n01440764 5 6 7 8"; "" if the cell holds others, or several classes."""
+    words = cell.split()
+    boxes = [words[start : start + 5] for start in range(0, len(words), 5)]
+    numbers = all(len(box) == 5 and all(word.lstrip("-").isdecimal() for word in box[1:]) for box in boxes)
+    return words[0] if words and numbers and len({box[0] for box in boxes}) == 1 else ""
 
 
 def _from_text(path: Path, text: str) -> Table:
@@ -130,15 +156,20 @@ def _from_text(path: Path, text: str) -> Table:
     if not counts[delimiter] and path.suffix.lower() == ".txt":
         lines = [line.strip() for line in lines if not line.startswith("#")]
         rows = [line.split() for line in lines]
-        if len({*map(len, rows)}) > 1:  # names with blanks
-            rows = [line.rsplit(None, 1) for line in lines]
+        if len({*map(len, rows)}) > 1:  # names with blanks: of classes, if each line begins with another word, else of files
+            several = len({row[0] for row in rows}) == len(rows) and min(map(len, rows)) > 1
+            rows = [line.split(None, 1) if several else line.rsplit(None, 1) for line in lines]
     else:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row))]
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+            if any(map(str.strip, row))
+        ]
     width = len(rows[0]) if rows else 0
     if longer := [row for row in rows if len(row) > width and any(cell.strip() for cell in row[width:])]:
         got = f"{len(longer[0])} cells in the row {listed(longer[0], 3)}"
         raise InputError(
             printable(str(path)), f"must have at most {width} cells in each row, as in its first", got, "quote commas"
         )
-    cells = [[cell.strip() for cell in row[:width]] + [""] * (width - len(row)) for row in rows]
-    return Table(path, tuple(cells[0]), cells[1:]) if cells else Table(path, (), [])
+    cells = [row if len(row) == width else row[:width] + [""] * (width - len(row)) for row in rows]
+    return _table(path, [name.strip() for name in cells[0]], cells[1:]) if cells else Table(path, (), [])

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import check_class_name, first_line, path_part, printable
+from notbugs.data.names import check_class_name, first_line, one_form, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
 from notbugs.data.sources.file_index import FileIndex, folders_in
+from notbugs.data.sources.label_choice import LABEL_COLUMNS, labels_note
 from notbugs.data.sources.label_columns import (
-    LABEL_COLUMNS,
     Columns,
     fitting_tables,
     folder_of,
@@ -19,11 +19,16 @@ from notbugs.data.sources.label_columns import (
     says_parts,
     split_in,
 )
-from notbugs.data.sources.label_table import Table
+from notbugs.data.sources.label_table import Table, read_table
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import SPLIT_COLUMNS, is_neutral, listed, plain_name, split_of, splits_among
+from notbugs.data.sources.splits import SPLIT_COLUMNS, is_neutral, listed, plain_name, split_of, splits_among, words_of
 from notbugs.errors import InputError
 
+# Words of the names of tables that list images to leave out
+EXCLUDED = frozenset(
+    ("bad", "exclude", "excluded", "remove", "removed", "blacklist", "skip", "corrupt", "corrupted", "duplicates", "ignore")
+)
+MOST_FOLDERS = 2**22  # bytes of a table of folders
 IMAGES = "images"  # the only part of a data set without parts
 
 
@@ -60,9 +65,9 @@ def parts_by_table(
         If a table cannot be read, or if it is unclear which table, or which of its columns, holds the labels.
     """
     index = FileIndex.of(listing, base)
-    fitting = list(fitting_tables(tables, index, config, part))
+    fitting = _fitting(tables, index, config, part)
     index.loosely.clear()  # of columns that are no files
-    parts_of_tables = [split_of(table.path.stem) for table, _ in fitting]
+    parts_of_tables = [table.split for table, _ in fitting]
     if len(fitting) > 1 and ("" in parts_of_tables or len(set(parts_of_tables)) < len(fitting)):
         names = listed([table.path.name for table, _ in fitting])
         raise InputError(printable(str(base)), "has several tables with labels", names, "choose one with --labels FILE")
@@ -76,6 +81,8 @@ def parts_by_table(
         notes.append(_table_note(table, columns) + (f"; {repeated:,} rows repeat a file" if repeated else ""))
     notes += sorted(index.loosely) if fitting else []
     notes += [f"{printable(table.path.name)} is not UTF-8, and is read as Latin-1" for table, _ in fitting if table.latin]
+    notes += [note for table, columns in fitting if columns.label >= 0 and (note := labels_note(table, columns.label))]
+    notes += [table.merged[columns.label] for table, columns in fitting if columns.label in table.merged]
     notes += [note for table, columns in fitting for note in _unused_columns(table, columns)]
     labeled = {path for rows in collected.values() for path in rows.files}
     named = listed([table.path.name for table, _ in fitting])
@@ -86,6 +93,26 @@ def parts_by_table(
     if unlabeled and fitting:
         notes.append(f"{len(unlabeled):,} images have no label in {named} and are left out")
     return {name: _part(name, base, rows, fitting, named, listing) for name, rows in collected.items() if rows.files}, notes
+
+
+def _fitting(tables: Sequence[Path], index: FileIndex, config: DataConfig, part: str) -> list[tuple[Table, Columns]]:
+    """The tables that label files, and the part that the name of each says: beside x_test, also x_train.
+
+    Raises
+    ------
+    InputError
+        If it is unclear which columns of a table hold labels, and no two others are clear.
+    """
+    fitting, unclear = [], []
+    for path in tables:
+        try:
+            fitting += list(fitting_tables([path], index, config, part))
+        except InputError as error:
+            unclear.append(error)
+    if unclear and len(fitting) < 2:
+        raise unclear[0]
+    splits = splits_among([table.path.stem for table, _ in fitting])
+    return [(table._replace(split=splits.get(table.path.stem, "")), columns) for table, columns in fitting]
 
 
 def _unused_columns(table: Table, columns: Columns) -> list[str]:
@@ -117,7 +144,7 @@ def _collect(
     only: str,
 ) -> int:
     """Add a table's rows to the parts, or to the one part `only`. Returns how many repeat a file with the same label."""
-    beside, by_table = folder_of(table, index), split_of(table.path.stem)
+    beside, by_table = folder_of(table, index), table.split
     of_this_part = not only or table.path.is_relative_to(index.base) or bool(by_table)
     all_parts = index if of_this_part else FileIndex.of(listing.another(), table.path.parent)
     repeated, refused = 0, set[Path]()
@@ -129,7 +156,7 @@ def _collect(
             index.loosely.add("names of files are matched without their folders")
             found = [] if in_folders else found  # "a/1.png" beside "b/1.png": a file in another folder is another file
         label = label_of(table, columns, row)
-        if only and by_row and by_row != split_of(only):
+        if only and named and by_row != split_of(only):
             continue
         if not found and not of_this_part and all_parts.find(row[columns.file], "", by_row):
             continue  # it is in another part
@@ -140,7 +167,8 @@ def _collect(
             continue
         path = found[0]
         top = path.relative_to(index.base).parts[0]
-        part = only or (named if by_row else top if top in folders else by_table or IMAGES)
+        named = next((known for known in collected if known.casefold() == named.casefold()), named) if named else ""
+        part = only or named or (top if top in folders else by_table or IMAGES)
         before = next((rows.files[path] for rows in collected.values() if path in rows.files), label)
         if before != label:
             listing.refuse(path, f"has two labels in {printable(table.path.name)}: {printable(before)} and {printable(label)}")
@@ -216,10 +244,40 @@ def disagreement(listing: Listing, base: Path, part: Part, tables: Sequence[Path
                 continue
             found = [(index.find(row[columns.file], folder_of(table, index)), row) for row in table.rows]
             named = [(str(files[0]), label_of(table, columns, row)) for files, row in found if len(files) == 1]
+            if not named:
+                continue  # numbers of classes, which are names of images in several folders
             pairs = {(by_folder[file], label) for file, label in named if label and file in by_folder}
             folders, labels = ({pair[i] for pair in pairs} for i in (0, 1))
             if not pairs or not len(pairs) == len(folders) == len(labels):
                 return f"{len(labels)} labels in {printable(path.name)} for the folders {listed(part.classes)}"
+    return ""
+
+
+def exclusions_not_read(listing: Listing, tables: Sequence[Path]) -> str:
+    """A note on tables beside class folders whose names say that they list images to leave out; "" if there is none."""
+    names = [listing.relative(path) for path in tables if EXCLUDED.intersection(words_of(path.stem))]
+    return f"{listed(names)} may list images to leave out, and is not read: move those images away" if names else ""
+
+
+def labels_of_folders(tables: Sequence[Path], folders: Sequence[str]) -> str:
+    """Whether a table gives folders labels, as one of patients does: what was seen, "" if none does.
+
+    A table of classes, and of what else they are called, has a column called like labels for them, or as many labels as folders.
+    """
+    for path in tables:
+        if path.suffix.lower() == ".json" or path.stat().st_size > MOST_FOLDERS:
+            continue
+        try:
+            table = read_table(path)
+        except InputError:
+            continue
+        plain = [plain_name(column) for column in table.columns]
+        cells = [[one_form(row[i]) for row in table.rows] for i in range(len(plain))]
+        names = [i for i in range(len(plain)) if plain[i] not in LABEL_COLUMNS and set(cells[i]) >= set(folders)]
+        for column in [i for i in range(len(plain)) if names and plain[i] in LABEL_COLUMNS]:
+            found = {label for name, label in zip(cells[names[0]], cells[column], strict=True) if name in folders}
+            if 1 < len(found) < len(folders):
+                return f"{len(found)} labels in {printable(path.name)} for the folders {listed(folders)}"
     return ""
 
 

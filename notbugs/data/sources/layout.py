@@ -1,5 +1,6 @@
 """How an image folder is understood: its parts, and the decisions that its owner should know of."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,12 @@ def what_may_label(listing: Listing, base: Path, images: Sequence[str]) -> tuple
     others = [listing.relative(path) for folder in (*around, *inner) for path in listing.beside(folder, among=NOT_TABLES)]
     seen = f", the tables {listed(tables)}, which label none of them" if tables else ""
     seen += f", {listed(others)}, of a form that is not read" if others else ""
+    stems = {os.path.splitext(path)[0] for path in images}
+    if own := [name for name in (*tables, *others) if os.path.splitext(name)[0] in stems]:
+        return (
+            f", {listed(own, 3)} beside images of their names",
+            "save all labels as one labels.csv with the columns file and label",
+        )
     remedy = suggestion([path.rpartition("/")[2] for path in images])
     if not remedy and others and not tables:
         remedy = "save the labels as labels.csv with the columns file and label"

@@ -4,17 +4,9 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, is_printable, printable
+from notbugs.data.names import IMAGE_SUFFIXES, SYSTEM, Unreadable, is_printable, printable
 from notbugs.errors import InputError
 
-# What operating systems, storage devices and tools put into folders. Names that begin with a dot are left out, too.
-SYSTEM = frozenset(
-    (
-        "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle",
-        "@recently-snapshot", "$recycle.bin", "recycler", "system volume information", "lost+found", "network trash folder",
-        "temporary items", "__pycache__",
-    )
-)  # fmt: skip
 # Files that lie beside images and are none. Files with other endings, or with none, are opened.
 NO_IMAGES = frozenset(
     (

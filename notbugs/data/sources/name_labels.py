@@ -8,6 +8,7 @@ from pathlib import Path
 from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, found_in, one_form, path_part, regular_expression
 from notbugs.data.sources.base import Part, sorted_classes
+from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import listed
 
@@ -22,7 +23,7 @@ def part_by_names(listing: Listing, folder: Path, name: str, config: DataConfig)
     """
     assert config.label_regex is not None
     pattern = regular_expression("--label-regex", config.label_regex)
-    labels = {path: one_form(found_in(pattern, listing.relative(path))) for path in listing.walk(folder)}
+    labels = {path: one_form(found_in(pattern, listing.relative(path))) for path in walk_images(listing, folder)}
     files = [path for path, label in labels.items() if label]
     for path in (path for path, label in labels.items() if files and not label):
         listing.refuse(path, f"has no label: {config.label_regex} is not found in its path")

@@ -6,59 +6,93 @@ from pathlib import Path
 
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.base import Part
-from notbugs.data.sources.label_table import MOST_BYTES, lines_of
+from notbugs.data.sources.label_table import MOST_BYTES
 from notbugs.data.sources.listing import Listing, below
-from notbugs.data.sources.splits import TEST, TRAIN, is_annotation, is_neutral, listed, parse_split, splits_among
+from notbugs.data.sources.splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    is_annotation,
+    is_neutral,
+    listed,
+    parse_split,
+    splits_among,
+    words_of,
+)
+from notbugs.data.sources.text import lines_of, text_of
 
 LISTS = (".txt", ".csv", ".tsv", ".lst")
 OTHERS = (".mat", ".json", ".jsonl", ".xlsx", ".pkl")  # may be lists, and are not read
+PARTS = frozenset(("split", "splits", "partition", "partitions", "fold", "folds"))  # words of such a file
 CUB = ("images.txt", "train_test_split.txt")  # number and path; number and 1 for training
 Keys = Mapping[str, str | None]  # files by what a list may call them; None where that is several
 
 
-def official_parts(listing: Listing, base: Path, part: Part) -> tuple[dict[str, Part], str]:
+def official_parts(listing: Listing, base: Path, part: Part, way_out: str) -> tuple[dict[str, Part], str]:
     """The images of class folders by part, as lists beside the folders or in a folder for annotations have them.
 
-    A training list and a test list are read if each line of both names an image, and none is in both.
+    A training list and a test list, and perhaps one for validation, are read if each line names an image, and none is in two.
+    Of train1, test1, train2, test2, … those of the lowest number are read; trainval goes before train and val.
+
+    Parameters
+    ----------
+    listing : Listing
+        Gets the images that are in no list.
+    base : Path
+    part : Part
+        All images.
+    way_out : str
+        For the note: the option that reads all images as one part.
 
     Returns
     -------
     dict
-        Empty where there is no such pair of lists.
+        Empty where there are no such lists.
     str
         A note on what was read; on lists that were not; "" if there are none.
     """
-    lists, cub = _lists(listing, base), _cub_files(listing, base)
-    if not lists and not cub:
+    lists, cub_files = _lists(listing, base), _cub_files(listing, base)
+    if not lists and not cub_files:
         return {}, ""  # as most data sets: the keys of 30,000 files take 0.4 s
-    by_split: dict[str, list[Path]] = {}
-    splits = splits_among([path.stem for path in lists if path.suffix.lower() in LISTS])
-    for path in lists:
-        if path.stem in splits:
-            by_split.setdefault(splits[path.stem], []).append(path)
+    used = _one_for_each_part([path for path in lists if path.suffix.lower() in LISTS])
     keys = _keys(base, [path for path in part.files if isinstance(path, str)])
-    found: dict[str, list[str]] = {}
-    used: list[Path] = []
-    if by_split.keys() >= {TRAIN, TEST} and all(len(paths) == 1 for paths in by_split.values()):
-        used = [path for paths in by_split.values() for path in paths]
-        found = {path.stem: _named(path, keys) for path in used}
-    elif cub:
+    found = {path.stem: _named(path, keys) for path in used}
+    if not found and (cub := cub_files):
         used, found = list(cub), _by_number(*cub, keys)
     named = [path for paths in found.values() for path in paths]
     if not found or not all(found.values()) or len(set(named)) < len(named):
-        seen = [path.name for path in lists]
-        return (
-            {},
-            f"{listed(seen)} may say which images are test images; not read (--labels FILE, or make folders)" if seen else "",
-        )
+        seen = listed([path.name for path in lists])
+        return {}, f"{seen} may say which images are test images; not read (--labels FILE, or make folders)" if lists else ""
     for path in used:
         listing.use(path)
-    note = f"parts from {' and '.join(printable(listing.relative(path)) for path in used)} (--all-classes: all images as one)"
+    note = f"parts from {' and '.join(printable(listing.relative(path)) for path in used)}{way_out}"
+    others = [path.name for path in lists if path not in used and path.suffix.lower() in LISTS]
+    note += f"; not read: {listed(others, 3)}" if others else ""
     rest = sorted({file for file in part.files if isinstance(file, str)}.difference(named), key=Path)
     for file in rest:
-        listing.leave_out(file, f"is in none of {listed([path.name for path in used])}")
+        listing.leave_out(file, f"is in none of {listed([used_list.name for used_list in used])}")
     note += f"; {len(rest):,} images are in none of them and are left out" if rest else ""
     return {name: _selected(part, name, set(paths)) for name, paths in found.items()}, note
+
+
+def _one_for_each_part(lists: Sequence[Path]) -> list[Path]:
+    """One list for training, one for test and perhaps one for validation; [] if there are several of one kind."""
+    splits = splits_among([path.stem for path in lists])
+    by_split: dict[str, list[Path]] = {}
+    for path in lists:
+        if path.stem in splits:
+            by_split.setdefault(splits[path.stem], []).append(path)
+    numbers = {path: int(digits[0]) for path in lists if len(digits := re.findall(r"\d+", path.stem)) == 1}
+    for split, paths in by_split.items():
+        if len(paths) > 1 and len({numbers.get(path) for path in paths} - {None}) == len(paths):  # DTD has ten of each
+            by_split[split] = [min(paths, key=numbers.__getitem__)]
+    if len({numbers.get(paths[0]) for paths in by_split.values()}) > 1:
+        return []
+    both = [path for path in by_split.get(TRAIN, ()) if "trainval" in words_of(path.stem)]
+    if len(both) == 1:
+        by_split = {split: both if split == TRAIN else paths for split, paths in by_split.items() if split != VALIDATION}
+    whole = by_split.keys() >= {TRAIN, TEST} and all(len(paths) == 1 for paths in by_split.values())
+    return [path for paths in by_split.values() for path in paths] if whole else []
 
 
 def _lists(listing: Listing, base: Path) -> list[Path]:
@@ -67,7 +101,7 @@ def _lists(listing: Listing, base: Path) -> list[Path]:
         path
         for folder in _folders_around(listing, base)
         for path in listing.beside(folder, among=LISTS + OTHERS)
-        if (parse_split(path.stem) or path.name in CUB[1:])
+        if (parse_split(path.stem) or path.name in CUB[1:] or (path.suffix.lower() in OTHERS and PARTS & {*words_of(path.stem)}))
         and 0 < path.stat().st_size <= MOST_BYTES
         and "submission" not in path.name.lower()
     ]
@@ -106,7 +140,7 @@ def _named(path: Path, keys: Keys) -> list[str]:
 def _rows(path: Path) -> list[list[str]]:
     """The cells of each line, and the whole line as one."""
     try:
-        lines = lines_of(path.read_text("utf-8-sig"))
+        lines = lines_of(text_of(path)[0])
     except (OSError, UnicodeDecodeError):
         return []
     cells = [re.split(r"[\t,;|]" if re.search(r"[\t,;|]", lines[0]) else r"\s+", line.strip()) for line in lines]

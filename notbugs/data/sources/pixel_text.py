@@ -10,13 +10,14 @@ import numpy as np
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
-from notbugs.data.sources.arrays import Key, locate_arrays, reading
+from notbugs.data.sources.array_names import Key
+from notbugs.data.sources.arrays import locate_arrays, reading
 from notbugs.data.sources.base import Located
-from notbugs.data.sources.label_columns import LABEL_COLUMNS
+from notbugs.data.sources.label_choice import LABEL_COLUMNS
+from notbugs.data.sources.pixels import header_line, read_columns
 from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
 from notbugs.errors import InputError
 
-MOST_HEADER = 2**20  # bytes
 PRIVATE = "PrivateTest"  # of FER2013: the test part of its competition. PublicTest is for validation.
 
 
@@ -27,20 +28,20 @@ class TextHeader(NamedTuple):
     label: str
     split: str
     others: tuple[str, ...]
+    columns: tuple[str, ...]
+    delimiter: str
 
 
 def text_header(path: Path, label: str | None = None) -> TextHeader | None:
     """The columns of a table with a column called pixels; None for another table. Only the first line is read."""
-    with path.open("rb") as stream:
-        line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace")
-    names = [name.strip("\r\n").strip('"') for name in line.split(",")]
+    names, delimiter = header_line(path)
     pixels = [name for name in names if plain_name(name) == "pixels"]
     if len(pixels) != 1 or len(set(names)) < len(names):
         return None
     labels = [name for name in names if (name == label if label else plain_name(name) in (*LABEL_COLUMNS, "emotion"))]
     splits = [name for name in names if plain_name(name) in SPLIT_COLUMNS]
     chosen = (pixels[0], labels[0] if len(labels) == 1 else "", splits[0] if len(splits) == 1 else "")
-    return TextHeader(*chosen, tuple(name for name in names if name not in chosen))
+    return TextHeader(*chosen, tuple(name for name in names if name not in chosen), names, delimiter)
 
 
 def locate_pixel_text(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
@@ -63,14 +64,10 @@ def locate_pixel_text(source: Path, paths: Sequence[Path], config: DataConfig) -
 def _read(path: Path, header: TextHeader) -> tuple[Mapping[str, np.ndarray], Mapping[str, Key]]:
     """The images and the labels of each part, and what they are."""
     import pyarrow
-    import pyarrow.csv
 
-    columns = [name for name in header[:3] if name]
+    wanted = {name: pyarrow.string() for name in header[:3] if name}
     with reading(path, "a table of pixels from 0 to 255", "save whole numbers, with blanks between them"):
-        options = pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pyarrow.string()), include_columns=columns, null_values=[]
-        )
-        table = pyarrow.csv.read_csv(path, convert_options=options)
+        table = read_columns(path, header.columns, header.delimiter, wanted)
         rows = [np.array(cell.split(), dtype=np.uint8) for cell in table[header.pixels].to_pylist()]
     sizes = sorted({len(row) for row in rows})
     if len(sizes) != 1 or math.isqrt(sizes[0]) ** 2 != sizes[0] or not sizes[0]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,13 @@ from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.arrays import locate_array_files, reading
 from notbugs.data.sources.base import Located
+from notbugs.data.sources.class_names import is_name_column, naming_by_rows
 from notbugs.data.sources.limits import words_array
 from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
 from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 PIXEL = re.compile(r"(?:pixel|px|p)?[_.]?\d+|\d+x\d+", re.IGNORECASE)
 LABELS = ("label", "class", "target", "y")
@@ -24,26 +28,52 @@ MOST_HEADER = 2**20  # bytes
 
 
 class Header(NamedTuple):
-    """The columns of a table of pixels. label: "" where there is none."""
+    """The columns of a table of pixels, and what lies between them. label, names: "" where there is none.
 
+    names: a column with a word for each label.
+    """
+
+    columns: tuple[str, ...]
+    delimiter: str
     pixels: tuple[str, ...]
     label: str
+    names: str
     others: tuple[str, ...]
+
+
+def header_line(path: Path) -> tuple[tuple[str, ...], str]:
+    """The names in the first line of a table, and what lies between them. Raises InputError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    except OSError as error:
+        raise InputError(printable(str(path)), "cannot be read", error.strerror, "make it readable, or move it away") from None
+    delimiter = max((",", ";", "\t"), key=line.count)
+    return tuple(name.strip().strip('"').strip() for name in line.split(delimiter)), delimiter
 
 
 def pixel_header(path: Path, label: str | None = None) -> Header | None:
     """The columns of a table of pixels; None for another table. Only the first line is read. label: the column of labels."""
-    try:
-        with path.open("rb") as stream:
-            line = stream.readline(MOST_HEADER).decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise InputError(printable(str(path)), "cannot be read", error.strerror, "make it readable, or move it away") from None
-    names = [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
+    names, delimiter = header_line(path)
     pixels = tuple(name for name in names if PIXEL.fullmatch(name))
     labels = [name for name in names if (name == label if label else name.casefold() in LABELS)]
     if len(pixels) < FEWEST or len(set(names)) < len(names):
         return None
-    return Header(pixels, labels[0] if len(labels) == 1 else "", tuple(name for name in names if name not in (*pixels, *labels)))
+    words = [name for name in names if is_name_column(name) and not label and len(labels) == 1]
+    others = tuple(name for name in names if name not in (*pixels, *labels, *words[:1]))
+    return Header(names, delimiter, pixels, labels[0] if len(labels) == 1 else "", words[0] if words else "", others)
+
+
+def read_columns(path: Path, columns: Sequence[str], delimiter: str, wanted: Mapping[str, "pyarrow.DataType"]) -> "pyarrow.Table":
+    """Columns of a table, each of one type. columns: the names of all, in order, without the blanks that the file may have."""
+    import pyarrow.csv
+
+    return pyarrow.csv.read_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(column_names=list(columns), skip_rows=1),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=dict(wanted), include_columns=list(wanted), null_values=[]),
+    )
 
 
 def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
@@ -62,13 +92,17 @@ def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Lo
     columns = [name for path in labeled for name in headers[path].others if plain_name(name) in SPLIT_COLUMNS]
     said = [f"column {printable(name)} is not used: parts need tables of their own" for name in columns]
     notes = said + [f"not used: {printable(path.name)}, which has no labels" for path in unlabeled]
+    notes += [
+        f"class names from the column {printable(name)}"
+        for name in dict.fromkeys(headers[path].names for path in labeled)
+        if name
+    ]
     return located._replace(notes=(*located.notes, *notes), left_out=(*located.left_out, *left_out))
 
 
 def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray]:
     """The square gray images of a table, and their labels as text. Raises InputError."""
     import pyarrow
-    import pyarrow.csv
 
     header = pixel_header(path, label)
     if header is None or not header.label:
@@ -82,12 +116,15 @@ def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray
         remedy = "for color save an .npz: three channels may be meant pixel by pixel, or one after the other"
         raise InputError(printable(str(path)), rule, f"{len(header.pixels):,}", remedy)
     with reading(path, "a table of pixels from 0 to 255", "save whole numbers without empty cells"):
-        columns = [*header.pixels, header.label]
-        types = dict.fromkeys(header.pixels, pyarrow.uint8()) | {header.label: pyarrow.string()}
-        options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=columns, null_values=[])
-        table = pyarrow.csv.read_csv(path, convert_options=options)
-        labels = words_array(path, table[header.label].to_pylist())
+        texts = [name for name in (header.label, header.names) if name]
+        types = dict.fromkeys(header.pixels, pyarrow.uint8()) | dict.fromkeys(texts, pyarrow.string())
+        table = read_columns(path, header.columns, header.delimiter, types)
+        labels, *words = (words_array(path, table[name].to_pylist()) for name in texts)
         images = np.empty((len(table), len(header.pixels)), np.uint8)
         for i, name in enumerate(header.pixels):
             images[:, i] = table[name].to_numpy()
+    if words and all(re.fullmatch(r" *\d+ *", label) for label in set(labels.tolist())):
+        remedy = f"choose one with --label-column {printable(header.label)} or {printable(header.names)}"
+        naming = naming_by_rows(str(path), list(map(int, labels)), words[0].tolist(), (header.label, header.names), remedy)
+        labels = words_array(path, [naming[int(label)] for label in labels])
     return {"images": images.reshape(-1, side, side), "labels": labels}

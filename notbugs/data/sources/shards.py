@@ -13,16 +13,21 @@ from typing import BinaryIO, NamedTuple, cast
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, is_printable, one_form, printable
-from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, locate_tree
+from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, ReadFiles, locate_extracted, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
+from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
+from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_most
+from notbugs.data.sources.numbered_files import missing_files
 from notbugs.data.sources.splits import choose_splits, listed, split_of
+from notbugs.data.sources.targets import check_no_measurements
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
 FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
+DATA_FILES = (".npz", ".npy", ".h5", ".hdf5", ".pt", ".pth", ".safetensors", ".parquet", ".arrow", ".bin", ".csv")
 MOST_LABEL = 2**20  # bytes of a file with a label
 BLOCK = 512
 GUNZIP = "unpack it with gunzip: an unpacked .tar is read from disk"
@@ -109,8 +114,17 @@ class Labeled(NamedTuple):
     left_out: list[Unreadable]
 
 
-def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
+def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig, read_files: ReadFiles | None = None) -> Located:
     """The images of tar archives. Their names say the parts: train-000000.tar, val-000000.tar, or train/000000.tar.
+
+    Parameters
+    ----------
+    source : Path
+        For messages.
+    paths : sequence of Path
+    config : DataConfig
+    read_files : callable, optional
+        Reads a folder of files that are no images, such as arrays: to one, archives without images are extracted for a while.
 
     Raises
     ------
@@ -124,21 +138,35 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
     for found in archives.values():
         for archive in found:
             reject_pickles(archive.path, [basename(member.name) for member in archive.members])
+    every = [archive for found in archives.values() for archive in found]
+    endings = {splitext(member.name.lower())[1] for each in every for member in each.members}
+    if read_files and not endings.intersection(IMAGE_SUFFIXES) and (endings.intersection(DATA_FILES) or _hold_idx(every)):
+        return locate_extracted(source, archives, config, read_files)
     as_folder = config.labels or config.file_column or config.label_regex or config.all_classes
-    if as_folder or not any(_has_labels(archive) for found in archives.values() for archive in found):
+    if as_folder or not _has_labels(every):
         return locate_tree(source, archives, config)
     labeled = {name: _labeled(found, config) for name, found in archives.items()}
     sizes = {name: len(found.labels) for name, found in labeled.items()}
     chosen = choose_splits(str(source), sizes, config.train, config.test)
     parts = {name: _part_of_shards(name, archives[name], labeled[name]) for name in chosen.parts}
-    notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]
+    notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]  # once the parts are made
+    notes += missing_files(path.name for path in sorted(paths))
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     folders = {dirname(member.name) for name in chosen.parts for _, member in labeled[name].images}
     if len(folders) > 1 and "labels are read from .cls" not in notes:
         notes.append(f"folders are not read as classes: {listed(sorted(folders), 3)} (to read them: --all-classes)")
     train, test = (parts[name] if name else None for name in (chosen.train, chosen.test))
     located = join(str(source), train, test, "webdataset", list(dict.fromkeys(notes)))
-    return located._replace(left_out=tuple(item for name in chosen.parts for item in labeled[name].left_out))
+    unused = [
+        f"{archives[name][number].path.name}: {member.name}" for name in chosen.unused for number, member in labeled[name].images
+    ]
+    left_out = [item for name in chosen.parts for item in labeled[name].left_out]
+    left_out += [Unreadable(place, "is a part that is not used") for place in unused]
+    return located._replace(left_out=tuple(left_out))
+
+
+def _hold_idx(archives: Sequence[Archive]) -> bool:
+    return any(is_idx(basename(member.name)) for archive in archives for member in archive.members)
 
 
 def _part_name(path: Path) -> str:
@@ -148,9 +176,14 @@ def _part_name(path: Path) -> str:
     return path.parent.name if split_of(path.parent.name) and not split_of(stem) else stem or "shards"
 
 
-def _has_labels(archive: Archive) -> bool:
-    keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
-    return any(_key(member.name)[0] in keys for member in archive.members if _key(member.name)[1] in LABELS)
+def _has_labels(archives: Sequence[Archive]) -> bool:
+    """Whether at least half of the images have a file with a label: a single .json beside one says something else."""
+    images, labeled = 0, 0
+    for archive in archives:
+        keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
+        images += len(keys)
+        labeled += len(keys & {_key(member.name)[0] for member in archive.members if _key(member.name)[1] in LABELS})
+    return bool(images) and 2 * labeled >= images
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -191,7 +224,7 @@ def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: 
     ending, label = next(((ending, label) for ending, label in read if label is not None), ("", None))
     if label is None:
         raise InputError(place, "has no label", listed(files), NOT_LABELED)
-    about = _about(archive, files[".json"]) if ending == ".cls" and ".json" in files else {}
+    about = _about(archive, files[".json"], config) if ".json" in files and isinstance(label, int) else {}
     unused = [other for other in files if other not in (images[0], ending) and not (about and other == ".json")]
     found.notes.update([f"labels are read from {ending}"] + [f"{other} is not read" for other in unused])
     found.images.append((number, files[images[0]]))
@@ -200,25 +233,29 @@ def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: 
     found.names.append(about.get("name", ""))
 
 
-def _about(archive: Archive, member: Member) -> dict[str, str]:
-    """The name of the class and of the image in the .json beside a number, as `data.shards` writes them; {} if it has others."""
+def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, str]:
+    """The name of the class and of the image in a .json beside a number, as `data.shards` writes them; {} if it has others."""
     if member.size > MOST_LABEL:
         return {}
     try:
         content = json.loads(archive.read(member))
     except (ValueError, RecursionError):
         return {}
-    known = content if isinstance(content, dict) else {}
-    return {key: value for key in ("class", "name") if isinstance(value := known.get(key), str)}
+    known = {key: value for key, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
+    classes = [key for key in known if key == "class" or is_name_column(key)]
+    found = {"name": known["name"]} if "name" in known else {}
+    return found | ({"class": known[classes[0]]} if classes and not config.label_column else {})
 
 
 def _part_of_shards(name: str, archives: Sequence[Archive], found: Labeled) -> Part:
-    """One part; its numbers have the names of classes that each .json says, if it is always the same for the same number."""
+    """One part; its numbers have the names of classes that each .json says. Raises InputError where one has two."""
     part = _part(name, archives, found.images, found.labels)
-    named = dict(zip(part.labels, found.class_names, strict=True))
-    pairs = set(zip(part.labels, found.class_names, strict=True))
-    if all(named.values()) and len(pairs) == len(named) == len(set(named.values())):
-        part = part._replace(classes=tuple(named.get(number, text) for number, text in enumerate(part.classes)))
+    if all(isinstance(label, int) for label in found.labels) and all(found.class_names):
+        remedy = "choose the field of the .json with --label-column NAME, or leave the name out"
+        words = naming_by_rows(name, part.labels, found.class_names, ("the number", "the class name in .json"), remedy)
+        part = part._replace(classes=tuple(words.get(number, text) for number, text in enumerate(part.classes)))
+    elif any(found.class_names):
+        found.notes.add("class names in .json are not used: some images have none")
     return part._replace(names=found.names) if are_names(found.names, len(found.names)) else part
 
 
@@ -230,6 +267,8 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
     try:
         text = archive.read(member).decode("utf-8-sig").strip()
         value = _field(json.loads(text), place, config) if ending == ".json" else text
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(place, "must hold a label as text or JSON", first_line(error)) from None
     if value is None:
@@ -244,6 +283,8 @@ def _field(content: object, place: str, config: DataConfig) -> object:
     if not isinstance(content, dict):
         return content
     names = [config.label_column] if config.label_column else [name for name in FIELDS if name in content]
+    numbers = [name for name in names if isinstance(content.get(name), int)]
+    names = numbers if len(names) == 2 and len(numbers) == 1 else names  # "class" may be the name of the number "label"
     if len(names) > 1:
         raise InputError(
             place, "it must be clear which field holds the label", listed(names), "choose it with --label-column NAME"
@@ -256,7 +297,8 @@ def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Me
     if len(numbers) == len(labels):
         indices, classes = numbered_classes(numbers)
     else:
-        words = [one_form(str(label)) for label in labels]
+        words = [one_name(str(label)) for label in labels]
+        check_no_measurements(f"{archives[0].path}: labels", words)
         classes = sorted_classes(words)
         index = {word: number for number, word in enumerate(classes)}
         indices = [index[word] for word in words]

@@ -1,7 +1,7 @@
 """Parts of a data set by their names: which is trained on, which is tested on, and which look like parts but may be classes."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from notbugs.data.names import printable
@@ -43,6 +43,20 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\W_]", "", name.casefold())
 
 
+def named_column(columns: Sequence[str], name: str | None) -> str | None:
+    """The column of this name, or the only one whose name differs in case, blanks and signs alone; None if there is none.
+
+    Examples
+    --------
+    >>> named_column(["Patient ID", "label"], "patient_id"), named_column(["d"], r"\\d+")
+    ('Patient ID', None)
+    """
+    if name is None or name in columns or not re.fullmatch(r"[\w .-]+", name):
+        return name if name in columns else None
+    alike = [column for column in columns if plain_name(column) == plain_name(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
 class NamedSplit(NamedTuple):
     """What a name says: "train", "test", "validation" or "unlabeled", and the unusual words beside it."""
 
@@ -59,7 +73,7 @@ def parse_split(name: str) -> NamedSplit | None:
     (NamedSplit(split='train', others=()), 'test', ('asl', 'alphabet'), None)
     """
     splits, others = [], []
-    for word in _words(name):
+    for word in words_of(name):
         if split := _split_of_word(word):
             splits.append(split)
         elif word not in NEUTRAL:
@@ -97,6 +111,22 @@ def splits_among(names: Collection[str]) -> dict[str, str]:
     }
 
 
+def part_and_class(name: str) -> tuple[str, str] | None:
+    """The part, and what is left of a name that says one; None if it says none, or nothing else.
+
+    Examples
+    --------
+    >>> part_and_class("train_Cat"), part_and_class("sea-lion.test"), part_and_class("train_images"), part_and_class("cat")
+    (('train', 'Cat'), ('test', 'sea-lion'), None, None)
+    """
+    named = parse_split(name)
+    if not named or not named.others:
+        return None
+    words = re.split(r"([^\W\d_]+)", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    rest = "".join(word for word in words if not _split_of_word(word.casefold()))
+    return named.split, re.sub(r"^[\W_]+|[\W_]+$", "", rest)
+
+
 def is_neutral(name: str) -> bool:
     """Whether a name says only that there is data: images, my_data.
 
@@ -105,7 +135,7 @@ def is_neutral(name: str) -> bool:
     >>> is_neutral("Images"), is_neutral("cats")
     (True, False)
     """
-    return all(word in NEUTRAL for word in _words(name))
+    return all(word in NEUTRAL for word in words_of(name))
 
 
 def is_annotation(name: str) -> bool:
@@ -116,10 +146,10 @@ def is_annotation(name: str) -> bool:
     >>> is_annotation("Annotations"), is_annotation("cats")
     (True, False)
     """
-    return bool(ANNOTATIONS & {*_words(name)})
+    return bool(ANNOTATIONS & {*words_of(name)})
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """Words of a name in lower case: trainImages_2017 -> train, images."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return [word.casefold() for word in re.findall(r"[^\W\d_]+", spaced)]

@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import first_line, numbered, printable
+from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
-from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, unused_names
+from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.limits import check_expansion, read_parquet
-from notbugs.data.sources.splits import SPLIT_COLUMNS, TRAIN, choose_splits, listed, plain_name, split_of, splits_among
+from notbugs.data.sources.numbered_files import missing_files
+from notbugs.data.sources.splits import (
+    SPLIT_COLUMNS,
+    TRAIN,
+    choose_splits,
+    listed,
+    named_column,
+    plain_name,
+    split_of,
+    splits_among,
+)
+from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
+SAVE_AGAIN = "save it again with save_to_disk"
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
 
 
@@ -31,7 +43,7 @@ def locate_parquet(dataset: str, files: list[Path], config: DataConfig) -> Locat
     if set(by_part) == {""}:
         by_part = {TRAIN: files}
     tables = {name or "other files": _read_parquet(paths) for name, paths in by_part.items()}
-    return _locate_tables(dataset, tables, config, "parquet")
+    return _locate_tables(dataset, tables, config, "parquet", notes=missing_files(path.name for path in files))
 
 
 def _read_parquet(paths: list[Path]) -> Any:
@@ -41,11 +53,32 @@ def _read_parquet(paths: list[Path]) -> Any:
         return datasets.concatenate_datasets([datasets.Dataset(table, fingerprint=PLAIN) for table in read_parquet(paths)])
 
 
+def saved_parts(folder: Path) -> list[Path]:
+    """The folders in a folder, if `save_to_disk` wrote each of them and they are parts; else []."""
+    found = [
+        path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+    ]
+    saved = all((path / "state.json").is_file() for path in found) and all(split_of(path.name) for path in found)
+    return found if saved else []
+
+
+def locate_saved_parts(folder: Path, parts: Sequence[Path], config: DataConfig) -> Located:
+    """The images of a Dataset in each of several folders, which are the parts."""
+    import datasets
+
+    tables = {}
+    for part in parts:
+        with reading(part, "a saved Hugging Face set", SAVE_AGAIN):
+            _check_saved(part)
+            tables[part.name] = datasets.load_from_disk(str(part))
+    return _locate_tables(str(folder), tables, config, "saved")
+
+
 def locate_saved(folder: Path, config: DataConfig) -> Located:
     """The images of a Dataset or a DatasetDict that `save_to_disk` wrote."""
     import datasets
 
-    with reading(folder, "a saved Hugging Face set", "save it again with save_to_disk"):
+    with reading(folder, "a saved Hugging Face set", SAVE_AGAIN):
         _check_saved(folder)
         saved = datasets.load_from_disk(str(folder))
     return _locate_tables(str(folder), saved if isinstance(saved, dict) else {TRAIN: saved}, config, "saved")
@@ -108,26 +141,34 @@ def locate_hub(dataset: str, config: DataConfig) -> Located:
     return _locate_tables(dataset, dict(tables), config, "parquet", files_allowed=True)
 
 
-def _locate_tables(dataset: str, tables: Tables, config: DataConfig, form: str, *, files_allowed: bool = False) -> Located:
+def _locate_tables(
+    dataset: str, tables: Tables, config: DataConfig, form: str, *, files_allowed: bool = False, notes: Sequence[str] = ()
+) -> Located:
     """The images of tables by part. files_allowed: a cell may name a file of this disk instead of holding its bytes."""
-    sizes = {name: _labeled_rows(dataset, table, config) for name, table in tables.items()}
+    sizes = {name: labeled_rows(dataset, table, config) for name, table in tables.items()}
     for table in tables.values() if not any(sizes.values()) else ():
-        _label_column(dataset, table, config)  # says why there is none
+        label_column_of(dataset, table, config)  # says why there is none
     chosen = choose_splits(dataset, sizes, config.train, config.test)
     both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
     read = {name: part for name, (part, _) in both.items()}
-    notes = [f"{printable(name)}: {note}" for name, (_, note) in both.items() if note]
+    notes = [*notes]
+    notes += [f"{printable(name)}: {note}" for name, (_, found) in both.items() for note in found]
     notes += [note for name in chosen.parts for note in _split_columns(tables, name, config)]
     notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
-    return join(dataset, train, test, form, notes)
+    left_out = [
+        Unreadable(f"{dataset}: {name} row {i}", "is a part that is not used")
+        for name in chosen.unused
+        for i in range(tables[name].num_rows)
+    ]
+    return join(dataset, train, test, form, notes)._replace(left_out=tuple(left_out))
 
 
 def _split_columns(tables: Tables, name: str, config: DataConfig) -> list[str]:
     """Notes on columns that are called like parts: the parts are those of the files."""
     table = tables[name]
     found = [column for column in table.column_names if plain_name(column) in SPLIT_COLUMNS]
-    found = [column for column in found if column not in (config.label_column, config.group)]
+    found = [column for column in found if column not in (config.label_column, named_column(table.column_names, config.group))]
     values = {column: sorted({str(value) for value in table.with_format(None)[column]}) for column in found}
     return [f"{printable(name)}: column {printable(column)} is not used: {listed(values[column], 3)}" for column in found]
 
@@ -136,42 +177,27 @@ def _rows_text(labeled: int, rows: int) -> str:
     return f"{labeled:,} images" if labeled else f"{rows:,} images without labels"
 
 
-def _labeled_rows(dataset: str, table: Any, config: DataConfig) -> int:
-    """Rows with a label. Parts without labels have no column for them, or -1 in each row."""
-    try:
-        column = _label_column(dataset, table, config)
-    except InputError:
-        if config.label_column and config.label_column in table.column_names:
-            raise
-        return 0
-    values = table.with_format(None)[column]
-    return table.num_rows if any(value not in (None, -1) for value in values) else 0
-
-
-def _label_column(dataset: str, table: Any, config: DataConfig) -> str:
+def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> tuple[Part, list[str]]:
+    """One part, and notes."""
     import datasets
 
-    if config.label_column:
-        if config.label_column not in table.column_names:
-            raise InputError("--label-column", f"must be a column: {listed(table.column_names)}", config.label_column)
-        return config.label_column
-    usual = ("label", "labels", "fine_label")
-    return _find_column(dataset, table.features, datasets.ClassLabel, usual, "labels", "--label-column NAME")
-
-
-def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> tuple[Part, str]:
-    """One part, and a note, or ""."""
-    import datasets
-
-    image = _find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
-    label = _label_column(dataset, table, config)
-    labels, classes = _labels(dataset, table.features[label], label, list(table.with_format(None)[label]))
+    image = find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
+    label = label_column_of(dataset, table, config)
+    labels, classes, said = labels_of(dataset, table, label, explicit=config.label_column is not None)
     images, paths = _image_column(dataset, table, image, files_allowed)
-    group = config.group if config.group in table.column_names else None
+    group = named_column(table.column_names, config.group)
     names, note = _names(table, paths)
     places = [f"{dataset}: {name} row {i}" for i in range(len(labels))]
     groups = [str(value) for value in table.with_format(None)[group]] if group else []
-    return Part(name, images, labels, classes, names, places, groups), note
+    others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
+    not_read = f"not read, though they may be images: {listed(others)}" if others else ""
+    return Part(name, images, labels, classes, names, places, groups), [text for text in (said, note, not_read) if text]
+
+
+def _may_hold_images(feature: object) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
 def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:
@@ -216,29 +242,6 @@ def _names(table: Any, paths: list[str | None]) -> tuple[list[str], str]:
     base = [os.path.basename(path) if path else "" for path in paths]
     names = next((names for names in (given, base) if are_names(names, len(paths))), numbered(len(paths)))
     return names, unused_names("the column file_name") if given and names is not given else ""
-
-
-def _find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: tuple[str, ...], what: str, option: str) -> str:
-    """The one column of a type; of several, or of none, the one with a usual name."""
-    typed = [name for name, feature in features.items() if isinstance(feature, kind)]
-    candidates = typed if len(typed) == 1 else [name for name in typed or features if name in usual]
-    if len(candidates) != 1:
-        rule = f"it must be clear which column holds the {what}"
-        remedy = f"choose it with {option}" if option else f"name one of them {usual[0]}"
-        raise InputError(dataset, rule, f"columns {', '.join(candidates or features)}", remedy)
-    return candidates[0]
-
-
-def _labels(dataset: str, feature: Any, column: str, values: list[Any]) -> tuple[list[int], tuple[str, ...]]:
-    """Labels and class names of a label column: named numbers, plain numbers, or text."""
-    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        names = getattr(feature, "names", None)
-        return (values, tuple(names)) if names else numbered_classes(values)
-    if not all(isinstance(value, str) for value in values):
-        raise InputError(dataset, f"the column {column} must hold one whole number or one word for each image")
-    classes = tuple(sorted(set(values)))
-    index = {name: number for number, name in enumerate(classes)}
-    return [index[value] for value in values], classes
 
 
 @contextmanager

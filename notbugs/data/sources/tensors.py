@@ -12,6 +12,7 @@ from torch import Tensor
 
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import reading
+from notbugs.data.sources.class_names import is_naming, named_array
 from notbugs.data.sources.limits import check_expansion, words_array
 from notbugs.errors import InputError
 
@@ -35,9 +36,8 @@ def read_torch(path: Path) -> Mapping[str, np.ndarray]:
                     raise
                 rule = "holds more than tensors, and reading it could run any code"
                 raise InputError(printable(str(path)), rule, "Python objects (pickle)", SAVE) from None
-        return {
-            name: _array(path, name, value) for name, value in _flatten(path, "", content, DEEPEST, iter(range(MOST_ENTRIES)))
-        }
+        found = _flatten(path, "", content, DEEPEST, iter(range(MOST_ENTRIES)))
+        return {name: value if isinstance(value, np.ndarray) else _array(path, name, value) for name, value in found}
 
 
 def _check_stored(path: Path) -> None:
@@ -79,12 +79,14 @@ def _is_example(item: object) -> bool:
 
 def _flatten(
     path: Path, name: str, content: object, deepest: int, left: Iterator[int]
-) -> Iterator[tuple[str, Tensor | list[str] | list[int]]]:
-    """The tensors and lists of words or numbers in dictionaries, by the keys that lead to them: train/images."""
+) -> Iterator[tuple[str, Tensor | np.ndarray | list[str] | list[int]]]:
+    """The tensors and lists of words or numbers in dictionaries, by the keys that lead to them: train/images, class_to_idx."""
     if next(left, None) is None:
         raise InputError(printable(str(path)), f"must have at most {MOST_ENTRIES:,} entries", remedy=SAVE)
     content = _named(path, f"{path}: {name}" if name else str(path), content)
-    if isinstance(content, Mapping) and deepest:
+    if isinstance(content, Mapping) and is_naming(name):
+        yield name, named_array(f"{path}: {name}", content)
+    elif isinstance(content, Mapping) and deepest:
         for key, value in content.items():
             yield from _flatten(path, f"{name}/{key}".strip("/"), value, deepest - 1, left)
     elif isinstance(content, Tensor):
@@ -110,8 +112,12 @@ def _array(path: Path, name: str, value: Tensor | list[str] | list[int]) -> np.n
 
 
 def read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
-    """The tensors of a .safetensors file. Raises InputError."""
+    """The tensors of a .safetensors file, and the class names in its metadata. Raises InputError."""
+    from safetensors import safe_open
     from safetensors.numpy import load_file
 
     with reading(path, "a .safetensors file", "write it with safetensors.torch.save_file"):
-        return load_file(path)
+        with safe_open(path, framework="np") as file:
+            about = file.metadata() or {}
+        named = {key: named_array(f"{path}: {key}", value) for key, value in about.items() if is_naming(key)}
+        return {**load_file(path), **named}

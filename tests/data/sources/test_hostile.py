@@ -171,7 +171,8 @@ def test_two_arrays_of_one_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["npz", "zip"])
-def test_sizes_that_a_zip_cannot_have(tmp_path: Path, ending: str) -> None:
+def test_sizes_that_a_zip_cannot_have(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / f"set.{ending}"
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr("X.npy", npy(arrays()["x_train"]))

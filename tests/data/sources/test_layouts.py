@@ -571,7 +571,7 @@ REFUSED: dict[str, tuple[Tree, dict[str, Any], str]] = {
     "boxes beside the images (YOLO)": (
         {"train/images": 3, "train/labels/0.txt": "0 .5 .5 .1 .1\n", "valid/images": 2},
         {},
-        r"train \(3 images, no class folders\), valid \(2 images",
+        r"has boxes of objects \(YOLO\), and one label for each image is needed, got train/labels/0.txt",
     ),
     "a line that is no JSON object": (
         {"x": 2, "l.jsonl": '{"file": "0.png", "label": "a"}\n[1]\n'},

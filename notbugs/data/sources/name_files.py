@@ -1,0 +1,86 @@
+"""Files beside a data set whose classes are numbers, which say what the numbers mean: classes.txt, class_to_idx.json."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from notbugs.data.names import is_printable, printable
+from notbugs.data.sources.base import Located
+from notbugs.data.sources.class_names import Naming, is_naming, naming_of, one_name
+from notbugs.data.sources.listing import below
+from notbugs.data.sources.splits import listed, words_of
+from notbugs.data.sources.text import lines_of, text_of
+from notbugs.errors import InputError
+
+ENDINGS = (".txt", ".json", ".names")
+MOST_BYTES = 2**22  # ImageNet's 1,000 names take 30 kB
+MAPS = frozenset(("label", "labels", "class", "classes", "category", "categories", "map", "mapping", "names"))  # words of a .json
+NUMBER_AND_NAME = re.compile(r"(\d{1,9})\s*[\s,;:=|]\s*(\S.*)")
+
+
+def with_names_beside(located: Located, root: Path, files: Iterable[Path]) -> Located:
+    """A data set whose classes are numbers, with the names that a file beside it gives them. root: its folder.
+
+    Raises
+    ------
+    InputError
+        If two files give other names.
+    """
+    if not all(name.isascii() and name.isdecimal() for name in located.classes):
+        return located
+    numbers = [int(name) for name in located.classes]
+    found = {path: _names(path, numbers) for path in files if _may_name(path)}
+    named = {path: names for path, names in found.items() if names}
+    for path in named:
+        first = next(iter(named))
+        if named[path] != named[first]:
+            got = f"{printable(first.name)} and {printable(path.name)}"
+            raise InputError(printable(str(path.parent)), "must name the classes in one way", got, "move one of the two away")
+    notes = [f"{printable(path.name)} is not read: it does not name each of the classes {listed(located.classes, 3)}"
+             for path in sorted(found.keys() - named.keys()) if _is_called_so(path)]  # fmt: skip
+    if not named:
+        return located._replace(notes=(*located.notes, *notes))
+    path, names = next(iter(named.items()))
+    meaning = listed([f"{number} is {name}" for number, name in zip(located.classes, names, strict=True)], 3)
+    used = {below(file, root) for file in named}
+    left_out = tuple(item for item in located.left_out if item.location not in used)
+    notes.append(f"class names from {printable(path.name)}: {meaning}")
+    return located._replace(classes=names, notes=(*located.notes, *notes), left_out=left_out)
+
+
+def _may_name(path: Path) -> bool:
+    called = _is_called_so(path) or (path.suffix.lower() == ".json" and bool(MAPS.intersection(words_of(path.stem))))
+    return called and path.suffix.lower() in ENDINGS and 0 < path.stat().st_size <= MOST_BYTES
+
+
+def _is_called_so(path: Path) -> bool:
+    return is_naming(path.stem) or (path.stem.casefold(), path.suffix.lower()) == ("labels", ".txt")
+
+
+def _names(path: Path, numbers: list[int]) -> tuple[str, ...]:
+    """The names of numbers in a file; () unless each has one, and another one."""
+    naming = _naming(path, numbers)
+    names = tuple(one_name(naming[number]) for number in numbers if number in naming)
+    whole = len(names) == len(numbers) == len(set(names)) and all(name and is_printable(name) for name in names)
+    return names if whole else ()
+
+
+def _naming(path: Path, numbers: list[int]) -> Naming:
+    try:
+        content = text_of(path)[0]
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if path.suffix.lower() == ".json":
+        naming = naming_of(content) or {}
+        return naming if naming.keys() >= set(numbers) else _in_order(list(naming.values()), numbers)
+    lines = [line.strip() for line in lines_of(content)]
+    pairs = [match for line in lines if (match := NUMBER_AND_NAME.fullmatch(line))]
+    if len(pairs) == len(lines):
+        return {int(match[1]): match[2] for match in pairs}
+    return _in_order(lines, numbers)
+
+
+def _in_order(names: list[str], numbers: list[int]) -> Naming:
+    """A name for each of so many numbers that follow each other."""
+    in_a_row = sorted(numbers) == list(range(min(numbers), min(numbers) + len(numbers)))
+    return dict(zip(sorted(numbers), names, strict=True)) if in_a_row and len(names) == len(numbers) else {}

@@ -1,0 +1,85 @@
+"""The labels of Hugging Face tables: which column holds them, and which classes they mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from notbugs.data.config import DataConfig
+from notbugs.data.names import printable
+from notbugs.data.sources.base import numbered_classes
+from notbugs.data.sources.class_names import Naming, apply_naming, as_one_name, is_name_column, naming_by_rows
+from notbugs.data.sources.splits import listed
+from notbugs.data.sources.targets import REMEDY as GROUP
+from notbugs.data.sources.targets import check_no_measurements
+from notbugs.errors import InputError
+
+
+def label_column_of(dataset: str, table: Any, config: DataConfig) -> str:
+    """The column of the labels: the one that was asked for, that has their type, or that is called so. Raises InputError."""
+    import datasets
+
+    if config.label_column:
+        if config.label_column not in table.column_names:
+            raise InputError("--label-column", f"must be a column: {listed(table.column_names)}", config.label_column)
+        return config.label_column
+    usual = ("label", "labels", "fine_label")
+    return find_column(dataset, table.features, datasets.ClassLabel, usual, "labels", "--label-column NAME")
+
+
+def labeled_rows(dataset: str, table: Any, config: DataConfig) -> int:
+    """Rows with a label. Parts without labels have no column for them, or -1 in each row."""
+    try:
+        column = label_column_of(dataset, table, config)
+    except InputError:
+        if config.label_column and config.label_column in table.column_names:
+            raise
+        return 0
+    values = table.with_format(None)[column]
+    return table.num_rows if any(value not in (None, -1) for value in values) else 0
+
+
+def find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: tuple[str, ...], what: str, option: str) -> str:
+    """The one column of a type; of several, or of none, the one with a usual name."""
+    typed = [name for name, feature in features.items() if isinstance(feature, kind)]
+    candidates = typed if len(typed) == 1 else [name for name in typed or features if name in usual]
+    if len(candidates) != 1:
+        rule = f"it must be clear which column holds the {what}"
+        remedy = f"choose it with {option}" if option else f"name one of them {usual[0]}"
+        raise InputError(dataset, rule, f"columns {', '.join(candidates or features)}", remedy)
+    return candidates[0]
+
+
+def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple[list[int], tuple[str, ...], str]:
+    """Labels and class names of a label column, and a note, or "": named numbers, plain numbers, or text.
+
+    explicit: whether the user chose the column; else numbers get the words of a column such as label_name beside it.
+    """
+    values, place = list(table.with_format(None)[column]), f"{dataset}: column {column}"
+    if not explicit:
+        check_no_measurements(place, values, column, f"{GROUP}; each number as a class: --label-column {printable(column)}")
+    if all(isinstance(value, float) and value.is_integer() for value in values):
+        values = [int(value) for value in values]  # as pandas writes whole numbers of which some were missing
+    elif explicit and all(isinstance(value, float) for value in values):
+        values = [str(value) for value in values]
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        names = getattr(table.features[column], "names", None)
+        if names:
+            return (*apply_naming(values, dict(enumerate(names)), place), "")
+        naming, said = ({}, "") if explicit else _naming_column(dataset, table, column, values)
+        return (*(apply_naming(values, naming, place) if naming else numbered_classes(values)), said)
+    if not all(isinstance(value, str) for value in values):
+        raise InputError(dataset, f"the column {column} must hold one whole number or one word for each image")
+    words, note = as_one_name(values)
+    classes = tuple(sorted(set(words)))
+    index = {name: number for number, name in enumerate(classes)}
+    return [index[word] for word in words], classes, note
+
+
+def _naming_column(dataset: str, table: Any, column: str, numbers: list[int]) -> tuple[Naming, str]:
+    """The class names in a column of words beside one of numbers, and a note; none if there is no such column."""
+    for name in table.column_names:
+        words = list(table.with_format(None)[name]) if name != column and is_name_column(name) else []
+        if words and all(isinstance(word, str) for word in words):
+            remedy = f"choose one with --label-column {printable(column)} or {printable(name)}"
+            naming = naming_by_rows(dataset, numbers, as_one_name(words)[0], (column, name), remedy)
+            return naming, f"class names from the column {printable(name)}"
+    return {}, ""
