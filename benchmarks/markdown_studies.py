@@ -118,6 +118,40 @@ def _versions(rows: Rows) -> Iterator[str]:
         yield table(("D_R", "files", "seeds", *(f"{name}, pp" for name in ACCURACY_HEADERS)), lines)
 
 
+def _robust_data(rows: Rows) -> Iterator[str]:
+    """Every recipe, most robust first, beside adversarial training on the same images and seeds."""
+    by_recipe: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        by_recipe.setdefault(row["variant"], {})[row["seed"]] = row
+    adversarial = by_recipe["adversarial training"]
+
+    def robust(name: str) -> float:
+        own = by_recipe[name].values()
+        return float(sum(row["robust_accuracy"] for row in own) / len(own))
+
+    columns = (
+        "trained on",
+        "seeds",
+        "n",
+        *(f"{name}, %" for name in ACCURACY_HEADERS),
+        "relative to adversarial training at ε, %",
+    )
+    lines = []
+    for name in sorted(by_recipe, key=robust, reverse=True):
+        own = by_recipe[name]
+        both = [seed for seed in own if seed in adversarial]
+        kept = [own[seed]["robust_accuracy"] / adversarial[seed]["robust_accuracy"] for seed in both]
+        shares = [spread([row[column] for row in own.values()]) for column in ACCURACIES]
+        lines.append([name, str(len(own)), f"{next(iter(own.values()))['n']:,}", *shares, spread(kept)])
+    yield table(columns, lines)
+    attacked = {name: [row for row in own.values() if row.get("autoattack_n")] for name, own in by_recipe.items()}
+    if any(attacked.values()):
+        names = ("autoattack_n", "correct", "autoattack_correct")
+        sums = [[name, *(f"{sum(row[column] for row in own):,}" for column in names)] for name, own in attacked.items() if own]
+        yield "Correct at ε on the same images, all seeds together:"
+        yield table(("trained on", "n", "under the ensemble", "under AutoAttack"), sums)
+
+
 STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "total": _total,
     "study": _study,
@@ -126,5 +160,6 @@ STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "storage": _storage,
     "floor": _floor,
     "versions": _versions,
+    "robust-data": _robust_data,
     "seconds": _seconds,
 }

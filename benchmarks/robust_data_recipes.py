@@ -188,6 +188,14 @@ CONSTRUCTIONS: dict[str, tuple[Construction, tuple[str, ...]]] = {
     "original": (ORIGINAL, ("", ", noise 0.05")),
     "4 versions, correct files, from noise": (replace(CORRECT, start="noise"), ("",)),
     "8 versions, correct files": (replace(EIGHT, keep="correct"), ("",)),
+    "8 versions, robustly correct files": (replace(EIGHT, keep="robust"), ("",)),
+    "8 versions, four sources": (replace(EIGHT, sources=FOUR_SOURCES), ("",)),
+    "8 versions, source 3 ε": (replace(EIGHT, sources=(Source(epsilon=3),)), ("",)),
+    "8 versions, strengthened 1 ε": (replace(EIGHT, strengthen=1), ("",)),
+    "8 versions, strengthened 2 ε": (replace(EIGHT, strengthen=2), ("",)),
+    "8 versions, strengthened 4 ε": (replace(EIGHT, strengthen=4), ("",)),
+    "8 versions, wide source": (replace(EIGHT, sources=(WIDE,)), ("",)),
+    "8 versions, wide source 2 ε": (replace(EIGHT, sources=(STRONG_WIDE,)), ("",)),
 }
 ADVERSARIAL = "adversarial training"
 LESS_CLEAN = 0.01  # clean accuracy that a recipe may lose against adversarial training
@@ -199,7 +207,7 @@ RECIPES: dict[str, Recipe] = {ADVERSARIAL: Recipe(None)} | {
 
 
 def best(rows: Sequence[Row]) -> list[str]:
-    """The most robust recipe of those that keep the clean accuracy of adversarial training: of all, and of those with true labels."""
+    """The most robust recipe that keeps the clean accuracy of adversarial training: of all, and of those with true labels."""
     clean = {row["seed"]: row["clean_accuracy"] for row in rows if row["variant"] == ADVERSARIAL}
     fair = [row for row in rows if row["variant"] != ADVERSARIAL and row["clean_accuracy"] >= clean[row["seed"]] - LESS_CLEAN]
     true = [row for row in fair if "predicted labels" not in row["variant"]]

@@ -54,6 +54,7 @@ def shared_folder(
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("shared") / name))
 
 
+@pytest.hookimpl(optionalhook=True)  # without the plug-in (`-p no:xdist`) tests run, too
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One per core: a third one on two cores takes as long to import and collect all as it saves."""
     return os.cpu_count() or 1

@@ -49,7 +49,7 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
     "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "files", "inversion", "markdown_tables",
-    "reference_library",
+    "reference_library", "robust_data",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
@@ -64,6 +64,9 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
     ("reference-library.md", ["reference-library-gpu.json"], []),
+    ("robust-data.md", ["robust-data-test.json"], []),
+    ("robust-data.md", ["robust-data-validation.json"], []),
+    ("robust-data.md", ["robust-data-validation-first.json"], []),
     ("replication.md", ["cifar10-cpu.json"], ["versions", "seconds"]),
     ("replication.md", ["cifar10-cpu-autoattack.json"], []),
     ("replication.md", ["cifar10-cpu-seeds.json"], ["study", "floor"]),

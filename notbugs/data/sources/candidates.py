@@ -30,9 +30,9 @@ def walk_images(listing: Listing, folder: Path) -> Iterator[str]:
     masks = list(_masks(listing, folder))
     for path in masks:
         listing.leave_out(path, ANNOTATED)
-    for path in listing.walk(folder):
-        if not any(below(path, mask) for mask in masks):
-            yield path
+    for file in listing.walk(folder):
+        if not any(below(file, mask) for mask in masks):
+            yield file
 
 
 def _masks(listing: Listing, folder: Path) -> Iterator[Path]:
