@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--batch-size", type=int, default=64)
     found.add_argument("--budget", default="standard", help="of the attack: quick, standard or thorough")
     found.add_argument("--autoattack", type=int, default=0, help="images that AutoAttack (torchattacks) also attacks, at epsilon")
-    found.add_argument("--cache", type=Path, default=Path("runs/robust-data"), help="folder of the source models")
+    found.add_argument("--cache", type=Path, default=Path("runs/robust-data"), help="folder of models and sets, by settings")
     found.add_argument("--workers", type=int, default=1, help="processes on the same device")
     return found
 
@@ -48,6 +48,8 @@ def main() -> None:
     """Measure the recipes that were asked for."""
     options = parser().parse_args()
     options.device = resolve_device(options.device)
+    settings = f"{options.files}-width{options.width}-epochs{options.epochs}-batch{options.batch_size}"
+    options.cache = options.cache / f"{Path(options.dataset).stem}-{settings}"  # models of other settings are others
     results = ResultsFile(options.out, device=options.device)
     measure(results, "robust-data", _measured(options, results), recorded_arguments(options))
 
@@ -70,11 +72,15 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
         for function, needed in ((train_source, sources), (constructed, sets)):
             wait([pool.submit(_run, function, options, *key, deadline=deadline) for key in needed])
             print(f"{function.__name__}: {len(needed)} done", flush=True)
+        failures = 0
         for future in as_completed([pool.submit(_measure, options, *key, deadline=deadline) for key in missing]):
             if failure := future.exception():
+                failures += 1
                 print(f"failed: {failure!r}", flush=True)
             elif row := future.result():
                 yield {"files": options.files, "on": on, **row}
+    if failures:
+        raise SystemExit(f"{failures} of {len(missing)} recipes failed; the same command tries them again")
 
 
 def _run(function: Callable[..., Any], *arguments: Any, deadline: float) -> None:

@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,6 @@ class Construction:
         trained on the set so far: whatever else they use then varies regardless of the label.
     rounds : int
         How often such a classifier is trained and joins the others.
-    originals : int
-        Copies of the original images that are mixed in.
     """
 
     base: str = "inverted"
@@ -97,7 +95,6 @@ class Construction:
     strengthen: float = 0
     disturb: float = 0
     rounds: int = 0
-    originals: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Training:
 
     Attributes
     ----------
-    steps, weight_decay, learning_rate : float
+    steps, weight_decay : float
         Relative to the default.
     noise : float
         Standard deviation of Gaussian noise that is added to each image.
@@ -120,7 +117,6 @@ class Training:
 
     steps: float = 1
     weight_decay: float = 1
-    learning_rate: float = 1
     noise: float = 0
     cutout: int = 0
     mixup: bool = False
@@ -129,17 +125,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A construction and a training on it; without a construction: the first source itself."""
+    """A construction and a training on it; without a construction: the default source itself."""
 
     construction: Construction | None
-    training: Training = field(default_factory=Training)
-    itself: Source = field(default_factory=Source)
+    training: Training = Training()
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """Models that must exist before."""
         if self.construction is None:
-            return (self.itself,)
+            return (Source(),)
         return self.construction.sources if self.construction.base != "adversarial stream" else ()
 
 
@@ -345,7 +340,7 @@ def _constructed(options: argparse.Namespace, recipe: Construction, seed: int) -
         versions = [each.dataset for each in made]
         error = sum(each.stats.feature_error or 0.0 for each in made) / len(made)
     versions = _disturbed(options, versions, recipe, seed)
-    return _joined([*versions, *[original] * recipe.originals]), error
+    return _joined(versions), error
 
 
 class Together(nn.Module):
@@ -434,7 +429,7 @@ def measure_recipe(options: argparse.Namespace, name: str, seed: int) -> Row:
 def model_path(options: argparse.Namespace, name: str, seed: int) -> Path:
     """Where the model of a recipe is kept."""
     recipe = RECIPES[name]
-    key = recipe.itself.name if recipe.construction is None else f"recipe-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    key = Source().name if recipe.construction is None else f"recipe-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     path: Path = options.cache / f"{key}-seed{seed}.safetensors"
     return path
 
@@ -465,7 +460,7 @@ def _fit(
         loss,
         epochs=epochs,
         batch_size=options.batch_size,
-        learning_rate=0.01 * training.learning_rate,
+        learning_rate=0.01,
         weight_decay=0.05 * training.weight_decay,
         augment=_augmentation(training),
         seed=seed,
@@ -531,8 +526,8 @@ def _autoattack(options: argparse.Namespace, model: models.Model, dataset: Datas
     with models.frozen(fused):
         perturbed = attack(images, labels)
         correct = int((fused(perturbed).argmax(1) == labels).sum())
-    ensemble = metrics.robust_accuracy(model, dataset, THREAT_MODELS[1:], device=options.device)[-1]
     seconds = time.perf_counter() - started
+    ensemble = metrics.robust_accuracy(model, dataset, THREAT_MODELS[1:], device=options.device)[-1]
     return {
         "autoattack_n": len(labels),
         "autoattack_correct": correct,
