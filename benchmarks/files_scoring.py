@@ -105,8 +105,8 @@ def label_errors(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
         dataset, relabeled = _relabel(benchmark.subset(benchmark.splits().train), share)
         whole, labels = _score_once(dataset, benchmark.crossfit_config()), dataset.labels.numpy()
         common = {"relabeled_share": share, "n": len(dataset), "n_relabeled": int(relabeled.sum())}
-        for name, doubt in _doubts(whole, labels).items() if relabeled.any() else ():
-            yield {"score": name, "auc": auc(relabeled, doubt), **common}
+        for name, score in _error_scores(whole, labels).items() if relabeled.any() else ():
+            yield {"score": name, "auc": auc(relabeled, score), **common}
         found = find_label_errors(scores.mean_probabilities([whole]), labels)
         rules = {
             "confident agreement of all models": _confident_agreement(whole, labels),
@@ -129,19 +129,19 @@ def _relabel(dataset: Dataset, share: float) -> tuple[Dataset, np.ndarray]:
     return dataset.with_labels(torch.from_numpy(labels)), relabeled
 
 
-def _doubts(whole: FoldScores, labels: np.ndarray) -> dict[str, np.ndarray]:
+def _error_scores(whole: FoldScores, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Scores that are to be high for a wrong label."""
     from cleanlab.rank import get_label_quality_scores
 
     standard = whole["standard_probabilities"]
     predictions = {"all cross-fitted models": scores.mean_probabilities([whole]), "standard cross-fitted models": standard}
-    doubts = {"notbugs `label_quality`": 1 - standard[np.arange(len(labels)), labels]}
-    doubts["notbugs `label_error_probability`"] = find_label_errors(scores.mean_probabilities([whole]), labels).probability
+    found = {"notbugs `label_quality`": 1 - standard[np.arange(len(labels)), labels]}
+    found["notbugs `label_error_probability`"] = find_label_errors(scores.mean_probabilities([whole]), labels).probability
     for name, probabilities in predictions.items():
         for method in ("self_confidence", "normalized_margin"):
             quality = get_label_quality_scores(labels, normalized(probabilities), method=method)
-            doubts[f"cleanlab `{method}`, {name}"] = 1 - quality
-    return doubts
+            found[f"cleanlab `{method}`, {name}"] = 1 - quality
+    return found
 
 
 def _confident_agreement(whole: FoldScores, labels: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def locate_arrays(
     keys : mapping, optional
         What each array holds, by its name. Default: what `parse_key` says.
     notes : sequence of str
-        What the user is told besides.
+        Notes on it for the user.
 
     Raises
     ------

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
+from notbugs.data.sources.ambiguous_classes import ambiguity_of_divided, ambiguity_of_names, find_ambiguity, odd_classes_note
 from notbugs.data.sources.candidates import walk_images
-from notbugs.data.sources.class_doubts import doubt_of, doubt_of_divided, doubt_of_names, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders, part_of_classes
 from notbugs.data.sources.labels import IMAGES, disagreement, exclusions_not_read, labels_of_folders, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
@@ -43,9 +43,9 @@ def as_classes(listing: Listing, base: Path, config: DataConfig, folders: Sequen
         raise InputError(printable(str(base)), rule, seen, remedy)
     folders = listing.folders(base) if folders is None else folders
     trusted = config.all_classes or is_written(base.parent)
-    if not trusted and (doubt := doubt_of(listing, folders, part)):
-        remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes{doubt.more}"
-        raise InputError(printable(str(base)), doubt.rule, doubt.seen, remedy)
+    if not trusted and (ambiguity := find_ambiguity(listing, folders, part)):
+        remedy = f"{ambiguity.remedy}; {ambiguity.otherwise}: --all-classes{ambiguity.more}"
+        raise InputError(printable(str(base)), ambiguity.rule, ambiguity.seen, remedy)
     note = "; ".join(filter(None, (note, "" if trusted else odd_classes_note(part.classes))))
     if config.all_classes or config.test == WHOLE:
         return Layout({IMAGES: Found(part, own)}, (note,) if note else ())
@@ -68,8 +68,10 @@ def crossed_classes(listing: Listing, base: Path, folders: Sequence[Path]) -> La
     classes = {label for by_class in parts.values() for label in by_class}
     if len(parts) < 2 or len(classes) < 2 or not all(len(by_class) > 1 for by_class in parts.values()):
         return None
-    if doubt := doubt_of_names(sorted(classes)):
-        raise InputError(printable(str(base)), doubt.rule, doubt.seen, f"{doubt.remedy}; {doubt.otherwise}: --all-classes")
+    if ambiguity := ambiguity_of_names(sorted(classes)):
+        raise InputError(
+            printable(str(base)), ambiguity.rule, ambiguity.seen, f"{ambiguity.remedy}; {ambiguity.otherwise}: --all-classes"
+        )
 
     def of(name: str) -> Found:
         own = listing.another()
@@ -104,11 +106,11 @@ def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout
             else listed(inside[divided[0]])
         )
         raise InputError(printable(str(base)), rule, seen, "divide all, or read what is in them as one class: --all-classes")
-    if doubt := doubt_of_divided(
+    if ambiguity := ambiguity_of_divided(
         listing, [path / name for path in divided for name in inside[path]], [path.name for path in folders]
     ):
-        remedy = f"{doubt.remedy}; {doubt.otherwise}: --all-classes"
-        raise InputError(printable(str(base)), doubt.rule, doubt.seen, remedy)
+        remedy = f"{ambiguity.remedy}; {ambiguity.otherwise}: --all-classes"
+        raise InputError(printable(str(base)), ambiguity.rule, ambiguity.seen, remedy)
     names = dict.fromkeys(name for path in divided for name in inside[path])
     return Layout({name: _of_each_class(listing, folders, name) for name in names}, ("the parts lie inside the class folders",))
 

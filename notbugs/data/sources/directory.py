@@ -11,7 +11,7 @@ from notbugs.data.sources.base import Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.folder import locate_folder
-from notbugs.data.sources.forms import ARRAY_FILES, FOLDERS_ALONE, PACKED, ending, locate_array_form, scan, told
+from notbugs.data.sources.forms import ARRAY_FILES, FOLDERS_ALONE, PACKED, ending, locate_array_form, scan, with_output_note
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.label_columns import fitting_tables
 from notbugs.data.sources.label_table import find_tables
@@ -73,7 +73,7 @@ def _of_folder(path: Path, base: Path, files: Sequence[Path], folders: Sequence[
     rest = [entry for entry in (*files, *folders) if entry not in found and not any(file.is_relative_to(entry) for file in found)]
     left_out = [Unreadable(entry.name, "is no part of the data set that is read") for entry in rest]
     located = located._replace(left_out=(*located.left_out, *left_out))
-    return located if form == ".npz" else told(located)
+    return located if form == ".npz" else with_output_note(located)
 
 
 def _readers(base: Path, files: Sequence[Path], folders: Sequence[Path]) -> dict[str, tuple[list[Path], Locate]]:

@@ -8,7 +8,16 @@ from notbugs.data.names import printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.directory import locate_archives, locate_directory
-from notbugs.data.sources.forms import ACCEPTED, ARRAY_FILES, FOLDERS_ALONE, REFUSED, ending, locate_array_form, scan, told
+from notbugs.data.sources.forms import (
+    ACCEPTED,
+    ARRAY_FILES,
+    FOLDERS_ALONE,
+    REFUSED,
+    ending,
+    locate_array_form,
+    scan,
+    with_output_note,
+)
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
@@ -29,18 +38,18 @@ def locate_file(path: Path, config: DataConfig) -> Located:
             located = about(locate_directory(folder, replace(config.data, dataset=str(folder))), path, folder)
         return located._replace(notes=(f"unpacked from {printable(path.name)}, read from {folder}", *located.notes))
     if is_idx(path.name):
-        return told(_idx_beside(path, config))
+        return with_output_note(_idx_beside(path, config))
     if form == ".parquet":
         return locate_parquet(config.dataset, [path], config)
     if form in TAR:
-        return told(locate_archives(path, [path], config))
+        return with_output_note(locate_archives(path, [path], config))
     if form == ".csv" and pixel_header(path):
-        return told(locate_pixels(path, [path], config))
+        return with_output_note(locate_pixels(path, [path], config))
     if form == ".csv" and text_header(path):
-        return told(locate_pixel_text(path, [path], config))
+        return with_output_note(locate_pixel_text(path, [path], config))
     if form in ARRAY_FILES and form not in REFUSED:
         located = locate_array_form(ARRAY_FILES[form], path, [path], config)
-        return located if form == ".npz" else told(located)
+        return located if form == ".npz" else with_output_note(located)
     reject_pickles(path, [path.name, "test_batch"] if path.name.startswith("data_batch_1") else [path.name])
     what, remedy = REFUSED.get(form, ("is no data set of a form that is read here", ACCEPTED))
     raise InputError(printable(config.dataset), what, remedy=remedy)

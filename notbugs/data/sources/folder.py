@@ -7,9 +7,9 @@ from pathlib import Path
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
+from notbugs.data.sources.ambiguous_classes import ambiguity_in_part, odd_classes_note
 from notbugs.data.sources.base import Located, join
 from notbugs.data.sources.candidates import UNUSED, file_by_file, labeled_folders, left_out_note
-from notbugs.data.sources.class_doubts import doubt_of_part, odd_classes_note
 from notbugs.data.sources.class_folders import class_folders
 from notbugs.data.sources.class_layouts import as_classes, crossed_classes, divided_classes
 from notbugs.data.sources.detection import detection_error
@@ -228,8 +228,8 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
         notes += left_out_note(own, folder)
         part, note = class_folders(own, folder, name, folders)
         trusted = is_written(outer.parent)
-        if not trusted and (doubt := doubt_of_part(own, folder, folders, part)):
-            raise InputError(f"{printable(str(base))}, part {printable(name)}", doubt.rule, doubt.seen, doubt.remedy)
+        if not trusted and (ambiguity := ambiguity_in_part(own, folder, folders, part)):
+            raise InputError(f"{printable(str(base))}, part {printable(name)}", ambiguity.rule, ambiguity.seen, ambiguity.remedy)
         notes += [note, "" if trusted else odd_classes_note(part.classes)]
         return Found(part, own, notes=tuple(filter(None, notes)))
     beside = _tables_for(own, base, name, config)

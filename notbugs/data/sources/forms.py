@@ -75,7 +75,7 @@ def locate_array_form(reader: Reader, source: Path, paths: Sequence[Path], confi
     return locate_array_files(source, paths, reader, config)
 
 
-def told(located: Located) -> Located:
+def with_output_note(located: Located) -> Located:
     """With a note on the form in which constructed sets are written, where it is not that of the input."""
     note = f"constructed sets are written as {WRITTEN_AS[located.form]}"
     return located._replace(notes=tuple(dict.fromkeys((*located.notes, note))))

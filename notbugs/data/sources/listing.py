@@ -68,7 +68,7 @@ class Listing:
         self.left_out: list[Unreadable] = []
         self.links: list[str] = []
         self._inside = root.resolve()
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         self._used: set[str] = set()
         self._seen: set[Path] = set()
         self._known: dict[Path, Entries] = {}
@@ -82,8 +82,8 @@ class Listing:
     def add(self, other: "Listing") -> None:
         """Take over what another listing of the same data set found."""
         for own, theirs in ((self.unreadable, other.unreadable), (self.left_out, other.left_out)):
-            own += [item for item in theirs if item.location not in self._told]
-        self._told |= other._told
+            own += [item for item in theirs if item.location not in self._noted]
+        self._noted |= other._noted
         self.left_out = [item for item in self.left_out if item.location not in other._used]
         self.links += other.links
 
@@ -149,21 +149,21 @@ class Listing:
 
     def leave_out(self, path: Path | str, reason: str) -> None:
         """Add to what is left out, once."""
-        if (location := self.relative(path)) not in self._told:
-            self._told.add(location)
+        if (location := self.relative(path)) not in self._noted:
+            self._noted.add(location)
             self.left_out.append(Unreadable(location, reason))
 
     def use(self, path: Path) -> None:
         """Say that a file is used, though it is no image: it is not left out."""
         location = self.relative(path)
-        self._told.add(location)
+        self._noted.add(location)
         self._used.add(location)
         self.left_out = [item for item in self.left_out if item.location != location]
 
     def refuse(self, path: Path | str, reason: str) -> None:
         """Add to what cannot be read, once."""
-        if (location := self.relative(path)) not in self._told:
-            self._told.add(location)
+        if (location := self.relative(path)) not in self._noted:
+            self._noted.add(location)
             self.unreadable.append(Unreadable(location, reason))
 
     def _may_enter(self, entry: "os.DirEntry[str]", above: set[Path]) -> bool:

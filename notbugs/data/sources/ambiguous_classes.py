@@ -48,7 +48,7 @@ INNER = "--label-regex '([^/]+)/[^/]+$'"  # the folder of each file is its class
 TABLE = "labels of a table: --labels FILE"
 
 
-class Doubt(NamedTuple):
+class Ambiguity(NamedTuple):
     """Why folders may be no classes: the rule, what was seen, what to do if they are none, and what they are if they are."""
 
     rule: str
@@ -58,12 +58,12 @@ class Doubt(NamedTuple):
     more: str = ""
 
 
-def doubt_of(listing: Listing, folders: Sequence[Path], part: Part) -> Doubt | None:
+def find_ambiguity(listing: Listing, folders: Sequence[Path], part: Part) -> Ambiguity | None:
     """The first sign that folders with images are no classes; None if there is none. part: their images, by folder."""
     names = part.classes
     if same := same_folders(listing, folders):
         rule = "has folders that all hold the same folders, and it is unclear which of them are the classes"
-        return Doubt(
+        return Ambiguity(
             rule,
             f"{listed(names)}, each with {listed(same)}",
             "the inner folders: name one of the outer as DATASET",
@@ -71,65 +71,65 @@ def doubt_of(listing: Listing, folders: Sequence[Path], part: Part) -> Doubt | N
             f"; the inner folders of all: {INNER}",
         )
     if seen := _copy_inside(listing, folders):
-        return Doubt(
+        return Ambiguity(
             "has a folder beside the classes that holds folders of the same names", seen, "move it away", "to read it as a class"
         )
-    if doubt := doubt_of_names(names):
-        return doubt
+    if ambiguity := ambiguity_of_names(names):
+        return ambiguity
     if (all(map(is_neutral, names)) and not _are_counted(names)) or _are_hexadecimal(names):
-        return Doubt("has folders whose names say nothing of classes", listed(names), TABLE)
+        return Ambiguity("has folders whose names say nothing of classes", listed(names), TABLE)
     if seen := _same_files(part):
         rule = (
             "has a folder whose name says nothing of a class, and beside it folders with files of the same names, as masks have"
         )
-        return Doubt(rule, seen, f"name the folder of the class folders as DATASET; {TABLE}")
+        return Ambiguity(rule, seen, f"name the folder of the class folders as DATASET; {TABLE}")
     return None
 
 
-def doubt_of_part(listing: Listing, folder: Path, folders: Sequence[Path], part: Part) -> Doubt | None:
-    """As `doubt_of`, for the folders in that of a part, where --all-classes would read the parts as classes."""
-    doubt = None if all(name.isdecimal() for name in part.classes) else doubt_of(listing, folders, part)
-    if doubt is None:
+def ambiguity_in_part(listing: Listing, folder: Path, folders: Sequence[Path], part: Part) -> Ambiguity | None:
+    """As `find_ambiguity`, for the folders in that of a part, where --all-classes would read the parts as classes."""
+    ambiguity = None if all(name.isdecimal() for name in part.classes) else find_ambiguity(listing, folders, part)
+    if ambiguity is None:
         return None
     above = "[^/]+/" * len(listing.relative(folder).split("/"))
     inner = f"the inner folders: {INNER}" if same_folders(listing, folders) else f"move away what is none; {TABLE}"
-    remedy = f"{inner}; {doubt.otherwise}: --label-regex '^{above}([^/]+)/'"
-    return doubt._replace(remedy=remedy)
+    remedy = f"{inner}; {ambiguity.otherwise}: --label-regex '^{above}([^/]+)/'"
+    return ambiguity._replace(remedy=remedy)
 
 
-def doubt_of_divided(listing: Listing, parts: Sequence[Path], names: Sequence[str]) -> Doubt | None:
+def ambiguity_of_divided(listing: Listing, parts: Sequence[Path], names: Sequence[str]) -> Ambiguity | None:
     """The sign that folders which all hold the parts are no classes. parts: those folders; names: of the folders around them."""
     if same := same_folders(listing, parts):
         rule = "has folders that all hold parts with the same folders, and it is unclear which of them are the classes"
-        return Doubt(
+        return Ambiguity(
             rule,
             f"{listed(names)}, each with {listed(same)}",
             "the inner folders: name one of the outer as DATASET",
             "the outer folders",
         )
     if all(map(is_neutral, names)) and not _are_counted(names):
-        return Doubt("has folders whose names say nothing of classes", listed(names), "one of them: name it as DATASET")
-    return doubt_of_names(names)
+        return Ambiguity("has folders whose names say nothing of classes", listed(names), "one of them: name it as DATASET")
+    return ambiguity_of_names(names)
 
 
-def doubt_of_names(names: Sequence[str]) -> Doubt | None:
+def ambiguity_of_names(names: Sequence[str]) -> Ambiguity | None:
     """The sign that folders are called like modalities, folds or recordings.
 
     Examples
     --------
-    >>> doubt_of_names(["rgb", "depth"]).rule, doubt_of_names(["cat", "depth"])
+    >>> ambiguity_of_names(["rgb", "depth"]).rule, ambiguity_of_names(["cat", "depth"])
     ('has folders called like modalities of the same images, or like classes', None)
     """
     words = [set(words_of(name)) for name in names]
     known = MODALITIES | PAIRED | NEUTRAL | ANNOTATIONS
     if all(known >= own and own for own in words) and any(own & (MODALITIES | PAIRED) for own in words):
         remedy = f"modalities: name the folder of the one to read as DATASET; {TABLE}"
-        return Doubt("has folders called like modalities of the same images, or like classes", listed(names), remedy)
+        return Ambiguity("has folders called like modalities of the same images, or like classes", listed(names), remedy)
     if all(own <= RUNS | NEUTRAL and own & RUNS and re.search(r"\d", name) for own, name in zip(words, names, strict=True)):
         folds = all(own & FOLDS for own in words) and len(names) > 1
         what = "folds of the same classes" if folds else "recordings of any class"
         first = f"folds: --train {printable(names[0])} --test {printable(names[1])}; " if folds else ""
-        return Doubt(f"has folders called like {what}, or like classes", listed(names), first + TABLE)
+        return Ambiguity(f"has folders called like {what}, or like classes", listed(names), first + TABLE)
     return None
 
 
