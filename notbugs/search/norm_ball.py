@@ -142,7 +142,7 @@ class NormBall:
             In this norm.
         """
         longest = 2.0 * math.prod(images.shape[1:])  # longer than any step, but finite: inf times 0 is NaN
-        length = per_image(length.to(images), images) if isinstance(length, Tensor) else min(length, longest)
+        length = per_image(length.to(images).clamp_max(longest), images) if isinstance(length, Tensor) else min(length, longest)
         if self.norm in ("linf", "l2"):
             return length * self.steepest_direction(gradient)
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)

@@ -31,6 +31,9 @@ TIMED_SECONDS = 0.5  # after which a call is not repeated
 FEW = 2  # images of a batch whose time is that of the calls alone
 MASKED_NUMBERS = 256  # pixels in all channels, up to which random search does as well as gradients: they look masked
 MASKED_ONE_IN = 50  # images: of so many, one or more look masked
+HELPFUL_QUERIES = (
+    2.0  # times the time of queries that never help, which are timed: those after one that helps are evaluated again
+)
 QUICK_QUERIES = 0.1  # black-box queries of the quick ensemble, of those of the standard one
 WRITE_SECONDS, READ_SECONDS = 6e-4, 2e-4  # of an image file
 STAGE_SECONDS = 0.1  # loading and saving a model
@@ -206,7 +209,8 @@ def _query_seconds(model: nn.Module, part: Dataset, config: ResolvedConfig) -> f
     with torch.no_grad():
         labels = attacks.clean_logits(model, images, part.labels.to(config.device)).argmax(1)
     nothing = NormBall(config.norm, 1e-9)
-    return _fastest(lambda: attacks.square_attack(model, images, labels, threat_model=nothing, queries=queries).margins) / queries
+    seconds = _fastest(lambda: attacks.square_attack(model, images, labels, threat_model=nothing, queries=queries).margins)
+    return HELPFUL_QUERIES * seconds / queries
 
 
 def _training_seconds(config: ResolvedConfig, part: Dataset, model: models.Model) -> float:

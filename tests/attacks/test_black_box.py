@@ -1,5 +1,6 @@
 """Square Attack and HopSkipJump: without gradients, and at least as strong as the implementations of other libraries."""
 
+import math
 import warnings
 
 import pytest
@@ -8,6 +9,7 @@ from attacks.conftest import Batch, LabelsOnly, brightness_model, inside, margin
 from torch import Tensor
 
 from notbugs import attacks, data
+from notbugs.attacks import black_box
 from notbugs.errors import InputError
 from notbugs.models import Model
 from notbugs.search import NormBall
@@ -122,3 +124,26 @@ def test_hop_skip_jump_stops_at_its_queries_and_at_stop_norm(standard: Model, fe
     assert 0 < float(alone.norms) < 8
     with pytest.raises(InputError, match=r"^norm: must be l2 or linf"):
         attacks.hop_skip_jump(standard, images, labels, norm="l1")
+
+
+@pytest.mark.parametrize("threat_model", [*EVERY_NORM, NormBall("l2", math.inf)], ids=str)
+def test_square_attack_with_several_queries_at_once_finds_what_one_at_a_time_finds(
+    threat_model: NormBall, few: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = few[0][:12].double()
+    weights = torch.randn(10, 64, dtype=torch.float64, generator=seeded())
+    labels = (images.flatten(1) @ weights.T).argmax(1)
+    calls: list[int] = []
+
+    def linear(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return images.flatten(1) @ weights.T
+
+    found = attacks.square_attack(linear, images, labels, threat_model=threat_model, queries=150)
+    at_once = len(calls)
+    assert max(calls) <= black_box.PIXELS_AT_ONCE // 64
+    monkeypatch.setattr(black_box, "PIXELS_AT_ONCE", 0)
+    calls.clear()
+    one_by_one = attacks.square_attack(linear, images, labels, threat_model=threat_model, queries=150)
+    assert torch.equal(found.images, one_by_one.images) and torch.allclose(found.margins, one_by_one.margins)
+    assert at_once <= len(calls) <= 151
