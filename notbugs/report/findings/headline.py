@@ -98,12 +98,13 @@ def _relabeled(results: StudyResults) -> list[str]:
     excess = results.difference((trained_on("random-labels"), 0), (CONTROL, 0))
     if not (accuracy and control and excess) or excess.ci_low <= 0 or accuracy.ci_low <= results.chance:
         return []
-    epsilon = results.relabel_epsilon("random-labels")
+    epsilon, attack = results.relabel_epsilon("random-labels"), results.radii[FULL]
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
-    adapted = ", its batch-norm statistics taken from the original images," if results.adapts_batchnorm else ""
-    below = ": never having seen an image with its true label" if control.ci_high < results.chance else ""
+    adapted = " Both took their batch-norm statistics from the original images." if results.adapts_batchnorm else ""
+    larger = epsilon and epsilon > 1.001 * attack and not results.metadata.full
+    leakage = f" This ε is {epsilon / attack:.3g} times that of the attacks: robust features are not excluded." if larger else ""
     return [
-        f"Perturbations carry features: trained on images perturbed{within} towards a wrong class and labeled as that class, a "
-        f"classifier{adapted} reaches {accuracy.percent} on clean images. With shuffled perturbations (control) it reaches "
-        f"{control.percent}, chance level is {percent(results.chance)}{below}."
+        f"Perturbations carry features: trained only on images that were perturbed{within} towards a wrong class and labeled as "
+        f"that class, a classifier reaches {accuracy.percent} on clean test images; chance level is {percent(results.chance)}. "
+        f"With shuffled perturbations (control) it reaches {control.percent}.{adapted}{leakage}"
     ]

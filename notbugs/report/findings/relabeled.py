@@ -22,7 +22,7 @@ _WORDS = {
         "towards a random class and relabeled as that class",
     ),
     "next": (
-        "Do they generalize when the image itself points to another class than its label? (D_det)",
+        "Do they generalize even if the images' own features consistently point to a wrong class? (D_det)",
         "images that are all labeled as the next class",
         "towards the class after its own and relabeled as that class",
     ),
@@ -68,8 +68,8 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
             return Finding(question, "supported", f"{alone} {missing}", effect=above)
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.")
     text = (
-        f"{reached} {level}; its control with shuffled perturbations {control_accuracy.percent}. The excess is {excess.points} "
-        f"({excess.ci}); over chance level {above.signed_points}. {how}{_next_class(results, set)} The control has the same "
+        f"{reached} {level}, {above.signed_points} over chance level. Its control with shuffled perturbations reaches "
+        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}). {how}{_next_class(results, set)} The control has the same "
         f"labels, and in each image the same perturbation with its pixels shuffled{_as_adapted(results)}."
         f"{_below_chance(results, control_accuracy)}"
     )
