@@ -22,7 +22,7 @@ from notbugs.data.images import encode_png, load_images
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
 from notbugs.data.shards import Sample, write_shards
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar, without_progress_bars
-from notbugs.decoding.decode import EncodedImage, encoded_bytes, image_format
+from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
 
 WRITE = ("folder", "parquet", "npz", "webdataset")  # the forms to choose from; the others are those of inputs

@@ -13,7 +13,7 @@ from notbugs.data.dataset import Dataset
 from notbugs.data.load import SYNTHETIC, fingerprint
 from notbugs.data.loaded import Splits
 from notbugs.data.sources import EMBEDDED, Located, locate
-from notbugs.decoding.decode import EncodedImage
+from notbugs.decoding.headers import EncodedImage
 
 
 class Originals(NamedTuple):

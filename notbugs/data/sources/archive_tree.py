@@ -17,7 +17,7 @@ from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.label_table import MOST_BYTES, SUFFIXES
 from notbugs.data.sources.limits import CHUNK
 from notbugs.data.sources.splits import splits_among
-from notbugs.decoding.decode import EncodedImage
+from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
 AGAIN = "pack it again"

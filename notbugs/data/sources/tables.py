@@ -25,7 +25,7 @@ from notbugs.data.sources.splits import (
     splits_among,
 )
 from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of
-from notbugs.decoding.decode import EncodedImage
+from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
