@@ -1,7 +1,6 @@
 """Labeled images: load, subset and export data sets."""
 
 from notbugs.data.card import Origin, empty_classes, license_of
-from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
 from notbugs.data.eight_bits import from_8bit, to_8bit
 from notbugs.data.export import check_form, check_unused, export, load_arrays, load_part, save_arrays, save_image
@@ -14,6 +13,7 @@ from notbugs.data.photographs import photo_crops
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
 from notbugs.data.summary import file_rows, left_out, summary
+from notbugs.data_config import DataConfig
 
 __all__ = [
     "DataConfig",

@@ -14,7 +14,6 @@ import torch
 
 from notbugs.atomic import atomic_write
 from notbugs.data.card import Origin, Written, read_classes, write_card
-from notbugs.data.config import DataConfig
 from notbugs.data.convert import rows_of
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import as_arrays, to_8bit
@@ -22,6 +21,7 @@ from notbugs.data.images import encode_png, load_images
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
 from notbugs.data.shards import Sample, write_shards
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar, without_progress_bars
+from notbugs.data_config import DataConfig
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
 

@@ -10,13 +10,13 @@ from typing import NamedTuple, overload
 
 from torch import Tensor
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.label_table import MOST_BYTES, SUFFIXES
 from notbugs.data.sources.limits import CHUNK
 from notbugs.data.sources.splits import splits_among
+from notbugs.data_config import DataConfig
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 

@@ -10,7 +10,6 @@ from typing import cast
 import numpy as np
 import torch
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.array_names import Key, parse_key
 from notbugs.data.sources.array_values import as_8bit, as_labels, channels_note, channels_of
@@ -27,6 +26,7 @@ from notbugs.data.sources.splits import (
     plain_name,
     split_of,
 )
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 Reader = Callable[[Path], Mapping[str, np.ndarray]]  # a file -> its arrays by name

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import locate_arrays, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.splits import listed
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 PIXELS = 3 * 32 * 32

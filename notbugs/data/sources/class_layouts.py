@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.ambiguous_classes import ambiguity_of_divided, ambiguity_of_names, find_ambiguity, odd_classes_note
 from notbugs.data.sources.candidates import walk_images
@@ -15,6 +14,7 @@ from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.official import official_parts
 from notbugs.data.sources.splits import TRAIN, WHOLE, listed, part_and_class, splits_among
 from notbugs.data.sources.written import is_written
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 

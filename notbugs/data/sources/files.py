@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
 from notbugs.data.names import printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.cifar import reject_pickles
@@ -12,9 +11,11 @@ from notbugs.data.sources.forms import (
     ACCEPTED,
     ARRAY_FILES,
     FOLDERS_ALONE,
+    FOR_FOLDERS,
     REFUSED,
     ending,
     locate_array_form,
+    reject_options,
     scan,
     with_output_note,
 )
@@ -24,6 +25,7 @@ from notbugs.data.sources.pixels import locate_pixels, pixel_header
 from notbugs.data.sources.shards import ENDINGS as TAR
 from notbugs.data.sources.tables import locate_parquet
 from notbugs.data.sources.unpack import unpack
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 

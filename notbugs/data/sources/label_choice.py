@@ -4,13 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.class_names import is_name_column
 from notbugs.data.sources.label_table import Table
 from notbugs.data.sources.splits import TEST, VALIDATION, listed, plain_name, split_of
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 LABEL_COLUMNS = (

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.class_names import one_name
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.label_choice import LABEL_COLUMNS, ONE, ZERO, column_of, label_column, without_brackets
 from notbugs.data.sources.label_table import Table, read_table
 from notbugs.data.sources.splits import SPLIT_COLUMNS, TEST, TRAIN, VALIDATION, listed, named_column, plain_name, split_of
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 SAMPLE_ROWS = 200  # rows that tell which column names the files

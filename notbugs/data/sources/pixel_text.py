@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import locate_arrays, reading
@@ -16,6 +15,7 @@ from notbugs.data.sources.base import Located
 from notbugs.data.sources.label_choice import LABEL_COLUMNS
 from notbugs.data.sources.pixels import header_line, read_columns
 from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 PRIVATE = "PrivateTest"  # of FER2013: the test part of its competition. PublicTest is for validation.

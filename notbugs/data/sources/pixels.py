@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.arrays import locate_array_files, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows
 from notbugs.data.sources.limits import words_array
 from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:

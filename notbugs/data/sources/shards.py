@@ -11,7 +11,6 @@ from pathlib import Path
 from posixpath import basename, dirname, splitext
 from typing import BinaryIO, NamedTuple, cast
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, is_printable, one_form, printable
 from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, ReadFiles, locate_extracted, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
@@ -22,6 +21,7 @@ from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_
 from notbugs.data.sources.numbered_files import missing_files
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.base import numbered_classes
 from notbugs.data.sources.class_names import Naming, apply_naming, as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 

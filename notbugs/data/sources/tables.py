@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
@@ -25,6 +24,7 @@ from notbugs.data.sources.splits import (
     splits_among,
 )
 from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of
+from notbugs.data_config import DataConfig
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
