@@ -28,10 +28,10 @@ from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
-from notbugs.data.sources.shards import ENDINGS as TAR
 from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.splits import listed, split_of
 from notbugs.data.sources.tables import locate_parquet, locate_saved, locate_saved_parts, saved_parts
+from notbugs.data.sources.tar import ENDINGS as TAR
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 

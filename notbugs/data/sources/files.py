@@ -22,8 +22,8 @@ from notbugs.data.sources.forms import (
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
-from notbugs.data.sources.shards import ENDINGS as TAR
 from notbugs.data.sources.tables import locate_parquet
+from notbugs.data.sources.tar import ENDINGS as TAR
 from notbugs.data.sources.unpack import unpack
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError

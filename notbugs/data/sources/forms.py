@@ -9,7 +9,7 @@ from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.hdf5 import read_hdf5
 from notbugs.data.sources.npz import read_npy, read_npz
-from notbugs.data.sources.shards import ENDINGS as TAR
+from notbugs.data.sources.tar import ENDINGS as TAR
 from notbugs.data.sources.tensors import read_safetensors, read_torch
 from notbugs.data_config import DATA_FIELDS, DataConfig
 from notbugs.errors import InputError
