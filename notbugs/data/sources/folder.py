@@ -20,7 +20,8 @@ from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
 from notbugs.data.sources.official import official_parts
-from notbugs.data.sources.splits import TRAIN, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.splits import WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.words import TRAIN
 from notbugs.data.sources.written import is_written, with_written_names
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError

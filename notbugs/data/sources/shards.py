@@ -17,11 +17,11 @@ from notbugs.data.sources.numbered_files import missing_files
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.data.sources.tar import Archive, ArchivedFiles, Member, open_archive
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data.sources.words import NOT_IN_SHARDS, called_labels
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
-FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
 DATA_FILES = (".npz", ".npy", ".h5", ".hdf5", ".pt", ".pth", ".safetensors", ".parquet", ".arrow", ".bin", ".csv")
 MOST_LABEL = 2**20  # bytes of a file with a label
 NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
@@ -209,7 +209,7 @@ def _field(content: object, place: str, config: DataConfig) -> object:
     """The label of a .json file: the whole of it, or its one field that is called like a label."""
     if not isinstance(content, dict):
         return content
-    names = [config.label_column] if config.label_column else [name for name in FIELDS if name in content]
+    names = [config.label_column] if config.label_column else called_labels(content, NOT_IN_SHARDS)
     numbers = [name for name in names if isinstance(content.get(name), int)]
     names = numbers if len(names) == 2 and len(numbers) == 1 else names  # "class" may be the name of the number "label"
     if len(names) > 1:
