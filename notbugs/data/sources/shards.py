@@ -21,7 +21,7 @@ from notbugs.data.sources.words import NOT_IN_SHARDS, called_labels
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
-LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
+LABEL_ENDINGS = (".cls", ".json", ".txt")  # in this order, if a key has several
 DATA_FILES = (".npz", ".npy", ".h5", ".hdf5", ".pt", ".pth", ".safetensors", ".parquet", ".arrow", ".bin", ".csv")
 MOST_LABEL = 2**20  # bytes of a file with a label
 NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
@@ -109,7 +109,7 @@ def _has_labels(archives: Sequence[Archive]) -> bool:
     for archive in archives:
         keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
         images += len(keys)
-        labeled += len(keys & {_key(member.name)[0] for member in archive.members if _key(member.name)[1] in LABELS})
+        labeled += len(keys & {_key(member.name)[0] for member in archive.members if _key(member.name)[1] in LABEL_ENDINGS})
     return bool(images) and 2 * labeled >= images
 
 
@@ -139,7 +139,7 @@ def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
 def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: Mapping[str, Member], config: DataConfig) -> None:
     place = printable(f"{archive.path.name}: {key}")
     images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGE_SUFFIXES]
-    labels = [ending for ending in LABELS if ending in files and (ending == ".json" or not config.label_column)]
+    labels = [ending for ending in LABEL_ENDINGS if ending in files and (ending == ".json" or not config.label_column)]
     if not images:
         found.left_out.extend(
             Unreadable(printable(f"{archive.path.name}: {file.name}"), "has no image") for file in files.values()

@@ -9,7 +9,7 @@ from notbugs.data.sources.words import ANNOTATIONS, NEUTRAL, SPLITS, TEST, TRAIN
 from notbugs.errors import InputError
 
 WHOLE = "."  # --test .: all images of a data set without parts are test images
-LABELS = "name a table with its labels: --labels FILE"
+LABELS_MISSING = "name a table with its labels: --labels FILE"
 
 
 class NamedSplit(NamedTuple):
@@ -153,7 +153,7 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
         if name is not None and name not in sizes:
             raise InputError(option, f"must be a part of {printable(dataset)}: {listed(sizes)}", printable(name))
         if name is not None and not sizes[name]:
-            raise InputError(option, "must be a part with labeled images", printable(name), LABELS)
+            raise InputError(option, "must be a part with labeled images", printable(name), LABELS_MISSING)
     if train is not None and train == test:
         raise InputError("--test", "must be another part than --train", printable(train))
     labeled = [name for name in sizes if sizes[name]]
