@@ -106,7 +106,9 @@ def test_following_one_pgd_step_takes_at_most_5_files_and_500_lines() -> None:
     assert len(PGD_STEP) <= 5 and count <= 500
 
 
-WITHOUT_TORCH = ("", ".errors", ".runs.folder", ".runs.tables.files", ".study.catalog", ".review.answers", ".report", ".cli")
+WITHOUT_TORCH = (
+    "", ".errors", ".data_config", ".runs.folder", ".runs.tables.files", ".study.catalog", ".review.answers", ".report", ".cli",
+)  # fmt: skip
 
 
 def test_importing_costs_no_torch() -> None:

@@ -20,8 +20,8 @@ from notbugs.audit.config import (
 from notbugs.audit.evaluate import evaluate_part, run_checks
 from notbugs.audit.tables import summarize
 from notbugs.data import Dataset
-from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
+from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same, check_same_data, run_stages

@@ -7,10 +7,11 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING
 
+from notbugs.data_config import DATA_FIELDS, DataConfig
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
-    from notbugs.data import DataConfig, Splits
+    from notbugs.data import Splits
 
 TABLE = "tables/data_files.csv"  # where a run folder lists each file
 
@@ -26,7 +27,7 @@ class DataNotes:
         self.loaded: dict[DataConfig, Splits] = {}
         self._said: set[DataConfig] = set()
 
-    def on_load(self, config: "DataConfig", splits: "Splits") -> None:
+    def on_load(self, config: DataConfig, splits: "Splits") -> None:
         """Remember a data set."""
         self.loaded[config] = splits
 
@@ -98,11 +99,9 @@ def data_lines(splits: "Splits", listed: str = f"Listed in {TABLE}.") -> Iterato
         yield f"Left out: {count:,} file{'' if count == 1 else 's'} ({shown}). {listed}"
 
 
-def _check_of(config: "DataConfig") -> str:
+def _check_of(config: DataConfig) -> str:
     """The command that lists what is left out of a data set."""
-    from notbugs.data import DataConfig
-    from notbugs.study.commands import DATA_OPTIONS, option_words
+    from notbugs.study.commands import option_words
 
-    default = DataConfig(config.dataset)
-    options = {name: getattr(config, name) for name in DATA_OPTIONS if getattr(config, name) != getattr(default, name)}
+    options = {name: value for name, field in DATA_FIELDS.items() if (value := getattr(config, name)) != field.default}
     return shlex.join(["notbugs", "check", config.dataset, *option_words(options), "--out", "FILE.csv"])

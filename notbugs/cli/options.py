@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from notbugs.data_config import DATA_FIELDS, DataConfig, check_outside
 
 DATASET_HELP = (
     "Labeled images: digits, mnist5k or planted (built in); a folder with train/CLASS/file and test/CLASS/file, or only CLASS "
@@ -30,103 +32,73 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of 
 
 # ---- data --------------------------------------------------------------------------------------------------------------------
 
-Resize = Annotated[int | None, typer.Option(metavar="N", help="Resize all images to N x N pixels: see --resize-mode.")]
-ResizeMode = Annotated[
-    str,
-    typer.Option(
+# How each field of `DataConfig` is asked for, in the order of --help. Types and defaults are those of the fields.
+DATA_OPTIONS: dict[str, object] = {
+    "resize": typer.Option(metavar="N", help="Resize all images to N x N pixels: see --resize-mode."),
+    "resize_mode": typer.Option(
         metavar="MODE",
         help="How images that are not square become so: crop (the shorter side to N, then the center), squash (change the "
         "proportions) or pad (black borders).",
     ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="At most N training images, and N/8 test images (planted: at least 40)."),
-]
-SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them.")]
-TrainPart = Annotated[
-    str | None, typer.Option(metavar="PART", help="The part to train on: a folder in DATASET, or a split. [default: by its name]")
-]
-TestPart = Annotated[
-    str | None,
-    typer.Option(
+    "limit": typer.Option(metavar="N", help="At most N training images, and N/8 test images (planted: at least 40)."),
+    "train": typer.Option(metavar="PART", help="The part to train on: a folder in DATASET, or a split. [default: by its name]"),
+    "test": typer.Option(
         metavar="PART",
         help="The part to test on; . for all images. [default: test, else validation, else a fifth set aside]",
     ),
-]
-AllClasses = Annotated[
-    bool, typer.Option("--all-classes", help="Every folder is a class, also those that are called train, test and the like.")
-]
-LabelTable = Annotated[
-    str | None,
-    typer.Option(
+    "all_classes": typer.Option(
+        "--all-classes", help="Every folder is a class, also those that are called train, test and the like."
+    ),
+    "labels": typer.Option(
         metavar="FILE", help="A table with a row per image: .csv, .tsv, .txt, .json, .jsonl or .parquet. [default: found]"
     ),
-]
-FileColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Its column of file names. [default: the one that fits]")]
-LabelColumn = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its column of labels, or that of a parquet file. [default: by its name]")
-]
-LabelRegex = Annotated[
-    str | None,
-    typer.Option(metavar="REGEX", help="Labels in file names: what this finds in each path, ([a-z]+)\\.\\d+ in train/cat.0.jpg."),
-]
-Group = Annotated[
-    str | None,
-    typer.Option(
+    "file_column": typer.Option(metavar="NAME", help="Its column of file names. [default: the one that fits]"),
+    "label_column": typer.Option(metavar="NAME", help="Its column of labels, or that of a parquet file. [default: by its name]"),
+    "label_regex": typer.Option(
+        metavar="REGEX", help="Labels in file names: what this finds in each path, ([a-z]+)\\.\\d+ in train/cat.0.jpg."
+    ),
+    "group": typer.Option(
         metavar="REGEX|COLUMN",
         help="Keep images of one group, frames of one video for example, in one part and fold. The group is what this finds in "
         "each path, or a column of the table.",
     ),
-]
-FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links to folders, and to files outside DATASET.")]
-White = Annotated[
-    int | None,
-    typer.Option(
+    "follow_links": typer.Option("--follow-links", help="Follow links to folders, and to files outside DATASET."),
+    "white": typer.Option(
         metavar="VALUE",
         help="The value that is white: up to 254 in all images, from 255 on in 16-bit gray ones. [default: 65535; of 8 bits 255]",
     ),
-]
-
-# Fields of `data.DataConfig`, with their defaults, in the order in which --help lists them.
-DATA_OPTIONS: dict[str, tuple[object, object]] = {
-    "resize": (Resize, None),
-    "resize_mode": (ResizeMode, "crop"),
-    "limit": (Limit, None),
-    "train": (TrainPart, None),
-    "test": (TestPart, None),
-    "all_classes": (AllClasses, False),
-    "labels": (LabelTable, None),
-    "file_column": (FileColumn, None),
-    "label_column": (LabelColumn, None),
-    "label_regex": (LabelRegex, None),
-    "group": (Group, None),
-    "follow_links": (FollowLinks, False),
-    "white": (White, None),
-    "skip_unreadable": (SkipUnreadable, False),
+    "skip_unreadable": typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them."),
 }
 DataOptions = Mapping[str, Any]
-NO_OPTIONS: DataOptions = MappingProxyType({name: default for name, (_, default) in DATA_OPTIONS.items()})
+NO_OPTIONS: DataOptions = MappingProxyType({name: field.default for name, field in DATA_FIELDS.items()})
+
+
+def _data_parameters() -> list[inspect.Parameter]:
+    """A parameter for each field of `DataConfig`, as typer reads it. A field that is missing in `DATA_OPTIONS` is an error."""
+    types = get_type_hints(DataConfig)
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=NO_OPTIONS[name],
+            annotation=Annotated[types[name], DATA_OPTIONS[name]],
+        )
+        for name in sorted(DATA_FIELDS, key=[*DATA_OPTIONS].index)
+    ]
 
 
 def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose argument `data_options`, a dictionary, comes from the options in `DATA_OPTIONS`."""
+    """A command whose argument `data_options`, a dictionary, comes from the options for the fields of `DataConfig`."""
     signature = inspect.signature(command)
     before = list(signature.parameters.values())
     place = [parameter.name for parameter in before].index("data_options")
-    options = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
-        for name, (annotation, default) in DATA_OPTIONS.items()
-    ]
-    parameters = [*before[:place], *options, *before[place + 1 :]]
+    parameters = [*before[:place], *_data_parameters(), *before[place + 1 :]]
 
     @wraps(command)
     def called(**given: object) -> None:
         if given.get("dataset") and given.get("out"):
-            from notbugs.data.config import check_outside
-
             check_outside(str(given["dataset"]), str(given["out"]))
-        command(data_options={name: given.pop(name) for name in DATA_OPTIONS}, **given)
+        command(data_options={name: given.pop(name) for name in DATA_FIELDS}, **given)
 
     called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}

@@ -1,10 +1,11 @@
 """Labeled images: load, subset and export data sets."""
 
+from notbugs.data.batches import is_out_of_memory, map_batches
 from notbugs.data.card import Origin, empty_classes, license_of
-from notbugs.data.config import DataConfig
-from notbugs.data.dataset import Dataset, is_out_of_memory, map_batches
+from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit, to_8bit
-from notbugs.data.export import check_form, check_unused, export, load_arrays, load_part, save_arrays, save_image
+from notbugs.data.export import check_form, check_unused, export
+from notbugs.data.exported import load_part
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import Images, LazyImages
 from notbugs.data.load import fingerprint, load, load_dataset
@@ -12,8 +13,10 @@ from notbugs.data.loaded import Splits
 from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
+from notbugs.data.single_files import load_arrays, save_arrays, save_image
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
 from notbugs.data.summary import file_rows, left_out, summary
+from notbugs.data_config import DataConfig
 
 __all__ = [
     "DataConfig",

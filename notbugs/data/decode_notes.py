@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from notbugs.decoding.decode import MAX_PIXELS, WHITE, DecodeOptions, ImageFacts
+from notbugs.decoding.decode import WHITE, DecodeOptions
+from notbugs.decoding.headers import MAX_PIXELS, ImageFacts
 
 DARK = 4  # images whose highest value is below this part of white are nearly black
 LEVELS = 3  # of 256: images that have fewer are nearly constant

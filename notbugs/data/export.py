@@ -1,28 +1,24 @@
-"""A data set to disk, in the form in which it was loaded or another one, and back."""
+"""A data set to disk, in the form in which it was loaded or another one."""
 
 import csv
 import errno
 import os
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from notbugs.atomic import atomic_write
-from notbugs.data.card import Origin, Written, read_classes, write_card
-from notbugs.data.config import DataConfig
+from notbugs.data.card import Origin, Written, write_card
 from notbugs.data.convert import rows_of
 from notbugs.data.dataset import Dataset
-from notbugs.data.eight_bits import as_arrays, to_8bit
-from notbugs.data.images import encode_png, load_images
-from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, printable
+from notbugs.data.eight_bits import as_arrays
+from notbugs.data.images import encode_png
+from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names
 from notbugs.data.shards import Sample, write_shards
-from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar, without_progress_bars
-from notbugs.decoding.decode import EncodedImage, encoded_bytes, image_format
+from notbugs.data.sources import without_progress_bars
+from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
 
 WRITE = ("folder", "parquet", "npz", "webdataset")  # the forms to choose from; the others are those of inputs
@@ -125,46 +121,6 @@ def _check_writable(dataset: Dataset, form: str, encoded: Sequence[EncodedImage]
         check_class_name(name)
 
 
-def load_part(folder: Path | str, form: str, split: str = "train") -> Dataset:
-    """What `export` wrote, whole and in the same order: pixels, labels, classes and names. Raises InputError."""
-    folder, config = Path(folder), DataConfig(str(folder), train=split)
-    if form == "folder":
-        located = _locate_exported(folder, split)
-    elif form.startswith("npz"):
-        located = locate_npz(folder / "data.npz", config)
-    elif form == "parquet":
-        located = locate_parquet(str(folder), [folder / f"{split}.parquet"], DataConfig(str(folder)))
-    elif form == "webdataset":
-        located = _locate_shards(folder, split, config)
-    else:
-        located = locate_saved(folder, config)
-    images = load_images(located.files, list(range(len(located.labels))), located.locations).images
-    return Dataset(images, torch.tensor(located.labels, dtype=torch.int64), located.classes, tuple(located.names))
-
-
-def save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Arrays by name into one .npz file, which appears whole or not at all. Raises InputError if it cannot be written."""
-    atomic_write(path, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]  # numpy types the flag among the arrays
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """What `save_arrays` wrote. Raises InputError if it is missing or damaged."""
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:  # closes damaged files, too
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(str(path), "must be what the run wrote", first_line(error), "run again into another folder") from None
-
-
-def save_image(image: torch.Tensor, path: Path) -> None:
-    """Save one float image (C, H, W) in [0, 1] as an 8-bit PNG. Raises InputError if it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.write_bytes(next(encode_png(to_8bit(image[None]))))
-    except OSError as error:
-        raise InputError(str(path), "cannot be written", error.strerror) from None
-
-
 class Job(NamedTuple):
     """What is written where. encoded: the files themselves, written in place of pixels."""
 
@@ -214,44 +170,6 @@ def _file_names(job: Job) -> tuple[list[str], list[str]]:
     if len(set(zip(new, files, strict=True))) < len(files):
         files = [path_part(f"{original.classes[label]}--{file}") for label, file in zip(old, files, strict=True)]
     return folders, deduplicate(list(zip(new, files, strict=True)), first)
-
-
-def _read_classes(folder: Path) -> tuple[str, ...]:
-    import yaml
-
-    try:
-        return read_classes(folder)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, StopIteration, yaml.YAMLError) as error:
-        raise InputError(f"{folder}/README.md", "must list the classes, as notbugs wrote it", first_line(error)) from None
-
-
-def _locate_shards(folder: Path, split: str, config: DataConfig) -> Located:
-    """The images of shards, with the class names of the card."""
-    classes = _read_classes(folder)
-    shards = sorted(folder.glob(f"{split}-*.tar"))
-    if not shards:
-        raise InputError(str(folder), f"has no shards {split}-*.tar")
-    located, index = locate_tar(folder, shards, config), {name: number for number, name in enumerate(classes)}
-    if unknown := {located.classes[label] for label in located.labels} - set(classes):
-        raise InputError(str(folder), "must have the classes that its card lists", printable(sorted(unknown)[0]))
-    return located._replace(labels=[index[located.classes[label]] for label in located.labels], classes=classes)
-
-
-def _locate_exported(folder: Path, split: str) -> Located:
-    """The files that a manifest lists, with the class names of the card."""
-    classes = _read_classes(folder)
-    try:
-        with open(folder / "manifest.csv", newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        labels = [classes.index(row["label"]) for row in rows]
-        files = [row["file"] for row in rows]
-        names = [row["original_name"] for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(str(folder), "its manifest.csv cannot be read", first_line(error)) from None
-    for file in files:
-        if not file.startswith(f"{split}/") or ".." in file.split("/"):
-            raise InputError(f"{folder}/manifest.csv", f"may only list files below {split}/", printable(file))
-    return Located([folder / file for file in files], labels, names, files, len(rows), classes, "folder")
 
 
 def _write_npz(job: Job) -> Written:

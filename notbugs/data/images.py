@@ -15,19 +15,8 @@ from notbugs.data.decode_notes import decode_notes
 from notbugs.data.eight_bits import as_arrays
 from notbugs.data.names import Unreadable, printable, reject_unreadable
 from notbugs.data.parallel import in_threads, map_images
-from notbugs.decoding.decode import (
-    DecodeOptions,
-    EncodedImage,
-    ImageFacts,
-    Size,
-    brightened,
-    decode,
-    decode_in_process,
-    hash_of,
-    place,
-    read_header,
-    resized,
-)
+from notbugs.decoding.decode import DecodeOptions, brightened, decode, decode_in_process, place, resized
+from notbugs.decoding.headers import EncodedImage, ImageFacts, Size, hash_of, read_header
 from notbugs.errors import InputError
 
 Index = slice | list[int] | Tensor
@@ -153,7 +142,7 @@ def load_images(
     """
     if isinstance(files, Tensor):
         return _of_array(files[list(rows)], options)
-    headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options)
+    headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options.resize)
     sizes = [facts.size(options.resize) for facts in headers if facts]
     largest = max((3 * height * width for _, height, width in sizes), default=0)
     if largest * len(rows) > IN_MEMORY:
@@ -172,9 +161,9 @@ def _of_array(images: Tensor, options: DecodeOptions) -> LoadedImages:
 
 
 def _read_headers(
-    images: Sequence[EncodedImage], locations: Sequence[str], options: DecodeOptions
+    images: Sequence[EncodedImage], locations: Sequence[str], resize: int | None
 ) -> tuple[list[ImageFacts | None], list[Unreadable]]:
-    read = partial(read_header, options=options)
+    read = partial(read_header, resize=resize)
     return map_images(read, read, images, locations, lambda _, facts: facts)
 
 
@@ -200,7 +189,7 @@ def _load_lazily(
     options: DecodeOptions,
     skip_unreadable: bool,
 ) -> LoadedImages:
-    headers, unreadable = _read_headers(Chosen(files, rows), locations, options)
+    headers, unreadable = _read_headers(Chosen(files, rows), locations, options.resize)
     reject_unreadable(unreadable, skip_unreadable)
     kept = [i for i, facts in enumerate(headers) if facts is not None]
     known = [cast(ImageFacts, headers[i]) for i in kept]

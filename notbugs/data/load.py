@@ -10,7 +10,6 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from notbugs.data.config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import load_images
 from notbugs.data.loaded import Splits, report_load
@@ -18,6 +17,7 @@ from notbugs.data.names import Unreadable, check_class_name, found_in, printable
 from notbugs.data.parts import Rows, limited, split_rows
 from notbugs.data.sources import Located, beside_built_in, locate
 from notbugs.data.synthetic import make_synthetic
+from notbugs.data_config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.decoding.decode import WHITE, DecodeOptions
 from notbugs.errors import InputError
 

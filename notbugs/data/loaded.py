@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset
 from notbugs.data.names import Unreadable
+from notbugs.data_config import DataConfig
 
 
 class Splits(NamedTuple):

@@ -8,12 +8,12 @@ from typing import NamedTuple, overload
 from torch import Tensor
 
 from notbugs.data.card import Origin, license_of
-from notbugs.data.config import DataConfig
 from notbugs.data.dataset import Dataset
 from notbugs.data.load import SYNTHETIC, fingerprint
 from notbugs.data.loaded import Splits
 from notbugs.data.sources import EMBEDDED, Located, locate
-from notbugs.decoding.decode import EncodedImage
+from notbugs.data_config import DataConfig
+from notbugs.decoding.headers import EncodedImage
 
 
 class Originals(NamedTuple):

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Generic, NamedTuple, TypeVar
 
 from notbugs.data.names import Unreadable, first_line
-from notbugs.decoding.decode import EncodedImage
+from notbugs.decoding.headers import EncodedImage
 from notbugs.decoding.processes import available_cores, map_in_processes
 
 Item = TypeVar("Item")

@@ -16,8 +16,8 @@ import torch
 from notbugs import __version__, data, datacheck
 from notbugs.atomic import StrPath
 from notbugs.data import Splits
-from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
+from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.files import robustness, scores
 from notbugs.files.columns import CATEGORIES, COLUMNS

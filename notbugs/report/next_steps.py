@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from notbugs.data_config import DATA_FIELDS
 from notbugs.report.findings.construction import split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.results import StudyResults
-from notbugs.study.commands import DATA_OPTIONS, beside, command_of
+from notbugs.study.commands import beside, command_of
 
 
 class Step(NamedTuple):
@@ -31,7 +32,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     """
     metadata, options, out = results.metadata, results.metadata.options, results.run.folder
     same, threat = shlex.quote(str(out)), f"{metadata.norm}:{metadata.epsilon_text}"
-    data = _arguments(results, *DATA_OPTIONS)
+    data = _arguments(results, *DATA_FIELDS)
     given, problem = options.get("model"), split_problems(results)
     if len(metadata.seeds) == 1:
         yield Step(
@@ -53,7 +54,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     )
     yield Step(
         "List which training files are robust, which are not, and which are likely mislabeled:",
-        f"notbugs files {_arguments(results, *DATA_OPTIONS, 'norm', 'epsilon')} --out {files}",
+        f"notbugs files {_arguments(results, *DATA_FIELDS, 'norm', 'epsilon')} --out {files}",
     )
     if problem:
         yield Step(f"Improve D_R: {problem}", "")

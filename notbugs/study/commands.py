@@ -9,11 +9,6 @@ from typing import Any
 from notbugs.runs.metadata import epsilon_text
 
 DATASET = "dataset"
-# Fields of `data.DataConfig` but for the data set.
-DATA_OPTIONS = (
-    "resize", "limit", "skip_unreadable", "train", "test", "all_classes", "labels", "file_column", "label_column", "label_regex",
-    "follow_links", "white", "resize_mode", "group",
-)  # fmt: skip
 
 
 def beside(out: Path, what: str) -> Path:

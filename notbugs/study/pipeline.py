@@ -11,8 +11,8 @@ import torch
 from notbugs import __version__, attacks, data, datacheck, metrics, models
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
-from notbugs.data.config import check_outside
 from notbugs.data.load import fingerprint
+from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
 from notbugs.runs.folder import RunFolder, common_metadata, write_table

@@ -15,10 +15,10 @@ from PIL import Image
 
 from notbugs import cli, data, datacheck, metrics, models
 from notbugs.cli.data_notes import data_lines, says_data_notes
-from notbugs.cli.options import DATA_OPTIONS
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.data import DataConfig, Splits
 from notbugs.data.loaded import reporting_loads
+from notbugs.data_config import DATA_FIELDS
 from notbugs.datacheck.mirroring import Mirroring, Turned
 from notbugs.metrics import transfer
 from notbugs.runs import runner
@@ -128,7 +128,7 @@ def test_no_command_is_left_out_here() -> None:
     assert {name.split()[0] for name in COMMANDS} == {*commands} - LOAD_NOTHING - NO_OWN_DATA
     options = {name: {option.name for option in command.params} for name, command in commands.items()}
     for name in commands:
-        assert ("dataset" in options[name]) == ({*DATA_OPTIONS} <= options[name]) == bool({*DATA_OPTIONS} & options[name]), name
+        assert ("dataset" in options[name]) == ({*DATA_FIELDS} <= options[name]) == bool({*DATA_FIELDS} & options[name]), name
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,4 +1,4 @@
-"""The data set type, and batched evaluation of a function on it."""
+"""The data set type."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from data.conftest import random_dataset, stored
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notbugs import data
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 
@@ -37,13 +36,3 @@ def test_repeated_names_are_unique(names: list[str], times: int) -> None:
     repeated = Dataset(images, torch.arange(count) % 4, tuple("abcd"), tuple(names)).repeat(times)
     assert repeated.names[:count] == tuple(names)
     assert len(set(repeated.names)) == len(repeated) == times * count
-
-
-def test_map_batches_equals_the_function_of_the_whole() -> None:
-    whole = random_dataset(7)
-    pixels, index = data.map_batches(lambda images, index: (images.mean((1, 2, 3)), index), whole, batch_size=3)
-    assert torch.allclose(pixels, whole.pixels(slice(None)).mean((1, 2, 3))) and index.tolist() == list(range(7))
-    values = torch.randn(5, 2, requires_grad=True)
-    twice = data.map_batches(lambda images, index: images * 2, values, batch_size=2)
-    assert torch.equal(twice, values.detach() * 2) and not twice.requires_grad
-    assert data.map_batches(lambda images, index: images.flatten(1), whole.select([])).shape == (0, 60)

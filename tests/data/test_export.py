@@ -210,26 +210,3 @@ def test_a_disk_without_room(tmp_path: Path, form: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert os.listdir(tmp_path) == []
-
-
-def test_arrays_are_loaded_as_saved_and_damage_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "arrays.npz"
-    data.save_arrays({"labels": np.arange(3), "images": np.ones((2, 2))}, path)
-    loaded = data.load_arrays(path)
-    assert list(loaded) == ["labels", "images"] and loaded["labels"].tolist() == [0, 1, 2] and loaded["images"].sum() == 4
-    assert os.listdir(path.parent) == ["arrays.npz"]
-    path.write_bytes(path.read_bytes()[:50])
-    for damaged in (path, tmp_path / "missing.npz"):
-        with pytest.raises(InputError, match=r"\.npz: must be what the run wrote"):
-            data.load_arrays(damaged)
-
-
-def test_a_manifest_may_not_name_files_elsewhere(tmp_path: Path) -> None:
-    data.export(random_dataset(), tmp_path / "set", "folder", card="")
-    path = tmp_path / "set/manifest.csv"
-    path.write_text(path.read_text().replace("train/a/0.png", "train/../../x.png"))
-    with pytest.raises(InputError, match="below train/"):
-        data.load_part(tmp_path / "set", "folder")
-    path.unlink()
-    with pytest.raises(InputError, match=r"manifest.csv"):
-        data.load_part(tmp_path / "set", "folder")

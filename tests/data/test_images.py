@@ -13,7 +13,7 @@ from PIL import Image
 
 from notbugs import data
 from notbugs.data import images
-from notbugs.decoding import decode
+from notbugs.decoding import headers
 from notbugs.errors import InputError
 
 
@@ -46,7 +46,7 @@ def test_a_replaced_file_of_a_large_data_set_is_noticed(tmp_path: Path, monkeypa
     known = data.fingerprint(loaded.train, loaded.test)
     copy = data.load(tmp_path / "copy")
     assert isinstance(copy.train.images, data.LazyImages) and data.fingerprint(copy.train, copy.test) == known
-    monkeypatch.setattr(decode, "SMALL", 10)  # large files are read in parts
+    monkeypatch.setattr(headers, "SMALL", 10)  # large files are read in parts
     again = data.load(tmp_path / "copy")
     assert data.fingerprint(again.train, again.test) == known
     old = (tmp_path / "copy/train/dog/1.png").stat()

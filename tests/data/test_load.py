@@ -1,6 +1,5 @@
 """Loading: splits, limits, and configurations."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,11 +7,8 @@ from data.conftest import equal, image_folder, load_error, stored
 from PIL import Image
 
 from notbugs import data
-from notbugs.cli import options
 from notbugs.data import DataConfig, synthetic
-from notbugs.data.config import DataOptions
 from notbugs.errors import InputError
-from notbugs.study import commands
 
 
 def test_digits_are_always_split_alike() -> None:
@@ -79,10 +75,3 @@ def test_the_synthetic_data_set_differs_by_seed_and_has_one_size() -> None:
     assert other is data.load_dataset(config, seed=1) and (one.form, one.notes) == ("folder", ("generated",))
     with pytest.raises(InputError, match=r"^--resize: cannot be used with planted, .* drawn at 32x32; leave it out$"):
         data.load_dataset(DataConfig("planted", resize=16))
-
-
-def test_the_options_of_the_data_are_the_same_everywhere() -> None:
-    """In the configuration, as keyword arguments, on the command line, and in the commands that a report suggests."""
-    defaults = {field.name: field.default for field in fields(DataConfig) if field.name != "dataset"}
-    assert dict(options.NO_OPTIONS) == defaults
-    assert {*DataOptions.__annotations__} == {*commands.DATA_OPTIONS} == {*defaults}

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from notbugs.data.names import printable
 from notbugs.data.sources.base import Part
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import ANNOTATIONS, NEUTRAL, is_annotation, is_neutral, listed, words_of
+from notbugs.data.sources.splits import is_annotation, is_neutral, listed
+from notbugs.data.sources.words import ANNOTATIONS, FOLDS, NEUTRAL, words_of
 
 # Pictures of the same things, taken or made in another way
 MODALITIES = frozenset(
@@ -27,9 +28,9 @@ PAIRED = frozenset(
     )
 )  # fmt: skip
 # With a number: a part of the images of each class, or images of one person, place or time
-RUNS = frozenset(
+RUNS = FOLDS | frozenset(
     (
-        "fold", "folds", "kfold", "cv", "cam", "camera", "view", "sensor", "channel", "band", "patient", "case", "session",
+        "cam", "camera", "view", "sensor", "channel", "band", "patient", "case", "session",
         "seq", "sequence", "video", "clip", "track", "slide", "scan", "series", "frame", "frames", "recording", "trial",
         "shard", "client", "worker", "site", "center", "hospital", "device", "experiment", "exp", "seed", "run", "visit",
     )
@@ -42,7 +43,6 @@ ASIDE = frozenset(
     )
 )  # fmt: skip
 COPY = re.compile(r"([\W_]*\(\d+\)|[\W_]+(copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*)$")
-FOLDS = frozenset(("fold", "folds", "kfold", "cv"))
 DEEPEST = 8  # folders that may lie around others, one in the other
 INNER = "--label-regex '([^/]+)/[^/]+$'"  # the folder of each file is its class
 TABLE = "labels of a table: --labels FILE"

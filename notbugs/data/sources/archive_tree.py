@@ -2,80 +2,27 @@
 
 import os
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, overload
 
 from torch import Tensor
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.label_table import MOST_BYTES, SUFFIXES
-from notbugs.data.sources.limits import CHUNK
 from notbugs.data.sources.splits import splits_among
-from notbugs.decoding.decode import EncodedImage
+from notbugs.data.sources.tar import Archive, ArchivedFiles, Member
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 AGAIN = "pack it again"
 MOST_LINKS = 30_000  # to one file: ext4 allows 65,000
 
 
-class Member(NamedTuple):
-    """One file in a tar archive: its name, and where its bytes are."""
-
-    name: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A tar archive. content: its bytes, if it was packed with gzip; else they are read from the file when needed."""
-
-    path: Path
-    members: tuple[Member, ...]
-    content: bytes | None = None
-
-    def read(self, member: Member) -> bytes:
-        """The bytes of one file."""
-        if self.content is not None:
-            return self.content[member.offset : member.offset + member.size]
-        with self.path.open("rb") as stream:
-            stream.seek(member.offset)
-            return stream.read(member.size)
-
-    def pieces(self, member: Member) -> Iterator[bytes]:
-        """The bytes of one file, a few at a time: it may not fit into memory."""
-        for start in range(0, member.size, CHUNK):
-            yield self.read(Member(member.name, member.offset + start, min(CHUNK, member.size - start)))
-
-
 ReadFiles = Callable[[Path, DataConfig], Located]
-
-
-@dataclass(frozen=True)
-class ArchivedFiles(Sequence[EncodedImage]):
-    """Image files inside tar archives, read when they are indexed."""
-
-    archives: tuple[Archive, ...]
-    members: tuple[tuple[int, Member], ...]
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    @overload
-    def __getitem__(self, index: int) -> EncodedImage: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[EncodedImage]: ...
-    def __getitem__(self, index: int | slice) -> EncodedImage | Sequence[EncodedImage]:
-        if isinstance(index, slice):
-            return ArchivedFiles(self.archives, self.members[index])
-        archive, member = self.members[index]
-        return self.archives[archive].read(member)
 
 
 def locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: DataConfig) -> Located:

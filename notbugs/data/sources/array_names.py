@@ -4,14 +4,8 @@ import re
 from typing import NamedTuple
 
 from notbugs.data.sources.class_names import is_name_column, is_naming
-from notbugs.data.sources.splits import NEUTRAL, parse_split
-from notbugs.data.sources.splits import WORDS as SPLIT_WORDS
-
-KINDS = {
-    "images": ("images", "image", "imgs", "img", "x", "pixels", "inputs", "input", "data", "features"),
-    "labels": ("labels", "label", "y", "targets", "target", "classid", "classids"),
-    "names": ("names", "name", "filenames", "filename", "files", "ids"),
-}
+from notbugs.data.sources.splits import parse_split
+from notbugs.data.sources.words import ARRAYS, NEUTRAL, SHORT_SPLITS, SPLITS
 
 
 class Key(NamedTuple):
@@ -44,7 +38,7 @@ def parse_key(name: str) -> Key | None:
 
 def _without_kind(word: str) -> list[str]:
     """xtrain, trainx and Xtr as the words x and train; another word as it is."""
-    short = {"tr": "train", "te": "test", **{known: known for words in SPLIT_WORDS.values() for known in words}}
+    short = SHORT_SPLITS | {known: known for words in SPLITS.values() for known in words}
     for kind in ("x", "y"):
         if word.startswith(kind) and word[1:] in short:
             return [kind, short[word[1:]]]
@@ -54,4 +48,4 @@ def _without_kind(word: str) -> list[str]:
 
 
 def _kind(word: str) -> str:
-    return next((kind for kind, words in KINDS.items() if word in words), "")
+    return next((kind for kind, words in ARRAYS.items() if word in words), "")

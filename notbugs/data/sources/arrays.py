@@ -10,23 +10,14 @@ from typing import cast
 import numpy as np
 import torch
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.array_names import Key, parse_key
 from notbugs.data.sources.array_values import as_8bit, as_labels, channels_note, channels_of
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.class_names import Naming, as_one_name, naming_by_rows, naming_in, text
-from notbugs.data.sources.splits import (
-    SPLIT_COLUMNS,
-    TEST,
-    UNLABELED,
-    VALIDATION,
-    choose_splits,
-    listed,
-    parse_split,
-    plain_name,
-    split_of,
-)
+from notbugs.data.sources.splits import choose_splits, listed, parse_split, split_of
+from notbugs.data.sources.words import SPLIT_COLUMNS, TEST, UNLABELED, VALIDATION, plain_name
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 Reader = Callable[[Path], Mapping[str, np.ndarray]]  # a file -> its arrays by name

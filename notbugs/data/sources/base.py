@@ -11,7 +11,7 @@ from torch import Tensor
 
 from notbugs.data.names import Unreadable, is_printable, one_form, printable
 from notbugs.data.sources.targets import measurement_note
-from notbugs.decoding.decode import EncodedImage
+from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
 Files = Sequence[EncodedImage] | Tensor

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from notbugs.data.names import Unreadable
 from notbugs.data.sources.listing import Listing, below
-from notbugs.data.sources.splits import UNLABELED, is_annotation, is_neutral, listed, split_of
+from notbugs.data.sources.splits import is_annotation, is_neutral, listed, split_of
+from notbugs.data.sources.words import UNLABELED
 from notbugs.data.sources.written import is_written
 
 ANNOTATED, NAMED_UNLABELED, UNUSED = "is called like annotations", "is called unlabeled", "is a part that is not used"

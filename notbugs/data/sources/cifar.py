@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import locate_arrays, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.splits import listed
+from notbugs.data.sources.words import COARSE_LABEL, FINE_LABEL
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 PIXELS = 3 * 32 * 32
@@ -46,9 +47,9 @@ def locate_cifar(source: Path, paths: Sequence[Path], config: DataConfig) -> Loc
     """
     by_name = {path.name: path for path in paths}
     hundred = NAMES["fine"] in by_name
-    if config.label_column not in (None, "fine_label", "coarse_label") or (config.label_column and not hundred):
+    if config.label_column not in (None, FINE_LABEL, COARSE_LABEL) or (config.label_column and not hundred):
         raise InputError("--label-column", "must be fine_label or coarse_label, with CIFAR-100", printable(config.label_column))
-    label = "" if not hundred else "coarse" if config.label_column == "coarse_label" else "fine"
+    label = "" if not hundred else "coarse" if config.label_column == COARSE_LABEL else "fine"
     arrays = {}
     for part in ("train", "test"):
         files = sorted(path for path in paths if path.suffix == ".bin" and ("test" in path.name) == (part == "test"))

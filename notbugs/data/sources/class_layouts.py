@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.ambiguous_classes import ambiguity_of_divided, ambiguity_of_names, find_ambiguity, odd_classes_note
 from notbugs.data.sources.candidates import walk_images
@@ -13,8 +12,10 @@ from notbugs.data.sources.labels import IMAGES, disagreement, exclusions_not_rea
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.official import official_parts
-from notbugs.data.sources.splits import TRAIN, WHOLE, listed, part_and_class, splits_among
+from notbugs.data.sources.splits import WHOLE, listed, part_and_class, splits_among
+from notbugs.data.sources.words import TRAIN
 from notbugs.data.sources.written import is_written
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 

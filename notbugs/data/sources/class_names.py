@@ -9,7 +9,8 @@ from typing import cast
 import numpy as np
 
 from notbugs.data.names import one_form, printable
-from notbugs.data.sources.splits import listed, plain_name
+from notbugs.data.sources.splits import listed
+from notbugs.data.sources.words import NAME_COLUMN, plain_name
 from notbugs.errors import InputError
 
 Naming = Mapping[int, str]  # the name of each number
@@ -23,8 +24,6 @@ NAMINGS = frozenset(
         "labelmapping", "classmapping", "cattoname", "labeltoname", "idtoname", "classindict", "nametoidx", "categorynames",
     )
 )  # fmt: skip
-# A column of words beside a column of numbers: label_name beside label
-COLUMN = re.compile(r"(label|labels|class|category|target|species|breed|y)(name|text|str|string|title|word|desc|description)s?")
 NUMBERED = np.dtype([("number", np.int64), ("name", object)])  # an array of names whose numbers are not 0, 1, 2, …
 NAMED = "a list of words, or a mapping of words to whole numbers"
 
@@ -48,7 +47,7 @@ def is_name_column(column: str) -> bool:
     >>> is_name_column("label_name"), is_name_column("Class Text"), is_name_column("file_name")
     (True, True, False)
     """
-    return COLUMN.fullmatch(plain_name(column)) is not None
+    return NAME_COLUMN.fullmatch(plain_name(column)) is not None
 
 
 def naming_of(value: object) -> Naming | None:

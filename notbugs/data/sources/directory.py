@@ -5,13 +5,22 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
 from notbugs.data.names import IMAGE_SUFFIXES, SYSTEM, Unreadable, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.folder import locate_folder
-from notbugs.data.sources.forms import ARRAY_FILES, FOLDERS_ALONE, PACKED, ending, locate_array_form, scan, with_output_note
+from notbugs.data.sources.forms import (
+    ARRAY_FILES,
+    FOLDERS_ALONE,
+    FOR_FOLDERS,
+    PACKED,
+    ending,
+    locate_array_form,
+    reject_options,
+    scan,
+    with_output_note,
+)
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.label_columns import fitting_tables
 from notbugs.data.sources.label_table import find_tables
@@ -19,10 +28,11 @@ from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
-from notbugs.data.sources.shards import ENDINGS as TAR
 from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.splits import listed, split_of
 from notbugs.data.sources.tables import locate_parquet, locate_saved, locate_saved_parts, saved_parts
+from notbugs.data.sources.tar import ENDINGS as TAR
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 Locate = Callable[[Path, Sequence[Path], DataConfig], Located]  # source, its files, configuration

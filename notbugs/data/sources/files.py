@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
 from notbugs.data.names import printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.cifar import reject_pickles
@@ -12,18 +11,22 @@ from notbugs.data.sources.forms import (
     ACCEPTED,
     ARRAY_FILES,
     FOLDERS_ALONE,
+    FOR_FOLDERS,
     REFUSED,
     ending,
     locate_array_form,
+    reject_options,
     scan,
     with_output_note,
 )
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
-from notbugs.data.sources.shards import ENDINGS as TAR
 from notbugs.data.sources.tables import locate_parquet
+from notbugs.data.sources.tar import ENDINGS as TAR
 from notbugs.data.sources.unpack import unpack
+from notbugs.data.sources.words import IDX_SPLITS
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 
@@ -58,7 +61,6 @@ def locate_file(path: Path, config: DataConfig) -> Located:
 def _idx_beside(path: Path, config: DataConfig) -> Located:
     """The data set of one of MNIST's files: those beside it with the same beginning."""
     names = sorted(entry.name for entry in scan(path.parent) if is_idx(entry.name) and entry.is_file())
-    splits = ("train", "t10k", "test", "dev", "val")
-    begin = next(path.name[: path.name.lower().rindex(split)] for split in splits if split in path.name.lower())
-    same = [path.parent / name for name in names if any(name.lower().startswith((begin + split).lower()) for split in splits)]
+    begin = next(path.name[: path.name.lower().rindex(split)] for split in IDX_SPLITS if split in path.name.lower())
+    same = [path.parent / name for name in names if any(name.lower().startswith((begin + split).lower()) for split in IDX_SPLITS)]
     return locate_idx(path, same, config)

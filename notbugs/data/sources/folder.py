@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.ambiguous_classes import ambiguity_in_part, odd_classes_note
 from notbugs.data.sources.base import Located, join
@@ -21,8 +20,10 @@ from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
 from notbugs.data.sources.official import official_parts
-from notbugs.data.sources.splits import TRAIN, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.splits import WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.words import TRAIN
 from notbugs.data.sources.written import is_written, with_written_names
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other

@@ -1,17 +1,17 @@
 """The forms of files: what reads each, what is not read and why, and what constructed sets are written as."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import IMAGE_SUFFIXES, printable
 from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.hdf5 import read_hdf5
 from notbugs.data.sources.npz import read_npy, read_npz
-from notbugs.data.sources.shards import ENDINGS as TAR
+from notbugs.data.sources.tar import ENDINGS as TAR
 from notbugs.data.sources.tensors import read_safetensors, read_torch
+from notbugs.data_config import DATA_FIELDS, DataConfig
 from notbugs.errors import InputError
 
 ARRAY_FILES: Mapping[str, Reader] = {
@@ -48,6 +48,7 @@ REFUSED = {
 }  # fmt: skip
 REFUSED |= dict.fromkeys(PACKED, ("is an archive of a kind that is not read", "unpack it and pass the folder"))
 REFUSED |= dict.fromkeys(IMAGE_SUFFIXES, ("is one image", "pass the folder with all images"))
+FOR_FOLDERS = ("labels", "file_column", "label_regex", "all_classes")  # fields that are for folders of image files
 FOLDERS_ALONE = "is for folders of image files"
 WRITTEN_AS = {
     "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "webdataset": "WebDataset shards",
@@ -66,6 +67,20 @@ def ending(name: str) -> str:
     lower = name.lower()
     double = next((known for known in (".tar.gz", ".tar.bz2", ".tar.xz") if lower.endswith(known)), "")
     return double or os.path.splitext(lower)[1]
+
+
+def reject_options(config: DataConfig, names: Iterable[str], rule: str) -> None:
+    """Raises InputError for the first of these fields that is set, and would have no effect.
+
+    Examples
+    --------
+    >>> reject_options(DataConfig("digits", labels="labels.csv"), FOR_FOLDERS, FOLDERS_ALONE)
+    Traceback (most recent call last):
+    notbugs.errors.InputError: --labels: is for folders of image files, got digits; leave it out
+    """
+    for name, field in DATA_FIELDS.items():
+        if name in names and getattr(config, name) != field.default:
+            raise InputError("--" + name.replace("_", "-"), rule, printable(config.dataset), "leave it out")
 
 
 def locate_array_form(reader: Reader, source: Path, paths: Sequence[Path], config: DataConfig) -> Located:

@@ -10,16 +10,17 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import LazyArrays, locate_arrays, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.limits import check_expansion, read_at_most
 from notbugs.data.sources.splits import listed
+from notbugs.data.sources.words import IDX_SPLITS
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
-NAME = re.compile(r"(.*?)(train|t10k|test|dev|val)[-_.](images|labels)[-_.]idx[134][-_.]ubyte(\.gz)?", re.IGNORECASE)
+NAME = re.compile(rf"(.*?)({'|'.join(IDX_SPLITS)})[-_.](images|labels)[-_.]idx[134][-_.]ubyte(\.gz)?", re.IGNORECASE)
 BYTES = 8  # the code of unsigned bytes
 REMEDY = "download it again"
 

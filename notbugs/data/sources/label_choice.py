@@ -4,19 +4,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.class_names import is_name_column
 from notbugs.data.sources.label_table import Table
-from notbugs.data.sources.splits import TEST, VALIDATION, listed, plain_name, split_of
+from notbugs.data.sources.splits import listed, split_of
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data.sources.words import LABEL_COLUMNS, SEVERAL_LABELS, TEST, VALIDATION, plain_name
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
-LABEL_COLUMNS = (
-    "label", "labels", "class", "classname", "category", "target", "y", "labelname", "classid", "labelid", "classlabel", "tag",
-    "species", "breed", "dx", "diagnosis", "choice",
-)  # fmt: skip
 # Columns of what else is known of an image, which are no labels unless that is said
 NEVER = frozenset(
     (
@@ -28,7 +25,6 @@ NEVER = frozenset(
     )
 )  # fmt: skip
 LIST = re.compile(r"\[(.*)\]")  # "['cat']", as Python writes a list of labels
-SEVERAL_LABELS = ("tags", "labels", "categories", "classes", "attributes")  # columns that may hold several
 ZERO, ONE = ("0", "0.0", "false"), ("1", "1.0", "true")
 
 

@@ -5,25 +5,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.class_names import one_name
 from notbugs.data.sources.file_index import FileIndex
-from notbugs.data.sources.label_choice import LABEL_COLUMNS, ONE, ZERO, column_of, label_column, without_brackets
+from notbugs.data.sources.label_choice import ONE, ZERO, column_of, label_column, without_brackets
 from notbugs.data.sources.label_table import Table, read_table
-from notbugs.data.sources.splits import SPLIT_COLUMNS, TEST, TRAIN, VALIDATION, listed, named_column, plain_name, split_of
+from notbugs.data.sources.splits import listed, split_of
+from notbugs.data.sources.words import FILE_COLUMNS, FLAGS, LABEL_COLUMNS, SPLIT_COLUMNS, TRAIN, named_column, plain_name
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 SAMPLE_ROWS = 200  # rows that tell which column names the files
 ENOUGH = 0.8  # share of them that must name a file
 SEVERAL = 5  # files of one name, in the folders of several parts, from which a cell names none
-FILE_COLUMNS = (
-    "filename", "file", "filepath", "path", "image", "imagepath", "imagename", "imageid", "img", "imgpath", "id", "name",
-)  # fmt: skip
-FLAGS = {  # columns of 0 and 1: the part of each
-    "isvalid": (TRAIN, VALIDATION), "isval": (TRAIN, VALIDATION), "istrain": (TEST, TRAIN), "istraining": (TEST, TRAIN),
-    "istest": (TRAIN, TEST),
-}  # fmt: skip
 
 
 class Columns(NamedTuple):

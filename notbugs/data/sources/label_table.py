@@ -14,8 +14,9 @@ from notbugs.data.sources.json_records import json_records, with_class_names
 from notbugs.data.sources.limits import read_parquet
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.pixels import pixel_header
-from notbugs.data.sources.splits import TRAIN, VALIDATION, listed, parse_split, plain_name, words_of
+from notbugs.data.sources.splits import listed, parse_split
 from notbugs.data.sources.text import lines_of, text_of
+from notbugs.data.sources.words import TRAIN, VALIDATION, plain_name, words_of
 from notbugs.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", ".json", ".parquet")

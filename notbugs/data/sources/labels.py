@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, first_line, one_form, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
 from notbugs.data.sources.file_index import FileIndex, folders_in
-from notbugs.data.sources.label_choice import LABEL_COLUMNS, labels_note
+from notbugs.data.sources.label_choice import labels_note
 from notbugs.data.sources.label_columns import (
     Columns,
     fitting_tables,
@@ -21,7 +20,9 @@ from notbugs.data.sources.label_columns import (
 )
 from notbugs.data.sources.label_table import Table, read_table
 from notbugs.data.sources.listing import Listing
-from notbugs.data.sources.splits import SPLIT_COLUMNS, is_neutral, listed, plain_name, split_of, splits_among, words_of
+from notbugs.data.sources.splits import is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.words import LABEL_COLUMNS, SPLIT_COLUMNS, plain_name, words_of
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 # Words of the names of tables that list images to leave out

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
 from notbugs.data.sources.base import Part
 from notbugs.data.sources.label_table import find_tables
 from notbugs.data.sources.labels import parts_by_table
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.name_labels import suggestion
 from notbugs.data.sources.splits import is_annotation, listed
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 NOT_TABLES = (".xml", ".mat", ".xlsx", ".xls", ".ods", ".pkl", ".npy", ".npz")  # may hold labels; not read

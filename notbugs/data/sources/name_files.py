@@ -8,13 +8,13 @@ from notbugs.data.names import is_printable, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import Naming, is_naming, naming_of, one_name
 from notbugs.data.sources.listing import below
-from notbugs.data.sources.splits import listed, words_of
+from notbugs.data.sources.splits import listed
 from notbugs.data.sources.text import lines_of, text_of
+from notbugs.data.sources.words import LISTS_OF_NAMES, words_of
 from notbugs.errors import InputError
 
 ENDINGS = (".txt", ".json", ".names")
 MOST_BYTES = 2**22  # ImageNet's 1,000 names take 30 kB
-MAPS = frozenset(("label", "labels", "class", "classes", "category", "categories", "map", "mapping", "names"))  # words of a .json
 NUMBER_AND_NAME = re.compile(r"(\d{1,9})\s*[\s,;:=|]\s*(\S.*)")
 
 
@@ -49,7 +49,7 @@ def with_names_beside(located: Located, root: Path, files: Iterable[Path]) -> Lo
 
 
 def _may_name(path: Path) -> bool:
-    called = _is_called_so(path) or (path.suffix.lower() == ".json" and bool(MAPS.intersection(words_of(path.stem))))
+    called = _is_called_so(path) or (path.suffix.lower() == ".json" and bool(LISTS_OF_NAMES.intersection(words_of(path.stem))))
     return called and path.suffix.lower() in ENDINGS and 0 < path.stat().st_size <= MOST_BYTES
 
 

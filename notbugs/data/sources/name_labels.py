@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import check_class_name, found_in, one_form, path_part, regular_expression
 from notbugs.data.sources.base import Part, sorted_classes
 from notbugs.data.sources.candidates import walk_images
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import listed
+from notbugs.data_config import DataConfig
 
 # What names of files say in front of a number, or of the first underscore
 USUAL = (r"([^/]+?)[._ -]*\(?\d+\)?\.\w+$", r"([^/_]+)_[^/]*$")

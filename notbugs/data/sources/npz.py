@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import LazyArrays, locate_array_files, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.limits import check_members
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 PLAIN = "write it with numpy.savez from plain arrays: uint8 images, integer labels, text classes"

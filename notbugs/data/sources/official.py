@@ -8,22 +8,12 @@ from notbugs.data.names import one_form, printable
 from notbugs.data.sources.base import Part
 from notbugs.data.sources.label_table import MOST_BYTES
 from notbugs.data.sources.listing import Listing, below
-from notbugs.data.sources.splits import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    is_annotation,
-    is_neutral,
-    listed,
-    parse_split,
-    splits_among,
-    words_of,
-)
+from notbugs.data.sources.splits import is_annotation, is_neutral, listed, parse_split, splits_among
 from notbugs.data.sources.text import lines_of, text_of
+from notbugs.data.sources.words import LISTS_OF_PARTS, TEST, TRAIN, VALIDATION, words_of
 
 LISTS = (".txt", ".csv", ".tsv", ".lst")
 OTHERS = (".mat", ".json", ".jsonl", ".xlsx", ".pkl")  # may be lists, and are not read
-PARTS = frozenset(("split", "splits", "partition", "partitions", "fold", "folds"))  # words of such a file
 CUB = ("images.txt", "train_test_split.txt")  # number and path; number and 1 for training
 Keys = Mapping[str, str | None]  # files by what a list may call them; None where that is several
 
@@ -101,7 +91,11 @@ def _lists(listing: Listing, base: Path) -> list[Path]:
         path
         for folder in _folders_around(listing, base)
         for path in listing.beside(folder, among=LISTS + OTHERS)
-        if (parse_split(path.stem) or path.name in CUB[1:] or (path.suffix.lower() in OTHERS and PARTS & {*words_of(path.stem)}))
+        if (
+            parse_split(path.stem)
+            or path.name in CUB[1:]
+            or (path.suffix.lower() in OTHERS and LISTS_OF_PARTS & {*words_of(path.stem)})
+        )
         and 0 < path.stat().st_size <= MOST_BYTES
         and "submission" not in path.name.lower()
     ]

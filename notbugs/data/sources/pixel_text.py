@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import locate_arrays, reading
 from notbugs.data.sources.base import Located
-from notbugs.data.sources.label_choice import LABEL_COLUMNS
 from notbugs.data.sources.pixels import header_line, read_columns
-from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
+from notbugs.data.sources.splits import listed
+from notbugs.data.sources.words import SPLIT_COLUMNS, called_labels, plain_name
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 PRIVATE = "PrivateTest"  # of FER2013: the test part of its competition. PublicTest is for validation.
@@ -38,7 +38,7 @@ def text_header(path: Path, label: str | None = None) -> TextHeader | None:
     pixels = [name for name in names if plain_name(name) == "pixels"]
     if len(pixels) != 1 or len(set(names)) < len(names):
         return None
-    labels = [name for name in names if (name == label if label else plain_name(name) in (*LABEL_COLUMNS, "emotion"))]
+    labels = [name for name in names if name == label] if label else called_labels(names)
     splits = [name for name in names if plain_name(name) in SPLIT_COLUMNS]
     chosen = (pixels[0], labels[0] if len(labels) == 1 else "", splits[0] if len(splits) == 1 else "")
     return TextHeader(*chosen, tuple(name for name in names if name not in chosen), names, delimiter)

@@ -2,27 +2,27 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.arrays import locate_array_files, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows
 from notbugs.data.sources.limits import words_array
-from notbugs.data.sources.splits import SPLIT_COLUMNS, listed, plain_name
+from notbugs.data.sources.splits import listed
+from notbugs.data.sources.words import LABELS_FIRST, SPLIT_COLUMNS, called_labels, plain_name
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow
 
 PIXEL = re.compile(r"(?:pixel|px|p)?[_.]?\d+|\d+x\d+", re.IGNORECASE)
-LABELS = ("label", "class", "target", "y")
 FEWEST = 16  # columns of pixels that make a table one of pixels
 MOST_HEADER = 2**20  # bytes
 
@@ -56,10 +56,10 @@ def pixel_header(path: Path, label: str | None = None) -> Header | None:
     """The columns of a table of pixels; None for another table. Only the first line is read. label: the column of labels."""
     names, delimiter = header_line(path)
     pixels = tuple(name for name in names if PIXEL.fullmatch(name))
-    labels = [name for name in names if (name == label if label else name.casefold() in LABELS)]
+    labels = [name for name in names if name == label] if label else called_labels(names)
     if len(pixels) < FEWEST or len(set(names)) < len(names):
         return None
-    words = [name for name in names if is_name_column(name) and not label and len(labels) == 1]
+    words = [name for name in names if is_name_column(name) and name not in labels and not label and len(labels) == 1]
     others = tuple(name for name in names if name not in (*pixels, *labels, *words[:1]))
     return Header(names, delimiter, pixels, labels[0] if len(labels) == 1 else "", words[0] if words else "", others)
 
@@ -91,6 +91,8 @@ def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Lo
     ]
     columns = [name for path in labeled for name in headers[path].others if plain_name(name) in SPLIT_COLUMNS]
     said = [f"column {printable(name)} is not used: parts need tables of their own" for name in columns]
+    if not config.label_column:
+        said += [f"labels from the column {printable(name)}" for name in _unusual(headers[path].label for path in labeled)]
     notes = said + [f"not used: {printable(path.name)}, which has no labels" for path in unlabeled]
     notes += [
         f"class names from the column {printable(name)}"
@@ -98,6 +100,11 @@ def locate_pixels(source: Path, paths: Sequence[Path], config: DataConfig) -> Lo
         if name
     ]
     return located._replace(notes=(*located.notes, *notes), left_out=(*located.left_out, *left_out))
+
+
+def _unusual(labels: Iterable[str]) -> list[str]:
+    """The columns of labels that are not called so themselves, each once."""
+    return [name for name in dict.fromkeys(labels) if plain_name(name) not in LABELS_FIRST]
 
 
 def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray]:

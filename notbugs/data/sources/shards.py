@@ -1,103 +1,30 @@
-"""Tar archives: WebDataset shards (KEY.jpg with KEY.cls, KEY.json or KEY.txt), or a tree of class folders. Never extracted."""
+"""WebDataset shards, read in place: KEY.jpg with KEY.cls, KEY.json or KEY.txt. Other tar archives are for `archive_tree`."""
 
-import gzip
-import io
 import json
 import re
-import tarfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from posixpath import basename, dirname, splitext
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
-from notbugs.data.config import DataConfig
-from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, is_printable, one_form, printable
-from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, ReadFiles, locate_extracted, locate_tree
+from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, printable
+from notbugs.data.sources.archive_tree import ReadFiles, locate_extracted, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
 from notbugs.data.sources.idx import is_idx
-from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_most
 from notbugs.data.sources.numbered_files import missing_files
 from notbugs.data.sources.splits import choose_splits, listed, split_of
+from notbugs.data.sources.tar import Archive, ArchivedFiles, Member, open_archive
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data.sources.words import NOT_IN_SHARDS, called_labels
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
-ENDINGS = (".tar", ".tar.gz", ".tgz")
-LABELS = (".cls", ".json", ".txt")  # in this order, if a key has several
-FIELDS = ("label", "cls", "class", "class_id", "label_id", "category", "target")  # of the .json
+LABEL_ENDINGS = (".cls", ".json", ".txt")  # in this order, if a key has several
 DATA_FILES = (".npz", ".npy", ".h5", ".hdf5", ".pt", ".pth", ".safetensors", ".parquet", ".arrow", ".bin", ".csv")
 MOST_LABEL = 2**20  # bytes of a file with a label
-BLOCK = 512
-GUNZIP = "unpack it with gunzip: an unpacked .tar is read from disk"
 NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
-
-
-class _TooManyError(Exception):
-    """An archive holds more files than it may."""
-
-
-# ---- archives ------------------------------------------------------------------------------------------------------------------
-
-
-def open_archive(path: Path) -> Archive:
-    """The list of files in a tar archive. Links and devices in it are refused.
-
-    Raises
-    ------
-    InputError
-        If it is damaged, or packed too densely: if it expands to over 1 GB, or holds more than 10,000 files, one in less than 32
-        bytes.
-    """
-    content = None if path.suffix.lower() == ".tar" else _unpacked(path)
-    try:
-        if content is None:
-            with path.open("rb") as stream:
-                return Archive(path, tuple(_members(stream, path.stat().st_size)))
-        most = most_members(path.stat().st_size)
-        return Archive(path, tuple(_members(io.BytesIO(content), len(content), most)), content)
-    except _TooManyError:
-        rule = f"must hold at most {most:,} files to be read while packed"
-        raise InputError(printable(str(path)), rule, remedy=GUNZIP) from None
-    except (OSError, ValueError, EOFError, tarfile.TarError, RecursionError, OverflowError) as error:
-        raise InputError(printable(str(path)), "cannot be read as a tar archive", first_line(error), "pack it again") from None
-
-
-def _unpacked(path: Path) -> bytes:
-    """What a .tar.gz holds, in memory: 1 GB at most."""
-    most = min(FREE, most_bytes(path.stat().st_size))
-    try:
-        with gzip.open(path) as stream:
-            content = bytes(read_at_most(cast(BinaryIO, stream), most + 1))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(printable(str(path)), "cannot be unpacked", first_line(error), "pack it again") from None
-    if len(content) > most:
-        raise InputError(printable(str(path)), f"must hold at most {most:,} bytes to be read while packed", remedy=GUNZIP)
-    return content
-
-
-def _members(stream: BinaryIO, size: int, most: int | None = None) -> Iterator[Member]:
-    """The files of a tar archive, in order. Python ends its list at a damaged header without a word, so the end is checked."""
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
-        for count, info in enumerate(archive):
-            if count == most:
-                raise _TooManyError
-            if info.issym() or info.islnk() or info.issparse() or not (info.isreg() or info.isdir()):
-                raise ValueError(f"it holds a link or no ordinary file: {printable(info.name)}")
-            if not is_printable(info.name) or info.size < 0 or info.offset_data + info.size > size:
-                raise ValueError(f"the file {printable(info.name)} has a damaged header")
-            if info.name.startswith("/") or ".." in info.name.split("/"):
-                raise ValueError(f"it holds a file that leads out of the folder: {printable(info.name)}")
-            if info.isreg():
-                yield Member(one_form(info.name), info.offset_data, info.size)
-        stream.seek(archive.offset)
-        while rest := stream.read(2**20):
-            if rest.strip(b"\0"):
-                raise ValueError(f"it is damaged, or another archive follows, after byte {archive.offset:,}")
-
-
-# ---- labels --------------------------------------------------------------------------------------------------------------------
 
 
 class Labeled(NamedTuple):
@@ -182,7 +109,7 @@ def _has_labels(archives: Sequence[Archive]) -> bool:
     for archive in archives:
         keys = {_key(member.name)[0] for member in archive.members if splitext(member.name.lower())[1] in IMAGE_SUFFIXES}
         images += len(keys)
-        labeled += len(keys & {_key(member.name)[0] for member in archive.members if _key(member.name)[1] in LABELS})
+        labeled += len(keys & {_key(member.name)[0] for member in archive.members if _key(member.name)[1] in LABEL_ENDINGS})
     return bool(images) and 2 * labeled >= images
 
 
@@ -212,7 +139,7 @@ def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
 def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: Mapping[str, Member], config: DataConfig) -> None:
     place = printable(f"{archive.path.name}: {key}")
     images = [ending for ending in files if f".{ending.rpartition('.')[2]}" in IMAGE_SUFFIXES]
-    labels = [ending for ending in LABELS if ending in files and (ending == ".json" or not config.label_column)]
+    labels = [ending for ending in LABEL_ENDINGS if ending in files and (ending == ".json" or not config.label_column)]
     if not images:
         found.left_out.extend(
             Unreadable(printable(f"{archive.path.name}: {file.name}"), "has no image") for file in files.values()
@@ -282,7 +209,7 @@ def _field(content: object, place: str, config: DataConfig) -> object:
     """The label of a .json file: the whole of it, or its one field that is called like a label."""
     if not isinstance(content, dict):
         return content
-    names = [config.label_column] if config.label_column else [name for name in FIELDS if name in content]
+    names = [config.label_column] if config.label_column else called_labels(content, NOT_IN_SHARDS)
     numbers = [name for name in names if isinstance(content.get(name), int)]
     names = numbers if len(names) == 2 and len(numbers) == 1 else names  # "class" may be the name of the number "label"
     if len(names) > 1:

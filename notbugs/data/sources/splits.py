@@ -1,60 +1,15 @@
 """Parts of a data set by their names: which is trained on, which is tested on, and which look like parts but may be classes."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from notbugs.data.names import printable
+from notbugs.data.sources.words import ANNOTATIONS, NEUTRAL, SPLITS, TEST, TRAIN, VALIDATION, words_of
 from notbugs.errors import InputError
 
 WHOLE = "."  # --test .: all images of a data set without parts are test images
-TRAIN, TEST, VALIDATION, UNLABELED = "train", "test", "validation", "unlabeled"
-WORDS = {
-    TRAIN: ("train", "training", "trn", "trainval"),
-    TEST: ("test", "testing", "tst", "eval", "evaluation", "holdout"),
-    VALIDATION: ("val", "valid", "validation", "validate", "dev"),
-    UNLABELED: ("unlabeled", "unlabelled", "unsupervised", "unsup"),
-}
-# Words that may stand beside these: training_set, seg_train, train_images, Final_Training, test-data
-NEUTRAL = frozenset(
-    (
-        "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics",
-        "photo", "photos", "seg", "segment", "segmentation", "split", "splits", "part", "parts", "folder", "folders", "file",
-        "files", "dir", "batch", "batches", "chunk", "chunks", "final", "official", "all", "sample", "samples", "examples",
-        "label", "labels", "labeled", "jpegimages",
-    )
-)  # fmt: skip
-# Folders beside the images that are no classes.
-ANNOTATIONS = frozenset(
-    (
-        "annotation", "annotations", "label", "labels", "mask", "masks", "bbox", "bboxes", "boxes", "meta", "metadata", "lists",
-        "trimaps",
-    )
-)  # fmt: skip
-SPLIT_COLUMNS = (
-    "split", "set", "subset", "partition", "usage", "datasplit", "dataset", "phase", "isvalid", "isval", "istrain", "istraining",
-    "istest", "fold",
-)  # fmt: skip
-LABELS = "name a table with its labels: --labels FILE"
-
-
-def plain_name(name: str) -> str:
-    """A column's name without case, spaces and signs: Class_Id -> classid."""
-    return re.sub(r"[\W_]", "", name.casefold())
-
-
-def named_column(columns: Sequence[str], name: str | None) -> str | None:
-    """The column of this name, or the only one whose name differs in case, blanks and signs alone; None if there is none.
-
-    Examples
-    --------
-    >>> named_column(["Patient ID", "label"], "patient_id"), named_column(["d"], r"\\d+")
-    ('Patient ID', None)
-    """
-    if name is None or name in columns or not re.fullmatch(r"[\w .-]+", name):
-        return name if name in columns else None
-    alike = [column for column in columns if plain_name(column) == plain_name(name)]
-    return alike[0] if len(alike) == 1 else None
+LABELS_MISSING = "name a table with its labels: --labels FILE"
 
 
 class NamedSplit(NamedTuple):
@@ -149,14 +104,8 @@ def is_annotation(name: str) -> bool:
     return bool(ANNOTATIONS & {*words_of(name)})
 
 
-def words_of(name: str) -> list[str]:
-    """Words of a name in lower case: trainImages_2017 -> train, images."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return [word.casefold() for word in re.findall(r"[^\W\d_]+", spaced)]
-
-
 def _split_of_word(word: str) -> str:
-    for split, words in WORDS.items():
+    for split, words in SPLITS.items():
         if any(word == known or (word.startswith(known) and word[len(known) :] in NEUTRAL) for known in words):
             return split
     return ""
@@ -204,7 +153,7 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
         if name is not None and name not in sizes:
             raise InputError(option, f"must be a part of {printable(dataset)}: {listed(sizes)}", printable(name))
         if name is not None and not sizes[name]:
-            raise InputError(option, "must be a part with labeled images", printable(name), LABELS)
+            raise InputError(option, "must be a part with labeled images", printable(name), LABELS_MISSING)
     if train is not None and train == test:
         raise InputError("--test", "must be another part than --train", printable(train))
     labeled = [name for name in sizes if sizes[name]]

@@ -1,15 +1,16 @@
 """The labels of Hugging Face tables: which column holds them, and which classes they mean."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.base import numbered_classes
 from notbugs.data.sources.class_names import Naming, apply_naming, as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data.sources.words import LABELS_FIRST, called_labels
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 
@@ -21,8 +22,9 @@ def label_column_of(dataset: str, table: Any, config: DataConfig) -> str:
         if config.label_column not in table.column_names:
             raise InputError("--label-column", f"must be a column: {listed(table.column_names)}", config.label_column)
         return config.label_column
-    usual = ("label", "labels", "fine_label")
-    return find_column(dataset, table.features, datasets.ClassLabel, usual, "labels", "--label-column NAME")
+    return find_column(
+        dataset, table.features, datasets.ClassLabel, _called_labels, "labels", "choose it with --label-column NAME"
+    )
 
 
 def labeled_rows(dataset: str, table: Any, config: DataConfig) -> int:
@@ -37,13 +39,18 @@ def labeled_rows(dataset: str, table: Any, config: DataConfig) -> int:
     return table.num_rows if any(value not in (None, -1) for value in values) else 0
 
 
-def find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: tuple[str, ...], what: str, option: str) -> str:
-    """The one column of a type; of several, or of none, the one with a usual name."""
+def _called_labels(columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name in LABELS_FIRST] or called_labels(columns)
+
+
+def find_column(
+    dataset: str, features: Mapping[str, Any], kind: type, called_so: Callable[[Sequence[str]], list[str]], what: str, remedy: str
+) -> str:
+    """The one column of a type; of several, or of none, the one that is called so."""
     typed = [name for name, feature in features.items() if isinstance(feature, kind)]
-    candidates = typed if len(typed) == 1 else [name for name in typed or features if name in usual]
+    candidates = typed if len(typed) == 1 else called_so(typed or [*features])
     if len(candidates) != 1:
         rule = f"it must be clear which column holds the {what}"
-        remedy = f"choose it with {option}" if option else f"name one of them {usual[0]}"
         raise InputError(dataset, rule, f"columns {', '.join(candidates or features)}", remedy)
     return candidates[0]
 

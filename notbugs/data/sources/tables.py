@@ -8,24 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.limits import check_expansion, read_parquet
 from notbugs.data.sources.numbered_files import missing_files
-from notbugs.data.sources.splits import (
-    SPLIT_COLUMNS,
-    TRAIN,
-    choose_splits,
-    listed,
-    named_column,
-    plain_name,
-    split_of,
-    splits_among,
-)
+from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
 from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of
-from notbugs.decoding.decode import EncodedImage
+from notbugs.data.sources.words import IMAGE_COLUMNS, LABELS_FIRST, SPLIT_COLUMNS, TRAIN, named_column, plain_name
+from notbugs.data_config import DataConfig
+from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
@@ -181,9 +173,11 @@ def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_al
     """One part, and notes."""
     import datasets
 
-    image = find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
+    image = find_column(dataset, table.features, datasets.Image, _called_images, "images", "name one of them image")
     label = label_column_of(dataset, table, config)
     labels, classes, said = labels_of(dataset, table, label, explicit=config.label_column is not None)
+    by_word = not config.label_column and label not in LABELS_FIRST and not isinstance(table.features[label], datasets.ClassLabel)
+    column = f"labels from the column {printable(label)}" if by_word else ""
     images, paths = _image_column(dataset, table, image, files_allowed)
     group = named_column(table.column_names, config.group)
     names, note = _names(table, paths)
@@ -191,7 +185,11 @@ def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_al
     groups = [str(value) for value in table.with_format(None)[group]] if group else []
     others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
     not_read = f"not read, though they may be images: {listed(others)}" if others else ""
-    return Part(name, images, labels, classes, names, places, groups), [text for text in (said, note, not_read) if text]
+    return Part(name, images, labels, classes, names, places, groups), [text for text in (column, said, note, not_read) if text]
+
+
+def _called_images(columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name in IMAGE_COLUMNS]
 
 
 def _may_hold_images(feature: object) -> bool:

@@ -5,7 +5,8 @@ import re
 from collections.abc import Collection, Sequence
 
 from notbugs.data.names import printable
-from notbugs.data.sources.splits import listed, plain_name
+from notbugs.data.sources.splits import listed
+from notbugs.data.sources.words import plain_name
 from notbugs.errors import InputError
 
 MEASURED = frozenset(

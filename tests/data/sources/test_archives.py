@@ -16,7 +16,8 @@ from data.sources.forms import archive, arrays, cifar, idx, image_zip, png, shar
 from filelock import FileLock, Timeout
 
 from notbugs import data
-from notbugs.data.sources import limits, shards, unpack
+from notbugs.data.sources import limits, unpack
+from notbugs.data.sources import tar as tar_files
 
 # ---- tar -----------------------------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ def test_a_damaged_header_does_not_end_the_list(tmp_path: Path) -> None:
 
 
 def test_a_packed_tar_is_read_within_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "FREE", 2**16)
+    monkeypatch.setattr(tar_files, "FREE", 2**16)
     path = tar(tmp_path / "set.tgz", {"a/1.png": bytes(2**20)}, "w:gz")
     assert "at most 65,536 bytes to be read while packed; unpack it with gunzip" in load_error(path)
 
@@ -147,9 +148,9 @@ def test_a_packed_tar_may_hold_as_many_files_as_its_size_explains(tmp_path: Path
             (folder := tarfile.TarInfo(f"{i:03}")).type = tarfile.DIRTYPE
             archive.addfile(folder)
     assert "files to be read while packed" in load_error(tmp_path / "folders.tgz")
-    assert len(shards.open_archive(tar(tmp_path / "set.tar", empty)).members) == 200
+    assert len(tar_files.open_archive(tar(tmp_path / "set.tar", empty)).members) == 200
     noise = {f"{i % 2}/{i:03}.png": np.random.default_rng(i).bytes(64) for i in range(50)}
-    assert len(shards.open_archive(tar(tmp_path / "noise.tgz", noise, "w:gz")).members) == 50
+    assert len(tar_files.open_archive(tar(tmp_path / "noise.tgz", noise, "w:gz")).members) == 50
 
 
 # ---- zip -----------------------------------------------------------------------------------------------------------------------

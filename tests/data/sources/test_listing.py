@@ -7,9 +7,9 @@ import pytest
 from data.conftest import image_folder
 
 from notbugs import data
-from notbugs.data.config import DataConfig
 from notbugs.data.sources import locate, official
 from notbugs.data.sources.listing import Listing
+from notbugs.data_config import DataConfig
 
 
 def test_a_folder_is_read_once_by_all_listings_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

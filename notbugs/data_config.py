@@ -1,12 +1,13 @@
-"""Which data to load, and how they are to be understood."""
+"""Which data set, and how it is read: the settings that Python, the command line and run folders share.
 
-from collections.abc import Iterable
+Imports no torch: the command line makes its options of these fields (`cli.options`), a report its suggestions.
+"""
+
 from dataclasses import dataclass, fields
 from os import fspath
 from pathlib import Path
 from typing import TypedDict
 
-from notbugs.data.names import printable
 from notbugs.errors import InputError
 
 RESIZE_MODES = ("crop", "squash", "pad")
@@ -83,36 +84,11 @@ class DataConfig:
         return {name: value for name, value in vars(self.data).items() if name in always or value != defaults[name]}
 
 
-def check_outside(dataset: str, out: Path | str) -> None:
-    """Raises InputError for an output inside the folder of the data set, of which it would become a part.
-
-    Examples
-    --------
-    >>> check_outside("digits", "runs/digits")
-    """
-    if Path(dataset).is_dir() and Path(out).resolve().is_relative_to(Path(dataset).resolve()):
-        raise InputError("--out", f"must lie outside {dataset}, or it becomes a part of the data set", str(out), "choose another")
-
-
-FOR_FOLDERS = ("labels", "file_column", "label_regex", "all_classes")  # fields that are for folders of image files
-
-
-def reject_options(config: DataConfig, names: Iterable[str], rule: str) -> None:
-    """Raises InputError for the first of these fields that is set, and would have no effect.
-
-    Examples
-    --------
-    >>> reject_options(DataConfig("digits", labels="labels.csv"), FOR_FOLDERS, "is for folders of image files")
-    Traceback (most recent call last):
-    notbugs.errors.InputError: --labels: is for folders of image files, got digits; leave it out
-    """
-    for field in fields(DataConfig):
-        if field.name in names and getattr(config, field.name) != field.default:
-            raise InputError("--" + field.name.replace("_", "-"), rule, printable(config.dataset), "leave it out")
-
-
 class DataOptions(TypedDict, total=False):
-    """The fields of `DataConfig` but for the data set, as keyword arguments of `load`."""
+    """The fields of `DataConfig` but for the data set, as keyword arguments of `load`.
+
+    The one further list of them: type checkers make no keyword arguments of a dataclass. They refuse what is no field.
+    """
 
     resize: int | None
     limit: int | None
@@ -128,3 +104,18 @@ class DataOptions(TypedDict, total=False):
     white: int | None
     resize_mode: str
     group: str | None
+
+
+# What is asked for beside the data set, by name: options of commands and of suggested commands
+DATA_FIELDS = {field.name: field for field in fields(DataConfig) if field.name != "dataset"}
+
+
+def check_outside(dataset: str, out: Path | str) -> None:
+    """Raises InputError for an output inside the folder of the data set, of which it would become a part.
+
+    Examples
+    --------
+    >>> check_outside("digits", "runs/digits")
+    """
+    if Path(dataset).is_dir() and Path(out).resolve().is_relative_to(Path(dataset).resolve()):
+        raise InputError("--out", f"must lie outside {dataset}, or it becomes a part of the data set", str(out), "choose another")

@@ -1,0 +1,37 @@
+"""One file of arrays, or of one image, that a run keeps."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from notbugs.atomic import atomic_write
+from notbugs.data.eight_bits import to_8bit
+from notbugs.data.images import encode_png
+from notbugs.data.names import first_line
+from notbugs.errors import InputError
+
+
+def save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Arrays by name into one .npz file, which appears whole or not at all. Raises InputError if it cannot be written."""
+    atomic_write(path, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]  # numpy types the flag among the arrays
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote. Raises InputError if it is missing or damaged."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:  # closes damaged files, too
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(str(path), "must be what the run wrote", first_line(error), "run again into another folder") from None
+
+
+def save_image(image: torch.Tensor, path: Path) -> None:
+    """Save one float image (C, H, W) in [0, 1] as an 8-bit PNG. Raises InputError if it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.write_bytes(next(encode_png(to_8bit(image[None]))))
+    except OSError as error:
+        raise InputError(str(path), "cannot be written", error.strerror) from None

@@ -1,0 +1,22 @@
+"""Files of arrays."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from notbugs import data
+from notbugs.errors import InputError
+
+
+def test_arrays_are_loaded_as_saved_and_damage_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "arrays.npz"
+    data.save_arrays({"labels": np.arange(3), "images": np.ones((2, 2))}, path)
+    loaded = data.load_arrays(path)
+    assert list(loaded) == ["labels", "images"] and loaded["labels"].tolist() == [0, 1, 2] and loaded["images"].sum() == 4
+    assert os.listdir(path.parent) == ["arrays.npz"]
+    path.write_bytes(path.read_bytes()[:50])
+    for damaged in (path, tmp_path / "missing.npz"):
+        with pytest.raises(InputError, match=r"\.npz: must be what the run wrote"):
+            data.load_arrays(damaged)
