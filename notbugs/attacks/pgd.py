@@ -40,7 +40,7 @@ def pgd(
     restarts: int = 1,
     generator: Generator | None = None,
 ) -> AttackResult:
-    """Untargeted projected gradient descent, with step sizes that decay from 2 epsilon to 0.02 epsilon.
+    """Untargeted projected gradient descent, with step sizes that decay from 2 epsilon towards 0.02 epsilon.
 
     Parameters
     ----------

@@ -41,7 +41,10 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         )
     yield from _use_adversarial(results)
     if not metadata.full:
-        yield Step("Run all controls, which test other explanations of these results. This continues the run, too:", f"notbugs run --full --out {same}")
+        yield Step(
+            "Run all controls, which test other explanations of these results. This continues the run, too:",
+            f"notbugs run --full --out {same}",
+        )
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
         yield Step("Repeat the whole study with a classifier of yours as the standard model:", mine)
@@ -61,7 +64,10 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     yield from _use_robust_version(results)
     if not problem and options.get("versions", 1) == 1:
         versions = command_of(metadata.dataset, {**options, "versions": 4}, beside(out, "versions"))
-        yield Step("Construct four versions of each image of D_R. On CIFAR-10 robust accuracy after training on it rose from 22.7 to 26.7 %:", versions)
+        yield Step(
+            "Construct four versions of each image of D_R. On CIFAR-10 that raised robust accuracy from 22.7 to 26.7 %:",
+            versions,
+        )
 
 
 def _arguments(results: StudyResults, *names: str) -> str:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from notbugs.errors import InputError
+from notbugs.search.norm_ball import NormBall, per_image
 from notbugs.search.objectives import Objective
-from notbugs.search.threat_models import NormBall, ThreatModel, per_image
+from notbugs.search.threat_models import ThreatModel
 from notbugs.search.update_rules import StepState, UpdateRule
 
 

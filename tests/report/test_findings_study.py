@@ -41,7 +41,8 @@ def test_supported_findings_have_their_figures(tmp_path: Path) -> None:
     assert "at least 39.6 % of the test images are still misclassified under attack" in adversarial.text
     assert [one.meaning for one in (standard, adversarial, split, random)] == ["bad", "good", "good", "neutral"]
     assert "reaches 88.4 % test accuracy (chance level 25.0 %" in random.text
-    assert "control with shuffled perturbations 1.4 %" in random.text
+    assert "control with shuffled perturbations reaches 1.4 %, a difference of 87.0" in random.text
+    assert "(chance level 25.0 %; 500 test images, 3 seeds), 63.4 percentage points above chance level" in random.text
     assert "reaches 70.4 % test accuracy" in following.text
 
 
@@ -171,7 +172,7 @@ def test_a_result_stands_though_its_construction_was_poor(tmp_path: Path) -> Non
 
 def test_accuracy_below_chance_level_is_explained(tmp_path: Path) -> None:
     random, following = found(tmp_path, MEASURED | {"trained-on-next-labels": (0.01, 0.0, 0.0)})[3:]
-    assert "control with shuffled perturbations 1.4 %" in random.text
+    assert "control with shuffled perturbations reaches 1.4 %" in random.text
     assert all(
         "below chance level because an image's own features point to its true class" in one.text for one in (random, following)
     )

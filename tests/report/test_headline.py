@@ -26,7 +26,7 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     assert adversarial == "Adversarial training (on attacked images) raises accuracy under attack from 0.0 % to 60.4 %."
     assert robust.endswith("model's features) raises accuracy under attack from 0.0 % to 20.4 %.")
     assert (
-        "reaches 88.4 % on clean images. With shuffled perturbations (control) it reaches 1.4 %, chance level is 25.0 %:"
+        "reaches 88.4 % on clean test images; chance level is 25.0 %. With shuffled perturbations (control) it reaches 1.4 %."
         in relabeled
     )
 
@@ -49,7 +49,8 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
         run.update_metadata(settings={"adapt_batchnorm": True})
     relabeled = headline(StudyResults.read(tmp_path))[-1]
     assert "perturbed within L2 ε = 3 towards" in relabeled
-    assert "a classifier, its batch-norm statistics taken from the original images, reaches" in relabeled
+    assert "Both took their batch-norm statistics from the original images." in relabeled
+    assert "This ε is 2 times that of the attacks: robust features are not excluded." in relabeled
 
 
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
@@ -83,10 +84,12 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     shown = tiles(study(tmp_path, MEASURED))
     assert [tile.value for tile in shown] == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
     assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "good"]
+    assert [tile.comparison for tile in shown] == ["", "below clean accuracy", *["above standard training"] * 2]
     assert shown[0].details == ["500 test images, 3 seeds"]
     assert shown[2].details == ["within L2 ε = 1.5", "80.4 % within 0.75", "95.4 % clean"]
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
     assert [tile.meaning for tile in weak] == ["neutral", "bad", "unclear", "unclear"]
+    assert weak[3].comparison == "not measurably different from standard training"
     assert tiles(study(tmp_path / "none", {})) == []
 
 

@@ -101,8 +101,9 @@ def _relabeled(results: StudyResults) -> list[str]:
     epsilon, attack = results.relabel_epsilon("random-labels"), results.radii[FULL]
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
     adapted = " Both took their batch-norm statistics from the original images." if results.adapts_batchnorm else ""
-    larger = epsilon and epsilon > 1.001 * attack and not results.metadata.full
-    leakage = f" This ε is {epsilon / attack:.3g} times that of the attacks: robust features are not excluded." if larger else ""
+    larger = epsilon is not None and epsilon > 1.001 * attack and not results.metadata.full
+    times = f"{(epsilon or 0) / attack:.3g} times"
+    leakage = f" This ε is {times} that of the attacks: robust features are not excluded." if larger else ""
     return [
         f"Perturbations carry features: trained only on images that were perturbed{within} towards a wrong class and labeled as "
         f"that class, a classifier reaches {accuracy.percent} on clean test images; chance level is {percent(results.chance)}. "

@@ -68,9 +68,9 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
             return Finding(question, "supported", f"{alone} {missing}", effect=above)
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.")
     text = (
-        f"{reached} {level}, {above.signed_points} over chance level. Its control with shuffled perturbations reaches "
-        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}). {how}{_next_class(results, set)} The control has the same "
-        f"labels, and in each image the same perturbation with its pixels shuffled{_as_adapted(results)}."
+        f"{reached} {level}, {above.points} above chance level. Its control with shuffled perturbations reaches "
+        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}). {how}{_next_class(results, set)} "
+        f"The control has the same labels, and each image the same perturbation with its pixels shuffled{_as_adapted(results)}."
         f"{_below_chance(results, control_accuracy)}"
     )
     if excess.ci_low <= 0:

@@ -61,7 +61,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "headline": headline(results),
         "certainty": certainty(results),
         "tiles": tiles(results),
-        "signs": {"good": "✓", "bad": "!"},
+        "signs": {"good": "✓", "bad": "!", "unclear": "?"},
         "examples": _examples(results),
         "findings": findings(results),
         "next_steps": [*next_steps(results)],
@@ -99,7 +99,10 @@ def _attacks(results: StudyResults) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the first screen: its model, its label, its value with CI, what it was measured with, what it means."""
+    """One figure of the first screen: its model, its label, its value with CI, what it was measured with, what it means.
+
+    comparison: what it is better or worse than, which the meaning is about.
+    """
 
     model: str
     label: str
@@ -107,6 +110,18 @@ class Tile:
     interval: str
     details: Sequence[str]
     meaning: Meaning
+    comparison: str = ""
+
+
+# Of other models beside standard training, and of standard training beside its clean accuracy
+_COMPARISONS: tuple[dict[Meaning, str], dict[Meaning, str]] = (
+    {
+        "good": "above standard training",
+        "bad": "below standard training",
+        "unclear": "not measurably different from standard training",
+    },
+    {"good": "not measurably below clean accuracy", "bad": "below clean accuracy"},
+)
 
 
 def tiles(results: StudyResults) -> list[Tile]:
@@ -146,12 +161,13 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
         meaning = "bad" if change.ci_high < 0 else "good"
     elif change:
         meaning = "good" if change.ci_low > 0 else "bad" if change.ci_high < 0 else "unclear"
+    comparison = _COMPARISONS[model == "standard"].get(meaning, "")
     details = [f"within {results.threat_model()}"]
     if half:
         details.append(f"{half.percent} within {results.epsilon_text(HALF)}")
     if clean := results.accuracy(model) if model != "standard" else None:
         details.append(f"{clean.percent} clean")
-    return Tile(model, f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning)
+    return Tile(model, f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning, comparison)
 
 
 @dataclass(frozen=True)
