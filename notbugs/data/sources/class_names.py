@@ -26,6 +26,7 @@ NAMINGS = frozenset(
 # A column of words beside a column of numbers: label_name beside label
 COLUMN = re.compile(r"(label|labels|class|category|target|species|breed|y)(name|text|str|string|title|word|desc|description)s?")
 NUMBERED = np.dtype([("number", np.int64), ("name", object)])  # an array of names whose numbers are not 0, 1, 2, …
+BRACKETS = re.compile(r"\s*(\[.*\]|\{.*\}|\(.*\))\s*", re.DOTALL)  # "['cat', 'dog']" is Python, not JSON
 NAMED = "a list of words, or a mapping of words to whole numbers"
 
 
@@ -58,6 +59,8 @@ def naming_of(value: object) -> Naming | None:
     --------
     >>> naming_of(["cat", "dog"]), naming_of({"cat": 1, "dog": 2}), naming_of('{"0": "cat", "1": "dog"}'), naming_of(10)
     ({0: 'cat', 1: 'dog'}, {1: 'cat', 2: 'dog'}, {0: 'cat', 1: 'dog'}, None)
+    >>> naming_of("cat, dog"), naming_of("['cat', 'dog']")
+    ({0: 'cat', 1: 'dog'}, None)
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
@@ -65,8 +68,8 @@ def naming_of(value: object) -> Naming | None:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            value = [word.strip() for word in cast(str, value).split(",")]
-            value = value if len(value) > 1 else None
+            words = [] if BRACKETS.fullmatch(cast(str, value)) else cast(str, value).split(",")
+            value = [word.strip() for word in words] if len(words) > 1 else None
     if isinstance(value, Mapping):
         pairs = [(_number(name), text) if isinstance(text, str) else (_number(text), name) for name, text in value.items()]
     elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
@@ -77,7 +80,7 @@ def naming_of(value: object) -> Naming | None:
     numbers = [number for number, _ in pairs if number is not None]
     if len(set(numbers)) < len(pairs) or not pairs or not all(isinstance(word, str) for word in words):
         return None
-    return dict(sorted(zip(numbers, cast(list[str], words), strict=True)))
+    return dict(sorted(zip(numbers, words, strict=True)))
 
 
 def _number(value: object) -> int | None:

@@ -19,7 +19,7 @@ from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
 from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_most
-from notbugs.data.sources.numbered_files import missing_files
+from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.data.sources.targets import check_no_measurements
 from notbugs.errors import InputError
@@ -151,6 +151,7 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig, read_fil
     parts = {name: _part_of_shards(name, archives[name], labeled[name]) for name in chosen.parts}
     notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]  # once the parts are made
     notes += missing_files(path.name for path in sorted(paths))
+    notes += [note for name in chosen.parts for note in joined_note(name, (_stem(archive.path) for archive in archives[name]))]
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     folders = {dirname(member.name) for name in chosen.parts for _, member in labeled[name].images}
     if len(folders) > 1 and "labels are read from .cls" not in notes:
@@ -169,10 +170,13 @@ def _hold_idx(archives: Sequence[Archive]) -> bool:
     return any(is_idx(basename(member.name)) for archive in archives for member in archive.members)
 
 
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.tar|\.tgz|\.gz)+$", "", path.name, flags=re.IGNORECASE)
+
+
 def _part_name(path: Path) -> str:
     """The part that a shard belongs to: its name without the number, or its folder's name."""
-    stem = re.sub(r"(\.tar|\.tgz|\.gz)+$", "", path.name, flags=re.IGNORECASE)
-    stem = re.sub(r"[-_.]?\d+([-_.]of[-_.]\d+)?$", "", stem)
+    stem = without_number(_stem(path))
     return path.parent.name if split_of(path.parent.name) and not split_of(stem) else stem or "shards"
 
 

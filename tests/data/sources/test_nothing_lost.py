@@ -1,0 +1,210 @@
+"""Files, parts and labels that were lost, merged or read as others in silence: they are read, said, listed or refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from data.conftest import image_folder, load_error, random_image, save
+from data.sources.forms import archive, arrays, idx, png, shard
+
+from notbugs import data
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"  # two names of files, one word
+
+
+def parquet(path: Path, count: int = 4) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {"image": [png(i) for i in range(count)], "label": [i % 2 for i in range(count)]}
+    pyarrow.parquet.write_table(pyarrow.table(rows), path)
+    return path
+
+
+def npz(path: Path, part: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, images=arrays()[f"x_{part}"], labels=arrays()[f"y_{part}"])
+    return path
+
+
+def saved(path: Path) -> Path:
+    cells = {"image": [{"bytes": png(i), "path": None} for i in range(4)], "label": [0, 1, 0, 1]}
+    datasets.Dataset.from_dict(cells, datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))).save_to_disk(path)
+    return path
+
+
+def reasons(found: data.Splits) -> dict[str, str]:
+    return dict(found.left_out)
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("cifar10_train", "cifar10_test"),
+        ("2023_train", "2023_test"),
+        ("2024-train-0", "2024-val-0"),
+        ("train-00000-of-00001-0c1d2e3f", "test-00000-of-00001-a9b8c7d6"),
+    ],
+)
+def test_numbers_in_names_of_parquet_files(tmp_path: Path, train: str, test: str) -> None:
+    parquet(tmp_path / f"{train}.parquet", 6)
+    parquet(tmp_path / f"{test}.parquet", 4)
+    found = data.load(tmp_path)
+    assert (len(found.train), len(found.test)) == (6, 4)
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_files_of_several_names_that_are_read_as_one_part_are_said(tmp_path: Path, form: str) -> None:
+    for name in ("clean", "noisy"):
+        parquet(tmp_path / f"train/{name}.parquet") if form == "parquet" else shard(tmp_path / f"train/{name}.tar", 4)
+    assert "files of several names are read as one part, train: clean, noisy" in data.load(tmp_path).notes
+
+
+def test_two_sets_of_idx_files_with_the_same_names(tmp_path: Path) -> None:
+    idx(tmp_path / "digits"), idx(tmp_path / "fashion")
+    error = load_error(tmp_path)
+    assert "several data sets" in error and "digits/t10k-images" in error and "fashion/t10k-images" in error
+
+
+# ---- links ---------------------------------------------------------------------------------------------------------------------
+
+
+def linked(root: Path, form: str, *, inside: bool = False) -> Path:
+    """A folder with its training part and a link to its test part, which is in or outside of it."""
+    elsewhere = (root / "set/more") if inside else root / "elsewhere"
+    make = {"npz": npz, "parquet": lambda path, _: parquet(path), "tar": lambda path, _: shard(path, 4)}[form]
+    make(root / f"set/train.{form}", "train")
+    make(elsewhere / f"0.{form}", "test")
+    (root / f"set/test.{form}").symlink_to(elsewhere / f"0.{form}")
+    return root / "set"
+
+
+@pytest.mark.parametrize("form", ["npz", "parquet", "tar"])
+def test_a_linked_file_of_arrays_is_refused_or_followed(tmp_path: Path, form: str) -> None:
+    root = linked(tmp_path, form)
+    assert load_error(root).startswith(f"test.{form}: is a link that leaves the folder (to follow it: --follow-links)")
+    assert len(data.load(root, follow_links=True).test) == 4
+    assert reasons(data.load(root, skip_unreadable=True))[f"test.{form}"].startswith("is a link that leaves")
+
+
+def test_a_link_to_a_file_in_the_folder_is_read(tmp_path: Path) -> None:
+    assert len(data.load(linked(tmp_path, "npz", inside=True)).test) == 4
+
+
+def test_linked_folders_beside_arrays(tmp_path: Path) -> None:
+    shard(tmp_path / "set/train/0.tar", 6), shard(tmp_path / "elsewhere/0.tar", 4)
+    (tmp_path / "set/test").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/loop").symlink_to(tmp_path / "set")
+    assert "is a linked folder (to follow it: --follow-links)" in load_error(tmp_path / "set")
+    found = data.load(tmp_path / "set", follow_links=True)
+    assert len(found.test) == 4
+    assert "loop" in reasons(found)
+
+
+def test_a_snapshot_of_the_hub_is_read_with_its_links_as_the_error_says(tmp_path: Path) -> None:
+    snapshot = tmp_path / "datasets--me--set/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    npz(tmp_path / "datasets--me--set/blobs/0.npz", "train")
+    (snapshot / "set.npz").symlink_to(Path("../../blobs/0.npz"))
+    assert f"pass {snapshot} with --follow-links" in load_error(snapshot.parents[1])
+    assert load_error(snapshot).startswith(f"{snapshot}/set.npz: is a link that leaves the folder")
+    assert len(data.load(snapshot, follow_links=True).train) == 6
+
+
+def test_a_saved_set_whose_file_is_a_link_out_of_it(tmp_path: Path) -> None:
+    (file,) = saved(tmp_path / "set").glob("*.arrow")
+    shutil.move(file, tmp_path / "elsewhere.arrow")
+    file.symlink_to(tmp_path / "elsewhere.arrow")
+    assert "is a link that leaves the folder (to follow it: --follow-links)" in load_error(tmp_path / "set")
+    assert len(data.load(tmp_path / "set", follow_links=True, test=".").test) == 4
+
+
+# ---- what else is in the folder ------------------------------------------------------------------------------------------------
+
+
+def test_files_of_several_forms_of_which_one_is_parquet_or_saved(tmp_path: Path) -> None:
+    parquet(tmp_path / "tables/train.parquet")
+    npz(tmp_path / "tables/other.npz", "train")
+    assert "holds data sets of several forms, got other.npz, train.parquet" in load_error(tmp_path / "tables")
+    saved(tmp_path / "set")
+    npz(tmp_path / "set/test.npz", "test")
+    assert "holds a saved Hugging Face set and other data sets, got test.npz" in load_error(tmp_path / "set")
+
+
+@pytest.mark.parametrize("form", ["parquet", "npz", "saved"])
+def test_what_lies_beside_files_of_data_is_listed(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    if form == "saved":
+        saved(root)
+    elif form == "npz":
+        npz(root / "set.npz", "train")
+    else:
+        parquet(root / "data/train.parquet")
+        (root / "data/notes.txt").touch()
+    (root / "metadata.parquet").write_bytes(b"no table of images")
+    (root / ".DS_Store").touch()
+    found = reasons(data.load(root))
+    assert found["metadata.parquet"] == "is no part of the data set that is read"
+    assert found[".DS_Store"] == "is a hidden or system file"
+    assert ("data/notes.txt" in found) == (form == "parquet")
+    assert not any("arrow" in name or "json" in name or "set.npz" in name for name in found)
+
+
+def test_archives_beside_a_folder_without_images(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        archive(tmp_path / f"{part}.zip", {"cat/1.png": png(0)})
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/about.txt").touch()
+    assert "holds archives, got test.zip, train.zip; unpack all into this folder" in load_error(tmp_path)
+
+
+def test_an_archive_beside_images_with_labels_is_left_out(tmp_path: Path) -> None:
+    for i in range(4):
+        save(random_image(i), tmp_path / f"{i}.png")
+    (tmp_path / "labels.csv").write_text("file,label\n" + "\n".join(f"{i}.png,{i % 2}" for i in range(4)))
+    archive(tmp_path / "backup.zip", {"1.png": png(0)})
+    assert "backup.zip" in reasons(data.load(tmp_path))
+
+
+# ---- names of classes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_classes_that_is_no_json(tmp_path: Path) -> None:
+    image_folder(tmp_path, ("0", "1"))
+    (tmp_path / "classes.json").write_text("['cat', 'dog']")
+    found = data.load(tmp_path)
+    assert found.train.classes == ("0", "1")
+    assert [note for note in found.notes if "classes.json is not read" in note][1:] == []
+    assert any("classes.json is not read" in note for note in found.notes)
+
+
+def test_a_file_that_does_not_name_each_class_is_said_once(tmp_path: Path) -> None:
+    image_folder(tmp_path, ("0", "1"))
+    (tmp_path / "classes.txt").write_text("cat\ndog\nfox\n")
+    assert len([note for note in data.load(tmp_path).notes if "is not read" in note]) == 1
+
+
+@pytest.mark.parametrize("content", [{"train/images": 0, "train": {"images": 1}}, {0: 0, "0": 1}])
+def test_two_tensors_of_one_name(tmp_path: Path, content: dict[object, object]) -> None:
+    def tensors(value: object) -> object:
+        return {k: tensors(v) for k, v in value.items()} if isinstance(value, dict) else torch.zeros(2, 4, 4, dtype=torch.uint8)
+
+    torch.save(tensors(content), tmp_path / "set.pt")
+    assert "holds two arrays of one name, got" in load_error(tmp_path / "set.pt")
+
+
+def test_class_names_in_metadata_beside_a_tensor_of_that_name(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    about = {"classes": json.dumps(["cat", "dog"])}
+    save_file(arrays(channels=3) | {"classes": np.zeros(2)}, tmp_path / "set.safetensors", about)
+    assert "holds two arrays of one name, got classes" in load_error(tmp_path / "set.safetensors")
+    save_file(arrays(channels=3), tmp_path / "set.safetensors", {"classes": "['cat', 'dog']"})
+    assert "must be a list of words" in load_error(tmp_path / "set.safetensors")
