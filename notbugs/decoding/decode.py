@@ -35,6 +35,7 @@ MOST_IN_PROCESS = 2**26  # bytes for an image in one of several worker processes
 MEMORY = Memory(AT_ONCE)
 _KNOWN: dict["ImageFacts", "ImageFacts"] = {}  # in a worker process
 WHITE = 65535  # of 16-bit images
+PHOTOMETRIC = 262  # TIFF tag; 0: white is 0
 ORIENTATION = 0x0112  # EXIF tag; 1: as it is
 ROTATED, SIDEWAYS = range(2, 9), range(5, 9)  # its values that change the image, and those that exchange height and width
 EXIF_FIRST = ("TIFF",)  # formats that state it in their header, if not under "exif"
@@ -155,7 +156,7 @@ def _facts(opened: "ImageFile", options: DecodeOptions) -> ImageFacts:
         _check_payload(opened)
     gray_16 = opened.mode.startswith("I")
     color_16 = not gray_16 and _bits_of_tile(opened) == 16
-    transparent = opened.has_transparency_data and not gray_16
+    transparent = opened.has_transparency_data
     channels = 1 if opened.mode in GRAY_MODES else 3
     # Of a PNG file, asking for what it does not state decodes it; asking takes a third of the time that a small image takes
     orientation = opened.getexif().get(ORIENTATION, 1) if opened.format in EXIF_FIRST or "exif" in opened.info else 1
@@ -290,7 +291,7 @@ def _memory(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> i
 
 def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
     decoded: PILImage.Image = opened
-    stated_white = _stated_white(opened)
+    stated_white, white_is_zero = _stated_white(opened), _white_is_zero(opened)
     decoded.load()
     if decoded.getexif().get(ORIENTATION, 1) != 1:  # asking takes a third of the time of a call that changes nothing
         facts = facts._replace(rotated=decoded.getexif()[ORIENTATION] in ROTATED)
@@ -298,7 +299,7 @@ def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> t
     if decoded.size != (facts.width, facts.height):
         facts = facts._replace(height=decoded.height, width=decoded.width)
     if facts.gray_16:
-        decoded, values = _scaled(decoded, options.white, stated_white)
+        decoded, values = _scaled(decoded, options.white, stated_white, white_is_zero=white_is_zero)
         facts = facts._replace(values=values)
     elif decoded.has_transparency_data:
         white = Image.new("RGBA", decoded.size, "white")
@@ -340,16 +341,26 @@ def _stated_white(opened: "ImageFile") -> int | None:
     return stated if stated < WHITE else None
 
 
+def _white_is_zero(opened: "ImageFile") -> bool:
+    """Whether a TIFF file says that 0 is white. Pillow inverts such images of up to 8 bits, and none of 16."""
+    return opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(PHOTOMETRIC) == 0
+
+
 def _scaled(
-    image: "PILImage.Image", white: int | None, stated_white: int | None
+    image: "PILImage.Image", white: int | None, stated_white: int | None, *, white_is_zero: bool = False
 ) -> tuple["PILImage.Image", tuple[int, int] | None]:
-    """A 16-bit gray image in 8 bits, and its lowest and highest value unless its file says which value is white."""
+    """A 16-bit gray image in 8 bits, its transparent value white; and its lowest and highest other value.
+
+    None in place of these where its file says which value is white, or all of it is transparent.
+    """
     wide = np.asarray(image).astype(np.int64)
     if wide.min() < 0 or wide.max() > WHITE:
         raise ValueError(f"values from {wide.min()} to {wide.max()}, more than 16 bits")
     if white and stated_white:
         wide = (wide * stated_white + WHITE // 2) // WHITE  # as they are in the file
-    values = (int(wide.min()), int(wide.max())) if white or not stated_white else None
+    seen = wide != image.info.get("transparency")
+    wide = np.where(seen, WHITE - wide if white_is_zero else wide, WHITE)
+    values = (int(wide[seen].min()), int(wide[seen].max())) if (white or not stated_white) and seen.any() else None
     white = white or WHITE
     return Image.fromarray(brightened(wide, white)), values
 

@@ -16,7 +16,7 @@ from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, fir
 from notbugs.data.sources.archive_tree import Archive, ArchivedFiles, Member, ReadFiles, locate_extracted, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
-from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
+from notbugs.data.sources.class_names import as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_most
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
@@ -90,7 +90,7 @@ def _members(stream: BinaryIO, size: int, most: int | None = None) -> Iterator[M
             if info.name.startswith("/") or ".." in info.name.split("/"):
                 raise ValueError(f"it holds a file that leads out of the folder: {printable(info.name)}")
             if info.isreg():
-                yield Member(one_form(info.name), info.offset_data, info.size)
+                yield Member(info.name, info.offset_data, info.size)
         stream.seek(archive.offset)
         while rest := stream.read(2**20):
             if rest.strip(b"\0"):
@@ -192,8 +192,8 @@ def _has_labels(archives: Sequence[Archive]) -> bool:
 
 def _key(name: str) -> tuple[str, str]:
     """What the files of one image have in common, and the ending: a/b.seg.png -> a/b, .seg.png, as WebDataset does it."""
-    stem, dot, ending = basename(name).partition(".")
-    return (f"{dirname(name)}/{stem}" if dirname(name) else stem), f"{dot}{ending}".lower()
+    folder, (stem, dot, ending) = dirname(one_form(name)), basename(one_form(name)).partition(".")
+    return (f"{folder}/{stem}" if folder else stem), f"{dot}{ending}".lower()
 
 
 def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
@@ -253,7 +253,8 @@ def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, st
 
 def _part_of_shards(name: str, archives: Sequence[Archive], found: Labeled) -> Part:
     """One part; its numbers have the names of classes that each .json says. Raises InputError where one has two."""
-    part = _part(name, archives, found.images, found.labels)
+    part, note = _part(name, archives, found.images, found.labels)
+    found.notes.update([note] if note else [])
     if all(isinstance(label, int) for label in found.labels) and all(found.class_names):
         remedy = "choose the field of the .json with --label-column NAME, or leave the name out"
         words = naming_by_rows(name, part.labels, found.class_names, ("the number", "the class name in .json"), remedy)
@@ -296,20 +297,23 @@ def _field(content: object, place: str, config: DataConfig) -> object:
     return content.get(names[0]) if names else None
 
 
-def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Member]], labels: Sequence[str | int]) -> Part:
-    numbers = [label for label in labels if isinstance(label, int)]
+def _part(
+    name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Member]], labels: Sequence[str | int]
+) -> tuple[Part, str]:
+    """One part, and a note, or ""."""
+    numbers, note = [label for label in labels if isinstance(label, int)], ""
     if len(numbers) == len(labels):
         indices, classes = numbered_classes(numbers)
     else:
-        words = [one_name(str(label)) for label in labels]
+        words, note = as_one_name(map(str, labels))
         check_no_measurements(f"{archives[0].path}: labels", words)
         classes = sorted_classes(words)
         index = {word: number for number, word in enumerate(classes)}
         indices = [index[word] for word in words]
     for label in classes:
         check_class_name(label)
-    names = [member.name for _, member in images]
+    names = [one_form(member.name) for _, member in images]
     if not are_names(names, len(names)):
-        names = [f"{archives[archive].path.name}/{member.name}" for archive, member in images]
+        names = [f"{archives[archive].path.name}/{name}" for (archive, _), name in zip(images, names, strict=True)]
     places = [f"{archives[archive].path.name}: {member.name}" for archive, member in images]
-    return Part(name, ArchivedFiles(tuple(archives), tuple(images)), indices, classes, names, places)
+    return Part(name, ArchivedFiles(tuple(archives), tuple(images)), indices, classes, names, places), note

@@ -35,6 +35,7 @@ SPLIT_COLUMNS = (
     "split", "set", "subset", "partition", "usage", "datasplit", "dataset", "phase", "isvalid", "isval", "istrain", "istraining",
     "istest", "fold",
 )  # fmt: skip
+SIGNS = " _-.,;:+()[]{}"  # between a part and a class. Of others, \W would take the vowels of Hindi, and accents of their own
 LABELS = "name a table with its labels: --labels FILE"
 
 
@@ -124,7 +125,7 @@ def part_and_class(name: str) -> tuple[str, str] | None:
         return None
     words = re.split(r"([^\W\d_]+)", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
     rest = "".join(word for word in words if not _split_of_word(word.casefold()))
-    return named.split, re.sub(r"^[\W_]+|[\W_]+$", "", rest)
+    return named.split, rest.strip(SIGNS)
 
 
 def is_neutral(name: str) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from data.conftest import image_folder, load_error, random_image, save
-from data.sources.forms import archive, arrays, idx, png, shard
+from data.sources.forms import archive, arrays, idx, png, shard, tar
 
 from notbugs import data
 
@@ -208,3 +208,99 @@ def test_class_names_in_metadata_beside_a_tensor_of_that_name(tmp_path: Path) ->
     assert "holds two arrays of one name, got classes" in load_error(tmp_path / "set.safetensors")
     save_file(arrays(channels=3), tmp_path / "set.safetensors", {"classes": "['cat', 'dog']"})
     assert "must be a list of words" in load_error(tmp_path / "set.safetensors")
+
+
+# ---- two forms of one name -----------------------------------------------------------------------------------------------------
+
+LABELS = "labels are read without blanks around them and in one Unicode form"
+FOLDERS = f"folders whose names differ only in their Unicode form are one class: {NFC}"
+
+
+def images(root: Path, names: list[str]) -> Path:
+    for i, name in enumerate(names):
+        save(random_image(i), root / name)
+    return root
+
+
+def table(root: Path, *lines: str, name: str = "labels.csv") -> Path:
+    (root / name).write_text("\n".join(lines))
+    return root
+
+
+def test_labels_of_shards_in_two_unicode_forms(tmp_path: Path) -> None:
+    words = [NFC, NFD, "tea", "tea"]
+    files = {f"{i}.png": png(i) for i in range(4)} | {f"{i}.cls": words[i].encode() for i in range(4)}
+    found = data.load(tar(tmp_path / "set.tar", files), test=".")
+    assert found.test.classes == (NFC, "tea")
+    assert any(note.startswith(f"{LABELS}: 1 of 4") for note in found.notes)
+
+
+def test_class_folders_in_an_archive_in_two_unicode_forms(tmp_path: Path) -> None:
+    names = [f"{name}/{name}{i}.png" for name in (NFC, NFD, "tea") for i in range(2)]
+    found = data.load(tar(tmp_path / "set.tar", {name: png(i) for i, name in enumerate(names)}), test=".")
+    assert found.test.labels.tolist() == [0, 0, 0, 0, 1, 1]
+    assert FOLDERS in found.notes
+
+
+def test_labels_from_names_of_files_in_two_unicode_forms(tmp_path: Path) -> None:
+    root = images(tmp_path, [f"{name}_{i}.png" for name in (NFC, NFD, "tea", "tea ") for i in range(2)])
+    found = data.load(root, label_regex=r"(.*)_", test=".")
+    assert found.test.classes == (NFC, "tea")
+    assert any(note.startswith(f"{LABELS}: 4 of 8") for note in found.notes)
+
+
+@pytest.mark.parametrize("layout", ["{name}/{part}/{i}.png", "{part}_{name}/{i}.png"])
+def test_class_folders_with_parts_in_two_unicode_forms(tmp_path: Path, layout: str) -> None:
+    places = [(name, part, i) for name in (NFC, NFD, "tea") for part in ("train", "test") for i in range(2)]
+    root = images(tmp_path, [layout.format(name=name, part=part, i=i) for name, part, i in places])
+    found = data.load(root)
+    assert found.train.classes == (NFC, "tea")
+    assert any(note.startswith(FOLDERS.removesuffix(NFC)) for note in found.notes)
+    assert len(set(found.train.names)) == len(found.train) == 6
+
+
+def test_a_class_whose_name_ends_in_a_combining_vowel_keeps_it(tmp_path: Path) -> None:
+    hindi = "\u0917\u093e\u0921\u093c\u0940"
+    root = images(tmp_path, [f"{part}_{name}/{i}.png" for part in ("train", "test") for name in (hindi, "tea") for i in range(2)])
+    assert data.load(root).train.classes == ("tea", hindi)
+
+
+def test_columns_that_are_classes_in_another_unicode_form(tmp_path: Path) -> None:
+    root = images(tmp_path, [f"{i}.png" for i in range(4)])
+    table(root, f"file,{NFD},tea,milk", "0.png,1,0,0", "1.png,0,1,0", "2.png,0,0,1", "3.png,1,0,0")
+    found = data.load(root, test=".")
+    assert found.test.classes == (NFC, "tea", "milk")
+    assert any(note.startswith(f"{LABELS}: 1 of 3") for note in found.notes)
+
+
+def test_labels_with_and_without_decimals(tmp_path: Path) -> None:
+    root = images(tmp_path, [f"{i}.png" for i in range(4)])
+    found = data.load(table(root, "file,label", "0.png,1", "1.png,1.0", "2.png,2", "3.png,2.0"), test=".")
+    assert found.test.classes == ("1", "2")
+    assert "labels are read as whole numbers: 1.0 as 1" in found.notes
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------------------
+
+
+def test_images_of_one_name_in_a_folder_called_like_their_label(tmp_path: Path) -> None:
+    root = images(tmp_path, ["1.png", "a/1.png", "b/2.png", "b/3.png"])
+    found = data.load(table(root, "file,label", "1.png,a", "a/1.png,a", "b/2.png,b", "b/3.png,b"), labels="labels.csv", test=".")
+    assert sorted(found.test.names) == ["a/1.png", "a/a/1.png", "b/b/2.png", "b/b/3.png"]
+
+
+def test_a_table_of_another_part_that_names_these_files(tmp_path: Path) -> None:
+    root = images(tmp_path, [*(f"train/{i}.png" for i in range(6)), "test/9.png"])
+    table(root, "file,label", *(f"{i}.png,{i % 2}" for i in range(4)), name="train.csv")
+    table(root, "file,label", "4.png,0", "5.png,1", name="val.csv")
+    table(root, "file,label", "9.png,0", name="test.csv")
+    said = "val.csv has labels for 2 images in train, which are left out: join it with train.csv in one table with a column split"
+    assert [note for note in data.load(root).notes if "val.csv" in note] == [f"train: {said}"]
+
+
+def test_rows_without_a_part(tmp_path: Path) -> None:
+    root = images(tmp_path, [f"{i}.png" for i in range(8)])
+    parts = ["train"] * 4 + ["test"] * 2 + [""] * 2
+    found = data.load(table(root, "file,label,split", *(f"{i}.png,{i % 2},{part}" for i, part in enumerate(parts))))
+    assert "not used: no part in column split (2 images)" in found.notes
+    assert set(reasons(found)) == {"6.png", "7.png"}
