@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from cli.conftest import call_here
 from data.conftest import image_folder, load_error, random_image, save
 from data.sources.forms import archive, arrays, idx, png, shard, tar
 
@@ -18,9 +19,9 @@ from notbugs import data
 NFC, NFD = "caf\u00e9", "cafe\u0301"  # two names of files, one word
 
 
-def parquet(path: Path, count: int = 4) -> Path:
+def parquet(path: Path, count: int = 4, kind: type = int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {"image": [png(i) for i in range(count)], "label": [i % 2 for i in range(count)]}
+    rows = {"image": [png(i) for i in range(count)], "label": [kind(i % 2) for i in range(count)]}
     pyarrow.parquet.write_table(pyarrow.table(rows), path)
     return path
 
@@ -71,6 +72,12 @@ def test_two_sets_of_idx_files_with_the_same_names(tmp_path: Path) -> None:
     idx(tmp_path / "digits"), idx(tmp_path / "fashion")
     error = load_error(tmp_path)
     assert "several data sets" in error and "digits/t10k-images" in error and "fashion/t10k-images" in error
+
+
+def test_private_test_without_public_test_is_the_test_part(tmp_path: Path) -> None:
+    rows = [f"{i % 2},{' '.join('7' * 16)},{part}" for part in ("Training", "PrivateTest") for i in range(4)]
+    found = data.load(table(tmp_path, "emotion,pixels,Usage", *rows, name="fer2013.csv"))
+    assert (len(found.train), len(found.test)) == (4, 4)
 
 
 # ---- links ---------------------------------------------------------------------------------------------------------------------
@@ -174,6 +181,11 @@ def test_an_archive_beside_images_with_labels_is_left_out(tmp_path: Path) -> Non
 
 
 # ---- names of classes ----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_of_parquet_files_that_are_booleans(tmp_path: Path) -> None:
+    found = data.load(parquet(tmp_path / "set.parquet", kind=bool), test=".")
+    assert (found.test.classes, found.test.labels.tolist()) == (("False", "True"), [0, 1, 0, 1])
 
 
 def test_a_list_of_classes_that_is_no_json(tmp_path: Path) -> None:
@@ -304,3 +316,17 @@ def test_rows_without_a_part(tmp_path: Path) -> None:
     found = data.load(table(root, "file,label,split", *(f"{i}.png,{i % 2},{part}" for i, part in enumerate(parts))))
     assert "not used: no part in column split (2 images)" in found.notes
     assert set(reasons(found)) == {"6.png", "7.png"}
+
+
+# ---- names that a terminal would obey ------------------------------------------------------------------------------------------
+
+
+def test_escapes_in_the_name_of_an_archive_do_not_reach_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = archive(tmp_path / "a\x1b[31mb.zip", {f"{i % 2}/{i}.png": png(i) for i in range(4)})
+    assert any("a\\x1b[31mb" in note for note in data.load(path).notes)
+    done = call_here("check", path, "--no-train")
+    assert "a\\x1b[31mb.zip: " in done.stdout.replace("\n", "")
+    assert "\x1b" not in done.stdout + done.stderr
+    error = load_error(archive(tmp_path / "c\x1b[31md.zip", {"0/0.png": png(0)}))
+    assert error.startswith(f"{tmp_path}/c\\x1b[31md.zip: needs at least two class folders")
