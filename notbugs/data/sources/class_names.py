@@ -1,6 +1,5 @@
 """Names of classes that stand beside numbers, in a column, a list or a mapping of their own; and names that are one name."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ import numpy as np
 
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.splits import listed, plain_name
+from notbugs.data.sources.text import json_of
 from notbugs.errors import InputError
 
 Naming = Mapping[int, str]  # the name of each number
@@ -66,7 +66,7 @@ def naming_of(value: object) -> Naming | None:
         value = value.decode("utf-8", "surrogateescape")
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json_of(value)
         except (ValueError, RecursionError):
             words = [] if BRACKETS.fullmatch(cast(str, value)) else cast(str, value).split(",")
             value = [word.strip() for word in words] if len(words) > 1 else None

@@ -98,7 +98,7 @@ def _of_folder(listing: Listing, base: Path, files: Sequence[Path], folders: Seq
 def _with_rest(located: Located, listing: Listing, base: Path, used: Sequence[Path]) -> Located:
     """A data set with what else is in its folder: listed, and refused where it is a link to data that is not followed."""
     known, above = set(used), {folder for file in used for folder in file.parents}
-    left_out, stack = list[Unreadable](), [base]
+    left_out, stack = list[Unreadable](), [listing.root]
     for folder in stack:
         for entry in sorted(scan(folder), key=lambda entry: entry.name):
             place = Path(entry.path)

@@ -1,6 +1,5 @@
 """Files beside a data set whose classes are numbers, which say what the numbers mean: classes.txt, class_to_idx.json."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import Naming, is_naming, naming_of, one_name
 from notbugs.data.sources.listing import below
 from notbugs.data.sources.splits import listed, words_of
-from notbugs.data.sources.text import lines_of, text_of
+from notbugs.data.sources.text import json_of, lines_of, text_of
 from notbugs.errors import InputError
 
 ENDINGS = (".txt", ".json", ".names")
@@ -74,7 +73,7 @@ def _naming(path: Path, numbers: list[int]) -> Naming:
         return {}
     if path.suffix.lower() == ".json":
         try:
-            naming = naming_of(json.loads(content)) or {}
+            naming = naming_of(json_of(content)) or {}
         except (ValueError, RecursionError):
             return {}
         return naming if naming.keys() >= set(numbers) else _in_order(list(naming.values()), numbers)

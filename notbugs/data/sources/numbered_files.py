@@ -8,7 +8,7 @@ from notbugs.data.sources.splits import listed
 
 # 7 of name-7, 00000-of-00002 of the hub, which may be followed by a hash
 LAST_NUMBER = re.compile(r"[-_.]?\d+([-_.]of[-_.]\d+([-_.][0-9a-f]+)?)?$", re.IGNORECASE)
-NUMBERED = re.compile(r"(.*?)[-_.]?(\d+)-of-(\d+)\D*", re.IGNORECASE)
+NUMBERED = re.compile(r"(.*?)[-_.]?(\d+)-of-(\d+)(?:-[0-9a-f]+)?\D*", re.IGNORECASE)
 
 
 def missing_files(names: Iterable[str]) -> list[str]:
@@ -17,6 +17,8 @@ def missing_files(names: Iterable[str]) -> list[str]:
     Examples
     --------
     >>> missing_files(["train-00000-of-00002.parquet", "test-00000-of-00001.parquet", "a.parquet"])
+    ['1 of 2 files of train are there']
+    >>> missing_files(["train-00000-of-00002-9f86d081884c7d65.parquet"])
     ['1 of 2 files of train are there']
     """
     found: dict[tuple[str, int], set[int]] = {}

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import re
 import tarfile
 import zlib
@@ -22,6 +21,7 @@ from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data.sources.text import json_of
 from notbugs.errors import InputError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -242,7 +242,7 @@ def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, st
     if member.size > MOST_LABEL:
         return {}
     try:
-        content = json.loads(archive.read(member))
+        content = json_of(archive.read(member))
     except (ValueError, RecursionError):
         return {}
     known = {key: value for key, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
@@ -271,7 +271,7 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
         raise InputError(place, f"must have at most {MOST_LABEL:,} bytes", member.size)
     try:
         text = archive.read(member).decode("utf-8-sig").strip()
-        value = _field(json.loads(text), place, config) if ending == ".json" else text
+        value = _field(json_of(text), place, config) if ending == ".json" else text
     except InputError:
         raise
     except (ValueError, RecursionError) as error:

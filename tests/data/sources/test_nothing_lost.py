@@ -203,6 +203,26 @@ def test_a_file_that_does_not_name_each_class_is_said_once(tmp_path: Path) -> No
     assert len([note for note in data.load(tmp_path).notes if "is not read" in note]) == 1
 
 
+def test_names_that_stand_twice_in_json(tmp_path: Path) -> None:
+    image_folder(tmp_path / "a", ("0", "1"))
+    (tmp_path / "a/classes.json").write_text('{"0": "cat", "1": "dog", "0": "fox"}')
+    assert data.load(tmp_path / "a").train.classes == ("0", "1")
+    error = load_error(tar(tmp_path / "b.tar", {"0.png": png(0), "0.json": b'{"label": 0, "label": 1}'}))
+    assert "must hold a label as text or JSON, got the name label stands twice in an object" in error
+    root = table(images(tmp_path / "c", ["0.png", "1.png"]), '{"file": "0.png", "label": 0, "label": 1}', name="labels.jsonl")
+    assert "the name label stands twice in an object" in load_error(root)
+
+
+def test_two_categories_of_one_number(tmp_path: Path) -> None:
+    root, about = images(tmp_path, [f"{i}.png" for i in range(4)]), [{"id": i, "file_name": f"{i}.png"} for i in range(4)]
+    names = [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 1, "name": "fox"}]
+    labels = [{"image_id": i, "category_id": i % 2} for i in range(4)]
+    (root / "labels.json").write_text(json.dumps({"images": about, "annotations": labels, "categories": names}))
+    assert "4 images without labels" in load_error(root)
+    (root / "labels.json").write_text(json.dumps({"images": about, "annotations": labels, "categories": names[:2]}))
+    assert data.load(root, test=".").test.classes == ("cat", "dog")
+
+
 @pytest.mark.parametrize("content", [{"train/images": 0, "train": {"images": 1}}, {0: 0, "0": 1}])
 def test_two_tensors_of_one_name(tmp_path: Path, content: dict[object, object]) -> None:
     def tensors(value: object) -> object:
