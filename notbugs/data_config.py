@@ -20,7 +20,7 @@ class DataConfig:
     Parameters
     ----------
     dataset : str or path
-        As for `load`, or "planted", the built-in synthetic data set.
+        As for `load`.
     resize : int, optional
         Resize all images to N x N pixels.
     limit : int, optional

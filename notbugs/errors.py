@@ -32,4 +32,6 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         parameter, rule, got, remedy = self.args
-        return f"{parameter}: {rule}{'' if got is None else f', got {got}'}{f'; {remedy}' if remedy else ''}"
+        text = f"{parameter}: {rule}{'' if got is None else f', got {got}'}{f'; {remedy}' if remedy else ''}"
+        # A file's name may hold what moves the cursor of a terminal, or breaks the line
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -62,6 +62,7 @@ def _print_check(dataset: str, found: "DataCheck", notes: Sequence[str]) -> None
     from rich.console import Console
 
     from notbugs.cli.console import wrapped
+    from notbugs.data.names import printable
     from notbugs.report.data_check import checked_text, finding_text
 
     width, row = Console().width, found.summary
@@ -70,7 +71,7 @@ def _print_check(dataset: str, found: "DataCheck", notes: Sequence[str]) -> None
     result = f"{count}, {serious} serious" if found.findings else "no problems found"
     colors = "gray" if row.channels == 1 else "RGB"
     images = f"{row.train:,} training and {row.test:,} test images, {row.width}x{row.height}, {colors}, {row.classes} classes"
-    print(wrapped(f"{dataset}: {result}. {images}.", width, indent=""))
+    print(wrapped(f"{printable(dataset)}: {result}. {images}.", width, indent=""))
     for line in notes:
         print(wrapped(line, width))
     for finding in found.findings:

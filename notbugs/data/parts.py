@@ -64,7 +64,8 @@ def stratified_split(labels: list[int], share: float, seed: int) -> tuple[list[i
 def _grouped_split(located: Located, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Rows kept and rows set aside, about the share of each class, so that no group is in both. Raises InputError."""
     folds = max(2, min(round(1 / share), len(set(located.groups)), *Counter(located.labels).values()))
-    aside = grouped_folds(located.labels, located.groups, folds, seed, located.classes) == 0
+    remedy = "take smaller groups, or put the test images into a folder of their own"
+    aside = grouped_folds(located.labels, located.groups, folds, seed, located.classes, remedy) == 0
     return np.flatnonzero(~aside).tolist(), np.flatnonzero(aside).tolist()
 
 

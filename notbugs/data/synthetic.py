@@ -10,6 +10,7 @@ from notbugs.data.dataset import Dataset
 from notbugs.errors import InputError
 
 CLASSES = ("disc", "square", "triangle", "cross")
+FEWEST = 8  # images of a part: two of each class
 PERIOD = 3.0  # of the grating, in pixels: as fine as a 3x3 convolution can resolve at any angle
 PIXEL_NOISE = 0.02  # standard deviation: hides the grating from a person, and from networks whatever is much fainter
 BLOCK = 1000  # images drawn at a time, so that a large data set fits into memory
@@ -90,7 +91,7 @@ def make_synthetic(
     >>> int((data.train_truth.shape_class == data.train.labels.numpy()).sum())
     92
     """
-    for name, count, least in (("train", train, 8), ("test", test, 8), ("size", size, 16)):
+    for name, count, least in (("train", train, FEWEST), ("test", test, FEWEST), ("size", size, 16)):
         if count < least:
             raise InputError(name, f"must be {least} or more", count)
     for name, share in (("shape_accuracy", shape_accuracy), ("background", background)):

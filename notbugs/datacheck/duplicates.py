@@ -57,7 +57,7 @@ def near_pairs(prints: Fingerprints, distinct: np.ndarray) -> Pairs:
     -------
     Pairs
     """
-    rows = np.flatnonzero((distinct & (prints.contrast >= MIN_CONTRAST))[:: prints.step])
+    rows = np.flatnonzero((distinct & (prints.contrast >= MIN_CONTRAST))[prints.compared])
     first, second, bounded = _candidates(prints.hashes[rows])
     thumbnails = prints.thumbnails[rows]
     parts = [np.empty(0, np.float32)]
@@ -67,7 +67,7 @@ def near_pairs(prints: Fingerprints, distinct: np.ndarray) -> Pairs:
     similarity = np.concatenate(parts)
     limit = MAX_DIFFERENCE[thumbnails.shape[1] // THUMBNAIL**2]
     near = 2 * (1 - similarity) <= limit**2  # the mean square of their difference
-    index = rows * prints.step
+    index = prints.compared[rows]
     return Pairs(index[first[near]], index[second[near]], similarity[near], bounded)
 
 

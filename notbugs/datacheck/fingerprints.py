@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from notbugs.data import Dataset
+from notbugs.data import Dataset, evenly_spaced
 
 THUMBNAIL = 16  # pixels of a side
 BATCH_NUMBERS = 2**22  # pixels that are decoded at once, in all channels
@@ -20,7 +20,7 @@ COMPARED = 100_000  # images compared for near duplicates at most, evenly spaced
 
 
 class Fingerprints(NamedTuple):
-    """One entry for each of N images; of hashes and thumbnails one for each `step`-th image.
+    """One entry for each of N images; of hashes and thumbnails one for each of the K that are compared.
 
     Attributes
     ----------
@@ -32,11 +32,11 @@ class Fingerprints(NamedTuple):
         Whether all pixels have one color.
     gray : ndarray, bool, (N,)
         Whether all channels are equal.
-    hashes : ndarray, bool, (N / step, 64)
+    hashes : ndarray, bool, (K, 64)
         Difference hash of the brightness (`imagehash.dhash`).
-    thumbnails : ndarray, uint8, (N / step, C * 16 * 16)
-    step : int
-        1 unless there are more images than COMPARED.
+    thumbnails : ndarray, uint8, (K, C * 16 * 16)
+    compared : ndarray, int64, (K,)
+        Positions, ascending: all, unless there are more images than COMPARED.
     """
 
     digests: np.ndarray
@@ -45,7 +45,7 @@ class Fingerprints(NamedTuple):
     gray: np.ndarray
     hashes: np.ndarray
     thumbnails: np.ndarray
-    step: int
+    compared: np.ndarray
 
 
 def fingerprints(*parts: Dataset) -> Fingerprints:
@@ -59,15 +59,15 @@ def fingerprints(*parts: Dataset) -> Fingerprints:
     ((450, 64), False)
     """
     count, channels = sum(map(len, parts)), parts[0].shape[0]
-    step = max(1, -(-count // COMPARED))
+    compared = evenly_spaced(COMPARED, count).numpy()
     found = Fingerprints(
         digests=np.empty(count, "S32"),
         contrast=np.empty(count, np.float32),
         constant=np.empty(count, bool),
         gray=np.empty(count, bool),
-        hashes=np.empty((-(-count // step), HASH_BITS), bool),
-        thumbnails=np.empty((-(-count // step), channels * THUMBNAIL**2), np.uint8),
-        step=step,
+        hashes=np.empty((len(compared), HASH_BITS), bool),
+        thumbnails=np.empty((len(compared), channels * THUMBNAIL**2), np.uint8),
+        compared=compared,
     )
     start = 0
     for images in (batch for part in parts for batch in _batches(part)):
@@ -93,11 +93,12 @@ def _enter(found: Fingerprints, start: int, images: Tensor) -> None:
     thumbnails = means.round().to(torch.uint8).flatten(1).numpy()
     pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
     for number, image in enumerate(pixels):
-        place = start + number
-        found.digests[place] = hashlib.blake2b(image.data, digest_size=16).hexdigest()
-        if place % found.step == 0:
-            found.hashes[place // found.step] = _hash(image)
-            found.thumbnails[place // found.step] = thumbnails[number]
+        found.digests[start + number] = hashlib.blake2b(image.data, digest_size=16).hexdigest()
+    first, last = np.searchsorted(found.compared, (here.start, here.stop))
+    numbers = found.compared[first:last] - start
+    found.thumbnails[first:last] = thumbnails[numbers]
+    for row, number in enumerate(numbers, first):
+        found.hashes[row] = _hash(pixels[number])
 
 
 def _hash(pixels: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from notbugs.decoding.headers import (
     EncodedImage,
     ImageFacts,
     facts_of,
+    is_white_zero,
     open_image,
     source_of,
     white_of_header,
@@ -84,7 +85,7 @@ def _memory(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> i
 
 def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> tuple[np.ndarray, ImageFacts]:
     decoded: PILImage.Image = opened
-    white = white_of_header(opened)
+    white, white_is_zero = white_of_header(opened), is_white_zero(opened)
     stated_white = white if white is not None and white < WHITE else None  # Pillow scales it to 65535
     decoded.load()
     if decoded.getexif().get(ORIENTATION, 1) != 1:  # asking takes a third of the time of a call that changes nothing
@@ -93,7 +94,7 @@ def _decode(opened: "ImageFile", facts: ImageFacts, options: DecodeOptions) -> t
     if decoded.size != (facts.width, facts.height):
         facts = facts._replace(height=decoded.height, width=decoded.width)
     if facts.gray_16:
-        decoded, values = _scaled(decoded, options.white, stated_white)
+        decoded, values = _scaled(decoded, options.white, stated_white, white_is_zero=white_is_zero)
         facts = facts._replace(values=values)
     elif decoded.has_transparency_data:
         on_white = Image.new("RGBA", decoded.size, "white")
@@ -127,15 +128,20 @@ def brightened(levels: np.ndarray, white: int) -> np.ndarray:
 
 
 def _scaled(
-    image: "PILImage.Image", white: int | None, stated_white: int | None
+    image: "PILImage.Image", white: int | None, stated_white: int | None, *, white_is_zero: bool = False
 ) -> tuple["PILImage.Image", tuple[int, int] | None]:
-    """A 16-bit gray image in 8 bits, and its lowest and highest value unless its file says which value is white."""
+    """A 16-bit gray image in 8 bits, its transparent value white; and its lowest and highest other value.
+
+    None in place of these where its file says which value is white, or all of it is transparent.
+    """
     wide = np.asarray(image).astype(np.int64)
     if wide.min() < 0 or wide.max() > WHITE:
         raise ValueError(f"values from {wide.min()} to {wide.max()}, more than 16 bits")
     if white and stated_white:
         wide = (wide * stated_white + WHITE // 2) // WHITE  # as they are in the file
-    values = (int(wide.min()), int(wide.max())) if white or not stated_white else None
+    seen = wide != image.info.get("transparency")
+    wide = np.where(seen, WHITE - wide if white_is_zero else wide, WHITE)
+    values = (int(wide[seen].min()), int(wide[seen].max())) if (white or not stated_white) and seen.any() else None
     white = white or WHITE
     return Image.fromarray(brightened(wide, white)), values
 

@@ -29,6 +29,7 @@ MAX_PIXELS = 2**26  # of one image, 8192 x 8192: a file that claims more is a mi
 MAX_JPEG_PIXELS = 2**28
 MAX_ICON_PIXELS = 2**24  # of any picture in an .ico file, which Pillow decodes when it opens the file
 SMALL = 2**16  # bytes of a file that is read at once
+PHOTOMETRIC = 262  # TIFF tag; 0: white is 0
 ORIENTATION = 0x0112  # EXIF tag; 1: as it is
 ROTATED, SIDEWAYS = range(2, 9), range(5, 9)  # its values that change the image, and those that exchange height and width
 EXIF_FIRST = ("TIFF",)  # formats that state it in their header, if not under "exif"
@@ -128,7 +129,7 @@ def facts_of(opened: "ImageFile", resize: int | None) -> ImageFacts:
         _check_payload(opened)
     gray_16 = opened.mode.startswith("I")
     color_16 = not gray_16 and _bits_of_tile(opened) == 16
-    transparent = opened.has_transparency_data and not gray_16
+    transparent = opened.has_transparency_data
     channels = 1 if opened.mode in GRAY_MODES else 3
     # Of a PNG file, asking for what it does not state decodes it; asking takes a third of the time that a small image takes
     orientation = opened.getexif().get(ORIENTATION, 1) if opened.format in EXIF_FIRST or "exif" in opened.info else 1
@@ -203,6 +204,11 @@ def white_of_header(opened: "ImageFile") -> int | None:
     if opened.format != "PPM" or not isinstance(arguments, tuple) or len(arguments) != 2 or not arguments[1]:
         return None
     return int(arguments[1])
+
+
+def is_white_zero(opened: "ImageFile") -> bool:
+    """Whether a TIFF file says that 0 is white. Pillow inverts such images of up to 8 bits, and none of 16."""
+    return opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
 def _bits_of_tile(opened: "ImageFile") -> int:

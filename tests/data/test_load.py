@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from data.conftest import equal, image_folder, load_error, stored
+from data.conftest import equal, image_folder, load_error, random_image, save, stored
 from PIL import Image
 
 from notbugs import data
@@ -75,3 +75,18 @@ def test_the_synthetic_data_set_differs_by_seed_and_has_one_size() -> None:
     assert other is data.load_dataset(config, seed=1) and (one.form, one.notes) == ("folder", ("generated",))
     with pytest.raises(InputError, match=r"^--resize: cannot be used with planted, .* drawn at 32x32; leave it out$"):
         data.load_dataset(DataConfig("planted", resize=16))
+
+
+def test_planted_is_loaded_by_its_name_and_its_limit_is_checked() -> None:
+    assert equal(data.load("planted", limit=24, seed=1).train, synthetic.make_synthetic(train=24, test=40, seed=1).train)
+    assert load_error("planted", limit=4) == "--limit: must be at least 8 with planted, got 4"
+    with pytest.raises(InputError, match="--limit: must be at least 1, got 0"):
+        data.load_dataset(DataConfig("planted", limit=0))
+
+
+def test_groups_that_are_too_large_to_set_a_part_aside_name_no_other_option(tmp_path: Path) -> None:
+    for i, (label, group) in enumerate(zip([2, 2, 0, 2, 1, 1, 2, 1, 0], "aadadcbca", strict=True)):
+        save(random_image(i), tmp_path / f"class {label}/{group}_{i}.png")
+    what = "must be small enough to be divided into 2, got class class 1, whose groups are all in one"
+    remedy = "take smaller groups, or put the test images into a folder of their own"
+    assert load_error(tmp_path, group=r"/(\w)_") == f"--group: {what}; {remedy}"

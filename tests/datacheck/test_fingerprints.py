@@ -10,6 +10,7 @@ from notbugs import data
 from notbugs.data import Dataset, LazyImages
 from notbugs.data import images as images_module
 from notbugs.datacheck import fingerprints as module
+from notbugs.datacheck.duplicates import near_pairs
 from notbugs.datacheck.fingerprints import fingerprints
 
 
@@ -44,9 +45,22 @@ def test_of_many_images_some_are_compared(photographs: Dataset, monkeypatch: pyt
     whole = fingerprints(photographs)
     monkeypatch.setattr(module, "COMPARED", 5)
     found = fingerprints(photographs)
-    assert found.step == 3 and len(found.hashes) == 4
-    assert np.array_equal(found.hashes, whole.hashes[::3]) and np.array_equal(found.thumbnails, whole.thumbnails[::3])
+    assert len(photographs) == 11 and found.compared.tolist() == [0, 2, 4, 6, 8]
+    assert np.array_equal(found.hashes, whole.hashes[found.compared])
+    assert np.array_equal(found.thumbnails, whole.thumbnails[found.compared])
     assert np.array_equal(found.digests, whole.digests)
+
+
+def test_near_duplicates_among_those_that_are_compared(photographs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = photographs.images[:]
+    both = torch.cat([images, images - (images > 0).to(torch.uint8)])
+    monkeypatch.setattr(module, "COMPARED", 15)
+    found = fingerprints(Dataset(both, torch.zeros(22, dtype=torch.int64), ("a", "b"), tuple(map(str, range(22)))))
+    pairs = near_pairs(found, np.ones(22, bool))
+    compared = set(found.compared.tolist())
+    wanted = [(i, i + 11) for i in range(11) if {i, i + 11} <= compared]
+    assert len(compared) == 15 and len(wanted) == 4
+    assert sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == wanted
 
 
 def test_images_on_disk_are_decoded_in_batches(photographs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

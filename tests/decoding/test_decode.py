@@ -205,6 +205,24 @@ def test_color_of_16_bits_loses_8(tmp_path: Path) -> None:
     assert loaded.notes[0] == f"{what}, --white does not change them" and data.load(tmp_path).notes == (what,)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_file_in_which_0_is_white(dtype: type) -> None:
+    levels = np.array([[0, 64, 255]] * 2).astype(dtype) * (257 if dtype is np.uint16 else 1)
+    content = encoded(Image.fromarray(levels), "TIFF")
+    entry = struct.pack("<HHI", headers.PHOTOMETRIC, 3, 1)
+    assert pixels(content.replace(entry + b"\x01", entry + b"\x00"))[0].tolist() == [255, 191, 0]
+    assert pixels(content)[0].tolist() == [0, 64, 255]
+
+
+def test_a_transparent_value_of_16_bit_gray_is_laid_on_white() -> None:
+    values = np.array([[0, 4112, 8224, 4112]] * 4, np.uint16)
+    array, facts = decode(encoded(Image.fromarray(values), "PNG", transparency=4112), DecodeOptions())
+    assert array[0].tolist() == [0, 255, 32, 255]
+    assert (facts.transparent, facts.values) == (True, (0, 8224))
+    empty = decode(encoded(Image.fromarray(values[:, 1:2]), "PNG", transparency=4112), DecodeOptions())[1]
+    assert empty.values is None
+
+
 def test_a_pgm_file_says_itself_which_value_is_white(tmp_path: Path) -> None:
     image_folder(tmp_path)
     values = np.array([0, 1000, 2000, 4095] * 9, ">u2").tobytes()

@@ -41,7 +41,7 @@ def locate(config: DataConfig) -> Located:
     except OSError as error:
         raise InputError(printable(dataset), "cannot be opened", error.strerror, "check the path") from None
     if dataset in EMBEDDED:
-        names = (*FOR_FOLDERS, "train", "test", "label_column", "follow_links")
+        names = (*FOR_FOLDERS, "train", "test", "label_column", "follow_links", "group")
         reject_options(config, names, "has no effect on a built-in data set")
         located = EMBEDDED[dataset]()
         return located._replace(notes=(*located.notes, *beside_built_in(dataset)))

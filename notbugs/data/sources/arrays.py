@@ -1,6 +1,7 @@
 """Arrays by name, as .npz, .npy, .h5 and .pt files hold them: which are images, which are labels, and of which part."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,13 @@ def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
     except Exception as error:  # also MemoryError: a header can claim any shape
         reason = "Python objects (pickle)" if "pickle" in str(error) else first_line(error)
         raise InputError(printable(str(path)), f"cannot be read as {what}", reason, remedy) from None
+
+
+def check_one_of_each(path: Path, names: Collection[str]) -> None:
+    """Raises InputError where a file holds two arrays of one name, of which one would be lost."""
+    name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    if times > 1:
+        raise InputError(printable(str(path)), "holds two arrays of one name", printable(name), "save it again")
 
 
 def locate_array_files(source: Path, paths: Sequence[Path], read: Reader, config: DataConfig) -> Located:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -110,7 +111,9 @@ def errors_about(source: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(*(text and text.replace(str(folder), str(source)) for text in error.args)) from None
+        names = ((str(folder), str(source)), (printable(str(folder)), printable(str(source))))
+        texts = [text and reduce(lambda text, name: text.replace(*name), names, text) for text in error.args]
+        raise InputError(*texts) from None
 
 
 def about(located: Located, source: Path, folder: Path) -> Located:

@@ -7,7 +7,7 @@ from pathlib import Path
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.ambiguous_classes import ambiguity_of_divided, ambiguity_of_names, find_ambiguity, odd_classes_note
 from notbugs.data.sources.candidates import walk_images
-from notbugs.data.sources.class_folders import class_folders, part_of_classes
+from notbugs.data.sources.class_folders import class_folders, one_class_note, part_of_classes
 from notbugs.data.sources.labels import IMAGES, disagreement, exclusions_not_read, labels_of_folders, parts_not_read
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
 from notbugs.data.sources.listing import Listing, below
@@ -81,7 +81,8 @@ def crossed_classes(listing: Listing, base: Path, folders: Sequence[Path]) -> La
 
     names = listed([path.name for path in folders], 3)
     note = f"the names of folders say part and class: {names} (classes: {listed(sorted(classes), 3)})"
-    return Layout({name: of(name) for name in parts}, (note,))
+    merged = one_class_note([path.name for path in folders])
+    return Layout({name: of(name) for name in parts}, (note, *([merged] if merged else [])))
 
 
 def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout | None:
@@ -113,7 +114,9 @@ def divided_classes(listing: Listing, base: Path, folders: list[Path]) -> Layout
         remedy = f"{ambiguity.remedy}; {ambiguity.otherwise}: --all-classes"
         raise InputError(printable(str(base)), ambiguity.rule, ambiguity.seen, remedy)
     names = dict.fromkeys(name for path in divided for name in inside[path])
-    return Layout({name: _of_each_class(listing, folders, name) for name in names}, ("the parts lie inside the class folders",))
+    merged = one_class_note([path.name for path in folders])
+    notes = ("the parts lie inside the class folders", *([merged] if merged else []))
+    return Layout({name: _of_each_class(listing, folders, name) for name in names}, notes)
 
 
 def _of_each_class(listing: Listing, folders: list[Path], name: str) -> Found:

@@ -1,6 +1,5 @@
 """Names of classes that stand beside numbers, in a column, a list or a mapping of their own; and names that are one name."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ import numpy as np
 
 from notbugs.data.names import one_form, printable
 from notbugs.data.sources.splits import listed
+from notbugs.data.sources.text import json_of
 from notbugs.data.sources.words import NAME_COLUMN, plain_name
 from notbugs.errors import InputError
 
@@ -25,6 +25,7 @@ NAMINGS = frozenset(
     )
 )  # fmt: skip
 NUMBERED = np.dtype([("number", np.int64), ("name", object)])  # an array of names whose numbers are not 0, 1, 2, …
+BRACKETS = re.compile(r"\s*(\[.*\]|\{.*\}|\(.*\))\s*", re.DOTALL)  # "['cat', 'dog']" is Python, not JSON
 NAMED = "a list of words, or a mapping of words to whole numbers"
 
 
@@ -57,15 +58,17 @@ def naming_of(value: object) -> Naming | None:
     --------
     >>> naming_of(["cat", "dog"]), naming_of({"cat": 1, "dog": 2}), naming_of('{"0": "cat", "1": "dog"}'), naming_of(10)
     ({0: 'cat', 1: 'dog'}, {1: 'cat', 2: 'dog'}, {0: 'cat', 1: 'dog'}, None)
+    >>> naming_of("cat, dog"), naming_of("['cat', 'dog']")
+    ({0: 'cat', 1: 'dog'}, None)
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json_of(value)
         except (ValueError, RecursionError):
-            value = [word.strip() for word in cast(str, value).split(",")]
-            value = value if len(value) > 1 else None
+            words = [] if BRACKETS.fullmatch(cast(str, value)) else cast(str, value).split(",")
+            value = [word.strip() for word in words] if len(words) > 1 else None
     if isinstance(value, Mapping):
         pairs = [(_number(name), text) if isinstance(text, str) else (_number(text), name) for name, text in value.items()]
     elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
@@ -76,7 +79,7 @@ def naming_of(value: object) -> Naming | None:
     numbers = [number for number, _ in pairs if number is not None]
     if len(set(numbers)) < len(pairs) or not pairs or not all(isinstance(word, str) for word in words):
         return None
-    return dict(sorted(zip(numbers, cast(list[str], words), strict=True)))
+    return dict(sorted(zip(numbers, words, strict=True)))
 
 
 def _number(value: object) -> int | None:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from notbugs.data.names import IMAGE_SUFFIXES, SYSTEM, Unreadable, printable
+from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.forms import (
     ARRAY_FILES,
+    ENDINGS,
     FOLDERS_ALONE,
     FOR_FOLDERS,
     PACKED,
@@ -24,7 +25,7 @@ from notbugs.data.sources.forms import (
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.label_columns import fitting_tables
 from notbugs.data.sources.label_table import find_tables
-from notbugs.data.sources.listing import Listing
+from notbugs.data.sources.listing import LOOP, Listing, is_hidden
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
@@ -36,6 +37,8 @@ from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 Locate = Callable[[Path, Sequence[Path], DataConfig], Located]  # source, its files, configuration
+Readers = dict[str, tuple[list[Path], Locate]]  # by form
+SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")  # files of a saved Hugging Face set
 DEEPEST = 8  # folders that may lie around the files, one in the other
 
 
@@ -47,49 +50,99 @@ def locate_directory(path: Path, config: DataConfig) -> Located:
     InputError
         If it holds files of several forms, or nothing that is read.
     """
-    base = _unwrapped(path)
+    listing = Listing(path, follow_links=config.follow_links)
+    base = _unwrapped(listing, path)
+    files, folders = _entries(listing, base)
     saved = (base / "dataset_dict.json").is_file() or (base / "state.json").is_file()
-    if saved or (parts := saved_parts(base)):
+    if saved or (parts := saved_parts(folders)):
         reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
-        return locate_saved(base, config) if saved else locate_saved_parts(base, parts, config)
+        others = {**_readers(listing, files, folders), **_parquet_reader(listing, base)}
+        if others:
+            rule, got = "holds a saved Hugging Face set and other data sets", listed(_names(others))
+            raise InputError(printable(str(base)), rule, got, "move one of them out of this folder")
+        located = locate_saved(base, config) if saved else locate_saved_parts(base, parts, config)
+        own = [file for file in files if file.name in SAVED or file.suffix == ".arrow"]
+        return _with_rest(located, listing, base, [*own, *(place for place in folders if (place / "state.json").is_file())])
     _reject_hub_cache(path)
-    files, folders = _entries(base)
-    return with_names_beside(_of_folder(path, base, files, folders, config), path, files)
+    return with_names_beside(_of_folder(listing, base, files, folders, config), path, files)
 
 
-def _of_folder(path: Path, base: Path, files: Sequence[Path], folders: Sequence[Path], config: DataConfig) -> Located:
-    images = _has_images(folders) or any(ending(file.name) in IMAGE_SUFFIXES for file in files)
-    if not images and not config.labels and (parquet := _parquet_files(path)):
-        reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
-        return locate_parquet(config.dataset, parquet, config)
+def _of_folder(listing: Listing, base: Path, files: Sequence[Path], folders: Sequence[Path], config: DataConfig) -> Located:
+    path, images_below = listing.root, _has_images(listing, folders)
+    images = images_below or any(ending(file.name) in IMAGE_SUFFIXES for file in files)
     reject_pickles(base, [file.name for file in files])
-    readers = _readers(base, files, folders)
-    if not readers and not folders and (archives := [file.name for file in files if ending(file.name) in (".zip", *PACKED)]):
+    readers = _readers(listing, files, folders)
+    if not images and not config.labels and (parquet := _parquet_reader(listing, base)):
+        reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
+        readers |= parquet
+    archives = [file.name for file in files if ending(file.name) in (".zip", *PACKED)]
+    if archives and not readers and not images_below and not _table_labels_images(base, files, config):
         parts = len({split for name in archives if (split := split_of(name.partition(".")[0]))}) > 1
         remedy = "unpack all into this folder: each is one part" if parts else "pass one of them as DATASET, or unpack them"
         raise InputError(printable(str(base)), "holds archives", listed(archives), remedy)
     as_folder = config.labels or config.all_classes or config.label_regex
+    if not readers and not images and (links := _refused_links(listing, base)):
+        raise InputError(printable(str(path / links[0].location)), links[0].reason)
     if not readers or (as_folder and (images or set(readers) != {"tar"})):
         return locate_folder(config, path)
-    if _has_images(folders) or _table_labels_images(base, files, config):
+    if images_below or _table_labels_images(base, files, config):
         return _beside_images(locate_folder(config, path), [file for found, _ in readers.values() for file in found])
     if len(readers) > 1:
-        got = listed([file.name for found, _ in readers.values() for file in found])
-        raise InputError(printable(str(base)), "holds data sets of several forms", got, "name one of the files as DATASET")
+        rule, remedy = "holds data sets of several forms", "name one of the files as DATASET"
+        raise InputError(printable(str(base)), rule, listed(_names(readers)), remedy)
     ((form, (found, locate)),) = readers.items()
     if form != "tar":
         reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
-    located = locate(base, found, config)
-    rest = [entry for entry in (*files, *folders) if entry not in found and not any(file.is_relative_to(entry) for file in found)]
-    left_out = [Unreadable(entry.name, "is no part of the data set that is read") for entry in rest]
-    located = located._replace(left_out=(*located.left_out, *left_out))
-    return located if form == ".npz" else with_output_note(located)
+    located = _with_rest(locate(base, found, config), listing, base, found)
+    return located if form in (".npz", "parquet") else with_output_note(located)
 
 
-def _readers(base: Path, files: Sequence[Path], folders: Sequence[Path]) -> dict[str, tuple[list[Path], Locate]]:
+def _with_rest(located: Located, listing: Listing, base: Path, used: Sequence[Path]) -> Located:
+    """A data set with what else is in its folder: listed, and refused where it is a link to data that is not followed."""
+    known, above = set(used), {folder for file in used for folder in file.parents}
+    left_out, stack = list[Unreadable](), [listing.root]
+    for folder in stack:
+        for entry in sorted(scan(folder), key=lambda entry: entry.name):
+            place = Path(entry.path)
+            if place in above:
+                stack.append(place)
+            elif place not in known:
+                reason = "is a hidden or system file" if is_hidden(entry.name) else "is no part of the data set that is read"
+                left_out.append(Unreadable(listing.relative(place), reason))
+    links = _refused_links(listing, base)
+    refused = {item.location for item in links}
+    left_out = [item for item in left_out if item.location not in refused]
+    return located._replace(left_out=(*located.left_out, *left_out), unreadable=(*located.unreadable, *links))
+
+
+def _refused_links(listing: Listing, base: Path, deepest: int = 3) -> list[Unreadable]:
+    """The links to folders and to files of data in a folder, and in those in it, that are not followed."""
+    shown = [entry for entry in sorted(scan(base), key=lambda entry: entry.name) if not is_hidden(entry.name)]
+    linked = [entry for entry in shown if entry.is_symlink() and (entry.is_dir() or _may_be_data(entry.name))]
+    reasons = {entry.path: listing.refuses_link(entry) for entry in linked}
+    own = [Unreadable(listing.relative(path), reason) for path, reason in reasons.items() if reason not in ("", LOOP)]
+    folders = _entries(listing, base)[1] if deepest > 1 else []
+    return own + [item for folder in folders for item in _refused_links(listing, folder, deepest - 1)]
+
+
+def _may_be_data(name: str) -> bool:
+    return is_idx(name) or ending(name) in (*ENDINGS, ".arrow", ".bin")
+
+
+def _names(readers: Readers) -> list[str]:
+    return [file.name for found, _ in readers.values() for file in found]
+
+
+def _parquet_reader(listing: Listing, base: Path) -> Readers:
+    """What reads the parquet files of a folder; nothing, if there are none."""
+    found = _parquet_files(listing, base)
+    return {"parquet": (found, lambda _, files, config: locate_parquet(config.dataset, list(files), config))} if found else {}
+
+
+def _readers(listing: Listing, files: Sequence[Path], folders: Sequence[Path]) -> Readers:
     """The forms of which a folder holds files: those files, and what reads them."""
-    below = [file for folder in folders for file in _data_files(folder)]
-    readers: dict[str, tuple[list[Path], Locate]] = {}
+    below = [file for folder in folders for file in _data_files(listing, folder)]
+    readers: Readers = {}
     for form, near in (("idx", files), ("idx", below)):
         if (found := [file for file in near if is_idx(file.name)]) and form not in readers:
             readers[form] = found, locate_idx
@@ -116,50 +169,48 @@ def _beside_images(located: Located, files: Sequence[Path]) -> Located:
     return located._replace(notes=(*located.notes, note), left_out=(*located.left_out, *left_out))
 
 
-def _unwrapped(path: Path) -> Path:
+def _unwrapped(listing: Listing, path: Path) -> Path:
     """A folder, or the folder in it that has nothing beside it, and so on."""
     for _ in range(DEEPEST):
-        files, folders = _entries(path)
-        if files or len(folders) != 1:
+        files, folders = _entries(listing, path)
+        links = any(listing.refuses_link(entry) for entry in scan(path) if not is_hidden(entry.name))
+        if files or links or len(folders) != 1:
             break
         path = folders[0]
     return path
 
 
-def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files and the folders in a folder by name, without hidden and system ones and links to folders."""
+def _entries(listing: Listing, folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files and the folders in a folder by name, without hidden and system ones and links that are not followed."""
     entries = sorted(scan(folder), key=lambda entry: entry.name)
-    shown = [entry for entry in entries if not entry.name.startswith(".") and entry.name.casefold() not in SYSTEM]
-    files = [Path(entry.path) for entry in shown if entry.is_file(follow_symlinks=False)]
-    return files, [Path(entry.path) for entry in shown if entry.is_dir(follow_symlinks=False)]
+    shown = [entry for entry in entries if not is_hidden(entry.name) and not listing.refuses_link(entry)]
+    return [Path(entry.path) for entry in shown if entry.is_file()], [Path(entry.path) for entry in shown if entry.is_dir()]
 
 
-def _data_files(folder: Path) -> list[Path]:
+def _data_files(listing: Listing, folder: Path) -> list[Path]:
     """The idx files and tar archives in a folder, which may also be one of very many images."""
     others = [entry for entry in scan(folder) if not entry.name.lower().endswith(IMAGE_SUFFIXES)]
-    found = [Path(entry.path) for entry in others if is_idx(entry.name) or ending(entry.name) in TAR]
-    return sorted(path for path in found if path.is_file() and not path.is_symlink() and not path.name.startswith("."))
+    found = [entry for entry in others if (is_idx(entry.name) or ending(entry.name) in TAR) and not is_hidden(entry.name)]
+    return sorted(Path(entry.path) for entry in found if entry.is_file() and not listing.refuses_link(entry))
 
 
-def _has_images(folders: Collection[Path], deepest: int = 3) -> bool:
+def _has_images(listing: Listing, folders: Collection[Path], deepest: int = 3) -> bool:
     """Whether there are image files in folders, or in the folders in them."""
     for folder in folders:
         if any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in scan(folder)):
             return True
-    return any(deepest > 1 and _has_images(_entries(folder)[1], deepest - 1) for folder in folders)
+    return any(deepest > 1 and _has_images(listing, _entries(listing, folder)[1], deepest - 1) for folder in folders)
 
 
-def _parquet_files(folder: Path) -> list[Path]:
+def _parquet_files(listing: Listing, folder: Path) -> list[Path]:
     """The parquet files of a folder, or of the folders in it: data/ or CONFIG/, as downloads from the hub have them."""
     levels: list[list[Path]] = []
-    any_case = "*.[pP][aA][rR][qQ][uU][eE][tT]"
-    for pattern in (any_case, f"*/{any_case}", f"*/*/{any_case}"):
-        found = sorted(path for path in folder.glob(pattern) if path.name.casefold() != "metadata.parquet")  # which labels files
-        found = [
-            path
-            for path in found
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts) and not path.is_dir()
-        ]
+    folders = [folder]
+    for _ in range(3):
+        entries = [_entries(listing, place) for place in folders]
+        files = sorted(path for found, _ in entries for path in found if ending(path.name) == ".parquet")
+        found = [path for path in files if path.name.casefold() != "metadata.parquet"]  # which labels files
+        folders = [place for _, inner in entries for place in inner]
         configurations = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
         if len(configurations) > 1 and not all(split_of(name) for name in configurations):
             names = listed(sorted(configurations))

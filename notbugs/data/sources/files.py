@@ -39,7 +39,9 @@ def locate_file(path: Path, config: DataConfig) -> Located:
         folder = unpack(path)
         with errors_about(path, folder):
             located = about(locate_directory(folder, replace(config.data, dataset=str(folder))), path, folder)
-        return located._replace(notes=(f"unpacked from {printable(path.name)}, read from {folder}", *located.notes))
+        return located._replace(
+            notes=(f"unpacked from {printable(path.name)}, read from {printable(str(folder))}", *located.notes)
+        )
     if is_idx(path.name):
         return with_output_note(_idx_beside(path, config))
     if form == ".parquet":

@@ -12,6 +12,8 @@ from notbugs.data.sources.candidates import UNUSED, file_by_file, labeled_folder
 from notbugs.data.sources.class_folders import class_folders
 from notbugs.data.sources.class_layouts import as_classes, crossed_classes, divided_classes
 from notbugs.data.sources.detection import detection_error
+from notbugs.data.sources.file_index import FileIndex
+from notbugs.data.sources.label_columns import fitting_tables, folder_of
 from notbugs.data.sources.label_table import find_tables, named_tables
 from notbugs.data.sources.labels import IMAGES, labels_files_of_both, parts_by_table
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
@@ -159,18 +161,19 @@ def _by_names(listing: Listing, base: Path, config: DataConfig) -> Layout:
     """The parts of images that have their labels in their names; folders called like parts are parts."""
     asked = [name for name in (config.train, config.test) if name and name != WHOLE]
     known = splits_among([path.name for path in listing.folders(base)])
-    parts = {}
+    parts, forms = {}, []
     for name in dict.fromkeys((*asked, *known)) or (IMAGES,):
         own = listing.another()
-        part, images = part_by_names(own, base if name == IMAGES else _folder_of_part(listing, base, name), name, config)
+        part, images, form = part_by_names(own, base if name == IMAGES else _folder_of_part(listing, base, name), name, config)
         parts[name] = Found(part, own, images)
+        forms += [form] if form else []
     note = f"labels from the names of files: {printable(str(config.label_regex))}"
     whole = parts[IMAGES].part if parts.keys() == {IMAGES} and config.test != WHOLE else None
     official, lists = official_parts(listing, base, whole, "") if whole else ({}, "")
     masks = left_out_note(parts[IMAGES].listing, base) if whole else []
     if official:
         parts = {name: Found(part, parts[IMAGES].listing) for name, part in official.items()}
-    return Layout(parts, (note, *masks, *([lists] if lists else [])))
+    return Layout(parts, (note, *forms, *masks, *([lists] if lists else [])))
 
 
 def _folder_of_part(listing: Listing, base: Path, name: str) -> Path:
@@ -237,8 +240,30 @@ def _part(listing: Listing, base: Path, name: str, config: DataConfig) -> Found:
     for table in [*find_tables(listing, folder), *(find_tables(listing, outer) if outer != folder else ()), *beside]:
         by_table, found = parts_by_table(own, folder, [table], config, part=name)
         if by_table:
+            found += _labels_elsewhere(own, base, name, table, config)
             return Found(next(iter(by_table.values()))._replace(name=name), own, notes=(*notes, *found), by_table=True)
     return count_images(listing, base, name)
+
+
+def _labels_elsewhere(listing: Listing, base: Path, name: str, read: Path, config: DataConfig) -> list[str]:
+    """Notes on tables of other parts that have labels for images of this one which the table that is read has not."""
+    unlabeled = {listing.root / place for place, reason in listing.left_out if reason == f"has no label in {read.name}"}
+    others = [path for path in tables_around(listing, base) if split_of(path.stem) not in ("", split_of(name))]
+    if not unlabeled or not others:
+        return []
+    index, notes = FileIndex.of(listing.another(), base), []
+    for path in others:
+        try:
+            fitting = list(fitting_tables([path], index, config))
+        except InputError:  # its columns are unclear, and it is not read
+            continue
+        for table, columns in fitting:
+            cells = {row[columns.file] for row in table.rows}
+            named = [index.find(cell, folder_of(table, index), split_of(path.stem)) for cell in cells]
+            if count := sum(len(files) == 1 and files[0] in unlabeled for files in named):
+                what = f"{printable(path.name)} has labels for {count:,} images in {printable(name)}, which are left out"
+                notes.append(f"{what}: join it with {printable(read.name)} in one table with a column split")
+    return notes
 
 
 def _tables_for(listing: Listing, base: Path, name: str, config: DataConfig) -> list[Path]:

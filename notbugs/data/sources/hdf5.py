@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from notbugs.data.names import printable
-from notbugs.data.sources.arrays import LazyArrays, reading
+from notbugs.data.sources.arrays import LazyArrays, check_one_of_each, reading
 from notbugs.data.sources.class_names import is_naming, named_array
 from notbugs.data.sources.limits import check_expansion, words_array
 from notbugs.errors import InputError
@@ -38,6 +38,7 @@ def read_hdf5(path: Path) -> Mapping[str, np.ndarray]:
             f"{place}/{key}".strip("/"): named_array(f"{path}: {place}/{key}", value)
             for place, key, value in _namings(file, names)
         }
+        check_one_of_each(path, [*names, *namings])
         return LazyArrays((*names, *namings), partial(_read, path), dict(namings))
 
 

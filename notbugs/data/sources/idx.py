@@ -45,6 +45,9 @@ def locate_idx(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
         raise InputError(printable(str(source)), "holds several data sets", listed([name.rstrip("-_.") for name in sets]), remedy)
     packed = {path for path, match in matches.items() if match[4] and path.with_suffix("") in matches}
     files = {path.name: path for path in sorted(matches) if path not in packed}
+    if twice := [path for path in sorted(matches) if path not in packed and files[path.name] != path]:
+        got = listed([path.relative_to(source).as_posix() for path in (twice[0], files[twice[0].name])])
+        raise InputError(printable(str(source)), "holds several data sets", got, "name the folder of one of them as DATASET")
     keys = {}
     for name in files:
         _, part, kind, _ = NAME.fullmatch(name).groups()  # type: ignore[union-attr]  # files are those that match

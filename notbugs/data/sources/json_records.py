@@ -58,6 +58,8 @@ def _from_coco(content: Mapping[str, object]) -> list[object]:
         if len(files) < len(lists["images"]):
             return []  # two images of one number
         names = {category["id"]: category["name"] for category in lists["categories"]}
+        if len(names) < len(lists["categories"]):
+            return []  # two categories of one number
         return [{"file": files[about["image_id"]], "label": names[about["category_id"]]} for about in lists["annotations"]]
     except (KeyError, TypeError):
         return []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from notbugs.data.names import printable
-from notbugs.data.sources.class_names import one_name
+from notbugs.data.sources.class_names import as_one_name, one_name
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.label_choice import ONE, ZERO, column_of, label_column, without_brackets
 from notbugs.data.sources.label_table import Table, read_table
@@ -15,6 +15,7 @@ from notbugs.data.sources.words import FILE_COLUMNS, FLAGS, LABEL_COLUMNS, SPLIT
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
+WHOLE = re.compile(r"\d+\.0")  # a whole number, as pandas writes it where some are missing
 SAMPLE_ROWS = 200  # rows that tell which column names the files
 ENOUGH = 0.8  # share of them that must name a file
 SEVERAL = 5  # files of one name, in the folders of several parts, from which a cell names none
@@ -137,8 +138,16 @@ def label_of(table: Table, columns: Columns, row: Sequence[str]) -> str:
     """The class that a row names, "" if none."""
     if columns.label >= 0:
         label = without_brackets(one_name(row[columns.label]))
-        return label[:-2] if re.fullmatch(r"\d+\.0", label) else label
+        return label[:-2] if WHOLE.fullmatch(label) else label
     return one_name(next(table.columns[column] for column in columns.one_hot if row[column].casefold() in ONE))
+
+
+def forms_note(table: Table, columns: Columns) -> str:
+    """A note where labels are read as whole numbers, or names of columns that are classes in another form; "" elsewhere."""
+    if columns.label < 0:
+        return as_one_name(table.columns[column] for column in columns.one_hot)[1]
+    whole = sorted({row[columns.label] for row in table.rows if WHOLE.fullmatch(row[columns.label])})
+    return f"labels are read as whole numbers: {whole[0]} as {whole[0][:-2]}" if whole else ""
 
 
 class SaidParts(NamedTuple):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from notbugs.data.sources.limits import read_parquet
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.pixels import pixel_header
 from notbugs.data.sources.splits import listed, parse_split
-from notbugs.data.sources.text import lines_of, text_of
+from notbugs.data.sources.text import json_of, lines_of, text_of
 from notbugs.data.sources.words import TRAIN, VALIDATION, plain_name, words_of
 from notbugs.errors import InputError
 
@@ -91,7 +90,7 @@ def read_table(path: Path) -> Table:
         if path.suffix.lower() == ".json":
             return _from_records(path, json_records(text))._replace(latin=latin)
         if path.suffix.lower() in (".jsonl", ".manifest"):
-            return _from_records(path, [json.loads(line) for line in lines_of(text)])._replace(latin=latin)
+            return _from_records(path, [json_of(line) for line in lines_of(text)])._replace(latin=latin)
         return _from_text(path, text)._replace(latin=latin)
     except InputError:
         raise

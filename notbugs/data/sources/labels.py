@@ -8,12 +8,14 @@ from pathlib import Path
 
 from notbugs.data.names import check_class_name, first_line, one_form, path_part, printable
 from notbugs.data.sources.base import Part, sorted_classes
+from notbugs.data.sources.class_names import one_name
 from notbugs.data.sources.file_index import FileIndex, folders_in
 from notbugs.data.sources.label_choice import labels_note
 from notbugs.data.sources.label_columns import (
     Columns,
     fitting_tables,
     folder_of,
+    forms_note,
     label_of,
     says_parts,
     split_in,
@@ -84,6 +86,7 @@ def parts_by_table(
     notes += [f"{printable(table.path.name)} is not UTF-8, and is read as Latin-1" for table, _ in fitting if table.latin]
     notes += [note for table, columns in fitting if columns.label >= 0 and (note := labels_note(table, columns.label))]
     notes += [table.merged[columns.label] for table, columns in fitting if columns.label in table.merged]
+    notes += [note for table, columns in fitting if (note := forms_note(table, columns))]
     notes += [note for table, columns in fitting for note in _unused_columns(table, columns)]
     labeled = {path for rows in collected.values() for path in rows.files}
     named = listed([table.path.name for table, _ in fitting])
@@ -148,6 +151,7 @@ def _collect(
     beside, by_table = folder_of(table, index), table.split
     of_this_part = not only or table.path.is_relative_to(index.base) or bool(by_table)
     all_parts = index if of_this_part else FileIndex.of(listing.another(), table.path.parent)
+    without = f"no part in column {table.columns[columns.split]}" if columns.split >= 0 else IMAGES
     repeated, refused = 0, set[Path]()
     in_folders = len({tuple(folders_in(row[columns.file])) for row in table.rows}) > 1
     for row in table.rows:
@@ -169,7 +173,7 @@ def _collect(
         path = found[0]
         top = path.relative_to(index.base).parts[0]
         named = next((known for known in collected if known.casefold() == named.casefold()), named) if named else ""
-        part = only or named or (top if top in folders else by_table or IMAGES)
+        part = only or named or (top if top in folders else by_table or without)
         before = next((rows.files[path] for rows in collected.values() if path in rows.files), label)
         if before != label:
             listing.refuse(path, f"has two labels in {printable(table.path.name)}: {printable(before)} and {printable(label)}")
@@ -189,19 +193,22 @@ def _collect(
 
 
 def _part(name: str, base: Path, rows: _Rows, fitting: Sequence[tuple[Table, Columns]], named: str, listing: Listing) -> Part:
-    one_hot = [table.columns[column] for table, columns in fitting for column in columns.one_hot]
+    one_hot = [one_name(table.columns[column]) for table, columns in fitting for column in columns.one_hot]
     present = set(rows.files.values())
     classes = tuple(column for column in dict.fromkeys(one_hot) if column in present) or sorted_classes(list(present))
     index = {label: number for number, label in enumerate(classes)}
     for label in classes:
         check_class_name(label)
     files = sorted(rows.files)
+    names = [_image_name(path, base, name, rows.files[path]) for path in files]
+    if len(set(names)) < len(names):  # a/1.png and 1.png, both with the label a
+        names = [f"{path_part(rows.files[path])}/{path.relative_to(base).as_posix()}" for path in files]
     return Part(
         name,
         [str(path) for path in files],
         [index[rows.files[path]] for path in files],
         classes,
-        [_image_name(path, base, name, rows.files[path]) for path in files],
+        names,
         [listing.relative(path) for path in files],
         [rows.groups[path] for path in files] if rows.groups else [],
     )

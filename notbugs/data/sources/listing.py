@@ -21,6 +21,7 @@ NO_IMAGE_NAMES = frozenset(("license", "licence", "copying", "notice", "readme",
 Entries = tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]  # of a folder by name: the others, the hidden and system ones
 LEAVES = "is a link that leaves the folder (to follow it: --follow-links)"
 LINKED = "is a linked folder (to follow it: --follow-links)"
+LOOP, MISSING = "is a link to a folder that it lies in", "is a link to a file that does not exist"
 
 
 def below(path: Path | str, folder: Path) -> str:
@@ -36,6 +37,11 @@ def below(path: Path | str, folder: Path) -> str:
     text, above = str(path), str(folder)
     start = "" if above == "." else f"{above.rstrip(os.sep)}{os.sep}"
     return text[len(start) :].replace(os.sep, "/") if text.startswith(start) else ""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder is hidden, or one that operating systems and tools put into folders."""
+    return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def _is_plain(entry: "os.DirEntry[str]") -> bool:
@@ -175,7 +181,7 @@ class Listing:
         elif not self.follow_links:
             self.refuse(path, LEAVES if self._leaves(path) else LINKED)  # a linked folder may lead back up and never end
         elif path.resolve() in above:
-            self.leave_out(path, "is a link to a folder that it lies in")
+            self.leave_out(path, LOOP)
         else:
             self._note_link(path)
             return True
@@ -188,7 +194,7 @@ class Listing:
         elif not is_printable(entry.name):
             self.refuse(Path(entry.path), "has control characters or bytes that are not UTF-8 in its name")
         elif entry.is_symlink() and not os.path.exists(entry.path):
-            self.refuse(Path(entry.path), "is a link to a file that does not exist")
+            self.refuse(Path(entry.path), MISSING)
         elif entry.is_symlink() and not self.follow_links and self._leaves(Path(entry.path)):
             self.refuse(Path(entry.path), LEAVES)
         elif not entry.is_file():  # opening a pipe would wait forever
@@ -197,6 +203,19 @@ class Listing:
             self._note_link(Path(entry.path)) if entry.is_symlink() else None
             return True
         return False
+
+    def refuses_link(self, entry: "os.DirEntry[str]") -> str:
+        """Why an entry is a link that is not followed; "" for all other entries."""
+        if not entry.is_symlink():
+            return ""
+        if not os.path.exists(entry.path):
+            return MISSING
+        path = Path(entry.path)
+        if entry.is_dir() and not self.follow_links:
+            return LEAVES if self._leaves(path) else LINKED
+        if entry.is_dir() and path.parent.resolve().is_relative_to(path.resolve()):
+            return LOOP
+        return LEAVES if not self.follow_links and self._leaves(path) else ""
 
     def _leaves(self, path: Path) -> bool:
         """Whether a path leads out of the data set."""
@@ -227,5 +246,5 @@ class Listing:
             raise InputError(printable(str(folder)), "cannot be opened", error.strerror) from None
         kept, system = list[os.DirEntry[str]](), list[os.DirEntry[str]]()
         for entry in entries:
-            (system if entry.name.startswith(".") or entry.name.casefold() in SYSTEM else kept).append(entry)
+            (system if is_hidden(entry.name) else kept).append(entry)
         return kept, system

@@ -9,7 +9,7 @@ from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import Naming, is_naming, naming_of, one_name
 from notbugs.data.sources.listing import below
 from notbugs.data.sources.splits import listed
-from notbugs.data.sources.text import lines_of, text_of
+from notbugs.data.sources.text import json_of, lines_of, text_of
 from notbugs.data.sources.words import LISTS_OF_NAMES, words_of
 from notbugs.errors import InputError
 
@@ -38,6 +38,7 @@ def with_names_beside(located: Located, root: Path, files: Iterable[Path]) -> Lo
             raise InputError(printable(str(path.parent)), "must name the classes in one way", got, "move one of the two away")
     notes = [f"{printable(path.name)} is not read: it does not name each of the classes {listed(located.classes, 3)}"
              for path in sorted(found.keys() - named.keys()) if _is_called_so(path)]  # fmt: skip
+    notes = [note for note in notes if note not in located.notes]  # the reader of image folders has looked at the same files
     if not named:
         return located._replace(notes=(*located.notes, *notes))
     path, names = next(iter(named.items()))
@@ -71,7 +72,10 @@ def _naming(path: Path, numbers: list[int]) -> Naming:
     except (OSError, UnicodeDecodeError):
         return {}
     if path.suffix.lower() == ".json":
-        naming = naming_of(content) or {}
+        try:
+            naming = naming_of(json_of(content)) or {}
+        except (ValueError, RecursionError):
+            return {}
         return naming if naming.keys() >= set(numbers) else _in_order(list(naming.values()), numbers)
     lines = [line.strip() for line in lines_of(content)]
     pairs = [match for line in lines if (match := NUMBER_AND_NAME.fullmatch(line))]

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from notbugs.data.names import check_class_name, found_in, one_form, path_part, regular_expression
+from notbugs.data.names import check_class_name, found_in, path_part, regular_expression
 from notbugs.data.sources.base import Part, sorted_classes
 from notbugs.data.sources.candidates import walk_images
+from notbugs.data.sources.class_names import as_one_name
 from notbugs.data.sources.listing import Listing, below
 from notbugs.data.sources.splits import listed
 from notbugs.data_config import DataConfig
@@ -16,14 +17,16 @@ from notbugs.data_config import DataConfig
 USUAL = (r"([^/]+?)[._ -]*\(?\d+\)?\.\w+$", r"([^/_]+)_[^/]*$")
 
 
-def part_by_names(listing: Listing, folder: Path, name: str, config: DataConfig) -> tuple[Part | None, int]:
-    """The images below a folder whose paths have a label, and the number of all images. None if no path has one.
+def part_by_names(listing: Listing, folder: Path, name: str, config: DataConfig) -> tuple[Part | None, int, str]:
+    """The images below a folder whose paths have a label, the number of all images, and a note. None if no path has one.
 
     A path without one among others is refused.
     """
     assert config.label_regex is not None
     pattern = regular_expression("--label-regex", config.label_regex)
-    labels = {path: one_form(found_in(pattern, listing.relative(path))) for path in walk_images(listing, folder)}
+    found = {path: found_in(pattern, listing.relative(path)) for path in walk_images(listing, folder)}
+    words, note = as_one_name(found.values())
+    labels = dict(zip(found, words, strict=True))
     files = [path for path, label in labels.items() if label]
     for path in (path for path, label in labels.items() if files and not label):
         listing.refuse(path, f"has no label: {config.label_regex} is not found in its path")
@@ -39,7 +42,7 @@ def part_by_names(listing: Listing, folder: Path, name: str, config: DataConfig)
         [f"{path_part(labels[path])}/{below(path, folder)}" for path in files],
         [listing.relative(path) for path in files],
     )
-    return (part if files else None), len(labels)
+    return (part if files else None), len(labels), note
 
 
 def suggestion(names: Sequence[str]) -> str:

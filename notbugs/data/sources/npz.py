@@ -1,15 +1,13 @@
 """NumPy files: .npz with train_images, train_labels, test_images, test_labels, or x_train, y_train, …; or folders of .npy."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from notbugs.data.names import printable
-from notbugs.data.sources.arrays import LazyArrays, locate_array_files, reading
+from notbugs.data.sources.arrays import LazyArrays, check_one_of_each, locate_array_files, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.limits import check_members
 from notbugs.data_config import DataConfig
@@ -27,9 +25,7 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of an .npz file, each of which is read when it is asked for. Raises InputError."""
     with reading(path, "an .npz file", PLAIN), path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         check_members(path, archive.zip.infolist())
-        if len(set(archive.files)) < len(archive.files):
-            name, _ = Counter(archive.files).most_common(1)[0]
-            raise InputError(printable(str(path)), "holds two arrays of one name", printable(name), "save it again")
+        check_one_of_each(path, archive.files)
         return LazyArrays(tuple(archive.files), partial(_read_array, path))
 
 

@@ -54,7 +54,7 @@ def locate_pixel_text(source: Path, paths: Sequence[Path], config: DataConfig) -
         got = "none" if header is None else f"columns {listed([header.pixels, *header.others])}"
         raise InputError(printable(str(paths[0])), "needs a column called label", got, "choose it with --label-column NAME")
     arrays, keys = _read(paths[0], header)
-    if config.test is None and Key(PRIVATE, "images") in keys.values() and Key("PublicTest", "images") in keys.values():
+    if config.test is None and config.train != PRIVATE and Key(PRIVATE, "images") in keys.values():
         config = replace(config.data, test=PRIVATE)
     located = locate_arrays(paths[0], arrays, config, keys=keys)
     columns = [Unreadable(f"{paths[0].name}: column {printable(name)}", "is not read") for name in header.others]

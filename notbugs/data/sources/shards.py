@@ -1,22 +1,22 @@
 """WebDataset shards, read in place: KEY.jpg with KEY.cls, KEY.json or KEY.txt. Other tar archives are for `archive_tree`."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from posixpath import basename, dirname, splitext
 from typing import NamedTuple
 
-from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, printable
+from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, check_class_name, first_line, one_form, printable
 from notbugs.data.sources.archive_tree import ReadFiles, locate_extracted, locate_tree
 from notbugs.data.sources.base import Located, Part, are_names, join, numbered_classes, sorted_classes
 from notbugs.data.sources.cifar import reject_pickles
-from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one_name
+from notbugs.data.sources.class_names import as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.idx import is_idx
-from notbugs.data.sources.numbered_files import missing_files
+from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.data.sources.tar import Archive, ArchivedFiles, Member, open_archive
 from notbugs.data.sources.targets import check_no_measurements
+from notbugs.data.sources.text import json_of
 from notbugs.data.sources.words import NOT_IN_SHARDS, called_labels
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
@@ -78,6 +78,7 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig, read_fil
     parts = {name: _part_of_shards(name, archives[name], labeled[name]) for name in chosen.parts}
     notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]  # once the parts are made
     notes += missing_files(path.name for path in sorted(paths))
+    notes += [note for name in chosen.parts for note in joined_note(name, (_stem(archive.path) for archive in archives[name]))]
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     folders = {dirname(member.name) for name in chosen.parts for _, member in labeled[name].images}
     if len(folders) > 1 and "labels are read from .cls" not in notes:
@@ -96,10 +97,13 @@ def _hold_idx(archives: Sequence[Archive]) -> bool:
     return any(is_idx(basename(member.name)) for archive in archives for member in archive.members)
 
 
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.tar|\.tgz|\.gz)+$", "", path.name, flags=re.IGNORECASE)
+
+
 def _part_name(path: Path) -> str:
     """The part that a shard belongs to: its name without the number, or its folder's name."""
-    stem = re.sub(r"(\.tar|\.tgz|\.gz)+$", "", path.name, flags=re.IGNORECASE)
-    stem = re.sub(r"[-_.]?\d+([-_.]of[-_.]\d+)?$", "", stem)
+    stem = without_number(_stem(path))
     return path.parent.name if split_of(path.parent.name) and not split_of(stem) else stem or "shards"
 
 
@@ -115,8 +119,8 @@ def _has_labels(archives: Sequence[Archive]) -> bool:
 
 def _key(name: str) -> tuple[str, str]:
     """What the files of one image have in common, and the ending: a/b.seg.png -> a/b, .seg.png, as WebDataset does it."""
-    stem, dot, ending = basename(name).partition(".")
-    return (f"{dirname(name)}/{stem}" if dirname(name) else stem), f"{dot}{ending}".lower()
+    folder, (stem, dot, ending) = dirname(one_form(name)), basename(one_form(name)).partition(".")
+    return (f"{folder}/{stem}" if folder else stem), f"{dot}{ending}".lower()
 
 
 def _labeled(archives: Sequence[Archive], config: DataConfig) -> Labeled:
@@ -165,7 +169,7 @@ def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, st
     if member.size > MOST_LABEL:
         return {}
     try:
-        content = json.loads(archive.read(member))
+        content = json_of(archive.read(member))
     except (ValueError, RecursionError):
         return {}
     known = {key: value for key, value in content.items() if isinstance(value, str)} if isinstance(content, dict) else {}
@@ -176,7 +180,8 @@ def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, st
 
 def _part_of_shards(name: str, archives: Sequence[Archive], found: Labeled) -> Part:
     """One part; its numbers have the names of classes that each .json says. Raises InputError where one has two."""
-    part = _part(name, archives, found.images, found.labels)
+    part, note = _part(name, archives, found.images, found.labels)
+    found.notes.update([note] if note else [])
     if all(isinstance(label, int) for label in found.labels) and all(found.class_names):
         remedy = "choose the field of the .json with --label-column NAME, or leave the name out"
         words = naming_by_rows(name, part.labels, found.class_names, ("the number", "the class name in .json"), remedy)
@@ -193,7 +198,7 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
         raise InputError(place, f"must have at most {MOST_LABEL:,} bytes", member.size)
     try:
         text = archive.read(member).decode("utf-8-sig").strip()
-        value = _field(json.loads(text), place, config) if ending == ".json" else text
+        value = _field(json_of(text), place, config) if ending == ".json" else text
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -219,20 +224,23 @@ def _field(content: object, place: str, config: DataConfig) -> object:
     return content.get(names[0]) if names else None
 
 
-def _part(name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Member]], labels: Sequence[str | int]) -> Part:
-    numbers = [label for label in labels if isinstance(label, int)]
+def _part(
+    name: str, archives: Sequence[Archive], images: Sequence[tuple[int, Member]], labels: Sequence[str | int]
+) -> tuple[Part, str]:
+    """One part, and a note, or ""."""
+    numbers, note = [label for label in labels if isinstance(label, int)], ""
     if len(numbers) == len(labels):
         indices, classes = numbered_classes(numbers)
     else:
-        words = [one_name(str(label)) for label in labels]
+        words, note = as_one_name(map(str, labels))
         check_no_measurements(f"{archives[0].path}: labels", words)
         classes = sorted_classes(words)
         index = {word: number for number, word in enumerate(classes)}
         indices = [index[word] for word in words]
     for label in classes:
         check_class_name(label)
-    names = [member.name for _, member in images]
+    names = [one_form(member.name) for _, member in images]
     if not are_names(names, len(names)):
-        names = [f"{archives[archive].path.name}/{member.name}" for archive, member in images]
+        names = [f"{archives[archive].path.name}/{name}" for (archive, _), name in zip(images, names, strict=True)]
     places = [f"{archives[archive].path.name}: {member.name}" for archive, member in images]
-    return Part(name, ArchivedFiles(tuple(archives), tuple(images)), indices, classes, names, places)
+    return Part(name, ArchivedFiles(tuple(archives), tuple(images)), indices, classes, names, places), note

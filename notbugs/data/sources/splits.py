@@ -10,6 +10,7 @@ from notbugs.errors import InputError
 
 WHOLE = "."  # --test .: all images of a data set without parts are test images
 LABELS_MISSING = "name a table with its labels: --labels FILE"
+SIGNS = " _-.,;:+()[]{}"  # between a part and a class. Of others, \W would take the vowels of Hindi, and accents of their own
 
 
 class NamedSplit(NamedTuple):
@@ -79,7 +80,7 @@ def part_and_class(name: str) -> tuple[str, str] | None:
         return None
     words = re.split(r"([^\W\d_]+)", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
     rest = "".join(word for word in words if not _split_of_word(word.casefold()))
-    return named.split, re.sub(r"^[\W_]+|[\W_]+$", "", rest)
+    return named.split, rest.strip(SIGNS)
 
 
 def is_neutral(name: str) -> bool:

@@ -63,6 +63,8 @@ def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple
     values, place = list(table.with_format(None)[column]), f"{dataset}: column {column}"
     if not explicit:
         check_no_measurements(place, values, column, f"{GROUP}; each number as a class: --label-column {printable(column)}")
+    if all(isinstance(value, bool) for value in values):
+        return [int(value) for value in values], ("False", "True"), ""
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]  # as pandas writes whole numbers of which some were missing
     elif explicit and all(isinstance(value, float) for value in values):

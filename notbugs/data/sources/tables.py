@@ -12,7 +12,8 @@ from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.limits import check_expansion, read_parquet
-from notbugs.data.sources.numbered_files import missing_files
+from notbugs.data.sources.listing import LEAVES
+from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
 from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of
 from notbugs.data.sources.words import IMAGE_COLUMNS, LABELS_FIRST, SPLIT_COLUMNS, TRAIN, named_column, plain_name
@@ -21,21 +22,24 @@ from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
+OTHERS = "other files"  # parquet files whose names say no part, beside such whose names do
 SAVE_AGAIN = "save it again with save_to_disk"
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
 
 
 def locate_parquet(dataset: str, files: list[Path], config: DataConfig) -> Located:
     """The images of parquet files. Their names or folders say the parts; without any, all are the training part."""
-    prefixes = [re.split(r"[-_.]?\d", path.stem)[0] for path in files]
+    prefixes = [without_number(path.stem) for path in files]
     known, by_part = splits_among(prefixes), dict[str, list[Path]]()
     for path, prefix in zip(files, prefixes, strict=True):
         in_folder = path.parent.name if split_of(path.parent.name) else ""
         by_part.setdefault(prefix if prefix in known else in_folder or (prefix if known else ""), []).append(path)
     if set(by_part) == {""}:
         by_part = {TRAIN: files}
-    tables = {name or "other files": _read_parquet(paths) for name, paths in by_part.items()}
-    return _locate_tables(dataset, tables, config, "parquet", notes=missing_files(path.name for path in files))
+    tables = {name or OTHERS: _read_parquet(paths) for name, paths in by_part.items()}
+    notes = missing_files(path.name for path in files)
+    notes += [note for name, paths in by_part.items() for note in joined_note(name or OTHERS, (path.stem for path in paths))]
+    return _locate_tables(dataset, tables, config, "parquet", notes=notes)
 
 
 def _read_parquet(paths: list[Path]) -> Any:
@@ -45,13 +49,10 @@ def _read_parquet(paths: list[Path]) -> Any:
         return datasets.concatenate_datasets([datasets.Dataset(table, fingerprint=PLAIN) for table in read_parquet(paths)])
 
 
-def saved_parts(folder: Path) -> list[Path]:
+def saved_parts(folders: list[Path]) -> list[Path]:
     """The folders in a folder, if `save_to_disk` wrote each of them and they are parts; else []."""
-    found = [
-        path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
-    ]
-    saved = all((path / "state.json").is_file() for path in found) and all(split_of(path.name) for path in found)
-    return found if saved else []
+    saved = all((path / "state.json").is_file() for path in folders) and all(split_of(path.name) for path in folders)
+    return folders if saved else []
 
 
 def locate_saved_parts(folder: Path, parts: Sequence[Path], config: DataConfig) -> Located:
@@ -61,7 +62,7 @@ def locate_saved_parts(folder: Path, parts: Sequence[Path], config: DataConfig) 
     tables = {}
     for part in parts:
         with reading(part, "a saved Hugging Face set", SAVE_AGAIN):
-            _check_saved(part)
+            _check_saved(part, config)
             tables[part.name] = datasets.load_from_disk(str(part))
     return _locate_tables(str(folder), tables, config, "saved")
 
@@ -71,21 +72,24 @@ def locate_saved(folder: Path, config: DataConfig) -> Located:
     import datasets
 
     with reading(folder, "a saved Hugging Face set", SAVE_AGAIN):
-        _check_saved(folder)
+        _check_saved(folder, config)
         saved = datasets.load_from_disk(str(folder))
     return _locate_tables(str(folder), saved if isinstance(saved, dict) else {TRAIN: saved}, config, "saved")
 
 
-def _check_saved(folder: Path) -> None:
-    """Raises InputError where a saved set names files outside its folder, which may be anyone's, or has a damaged one."""
+def _check_saved(folder: Path, config: DataConfig) -> None:
+    """Raises InputError where a saved set names files outside its folder, which may be anyone's, or has a damaged one.
+
+    Links that leave it are followed if that was asked for; names that leave it never are.
+    """
     places = [folder]
     if (folder / "dataset_dict.json").is_file():
         places = [folder / str(split) for split in _listed(folder / "dataset_dict.json", "splits")]
     for place in places:
-        _check_within(folder, place)
+        _check_within(folder, place, config)
         for file in _listed(place / "state.json", "_data_files"):
             path = place / cast(Mapping[str, str], file)["filename"]
-            _check_within(folder, path)
+            _check_within(folder, path, config)
             _check_arrow(path)
 
 
@@ -93,9 +97,11 @@ def _listed(path: Path, key: str) -> list[object]:
     return list(json.loads(path.read_text("utf-8"))[key])
 
 
-def _check_within(folder: Path, path: Path) -> None:
+def _check_within(folder: Path, path: Path, config: DataConfig) -> None:
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
         raise InputError(printable(str(folder)), "must hold all of its files", printable(str(path)))
+    if not config.follow_links and not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(printable(str(path)), LEAVES)
 
 
 def _check_arrow(path: Path) -> None:

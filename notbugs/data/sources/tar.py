@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast, overload
 
-from notbugs.data.names import first_line, is_printable, one_form, printable
+from notbugs.data.names import first_line, is_printable, printable
 from notbugs.data.sources.limits import CHUNK, FREE, most_bytes, most_members, read_at_most
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
@@ -122,7 +122,7 @@ def _members(stream: BinaryIO, size: int, most: int | None = None) -> Iterator[M
             if info.name.startswith("/") or ".." in info.name.split("/"):
                 raise ValueError(f"it holds a file that leads out of the folder: {printable(info.name)}")
             if info.isreg():
-                yield Member(one_form(info.name), info.offset_data, info.size)
+                yield Member(info.name, info.offset_data, info.size)
         stream.seek(archive.offset)
         while rest := stream.read(2**20):
             if rest.strip(b"\0"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from notbugs.data.names import printable
-from notbugs.data.sources.arrays import reading
+from notbugs.data.sources.arrays import check_one_of_each, reading
 from notbugs.data.sources.class_names import is_naming, named_array
 from notbugs.data.sources.limits import check_expansion, words_array
 from notbugs.errors import InputError
@@ -36,7 +36,8 @@ def read_torch(path: Path) -> Mapping[str, np.ndarray]:
                     raise
                 rule = "holds more than tensors, and reading it could run any code"
                 raise InputError(printable(str(path)), rule, "Python objects (pickle)", SAVE) from None
-        found = _flatten(path, "", content, DEEPEST, iter(range(MOST_ENTRIES)))
+        found = list(_flatten(path, "", content, DEEPEST, iter(range(MOST_ENTRIES))))
+        check_one_of_each(path, [name for name, _ in found])
         return {name: value if isinstance(value, np.ndarray) else _array(path, name, value) for name, value in found}
 
 
@@ -120,4 +121,6 @@ def read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
         with safe_open(path, framework="np") as file:
             about = file.metadata() or {}
         named = {key: named_array(f"{path}: {key}", value) for key, value in about.items() if is_naming(key)}
-        return {**load_file(path), **named}
+        tensors = load_file(path)
+        check_one_of_each(path, [*tensors, *named])
+        return {**tensors, **named}

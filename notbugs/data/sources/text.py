@@ -1,7 +1,9 @@
-"""Text files: in which encoding, and where their lines end."""
+"""Text files: in which encoding, where their lines end, and JSON."""
 
 import codecs
+import json
 import re
+from collections import Counter
 from pathlib import Path
 
 
@@ -25,3 +27,26 @@ def lines_of(text: str) -> list[str]:
     ['a', 'b\\u2028c']
     """
     return [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+def json_of(text: str | bytes) -> object:
+    """The value of JSON. Raises ValueError for other text, and where a name stands twice in an object: one would be lost.
+
+    Examples
+    --------
+    >>> json_of('{"cat": 0, "dog": 1}')
+    {'cat': 0, 'dog': 1}
+    >>> json_of('{"0": "cat", "0": "dog"}')
+    Traceback (most recent call last):
+    ValueError: the name 0 stands twice in an object
+    """
+    value: object = json.loads(text, object_pairs_hook=_without_repeats)
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {name} stands twice in an object")
+    return found

@@ -45,6 +45,7 @@ def test_without_mlxtend_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tm
         {"all_classes": True},
         {"train": "a"},
         {"follow_links": True},
+        {"group": "a"},
     ],
 )
 @pytest.mark.parametrize("dataset", ["digits", "mnist5k", "planted"])
