@@ -89,10 +89,13 @@ def new_data_lines() -> list[str]:
 def data_lines(splits: "Splits", listed: str = f"Listed in {TABLE}.") -> Iterator[str]:
     """What was decided in reading a data set, and how many files are not used. listed: where they are listed."""
     from notbugs.data import left_out
+    from notbugs.data.parts import BEYOND
 
+    reasons = left_out(splits)
+    limited = [reasons.pop(reason) for reason in list(reasons) if reason.startswith(BEYOND)]  # a note counts them
     for note in splits.notes:
-        yield f"Data: {note}."
-    if reasons := left_out(splits):
+        yield f"Data: {note}.{f' {listed}' if limited and not reasons and note.startswith('--limit') else ''}"
+    if reasons:
         count = sum(reasons.values())
         shown = "; ".join(f"{number:,}: {reason}" for reason, number in reasons.items())
         yield f"Left out: {count:,} file{'' if count == 1 else 's'} ({shown}). {listed}"

@@ -8,8 +8,9 @@ from notbugs.data.sources.base import Located
 from notbugs.data.sources.directory import locate_directory
 from notbugs.data.sources.embedded import EMBEDDED
 from notbugs.data.sources.files import locate_file
-from notbugs.data.sources.forms import ENDINGS, ending
+from notbugs.data.sources.forms import ENDINGS
 from notbugs.data.sources.npz import locate_npz
+from notbugs.data.sources.refused import ending
 from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.tables import locate_hub, locate_parquet, locate_saved, without_progress_bars
 from notbugs.errors import InputError

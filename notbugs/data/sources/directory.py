@@ -1,17 +1,18 @@
 """Which reader a folder needs: by the files of one form that it holds, or as image files."""
 
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 from notbugs.data.config import FOR_FOLDERS, DataConfig, reject_options
 from notbugs.data.names import IMAGE_SUFFIXES, SYSTEM, Unreadable, printable
-from notbugs.data.sources.base import Located
+from notbugs.data.sources.base import HOLDS_ARCHIVES, Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.folder import locate_folder
-from notbugs.data.sources.forms import ARRAY_FILES, FOLDERS_ALONE, PACKED, ending, locate_array_form, scan, with_output_note
+from notbugs.data.sources.forms import ARRAY_FILES, FOLDERS_ALONE, locate_array_form, scan, with_output_note
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.label_columns import fitting_tables
 from notbugs.data.sources.label_table import find_tables
@@ -19,6 +20,7 @@ from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
+from notbugs.data.sources.refused import PACKED, ending
 from notbugs.data.sources.shards import ENDINGS as TAR
 from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.splits import listed, split_of
@@ -55,9 +57,7 @@ def _of_folder(path: Path, base: Path, files: Sequence[Path], folders: Sequence[
     reject_pickles(base, [file.name for file in files])
     readers = _readers(base, files, folders)
     if not readers and not folders and (archives := [file.name for file in files if ending(file.name) in (".zip", *PACKED)]):
-        parts = len({split for name in archives if (split := split_of(name.partition(".")[0]))}) > 1
-        remedy = "unpack all into this folder: each is one part" if parts else "pass one of them as DATASET, or unpack them"
-        raise InputError(printable(str(base)), "holds archives", listed(archives), remedy)
+        raise InputError(printable(str(base)), HOLDS_ARCHIVES, listed(archives), _how_to_unpack(archives))
     as_folder = config.labels or config.all_classes or config.label_regex
     if not readers or (as_folder and (images or set(readers) != {"tar"})):
         return locate_folder(config, path)
@@ -74,6 +74,20 @@ def _of_folder(path: Path, base: Path, files: Sequence[Path], folders: Sequence[
     left_out = [Unreadable(entry.name, "is no part of the data set that is read") for entry in rest]
     located = located._replace(left_out=(*located.left_out, *left_out))
     return located if form == ".npz" else with_output_note(located)
+
+
+def _how_to_unpack(archives: Sequence[str]) -> str:
+    """What to do with the archives that a folder holds, by their names."""
+    if len({split for name in archives if (split := split_of(name.partition(".")[0]))}) > 1:
+        return "unpack all into this folder: each is one part"
+    if len(archives) > 1 and len({re.sub(r"\d+", "", name) for name in archives}) == 1:
+        return "unpack all into one folder: these are pieces of one download"
+    unpack_them = "unpack it" if len(archives) == 1 else "unpack each into a folder of its own"
+    return (
+        unpack_them
+        if not all(name.lower().endswith(".zip") for name in archives)
+        else f"pass one of them as DATASET, or {unpack_them}"
+    )
 
 
 def _readers(base: Path, files: Sequence[Path], folders: Sequence[Path]) -> dict[str, tuple[list[Path], Locate]]:

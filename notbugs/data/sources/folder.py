@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from notbugs.data.config import DataConfig
-from notbugs.data.names import printable
+from notbugs.data.names import IMAGE_SUFFIXES, printable
 from notbugs.data.sources.ambiguous_classes import ambiguity_in_part, odd_classes_note
 from notbugs.data.sources.base import Located, join
 from notbugs.data.sources.candidates import UNUSED, file_by_file, labeled_folders, left_out_note
@@ -21,6 +21,7 @@ from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
 from notbugs.data.sources.official import official_parts
+from notbugs.data.sources.refused import what_is_there
 from notbugs.data.sources.splits import TRAIN, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
 from notbugs.data.sources.written import is_written, with_written_names
 from notbugs.errors import InputError
@@ -123,7 +124,10 @@ def _nothing_labeled(listing: Listing, base: Path) -> InputError:
     """The error for a folder in which no image has a label, with what was seen."""
     images = [listing.relative(path) for path in listing.another().walk(base)]
     what, remedy = what_may_label(listing, base, images)
-    seen = f"{len(images):,} images without labels" if images else "no images"
+    seen = f"{len(images):,} image{'s' * (len(images) > 1)} without labels" if images else "no images"
+    if not any(path.lower().endswith(IMAGE_SUFFIXES) for path in images):
+        there, way_out = what_is_there(base)
+        seen, what, remedy = f"no images, {there}" if there else seen, "" if there else what, way_out or remedy
     rule = "holds no class folders and no table with a label for each image"
     return InputError(printable(str(base)), rule, seen + what, remedy)
 

@@ -20,6 +20,7 @@ from notbugs.data.sources.class_names import is_name_column, naming_by_rows, one
 from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.limits import FREE, most_bytes, most_members, read_at_most
 from notbugs.data.sources.numbered_files import missing_files
+from notbugs.data.sources.refused import reject_foreign
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.data.sources.targets import check_no_measurements
 from notbugs.errors import InputError
@@ -50,6 +51,7 @@ def open_archive(path: Path) -> Archive:
         If it is damaged, or packed too densely: if it expands to over 1 GB, or holds more than 10,000 files, one in less than 32
         bytes.
     """
+    reject_foreign(path)
     content = None if path.suffix.lower() == ".tar" else _unpacked(path)
     try:
         if content is None:

@@ -28,7 +28,7 @@ NEUTRAL = frozenset(
 ANNOTATIONS = frozenset(
     (
         "annotation", "annotations", "label", "labels", "mask", "masks", "bbox", "bboxes", "boxes", "meta", "metadata", "lists",
-        "trimaps",
+        "trimaps", "ann", "anns",
     )
 )  # fmt: skip
 SPLIT_COLUMNS = (
@@ -198,6 +198,8 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
     InputError
         If a part does not exist, or if it is unclear which one is meant.
     """
+    if not any(sizes.values()):
+        raise InputError(printable(dataset), "holds no labeled images", remedy="add images, each with its label")
     if test == WHOLE and len(sizes) == 1:
         return Chosen("", next(iter(sizes)), ())
     for option, name in (("--train", train), ("--test", test)):
@@ -206,7 +208,7 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
         if name is not None and not sizes[name]:
             raise InputError(option, "must be a part with labeled images", printable(name), LABELS)
     if train is not None and train == test:
-        raise InputError("--test", "must be another part than --train", printable(train))
+        raise InputError("--test", "must be another part than --train", printable(train), "leave one of them out")
     labeled = [name for name in sizes if sizes[name]]
     known = splits_among(labeled)
 

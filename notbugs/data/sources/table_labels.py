@@ -5,12 +5,15 @@ from typing import Any
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
-from notbugs.data.sources.base import numbered_classes
+from notbugs.data.sources.base import numbered_classes, sorted_classes
 from notbugs.data.sources.class_names import Naming, apply_naming, as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
 from notbugs.errors import InputError
+
+SAVE_LABELS = "save whole numbers or words"
+OTHER_LABELS = {list: "save the one label of each image, not in a list", dict: "save one of its fields as a column"}
 
 
 def label_column_of(dataset: str, table: Any, config: DataConfig) -> str:
@@ -43,8 +46,10 @@ def find_column(dataset: str, features: Mapping[str, Any], kind: type, usual: tu
     candidates = typed if len(typed) == 1 else [name for name in typed or features if name in usual]
     if len(candidates) != 1:
         rule = f"it must be clear which column holds the {what}"
-        remedy = f"choose it with {option}" if option else f"name one of them {usual[0]}"
-        raise InputError(dataset, rule, f"columns {', '.join(candidates or features)}", remedy)
+        remedy = (
+            f"choose it with {option}" if option else f"name the one with the bytes of images {usual[0]}; pixels: save an .npz"
+        )
+        raise InputError(dataset, rule, f"columns {listed(candidates or list(features), 12)}", remedy)
     return candidates[0]
 
 
@@ -60,6 +65,8 @@ def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple
         values = [int(value) for value in values]  # as pandas writes whole numbers of which some were missing
     elif explicit and all(isinstance(value, float) for value in values):
         values = [str(value) for value in values]
+    if values and all(isinstance(value, bool) for value in values):
+        return list(map(int, values)), ("False", "True"), ""
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         names = getattr(table.features[column], "names", None)
         if names:
@@ -67,11 +74,21 @@ def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple
         naming, said = ({}, "") if explicit else _naming_column(dataset, table, column, values)
         return (*(apply_naming(values, naming, place) if naming else numbered_classes(values)), said)
     if not all(isinstance(value, str) for value in values):
-        raise InputError(dataset, f"the column {column} must hold one whole number or one word for each image")
+        other = next((value for value in values if not isinstance(value, str | int)), values[0])
+        rule = f"the column {column} must hold one whole number or one word for each image"
+        remedy = next((way_out for kind, way_out in OTHER_LABELS.items() if isinstance(other, kind)), SAVE_LABELS)
+        raise InputError(dataset, rule, printable(str(other)[:60]), remedy)
     words, note = as_one_name(values)
-    classes = tuple(sorted(set(words)))
+    classes = sorted_classes(words)
     index = {name: number for number, name in enumerate(classes)}
     return [index[word] for word in words], classes, note
+
+
+def missing_labels(table: Any, column: str) -> list[int]:
+    """The rows without a label: None, NaN, and -1 beside other numbers, as Hugging Face has it. -1 and 1 may be two classes."""
+    values = table.with_format(None)[column]
+    signs = {*values} <= {-1, 1} if all(isinstance(value, int) for value in values) else False
+    return [i for i, value in enumerate(values) if value is None or value != value or (value == -1 and not signs)]
 
 
 def _naming_column(dataset: str, table: Any, column: str, numbers: list[int]) -> tuple[Naming, str]:

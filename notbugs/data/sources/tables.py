@@ -24,7 +24,7 @@ from notbugs.data.sources.splits import (
     split_of,
     splits_among,
 )
-from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of
+from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of, missing_labels
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
 
@@ -150,9 +150,9 @@ def _locate_tables(
         label_column_of(dataset, table, config)  # says why there is none
     chosen = choose_splits(dataset, sizes, config.train, config.test)
     both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
-    read = {name: part for name, (part, _) in both.items()}
+    read = {name: part for name, (part, *_) in both.items()}
     notes = [*notes]
-    notes += [f"{printable(name)}: {note}" for name, (_, found) in both.items() for note in found]
+    notes += [f"{printable(name)}: {note}" for name, (_, found, _) in both.items() for note in found]
     notes += [note for name in chosen.parts for note in _split_columns(tables, name, config)]
     notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
@@ -161,7 +161,8 @@ def _locate_tables(
         for name in chosen.unused
         for i in range(tables[name].num_rows)
     ]
-    return join(dataset, train, test, form, notes)._replace(left_out=tuple(left_out))
+    unreadable = tuple(item for *_, refused in both.values() for item in refused)
+    return join(dataset, train, test, form, notes)._replace(left_out=tuple(left_out), unreadable=unreadable)
 
 
 def _split_columns(tables: Tables, name: str, config: DataConfig) -> list[str]:
@@ -177,21 +178,36 @@ def _rows_text(labeled: int, rows: int) -> str:
     return f"{labeled:,} images" if labeled else f"{rows:,} images without labels"
 
 
-def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> tuple[Part, list[str]]:
-    """One part, and notes."""
+def _read_part(
+    dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool
+) -> tuple[Part, list[str], list[Unreadable]]:
+    """One part, notes, and the rows that have no image or no label."""
     import datasets
 
     image = find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
     label = label_column_of(dataset, table, config)
+    table, rows, refused = _usable_rows(f"{dataset}: {name}", table, image, label)
     labels, classes, said = labels_of(dataset, table, label, explicit=config.label_column is not None)
     images, paths = _image_column(dataset, table, image, files_allowed)
     group = named_column(table.column_names, config.group)
     names, note = _names(table, paths)
-    places = [f"{dataset}: {name} row {i}" for i in range(len(labels))]
+    places = [f"{dataset}: {name} row {i}" for i in rows]
     groups = [str(value) for value in table.with_format(None)[group]] if group else []
     others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
     not_read = f"not read, though they may be images: {listed(others)}" if others else ""
-    return Part(name, images, labels, classes, names, places, groups), [text for text in (said, note, not_read) if text]
+    part = Part(name, images, labels, classes, names, places, groups)
+    return part, [text for text in (said, note, not_read) if text], refused
+
+
+def _usable_rows(place: str, table: Any, image: str, label: str) -> tuple[Any, Sequence[int], list[Unreadable]]:
+    """A table without the rows that have no image or no label; the rows that are kept, and those that are not."""
+    cells = table.select_columns([image]).with_format("arrow")[:][image]
+    reasons = {row: "has no image" for row, cell in enumerate(cells) if not cell.is_valid} if cells.null_count else {}
+    reasons.update((row, f"has no label in the column {label}") for row in missing_labels(table, label))
+    if not reasons:
+        return table, range(table.num_rows), []
+    kept = [row for row in range(table.num_rows) if row not in reasons]
+    return table.select(kept), kept, [Unreadable(f"{place} row {row}", reason) for row, reason in sorted(reasons.items())]
 
 
 def _may_hold_images(feature: object) -> bool:
@@ -205,6 +221,12 @@ def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> t
     import datasets
     import pyarrow.compute
 
+    rule, remedy = (
+        f"the column {name} does not hold encoded images",
+        "save the bytes of a .png of each image, or an .npz of arrays",
+    )
+    if isinstance(feature := table.features[name], datasets.List) or not hasattr(feature, "dtype"):  # would be encoded in silence
+        raise InputError(dataset, rule, "lists of numbers", remedy)
     try:
         with without_progress_bars():
             cells = table.select_columns([name]).cast_column(name, datasets.Image(decode=False))
@@ -212,9 +234,11 @@ def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> t
         missing_bytes = pyarrow.compute.struct_field(column, "bytes").null_count
         paths = pyarrow.compute.struct_field(column, "path").to_pylist()
     except Exception as error:
-        raise InputError(dataset, f"the column {name} does not hold encoded images", first_line(error)) from None
+        raise InputError(dataset, rule, first_line(error), remedy) from None
     if missing_bytes and not files_allowed:  # a table from elsewhere could name any file of this machine
-        raise InputError(dataset, f"the column {name} lacks the bytes of some images", remedy="embed the images")
+        rule, seen = f"the column {name} lacks the bytes of some images", printable(str(next(filter(None, paths), ""))[:60])
+        remedy = f"save the bytes of each image, or pass the folder of the files with --labels {printable(Path(dataset).name)}"
+        raise InputError(dataset, rule, f"the path {seen}", remedy)
     if missing_bytes:
         _check_downloaded(dataset, cells.with_format(None)[name])
     return cells.with_format(None)[name], paths
