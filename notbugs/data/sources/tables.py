@@ -219,14 +219,16 @@ def _may_hold_images(feature: object) -> bool:
 def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:
     """The encoded images of one column, and the paths that its cells carry. Raises InputError where a cell holds none."""
     import datasets
+    import pyarrow
     import pyarrow.compute
 
     rule, remedy = (
         f"the column {name} does not hold encoded images",
         "save the bytes of a .png of each image, or an .npz of arrays",
     )
-    if isinstance(feature := table.features[name], datasets.List) or not hasattr(feature, "dtype"):  # would be encoded in silence
-        raise InputError(dataset, rule, "lists of numbers", remedy)
+    kind = table.select_columns([name]).with_format("arrow")[:1][name].type
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or isinstance(kind, pyarrow.ExtensionType):
+        raise InputError(dataset, rule, "lists of numbers", remedy)  # they would be encoded in silence, as images of 16 bits
     try:
         with without_progress_bars():
             cells = table.select_columns([name]).cast_column(name, datasets.Image(decode=False))
@@ -237,7 +239,8 @@ def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> t
         raise InputError(dataset, rule, first_line(error), remedy) from None
     if missing_bytes and not files_allowed:  # a table from elsewhere could name any file of this machine
         rule, seen = f"the column {name} lacks the bytes of some images", printable(str(next(filter(None, paths), ""))[:60])
-        remedy = f"save the bytes of each image, or pass the folder of the files with --labels {printable(Path(dataset).name)}"
+        table_name = printable(Path(dataset).name) if dataset.endswith(".parquet") else "FILE"
+        remedy = f"save the bytes of each image, or pass the folder of the files with --labels {table_name}"
         raise InputError(dataset, rule, f"the path {seen}", remedy)
     if missing_bytes:
         _check_downloaded(dataset, cells.with_format(None)[name])
