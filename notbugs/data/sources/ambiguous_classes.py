@@ -44,6 +44,7 @@ ASIDE = frozenset(
 COPY = re.compile(r"([\W_]*\(\d+\)|[\W_]+(copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*)$")
 FOLDS = frozenset(("fold", "folds", "kfold", "cv"))
 DEEPEST = 8  # folders that may lie around others, one in the other
+FOLDS_OF = "folds:"
 INNER = "--label-regex '([^/]+)/[^/]+$'"  # the folder of each file is its class
 TABLE = "labels of a table: --labels FILE"
 
@@ -63,10 +64,12 @@ def find_ambiguity(listing: Listing, folders: Sequence[Path], part: Part) -> Amb
     names = part.classes
     if same := same_folders(listing, folders):
         rule = "has folders that all hold the same folders, and it is unclear which of them are the classes"
+        named = ambiguity_of_names(names)
+        folds = f"{named.remedy.split('; ')[0]}; " if named and named.remedy.startswith(FOLDS_OF) else ""
         return Ambiguity(
             rule,
             f"{listed(names)}, each with {listed(same)}",
-            "the inner folders: name one of the outer as DATASET",
+            f"{folds}the inner folders: name one of the outer as DATASET",
             "the outer folders",
             f"; the inner folders of all: {INNER}",
         )
@@ -128,7 +131,7 @@ def ambiguity_of_names(names: Sequence[str]) -> Ambiguity | None:
     if all(own <= RUNS | NEUTRAL and own & RUNS and re.search(r"\d", name) for own, name in zip(words, names, strict=True)):
         folds = all(own & FOLDS for own in words) and len(names) > 1
         what = "folds of the same classes" if folds else "recordings of any class"
-        first = f"folds: --train {printable(names[0])} --test {printable(names[1])}; " if folds else ""
+        first = f"{FOLDS_OF} --train {printable(names[0])} --test {printable(names[1])}; " if folds else ""
         return Ambiguity(f"has folders called like {what}, or like classes", listed(names), first + TABLE)
     return None
 

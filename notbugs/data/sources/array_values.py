@@ -45,7 +45,7 @@ def channels_note(array: np.ndarray, location: str) -> str:
 def as_8bit(array: np.ndarray, location: str) -> np.ndarray:
     """An image array as uint8 (N, C, H, W); floats only if they are exactly k/255."""
     if 0 in array.shape[1:]:
-        raise InputError(location, "must have pixels", f"shape {array.shape}")
+        raise InputError(location, "must have pixels", f"shape {array.shape}", "save the images again")
     if array.dtype.kind == "f":
         array = _floats_as_8bit(array, location)
     if array.dtype != np.uint8:
@@ -107,7 +107,9 @@ def as_labels(array: np.ndarray, location: str, given: Naming) -> tuple[list[int
         classes = tuple(one_name(name) for _, name in sorted(given.items())) or sorted_classes(words)
         index = {name: number for number, name in enumerate(classes)}
         if other := next((word for word in words if word not in index), None):
-            raise InputError(location, f"must be one of the classes {listed(classes)}", printable(other))
+            raise InputError(
+                location, f"must be one of the classes {listed(classes)}", printable(other), "add it to the list of classes"
+            )
         return [index[word] for word in words], classes, note
     if array.ndim == 1 and array.dtype == bool:
         array, given = array.astype(np.int64), given or {0: "False", 1: "True"}

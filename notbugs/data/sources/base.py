@@ -154,7 +154,10 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
     parts = [part for part in (train, test) if part is not None]
     if len({bool(part.groups) for part in parts}) > 1:
         raise InputError(
-            "--group", "must be a column of each part", f"none in {next(part.name for part in parts if not part.groups)}"
+            "--group",
+            "must be a column of each part",
+            f"none in {next(part.name for part in parts if not part.groups)}",
+            "add the column there, or leave --group out",
         )
     classes = parts[0].classes
     labels, found = list(parts[0].labels), [*notes, *_similar_names(classes)]
@@ -272,7 +275,7 @@ def numbered_classes(labels: Sequence[int]) -> tuple[list[int], tuple[str, ...]]
     (([0, 2, 1], ('0', '1', '2')), ([0, 1], ('1', '2')))
     """
     if (highest := max(labels, default=0)) >= MOST_CLASSES:
-        raise InputError("labels", f"must be below {MOST_CLASSES:,}", highest)
+        raise InputError("labels", f"must be below {MOST_CLASSES:,}", highest, "save the labels as words")
     if {*labels} == {-1, 1}:
         return [max(label, 0) for label in labels], ("-1", "1")
     first = 1 if labels and min(labels) == 1 else 0

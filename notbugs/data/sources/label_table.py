@@ -20,6 +20,7 @@ from notbugs.data.sources.text import lines_of, text_of
 from notbugs.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".manifest", ".json", ".parquet")
+SAVE_TABLE = "save the labels as labels.csv with the columns file and label"
 MOST_BYTES = 2**28  # of a table; one with more is no list of files that could be held in memory anyway
 MOST_CELLS = 2**24  # of a parquet file, in which a million equal ones take a few bytes: they need 2 GB as Python objects
 MADE_UP = ("submission", "sample_sub", "partition")  # Kaggle's example of what to hand in; lists of parts
@@ -69,7 +70,7 @@ def _named_table(root: Path, base: Path, name: str) -> Path:
     for path in (root / name, base / name, Path(name)):
         if path.is_file():
             if path.suffix.lower() not in SUFFIXES:
-                raise InputError("--labels", f"must end in {', '.join(SUFFIXES)}", printable(name))
+                raise InputError("--labels", f"must end in {', '.join(SUFFIXES)}", printable(name), SAVE_TABLE)
             if path.stat().st_size > MOST_BYTES:
                 raise InputError("--labels", f"must have at most {MOST_BYTES >> 20} MB", printable(name))
             return path

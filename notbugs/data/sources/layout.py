@@ -8,7 +8,7 @@ from pathlib import Path
 from notbugs.data.config import DataConfig
 from notbugs.data.names import printable
 from notbugs.data.sources.base import Part
-from notbugs.data.sources.label_table import find_tables, read_table, why_no_table
+from notbugs.data.sources.label_table import SAVE_TABLE, find_tables, read_table, why_no_table
 from notbugs.data.sources.labels import parts_by_table
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.name_labels import suggestion
@@ -16,8 +16,6 @@ from notbugs.data.sources.splits import is_annotation, listed
 from notbugs.errors import InputError
 
 NOT_TABLES = (".xml", ".mat", ".xlsx", ".xls", ".ods", ".pkl", ".npy", ".npz")  # may hold labels; not read
-
-SAVE_TABLE = "save the labels as labels.csv with the columns file and label"
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,9 @@ class Listing:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            raise InputError(printable(str(folder)), "cannot be opened", error.strerror) from None
+            raise InputError(
+                printable(str(folder)), "cannot be opened", error.strerror, "make it readable, or move it away"
+            ) from None
         kept, system = list[os.DirEntry[str]](), list[os.DirEntry[str]]()
         for entry in entries:
             (system if entry.name.startswith(".") or entry.name.casefold() in SYSTEM else kept).append(entry)

@@ -35,7 +35,7 @@ SPLIT_COLUMNS = (
     "split", "set", "subset", "partition", "usage", "datasplit", "dataset", "phase", "isvalid", "isval", "istrain", "istraining",
     "istest", "fold",
 )  # fmt: skip
-LABELS = "name a table with its labels: --labels FILE"
+LABELS = "give its images labels, of image files in a table: --labels FILE"
 
 
 def plain_name(name: str) -> str:

@@ -103,7 +103,7 @@ def _listed(path: Path, key: str) -> list[object]:
 
 def _check_within(folder: Path, path: Path) -> None:
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-        raise InputError(printable(str(folder)), "must hold all of its files", printable(str(path)))
+        raise InputError(printable(str(folder)), "must hold all of its files", printable(str(path)), SAVE_AGAIN)
 
 
 def _check_arrow(path: Path) -> None:
@@ -259,7 +259,10 @@ def _check_downloaded(dataset: str, cells: Iterable[Mapping[str, str | bytes | N
             path = Path(os.fsdecode(cell["path"] or "")).resolve()
             if not any(path.is_relative_to(root) for root in roots):
                 raise InputError(
-                    printable(dataset), "must hold its images, or name files that were downloaded", printable(str(path))
+                    printable(dataset),
+                    "must hold its images, or name files that were downloaded",
+                    printable(str(path)),
+                    "download it again",
                 )
 
 

@@ -128,6 +128,7 @@ FORMS = {
     ".mdb": ".mdb; read it",
     ".tfrecord-00000-of-00001": ".tfrecord; read it",
 }
+JSONS = {f"{i}.json": json.dumps({"animal": word, "id": i}).encode() for i, word in enumerate(WORDS)}
 CASES: dict[str, Case] = {
     # ---- arrays
     "floats from -1 to 1": Case(
@@ -380,7 +381,92 @@ CASES: dict[str, Case] = {
         f"a folder of {form}": Case(raw(f"a{form}", b"x"), f"no images, files 1 {says}", npz(), new_name="s.npz")
         for form, says in FORMS.items()
     },
+    "a field of the .json in shards": Case(
+        lambda root: tar(root / "s.tar", {**dict(zip(FILES, map(png, range(8)), strict=True)), **JSONS}),
+        "choose one of animal, id of the .json with --label-column NAME",
+        name="s.tar",
+        then={"label_column": "animal"},
+    ),
     # ---- folders
+    "folds": Case(
+        lambda root: [folders(root / name, "cat", "dog") for name in ("fold1", "fold2")],
+        "folds: --train fold1 --test fold2; the inner folders: name one of the outer as DATASET",
+        then={"train": "fold1", "test": "fold2"},
+    ),
+    "one of two training parts": Case(
+        lambda root: image_folder(root, splits=("train", "Training", "test")),
+        "choose one with --train PART",
+        then={"train": "train"},
+    ),
+    "a part that is no folder": Case(image_folder, "must be folders in", options={"train": "nowhere"}, then={"train": "train"}),
+    "a table that is none": Case(
+        both(flat, raw("l.mat", b"x")),
+        "must end in .csv",
+        text("labels.csv", LABELS),
+        options={"labels": "l.mat"},
+        then={"labels": "labels.csv"},
+    ),
+    "boxes of objects": Case(
+        both(flat, text("labels/0.txt", "0 0.5 0.5 0.2 0.2\n")),
+        "give each image one label in a table: --labels FILE",
+        text("l.csv", LABELS),
+        then={"labels": "l.csv"},
+    ),
+    "two lists of class names": Case(
+        both(
+            lambda root: folders(root, "0", "1"),
+            text("classes.txt", "cat\ndog\n"),
+            text("class_to_idx.json", '{"cat": 1, "dog": 0}'),
+        ),
+        "move one of the two away",
+        remove("classes.txt"),
+    ),
+    "class folders of which some are divided": Case(
+        lambda root: (folders(root / "cat", "train", "test"), folders(root, "dog")),
+        "read what is in them as one class: --all-classes",
+        then={"all_classes": True},
+    ),
+    "a copy among the class folders": Case(
+        lambda root: (folders(root, "cat", "dog"), folders(root / "old", "cat", "dog")), "move it away", remove("old")
+    ),
+    "several labels in columns": Case(
+        both(flat, text("l.csv", "file,a,b,c\n" + "".join(f"{i}.png,{i % 2},1,0\n" for i in range(8)))),
+        "one column: --label-column NAME",
+        then={"label_column": "a"},
+    ),
+    "measured numbers": Case(
+        both(flat, text("l.csv", "file,age\n" + "".join(f"{i}.png,{i // 2}\n" for i in range(8)))),
+        "each number as a class: --label-column age",
+        then={"label_column": "age"},
+    ),
+    "a missing file": Case(
+        both(flat, text("l.csv", LABELS + "\n8.png,cat")), "pass --skip-unreadable", then={"skip_unreadable": True}
+    ),
+    "commas in cells": Case(
+        both(flat, text("l.csv", LABELS.replace("cat", "cat, black"))),
+        "quote commas",
+        text("l.csv", LABELS.replace("cat", '"cat, black"')),
+    ),
+    "labels in the names of files": Case(
+        lambda root: [save(random_image(i), root / f"{word}.{i}.png") for i, word in enumerate(WORDS)],
+        r"--label-regex '([^/]+?)[._ -]*\(?\d+\)?\.\w+$'",
+        then={"label_regex": r"([^/]+?)[._ -]*\(?\d+\)?\.\w+$"},
+    ),
+    "folders of modalities": Case(
+        lambda root: [folders(root / name, "cat", "dog") for name in ("rgb", "depth")],
+        "the inner folders: name one of the outer as DATASET",
+        new_name="rgb",
+    ),
+    "links to folders": Case(
+        lambda root: (
+            folders(root / "real", "cat", "dog"),
+            (root / "set").mkdir(),
+            [(root / "set" / name).symlink_to(root / "real" / name) for name in ("cat", "dog")],
+        ),
+        "to follow it: --follow-links",
+        name="set",
+        then={"follow_links": True},
+    ),
     "an empty class folder": Case(
         lambda root: (folders(root, "cat", "dog"), (root / "owl").mkdir()),
         "class owl has no training images; add some, or remove the class",
