@@ -1,6 +1,6 @@
 """The labels of Hugging Face tables: which column holds them, and which classes they mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from notbugs.data.config import DataConfig
@@ -84,9 +84,8 @@ def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple
     return [index[word] for word in words], classes, note
 
 
-def missing_labels(table: Any, column: str) -> list[int]:
+def missing_labels(values: Sequence[object]) -> list[int]:
     """The rows without a label: None, NaN, and -1 beside other numbers, as Hugging Face has it. -1 and 1 may be two classes."""
-    values = table.with_format(None)[column]
     signs = {*values} <= {-1, 1} if all(isinstance(value, int) for value in values) else False
     return [i for i, value in enumerate(values) if value is None or value != value or (value == -1 and not signs)]
 

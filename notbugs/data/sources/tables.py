@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from notbugs.data.config import DataConfig
 from notbugs.data.names import Unreadable, first_line, numbered, printable
@@ -27,6 +27,9 @@ from notbugs.data.sources.splits import (
 from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of, missing_labels
 from notbugs.decoding.decode import EncodedImage
 from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
 SAVE_AGAIN = "save it again with save_to_disk"
@@ -186,7 +189,10 @@ def _read_part(
 
     image = find_column(dataset, table.features, datasets.Image, ("image", "img"), "images", "")
     label = label_column_of(dataset, table, config)
-    table, rows, refused = _usable_rows(f"{dataset}: {name}", table, image, label)
+    cells = table.select_columns([image]).with_format("arrow")[:][image]
+    unusable = _unusable_rows(cells, table.with_format(None)[label], label)
+    rows = [row for row in range(table.num_rows) if row not in unusable]
+    table = table.select(rows) if unusable else table
     labels, classes, said = labels_of(dataset, table, label, explicit=config.label_column is not None)
     images, paths = _image_column(dataset, table, image, files_allowed)
     group = named_column(table.column_names, config.group)
@@ -196,18 +202,14 @@ def _read_part(
     others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
     not_read = f"not read, though they may be images: {listed(others)}" if others else ""
     part = Part(name, images, labels, classes, names, places, groups)
+    refused = [Unreadable(f"{dataset}: {name} row {row}", reason) for row, reason in sorted(unusable.items())]
     return part, [text for text in (said, note, not_read) if text], refused
 
 
-def _usable_rows(place: str, table: Any, image: str, label: str) -> tuple[Any, Sequence[int], list[Unreadable]]:
-    """A table without the rows that have no image or no label; the rows that are kept, and those that are not."""
-    cells = table.select_columns([image]).with_format("arrow")[:][image]
-    reasons = {row: "has no image" for row, cell in enumerate(cells) if not cell.is_valid} if cells.null_count else {}
-    reasons.update((row, f"has no label in the column {label}") for row in missing_labels(table, label))
-    if not reasons:
-        return table, range(table.num_rows), []
-    kept = [row for row in range(table.num_rows) if row not in reasons]
-    return table.select(kept), kept, [Unreadable(f"{place} row {row}", reason) for row, reason in sorted(reasons.items())]
+def _unusable_rows(images: "pyarrow.ChunkedArray", labels: Sequence[object], column: str) -> dict[int, str]:
+    """The rows that have no image or no label, and why."""
+    reasons = {row: "has no image" for row, cell in enumerate(images) if not cell.is_valid} if images.null_count else {}
+    return reasons | dict.fromkeys(missing_labels(labels), f"has no label in the column {column}")
 
 
 def _may_hold_images(feature: object) -> bool:
