@@ -80,7 +80,9 @@ def find_ambiguity(listing: Listing, folders: Sequence[Path], part: Part) -> Amb
     if ambiguity := ambiguity_of_names(names):
         return ambiguity
     if (all(map(is_neutral, names)) and not _are_counted(names)) or _are_hexadecimal(names):
-        return Ambiguity("has folders whose names say nothing of classes", listed(names), TABLE)
+        inner = _alike_inside(listing, folders)
+        of_all = f"; the inner folders of all ({listed(inner, 3)}): {INNER}" if inner else ""
+        return Ambiguity("has folders whose names say nothing of classes", listed(names), TABLE + of_all)
     if seen := _same_files(part):
         rule = (
             "has a folder whose name says nothing of a class, and beside it folders with files of the same names, as masks have"
@@ -177,6 +179,13 @@ def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
     if len({re.sub(r"\d+", "", name) for name in names[0]}) > 1:
         return names[0]
     return same_folders(listing, [path for paths in inside for path in paths]) if re.search(r"\d", names[0][0]) else []
+
+
+def _alike_inside(listing: Listing, folders: Sequence[Path]) -> list[str]:
+    """The names of the folders in folders, two or more, if each holds most of them: 0 and 1 of each patient."""
+    inside = [{path.name for path in listing.own_folders(folder)} for folder in folders]
+    names = sorted(set().union(*inside))
+    return names if len(names) > 1 and 2 * sum(map(len, inside)) > len(names) * len(inside) else []
 
 
 def _inmost(listing: Listing, folder: Path) -> Path:

@@ -21,12 +21,13 @@ from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
 from notbugs.data.sources.official import official_parts
-from notbugs.data.sources.refused import what_is_there
+from notbugs.data.sources.refused import NOT_UNPACKED, ending, what_is_there
 from notbugs.data.sources.splits import TRAIN, WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
 from notbugs.data.sources.written import is_written, with_written_names
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
+UNPACK = "if it holds images of the data set: unpack it, or of .dvc run `dvc pull`"
 LABELED_BY = ", with --labels FILE where a table has their labels"
 
 
@@ -62,7 +63,10 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
     located = with_written_names(join(str(root), train, test, "folder", notes), base)
-    located = located._replace(unreadable=tuple(listing.unreadable), left_out=file_by_file(listing))
+    left_out = file_by_file(listing)
+    packed = [item.location for item in left_out if ending(item.location) in NOT_UNPACKED]
+    unpack = [f"not read, as what is in it is not here: {listed(packed, 3)} ({UNPACK})"] if packed else []
+    located = located._replace(unreadable=tuple(listing.unreadable), left_out=left_out, notes=(*located.notes, *unpack))
     return with_names_beside(located, root, listing.beside(base, among=NAME_FILES))
 
 

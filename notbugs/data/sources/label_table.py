@@ -129,6 +129,8 @@ def _from_records(path: Path, records: list[object]) -> Table:
         raise ValueError("must have a JSON object in each line")
     rows = [flat_record(row) for row in rows]
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
+    if len(rows) * len(columns) > MOST_CELLS:  # records with fields of their own each
+        raise ValueError(f"{len(rows):,} records with {len(columns):,} fields, more than {MOST_CELLS:,} cells")
     table = _table(path, columns, [[_cell(row.get(column)) for column in columns] for row in rows])
     return table._replace(headed=not all(name.isdecimal() for name in columns if name != "split"))
 

@@ -44,6 +44,8 @@ IN_FOLDERS = {form: remedy for form, (_, remedy) in FORMS.items()} | {
     ".npy": "save each array as CLASS/file.png, or all of them as one .npz: train_images, train_labels, …",
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", *PACKED), "unpack them, and pass the folder"),
 }
+# What may hold images of a data set beside which it lies
+NOT_UNPACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".dvc", *PACKED)
 MOST_FILES = 10_000  # looked at
 
 

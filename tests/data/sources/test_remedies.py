@@ -452,6 +452,25 @@ CASES: dict[str, Case] = {
         r"--label-regex '([^/]+?)[._ -]*\(?\d+\)?\.\w+$'",
         then={"label_regex": r"([^/]+?)[._ -]*\(?\d+\)?\.\w+$"},
     ),
+    "a clear table beside an unclear one": Case(
+        both(
+            flat,
+            text("about.csv", "image,age,sex\n" + "".join(f"{i},50,f\n" for i in range(8))),
+            text("truth.csv", "image,A,B,C\n" + "".join(f"{i},{1 - i % 2},{i % 2},0\n" for i in range(8))),
+        ),
+        "to read truth.csv instead: --labels FILE",
+        then={"labels": "truth.csv"},
+    ),
+    "classes in the folder of each patient": Case(
+        lambda root: [folders(root / patient, "0", "1") for patient in ("8860", "8861", "8863")],
+        "the inner folders of all (0, 1): --label-regex '([^/]+)/[^/]+$'",
+        then={"label_regex": "([^/]+)/[^/]+$"},
+    ),
+    "an archive beside class folders": Case(
+        both(lambda root: folders(root, "cat"), zipped("dog.zip", {f"dog/{i}.png": png(i) for i in range(3)})),
+        "needs at least two class folders, got one, cat",
+        unzipped("dog.zip"),
+    ),
     "folders of modalities": Case(
         lambda root: [folders(root / name, "cat", "dog") for name in ("rgb", "depth")],
         "the inner folders: name one of the outer as DATASET",
@@ -595,6 +614,14 @@ def test_files_called_alike_beside_the_one_that_is_read_are_said(tmp_path: Path)
     assert said in data.load(tmp_path / "set-001.zip").notes
     parquet()(tmp_path)
     assert not any("called like" in note for note in data.load(tmp_path / "s.parquet").notes)
+
+
+def test_archives_and_pointers_beside_the_images_are_said(tmp_path: Path) -> None:
+    folders(tmp_path, "cat", "dog")
+    for name in ("owl.zip", "cat/more.tar.gz", "ape.dvc"):
+        (tmp_path / name).write_bytes(b"x")
+    (said,) = [note for note in data.load(tmp_path).notes if "not read" in note]
+    assert all(name in said for name in ("owl.zip", "cat/more.tar.gz", "ape.dvc")) and "unpack" in said
 
 
 def test_class_names_that_differ_in_signs_are_said(tmp_path: Path) -> None:
