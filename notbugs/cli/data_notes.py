@@ -92,9 +92,10 @@ def data_lines(splits: "Splits", listed: str = f"Listed in {TABLE}.") -> Iterato
     from notbugs.data.parts import BEYOND
 
     reasons = left_out(splits)
-    limited = [reasons.pop(reason) for reason in list(reasons) if reason.startswith(BEYOND)]  # a note counts them
+    if counted := next((note for note in splits.notes if note.startswith("--limit")), ""):
+        reasons = {reason: number for reason, number in reasons.items() if not reason.startswith(BEYOND)}
     for note in splits.notes:
-        yield f"Data: {note}.{f' {listed}' if limited and not reasons and note.startswith('--limit') else ''}"
+        yield f"Data: {note}.{f' {listed}' if note == counted and not reasons else ''}"
     if reasons:
         count = sum(reasons.values())
         shown = "; ".join(f"{number:,}: {reason}" for reason, number in reasons.items())
