@@ -1,6 +1,7 @@
 """The data check as a command: what to know of a data set before anything is trained on it."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,13 +9,19 @@ import typer
 
 from notbugs.cli.data_notes import list_files_in, new_data_lines
 from notbugs.cli.options import NO_OPTIONS, DataOptions, DatasetArgument, Folds, with_data_options
+from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.datacheck import DataCheck
 
 CheckOut = Annotated[
-    Path | None, typer.Option(metavar="FILE.csv", help="List every file that has a problem, with the other file, or is left out.")
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv",
+        help="List every file that has a problem, with the other file, or is left out. The notes on the data and the findings "
+        "are written into FILE.json.",
+    ),
 ]
 FILE_COLUMNS = "file,part,problem,other_file,value\n"  # of a list without files
 NoTrain = Annotated[
@@ -37,24 +44,22 @@ def check(
     Near duplicates are sought by a perceptual hash and verified on pixels. Whether mirroring is safe is measured: a small
     classifier is trained on training images without flips and tried on mirrored ones.
     """
-    from notbugs import data, models
-    from notbugs.atomic import atomic_write_text
+    from notbugs import data
     from notbugs.datacheck import check_data
     from notbugs.runs.tables.data_check import DataCheckFileRow
     from notbugs.runs.tables.row import as_csv
 
     if folds < 2:
         raise InputError("--folds", "must be 2 or more", folds)
-    if out is not None:
-        models.check_writable(out)
+    check_table_file(out)
     splits = data.load_dataset(data.DataConfig(dataset, **data_options))
     found = check_data(splits.train, splits.test, folds=folds, mirroring=not no_train)
     list_files_in(str(out or ""))
     _print_check(dataset, found, new_data_lines())
     if out is not None:
         left = [DataCheckFileRow(file=file, part="", problem=reason, other_file="") for file, reason in splits.left_out]
-        atomic_write_text(out, as_csv([*found.files, *left]) or FILE_COLUMNS)
-        print(out)
+        check = {"summary": asdict(found.summary), "findings": [asdict(finding) for finding in found.findings]}
+        write_table(out, as_csv([*found.files, *left]) or FILE_COLUMNS, check=check)
 
 
 def _print_check(dataset: str, found: "DataCheck", notes: Sequence[str]) -> None:

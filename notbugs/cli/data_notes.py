@@ -90,10 +90,14 @@ def new_data_lines() -> list[str]:
 def data_lines(splits: "Splits", listed: str = f"Listed in {TABLE}.") -> Iterator[str]:
     """What was decided in reading a data set, and how many files are not used. listed: where they are listed."""
     from notbugs.data import left_out
+    from notbugs.data.parts import BEYOND
 
+    reasons = left_out(splits)
+    if counted := next((note for note in splits.notes if note.startswith("--limit")), ""):
+        reasons = {reason: number for reason, number in reasons.items() if not reason.startswith(BEYOND)}
     for note in splits.notes:
-        yield f"Data: {note}."
-    if reasons := left_out(splits):
+        yield f"Data: {note}.{f' {listed}' if note == counted and not reasons else ''}"
+    if reasons:
         count = sum(reasons.values())
         shown = "; ".join(f"{number:,}: {reason}" for reason, number in reasons.items())
         yield f"Left out: {count:,} file{'' if count == 1 else 's'} ({shown}). {listed}"

@@ -32,8 +32,8 @@ def notes_file(out: Path) -> Path:
     return out.with_suffix(".json")
 
 
-def write_table(out: Path, text: str) -> None:
-    """Write a table, and beside it what it is about; print where they are."""
+def write_table(out: Path, text: str, **more: object) -> None:
+    """Write a table, and beside it what it is about, with `more`; print where they are."""
     from notbugs import __version__, data
     from notbugs.atomic import atomic_write_text
 
@@ -44,6 +44,7 @@ def write_table(out: Path, text: str) -> None:
         "dataset": config.dataset,
         "arguments": config.arguments,
         "data": {**data.summary(splits), "left_out_files": [item._asdict() for item in splits.left_out]},
+        **more,
     }
     atomic_write_text(out, text)
     atomic_write_text(notes_file(out), json.dumps(found, indent=1, ensure_ascii=False) + "\n")

@@ -55,7 +55,12 @@ def grouped_folds(
         if (count := int((array == label).sum())) < folds:
             raise InputError("--folds", f"must be at most {count}, the images of class {named(label)}", folds)
         if len(np.unique(of_group[array == label])) < 2:
-            raise InputError("--group", "must leave each class at least two groups", f"one for class {named(label)}")
+            raise InputError(
+                "--group",
+                "must leave each class at least two groups",
+                f"one for class {named(label)}",
+                "make the groups smaller, or leave --group out",
+            )
     fold = np.empty(len(array), dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for number, (_, held_out) in enumerate(splitter.split(array[:, None], array, of_group)):

@@ -226,7 +226,7 @@ def _decode_all(
     reject_unreadable(unreadable, skip_unreadable)
     kept = [row for row, facts in enumerate(found) if facts is not None]
     if not kept:
-        raise InputError(printable(locations[0]), "no image could be read")
+        raise InputError(printable(locations[0]), "no image could be read", unreadable[0].reason, "repair or replace the images")
     known = [facts for facts in found if facts is not None]
     size = common_size([facts.size(options.resize) for facts in known], [locations[row] for row in kept])
     whole = _whole(images, others, kept, size)

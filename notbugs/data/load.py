@@ -124,7 +124,7 @@ def _load(config: DataConfig, seed: int) -> Splits:
     located = locate(config)
     reject_unreadable(located.unreadable, config.skip_unreadable)
     if len(located.labels) == 0:
-        raise InputError(config.dataset, "holds no labeled images")
+        raise InputError(config.dataset, "holds no labeled images", remedy="add images, each with its label")
     _check_classes(config.dataset, located)
     located = _with_groups(config, located)
     rows = split_rows(config.dataset, located, seed)
@@ -132,7 +132,7 @@ def _load(config: DataConfig, seed: int) -> Splits:
     if len(splits.train):
         _check_none_empty(config.dataset, splits.train.labels, located.classes)
     if not len(splits.test):
-        raise InputError(config.dataset, "has no test image that can be read")
+        raise InputError(config.dataset, "has no test image that can be read", remedy="repair the test images")
     return splits
 
 
@@ -147,9 +147,11 @@ def _check_options(config: DataConfig) -> None:
     if config.white is not None and config.white > WHITE:
         raise InputError("--white", f"must be at most {WHITE}, the highest value of 16 bits", config.white)
     if config.all_classes and (config.train or config.test or config.labels):
-        raise InputError("--all-classes", "cannot be used with --train, --test or --labels")
+        raise InputError("--all-classes", "cannot be used with --train, --test or --labels", remedy="leave one out")
     if config.label_regex and (config.all_classes or config.labels or config.label_column or config.file_column):
-        raise InputError("--label-regex", "cannot be used with --labels, its columns or --all-classes", config.label_regex)
+        raise InputError(
+            "--label-regex", "cannot be used with --labels, its columns or --all-classes", config.label_regex, "leave one out"
+        )
 
 
 def _with_groups(config: DataConfig, located: Located) -> Located:
@@ -165,7 +167,8 @@ def _with_groups(config: DataConfig, located: Located) -> Located:
     groups = [found_in(pattern, location) for location in located.locations]
     if "" in groups:
         rule = "must be a column of the table with the labels (see --labels), or be found in each file's path"
-        raise InputError("--group", rule, f"{config.group}, not in {printable(located.locations[groups.index('')])}")
+        got = f"{config.group}, not in {printable(located.locations[groups.index('')])}"
+        raise InputError("--group", rule, got, "write an expression that is found in each path")
     return located._replace(groups=groups)
 
 
@@ -208,22 +211,27 @@ def _check_classes(dataset: str, located: Located) -> None:
         raise InputError(dataset, "class names must differ", printable(twice), "rename one of the two")
     for location, label in zip(located.locations, located.labels, strict=True):
         if not 0 <= label < count:
-            raise InputError(location, f"labels must be from 0 to {count - 1}", label)
+            remedy = "leave out images without a label" if label == -1 else "number the classes from 0 on, or save words"
+            raise InputError(location, f"labels must be from 0 to {count - 1}", label, remedy)
     if count < 2:
-        raise InputError(dataset, "needs at least two classes", f"one, {printable(located.classes[0])}")
+        remedy = "add images of another class, or pass all classes as one DATASET"
+        raise InputError(dataset, "needs at least two classes", f"one, {printable(located.classes[0])}", remedy)
     if located.only_test:
         return
     labels = torch.tensor(located.labels[: located.n_train], dtype=torch.int64)
     _check_none_empty(dataset, labels, located.classes)
     for name, images in zip(located.classes, labels.bincount(minlength=count).tolist(), strict=True):
         if images < 2:
-            raise InputError(dataset, "needs at least two training images of each class", f"one of class {printable(name)}")
+            rule, got = "needs at least two training images of each class", f"one of class {printable(name)}"
+            raise InputError(dataset, rule, got, "add one, or remove the class")
 
 
 def _check_none_empty(dataset: str, labels: Tensor, classes: Sequence[str]) -> None:
     for name, images in zip(classes, labels.bincount(minlength=len(classes)).tolist(), strict=True):
         if not images:
-            raise InputError(dataset, f"class {printable(name)} has no training images", remedy="add some or remove the class")
+            numbers = all(map(str.isdecimal, classes))
+            remedy = "save the labels as words, of which those that occur are the classes" if numbers else "remove the class"
+            raise InputError(dataset, f"class {printable(name)} has no training images", remedy=f"add some, or {remedy}")
 
 
 def fingerprint(*parts: Dataset) -> str:

@@ -11,6 +11,7 @@ from notbugs.data.sources import EMBEDDED, Located
 from notbugs.errors import InputError
 
 TEST_SHARE = 0.2  # of each class, where there is no test part
+BEYOND = "is beyond --limit"  # why images are left out that a note counts
 EMBEDDED_SHARE = 0.25  # of a built-in set
 
 
@@ -78,7 +79,7 @@ def limited(limit: int, located: Located, rows: Rows) -> Rows:
         return rows
     counts = f"{len(train):,} of {len(rows.train):,} training and {len(test):,} of {len(rows.test):,} test images"
     which = "the first of each group" if located.groups else "the first of each class"
-    left_out = tuple(Unreadable(located.locations[row], f"is beyond --limit {limit}") for row in left)
+    left_out = tuple(Unreadable(located.locations[row], f"{BEYOND} {limit}") for row in left)
     return Rows(train, test, (*rows.notes, f"--limit {limit}: {counts}, {which}"), left_out)
 
 
@@ -88,7 +89,12 @@ def _some_of_each_class(rows: list[int], located: Located, limit: int) -> list[i
         return rows
     per_class = limit // len(located.classes)
     if per_class < 1:
-        raise InputError("--limit", f"must leave one image of each of the {len(located.classes)} classes", limit)
+        raise InputError(
+            "--limit",
+            f"must leave one image of each of the {len(located.classes)} classes",
+            limit,
+            f"pass --limit {len(located.classes)} or more",
+        )
     turns: Counter[tuple[int, str]] = Counter()
     turn_of = {}
     for row in rows:  # in which turn a row is taken, if each turn takes one of each group

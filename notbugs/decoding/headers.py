@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
+from notbugs.decoding.foreign import BEGIN, foreign_content
 from notbugs.decoding.icon import MAGIC as ICON
 from notbugs.decoding.icon import largest_picture
 
@@ -152,13 +153,23 @@ def open_image(image: Path | bytes) -> "ImageFile":
     try:
         return Image.open(image if isinstance(image, Path) else io.BytesIO(image), formats=_formats())
     except UnidentifiedImageError:
-        raise ValueError("no image format that is known here" if image else "the file is empty") from None
+        raise ValueError(_what_it_is(image)) from None
     except Image.DecompressionBombError:  # Pillow's limit; it would have to be changed for all threads
         pass
     try:
         return JpegImagePlugin.JpegImageFile(image if isinstance(image, Path) else io.BytesIO(image))
     except SyntaxError:
         raise ValueError(_too_large("its size is")) from None
+
+
+def _what_it_is(image: Path | bytes) -> str:
+    """What a file is that is no image."""
+    if isinstance(image, Path):
+        with image.open("rb") as stream:
+            image = stream.read(BEGIN)
+    if found := foreign_content(image[:BEGIN]):
+        return f"it {found[0]}: {found[1]}"
+    return "no image format that is known here" if image else "the file is empty"
 
 
 def _check_icon(image: Path | bytes) -> None:

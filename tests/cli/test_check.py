@@ -1,6 +1,7 @@
 """`notbugs check`: the result first, then the findings, and a list of files."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,22 @@ def test_findings_come_first_and_are_listed(leaking: Path, tmp_path: Path) -> No
     assert lines[0].startswith(f"{leaking}:") and "1 serious. 60 training and 21 test images, 8x8, gray, 10 classes." in text
     (serious,) = [line for line in lines if line.startswith("! ")]
     assert serious.startswith("! duplicates in training and test part: 1 of 21 images")
-    assert "Mirroring was not measured." in text and lines[-1] == str(tmp_path / "files.csv")
+    assert "Mirroring was not measured." in text and lines[-1] == f"{tmp_path / 'files.csv'}; notes on its data: files.json"
     with (tmp_path / "files.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["part"] == "test" and row["file"].endswith("copy.png") and row["other_file"] and row["value"] == "1.0"
+    about = json.loads((tmp_path / "files.json").read_text())
+    assert about["data"]["train"] == 60 and about["check"]["summary"]["test"] == 21
+    assert about["check"]["findings"][0]["problem"] == "duplicates in training and test part"
+
+
+def test_notes_are_kept_and_what_is_beyond_the_limit_is_said_once(tmp_path: Path) -> None:
+    done = call_here("check", "digits", "--no-train", "--limit", "100", "--out", tmp_path / "files.csv")
+    text = " ".join(line.strip() for line in done.stdout.splitlines())
+    assert f"the first of each class. Listed in {tmp_path / 'files.csv'}." in text and "Left out" not in text
+    about = json.loads((tmp_path / "files.json").read_text())["data"]
+    assert "--limit 100: 100 of 1,347 training and 10 of 450 test images, the first of each class" in about["notes"]
+    assert about["left_out"] == {"is beyond --limit 100": 1687} and (tmp_path / "files.csv").read_text().count("beyond") == 1687
 
 
 def test_a_set_without_problems(tmp_path: Path) -> None:

@@ -68,9 +68,11 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         done = call_here("train", "digits", *QUICK, "--out", tmp_path / "m.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    fixed, note, left_out, error = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (2, "") and note.startswith("Data: --limit 100: ")
-    assert fixed.startswith("Data: the test part is 25% of each class") and left_out.startswith("Left out: 1,687 files")
+    fixed, note, error = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "") and note.startswith("Data: --limit 100: 100 of 1,347 training and 10 of 450")
+    assert (
+        fixed.startswith("Data: the test part is 25% of each class") and "To list them: notbugs check digits --limit 100" in note
+    )
     assert error.startswith("notbugs: ") and "m.safetensors" in error
     assert not list(tmp_path.iterdir())
 

@@ -41,10 +41,10 @@ def shown(terminal: bool) -> tuple[StudyProgress, io.StringIO]:
 
 
 def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(plan: Plan) -> None:
-    data, fixed, limited, listed, epsilon, network, time = plan_lines(plan, epsilon_chosen=False)
-    assert limited == "Data: --limit 200: 200 of 1,347 training and 20 of 450 test images, the first of each class."
+    data, fixed, limited, epsilon, network, time = plan_lines(plan, epsilon_chosen=False)
+    counts = "200 of 1,347 training and 20 of 450 test images"
+    assert limited == f"Data: --limit 200: {counts}, the first of each class. Listed in tables/data_files.csv."
     assert fixed == "Data: the test part is 25% of each class, 450 images, the same for every seed."
-    assert listed == "Left out: 1,577 files (1,577: is beyond --limit 200). Listed in tables/data_files.csv."
     assert data == "digits: 200 training and 20 test images, 8x8, gray, 10 classes."
     assert epsilon == (
         "L2 ε = 0.75, chosen from the images (change it with --epsilon). A typical image has norm 3.9; the nearest image of "
@@ -52,11 +52,11 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
     )
     assert network == "small of width 8, 2 epochs, 1 seed, on cpu."
     flips = list(plan_lines(replace(plan, config=replace(plan.config, flip=True)), epsilon_chosen=False))
-    assert flips[5] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
+    assert flips[4] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
     assert time == "2 stages, 2 at once: about 40 seconds, estimated from timed batches."
-    assert "chosen" not in list(plan_lines(plan, epsilon_chosen=True))[4]
+    assert "chosen" not in list(plan_lines(plan, epsilon_chosen=True))[3]
     scenes = replace(plan, distances=plan.distances._replace(same_scene=True))
-    assert "Keep all images of a scene in one part, with --group" in list(plan_lines(scenes, epsilon_chosen=True))[5]
+    assert "Keep all images of a scene in one part, with --group" in list(plan_lines(scenes, epsilon_chosen=True))[4]
     splits = plan.splits._replace(notes=("no test part",), left_out=(Unreadable("a.png", "is damaged"),))
     noted = replace(plan, splits=splits, stages={})
     lines = list(plan_lines(noted, epsilon_chosen=True))

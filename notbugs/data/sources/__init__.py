@@ -7,8 +7,9 @@ from notbugs.data.sources.base import Located
 from notbugs.data.sources.directory import locate_directory
 from notbugs.data.sources.embedded import EMBEDDED
 from notbugs.data.sources.files import locate_file
-from notbugs.data.sources.forms import ENDINGS, FOR_FOLDERS, ending, reject_options
+from notbugs.data.sources.forms import ENDINGS, FOR_FOLDERS, reject_options
 from notbugs.data.sources.npz import locate_npz
+from notbugs.data.sources.refused import ending
 from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.tables import locate_hub, locate_parquet, locate_saved, without_progress_bars
 from notbugs.data_config import DataConfig

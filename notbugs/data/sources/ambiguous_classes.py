@@ -44,6 +44,7 @@ ASIDE = frozenset(
 )  # fmt: skip
 COPY = re.compile(r"([\W_]*\(\d+\)|[\W_]+(copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*)$")
 DEEPEST = 8  # folders that may lie around others, one in the other
+FOLDS_OF = "folds:"
 INNER = "--label-regex '([^/]+)/[^/]+$'"  # the folder of each file is its class
 TABLE = "labels of a table: --labels FILE"
 
@@ -63,10 +64,12 @@ def find_ambiguity(listing: Listing, folders: Sequence[Path], part: Part) -> Amb
     names = part.classes
     if same := same_folders(listing, folders):
         rule = "has folders that all hold the same folders, and it is unclear which of them are the classes"
+        named = ambiguity_of_names(names)
+        folds = f"{named.remedy.split('; ')[0]}; " if named and named.remedy.startswith(FOLDS_OF) else ""
         return Ambiguity(
             rule,
             f"{listed(names)}, each with {listed(same)}",
-            "the inner folders: name one of the outer as DATASET",
+            f"{folds}the inner folders: name one of the outer as DATASET",
             "the outer folders",
             f"; the inner folders of all: {INNER}",
         )
@@ -77,7 +80,9 @@ def find_ambiguity(listing: Listing, folders: Sequence[Path], part: Part) -> Amb
     if ambiguity := ambiguity_of_names(names):
         return ambiguity
     if (all(map(is_neutral, names)) and not _are_counted(names)) or _are_hexadecimal(names):
-        return Ambiguity("has folders whose names say nothing of classes", listed(names), TABLE)
+        inner = _alike_inside(listing, folders)
+        of_all = f"; the inner folders of all ({listed(inner, 3)}): {INNER}" if inner else ""
+        return Ambiguity("has folders whose names say nothing of classes", listed(names), TABLE + of_all)
     if seen := _same_files(part):
         rule = (
             "has a folder whose name says nothing of a class, and beside it folders with files of the same names, as masks have"
@@ -128,7 +133,7 @@ def ambiguity_of_names(names: Sequence[str]) -> Ambiguity | None:
     if all(own <= RUNS | NEUTRAL and own & RUNS and re.search(r"\d", name) for own, name in zip(words, names, strict=True)):
         folds = all(own & FOLDS for own in words) and len(names) > 1
         what = "folds of the same classes" if folds else "recordings of any class"
-        first = f"folds: --train {printable(names[0])} --test {printable(names[1])}; " if folds else ""
+        first = f"{FOLDS_OF} --train {printable(names[0])} --test {printable(names[1])}; " if folds else ""
         return Ambiguity(f"has folders called like {what}, or like classes", listed(names), first + TABLE)
     return None
 
@@ -174,6 +179,13 @@ def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
     if len({re.sub(r"\d+", "", name) for name in names[0]}) > 1:
         return names[0]
     return same_folders(listing, [path for paths in inside for path in paths]) if re.search(r"\d", names[0][0]) else []
+
+
+def _alike_inside(listing: Listing, folders: Sequence[Path]) -> list[str]:
+    """The names of the folders in folders, two or more, if each holds most of them: 0 and 1 of each patient."""
+    inside = [{path.name for path in listing.own_folders(folder)} for folder in folders]
+    names = sorted(set().union(*inside))
+    return names if len(names) > 1 and 2 * sum(map(len, inside)) > len(names) * len(inside) else []
 
 
 def _inmost(listing: Listing, folder: Path) -> Path:

@@ -55,7 +55,11 @@ def locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: 
                 located = locate_folder(config, root)
         except InputError as error:
             parameter, rule, got, remedy = error.args
-            shards = "; or put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg" if "label for each image" in rule else ""
+            shards = (
+                "; or put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg"
+                if "label for each image" in rule and not got.startswith("no images")
+                else ""
+            )
             raise InputError(parameter, rule, got, remedy + shards) from None
 
     def place(location: str) -> str:

@@ -16,6 +16,7 @@ from notbugs.data.sources.array_names import Key, parse_key
 from notbugs.data.sources.array_values import as_8bit, as_labels, channels_note, channels_of
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.class_names import Naming, as_one_name, naming_by_rows, naming_in, text
+from notbugs.data.sources.refused import reject_foreign
 from notbugs.data.sources.splits import choose_splits, listed, parse_split, split_of
 from notbugs.data.sources.words import SPLIT_COLUMNS, TEST, UNLABELED, VALIDATION, plain_name
 from notbugs.data_config import DataConfig
@@ -56,6 +57,7 @@ def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # also MemoryError: a header can claim any shape
+        reject_foreign(path)
         reason = "Python objects (pickle)" if "pickle" in str(error) else first_line(error)
         raise InputError(printable(str(path)), f"cannot be read as {what}", reason, remedy) from None
 
@@ -213,7 +215,9 @@ def _check_one_shape(
 ) -> None:
     if len({cast(torch.Tensor, part.files).shape[1:] for part, _ in read.values()}) > 1:
         shapes = " and ".join(str(arrays[keys[_key(name, "images")]].shape) for name in read)
-        raise InputError(str(source), "training and test images must have one size", shapes)
+        raise InputError(
+            str(source), "training and test images must have one size", shapes, "save both with one size, and as many channels"
+        )
 
 
 def _key(part: str, kind: str) -> Key:
@@ -230,7 +234,12 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
     given = _naming(source, arrays, labels_key, classes_key, of_this_part=of_this_part) if classes_key else {}
     labels, classes, note = as_labels(arrays[labels_key], f"{source}: {labels_key}", given)
     if len(images) != len(labels):
-        raise InputError(str(source), f"{images_key} and {labels_key} must be equally many", f"{len(images)} and {len(labels)}")
+        raise InputError(
+            str(source),
+            f"{images_key} and {labels_key} must be equally many",
+            f"{len(images)} and {len(labels)}",
+            "save one label for each image",
+        )
     names_key = keys.get(_key(name, "names"), "")
     names = [text(value) for value in arrays[names_key].ravel().tolist()] if names_key else []
     unused = unused_names(f"the array {printable(names_key)}") if names_key and not are_names(names, len(labels)) else ""

@@ -1,5 +1,6 @@
 """What every form of a data set is located as, and how its parts become one set."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from notbugs.data.sources.targets import measurement_note
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
+HOLDS_ARCHIVES = "holds archives"  # a rule of errors
 Files = Sequence[EncodedImage] | Tensor
 # How tables write that there is no label
 MISSING = (
@@ -35,6 +37,7 @@ MISSING = (
     "todo",
     "tbd",
 )
+SIGNS = re.compile(r"(?<=[^\W\d])[._-]+|[._-]+(?=[^\W\d])")  # beside letters: those between numbers tell 1.5 from 15
 MOST_CLASSES = 2**20  # a damaged label must not become a list of as many class names
 
 
@@ -112,8 +115,12 @@ def errors_about(source: Path, folder: Path) -> Iterator[None]:
         yield
     except InputError as error:
         names = ((str(folder), str(source)), (printable(str(folder)), printable(str(source))))
-        texts = [text and reduce(lambda text, name: text.replace(*name), names, text) for text in error.args]
-        raise InputError(*texts) from None
+        parameter, rule, got, remedy = (
+            text and reduce(lambda text, name: text.replace(*name), names, text) for text in error.args
+        )
+        if rule == HOLDS_ARCHIVES:  # they lie in the cache
+            remedy = f"unpack {printable(source.name)}, and what is in it"
+        raise InputError(parameter, rule, got, remedy) from None
 
 
 def about(located: Located, source: Path, folder: Path) -> Located:
@@ -151,7 +158,10 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
     parts = [part for part in (train, test) if part is not None]
     if len({bool(part.groups) for part in parts}) > 1:
         raise InputError(
-            "--group", "must be a column of each part", f"none in {next(part.name for part in parts if not part.groups)}"
+            "--group",
+            "must be a column of each part",
+            f"none in {next(part.name for part in parts if not part.groups)}",
+            "add the column there, or leave --group out",
         )
     classes = parts[0].classes
     labels, found = list(parts[0].labels), [*notes, *_similar_names(classes)]
@@ -178,11 +188,12 @@ def _similar_names(classes: Sequence[str]) -> list[str]:
     """Notes on classes whose names hardly differ, which may be one class; and on those called like a missing label."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        key = "".join(one_form(name).split()).casefold()
+        key = SIGNS.sub("", "".join(one_form(name).split())).casefold()
         alike.setdefault(key.lstrip("0") if key.isdecimal() else key, []).append(name)
     pairs = [" and ".join(repr(printable(name)) for name in names) for names in alike.values() if len(names) > 1]
     more = f", and {len(pairs) - 3} more" if len(pairs) > 3 else ""
-    how = "case, blanks, zeros in front or Unicode form"
+    of_signs = any(SIGNS.search(name) for names in alike.values() if len(names) > 1 for name in names)
+    how = f"case, blanks, {'signs, ' * of_signs}zeros in front or Unicode form"
     kept = f"classes whose names differ only in {how} are kept apart: {', '.join(pairs[:3])}{more}"
     signs = {"-1", "1"} >= {*classes}  # of two classes
     missing = [
@@ -255,6 +266,8 @@ def _concatenated(files: Sequence[Files]) -> Files:
 def numbered_classes(labels: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:
     """Labels without names as indices into classes that are called like the numbers: from 0, or from the lowest where that is 1.
 
+    -1 and 1 are two classes.
+
     Raises
     ------
     InputError
@@ -266,7 +279,9 @@ def numbered_classes(labels: Sequence[int]) -> tuple[list[int], tuple[str, ...]]
     (([0, 2, 1], ('0', '1', '2')), ([0, 1], ('1', '2')))
     """
     if (highest := max(labels, default=0)) >= MOST_CLASSES:
-        raise InputError("labels", f"must be below {MOST_CLASSES:,}", highest)
+        raise InputError("labels", f"must be below {MOST_CLASSES:,}", highest, "save the labels as words")
+    if {*labels} == {-1, 1}:
+        return [max(label, 0) for label in labels], ("-1", "1")
     first = 1 if labels and min(labels) == 1 else 0
     return [label - first for label in labels], tuple(map(str, range(first, highest + 1)))
 

@@ -48,7 +48,8 @@ def locate_cifar(source: Path, paths: Sequence[Path], config: DataConfig) -> Loc
     by_name = {path.name: path for path in paths}
     hundred = NAMES["fine"] in by_name
     if config.label_column not in (None, FINE_LABEL, COARSE_LABEL) or (config.label_column and not hundred):
-        raise InputError("--label-column", "must be fine_label or coarse_label, with CIFAR-100", printable(config.label_column))
+        rule = "must be fine_label or coarse_label, with CIFAR-100"
+        raise InputError("--label-column", rule, printable(config.label_column), "leave it out")
     label = "" if not hundred else "coarse" if config.label_column == COARSE_LABEL else "fine"
     arrays = {}
     for part in ("train", "test"):

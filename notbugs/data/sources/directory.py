@@ -1,12 +1,13 @@
 """Which reader a folder needs: by the files of one form that it holds, or as image files."""
 
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 from notbugs.data.names import IMAGE_SUFFIXES, Unreadable, printable
-from notbugs.data.sources.base import Located
+from notbugs.data.sources.base import HOLDS_ARCHIVES, Located
 from notbugs.data.sources.cifar import cifar_files, locate_cifar, reject_pickles
 from notbugs.data.sources.file_index import FileIndex
 from notbugs.data.sources.folder import locate_folder
@@ -15,8 +16,6 @@ from notbugs.data.sources.forms import (
     ENDINGS,
     FOLDERS_ALONE,
     FOR_FOLDERS,
-    PACKED,
-    ending,
     locate_array_form,
     reject_options,
     scan,
@@ -29,6 +28,7 @@ from notbugs.data.sources.listing import LOOP, Listing, is_hidden
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
+from notbugs.data.sources.refused import PACKED, ending
 from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.splits import listed, split_of
 from notbugs.data.sources.tables import locate_parquet, locate_saved, locate_saved_parts, saved_parts
@@ -77,9 +77,7 @@ def _of_folder(listing: Listing, base: Path, files: Sequence[Path], folders: Seq
         readers |= parquet
     archives = [file.name for file in files if ending(file.name) in (".zip", *PACKED)]
     if archives and not readers and not images_below and not _table_labels_images(base, files, config):
-        parts = len({split for name in archives if (split := split_of(name.partition(".")[0]))}) > 1
-        remedy = "unpack all into this folder: each is one part" if parts else "pass one of them as DATASET, or unpack them"
-        raise InputError(printable(str(base)), "holds archives", listed(archives), remedy)
+        raise InputError(printable(str(base)), HOLDS_ARCHIVES, listed(archives), _how_to_unpack(archives))
     as_folder = config.labels or config.all_classes or config.label_regex
     if not readers and not images and (links := _refused_links(listing, base)):
         raise InputError(printable(str(path / links[0].location)), links[0].reason)
@@ -95,6 +93,20 @@ def _of_folder(listing: Listing, base: Path, files: Sequence[Path], folders: Seq
         reject_options(config, FOR_FOLDERS, FOLDERS_ALONE)
     located = _with_rest(locate(base, found, config), listing, base, found)
     return located if form in (".npz", "parquet") else with_output_note(located)
+
+
+def _how_to_unpack(archives: Sequence[str]) -> str:
+    """What to do with the archives that a folder holds, by their names."""
+    if len({split for name in archives if (split := split_of(name.partition(".")[0]))}) > 1:
+        return "unpack all into this folder: each is one part"
+    if len(archives) > 1 and len({re.sub(r"\d+", "", name) for name in archives}) == 1:
+        return "unpack all into one folder: these are pieces of one download"
+    unpack_them = "unpack it" if len(archives) == 1 else "unpack each into a folder of its own"
+    return (
+        unpack_them
+        if not all(name.lower().endswith(".zip") for name in archives)
+        else f"pass one of them as DATASET, or {unpack_them}"
+    )
 
 
 def _with_rest(located: Located, listing: Listing, base: Path, used: Sequence[Path]) -> Located:

@@ -1,5 +1,6 @@
 """Which reader one file needs: by its ending."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,9 @@ from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.directory import locate_archives, locate_directory
 from notbugs.data.sources.forms import (
-    ACCEPTED,
     ARRAY_FILES,
     FOLDERS_ALONE,
     FOR_FOLDERS,
-    REFUSED,
-    ending,
     locate_array_form,
     reject_options,
     scan,
@@ -22,6 +20,8 @@ from notbugs.data.sources.forms import (
 from notbugs.data.sources.idx import is_idx, locate_idx
 from notbugs.data.sources.pixel_text import locate_pixel_text, text_header
 from notbugs.data.sources.pixels import locate_pixels, pixel_header
+from notbugs.data.sources.refused import REFUSED, ending, reject_foreign
+from notbugs.data.sources.splits import listed
 from notbugs.data.sources.tables import locate_parquet
 from notbugs.data.sources.tar import ENDINGS as TAR
 from notbugs.data.sources.unpack import unpack
@@ -29,9 +29,35 @@ from notbugs.data.sources.words import IDX_SPLITS
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
+ACCEPTED = (
+    "DATASET can be a folder of images or of such files, a .parquet, .npz, .h5, .pt, .safetensors, .tar or .zip file, "
+    "a .csv of pixels, an idx file of MNIST, or a hub name"
+)
+BESIDE = {".zip": "unpack all into one folder", ".tar": "pass the folder", ".parquet": "pass the folder"}  # to read all
+
 
 def locate_file(path: Path, config: DataConfig) -> Located:
     """The images of one file. Raises InputError for a form that is not read, with the way out."""
+    reject_foreign(path)
+    located = _locate_file(path, config)
+    others = _called_alike(path) if ending(path.name) in BESIDE else []
+    if not others:
+        return located
+    note = f"not read, though called like {printable(path.name)}: {listed(others, 3)} (to read all: {BESIDE[ending(path.name)]})"
+    return located._replace(notes=(*located.notes, note))
+
+
+def _called_alike(path: Path) -> list[str]:
+    """The files beside one that differ from it in the numbers in their names alone: the other parts of a download."""
+
+    def without_numbers(name: str) -> str:
+        return re.sub(r"\d+", "0", name)
+
+    names = sorted(entry.name for entry in scan(path.parent) if entry.is_file())
+    return [name for name in names if name != path.name and without_numbers(name) == without_numbers(path.name)]
+
+
+def _locate_file(path: Path, config: DataConfig) -> Located:
     form = ending(path.name)
     if form not in (".zip", *TAR):
         reject_options(config, (*FOR_FOLDERS, "follow_links"), FOLDERS_ALONE)

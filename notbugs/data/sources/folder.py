@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from notbugs.data.names import printable
+from notbugs.data.names import IMAGE_SUFFIXES, printable
 from notbugs.data.sources.ambiguous_classes import ambiguity_in_part, odd_classes_note
 from notbugs.data.sources.base import Located, join
 from notbugs.data.sources.candidates import UNUSED, file_by_file, labeled_folders, left_out_note
@@ -22,6 +22,7 @@ from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
 from notbugs.data.sources.official import official_parts
+from notbugs.data.sources.refused import NOT_UNPACKED, ending, what_is_there
 from notbugs.data.sources.splits import WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
 from notbugs.data.sources.words import TRAIN
 from notbugs.data.sources.written import is_written, with_written_names
@@ -29,6 +30,7 @@ from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 
 DEEPEST = 8  # folders that may lie around the data set, one in the other
+UNPACK = "if it holds images of the data set: unpack it, or of .dvc run `dvc pull`"
 LABELED_BY = ", with --labels FILE where a table has their labels"
 
 
@@ -64,7 +66,10 @@ def locate_folder(config: DataConfig, root: Path) -> Located:
     notes += [f"{len(listing.links):,} links lead out of the folder and are followed"] if listing.links else []
     train, test = (layout.parts[name].part if name else None for name in (chosen.train, chosen.test))
     located = with_written_names(join(str(root), train, test, "folder", notes), base)
-    located = located._replace(unreadable=tuple(listing.unreadable), left_out=file_by_file(listing))
+    left_out = file_by_file(listing)
+    packed = [item.location for item in left_out if ending(item.location) in NOT_UNPACKED]
+    unpack = [f"not read, as what is in it is not here: {listed(packed, 3)} ({UNPACK})"] if packed else []
+    located = located._replace(unreadable=tuple(listing.unreadable), left_out=left_out, notes=(*located.notes, *unpack))
     return with_names_beside(located, root, listing.beside(base, among=NAME_FILES))
 
 
@@ -126,7 +131,10 @@ def _nothing_labeled(listing: Listing, base: Path) -> InputError:
     """The error for a folder in which no image has a label, with what was seen."""
     images = [listing.relative(path) for path in listing.another().walk(base)]
     what, remedy = what_may_label(listing, base, images)
-    seen = f"{len(images):,} images without labels" if images else "no images"
+    seen = f"{len(images):,} image{'s' * (len(images) > 1)} without labels" if images else "no images"
+    if not any(path.lower().endswith(IMAGE_SUFFIXES) for path in images):
+        there, way_out = what_is_there(base)
+        seen, what, remedy = f"no images, {there}" if there else seen, "" if there else what, way_out or remedy
     rule = "holds no class folders and no table with a label for each image"
     return InputError(printable(str(base)), rule, seen + what, remedy)
 

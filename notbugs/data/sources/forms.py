@@ -1,10 +1,10 @@
-"""The forms of files: what reads each, what is not read and why, and what constructed sets are written as."""
+"""The forms of files: what reads each, and what constructed sets are written as."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from notbugs.data.names import IMAGE_SUFFIXES, printable
+from notbugs.data.names import printable
 from notbugs.data.sources.arrays import EXPECTED, Reader, locate_array_files
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.hdf5 import read_hdf5
@@ -23,50 +23,12 @@ ACCEPTED = (
     "DATASET can be a folder of images or of such files, a .parquet, .npz, .h5, .pt, .safetensors, .tar or .zip file, "
     "a .csv of pixels, an idx file of MNIST, or a hub name"
 )
-CONVERT = "read it with its own library and save an .npz: train_images, train_labels, …"
-# What is not read: what it is, and the way out
-PACKED = (".tar.bz2", ".tar.xz", ".7z", ".rar")
-REFUSED = {
-    ".mat": ("is a file of MATLAB", "scipy.io.loadmat reads it; save an .npz with train_images, train_labels, …"),
-    ".tfrecord": ("is a file of TensorFlow", CONVERT),
-    ".tfrecords": ("is a file of TensorFlow", CONVERT),
-    ".rec": ("is a file of MXNet", CONVERT),
-    ".lmdb": ("is an LMDB database", CONVERT),
-    ".mdb": ("is an LMDB database", CONVERT),
-    ".beton": ("is a file of FFCV", CONVERT),
-    ".pkl": ("is a Python pickle, which can run any code when it is read", CONVERT),
-    ".pickle": ("is a Python pickle, which can run any code when it is read", CONVERT),
-    ".arrow": ("is one file of a saved Hugging Face set", "pass the folder that it lies in"),
-    ".json": ("is a table or a description, and no data set", "pass the folder that also has the images, with --labels FILE"),
-    ".jsonl": ("is a table, and no data set", "pass the folder that also has the images, with --labels FILE"),
-    ".tsv": ("is a table, and no data set", "pass the folder that also has the images, with --labels FILE"),
-    ".txt": ("is a table, and no data set", "pass the folder that also has the images, with --labels FILE"),
-    ".gz": ("is packed with gzip", "unpack it and pass what it holds"),
-    ".bin": ("is a file of unknown bytes", "of CIFAR's binary version pass the folder"),
-    ".npy": ("is one array", "put x_train.npy, y_train.npy, … or X.npy, y.npy into one folder and pass the folder"),
-    ".csv": ("is a table without columns of pixels", "pass the folder that also has the images, with --labels FILE"),
-}  # fmt: skip
-REFUSED |= dict.fromkeys(PACKED, ("is an archive of a kind that is not read", "unpack it and pass the folder"))
-REFUSED |= dict.fromkeys(IMAGE_SUFFIXES, ("is one image", "pass the folder with all images"))
 FOR_FOLDERS = ("labels", "file_column", "label_regex", "all_classes")  # fields that are for folders of image files
 FOLDERS_ALONE = "is for folders of image files"
 WRITTEN_AS = {
     "npz": "one .npz", "npz-channels-first": "one .npz, channels first", "parquet": "parquet", "webdataset": "WebDataset shards",
     "folder": "a folder of PNG",
 }  # fmt: skip
-
-
-def ending(name: str) -> str:
-    """The ending of a file's name that says its form, in lower case.
-
-    Examples
-    --------
-    >>> ending("train-000.TAR.gz"), ending("data.npz"), ending("README")
-    ('.tar.gz', '.npz', '')
-    """
-    lower = name.lower()
-    double = next((known for known in (".tar.gz", ".tar.bz2", ".tar.xz") if lower.endswith(known)), "")
-    return double or os.path.splitext(lower)[1]
 
 
 def reject_options(config: DataConfig, names: Iterable[str], rule: str) -> None:

@@ -4,7 +4,7 @@ import gzip
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -55,10 +55,21 @@ def locate_idx(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
     transposed = (
         ["EMNIST stores its images transposed: they are read as they are"] if sets[0].lower().startswith("emnist") else []
     )
+    _check_pairs(source, sets[0], keys.values())
     arrays = LazyArrays(tuple(files), lambda name: read_idx(files[name], keys[name].kind))
     located = locate_arrays(source, arrays, config, keys=keys, notes=transposed)
     unused = tuple(Unreadable(path.name, "is read from the file that is not packed") for path in sorted(packed))
     return located._replace(left_out=(*located.left_out, *unused))
+
+
+def _check_pairs(source: Path, begin: str, keys: Collection[Key]) -> None:
+    """Raises InputError where a part has its images or its labels alone, with the name of the other file."""
+    for part, kind in [key for key in keys if key.part == "train" or key.kind == "labels"]:
+        other = "labels" if kind == "images" else "images"
+        if Key(part, other) not in keys:
+            name = f"{begin}{'t10k' if part == 'test' else part}-{other}-idx{1 if other == 'labels' else 3}-ubyte"
+            rule, seen = f"has no array of {other} for the part {part}", f"{kind} alone"
+            raise InputError(printable(str(source)), rule, seen, f"put {printable(name)} beside it")
 
 
 def read_idx(path: Path, kind: str) -> np.ndarray:

@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 from notbugs.data.names import first_line, printable
 from notbugs.data.sources.class_names import as_one_name, one_name
-from notbugs.data.sources.json_records import json_records, with_class_names
+from notbugs.data.sources.json_records import flat_record, json_records, why_no_records
 from notbugs.data.sources.limits import read_parquet
 from notbugs.data.sources.listing import Listing
 from notbugs.data.sources.pixels import pixel_header
+from notbugs.data.sources.refused import reject_foreign
 from notbugs.data.sources.splits import listed, parse_split
 from notbugs.data.sources.text import json_of, lines_of, text_of
 from notbugs.data.sources.words import TRAIN, VALIDATION, plain_name, words_of
 from notbugs.errors import InputError
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", ".json", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".manifest", ".json", ".parquet")
+SAVE_TABLE = "save the labels as labels.csv with the columns file and label"
 MOST_BYTES = 2**28  # of a table; one with more is no list of files that could be held in memory anyway
 MOST_CELLS = 2**24  # of a parquet file, in which a million equal ones take a few bytes: they need 2 GB as Python objects
 MADE_UP = ("submission", "sample_sub", "partition")  # Kaggle's example of what to hand in; lists of parts
@@ -68,7 +70,7 @@ def _named_table(root: Path, base: Path, name: str) -> Path:
     for path in (root / name, base / name, Path(name)):
         if path.is_file():
             if path.suffix.lower() not in SUFFIXES:
-                raise InputError("--labels", f"must end in {', '.join(SUFFIXES)}", printable(name))
+                raise InputError("--labels", f"must end in {', '.join(SUFFIXES)}", printable(name), SAVE_TABLE)
             if path.stat().st_size > MOST_BYTES:
                 raise InputError("--labels", f"must have at most {MOST_BYTES >> 20} MB", printable(name))
             return path
@@ -83,19 +85,32 @@ def read_table(path: Path) -> Table:
     InputError
         If it cannot be read.
     """
+    reject_foreign(path)
     try:
         if path.suffix.lower() == ".parquet":
             return _from_records(path, _parquet_rows(path))
         text, latin = text_of(path)
         if path.suffix.lower() == ".json":
             return _from_records(path, json_records(text))._replace(latin=latin)
-        if path.suffix.lower() in (".jsonl", ".manifest"):
+        if path.suffix.lower() in (".jsonl", ".ndjson", ".manifest"):
             return _from_records(path, [json_of(line) for line in lines_of(text)])._replace(latin=latin)
         return _from_text(path, text)._replace(latin=latin)
     except InputError:
         raise
     except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise InputError(printable(str(path)), "cannot be read as a table", first_line(error)) from None
+        raise InputError(
+            printable(str(path)), "cannot be read as a table", first_line(error), "repair it, or move it away"
+        ) from None
+
+
+def why_no_table(path: Path) -> str:
+    """Why a .json file is no table, with what it holds; "" for one that is, and for other files."""
+    if path.suffix.lower() != ".json":
+        return ""
+    try:
+        return why_no_records(text_of(path)[0])
+    except (OSError, ValueError) as error:
+        return first_line(error)
 
 
 def _parquet_rows(path: Path) -> list[object]:
@@ -112,9 +127,12 @@ def _from_records(path: Path, records: list[object]) -> Table:
     rows = [record for record in records if isinstance(record, dict)]
     if len(rows) < len(records):
         raise ValueError("must have a JSON object in each line")
-    rows = [with_class_names(row) for row in rows]
+    rows = [flat_record(row) for row in rows]
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return _table(path, columns, [[_cell(row.get(column)) for column in columns] for row in rows])
+    if len(rows) * len(columns) > MOST_CELLS:  # records with fields of their own each
+        raise ValueError(f"{len(rows):,} records with {len(columns):,} fields, more than {MOST_CELLS:,} cells")
+    table = _table(path, columns, [[_cell(row.get(column)) for column in columns] for row in rows])
+    return table._replace(headed=not all(name.isdecimal() for name in columns if name != "split"))
 
 
 def _table(path: Path, columns: Sequence[str], rows: list[list[str]]) -> Table:

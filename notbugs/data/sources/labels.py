@@ -114,7 +114,9 @@ def _fitting(tables: Sequence[Path], index: FileIndex, config: DataConfig, part:
         except InputError as error:
             unclear.append(error)
     if unclear and len(fitting) < 2:
-        raise unclear[0]
+        parameter, rule, got, remedy = unclear[0].args
+        clear = f"; to read {printable(fitting[0][0].path.name)} instead: --labels FILE" if fitting else ""
+        raise InputError(parameter, rule, got, remedy + clear)
     splits = splits_among([table.path.stem for table, _ in fitting])
     return [(table._replace(split=splits.get(table.path.stem, "")), columns) for table, columns in fitting]
 

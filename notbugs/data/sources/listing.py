@@ -5,12 +5,15 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from notbugs.data.names import IMAGE_SUFFIXES, SYSTEM, Unreadable, is_printable, printable
+from notbugs.data.sources.refused import ending
 from notbugs.errors import InputError
 
 # Files that lie beside images and are none. Files with other endings, or with none, are opened.
 NO_IMAGES = frozenset(
     (
-        ".csv", ".tsv", ".json", ".jsonl", ".xml", ".txt", ".md", ".rst", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log",
+        ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".txt", ".md", ".rst", ".yaml", ".yml", ".toml", ".ini", ".cfg",
+        ".log", ".dvc", ".mdb", ".lmdb", ".rec", ".lst", ".beton", ".joblib", ".feather", ".msgpack", ".avro", ".arff", ".sqlite",
+        ".db", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".bz2", ".xz", ".zst",
         ".pdf", ".html", ".htm", ".doc", ".docx", ".xls", ".xlsx", ".py", ".ipynb", ".sh", ".parquet", ".arrow", ".zip", ".tar",
         ".gz", ".md5", ".sha256", ".url", ".bib", ".names", ".lock", ".mat", ".m", ".npz", ".npy", ".h5", ".hdf5", ".keras",
         ".pt", ".pth", ".ckpt", ".safetensors", ".onnx", ".pkl", ".pickle", ".cache", ".tfrec", ".tfrecord", ".tfrecords", ".tgz",
@@ -48,6 +51,11 @@ def _is_plain(entry: "os.DirEntry[str]") -> bool:
     """Whether an entry is an image by its ending, and no link: then nothing else needs to be looked at. So are most."""
     name = entry.name
     return name.lower().endswith(IMAGE_SUFFIXES) and name.isprintable() and entry.is_file(follow_symlinks=False)
+
+
+def _is_no_image(name: str) -> bool:
+    """Whether a file is none by its name."""
+    return os.path.splitext(name)[1].lower() in NO_IMAGES or ending(name) in NO_IMAGES or name.casefold() in NO_IMAGE_NAMES
 
 
 def _path(entry: "os.DirEntry[str]") -> str:
@@ -112,7 +120,7 @@ class Listing:
     def files(self, folder: Path) -> list[Path]:
         """The files directly in a folder that may be images, by name."""
         found = [Path(entry.path) for entry in self._entries(folder) if not entry.is_dir()]
-        return [path for path in found if path.suffix.lower() not in NO_IMAGES and path.name.casefold() not in NO_IMAGE_NAMES]
+        return [path for path in found if not _is_no_image(path.name)]
 
     def beside(self, folder: Path, among: Collection[str] = ()) -> Iterator[Path]:
         """The files directly in a folder that may be images, or those with certain endings.
@@ -188,9 +196,8 @@ class Listing:
         return False
 
     def _may_open(self, entry: "os.DirEntry[str]") -> bool:
-        suffix = os.path.splitext(entry.name)[1].lower()
-        if suffix in NO_IMAGES or entry.name.casefold() in NO_IMAGE_NAMES:
-            self.leave_out(Path(entry.path), f"is no image ({suffix or entry.name})")
+        if _is_no_image(entry.name):
+            self.leave_out(Path(entry.path), f"is no image ({ending(entry.name) or entry.name})")
         elif not is_printable(entry.name):
             self.refuse(Path(entry.path), "has control characters or bytes that are not UTF-8 in its name")
         elif entry.is_symlink() and not os.path.exists(entry.path):
@@ -243,7 +250,9 @@ class Listing:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            raise InputError(printable(str(folder)), "cannot be opened", error.strerror) from None
+            raise InputError(
+                printable(str(folder)), "cannot be opened", error.strerror, "make it readable, or move it away"
+            ) from None
         kept, system = list[os.DirEntry[str]](), list[os.DirEntry[str]]()
         for entry in entries:
             (system if is_hidden(entry.name) else kept).append(entry)

@@ -72,7 +72,7 @@ def _read(path: Path, header: TextHeader) -> tuple[Mapping[str, np.ndarray], Map
     sizes = sorted({len(row) for row in rows})
     if len(sizes) != 1 or math.isqrt(sizes[0]) ** 2 != sizes[0] or not sizes[0]:
         rule = "must have equally many pixels in each row, as many as a square gray image"
-        raise InputError(printable(str(path)), rule, listed([f"{size:,}" for size in sizes]) or "none")
+        raise InputError(printable(str(path)), rule, listed([f"{size:,}" for size in sizes]) or "none", "for color save an .npz")
     side = math.isqrt(sizes[0])
     images, labels = np.stack(rows).reshape(-1, side, side), np.array(table[header.label].to_pylist(), dtype=str)
     parts = np.array(table[header.split].to_pylist() if header.split else [""] * len(rows), dtype=str)

@@ -116,7 +116,9 @@ def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray
         raise InputError(printable(str(path)), "needs columns of pixels, and one column called label")
     numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in header.pixels]
     if numbers != sorted(numbers):
-        raise InputError(printable(str(path)), "must have its columns of pixels in order", listed(header.pixels))
+        raise InputError(
+            printable(str(path)), "must have its columns of pixels in order", listed(header.pixels), "save them in order"
+        )
     side = math.isqrt(len(header.pixels))
     if side**2 != len(header.pixels):
         rule = "must have as many columns of pixels as a square gray image"

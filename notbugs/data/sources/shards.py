@@ -27,6 +27,9 @@ MOST_LABEL = 2**20  # bytes of a file with a label
 NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
 
 
+ONE_LABEL = "write the one label into it, or take it out of the archive"
+
+
 class Labeled(NamedTuple):
     """The labeled images of archives.
 
@@ -154,7 +157,9 @@ def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: 
     read = ((ending, _label(archive, files[ending], ending, config)) for ending in labels)
     ending, label = next(((ending, label) for ending, label in read if label is not None), ("", None))
     if label is None:
-        raise InputError(place, "has no label", listed(files), NOT_LABELED)
+        fields = _fields(archive, files[".json"]) if ".json" in files else []
+        chosen = f"choose one of {listed(fields)} of the .json with --label-column NAME; " if fields else ""
+        raise InputError(place, "has no label", listed(files), chosen + NOT_LABELED)
     about = _about(archive, files[".json"], config) if ".json" in files and isinstance(label, int) else {}
     unused = [other for other in files if other not in (images[0], ending) and not (about and other == ".json")]
     found.notes.update([f"labels are read from {ending}"] + [f"{other} is not read" for other in unused])
@@ -162,6 +167,15 @@ def _add_sample(found: Labeled, number: int, archive: Archive, key: str, files: 
     found.labels.append(label)
     found.class_names.append(about.get("class", ""))
     found.names.append(about.get("name", ""))
+
+
+def _fields(archive: Archive, member: Member) -> list[str]:
+    """The fields of a .json file; [] if it has none."""
+    try:
+        content = json_of(archive.read(member)) if member.size <= MOST_LABEL else None
+    except (ValueError, RecursionError):
+        return []
+    return list(content) if isinstance(content, dict) else []
 
 
 def _about(archive: Archive, member: Member, config: DataConfig) -> dict[str, str]:
@@ -195,18 +209,18 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
     """The label in a file, a number if it is one; None if a .json has none. Raises InputError for anything else."""
     place = printable(f"{archive.path}: {member.name}")
     if member.size > MOST_LABEL:
-        raise InputError(place, f"must have at most {MOST_LABEL:,} bytes", member.size)
+        raise InputError(place, f"must have at most {MOST_LABEL:,} bytes", member.size, ONE_LABEL)
     try:
         text = archive.read(member).decode("utf-8-sig").strip()
         value = _field(json_of(text), place, config) if ending == ".json" else text
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError(place, "must hold a label as text or JSON", first_line(error)) from None
+        raise InputError(place, "must hold a label as text or JSON", first_line(error), ONE_LABEL) from None
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError(place, "must hold one whole number or one word", printable(str(value)[:40]))
+        raise InputError(place, "must hold one whole number or one word", printable(str(value)[:40]), ONE_LABEL)
     return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value) else value
 
 

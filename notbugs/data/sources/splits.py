@@ -9,7 +9,7 @@ from notbugs.data.sources.words import ANNOTATIONS, NEUTRAL, SPLITS, TEST, TRAIN
 from notbugs.errors import InputError
 
 WHOLE = "."  # --test .: all images of a data set without parts are test images
-LABELS_MISSING = "name a table with its labels: --labels FILE"
+LABELS_MISSING = "give its images labels, of image files in a table: --labels FILE"
 SIGNS = " _-.,;:+()[]{}"  # between a part and a class. Of others, \W would take the vowels of Hindi, and accents of their own
 
 
@@ -148,6 +148,8 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
     InputError
         If a part does not exist, or if it is unclear which one is meant.
     """
+    if not any(sizes.values()):
+        raise InputError(printable(dataset), "holds no labeled images", remedy="add images, each with its label")
     if test == WHOLE and len(sizes) == 1:
         return Chosen("", next(iter(sizes)), ())
     for option, name in (("--train", train), ("--test", test)):
@@ -156,7 +158,7 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
         if name is not None and not sizes[name]:
             raise InputError(option, "must be a part with labeled images", printable(name), LABELS_MISSING)
     if train is not None and train == test:
-        raise InputError("--test", "must be another part than --train", printable(train))
+        raise InputError("--test", "must be another part than --train", printable(train), "leave one of them out")
     labeled = [name for name in sizes if sizes[name]]
     known = splits_among(labeled)
 

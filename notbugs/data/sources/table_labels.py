@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from notbugs.data.names import printable
-from notbugs.data.sources.base import numbered_classes
+from notbugs.data.sources.base import numbered_classes, sorted_classes
 from notbugs.data.sources.class_names import Naming, apply_naming, as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import REMEDY as GROUP
@@ -12,6 +12,9 @@ from notbugs.data.sources.targets import check_no_measurements
 from notbugs.data.sources.words import LABELS_FIRST, called_labels
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
+
+SAVE_LABELS = "save whole numbers or words"
+OTHER_LABELS = {list: "save the one label of each image, not in a list", dict: "save one of its fields as a column"}
 
 
 def label_column_of(dataset: str, table: Any, config: DataConfig) -> str:
@@ -51,7 +54,7 @@ def find_column(
     candidates = typed if len(typed) == 1 else called_so(typed or [*features])
     if len(candidates) != 1:
         rule = f"it must be clear which column holds the {what}"
-        raise InputError(dataset, rule, f"columns {', '.join(candidates or features)}", remedy)
+        raise InputError(dataset, rule, f"columns {listed(candidates or list(features), 12)}", remedy)
     return candidates[0]
 
 
@@ -69,6 +72,8 @@ def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple
         values = [int(value) for value in values]  # as pandas writes whole numbers of which some were missing
     elif explicit and all(isinstance(value, float) for value in values):
         values = [str(value) for value in values]
+    if values and all(isinstance(value, bool) for value in values):
+        return list(map(int, values)), ("False", "True"), ""
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         names = getattr(table.features[column], "names", None)
         if names:
@@ -76,11 +81,20 @@ def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple
         naming, said = ({}, "") if explicit else _naming_column(dataset, table, column, values)
         return (*(apply_naming(values, naming, place) if naming else numbered_classes(values)), said)
     if not all(isinstance(value, str) for value in values):
-        raise InputError(dataset, f"the column {column} must hold one whole number or one word for each image")
+        other = next((value for value in values if not isinstance(value, str | int)), values[0])
+        rule = f"the column {column} must hold one whole number or one word for each image"
+        remedy = next((way_out for kind, way_out in OTHER_LABELS.items() if isinstance(other, kind)), SAVE_LABELS)
+        raise InputError(dataset, rule, printable(str(other)[:60]), remedy)
     words, note = as_one_name(values)
-    classes = tuple(sorted(set(words)))
+    classes = sorted_classes(words)
     index = {name: number for number, name in enumerate(classes)}
     return [index[word] for word in words], classes, note
+
+
+def missing_labels(values: Sequence[object]) -> list[int]:
+    """The rows without a label: None, NaN, and -1 beside other numbers, as Hugging Face has it. -1 and 1 may be two classes."""
+    signs = {*values} <= {-1, 1} if all(isinstance(value, int) for value in values) else False
+    return [i for i, value in enumerate(values) if value is None or value != value or (value == -1 and not signs)]
 
 
 def _naming_column(dataset: str, table: Any, column: str, numbers: list[int]) -> tuple[Naming, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
@@ -15,13 +15,17 @@ from notbugs.data.sources.limits import check_expansion, read_parquet
 from notbugs.data.sources.listing import LEAVES
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
-from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of
+from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of, missing_labels
 from notbugs.data.sources.words import IMAGE_COLUMNS, LABELS_FIRST, SPLIT_COLUMNS, TRAIN, named_column, plain_name
 from notbugs.data_config import DataConfig
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
+if TYPE_CHECKING:
+    import pyarrow
+
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
+NAME_IMAGES = "name the one with the bytes of images image; pixels: save an .npz"
 OTHERS = "other files"  # parquet files whose names say no part, beside such whose names do
 SAVE_AGAIN = "save it again with save_to_disk"
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
@@ -99,7 +103,7 @@ def _listed(path: Path, key: str) -> list[object]:
 
 def _check_within(folder: Path, path: Path, config: DataConfig) -> None:
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-        raise InputError(printable(str(folder)), "must hold all of its files", printable(str(path)))
+        raise InputError(printable(str(folder)), "must hold all of its files", printable(str(path)), SAVE_AGAIN)
     if not config.follow_links and not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(printable(str(path)), LEAVES)
 
@@ -148,9 +152,9 @@ def _locate_tables(
         label_column_of(dataset, table, config)  # says why there is none
     chosen = choose_splits(dataset, sizes, config.train, config.test)
     both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
-    read = {name: part for name, (part, _) in both.items()}
+    read = {name: part for name, (part, *_) in both.items()}
     notes = [*notes]
-    notes += [f"{printable(name)}: {note}" for name, (_, found) in both.items() for note in found]
+    notes += [f"{printable(name)}: {note}" for name, (_, found, _) in both.items() for note in found]
     notes += [note for name in chosen.parts for note in _split_columns(tables, name, config)]
     notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
@@ -159,7 +163,8 @@ def _locate_tables(
         for name in chosen.unused
         for i in range(tables[name].num_rows)
     ]
-    return join(dataset, train, test, form, notes)._replace(left_out=tuple(left_out))
+    unreadable = tuple(item for *_, refused in both.values() for item in refused)
+    return join(dataset, train, test, form, notes)._replace(left_out=tuple(left_out), unreadable=unreadable)
 
 
 def _split_columns(tables: Tables, name: str, config: DataConfig) -> list[str]:
@@ -175,27 +180,41 @@ def _rows_text(labeled: int, rows: int) -> str:
     return f"{labeled:,} images" if labeled else f"{rows:,} images without labels"
 
 
-def _read_part(dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool) -> tuple[Part, list[str]]:
-    """One part, and notes."""
+def _read_part(
+    dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool
+) -> tuple[Part, list[str], list[Unreadable]]:
+    """One part, notes, and the rows that have no image or no label."""
     import datasets
 
-    image = find_column(dataset, table.features, datasets.Image, _called_images, "images", "name one of them image")
+    image = find_column(dataset, table.features, datasets.Image, _called_images, "images", NAME_IMAGES)
     label = label_column_of(dataset, table, config)
+    cells = table.select_columns([image]).with_format("arrow")[:][image]
+    unusable = _unusable_rows(cells, table.with_format(None)[label], label)
+    rows = [row for row in range(table.num_rows) if row not in unusable]
+    table = table.select(rows) if unusable else table
     labels, classes, said = labels_of(dataset, table, label, explicit=config.label_column is not None)
     by_word = not config.label_column and label not in LABELS_FIRST and not isinstance(table.features[label], datasets.ClassLabel)
     column = f"labels from the column {printable(label)}" if by_word else ""
     images, paths = _image_column(dataset, table, image, files_allowed)
     group = named_column(table.column_names, config.group)
     names, note = _names(table, paths)
-    places = [f"{dataset}: {name} row {i}" for i in range(len(labels))]
+    places = [f"{dataset}: {name} row {i}" for i in rows]
     groups = [str(value) for value in table.with_format(None)[group]] if group else []
     others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
     not_read = f"not read, though they may be images: {listed(others)}" if others else ""
-    return Part(name, images, labels, classes, names, places, groups), [text for text in (column, said, note, not_read) if text]
+    part = Part(name, images, labels, classes, names, places, groups)
+    refused = [Unreadable(f"{dataset}: {name} row {row}", reason) for row, reason in sorted(unusable.items())]
+    return part, [text for text in (column, said, note, not_read) if text], refused
 
 
 def _called_images(columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name in IMAGE_COLUMNS]
+
+
+def _unusable_rows(images: "pyarrow.ChunkedArray", labels: Sequence[object], column: str) -> dict[int, str]:
+    """The rows that have no image or no label, and why."""
+    reasons = {row: "has no image" for row, cell in enumerate(images) if not cell.is_valid} if images.null_count else {}
+    return reasons | dict.fromkeys(missing_labels(labels), f"has no label in the column {column}")
 
 
 def _may_hold_images(feature: object) -> bool:
@@ -207,8 +226,16 @@ def _may_hold_images(feature: object) -> bool:
 def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:
     """The encoded images of one column, and the paths that its cells carry. Raises InputError where a cell holds none."""
     import datasets
+    import pyarrow
     import pyarrow.compute
 
+    rule, remedy = (
+        f"the column {name} does not hold encoded images",
+        "save the bytes of a .png of each image, or an .npz of arrays",
+    )
+    kind = table.select_columns([name]).with_format("arrow")[:1][name].type
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or isinstance(kind, pyarrow.ExtensionType):
+        raise InputError(dataset, rule, "lists of numbers", remedy)  # they would be encoded in silence, as images of 16 bits
     try:
         with without_progress_bars():
             cells = table.select_columns([name]).cast_column(name, datasets.Image(decode=False))
@@ -216,9 +243,12 @@ def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> t
         missing_bytes = pyarrow.compute.struct_field(column, "bytes").null_count
         paths = pyarrow.compute.struct_field(column, "path").to_pylist()
     except Exception as error:
-        raise InputError(dataset, f"the column {name} does not hold encoded images", first_line(error)) from None
+        raise InputError(dataset, rule, first_line(error), remedy) from None
     if missing_bytes and not files_allowed:  # a table from elsewhere could name any file of this machine
-        raise InputError(dataset, f"the column {name} lacks the bytes of some images", remedy="embed the images")
+        rule, seen = f"the column {name} lacks the bytes of some images", printable(str(next(filter(None, paths), ""))[:60])
+        table_name = printable(Path(dataset).name) if dataset.endswith(".parquet") else "FILE"
+        remedy = f"save the bytes of each image, or pass the folder of the files with --labels {table_name}"
+        raise InputError(dataset, rule, f"the path {seen}", remedy)
     if missing_bytes:
         _check_downloaded(dataset, cells.with_format(None)[name])
     return cells.with_format(None)[name], paths
@@ -236,7 +266,10 @@ def _check_downloaded(dataset: str, cells: Iterable[Mapping[str, str | bytes | N
             path = Path(os.fsdecode(cell["path"] or "")).resolve()
             if not any(path.is_relative_to(root) for root in roots):
                 raise InputError(
-                    printable(dataset), "must hold its images, or name files that were downloaded", printable(str(path))
+                    printable(dataset),
+                    "must hold its images, or name files that were downloaded",
+                    printable(str(path)),
+                    "download it again",
                 )
 
 

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple, cast, overload
 
 from notbugs.data.names import first_line, is_printable, printable
 from notbugs.data.sources.limits import CHUNK, FREE, most_bytes, most_members, read_at_most
+from notbugs.data.sources.refused import reject_foreign
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
@@ -82,6 +83,7 @@ def open_archive(path: Path) -> Archive:
         If it is damaged, or packed too densely: if it expands to over 1 GB, or holds more than 10,000 files, one in less than 32
         bytes.
     """
+    reject_foreign(path)
     content = None if path.suffix.lower() == ".tar" else _unpacked(path)
     try:
         if content is None:

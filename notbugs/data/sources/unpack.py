@@ -66,7 +66,7 @@ def unpack(path: Path) -> Path:
     except OSError as error:
         raise InputError(printable(str(path)), "cannot be unpacked", error.strerror or first_line(error), UNPACK) from None
     except Exception as error:  # damaged archives raise almost anything
-        raise InputError(printable(str(path)), "cannot be read as a .zip file", first_line(error), UNPACK) from None
+        raise InputError(printable(str(path)), "cannot be read as a .zip file", first_line(error), "download it again") from None
 
 
 def _checked_name(path: Path, info: zipfile.ZipInfo) -> str:

@@ -18,6 +18,9 @@ LABEL_COLUMNS = (*LABELS, *TOPICS, *LABEL_NAMES)
 # In the .json of a shard y stands beside x, labels may be a list, and a tag or a species may be what else is known of the image,
 # whose label KEY.txt has.
 NOT_IN_SHARDS = ("y", "labels", *TOPICS, *LABEL_NAMES)
+# How the name of a field ends whose numbers a list of class names beside the records names: image_labels, category_id. A longer
+# word may stand before them, so that the short ones, as y, say nothing.
+NUMBERED_LABELS = ("label", "labels", "class", "category", "target", "targets", "classid", "labelid", "categoryid")
 # Of the columns of a Hugging Face set these go before all others. The first is that of CIFAR-100, which also has coarse_label.
 FINE_LABEL, COARSE_LABEL = "fine_label", "coarse_label"
 LABELS_FIRST = ("label", "labels", FINE_LABEL)
@@ -80,7 +83,7 @@ LISTS_OF_PARTS = frozenset(("split", "splits", "partition", "partitions", "fold"
 ANNOTATIONS = frozenset(
     (
         "annotation", "annotations", "label", "labels", "mask", "masks", "bbox", "bboxes", "boxes", "meta", "metadata", "lists",
-        "trimaps",
+        "trimaps", "ann", "anns",
     )
 )  # fmt: skip
 

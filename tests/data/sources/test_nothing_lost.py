@@ -219,6 +219,7 @@ def test_two_categories_of_one_number(tmp_path: Path) -> None:
     labels = [{"image_id": i, "category_id": i % 2} for i in range(4)]
     (root / "labels.json").write_text(json.dumps({"images": about, "annotations": labels, "categories": names}))
     assert "4 images without labels" in load_error(root)
+    assert "two categories of one id" in load_error(root, labels="labels.json")
     (root / "labels.json").write_text(json.dumps({"images": about, "annotations": labels, "categories": names[:2]}))
     assert data.load(root, test=".").test.classes == ("cat", "dog")
 
