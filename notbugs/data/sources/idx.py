@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from notbugs.data.config import DataConfig
+from notbugs.data.config import DataConfig, reject_options
 from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import LazyArrays, locate_arrays, reading
@@ -37,6 +37,7 @@ def is_idx(name: str) -> bool:
 
 def locate_idx(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
     """The images of MNIST's files. Raises InputError."""
+    reject_options(config, ("label_column",), "is for tables")
     matches = {path: match for path in paths if (match := NAME.fullmatch(path.name))}
     sets = sorted({match[1] for match in matches.values()})
     if len(sets) > 1:

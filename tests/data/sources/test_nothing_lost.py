@@ -32,9 +32,10 @@ def npz(path: Path, part: str) -> Path:
     return path
 
 
-def saved(path: Path) -> Path:
+def saved(path: Path, classes: tuple[str, ...] = ()) -> Path:
     cells = {"image": [{"bytes": png(i), "path": None} for i in range(4)], "label": [0, 1, 0, 1]}
-    datasets.Dataset.from_dict(cells, datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))).save_to_disk(path)
+    labels = datasets.ClassLabel(names=list(classes)) if classes else datasets.Value("int64")
+    datasets.Dataset.from_dict(cells, datasets.Features(image=datasets.Image(), label=labels)).save_to_disk(path)
     return path
 
 
@@ -78,6 +79,10 @@ def test_private_test_without_public_test_is_the_test_part(tmp_path: Path) -> No
     rows = [f"{i % 2},{' '.join('7' * 16)},{part}" for part in ("Training", "PrivateTest") for i in range(4)]
     found = data.load(table(tmp_path, "emotion,pixels,Usage", *rows, name="fer2013.csv"))
     assert (len(found.train), len(found.test)) == (4, 4)
+
+
+def test_a_column_of_labels_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    assert load_error(idx(tmp_path), label_column="species").startswith("--label-column: is for tables, got")
 
 
 # ---- links ---------------------------------------------------------------------------------------------------------------------
@@ -303,6 +308,13 @@ def test_columns_that_are_classes_in_another_unicode_form(tmp_path: Path) -> Non
     found = data.load(root, test=".")
     assert found.test.classes == (NFC, "tea", "milk")
     assert any(note.startswith(f"{LABELS}: 1 of 3") for note in found.notes)
+
+
+def test_a_part_that_writes_its_classes_in_another_unicode_form(tmp_path: Path) -> None:
+    saved(tmp_path / "train", (NFC, "tea")), saved(tmp_path / "test", (NFD, "tea"))
+    found = data.load(tmp_path)
+    assert found.test.classes == (NFC, "tea")
+    assert f"classes are matched in one Unicode form: test writes {NFD} in another one" in found.notes
 
 
 def test_labels_with_and_without_decimals(tmp_path: Path) -> None:
