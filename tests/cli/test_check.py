@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import call_here, error_line
+from data.conftest import image_folder
 
 from notbugs import data
 from notbugs.datacheck import mirroring
@@ -78,3 +79,10 @@ def test_unusable_options_are_one_line(words: list[str], message: str) -> None:
 def test_a_list_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "file" in error_line(call_here("check", "nowhere", "--out", tmp_path / "file" / "x.csv"))
+
+
+def test_escapes_in_the_name_of_a_data_set_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    image_folder(tmp_path / "a\x1b[31mb", splits=("test",))
+    done = call_here("check", tmp_path / "a\x1b[31mb", "--no-train")
+    assert "a\\x1b[31mb: " in done.stdout.replace("\n", "")
+    assert "\x1b" not in done.stdout + done.stderr

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from notbugs.data.names import Unreadable, is_printable, one_form, printable
+from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import measurement_note
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
@@ -220,6 +221,8 @@ def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[
         like = next((name for name in classes if name.casefold() == theirs[missing[0]].casefold()), "")
         remedy = f"write it like {printable(like)} in training" if like else "rename or remove these images"
         raise InputError(f"{printable(dataset)}, part {printable(part.name)}", rule, place, remedy)
+    if not note and (others := sorted(part.classes[label] for label in theirs if part.classes[label] not in classes)):
+        note = f"classes are matched in one Unicode form: {printable(part.name)} writes {listed(others)} in another one"
     return [index[theirs[label]] if label in theirs else label for label in part.labels], note
 
 

@@ -14,6 +14,7 @@ from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import LazyArrays, locate_arrays, reading
 from notbugs.data.sources.base import Located
+from notbugs.data.sources.forms import reject_options
 from notbugs.data.sources.limits import check_expansion, read_at_most
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.words import IDX_SPLITS
@@ -38,6 +39,7 @@ def is_idx(name: str) -> bool:
 
 def locate_idx(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:
     """The images of MNIST's files. Raises InputError."""
+    reject_options(config, ("label_column",), "is for tables")
     matches = {path: match for path in paths if (match := NAME.fullmatch(path.name))}
     sets = sorted({match[1] for match in matches.values()})
     if len(sets) > 1:
