@@ -84,5 +84,5 @@ def test_a_list_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path
 def test_escapes_in_the_name_of_a_data_set_do_not_reach_the_terminal(tmp_path: Path) -> None:
     image_folder(tmp_path / "a\x1b[31mb", splits=("test",))
     done = call_here("check", tmp_path / "a\x1b[31mb", "--no-train")
-    assert "a\\x1b[31mb: " in done.stdout.replace("\n", "")
+    assert "a\\x1b[31mb:" in done.stdout.replace("\n", "")
     assert "\x1b" not in done.stdout + done.stderr
