@@ -9,12 +9,15 @@ from torch import Tensor
 
 from notbugs.data.eight_bits import from_8bit
 from notbugs.data.images import Images, load_images
-from notbugs.data.names import numbered
+from notbugs.data.names import first_line, numbered
+from notbugs.data.sources.base import MOST_CLASSES
 from notbugs.decoding.decode import place
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import datasets
 
 LEVEL = 1e-3  # of 1/255: how far a float may be from a level that 8 bits hold
 MODES = ("1", "L", "RGB")  # of Pillow's images, that become gray or RGB as they are
@@ -103,18 +106,25 @@ def rows_of(files: "Iterable[bytes]", labels: Tensor, classes: Sequence[str], na
     """A Hugging Face set with the columns image, label and file_name. files: encoded images."""
     import datasets
 
+    columns = {
+        "image": [{"bytes": content, "path": None} for content in files],
+        "label": labels.tolist(),
+        "file_name": list(names),
+    }
+    return datasets.Dataset.from_dict(columns, features=row_features(classes))
+
+
+def row_features(classes: Sequence[str]) -> "datasets.Features":
+    """The columns of a Hugging Face set: image, label and file_name."""
+    import datasets
+
     # Names in a column of their own: Hugging Face shortens the path inside an image cell to its last part.
     features = {
         "image": datasets.Image(),
         "label": datasets.ClassLabel(names=list(classes)),
         "file_name": datasets.Value("string"),
     }
-    columns = {
-        "image": [{"bytes": content, "path": None} for content in files],
-        "label": labels.tolist(),
-        "file_name": list(names),
-    }
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    return datasets.Features(features)
 
 
 def as_array(image: Any, location: str) -> np.ndarray:
@@ -191,11 +201,16 @@ def _parts(
     images: Images, labels: "np.ndarray | Sequence[int]", classes: Sequence[str] | None, names: Sequence[str] | None
 ) -> Parts:
     """With default classes "0", "1", … and names."""
-    given = np.asarray(labels)
+    try:
+        given = np.asarray(labels)
+    except (TypeError, ValueError, OverflowError) as error:  # lists of several lengths, for example
+        raise InputError("labels", "must be one whole number for each image", first_line(error)) from None
     if given.ndim != 1 or (len(given) and given.dtype.kind not in "iu"):
         remedy = "classes, labels = numpy.unique(labels, return_inverse=True)"
         raise InputError("labels", "must be one whole number for each image", f"{given.dtype}, shape {given.shape}", remedy)
     found = torch.from_numpy(given.astype(np.int64))
+    if classes is None and len(found) and int(found.max()) >= MOST_CLASSES:
+        raise InputError("labels", f"must be below {MOST_CLASSES:,}, or have names (classes)", int(found.max()))
     named = map(str, range(int(found.max()) + 1 if len(found) else 0)) if classes is None else map(str, classes)
     return Parts(images, found, tuple(named), tuple(numbered(len(found)) if names is None else names))
 

@@ -5,13 +5,14 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from notbugs.data.card import Origin, Written, write_card
-from notbugs.data.convert import rows_of
+from notbugs.data.convert import row_features
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import as_arrays
 from notbugs.data.images import encode_png
@@ -21,6 +22,7 @@ from notbugs.data.sources import without_progress_bars
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
 
+AT_ONCE, MOST_ROWS = 2**24, 1000  # bytes of encoded images, and rows, that are written to a table at a time
 WRITE = ("folder", "parquet", "npz", "webdataset")  # the forms to choose from; the others are those of inputs
 
 
@@ -198,16 +200,48 @@ def _write_shards(job: Job) -> Written:
 
 
 def _write_rows(job: Job) -> Written:
-    """parquet and saved."""
+    """parquet and saved, from a file of rows on the disk: a data set need not fit into memory."""
     import datasets
 
-    table = rows_of(_files(job), job.dataset.labels, job.dataset.classes, job.dataset.names)
+    rows = job.folder / "rows.part"
+    fingerprint = _write_stream(job, rows)
+    table = datasets.Dataset(datasets.table.MemoryMappedTable.from_file(str(rows)), fingerprint=fingerprint)
     with without_progress_bars():
         if job.form == "parquet":
             table.to_parquet(str(job.folder / f"{job.split}.parquet"))
         else:
             datasets.DatasetDict({job.split: table}).save_to_disk(str(job.folder))
+    rows.unlink()
     return Written()
+
+
+def _write_stream(job: Job, path: Path) -> str:
+    """Write the rows as an Arrow stream, some at a time, and return a hash of them, by which Hugging Face tells sets apart."""
+    import pyarrow
+
+    dataset, digest = job.dataset, sha256(repr(job.dataset.classes).encode("utf-8", "surrogateescape"))
+    schema = row_features(dataset.classes).arrow_schema
+    cells: list[tuple[bytes, int, str]] = []
+
+    def write() -> None:
+        files, labels, names = zip(*cells, strict=True)
+        columns = [[{"bytes": content, "path": None} for content in files], labels, names]
+        arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+        writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+        cells.clear()
+
+    with pyarrow.ipc.new_stream(str(path), schema) as writer:
+        size = 0
+        for content, label, name in zip(_files(job), dataset.labels.tolist(), dataset.names, strict=True):
+            digest.update(repr((label, name, len(content))).encode("utf-8", "surrogateescape") + content)
+            cells.append((content, label, name))
+            size += len(content)
+            if size >= AT_ONCE or len(cells) == MOST_ROWS:
+                write()
+                size = 0
+        if cells:
+            write()
+    return digest.hexdigest()[:16]
 
 
 WRITERS: dict[str, Callable[[Job], Written]] = {

@@ -215,10 +215,14 @@ def _decode_all(
 ) -> LoadedImages:
     images = np.empty((len(rows), *likely), np.uint8)
     others: dict[int, np.ndarray] = {}  # those that are not as expected
+    sizes: set[tuple[int, ...]] = set()
 
     def keep(row: int, decoded: Decoded) -> ImageFacts:
         array, facts = decoded
-        if not place(images, row, array):
+        sizes.add(array.shape[:2])
+        if len(sizes) > 1:  # will be refused: the pixels of images of any size could be more than fits into memory
+            others.clear()
+        elif not place(images, row, array):
             others[row] = array
         return facts
 

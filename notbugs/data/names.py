@@ -12,6 +12,7 @@ from notbugs.errors import InputError
 
 MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
 MAX_CLASS_NAME = 1000  # characters: each message, table and chart holds it
+MAX_DIGITS = 18  # of what is taken for a number, and fits into 64 bits
 MANIFEST = ("file", "label", "original_label", "original_name")  # the columns of the manifest.csv beside a written folder
 IMAGE_SUFFIXES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
@@ -43,6 +44,17 @@ def is_printable(text: str) -> bool:
 def one_form(text: str) -> str:
     """Text in one Unicode form (NFC). An accented letter can be one character, or a letter and an accent, as macOS writes it."""
     return unicodedata.normalize("NFC", text)
+
+
+def is_number(text: str) -> bool:
+    """Whether text is a whole number of at most 18 digits. Python refuses to read one of more than 4,300.
+
+    Examples
+    --------
+    >>> is_number("007"), is_number("-1"), is_number("9" * 19)
+    (True, False, False)
+    """
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def printable(text: str) -> str:

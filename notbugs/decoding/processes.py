@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
@@ -21,6 +21,7 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 CHUNK = 256  # items that a process gets at a time: of small images, 60 ms of work
+MOST_BYTES = 2**24  # of such items: 256 images of 264 kB each took 800 MB in four processes
 GARBAGE = 50_000  # new objects before they are searched for cycles: by default after 700, a twentieth of the time
 AHEAD = 2  # such chunks that it has at once: the one it works on, and the next one
 # Not by `multiprocessing`: its processes import the caller's main module, which imports torch, or runs the caller's script again.
@@ -58,12 +59,15 @@ def map_in_processes(
 
     def results_of(first: int) -> list[Value | None]:
         numbers, worker = range(first, min(first + CHUNK, count)), idle.get()
+        found: list[Value | None] = []
         try:
-            return worker.ask([item(number) for number in numbers])
+            while len(found) < len(numbers):
+                found += worker.ask(_first_items(item, numbers[len(found) :]))
         except Exception:  # the process ended, or an item cannot be made
-            return [None] * len(numbers)
+            found += [None] * (len(numbers) - len(found))
         finally:
             idle.put(worker)
+        return found
 
     with ExitStack() as stack:  # ends in reverse order
         workers = [Worker(stack.enter_context(_started(function)), Lock(), Lock()) for _ in range(processes)]
@@ -74,6 +78,23 @@ def map_in_processes(
             stack.callback(worker.process.kill)
         for found in pool.map(results_of, range(0, count, CHUNK)):
             yield from found
+
+
+def _first_items(item: Callable[[int], Item], numbers: range) -> list[Item]:
+    """The first items, until they have as many bytes as go to a process at a time."""
+    items, size = list[Item](), 0
+    for number in numbers:
+        items.append(item(number))
+        size += _bytes_in(items[-1])
+        if size >= MOST_BYTES:
+            break
+    return items
+
+
+def _bytes_in(item: object) -> int:
+    """The size of encoded bytes, also of those in a Hugging Face cell; 0 for a path."""
+    content = item.get("bytes") if isinstance(item, Mapping) else item
+    return len(content) if isinstance(content, bytes) else 0
 
 
 class Worker(NamedTuple):

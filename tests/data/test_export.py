@@ -1,9 +1,12 @@
 """Export: whatever is written is loaded again, by this package and by others, and nothing is overwritten."""
 
+import importlib
+import json
 import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from data.conftest import FORMS, equal, random_dataset, stored
@@ -210,3 +213,29 @@ def test_a_disk_without_room(tmp_path: Path, form: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", ["parquet", "saved"])
+def test_rows_are_written_a_few_at_a_time(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, held = random_dataset(9), list[int]()
+    export = importlib.import_module("notbugs.data.export")  # `data.export` is the function
+    monkeypatch.setattr(export, "MOST_ROWS", 2)
+    monkeypatch.setattr(export, "AT_ONCE", 1000)
+    write = pyarrow.ipc.RecordBatchStreamWriter.write_batch
+    monkeypatch.setattr(
+        pyarrow.ipc.RecordBatchStreamWriter,
+        "write_batch",
+        lambda self, batch: (held.append(batch.num_rows), write(self, batch))[1],
+    )
+    data.export(whole, tmp_path / "set", form, card="")
+    assert held == [2, 2, 2, 2, 1] and not list((tmp_path / "set").glob("*.part"))
+    assert equal(data.load_part(tmp_path / "set", form), whole)
+    monkeypatch.setattr(export, "MOST_ROWS", 1000)
+    for name, dataset in (("same", whole), ("other", whole.with_labels(1 - whole.labels))):
+        data.export(dataset, tmp_path / name, form, card="")
+    if form == "saved":
+        states = [
+            json.loads((tmp_path / name / "train/state.json").read_text())["_fingerprint"] for name in ("set", "same", "other")
+        ]
+        assert states[0] == states[1] != states[2], "by it Hugging Face finds what it computed of a set"
+    assert equal(data.load_part(tmp_path / "same", form), whole)

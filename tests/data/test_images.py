@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,3 +115,15 @@ def test_color_after_many_gray_images(tmp_path: Path) -> None:
     assert loaded.train.shape == (3, 6, 6) and len(loaded.train) == 39
     assert np.array_equal(stored(loaded.train)[25, 1], random_image(6, "L"))
     assert np.array_equal(stored(loaded.train)[38].permute(1, 2, 0), random_image(99))
+
+
+def test_pixels_of_images_that_will_be_refused_are_not_kept(tmp_path: Path) -> None:
+    for i in range(120):
+        save(Image.new("L", (4, 4) if i < 90 else (500, 500)), tmp_path / f"{'ab'[i % 2]}/{i:03}.png")
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"/\d+\.png: all images must have one size, .* 4 x 4 pixels, got 500 x 500"):
+            data.load(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 500 * 500, "of 30 such images"
+    finally:
+        tracemalloc.stop()

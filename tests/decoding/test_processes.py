@@ -27,7 +27,8 @@ def test_results_come_in_order_and_failures_are_none(
     monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[bytes]]
 ) -> None:
     monkeypatch.setattr(processes, "CHUNK", 3)
-    found = map_in_processes(int, [*"12x4567"].__getitem__, 7, 2)
+    monkeypatch.setattr(processes, "MOST_BYTES", 2)
+    found = map_in_processes(int, [bytes([sign]) for sign in b"12x4567"].__getitem__, 7, 2)
     assert next(found) == 1 and all(each.poll() is None for each in started)
     assert list(found) == [2, None, 4, 5, 6, 7]
     assert len(started) == 2 and all(each.poll() is not None for each in started)
@@ -46,6 +47,19 @@ def test_what_a_dead_process_did_not_do_is_left_to_the_caller() -> None:
 
 def test_an_item_that_cannot_be_made_is_left_to_the_caller() -> None:
     assert list(map_in_processes(abs, [1].__getitem__, 2, 1)) == [None] * 2
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_few_large_items_go_to_a_process_at_once(monkeypatch: pytest.MonkeyPatch, cell: bool) -> None:
+    monkeypatch.setattr(processes, "MOST_BYTES", 10)
+    contents = [b"1234", b"12345678", b"12", b"1" * 20, b"12345678", b"1"]
+    items = [{"bytes": content, "path": None} if cell else content for content in contents]
+    asked, numbers = list[int](), range(len(items))
+    while numbers:
+        asked.append(len(processes._first_items(items.__getitem__, numbers)))
+        numbers = numbers[asked[-1] :]
+    assert asked == [2, 2, 2], "until they have 10 bytes"
+    assert len(processes._first_items(str, range(9))) == 9, "paths"
 
 
 def test_a_process_of_a_pool_has_one_core(monkeypatch: pytest.MonkeyPatch) -> None:

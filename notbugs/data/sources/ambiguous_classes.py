@@ -171,14 +171,17 @@ def same_folders(listing: Listing, folders: Sequence[Path]) -> list[str]:
     A folder around them, whose name says only images, is passed through. Numbered ones do not count, as the tracks or patients of
     each class often have the same numbers; those in them do: fog/1/cat, fog/2/cat, blur/1/cat, …
     """
-    outer = [_inmost(listing, folder) for folder in folders]
-    inside = [[path for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in outer]
-    names = [[path.name for path in paths] for paths in inside]
-    if len(outer) < 2 or not names[0] or any(each != names[0] for each in names) or any(map(listing.files, outer)):
-        return []
-    if len({re.sub(r"\d+", "", name) for name in names[0]}) > 1:
-        return names[0]
-    return same_folders(listing, [path for paths in inside for path in paths]) if re.search(r"\d", names[0][0]) else []
+    while True:
+        outer = [_inmost(listing, folder) for folder in folders]
+        inside = [[path for path in listing.own_folders(folder) if not is_annotation(path.name)] for folder in outer]
+        names = [[path.name for path in paths] for paths in inside]
+        if len(outer) < 2 or not names[0] or any(each != names[0] for each in names) or any(map(listing.files, outer)):
+            return []
+        if len({re.sub(r"\d+", "", name) for name in names[0]}) > 1:
+            return names[0]
+        if not re.search(r"\d", names[0][0]):
+            return []
+        folders = [path for paths in inside for path in paths]
 
 
 def _alike_inside(listing: Listing, folders: Sequence[Path]) -> list[str]:

@@ -13,6 +13,7 @@ from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.label_table import MOST_BYTES, SUFFIXES
+from notbugs.data.sources.limits import is_long_path
 from notbugs.data.sources.splits import splits_among
 from notbugs.data.sources.tar import Archive, ArchivedFiles, Member
 from notbugs.data_config import DataConfig
@@ -116,6 +117,9 @@ class _Outline:
         place = printable(f"{archive.path}: {member.name}")
         if member.name.startswith("/") or ".." in member.name.split("/") or inner == ".":
             raise InputError(place, "leads out of the folder", remedy=AGAIN)
+        if is_long_path(inner):
+            place = printable(f"{archive.path}: {member.name[:100]}")
+            raise InputError(place, "has a name that no file can have", "it is too long", AGAIN)
         path = f"{self.root}/{inner}"
         try:
             if (parent := posixpath.dirname(path)) not in self._made:

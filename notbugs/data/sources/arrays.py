@@ -140,7 +140,8 @@ def locate_arrays(
     notes = [*notes, *dict.fromkeys(note for *_, found in parts_read.values() for note in found)]
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     unlabeled = {key: name for key, name in names.items() if key.kind == "images" and key.part not in parts}
-    notes += [f"not used: {printable(key.part)} ({len(arrays[name]):,} images without labels)" for key, name in unlabeled.items()]
+    counts = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in unlabeled.values()}
+    notes += [f"not used: {printable(key.part)} ({counts[name]:,} images without labels)" for key, name in unlabeled.items()]
     located = join(str(source), train, test, form if last else f"{form}-channels-first", notes)
     unknown = [name for name in arrays if name not in names.values() and name not in keys]
     parts_of = [name for name in unknown if plain_name(name) in SPLIT_COLUMNS or parse_split(name)]
@@ -148,7 +149,7 @@ def locate_arrays(
         notes=(*located.notes, *(f"the array {printable(name)} is not used: parts need arrays of their own" for name in parts_of))
     )
     left_out = [Unreadable(f"{source}: {name}", "is an array of unknown use") for name in unknown]
-    without = [(name, len(arrays[name]), "has no array of labels") for name in unlabeled.values()]
+    without = [(name, count, "has no array of labels") for name, count in counts.items()]
     unused = [(names[_key(part, "images")], sizes[part], "is a part that is not used") for part in chosen.unused]
     left_out += [
         Unreadable(f"{source}: {name}[{i}]", reason) for name, count, reason in (*without, *unused) for i in range(count)
@@ -204,7 +205,7 @@ def _with_one_naming(source: Path, arrays: Mapping[str, np.ndarray], keys: Mappi
         if key.kind != "classes":
             continue
         first = kept.setdefault(key, name)
-        if naming_in(arrays[first]) != naming_in(arrays[name]):
+        if naming_in(arrays[first], f"{source}: {first}") != naming_in(arrays[name], f"{source}: {name}"):
             got = f"{printable(first)} and {printable(name)}"
             raise InputError(str(source), "must name the classes in one way", got, "save one of the two")
     return {name: key for name, key in keys.items() if key.kind != "classes" or kept[key] == name}
@@ -256,7 +257,7 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
 
 def _naming(source: Path, arrays: Mapping[str, np.ndarray], labels: str, classes: str, *, of_this_part: bool) -> Naming:
     """The class names of an array: a name for each number, or, if it belongs to the part, a word for each image beside it."""
-    naming, numbers = naming_in(arrays[classes]), arrays[labels].ravel()
+    naming, numbers = naming_in(arrays[classes], f"{source}: {classes}"), arrays[labels].ravel()
     one_for_each = not arrays[classes].dtype.names and len(naming) == len(numbers) and len(set(naming.values())) < len(naming)
     if not one_for_each or not of_this_part or numbers.dtype.kind not in "iu":
         return naming

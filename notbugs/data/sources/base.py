@@ -11,13 +11,14 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from notbugs.data.names import Unreadable, is_printable, one_form, printable
+from notbugs.data.names import Unreadable, is_number, is_printable, one_form, printable
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import measurement_note
 from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
 HOLDS_ARCHIVES = "holds archives"  # a rule of errors
+NO_GROUP = "add the column there, or leave --group out"
 Files = Sequence[EncodedImage] | Tensor
 # How tables write that there is no label
 MISSING = (
@@ -162,7 +163,7 @@ def join(dataset: str, train: Part | None, test: Part | None, form: str, notes: 
             "--group",
             "must be a column of each part",
             f"none in {next(part.name for part in parts if not part.groups)}",
-            "add the column there, or leave --group out",
+            NO_GROUP,
         )
     classes = parts[0].classes
     labels, found = list(parts[0].labels), [*notes, *_similar_names(classes)]
@@ -228,7 +229,7 @@ def _match_classes(dataset: str, part: Part, classes: tuple[str, ...]) -> tuple[
 
 def _as_numbers(classes: Sequence[str]) -> dict[int, str]:
     """Class names by the whole number that they are; empty unless all are different ones."""
-    if not all(name.isascii() and name.isdecimal() for name in classes):
+    if not all(map(is_number, classes)):
         return {}
     numbers = {int(name): name for name in classes}
     return numbers if len(numbers) == len(classes) else {}

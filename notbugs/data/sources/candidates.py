@@ -38,13 +38,13 @@ def walk_images(listing: Listing, folder: Path) -> Iterator[str]:
 
 def _masks(listing: Listing, folder: Path) -> Iterator[Path]:
     """The outermost folders at any depth that are called like annotations, and lie beside one whose name says images."""
-    inside = listing.own_folders(folder)
-    beside_images = any(is_neutral(path.name) and not is_annotation(path.name) for path in inside)
-    for path in inside:
-        if beside_images and is_annotation(path.name):
-            yield path
-        else:
-            yield from _masks(listing, path)
+    folders = [folder]
+    while folders:  # not by calls in calls, of which Python allows 1,000: folders may lie deeper
+        inside = listing.own_folders(folders.pop())
+        beside_images = any(is_neutral(path.name) and not is_annotation(path.name) for path in inside)
+        masks = [path for path in inside if beside_images and is_annotation(path.name)]
+        yield from masks
+        folders += [path for path in reversed(inside) if path not in masks]
 
 
 def file_by_file(listing: Listing) -> tuple[Unreadable, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import locate_arrays, reading
 from notbugs.data.sources.base import Located
+from notbugs.data.sources.limits import words_array
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.words import COARSE_LABEL, FINE_LABEL
 from notbugs.data_config import DataConfig
@@ -78,4 +79,4 @@ def _records(path: Path, labels: int) -> np.ndarray:
 
 def _class_names(path: Path) -> np.ndarray:
     with reading(path, "a list of class names", "download it again"), path.open("rb") as stream:
-        return np.array([line.strip() for line in stream.read(2**16).decode().splitlines() if line.strip()], dtype=str)
+        return words_array(path, [line.strip() for line in stream.read(2**16).decode().splitlines() if line.strip()])

@@ -96,8 +96,11 @@ def named_array(place: str, value: object) -> np.ndarray:
     return np.array(list(naming.items()), dtype=NUMBERED)
 
 
-def naming_in(array: np.ndarray) -> Naming:
-    """The names that an array gives to numbers: to 0, 1, 2, … unless it says others."""
+def naming_in(array: np.ndarray, place: str) -> Naming:
+    """The names that an array gives to numbers: to 0, 1, 2, … unless it says others. Raises InputError for other fields."""
+    if array.dtype.names and array.dtype != NUMBERED:
+        got = f"the fields {listed(array.dtype.names)}"
+        raise InputError(printable(place), f"must be {NAMED}", got, "save the class names as a list")
     if array.dtype.names:
         return {int(number): str(name) for number, name in array.tolist()}
     return dict(enumerate(text(name) for name in array.ravel().tolist()))

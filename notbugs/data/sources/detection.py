@@ -8,9 +8,8 @@ from notbugs.data.names import printable
 from notbugs.data.sources.listing import Listing
 from notbugs.errors import InputError
 
-BOX = re.compile(
-    r"\d{1,4}( +([01]|[01]?\.\d+|[01]\.\d*|\d\.?\d*e-\d+)){4,}"
-)  # class; center, width, height in parts of the image
+# Class; center, width, height in parts of the image. Atomic groups: else a line that is none takes longer with each number
+BOX = re.compile(r"\d{1,4}(?> +(?:\d\.?\d*e-\d+|[01]?\.\d+|[01]\.?)){4,}")
 SAMPLE = 20  # files of a kind that are looked at
 BEGIN = 2**16  # bytes of each
 DEEPEST = 3

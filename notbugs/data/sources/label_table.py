@@ -22,7 +22,7 @@ from notbugs.errors import InputError
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".manifest", ".json", ".parquet")
 SAVE_TABLE = "save the labels as labels.csv with the columns file and label"
 MOST_BYTES = 2**28  # of a table; one with more is no list of files that could be held in memory anyway
-MOST_CELLS = 2**24  # of a parquet file, in which a million equal ones take a few bytes: they need 2 GB as Python objects
+MOST_CELLS = 2**24  # that need not be written one by one: in a parquet file a million equal ones take a few bytes, and here 2 GB
 MADE_UP = ("submission", "sample_sub", "partition")  # Kaggle's example of what to hand in; lists of parts
 
 
@@ -116,11 +116,19 @@ def why_no_table(path: Path) -> str:
 def _parquet_rows(path: Path) -> list[object]:
     """The rows of a parquet file. Raises InputError where they are more than could be held in memory."""
     (table,) = read_parquet([path], MOST_BYTES)
-    if table.num_rows * table.num_columns > MOST_CELLS:
-        rule = f"must have at most {MOST_CELLS:,} cells"
-        raise InputError(printable(str(path)), rule, f"{table.num_rows:,} rows of {table.num_columns}")
+    _check_cells(path, table.num_rows, table.num_columns)
     rows: list[object] = table.to_pylist()
     return rows
+
+
+def _check_cells(path: Path, rows: int, columns: int, written: int = 0) -> None:
+    """Raises InputError for a table of more cells than could be held in memory, but for those that are written one by one.
+
+    A row of one cell gets as many empty ones as the first row has: of 20 kB they took 500 MB.
+    """
+    if rows * columns - written > MOST_CELLS:
+        rule = f"must have at most {MOST_CELLS:,} cells"
+        raise InputError(printable(str(path)), rule, f"{rows:,} rows of {columns:,}", "write the same columns in each row")
 
 
 def _from_records(path: Path, records: list[object]) -> Table:
@@ -129,8 +137,7 @@ def _from_records(path: Path, records: list[object]) -> Table:
         raise ValueError("must have a JSON object in each line")
     rows = [flat_record(row) for row in rows]
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
-    if len(rows) * len(columns) > MOST_CELLS:  # records with fields of their own each
-        raise ValueError(f"{len(rows):,} records with {len(columns):,} fields, more than {MOST_CELLS:,} cells")
+    _check_cells(path, len(rows), len(columns), sum(map(len, rows)))
     table = _table(path, columns, [[_cell(row.get(column)) for column in columns] for row in rows])
     return table._replace(headed=not all(name.isdecimal() for name in columns if name != "split"))
 
@@ -189,5 +196,6 @@ def _from_text(path: Path, text: str) -> Table:
         raise InputError(
             printable(str(path)), f"must have at most {width} cells in each row, as in its first", got, "quote commas"
         )
+    _check_cells(path, len(rows), width, sum(map(len, rows)))
     cells = [row if len(row) == width else row[:width] + [""] * (width - len(row)) for row in rows]
     return _table(path, [name.strip() for name in cells[0]], cells[1:]) if cells else Table(path, (), [])

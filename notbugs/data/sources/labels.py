@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from notbugs.data.names import check_class_name, first_line, one_form, path_part, printable
-from notbugs.data.sources.base import Part, sorted_classes
+from notbugs.data.sources.base import NO_GROUP, Part, sorted_classes
 from notbugs.data.sources.class_names import one_name
 from notbugs.data.sources.file_index import FileIndex, folders_in
 from notbugs.data.sources.label_choice import labels_note
@@ -202,6 +202,9 @@ def _part(name: str, base: Path, rows: _Rows, fitting: Sequence[tuple[Table, Col
     for label in classes:
         check_class_name(label)
     files = sorted(rows.files)
+    if rows.groups and len(rows.groups.keys() & rows.files.keys()) < len(files):
+        without = [table.path.name for table, columns in fitting if columns.group < 0]
+        raise InputError("--group", "must be a column of each part", f"none in {listed(without)}", NO_GROUP)
     names = [_image_name(path, base, name, rows.files[path]) for path in files]
     if len(set(names)) < len(names):  # a/1.png and 1.png, both with the label a
         names = [f"{path_part(rows.files[path])}/{path.relative_to(base).as_posix()}" for path in files]

@@ -18,6 +18,8 @@ CHUNK = 2**20  # bytes read at a time
 MOST_RATIO = 100  # photographs and digits need 1 to 10; zeros alone reach 1,000
 FREE_MEMBERS = 10_000  # files that any packed archive may hold
 LEAST_PACKED = 32  # bytes of a packed archive for each of more files: a PNG file has 67 or more, its label another 10
+MOST_NAME, MOST_PATH = 255, 1024  # bytes of a part of a path in an archive, and of all of it
+MOST_PARTS = 100  # of such a path
 BATCH_ROWS = 2**12  # of a table at a time
 PIECE = 2**26  # bytes of a table that lie together in memory
 
@@ -77,6 +79,18 @@ def most_members(packed: int) -> int:
     (10000, 2000000)
     """
     return max(FREE_MEMBERS, packed // LEAST_PACKED)
+
+
+def is_long_path(name: str) -> bool:
+    """Whether the path of a file in an archive is too long to be made. Each of its folders takes a call in a call of Python.
+
+    Examples
+    --------
+    >>> is_long_path("cat/1.png"), is_long_path("a/" * 101 + "1.png")
+    (False, True)
+    """
+    parts = name.split("/")
+    return len(name.encode()) > MOST_PATH or len(parts) > MOST_PARTS or any(len(part.encode()) > MOST_NAME for part in parts)
 
 
 def words_array(source: Path, words: Sequence[str]) -> np.ndarray:

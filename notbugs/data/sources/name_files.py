@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from notbugs.data.names import is_printable, printable
+from notbugs.data.names import is_number, is_printable, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import Naming, is_naming, naming_of, one_name
 from notbugs.data.sources.listing import below
@@ -26,7 +26,7 @@ def with_names_beside(located: Located, root: Path, files: Iterable[Path]) -> Lo
     InputError
         If two files give other names.
     """
-    if not all(name.isascii() and name.isdecimal() for name in located.classes):
+    if not all(map(is_number, located.classes)):
         return located
     numbers = [int(name) for name in located.classes]
     found = {path: _names(path, numbers) for path in files if _may_name(path)}

@@ -15,6 +15,7 @@ from notbugs.data_config import DataConfig
 
 # What names of files say in front of a number, or of the first underscore
 USUAL = (r"([^/]+?)[._ -]*\(?\d+\)?\.\w+$", r"([^/_]+)_[^/]*$")
+LONGEST = 100  # characters of a name whose label is suggested: one of 240 dashes takes 0.1 s, as any three of them may divide it
 
 
 def part_by_names(listing: Listing, folder: Path, name: str, config: DataConfig) -> tuple[Part | None, int, str]:
@@ -55,6 +56,8 @@ def suggestion(names: Sequence[str]) -> str:
     >>> suggestion(["0001.jpg", "0002.jpg"]), suggestion(["image_1.jpg", "image_2.jpg"])
     ('', '')
     """
+    if any(len(name) > LONGEST for name in names):
+        return ""
     for text in USUAL:
         pattern = re.compile(text)
         found = Counter(found_in(pattern, name) for name in names)

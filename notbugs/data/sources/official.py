@@ -121,7 +121,8 @@ def _keys(base: Path, files: Sequence[str]) -> Keys:
 def _named(path: Path, keys: Keys) -> list[str]:
     """The files that the lines of a list name, in one of its columns; [] unless each line but a header names one."""
     rows = _rows(path)
-    columns = [[row[i] if i < len(row) else "" for row in rows] for i in range(max(map(len, rows), default=0))]
+    # A column that some line but the header does not have names no image in it, however many the header has
+    columns = [[row[i] if i < len(row) else "" for row in rows] for i in range(min(map(len, rows[1:]), default=0))]
     found = {}
     for cells in sorted(columns, key=lambda cells: "/" in cells[-1], reverse=True):
         files = [keys.get(cell) for cell in (cells if keys.get(cells[0]) else cells[1:])]
@@ -137,7 +138,8 @@ def _rows(path: Path) -> list[list[str]]:
         lines = lines_of(text_of(path)[0])
     except (OSError, UnicodeDecodeError):
         return []
-    cells = [re.split(r"[\t,;|]" if re.search(r"[\t,;|]", lines[0]) else r"\s+", line.strip()) for line in lines]
+    sign = r"[\t,;|]" if lines and re.search(r"[\t,;|]", lines[0]) else r"\s+"
+    cells = [re.split(sign, line.strip()) for line in lines]
     return [
         [cell.strip().strip('"').removeprefix("./") for cell in (line, *row)]
         for line, row in zip(lines, map(_forms, cells), strict=True)

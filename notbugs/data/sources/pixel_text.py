@@ -12,6 +12,7 @@ from notbugs.data.names import Unreadable, printable
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import locate_arrays, reading
 from notbugs.data.sources.base import Located
+from notbugs.data.sources.limits import words_array
 from notbugs.data.sources.pixels import header_line, read_columns
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.words import SPLIT_COLUMNS, called_labels, plain_name
@@ -69,13 +70,14 @@ def _read(path: Path, header: TextHeader) -> tuple[Mapping[str, np.ndarray], Map
     with reading(path, "a table of pixels from 0 to 255", "save whole numbers, with blanks between them"):
         table = read_columns(path, header.columns, header.delimiter, wanted)
         rows = [np.array(cell.split(), dtype=np.uint8) for cell in table[header.pixels].to_pylist()]
+        labels = words_array(path, table[header.label].to_pylist())
+        parts = words_array(path, table[header.split].to_pylist() if header.split else [""] * len(rows))
     sizes = sorted({len(row) for row in rows})
     if len(sizes) != 1 or math.isqrt(sizes[0]) ** 2 != sizes[0] or not sizes[0]:
         rule = "must have equally many pixels in each row, as many as a square gray image"
         raise InputError(printable(str(path)), rule, listed([f"{size:,}" for size in sizes]) or "none", "for color save an .npz")
     side = math.isqrt(sizes[0])
-    images, labels = np.stack(rows).reshape(-1, side, side), np.array(table[header.label].to_pylist(), dtype=str)
-    parts = np.array(table[header.split].to_pylist() if header.split else [""] * len(rows), dtype=str)
+    images = np.stack(rows).reshape(-1, side, side)
     arrays, keys = {}, {}
     for part in dict.fromkeys(parts.tolist()):
         for kind, array in (("images", images), ("labels", labels)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from notbugs.data.names import Unreadable, printable
+from notbugs.data.names import Unreadable, is_number, printable
 from notbugs.data.sources.arrays import locate_array_files, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows
@@ -22,7 +22,7 @@ from notbugs.errors import InputError
 if TYPE_CHECKING:
     import pyarrow
 
-PIXEL = re.compile(r"(?:pixel|px|p)?[_.]?\d+|\d+x\d+", re.IGNORECASE)
+PIXEL = re.compile(r"(?:pixel|px|p)?[_.]?\d{1,9}|\d{1,9}x\d{1,9}", re.IGNORECASE)
 FEWEST = 16  # columns of pixels that make a table one of pixels
 MOST_HEADER = 2**20  # bytes
 
@@ -132,7 +132,7 @@ def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray
         images = np.empty((len(table), len(header.pixels)), np.uint8)
         for i, name in enumerate(header.pixels):
             images[:, i] = table[name].to_numpy()
-    if words and all(re.fullmatch(r" *\d+ *", label) for label in set(labels.tolist())):
+    if words and all(is_number(label.strip()) for label in set(labels.tolist())):
         remedy = f"choose one with --label-column {printable(header.label)} or {printable(header.names)}"
         naming = naming_by_rows(str(path), list(map(int, labels)), words[0].tolist(), (header.label, header.names), remedy)
         labels = words_array(path, [naming[int(label)] for label in labels])

@@ -83,6 +83,8 @@ def what_is_there(folder: Path) -> tuple[str, str]:
 
 def foreign(path: Path) -> tuple[str, str] | None:
     """What a file is that its name does not say, a pointer or a web page, and the way out; None for others."""
+    if not path.is_file():  # opening a pipe would wait forever
+        return None
     try:
         with path.open("rb") as stream:
             return foreign_content(stream.read(BEGIN))

@@ -91,6 +91,8 @@ def _check_saved(folder: Path, config: DataConfig) -> None:
         places = [folder / str(split) for split in _listed(folder / "dataset_dict.json", "splits")]
     for place in places:
         _check_within(folder, place, config)
+        if pipe := next((path for path in place.iterdir() if not path.is_file() and not path.is_dir()), None):
+            raise InputError(printable(str(pipe)), "is not a file", remedy=SAVE_AGAIN)  # opening a pipe would wait forever
         for file in _listed(place / "state.json", "_data_files"):
             path = place / cast(Mapping[str, str], file)["filename"]
             _check_within(folder, path, config)
@@ -199,7 +201,7 @@ def _read_part(
     group = named_column(table.column_names, config.group)
     names, note = _names(table, paths)
     places = [f"{dataset}: {name} row {i}" for i in rows]
-    groups = [str(value) for value in table.with_format(None)[group]] if group else []
+    groups = ["" if value is None else str(value) for value in table.with_format(None)[group]] if group else []
     others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
     not_read = f"not read, though they may be images: {listed(others)}" if others else ""
     part = Part(name, images, labels, classes, names, places, groups)
@@ -254,7 +256,7 @@ def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> t
     return cells.with_format(None)[name], paths
 
 
-def _check_downloaded(dataset: str, cells: Iterable[Mapping[str, str | bytes | None]]) -> None:
+def _check_downloaded(dataset: str, cells: Iterable[Mapping[str, str | bytes | None] | None]) -> None:
     """Raises InputError where a cell without bytes names a file that was not downloaded: it could be any file of this machine."""
     import datasets
     import huggingface_hub
@@ -262,6 +264,8 @@ def _check_downloaded(dataset: str, cells: Iterable[Mapping[str, str | bytes | N
     caches = (huggingface_hub.constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
     roots = [Path(cache).resolve() for cache in caches]
     for cell in cells:
+        if cell is None:
+            raise InputError(printable(dataset), "must have an image in each row", "an empty cell")
         if cell["bytes"] is None:
             path = Path(os.fsdecode(cell["path"] or "")).resolve()
             if not any(path.is_relative_to(root) for root in roots):

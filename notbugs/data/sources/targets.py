@@ -18,7 +18,9 @@ MEASURED = frozenset(
 )  # fmt: skip
 RULE = "are measured numbers (targets of regression), and classes are needed"
 REMEDY = "group them into classes: save a word or a whole number for each group"
-NUMBER = re.compile(r"([-+]?\d*[.,]?\d+)\s*(%|cm|mm|m|km|kg|g|mg|ml|l|years?|px|€|\$)?")  # with a decimal comma, or a unit
+NUMBER = re.compile(
+    r"([-+]?(?:\d+(?:[.,]\d+)?|[.,]\d+))\s*(%|cm|mm|m|km|kg|g|mg|ml|l|years?|px|€|\$)?"
+)  # with a decimal comma, or a unit
 MANY, FEW = 20, 10  # classes that are whole numbers, and images of each, that ages may be
 
 

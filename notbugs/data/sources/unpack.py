@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 
 from notbugs.data.names import first_line, is_printable, printable
-from notbugs.data.sources.limits import CHUNK, check_expansion, check_members
+from notbugs.data.sources.limits import CHUNK, check_expansion, check_members, is_long_path
 from notbugs.errors import InputError
 
-MOST_NAME, MOST_PATH = 255, 1024  # bytes of a part of a path, and of all of it
 DISK_BLOCK = 4096  # bytes on the disk that any file takes besides its content, which is a whole number of them
 ENCRYPTED = 1  # a bit in the flags of a file
 UNPACK = "unpack it and pass the folder"
@@ -81,7 +80,7 @@ def _checked_name(path: Path, info: zipfile.ZipInfo) -> str:
         problem = "is a link or no ordinary file"
     elif info.flag_bits & ENCRYPTED:
         problem = "is encrypted"
-    elif not is_printable(name) or len(name.encode()) > MOST_PATH or any(len(part.encode()) > MOST_NAME for part in parts):
+    elif not is_printable(name) or is_long_path(name):
         problem = "has a name that is too long, or control characters in it"
     if problem:
         raise InputError(printable(str(path)), f"holds a file that {problem}", printable(info.filename[:100]), UNPACK)

@@ -10,8 +10,11 @@ from notbugs.data.sources.splits import listed
 
 def is_written(folder: Path) -> bool:
     """Whether `export` wrote a folder: then the folders in its part are classes, whatever they are called."""
+    path = folder / "manifest.csv"
+    if not path.is_file():  # opening a pipe would wait forever
+        return False
     try:
-        with open(folder / "manifest.csv", encoding="utf-8") as stream:
+        with open(path, encoding="utf-8") as stream:
             return stream.readline(200).strip() == ",".join(MANIFEST)
     except (OSError, ValueError):
         return False
