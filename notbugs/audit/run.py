@@ -30,6 +30,7 @@ from notbugs.runs.scheduler import Progress, describe_machine
 PART_IMAGES = 100  # images per part: a stage of about half a minute
 
 
+@data.keeping_loads()
 def run(
     config: AuditConfig,
     folder: StrPath,

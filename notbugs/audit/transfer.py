@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from notbugs import attacks
+from notbugs import attacks, data
 from notbugs.audit import config as audit_config
 from notbugs.audit.config import AuditConfig
 from notbugs.data import Dataset
@@ -25,6 +25,7 @@ ALL_TARGETS = (*ARCHITECTURES, *LEARNERS)
 EXAMPLES = "examples"  # the stage that makes them
 
 
+@data.keeping_loads()
 def run_transfer(
     config: AuditConfig,
     targets: Sequence[str],

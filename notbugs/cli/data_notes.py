@@ -47,12 +47,12 @@ def says_data_notes(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(**given: object) -> None:
-        from notbugs.data.loaded import reporting_loads
+        from notbugs.data.loaded import keeping_loads, reporting_loads
 
         notes = DataNotes()
         token = _of_command.set(notes)
         try:
-            with reporting_loads(notes.on_load):
+            with keeping_loads(), reporting_loads(notes.on_load):
                 command(**given)
         except InputError:
             notes.new_lines()  # dropped: an error is one line

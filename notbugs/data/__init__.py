@@ -9,7 +9,7 @@ from notbugs.data.exported import load_part
 from notbugs.data.groups import grouped_folds
 from notbugs.data.images import Images, LazyImages
 from notbugs.data.load import fingerprint, load, load_dataset
-from notbugs.data.loaded import Splits
+from notbugs.data.loaded import Splits, keeping_loads
 from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
@@ -38,6 +38,7 @@ __all__ = [
     "from_8bit",
     "grouped_folds",
     "is_out_of_memory",
+    "keeping_loads",
     "left_out",
     "license_of",
     "load",

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from hashlib import sha256
 from os import PathLike, fspath
 from typing import Unpack
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import load_images
-from notbugs.data.loaded import Splits, report_load
+from notbugs.data.loaded import Splits, kept, report_load
 from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
 from notbugs.data.parts import Rows, limited, split_rows
-from notbugs.data.sources import Located, beside_built_in, locate
+from notbugs.data.sources import EMBEDDED, Located, beside_built_in, locate
 from notbugs.data.synthetic import FEWEST, make_synthetic
 from notbugs.data_config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.decoding.decode import WHITE, DecodeOptions
@@ -25,7 +25,7 @@ SYNTHETIC = "planted"  # the name of the built-in synthetic data set
 
 
 def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
-    """The data set that a configuration describes, loaded once per process.
+    """The data set that a configuration describes, loaded once in each run (`loaded.keeping_loads`).
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def load_dataset(config: DataConfig, seed: int = 0) -> Splits:
     >>> len(splits.train), splits.train.classes
     (40, ('disc', 'square', 'triangle', 'cross'))
     """
-    splits = _load_once(config.data, seed if config.dataset == SYNTHETIC else 0)
+    splits = kept(config.data, seed if config.dataset == SYNTHETIC else 0, _load_of_config)
     report_load(config.data, splits)
     return splits
 
@@ -60,8 +60,15 @@ def _set_options(config: DataConfig) -> str:
     return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
-@cache
-def _load_once(config: DataConfig, seed: int) -> Splits:
+def _load_of_config(config: DataConfig, seed: int) -> Splits:
+    if config.dataset == SYNTHETIC or config.dataset in EMBEDDED:
+        return _built_in(config, seed, beside_built_in(config.dataset))
+    return _load(config, 0)
+
+
+@lru_cache(maxsize=4)
+def _built_in(config: DataConfig, seed: int, beside: tuple[str, ...]) -> Splits:
+    """A data set that never changes, and takes up to a second to be made. beside: files of its name, which its notes name."""
     return _load(config, seed)
 
 

@@ -1,9 +1,10 @@
 """A loaded data set, and what is called with each, so that no command can forget what it has to say of its data."""
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from notbugs.data.dataset import Dataset
 from notbugs.data.names import Unreadable
@@ -30,6 +31,44 @@ class Splits(NamedTuple):
     form: str
     notes: tuple[str, ...] = ()
     left_out: tuple[Unreadable, ...] = ()
+
+
+class _Kept:
+    """The data sets of the runs that this process is in. depth: how many there are, one in the other."""
+
+    depth = 0
+    splits: ClassVar[dict[tuple[DataConfig, int], Splits]] = {}
+
+
+@contextmanager
+def keeping_loads() -> Iterator[None]:
+    """Meanwhile `load_dataset` loads each data set once: all stages of a run have the same images, whatever happens to the files.
+
+    Also a decorator. When the outermost one ends the data sets are forgotten, so that the next run finds the files as they are.
+
+    Examples
+    --------
+    >>> from notbugs.data import DataConfig, load_dataset
+    >>> with keeping_loads():
+    ...     load_dataset(DataConfig("digits")) is load_dataset(DataConfig("digits"))
+    True
+    """
+    _Kept.depth += 1
+    try:
+        yield
+    finally:
+        _Kept.depth -= 1
+        if not _Kept.depth:
+            _Kept.splits.clear()
+
+
+def kept(config: DataConfig, seed: int, load: Callable[[DataConfig, int], Splits]) -> Splits:
+    """The data set, loaded unless this run has it. The worker processes of a run keep theirs until they end with it."""
+    if not _Kept.depth and multiprocessing.parent_process() is None:
+        return load(config, seed)
+    if (config, seed) not in _Kept.splits:
+        _Kept.splits[config, seed] = load(config, seed)
+    return _Kept.splits[config, seed]
 
 
 OnLoad = Callable[[DataConfig, Splits], None]

@@ -56,7 +56,7 @@ class FilesConfig:
 
 
 def load_splits(config: FilesConfig) -> Splits:
-    """The data, loaded once per process. Raises InputError for settings or data that cannot be used."""
+    """The data, loaded once in each run. Raises InputError for settings or data that cannot be used."""
     return load(_study_config(config))
 
 

@@ -54,6 +54,7 @@ class Subset(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+@data.keeping_loads()
 def run(
     config: FilesConfig,
     folder: StrPath,
@@ -236,6 +237,7 @@ def check_fraction(config: FilesConfig, top: float) -> None:
     robustness.check_share(top, int(counts[counts > 0].min()))
 
 
+@data.keeping_loads()
 def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> list[Subset]:
     """Write the files with the highest and with the lowest robustness as two data sets: unchanged, if the input has files.
 

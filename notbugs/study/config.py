@@ -157,7 +157,7 @@ class ResolvedConfig(DataConfig):
 
 
 def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Splits:
-    """The data of a study, loaded once per process.
+    """The data of a study, loaded once in each run.
 
     Parameters
     ----------

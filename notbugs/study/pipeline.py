@@ -45,6 +45,7 @@ NOT_SETTINGS = ("dataset", "norm", "epsilon", "device", "skip_unreadable", "full
 NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 
+@data.keeping_loads()
 def run(
     config: StudyConfig,
     folder: StrPath,
@@ -135,6 +136,7 @@ def run(
         return record
 
 
+@data.keeping_loads()
 def run_analyses(
     folder: StrPath, names: Collection[str], *, workers: int | None = None, report_progress: Progress | None = None
 ) -> RunFolder:

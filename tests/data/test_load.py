@@ -48,11 +48,18 @@ def test_limit_keeps_the_first_of_each_class_and_decodes_no_others(tmp_path: Pat
     assert "--limit" in load_error(tmp_path, limit=1) and "--limit" in load_error(tmp_path, limit=0)
 
 
-def test_a_configuration_is_loaded_once(tmp_path: Path) -> None:
+def test_a_configuration_is_loaded_once_in_a_run(tmp_path: Path) -> None:
     image_folder(tmp_path, each=4)
     config = DataConfig(str(tmp_path), limit=4)
-    loaded = data.load_dataset(config)
-    assert data.load_dataset(DataConfig(str(tmp_path), limit=4), seed=1) is loaded  # real data are the same for every seed
+    with data.keeping_loads():
+        loaded = data.load_dataset(config)
+        assert data.load_dataset(DataConfig(str(tmp_path), limit=4), seed=1) is loaded  # real data are the same for every seed
+        with data.keeping_loads():
+            assert data.load_dataset(config) is loaded
+        save(random_image(99), tmp_path / "train/cat/9.png")
+        assert data.load_dataset(DataConfig(str(tmp_path), limit=4)) is loaded, "all stages of a run have the same images"
+    assert len(data.load_dataset(config).left_out) == len(loaded.left_out) + 1, "the next run finds the files as they are"
+    (tmp_path / "train/cat/9.png").unlink()
     assert equal(loaded.train, data.load(str(tmp_path), limit=4).train) and len(loaded.train) == 4
     (tmp_path / "train/cat/0.png").write_bytes(b"")
     with pytest.raises(InputError, match="--skip-unreadable"):

@@ -19,7 +19,6 @@ from data.sources.forms import archive, arrays, pixel_table, png, tar
 
 from notbugs import data
 from notbugs.data import DataConfig
-from notbugs.data.load import _load_once
 from notbugs.data.sources import label_table, limits, tables, tensors
 from notbugs.errors import InputError
 from notbugs.report.use import _suffixes
@@ -352,6 +351,6 @@ def test_a_page_is_written_beside_a_damaged_shard(tmp_path: Path) -> None:
 def test_a_folder_called_like_a_built_in_set_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     image_folder(tmp_path / name)
-    notes = _load_once.__wrapped__(DataConfig(name, limit=40), 0).notes
+    notes = data.load_dataset(DataConfig(name, limit=40)).notes
     assert f"{name} is the built-in set: what is called so in this folder is read as ./{name}" in notes
     assert len(data.load(f"./{name}").train) == 6
