@@ -42,7 +42,9 @@ ASIDE = frozenset(
         "thumbnails", "thumbs", "docs", "doc", "results", "figures", "plots", "logs", "scripts", "notebooks",
     )
 )  # fmt: skip
-COPY = re.compile(r"([\W_]*\(\d+\)|[\W_]+(copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*)$")
+COPY = re.compile(
+    r"(?<![\W_])([\W_]*\(\d+\)|[\W_]+(copy|backup|bak|old|aug|augmented|augmentation|resized|cropped|original)[\W_\d]*)$"
+)
 DEEPEST = 8  # folders that may lie around others, one in the other
 FOLDS_OF = "folds:"
 INNER = "--label-regex '([^/]+)/[^/]+$'"  # the folder of each file is its class
