@@ -1,14 +1,19 @@
 """Loading: splits, limits, and configurations."""
 
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import pytest
 from data.conftest import equal, image_folder, load_error, random_image, save, stored
 from PIL import Image
 
-from notbugs import data
+from notbugs import audit, data, files
+from notbugs.audit.transfer import run_transfer
 from notbugs.data import DataConfig, synthetic
+from notbugs.data.loaded import _Kept
 from notbugs.errors import InputError
+from notbugs.study import pipeline
 
 
 def test_digits_are_always_split_alike() -> None:
@@ -97,3 +102,23 @@ def test_groups_that_are_too_large_to_set_a_part_aside_name_no_other_option(tmp_
     what = "must be small enough to be divided into 2, got class class 1, whose groups are all in one"
     remedy = "take smaller groups, or put the test images into a folder of their own"
     assert load_error(tmp_path, group=r"/(\w)_") == f"--group: {what}; {remedy}"
+
+
+class Stops:
+    """An argument that ends a run when it is first looked at, with how many runs there are then."""
+
+    def __getattr__(self, name: str) -> None:
+        raise KeyError(_Kept.depth)
+
+    def __fspath__(self) -> str:
+        raise KeyError(_Kept.depth)
+
+
+@pytest.mark.parametrize(
+    "run", [pipeline.run, pipeline.run_analyses, audit.run, run_transfer, files.run, files.split_by_robustness]
+)
+def test_each_run_keeps_its_data_until_it_ends(run: Callable[..., object]) -> None:
+    needed = [each for each in signature(run).parameters.values() if each.default is each.empty]
+    with pytest.raises(KeyError, match="1"):
+        run(*[Stops()] * len(needed))
+    assert _Kept.depth == 0 and not _Kept.splits
