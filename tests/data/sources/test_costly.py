@@ -130,9 +130,9 @@ def test_short_rows_below_a_long_one(tmp_path: Path, ending: str) -> None:
 
 def test_a_list_with_a_long_header(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
-    path.write_text("," * 1000 + "\n" + "a.png,1\n" * 1000)
-    assert peak(lambda: _named(path, {"a.png": "a.png"})) < 2**22
-    assert len(_named(path, {"a.png": "a.png"})) == 1000
+    path.write_text("," * 500 + "\n" + "a.png,1\n" * 500)
+    assert peak(lambda: _named(path, {"a.png": "a.png"})) < 2**20
+    assert len(_named(path, {"a.png": "a.png"})) == 500
     path.write_text("a" * MANY + "\nb" * MANY)
     assert _named(path, {}) == []
 
