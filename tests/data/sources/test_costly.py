@@ -133,8 +133,6 @@ def test_a_list_with_a_long_header(tmp_path: Path) -> None:
     path.write_text("," * 500 + "\n" + "a.png,1\n" * 500)
     assert peak(lambda: _named(path, {"a.png": "a.png"})) < 2**20
     assert len(_named(path, {"a.png": "a.png"})) == 500
-    path.write_text("a" * MANY + "\nb" * MANY)
-    assert _named(path, {}) == []
 
 
 @pytest.mark.usefixtures("small_limits")
