@@ -18,7 +18,7 @@ BISECTION_STEPS = 10  # of HopSkipJump
 LEAST_SAMPLES = 10  # of HopSkipJump: below, an estimate of the gradient is worth no step
 START_CANDIDATES = 200  # more images to start from cost more than they bring
 NOISE_STARTS = 20
-PIXELS_AT_ONCE = 50_000  # of Square Attack, on a CPU: 64 images of 28x28 pixels, one of 224x224
+PIXELS_AT_ONCE = 2**14  # of Square Attack, on a CPU: 20 images of 28x28 pixels, 7 of 48x48, one of 128x128 (docs/lab-log.md)
 
 
 @validated

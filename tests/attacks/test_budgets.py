@@ -63,6 +63,6 @@ def test_the_docs_state_thresholds_and_constants() -> None:
     assert row(title, "7 |") == [threshold(budget.long_targeted_margin_lost) for budget in table]
     text = DOCS.read_text()
     assert f"Square Attack, {budgets.MASKING_QUERIES} queries" in text
-    assert f"Square Attack, {attacks.BUDGETS['standard'].extra_square_queries:,} further queries" in text
+    assert f"Square Attack anew, {attacks.BUDGETS['standard'].extra_square_queries:,} queries" in text
     assert f"APGD-CE, {attacks.BUDGETS['thorough'].apgd_steps} steps" in text
     assert sum(steps for steps, _ in budgets.UNTARGETED_ATTACKS) == 19

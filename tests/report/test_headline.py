@@ -86,7 +86,7 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "good"]
     assert [tile.comparison for tile in shown] == ["", "below clean accuracy", *["above standard training"] * 2]
     assert shown[0].details == ["500 test images, 3 seeds"]
-    assert shown[2].details == ["within L2 ε = 1.5", "80.4 % within 0.75", "95.4 % clean"]
+    assert shown[2].details == ["within L2 ε = 1.5", "80.4 % within 0.75, 95.4 % clean"]
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
     assert [tile.meaning for tile in weak] == ["neutral", "bad", "unclear", "unclear"]
     assert weak[3].comparison == "not measurably different from standard training"

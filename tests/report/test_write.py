@@ -84,10 +84,12 @@ def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: 
 def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page, written: Path) -> None:
     page = opened
     assert page.locator(".headline").inner_text().startswith("A standard classifier of these images is easily fooled")
-    assert page.locator(".tiles dd b").all_inner_texts() == ["97.4 %", "0.0 % !", "60.4 % ✓", "20.4 % ✓"]
+    assert page.locator(".tiles dd b").all_inner_texts() == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
+    meant = page.locator(".tiles dd span").all_inner_texts()
+    assert meant == ["! below clean accuracy", *["✓ above standard training"] * 2]
     assert page.locator("#accuracy-chart").bounding_box()["y"] < 800  # type: ignore[index]
     captions = page.locator(".examples figcaption").all_inner_texts()
-    assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε"
+    assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε; perturbation × 3"
     assert captions[1] == f"✗ {HOSTILE[1]} without a perturbation; label {HOSTILE[0]}"
     assert page.locator(".examples img").count() == 4 and page.locator(".examples .gone").count() == 2  # outside of the run
 

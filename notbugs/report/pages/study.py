@@ -162,11 +162,10 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
     elif change:
         meaning = "good" if change.ci_low > 0 else "bad" if change.ci_high < 0 else "unclear"
     comparison = _COMPARISONS[model == "standard"].get(meaning, "")
-    details = [f"within {results.threat_model()}"]
-    if half:
-        details.append(f"{half.percent} within {results.epsilon_text(HALF)}")
-    if clean := results.accuracy(model) if model != "standard" else None:
-        details.append(f"{clean.percent} clean")
+    clean = results.accuracy(model) if model != "standard" else None
+    others = [f"{half.percent} within {results.epsilon_text(HALF)}"] if half else []
+    others += [f"{clean.percent} clean"] if clean else []
+    details = [f"within {results.threat_model()}", *([", ".join(others)] if others else [])]
     return Tile(model, f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning, comparison)
 
 
