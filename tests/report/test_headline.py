@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from report.conftest import MEASURED, Shares, accuracy_row, quick_study, wilson
 
+from notbugs import report
 from notbugs.report.findings.headline import certainty, headline
 from notbugs.report.pages.study import tiles
 from notbugs.report.results import StudyResults
@@ -107,3 +108,14 @@ def test_the_curve_never_rises_and_keeps_the_stronger_attack(tmp_path: Path) -> 
     ]  # fmt: skip
     assert [point.attack for point in curve][::4] == ["none", "ensemble-standard v1"]
     assert (curve[3].accuracy.ci_low, curve[3].accuracy.ci_high) == (curve[2].accuracy.ci_low, curve[2].accuracy.ci_high)
+
+
+def test_notes_on_the_data_say_once_what_is_beyond_the_limit(tmp_path: Path) -> None:
+    quick_study(tmp_path, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        data = run.metadata["data"]
+        left_out = {"is beyond --limit 90": 1000, "is no image": 2}
+        run.update_metadata(data=data | {"notes": ["--limit 90: 90 of 1,090 training images"], "left_out": left_out})
+    page = report.write(tmp_path).read_text()
+    assert "--limit 90: 90 of 1,090 training images. Left out: 2 files (2: is no image). Listed in <code>" in page
+    assert "1,000" not in page.partition("<main>")[0].partition("</style>")[2]
