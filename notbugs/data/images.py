@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -106,8 +106,12 @@ class Chosen(Sequence[EncodedImage]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> EncodedImage:  # type: ignore[override]  # no slices
-        return self.files[self.rows[index]]
+    @overload
+    def __getitem__(self, index: int) -> EncodedImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Chosen": ...
+    def __getitem__(self, index: int | slice) -> "EncodedImage | Chosen":
+        return Chosen(self.files, self.rows[index]) if isinstance(index, slice) else self.files[self.rows[index]]
 
 
 class LoadedImages(NamedTuple):

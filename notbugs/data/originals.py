@@ -1,14 +1,14 @@
 """Images as the input holds them, for sets of unchanged files. Loading keeps none of it: the input is located again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 from torch import Tensor
 
 from notbugs.data.card import Origin, license_of
 from notbugs.data.dataset import Dataset
+from notbugs.data.images import Chosen
 from notbugs.data.load import SYNTHETIC, fingerprint
 from notbugs.data.loaded import Splits
 from notbugs.data.sources import EMBEDDED, Located, locate
@@ -32,24 +32,6 @@ class Originals(NamedTuple):
     dataset: Dataset
     encoded: Sequence[EncodedImage] | None
     statement: str
-
-
-@dataclass(frozen=True)
-class Chosen(Sequence[EncodedImage]):
-    """Some of the files, read when indexed."""
-
-    files: Sequence[EncodedImage]
-    rows: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> EncodedImage: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Chosen": ...
-    def __getitem__(self, index: int | slice) -> "EncodedImage | Chosen":
-        return Chosen(self.files, self.rows[index]) if isinstance(index, slice) else self.files[self.rows[index]]
 
 
 def origin_of(dataset: str, splits: Splits) -> Origin:

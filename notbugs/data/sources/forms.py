@@ -19,10 +19,6 @@ ARRAY_FILES: Mapping[str, Reader] = {
     ".safetensors": read_safetensors,
 }  # fmt: skip
 ENDINGS = (*ARRAY_FILES, *TAR, ".parquet", ".csv", ".zip")
-ACCEPTED = (
-    "DATASET can be a folder of images or of such files, a .parquet, .npz, .h5, .pt, .safetensors, .tar or .zip file, "
-    "a .csv of pixels, an idx file of MNIST, or a hub name"
-)
 FOR_FOLDERS = ("labels", "file_column", "label_regex", "all_classes")  # fields that are for folders of image files
 FOLDERS_ALONE = "is for folders of image files"
 WRITTEN_AS = {
