@@ -284,8 +284,7 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with fake_gpu():
         studied = pipeline.run(study, tmp_path / "study", only=ON_DEVICE, workers=1)
         place = (resolve(study, load(study)), studied.folder, 0, lambda *_: None)
-        evaluated = evaluation.accuracy_curve(*place, models=("standard",))
-        evaluated += evaluation.accuracy_on_all_datasets(*place, models=("standard",))
+        evaluated = evaluation.accuracy_on_all_datasets(*place, models=("standard",))
         audited = audit.run(classifier, tmp_path / "audit", workers=1)
     assert audited.metadata["finished"] and studied.metadata["device"] == "cuda"
     assert {*ON_DEVICE} <= {name.removeprefix("seed0/") for name in studied.metadata["stages"]}

@@ -1,6 +1,6 @@
 """Clean and robust accuracy: every figure with its n, its 95 % CI, its threat model and its attack."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,6 +14,8 @@ from notbugs.models import fuse_batchnorm
 from notbugs.predict import predict
 from notbugs.search import NormBall, objectives
 from notbugs.stats import wilson_interval
+
+CLEAN = -1.0  # in place of an epsilon: below 0, which may be one
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def robust_accuracy(
     threat_models: Sequence[NormBall],
     *,
     budget: str = "standard",
+    curve: Sequence[NormBall] = (),
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
@@ -106,16 +109,19 @@ def robust_accuracy(
         One or more, all in the same norm, in any order.
     budget : {"quick", "standard", "thorough"}
         See `attacks.BUDGETS`.
+    curve : sequence of NormBall
+        Further epsilons, under the quick ensemble. Only the images are attacked that `threat_models` leave open: misclassified
+        within a larger of their balls, but not within a smaller one.
     batch_size : int, optional
         By default as many images as suit the device.
     device : torch.device or str
     progress : callable, optional
-        Called after each epsilon of each batch with the share that is done, in [0, 1].
+        Called after each epsilon of `threat_models` in each batch, with the share that is done, in [0, 1].
 
     Returns
     -------
     list of Accuracy
-        First the clean accuracy, then one for each threat model.
+        First the clean accuracy, then one for each epsilon, also those of `curve`, ascending.
 
     Raises
     ------
@@ -131,38 +137,45 @@ def robust_accuracy(
     >>> [(row.epsilon, row.n) for row in rows]
     [(0.0, 20), (0.1, 20)]
     """
-    norms = sorted({threat_model.norm for threat_model in threat_models})
-    if len(norms) != 1:
+    norms = sorted({threat_model.norm for threat_model in (*threat_models, *curve)})
+    if len(norms) != 1 or not threat_models:
         raise InputError("threat_models", "must be one or more, all in the same norm", ", ".join(norms) or "none")
     fused = fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
-    ascending = sorted(threat_models, key=lambda threat_model: threat_model.epsilon)
+    main, further = ({float(threat_model.epsilon) for threat_model in balls} for balls in (threat_models, curve))
+    order = [*sorted(main), *sorted(further - main)]
 
     def correct_at_each(images: Tensor, index: Tensor) -> Tensor:
         labels = dataset.labels[index].to(images.device)
         with torch.no_grad():
-            correct = [objectives.logits(fused, images).argmax(1) == labels]
-        for number, threat_model in enumerate(ascending, start=1):
-            correct.append(_still_correct(fused, images, labels, correct[-1], threat_model, budget))
-            if progress:
-                progress((int(index[0]) + len(index) * number / len(ascending)) / len(dataset))
-        return torch.stack(correct, dim=1)
+            correct = {CLEAN: objectives.logits(fused, images).argmax(1) == labels}
+        for number, epsilon in enumerate(order, start=1):
+            used = budget if epsilon in main else "quick"
+            correct[epsilon] = _still_correct(fused, images, labels, correct, NormBall(norms[0], epsilon), used)
+            if progress and number <= len(main):
+                progress((int(index[0]) + len(index) * number / len(main)) / len(dataset))
+        return torch.stack([correct[epsilon] for epsilon in sorted(correct)], dim=1)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
-    counts = map_batches(correct_at_each, dataset, batch_size=batch_size, device=device).sum(0).tolist()
-    attack = attacks.ensemble_name(budget)
-    clean = Accuracy.from_counts(counts[0], len(dataset), norm=norms[0])
-    return [clean] + [
-        Accuracy.from_counts(count, len(dataset), epsilon=float(threat_model.epsilon), norm=norms[0], attack=attack)
-        for count, threat_model in zip(counts[1:], ascending, strict=True)
+    clean, *counts = map_batches(correct_at_each, dataset, batch_size=batch_size, device=device).sum(0).tolist()
+    names = {epsilon: attacks.ensemble_name(budget if epsilon in main else "quick") for epsilon in order}
+    return [Accuracy.from_counts(clean, len(dataset), norm=norms[0])] + [
+        Accuracy.from_counts(count, len(dataset), epsilon=epsilon, norm=norms[0], attack=names[epsilon])
+        for count, epsilon in zip(counts, sorted(order), strict=True)
     ]
 
 
 def _still_correct(
-    model: nn.Module, images: Tensor, labels: Tensor, correct: Tensor, threat_model: NormBall, budget: str
+    model: nn.Module, images: Tensor, labels: Tensor, correct: Mapping[float, Tensor], threat_model: NormBall, budget: str
 ) -> Tensor:
-    """Which images are still classified correctly under attack, of those that `correct` (n,) marks."""
-    index = correct.nonzero().squeeze(1)
+    """Which images are still classified correctly under attack; correct: the same (n,) at the epsilons evaluated before.
+
+    What is misclassified within a ball is misclassified within every larger one, so that only the other images are attacked.
+    """
+    epsilon = float(threat_model.epsilon)
+    smaller, larger = max(other for other in correct if other < epsilon), [other for other in correct if other > epsilon]
+    robust = correct[min(larger)] if larger else torch.zeros_like(correct[smaller])
+    index = (correct[smaller] & ~robust).nonzero().squeeze(1)
     if not len(index):
-        return correct
+        return correct[smaller]
     result = attacks.adaptive_ensemble(model, images[index], labels[index], threat_model=threat_model, budget=budget)
-    return correct.index_copy(0, index, result.margins < 0)
+    return correct[smaller].index_copy(0, index, result.margins < 0)

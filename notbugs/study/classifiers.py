@@ -16,7 +16,7 @@ from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load
-from notbugs.study.evaluation import accuracy_row
+from notbugs.study.evaluation import accuracy_row, curve_balls
 from notbugs.study.given import GIVEN
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model, model_path
 
@@ -76,6 +76,7 @@ def _test_accuracies(
         load(config, seed).test,
         (config.threat_model,) if spec.attack_budget == "quick" else config.threat_models,
         budget=spec.attack_budget,
+        curve=curve_balls(config, seed) if spec.role in ("main", "reference") else (),
         device=config.device,
         progress=lambda share: report_progress("", begun + (1 - begun) * share, f"attacked: {share:.0%}"),
     )

@@ -3,7 +3,6 @@
 A stage is a function (config, folder, seed, report_progress) -> rows for the tables.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -49,33 +48,10 @@ def accuracy_on_all_datasets(
     return rows
 
 
-def accuracy_curve(
-    config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, models: tuple[str, ...]
-) -> list[AccuracyRow]:
-    """Stage: accuracy of each model on the test images at further epsilons, under the quick ensemble.
-
-    Those within which a test image can become one of another class are left out.
-    """
-    splits = load(config, seed)
-    nearest = neighbor_distances(splits.train, config.norm).other_class
-    epsilons = [share * config.epsilon for share in CURVE if share <= 1 or share * config.epsilon < nearest]
-    rows = []
-    for number, name in enumerate(models):
-        accuracies = metrics.robust_accuracy(
-            _fused(config, folder, seed, name),
-            splits.test,
-            [NormBall(config.norm, epsilon) for epsilon in epsilons],
-            budget="quick",
-            device=config.device,
-            progress=_part_of(report_progress, number, len(models), name),
-        )
-        rows += [accuracy_row(name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies[1:]]
-    return rows
-
-
-def _part_of(report_progress: Progress, number: int, count: int, name: str) -> Callable[[float], None]:
-    """Progress of one of several models, as that of the whole stage."""
-    return lambda done: report_progress("", (number + done) / count, name)
+def curve_balls(config: ResolvedConfig, seed: int) -> list[NormBall]:
+    """Further epsilons of the accuracy curves, without those within which a test image can become one of another class."""
+    nearest = neighbor_distances(load(config, seed).train, config.norm).other_class
+    return [NormBall(config.norm, share * config.epsilon) for share in CURVE if share <= 1 or share * config.epsilon < nearest]
 
 
 def robust_accuracy_on_all_datasets(

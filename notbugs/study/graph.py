@@ -128,8 +128,6 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     models = ("adversarial", "standard", *(trained_on(name) for name in QUICK))
     work = partial(evaluation.accuracy_on_all_datasets, models=models)
     graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
-    curve = models if config.model is None else (*models, "reference")
-    graph |= _task(seed, "accuracy-curve", partial(evaluation.accuracy_curve, models=curve), models=curve)
     if seed == config.seed:
         graph |= _task(seed, "pictures", pictures, models=("adversarial",), datasets=QUICK)
     return graph

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from study.conftest import QUICK_STUDY
 
+from notbugs.attacks import ensemble_name
 from notbugs.cli import study_progress
 from notbugs.cli.study_progress import StudyProgress, duration, faster_options, found_in, plan_lines
 from notbugs.data.names import Unreadable
@@ -29,8 +30,9 @@ def plan() -> Plan:
     return Plan(resolve(QUICK_STUDY, splits), splits, NeighborDistances(1.08, 1.89, 3.9, same_scene=False), stages, 2, 40.0)
 
 
-def row(epsilon: float, accuracy: float, model: str = "trained-on-robust") -> AccuracyRow:
-    return AccuracyRow(model=model, set="test", epsilon=epsilon, attack="none", accuracy=accuracy, **SEEDS)
+def row(epsilon: float, accuracy: float, model: str = "trained-on-robust", budget: str = "") -> AccuracyRow:
+    attack = ensemble_name(budget) if budget else "none"
+    return AccuracyRow(model=model, set="test", epsilon=epsilon, attack=attack, accuracy=accuracy, **SEEDS)
 
 
 def shown(terminal: bool) -> tuple[StudyProgress, io.StringIO]:
@@ -87,6 +89,8 @@ class Sized:
 
 def test_what_a_stage_found_is_in_its_line() -> None:
     assert found_in([row(0.0, 0.957), row(0.75, 0.853)]) == "95.7 % clean, 85.3 % at L2 0.75"
+    curve = [row(0.0, 0.957), row(0.5, 0.9, budget="quick"), row(0.75, 0.853, budget="standard")]
+    assert found_in(curve) == "95.7 % clean, 85.3 % at L2 0.75" and found_in(curve[:2]) == "95.7 % clean, 90.0 % at L2 0.5"
     assert found_in([row(0.0, 0.9), row(0.0, 0.8, "standard")]) == "" and found_in([]) == ""
     common: Any = {"seed": 0, "n": 9, "made_from": "standard", "seconds": 1.0}
     assert found_in([SetRow(set="robust", feature_error=0.0581, **common)]) == "feature error 0.058"

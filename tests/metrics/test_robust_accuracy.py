@@ -1,11 +1,12 @@
 """Clean and robust accuracy: counts against the model itself, and against one call of the attack ensemble."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from notbugs import attacks, data, metrics, models, stats
+from notbugs import attacks, data, metrics, models, search, stats
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
@@ -52,6 +53,30 @@ def test_robust_accuracy_is_that_of_the_worst_case(robust: models.Model, part: D
         assert (row.ci_low, row.ci_high) == stats.wilson_interval(row.correct, 70)
     assert metrics.robust_accuracy(robust, part, BALLS, batch_size=32) == rows
     assert metrics.robust_accuracy(robust, part, BALLS) == rows
+
+
+def test_a_curve_attacks_only_what_the_threat_models_leave_open(
+    robust: models.Model, part: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within 0.5 the images that are lost between 0.25 and 0.75, within 2 those that are left at 0.75."""
+    attacked: dict[float, int] = {}
+    ensemble = attacks.adaptive_ensemble
+
+    def count(*args: Any, threat_model: NormBall, budget: str) -> search.AttackResult:
+        attacked[float(threat_model.epsilon)] = len(args[1])
+        return ensemble(*args, threat_model=threat_model, budget="quick")
+
+    monkeypatch.setattr(attacks, "adaptive_ensemble", count)
+    curve = [NormBall("l2", epsilon) for epsilon in (2.0, 0.5, 0.25)]
+    rows = metrics.robust_accuracy(robust, part, BALLS[:2], curve=curve)
+    clean, first, between, second, beyond = (row.correct for row in rows)
+    assert [row.epsilon for row in rows] == [0.0, 0.25, 0.5, 0.75, 2.0]
+    names = [attacks.ensemble_name(budget) for budget in ("standard", "quick", "standard", "quick")]
+    assert [row.attack for row in rows] == ["none", *names]
+    assert attacked == {0.25: clean, 0.75: first, 0.5: first - second, 2.0: second}
+    assert first > between > second > beyond
+    alone = metrics.robust_accuracy(robust, part, [NormBall("l2", 0.5)], budget="quick")[1]
+    assert abs(alone.correct - between) <= 1
 
 
 def test_progress_is_the_share_of_images_and_epsilons(standard: models.Model, part: Dataset) -> None:

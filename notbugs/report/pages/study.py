@@ -233,7 +233,7 @@ def _accuracy_chart(results: StudyResults) -> dict[str, object]:
     )
     scale = alt.Scale(domain=models, range=[*map(render.model_color, models)])
     values = _curve_values(results, models)
-    ticks = alt.Axis(grid=False, values=sorted({float(str(value["epsilon"])) for value in values}), format=".3~g")
+    ticks = alt.Axis(grid=False, values=sorted({float(str(value["epsilon"])) for value in values}), format=".4~g")
     base = alt.Chart({"values": values}).encode(
         x=alt.X("epsilon:Q", title=f"largest perturbation, {results.norm} ε", axis=ticks, scale=alt.Scale(nice=False)),
         color=alt.Color("model:N", scale=scale, legend=legend),
