@@ -149,7 +149,8 @@ def hop_skip_jump(
     """HopSkipJump: a small perturbation that causes misclassification, from predicted labels alone.
 
     Starts at the nearest image that is classified as another class, or at noise, and bisects to the decision boundary. Then it
-    estimates the gradient there from random perturbations, takes a step along it, and bisects again.
+    estimates the gradient there from random perturbations, takes a step along it, and bisects again. What an image gets does not
+    depend on the other images, but for `starts`: the random perturbations are the same for all, and each pays for all tries.
 
     Parameters
     ----------
@@ -187,7 +188,8 @@ def hop_skip_jump(
             pool, pool_predicted = starts, objectives.logits(model, starts).argmax(1)
     batch = _Batch(model, images, labels, NormBall(norm, 1.0), generator)
     start = _nearest_misclassified(batch, pool, pool_predicted)
-    start, used = _fill_with_noise(batch, start, predicted == labels, min(NOISE_STARTS, queries - 1))
+    used = min(NOISE_STARTS, queries - 1)
+    start = _fill_with_noise(batch, start, predicted == labels, used)
     result = MinimumNormResult(images.clone(), torch.where(predicted == labels, torch.inf, 0.0).to(images.device))
     started = (start != images).flatten(1).any(1) & (predicted == labels)
     used += 1  # of the clean images
@@ -212,7 +214,8 @@ class _Batch(NamedTuple):
             return objectives.logits(self.model, points).argmax(1) != self.labels[index]
 
     def draw(self, sampler: Callable[..., Tensor], like: Tensor) -> Tensor:
-        return sampler(like.shape, generator=self.generator, device=self.generator.device).to(like)
+        """The same numbers for every image, so that its result does not depend on the others: (1, C, H, W)."""
+        return sampler((1, *like.shape[1:]), generator=self.generator, device=self.generator.device).to(like)
 
 
 def _nearest_misclassified(batch: _Batch, pool: Tensor, predicted: Tensor) -> Tensor:
@@ -226,16 +229,18 @@ def _nearest_misclassified(batch: _Batch, pool: Tensor, predicted: Tensor) -> Te
     return nearest
 
 
-def _fill_with_noise(batch: _Batch, start: Tensor, correct: Tensor, attempts: int) -> tuple[Tensor, int]:
-    """The starting points, with misclassified noise where there was none, and the queries used."""
-    for used in range(attempts):
+def _fill_with_noise(batch: _Batch, start: Tensor, correct: Tensor, attempts: int) -> Tensor:
+    """The starting points, with misclassified noise where there was none."""
+    tried = [batch.draw(torch.rand, batch.images) for _ in range(attempts)]  # in any case, for the numbers drawn afterwards
+    for each in tried:
         missing = (start.flatten(1) == batch.images.flatten(1)).all(1) & correct
         if not bool(missing.any()):
-            return start, used
-        index, noise = missing.nonzero().squeeze(1), batch.draw(torch.rand, batch.images)[missing]
+            break
+        index = missing.nonzero().squeeze(1)
+        noise = each.expand(len(index), -1, -1, -1)
         found = batch.misclassified(noise, index)
         start = start.index_put((index[found],), noise[found])
-    return start, max(attempts, 0)
+    return start
 
 
 def _approach(batch: _Batch, result: MinimumNormResult, index: Tensor, outside: Tensor) -> MinimumNormResult:
@@ -260,9 +265,9 @@ def _follow_boundary(batch: _Batch, result: MinimumNormResult, queries: int, sto
         points = result.images[index]
         direction = batch.threat_model.steepest_direction(_estimate_gradient(batch, points, index, samples))
         step = (result.norms[index] / math.sqrt(iteration)).to(points.dtype)
-        outside, used = _step_outside(batch, points, index, direction, step)
+        outside = _step_outside(batch, points, index, direction, step)
         result = _approach(batch, result, index, outside)
-        queries -= samples + used + BISECTION_STEPS
+        queries -= samples + 2 * BISECTION_STEPS
 
 
 def _estimate_gradient(batch: _Batch, points: Tensor, index: Tensor, samples: int) -> Tensor:
@@ -280,13 +285,13 @@ def _estimate_gradient(batch: _Batch, points: Tensor, index: Tensor, samples: in
     return torch.where(mean.abs() < 1, weighted - mean * total, weighted)
 
 
-def _step_outside(batch: _Batch, points: Tensor, index: Tensor, direction: Tensor, step: Tensor) -> tuple[Tensor, int]:
-    """Points moved along a direction, with steps (n,) halved until the end is misclassified, and the queries used."""
+def _step_outside(batch: _Batch, points: Tensor, index: Tensor, direction: Tensor, step: Tensor) -> Tensor:
+    """Points moved along a direction, with steps (n,) halved until the end is misclassified, `BISECTION_STEPS` times at most."""
     outside, arrived = points, torch.zeros(len(index), dtype=torch.bool, device=points.device)
-    for used in range(1, BISECTION_STEPS + 1):
+    for _ in range(BISECTION_STEPS):
         moved = (points + per_image(step, points) * direction).clamp(0, 1)
         success = batch.misclassified(moved, index) & ~arrived
         outside, arrived, step = torch.where(per_image(success, points), moved, outside), arrived | success, step / 2
         if bool(arrived.all()):
-            return outside, used
-    return outside, BISECTION_STEPS
+            break
+    return outside

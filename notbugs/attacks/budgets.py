@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from notbugs.errors import InputError
 
-ENSEMBLE_VERSION = "v1"
+ENSEMBLE_VERSION = "v2"
 GRADIENT_ENSEMBLE = f"gradient-ensemble {ENSEMBLE_VERSION}"  # `UNTARGETED_ATTACKS` alone
 
 UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PGD: steps and loss, in this order
@@ -16,6 +16,21 @@ TARGET_CLASSES = 9  # targeted attacks: at most so many of the wrong classes wit
 TARGETED_STEPS = 10
 LONG_TARGET_CLASSES = 3
 LONG_TARGETED_STEPS = 40
+PROBES, PROBE_STEPS = 2, 50  # APGD on the margin, from random starts
+CONVERGED = 0.02  # share of the clean margin, by which no probe of a converged image differs from the attacks before
+# APGD from random starts, where the probes differ: rank of the target class (0: untargeted), loss, steps
+UNCONVERGED_ATTACKS = (
+    (2, "margin", 50),
+    (1, "margin", 50),
+    (3, "margin", 100),
+    (0, "dlr", 100),
+    (0, "cross_entropy", 100),
+    (4, "margin", 50),
+    (5, "margin", 50),
+    (6, "margin", 50),
+)
+RESTART_STEPS = 15
+RESTART_APGD_STEPS = 100
 MASKING_QUERIES = 10  # random queries that the gradient attacks must beat
 MASKING_RATIO = 0.5  # Square Attack took at least this share of what gradients took where they are masked, 0.26 at most elsewhere
 MASKING_MIN_MARGIN_LOST = 1e-3  # less than this by gradients: they are masked, too
@@ -31,7 +46,11 @@ class AttackBudget:
         Share of the clean margin that an image must have lost before it gets the targeted attacks. 0: all images. None: no
         targeted attacks, neither these nor by BPDA.
     long_targeted_margin_lost : float or None
-        The same for the long targeted attacks.
+        The same for the long targeted attacks, and for `restarts`.
+    probed_margin_lost : float or None
+        The same for the attacks from random starts. None: none.
+    restarts : int
+        PGD from so many random starts, then APGD at the nearest class from another.
     apgd_steps : int
         Of APGD-CE and of APGD at each target class. 0: no APGD.
     square_queries, extra_square_queries : int
@@ -56,6 +75,8 @@ class AttackBudget:
 
     targeted_margin_lost: float | None
     long_targeted_margin_lost: float | None
+    probed_margin_lost: float | None
+    restarts: int
     apgd_steps: int
     square_queries: int
     extra_square_queries: int
@@ -77,6 +98,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
     "quick": AttackBudget(
         targeted_margin_lost=None,
         long_targeted_margin_lost=None,
+        probed_margin_lost=None,
+        restarts=0,
         apgd_steps=0,
         square_queries=200,
         extra_square_queries=0,
@@ -94,6 +117,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
     "standard": AttackBudget(
         targeted_margin_lost=0.4,
         long_targeted_margin_lost=0.85,
+        probed_margin_lost=0.3,
+        restarts=20,
         apgd_steps=0,
         square_queries=1000,
         extra_square_queries=5000,
@@ -111,6 +136,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
     "thorough": AttackBudget(
         targeted_margin_lost=0.0,
         long_targeted_margin_lost=0.85,
+        probed_margin_lost=0.3,
+        restarts=20,
         apgd_steps=100,
         square_queries=2000,
         extra_square_queries=5000,
@@ -144,7 +171,7 @@ def ensemble_name(budget: str) -> str:
     Examples
     --------
     >>> ensemble_name("standard")
-    'ensemble-standard v1'
+    'ensemble-standard v2'
     """
     check_budget(budget)
     return f"ensemble-{budget} {ENSEMBLE_VERSION}"

@@ -10,13 +10,19 @@ from notbugs.attacks.black_box import hop_skip_jump, square_attack
 from notbugs.attacks.bpda import straight_through
 from notbugs.attacks.budgets import (
     BUDGETS,
+    CONVERGED,
     LONG_TARGET_CLASSES,
     LONG_TARGETED_STEPS,
     MASKING_MIN_MARGIN_LOST,
     MASKING_QUERIES,
     MASKING_RATIO,
+    PROBE_STEPS,
+    PROBES,
+    RESTART_APGD_STEPS,
+    RESTART_STEPS,
     TARGET_CLASSES,
     TARGETED_STEPS,
+    UNCONVERGED_ATTACKS,
     UNTARGETED_ATTACKS,
     AttackBudget,
     check_budget,
@@ -56,7 +62,7 @@ def adaptive_ensemble(
     threat_model : ThreatModel or SpatialTransforms
         With one epsilon for all images.
     budget : {"quick", "standard", "thorough"}
-        At most 19, 229 or 1,229 gradients per image, and black-box queries: a key of `BUDGETS`.
+        At most 19, 629 or 1,629 gradients per image, and black-box queries: a key of `BUDGETS`.
     batch_size : int, optional
         Images at a time, by default as many as suit the device. Halved, with a warning, where memory runs out.
 
@@ -180,6 +186,7 @@ def _run_gradient_attacks(state: EnsembleState, threat_model: ThreatModel, budge
     masked |= by_gradients < MASKING_MIN_MARGIN_LOST
     state = _run_bpda(state, threat_model, budget, masked)
     state = _run_targeted(state, threat_model, budget)
+    state = _run_random_starts(state, threat_model, budget)
     state = _run_apgd(state, threat_model, budget)
     subset, before = None if budget.black_box_on_all else masked, state.margin_lost()
     state = state.run(partial(square_attack, threat_model=threat_model, queries=budget.square_queries), subset)
@@ -207,6 +214,36 @@ def _run_targeted(state: EnsembleState, threat_model: ThreatModel, budget: Attac
             for attack in _targeted_attacks(threat_model, state.classes, most, steps):
                 state = state.run(attack, state.margin_lost() >= margin_lost if margin_lost else None)
     return state
+
+
+def _run_random_starts(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
+    """APGD and PGD from random starts: where they end at other margins than the attacks before, and on what is nearly broken.
+
+    Where a network is nearly linear within the threat model, as on CIFAR-10, every search ends at the same margin, and the probes
+    are the last attack. Elsewhere, as on MNIST, there are many maxima.
+    """
+    if budget.probed_margin_lost is None or budget.long_targeted_margin_lost is None:
+        return state
+    generator = torch.Generator(state.images.device).manual_seed(0)
+    attack = partial(apgd, threat_model=threat_model, generator=generator)
+    subset, differs = state.margin_lost() >= budget.probed_margin_lost, torch.zeros_like(state.remaining)
+    for _ in range(PROBES):
+        before = state.margin_lost()
+        state = state.run(partial(attack, steps=PROBE_STEPS, loss="margin"), subset)
+        differs |= (state.margin_lost(state.last) - before).abs() >= CONVERGED
+    for rank, loss, steps in UNCONVERGED_ATTACKS:
+        if rank < state.classes:
+            state = state.run(partial(attack, steps=steps, loss=_loss(loss, rank, state.classes), rank=rank), subset & differs)
+    restart = partial(pgd, threat_model=threat_model, steps=RESTART_STEPS, generator=generator)
+    last = partial(attack, steps=RESTART_APGD_STEPS, loss=_loss("dlr", 1, state.classes), rank=1)
+    for each in (*[restart] * budget.restarts, last):
+        state = state.run(each, state.margin_lost() >= budget.long_targeted_margin_lost)
+    return state
+
+
+def _loss(loss: str, rank: int, classes: int) -> str:
+    """The loss, or the margin in place of the DLR where there are too few classes for it: three, or four for a targeted one."""
+    return "margin" if loss == "dlr" and classes < (4 if rank else 3) else loss
 
 
 def _run_apgd(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:

@@ -110,6 +110,16 @@ def test_hop_skip_jump_needs_labels_only(norm: str, which: str, request: pytest.
 
 
 @pytest.mark.slow
+def test_hop_skip_jump_does_not_depend_on_the_other_images(standard: Model, few: Batch) -> None:
+    images, labels = few
+    starts = images[20:30]
+    alone, beside = (
+        attacks.hop_skip_jump(standard, images[:count], labels[:count], queries=300, starts=starts).norms for count in (4, 12)
+    )
+    assert alone.isfinite().all() and alone.max() > 0
+    assert torch.allclose(alone, beside[:4], rtol=1e-4)
+
+
 def test_hop_skip_jump_stops_at_its_queries_and_at_stop_norm(standard: Model, few: Batch) -> None:
     images, labels = few
     for queries in (1, 5, 30, 200):

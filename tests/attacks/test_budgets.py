@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "attacks.md"
 
 def test_names_of_ensembles_are_those_of_the_docs() -> None:
     assert list(attacks.BUDGETS) == ["quick", "standard", "thorough"]
-    assert attacks.ensemble_name("standard") == "ensemble-standard v1"
+    assert attacks.ensemble_name("standard") == "ensemble-standard v2"
     text = DOCS.read_text()
     for name in (attacks.GRADIENT_ENSEMBLE, *map(attacks.ensemble_name, attacks.BUDGETS)):
         assert f"| `{name}` |" in text
@@ -32,8 +32,8 @@ def row(title: str, step: str) -> list[str]:
 
 
 ROWS = [
-    ("L2, Linf and L1", "10 | Square Attack", "square_queries", "{:,} queries"),
-    ("L2, Linf and L1", "12 | HopSkipJump", "hop_skip_jump_queries", "{:,} queries"),
+    ("L2, Linf and L1", "12 | Square Attack", "square_queries", "{:,} queries"),
+    ("L2, Linf and L1", "14 | HopSkipJump", "hop_skip_jump_queries", "{:,} queries"),
     ("L0", "5 | random candidates", "random_pixel_candidates", "{:,} per pixel"),
     ("Rotations and translations", "1 | grid", "angles", "{} × "),
     ("Rotations and translations", "1 | grid", "translations", "× {} "),
@@ -61,7 +61,11 @@ def test_the_docs_state_thresholds_and_constants() -> None:
     title, table = "L2, Linf and L1", attacks.BUDGETS.values()
     assert row(title, "6 |") == [threshold(budget.targeted_margin_lost) for budget in table]
     assert row(title, "7 |") == [threshold(budget.long_targeted_margin_lost) for budget in table]
+    for step in ("8 |", "9 |"):
+        assert row(title, step) == [threshold(budget.long_targeted_margin_lost) for budget in table]
     text = DOCS.read_text()
+    assert f"{budgets.RESTART_STEPS} steps, from {attacks.BUDGETS['standard'].restarts} random starts" in text
+    assert f"at the nearest class, {budgets.RESTART_APGD_STEPS} steps" in text
     assert f"Square Attack, {budgets.MASKING_QUERIES} queries" in text
     assert f"Square Attack anew, {attacks.BUDGETS['standard'].extra_square_queries:,} queries" in text
     assert f"APGD-CE, {attacks.BUDGETS['thorough'].apgd_steps} steps" in text

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -104,6 +105,25 @@ def test_thresholds_of_the_ensemble_lose_nothing(
         on_all = attacks.worst_case(model, images, labels, attacks.gradient_ensemble(threat_model, 10))
         found = attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model)
         assert int(((found.margins < 0) & (on_all.margins > 0)).sum()) == 0
+
+
+def two_peaks(images: Tensor) -> Tensor:
+    """Logits of two pixels: from (0.5, 0.5) the gradient leads to a maximum that takes 95 % of the margin, not to the other."""
+
+    def peak(center: tuple[float, float], width: float) -> Tensor:
+        return torch.exp(-(images.flatten(1) - torch.tensor(center)).square().sum(1) / width)
+
+    margins = 0.95 * peak((0.68, 0.5), 0.02) + 1.2 * peak((0.4, 0.32), 0.01) - 1
+    return torch.stack([-margins, margins], dim=1) / 2
+
+
+@pytest.mark.parametrize("budget", ["standard", "thorough"])
+def test_random_starts_find_another_maximum(budget: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels, threat_model = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0]), NormBall("l2", 0.25)
+    assert misclassified(attacks.adaptive_ensemble(two_peaks, images, labels, threat_model=threat_model, budget=budget)) == 1
+    monkeypatch.setattr(ensemble, "BUDGETS", {budget: replace(attacks.BUDGETS[budget], restarts=0)})
+    found = attacks.adaptive_ensemble(two_peaks, images, labels, threat_model=threat_model, budget=budget)
+    assert found.margins.item() == pytest.approx(-0.05, abs=1e-3)
 
 
 class Masked(nn.Module):
