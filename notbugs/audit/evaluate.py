@@ -1,5 +1,6 @@
 """Stages of an audit: every threat model on a part of the images, and the sanity checks."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data, search
+from notbugs.atomic import atomic_write_text
 from notbugs.attacks import BUDGETS, MinimumNormResult, sanity_checks
+from notbugs.attacks.sanity_checks.class_order import MAP_FILE
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
@@ -25,6 +28,8 @@ from notbugs.audit.config import (
 )
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
+from notbugs.models.class_order import find_order
+from notbugs.predict import predict
 from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.audit import CheckRow, ImageRow, PredictionRow
 from notbugs.runs.tables.row import Row
@@ -35,8 +40,11 @@ CHECK_IMAGES = 100  # images of the sanity checks
 REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
 
 
-def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]:
-    """The sanity checks, on a sample of the images, within the largest L-inf or else L2 ball."""
+def run_checks(config: AuditConfig, folder: Path, report_progress: Progress) -> list[CheckRow]:
+    """The sanity checks, on a sample of the images, within the largest L-inf or else L2 ball; those of predictions on all.
+
+    Where the outputs seem to stand in another order than the classes, the folder gets a class map.
+    """
     part, _ = test_part(config)
     balls = [
         threat
@@ -45,12 +53,25 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
     ]
     model, others = load_classifier(config, config.model).model, [search_copy(config, name) for name in config.others]
     threat, count = balls[-1] if balls else None, CHECK_IMAGES
+    with blame_failing_image(model, part, config.device):
+        clean = predict(model, part, config.device), part.labels
+    if order := find_order(clean[0].numpy(), clean[1].numpy(), part.classes):
+        _write_class_map(folder / MAP_FILE, part.classes, order.outputs)
     while True:
         sample = part.select(evenly_spaced(count, len(part)))
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
         try:
             with blame_failing_image(model, sample, config.device):
-                checks = sanity_checks.run_all(model, images, labels, threat_model=threat, budget=config.budget, others=others)
+                checks = sanity_checks.run_all(
+                    model,
+                    images,
+                    labels,
+                    threat_model=threat,
+                    budget=config.budget,
+                    others=others,
+                    classes=part.classes,
+                    clean=clean,
+                )
             break
         except (MemoryError, RuntimeError) as error:
             if len(sample) < 2 or not data.is_out_of_memory(error):
@@ -65,10 +86,16 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
             rationale=check.rationale,
             fix=check.fix,
             threat=str(threat or ""),
-            n=len(sample),
+            n=len(sample) if check.n is None else check.n,
+            consequence=check.consequence,
         )
         for check in checks
     ]
+
+
+def _write_class_map(path: Path, classes: Sequence[str], outputs: Sequence[int]) -> None:
+    """A file that `--class-map` takes: the output of each class."""
+    atomic_write_text(path, json.dumps(dict(zip(classes, outputs, strict=True)), indent=1, ensure_ascii=False) + "\n")
 
 
 class BatchResult(NamedTuple):

@@ -13,6 +13,7 @@ from notbugs.audit.config import (
     Threat,
     digest,
     load_classifier,
+    report_order,
     search_copy,
     test_part,
     threat_models,
@@ -79,6 +80,7 @@ def run(
         record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=hashed, digests=digests)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         datacheck.check_stage(record, None, part)
+        report_order(config, config.model, *config.others)
         stages = _stages(config, folder, -(-len(part) // PART_IMAGES))
         run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
         shutil.rmtree(folder / "parts", ignore_errors=True)
@@ -90,7 +92,7 @@ def _stages(config: AuditConfig, folder: Path, parts: int) -> dict[str, Stage]:
     """Each part holds every parts-th image, so that each has all classes."""
     names = [f"part {number + 1} of {parts}" for number in range(parts)]
     stages = {name: Stage((), partial(evaluate_part, config, folder, number, parts)) for number, name in enumerate(names)}
-    stages["checks"] = Stage((), partial(run_checks, config))
+    stages["checks"] = Stage((), partial(run_checks, config, folder))
     stages["summary"] = Stage(tuple(names), partial(summarize, config, folder))
     return stages
 
@@ -110,6 +112,7 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "threats": [str(threat) for threat in threats],
         "budget": config.budget,
         "gradient": gradient,
+        "model_notes": list(load_classifier(config, config.model).metadata.notes),
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         "finished": False,
     }

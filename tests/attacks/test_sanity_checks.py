@@ -18,6 +18,8 @@ THREAT_MODELS = [NormBall("l2", 0.5), NormBall("linf", 0.1)]
 NAMES = {
     "deterministic",
     "batch independence",
+    "class order",
+    "above chance",
     "logits",
     "pixel range",
     "input clipping",
@@ -90,6 +92,8 @@ def test_sound_models_pass_every_check(which: str, threat_model: NormBall, reque
         (lambda model, images: model((images + 0.3 * torch.rand_like(images)).clamp(0, 1)), "deterministic"),
         (lambda model, images: model(images).softmax(1), "logits"),
         (lambda model, images: model((images * 15).round() / 15), "input quantization, gradients, unbounded perturbation"),
+        (lambda model, images: model(images)[:, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]], "class order"),
+        (lambda model, images: -model(images), "above chance"),
         (lambda model, images: model(images.clamp(0.1, 0.9)), "input clipping"),
         (lambda model, images: model(nn.functional.hardtanh(images, 0, 1)), "input clipping"),
         (lambda model, images: model(images / 255), "pixel range"),
