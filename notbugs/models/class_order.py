@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 SIGNIFICANT = 0.01  # p-value, in each half of the images
-# How much of the way from chance to perfect an order must come: 1,800 untrained networks came to 0.36 at most, trained ones with
-# images that are rotated or inverted to 0.55 (docs/lab-log.md)
+# How much of the way from chance to perfect an order must come: untrained networks came to 0.36 at most (docs/lab-log.md)
 USUAL, ANY = 0.4, 0.5
 MORE_OFTEN = 3  # two classes that are mixed up are no order: each is taken for the other less than three times as often
 SAME = 0.01  # accuracies closer than this do not decide between a usual order and the best one

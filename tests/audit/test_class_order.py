@@ -153,9 +153,11 @@ def test_the_page_and_the_terminal_say_it_in_these_words(tmp_path: Path) -> None
     )  # fmt: skip
     older = replace(check, check="gradients", consequence=None, n=100)
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
+        run.update_metadata(model_notes=["its outputs are read by their names"])
         run.record_stage("all", 1.0, [check, older])
     page = report.write(tmp_path / "run").read_text()
     assert "Warning: the model&#39;s accuracies are not to be trusted (class order)." in page
+    assert "Model: its outputs are read by their names." in page
     assert "Warning: robust accuracy may be overestimated (gradients)." in page and "on 100 of the images" in page
 
 
