@@ -73,6 +73,11 @@ class MappedClassifier(WrappedClassifier):
         super().__init__(network, getattr(network, "layer", ""), None, None, {"name": type(network).__name__})
         self.outputs = outputs
 
+    @property
+    def no_gradient(self) -> str:
+        """Why the model has no gradients, if it says so itself."""
+        return str(getattr(self.network, "no_gradient", ""))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""
         mapped: Tensor = self.outputs(objectives.logits(self.network, images))
@@ -93,6 +98,7 @@ class MappedBlackBox(BlackBox):
     def __init__(self, black_box: BlackBox, outputs: ClassOutputs, classes: Sequence[str]) -> None:
         super().__init__(black_box.function, classes)
         self.black_box, self.outputs = black_box, outputs
+        self.no_gradient = getattr(black_box, "no_gradient", "")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""
@@ -100,32 +106,30 @@ class MappedBlackBox(BlackBox):
         return mapped
 
 
-def with_own_outputs(model: nn.Module, image: Tensor, class_map: ClassMap | None) -> nn.Module:
-    """A black box with as many classes as it has outputs, where these are not the classes of the data set.
+def take_own_outputs(model: nn.Module, image: Tensor, class_map: ClassMap | None) -> None:
+    """Let a black box have as many classes as it has outputs, where these are not the classes of the data set.
 
     Parameters
     ----------
     model : nn.Module
-        Any but a black box is returned as it is.
+        A black box, alone or as the attribute `box` of what gives it gradients. Any other stays as it is.
     image : Tensor, (1, C, H, W), in [0, 1]
     class_map : ClassMap, optional
-        Of a black box that gives the indices of classes the highest index that is mentioned.
+        Of a black box that gives the indices of classes: the indices that it may give.
     """
-    if not isinstance(model, BlackBox):
-        return model
+    box = getattr(model, "box", model)
+    if not isinstance(box, BlackBox):
+        return
     try:
-        given = np.asarray(model.function(image.cpu().float().numpy().copy()))
+        given = np.asarray(box.function(image.cpu().float().numpy().copy()))
     except Exception:  # a user's own function may raise anything; whoever calls the model says so
-        return model
-    count = given.shape[1] if given.ndim == 2 and given.dtype.kind in "fiu" else 0
+        return
+    count = given.shape[1] if given.ndim == 2 and given.shape[1] > 1 and given.dtype.kind in "fiu" else 0
     if given.shape == (1,) and given.dtype.kind in "iu":
         mentioned = [int(token) for _, tokens in class_map or () for token in tokens if str(token).isdecimal()]
         count = max([1 + max(mentioned), 1 + int(given[0]), LABELS]) if mentioned else 0
-    if count <= 0 or count == len(model.classes) or (given.ndim == 1 and count < len(model.classes)):
-        return model
-    own = copy.copy(model)
-    own.classes = tuple(map(str, range(count)))
-    return own
+    if count > len(box.classes) or (0 < count != len(box.classes) and given.ndim == 2):
+        box.classes = tuple(map(str, range(count)))
 
 
 def with_outputs(model: nn.Module, outputs: Sequence[Sequence[int]], sample: Tensor, classes: Sequence[str]) -> nn.Module:

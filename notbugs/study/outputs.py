@@ -14,7 +14,7 @@ from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.class_map import choice, note, outputs_of_classes
 from notbugs.models.class_order import find_order
-from notbugs.models.class_outputs import kind_of, with_outputs, with_own_outputs
+from notbugs.models.class_outputs import kind_of, take_own_outputs, with_outputs
 from notbugs.models.output_names import ClassMap
 from notbugs.predict import predict
 from notbugs.search import objectives
@@ -53,12 +53,12 @@ def of_classes(
         If the model fails, or it is not clear which outputs the classes are.
     """
     first, zero = part.pixels([0]).to(device), torch.zeros(1, dtype=torch.int64, device=device)
-    model = with_own_outputs(model, first, class_map)
+    take_own_outputs(model, first, class_map)
     try:
         outputs = attacks.clean_logits(model, first, zero).shape[1]
     except InputError as error:
         parameter, rule, got, known = error.args
-        if isinstance(model, BlackBox) and not known and class_map is None:
+        if isinstance(getattr(model, "box", model), BlackBox) and not known and class_map is None:
             known = f"if it has other outputs, {choice(part.classes)}"
         raise InputError(parameter, rule, got, known) from error.__cause__
     try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from notbugs import attacks, models
 from notbugs.models.black_box import BlackBox
 from notbugs.models.class_map import Mapped, NameIndex, note, outputs_of_classes
-from notbugs.models.class_outputs import ClassOutputs, MappedClassifier, original, with_outputs, with_own_outputs
+from notbugs.models.class_outputs import ClassOutputs, MappedClassifier, original, take_own_outputs, with_outputs
 from notbugs.models.output_names import read_class_map
 
 Raises = Callable[[str], AbstractContextManager[None]]
@@ -172,13 +172,37 @@ def test_gradients_and_features_stay_and_the_model_stays_as_it_was(random_images
 def test_black_boxes_stay_black_boxes_and_have_the_outputs_that_they_have(random_images: Callable[..., Tensor]) -> None:
     images = random_images((1, 8, 8), 4)
     scores = BlackBox(lambda array: np.stack([array.mean((1, 2, 3)) * k for k in range(6)], 1), PETS)
-    own = with_own_outputs(scores, images[:1], None)
-    found = with_outputs(own, ((5,), (1, 2)), own(images), PETS)
-    assert isinstance(found, BlackBox) and found.classes == ("cat", "dog") and len(scores.classes) == 2
+    take_own_outputs(scores, images[:1], None)
+    found = with_outputs(scores, ((5,), (1, 2)), scores(images), PETS)
+    assert isinstance(found, BlackBox) and found.classes == ("cat", "dog")
     assert torch.allclose(found(images)[:, 0], 5 * images.mean((1, 2, 3)))
     labels = BlackBox(lambda array: (array.mean((1, 2, 3)) * 0 + 1234).astype(int), PETS)
-    assert with_own_outputs(labels, images[:1], None) is labels  # unless a class map says that these are others
-    own = with_own_outputs(labels, images[:1], read_class_map("cat=7,dog=1234"))
-    assert with_outputs(own, ((7,), (1234,)), own(images), PETS)(images).argmax(1).tolist() == [1, 1, 1, 1]
+    take_own_outputs(labels, images[:1], None)
+    assert labels.classes == ("cat", "dog")  # unless a class map says that these are others
+    take_own_outputs(labels, images[:1], read_class_map("cat=7,dog=1234"))
+    assert with_outputs(labels, ((7,), (1234,)), labels(images), PETS)(images).argmax(1).tolist() == [1, 1, 1, 1]
     broken = BlackBox(lambda array: 1 / 0, PETS)
-    assert with_own_outputs(broken, images[:1], None) is broken and with_own_outputs(nn.Flatten(), images, None).training
+    take_own_outputs(broken, images[:1], None)
+    take_own_outputs(nn.Flatten(), images[:1], None)
+    assert broken.classes == ("cat", "dog")
+
+
+def test_what_gives_a_black_box_gradients_is_no_black_box(random_images: Callable[..., Tensor]) -> None:
+    """As a surrogate: it holds the black box, and says itself why it has no gradients."""
+
+    class Surrogate(nn.Module):
+        no_gradient = "it is a tree"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.box = BlackBox(lambda array: array.reshape(len(array), -1)[:, :3], PETS)
+
+        def forward(self, images: Tensor) -> Tensor:
+            exact: Tensor = self.box(images)
+            return exact + images.flatten(1)[:, :3] - images.flatten(1)[:, :3].detach()
+
+    images, surrogate = random_images((1, 8, 8), 4), Surrogate()
+    take_own_outputs(surrogate, images[:1], None)
+    found = with_outputs(surrogate, ((2,), (0,)), surrogate(images), PETS)
+    assert torch.equal(found(images), images.flatten(1)[:, [2, 0]]) and attacks.has_gradient(found, images)
+    assert found.no_gradient == "it is a tree"

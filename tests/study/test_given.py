@@ -193,6 +193,8 @@ def test_a_given_model_far_below_training_here_is_a_warning(given_run: tuple[Run
         for row in rows
     ]
     assert "clean accuracy of 50.0 %, far below the 90.0 % of standard training. Check" in given_model_warning(results)
+    results.metadata.settings["model_warning"] = "its outputs stand in another order"
+    assert given_model_warning(results) == "Its outputs stand in another order."
 
 
 @pytest.mark.slow
