@@ -192,6 +192,7 @@ def test_other_threat_models_are_rejected(threat_model: NormBall, standard: mode
         (20, 100, 2, False, ": below chance, 50.0%"),
         (55, 100, 2, False, "not measurably above chance"),
         (4, 5, 2, None, "not measurably above chance"),
+        (1, 500, 1000, False, "not measurably above chance, 0.1%"),
     ],
 )
 def test_accuracy_no_better_than_chance_fails(correct: int, n: int, classes: int, passed: bool | None, says: str) -> None:

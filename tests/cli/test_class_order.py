@@ -59,6 +59,11 @@ def test_the_other_commands_take_them_too(model: str) -> None:
         assert done.returncode == 0 and f"{READ} as --class-map says." in done.stderr and "trusted" not in done.stderr, (
             done.stderr
         )
+    beside = call_here(
+        "transfer", model, "digits", "--against", "permuted_net:net", *LIMIT, "--epsilon", "0.5", "--class-map", MAP
+    )
+    assert f"Model {model}: {READ} as --class-map says." in beside.stderr  # of MODEL alone
+    assert "Model permuted_net:net: WARNING: the model's accuracies are not to be trusted" in beside.stderr
     plain = call_here(*words, *LIMIT)
     assert "WARNING: the model's accuracies are not to be trusted" in plain.stderr
 
