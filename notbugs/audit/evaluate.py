@@ -1,6 +1,5 @@
 """Stages of an audit: every threat model on a part of the images, and the sanity checks."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data, search
-from notbugs.atomic import atomic_write_text
 from notbugs.attacks import BUDGETS, MinimumNormResult, sanity_checks
-from notbugs.attacks.sanity_checks.class_order import MAP_FILE
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
@@ -28,7 +25,6 @@ from notbugs.audit.config import (
 )
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
-from notbugs.models.class_order import find_order
 from notbugs.predict import predict
 from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.audit import CheckRow, ImageRow, PredictionRow
@@ -40,11 +36,8 @@ CHECK_IMAGES = 100  # images of the sanity checks
 REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
 
 
-def run_checks(config: AuditConfig, folder: Path, report_progress: Progress) -> list[CheckRow]:
-    """The sanity checks, on a sample of the images, within the largest L-inf or else L2 ball; those of predictions on all.
-
-    Where the outputs seem to stand in another order than the classes, the folder gets a class map.
-    """
+def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]:
+    """The sanity checks, on a sample of the images, within the largest L-inf or else L2 ball; those of predictions on all."""
     part, _ = test_part(config)
     balls = [
         threat
@@ -55,8 +48,6 @@ def run_checks(config: AuditConfig, folder: Path, report_progress: Progress) -> 
     threat, count = balls[-1] if balls else None, CHECK_IMAGES
     with blame_failing_image(model, part, config.device):
         clean = predict(model, part, config.device), part.labels
-    if order := find_order(clean[0].numpy(), clean[1].numpy(), part.classes):
-        _write_class_map(folder / MAP_FILE, part.classes, order.outputs)
     while True:
         sample = part.select(evenly_spaced(count, len(part)))
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
@@ -91,11 +82,6 @@ def run_checks(config: AuditConfig, folder: Path, report_progress: Progress) -> 
         )
         for check in checks
     ]
-
-
-def _write_class_map(path: Path, classes: Sequence[str], outputs: Sequence[int]) -> None:
-    """A file that `--class-map` takes: the output of each class."""
-    atomic_write_text(path, json.dumps(dict(zip(classes, outputs, strict=True)), indent=1, ensure_ascii=False) + "\n")
 
 
 class BatchResult(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from notbugs import attacks, data, datacheck
 from notbugs.atomic import StrPath
+from notbugs.audit.class_order import write_class_map
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
@@ -83,6 +84,7 @@ def run(
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, -(-len(part) // PART_IMAGES))
         run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
+        write_class_map(record, part.classes)
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.update_metadata(finished=True)
         return record
@@ -92,7 +94,7 @@ def _stages(config: AuditConfig, folder: Path, parts: int) -> dict[str, Stage]:
     """Each part holds every parts-th image, so that each has all classes."""
     names = [f"part {number + 1} of {parts}" for number in range(parts)]
     stages = {name: Stage((), partial(evaluate_part, config, folder, number, parts)) for number, name in enumerate(names)}
-    stages["checks"] = Stage((), partial(run_checks, config, folder))
+    stages["checks"] = Stage((), partial(run_checks, config))
     stages["summary"] = Stage(tuple(names), partial(summarize, config, folder))
     return stages
 

@@ -11,6 +11,7 @@ from prototypes import prototype_classifier
 
 from notbugs import data, models, report
 from notbugs.audit import AuditConfig
+from notbugs.audit.class_order import write_class_map
 from notbugs.audit.config import digest, load_classifier, report_order, search_copy
 from notbugs.audit.config import test_part as audited_images
 from notbugs.audit.evaluate import run_checks
@@ -18,7 +19,7 @@ from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.notes import reporting_notes
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.audit import CheckRow
+from notbugs.runs.tables.audit import AuditFileRow, CheckRow
 
 ORDER = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
 MAP = "0=3,1=1,2=6,3=0,4=2,5=4,6=7,7=9,8=8,9=5"
@@ -82,24 +83,38 @@ def accuracy(config: AuditConfig) -> float:
     return float((load_classifier(config, config.model).model(part.pixels(slice(None))).argmax(1) == part.labels).float().mean())
 
 
+def written(config: AuditConfig, folder: Path) -> str:
+    """The class map that an audit leaves, from its clean predictions."""
+    part = audited_images(config)[0]
+    predicted = load_classifier(config, config.model).model(part.pixels(slice(None))).argmax(1).tolist()
+    rows = [
+        AuditFileRow(index=index, file=file, label=part.classes[label], predicted=part.classes[output], misclassified=False)
+        for index, (file, label, output) in enumerate(zip(part.names, part.labels.tolist(), predicted, strict=True))
+    ]
+    with RunFolder.open(folder / "run", {"kind": "audit"}) as run:
+        run.record_stage("summary", 1.0, [*rows, replace(rows[0], predicted="not finite")])
+        write_class_map(run, part.classes)
+    outputs = json.loads((folder / "run" / "class_map.json").read_text())
+    assert ",".join(f"{name}={output}" for name, output in outputs.items()) == MAP
+    return str(folder / "run" / "class_map.json")
+
+
 def test_it_is_a_failed_check_on_all_images_with_the_map_to_pass(permuted: AuditConfig, tmp_path: Path) -> None:
-    rows = {row.check: row for row in run_checks(permuted, tmp_path, lambda *_: None)}
+    rows = {row.check: row for row in run_checks(permuted, lambda *_: None)}
     row = rows["class order"]
     assert (row.passed, row.n, row.consequence) == ("no", 60, "the model's accuracies are not to be trusted")
     assert row.fix == f"If that is so: --class-map {MAP}" and row.observed.startswith("accuracy is ")
-    written = json.loads((tmp_path / "class_map.json").read_text())
-    assert ",".join(f"{name}={output}" for name, output in written.items()) == MAP
     assert rows["logits"].consequence == "robust accuracy may be overestimated"
     assert notes_on(permuted) == [f"WARNING: {row.consequence}: class order: {row.observed}. {row.fix}"]
-    for mended in (MAP, str(tmp_path / "class_map.json")):
+    for mended in (MAP, written(permuted, tmp_path)):
         config = replace(permuted, class_map=mended)
         assert accuracy(config) > 0.85 > 0.25 > accuracy(permuted)
         assert notes_on(config) == [
             "its outputs stand in another order than the classes of digits and are read as --class-map says"
         ]
         assert digest(config, config.model) != digest(permuted, permuted.model)
-    rows = {row.check: row for row in run_checks(config, tmp_path / "mended", lambda *_: None)}
-    assert rows["class order"].passed == rows["above chance"].passed == "yes" and not (tmp_path / "mended").exists()
+    rows = {row.check: row for row in run_checks(config, lambda *_: None)}
+    assert rows["class order"].passed == rows["above chance"].passed == "yes"
 
 
 def test_names_are_matched_where_either_side_has_them(permuted: AuditConfig, tmp_path: Path) -> None:
