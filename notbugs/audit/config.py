@@ -16,10 +16,12 @@ from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
-from notbugs.models.by_name import classifier_by_name
+from notbugs.models.notes import report_notes
+from notbugs.models.output_names import OutputNames
 from notbugs.search import NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
-from notbugs.study.given import DIGEST_IMAGES, LoadedClassifier, check_fit
+from notbugs.study.given import DIGEST_IMAGES, LoadedClassifier, load_fitting
+from notbugs.study.outputs import prediction_warning
 
 Threat = NormBall | SpatialTransforms
 NORM_ORDER = {"l2": 0, "linf": 1, "l1": 2, "l0": 3}  # spatial transforms come last
@@ -46,6 +48,10 @@ class AuditConfig:
         Other models of the same task, whose adversarial examples are tried on this one.
     network : str, optional
         `module:function` that the model's file may name.
+    classes : str, optional
+        A file with the names of the model's outputs (`models.output_names.read_classes`). Default: its own, if it has any.
+    class_map : str, optional
+        Which outputs each class of the data set has (`models.output_names.read_class_map`).
     device : str
     """
 
@@ -56,6 +62,8 @@ class AuditConfig:
     images: int | None = None
     others: tuple[str, ...] = ()
     network: str | None = None
+    classes: str | None = None
+    class_map: str | None = None
     device: str = "cpu"
 
 
@@ -101,13 +109,28 @@ def _order(threat: Threat) -> tuple[int, float]:
 
 def load_classifier(config: AuditConfig, name: str) -> LoadedClassifier:
     """A model of the audit, checked against the shape and the classes of the images."""
-    return _load_classifier(config, name, _file_digest(name))
+    loaded = _load_classifier(config, name, _file_digest(name), _said_of_outputs(config, name))
+    report_notes(name, loaded.metadata.notes)
+    return loaded
+
+
+def _said_of_outputs(config: AuditConfig, name: str) -> OutputNames:
+    """What the user says of a model's outputs; of the other models nothing."""
+    return OutputNames.read(config.classes, config.class_map) if name == config.model else OutputNames()
+
+
+def report_order(config: AuditConfig, *names: str) -> None:
+    """Report as notes, before any work, whose outputs stand in another order than the classes, or are no better than chance."""
+    for name in names:
+        if found := prediction_warning(load_classifier(config, name).model, test_part(config)[0], config.device):
+            report_notes(name, [f"WARNING: {found.removesuffix('.')}"])
 
 
 def digest(config: AuditConfig, name: str) -> str:
     """What tells a model from another of the same name: its files or, if it is code, its logits on a few images."""
     if found := _file_digest(name):
-        return found
+        said = _said_of_outputs(config, name).digest
+        return f"{found}-{said[:16]}" if said else found
     part = test_part(config)[0]
     sample, model = part.select(evenly_spaced(DIGEST_IMAGES, len(part))), load_classifier(config, name).model.eval()
     with blame_failing_image(model, sample, config.device):
@@ -122,11 +145,11 @@ def _file_digest(name: str) -> str:
 
 
 @cache
-def _load_classifier(config: AuditConfig, name: str, digest: str) -> LoadedClassifier:
+def _load_classifier(config: AuditConfig, name: str, digest: str, outputs: OutputNames) -> LoadedClassifier:
     """Loaded once per process; `digest` is there for the cache: a file that changed is loaded again."""
     part = test_part(config)[0]
-    loaded = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=config.network))
-    return check_fit(name, loaded, part, dataset=config.data.dataset, device=config.device)
+    dataset, device = config.data.dataset, config.device
+    return load_fitting(name, part, dataset=dataset, network=config.network, device=device, outputs=outputs)
 
 
 def search_copy(config: AuditConfig, name: str) -> nn.Module:

@@ -25,6 +25,7 @@ from notbugs.audit.config import (
 )
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
+from notbugs.predict import predict
 from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.audit import CheckRow, ImageRow, PredictionRow
 from notbugs.runs.tables.row import Row
@@ -36,7 +37,7 @@ REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 
 
 
 def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]:
-    """The sanity checks, on a sample of the images, within the largest L-inf or else L2 ball."""
+    """The sanity checks, on a sample of the images, within the largest L-inf or else L2 ball; those of predictions on all."""
     part, _ = test_part(config)
     balls = [
         threat
@@ -45,12 +46,23 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
     ]
     model, others = load_classifier(config, config.model).model, [search_copy(config, name) for name in config.others]
     threat, count = balls[-1] if balls else None, CHECK_IMAGES
+    with blame_failing_image(model, part, config.device):
+        clean = predict(model, part, config.device), part.labels
     while True:
         sample = part.select(evenly_spaced(count, len(part)))
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
         try:
             with blame_failing_image(model, sample, config.device):
-                checks = sanity_checks.run_all(model, images, labels, threat_model=threat, budget=config.budget, others=others)
+                checks = sanity_checks.run_all(
+                    model,
+                    images,
+                    labels,
+                    threat_model=threat,
+                    budget=config.budget,
+                    others=others,
+                    classes=part.classes,
+                    clean=clean,
+                )
             break
         except (MemoryError, RuntimeError) as error:
             if len(sample) < 2 or not data.is_out_of_memory(error):
@@ -65,7 +77,8 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
             rationale=check.rationale,
             fix=check.fix,
             threat=str(threat or ""),
-            n=len(sample),
+            n=len(sample) if check.n is None else check.n,
+            consequence=check.consequence,
         )
         for check in checks
     ]

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from notbugs import attacks, data, datacheck
 from notbugs.atomic import StrPath
+from notbugs.audit.class_order import write_class_map
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
     digest,
     load_classifier,
+    report_order,
     search_copy,
     test_part,
     threat_models,
@@ -79,8 +81,10 @@ def run(
         record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=hashed, digests=digests)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         datacheck.check_stage(record, None, part)
+        report_order(config, config.model, *config.others)
         stages = _stages(config, folder, -(-len(part) // PART_IMAGES))
         run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
+        write_class_map(record, part.classes)
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.update_metadata(finished=True)
         return record
@@ -110,6 +114,7 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "threats": [str(threat) for threat in threats],
         "budget": config.budget,
         "gradient": gradient,
+        "model_notes": list(load_classifier(config, config.model).metadata.notes),
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         "finished": False,
     }

@@ -67,6 +67,7 @@ def run_transfer(
     for name in targets:
         if name not in ALL_TARGETS:
             audit_config.load_classifier(config, name)  # raises here, not after an hour
+    audit_config.report_order(config, config.model, *(name for name in targets if name not in ALL_TARGETS))
     study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, device=config.device)
     resolved = resolve(study, load(study))
     report_progress(EXAMPLES, 0.0, "")

@@ -19,7 +19,18 @@ from notbugs.cli.console import (
     progress,
 )
 from notbugs.cli.data_notes import TABLE, list_files_in, print_data_notes
-from notbugs.cli.options import NO_OPTIONS, DataOptions, OwnNetwork, RunArgument, Seed, Workers, with_data_options
+from notbugs.cli.model_notes import print_model_notes
+from notbugs.cli.options import (
+    NO_OPTIONS,
+    ClassMap,
+    DataOptions,
+    OutputNames,
+    OwnNetwork,
+    RunArgument,
+    Seed,
+    Workers,
+    with_data_options,
+)
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
@@ -144,6 +155,8 @@ def explain(
         ),
     ] = None,
     network: OwnNetwork = None,
+    classes: OutputNames = None,
+    class_map: ClassMap = None,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -156,7 +169,7 @@ def explain(
 
     title = "Saliency [95 % CI]"
     if dataset is None:
-        _check_none_given(data_options)
+        _check_none_given({**data_options, "classes": classes, "class_map": class_map})
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
@@ -166,12 +179,13 @@ def explain(
     from notbugs.runs.tables.row import records_as_csv
     from notbugs.study import analyses
 
-    config, model = _load_classifier(subject, dataset, out, network, data_options)
+    config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
     if isinstance(model, BlackBox):
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
     splits = data.load_dataset(config.data)
     check_training_part(dataset, splits)
     print_data_notes()
+    print_model_notes()
     with blame_failing_image(model, splits.test, config.device):
         found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
     print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
@@ -193,6 +207,8 @@ def corruptions(
         ),
     ] = None,
     network: OwnNetwork = None,
+    classes: OutputNames = None,
+    class_map: ClassMap = None,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -205,7 +221,7 @@ def corruptions(
 
     fourier_title = "Error rate with one Fourier basis vector added, mean over frequencies"
     if dataset is None:
-        _check_none_given(data_options)
+        _check_none_given({**data_options, "classes": classes, "class_map": class_map})
         shown = [
             ("Accuracy on test images, mean over five severities", tables.corruptions_table),
             (fourier_title, tables.fourier_table),
@@ -219,9 +235,10 @@ def corruptions(
     from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
-    config, model = _load_classifier(subject, dataset, out, network, data_options)
+    config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
     part = test_part(config)[0]
     print_data_notes()
+    print_model_notes()
     accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
     rows = [CorruptionRow(model=subject, seed=seed, **accuracy._asdict()) for accuracy in accuracies]
     lines = [
@@ -241,7 +258,7 @@ def corruptions(
 
 def _check_none_given(data_options: DataOptions) -> None:
     """Raises InputError for options of a data set where a study has its own."""
-    given = [name for name, value in data_options.items() if value != NO_OPTIONS[name]]
+    given = [name for name, value in data_options.items() if value != NO_OPTIONS.get(name)]
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise InputError(options, "can only be used with a MODEL and a DATASET: a study has its own")
@@ -252,14 +269,18 @@ def _load_classifier(
     dataset: str,
     out: Path | None,
     network: str | None,
+    classes: str | None,
+    class_map: str | None,
     data_options: DataOptions,
 ) -> tuple["AuditConfig", "nn.Module"]:
     """One classifier, ready for analysis, and its configuration."""
-    from notbugs.audit.config import search_copy
+    from notbugs.audit.config import report_order, search_copy
 
     check_table_file(out)
-    config = audit_config(subject, dataset, network=network, data_options=data_options)
-    return config, search_copy(config, subject)
+    config = audit_config(subject, dataset, network=network, classes=classes, class_map=class_map, data_options=data_options)
+    model = search_copy(config, subject)
+    report_order(config, subject)
+    return config, model
 
 
 def ntk(folder: RunArgument, workers: Workers = None) -> None:

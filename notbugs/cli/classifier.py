@@ -22,12 +22,14 @@ from notbugs.cli.data_notes import TABLE
 from notbugs.cli.options import (
     NO_OPTIONS,
     AnyClassifier,
+    ClassMap,
     DataOptions,
     DatasetArgument,
     Device,
     Epochs,
     Model,
     OneEpsilon,
+    OutputNames,
     OwnNetwork,
     Seed,
     Workers,
@@ -117,6 +119,8 @@ def attack(
     images: Images = None,
     other: OtherModels = None,
     network: OwnNetwork = None,
+    classes: OutputNames = None,
+    class_map: ClassMap = None,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -139,6 +143,8 @@ def attack(
         images=images,
         others=other or (),
         network=network,
+        classes=classes,
+        class_map=class_map,
         data_options=data_options,
         device=device,
     )
@@ -166,7 +172,7 @@ def _print_audit(record: "RunFolder") -> None:
 
     for check in record.rows(CheckRow):
         if check.passed == "no":
-            print(f"WARNING: robust accuracy may be overestimated: {check.check}: {check.observed}")
+            print(f"WARNING: {check.consequence or 'robust accuracy may be overestimated'}: {check.check}: {check.observed}")
             print(f"  {check.rationale}\n  {check.fix}")
     for row in record.rows(AuditAccuracyRow):
         print(accuracy_line(row.threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack, row.correct_8bit))
@@ -183,6 +189,8 @@ def features(
     steps: Steps = 8,
     most: Most = None,
     network: OwnNetwork = None,
+    classes: OutputNames = None,
+    class_map: ClassMap = None,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
 ) -> None:
@@ -192,6 +200,7 @@ def features(
     """
     from notbugs import metrics
     from notbugs.audit import config as audit_parts
+    from notbugs.models.class_outputs import original
     from notbugs.runs.tables.row import as_csv
     from notbugs.search import NormBall
 
@@ -204,6 +213,8 @@ def features(
         dataset,
         threats=[epsilon] if epsilon else [],
         network=network,
+        classes=classes,
+        class_map=class_map,
         data_options=data_options,
         device=device,
     )
@@ -211,7 +222,8 @@ def features(
     if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
         raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
     classifier = audit_parts.load_classifier(config, model).model if layer else audit_parts.search_copy(config, model)
-    forward = metrics.layer_forward(classifier, layer) if layer else None
+    forward = metrics.layer_forward(original(classifier), layer) if layer else None
+    audit_parts.report_order(config, model)
     with progress() as report_progress:
         report_progress("features", 0.0, "")
         rows = metrics.per_feature(
@@ -256,6 +268,8 @@ def transfer(
     seed: Seed = 0,
     epochs: Epochs = None,
     network: OwnNetwork = None,
+    classes: OutputNames = None,
+    class_map: ClassMap = None,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -275,6 +289,8 @@ def transfer(
         threats=[epsilon] if epsilon else [],
         images=images,
         network=network,
+        classes=classes,
+        class_map=class_map,
         data_options=data_options,
         device=device,
     )

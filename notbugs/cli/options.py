@@ -125,6 +125,23 @@ Network = Annotated[str | None, typer.Option(help=f"{ARCHITECTURE_HELP}, called 
 OwnNetwork = Annotated[
     str | None, typer.Option(metavar="module:function", help="The network that the file of MODEL names, if it is your own.")
 ]
+OutputNames = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        help="Names of the model's outputs in order: a line each, a JSON list, or JSON {index: name}. They are matched with the "
+        "classes of DATASET. [default: its own names, else the order of the classes]",
+    ),
+]
+ClassMap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MAP",
+        help="The model's outputs that each class of DATASET has, by index or name: cat=281+282,dog=151, or a .json or .csv "
+        "file. Several are added.",
+    ),
+]
 Width = Annotated[int | None, typer.Option(help="Channels of the network's first layer. [default: by the images]")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of each training. [default: by the number of images]")]
 Seed = Annotated[int, typer.Option(help="Random seed, 0 or more.")]

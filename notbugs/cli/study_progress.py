@@ -169,6 +169,8 @@ def _given_lines(plan: "Plan") -> Iterator[str]:
     )
     interval = f"[{100 * found.ci_low:.1f}, {100 * found.ci_high:.1f}]"
     yield f"Its clean accuracy: {100 * found.accuracy:.1f} % {interval} of {found.n} test images."
+    if given.warning:
+        yield f"WARNING: {given.warning}"
     chance = plan.splits.test.labels.bincount().max().item() / len(plan.splits.test)
     if found.ci_low <= chance:
         classes = ", ".join(plan.splits.train.classes[:10])

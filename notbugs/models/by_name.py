@@ -9,11 +9,13 @@ from notbugs.errors import InputError
 from notbugs.models import checkpoint, factory
 from notbugs.models.black_box import BlackBox, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
+from notbugs.models.class_map import estimator_names
 from notbugs.models.onnx import from_onnx
+from notbugs.models.onnx_names import onnx_names
 
 
 def classifier_by_name(name: str, *, classes: Sequence[str], network: str | None = None) -> tuple[nn.Module, CheckpointMetadata]:
-    """A classifier by name, and its metadata if it is a checkpoint.
+    """A classifier by name, and what is known of it: its metadata if it is a checkpoint, and the names of its outputs.
 
     Parameters
     ----------
@@ -32,7 +34,8 @@ def classifier_by_name(name: str, *, classes: Sequence[str], network: str | None
         If there is no such classifier or it cannot be used.
     """
     if name.endswith(".onnx"):
-        return from_onnx(Path(name), classes), CheckpointMetadata()
+        names = onnx_names(Path(name))
+        return from_onnx(Path(name), names or classes), CheckpointMetadata(classes=names)
     module, colon, function = name.partition(":")
     if not colon or Path(name).exists() or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
         return checkpoint.load(Path(name), network)
@@ -40,7 +43,8 @@ def classifier_by_name(name: str, *, classes: Sequence[str], network: str | None
     if isinstance(classifier, nn.Module):
         return classifier.eval(), CheckpointMetadata()
     if hasattr(classifier, "predict"):
-        return from_sklearn(classifier, classes), CheckpointMetadata()
+        names = estimator_names(classifier, classes)
+        return from_sklearn(classifier, names), CheckpointMetadata(classes=names)
     if not callable(classifier):
         rule = f"{name} must return a network, a scikit-learn classifier or a function of images"
         raise InputError("MODEL", rule, type(classifier).__name__)

@@ -23,12 +23,14 @@ class CheckpointMetadata:
     Attributes
     ----------
     classes : tuple of str or None
-        Names of the classes.
+        Names of its outputs, in order.
     trained_on : str
         The training set.
     seed : int or None
     norm, epsilon : str, float or None
         Of adversarial training, or of the attacks that the model was evaluated with.
+    notes : tuple of str
+        What was decided in loading the model: one sentence each.
     """
 
     classes: tuple[str, ...] | None = None
@@ -36,6 +38,7 @@ class CheckpointMetadata:
     seed: int | None = None
     norm: str = ""
     epsilon: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def check_writable(path: StrPath) -> None:

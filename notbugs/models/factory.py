@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from notbugs.errors import InputError
 from notbugs.models.architectures import ARCHITECTURES
+from notbugs.models.class_outputs import MappedClassifier
 from notbugs.models.classifier import Classifier, LogitFeatures, Model, OwnFeatures, WrappedClassifier, frozen
 
 
@@ -136,6 +137,9 @@ def with_features(network: nn.Module, sample: Tensor) -> tuple[Model, str]:
     >>> with_features(network, torch.zeros(2, 1, 8, 8))[1]
     'its logits: it has no linear layer whose input could be the features'
     """
+    if isinstance(network, MappedClassifier):
+        model, features = with_features(network.network, sample)
+        return MappedClassifier(model, network.outputs), features
     if isinstance(network, Classifier):
         return network, "the input of its last layer"
     if isinstance(network, WrappedClassifier):

@@ -34,6 +34,8 @@ class StudyConfig(DataConfig):
     model : str, optional
         A trained classifier that is studied as the standard model, in place of one that is trained here: as
         `models.by_name.classifier_by_name` takes it, with gradients. It is the same in every seed.
+    classes, class_map : str, optional
+        What its outputs are, as in `audit.AuditConfig`.
     network : str, optional
         An architecture, or `module:function`.
     width, epochs, batch_size, learning_rate, weight_decay : optional
@@ -78,6 +80,8 @@ class StudyConfig(DataConfig):
     seed: int = 0
     seeds: int | None = None
     model: str | None = None
+    classes: str | None = None
+    class_map: str | None = None
     network: str | None = None
     width: int | None = None
     epochs: int | None = None
@@ -106,7 +110,7 @@ class StudyConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(DataConfig):
-    """`StudyConfig` with every setting decided. These may stay None: those of the data, model, width, write."""
+    """`StudyConfig` with every setting decided. These may stay None: those of the data, model and its outputs, width, write."""
 
     norm: str
     epsilon: float
@@ -115,6 +119,8 @@ class ResolvedConfig(DataConfig):
     seed: int
     seeds: int
     model: str | None
+    classes: str | None
+    class_map: str | None
     network: str
     width: int | None
     epochs: int
@@ -203,6 +209,8 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.norm not in ("l2", "linf"):
         raise InputError("--norm", "must be l2 or linf for training and studies", repr(config.norm))
     NormBall(config.norm, config.epsilon or 0.0)  # an epsilon above 1 in L-inf fails here
+    if config.model is None and (config.classes or config.class_map):
+        raise InputError("--classes, --class-map", "can only be used with --model, whose outputs they name")
     if config.compile:
         precision.check_compiler(config.device)
     if config.replicate and config.invert_start != "image":

@@ -3,7 +3,7 @@
 It takes the place of the model `GIVEN` of the catalog. It is one model, the same in every seed, and stays where it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -12,13 +12,17 @@ from typing import NamedTuple
 from torch import nn
 
 from notbugs import attacks, data, models
+from notbugs.attacks.sanity_checks import class_order
 from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.by_name import classifier_by_name
 from notbugs.models.checkpoint import CheckpointMetadata
+from notbugs.models.notes import report_notes
+from notbugs.models.output_names import ClassMap, OutputNames
 from notbugs.study.config import ResolvedConfig, StudyConfig
+from notbugs.study.outputs import of_classes, prediction_warning
 
 GIVEN = "standard"
 DIGEST_IMAGES = 20  # images whose logits tell models apart that are code
@@ -44,6 +48,10 @@ class GivenModel:
         What its features are, in words: those that D_NR keeps.
     sha256, sha256_of : str
         A hash that tells it from others, and of what: its file or, if it is code, its logits on a few images.
+    notes : tuple of str
+        What was decided in loading it: one sentence each.
+    warning : str
+        That its outputs stand in another order than the classes; "" if nothing speaks for that.
     """
 
     name: str
@@ -51,10 +59,53 @@ class GivenModel:
     features: str
     sha256: str
     sha256_of: str
+    notes: tuple[str, ...] = ()
+    warning: str = ""
 
 
-def check_fit(name: str, loaded: LoadedClassifier, part: Dataset, *, dataset: str, device: str = "cpu") -> LoadedClassifier:
-    """The classifier on its device, checked against images: their shape, their classes, one output for each.
+def load_fitting(
+    name: str,
+    part: Dataset,
+    *,
+    dataset: str,
+    network: str | None = None,
+    device: str = "cpu",
+    outputs: OutputNames = OutputNames(),  # noqa: B008  # it is frozen
+) -> LoadedClassifier:
+    """A classifier by its name, on its device, with the outputs of the classes of a data set.
+
+    Parameters
+    ----------
+    name, network
+        As `models.by_name.classifier_by_name` takes them.
+    part, dataset, device
+        As in `check_fit`.
+    outputs : OutputNames
+        What the user says of its outputs. It goes before what its file says.
+
+    Raises
+    ------
+    InputError
+        If there is no such classifier, or it does not fit the images.
+    """
+    classes = part.classes if outputs.names is None else outputs.names
+    model, metadata = classifier_by_name(name, classes=classes, network=network)
+    if outputs.names is not None:
+        metadata = replace(metadata, classes=outputs.names)
+    loaded = LoadedClassifier(model, metadata)
+    return check_fit(name, loaded, part, dataset=dataset, device=device, class_map=outputs.class_map)
+
+
+def check_fit(
+    name: str,
+    loaded: LoadedClassifier,
+    part: Dataset,
+    *,
+    dataset: str,
+    device: str = "cpu",
+    class_map: ClassMap | None = None,
+) -> LoadedClassifier:
+    """The classifier on its device, checked against images: their shape, their classes; its outputs are those of the classes.
 
     Parameters
     ----------
@@ -66,6 +117,8 @@ def check_fit(name: str, loaded: LoadedClassifier, part: Dataset, *, dataset: st
     dataset : str
         Its name, for errors.
     device : str
+    class_map : ClassMap, optional
+        Which outputs each class has. Default: by the names of the outputs, or else in order.
 
     Raises
     ------
@@ -73,24 +126,18 @@ def check_fit(name: str, loaded: LoadedClassifier, part: Dataset, *, dataset: st
         If the classifier does not fit the images.
     """
     model, metadata = loaded
-    shape, classes = list(part.shape), list(part.classes)
+    shape = list(part.shape)
     expected = getattr(model, "architecture", {}).get("shape", shape)
     if expected != shape:
         square = expected[0] == shape[0] and expected[1] == expected[2]
         rule = f"must hold images of shape {expected}, as the model {name} takes them"
         raise InputError(dataset, rule, shape, f"use --resize {expected[1]}" if square else "")
-    if list(metadata.classes or classes) != classes:
-        rule = f"must have the classes of the model {name}, {_listed(metadata.classes or ())}"
-        raise InputError(dataset, rule, _listed(classes))
-    model = model.to(device)
-    sample, labels = part.pixels([0]).to(device), part.labels[:1].to(device)
+    model = model.to(device).eval()
     try:
-        outputs = attacks.clean_logits(model.eval(), sample, labels.clamp_max(0)).shape[1]
+        model, note = of_classes(name, model, metadata.classes, part, dataset=dataset, device=device, class_map=class_map)
     except InputError as error:
         raise InputError(name, *error.args[1:]) if error.args[0] == "model" else error from None
-    if outputs != len(classes):
-        raise InputError(name, f"must have one output for each of the {len(classes)} classes of {dataset}", outputs)
-    return LoadedClassifier(model, metadata)
+    return LoadedClassifier(model, replace(metadata, notes=(*metadata.notes, *([note] if note else ()))))
 
 
 def given_model(config: StudyConfig | ResolvedConfig) -> GivenModel | None:
@@ -103,36 +150,40 @@ def given_model(config: StudyConfig | ResolvedConfig) -> GivenModel | None:
     """
     if config.model is None:
         return None
-    path = Path(config.model)
-    digest = sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    return _given_model(config.model, config.network, config.device, config.data, digest)
+    path, outputs = Path(config.model), OutputNames.read(config.classes, config.class_map)
+    digest = sha256(path.read_bytes() + outputs.digest.encode()).hexdigest() if path.is_file() else ""
+    found = _given_model(config.model, config.network, config.device, config.data, digest, outputs)
+    report_notes(found.name, found.notes)
+    return found
 
 
 @cache
-def _given_model(name: str, network: str | None, device: str, images_of: DataConfig, digest: str) -> GivenModel:
+def _given_model(
+    name: str, network: str | None, device: str, images_of: DataConfig, digest: str, outputs: OutputNames
+) -> GivenModel:
     """digest: of the file, "" of code; also there for the cache: a file that changed is loaded again."""
     part, dataset = data.load_dataset(images_of).train, images_of.dataset
-    found = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=network))
+    loaded, metadata = load_fitting(name, part, dataset=dataset, network=network, device=device, outputs=outputs)
     rule = "must have gradients: D_NR, D_rand and D_det are constructed with them"
     remedy = f"for its robust accuracy alone: notbugs attack {name} {dataset}"
-    if isinstance(found.model, BlackBox):
+    if isinstance(loaded, BlackBox):
         raise InputError("--model", rule, f"{name}, a black box", remedy)
-    loaded = check_fit(name, found, part, dataset=dataset, device=device).model
     sample = part.select(evenly_spaced(DIGEST_IMAGES, len(part)))
     images, labels = sample.pixels(slice(None)).to(device), sample.labels.to(device)
     logits = attacks.clean_logits(loaded, images, labels)
     if not attacks.has_gradient(loaded, images):
         raise InputError("--model", rule, f"{name}, whose logits cannot be differentiated", remedy)
     model, features = models.with_features(loaded, images[:2])
-    hashed = (digest, "its file") if digest else (_logits_digest(logits.tolist()), f"its logits on {len(sample)} images")
-    return GivenModel(name, model.eval(), features, *hashed)
+    of_file = "its file and what was said of its outputs" if outputs.digest else "its file"
+    hashed = (digest, of_file) if digest else (_logits_digest(logits.tolist()), f"its logits on {len(sample)} images")
+    return GivenModel(name, model.eval(), features, *hashed, notes=metadata.notes)
+
+
+def with_warning(given: GivenModel, part: Dataset, device: str) -> GivenModel:
+    """A given model with the warning that its outputs stand in another order than the classes, if they seem to."""
+    return replace(given, warning=prediction_warning(given.model, part, device, [class_order]))
 
 
 def _logits_digest(logits: list[list[float]]) -> str:
     """A hash of logits, rounded to three digits: another machine rounds otherwise."""
     return sha256(repr([[f"{value:.3g}" for value in row] for row in logits]).encode()).hexdigest()
-
-
-def _listed(classes: tuple[str, ...] | list[str]) -> str:
-    """Classes in a short line."""
-    return ", ".join(classes[:12]) + (f", … ({len(classes)})" if len(classes) > 12 else "")

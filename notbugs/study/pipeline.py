@@ -33,7 +33,7 @@ from notbugs.study.config import (
     resumable_arguments,
     written_form,
 )
-from notbugs.study.given import GivenModel, given_model
+from notbugs.study.given import GivenModel, given_model, with_warning
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
 from notbugs.study.resolve import flip_is_measured, resolve
@@ -41,7 +41,18 @@ from notbugs.study.resolve import flip_is_measured, resolve
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
 LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
-NOT_SETTINGS = ("dataset", "norm", "epsilon", "device", "skip_unreadable", "full", "replicate", "model")  # own keys
+NOT_SETTINGS = (
+    "dataset",
+    "norm",
+    "epsilon",
+    "device",
+    "skip_unreadable",
+    "full",
+    "replicate",
+    "model",
+    "classes",
+    "class_map",
+)  # own keys, or none
 NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 
@@ -96,6 +107,8 @@ def run(
     splits = load(config)
     resolved = resolve(config, splits)
     given = given_model(resolved)
+    if given:
+        given = with_warning(given, splits.test, resolved.device)
     with RunFolder.open(folder, resumable_arguments(resolved)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same_data(record, digest, config.dataset, "must hold the same images as when this run began")
@@ -242,6 +255,9 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
     if given:
         settings |= {"model": given.name, "model_sha256": given.sha256, "model_sha256_of": given.sha256_of}
         settings |= {"model_features": given.features}
+        settings |= {name: text for name in ("classes", "class_map") if (text := getattr(config, name)) is not None}
+        settings |= {"model_notes": list(given.notes)} if given.notes else {}
+        settings |= {"model_warning": given.warning} if given.warning else {}
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,

@@ -90,6 +90,8 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         seed=config.seed,
         seeds=_or(config.seeds, defaults.seeds),
         model=config.model,
+        classes=config.classes,
+        class_map=config.class_map,
         network=_or(config.network, defaults.network),
         width=config.width if config.network else _or(config.width, defaults.width),
         epochs=epochs,

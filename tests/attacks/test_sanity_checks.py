@@ -18,6 +18,8 @@ THREAT_MODELS = [NormBall("l2", 0.5), NormBall("linf", 0.1)]
 NAMES = {
     "deterministic",
     "batch independence",
+    "class order",
+    "above chance",
     "logits",
     "pixel range",
     "input clipping",
@@ -90,6 +92,8 @@ def test_sound_models_pass_every_check(which: str, threat_model: NormBall, reque
         (lambda model, images: model((images + 0.3 * torch.rand_like(images)).clamp(0, 1)), "deterministic"),
         (lambda model, images: model(images).softmax(1), "logits"),
         (lambda model, images: model((images * 15).round() / 15), "input quantization, gradients, unbounded perturbation"),
+        (lambda model, images: model(images)[:, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]], "class order"),
+        (lambda model, images: -model(images), "above chance"),
         (lambda model, images: model(images.clamp(0.1, 0.9)), "input clipping"),
         (lambda model, images: model(nn.functional.hardtanh(images, 0, 1)), "input clipping"),
         (lambda model, images: model(images / 255), "pixel range"),
@@ -176,3 +180,37 @@ def test_accuracy_that_rises_with_steps_or_epsilon_fails(sample: Batch) -> None:
 def test_other_threat_models_are_rejected(threat_model: NormBall, standard: models.Model, sample: Batch) -> None:
     with pytest.raises(InputError, match=r"^threat_model: must be linf or l2 with epsilon above 0"):
         sanity_checks.run_all(standard, *sample, threat_model=threat_model)
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "classes", "passed", "says"),
+    [
+        (20, 100, 10, True, "above chance, 10.0%"),
+        (1, 100, 10, False, ": below chance, 10.0%"),
+        (9, 100, 10, False, "not measurably above chance"),
+        (1, 10, 10, None, "not measurably above chance"),  # too few images
+        (20, 100, 2, False, ": below chance, 50.0%"),
+        (55, 100, 2, False, "not measurably above chance"),
+        (4, 5, 2, None, "not measurably above chance"),
+        (1, 500, 1000, False, "not measurably above chance, 0.1%"),
+    ],
+)
+def test_accuracy_no_better_than_chance_fails(correct: int, n: int, classes: int, passed: bool | None, says: str) -> None:
+    labels = torch.arange(n) % classes
+    predicted = torch.where(torch.arange(n) < correct, labels, (labels + 1) % classes)
+    check = sanity_checks.above_chance(predicted, labels, [*map(str, range(classes))])
+    assert check.passed is passed and says in check.observed and check.n == n and "not to be trusted" in check.consequence
+
+
+def test_the_class_order_passes_fails_or_cannot_be_told() -> None:
+    labels, names = torch.arange(60) % 3, ["cat", "dog", "fox"]
+    assert sanity_checks.class_order(labels, labels, names).passed is True
+    failed_check = sanity_checks.class_order(2 - labels, labels, names)
+    assert (
+        failed_check.passed is False
+        and "100.0% if the model's outputs are read in another order: they are in rev" in failed_check.observed
+    )
+    assert sanity_checks.class_order(labels * 0, labels * 0, names).passed is None
+    many = torch.arange(3000) % 300
+    long = sanity_checks.class_order(299 - many, many, [f"kind of animal number {number}" for number in range(300)])
+    assert "--class-map FILE, with the file class_map.json" in long.fix and len(long.fix) < 200

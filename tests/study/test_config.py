@@ -37,10 +37,12 @@ def test_defaults_follow_the_images_and_unusable_settings_are_named(tmp_path: Pa
 def test_a_resolved_configuration_is_complete() -> None:
     config = resolved(StudyConfig("digits"))
     unset = {name for name, value in asdict(DataConfig("digits")).items() if value is None}
-    assert {name for name, value in asdict(config).items() if value is None} == {"model", "write", *unset}
+    assert {name for name, value in asdict(config).items() if value is None} == {"model", "classes", "class_map", "write", *unset}
     assert (config.network, config.width, config.seeds, config.epsilon, config.relabel_epsilon) == ("small", 32, 3, 0.75, 1.5)
     assert (config.bf16, config.patience, config.relabel_learning_rate) == (False, 8, config.learning_rate)
     assert config.data == DataConfig("digits") and config.threat_model == NormBall("l2", 0.75)
+    with pytest.raises(InputError, match=r"^--classes, --class-map: can only be used with --model"):
+        resolved(StudyConfig("digits", class_map="0=1"))
     assert [ball.epsilon for ball in config.threat_models] == [0.375, 0.75] and config.relabel_threat_model.epsilon == 1.5
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from cli.conftest import QUICK, call_here, error_line
+from prototypes import prototype_classifier
 from study.conftest import QUICK_STUDY, resolved
 
 from notbugs import data, models, predict, report
 from notbugs.errors import InputError
+from notbugs.models.notes import reporting_notes
 from notbugs.report.findings.models import given_model_warning
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, PictureRow, TrainingRow
 from notbugs.study import pipeline
 from notbugs.study.config import StudyConfig, config_of_run, load
-from notbugs.study.given import given_model
+from notbugs.study.given import given_model, with_warning
 from notbugs.study.plan import Plan
 from notbugs.study.store import has_model, load_model
 
@@ -91,10 +93,42 @@ def test_a_model_of_other_images_or_classes_names_both(tmp_path: Path, digits: d
     models.save(models.build("small", shape=(1, 12, 12), classes=10, width=4), tmp_path / "larger.safetensors")
     with pytest.raises(InputError, match=r"^digits: must hold images of shape \[1, 12, 12\], as the model .*; use --resize 12$"):
         given_model(resolved(replace(QUICK_STUDY, model=str(tmp_path / "larger.safetensors"))))
-    classes = [*digits.train.classes[1:], digits.train.classes[0]]
-    models.save(models.build("small", shape=(1, 8, 8), classes=10, width=4), tmp_path / "other.safetensors", classes=classes)
-    with pytest.raises(InputError, match=r"^digits: must have the classes of the model .*, 1, 2, .*, 0, got 0, 1, 2"):
+    models.save(
+        models.build("small", shape=(1, 8, 8), classes=10, width=4),
+        tmp_path / "other.safetensors",
+        classes=[*"0123456789"[:9], "x"],
+    )
+    with pytest.raises(
+        InputError, match=r"other.safetensors: must have one output for each class of digits, got none called 9 among 10"
+    ):
         given_model(resolved(replace(QUICK_STUDY, model=str(tmp_path / "other.safetensors"))))
+
+
+def test_a_model_whose_outputs_stand_in_another_order_is_read_by_their_names(tmp_path: Path, digits: data.Splits) -> None:
+    """As its file says, as a file of the user says, or as a class map says."""
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    right, permuted = prototype_classifier(digits.train), prototype_classifier(digits.train, order)
+    models.save(permuted, tmp_path / "named.safetensors", classes=[*map(str, order)])
+    models.save(permuted, tmp_path / "plain.safetensors")
+    (tmp_path / "names.txt").write_text("\n".join(map(str, order)))
+    text = ",".join(f"{name}={output}" for output, name in enumerate(order))
+    images = digits.test.pixels(slice(0, 5))
+    digests = set()
+    for name, options in (("named", {}), ("plain", {"classes": str(tmp_path / "names.txt")}), ("plain", {"class_map": text})):
+        config = replace(QUICK_STUDY, model=str(tmp_path / f"{name}.safetensors"), **options)
+        said: list[str] = []
+        with reporting_notes(lambda _, notes: said.extend(notes)):  # noqa: B023
+            given = given_model(resolved(config))
+        how = "as --class-map says" if "class_map" in options else "by their names"
+        assert said == [f"its outputs stand in another order than the classes of digits and are read {how}"]
+        assert given and torch.allclose(given.model(images), right(images)) and given.features == "the input of its last layer"
+        assert with_warning(given, digits.test, "cpu").warning == ""
+        digests.add(given.sha256)
+    assert len(digests) == 3
+    plain = given_model(resolved(replace(QUICK_STUDY, model=str(tmp_path / "plain.safetensors"))))
+    assert plain and plain.sha256_of == "its file" and not plain.notes
+    warning = with_warning(plain, digits.test, "cpu").warning
+    assert "read in another order. If that is so: --class-map 0=3,1=1,2=6,3=0,4=2,5=4,6=7,7=9,8=8,9=5" in warning
 
 
 @pytest.mark.usefixtures("modules")
@@ -159,6 +193,8 @@ def test_a_given_model_far_below_training_here_is_a_warning(given_run: tuple[Run
         for row in rows
     ]
     assert "clean accuracy of 50.0 %, far below the 90.0 % of standard training. Check" in given_model_warning(results)
+    results.metadata.settings["model_warning"] = "its outputs stand in another order"
+    assert given_model_warning(results) == "Its outputs stand in another order."
 
 
 @pytest.mark.slow

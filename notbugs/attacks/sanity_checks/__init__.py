@@ -1,6 +1,7 @@
 """Sanity checks of a robust accuracy: reasons why attacks may fail although the model is not robust."""
 
 from notbugs.attacks.sanity_checks.check import Check
+from notbugs.attacks.sanity_checks.class_order import above_chance, class_order
 from notbugs.attacks.sanity_checks.forward import (
     batch_independence,
     deterministic,
@@ -15,7 +16,9 @@ from notbugs.attacks.sanity_checks.suite import run_all
 
 __all__ = [
     "Check",
+    "above_chance",
     "batch_independence",
+    "class_order",
     "deterministic",
     "gradients",
     "input_clipping",

@@ -21,6 +21,10 @@ class Check(NamedTuple):
         Why it matters.
     fix : str
         What to do if it failed.
+    consequence : str
+        What follows if it failed.
+    n : int or None
+        Images on which it was made, where these are not the sample of the others.
     """
 
     name: str
@@ -28,6 +32,8 @@ class Check(NamedTuple):
     observed: str
     rationale: str
     fix: str
+    consequence: str = "robust accuracy may be overestimated"
+    n: int | None = None
 
 
 def relative_difference(logits: Tensor, others: Tensor) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from notbugs import precision
 from notbugs.attacks.ensemble import adaptive_ensemble
 from notbugs.attacks.sanity_checks.check import Check, single_epsilon
+from notbugs.attacks.sanity_checks.class_order import above_chance, class_order
 from notbugs.attacks.sanity_checks.forward import (
     batch_independence,
     deterministic,
@@ -22,7 +23,7 @@ from notbugs.attacks.sanity_checks.other_attacks import square_attack, transfer
 from notbugs.attacks.validation import Model, has_gradient
 from notbugs.errors import InputError
 from notbugs.models import frozen
-from notbugs.search import NormBall
+from notbugs.search import NormBall, objectives
 
 GRADIENT_CHECKS = {
     "more steps": more_steps,
@@ -40,6 +41,8 @@ def run_all(
     threat_model: NormBall | None,
     budget: str = "standard",
     others: Sequence[Model] = (),
+    classes: Sequence[str] | None = None,
+    clean: tuple[Tensor, Tensor] | None = None,
 ) -> list[Check]:
     """All sanity checks, on a sample of images; a passed check says nothing about other images.
 
@@ -57,6 +60,10 @@ def run_all(
         Of the attack ensemble.
     others : sequence of callable
         Models of the same task, for the check "transfer".
+    classes : sequence of str, optional
+        Names of the classes. Default: their numbers.
+    clean : tuple of Tensor, int64 (n,), optional
+        Predictions and labels of more clean images, for the checks "class order" and "above chance". Default: of `images`.
 
     Returns
     -------
@@ -72,12 +79,13 @@ def run_all(
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
     >>> checks = run_all(model, torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.int64), threat_model=None)
     >>> len(checks)
-    12
+    14
     """
     _check_arguments(images, threat_model)
     with _restored_buffers(model):
         checks = [deterministic(model, images), batch_independence(model, images)]
     with frozen(model) if isinstance(model, nn.Module) else nullcontext():
+        checks += _prediction_checks(model, images, labels, classes, clean)
         checks += [
             outputs_are_logits(model, images),
             pixel_range(model, images, labels),
@@ -104,6 +112,17 @@ def _check_arguments(images: Tensor, threat_model: NormBall | None) -> None:
         or not 0 < single_epsilon(threat_model) < torch.inf
     ):
         raise InputError("threat_model", "must be linf or l2 with epsilon above 0 for sanity checks", str(threat_model))
+
+
+def _prediction_checks(
+    model: Model, images: Tensor, labels: Tensor, classes: Sequence[str] | None, clean: tuple[Tensor, Tensor] | None
+) -> list[Check]:
+    """The checks of clean predictions."""
+    with torch.no_grad():
+        logits = objectives.logits(model, images)
+    predicted, known = clean or (logits.argmax(1), labels)
+    names = classes or [*map(str, range(logits.shape[1]))]
+    return [class_order(predicted, known, names), above_chance(predicted, known, names)]
 
 
 def _without_threat_model() -> list[Check]:

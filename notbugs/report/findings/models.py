@@ -49,6 +49,8 @@ def given_model_warning(results: StudyResults) -> str:
     given, reference = results.accuracy("standard"), results.accuracy("reference")
     if not (results.given_model and given and reference):
         return ""
+    if warning := str(results.metadata.settings.get("model_warning", "")):
+        return f"{warning[0].upper()}{warning[1:]}."
     check = "Check that it takes pixels in [0, 1] and has its outputs in the order of the classes."
     if given.ci_low <= results.chance:
         return f"The given model is not measurably above chance level on clean images ({given.percent}). {check}"

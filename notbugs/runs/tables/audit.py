@@ -108,7 +108,7 @@ class CurveRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRow(Row):
-    """One sanity check; passed: yes, no or not run."""
+    """One sanity check; passed: yes, no or not run; consequence: what follows if it failed."""
 
     table: ClassVar[str] = "checks"
     check: str
@@ -118,6 +118,7 @@ class CheckRow(Row):
     fix: str
     threat: str
     n: int
+    consequence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

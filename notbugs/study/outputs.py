@@ -1,0 +1,119 @@
+"""Outputs of a user's classifier: made those of the classes of a data set; and a warning if they stand in another order."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from notbugs import attacks
+from notbugs.attacks.sanity_checks import Check, above_chance, class_order
+from notbugs.attacks.sanity_checks.class_order import remedy
+from notbugs.data import Dataset
+from notbugs.data.subset import evenly_spaced
+from notbugs.errors import InputError
+from notbugs.models.black_box import BlackBox
+from notbugs.models.class_map import choice, note, outputs_of_classes
+from notbugs.models.class_order import find_order
+from notbugs.models.class_outputs import kind_of, take_own_outputs, with_outputs
+from notbugs.models.output_names import ClassMap
+from notbugs.predict import predict
+from notbugs.search import objectives
+
+PredictionCheck = Callable[[Tensor, Tensor, Sequence[str]], Check]
+KIND_IMAGES = 8  # images whose outputs tell logits from probabilities
+ORDER_IMAGES = 2000  # images at most on which the order of the outputs is looked for before any work
+
+
+def of_classes(
+    name: str,
+    model: nn.Module,
+    names: Sequence[str] | None,
+    part: Dataset,
+    *,
+    dataset: str,
+    device: str,
+    class_map: ClassMap | None,
+) -> tuple[nn.Module, str]:
+    """A model whose outputs are the classes of a data set, and what is said of that, "" if nothing is.
+
+    Parameters
+    ----------
+    name : str
+        The model's.
+    model : nn.Module
+        On its device.
+    names : sequence of str, optional
+        Names of its outputs.
+    part, dataset, device, class_map
+        As in `given.check_fit`.
+
+    Raises
+    ------
+    InputError
+        If the model fails, or it is not clear which outputs the classes are.
+    """
+    first, zero = part.pixels([0]).to(device), torch.zeros(1, dtype=torch.int64, device=device)
+    take_own_outputs(model, first, class_map)
+    try:
+        outputs = attacks.clean_logits(model, first, zero).shape[1]
+    except InputError as error:
+        parameter, rule, got, known = error.args
+        if isinstance(getattr(model, "box", model), BlackBox) and not known and class_map is None:
+            known = f"if it has other outputs, {choice(part.classes)}"
+        raise InputError(parameter, rule, got, known) from error.__cause__
+    try:
+        mapped = outputs_of_classes(name, outputs, names, class_map, part.classes, dataset)
+    except InputError as error:
+        if class_map is None and outputs > len(part.classes) and (hint := _likely_map(model, part, outputs, device)):
+            parameter, rule, got, _ = error.args
+            raise InputError(parameter, rule, got, f"say which they are: {hint}") from None
+        raise
+    if mapped.outputs is None:
+        return model, note(mapped, "logits", outputs, dataset)
+    sample = part.pixels(evenly_spaced(min(KIND_IMAGES, len(part)), len(part))).to(device)
+    with torch.no_grad():
+        found: Tensor = objectives.logits(model, sample)
+    said = note(mapped, kind_of(found), outputs, dataset)
+    return with_outputs(model, mapped.outputs, found, part.classes).eval(), said
+
+
+def _likely_map(model: nn.Module, part: Dataset, outputs: int, device: str) -> str:
+    """Which outputs the classes seem to be, by the predictions, in words; "" if that is not clear."""
+    sample = _sample(part)
+    try:
+        predicted = predict(model, sample, device)
+    except Exception:  # a user's own model may raise anything: that it has too many outputs is the error to be told
+        return ""
+    found = find_order(predicted.numpy(), sample.labels.numpy(), part.classes, outputs)
+    if found is None:
+        return ""
+    return f"accuracy is {found.accuracy:.1%} on {len(sample)} images with {remedy(found, part.classes)}"
+
+
+def prediction_warning(
+    model: nn.Module, part: Dataset, device: str, checks: Sequence[PredictionCheck] = (class_order, above_chance)
+) -> str:
+    """Why a model's accuracies are not to be trusted, known before any work; "" if nothing speaks for that.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its outputs are those of the classes.
+    part : Dataset
+        Images on which it is to be accurate: 2,000 of them at most.
+    device : str
+    checks : sequence of callable
+        Of predictions. The first one that fails is told.
+    """
+    sample = _sample(part)
+    try:
+        predicted = predict(model, sample, device)
+    except Exception:  # a user's own model may raise anything: the work itself says on which image
+        return ""
+    found = (check(predicted, sample.labels, part.classes) for check in checks)
+    failed = next((check for check in found if check.passed is False), None)
+    return f"{failed.consequence}: {failed.name}: {failed.observed}. {failed.fix}" if failed else ""
+
+
+def _sample(part: Dataset) -> Dataset:
+    return part.select(evenly_spaced(min(ORDER_IMAGES, len(part)), len(part)))
