@@ -13,7 +13,7 @@ from notbugs.attacks.minimum_norm import MinimumNormResult, minimum_norm, neares
 from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, targeted_pgd
 from notbugs.attacks.sparse import few_pixels, one_pixel
 from notbugs.attacks.spatial import spatial_attack
-from notbugs.attacks.validation import Model, clean_logits, has_gradient
+from notbugs.attacks.validation import Model, clean_logits, has_gradient, missing_gradient
 
 __all__ = [
     "BUDGETS",
@@ -33,6 +33,7 @@ __all__ = [
     "hop_skip_jump",
     "kl_pgd",
     "minimum_norm",
+    "missing_gradient",
     "nearest_classes",
     "one_pixel",
     "pgd",

@@ -102,14 +102,15 @@ def _arguments(config: AuditConfig) -> dict[str, object]:
 
 
 def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], form: str, command: str) -> dict[str, object]:
-    gradient = attacks.has_gradient(search_copy(config, config.model), part.pixels([0]).to(config.device))
+    missing = attacks.missing_gradient(search_copy(config, config.model), part.pixels([0]).to(config.device))
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,
         "model": config.model,
         "threats": [str(threat) for threat in threats],
         "budget": config.budget,
-        "gradient": gradient,
+        "gradient": not missing,
+        "missing_gradient": missing,
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         "finished": False,
     }

@@ -84,12 +84,13 @@ class StudyMetadata(RunMetadata):
 
 @dataclass(frozen=True)
 class AuditMetadata(RunMetadata):
-    """An audit of one classifier. gradient: whether it has gradients."""
+    """An audit of one classifier. gradient: whether it has gradients; missing_gradient: why not, in a line."""
 
     model: str = ""
     threats: tuple[str, ...] = ()
     budget: str = ""
     gradient: bool = True
+    missing_gradient: str = ""
 
 
 @dataclass(frozen=True)
