@@ -39,7 +39,7 @@ def classifier_by_name(name: str, *, classes: Sequence[str], network: str | None
     classifier = factory.user_object(name, len(classes), "MODEL")
     if isinstance(classifier, nn.Module):
         return classifier.eval(), CheckpointMetadata()
-    if hasattr(classifier, "predict"):
+    if hasattr(classifier, "predict") or hasattr(classifier, "predict_proba"):
         return from_sklearn(classifier, classes), CheckpointMetadata()
     if not callable(classifier):
         rule = f"{name} must return a network, a scikit-learn classifier or a function of images"

@@ -137,7 +137,7 @@ def _gradient(values: Tensor, images: Tensor, again: Callable[[Tensor], Tensor])
         if _is_final(error) or "checkpoint" not in str(error).lower():
             raise
         images = images.detach().requires_grad_()
-        again(images).sum().backward()
+        again(images).sum().backward()  # type: ignore[no-untyped-call]
         if images.grad is None:
             raise
         return images.grad
