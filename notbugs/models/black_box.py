@@ -55,7 +55,7 @@ class BlackBox(nn.Module):
         if outputs.shape == (shape[0], 1):
             outputs = outputs[:, 0]
         if outputs.shape == shape[:1] and _are_labels(outputs):
-            predicted = torch.from_numpy(_indices(outputs, self.classes))
+            predicted = torch.from_numpy(class_indices(outputs, self.classes))
             return (2 * nn.functional.one_hot(predicted, shape[1]).float() - 1).to(images.device)
         if outputs.shape != shape or outputs.dtype.kind not in "fiu":
             rule = f"must return logits of shape {shape}, or class indices or names of shape {shape[:1]}"
@@ -67,13 +67,13 @@ class BlackBox(nn.Module):
 class SurrogateGradients(nn.Module):
     """A black box with the gradients of a surrogate that computes the same logits. The values are always those of the black box.
 
-    Of the first 64 images both must give the same logits, up to a thousandth of their spread. Else there are no gradients, and
-    the attribute `no_gradient` says why.
+    Of the first 64 images both must give the same logits, up to a thousandth of their spread. Else the next surrogate is used;
+    without one there are no gradients, and the attribute `no_gradient` says why.
 
     Parameters
     ----------
     box : BlackBox
-    surrogate : nn.Module
+    *surrogates : nn.Module
         Images (N, C, H, W) to logits (N, K), differentiable.
 
     Examples
@@ -84,35 +84,44 @@ class SurrogateGradients(nn.Module):
     (tensor([[0., 2.]]), 'the network converted from it gives other logits: they differ by ... of their spread')
     """
 
-    def __init__(self, box: BlackBox, surrogate: nn.Module) -> None:
+    def __init__(self, box: BlackBox, *surrogates: nn.Module) -> None:
         super().__init__()
-        self.box, self.surrogate = box, surrogate.eval().requires_grad_(False)
+        self.box, self.surrogates = box, nn.ModuleList(surrogates).eval().requires_grad_(False)
         self.no_gradient, self.unchecked = "", CHECKED_IMAGES
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of the black box, (N, K)."""
         exact: Tensor = self.box(images)
-        if self.unchecked > 0 and not self.no_gradient:
-            self.no_gradient = self._disagreement(images.detach()[: self.unchecked], exact[: self.unchecked])
-            self.unchecked -= len(images)
-        if self.no_gradient or not (torch.is_grad_enabled() and images.requires_grad):
+        if self.unchecked > 0:
+            self._check(images.detach()[: self.unchecked], exact[: self.unchecked])
+        if not len(self.surrogates) or not (torch.is_grad_enabled() and images.requires_grad):
             return exact
-        value: Tensor = _WithValue.apply(self.surrogate(images), exact)  # type: ignore[no-untyped-call]
+        value: Tensor = _WithValue.apply(self.surrogates[0](images), exact)  # type: ignore[no-untyped-call]
         return value
 
-    def _disagreement(self, images: Tensor, exact: Tensor) -> str:
-        """Why the surrogate cannot stand for the black box on these images; empty if it can."""
-        try:
-            with torch.no_grad():
-                logits = self.surrogate(images)
-            difference = (
-                float((logits - exact).abs().max() / exact.std(1, correction=0).mean().clamp_min(1e-12)) if len(exact) else 0
-            )
-        except Exception as error:  # a converted network may fail in any way
-            return " ".join(f"the network converted from it fails: {type(error).__name__}: {error}".split())[:300]
-        if difference <= DIFFERENT:  # NaN fails, too
-            return ""
-        return f"the network converted from it gives other logits: they differ by {difference:.2g} of their spread"
+    def _check(self, images: Tensor, exact: Tensor) -> None:
+        """Removes surrogates until one gives the same logits."""
+        self.unchecked -= len(images)
+        reasons = []
+        while len(self.surrogates) and (reason := _disagreement(self.surrogates[0], images, exact)):
+            reasons.append(reason)
+            del self.surrogates[0]
+        if reasons and not len(self.surrogates):
+            self.no_gradient, self.unchecked = "; ".join(dict.fromkeys(reasons)), 0
+
+
+def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor) -> str:
+    """Why a surrogate cannot stand for a black box with these logits; empty if it can."""
+    if not len(images):
+        return ""
+    try:
+        with torch.no_grad():
+            difference = float((surrogate(images) - exact).abs().max() / exact.std(1, correction=0).mean().clamp_min(1e-12))
+    except Exception as error:  # a converted network may fail in any way
+        return " ".join(f"the network converted from it fails: {type(error).__name__}: {error}".split())[:200]
+    if difference <= DIFFERENT:  # NaN fails, too
+        return ""
+    return f"the network converted from it gives other logits: they differ by {difference:.2g} of their spread"
 
 
 class _WithValue(torch.autograd.Function):
@@ -150,7 +159,7 @@ def from_sklearn(estimator: Estimator, classes: Sequence[str]) -> BlackBox | Sur
     known = _known_classes(estimator)
     if known is None:
         return BlackBox(lambda images: _outputs(estimator, _rows(images)), classes, f"it is a {name}")
-    columns = _indices(known, classes)
+    columns = class_indices(known, classes)
     numbers = dict(zip(known.tolist(), columns.tolist(), strict=True))
 
     def outputs(images: np.ndarray) -> np.ndarray:
@@ -261,7 +270,7 @@ def _are_labels(outputs: np.ndarray) -> bool:
     return outputs.dtype.kind in "iuUOb" or (outputs.dtype.kind == "f" and bool((outputs == np.round(outputs)).all()))
 
 
-def _indices(predictions: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def class_indices(predictions: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Class indices of predictions, which are indices or names; flags are 0 and 1 if there are two classes."""
     values = predictions
     if values.dtype.kind == "f" and bool((values == np.round(values)).all()):

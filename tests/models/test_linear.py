@@ -118,8 +118,9 @@ def test_a_surrogate_that_disagrees_is_not_used(rows: np.ndarray) -> None:
     model = SurrogateGradients(box, torch.nn.Linear(3, 2))
     assert not attacks.has_gradient(model, images)
     assert "the network converted from it fails: RuntimeError: mat1 and mat2" in attacks.missing_gradient(model, images)
-    model = SurrogateGradients(box, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, 2)))
+    right = torch.nn.Linear(SIDE * SIDE, 2)
     with torch.no_grad():
-        model.surrogate[1].weight.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, SIDE * SIDE) / (SIDE * SIDE))
-        model.surrogate[1].bias.copy_(torch.tensor([0.0, 1.0]))
-    assert attacks.has_gradient(model, images) and torch.equal(model(images), box(images))
+        right.weight.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, SIDE * SIDE) / (SIDE * SIDE))
+        right.bias.copy_(torch.tensor([0.0, 1.0]))
+    model = SurrogateGradients(box, network, torch.nn.Sequential(torch.nn.Flatten(), right))  # the second one is used
+    assert attacks.has_gradient(model, images) and torch.equal(model(images), box(images)) and len(model.surrogates) == 1
