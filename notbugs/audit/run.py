@@ -17,7 +17,7 @@ from notbugs.audit.config import (
     test_part,
     threat_models,
 )
-from notbugs.audit.evaluate import evaluate_part, run_checks
+from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
 from notbugs.audit.tables import summarize
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
@@ -111,6 +111,7 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "budget": config.budget,
         "gradient": not missing,
         "missing_gradient": missing,
+        "draws": draws_of(config),
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         "finished": False,
     }

@@ -84,13 +84,17 @@ class StudyMetadata(RunMetadata):
 
 @dataclass(frozen=True)
 class AuditMetadata(RunMetadata):
-    """An audit of one classifier. gradient: whether it has gradients; missing_gradient: why not, in a line."""
+    """An audit of one classifier. gradient: whether it has gradients; missing_gradient: why not, in a line.
+
+    draws: forward passes that each accuracy is the mean of, 1 unless the model is random.
+    """
 
     model: str = ""
     threats: tuple[str, ...] = ()
     budget: str = ""
     gradient: bool = True
     missing_gradient: str = ""
+    draws: int = 1
 
 
 @dataclass(frozen=True)

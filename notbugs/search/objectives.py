@@ -79,7 +79,8 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N,). Above 0 the class is predicted. 0 is a tie, which counts as misclassified. NaN logits give -inf.
+        (N,). Above 0 the class is predicted. 0 is a tie, which counts as misclassified. NaN logits give -inf, and so does an
+        infinite logit of the class.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
     logit = logits.gather(1, classes[:, None])
     others = logits.scatter(1, classes[:, None], -torch.inf)
     difference = (logit - others.amax(1, keepdim=True)).squeeze(1)
-    return torch.where(difference.isnan(), -torch.inf, difference)
+    return torch.where(difference.isnan() | (logit.squeeze(1) == torch.inf), -torch.inf, difference)
 
 
 def untargeted(model: Forward, labels: Tensor, loss: str = "margin") -> Objective:

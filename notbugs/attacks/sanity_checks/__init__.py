@@ -12,11 +12,13 @@ from notbugs.attacks.sanity_checks.forward import (
 from notbugs.attacks.sanity_checks.gradients import gradients, larger_epsilon, more_steps, unbounded
 from notbugs.attacks.sanity_checks.other_attacks import square_attack, transfer
 from notbugs.attacks.sanity_checks.suite import run_all
+from notbugs.attacks.sanity_checks.under_attack import finite_logits, randomness_averaged
 
 __all__ = [
     "Check",
     "batch_independence",
     "deterministic",
+    "finite_logits",
     "gradients",
     "input_clipping",
     "input_quantization",
@@ -24,6 +26,7 @@ __all__ = [
     "more_steps",
     "outputs_are_logits",
     "pixel_range",
+    "randomness_averaged",
     "run_all",
     "square_attack",
     "transfer",
