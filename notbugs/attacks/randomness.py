@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import search
-from notbugs.attacks.ensemble import adaptive_ensemble
+from notbugs.attacks.budgets import UNTARGETED_ATTACKS
+from notbugs.attacks.combine import worst_case
+from notbugs.attacks.ensemble import adaptive_ensemble, gradient_ensemble
 from notbugs.attacks.pgd import decaying_steps
 from notbugs.attacks.validation import Model, has_gradient
 from notbugs.models import frozen
@@ -15,7 +17,8 @@ from notbugs.search import NormBall, Objective, SpatialTransforms, ThreatModel, 
 from notbugs.search.threat_models import per_image
 
 DRAWS = 20  # forward passes that are averaged: those of AutoAttack's version "rand"
-EOT_STEPS = {"quick": 10, "standard": 30, "thorough": 100}  # of PGD on the mean loss, by budget
+EOT_STEPS = {"quick": 10, "standard": 50, "thorough": 100}  # of PGD on the mean loss, by budget
+EOT_VALUES = 250 * 3 * 32 * 32  # images x draws x values of an image whose graphs are in memory at once
 DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
 
 
@@ -130,9 +133,10 @@ def eot_attack(
 ) -> Tensor:
     """Perturbed images that a random model misclassifies in as many draws as possible: (N, C, H, W).
 
-    First the attack ensemble on the mean of the logits of `DRAWS` draws. Then, in L2, L-inf and L1 with gradients, PGD on the
-    mean cross-entropy and on the mean margin of as many draws, from the best image so far: the ensemble stops where the mean is
-    misclassified. Each candidate is judged by other draws. Every forward pass has draws of its own.
+    In L2, L-inf and L1 with gradients: the gradient attacks of the ensemble on the mean of the logits of `DRAWS` draws, then PGD
+    on the mean cross-entropy and on the mean margin of as many draws, from the best image so far, because attacks on the mean
+    stop where it is misclassified. Else the attack ensemble on the mean of the logits. Each candidate is judged by other draws.
+    Every forward pass has draws of its own.
 
     Parameters
     ----------
@@ -140,23 +144,38 @@ def eot_attack(
         As in `adaptive_ensemble`.
     threat_model : ThreatModel or SpatialTransforms
     budget : {"quick", "standard", "thorough"}
-        Of the ensemble; 10, 30 or 100 steps of PGD.
+        10, 50 or 100 steps of PGD on the mean loss; only "thorough" has targeted attacks on the mean.
     starts : Tensor, (N, C, H, W), optional
         Images within the threat model that are candidates, too.
     """
     with frozen(model) if isinstance(model, nn.Module) else nullcontext():
-        found = adaptive_ensemble(MeanOfDraws(model), images, labels, threat_model=threat_model, budget=budget)
         judge = mean_over_draws(model, labels, "margin")
         best, values = images, _judged(judge, images)
-        for candidate in (found.images, *(() if starts is None else (starts,))):
-            best, values = _better(judge, candidate, best, values)
-        if isinstance(threat_model, NormBall) and threat_model.norm != "l0" and has_gradient(model, images):
-            for loss in ("cross_entropy", "margin"):
-                objective, rule = mean_over_draws(model, labels, loss), decaying_steps(threat_model, 2 * threat_model.epsilon)
-                steps = EOT_STEPS[budget]
-                result = search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=best)
-                best, values = _better(judge, result.images, best, values)
+        if starts is not None:
+            best, values = _better(judge, starts, best, values)
+        if isinstance(threat_model, SpatialTransforms) or _is_l0(threat_model) or not has_gradient(model, images):
+            found = adaptive_ensemble(MeanOfDraws(model), images, labels, threat_model=threat_model, budget=budget)
+            return _better(judge, found.images, best, values)[0]
+        with torch.no_grad():
+            classes = objectives.logits(model, images[:1]).shape[1]
+        ensemble = gradient_ensemble(threat_model, classes)
+        count = len(ensemble) if budget == "thorough" else len(UNTARGETED_ATTACKS)
+        found = worst_case(MeanOfDraws(model), images, labels, ensemble[:count])
+        best, values = _better(judge, found.images, best, values)
+        for loss in ("cross_entropy", "margin"):
+            objective, rule = mean_over_draws(model, labels, loss), decaying_steps(threat_model, 2 * threat_model.epsilon)
+            found = search.maximize(objective, images, threat_model, steps=EOT_STEPS[budget], rule=rule, start=best)
+            best, values = _better(judge, found.images, best, values)
     return best
+
+
+def _is_l0(threat_model: ThreatModel) -> bool:
+    return isinstance(threat_model, NormBall) and threat_model.norm == "l0"
+
+
+def eot_batch_size(images: Tensor) -> int:
+    """Images at a time for which the graphs of all draws take as much memory as those of 250 images of 3 x 32 x 32 pixels."""
+    return max(1, EOT_VALUES // (DRAWS * images[0].numel()))
 
 
 def _judged(judge: Objective, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from notbugs import attacks, data, search
 from notbugs.attacks import BUDGETS, MinimumNormResult, sanity_checks
-from notbugs.attacks.randomness import seeded
+from notbugs.attacks.randomness import eot_batch_size, seeded
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
@@ -126,8 +126,8 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
         report_progress("", int(index[:1].sum()) / max(len(part), 1), "")
         return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(index[:1].sum()))
 
-    with blame_failing_image(model, part, config.device):  # the graphs of all draws are in memory at once
-        size = max(1, len(part) // draws)
+    with blame_failing_image(model, part, config.device):
+        size = len(part) if draws == 1 else eot_batch_size(part.pixels([0]))
         result = BatchResult(*data.map_batches(attack, part, batch_size=size, device=config.device))
     for column, threat in enumerate(threats):
         target = folder / "parts" / f"{start:08d}-{folder_name(threat)}"
