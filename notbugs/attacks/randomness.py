@@ -135,8 +135,8 @@ def eot_attack(
 
     In L2, L-inf and L1 with gradients: the gradient attacks of the ensemble on the mean of the logits of `DRAWS` draws, then PGD
     on the mean cross-entropy and on the mean margin of as many draws, from the best image so far, because attacks on the mean
-    stop where it is misclassified. Else the attack ensemble on the mean of the logits. Each candidate is judged by other draws.
-    Every forward pass has draws of its own.
+    stop where it is misclassified. Else the attack ensemble on the mean of the logits. Candidates are evaluated on
+    other draws. Every forward pass has draws of its own.
 
     Parameters
     ----------
@@ -149,23 +149,23 @@ def eot_attack(
         Images within the threat model that are candidates, too.
     """
     with frozen(model) if isinstance(model, nn.Module) else nullcontext():
-        judge = mean_over_draws(model, labels, "margin")
-        best, values = images, _judged(judge, images)
+        expected = mean_over_draws(model, labels, "margin")
+        best, values = images, _criterion(expected, images)
         if starts is not None:
-            best, values = _better(judge, starts, best, values)
+            best, values = _better(expected, starts, best, values)
         if isinstance(threat_model, SpatialTransforms) or _is_l0(threat_model) or not has_gradient(model, images):
             found = adaptive_ensemble(MeanOfDraws(model), images, labels, threat_model=threat_model, budget=budget)
-            return _better(judge, found.images, best, values)[0]
+            return _better(expected, found.images, best, values)[0]
         with torch.no_grad():
             classes = objectives.logits(model, images[:1]).shape[1]
         ensemble = gradient_ensemble(threat_model, classes)
         count = len(ensemble) if budget == "thorough" else len(UNTARGETED_ATTACKS)
         found = worst_case(MeanOfDraws(model), images, labels, ensemble[:count])
-        best, values = _better(judge, found.images, best, values)
+        best, values = _better(expected, found.images, best, values)
         for loss in ("cross_entropy", "margin"):
             objective, rule = mean_over_draws(model, labels, loss), decaying_steps(threat_model, 2 * threat_model.epsilon)
             found = search.maximize(objective, images, threat_model, steps=EOT_STEPS[budget], rule=rule, start=best)
-            best, values = _better(judge, found.images, best, values)
+            best, values = _better(expected, found.images, best, values)
     return best
 
 
@@ -178,13 +178,13 @@ def eot_batch_size(images: Tensor) -> int:
     return max(1, EOT_VALUES // (DRAWS * images[0].numel()))
 
 
-def _judged(judge: Objective, images: Tensor) -> Tensor:
+def _criterion(expected: Objective, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return judge.criterion(judge.forward(images))
+        return expected.criterion(expected.forward(images))
 
 
-def _better(judge: Objective, candidate: Tensor, best: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def _better(expected: Objective, candidate: Tensor, best: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Of each image the one that is misclassified in more draws, and the criterion of it."""
-    found = _judged(judge, candidate)
+    found = _criterion(expected, candidate)
     wins = found > values
     return torch.where(per_image(wins, best), candidate, best), torch.where(wins, found, values)

@@ -298,8 +298,8 @@ def attack_random_batch(
     seed : int
         Of torch's random numbers; those of other libraries go on as they are.
     """
-    judge = partial(attacks.correct_draws, model, labels=labels, seed=2**31 + seed)  # away from the seeds of attacks
-    clean_correct, clean_predicted = judge(images)
+    count = partial(attacks.correct_draws, model, labels=labels, seed=2**31 + seed)  # away from the seeds of attacks
+    clean_correct, clean_predicted = count(images)
     columns: list[tuple[Tensor, ...]] = []
     last: dict[str, Tensor] = {}
     with seeded(seed, images.device):
@@ -308,8 +308,8 @@ def attack_random_batch(
             perturbed = attacks.eot_attack(model, images, labels, threat_model=threat, budget=budget, starts=last.get(norm))
             last[norm] = perturbed
             stored = threat.round_to_8bit(perturbed, images) if isinstance(threat, NormBall) else (perturbed * 255).round() / 255
-            correct, predicted = judge(perturbed)
-            correct_8bit, predicted_8bit = judge(stored)
+            correct, predicted = count(perturbed)
+            correct_8bit, predicted_8bit = count(stored)
             columns.append((predicted, predicted_8bit, correct, correct_8bit, data.to_8bit(stored)))
     predicted, predicted_8bit, correct, correct_8bit, found = (torch.stack(part, dim=1) for part in zip(*columns, strict=True))
     half = attacks.DRAWS / 2
