@@ -84,6 +84,7 @@ def test_eot_brings_an_image_as_far_as_epsilon_allows(images: Tensor) -> None:
     assert torch.equal(correct, again)
 
 
+@pytest.mark.slow
 def test_without_gradients_or_in_other_threat_models_the_ensemble_alone_decides(images: Tensor) -> None:
     def black_box(images: Tensor) -> Tensor:
         return Noisy(1.0)(images).detach()

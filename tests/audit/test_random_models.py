@@ -58,6 +58,7 @@ def test_images_of_a_random_model_count_by_their_share_of_correct_draws(images: 
     assert torch.equal(result.images, again.images) and torch.equal(result.correct_draws, again.correct_draws)
 
 
+@pytest.mark.slow
 def test_stored_images_reproduce_the_figures_of_a_random_model(images: Tensor) -> None:
     many = images.repeat(5, 1, 1, 1)[:, :, :2, :2].contiguous()
     result = attack_random_batch(Noisy(), many, LABELS.repeat(5), [NormBall("linf", 0.05)], "quick", seed=0)
