@@ -21,9 +21,9 @@ DTYPES = {
     "tensor(float16)": (np.float16, torch.float16),
     "tensor(uint8)": (np.uint8, torch.float32),  # the converted network gets the same values, with a gradient
 }
-# packages that convert ONNX to PyTorch, with the function that does it: none converts every graph, so all that are installed are
-# tried on images before one is used
-CONVERTERS = {"onnx2pytorch": "ConvertModel", "onnx2fx": "convert"}
+# packages that convert ONNX to PyTorch, with the function that does it. None converts every graph: those that are installed are
+# tried on images before one is used (docs/lab-log.md)
+CONVERTERS = {"onnx2fx": "convert", "onnx2pytorch": "ConvertModel"}
 NO_CONVERTER = (
     f"an ONNX file has gradients only with one of the packages {', '.join(CONVERTERS)}: pip install notbugs[onnx-gradients]"
 )
