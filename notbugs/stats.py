@@ -16,12 +16,12 @@ class Mean(NamedTuple):
     n: int
 
 
-def wilson_interval(correct: int, n: int, comparisons: int = 1) -> tuple[float, float]:
+def wilson_interval(correct: float, n: int, comparisons: int = 1) -> tuple[float, float]:
     """95 % CI of a proportion (Wilson).
 
     Parameters
     ----------
-    correct : int
+    correct : int or float
         From 0 to n.
     n : int
         1 or more.

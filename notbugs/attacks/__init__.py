@@ -11,28 +11,35 @@ from notbugs.attacks.combine import worst_case
 from notbugs.attacks.ensemble import adaptive_ensemble, gradient_ensemble
 from notbugs.attacks.minimum_norm import MinimumNormResult, minimum_norm, nearest_classes
 from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, targeted_pgd
+from notbugs.attacks.randomness import DRAWS, MeanOfDraws, correct_draws, eot_attack, is_random
 from notbugs.attacks.sparse import few_pixels, one_pixel
 from notbugs.attacks.spatial import spatial_attack
-from notbugs.attacks.validation import Model, clean_logits, has_gradient
+from notbugs.attacks.validation import Model, clean_logits, has_gradient, missing_gradient
 
 __all__ = [
     "BUDGETS",
+    "DRAWS",
     "ENSEMBLE_VERSION",
     "GRADIENT_ENSEMBLE",
     "AttackBudget",
+    "MeanOfDraws",
     "MinimumNormResult",
     "Model",
     "adaptive_ensemble",
     "apgd",
     "clean_logits",
+    "correct_draws",
     "ensemble_name",
+    "eot_attack",
     "few_pixels",
     "fgsm",
     "gradient_ensemble",
     "has_gradient",
     "hop_skip_jump",
+    "is_random",
     "kl_pgd",
     "minimum_norm",
+    "missing_gradient",
     "nearest_classes",
     "one_pixel",
     "pgd",

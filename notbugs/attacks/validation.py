@@ -158,8 +158,24 @@ def has_gradient(model: Model, images: Tensor) -> bool:
     >>> has_gradient(model, torch.rand(2, 1, 4, 4)), has_gradient(lambda images: model(images).detach(), torch.rand(2, 1, 4, 4))
     (True, False)
     """
+    return not missing_gradient(model, images)
+
+
+def missing_gradient(model: Model, images: Tensor) -> str:
+    """Why the logits cannot be differentiated with respect to the pixels, in a line; empty if they can.
+
+    Parameters
+    ----------
+    model, images
+        As in `has_gradient`.
+
+    Examples
+    --------
+    >>> missing_gradient(lambda images: images.mean((2, 3)).round().detach(), torch.rand(2, 3, 4, 4))
+    'its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .data, .numpy() or .item()'
+    """
     if not len(images):
-        return True
+        return ""
     try:
         search.gradients(lambda images: objectives.logits(model, images)[:, :1], images[:2])
     except (InputError, MemoryError, torch.OutOfMemoryError):
@@ -167,8 +183,12 @@ def has_gradient(model: Model, images: Tensor) -> bool:
     except Exception as error:  # .numpy() of a tensor that needs gradients, a detached output, an operation without a derivative
         if "can't allocate memory" in str(error):
             raise
-        return False
-    return True
+        if reason := getattr(model, "no_gradient", ""):  # a black box says it itself
+            return str(reason)
+        if any(part in str(error) for part in ("does not require grad", "not to have been used in the graph")):
+            return "its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .data, .numpy() or .item()"
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return ""
 
 
 def check_single_epsilon(threat_model: ThreatModel | SpatialTransforms) -> None:

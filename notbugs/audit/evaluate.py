@@ -1,5 +1,6 @@
 """Stages of an audit: every threat model on a part of the images, and the sanity checks."""
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from notbugs import attacks, data, search
 from notbugs.attacks import BUDGETS, MinimumNormResult, sanity_checks
+from notbugs.attacks.randomness import eot_batch_size, seeded
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
@@ -34,6 +36,8 @@ from notbugs.search.threat_models import per_image
 
 CHECK_IMAGES = 100  # images of the sanity checks
 REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
+RANDOM_CHECK_IMAGES = 8  # on which two forward passes are compared
+NOT_FINITE = "not finite"  # stands for a predicted class where logits are NaN or infinite
 
 
 def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]:
@@ -85,20 +89,26 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
 
 
 class BatchResult(NamedTuple):
-    """Images under every threat model. A tie and logits that are not finite count as misclassified.
+    """Images under every threat model. A tie and logits that are NaN or infinite count as misclassified.
+
+    An image of a random model is misclassified if it is in half of the draws or more.
 
     Attributes
     ----------
     minimum_norms : Tensor, (N, norms)
-        Of the smallest perturbation found; 0: misclassified without one; inf: none found.
+        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for.
     clean_predicted : Tensor, int64 (N,)
     clean_misclassified : Tensor, bool (N,)
     predicted, predicted_8bit : Tensor, int64 (N, threats)
-        For the perturbed image, and for what is stored of it.
+        For the perturbed image, and for what is stored of it; -1 where logits are NaN or infinite.
     misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool (N, threats)
         Under any attack; by the minimum-norm attack alone; of what is stored.
     images : Tensor, uint8 (N, threats, C, H, W)
         What is stored: the perturbed image, or the clean one if no attack succeeded.
+    clean_correct_draws : Tensor, int64 (N,)
+        Of a random model, in how many of `attacks.DRAWS` draws the clean image is classified correctly; else -1.
+    correct_draws, correct_draws_8bit : Tensor, int64 (N, threats)
+        The same for the perturbed image, and for what is stored of it.
     """
 
     minimum_norms: Tensor
@@ -110,6 +120,9 @@ class BatchResult(NamedTuple):
     by_minimum_norm: Tensor
     misclassified_8bit: Tensor
     images: Tensor
+    clean_correct_draws: Tensor
+    correct_draws: Tensor
+    correct_draws_8bit: Tensor
 
 
 def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, report_progress: Progress) -> list[Row]:
@@ -117,12 +130,18 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     part, threats = test_part(config)[0].select(slice(start, None, step)), threat_models(config)
     model = search_copy(config, config.model)
 
+    draws = draws_of(config)
+
     def attack(images: Tensor, index: Tensor) -> BatchResult:
         labels = part.labels[index].to(images.device)
-        return attack_batch(model, images, labels, threats, config.budget, lambda share: report_progress("", share, ""))
+        if draws == 1:
+            return attack_batch(model, images, labels, threats, config.budget, lambda share: report_progress("", share, ""))
+        report_progress("", int(index[:1].sum()) / max(len(part), 1), "")
+        return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(index[:1].sum()))
 
     with blame_failing_image(model, part, config.device):
-        result = BatchResult(*data.map_batches(attack, part, batch_size=len(part), device=config.device))
+        size = len(part) if draws == 1 else eot_batch_size(part.pixels([0]))
+        result = BatchResult(*data.map_batches(attack, part, batch_size=size, device=config.device))
     for column, threat in enumerate(threats):
         target = folder / "parts" / f"{start:08d}-{folder_name(threat)}"
         shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
@@ -131,11 +150,19 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     return [*_image_rows(part, indices, norms_of(threats), result), *_prediction_rows(part, indices, threats, result)]
 
 
+def draws_of(config: AuditConfig) -> int:
+    """How many forward passes an accuracy is the mean of: 1, or `attacks.DRAWS` of a model that is random in evaluation mode."""
+    part = test_part(config)[0]
+    images = part.pixels(evenly_spaced(min(RANDOM_CHECK_IMAGES, len(part)), len(part))).to(config.device)
+    return attacks.DRAWS if attacks.is_random(search_copy(config, config.model), images) else 1
+
+
 def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], result: BatchResult) -> list[ImageRow]:
     classes, labels, predicted = part.classes, part.labels.tolist(), result.clean_predicted.tolist()
     rows = []
     for row, (index, file) in enumerate(zip(indices, part.names, strict=True)):
-        minimum = {f"minimum_{norm}": float(result.minimum_norms[row, column]) for column, norm in enumerate(norms)}
+        found = {f"minimum_{norm}": float(result.minimum_norms[row, column]) for column, norm in enumerate(norms)}
+        minimum = {name: value for name, value in found.items() if not math.isnan(value)}
         rows.append(
             ImageRow(
                 index=index,
@@ -143,6 +170,7 @@ def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], res
                 label=classes[labels[row]],
                 predicted=classes[predicted[row]],
                 misclassified=bool(result.clean_misclassified[row]),
+                correct_draws=_draws(result.clean_correct_draws[row]),
                 **minimum,
             )
         )
@@ -161,13 +189,23 @@ def _prediction_rows(
             threat=str(threat),
             misclassified=bool(result.misclassified[row, column]),
             by_minimum_norm=bool(result.by_minimum_norm[row, column]),
-            predicted=classes[int(result.predicted[row, column])],
-            predicted_8bit=classes[int(result.predicted_8bit[row, column])],
+            predicted=_class_name(classes, result.predicted[row, column]),
+            predicted_8bit=_class_name(classes, result.predicted_8bit[row, column]),
             misclassified_8bit=bool(result.misclassified_8bit[row, column]),
+            correct_draws=_draws(result.correct_draws[row, column]),
+            correct_draws_8bit=_draws(result.correct_draws_8bit[row, column]),
         )
         for column, threat in enumerate(threats)
         for row, (index, file) in enumerate(zip(indices, part.names, strict=True))
     ]
+
+
+def _class_name(classes: Sequence[str], predicted: Tensor) -> str:
+    return NOT_FINITE if predicted < 0 else classes[int(predicted)]
+
+
+def _draws(correct: Tensor) -> int | None:
+    return None if correct < 0 else int(correct)
 
 
 # ---- one batch ---------------------------------------------------------------------------------------------------------------
@@ -223,8 +261,8 @@ def attack_batch(
     -------
     BatchResult
     """
+    logits = attacks.clean_logits(model, images, labels)  # first: a surrogate is compared with its black box here
     gradient = attacks.has_gradient(model, images)
-    logits = attacks.clean_logits(model, images, labels)
     clean_wrong = objectives.margin(logits, labels) <= 0
     batch = _Batch(model, images, labels, clean_wrong, gradient, budget)
     nearest: dict[str, MinimumNormResult] = {}
@@ -252,6 +290,55 @@ def attack_batch(
         stacked.by_minimum_norm,
         stacked.misclassified_8bit,
         data.to_8bit(stacked.images),
+        torch.full_like(labels, -1),
+        torch.full_like(stacked.predicted, -1),
+        torch.full_like(stacked.predicted, -1),
+    )
+
+
+def attack_random_batch(
+    model: nn.Module, images: Tensor, labels: Tensor, threats: Sequence[Threat], budget: str, *, seed: int
+) -> BatchResult:
+    """Attack a batch of a random model within every threat model; figures are of draws that no attack has seen.
+
+    There is no minimum norm: a boundary that moves with each draw has no distance. What was found within a smaller epsilon of the
+    same norm is a candidate within the next.
+
+    Parameters
+    ----------
+    model, images, labels, threats, budget
+        As in `attack_batch`.
+    seed : int
+        Of torch's random numbers; those of other libraries go on as they are.
+    """
+    count = partial(attacks.correct_draws, model, labels=labels, seed=2**31 + seed)  # away from the seeds of attacks
+    clean_correct, clean_predicted = count(images)
+    columns: list[tuple[Tensor, ...]] = []
+    last: dict[str, Tensor] = {}
+    with seeded(seed, images.device):
+        for threat in threats:
+            norm = norms_of([threat])[0] if norms_of([threat]) else ""
+            perturbed = attacks.eot_attack(model, images, labels, threat_model=threat, budget=budget, starts=last.get(norm))
+            last[norm] = perturbed
+            stored = threat.round_to_8bit(perturbed, images) if isinstance(threat, NormBall) else (perturbed * 255).round() / 255
+            correct, predicted = count(perturbed)
+            correct_8bit, predicted_8bit = count(stored)
+            columns.append((predicted, predicted_8bit, correct, correct_8bit, data.to_8bit(stored)))
+    predicted, predicted_8bit, correct, correct_8bit, found = (torch.stack(part, dim=1) for part in zip(*columns, strict=True))
+    half = attacks.DRAWS / 2
+    return BatchResult(
+        images.new_full((len(images), len(norms_of(threats))), torch.nan),
+        clean_predicted,
+        clean_correct <= half,
+        predicted,
+        predicted_8bit,
+        correct <= half,
+        torch.zeros_like(correct, dtype=torch.bool),
+        correct_8bit <= half,
+        found,
+        clean_correct,
+        correct,
+        correct_8bit,
     )
 
 
@@ -272,13 +359,19 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
             norms[hit] = ball.distance((found_images[hit] - images[hit]).double()).clamp_max(epsilon)
     perturbed = torch.where(misclassified[:, None, None, None], found_images, images)
     with torch.no_grad():
-        predicted = objectives.logits(model, perturbed).argmax(1)
+        predicted = _predictions(objectives.logits(model, perturbed))
     stored = _best_8bit(batch, perturbed, misclassified, threat)
     with torch.no_grad():
         logits = objectives.logits(model, stored)
     wrong_8bit = objectives.margin(logits, labels) <= 0
-    outcome = _Outcome(predicted, logits.argmax(1), misclassified, by_minimum_norm, wrong_8bit, stored)
+    outcome = _Outcome(predicted, _predictions(logits), misclassified, by_minimum_norm, wrong_8bit, stored)
     return MinimumNormResult(found_images, norms), outcome
+
+
+def _predictions(logits: Tensor) -> Tensor:
+    """Predicted classes, (N,); -1 where logits are NaN or infinite. Minus infinity is the logarithm of a probability of 0."""
+    broken = logits.isnan().any(1) | logits.isposinf().any(1) | logits.isneginf().all(1)
+    return torch.where(broken, -1, logits.argmax(1))
 
 
 def _minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:

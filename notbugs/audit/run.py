@@ -19,7 +19,7 @@ from notbugs.audit.config import (
     test_part,
     threat_models,
 )
-from notbugs.audit.evaluate import evaluate_part, run_checks
+from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
 from notbugs.audit.tables import summarize
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
@@ -106,14 +106,16 @@ def _arguments(config: AuditConfig) -> dict[str, object]:
 
 
 def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], form: str, command: str) -> dict[str, object]:
-    gradient = attacks.has_gradient(search_copy(config, config.model), part.pixels([0]).to(config.device))
+    missing = attacks.missing_gradient(search_copy(config, config.model), part.pixels([0]).to(config.device))
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,
         "model": config.model,
         "threats": [str(threat) for threat in threats],
         "budget": config.budget,
-        "gradient": gradient,
+        "gradient": not missing,
+        "missing_gradient": missing,
+        "draws": draws_of(config),
         "model_notes": list(load_classifier(config, config.model).metadata.notes),
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         "finished": False,

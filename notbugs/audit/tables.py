@@ -12,6 +12,7 @@ from torch import Tensor
 
 from notbugs import __version__, attacks, data
 from notbugs.audit.config import AuditConfig, Threat, folder_name, norm_of, norms_of, test_part, threat_models
+from notbugs.audit.evaluate import NOT_FINITE
 from notbugs.data import Dataset
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Progress
@@ -40,7 +41,7 @@ class _Prediction(NamedTuple):
 
     label: str
     predicted: str
-    misclassified: bool
+    correct: float
 
 
 def summarize(config: AuditConfig, folder: Path, report_progress: Progress) -> list[Row]:
@@ -54,7 +55,7 @@ def summarize(config: AuditConfig, folder: Path, report_progress: Progress) -> l
     rows += _accuracy_rows(config, images, by_threat, threats)
     for threat in (None, *threats):
         predictions: Sequence[ImageRow | PredictionRow] = images if threat is None else by_threat[str(threat)]
-        outcomes = [_Prediction(row.label, row.predicted, row.misclassified) for row in predictions]
+        outcomes = [_Prediction(row.label, row.predicted, _share(row)) for row in predictions]
         rows += _class_rows(threat, outcomes, part.classes)
         rows += _confusion_rows(threat, outcomes, part.classes)
     rows += _curve_rows(images, threats)
@@ -80,10 +81,22 @@ class _Measured(NamedTuple):
     ci_high: float
 
 
-def _measure(correct: Sequence[bool]) -> _Measured:
-    """Accuracy over images, with Wilson's 95 % CI."""
+def _measure(correct: Sequence[float]) -> _Measured:
+    """Accuracy over images, with Wilson's 95 % CI. Images of a random model count by their share of correct draws.
+
+    The interval is that of as many images, whose shares vary less than 0 and 1 do.
+    """
     count, n = sum(correct), len(correct)
-    return _Measured(count, n, count / n, *wilson_interval(count, n))
+    return _Measured(round(count), n, count / n, *wilson_interval(count, n))
+
+
+def _share(row: ImageRow | PredictionRow) -> float:
+    """1 if an image is classified correctly, else 0; of a random model its share of correct draws."""
+    return (not row.misclassified) if row.correct_draws is None else row.correct_draws / attacks.DRAWS
+
+
+def _draws(images: Sequence[ImageRow]) -> int:
+    return 1 if all(row.correct_draws is None for row in images) else attacks.DRAWS
 
 
 def _name(threat: Threat | None) -> str:
@@ -100,7 +113,7 @@ def _accuracy_rows(
     by_threat: Mapping[str, Sequence[PredictionRow]],
     threats: Sequence[Threat],
 ) -> list[AuditAccuracyRow]:
-    clean = _measure([not row.misclassified for row in images])
+    clean, draws = _measure([_share(row) for row in images]), _draws(images)
     rows = [
         AuditAccuracyRow(
             threat=CLEAN,
@@ -110,20 +123,27 @@ def _accuracy_rows(
             attack="none",
             correct_by_minimum_norm=None,
             correct_8bit=None,
+            draws=draws,
         )
     ]
     for threat in threats:
         predictions = by_threat[str(threat)]
-        minimum_norm = isinstance(threat, NormBall) and threat.norm != "l0"
+        minimum_norm = isinstance(threat, NormBall) and threat.norm != "l0" and draws == 1
+        stored = sum(
+            (not row.misclassified_8bit) if row.correct_draws_8bit is None else row.correct_draws_8bit / draws
+            for row in predictions
+        )
         rows.append(
             AuditAccuracyRow(
                 threat=str(threat),
                 norm=norm_of(threat),
                 epsilon=_epsilon(threat),
-                **_measure([not row.misclassified for row in predictions])._asdict(),
-                attack=attacks.ensemble_name(config.budget),
+                **_measure([_share(row) for row in predictions])._asdict(),
+                attack=attacks.ensemble_name(config.budget) + (f" + EOT-{draws}" if draws > 1 else ""),
                 correct_by_minimum_norm=sum(not row.by_minimum_norm for row in predictions) if minimum_norm else None,
-                correct_8bit=sum(not row.misclassified_8bit for row in predictions),
+                correct_8bit=round(stored),
+                not_finite=sum(row.predicted == NOT_FINITE for row in predictions),
+                draws=draws,
             )
         )
     return rows
@@ -132,7 +152,7 @@ def _accuracy_rows(
 def _class_rows(threat: Threat | None, outcomes: Sequence[_Prediction], classes: Sequence[str]) -> list[ClassAccuracyRow]:
     rows = []
     for label in classes:
-        correct = [not outcome.misclassified for outcome in outcomes if outcome.label == label]
+        correct = [outcome.correct for outcome in outcomes if outcome.label == label]
         if correct:
             rows.append(
                 ClassAccuracyRow(
@@ -158,7 +178,7 @@ def _confusion_rows(threat: Threat | None, outcomes: Sequence[_Prediction], clas
             count=counts[label, predicted],
         )
         for label in classes
-        for predicted in classes
+        for predicted in (*classes, NOT_FINITE)
         if counts[label, predicted]
     ]
 
@@ -169,7 +189,7 @@ def _curve_rows(images: Sequence[ImageRow], threats: Sequence[Threat]) -> list[C
     60 steps, up to where 2 % of the images are left or to the largest epsilon, whichever is larger; in L0 every whole number.
     """
     rows = []
-    for norm in norms_of(threats):
+    for norm in norms_of(threats) if _draws(images) == 1 else ():  # a random model has no minimum norms
         distances = sorted(minimum_norm(row, norm) for row in images)
         finite = [distance for distance in distances if distance < float("inf")]
         largest = max(float(threat.epsilon) for threat in threats if isinstance(threat, NormBall) and threat.norm == norm)

@@ -174,8 +174,15 @@ def _print_audit(record: "RunFolder") -> None:
         if check.passed == "no":
             print(f"WARNING: {check.consequence or 'robust accuracy may be overestimated'}: {check.check}: {check.observed}")
             print(f"  {check.rationale}\n  {check.fix}")
+    metadata = record.audit()
+    if metadata.missing_gradient:
+        print(f"without gradients: {metadata.missing_gradient}")
+    if metadata.draws > 1:
+        print(f"random model: gradients and accuracies are means of {metadata.draws} draws")
     for row in record.rows(AuditAccuracyRow):
         print(accuracy_line(row.threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack, row.correct_8bit))
+        if row.not_finite:
+            print(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
 
 
 @with_data_options

@@ -42,7 +42,7 @@ def classifier_by_name(name: str, *, classes: Sequence[str], network: str | None
     classifier = factory.user_object(name, len(classes), "MODEL")
     if isinstance(classifier, nn.Module):
         return classifier.eval(), CheckpointMetadata()
-    if hasattr(classifier, "predict"):
+    if hasattr(classifier, "predict") or hasattr(classifier, "predict_proba"):
         names = estimator_names(classifier, classes)
         return from_sklearn(classifier, names), CheckpointMetadata(classes=names)
     if not callable(classifier):

@@ -6,10 +6,10 @@ from typing import Any
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import black_box
-from notbugs.models.black_box import BlackBox
+from notbugs.models.black_box import BlackBox, SurrogateGradients
 
 
-def fit_learner(name: str, dataset: Dataset, *, seed: int = 0) -> BlackBox:
+def fit_learner(name: str, dataset: Dataset, *, seed: int = 0) -> BlackBox | SurrogateGradients:
     """Train a non-neural classifier, on one thread.
 
     Parameters

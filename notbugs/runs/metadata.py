@@ -86,13 +86,16 @@ class StudyMetadata(RunMetadata):
 class AuditMetadata(RunMetadata):
     """An audit of one classifier.
 
-    gradient: whether it has gradients; model_notes: what was decided in loading it.
+    gradient: whether it has gradients; missing_gradient: why not, in a line; draws: forward passes that each accuracy is the mean
+    of, 1 unless the model is random; model_notes: what was decided in loading it.
     """
 
     model: str = ""
     threats: tuple[str, ...] = ()
     budget: str = ""
     gradient: bool = True
+    missing_gradient: str = ""
+    draws: int = 1
     model_notes: tuple[str, ...] = ()
 
 

@@ -1,6 +1,7 @@
 """The one loop that perturbs images. Attacks, constructions and metrics differ only in objective, threat model and start."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -99,13 +100,55 @@ def gradients(function: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Ten
     Returns
     -------
     tuple of Tensor
-        Values (N, M) and gradients (M, N, C, H, W), from one forward and M backward passes.
+        Values (N, M) and gradients (M, N, C, H, W), from one forward and M backward passes; from M of each for a model whose
+        graph lasts for one backward pass, as that of `torch.compile` may.
     """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         columns = function(images).unbind(1)
-        gradients = [torch.autograd.grad(column.sum(), images, retain_graph=True)[0] for column in columns]
+        numbers = range(len(columns))
+        try:
+            gradients = [
+                torch.autograd.grad(columns[number].sum(), images, retain_graph=number + 1 < len(columns))[0]
+                for number in numbers
+            ]
+        except RuntimeError as error:
+            if _is_final(error):
+                raise
+            alone = [partial(_column, function, number) for number in numbers]
+            gradients = [_gradient(one(images), images, one) for one in alone]
     return torch.stack([column.detach() for column in columns], dim=1), torch.stack(gradients)
+
+
+def _column(function: Callable[[Tensor], Tensor], number: int, images: Tensor) -> Tensor:
+    """One of the values of a function: (N,)."""
+    return function(images)[:, number]
+
+
+def _gradient(values: Tensor, images: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
+    """Gradient of values (N,) with respect to the images (N, C, H, W), a leaf.
+
+    Reentrant checkpoints refuse `autograd.grad`. Then the values are computed again, and their backward pass fills `images.grad`;
+    parameters that are not frozen get theirs, too.
+    """
+    try:
+        return torch.autograd.grad(values.sum(), images)[0]
+    except RuntimeError as error:
+        if _is_final(error) or "checkpoint" not in str(error).lower():
+            raise
+        images = images.detach().requires_grad_()
+        again(images).sum().backward()  # type: ignore[no-untyped-call]
+        if images.grad is None:
+            raise
+        return images.grad
+
+
+def _is_final(error: RuntimeError) -> bool:
+    """Whether it is no use to try again: memory ran out, or the values do not depend on the images."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        part in text for part in ("can't allocate memory", "not require grad")
+    )
 
 
 def _forward_backward(objective: Objective, iterate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,7 +157,7 @@ def _forward_backward(objective: Objective, iterate: Tensor) -> tuple[Tensor, Te
     with torch.enable_grad():
         outputs = objective.forward(iterate)
         values = objective.objective(outputs)
-        (gradient,) = torch.autograd.grad(values.sum(), iterate)
+        gradient = _gradient(values, iterate, lambda images: objective.objective(objective.forward(images)))
     return outputs.detach(), values.detach(), gradient
 
 

@@ -79,7 +79,8 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N,). Above 0 the class is predicted. 0 is a tie, which counts as misclassified. NaN logits give -inf.
+        (N,). Above 0 the class is predicted. 0 is a tie, which counts as misclassified. NaN logits give -inf, and so does an
+        infinite logit of the class, unless gradients are computed.
 
     Examples
     --------
@@ -87,9 +88,12 @@ def margin(logits: Tensor, classes: Tensor) -> Tensor:
     tensor([2.])
     """
     logit = logits.gather(1, classes[:, None])
-    others = logits.scatter(1, classes[:, None], -torch.inf)
-    difference = (logit - others.amax(1, keepdim=True)).squeeze(1)
-    return torch.where(difference.isnan(), -torch.inf, difference)
+    others = logits.scatter(1, classes[:, None], -torch.inf).amax(1, keepdim=True)
+    if logits.requires_grad:  # an objective: only its gradient counts, and that of nan_to_num is slow
+        difference = (logit - others).squeeze(1)
+        return torch.where(difference.isnan(), -torch.inf, difference)
+    difference = logit.nan_to_num(torch.nan, torch.nan, -torch.inf) - others
+    return difference.squeeze(1).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
 def untargeted(model: Forward, labels: Tensor, loss: str = "margin") -> Objective:

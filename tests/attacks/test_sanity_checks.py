@@ -17,6 +17,8 @@ from notbugs.search import NormBall
 THREAT_MODELS = [NormBall("l2", 0.5), NormBall("linf", 0.1)]
 NAMES = {
     "deterministic",
+    "randomness averaged",
+    "finite logits",
     "batch independence",
     "class order",
     "above chance",

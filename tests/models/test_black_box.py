@@ -102,3 +102,86 @@ def test_functions_may_return_indices_names_or_logits(digits: data.Splits) -> No
         assert black_box.BlackBox(lambda images, outputs=outputs: outputs, NAMES)(images).argmax(1).tolist() == index.tolist()
     logits = torch.rand(6, 10, dtype=torch.float64)
     assert torch.allclose(black_box.BlackBox(lambda images: logits, NAMES)(images), logits.float())
+
+
+def test_functions_may_return_columns_flags_and_whole_floats() -> None:
+    images, index = torch.zeros(3, 1, 2, 2), np.array([1, 0, 1])
+    for outputs in (index[:, None], index.astype(float), index[:, None].astype(np.float32), index.astype(bool)):
+        model = black_box.BlackBox(lambda _, outputs=outputs: outputs, ["cat", "dog"])
+        assert model(images).argmax(1).tolist() == index.tolist()
+    flags = black_box.BlackBox(lambda _: index.astype(bool), ["True", "False"])
+    assert flags(images).argmax(1).tolist() == [0, 1, 0]  # names come before positions
+    with pytest.raises(InputError, match=r"got float64 \(3,\); of one score s for the second class return np.stack"):
+        black_box.BlackBox(lambda _: np.array([0.2, 0.7, 1.0]), ["cat", "dog"])(images)
+
+
+class Booster:
+    """What other libraries call a classifier: any of predict, predict_proba and classes_."""
+
+    def __init__(self, probabilities: Any = None, predictions: Any = None, classes: Any = None) -> None:
+        if probabilities is not None:
+            self.predict_proba = lambda rows: np.asarray(probabilities)[: len(rows)]
+        if predictions is not None:
+            self.predict = lambda rows: np.asarray(predictions)[: len(rows)]
+        if classes is not None:
+            self.classes_ = np.asarray(classes)
+
+
+PROBABILITIES = [[0.1, 0.7, 0.2], [0.8, 0.0, 0.2], [0.3, 0.3, 0.4]]
+
+
+@pytest.mark.parametrize(
+    ("booster", "wanted"),
+    [
+        (Booster(PROBABILITIES), [1, 0, 2]),
+        (Booster(PROBABILITIES, classes=["c", "a", "b"]), [0, 2, 1]),
+        (Booster(predictions=PROBABILITIES), [1, 0, 2]),
+        (Booster(predictions=[[1], [0], [2]]), [1, 0, 2]),
+        (Booster(predictions=[[1], [0], [2]], classes=[0, 1, 2]), [1, 0, 2]),
+        (Booster(PROBABILITIES, [1.0, 0.0, 2.0], [0.0, 1.0, 2.0]), [1, 0, 2]),
+        (Booster(predictions=["b", "a", "c"], classes=["a", "b", "c"]), [1, 0, 2]),
+    ],
+)
+def test_boosters_have_any_of_predict_predict_proba_and_classes(booster: Any, wanted: list[int]) -> None:
+    assert black_box.from_sklearn(booster, ["a", "b", "c"])(torch.zeros(3, 1, 2, 2)).argmax(1).tolist() == wanted
+
+
+def test_numbers_are_indices_unless_they_can_only_be_names() -> None:
+    images = torch.zeros(3, 1, 2, 2)
+    by_name = black_box.from_sklearn(Booster(PROBABILITIES, [20, 10, 30], [10, 20, 30]), ["30", "10", "20"])
+    assert by_name(images).argmax(1).tolist() == [2, 1, 0]
+    by_index = black_box.from_sklearn(Booster(PROBABILITIES, [1, 0, 2], [0, 1, 2]), ["2", "1", "0"])
+    assert by_index(images).argmax(1).tolist() == [1, 0, 2]
+
+
+def test_logits_of_an_image_do_not_depend_on_its_batch(rows: Any, digits: data.Splits) -> None:
+    """Also those of classes that the estimator never saw."""
+    pixels, labels = rows
+    images = digits.test.pixels(slice(0, 12))
+    for estimator in (DecisionTreeClassifier(random_state=0), LinearSVC(), KNeighborsClassifier(3)):
+        model = black_box.from_sklearn(estimator.fit(pixels[labels < 6], labels[labels < 6]), NAMES)
+        together, alone = model(images), torch.cat([model(image[None]) for image in images])
+        assert torch.allclose(together, alone, atol=1e-4)
+        assert bool((together[:, 6:] <= together[:, :6].amin(1, keepdim=True) - 0.99).all())
+
+
+def test_estimators_with_several_outputs_and_regressors_are_refused(rows: Any) -> None:
+    from sklearn.linear_model import LinearRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.multioutput import MultiOutputClassifier
+
+    pixels, labels = rows[0][:30], rows[1][:30]
+    two = np.stack([labels, labels % 2], 1)
+    for estimator, targets in (
+        (KNeighborsClassifier(1), two),
+        (MultiOutputClassifier(DecisionTreeClassifier()), two),
+        (OneVsRestClassifier(DecisionTreeClassifier()), two > 0),
+    ):
+        with pytest.raises(
+            InputError, match=r"must predict one class for each image, got .*, which has several outputs; give one"
+        ):
+            black_box.from_sklearn(estimator.fit(pixels, targets), NAMES)
+    with pytest.raises(InputError, match="must be a fitted scikit-learn classifier, got LinearRegression, a regressor"):
+        black_box.from_sklearn(LinearRegression().fit(pixels, labels), NAMES)
+    with pytest.raises(InputError, match=r"must predict one class for each of 3 images, got predictions of shape \(3, 2\)"):
+        black_box.from_sklearn(Booster(predictions=two, classes=range(10)), NAMES)(torch.zeros(3, 1, 8, 8))

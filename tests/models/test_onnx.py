@@ -1,14 +1,20 @@
 """ONNX files predict what the original predicts."""
 
+import re
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from notbugs import attacks, data
+from notbugs import attacks, data, search
 from notbugs.errors import InputError
+from notbugs.models import frozen_copy
 from notbugs.models.by_name import classifier_by_name
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.onnx import from_onnx
@@ -57,7 +63,10 @@ def save_onnx(
     ],
     ids=str,
 )
-def test_onnx_file_gives_the_logits_of_its_weights(options: dict[str, Any], tmp_path: Path, digits: data.Splits) -> None:
+def test_onnx_file_gives_the_logits_of_its_weights(
+    options: dict[str, Any], tmp_path: Path, digits: data.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_converters(monkeypatch)  # none, whatever is installed
     weights = save_onnx(tmp_path / "m.onnx", **options)
     box, metadata = classifier_by_name(str(tmp_path / "m.onnx"), classes=NAMES)
     images, labels = digits.test.pixels(slice(0, 10)), digits.test.labels[:10]
@@ -77,3 +86,134 @@ def test_onnx_files_that_cannot_be_used_raise(tmp_path: Path) -> None:
     save_onnx(tmp_path / "odd.onnx", shape=["n", 8, 64])
     with pytest.raises(InputError, match=r"must take images, N x C x H x W, .* got tensor\(float\) \['n', 8, 64\]"):
         from_onnx(tmp_path / "odd.onnx", NAMES)
+
+
+def save_graph(path: Path, operations: list[tuple[str, list[str], list[str]]], outputs: dict[str, list[Any]]) -> None:
+    """Writes a graph of images "x" of 2x2 pixels, flattened to "flat", and a matrix "w" of 4x3."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), "w")
+    nodes = [helper.make_node(kind, *names) for kind, *names in [("Flatten", ["x"], ["flat"]), *operations]]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 2, 2])
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]) for name, shape in outputs.items()]
+    graph = helper.make_graph(nodes, "g", [entry], infos, [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+LOGITS, PROBABILITIES = ("MatMul", ["flat", "w"], ["logits"]), ("Softmax", ["logits"], ["probabilities"])
+THREE = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("operations", "outputs"),
+    [
+        ([LOGITS], {"flat": [4], "logits": [3]}),
+        ([LOGITS, PROBABILITIES], {"probabilities": [3], "logits": [3]}),
+        ([LOGITS, ("Identity", ["logits"], ["again"])], {"logits": [3], "again": [3]}),
+    ],
+    ids=["beside an embedding", "beside their softmax", "twice"],
+)
+def test_logits_are_chosen_among_several_outputs(operations: Any, outputs: dict[str, list[Any]], tmp_path: Path) -> None:
+    save_graph(tmp_path / "m.onnx", operations, outputs)
+    save_graph(tmp_path / "alone.onnx", [LOGITS], {"logits": [3]})
+    images = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(from_onnx(tmp_path / "m.onnx", THREE)(images), from_onnx(tmp_path / "alone.onnx", THREE)(images))
+
+
+def test_outputs_that_could_both_be_the_logits_are_refused(tmp_path: Path) -> None:
+    images = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    save_graph(tmp_path / "m.onnx", [LOGITS, ("Sin", ["logits"], ["auxiliary"])], {"logits": [3], "auxiliary": [3]})
+    with pytest.raises(
+        InputError, match=r"must have one output of images x 3 classes, got logits, auxiliary; keep one of them: onnx"
+    ):
+        from_onnx(tmp_path / "m.onnx", THREE)(images)
+    save_graph(tmp_path / "m.onnx", [LOGITS], {"flat": [4], "logits": [3]})
+    with pytest.raises(InputError, match=r"must give logits, images x 9 classes, .* got flat \(5, 4\), logits \(5, 3\)"):
+        from_onnx(tmp_path / "m.onnx", list("abcdefghi"))(images)
+
+
+def test_maps_of_probabilities_are_read_by_their_classes(tmp_path: Path) -> None:
+    """As scikit-learn's converters write them (ZipMap); a class that the estimator never saw has probability 0."""
+    from onnx import TensorProto, helper
+
+    save_graph(tmp_path / "m.onnx", [LOGITS, PROBABILITIES], {"probabilities": [3]})
+    model = onnx.load(tmp_path / "m.onnx")
+    zipped = helper.make_node("ZipMap", ["probabilities"], ["maps"], domain="ai.onnx.ml", classlabels_strings=["c", "a", "d"])
+    value = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    maps = helper.make_value_info("maps", helper.make_sequence_type_proto(value))
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["n"])
+    top = helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0)
+    graph = helper.make_graph(
+        [*model.graph.node, top, zipped], "g", list(model.graph.input), [label, maps], list(model.graph.initializer)
+    )
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "maps.onnx")
+    images = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    probabilities = from_onnx(tmp_path / "m.onnx", THREE)(images)
+    found = from_onnx(tmp_path / "maps.onnx", ["a", "b", "c", "d"])(images)
+    assert torch.allclose(found[:, [2, 0, 3]], probabilities, atol=1e-6) and bool((found[:, 1] == 0).all())
+
+
+class Converter(ModuleType):
+    """Stands for a package that converts ONNX files."""
+
+    def __init__(self, name: str, network: nn.Module | Exception) -> None:
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)
+        self.network = network
+
+    def convert(self, _: Any) -> nn.Module:
+        if isinstance(self.network, Exception):
+            raise self.network
+        return self.network
+
+
+def linear_network(weights: np.ndarray) -> nn.Sequential:
+    layer = nn.Linear(*weights.shape, bias=False)
+    layer.weight.data = torch.from_numpy(weights.T.copy())
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def use_converters(patch: pytest.MonkeyPatch, *networks: nn.Module | Exception) -> None:
+    names = [f"converter{number}" for number in range(len(networks))]
+    for name, network in zip(names, networks, strict=True):
+        patch.setitem(sys.modules, name, Converter(name, network))
+    patch.setattr("notbugs.models.onnx.CONVERTERS", dict.fromkeys(names, "convert"))
+
+
+@pytest.mark.parametrize("options", [{"shape": ["n", 1, 8, 8]}, {"shape": [4, 1, 8, 8]}, {"shape": ["n", 64]}], ids=str)
+def test_a_converted_network_gives_the_gradients_and_onnxruntime_the_values(
+    options: dict[str, Any], tmp_path: Path, digits: data.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first converter fails, the second is wrong, the third right."""
+    weights = save_onnx(tmp_path / "m.onnx", **options)
+    networks = (NotImplementedError("Scan"), linear_network(1.1 * weights), linear_network(weights))
+    use_converters(monkeypatch, *networks)
+    images, box = digits.test.pixels(slice(0, 10)), from_onnx(tmp_path / "m.onnx", NAMES)
+    values, gradients = search.gradients(lambda images: objectives.logits(box, images), images)
+    assert attacks.missing_gradient(box, images) == ""
+    assert torch.equal(values, box(images)) and torch.allclose(values, images.flatten(1) @ torch.from_numpy(weights), atol=1e-4)
+    assert torch.allclose(gradients.flatten(2), torch.from_numpy(weights.T)[:, None].expand(-1, 10, -1), atol=1e-5)
+    copied = frozen_copy(box)
+    assert torch.equal(copied(images), values) and attacks.has_gradient(copied, images)
+
+
+def test_why_an_onnx_file_has_no_gradients_is_said(tmp_path: Path, digits: data.Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, images = save_onnx(tmp_path / "m.onnx", shape=["n", 1, 8, 8]), digits.test.pixels(slice(0, 10))
+    for networks, reason in (
+        ((), r"only with one of the packages .* pip install notbugs\[onnx-gradients\]"),
+        ((NotImplementedError("Scan"),), "converter0 cannot convert it: NotImplementedError: Scan"),
+        ((linear_network(2 * weights), nn.Linear(3, 3)), "gives other logits: they differ by .*; the network converted .* fails"),
+    ):
+        use_converters(monkeypatch, *networks)
+        model = from_onnx(tmp_path / "m.onnx", NAMES)
+        assert re.search(reason, attacks.missing_gradient(model, images))
+
+
+@pytest.mark.slow
+def test_real_converters_give_gradients(tmp_path: Path, digits: data.Splits) -> None:
+    pytest.importorskip("onnx2fx")
+    weights, images = save_onnx(tmp_path / "m.onnx", shape=["n", 1, 8, 8]), digits.test.pixels(slice(0, 10))
+    model = from_onnx(tmp_path / "m.onnx", NAMES)
+    gradients = search.gradients(lambda images: objectives.logits(model, images), images)[1]
+    assert torch.allclose(gradients.flatten(2), torch.from_numpy(weights.T)[:, None].expand(-1, 10, -1), atol=1e-5)

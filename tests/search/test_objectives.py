@@ -170,3 +170,13 @@ def test_objectives_are_float32(dtype: torch.dtype) -> None:
     ):
         outputs = objective.forward(LOGITS)
         assert objective.objective(outputs).dtype == objective.criterion(outputs).dtype == torch.float32
+
+
+def test_nan_and_an_infinite_logit_count_as_misclassified() -> None:
+    inf, nan = torch.inf, torch.nan
+    rows = [[3.0, 1, 2], [inf, 1, 2], [nan, 1, 2], [1, nan, 0], [1, inf, 0], [-inf, -inf, -inf], [1, -inf, -inf]]
+    logits, labels = torch.tensor(rows), torch.zeros(7, dtype=torch.int64)
+    assert objectives.margin(logits, labels).tolist() == [1, -inf, -inf, -inf, -inf, -inf, inf]  # log 0 is a probability
+    finite = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    with_gradient = objectives.margin(finite.clone().requires_grad_(), labels[:5])
+    assert torch.equal(objectives.margin(finite, labels[:5]), with_gradient)

@@ -13,6 +13,7 @@ from notbugs.attacks.sanity_checks.forward import (
 from notbugs.attacks.sanity_checks.gradients import gradients, larger_epsilon, more_steps, unbounded
 from notbugs.attacks.sanity_checks.other_attacks import square_attack, transfer
 from notbugs.attacks.sanity_checks.suite import run_all
+from notbugs.attacks.sanity_checks.under_attack import finite_logits, randomness_averaged
 
 __all__ = [
     "Check",
@@ -20,6 +21,7 @@ __all__ = [
     "batch_independence",
     "class_order",
     "deterministic",
+    "finite_logits",
     "gradients",
     "input_clipping",
     "input_quantization",
@@ -27,6 +29,7 @@ __all__ = [
     "more_steps",
     "outputs_are_logits",
     "pixel_range",
+    "randomness_averaged",
     "run_all",
     "square_attack",
     "transfer",

@@ -22,8 +22,8 @@ def deterministic(model: Model, images: Tensor) -> Check:
         f"in {'training' if training else 'evaluation'} mode, two forward passes of the same {len(images)} images differ by up "
         f"to {difference:.2g} of the spread of the logits",
         "Random outputs have random gradients. An attack that fails once may succeed on the next forward pass.",
-        "Call .eval(); all figures here are measured in evaluation mode. If the randomness is a defense, attack the mean of many "
-        "forward passes (EOT).",
+        "Call .eval(); all figures here are measured in evaluation mode. If the model is random there, too, an audit attacks "
+        "the mean of 20 forward passes (EOT) and counts each image by its share of correct ones: see `randomness averaged`.",
     )
 
 

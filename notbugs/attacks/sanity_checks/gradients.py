@@ -9,7 +9,7 @@ from notbugs import search
 from notbugs.attacks.combine import worst_case
 from notbugs.attacks.pgd import pgd
 from notbugs.attacks.sanity_checks.check import Check, largest_epsilon, single_epsilon
-from notbugs.attacks.validation import Model, has_gradient
+from notbugs.attacks.validation import Model, missing_gradient
 from notbugs.search import NormBall, objectives
 
 
@@ -18,11 +18,11 @@ def gradients(model: Model, images: Tensor, labels: Tensor, *, threat_model: Nor
 
     Fails if that does not hold for more than 10 % of the images.
     """
-    if not has_gradient(model, images):
+    if missing := missing_gradient(model, images):
         return Check(
             "gradients",
             False,
-            "the logits cannot be differentiated with respect to the pixels",
+            f"the logits cannot be differentiated with respect to the pixels: {missing}",
             "Without gradients an attack is far weaker, so the robust accuracy is a loose upper bound.",
             "A network: remove what cuts off the gradients. A function or a decision tree has none: use --budget thorough.",
         )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from notbugs import precision
 from notbugs.attacks.ensemble import adaptive_ensemble
+from notbugs.attacks.randomness import MeanOfDraws, is_random
 from notbugs.attacks.sanity_checks.check import Check, single_epsilon
 from notbugs.attacks.sanity_checks.class_order import above_chance, class_order
 from notbugs.attacks.sanity_checks.forward import (
@@ -20,6 +21,7 @@ from notbugs.attacks.sanity_checks.forward import (
 )
 from notbugs.attacks.sanity_checks.gradients import gradients, larger_epsilon, more_steps, unbounded
 from notbugs.attacks.sanity_checks.other_attacks import square_attack, transfer
+from notbugs.attacks.sanity_checks.under_attack import finite_logits, randomness_averaged
 from notbugs.attacks.validation import Model, has_gradient
 from notbugs.errors import InputError
 from notbugs.models import frozen
@@ -79,13 +81,18 @@ def run_all(
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
     >>> checks = run_all(model, torch.rand(8, 1, 4, 4), torch.zeros(8, dtype=torch.int64), threat_model=None)
     >>> len(checks)
-    14
+    16
     """
     _check_arguments(images, threat_model)
     with _restored_buffers(model):
-        checks = [deterministic(model, images), batch_independence(model, images)]
+        checks = [deterministic(model, images)]
+        checks.append(batch_independence(model, images) if checks[0].passed else _not_comparable())
     with frozen(model) if isinstance(model, nn.Module) else nullcontext():
         checks += _prediction_checks(model, images, labels, classes, clean)
+        checks.append(randomness_averaged(model, images, labels))
+        if is_random(model, images):
+            # the same draws each time: else all that follows would compare noise. A forward pass is 20, so the budget is small
+            model, budget = MeanOfDraws(model, seed=0), "quick"
         checks += [
             outputs_are_logits(model, images),
             pixel_range(model, images, labels),
@@ -98,6 +105,12 @@ def run_all(
         else:
             checks += _attack_checks(model, images, labels, threat_model, budget, others)
     return sorted(checks, key=lambda check: {False: 0, None: 1, True: 2}[check.passed])
+
+
+def _not_comparable() -> Check:
+    """The check of batch independence of a random model, not made."""
+    observed, rationale = "two forward passes of the same batch differ", "This check compares an image alone and in a batch."
+    return Check("batch independence", None, observed, rationale, "Look at the check `deterministic` first.")
 
 
 def _check_arguments(images: Tensor, threat_model: NormBall | None) -> None:
@@ -128,7 +141,7 @@ def _prediction_checks(
 def _without_threat_model() -> list[Check]:
     """The checks that attack, not made."""
     observed, rationale = "no threat model in L-inf or L2 was given", "This check compares attacks in L-inf or L2."
-    names = (*GRADIENT_CHECKS, "square attack", "transfer")
+    names = ("finite logits", *GRADIENT_CHECKS, "square attack", "transfer")
     return [Check(name, None, observed, rationale, "Add one: --epsilon l2:0.5.") for name in names]
 
 
@@ -136,8 +149,8 @@ def _attack_checks(
     model: Model, images: Tensor, labels: Tensor, threat_model: NormBall, budget: str, others: Sequence[Model]
 ) -> list[Check]:
     """The checks that attack."""
-    margins = adaptive_ensemble(model, images, labels, threat_model=threat_model, budget=budget).margins
-    checks = []
+    found = adaptive_ensemble(model, images, labels, threat_model=threat_model, budget=budget)
+    margins, checks = found.margins, [finite_logits(model, found.images)]
     for name, check in GRADIENT_CHECKS.items():
         if has_gradient(model, images):
             checks.append(check(model, images, labels, threat_model=threat_model))

@@ -8,7 +8,11 @@ from notbugs.runs.tables.row import Row
 
 @dataclass(frozen=True, kw_only=True)
 class AuditAccuracyRow(Row):
-    """Accuracy of the audited model within one threat model ("clean": none)."""
+    """Accuracy of the audited model within one threat model ("clean": none).
+
+    not_finite: of the misclassified, those whose logits are NaN or infinite. draws: forward passes that the accuracy is the mean
+    of, 1 unless the model is random; then `correct` is the expected number, rounded.
+    """
 
     table: ClassVar[str] = "accuracy"
     threat: str
@@ -22,11 +26,16 @@ class AuditAccuracyRow(Row):
     attack: str
     correct_by_minimum_norm: int | None
     correct_8bit: int | None
+    not_finite: int | None = None
+    draws: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRow(Row):
-    """One clean image: prediction, and the smallest perturbation that was found (0: misclassified as it is, inf: none)."""
+    """One clean image: prediction, and the smallest perturbation that was found (0: misclassified as it is, inf: none).
+
+    correct_draws: of a random model, the draws in which the image is classified correctly.
+    """
 
     table: ClassVar[str] = "images"
     index: int
@@ -38,6 +47,7 @@ class ImageRow(Row):
     minimum_linf: float | None = None
     minimum_l1: float | None = None
     minimum_l0: float | None = None
+    correct_draws: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +59,7 @@ class AuditFileRow(ImageRow):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRow(Row):
-    """One image within one threat model; 8bit: of the perturbed image as it is stored."""
+    """One image within one threat model; 8bit: of the perturbed image as it is stored; correct_draws: as in `ImageRow`."""
 
     table: ClassVar[str] = "predictions"
     index: int
@@ -61,6 +71,8 @@ class PredictionRow(Row):
     predicted: str
     predicted_8bit: str
     misclassified_8bit: bool
+    correct_draws: int | None = None
+    correct_draws_8bit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
