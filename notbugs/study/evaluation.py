@@ -23,7 +23,7 @@ from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.store import dataset_path, has_model, load_dataset, load_model
 
-CLEAN_IMAGES = 2000  # of each training set
+CLEAN_IMAGES = 1000  # of each training set
 ATTACKED_IMAGES = 100  # of each training set
 CURVE = (0.25, 0.75, 1.5)  # of epsilon: where accuracy is measured beside the two epsilons of the main table
 

@@ -145,15 +145,7 @@ def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
         return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
     if config.dataset == MNIST:
         epochs = max(8, round(16_000 / count))
-        return replace(
-            defaults,
-            network="small",
-            epochs=epochs,
-            weight_decay=1.0,
-            invert_steps=20,
-            relabel_translate=3,
-            adapt_batchnorm=True,
-        )
+        return replace(defaults, width=8, epochs=epochs, invert_steps=20, relabel_translate=3, adapt_batchnorm=True)
     if max(shape[1:]) > TINY:
         return defaults
     if config.dataset == "digits":
