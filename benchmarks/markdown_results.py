@@ -212,6 +212,26 @@ def _estimate(rows: Rows) -> Iterator[str]:
     yield table(headers, lines)
 
 
+# ---- autoattack.py -----------------------------------------------------------------------------------------------------------
+
+
+def _beside_autoattack(rows: Rows) -> Iterator[str]:
+    """Images that the ensemble and AutoAttack leave correct, and the CPU time of both."""
+    headers = (
+        "model", "threat model", "n", "attack", "AutoAttack", "correct: ensemble", "correct: AutoAttack",
+        "broken by the ensemble alone", "by AutoAttack alone", "CPU time of AutoAttack over that of the ensemble",
+    )  # fmt: skip
+    lines = []
+    for row in rows:
+        counts = (row[name] for name in ("correct", "autoattack_correct", "only_ensemble", "only_autoattack"))
+        ratio = f"{row['autoattack_seconds'] / row['seconds']:.1f}"
+        model = f"{row['dataset']}, {row['model']}"
+        lines.append(
+            [model, _threat_model(row), str(row["n"]), f"`{row['attack']}`", row["autoattack"], *map(str, counts), ratio]
+        )
+    yield table(headers, lines)
+
+
 # ---- allocator.py ------------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +298,7 @@ TABLES: dict[str, Blocks] = {
     "inversion": _inversion,
     "estimate": _estimate,
     "allocator": _allocator,
+    "beside-autoattack": _beside_autoattack,
     "small-files": _reading,
     "photographs": _reading,
 }
