@@ -36,8 +36,9 @@ def square_attack(
     The first query perturbs whole columns; then the squares shrink from a tenth of the image to a 300th. The steps are 2 epsilon
     in L-inf; in other threat models they shrink from epsilon to a tenth of it.
 
-    Where few images are left, several queries are evaluated at once, as if the ones before would fail. Those after a success are
-    evaluated again: the result is that of one query at a time.
+    In one query all images get the same square: the result of one does not depend on the others. Where few images are left,
+    several queries are evaluated at once, as if the ones before would fail. Those after a success are evaluated again: the result
+    is that of one query at a time.
 
     Parameters
     ----------
@@ -87,16 +88,19 @@ def square_attack(
 def _perturb(
     best: Tensor, clean: Tensor, threat_model: ThreatModel, numbers: range, queries: int, generator: Generator
 ) -> tuple[Tensor, list[Tensor]]:
-    """What Square Attack tries in some of its queries: (queries, n, C, H, W); and the generator's state after each."""
+    """What Square Attack tries in some of its queries: (queries, n, C, H, W); and the generator's state after each.
+
+    In one query all images get the same square, so that the result of one does not depend on the others.
+    """
     directions, steps, states = [], [], []
     for number in numbers:
         progress = number / queries
-        directions.append(_squares(best, progress, generator) if number else _stripes(best, generator))
+        directions.append(_squares(best[:1], progress, generator) if number else _stripes(best[:1], generator))
         steps.append(threat_model.epsilon * (2.0 if getattr(threat_model, "norm", "") == "linf" else 0.1**progress))
         states.append(generator.get_state())
     lengths = torch.tensor(steps).to(best).repeat_interleave(len(best))
     start, center = (images.repeat(len(numbers), 1, 1, 1) for images in (best, clean))
-    perturbed = start + threat_model.steepest_step(start, torch.cat(directions), lengths)
+    perturbed = start + threat_model.steepest_step(start, torch.cat(directions).repeat_interleave(len(best), 0), lengths)
     return threat_model.project(perturbed, center).reshape(len(numbers), *best.shape), states
 
 

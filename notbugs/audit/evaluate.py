@@ -35,6 +35,7 @@ from notbugs.search import NormBall, objectives
 from notbugs.search.threat_models import per_image
 
 CHECK_IMAGES = 100  # images of the sanity checks
+START_IMAGES = 200  # of searches without gradients
 REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
 RANDOM_CHECK_IMAGES = 8  # on which two forward passes are compared
 NOT_FINITE = "not finite"  # stands for a predicted class where logits are NaN or infinite
@@ -131,11 +132,13 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     model = search_copy(config, config.model)
 
     draws = draws_of(config)
+    all_images = data.load_dataset(config.data).test  # whatever --images is: the minimum norm of an image is then the same
+    starts = all_images.pixels(evenly_spaced(min(START_IMAGES, len(all_images)), len(all_images))).to(config.device)
 
     def attack(images: Tensor, index: Tensor) -> BatchResult:
         labels = part.labels[index].to(images.device)
         if draws == 1:
-            return attack_batch(model, images, labels, threats, config.budget, lambda share: report_progress("", share, ""))
+            return attack_batch(model, images, labels, threats, config.budget, partial(_report, report_progress), starts)
         report_progress("", int(index[:1].sum()) / max(len(part), 1), "")
         return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(index[:1].sum()))
 
@@ -148,6 +151,10 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
         data.export(part.with_images(result.images[:, column]), target, "npz", card="A part of an audit.")
     indices = [start + step * row for row in range(len(part))]
     return [*_image_rows(part, indices, norms_of(threats), result), *_prediction_rows(part, indices, threats, result)]
+
+
+def _report(report_progress: Progress, share: float) -> None:
+    report_progress("", share, "")
 
 
 def draws_of(config: AuditConfig) -> int:
@@ -213,7 +220,10 @@ def _draws(correct: Tensor) -> int | None:
 
 @dataclass(frozen=True)
 class _Batch:
-    """A model and the images it is attacked on. clean_wrong: bool (N,), misclassified without a perturbation."""
+    """A model and the images it is attacked on.
+
+    clean_wrong: bool (N,), misclassified without a perturbation; starts: where searches without gradients begin.
+    """
 
     model: nn.Module
     images: Tensor
@@ -221,6 +231,7 @@ class _Batch:
     clean_wrong: Tensor
     gradient: bool
     budget: str
+    starts: Tensor | None
 
 
 class _Outcome(NamedTuple):
@@ -241,6 +252,7 @@ def attack_batch(
     threats: Sequence[Threat],
     budget: str,
     progress: Callable[[float], None] | None = None,
+    starts: Tensor | None = None,
 ) -> BatchResult:
     """Attack a batch within every threat model.
 
@@ -256,6 +268,8 @@ def attack_batch(
     budget : {"quick", "standard", "thorough"}
     progress : callable, optional
         Called with the share that is done.
+    starts : Tensor, (M, C, H, W), optional
+        Images at which minimum-norm searches without gradients may start. Default: `images`.
 
     Returns
     -------
@@ -264,7 +278,7 @@ def attack_batch(
     logits = attacks.clean_logits(model, images, labels)  # first: a surrogate is compared with its black box here
     gradient = attacks.has_gradient(model, images)
     clean_wrong = objectives.margin(logits, labels) <= 0
-    batch = _Batch(model, images, labels, clean_wrong, gradient, budget)
+    batch = _Batch(model, images, labels, clean_wrong, gradient, budget, starts)
     nearest: dict[str, MinimumNormResult] = {}
     outcomes: list[_Outcome] = []
     for number, threat in enumerate(threats):
@@ -385,7 +399,8 @@ def _search_minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
     model, images, labels = batch.model, batch.images, batch.labels
     if norm == "l0" or (norm == "l1" and not batch.gradient):
         return MinimumNormResult(images, torch.full(labels.shape, torch.inf, device=images.device))
-    walk = partial(attacks.hop_skip_jump, norm=norm, queries=BUDGETS[batch.budget].minimum_norm_queries)
+    starts = images if batch.starts is None else batch.starts
+    walk = partial(attacks.hop_skip_jump, norm=norm, queries=BUDGETS[batch.budget].minimum_norm_queries, starts=starts)
     if not batch.gradient:
         return walk(model, images, labels)
     found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=BUDGETS[batch.budget].minimum_norm_rounds)
@@ -393,7 +408,7 @@ def _search_minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
     if not len(failed) or norm == "l1":
         return found
     # the gradients lead to no misclassified image: predictions alone may do
-    walked = walk(model, images[failed], labels[failed], starts=images)
+    walked = walk(model, images[failed], labels[failed])
     found_images, norms = found.images.clone(), found.norms.clone()
     found_images[failed], norms[failed] = walked.images, walked.norms
     return MinimumNormResult(found_images, norms)

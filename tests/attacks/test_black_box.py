@@ -110,6 +110,15 @@ def test_hop_skip_jump_needs_labels_only(norm: str, which: str, request: pytest.
 
 
 @pytest.mark.slow
+def test_square_attack_does_not_depend_on_the_other_images(standard: Model, few: Batch) -> None:
+    images, labels = few
+    alone, beside = (
+        attacks.square_attack(standard, images[:count], labels[:count], threat_model=NormBall("l2", 0.5), queries=60).margins
+        for count in (4, 12)
+    )
+    assert torch.allclose(alone, beside[:4], atol=1e-4)
+
+
 def test_hop_skip_jump_does_not_depend_on_the_other_images(standard: Model, few: Batch) -> None:
     images, labels = few
     starts = images[20:30]

@@ -186,11 +186,11 @@ def test_square_attack_is_short_where_gradients_work(robust: Model, batch: Batch
 
     class Counted(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            counted.queries += len(images)
+            counted.queries += 0 if images.requires_grad else len(images)
             return robust(images)
 
     attacks.adaptive_ensemble(Counted(), *batch, threat_model=NormBall("l2", 0.75))
-    assert counted.queries < 100 * 230  # 1,000 queries for every image that remains would be half as many again
+    assert counted.queries < 100 * 60  # 1,000 queries for every image that remains would be ten times as many
 
 
 # ---- budgets and special cases ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from notbugs.attacks import sanity_checks
 from notbugs.audit import AuditConfig, evaluate
 from notbugs.audit.evaluate import attack_batch
 from notbugs.data import Dataset
+from notbugs.models.black_box import BlackBox
 from notbugs.search import NormBall
 
 
@@ -54,6 +55,18 @@ def test_a_batch_has_clean_predictions_and_a_column_per_threat_model(robust: mod
     assert torch.equal(result.images[:, 0].float() / 255, images)
     assert bool((result.misclassified[:, 0] <= result.misclassified[:, 1]).all())
     assert shares == [0, 1 / 3, 2 / 3]
+
+
+@pytest.mark.slow
+def test_the_minimum_norm_of_an_image_does_not_depend_on_how_many_are_attacked(robust: models.Model, part: Dataset) -> None:
+    """Of a black box: searches start at the same images, and draw the same numbers."""
+    images, labels, starts = part.pixels(slice(0, 20)), part.labels[:20], part.pixels(slice(30, 60))
+    black_box = BlackBox(lambda array: robust(torch.from_numpy(array)).argmax(1), part.classes)
+    every, few = (
+        attack_batch(black_box, images[::step], labels[::step], [NormBall("l2", 0.3)], "quick", starts=starts).minimum_norms
+        for step in (1, 2)
+    )
+    assert torch.allclose(every[::2], few, rtol=1e-4) and bool((few > 0).any())
 
 
 def test_without_threat_models_with_a_norm_there_are_no_minimum_norms(robust: models.Model, part: Dataset) -> None:
