@@ -17,6 +17,7 @@ from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.by_name import classifier_by_name
+from notbugs.models.notes import report_notes
 from notbugs.search import NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
 from notbugs.study.given import DIGEST_IMAGES, LoadedClassifier, check_fit
@@ -45,7 +46,7 @@ class AuditConfig:
     others : tuple of str
         Other models of the same task, whose adversarial examples are tried on this one.
     network : str, optional
-        `module:function` that the model's file may name.
+        What the weights in the model's file belong to, as `models.classifier_by_name` takes it.
     device : str
     """
 
@@ -101,7 +102,9 @@ def _order(threat: Threat) -> tuple[int, float]:
 
 def load_classifier(config: AuditConfig, name: str) -> LoadedClassifier:
     """A model of the audit, checked against the shape and the classes of the images."""
-    return _load_classifier(config, name, _file_digest(name))
+    loaded = _load_classifier(config, name, _file_digest(name))
+    report_notes(name, loaded.metadata.notes)
+    return loaded
 
 
 def digest(config: AuditConfig, name: str) -> str:
@@ -125,7 +128,7 @@ def _file_digest(name: str) -> str:
 def _load_classifier(config: AuditConfig, name: str, digest: str) -> LoadedClassifier:
     """Loaded once per process; `digest` is there for the cache: a file that changed is loaded again."""
     part = test_part(config)[0]
-    loaded = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=config.network))
+    loaded = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=config.network, part=part))
     return check_fit(name, loaded, part, dataset=config.data.dataset, device=config.device)
 
 

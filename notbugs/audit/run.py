@@ -110,6 +110,7 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "threats": [str(threat) for threat in threats],
         "budget": config.budget,
         "gradient": gradient,
+        "model_notes": list(load_classifier(config, config.model).metadata.notes),
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         "finished": False,
     }

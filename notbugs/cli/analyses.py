@@ -19,6 +19,7 @@ from notbugs.cli.console import (
     progress,
 )
 from notbugs.cli.data_notes import TABLE, list_files_in, print_data_notes
+from notbugs.cli.model_notes import print_model_notes
 from notbugs.cli.options import NO_OPTIONS, DataOptions, OwnNetwork, RunArgument, Seed, Workers, with_data_options
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
@@ -172,6 +173,7 @@ def explain(
     splits = data.load_dataset(config.data)
     check_training_part(dataset, splits)
     print_data_notes()
+    print_model_notes()
     with blame_failing_image(model, splits.test, config.device):
         found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
     print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
@@ -222,6 +224,7 @@ def corruptions(
     config, model = _load_classifier(subject, dataset, out, network, data_options)
     part = test_part(config)[0]
     print_data_notes()
+    print_model_notes()
     accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
     rows = [CorruptionRow(model=subject, seed=seed, **accuracy._asdict()) for accuracy in accuracies]
     lines = [

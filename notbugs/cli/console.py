@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.data_notes import list_files_in, print_data_notes
+from notbugs.cli.model_notes import print_model_notes
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def progress(listed_in: str = "") -> Iterator[Callable[[str, float, str], None]]
 
         def report_progress(stage: str, share: float, words: str) -> None:
             print_data_notes()
+            print_model_notes()
             if stage not in bars:
                 bars[stage] = display.add_task(stage, total=1.0, words=words)
             display.update(bars[stage], completed=share, words=words)

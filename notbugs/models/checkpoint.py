@@ -14,6 +14,7 @@ from notbugs.atomic import StrPath
 from notbugs.errors import InputError
 from notbugs.models.classifier import Model
 from notbugs.models.factory import build, one_line
+from notbugs.models.libraries import is_library_name
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class CheckpointMetadata:
     seed : int or None
     norm, epsilon : str, float or None
         Of adversarial training, or of the attacks that the model was evaluated with.
+    notes : tuple of str
+        What was decided in loading the model: one sentence each.
     """
 
     classes: tuple[str, ...] | None = None
@@ -36,6 +39,7 @@ class CheckpointMetadata:
     seed: int | None = None
     norm: str = ""
     epsilon: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def check_writable(path: StrPath) -> None:
@@ -111,7 +115,7 @@ def load(path: StrPath, network: str | None = None) -> tuple[Model, CheckpointMe
     try:
         metadata = json.loads(description.read_text())
         name = metadata["architecture"]["name"]
-        trusted = ":" not in name or name == network
+        trusted = ":" not in name or name == network or is_library_name(name)
         model = build(**metadata["architecture"]) if trusted else None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise InputError(str(description), "is not the description of a model that can be built", one_line(error)) from None

@@ -69,7 +69,7 @@ class StudyMetadata(RunMetadata):
         What was asked for, in all commands on this folder, but for the data set and the device: fields of `StudyConfig`.
     settings : dict
         The resolved configuration. If the standard model was given: its name (model), a hash (model_sha256), of what
-        (model_sha256_of), and what its features are (model_features).
+        (model_sha256_of), what its features are (model_features), and what was decided in loading it (model_notes).
     """
 
     norm: str = "l2"
@@ -84,12 +84,16 @@ class StudyMetadata(RunMetadata):
 
 @dataclass(frozen=True)
 class AuditMetadata(RunMetadata):
-    """An audit of one classifier. gradient: whether it has gradients."""
+    """An audit of one classifier.
+
+    gradient: whether it has gradients; model_notes: what was decided in loading it.
+    """
 
     model: str = ""
     threats: tuple[str, ...] = ()
     budget: str = ""
     gradient: bool = True
+    model_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 
@@ -22,6 +22,13 @@ from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_mo
 
 TRAINING_SHARE = 0.5  # of the time of a classifier's stage, roughly; attacks take the rest
 MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
+
+
+class PixelStatistics(TypedDict):
+    """Mean and standard deviation of pixels, per channel."""
+
+    mean: list[float]
+    std: list[float]
 
 
 class TrainedClassifier(NamedTuple):
@@ -170,7 +177,7 @@ def save_classifier(
     )
 
 
-def pixel_statistics(dataset: Dataset) -> dict[str, list[float]]:
+def pixel_statistics(dataset: Dataset) -> PixelStatistics:
     """Mean and standard deviation of each channel over about 2,000 images, for the normalization layer."""
     pixels = dataset.pixels(list(range(0, len(dataset), max(1, len(dataset) // 2000))))
     return {"mean": pixels.mean((0, 2, 3)).tolist(), "std": pixels.std((0, 2, 3)).clamp_min(0.05).tolist()}

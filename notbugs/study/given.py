@@ -18,6 +18,7 @@ from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.by_name import classifier_by_name
 from notbugs.models.checkpoint import CheckpointMetadata
+from notbugs.models.notes import report_notes
 from notbugs.study.config import ResolvedConfig, StudyConfig
 
 GIVEN = "standard"
@@ -44,6 +45,8 @@ class GivenModel:
         What its features are, in words: those that D_NR keeps.
     sha256, sha256_of : str
         A hash that tells it from others, and of what: its file or, if it is code, its logits on a few images.
+    notes : tuple of str
+        What was decided in loading it: one sentence each.
     """
 
     name: str
@@ -51,6 +54,7 @@ class GivenModel:
     features: str
     sha256: str
     sha256_of: str
+    notes: tuple[str, ...] = ()
 
 
 def check_fit(name: str, loaded: LoadedClassifier, part: Dataset, *, dataset: str, device: str = "cpu") -> LoadedClassifier:
@@ -105,14 +109,16 @@ def given_model(config: StudyConfig | ResolvedConfig) -> GivenModel | None:
         return None
     path = Path(config.model)
     digest = sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    return _given_model(config.model, config.network, config.device, config.data, digest)
+    found = _given_model(config.model, config.network, config.device, config.data, digest)
+    report_notes(found.name, found.notes)
+    return found
 
 
 @cache
 def _given_model(name: str, network: str | None, device: str, images_of: DataConfig, digest: str) -> GivenModel:
     """digest: of the file, "" of code; also there for the cache: a file that changed is loaded again."""
     part, dataset = data.load_dataset(images_of).train, images_of.dataset
-    found = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=network))
+    found = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=network, part=part))
     rule = "must have gradients: D_NR, D_rand and D_det are constructed with them"
     remedy = f"for its robust accuracy alone: notbugs attack {name} {dataset}"
     if isinstance(found.model, BlackBox):
@@ -125,7 +131,7 @@ def _given_model(name: str, network: str | None, device: str, images_of: DataCon
         raise InputError("--model", rule, f"{name}, whose logits cannot be differentiated", remedy)
     model, features = models.with_features(loaded, images[:2])
     hashed = (digest, "its file") if digest else (_logits_digest(logits.tolist()), f"its logits on {len(sample)} images")
-    return GivenModel(name, model.eval(), features, *hashed)
+    return GivenModel(name, model.eval(), features, *hashed, notes=found.metadata.notes)
 
 
 def _logits_digest(logits: list[list[float]]) -> str:

@@ -242,6 +242,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
     if given:
         settings |= {"model": given.name, "model_sha256": given.sha256, "model_sha256_of": given.sha256_of}
         settings |= {"model_features": given.features}
+        settings |= {"model_notes": list(given.notes)} if given.notes else {}
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,

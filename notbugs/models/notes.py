@@ -1,0 +1,31 @@
+"""What was decided in loading a model, for the user: reported here, printed by the command line, kept in the run's metadata."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+OnNotes = Callable[[str, Sequence[str]], None]
+_on_notes: ContextVar[OnNotes | None] = ContextVar("_on_notes", default=None)
+
+
+def report_notes(name: str, notes: Sequence[str]) -> None:
+    """Call what `reporting_notes` was given, if anything was and there are notes. name: the model's, as it was given."""
+    if notes and (on_notes := _on_notes.get()):
+        on_notes(name, notes)
+
+
+@contextmanager
+def reporting_notes(on_notes: OnNotes) -> Iterator[None]:
+    """Call `on_notes` for each model with notes that this process loads meanwhile.
+
+    Examples
+    --------
+    >>> with reporting_notes(lambda name, notes: print(name, *notes)):
+    ...     report_notes("timm:resnet18", ["gray images are repeated"])
+    timm:resnet18 gray images are repeated
+    """
+    token = _on_notes.set(on_notes)
+    try:
+        yield
+    finally:
+        _on_notes.reset(token)
