@@ -57,6 +57,7 @@ def adapt(network: nn.Module, part: Dataset, name: str = "model", given: Reading
     Parameters
     ----------
     network : nn.Module
+        Set to evaluation mode.
     part : Dataset
     name : str
         The network's, for errors.
@@ -82,10 +83,10 @@ def adapt(network: nn.Module, part: Dataset, name: str = "model", given: Reading
     >>> adapted.notes, adapted.network(digits.pixels(slice(0, 4))).shape
     (('its outputs, (2, 10, 1, 1), are flattened', 'it takes RGB: the gray channel is repeated three times'), torch.Size([4, 10]))
     """
+    if not len(part):
+        return Adapted(network, ())
     reading, notes = given or Reading(), list[str]()
-    program = is_program(network)
-    network = FixedProgram(network) if program else network
-    network, dtype, words = _precision(network, reading.dtype, program)
+    network, dtype, words = _precision(settled(network), reading.dtype)
     reading, notes = replace(reading, dtype=dtype), notes + words
     sample, trial = part.pixels(_two(len(part))), _Trial(network, len(part.classes))
     with torch.random.fork_rng(devices=[]):
@@ -108,34 +109,31 @@ def adapt(network: nn.Module, part: Dataset, name: str = "model", given: Reading
     if table is not None and table.shape[1] == 1 and len(part.classes) == 2:
         network, output, said = _single_output(network, reading, part)
         reading, notes = replace(reading, output=output), [*notes, said]
-    plain = isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.dtype == torch.float32
     columns = len(part.classes) if table is None or table.shape[1] == 1 else table.shape[1]
-    if plain and reading == Reading():
+    if reading == Reading() and trial.is_plain(sample):
         return Adapted(network, tuple(notes))
     return Adapted(AdaptedClassifier(network, reading, columns), tuple(notes))
 
 
-def is_program(network: nn.Module) -> bool:
-    """Whether this is a program of TorchScript or torch.export."""
+def settled(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode; a program of TorchScript or torch.export, which does not know it, as a module that does."""
     if isinstance(network, torch.jit.ScriptModule):
-        return True
+        return FixedProgram(network.eval())
     try:
-        network.train(network.training)
+        return network.eval()
     except NotImplementedError:  # torch.export: the mode is a part of the graph
-        return True
-    except Exception:  # a user's own code may raise anything
-        return False
-    return False
+        return FixedProgram(network)
 
 
 def initialize_lazy(network: nn.Module, inputs: Tensor) -> bool:
     """Give lazy layers the shapes that these inputs lead to, and random weights. Returns whether there were any."""
     if not any(is_lazy(tensor) for tensor in [*network.parameters(), *network.buffers()]):
         return False
-    training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     with torch.no_grad():
         network.eval()(inputs)
-    network.train(training)
+    for module, training in modes:
+        module.training = training
     return True
 
 
@@ -155,6 +153,12 @@ class _Trial(NamedTuple):
             raise _NoScoresError(described(outputs))
         return outputs
 
+    def is_plain(self, images: Tensor) -> bool:
+        """Whether it returns float32 (N, K) for images as they are, also for one alone: some squeeze that."""
+        with torch.no_grad():
+            outputs = [self.network(images), self.network(images[:1])]
+        return all(isinstance(one, Tensor) and one.dim() == 2 and one.dtype == torch.float32 for one in outputs)
+
     def works(self, images: Tensor, reading: Reading) -> bool:
         """Whether it returns scores."""
         try:
@@ -170,22 +174,17 @@ class _NoScoresError(Exception):
 
 def _first_that_works(trial: _Trial, sample: Tensor, given: Reading) -> tuple[Reading, object] | None:
     """The first way to give the images to the network at which it returns scores, and its outputs."""
-    modes = [(module, module.training) for module in trial.network.modules()]
-    trial.network.eval()
-    try:
-        for reading in _readings(sample, given):
-            try:
-                outputs = trial(sample, reading)
-            except _NoScoresError:
-                if reading == given:
-                    return None  # it takes the images: what it returns is the caller's matter
-            except Exception:  # a user's own code may raise anything
-                continue
-            else:
+    for reading in _readings(sample, given):
+        try:
+            outputs = trial(sample, reading)
+        except _NoScoresError:
+            if reading == given:
+                return None  # it takes the images: what it returns is the caller's matter
+        except Exception:  # a user's own code may raise anything
+            continue
+        else:
+            if reading.batch_size or trial.works(sample[:1], reading):  # else it takes batches of two alone
                 return reading, outputs
-    finally:
-        for module, training in modes:
-            module.training = training
     return None
 
 
@@ -220,7 +219,7 @@ def _raise_if_other_images(trial: _Trial, sample: Tensor, given: Reading, name: 
 
 def _two(count: int) -> list[int]:
     """Two images of a data set, as far apart as possible."""
-    return [0, count - 1] if count else []
+    return [0, count - 1]
 
 
 def _pixels(size: Sequence[int]) -> str:
@@ -242,18 +241,19 @@ def _input_notes(reading: Reading, given: Reading) -> list[str]:
     if reading.channels_last and not given.channels_last:
         notes.append("it takes images as N x H x W x C")
     if reading.batch_size:
-        notes.append(f"it takes {reading.batch_size} images at a time: the last batch is filled up")
+        images = "1 image" if reading.batch_size == 1 else f"{reading.batch_size} images"
+        notes.append(f"it takes {images} at a time: the last batch is filled up")
     return notes
 
 
 # ---- precision -------------------------------------------------------------------------------------------------------------
 
 
-def _precision(network: nn.Module, wanted: torch.dtype | None, program: bool) -> tuple[nn.Module, torch.dtype | None, list[str]]:
+def _precision(network: nn.Module, wanted: torch.dtype | None) -> tuple[nn.Module, torch.dtype | None, list[str]]:
     """The network, the type of its inputs, and what is said of it. Half precision becomes single where that can be done."""
     floating = [each.dtype for each in network.parameters() if each.is_floating_point()]
     dtype = wanted or (floating[0] if floating else torch.float32)
-    if dtype in (torch.float16, torch.bfloat16) and not program:
+    if dtype in (torch.float16, torch.bfloat16) and not isinstance(network, FixedProgram):
         return network.float(), None, [f"its weights, in {str(dtype)[6:]}, are computed with in float32"]
     if dtype != torch.float32:
         return network, dtype, [f"it computes in {str(dtype)[6:]}"]
@@ -299,7 +299,7 @@ def _last_sigmoid(network: nn.Module, reading: Reading, part: Dataset) -> str | 
         with torch.no_grad():
             step = reading.batch_size or len(images)
             inputs = AdaptedClassifier(network, reading, 2).inputs(padded(images, step))
-            outputs = scores(network.eval()(inputs), step, 1)
+            outputs = scores(network(inputs), step, 1)
     finally:
         for handle in handles:
             handle.remove()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
+from torch.export import ExportedProgram
 
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import checkpoint, factory, torch_files
-from notbugs.models.adapt import adapt
+from notbugs.models.adapt import adapt, settled
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.black_box import BlackBox, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
@@ -65,7 +66,7 @@ def classifier_by_name(
         If there is no such classifier or it cannot be used.
     """
     loaded = _load(name, classes, network, part)
-    model, notes = loaded.model.eval(), loaded.notes
+    model, notes = settled(loaded.model), loaded.notes
     if part is not None and loaded.given is not None:
         adapted = adapt(model, part, name, loaded.given)
         model, notes = adapted.network.eval(), (*notes, *adapted.notes)
@@ -91,6 +92,8 @@ def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset 
 def _of_code(name: str, classes: Sequence[str]) -> _Loaded:
     """What a user's function returns."""
     classifier = factory.user_object(name, len(classes), "MODEL")
+    if isinstance(classifier, ExportedProgram):
+        classifier = classifier.module()
     if isinstance(classifier, nn.Module):
         return _Loaded(classifier, Reading())
     if hasattr(classifier, "predict"):

@@ -64,8 +64,9 @@ class AdaptedClassifier(nn.Module):
         step = self.reading.batch_size
         if not step:
             return self._logits(images)
-        parts = [self._logits(padded(part, step))[: len(part)] for part in torch.split(images, step)]
-        return torch.cat(parts) if parts else images.new_zeros((0, self.classes))
+        if not len(images):
+            return images.new_zeros((0, self.classes))
+        return torch.cat([self._logits(padded(part, step))[: len(part)] for part in torch.split(images, step)])
 
     def _logits(self, images: Tensor) -> Tensor:
         outputs = self.network(self.inputs(images))
@@ -101,8 +102,12 @@ class FixedProgram(nn.Module):
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
-        self.program = program.eval() if isinstance(program, torch.jit.ScriptModule) else program
+        self.program = program
         self.training = False
+
+    def __deepcopy__(self, memo: object) -> "FixedProgram":
+        """The same: parameters of a copied program are no leaves, and nothing here changes a program."""
+        return self
 
     def train(self, mode: bool = True) -> "FixedProgram":
         """Nothing: the program stays as it was saved."""

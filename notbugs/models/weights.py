@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from notbugs.errors import InputError
 from notbugs.models.reading import Reading
@@ -64,11 +66,17 @@ def fitting(weights: Weights, network: nn.Module) -> Weights:
 
 def outputs_of(weights: Weights, network: nn.Module) -> int | None:
     """How many outputs the weights have, where the network was built for another number and differs in its last layer alone."""
-    own, given = network.state_dict(), fitting(weights, network)
-    other = [name for name in own if name in given and own[name].shape != given[name].shape]
-    counts = {given[name].shape[0] for name in other}
-    rest = all(own[name].shape[1:] == given[name].shape[1:] for name in other)
-    return counts.pop() if len(counts) == 1 and rest and len(other) <= 2 else None
+    other = _other_shapes(weights, network)
+    counts = {given[0] for given, _ in other}
+    same_rest = all(given[1:] == own[1:] for given, own in other)
+    return counts.pop() if len(counts) == 1 and same_rest and len(other) <= 2 else None
+
+
+def _other_shapes(weights: Weights, network: nn.Module) -> list[tuple[torch.Size, torch.Size]]:
+    """The shapes of the weights that differ from the network's, and the network's."""
+    given = fitting(weights, network)
+    own = {name: value for name, value in network.state_dict().items() if not is_lazy(value)}
+    return [(given[name].shape, value.shape) for name, value in own.items() if name in given and value.shape != given[name].shape]
 
 
 def load_weights(network: nn.Module, weights: Weights, name: str, source: str) -> None:
@@ -146,6 +154,8 @@ def network_with(weights: Weights, build: NetworkOf, classes: int, name: str, so
     cleaned = clean_weights(weights)
     network, reading = build(classes)
     if outputs := outputs_of(cleaned.weights, network):
-        network, reading = build(outputs)
+        other, other_reading = build(outputs)
+        if not _other_shapes(cleaned.weights, other):
+            network, reading = other, other_reading
     load_weights(network, cleaned.weights, name, source)
     return network, with_reading(reading, cleaned.reading)
