@@ -27,11 +27,14 @@ from notbugs.cli.options import (
     Epochs,
     Epsilon,
     Folds,
+    HeadOnly,
     Network,
     Norm,
     Out,
     Pictures,
+    Pretrained,
     Repeats,
+    RobustModel,
     Seed,
     Versions,
     Width,
@@ -95,6 +98,9 @@ def run(
     seed: Seed = 0,
     model: GivenModel = None,
     network: Network = None,
+    pretrained: Pretrained = False,
+    head_only: HeadOnly = False,
+    robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -146,6 +152,9 @@ def split(
     epsilon: Epsilon = None,
     seed: Seed = 0,
     network: Network = None,
+    pretrained: Pretrained = False,
+    head_only: HeadOnly = False,
+    robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,
     flip: Flip = None,
@@ -181,6 +190,8 @@ def split(
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
+        if robust_model is not None:
+            raise InputError("--robust-model", f"cannot be used with {option}", robust_model)
         split_files(files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
         return
     from notbugs.runs.tables.study import SetRow
@@ -204,6 +215,9 @@ def train(
     epsilon: Epsilon = None,
     seed: Seed = 0,
     network: Network = None,
+    pretrained: Pretrained = False,
+    head_only: HeadOnly = False,
+    robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,
     flip: Flip = None,

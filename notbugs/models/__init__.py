@@ -2,8 +2,18 @@
 
 from notbugs.models.architectures import ARCHITECTURES, TRANSFER_ARCHITECTURES, Residual
 from notbugs.models.checkpoint import check_writable, load, save
-from notbugs.models.classifier import Classifier, Model, WrappedClassifier, frozen, frozen_copy, fuse_batchnorm, memory_format
+from notbugs.models.classifier import (
+    Classifier,
+    Model,
+    WrappedClassifier,
+    frozen,
+    frozen_copy,
+    fuse_batchnorm,
+    head_name,
+    memory_format,
+)
 from notbugs.models.factory import build, user_object, with_features, wrap
+from notbugs.models.finetune import build_from
 
 __all__ = [
     "ARCHITECTURES",
@@ -13,10 +23,12 @@ __all__ = [
     "Residual",
     "WrappedClassifier",
     "build",
+    "build_from",
     "check_writable",
     "frozen",
     "frozen_copy",
     "fuse_batchnorm",
+    "head_name",
     "load",
     "memory_format",
     "save",

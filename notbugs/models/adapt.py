@@ -97,14 +97,17 @@ def adapt(network: nn.Module, part: Dataset, name: str = "model", given: Reading
         notes.append(
             f"its first layer resizes images from {_pixels(sample.shape[2:])} to {_pixels(reading.size)}, its input size"
         )
+    if sample.shape[1] == 1 and len(reading.mean) == 3:
+        reading = replace(reading, repeat_gray=True)
     if reading.repeat_gray:
         notes.append("it takes RGB: the gray channel is repeated three times")
-    found = _first_that_works(trial, sample, reading)
+    known = reading
+    found = _first_that_works(trial, sample, known)
     if found is None:
         _raise_if_other_images(trial, sample, reading, name)
         return Adapted(network, tuple(notes))
     reading, outputs = found
-    notes += [*_output_notes(outputs), *_input_notes(reading, given or Reading())]
+    notes += [*_output_notes(outputs), *_input_notes(reading, known)]
     table = scores(outputs, len(sample), len(part.classes))
     if table is not None and table.shape[1] == 1 and len(part.classes) == 2:
         network, output, said = _single_output(network, reading, part)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -15,7 +15,7 @@ from notbugs.models.adapt import adapt, settled
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.black_box import BlackBox, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
-from notbugs.models.libraries import is_library_name, library_network
+from notbugs.models.libraries import hub_file, is_library_name, library_network
 from notbugs.models.onnx import from_onnx
 from notbugs.models.reading import Reading
 from notbugs.models.weights import network_with
@@ -42,7 +42,7 @@ def classifier_by_name(
 
         - a file: .safetensors that `models.save` wrote; weights of PyTorch, with `network`; TorchScript; an exported program
           (.pt2); .onnx; .skops
-        - `timm:NAME`, `hf:NAME_OR_PATH`, `torchvision:NAME[@WEIGHTS]`, with its weights
+        - `timm:NAME`, `hf:NAME_OR_PATH`, `torchvision:NAME[@WEIGHTS]`, with its weights; `hf:OWNER/REPOSITORY/FILE`, a file
         - `module:function`, called with classes=K, that returns a trained network of pixels in [0, 1], a fitted scikit-learn
           classifier, or a function for `BlackBox`. Naming it runs that code.
     classes : sequence of str
@@ -77,8 +77,8 @@ def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset 
     path = Path(name)
     if name.endswith(".onnx"):
         return _Loaded(from_onnx(path, classes))
-    if path.is_file():
-        return _of_file(path, classes, network, part)
+    if (file := hub_file(name)) or path.is_file():
+        return _of_file(file or path, classes, network, part)
     if is_library_name(name):
         return _of_library(name)
     module, colon, function = name.partition(":")
@@ -147,7 +147,7 @@ def _checkpoint(path: Path, network: str | None) -> _Loaded:
     return _Loaded(model, None, metadata)
 
 
-def _skops(path: Path) -> Any:
+def _skops(path: Path) -> object:
     """An estimator in a file of skops, which holds no pickle."""
     try:
         from skops import io

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from notbugs import precision
 from notbugs.errors import InputError
-from notbugs.models.reading import described, scores
+from notbugs.models.reading import Options, described, scores
 
 
 class Classifier(nn.Module):
@@ -30,7 +30,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, body: nn.Module, head: nn.Module, *, mean: Sequence[float], std: Sequence[float], architecture: dict[str, Any]
+        self, body: nn.Module, head: nn.Module, *, mean: Sequence[float], std: Sequence[float], architecture: Options
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
@@ -77,7 +77,7 @@ class WrappedClassifier(nn.Module):
         layer: str,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
-        architecture: dict[str, Any],
+        architecture: Options,
     ) -> None:
         super().__init__()
         self.network, self.layer, self.architecture = network, layer, architecture
@@ -129,6 +129,21 @@ class LogitFeatures(WrappedClassifier):
 
 
 Model = Classifier | WrappedClassifier
+
+
+def head_name(model: nn.Module) -> str:
+    """The name of the last layer of a classifier, whose input are its features.
+
+    Raises
+    ------
+    InputError
+        If its features are of another kind.
+    """
+    if isinstance(model, Classifier):
+        return "head"
+    if isinstance(model, WrappedClassifier) and model.layer:
+        return f"network.{model.layer}"
+    raise InputError("model", "must have a last layer, linear or a convolution with kernel 1", type(model).__name__)
 
 
 @contextmanager

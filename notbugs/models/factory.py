@@ -16,7 +16,7 @@ from notbugs.models.adapt import initialize_lazy
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Classifier, LogitFeatures, Model, OwnFeatures, WrappedClassifier, frozen
 from notbugs.models.libraries import is_library_name, library_network
-from notbugs.models.reading import AdaptedClassifier, Reading
+from notbugs.models.reading import AdaptedClassifier, Options, Reading
 
 
 def build(
@@ -29,7 +29,7 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     pretrained: bool = False,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
 ) -> Model:
     """Build a network with random weights. The same seed gives the same weights; the caller's random state stays as it was.
 
@@ -90,7 +90,7 @@ def _library_model(
     mean: list[float],
     std: list[float],
     pretrained: bool,
-    options: Mapping[str, Any] | None,
+    options: Options | None,
 ) -> WrappedClassifier:
     """A network of another package for these images and classes.
 
@@ -101,8 +101,8 @@ def _library_model(
         name, pretrained=pretrained, outputs=classes, size=size, options=known.get("network"), parameter="--network"
     )
     channels = int(found.options.get("num_channels", 3))
-    if pretrained and found.reading.mean:
-        mean, std = list(found.reading.mean), list(found.reading.std)
+    if pretrained:
+        mean, std = list(found.reading.mean or [0.0] * channels), list(found.reading.std or [1.0] * channels)
     mean, std = (list(values) * (channels if len(values) == 1 else 1) for values in (mean, std))
     reading = Reading(flip_channels=known.get("flip_channels", pretrained and found.reading.flip_channels))
     if options is None and not _runs(found.network, torch.zeros(2, channels, *size)):
@@ -152,7 +152,7 @@ def _runs(network: nn.Module, images: Tensor) -> bool:
     return True
 
 
-def _with_classes(network: nn.Module, name: str, architecture: Mapping[str, Any]) -> WrappedClassifier:
+def _with_classes(network: nn.Module, name: str, architecture: Options) -> WrappedClassifier:
     """A network to train, with features: the input of its last layer, or else its logits. Checked against the classes."""
     mean, std, classes = architecture["mean"], architecture["std"], architecture["classes"]
     sample = torch.zeros(2, *architecture["shape"])

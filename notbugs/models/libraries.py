@@ -7,17 +7,17 @@ configuration. They download weights into their own caches, and honor these offl
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from notbugs.errors import InputError
-from notbugs.models.reading import Reading
-
-Options = dict[str, Any]
+from notbugs.models.reading import Options, Reading
 
 
 class LibraryNetwork(NamedTuple):
@@ -51,7 +51,7 @@ class _Asked(NamedTuple):
     pretrained: bool
     outputs: int | None
     size: tuple[int, int] | None
-    options: Mapping[str, Any]
+    options: Options
 
 
 def is_library_name(name: str) -> bool:
@@ -71,7 +71,7 @@ def library_network(
     pretrained: bool,
     outputs: int | None = None,
     size: tuple[int, int] | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Options | None = None,
     parameter: str = "MODEL",
 ) -> LibraryNetwork:
     """A network of another package.
@@ -107,7 +107,7 @@ def library_network(
 
 
 @contextmanager
-def _one_line_errors(parameter: str, name: str, package: str) -> Any:
+def _one_line_errors(parameter: str, name: str, package: str) -> Iterator[None]:
     """InputError in place of what the package raises for names and weights that it does not have."""
     try:
         yield
@@ -116,9 +116,37 @@ def _one_line_errors(parameter: str, name: str, package: str) -> Any:
     except ImportError as error:  # of a build for another PyTorch, or a package that it needs
         rule, remedy = f"needs the package {package}, which cannot be imported here", f"pip install --upgrade {package}"
         raise InputError(parameter, rule, _one_line(error), remedy) from None
-    except Exception as error:  # each package and its client for downloads has errors of its own
-        rule = f"{name} must be a network for classification of {package}, with its weights in the cache or at hand to download"
+    except OSError as error:  # of the clients for downloads, and of files
+        rule = f"needs the weights of {name}, which are not in the cache and cannot be downloaded"
+        remedy = "repeat the command where it has a network, or pass a file of weights and --network"
+        raise InputError(parameter, rule, f"{type(error).__name__}: {_one_line(error)}", remedy) from None
+    except Exception as error:  # each package has errors of its own
+        rule = f"{name} must be a network for classification of {package}"
         raise InputError(parameter, rule, f"{type(error).__name__}: {_one_line(error)}") from None
+
+
+def hub_file(name: str) -> Path | None:
+    """The file that `hf:OWNER/REPOSITORY/FILE` names, from the cache or downloaded; None for any other name.
+
+    Raises
+    ------
+    InputError
+        If it is neither in the cache nor can be downloaded.
+
+    Examples
+    --------
+    >>> hub_file("hf:google/vit-base-patch16-224") is None
+    True
+    """
+    library, _, path = name.partition(":")
+    owner, _, rest = path.partition("/")
+    repository, _, file = rest.partition("/")
+    if library != "hf" or not (owner and repository and file) or Path(path).exists():
+        return None
+    from huggingface_hub import hf_hub_download
+
+    with _one_line_errors("MODEL", name, "huggingface_hub"):
+        return Path(hf_hub_download(repo_id=f"{owner}/{repository}", filename=file))
 
 
 def _one_line(error: BaseException) -> str:
@@ -129,7 +157,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _timm(asked: _Asked) -> LibraryNetwork:
-    timm: Any = importlib.import_module("timm")
+    timm = importlib.import_module("timm")
     outputs = {} if asked.outputs is None else {"num_classes": asked.outputs}
     fixed = bool(asked.size) and _timm_config(timm, asked.name).get("fixed_input_size", False)
     sized = {"img_size": asked.size} if fixed else {}
@@ -150,17 +178,17 @@ def _timm(asked: _Asked) -> LibraryNetwork:
     return LibraryNetwork(network, reading, _timm_classes(timm, network) if asked.outputs is None else None, {})
 
 
-def _timm_config(timm: Any, name: str) -> dict[str, Any]:
+def _timm_config(timm: ModuleType, name: str) -> Options:
     """The configuration of a network's weights, without building it; {} where it is not in the package."""
     if ":" in name:
         return {}
     config = timm.get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
-    return config.to_dict() if config else {}
+    return dict(config.to_dict()) if config else {}
 
 
-def _timm_classes(timm: Any, network: Any) -> tuple[str, ...] | None:
+def _timm_classes(timm: ModuleType, network: nn.Module) -> tuple[str, ...] | None:
     """Names of the outputs: in its configuration, or those of ImageNet's subsets, which the package has."""
-    config = network.pretrained_cfg
+    config: Options = getattr(network, "pretrained_cfg", {})
     if names := config.get("label_names"):
         return tuple(map(str, names))
     try:
@@ -168,7 +196,7 @@ def _timm_classes(timm: Any, network: Any) -> tuple[str, ...] | None:
         info = timm.data.ImageNetInfo(subset) if subset else None
     except Exception:  # a subset that this version does not have
         return None
-    if info is None or info.num_classes() != network.num_classes:
+    if info is None or info.num_classes() != getattr(network, "num_classes", None):
         return None
     return tuple(info.index_to_description(index) for index in range(info.num_classes()))
 
@@ -177,7 +205,7 @@ def _timm_classes(timm: Any, network: Any) -> tuple[str, ...] | None:
 
 
 def _hf(asked: _Asked) -> LibraryNetwork:
-    transformers: Any = importlib.import_module("transformers")
+    transformers = importlib.import_module("transformers")
     auto, outputs = transformers.AutoModelForImageClassification, asked.outputs
     config = (
         transformers.AutoConfig.for_model(**asked.options)
@@ -187,10 +215,11 @@ def _hf(asked: _Asked) -> LibraryNetwork:
     if outputs is not None:
         config.num_labels = outputs
     if asked.pretrained:
-        network = auto.from_pretrained(asked.name, config=config, ignore_mismatched_sizes=outputs is not None)
+        with _silent(transformers):
+            network = auto.from_pretrained(asked.name, config=config, ignore_mismatched_sizes=outputs is not None)
     else:
         network = auto.from_config(config)
-    reading = Reading() if asked.options else _hf_reading(transformers, asked.name)
+    reading = Reading() if asked.options else _hf_reading(asked.name)
     names = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
     generic = outputs is not None or all(name == f"LABEL_{index}" for index, name in enumerate(names))
     return LibraryNetwork(
@@ -198,7 +227,22 @@ def _hf(asked: _Asked) -> LibraryNetwork:
     )
 
 
-def _hf_reading(transformers: Any, name: str) -> Reading:
+@contextmanager
+def _silent(transformers: ModuleType) -> Iterator[None]:
+    """No progress bar, and no list of the weights that are new: that the last layer is, is said in one line."""
+    logging = transformers.utils.logging
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _hf_reading(name: str) -> Reading:
     """Normalization and input size in a model's preprocessor_config.json."""
     mixin = importlib.import_module("transformers.image_processing_base").ImageProcessingMixin
     try:
@@ -208,7 +252,7 @@ def _hf_reading(transformers: Any, name: str) -> Reading:
     return reading_of_processor(processor)
 
 
-def reading_of_processor(processor: Mapping[str, Any]) -> Reading:
+def reading_of_processor(processor: Options) -> Reading:
     """What an image processor of transformers does with pixels, for pixels in [0, 1].
 
     Parameters
@@ -238,7 +282,7 @@ def reading_of_processor(processor: Mapping[str, Any]) -> Reading:
     )
 
 
-def _square(size: Any) -> tuple[int, int] | None:
+def _square(size: object) -> tuple[int, int] | None:
     """Height and width of a processor's size: a number, or a dictionary."""
     if isinstance(size, int):
         return size, size
@@ -252,11 +296,13 @@ def _square(size: Any) -> tuple[int, int] | None:
 
 
 def _torchvision(asked: _Asked) -> LibraryNetwork:
-    models: Any = importlib.import_module("torchvision.models")
+    models = importlib.import_module("torchvision.models")
     name, _, chosen = asked.name.partition("@")
     if name not in models.list_models(module=models):
         raise InputError("MODEL", f"{name} must be a network for classification of torchvision.models", repr(name))
     available = models.get_model_weights(name)
+    if chosen and chosen not in available.__members__:
+        raise InputError("MODEL", f"weights of torchvision:{name} must be {', '.join(available.__members__)}", repr(chosen))
     weights = available[chosen] if chosen else available.DEFAULT
     auxiliary = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     plain = {**auxiliary, "init_weights": True} if auxiliary else {}

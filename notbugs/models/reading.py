@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from notbugs.errors import InputError
 
+Options = Mapping[str, Any]  # what builds a network again, as JSON holds it
 TINY = 1e-37  # the smallest probability whose logarithm is taken
 
 

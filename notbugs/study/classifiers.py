@@ -119,14 +119,7 @@ def train_classifier(
     config, splits, trained_on = _with_spec(config, spec), load(config, seed), dataset_of(spec)
     relabeled = trained_on is not None and trained_on.is_relabeled
     epochs = max(1, round(config.epochs / max(1, len(dataset) / len(splits.train))))  # about as many steps as on the original
-    model = models.build(
-        config.network,
-        shape=dataset.shape,
-        classes=len(dataset.classes),
-        width=config.width,
-        seed=derive_seed(seed, MODELS[spec.init_from].seed_key if spec.init_from else spec.seed_key),
-        **pixel_statistics(splits.train),
-    )
+    model = _untrained(config, dataset, splits.train, spec, derive_seed(seed, _init_key(spec)))
     curve: list[TrainingRow] = []
     train.fit(
         model,
@@ -140,6 +133,7 @@ def train_classifier(
         patience=config.patience if relabeled else 0,
         bf16=config.bf16,
         compile=config.compile,
+        head_only=config.head_only and _finetuned(config, spec),
         seed=derive_seed(seed, spec.seed_key),
         device=config.device,
         progress=_curve_recorder(curve, model, spec, epochs, seed, _monitored(splits.test), config.device, report_progress),
@@ -147,6 +141,36 @@ def train_classifier(
     if relabeled and config.adapt_batchnorm:
         train.adapt_batchnorm(model, splits.train, seed=seed, device=config.device)
     return TrainedClassifier(model, curve)
+
+
+def _init_key(spec: ModelSpec) -> str:
+    return MODELS[spec.init_from].seed_key if spec.init_from else spec.seed_key
+
+
+def _starts_robust(config: ResolvedConfig, spec: ModelSpec) -> bool:
+    """Whether a classifier begins with the weights of the given robust network: those of adversarial training do."""
+    return config.robust_model is not None and spec.loss != "standard" and not spec.architecture
+
+
+def _finetuned(config: ResolvedConfig, spec: ModelSpec) -> bool:
+    """Whether a classifier begins with weights that were trained elsewhere."""
+    return _starts_robust(config, spec) or (config.pretrained and not spec.architecture)
+
+
+def _untrained(config: ResolvedConfig, dataset: Dataset, original: Dataset, spec: ModelSpec, seed: int) -> models.Model:
+    """A classifier before training: random, or with weights that were trained elsewhere. original: whose pixels normalize."""
+    shape, classes = dataset.shape, len(dataset.classes)
+    if config.robust_model and _starts_robust(config, spec):
+        return models.build_from(config.robust_model, config.network, shape=shape, classes=classes, seed=seed)
+    return models.build(
+        config.network,
+        shape=shape,
+        classes=classes,
+        width=config.width,
+        seed=seed,
+        pretrained=_finetuned(config, spec),
+        **pixel_statistics(original),
+    )
 
 
 def save_classifier(

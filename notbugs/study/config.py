@@ -35,7 +35,13 @@ class StudyConfig(DataConfig):
         A trained classifier that is studied as the standard model, in place of one that is trained here: as
         `models.by_name.classifier_by_name` takes it, with gradients. It is the same in every seed.
     network : str, optional
-        An architecture, or `module:function`.
+        As `models.build` takes it: an architecture, a network of timm, Hugging Face or torchvision, or `module:function`.
+    pretrained : bool
+        All classifiers with `network` begin with its weights, and are fine-tuned.
+    head_only : bool
+        Train the last layer alone.
+    robust_model : str, optional
+        Adversarial training begins with these weights, of a robust network (`models.build_from`).
     width, epochs, batch_size, learning_rate, weight_decay : optional
         Of every training. width: channels of the first layer; with `network`, None is that network's usual width.
     relabel_learning_rate : float, optional
@@ -102,11 +108,15 @@ class StudyConfig(DataConfig):
     device: str = "cpu"
     write: str | None = None
     stratified_targets: bool = False
+    pretrained: bool = False
+    head_only: bool = False
+    robust_model: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(DataConfig):
-    """`StudyConfig` with every setting decided. These may stay None: those of the data, model, width, write."""
+    """`StudyConfig` with every setting decided. These may stay None: those of the data, model, width, write,
+    robust_model."""
 
     norm: str
     epsilon: float
@@ -139,6 +149,9 @@ class ResolvedConfig(DataConfig):
     device: str
     write: str | None
     stratified_targets: bool
+    pretrained: bool
+    head_only: bool
+    robust_model: str | None
 
     @property
     def threat_model(self) -> NormBall:
@@ -208,6 +221,10 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.replicate and config.invert_start != "image":
         rule = "must be image with --replicate, which constructs the versions from noise, too"
         raise InputError("--invert-start", rule, config.invert_start)
+    if config.pretrained and config.network is None:
+        raise InputError("--pretrained", "needs a network that has weights", None, "pass --network timm:resnet18")
+    if config.head_only and not (config.pretrained or config.robust_model):
+        raise InputError("--head-only", "needs weights to begin with", None, "pass --pretrained or --robust-model")
     data.check_form("--write", config.write)
     if config.invert_start not in ("image", "noise"):
         raise InputError("--invert-start", "must be image or noise", repr(config.invert_start))
@@ -219,14 +236,16 @@ def _option(name: str) -> str:
 
 # ---- a run's arguments -----------------------------------------------------------------------------------------------------
 
+NEWER = ("stratified_targets", "pretrained", "head_only", "robust_model")  # runs that began before these options have none
 FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ when a run is resumed
 
 
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
     own = {name: value for name, value in asdict(config).items() if name not in (*FREE, *asdict(config.data))}
-    if not config.stratified_targets:
-        del own["stratified_targets"]  # runs that began before there was this option have none
+    for name in NEWER:
+        if not own[name]:
+            del own[name]
     return {"kind": "study", **config.arguments, **own}
 
 

@@ -7,6 +7,7 @@ from notbugs import datacheck, models, precision
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.errors import InputError
+from notbugs.models.notes import report_notes
 from notbugs.study.config import ResolvedConfig, StudyConfig, check
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
 
@@ -118,6 +119,9 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         device=config.device,
         write=config.write,
         stratified_targets=config.stratified_targets,
+        pretrained=config.pretrained,
+        head_only=config.head_only,
+        robust_model=config.robust_model,
     )
 
 
@@ -178,4 +182,12 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
     if config.dataset != SYNTHETIC and shorter < MIN_SIDE:
         rule = f"images must be at least {MIN_SIDE} pixels wide and high"
         raise InputError(config.dataset, rule, f"{shape[2]}x{shape[1]}", "use --resize")
-    models.build(config.network, shape=shape, classes=len(splits.train.classes), width=config.width)  # a bad one fails here
+    # bad ones fail here
+    classes = len(splits.train.classes)
+    built = models.build(config.network, shape=shape, classes=classes, width=config.width, pretrained=config.pretrained)
+    report_notes(config.network, getattr(built, "notes", ()))
+    if config.head_only:
+        models.head_name(built)
+    if config.robust_model:
+        robust = models.build_from(config.robust_model, config.network, shape=shape, classes=classes)
+        report_notes(config.robust_model, getattr(robust, "notes", ()))

@@ -123,7 +123,7 @@ def test_weights_need_their_network(network: nn.Module, part: Dataset, raises_on
 
 
 def test_layout_of_robust_networks_of_madrylab(network: nn.Module, part: Dataset) -> None:
-    """As robustness/train.py saves an AttackerModel inside DataParallel: with dill, the network twice, its normalization beside."""
+    """As robustness/train.py saves an AttackerModel inside DataParallel: with dill, the network twice, its pixel statistics."""
     mean, std = torch.full((1, 1, 1), 0.3), torch.full((1, 1, 1), 0.6)
     weights = {f"module.normalizer.new_{name}": value for name, value in (("mean", mean), ("std", std))}
     weights |= {f"module.attacker.normalize.new_{name}": value for name, value in (("mean", mean), ("std", std))}
