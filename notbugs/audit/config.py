@@ -141,6 +141,14 @@ def search_copy(config: AuditConfig, name: str) -> nn.Module:
     return fused
 
 
+def with_gradients(config: AuditConfig, name: str, why: str) -> nn.Module:
+    """The model as `search_copy` gives it. Raises InputError if it has no gradients; why: they are needed."""
+    model = search_copy(config, name)
+    if not attacks.has_gradient(model, test_part(config)[0].pixels([0]).to(config.device)):
+        raise InputError("MODEL", f"must have gradients: {why}", name)
+    return model
+
+
 def norm_of(threat: Threat | None) -> str:
     """Its norm, "spatial", or "" for no perturbation."""
     if threat is None:

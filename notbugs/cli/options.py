@@ -138,6 +138,12 @@ OwnNetwork = Annotated[
         "torchvision:NAME.",
     ),
 ]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The module of MODEL whose outputs are its features. [default: the input of the last layer]"
+    ),
+]
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Begin with the weights of --network, and fine-tune: see docs/models.md.")
 ]

@@ -14,6 +14,7 @@ from notbugs.models.classifier import (
 )
 from notbugs.models.factory import build, user_object, with_features, wrap
 from notbugs.models.finetune import build_from
+from notbugs.models.layers import layer_forward
 
 __all__ = [
     "ARCHITECTURES",
@@ -29,6 +30,7 @@ __all__ = [
     "frozen_copy",
     "fuse_batchnorm",
     "head_name",
+    "layer_forward",
     "load",
     "memory_format",
     "save",

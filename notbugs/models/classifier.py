@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from notbugs import precision
 from notbugs.errors import InputError
+from notbugs.models.layers import layer_forward
 from notbugs.models.reading import Options, described, scores
 
 
@@ -117,6 +118,14 @@ class OwnFeatures(WrappedClassifier):
         """What the network's method returns, (N, F)."""
         method = cast(Callable[[Tensor], Tensor], self.network.features)
         return method(self.normalized(images))
+
+
+class LayerFeatures(WrappedClassifier):
+    """A user's network whose features are the output of a module, feature maps averaged over their positions."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Output of the module, (N, F)."""
+        return layer_forward(self.network, self.layer)(self.normalized(images))
 
 
 class LogitFeatures(WrappedClassifier):

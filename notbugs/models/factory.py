@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from notbugs.errors import InputError
 from notbugs.models.adapt import initialize_lazy
 from notbugs.models.architectures import ARCHITECTURES
-from notbugs.models.classifier import Classifier, LogitFeatures, Model, OwnFeatures, WrappedClassifier, frozen
+from notbugs.models.classifier import Classifier, LayerFeatures, LogitFeatures, Model, OwnFeatures, WrappedClassifier, frozen
 from notbugs.models.libraries import is_library_name, library_network
 from notbugs.models.reading import AdaptedClassifier, Options, Reading
 
@@ -233,10 +233,10 @@ def _outputs_of_head(module: nn.Module) -> int | None:
     return module.out_channels if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) else None
 
 
-def with_features(network: nn.Module, sample: Tensor) -> tuple[Model, str]:
+def with_features(network: nn.Module, sample: Tensor, layer: str | None = None) -> tuple[Model, str]:
     """A network with features, and what they are, in words.
 
-    Its own `features(images)` if it has that method, else the input of its last linear layer, else its logits.
+    Its own `features(images)` if it has that method, else the input of its last layer (see `wrap`), else its logits.
 
     Parameters
     ----------
@@ -244,6 +244,13 @@ def with_features(network: nn.Module, sample: Tensor) -> tuple[Model, str]:
         Images in [0, 1] to logits, as `classifier_by_name` returns it; known to work on the sample.
     sample : Tensor, (2, C, H, W), in [0, 1]
         Two images to run it on.
+    layer : str, optional
+        Name of the module whose outputs are the features, in place of these.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer.
 
     Examples
     --------
@@ -251,6 +258,11 @@ def with_features(network: nn.Module, sample: Tensor) -> tuple[Model, str]:
     >>> with_features(network, torch.zeros(2, 1, 8, 8))[1]
     'its logits: it has no linear layer whose input could be the features'
     """
+    if layer is not None:
+        chosen = LayerFeatures(network, layer, None, None, {"name": type(network).__name__})
+        with frozen(chosen), torch.no_grad():
+            chosen.features(sample)
+        return chosen, f"the output of its layer {layer}"
     if isinstance(network, Classifier):
         return network, "the input of its last layer"
     if isinstance(network, WrappedClassifier):

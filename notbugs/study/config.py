@@ -34,6 +34,8 @@ class StudyConfig(DataConfig):
     model : str, optional
         A trained classifier that is studied as the standard model, in place of one that is trained here: as
         `models.by_name.classifier_by_name` takes it, with gradients. It is the same in every seed.
+    layer : str, optional
+        The module of `model` whose outputs are its features. Default: the input of its last layer.
     network : str, optional
         As `models.build` takes it: an architecture, a network of timm, Hugging Face or torchvision, or `module:function`.
     pretrained : bool
@@ -111,12 +113,13 @@ class StudyConfig(DataConfig):
     pretrained: bool = False
     head_only: bool = False
     robust_model: str | None = None
+    layer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(DataConfig):
     """`StudyConfig` with every setting decided. These may stay None: those of the data, model, width, write,
-    robust_model."""
+    robust_model, layer."""
 
     norm: str
     epsilon: float
@@ -152,6 +155,7 @@ class ResolvedConfig(DataConfig):
     pretrained: bool
     head_only: bool
     robust_model: str | None
+    layer: str | None
 
     @property
     def threat_model(self) -> NormBall:
@@ -221,6 +225,8 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.replicate and config.invert_start != "image":
         rule = "must be image with --replicate, which constructs the versions from noise, too"
         raise InputError("--invert-start", rule, config.invert_start)
+    if config.layer is not None and config.model is None:
+        raise InputError("--layer", "needs a model, whose features it names", config.layer, "pass --model")
     if config.pretrained and config.network is None:
         raise InputError("--pretrained", "needs a network that has weights", None, "pass --network timm:resnet18")
     if config.head_only and not (config.pretrained or config.robust_model):
@@ -236,7 +242,13 @@ def _option(name: str) -> str:
 
 # ---- a run's arguments -----------------------------------------------------------------------------------------------------
 
-NEWER = ("stratified_targets", "pretrained", "head_only", "robust_model")  # runs that began before these options have none
+NEWER = (
+    "stratified_targets",
+    "pretrained",
+    "head_only",
+    "robust_model",
+    "layer",
+)  # runs that began before these options have none
 FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ when a run is resumed
 
 

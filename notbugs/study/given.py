@@ -109,13 +109,15 @@ def given_model(config: StudyConfig | ResolvedConfig) -> GivenModel | None:
         return None
     path = Path(config.model)
     digest = sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    found = _given_model(config.model, config.network, config.device, config.data, digest)
+    found = _given_model(config.model, config.network, config.layer, config.device, config.data, digest)
     report_notes(found.name, found.notes)
     return found
 
 
 @cache
-def _given_model(name: str, network: str | None, device: str, images_of: DataConfig, digest: str) -> GivenModel:
+def _given_model(
+    name: str, network: str | None, layer: str | None, device: str, images_of: DataConfig, digest: str
+) -> GivenModel:
     """digest: of the file, "" of code; also there for the cache: a file that changed is loaded again."""
     part, dataset = data.load_dataset(images_of).train, images_of.dataset
     found = LoadedClassifier(*classifier_by_name(name, classes=part.classes, network=network, part=part))
@@ -129,7 +131,7 @@ def _given_model(name: str, network: str | None, device: str, images_of: DataCon
     logits = attacks.clean_logits(loaded, images, labels)
     if not attacks.has_gradient(loaded, images):
         raise InputError("--model", rule, f"{name}, whose logits cannot be differentiated", remedy)
-    model, features = models.with_features(loaded, images[:2])
+    model, features = models.with_features(loaded, images[:2], layer)
     hashed = (digest, "its file") if digest else (_logits_digest(logits.tolist()), f"its logits on {len(sample)} images")
     return GivenModel(name, model.eval(), features, *hashed, notes=found.metadata.notes)
 

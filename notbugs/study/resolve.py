@@ -122,6 +122,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         pretrained=config.pretrained,
         head_only=config.head_only,
         robust_model=config.robust_model,
+        layer=config.layer,
     )
 
 
