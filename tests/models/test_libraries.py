@@ -1,8 +1,7 @@
 """Networks of timm, Hugging Face transformers and torchvision: the real packages where they import, else a stand-in for timm."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,55 +18,6 @@ from notbugs.models.reading import Reading
 
 Raises = Callable[[str], AbstractContextManager[None]]
 COLORS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-STAND_IN = """
-import torch
-from torch import nn
-
-class Network(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.stem, self.norm, self.fc = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, num_classes)
-        self.pretrained_cfg = {"label_names": [f"label {number}" for number in range(num_classes)]}
-    def forward(self, images):
-        if images.shape[2] < 8:
-            raise ValueError("too small")
-        return self.fc(self.norm(self.stem(images)).relu().mean((2, 3)))
-
-def create_model(name, pretrained=False, num_classes=10):
-    if name != "tiny":
-        raise RuntimeError(f"Unknown model ({name})")
-    network = Network(num_classes)
-    if pretrained:
-        with torch.random.fork_rng():
-            torch.manual_seed(7)
-            whole = Network(10)
-        network.stem.load_state_dict(whole.stem.state_dict())
-        if num_classes == 10:
-            network.fc.load_state_dict(whole.fc.state_dict())
-    return network
-
-def get_pretrained_cfg(name, allow_unregistered=True):
-    return None
-
-class data:
-    @staticmethod
-    def resolve_model_data_config(network):
-        return {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), "input_size": (3, 12, 12), "interpolation": "bilinear"}
-"""
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package called timm, with one small network."""
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    (folder / "timm.py").write_text(STAND_IN)
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "timm"}
-    monkeypatch.syspath_prepend(str(folder))
-    yield
-    sys.modules.pop("timm", None)
-    sys.modules.update(kept)
 
 
 def same_logits(name: str, network: nn.Module, part: Dataset, reading: Reading) -> models.by_name.CheckpointMetadata:
@@ -230,7 +180,13 @@ def test_hugging_face(tmp_path: Path, digits: data.Splits) -> None:
     transformers = pytest.importorskip("transformers")
     names = {number: f"digit {number}" for number in range(10)}
     config = transformers.ViTConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=16, patch_size=8, id2label=names
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        image_size=16,
+        patch_size=8,
+        id2label=names,
     )
     network = transformers.ViTForImageClassification(config).eval()
     network.save_pretrained(tmp_path / "vit")
