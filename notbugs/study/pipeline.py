@@ -93,6 +93,9 @@ def run(
     """
     folder = Path(folder)
     check_outside(config.dataset, folder)
+    if config.robust_model and not config.pretrained:
+        rule = "needs the standard classifiers to be fine-tuned, too: all are trained with the same settings"
+        raise InputError("--robust-model", rule, None, "pass --network and --pretrained")
     splits = load(config)
     resolved = resolve(config, splits)
     given = given_model(resolved)

@@ -15,6 +15,7 @@ Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
 RELABEL_REACH = 0.7  # with fewer of its targets reached a set shows nothing; at least 0.76 in docs/results
+FINETUNING_RATE, HEAD_RATE, FINETUNING_EPOCHS = 5e-4, 2e-3, 15  # docs/lab-log.md
 MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
 
 
@@ -132,6 +133,15 @@ def _or(value: Value | None, default: Value) -> Value:
 
 def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
     """Defaults for the synthetic data, for tiny images, and for all others."""
+    defaults = _defaults_from_scratch(config, train)
+    if not (config.pretrained or config.robust_model):
+        return defaults
+    rate = HEAD_RATE if config.head_only else FINETUNING_RATE
+    return replace(defaults, epochs=min(defaults.epochs, FINETUNING_EPOCHS), learning_rate=rate, weight_decay=0.05, batch_size=64)
+
+
+def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
+    """Defaults for networks with random weights."""
     l2, shape, count = config.norm == "l2", train.shape, len(train)
     epsilon = default_epsilon(train, config.norm)
     defaults = _Defaults(

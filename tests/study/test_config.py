@@ -100,6 +100,16 @@ def test_versions_that_cannot_be_are_errors_before_anything_is_done(digits: data
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_fine_tuning_has_its_own_rate_and_few_epochs() -> None:
+    config = StudyConfig("digits", network="timm:tiny", pretrained=True)
+    full, head, chosen = map(resolved, (config, replace(config, head_only=True), replace(config, learning_rate=0.1, epochs=3)))
+    assert (full.learning_rate, head.learning_rate, chosen.learning_rate) == (5e-4, 2e-3, 0.1)
+    assert (full.epochs, chosen.epochs, full.width) == (14, 3, None)
+    with pytest.raises(InputError, match=r"^--robust-model: needs the standard classifiers to be fine-tuned, too"):
+        pipeline.run(StudyConfig("digits", robust_model="robust.pt"), "unused")
+
+
 def test_a_run_is_resumed_with_other_seeds_controls_device_and_speed() -> None:
     arguments = resumable_arguments(resolved(QUICK_STUDY))
     newer = {
