@@ -168,6 +168,9 @@ def _timm(asked: _Asked) -> LibraryNetwork:
             raise
         rule, remedy = f"must be of a size that timm:{asked.name} can be built for", "choose another --resize"
         raise InputError("images", rule, f"{asked.size[1]}x{asked.size[0]} ({_one_line(error)})", remedy) from None
+    if asked.outputs is None and getattr(network, "num_classes", 1) == 0:
+        remedy = f"fine-tune it: --network timm:{asked.name} --pretrained"
+        raise InputError("MODEL", f"timm:{asked.name} must have a classifier", "weights for features alone", remedy)
     config = timm.data.resolve_model_data_config(network)
     reading = Reading(
         mean=_three(config["mean"]),
@@ -215,8 +218,11 @@ def _hf(asked: _Asked) -> LibraryNetwork:
     if outputs is not None:
         config.num_labels = outputs
     if asked.pretrained:
+        options = {"config": config, "ignore_mismatched_sizes": outputs is not None, "output_loading_info": True}
         with _silent(transformers):
-            network = auto.from_pretrained(asked.name, config=config, ignore_mismatched_sizes=outputs is not None)
+            network, loaded = auto.from_pretrained(asked.name, **options)
+        network = network if outputs is None else network.float()  # to be trained, which half precision does not serve
+        _check_loaded(asked, network, {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})
     else:
         network = auto.from_config(config)
     reading = Reading() if asked.options else _hf_reading(asked.name)
@@ -225,6 +231,19 @@ def _hf(asked: _Asked) -> LibraryNetwork:
     return LibraryNetwork(
         network, reading, None if generic else tuple(names), {**config.to_diff_dict(), "model_type": config.model_type}
     )
+
+
+def _check_loaded(asked: _Asked, network: nn.Module, new: set[str]) -> None:
+    """Raises InputError for weights that were not loaded: transformers makes them up. new: their names.
+
+    The last layer of a network to train is new; all else is not.
+    """
+    head = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1:]
+    if asked.outputs is not None:
+        new = {name for name in new if not head or name.rpartition(".")[0] != head[0]}
+    if new:
+        remedy = "fine-tune it: --network … --pretrained" if asked.outputs is None else ""
+        raise InputError("MODEL", f"hf:{asked.name} must have all its weights", f"none for {sorted(new)[0]}", remedy)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from notbugs import data, models
 from notbugs.data import Dataset
+from notbugs.errors import InputError
 from notbugs.models.by_name import classifier_by_name
 from notbugs.models.libraries import hub_file, library_network, reading_of_processor, replace_head
 from notbugs.models.reading import Reading
@@ -196,6 +197,13 @@ def test_hugging_face(tmp_path: Path, digits: data.Splits) -> None:
     metadata = same_logits(f"hf:{tmp_path / 'vit'}", network, digits.test, reading)
     assert metadata.classes == tuple(names.values())
     finetuned(f"hf:{tmp_path / 'vit'}", tmp_path)
+    backbone = transformers.ViTModel(config, add_pooling_layer=False)
+    backbone.save_pretrained(tmp_path / "backbone")
+    with pytest.raises(InputError, match=r"backbone must have all its weights, got none for classifier.bias; fine-tune it"):
+        library_network(f"hf:{tmp_path / 'backbone'}", pretrained=True)
+    begun = models.build(f"hf:{tmp_path / 'backbone'}", shape=(3, 16, 16), classes=4, pretrained=True)
+    weights = dict(begun.named_parameters())
+    assert torch.equal(weights["network.vit.embeddings.cls_token"], backbone.embeddings.cls_token)
     large = models.build(f"hf:{tmp_path / 'vit'}", shape=(1, 24, 24), classes=4, pretrained=True)
     assert large.notes[-1] == "its first layer resizes images from 24x24 to 16x16, the size that it takes"
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from notbugs import attacks, models
@@ -245,3 +246,16 @@ def test_pickles_and_other_frameworks_raise_with_the_way_out(network: nn.Module,
     Path("folder/config.json").write_text("{}")
     with raises_one_line(r"^folder: must be a file of a model, got a folder of Hugging Face transformers; pass hf:folder$"):
         classifier_by_name("folder", classes=CLASSES)
+
+
+def test_estimators_in_a_file_of_skops(part: Dataset, tmp_path: Path, raises_one_line: Raises) -> None:
+    io_of_skops = pytest.importorskip("skops.io")
+    estimator = LogisticRegression().fit(part.pixels(slice(None)).flatten(1).numpy(), part.labels.numpy())
+    io_of_skops.dump(estimator, tmp_path / "model.skops")
+    loaded, _ = classifier_by_name(str(tmp_path / "model.skops"), classes=CLASSES, part=part)
+    predicted = estimator.predict(part.pixels(slice(None)).flatten(1).numpy())
+    assert loaded(part.pixels(slice(None))).argmax(1).tolist() == predicted.tolist()
+    estimator.extra = Path("not of scikit-learn")
+    io_of_skops.dump(estimator, tmp_path / "model.skops")
+    with raises_one_line(r"model.skops: must hold estimators of scikit-learn alone: other types could run code, got pathlib"):
+        classifier_by_name(str(tmp_path / "model.skops"), classes=CLASSES)

@@ -104,7 +104,7 @@ def test_versions_that_cannot_be_are_errors_before_anything_is_done(digits: data
 def test_fine_tuning_has_its_own_rate_and_few_epochs() -> None:
     config = StudyConfig("digits", network="timm:tiny", pretrained=True)
     full, head, chosen = map(resolved, (config, replace(config, head_only=True), replace(config, learning_rate=0.1, epochs=3)))
-    assert (full.learning_rate, head.learning_rate, chosen.learning_rate) == (5e-4, 2e-3, 0.1)
+    assert (full.learning_rate, head.learning_rate, chosen.learning_rate) == (1e-3, 2e-3, 0.1)
     assert (full.epochs, chosen.epochs, full.width) == (14, 3, None)
     with pytest.raises(InputError, match=r"^--robust-model: needs the standard classifiers to be fine-tuned, too"):
         pipeline.run(StudyConfig("digits", robust_model="robust.pt"), "unused")
