@@ -184,6 +184,7 @@ def save_classifier(
     **also: object,
 ) -> None:
     """Save a classifier with what is known of its training. also: further keys of its JSON."""
+    notes = list(getattr(trained.model, "notes", ()))
     models.save(
         trained.model,
         path,
@@ -197,6 +198,7 @@ def save_classifier(
             "epochs": len(trained.curve),
             "augmented": _augmentation(config, spec) is not None,
         },
+        **({"notes": notes} if notes else {}),
         **also,
     )
 

@@ -99,7 +99,8 @@ def test_fine_tuning(folder: Path) -> None:
     done = call_here("train", "digits", *options, "--pretrained", "--head-only", "--out", "tuned.safetensors")
     assert done.returncode == 0, done.stderr
     assert "Model timm:tiny: its weights are pretrained, its last layer is new; pixels are normalized as those" in done.stderr
-    assert json.loads(Path("tuned.json").read_text())["architecture"]["mean"] == [0.4, 0.5, 0.6]
+    description = json.loads(Path("tuned.json").read_text())
+    assert description["architecture"]["mean"] == [0.4, 0.5, 0.6] and description["notes"][0].startswith("its weights are pre")
     done = call_here("train", "digits", *options, "--loss", "adversarial", "--robust-model", "tuned.safetensors", "--head-only",
                      "--out", "robust.safetensors")  # fmt: skip
     assert done.returncode == 0, done.stderr
