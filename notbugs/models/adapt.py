@@ -41,6 +41,7 @@ SIZES = (
     448,
     512,
 )  # tried for --resize
+MOST_PIXELS = 2**22  # of a batch that is tried: all batches below for 64x64, up to 27 images of 224x224
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # tried for a network that takes no batch of two
 
 
@@ -102,9 +103,12 @@ def adapt(network: nn.Module, part: Dataset, name: str = "model", given: Reading
     if reading.repeat_gray:
         notes.append("it takes RGB: the gray channel is repeated three times")
     known = reading
-    found = _first_that_works(trial, sample, known)
+    found = _first_that_works(trial, sample, known, (known.batch_size,))
     if found is None:
-        _raise_if_other_images(trial, sample, reading, name)
+        _raise_if_other_images(trial, sample, known, name)
+        sizes = [size for size in BATCH_SIZES if size * sample[0].numel() <= MOST_PIXELS]
+        found = _first_that_works(trial, sample, known, sizes) if known.batch_size is None else None
+    if found is None:
         return Adapted(network, tuple(notes))
     reading, outputs = found
     notes += [*_output_notes(outputs), *_input_notes(reading, known)]
@@ -175,9 +179,11 @@ class _NoScoresError(Exception):
     """A network ran, but returned nothing that could be scores."""
 
 
-def _first_that_works(trial: _Trial, sample: Tensor, given: Reading) -> tuple[Reading, object] | None:
+def _first_that_works(
+    trial: _Trial, sample: Tensor, given: Reading, batch_sizes: Sequence[int | None]
+) -> tuple[Reading, object] | None:
     """The first way to give the images to the network at which it returns scores, and its outputs."""
-    for reading in _readings(sample, given):
+    for reading in _readings(sample, given, batch_sizes):
         try:
             outputs = trial(sample, reading)
         except _NoScoresError:
@@ -191,10 +197,10 @@ def _first_that_works(trial: _Trial, sample: Tensor, given: Reading) -> tuple[Re
     return None
 
 
-def _readings(sample: Tensor, given: Reading) -> Iterator[Reading]:
+def _readings(sample: Tensor, given: Reading, batch_sizes: Sequence[int | None]) -> Iterator[Reading]:
     """Ways to give images to a network, the likeliest first."""
     gray = sample.shape[1] == 1 and not given.repeat_gray
-    for batch_size in (given.batch_size, *(() if given.batch_size else BATCH_SIZES)):
+    for batch_size in batch_sizes:
         one = replace(given, batch_size=batch_size)
         yield one
         if gray:
