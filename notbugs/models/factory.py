@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from notbugs.errors import InputError
-from notbugs.models.adapt import initialize_lazy
+from notbugs.models.adapt import initialize_lazy, settled
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Classifier, LayerFeatures, LogitFeatures, Model, OwnFeatures, WrappedClassifier, frozen
 from notbugs.models.libraries import is_library_name, library_network
-from notbugs.models.reading import AdaptedClassifier, Options, Reading
+from notbugs.models.reading import AdaptedClassifier, FixedProgram, Options, Reading
 
 
 def build(
@@ -312,7 +312,10 @@ def user_network(name: str, classes: int) -> nn.Module:
     network = user_object(name, classes, "--network")
     if not isinstance(network, nn.Module):
         raise InputError("--network", f"{name} must return a torch.nn.Module", type(network).__name__)
-    return network
+    if isinstance(settled(network), FixedProgram):
+        rule = f"{name} must return a network that can be trained, not a program of TorchScript or torch.export"
+        raise InputError("--network", rule, type(network).__name__)
+    return network.train()
 
 
 def user_object(name: str, classes: int, option: str) -> Any:

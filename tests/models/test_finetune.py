@@ -1,5 +1,6 @@
 """Networks that begin with the weights of another one: files of every layout, and what does not fit."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from notbugs import models, train
 from notbugs.data import Splits
+from notbugs.errors import InputError
 
 Raises = Callable[[str], AbstractContextManager[None]]
 
@@ -90,14 +92,19 @@ def test_training_the_last_layer_alone_changes_nothing_else(digits: Splits) -> N
 
 def test_networks_to_train_with_heads_of_other_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "heads.py").write_text(
-        "from torch import nn\n"
+        "import torch\nfrom torch import nn\n"
         "def convolution(classes):\n"
         "    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, classes, 1), nn.AdaptiveAvgPool2d(1))\n"
         "def whole(classes): return nn.Sequential(nn.Conv2d(1, classes, 8), nn.Flatten())\n"
         "def lazy(classes):\n"
         "    return nn.Sequential(nn.LazyConv2d(6, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(classes))\n"
+        "def script(classes): return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, classes)))\n"
     )
     monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with pytest.raises(InputError, match="heads:script must return a network that can be trained"):
+            models.build("heads:script", shape=(1, 8, 8), classes=4)
     images = torch.rand(2, 1, 8, 8)
     for name, features, layer in (("convolution", 6, "2"), ("whole", 4, ""), ("lazy", 216, "3")):
         model = models.build(f"heads:{name}", shape=(1, 8, 8), classes=4, seed=2)
