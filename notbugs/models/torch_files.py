@@ -96,7 +96,7 @@ def _safetensors(path: Path) -> Weights:
 def _torchscript(path: Path) -> Program:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as a whole
+            warnings.simplefilter("ignore")  # TorchScript as a whole is deprecated: a FutureWarning in PyTorch 2.14
             program = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # of any damage
         raise InputError(str(path), "must be a TorchScript file that this PyTorch can run", _one_line(error)) from None

@@ -67,7 +67,7 @@ def test_features_of_a_network_that_has_a_submodule_of_that_name(folder: Path) -
 
 def test_a_program_has_features_but_no_layers(folder: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))).save("program.pt")
     options = [*LIMIT, "--epsilon", 0.3, "--sample", 5, "--steps", 0]
     done = call_here("features", "program.pt", "digits", *options)

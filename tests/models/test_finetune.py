@@ -102,7 +102,7 @@ def test_networks_to_train_with_heads_of_other_kinds(tmp_path: Path, monkeypatch
     )
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         with pytest.raises(InputError, match="heads:script must return a network that can be trained"):
             models.build("heads:script", shape=(1, 8, 8), classes=4)
     images = torch.rand(2, 1, 8, 8)

@@ -144,7 +144,7 @@ def test_layout_of_robust_networks_of_madrylab(network: nn.Module, part: Dataset
 @pytest.mark.parametrize("kind", ["script", "trace"])
 def test_torchscript_has_gradients_and_no_layers(kind: str, network: nn.Module, part: Dataset) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         saved = torch.jit.script(network) if kind == "script" else torch.jit.trace(network, part.pixels([0, 1]))
         saved.save("program.pt")  # type: ignore[no-untyped-call]
     assert check_same("program.pt", network, part) == ("it is TorchScript",)
