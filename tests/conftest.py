@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import small_budgets
+import stand_in_timm
 import torch
 from filelock import FileLock
 from hypothesis import settings
@@ -88,6 +89,13 @@ def whole_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attack budgets as they are."""
     monkeypatch.setattr(ensemble, "BUDGETS", budgets.BUDGETS)
     small_budgets.restore_targeted(monkeypatch)
+
+
+@pytest.fixture
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A package called timm, with one small network."""
+    with stand_in_timm.importable(tmp_path_factory.mktemp("packages")):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ class AuditConfig:
     others : tuple of str
         Other models of the same task, whose adversarial examples are tried on this one.
     network : str, optional
-        `module:function` that the model's file may name.
+        What the weights in the model's file belong to, as `models.classifier_by_name` takes it.
     classes : str, optional
         A file with the names of the model's outputs (`models.output_names.read_classes`). Default: its own, if it has any.
     class_map : str, optional
@@ -159,6 +159,14 @@ def search_copy(config: AuditConfig, name: str) -> nn.Module:
         return model
     fused: nn.Module = models.fuse_batchnorm(model, test_part(config)[0].pixels([0]), config.device)
     return fused
+
+
+def with_gradients(config: AuditConfig, name: str, why: str) -> nn.Module:
+    """The model as `search_copy` gives it. Raises InputError if it has no gradients; why: they are needed."""
+    model = search_copy(config, name)
+    if missing := attacks.missing_gradient(model, test_part(config)[0].pixels([0]).to(config.device)):
+        raise InputError("MODEL", f"must have gradients: {why}", f"{name}, which has none: {missing}")
+    return model
 
 
 def norm_of(threat: Threat | None) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from notbugs import attacks, data
+from notbugs import data
 from notbugs.audit import config as audit_config
 from notbugs.audit.config import AuditConfig
 from notbugs.data import Dataset
@@ -62,7 +62,8 @@ def run_transfer(
     InputError
         Before anything is trained if the input cannot be used.
     """
-    threat_model, source = _threat_model(config), _source(config)
+    threat_model = _threat_model(config)
+    source = audit_config.with_gradients(config, config.model, "its adversarial examples are computed with them")
     part = audit_config.test_part(config)[0]
     for name in targets:
         if name not in ALL_TARGETS:
@@ -95,14 +96,6 @@ def _threat_model(config: AuditConfig) -> NormBall:
     if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
         raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
     return threat_model
-
-
-def _source(config: AuditConfig) -> nn.Module:
-    """The model whose examples are transferred. Raises InputError if it has no gradients."""
-    source = audit_config.search_copy(config, config.model)
-    if not attacks.has_gradient(source, audit_config.test_part(config)[0].pixels([0]).to(config.device)):
-        raise InputError("MODEL", "must have gradients: its adversarial examples are computed with them", config.model)
-    return source
 
 
 def _transfer_to(

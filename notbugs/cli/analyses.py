@@ -173,7 +173,7 @@ def explain(
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
-    from notbugs.audit.config import blame_failing_image
+    from notbugs.audit.config import blame_failing_image, with_gradients
     from notbugs.data.load import check_training_part
     from notbugs.models.black_box import BlackBox
     from notbugs.runs.tables.row import records_as_csv
@@ -182,6 +182,7 @@ def explain(
     config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
     if isinstance(model, BlackBox):
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
+    model = with_gradients(config, subject, "attributions are computed with them")
     splits = data.load_dataset(config.data)
     check_training_part(dataset, splits)
     print_data_notes()

@@ -27,6 +27,7 @@ from notbugs.cli.options import (
     DatasetArgument,
     Device,
     Epochs,
+    Layer,
     Model,
     OneEpsilon,
     OutputNames,
@@ -72,10 +73,6 @@ FeaturesOut = Annotated[
     typer.Option(
         metavar="FILE.csv", help="Keep the table: a row per feature and class, with intervals; FILE.json: how the data were read."
     ),
-]
-Layer = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="The module whose outputs are the features. [default: the input of the last layer]"),
 ]
 Sample = Annotated[
     int | None,
@@ -205,9 +202,8 @@ def features(
 
     Usefulness (rho) and robust usefulness (gamma) of each feature on test images. Robust: rho of 0.1 or more, and gamma above 0.
     """
-    from notbugs import metrics
+    from notbugs import metrics, models
     from notbugs.audit import config as audit_parts
-    from notbugs.models.class_outputs import original
     from notbugs.runs.tables.row import as_csv
     from notbugs.search import NormBall
 
@@ -228,8 +224,9 @@ def features(
     threat_model, part = audit_parts.threat_models(config)[-1], audit_parts.test_part(config)[0]
     if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
         raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
-    classifier = audit_parts.load_classifier(config, model).model if layer else audit_parts.search_copy(config, model)
-    forward = metrics.layer_forward(original(classifier), layer) if layer else None
+    given = audit_parts.with_gradients(config, model, "features are attacked with them")
+    classifier = audit_parts.load_classifier(config, model).model if layer else given
+    classifier, words = models.with_features(classifier, part.pixels(slice(0, 2)).to(config.device), layer)
     audit_parts.report_order(config, model)
     with progress() as report_progress:
         report_progress("features", 0.0, "")
@@ -237,13 +234,14 @@ def features(
             classifier,
             part,
             threat_model,
-            forward=forward,
+            forward=classifier.features,
             steps=steps,
             sample=sample,
             most=most,
             device=config.device,
             progress=lambda share: report_progress("features", share, "" if share < 1 else "done"),
         )
+    print(f"Features: {words}.", file=sys.stderr)
     _print_features(rows, len(part), str(threat_model))
     if out is not None:
         write_table(out, as_csv(rows))

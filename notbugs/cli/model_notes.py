@@ -54,6 +54,11 @@ def says_model_notes(command: Callable[..., None]) -> Callable[..., None]:
 
 def print_model_notes() -> None:
     """Print to standard error what is to be known of the models that this command has loaded; each note only once."""
-    notes = _of_command.get()
-    for line in notes.new_lines() if notes else ():
+    for line in new_model_lines():
         print(line, file=sys.stderr)
+
+
+def new_model_lines() -> list[str]:
+    """The lines of `print_model_notes`, for a command that prints them itself."""
+    notes = _of_command.get()
+    return notes.new_lines() if notes else []

@@ -16,14 +16,22 @@ DATASET_HELP = (
     "folders; an .npz with train_images, train_labels, …; a parquet file or folder; a saved Hugging Face data set; a hub name, "
     "or CIFAR10. Also .npy, .h5, .pt, .safetensors, .csv of pixels, MNIST's idx, CIFAR's .bin, .tar shards, or a .zip of any."
 )
+NETWORK_MODEL_HELP = (
+    "A .safetensors file of notbugs; timm:NAME, hf:NAME_OR_PATH or torchvision:NAME; a file of TorchScript or torch.export; a "
+    "file of weights with --network"
+)
 MODEL_HELP = (
-    "A .safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a trained network."
+    f"{NETWORK_MODEL_HELP}; or module:function of your own, called with classes=K, that returns a trained network. See "
+    "docs/models.md."
 )
 CLASSIFIER_HELP = (
-    "A .safetensors file of notbugs, an .onnx file, or module:function of your own, called with classes=K, that returns a "
-    "trained PyTorch network, a fitted scikit-learn classifier, or a function of images."
+    f"{NETWORK_MODEL_HELP}; an .onnx or .skops file; or module:function of your own, called with classes=K, that returns a "
+    "trained PyTorch network, a fitted scikit-learn classifier, or a function of images. See docs/models.md."
 )
-ARCHITECTURE_HELP = "small, resnet9, resnet18, resnet50, vgg, densenet, inception, mixer, linear, or module:function of your own"
+ARCHITECTURE_HELP = (
+    "small, resnet9, resnet18, resnet50, vgg, densenet, inception, mixer, linear; timm:NAME, hf:NAME_OR_PATH or "
+    "torchvision:NAME; or module:function of your own"
+)
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help=DATASET_HELP)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
@@ -123,7 +131,30 @@ OneEpsilon = Annotated[
 
 Network = Annotated[str | None, typer.Option(help=f"{ARCHITECTURE_HELP}, called with classes=K. [default: by the images]")]
 OwnNetwork = Annotated[
-    str | None, typer.Option(metavar="module:function", help="The network that the file of MODEL names, if it is your own.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What the weights in the file of MODEL belong to: module:function of your own, called with classes=K, timm:NAME or "
+        "torchvision:NAME.",
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The module of MODEL whose outputs are its features. [default: the input of the last layer]"
+    ),
+]
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Begin with the weights of --network, and fine-tune: see docs/models.md.")
+]
+HeadOnly = Annotated[bool, typer.Option("--head-only", help="Fine-tune the last layer alone, which is faster.")]
+RobustModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Begin adversarial training with the weights of a robust network: a file, hf:OWNER/REPOSITORY/FILE, timm:NAME, "
+        "hf:NAME or torchvision:NAME. Weights in a file belong to --network.",
+    ),
 ]
 OutputNames = Annotated[
     str | None,

@@ -28,12 +28,16 @@ from notbugs.cli.options import (
     Epochs,
     Epsilon,
     Folds,
+    HeadOnly,
+    Layer,
     Network,
     Norm,
     Out,
     OutputNames,
     Pictures,
+    Pretrained,
     Repeats,
+    RobustModel,
     Seed,
     Versions,
     Width,
@@ -98,7 +102,11 @@ def run(
     model: GivenModel = None,
     classes: OutputNames = None,
     class_map: ClassMap = None,
+    layer: Layer = None,
     network: Network = None,
+    pretrained: Pretrained = False,
+    head_only: HeadOnly = False,
+    robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -150,6 +158,9 @@ def split(
     epsilon: Epsilon = None,
     seed: Seed = 0,
     network: Network = None,
+    pretrained: Pretrained = False,
+    head_only: HeadOnly = False,
+    robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,
     flip: Flip = None,
@@ -185,6 +196,8 @@ def split(
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
+        if robust_model is not None:
+            raise InputError("--robust-model", f"cannot be used with {option}", robust_model)
         split_files(files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
         return
     from notbugs.runs.tables.study import SetRow
@@ -208,6 +221,9 @@ def train(
     epsilon: Epsilon = None,
     seed: Seed = 0,
     network: Network = None,
+    pretrained: Pretrained = False,
+    head_only: HeadOnly = False,
+    robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,
     flip: Flip = None,

@@ -28,8 +28,8 @@ GivenModel = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="Study a trained classifier of yours as the standard model, instead of one trained here. It needs gradients: a "
-        ".safetensors file of notbugs, or module:function of your own, called with classes=K, that returns a PyTorch network.",
+        help="Study a trained classifier of yours as the standard model, instead of one trained here. It needs gradients. As "
+        "`notbugs attack` takes it.",
     ),
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Images per training step. [default: by the number of images]")]

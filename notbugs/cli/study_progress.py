@@ -7,6 +7,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.data_notes import data_lines, new_data_lines
+from notbugs.cli.model_notes import new_model_lines
 
 if TYPE_CHECKING:
     from notbugs.runs.tables.data_check import DataCheckRow
@@ -44,7 +45,7 @@ class StudyProgress:
         """Print what will be done, and how long it will take."""
         self.estimates, self.expected = plan.stages, plan.seconds
         self.began = self.said = time.monotonic()
-        for line in plan_lines(plan, epsilon_chosen=self.epsilon_chosen):
+        for line in [*new_model_lines(), *plan_lines(plan, epsilon_chosen=self.epsilon_chosen)]:
             self._print(line)
         new_data_lines()  # they are among these
         if plan.stages:

@@ -24,7 +24,7 @@ class FilesConfig:
         Of adversarial training and of the attacks. Pixels in [0, 1].
     seed : int
     network : str, optional
-        An architecture, or `module:function`.
+        As in `study.config.StudyConfig`.
     width, epochs : int, optional
         Of every training.
     device : str
@@ -38,6 +38,8 @@ class FilesConfig:
         The form of the subsets. Default: the input's.
     flip : bool, optional
         Augmentation: random horizontal flips. Default: as in a study.
+    pretrained, head_only : bool
+        As in `study.config.StudyConfig`.
     """
 
     data: DataConfig
@@ -53,6 +55,8 @@ class FilesConfig:
     pictures: float = 1000
     write: str | None = None
     flip: bool | None = None
+    pretrained: bool = False
+    head_only: bool = False
 
 
 def load_splits(config: FilesConfig) -> Splits:
@@ -102,6 +106,8 @@ def crossfit_config(config: FilesConfig, splits: Splits) -> CrossfitConfig:
         flip=study.flip,
         adversarial_steps=study.adversarial_steps,
         invert_steps=min(20, study.invert_steps),
+        pretrained=study.pretrained,
+        head_only=study.head_only,
     )
 
 
@@ -118,12 +124,15 @@ def _study_config(config: FilesConfig) -> StudyConfig:
         device=config.device,
         write=config.write,
         flip=config.flip,
+        pretrained=config.pretrained,
+        head_only=config.head_only,
     )
 
 
 def resumable_arguments(config: FilesConfig) -> dict[str, object]:
     """What must be as before to resume a run. Repeats may be added, the device may change."""
     own = {name: value for name, value in asdict(config).items() if name not in (*FREE, "data")}
+    own = {name: value for name, value in own.items() if name not in ("pretrained", "head_only") or value}  # newer than some runs
     return {"kind": "files", **config.data.arguments, **own}
 
 

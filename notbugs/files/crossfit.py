@@ -43,6 +43,7 @@ class CrossfitConfig:
     threat_model : NormBall
         Of adversarial training and of the attacks on files.
     network, width, epochs, batch_size, learning_rate, weight_decay, translate, flip, adversarial_steps, invert_steps
+    pretrained, head_only
         As in `study.config.StudyConfig`.
     train_on_versions : bool
         Also train on the robust and on the non-robust version of the files, which costs two inversions.
@@ -60,6 +61,8 @@ class CrossfitConfig:
     adversarial_steps: int = 3
     invert_steps: int = 20
     train_on_versions: bool = True
+    pretrained: bool = False
+    head_only: bool = False
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------------------
@@ -246,6 +249,7 @@ def train_crossfit_model(
         seed=model_seed,
         mean=pixels.mean((0, 2, 3)).tolist(),
         std=pixels.std((0, 2, 3)).clamp_min(0.05).tolist(),
+        pretrained=config.pretrained,
     )
     train.fit(
         model,
@@ -256,6 +260,7 @@ def train_crossfit_model(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         augment=train.random_translate(config.translate, flip=config.flip) if config.translate or config.flip else None,
+        head_only=config.head_only,
         seed=model_seed,
         device=device,
         progress=(lambda _: after_epoch(model)) if after_epoch else None,

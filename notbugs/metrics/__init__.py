@@ -4,7 +4,7 @@ from notbugs.metrics.corruptions import CorruptionAccuracy, CorruptionResult, co
 from notbugs.metrics.error_consistency import ErrorConsistency, error_consistency
 from notbugs.metrics.features import best_class_rows, extremes, per_feature
 from notbugs.metrics.fourier import FourierError, fourier_sensitivity
-from notbugs.metrics.layers import layer_forward, per_layer
+from notbugs.metrics.layers import per_layer
 from notbugs.metrics.leakage import (
     PerturbationSeparability,
     RobustFeatureLeakage,
@@ -26,6 +26,7 @@ from notbugs.metrics.spurious_cues import (
 )
 from notbugs.metrics.transfer import PERTURBATIONS, AdversarialExamples, TransferRates, make_examples, transfer_rates
 from notbugs.metrics.usefulness import RHO, Usefulness, usefulness
+from notbugs.models import layer_forward
 
 __all__ = [
     "METHODS",

@@ -2,8 +2,19 @@
 
 from notbugs.models.architectures import ARCHITECTURES, TRANSFER_ARCHITECTURES, Residual
 from notbugs.models.checkpoint import check_writable, load, save
-from notbugs.models.classifier import Classifier, Model, WrappedClassifier, frozen, frozen_copy, fuse_batchnorm, memory_format
+from notbugs.models.classifier import (
+    Classifier,
+    Model,
+    WrappedClassifier,
+    frozen,
+    frozen_copy,
+    fuse_batchnorm,
+    head_name,
+    memory_format,
+)
 from notbugs.models.factory import build, user_object, with_features, wrap
+from notbugs.models.finetune import build_from
+from notbugs.models.layers import layer_forward
 
 __all__ = [
     "ARCHITECTURES",
@@ -13,10 +24,13 @@ __all__ = [
     "Residual",
     "WrappedClassifier",
     "build",
+    "build_from",
     "check_writable",
     "frozen",
     "frozen_copy",
     "fuse_batchnorm",
+    "head_name",
+    "layer_forward",
     "load",
     "memory_format",
     "save",

@@ -1,51 +1,176 @@
-"""Any classifier by its name: a checkpoint, an ONNX file, or `module:function`."""
+"""Any classifier by its name: a file, a network of timm, Hugging Face or torchvision, or `module:function`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
+from torch.export import ExportedProgram
 
+from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.models import checkpoint, factory
+from notbugs.models import checkpoint, factory, torch_files
+from notbugs.models.adapt import adapt, settled
+from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.black_box import BlackBox, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.class_map import estimator_names
+from notbugs.models.libraries import hub_file, is_library_name, library_network
+from notbugs.models.linear import Estimator
 from notbugs.models.onnx import from_onnx
 from notbugs.models.onnx_names import onnx_names
+from notbugs.models.reading import Reading
+from notbugs.models.weights import network_with
 
 
-def classifier_by_name(name: str, *, classes: Sequence[str], network: str | None = None) -> tuple[nn.Module, CheckpointMetadata]:
-    """A classifier by name, and what is known of it: its metadata if it is a checkpoint, and the names of its outputs.
+class _Loaded(NamedTuple):
+    """A classifier before it is adapted, and what is known of it. given: None: it needs no adapting."""
+
+    model: nn.Module
+    given: Reading | None = None
+    metadata: CheckpointMetadata = CheckpointMetadata()
+    notes: tuple[str, ...] = ()
+
+
+def classifier_by_name(
+    name: str, *, classes: Sequence[str], network: str | None = None, part: Dataset | None = None
+) -> tuple[nn.Module, CheckpointMetadata]:
+    """A classifier by name, and what is known of it.
 
     Parameters
     ----------
     name : str
-        A .safetensors file that `models.save` wrote, an .onnx file, or `module:function`. The function is called with classes=K
-        and returns a trained network of pixels in [0, 1], a fitted scikit-learn classifier, or a function for `BlackBox`. Naming
-        it runs that code.
+        One of (docs/models.md):
+
+        - a file: .safetensors that `models.save` wrote; weights of PyTorch, with `network`; TorchScript; an exported program
+          (.pt2); .onnx; .skops
+        - `timm:NAME`, `hf:NAME_OR_PATH`, `torchvision:NAME[@WEIGHTS]`, with its weights; `hf:OWNER/REPOSITORY/FILE`, a file
+        - `module:function`, called with classes=K, that returns a trained network of pixels in [0, 1], a fitted scikit-learn
+          classifier, or a function for `BlackBox`. Naming it runs that code.
     classes : sequence of str
-        Names of the K classes.
+        Names of the K classes, in the order of its outputs if it has no names of its own.
     network : str, optional
-        As in `models.load`.
+        What the weights in a file belong to: `module:function`, called with classes=K, or a network of another package. Of a
+        .safetensors file that `models.save` wrote: see `models.load`.
+    part : Dataset, optional
+        A few of its images decide how the network takes and returns them (`adapt`). Default: not tried.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode.
+    CheckpointMetadata
+        Its own names of its outputs, its training, and what was decided in loading it (notes).
 
     Raises
     ------
     InputError
         If there is no such classifier or it cannot be used.
     """
-    if name.endswith(".onnx"):
-        names = onnx_names(Path(name))
-        return from_onnx(Path(name), names or classes), CheckpointMetadata(classes=names)
+    loaded = _load(name, classes, network, part)
+    model, notes = settled(loaded.model), loaded.notes
+    if part is not None and loaded.given is not None:
+        names = loaded.metadata.classes
+        adapted = adapt(model, part, name, loaded.given, names if names and len(names) > 1 else classes)
+        model, notes = adapted.network.eval(), (*notes, *adapted.notes)
+    return model, replace(loaded.metadata, notes=notes)
+
+
+def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset | None) -> _Loaded:
+    file = hub_file(name)
+    path = file or Path(name)
+    if path.suffix == ".onnx":
+        names = onnx_names(path)
+        return _Loaded(from_onnx(path, names or classes), None, CheckpointMetadata(classes=names))
+    if file or path.is_file():
+        return _of_file(path, classes, network, part)
+    if is_library_name(name):
+        return _of_library(name)
     module, colon, function = name.partition(":")
-    if not colon or Path(name).exists() or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
-        return checkpoint.load(Path(name), network)
+    if path.exists() or not colon or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
+        if path.is_dir() and (path / "config.json").exists():
+            raise InputError(name, "must be a file of a model", "a folder of Hugging Face transformers", f"pass hf:{name}")
+        return _checkpoint(path, network)
+    return _of_code(name, classes)
+
+
+def _of_code(name: str, classes: Sequence[str]) -> _Loaded:
+    """What a user's function returns."""
     classifier = factory.user_object(name, len(classes), "MODEL")
+    if isinstance(classifier, ExportedProgram):
+        classifier = classifier.module()
     if isinstance(classifier, nn.Module):
-        return classifier.eval(), CheckpointMetadata()
+        return _Loaded(classifier, Reading())
     if hasattr(classifier, "predict") or hasattr(classifier, "predict_proba"):
-        names = estimator_names(classifier, classes)
-        return from_sklearn(classifier, names), CheckpointMetadata(classes=names)
+        return _of_estimator(classifier, classes)
     if not callable(classifier):
         rule = f"{name} must return a network, a scikit-learn classifier or a function of images"
         raise InputError("MODEL", rule, type(classifier).__name__)
-    return BlackBox(classifier, classes), CheckpointMetadata()
+    return _Loaded(BlackBox(classifier, classes))
+
+
+def _of_estimator(estimator: Estimator, classes: Sequence[str]) -> _Loaded:
+    """A classifier of scikit-learn, and the names of its columns."""
+    names = estimator_names(estimator, classes)
+    return _Loaded(from_sklearn(estimator, names), None, CheckpointMetadata(classes=names))
+
+
+def _of_library(name: str) -> _Loaded:
+    """A network of another package with its weights."""
+    found = library_network(name, pretrained=True)
+    note = () if found.reading.mean else ("its configuration names no normalization: it gets pixels in [0, 1]",)
+    return _Loaded(found.network, found.reading, CheckpointMetadata(classes=found.classes), (*note,))
+
+
+def _of_file(path: Path, classes: Sequence[str], network: str | None, part: Dataset | None) -> _Loaded:
+    """A classifier in a file."""
+    if path.suffix == ".safetensors" and path.with_suffix(".json").exists():
+        return _checkpoint(path, network)
+    if path.suffix == ".skops":
+        return _of_estimator(_skops(path), classes)
+    found = torch_files.load_file(path)
+    if isinstance(found, torch_files.Program):
+        return _Loaded(found.network, Reading(batch_size=found.batch_size), notes=(f"it is {found.words}",))
+    if network is None:
+        needs = f"{path.with_suffix('.json').name} beside it, or " if path.suffix == ".safetensors" else ""
+        remedy = "pass the --network that they belong to: module:function, timm:NAME or torchvision:NAME"
+        raise InputError(str(path), f"holds weights alone: it needs {needs}the network", f"{len(found)} tensors", remedy)
+    own: list[str] = []
+    built, reading = network_with(found, lambda outputs: _network(network, outputs, part, own), len(classes), str(path), network)
+    return _Loaded(built, reading, notes=tuple(dict.fromkeys(own)))
+
+
+def _network(name: str, outputs: int, part: Dataset | None, notes: list[str]) -> tuple[nn.Module, Reading]:
+    """The network that weights belong to, and its normalization."""
+    if is_library_name(name):
+        found = library_network(name, pretrained=False, outputs=outputs, parameter="--network")
+        if found.reading.mean:
+            mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (found.reading.mean, found.reading.std))
+            notes.append(f"its pixels are normalized as those of {name}: mean {mean}, standard deviation {std}")
+        return found.network, replace(found.reading, size=None)  # these weights may be for another size
+    if name in ARCHITECTURES and part is not None:
+        return factory.build(name, shape=part.shape, classes=outputs), Reading()
+    return factory.user_network(name, outputs), Reading()
+
+
+def _checkpoint(path: Path, network: str | None) -> _Loaded:
+    model, metadata = checkpoint.load(path, network)
+    return _Loaded(model, None, metadata)
+
+
+def _skops(path: Path) -> object:
+    """An estimator in a file of skops, which holds no pickle."""
+    try:
+        from skops import io
+    except ImportError:
+        raise InputError(str(path), "needs skops to load", remedy="pip install skops") from None
+    try:
+        if unknown := io.get_untrusted_types(file=path):
+            rule = "must hold estimators of scikit-learn alone: other types could run code"
+            raise InputError(str(path), rule, ", ".join(unknown[:4]), "return it from a function of yours: module:function")
+        return io.load(path)
+    except (ValueError, TypeError, KeyError, OSError, AttributeError, ImportError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(str(path), "must be a file of skops", factory.one_line(error)) from None

@@ -14,6 +14,7 @@ from notbugs.atomic import StrPath
 from notbugs.errors import InputError
 from notbugs.models.classifier import Model
 from notbugs.models.factory import build, one_line
+from notbugs.models.libraries import is_library_name
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def load(path: StrPath, network: str | None = None) -> tuple[Model, CheckpointMe
     try:
         metadata = json.loads(description.read_text())
         name = metadata["architecture"]["name"]
-        trusted = ":" not in name or name == network
+        trusted = ":" not in name or name == network or is_library_name(name)
         model = build(**metadata["architecture"]) if trusted else None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise InputError(str(description), "is not the description of a model that can be built", one_line(error)) from None

@@ -154,8 +154,3 @@ def with_outputs(model: nn.Module, outputs: Sequence[Sequence[int]], sample: Ten
         mapped.head = nn.Sequential(mapped.head, selected)
         return mapped
     return MappedClassifier(model, selected)
-
-
-def original(model: nn.Module) -> nn.Module:
-    """The model as it was loaded, whose layers have the names that its owner knows."""
-    return model.network if isinstance(model, MappedClassifier) else model

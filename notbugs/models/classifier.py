@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from notbugs import precision
 from notbugs.errors import InputError
+from notbugs.models.layers import layer_forward
+from notbugs.models.reading import Options, described, scores
 
 
 class Classifier(nn.Module):
@@ -29,7 +31,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, body: nn.Module, head: nn.Module, *, mean: Sequence[float], std: Sequence[float], architecture: dict[str, Any]
+        self, body: nn.Module, head: nn.Module, *, mean: Sequence[float], std: Sequence[float], architecture: Options
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
@@ -54,13 +56,20 @@ class WrappedClassifier(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        Normalized images (N, C, H, W) to logits (N, K), or to an object with the attribute `logits`.
+        Normalized images (N, C, H, W) to logits (N, K), or to what holds them: see `reading.scores`.
     layer : str
         Name of the module in the network whose input are the features.
     mean, std : sequence of float, optional
-        Of the pixels, per channel. Default: no normalization.
+        Of the pixels, per channel; three of gray images repeat their channel. Default: no normalization.
     architecture : dict
         The arguments with which `build` makes this network again.
+
+    Attributes
+    ----------
+    pooled : bool
+        Whether the input of the layer, feature maps, is averaged over its positions: that of a head that is a convolution.
+    notes : tuple of str
+        What was decided in building it: one sentence each.
     """
 
     def __init__(
@@ -69,34 +78,35 @@ class WrappedClassifier(nn.Module):
         layer: str,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
-        architecture: dict[str, Any],
+        architecture: Options,
     ) -> None:
         super().__init__()
         self.network, self.layer, self.architecture = network, layer, architecture
+        self.pooled, self.notes = False, tuple[str, ...]()
         self.register_buffer("mean", torch.tensor(mean or [0.0]).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std or [1.0]).reshape(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""
-        outputs = self.network(self._normalized(images))
-        logits = getattr(outputs, "logits", outputs)
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        outputs = self.network(self.normalized(images))
+        logits = scores(outputs, len(images))
+        if logits is None:
             rule = f"must return logits of shape ({len(images)}, classes)"
-            raise InputError(f"model {self.architecture.get('name')}", rule, got)
+            raise InputError(f"model {self.architecture.get('name')}", rule, described(outputs))
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Input of the layer, flattened to (N, F)."""
+        """Input of the layer, flattened to (N, F); the mean over positions where that is `pooled`."""
         inputs: list[Tensor] = []
         handle = self.network.get_submodule(self.layer).register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
         try:
             self(images)
         finally:
             handle.remove()
-        return inputs[-1].flatten(1)
+        return inputs[-1].flatten(2).mean(2) if self.pooled else inputs[-1].flatten(1)
 
-    def _normalized(self, images: Tensor) -> Tensor:
+    def normalized(self, images: Tensor) -> Tensor:
+        """What the network is given for images in [0, 1]."""
         mean = self.get_buffer("mean")
         return (images.to(mean.dtype) - mean) / self.get_buffer("std")
 
@@ -107,7 +117,15 @@ class OwnFeatures(WrappedClassifier):
     def features(self, images: Tensor) -> Tensor:
         """What the network's method returns, (N, F)."""
         method = cast(Callable[[Tensor], Tensor], self.network.features)
-        return method(self._normalized(images))
+        return method(self.normalized(images))
+
+
+class LayerFeatures(WrappedClassifier):
+    """A user's network whose features are the output of a module, feature maps averaged over their positions."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Output of the module, (N, F)."""
+        return layer_forward(self.network, self.layer)(self.normalized(images))
 
 
 class LogitFeatures(WrappedClassifier):
@@ -120,6 +138,21 @@ class LogitFeatures(WrappedClassifier):
 
 
 Model = Classifier | WrappedClassifier
+
+
+def head_name(model: nn.Module) -> str:
+    """The name of the last layer of a classifier, whose input are its features.
+
+    Raises
+    ------
+    InputError
+        If its features are of another kind.
+    """
+    if isinstance(model, Classifier):
+        return "head"
+    if isinstance(model, WrappedClassifier) and model.layer:
+        return f"network.{model.layer}"
+    raise InputError("model", "must have a last layer, linear or a convolution with kernel 1", type(model).__name__)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def report_notes(name: str, notes: Sequence[str]) -> None:
 
 @contextmanager
 def reporting_notes(on_notes: OnNotes) -> Iterator[None]:
-    """Call `on_notes` for each model with notes that this process loads meanwhile.
+    """Call `on_notes` for each model with notes that this process loads meanwhile, and what was given around this.
 
     Examples
     --------
@@ -24,7 +24,14 @@ def reporting_notes(on_notes: OnNotes) -> Iterator[None]:
     ...     report_notes("timm:resnet18", ["gray images are repeated"])
     timm:resnet18 gray images are repeated
     """
-    token = _on_notes.set(on_notes)
+    outer = _on_notes.get()
+
+    def both(name: str, notes: Sequence[str]) -> None:
+        on_notes(name, notes)
+        if outer:
+            outer(name, notes)
+
+    token = _on_notes.set(both)
     try:
         yield
     finally:

@@ -64,7 +64,8 @@ def logits(model: Forward, images: Tensor) -> Tensor:
     if outputs.dim() != 2 or len(outputs) != len(images):
         raise InputError("model", f"must return logits of shape ({len(images)}, classes)", tuple(outputs.shape))
     if outputs.shape[1] < 2:
-        raise InputError("model", "must have two classes or more", outputs.shape[1], "of one output z make logits (0, z)")
+        remedy = "of one output z make logits (0, z), of a probability p (log(1 - p), log p)"
+        raise InputError("model", "must have two classes or more", outputs.shape[1], remedy)
     return outputs.float()
 
 

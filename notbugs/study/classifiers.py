@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 
@@ -22,6 +22,13 @@ from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_mo
 
 TRAINING_SHARE = 0.5  # of the time of a classifier's stage, roughly; attacks take the rest
 MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
+
+
+class PixelStatistics(TypedDict):
+    """Mean and standard deviation of pixels, per channel."""
+
+    mean: list[float]
+    std: list[float]
 
 
 class TrainedClassifier(NamedTuple):
@@ -113,14 +120,7 @@ def train_classifier(
     config, splits, trained_on = _with_spec(config, spec), load(config, seed), dataset_of(spec)
     relabeled = trained_on is not None and trained_on.is_relabeled
     epochs = max(1, round(config.epochs / max(1, len(dataset) / len(splits.train))))  # about as many steps as on the original
-    model = models.build(
-        config.network,
-        shape=dataset.shape,
-        classes=len(dataset.classes),
-        width=config.width,
-        seed=derive_seed(seed, MODELS[spec.init_from].seed_key if spec.init_from else spec.seed_key),
-        **pixel_statistics(splits.train),
-    )
+    model = _untrained(config, dataset, splits.train, spec, derive_seed(seed, _init_key(spec)))
     curve: list[TrainingRow] = []
     train.fit(
         model,
@@ -134,6 +134,7 @@ def train_classifier(
         patience=config.patience if relabeled else 0,
         bf16=config.bf16,
         compile=config.compile,
+        head_only=config.head_only and _finetuned(config, spec),
         seed=derive_seed(seed, spec.seed_key),
         device=config.device,
         progress=_curve_recorder(curve, model, spec, epochs, seed, _monitored(splits.test), config.device, report_progress),
@@ -141,6 +142,36 @@ def train_classifier(
     if relabeled and config.adapt_batchnorm:
         train.adapt_batchnorm(model, splits.train, seed=seed, device=config.device)
     return TrainedClassifier(model, curve)
+
+
+def _init_key(spec: ModelSpec) -> str:
+    return MODELS[spec.init_from].seed_key if spec.init_from else spec.seed_key
+
+
+def _starts_robust(config: ResolvedConfig, spec: ModelSpec) -> bool:
+    """Whether a classifier begins with the weights of the given robust network: those of adversarial training do."""
+    return config.robust_model is not None and spec.loss != "standard" and not spec.architecture
+
+
+def _finetuned(config: ResolvedConfig, spec: ModelSpec) -> bool:
+    """Whether a classifier begins with weights that were trained elsewhere."""
+    return _starts_robust(config, spec) or (config.pretrained and not spec.architecture)
+
+
+def _untrained(config: ResolvedConfig, dataset: Dataset, original: Dataset, spec: ModelSpec, seed: int) -> models.Model:
+    """A classifier before training: random, or with weights that were trained elsewhere. original: whose pixels normalize."""
+    shape, classes = dataset.shape, len(dataset.classes)
+    if config.robust_model and _starts_robust(config, spec):
+        return models.build_from(config.robust_model, config.network, shape=shape, classes=classes, seed=seed)
+    return models.build(
+        config.network,
+        shape=shape,
+        classes=classes,
+        width=config.width,
+        seed=seed,
+        pretrained=_finetuned(config, spec),
+        **pixel_statistics(original),
+    )
 
 
 def save_classifier(
@@ -154,6 +185,7 @@ def save_classifier(
     **also: object,
 ) -> None:
     """Save a classifier with what is known of its training. also: further keys of its JSON."""
+    notes = list(getattr(trained.model, "notes", ()))
     models.save(
         trained.model,
         path,
@@ -167,11 +199,12 @@ def save_classifier(
             "epochs": len(trained.curve),
             "augmented": _augmentation(config, spec) is not None,
         },
+        **({"notes": notes} if notes else {}),
         **also,
     )
 
 
-def pixel_statistics(dataset: Dataset) -> dict[str, list[float]]:
+def pixel_statistics(dataset: Dataset) -> PixelStatistics:
     """Mean and standard deviation of each channel over about 2,000 images, for the normalization layer."""
     pixels = dataset.pixels(list(range(0, len(dataset), max(1, len(dataset) // 2000))))
     return {"mean": pixels.mean((0, 2, 3)).tolist(), "std": pixels.std((0, 2, 3)).clamp_min(0.05).tolist()}

@@ -36,8 +36,16 @@ class StudyConfig(DataConfig):
         `models.by_name.classifier_by_name` takes it, with gradients. It is the same in every seed.
     classes, class_map : str, optional
         What its outputs are, as in `audit.AuditConfig`.
+    layer : str, optional
+        The module of `model` whose outputs are its features. Default: the input of its last layer.
     network : str, optional
-        An architecture, or `module:function`.
+        As `models.build` takes it: an architecture, a network of timm, Hugging Face or torchvision, or `module:function`.
+    pretrained : bool
+        All classifiers with `network` begin with its weights, and are fine-tuned.
+    head_only : bool
+        Train the last layer alone.
+    robust_model : str, optional
+        Adversarial training begins with these weights, of a robust network (`models.build_from`).
     width, epochs, batch_size, learning_rate, weight_decay : optional
         Of every training. width: channels of the first layer; with `network`, None is that network's usual width.
     relabel_learning_rate : float, optional
@@ -106,11 +114,16 @@ class StudyConfig(DataConfig):
     device: str = "cpu"
     write: str | None = None
     stratified_targets: bool = False
+    pretrained: bool = False
+    head_only: bool = False
+    robust_model: str | None = None
+    layer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(DataConfig):
-    """`StudyConfig` with every setting decided. These may stay None: those of the data, model and its outputs, width, write."""
+    """`StudyConfig` with every setting decided. These may stay None: those of the data, model and its outputs, layer,
+    robust_model, width, write."""
 
     norm: str
     epsilon: float
@@ -145,6 +158,10 @@ class ResolvedConfig(DataConfig):
     device: str
     write: str | None
     stratified_targets: bool
+    pretrained: bool
+    head_only: bool
+    robust_model: str | None
+    layer: str | None
 
     @property
     def threat_model(self) -> NormBall:
@@ -216,6 +233,12 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.replicate and config.invert_start != "image":
         rule = "must be image with --replicate, which constructs the versions from noise, too"
         raise InputError("--invert-start", rule, config.invert_start)
+    if config.layer is not None and config.model is None:
+        raise InputError("--layer", "needs a model, whose features it names", config.layer, "pass --model")
+    if config.pretrained and config.network is None:
+        raise InputError("--pretrained", "needs a network that has weights", None, "pass --network timm:resnet18")
+    if config.head_only and not (config.pretrained or config.robust_model):
+        raise InputError("--head-only", "needs weights to begin with", None, "pass --pretrained or --robust-model")
     data.check_form("--write", config.write)
     if config.invert_start not in ("image", "noise"):
         raise InputError("--invert-start", "must be image or noise", repr(config.invert_start))
@@ -227,14 +250,22 @@ def _option(name: str) -> str:
 
 # ---- a run's arguments -----------------------------------------------------------------------------------------------------
 
+NEWER = (
+    "stratified_targets",
+    "pretrained",
+    "head_only",
+    "robust_model",
+    "layer",
+)  # runs that began before these options have none
 FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ when a run is resumed
 
 
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
     own = {name: value for name, value in asdict(config).items() if name not in (*FREE, *asdict(config.data))}
-    if not config.stratified_targets:
-        del own["stratified_targets"]  # runs that began before there was this option have none
+    for name in NEWER:
+        if not own[name]:
+            del own[name]
     return {"kind": "study", **config.arguments, **own}
 
 

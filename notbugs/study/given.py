@@ -89,7 +89,7 @@ def load_fitting(
         If there is no such classifier, or it does not fit the images.
     """
     classes = part.classes if outputs.names is None else outputs.names
-    model, metadata = classifier_by_name(name, classes=classes, network=network)
+    model, metadata = classifier_by_name(name, classes=classes, network=network, part=part)
     if outputs.names is not None:
         metadata = replace(metadata, classes=outputs.names)
     loaded = LoadedClassifier(model, metadata)
@@ -152,14 +152,14 @@ def given_model(config: StudyConfig | ResolvedConfig) -> GivenModel | None:
         return None
     path, outputs = Path(config.model), OutputNames.read(config.classes, config.class_map)
     digest = sha256(path.read_bytes() + outputs.digest.encode()).hexdigest() if path.is_file() else ""
-    found = _given_model(config.model, config.network, config.device, config.data, digest, outputs)
+    found = _given_model(config.model, config.network, config.layer, config.device, config.data, digest, outputs)
     report_notes(found.name, found.notes)
     return found
 
 
 @cache
 def _given_model(
-    name: str, network: str | None, device: str, images_of: DataConfig, digest: str, outputs: OutputNames
+    name: str, network: str | None, layer: str | None, device: str, images_of: DataConfig, digest: str, outputs: OutputNames
 ) -> GivenModel:
     """digest: of the file, "" of code; also there for the cache: a file that changed is loaded again."""
     part, dataset = data.load_dataset(images_of).train, images_of.dataset
@@ -173,7 +173,7 @@ def _given_model(
     logits = attacks.clean_logits(loaded, images, labels)
     if not attacks.has_gradient(loaded, images):
         raise InputError("--model", rule, f"{name}, whose logits cannot be differentiated", remedy)
-    model, features = models.with_features(loaded, images[:2])
+    model, features = models.with_features(loaded, images[:2], layer)
     of_file = "its file and what was said of its outputs" if outputs.digest else "its file"
     hashed = (digest, of_file) if digest else (_logits_digest(logits.tolist()), f"its logits on {len(sample)} images")
     return GivenModel(name, model.eval(), features, *hashed, notes=metadata.notes)

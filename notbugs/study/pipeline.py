@@ -15,6 +15,7 @@ from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
+from notbugs.models.notes import reporting_notes
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same_data, run_stages
@@ -105,7 +106,7 @@ def run(
     folder = Path(folder)
     check_outside(config.dataset, folder)
     splits = load(config)
-    resolved = resolve(config, splits)
+    resolved, network_notes = _resolved(config, splits)
     given = given_model(resolved)
     if given:
         given = with_warning(given, splits.test, resolved.device)
@@ -122,7 +123,7 @@ def run(
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
         if not settled:
             options = {**earlier.options, **asked_options(asked or config)}
-            metadata = _metadata(resolved, splits, given, command)
+            metadata = {**_metadata(resolved, splits, given, command), **network_notes}
             record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         # settled: done before there was a check, or long checked
@@ -221,6 +222,17 @@ def train_single(
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------------
+
+
+def _resolved(config: StudyConfig, splits: Splits) -> tuple[ResolvedConfig, dict[str, dict[str, list[str]]]]:
+    """The resolved configuration, and what run.json says of the networks to train: what was decided in building them."""
+    if config.robust_model and not config.pretrained:
+        rule = "needs the standard classifiers to be fine-tuned, too: all are trained with the same settings"
+        raise InputError("--robust-model", rule, None, "pass --network and --pretrained")
+    notes: dict[str, list[str]] = {}
+    with reporting_notes(lambda name, words: notes.update({name: list(words)})):
+        resolved = resolve(config, splits)
+    return resolved, {"network_notes": notes} if notes else {}
 
 
 def _stage(graph: Graph, stage_id: StageId, config: ResolvedConfig, folder: Path) -> Stage:

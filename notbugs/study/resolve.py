@@ -7,6 +7,7 @@ from notbugs import datacheck, models, precision
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.errors import InputError
+from notbugs.models.notes import report_notes
 from notbugs.study.config import ResolvedConfig, StudyConfig, check
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
 
@@ -14,6 +15,7 @@ Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
 RELABEL_REACH = 0.7  # with fewer of its targets reached a set shows nothing; at least 0.76 in docs/results
+FINETUNING_RATE, HEAD_RATE, FINETUNING_EPOCHS = 1e-3, 2e-3, 15  # docs/lab-log.md
 MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
 
 
@@ -120,6 +122,10 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         device=config.device,
         write=config.write,
         stratified_targets=config.stratified_targets,
+        pretrained=config.pretrained,
+        head_only=config.head_only,
+        robust_model=config.robust_model,
+        layer=config.layer,
     )
 
 
@@ -129,6 +135,15 @@ def _or(value: Value | None, default: Value) -> Value:
 
 def _defaults(config: StudyConfig, train: Dataset) -> _Defaults:
     """Defaults for the synthetic data, for tiny images, and for all others."""
+    defaults = _defaults_from_scratch(config, train)
+    if not (config.pretrained or config.robust_model):
+        return defaults
+    rate = HEAD_RATE if config.head_only else FINETUNING_RATE
+    return replace(defaults, epochs=min(defaults.epochs, FINETUNING_EPOCHS), learning_rate=rate, weight_decay=0.05, batch_size=64)
+
+
+def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
+    """Defaults for networks with random weights."""
     l2, shape, count = config.norm == "l2", train.shape, len(train)
     epsilon = default_epsilon(train, config.norm)
     defaults = _Defaults(
@@ -180,4 +195,12 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
     if config.dataset != SYNTHETIC and shorter < MIN_SIDE:
         rule = f"images must be at least {MIN_SIDE} pixels wide and high"
         raise InputError(config.dataset, rule, f"{shape[2]}x{shape[1]}", "use --resize")
-    models.build(config.network, shape=shape, classes=len(splits.train.classes), width=config.width)  # a bad one fails here
+    # bad ones fail here
+    classes = len(splits.train.classes)
+    built = models.build(config.network, shape=shape, classes=classes, width=config.width, pretrained=config.pretrained)
+    report_notes(config.network, getattr(built, "notes", ()))
+    if config.head_only:
+        models.head_name(built)
+    if config.robust_model:
+        robust = models.build_from(config.robust_model, config.network, shape=shape, classes=classes)
+        report_notes(config.robust_model, getattr(robust, "notes", ()))

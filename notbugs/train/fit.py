@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from notbugs import precision
 from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.models import memory_format
+from notbugs.models import head_name, memory_format
 from notbugs.train.augment import Augment
 from notbugs.train.losses import Loss, cross_entropy
 from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
@@ -54,6 +54,7 @@ def fit(
     patience: int = 0,
     bf16: bool | None = None,
     compile: bool = False,
+    head_only: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
@@ -84,6 +85,9 @@ def fit(
         Train in bfloat16: see `precision.autocast`.
     compile : bool
         Compile the model: see `precision.compiled`.
+    head_only : bool
+        Train the last layer alone (`models.head_name`). All others stay as they are, their batch norm and dropout in evaluation
+        mode.
     seed : int
         Of the order of images, the augmentation, and dropout.
     device : torch.device or str
@@ -120,7 +124,7 @@ def fit(
     curve: list[Epoch] = []
     before_restart = 0
     started = time.perf_counter()
-    with _seeded(device, seed):
+    with _seeded(device, seed), _head_only(model) if head_only else nullcontext():
         while (epoch := len(curve) - before_restart) < schedule.total_epochs:
             mean_loss, accuracy = run_epoch(optimizer, schedule, epoch * batches)
             step = (epoch + 1) * batches
@@ -188,6 +192,20 @@ def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> t
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+@contextmanager
+def _head_only(model: nn.Module) -> Iterator[None]:
+    """Meanwhile the last layer alone has gradients and is in training mode."""
+    head = model.get_submodule(head_name(model))
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    head.train().requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 @contextmanager

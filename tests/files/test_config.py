@@ -1,5 +1,7 @@
 """How cross-fitted models are trained by default."""
 
+from dataclasses import replace
+
 import pytest
 
 from notbugs.data import DataConfig
@@ -66,3 +68,12 @@ def test_a_run_is_resumed_with_all_arguments_but_repeats_and_device() -> None:
         "kind": "files", "dataset": "digits", "resize": None, "limit": None, "skip_unreadable": False, "norm": "l2",
         "epsilon": None, "seed": 0, "network": None, "width": None, "epochs": None, "folds": 3,
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_fine_tuning_is_that_of_a_study() -> None:
+    config = FilesConfig(DataConfig("digits", limit=100), network="timm:tiny", pretrained=True, head_only=True)
+    found = crossfit(config)
+    assert (found.network, found.pretrained, found.head_only, found.learning_rate) == ("timm:tiny", True, True, 2e-3)
+    assert resumable_arguments(config)["pretrained"]
+    assert "pretrained" not in resumable_arguments(replace(config, pretrained=False))  # as in runs that began before the option

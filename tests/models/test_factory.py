@@ -85,8 +85,8 @@ def test_networks_that_cannot_be_wrapped_raise(random_images: Images, raises_one
         models.wrap(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), random_images((1, 8, 8)))
     with raises_one_line(r"^model: must take images of shape \(3, 3, 8, 8\), got .*192"):
         models.wrap(UserNetwork(), random_images((3, 8, 8)))
-    with raises_one_line(r"^model Conv2d: must return logits of shape \(3, classes\), got \(3, 2, 1, 1\)$"):
-        models.wrap(nn.Conv2d(1, 2, 8), random_images((1, 8, 8)))
+    with raises_one_line(r"^model Conv2d: must return logits of shape \(3, classes\), got \(3, 2, 2, 2\)$"):
+        models.wrap(nn.Conv2d(1, 2, 7), random_images((1, 8, 8)))
 
 
 @pytest.fixture

@@ -15,10 +15,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
-from torch import Tensor
+from torch import Tensor, nn
 
-from notbugs import attacks, search
+from notbugs import attacks, models, search
+from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox, SurrogateGradients, from_sklearn
+from notbugs.models.class_outputs import with_outputs
 from notbugs.search import NormBall, objectives
 
 NAMES = ["a", "b", "c"]
@@ -124,3 +126,19 @@ def test_a_surrogate_that_disagrees_is_not_used(rows: np.ndarray) -> None:
         right.bias.copy_(torch.tensor([0.0, 1.0]))
     model = SurrogateGradients(box, network, torch.nn.Sequential(torch.nn.Flatten(), right))  # the second one is used
     assert attacks.has_gradient(model, images) and torch.equal(model(images), box(images)) and len(model.surrogates) == 1
+
+
+def test_features_of_an_estimator_are_its_logits(rows: np.ndarray, labels: np.ndarray) -> None:
+    """Also after its first images, on which the layers of its surrogate run, too."""
+    images = as_images(rows)
+    for mapped in (False, True):
+        model: nn.Module = from_sklearn(RidgeClassifier().fit(rows, labels), NAMES)
+        if mapped:
+            model = with_outputs(model, ((2,), (0, 1)), model(images), ["c", "others"])
+        found, words = models.with_features(model, images[:2])
+        expected = model.network(images) if mapped else model(images)
+        assert words == "its logits: it is no PyTorch network" and torch.equal(found(images), model(images))
+        for _ in range(2):
+            assert torch.equal(found.features(images), expected) and attacks.has_gradient(found.features, images)
+        with pytest.raises(InputError, match=r"^layer: can be chosen in a PyTorch network alone, got 'surrogates.0'"):
+            models.with_features(model, images[:2], "surrogates.0")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from notbugs.models import by_name
 from notbugs.models.by_name import classifier_by_name
 from notbugs.models.onnx_names import onnx_names
 
@@ -58,3 +59,12 @@ def test_a_file_without_names_or_a_damaged_one_has_none(tmp_path: Path) -> None:
     for damaged in (b"", b"\x00", b"not a model", content[: len(content) // 2], b"\xff" * 50, content[::-1]):
         path.write_bytes(damaged)
         assert onnx_names(path) is None
+
+
+def test_a_file_on_the_hub_is_as_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    path = save(tmp_path / "model.onnx", {"classes": json.dumps(ANIMALS)})
+    monkeypatch.setattr(by_name, "hub_file", lambda name: path if name == "hf:owner/ants/model.onnx" else None)
+    model, metadata = classifier_by_name("hf:owner/ants/model.onnx", classes=ANIMALS)
+    assert metadata == classifier_by_name(str(path), classes=ANIMALS)[1]
+    assert model(torch.eye(4)[:2].reshape(2, 1, 2, 2)).tolist() == torch.eye(2, 3).tolist()

@@ -37,7 +37,10 @@ def test_defaults_follow_the_images_and_unusable_settings_are_named(tmp_path: Pa
 def test_a_resolved_configuration_is_complete() -> None:
     config = resolved(StudyConfig("digits"))
     unset = {name for name, value in asdict(DataConfig("digits")).items() if value is None}
-    assert {name for name, value in asdict(config).items() if value is None} == {"model", "classes", "class_map", "write", *unset}
+    assert {name for name, value in asdict(config).items() if value is None} == {
+        *("model", "classes", "class_map", "layer", "robust_model", "write"),
+        *unset,
+    }
     assert (config.network, config.width, config.seeds, config.epsilon, config.relabel_epsilon) == ("small", 32, 3, 0.75, 1.5)
     assert (config.bf16, config.patience, config.relabel_learning_rate) == (False, 8, config.learning_rate)
     assert config.data == DataConfig("digits") and config.threat_model == NormBall("l2", 0.75)
@@ -96,13 +99,31 @@ def test_versions_that_cannot_be_are_errors_before_anything_is_done(digits: data
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_fine_tuning_has_its_own_rate_and_few_epochs() -> None:
+    config = StudyConfig("digits", network="timm:tiny", pretrained=True)
+    full, head, chosen = map(resolved, (config, replace(config, head_only=True), replace(config, learning_rate=0.1, epochs=3)))
+    assert (full.learning_rate, head.learning_rate, chosen.learning_rate) == (1e-3, 2e-3, 0.1)
+    assert (full.epochs, chosen.epochs, full.width) == (14, 3, None)
+    with pytest.raises(InputError, match=r"^--robust-model: needs the standard classifiers to be fine-tuned, too"):
+        pipeline.run(StudyConfig("digits", robust_model="robust.pt"), "unused")
+
+
 def test_a_run_is_resumed_with_other_seeds_controls_device_and_speed() -> None:
     arguments = resumable_arguments(resolved(QUICK_STUDY))
-    free = {"seeds", "full", "replicate", "bf16", "compile", "device", "stratified_targets"}
+    newer = {
+        "stratified_targets": True,
+        "pretrained": True,
+        "head_only": True,
+        "robust_model": "robust.safetensors",
+        "layer": "2",
+    }
+    free = {"seeds", "full", "replicate", "bf16", "compile", "device", *newer}
     free |= {*asdict(QUICK_STUDY.data)} - {*QUICK_STUDY.arguments}  # they are at their defaults
     assert arguments.keys() == {"kind", *asdict(QUICK_STUDY)} - free and arguments["versions"] == 1
-    with_targets = resumable_arguments(resolved(replace(QUICK_STUDY, stratified_targets=True)))
-    assert with_targets == {**arguments, "stratified_targets": True}  # what began without the option has no entry for it
+    for name, value in newer.items():  # what began without the option has no entry for it
+        changed = resumable_arguments(replace(resolved(QUICK_STUDY), **{name: value}))
+        assert changed == {**arguments, name: value}
 
 
 def test_a_form_that_cannot_be_written_is_an_error() -> None:

@@ -42,7 +42,7 @@ class Detached(Net):
 
 def net(classes): return Net(classes)
 def five(classes): return Net(5)
-def color(classes): return Net(classes, channels=3)
+def bands(classes): return Net(classes, channels=5)
 def detached(classes): return Detached(classes)
 def predictions(classes): return lambda images: images.reshape(len(images), -1)[:, :classes]
 """
@@ -76,7 +76,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "says"),
     [
         ("five", "given_models:five: must have one output for each of the 10 classes of digits, got 5"),
-        ("color", r"given_models:color: must take torch.float32 images of shape \(1, 1, 8, 8\)"),
+        ("bands", r"given_models:bands: must take torch.float32 images of shape \(1, 1, 8, 8\)"),
         ("predictions", "--model: must have gradients: D_NR, D_rand and D_det.*got given_models:predictions, a black box; "
          "for its robust accuracy alone: notbugs attack given_models:predictions digits$"),
         ("detached", "--model: must have gradients.*given_models:detached, whose logits cannot be differentiated"),

@@ -1,0 +1,94 @@
+"""Networks that begin with the weights of another one, a robust one for example, and a new last layer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from notbugs.errors import InputError
+from notbugs.models import checkpoint, torch_files
+from notbugs.models.classifier import Model, WrappedClassifier, head_name
+from notbugs.models.factory import build
+from notbugs.models.libraries import hub_file, is_library_name, library_network
+from notbugs.models.reading import AdaptedClassifier
+from notbugs.models.weights import clean_weights, start_from
+
+
+def build_from(source: str, network: str, *, shape: Sequence[int], classes: int, seed: int = 0) -> Model:
+    """Build a network with the weights of a trained one; its last layer is new, with random weights that follow the seed.
+
+    Parameters
+    ----------
+    source : str
+        A file: .safetensors that `save` wrote, or weights of PyTorch, also in the layout of MadryLab's robust networks.
+        `hf:OWNER/REPOSITORY/FILE`: such a file on the hub. `timm:NAME`, `hf:NAME`, `torchvision:NAME[@WEIGHTS]`.
+    network : str
+        What the weights in a file belong to, as in `build`. A file that `save` wrote and a name decide it themselves.
+    shape : sequence of int
+        (C, H, W) of an image.
+    classes : int
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If there are no such weights or they do not fit.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> robust = build("small", shape=(1, 8, 8), classes=10, width=4, seed=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint.save(robust, f"{folder}/robust.safetensors")
+    ...     model = build_from(f"{folder}/robust.safetensors", "small", shape=(1, 8, 8), classes=3)
+    >>> bool((next(model.body.parameters()) == next(robust.body.parameters())).all()), model.head.out_features
+    (True, 3)
+    """
+    path = hub_file(source) or Path(source)
+    if is_library_name(source) and not path.is_file():
+        return build(source, shape=shape, classes=classes, seed=seed, pretrained=True)
+    if not path.is_file():
+        remedy = "give a file, hf:OWNER/REPOSITORY/FILE, or timm:NAME, hf:NAME or torchvision:NAME"
+        raise InputError("--robust-model", "no such model", source, remedy)
+    if path.suffix == ".safetensors" and path.with_suffix(".json").exists():
+        known, _ = checkpoint.load(path, network)
+        architecture = {**known.architecture, "shape": list(shape), "classes": classes}
+        model = build(**architecture, seed=seed)
+        start_from(model, known.state_dict(), source, str(architecture["name"]), head_name(model))
+        return model
+    weights = torch_files.load_file(path)
+    if isinstance(weights, torch_files.Program):
+        raise InputError("--robust-model", "must hold weights, which can be trained further", f"{source}, {weights.words}")
+    return _with_weights(weights, source, network, shape, classes, seed)
+
+
+def _with_weights(
+    weights: torch_files.Weights, source: str, network: str, shape: Sequence[int], classes: int, seed: int
+) -> Model:
+    """A network with the weights of a file, and the normalization that the file or the network's package holds."""
+    cleaned = clean_weights(weights)
+    known = library_network(network, pretrained=False, parameter="--network").reading if is_library_name(network) else None
+    mean, std = (
+        (cleaned.reading.mean, cleaned.reading.std) if cleaned.reading.mean else (known.mean, known.std) if known else ((), ())
+    )
+    own = ":" in network and not mean  # a network of one's own gets pixels in [0, 1], as where it is attacked
+    model = build(
+        network,
+        shape=shape,
+        classes=classes,
+        seed=seed,
+        mean=mean or ([0.0] * shape[0] if own else None),
+        std=std or ([1.0] * shape[0] if own else None),
+    )
+    inner, head = _innermost(model)
+    start_from(inner, cleaned.weights, source, network, head)
+    return model
+
+
+def _innermost(model: Model) -> tuple[nn.Module, str]:
+    """The network that was built, without what this package puts around it, and the name of its last layer."""
+    inner: nn.Module = model
+    head = head_name(model)
+    while isinstance(inner, WrappedClassifier | AdaptedClassifier):
+        inner, head = inner.network, head.removeprefix("network.")
+    return inner, head

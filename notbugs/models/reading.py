@@ -1,0 +1,197 @@
+"""How images in [0, 1] are given to a network of any kind, and how logits are found in what it returns."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from notbugs.errors import InputError
+
+Options = Mapping[str, Any]  # what builds a network again, as JSON holds it
+TINY = 1e-37  # the smallest probability whose logarithm is taken
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images in [0, 1] are given to a network, and how its outputs are read.
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        With which pixels are normalized. Empty: not.
+    size : (int, int) or None
+        Height and width to which images are resized.
+    bicubic : bool
+        Whether bicubic in place of bilinear; both with antialiasing.
+    repeat_gray : bool
+        Whether the one channel is repeated three times.
+    flip_channels : bool
+        Whether the order is BGR.
+    channels_last : bool
+        Whether the network takes N x H x W x C.
+    dtype : torch.dtype or None
+        The type of its inputs. None: that of the images.
+    batch_size : int or None
+        The one number of images that it takes. None: any.
+    output : {"logits", "logit", "probability"}
+        Logits (N, K), or one output for the second of two classes.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    size: tuple[int, int] | None = None
+    bicubic: bool = False
+    repeat_gray: bool = False
+    flip_channels: bool = False
+    channels_last: bool = False
+    dtype: torch.dtype | None = None
+    batch_size: int | None = None
+    output: str = "logits"
+
+
+class AdaptedClassifier(nn.Module):
+    """A network behind a `Reading`: images (N, C, H, W) in [0, 1] to logits (N, K), float32, with gradients."""
+
+    def __init__(self, network: nn.Module, reading: Reading, classes: int) -> None:
+        super().__init__()
+        self.network, self.reading, self.classes = network, reading, classes
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(reading, name)).reshape(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (N, K)."""
+        step = self.reading.batch_size
+        if not step:
+            return self._logits(images)
+        if not len(images):
+            return images.new_zeros((0, self.classes))
+        return torch.cat([self._logits(padded(part, step))[: len(part)] for part in torch.split(images, step)])
+
+    def _logits(self, images: Tensor) -> Tensor:
+        outputs = self.network(self.inputs(images))
+        found = scores(outputs, len(images), 1 if self.reading.output != "logits" else self.classes)
+        if found is None:
+            rule = f"must return logits of shape ({len(images)}, {self.classes})"
+            raise InputError("model", rule, described(outputs))
+        if self.reading.output == "logit":
+            return torch.cat([torch.zeros_like(found), found], dim=1)
+        if self.reading.output == "probability":
+            return torch.cat([1 - found, found], dim=1).clamp_min(TINY).log()
+        return found
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network is given for images in [0, 1]."""
+        reading = self.reading
+        if reading.repeat_gray:
+            images = images.expand(-1, 3, -1, -1)
+        if reading.size and tuple(images.shape[2:]) != reading.size:
+            mode = "bicubic" if reading.bicubic else "bilinear"
+            images = F.interpolate(images, reading.size, mode=mode, align_corners=False, antialias=True)
+        if reading.flip_channels:
+            images = images.flip(1)
+        if reading.mean:
+            images = (images - self.get_buffer("mean")) / self.get_buffer("std")
+        if reading.channels_last:
+            images = images.permute(0, 2, 3, 1).contiguous()
+        return images.to(reading.dtype) if reading.dtype else images
+
+
+class FixedProgram(nn.Module):
+    """A program of TorchScript or torch.export, which has no training mode of its own, as an ordinary module."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+        self.training = False
+
+    def __deepcopy__(self, memo: object) -> "FixedProgram":
+        """The same: parameters of a copied program are no leaves, and nothing here changes a program."""
+        return self
+
+    def train(self, mode: bool = True) -> "FixedProgram":
+        """Nothing: the program stays as it was saved."""
+        return self
+
+    def forward(self, images: Tensor) -> object:
+        """What the program returns."""
+        return self.program(images)
+
+
+def padded(images: Tensor, count: int) -> Tensor:
+    """As many images as a network takes: the last one again and again."""
+    missing = count - len(images)
+    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
+
+
+# ---- outputs ---------------------------------------------------------------------------------------------------------------
+
+
+def scores(outputs: object, count: int, columns: int | None = None) -> Tensor | None:
+    """The scores (N, K), float32, among what a network returns; None if there are none.
+
+    Parameters
+    ----------
+    outputs : object
+        A tensor (N, K), (N, K, 1, 1) or, of one output, (N,); a tuple, a list or a dictionary that holds one; or an object with
+        the attribute `logits`. In a dictionary `logits` comes first, then what has the wanted number of columns.
+    count : int
+        N.
+    columns : int, optional
+        K, where several would do.
+
+    Examples
+    --------
+    >>> scores({"loss": torch.zeros(()), "logits": torch.zeros(2, 3, 1, 1)}, 2, 3).shape
+    torch.Size([2, 3])
+    """
+    found = [table for each in _candidates(outputs) if (table := _table(each, count)) is not None]
+    wanted = [table for table in found if table.shape[1] == columns]
+    return next(iter(wanted or found), None)
+
+
+def _candidates(outputs: object) -> Iterator[object]:
+    """What may be scores, the likeliest first."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+        return
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if isinstance(logits, Tensor):
+        yield logits
+        return
+    if isinstance(outputs, Mapping):
+        yield from outputs.values()
+    elif isinstance(outputs, tuple | list):
+        yield from outputs
+
+
+def _table(value: object, count: int) -> Tensor | None:
+    """A tensor as (N, K), float32, if it is one of scores."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return None
+    if value.dim() > 2 and all(size == 1 for size in value.shape[2:]):
+        value = value.flatten(1)
+    if value.dim() == 1 and len(value) == count:
+        value = value[:, None]
+    elif value.dim() < 2 and count == 1:  # squeezed: a batch of one image
+        value = value.reshape(1, -1)
+    return value.float() if value.dim() == 2 and len(value) == count and value.shape[1] else None
+
+
+def described(outputs: object) -> str:
+    """What a network returned, in words.
+
+    Examples
+    --------
+    >>> described([torch.zeros(2, 3), None])
+    'list of (2, 3), NoneType'
+    """
+    if isinstance(outputs, Tensor):
+        return str(tuple(outputs.shape))
+    if isinstance(outputs, Mapping):
+        return f"{type(outputs).__name__} with {', '.join(map(str, outputs))}"
+    if isinstance(outputs, tuple | list):
+        return f"{type(outputs).__name__} of {', '.join(map(described, outputs))}"
+    return type(outputs).__name__

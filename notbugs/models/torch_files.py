@@ -1,0 +1,214 @@
+"""Files of PyTorch: weights, TorchScript, exported programs. Nothing is unpickled that could run code.
+
+What cannot be loaded so is refused with the way out: whole pickled networks, estimators of scikit-learn, other frameworks.
+"""
+
+import builtins
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from notbugs.errors import InputError
+
+Weights = Mapping[str, Tensor]
+WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights", "module")  # under which checkpoints hold them
+HARMLESS = {"abs", "float", "int", "max", "min", "pow", "round"}  # built-in functions that a size may be computed with
+SKOPS = "save it with skops: skops.io.dump(estimator, 'model.skops')"
+OTHER_KINDS = {
+    ".joblib": ("an estimator of scikit-learn", SKOPS),
+    ".pkl": ("a pickle", f"{SKOPS}, or the weights of a network with torch.save(network.state_dict(), 'weights.pt')"),
+    ".pickle": ("a pickle", f"{SKOPS}, or the weights of a network with torch.save(network.state_dict(), 'weights.pt')"),
+    ".h5": ("a model of Keras", "export it: model.export('model.onnx', format='onnx')"),
+    ".keras": ("a model of Keras", "export it: model.export('model.onnx', format='onnx')"),
+    ".pb": ("a graph of TensorFlow", "convert it: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx"),
+    ".tflite": ("a model of TensorFlow Lite", "convert it: python -m tf2onnx.convert --tflite FILE --output model.onnx"),
+    ".engine": ("an engine of TensorRT", "give the .onnx file or the network that it was built from"),
+    ".mlmodel": ("a model of Core ML", "give the .onnx file or the network that it was made from"),
+}
+
+
+class Program(NamedTuple):
+    """A network that a file holds whole.
+
+    Attributes
+    ----------
+    network : nn.Module
+    batch_size : int or None
+        The one number of images that it takes. None: any, or not known.
+    words : str
+        What it is.
+    """
+
+    network: nn.Module
+    batch_size: int | None
+    words: str
+
+
+def load_file(path: Path) -> Program | Weights:
+    """The network or the weights in a file.
+
+    Parameters
+    ----------
+    path : Path
+        Of `torch.save` (weights alone), `safetensors`, `torch.jit.save` or `torch.export.save`.
+
+    Raises
+    ------
+    InputError
+        If it is of another kind, damaged, or could run code.
+    """
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    if path.suffix in OTHER_KINDS:
+        kind, remedy = OTHER_KINDS[path.suffix]
+        code = "; pickles can run code and are not loaded" if path.suffix in (".joblib", ".pkl", ".pickle") else ""
+        raise InputError(str(path), f"must be a model of PyTorch, scikit-learn or ONNX{code}", kind, remedy)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] or name for name in archive.namelist()]
+        if any(name.startswith("code/") or name == "constants.pkl" for name in names):
+            return _torchscript(path)
+        if any(
+            name.startswith(("models/", "data/aotinductor/")) or name.startswith("serialized_exported_program") for name in names
+        ):
+            return _exported(path)
+    return _weights(path)
+
+
+def _safetensors(path: Path) -> Weights:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file as load_safetensors
+
+    try:
+        return load_safetensors(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(str(path), "is damaged", _one_line(error)) from None
+
+
+def _torchscript(path: Path) -> Program:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript as a whole is deprecated: a FutureWarning in PyTorch 2.14
+            program = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    except Exception as error:  # of any damage
+        raise InputError(str(path), "must be a TorchScript file that this PyTorch can run", _one_line(error)) from None
+    return Program(program, None, "TorchScript")
+
+
+def _weights(path: Path) -> Weights:
+    """Weights of `torch.save`, also inside a checkpoint of a training."""
+    import pickle
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickles and other files fail in many ways
+        unknown = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and unknown:
+            rule = "must hold weights alone; a pickled network can run code and is not loaded"
+            remedy = "where it was made: torch.save(network.state_dict(), 'weights.pt'); then pass --network module:function"
+            raise InputError(str(path), rule, f"a pickle of {unknown[0]}", remedy) from None
+        kinds = "weights, TorchScript or an exported program"
+        rule = f"must be a file of PyTorch: {kinds}; other pickles can run code and are not loaded"
+        raise InputError(str(path), rule, _one_line(error)) from None
+    return _state(found, path)
+
+
+def _state(found: object, path: Path) -> Weights:
+    """The weights among what a checkpoint holds."""
+    if isinstance(found, Mapping):
+        tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+        if tensors and len(tensors) >= len(found) - sum(name.endswith("_extra_state") for name in map(str, found)):
+            return tensors
+        for key in WEIGHTS_KEYS:
+            inner = found.get(key)
+            if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
+                return {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+        got = f"a dictionary with {', '.join(list(map(str, found))[:8])}"
+    else:
+        got = type(found).__name__
+    remedy = "torch.save(network.state_dict(), 'weights.pt')"
+    raise InputError(str(path), f"must hold weights, or have them under {', '.join(WEIGHTS_KEYS)}", got, remedy)
+
+
+# ---- exported programs -----------------------------------------------------------------------------------------------------
+
+
+def _exported(path: Path) -> Program:
+    _check_harmless(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own old formats
+            exported = torch.export.load(str(path))
+            network = exported.module()
+    except Exception as error:  # of any damage
+        remedy = "export it again with this version of PyTorch"
+        raise InputError(str(path), "must be an exported program that this PyTorch can run", _one_line(error), remedy) from None
+    images = [node for node in exported.graph.nodes if node.name in exported.graph_signature.user_inputs]
+    if len(images) != 1:
+        raise InputError(str(path), "must have one input, the images", len(images))
+    count = images[0].meta["val"].shape[0]
+    return Program(network, count if isinstance(count, int) else None, "an exported program")
+
+
+def _check_harmless(path: Path) -> None:
+    """Raises InputError if a file of `torch.export` holds what could run code: torch would unpickle and evaluate it."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name.partition("/")[2] or name: archive.read(name) for name in archive.namelist()}
+    plain = {name for config in contents if config.endswith("_config.json") for name in _plain_tensors(config, contents[config])}
+    for name, content in contents.items():
+        if name.startswith("data/aotinductor/"):
+            raise InputError(str(path), "must be a program, not compiled code", name, "save it with torch.export.save")
+        if name.endswith(".json"):
+            _check_expressions(path, content)
+        elif name not in plain and content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            try:
+                torch.load(io.BytesIO(content), weights_only=True)
+            except Exception:
+                rule = "must hold tensors alone; pickles can run code and are not loaded"
+                raise InputError(str(path), rule, name, "give the network's weights and --network module:function") from None
+        elif name.startswith("data/") and name not in plain and content:
+            raise InputError(str(path), "must hold tensors alone", name)
+
+
+def _plain_tensors(config: str, content: bytes) -> Iterator[str]:
+    """The entries that are bytes of tensors, and are not unpickled."""
+    for entry in json.loads(content).get("config", {}).values():
+        if not entry.get("use_pickle") and str(entry.get("path_name")).startswith(("weight_", "tensor_")):
+            yield f"{config.rpartition('/')[0]}/{entry['path_name']}"
+
+
+def _check_expressions(path: Path, content: bytes) -> None:
+    """Raises InputError unless what torch evaluates in a program's description, sizes and guards on them, is arithmetic."""
+    for expression in _expressions(json.loads(content)):
+        bare = re.sub(r"'\w*'|\.(size|stride|storage_offset|dim|numel)\(\)|[\[\]]", "", expression)
+        words = set(re.findall(r"[A-Za-z_]\w*", expression))
+        unsafe = any("__" in word or (word not in HARMLESS and callable(getattr(builtins, word, None))) for word in words)
+        if unsafe or not re.fullmatch(r"[\w\s+\-*/%(),<>=!&|~.]*", bare) or re.search(r"\.\s*[A-Za-z_]", bare):
+            raise InputError(str(path), "must have sizes that are arithmetic", repr(expression[:80]))
+
+
+def _expressions(value: object) -> Iterator[str]:
+    """What torch evaluates in a description of a program."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "expr_str":
+                yield str(inner)
+            elif key == "guards_code":
+                yield from map(str, inner)
+            else:
+                yield from _expressions(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _expressions(inner)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,161 @@
+"""Weights of a file put into a network: names with prefixes, heads of another size, the layout of MadryLab's robust networks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from notbugs.errors import InputError
+from notbugs.models.reading import Reading
+
+Weights = Mapping[str, Tensor]
+# The layout of the package `robustness` (Engstrom et al. 2019): the network twice, in an AttackerModel and in its Attacker, each
+# beside the statistics that normalize its pixels
+MEAN, STD = "normalizer.new_mean", "normalizer.new_std"
+ROBUSTNESS_COPIES = ("attacker.", "normalizer.")
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # heads of GoogLeNet and Inception that serve training alone
+COUNTERS = "num_batches_tracked"  # of batch norm, which evaluation does not use
+
+
+class CleanWeights(NamedTuple):
+    """The weights of one network, and the normalization that the file holds beside them."""
+
+    weights: Weights
+    reading: Reading
+
+
+def clean_weights(weights: Weights) -> CleanWeights:
+    """The weights of the network alone: without what `robustness` keeps beside them, and without its first prefix.
+
+    Examples
+    --------
+    >>> import torch
+    >>> mean, std = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)
+    >>> names = {"module.normalizer.new_mean": mean, "module.normalizer.new_std": std, "module.model.fc.bias": torch.zeros(2)}
+    >>> cleaned = clean_weights(names)
+    >>> list(cleaned.weights), cleaned.reading.std
+    (['module.model.fc.bias'], (0.25, 0.25, 0.25))
+    """
+    mean, std = (next((value for name, value in weights.items() if name.endswith(key)), None) for key in (MEAN, STD))
+    if mean is None or std is None:
+        return CleanWeights(weights, Reading())
+    kept = {name: value for name, value in weights.items() if not name.removeprefix("module.").startswith(ROBUSTNESS_COPIES)}
+    return CleanWeights(kept, Reading(mean=tuple(mean.flatten().tolist()), std=tuple(std.flatten().tolist())))
+
+
+def fitting(weights: Weights, network: nn.Module) -> Weights:
+    """Weights under the names that a network has: leading parts that all names share are dropped as long as that helps.
+
+    Examples
+    --------
+    >>> import torch
+    >>> list(fitting({"module.model.bias": torch.zeros(2), "module.model.weight": torch.zeros(2, 3)}, nn.Linear(3, 2)))
+    ['bias', 'weight']
+    """
+    wanted = network.state_dict().keys()
+    best, names = weights, dict(weights)
+    while len({name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
+        names = {name.partition(".")[2]: value for name, value in names.items()}
+        if len(wanted & names.keys()) > len(wanted & best.keys()):
+            best = names
+    return best
+
+
+def outputs_of(weights: Weights, network: nn.Module) -> int | None:
+    """How many outputs the weights have, where the network was built for another number and differs in its last layer alone."""
+    other = _other_shapes(weights, network)
+    counts = {given[0] for given, _ in other}
+    same_rest = all(given[1:] == own[1:] for given, own in other)
+    return counts.pop() if len(counts) == 1 and same_rest and len(other) <= 2 else None
+
+
+def _other_shapes(weights: Weights, network: nn.Module) -> list[tuple[torch.Size, torch.Size]]:
+    """The shapes of the weights that differ from the network's, and the network's."""
+    given = fitting(weights, network)
+    own = {name: value for name, value in network.state_dict().items() if not is_lazy(value)}
+    return [(given[name].shape, value.shape) for name, value in own.items() if name in given and value.shape != given[name].shape]
+
+
+def load_weights(network: nn.Module, weights: Weights, name: str, source: str) -> None:
+    """Load all weights of a network.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place.
+    weights : dict
+        Of a file, under any prefix.
+    name, source : str
+        The file and what built the network, for errors.
+
+    Raises
+    ------
+    InputError
+        If a weight is missing, left over or of another shape.
+    """
+    given, own = fitting(weights, network), network.state_dict()
+    left = [key for key in given if key not in own and not key.startswith(AUXILIARY)]
+    missing = [key for key in own if key not in given and not key.endswith(COUNTERS)]
+    if left or missing:
+        words = [f"{len(keys)} {what}, {keys[0]} for one" for what, keys in (("missing", missing), ("left over", left)) if keys]
+        raise InputError(name, f"must hold the weights of {source}", "; ".join(words), "pass the --network that they belong to")
+    try:
+        network.load_state_dict({key: given[key] for key in own if key in given}, strict=False)
+    except RuntimeError as error:
+        got = " ".join(str(error).split("\n\t")[-1].split())[:200]
+        raise InputError(name, f"must hold the weights of {source}", got, "pass the --network that they belong to") from None
+
+
+def start_from(network: nn.Module, weights: Weights, name: str, source: str, head: str) -> None:
+    """Load all weights of a network but those of its last layer, which stays as it is.
+
+    Parameters
+    ----------
+    network, weights, name, source
+        As in `load_weights`.
+    head : str
+        The name of the last layer in the network.
+
+    Raises
+    ------
+    InputError
+        If a weight is missing or of another shape.
+    """
+    own = network.state_dict()
+    lasting = {key: value for key, value in own.items() if key.startswith(f"{head}.")}
+    given = {key: value for key, value in fitting(weights, network).items() if not key.startswith(f"{head}.")}
+    load_weights(network, {**given, **lasting}, name, source)
+
+
+def with_reading(reading: Reading, known: Reading) -> Reading:
+    """A network's own normalization, replaced by the one that a file holds."""
+    return replace(reading, mean=known.mean, std=known.std) if known.mean else reading
+
+
+NetworkOf = Callable[[int], tuple[nn.Module, Reading]]  # a number of outputs -> a network and its normalization
+
+
+def network_with(weights: Weights, build: NetworkOf, classes: int, name: str, source: str) -> tuple[nn.Module, Reading]:
+    """A network with the weights of a file; it has as many outputs as these.
+
+    Parameters
+    ----------
+    weights : dict
+    build : callable
+        Makes the network, given a number of outputs.
+    classes : int
+        The number that is tried first.
+    name, source : str
+        As in `load_weights`.
+    """
+    cleaned = clean_weights(weights)
+    network, reading = build(classes)
+    if outputs := outputs_of(cleaned.weights, network):
+        other, other_reading = build(outputs)
+        if not _other_shapes(cleaned.weights, other):
+            network, reading = other, other_reading
+    load_weights(network, cleaned.weights, name, source)
+    return network, with_reading(reading, cleaned.reading)
