@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _small_budgets() -> Iterator[None]:
     """Small attack budgets, here and in the scheduler's processes, but not in commands that tests start."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"BUDGETS": small_budgets.BUDGETS, **small_budgets.TARGETED}.items():
+        for name, value in {"BUDGETS": small_budgets.BUDGETS, **small_budgets.SMALL}.items():
             patch.setattr(ensemble, name, value)
         patch.setattr(scheduler, "_start_worker", small_budgets.start_worker)
         yield
@@ -88,7 +88,7 @@ def _no_fsync() -> Iterator[None]:
 def whole_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attack budgets as they are."""
     monkeypatch.setattr(ensemble, "BUDGETS", budgets.BUDGETS)
-    small_budgets.restore_targeted(monkeypatch)
+    small_budgets.restore(monkeypatch)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """Small attack ensembles: one image whose gradients look masked costs thousands of queries, one after the other.
 
-The targeted attacks are shorter, too, but not in `tests/attacks`: 37 gradients per image instead of 229. What depends on the
-numbers asks for the fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
+The targeted attacks are shorter, too, but not in `tests/attacks`: 37 gradients per image instead of 229; and those from random
+starts. What depends on the numbers asks for the fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers
+themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
         name: replace(
             budget,
             apgd_steps=min(20, budget.apgd_steps),
+            restarts=min(2, budget.restarts),
             square_queries=count,
             extra_square_queries=min(count, budget.extra_square_queries),
             square_queries_without_gradients=2 * count,
@@ -35,6 +37,13 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
 
 BUDGETS = with_queries(50)
 TARGETED = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1, "LONG_TARGETED_STEPS": 9}
+RANDOM_STARTS = {
+    "PROBE_STEPS": 5,
+    "UNCONVERGED_ATTACKS": ((2, "margin", 5), (0, "cross_entropy", 5)),
+    "RESTART_STEPS": 5,
+    "RESTART_APGD_STEPS": 10,
+}
+SMALL = {**TARGETED, **RANDOM_STARTS}
 
 
 def use() -> None:
@@ -46,13 +55,13 @@ def use() -> None:
 def shorten() -> None:
     """In this process alone."""
     ensemble.BUDGETS = BUDGETS
-    for name, value in TARGETED.items():
+    for name, value in SMALL.items():
         setattr(ensemble, name, value)
 
 
-def restore_targeted(patch: pytest.MonkeyPatch) -> None:
-    """The targeted attacks as they are."""
-    for name in TARGETED:
+def restore(patch: pytest.MonkeyPatch, names: Iterable[str] = SMALL) -> None:
+    """Constants of the ensemble as they are."""
+    for name in names:
         patch.setattr(ensemble, name, getattr(budgets, name))
 
 

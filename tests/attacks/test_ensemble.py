@@ -117,6 +117,7 @@ def two_peaks(images: Tensor) -> Tensor:
     return torch.stack([-margins, margins], dim=1) / 2
 
 
+@pytest.mark.usefixtures("whole_budgets")
 @pytest.mark.parametrize("budget", ["standard", "thorough"])
 def test_random_starts_find_another_maximum(budget: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels, threat_model = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0]), NormBall("l2", 0.25)

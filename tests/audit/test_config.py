@@ -174,7 +174,7 @@ def test_epsilon_0_is_clean_accuracy_and_errors_stay_errors(config: AuditConfig,
     done = audit.run(replace(config, threats=("l2:0", "linf:0"), images=30), tmp_path / "run", workers=1)
     assert len({row.correct for row in accuracy(done).values()}) == 1
     checks = {row.check: row.passed for row in done.rows(CheckRow)}
-    assert len(checks) == 14 and checks["deterministic"] == "yes" and checks["square attack"] == "not run"
+    assert len(checks) == 16 and checks["deterministic"] == "yes" and checks["square attack"] == "not run"
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def test_pictures_are_of_the_most_and_the_least_fragile_files(done: RunFolder) -
 
 def test_checks_are_made_and_pass(done: RunFolder) -> None:
     rows = done.rows(CheckRow)
-    assert len(rows) == 14
+    assert len(rows) == 16
     assert {row.check: row.passed for row in rows if row.passed != "yes"} == {"transfer": "not run"}
     assert all(row.threat == "linf 0.1" and row.rationale and row.fix for row in rows)
 

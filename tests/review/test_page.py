@@ -246,7 +246,7 @@ def test_closed_and_opened_again_it_goes_on(open_page: OpenPage, digits_page: Pa
     page.close()
     again.goto(digits_page.as_uri())
     ready(again)
-    assert progress(again) == "2 of 60"
+    again.wait_for_selector("#progress:text-is('2 of 60')")
     again.evaluate('for (const key of Object.keys(localStorage)) localStorage.setItem(key, \'{"name": 1, "order": [1]}\')')
     again.reload()
     ready(again)
