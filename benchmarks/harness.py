@@ -19,7 +19,7 @@ from notbugs.atomic import atomic_write_text
 Row = dict[str, Any]
 SCHEMA = Path(__file__).with_name("schema.json")
 LABELS = ("part", "dataset", "model", "norm", "epsilon", "tool")  # first in the printed rows, without their names
-NOT_RECORDED = ("out", "minutes", "parts", "folder")  # arguments that change no figure
+NOT_RECORDED = ("out", "minutes", "parts", "folder", "original")  # arguments that change no figure
 
 
 def argument_parser(description: str | None, *, parts: Sequence[str] = (), device: str = "") -> argparse.ArgumentParser:

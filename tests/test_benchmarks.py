@@ -58,6 +58,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
+    ("autoattack.md", ["autoattack.json"], []),
     ("data.md", ["data.json"], []),
     ("estimate.md", ["estimate.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
