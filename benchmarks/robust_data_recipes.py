@@ -73,8 +73,8 @@ class Construction:
         Features have to match under random translations, or noise, that change at every step.
     keep : {"all", "correct", "robust at half", "robust"}
         Drop images that the sources together misclassify: clean, or under attack at half of epsilon or at epsilon.
-    labels : {"true", "predicted"}
-        Or the class that the sources together predict.
+    labels : {"true", "predicted", "soft"}
+        Or the class that the sources together predict, or the probabilities that they predict for the constructed image.
     strengthen : float
         The features wanted are those of the image after a perturbation towards its own class, within so many epsilon.
     disturb : float
@@ -111,6 +111,8 @@ class Training:
         Side of a square that is blanked.
     mixup : bool
         Mix pairs of images and their labels (Zhang et al. 2018).
+    smoothing : float
+        Share of each label that goes to all classes alike (Szegedy et al. 2016).
     adapted : bool
         Afterwards the batch-norm statistics are taken from the original images, without their labels.
     """
@@ -120,6 +122,7 @@ class Training:
     noise: float = 0
     cutout: int = 0
     mixup: bool = False
+    smoothing: float = 0
     adapted: bool = False
 
 
@@ -139,6 +142,8 @@ class Recipe:
 
 
 STRONG, WIDE, STRONG_WIDE = Source(epsilon=2), Source(width=4), Source(epsilon=2, width=4)
+FOUR_STRONG_WIDE = tuple(replace(STRONG_WIDE, replica=replica) for replica in range(4))
+FOUR_STRONGEST_WIDE = tuple(Source(epsilon=3, width=4, replica=replica) for replica in range(4))
 FOUR_SOURCES = tuple(Source(replica=replica) for replica in range(4))
 FOUR_STRONGER = tuple(Source(epsilon=1.5, replica=replica) for replica in range(4))
 ORIGINAL = Construction(base="original")
@@ -158,9 +163,25 @@ TRAININGS = {
     ", cutout": Training(cutout=10),
     ", weight decay x4": Training(weight_decay=4),
     ", batch norm adapted": Training(adapted=True),
+    ", noise 0.05, twice the steps": Training(noise=0.05, steps=2),
+    ", noise 0.05, four times the steps": Training(noise=0.05, steps=4),  # as many passes as adversarial training
+    ", noise 0.05, smoothing 0.3": Training(noise=0.05, smoothing=0.3),
+    ", noise 0.05, twice the steps, smoothing 0.3": Training(noise=0.05, steps=2, smoothing=0.3),
 }
+LONGER = (", noise 0.05, twice the steps", ", noise 0.05, four times the steps")
+LONG = (", noise 0.05", *LONGER, ", noise 0.05, twice the steps, smoothing 0.3")
 FEW = ("", ", noise 0.05", ", mixup")
 CONSTRUCTIONS: dict[str, tuple[Construction, tuple[str, ...]]] = {
+    # a wide source is more accurate, one trained at 2 or 3 ε more robust: together they may be both
+    "4 versions, correct files, four wide sources 2 ε": (replace(CORRECT, sources=FOUR_STRONG_WIDE), LONG),
+    "4 versions, correct files, four wide sources 3 ε": (replace(CORRECT, sources=FOUR_STRONGEST_WIDE), LONG),
+    # files without robust evidence for their label need not be dropped if their label says so
+    "4 versions, soft labels, four wide sources 2 ε": (replace(FOUR, labels="soft", sources=FOUR_STRONG_WIDE), LONG[:3]),
+    "4 versions, soft labels, four sources 1.5 ε": (replace(FOUR, labels="soft", sources=FOUR_STRONGER), LONG[:3]),
+    # half the steps lowered clean and robust accuracy
+    "8 versions, correct files, four sources 1.5 ε": (replace(CORRECT_STRONGER, versions=8), LONG),
+    "8 versions, correct files, four sources": (replace(CORRECT_FOUR_SOURCES, versions=8), LONGER),
+    "original, soft labels, four sources 1.5 ε": (replace(ORIGINAL, labels="soft", sources=FOUR_STRONGER), LONG[:2]),
     "4 versions, correct files, four sources": (CORRECT_FOUR_SOURCES, (*FEW, ", noise 0.1")),
     "4 versions, correct files, four sources 1.5 ε": (CORRECT_STRONGER, FEW),
     "4 versions, predicted labels, four sources": (PREDICTED, (*FEW, ", noise 0.1")),
@@ -172,7 +193,7 @@ CONSTRUCTIONS: dict[str, tuple[Construction, tuple[str, ...]]] = {
     ),
     "4 versions, correct at ε / 2, four sources": (replace(CORRECT_FOUR_SOURCES, keep="robust at half"), ("", ", noise 0.05")),
     "4 versions, correct files, disturbed 1 ε, 2 rounds": (replace(CORRECT, disturb=1, rounds=2), ("",)),
-    "original, correct files": (replace(ORIGINAL, keep="correct"), ("", ", noise 0.05")),
+    "original, correct files": (replace(ORIGINAL, keep="correct"), ("", ", noise 0.05", ", noise 0.05, four times the steps")),
     "original, predicted labels": (replace(ORIGINAL, labels="predicted", sources=FOUR_SOURCES), ("",)),
     "adversarial stream": (Construction(base="adversarial stream", sources=(Source(replica=9),)), ("",)),
     "4 versions, correct files, matched under shifts": (replace(CORRECT, matched_under="shift"), ("",)),
@@ -202,11 +223,12 @@ RECIPES: dict[str, Recipe] = {ADVERSARIAL: Recipe(None)} | {
 
 
 def best(rows: Sequence[Row]) -> list[str]:
-    """The most robust recipe that keeps the clean accuracy of adversarial training: of all, and of those with true labels."""
+    """The most robust recipe that keeps the clean accuracy of adversarial training: of all, without soft labels, with true labels."""
     clean = {row["seed"]: row["clean_accuracy"] for row in rows if row["variant"] == ADVERSARIAL}
     fair = [row for row in rows if row["variant"] != ADVERSARIAL and row["clean_accuracy"] >= clean[row["seed"]] - LESS_CLEAN]
-    true = [row for row in fair if "predicted labels" not in row["variant"]]
-    return [max(some, key=lambda row: row["robust_accuracy"])["variant"] for some in (fair, true)]
+    hard = [row for row in fair if "soft labels" not in row["variant"]]
+    true = [row for row in hard if "predicted labels" not in row["variant"]]
+    return [max(some, key=lambda row: row["robust_accuracy"])["variant"] for some in (fair, hard, true)]
 
 
 # ---- data and models -------------------------------------------------------------------------------------------------------
@@ -296,7 +318,10 @@ class Matched(nn.Module):
 
 
 def constructed(options: argparse.Namespace, recipe: Construction, seed: int) -> tuple[Dataset, float | None, float]:
-    """The set that a construction makes, its mean feature error and the seconds it took; made once and kept in the cache."""
+    """The set that a construction makes, its mean feature error and the seconds it took; made once and kept in the cache.
+
+    With soft labels the label of an image is its position, and each image a class of its own: see `_targets`.
+    """
     torch.set_num_threads(options.threads)
     path = options.cache / f"set-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]}-seed{seed}.pt"
     if not path.exists():
@@ -309,8 +334,22 @@ def constructed(options: argparse.Namespace, recipe: Construction, seed: int) ->
         )
     saved = torch.load(path, weights_only=True)
     names = tuple(map(str, range(len(saved["labels"]))))
-    dataset = Dataset(saved["images"], saved["labels"], _of(options)[0].classes, names)
+    soft = recipe.labels == "soft"
+    labels = torch.arange(len(names)) if soft else saved["labels"]
+    dataset = Dataset(saved["images"], labels, names if soft else _of(options)[0].classes, names)
     return dataset, saved["error"], saved["seconds"]
+
+
+def _targets(options: argparse.Namespace, recipe: Construction, dataset: Dataset, seed: int) -> Tensor:
+    """Probabilities (N, K) that the sources together predict for the images of the set."""
+    together = Together([train_source(options, source, seed) for source in recipe.sources]).eval()
+
+    def predicted(images: Tensor, index: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = together(images).softmax(1)
+            return found
+
+    return data.map_batches(predicted, dataset, batch_size=LARGE_BATCH, device=options.device)
 
 
 def _constructed(options: argparse.Namespace, recipe: Construction, seed: int) -> tuple[Dataset, float | None]:
@@ -357,7 +396,7 @@ class Together(nn.Module):
 
 def _selected(options: argparse.Namespace, sources: Sequence[models.Model], dataset: Dataset, recipe: Construction) -> Dataset:
     """The files that are kept, with their labels."""
-    if recipe.keep == "all" and recipe.labels == "true":
+    if recipe.keep == "all" and recipe.labels != "predicted":
         return dataset
     together = Together(sources).eval()
 
@@ -418,11 +457,12 @@ def measure_recipe(options: argparse.Namespace, name: str, seed: int) -> Row:
         return {"variant": name, **_accuracies(options, models.load(path)[0])}
     dataset, error, seconds = constructed(options, construction, seed)
     started = time.perf_counter()
-    model = _trained(options, dataset, RECIPES[name].training, "second training", seed)
+    targets = _targets(options, construction, dataset, seed) if construction.labels == "soft" else None
+    model = _trained(options, dataset, RECIPES[name].training, "second training", seed, targets)
     row: Row = {"seconds": seconds, "training_seconds": time.perf_counter() - started, "training_images": len(dataset)}
     if error is not None:
         row["feature_error"] = error
-    models.save(model, path, classes=list(dataset.classes), trained_on=name, seed=seed, training={})
+    models.save(model, path, classes=list(_of(options)[0].classes), trained_on=name, seed=seed, training={})
     return {"variant": name, **_accuracies(options, model), **row}
 
 
@@ -434,10 +474,14 @@ def model_path(options: argparse.Namespace, name: str, seed: int) -> Path:
     return path
 
 
-def _trained(options: argparse.Namespace, dataset: Dataset, training: Training, key: str, seed: int) -> models.Model:
-    """Ordinary training, with as many steps as on one version of each image."""
+def _trained(
+    options: argparse.Namespace, dataset: Dataset, training: Training, key: str, seed: int, targets: Tensor | None = None
+) -> models.Model:
+    """Ordinary training, with as many steps as on one version of each image; targets: soft labels (N, K)."""
     model = _untrained(options, key, seed)
-    loss = partial(_mixup_loss, generator=Generator(options.device).manual_seed(seed)) if training.mixup else train.cross_entropy
+    loss = partial(_cross_entropy, smoothing=training.smoothing, targets=targets)
+    if training.mixup:
+        loss = partial(_mixup_loss, generator=Generator(options.device).manual_seed(seed))
     epochs = max(1, round(training.steps * options.epochs * options.files / len(dataset)))
     _fit(options, model, dataset, loss, epochs, derive_seed(seed, key), training)
     if training.adapted:
@@ -490,6 +534,13 @@ def _outside_square(images: Tensor, side: int, generator: Generator) -> Tensor:
         center = torch.randint(size, (count, 1), generator=generator, device=images.device)
         near.append((torch.arange(size, device=images.device) - center).abs() <= side // 2)
     return (~(near[0][:, :, None] & near[1][:, None, :])).float()[:, None]
+
+
+def _cross_entropy(
+    model: nn.Module, images: Tensor, labels: Tensor, *, smoothing: float, targets: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    logits = model(images)
+    return F.cross_entropy(logits, labels if targets is None else targets[labels], label_smoothing=smoothing), logits
 
 
 def _mixup_loss(model: nn.Module, images: Tensor, labels: Tensor, *, generator: Generator) -> tuple[Tensor, Tensor]:
