@@ -165,6 +165,7 @@ TRAININGS = {
     ", batch norm adapted": Training(adapted=True),
     ", noise 0.05, twice the steps": Training(noise=0.05, steps=2),
     ", noise 0.05, four times the steps": Training(noise=0.05, steps=4),  # as many passes as adversarial training
+    ", noise 0.05, eight times the steps": Training(noise=0.05, steps=8),
     ", noise 0.05, smoothing 0.3": Training(noise=0.05, smoothing=0.3),
     ", noise 0.05, twice the steps, smoothing 0.3": Training(noise=0.05, steps=2, smoothing=0.3),
 }
@@ -180,7 +181,10 @@ CONSTRUCTIONS: dict[str, tuple[Construction, tuple[str, ...]]] = {
     "4 versions, soft labels, four sources 1.5 ε": (replace(FOUR, labels="soft", sources=FOUR_STRONGER), LONG[:3]),
     # half the steps lowered clean and robust accuracy
     "8 versions, correct files, four sources 1.5 ε": (replace(CORRECT_STRONGER, versions=8), LONG),
-    "8 versions, correct files, four sources": (replace(CORRECT_FOUR_SOURCES, versions=8), LONGER),
+    "8 versions, correct files, four sources": (
+        replace(CORRECT_FOUR_SOURCES, versions=8),
+        (*LONGER, ", noise 0.05, eight times the steps"),
+    ),
     "original, soft labels, four sources 1.5 ε": (replace(ORIGINAL, labels="soft", sources=FOUR_STRONGER), LONG[:2]),
     "4 versions, correct files, four sources": (CORRECT_FOUR_SOURCES, (*FEW, ", noise 0.1")),
     "4 versions, correct files, four sources 1.5 ε": (CORRECT_STRONGER, FEW),
@@ -223,7 +227,7 @@ RECIPES: dict[str, Recipe] = {ADVERSARIAL: Recipe(None)} | {
 
 
 def best(rows: Sequence[Row]) -> list[str]:
-    """The most robust recipe that keeps the clean accuracy of adversarial training: of all, without soft labels, with true labels."""
+    """The most robust recipe that keeps the clean accuracy of adversarial training: of all, without soft labels, with true ones."""
     clean = {row["seed"]: row["clean_accuracy"] for row in rows if row["variant"] == ADVERSARIAL}
     fair = [row for row in rows if row["variant"] != ADVERSARIAL and row["clean_accuracy"] >= clean[row["seed"]] - LESS_CLEAN]
     hard = [row for row in fair if "soft labels" not in row["variant"]]
@@ -349,7 +353,7 @@ def _targets(options: argparse.Namespace, recipe: Construction, dataset: Dataset
             found: Tensor = together(images).softmax(1)
             return found
 
-    return data.map_batches(predicted, dataset, batch_size=LARGE_BATCH, device=options.device)
+    return data.map_batches(predicted, dataset, batch_size=LARGE_BATCH, device=options.device).to(options.device)
 
 
 def _constructed(options: argparse.Namespace, recipe: Construction, seed: int) -> tuple[Dataset, float | None]:
