@@ -227,7 +227,7 @@ RECIPES: dict[str, Recipe] = {ADVERSARIAL: Recipe(None)} | {
 
 
 def best(rows: Sequence[Row]) -> list[str]:
-    """The most robust recipe that keeps the clean accuracy of adversarial training: of all, without soft labels, with true ones."""
+    """The most robust that keeps the clean accuracy of adversarial training: of all, without soft labels, with true labels."""
     clean = {row["seed"]: row["clean_accuracy"] for row in rows if row["variant"] == ADVERSARIAL}
     fair = [row for row in rows if row["variant"] != ADVERSARIAL and row["clean_accuracy"] >= clean[row["seed"]] - LESS_CLEAN]
     hard = [row for row in fair if "soft labels" not in row["variant"]]
