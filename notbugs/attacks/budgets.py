@@ -8,29 +8,18 @@ from dataclasses import dataclass
 
 from notbugs.errors import InputError
 
-ENSEMBLE_VERSION = "v2"
+ENSEMBLE_VERSION = "v3"
 GRADIENT_ENSEMBLE = f"gradient-ensemble {ENSEMBLE_VERSION}"  # `UNTARGETED_ATTACKS` alone
 
-UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PGD: steps and loss, in this order
+UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PGD: steps and loss, in this order; all shrink
 TARGET_CLASSES = 9  # targeted attacks: at most so many of the wrong classes with the highest clean logits
 TARGETED_STEPS = 10
+LONG_STEPS = 40
+LONG_LOSSES = ("cross_entropy", "margin", "dlr")  # untargeted
 LONG_TARGET_CLASSES = 3
-LONG_TARGETED_STEPS = 40
-PROBES, PROBE_STEPS = 2, 50  # APGD on the margin, from random starts
-CONVERGED = 0.02  # share of the clean margin, by which no probe of a converged image differs from the attacks before
-# APGD from random starts, where the probes differ: rank of the target class (0: untargeted), loss, steps
-UNCONVERGED_ATTACKS = (
-    (2, "margin", 50),
-    (1, "margin", 50),
-    (3, "margin", 100),
-    (0, "dlr", 100),
-    (0, "cross_entropy", 100),
-    (4, "margin", 50),
-    (5, "margin", 50),
-    (6, "margin", 50),
-)
-RESTART_STEPS = 15
-RESTART_APGD_STEPS = 100
+RESTART_LOSSES = ("cross_entropy", "margin")  # in turn
+REFINED_MARGIN_LOST = 0.95
+REFINED_STEPS = 100
 MASKING_QUERIES = 10  # random queries that the gradient attacks must beat
 MASKING_RATIO = 0.5  # Square Attack took at least this share of what gradients took where they are masked, 0.26 at most elsewhere
 MASKING_MIN_MARGIN_LOST = 1e-3  # less than this by gradients: they are masked, too
@@ -45,12 +34,10 @@ class AttackBudget:
     targeted_margin_lost : float or None
         Share of the clean margin that an image must have lost before it gets the targeted attacks. 0: all images. None: no
         targeted attacks, neither these nor by BPDA.
-    long_targeted_margin_lost : float or None
-        The same for the long targeted attacks, and for `restarts`.
-    probed_margin_lost : float or None
-        The same for the attacks from random starts. None: none.
+    long_margin_lost : float or None
+        The same for the long attacks, targeted and not, and for `restarts`.
     restarts : int
-        PGD from so many random starts, then APGD at the nearest class from another.
+        Long attacks from so many random starts.
     apgd_steps : int
         Of APGD-CE and of APGD at each target class. 0: no APGD.
     square_queries, extra_square_queries : int
@@ -74,8 +61,7 @@ class AttackBudget:
     """
 
     targeted_margin_lost: float | None
-    long_targeted_margin_lost: float | None
-    probed_margin_lost: float | None
+    long_margin_lost: float | None
     restarts: int
     apgd_steps: int
     square_queries: int
@@ -97,8 +83,7 @@ class AttackBudget:
 BUDGETS: Mapping[str, AttackBudget] = {
     "quick": AttackBudget(
         targeted_margin_lost=None,
-        long_targeted_margin_lost=None,
-        probed_margin_lost=None,
+        long_margin_lost=None,
         restarts=0,
         apgd_steps=0,
         square_queries=200,
@@ -116,9 +101,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
     ),
     "standard": AttackBudget(
         targeted_margin_lost=0.4,
-        long_targeted_margin_lost=0.85,
-        probed_margin_lost=0.3,
-        restarts=20,
+        long_margin_lost=0.85,
+        restarts=6,
         apgd_steps=0,
         square_queries=1000,
         extra_square_queries=5000,
@@ -135,9 +119,8 @@ BUDGETS: Mapping[str, AttackBudget] = {
     ),
     "thorough": AttackBudget(
         targeted_margin_lost=0.0,
-        long_targeted_margin_lost=0.85,
-        probed_margin_lost=0.3,
-        restarts=20,
+        long_margin_lost=0.85,
+        restarts=6,
         apgd_steps=100,
         square_queries=2000,
         extra_square_queries=5000,

@@ -1,6 +1,6 @@
 """Several attacks on one batch: each runs on the images that are still classified correctly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,7 +59,7 @@ class EnsembleState:
         margins = self.result.margins if margins is None else margins
         return torch.where(self.clean < 0, 1 - margins / self.clean, 1.0)
 
-    def run(self, attack: Attack, subset: Tensor | None = None) -> "EnsembleState":
+    def run(self, attack: Callable[..., AttackResult], subset: Tensor | None = None, *, from_best: bool = False) -> "EnsembleState":
         """The state after one more attack on the images that remain.
 
         Parameters
@@ -68,13 +68,16 @@ class EnsembleState:
             (model, images, labels) to AttackResult.
         subset : Tensor, (N,), bool, optional
             Only these images.
+        from_best : bool
+            The attack also gets `start`, the best perturbed images so far.
         """
         index = (self.remaining if subset is None else self.remaining & subset).nonzero().squeeze(1)
         last = torch.full_like(self.clean, -torch.inf)
         if not len(index):
             return replace(self, last=last)
+        start = {"start": self.result.images[index]} if from_best else {}
         with precision.tf32(self.images.device):
-            found = attack(self.model, self.images[index], self.labels[index])  # type: ignore[arg-type]
+            found = attack(self.model, self.images[index], self.labels[index], **start)
         found = self._in_full_precision(found, index)
         last[index] = found.margins
         better = found.margins > self.result.margins[index]

@@ -10,25 +10,23 @@ from notbugs.attacks.black_box import hop_skip_jump, square_attack
 from notbugs.attacks.bpda import straight_through
 from notbugs.attacks.budgets import (
     BUDGETS,
-    CONVERGED,
+    LONG_LOSSES,
+    LONG_STEPS,
     LONG_TARGET_CLASSES,
-    LONG_TARGETED_STEPS,
     MASKING_MIN_MARGIN_LOST,
     MASKING_QUERIES,
     MASKING_RATIO,
-    PROBE_STEPS,
-    PROBES,
-    RESTART_APGD_STEPS,
-    RESTART_STEPS,
+    REFINED_MARGIN_LOST,
+    REFINED_STEPS,
+    RESTART_LOSSES,
     TARGET_CLASSES,
     TARGETED_STEPS,
-    UNCONVERGED_ATTACKS,
     UNTARGETED_ATTACKS,
     AttackBudget,
     check_budget,
 )
 from notbugs.attacks.combine import EnsembleState
-from notbugs.attacks.pgd import apgd, pgd, rank_targeted_pgd
+from notbugs.attacks.pgd import apgd, pgd, rank_targeted_pgd, refine
 from notbugs.attacks.sparse import few_pixels
 from notbugs.attacks.spatial import spatial_attack
 from notbugs.attacks.validation import Model, check_single_epsilon, has_gradient, validated
@@ -119,7 +117,7 @@ def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
         candidates = BUDGETS["standard"].ranked_pixel_candidates
         return [partial(few_pixels, pixels=_pixels(threat_model), candidates=count) for count in candidates]
     return [
-        *(partial(pgd, threat_model=threat_model, steps=steps, loss=loss) for steps, loss in UNTARGETED_ATTACKS),
+        *(partial(pgd, threat_model=threat_model, steps=steps, loss=loss, shrink=True) for steps, loss in UNTARGETED_ATTACKS),
         *_targeted_attacks(threat_model, classes, TARGET_CLASSES, TARGETED_STEPS),
     ]
 
@@ -127,7 +125,7 @@ def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
 def _targeted_attacks(threat_model: ThreatModel, classes: int, most: int, steps: int) -> list[Attack]:
     """PGD at each of the `most` nearest wrong classes."""
     ranks = range(1, min(classes, most + 1))
-    return [partial(rank_targeted_pgd, threat_model=threat_model, rank=rank, steps=steps) for rank in ranks]
+    return [partial(rank_targeted_pgd, threat_model=threat_model, rank=rank, steps=steps, shrink=True) for rank in ranks]
 
 
 def _attack_batch(
@@ -186,7 +184,7 @@ def _run_gradient_attacks(state: EnsembleState, threat_model: ThreatModel, budge
     masked |= by_gradients < MASKING_MIN_MARGIN_LOST
     state = _run_bpda(state, threat_model, budget, masked)
     state = _run_targeted(state, threat_model, budget)
-    state = _run_random_starts(state, threat_model, budget)
+    state = _run_long(state, threat_model, budget)
     state = _run_apgd(state, threat_model, budget)
     subset, before = None if budget.black_box_on_all else masked, state.margin_lost()
     state = state.run(partial(square_attack, threat_model=threat_model, queries=budget.square_queries), subset)
@@ -205,45 +203,33 @@ def _run_without_gradients(state: EnsembleState, threat_model: ThreatModel, budg
 
 
 def _run_targeted(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
-    """Targeted PGD, short and long, on the images that lost enough of their margin; that is looked up before each class."""
-    for margin_lost, most, steps in (
-        (budget.targeted_margin_lost, TARGET_CLASSES, TARGETED_STEPS),
-        (budget.long_targeted_margin_lost, LONG_TARGET_CLASSES, LONG_TARGETED_STEPS),
-    ):
-        if margin_lost is not None:
-            for attack in _targeted_attacks(threat_model, state.classes, most, steps):
-                state = state.run(attack, state.margin_lost() >= margin_lost if margin_lost else None)
+    """Targeted PGD on the images that lost enough of their margin; that is looked up before each class."""
+    margin_lost = budget.targeted_margin_lost
+    if margin_lost is not None:
+        for attack in _targeted_attacks(threat_model, state.classes, TARGET_CLASSES, TARGETED_STEPS):
+            state = state.run(attack, state.margin_lost() >= margin_lost if margin_lost else None)
     return state
 
 
-def _run_random_starts(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
-    """APGD and PGD from random starts: where they end at other margins than the attacks before, and on what is nearly broken.
-
-    Where a network is nearly linear within the threat model, as on CIFAR-10, every search ends at the same margin, and the probes
-    are the last attack. Elsewhere, as on MNIST, there are many maxima.
-    """
-    if budget.probed_margin_lost is None or budget.long_targeted_margin_lost is None:
+def _run_long(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
+    """Long attacks on what is nearly misclassified: by each loss, at the nearest classes, from random starts; then short steps."""
+    if budget.long_margin_lost is None:
         return state
     generator = torch.Generator(state.images.device).manual_seed(0)
-    attack = partial(apgd, threat_model=threat_model, generator=generator)
-    subset, differs = state.margin_lost() >= budget.probed_margin_lost, torch.zeros_like(state.remaining)
-    for _ in range(PROBES):
-        before = state.margin_lost()
-        state = state.run(partial(attack, steps=PROBE_STEPS, loss="margin"), subset)
-        differs |= (state.margin_lost(state.last) - before).abs() >= CONVERGED
-    for rank, loss, steps in UNCONVERGED_ATTACKS:
-        if rank < state.classes:
-            state = state.run(partial(attack, steps=steps, loss=_loss(loss, rank, state.classes), rank=rank), subset & differs)
-    restart = partial(pgd, threat_model=threat_model, steps=RESTART_STEPS, generator=generator)
-    last = partial(attack, steps=RESTART_APGD_STEPS, loss=_loss("dlr", 1, state.classes), rank=1)
-    for each in (*[restart] * budget.restarts, last):
-        state = state.run(each, state.margin_lost() >= budget.long_targeted_margin_lost)
-    return state
+    attack = partial(pgd, threat_model=threat_model, steps=LONG_STEPS, shrink=True)
+    attacks: list[Attack] = [partial(attack, loss=_loss(loss, state.classes)) for loss in LONG_LOSSES]
+    attacks += _targeted_attacks(threat_model, state.classes, LONG_TARGET_CLASSES, LONG_STEPS)
+    for number in range(budget.restarts):
+        attacks.append(partial(attack, loss=RESTART_LOSSES[number % len(RESTART_LOSSES)], generator=generator))
+    for each in attacks:
+        state = state.run(each, state.margin_lost() >= budget.long_margin_lost)
+    last = partial(refine, threat_model=threat_model, steps=REFINED_STEPS)
+    return state.run(last, state.margin_lost() >= REFINED_MARGIN_LOST, from_best=True)
 
 
-def _loss(loss: str, rank: int, classes: int) -> str:
-    """The loss, or the margin in place of the DLR where there are too few classes for it: three, or four for a targeted one."""
-    return "margin" if loss == "dlr" and classes < (4 if rank else 3) else loss
+def _loss(loss: str, classes: int) -> str:
+    """The loss, or the margin in place of the DLR, which needs three classes."""
+    return "margin" if loss == "dlr" and classes < 3 else loss
 
 
 def _run_apgd(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
@@ -251,7 +237,7 @@ def _run_apgd(state: EnsembleState, threat_model: ThreatModel, budget: AttackBud
     if not budget.apgd_steps:
         return state
     generator = torch.Generator(state.images.device).manual_seed(0)
-    attack = partial(apgd, threat_model=threat_model, steps=budget.apgd_steps, generator=generator)
+    attack = partial(apgd, threat_model=threat_model, steps=budget.apgd_steps, generator=generator, shrink=True)
     state = state.run(attack)
     for rank in range(1, min(state.classes, TARGET_CLASSES + 1)):
         state = state.run(partial(attack, loss="margin", rank=rank))

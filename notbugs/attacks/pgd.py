@@ -1,5 +1,7 @@
 """Gradient attacks: an objective and step sizes each; the loop is `search.maximize`."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Generator, Tensor
 
@@ -8,6 +10,8 @@ from notbugs.attacks.combine import worst_case
 from notbugs.attacks.validation import Model, check_single_epsilon, validated
 from notbugs.errors import InputError
 from notbugs.search import AttackResult, NormBall, ThreatModel, objectives
+
+SHRINKING = (3, 2)  # times epsilon, before epsilon itself
 
 
 @validated
@@ -39,6 +43,7 @@ def pgd(
     loss: str = "margin",
     restarts: int = 1,
     generator: Generator | None = None,
+    shrink: bool = False,
 ) -> AttackResult:
     """Untargeted projected gradient descent, with step sizes that decay from 2 epsilon towards 0.02 epsilon.
 
@@ -56,6 +61,9 @@ def pgd(
         Each on the images that are still classified correctly. More than 1 needs a generator.
     generator : torch.Generator, optional
         Start at a random point of the threat model. By default, at the clean image.
+    shrink : bool
+        Search within 3 epsilon first, then within 2, and within epsilon for the last 40 % of the steps, each from the best of the
+        search before. Finds more where there are many maxima. A threat model of your own needs a method `enlarged` for it, as `NormBall` has; else nothing changes.
 
     Returns
     -------
@@ -65,6 +73,7 @@ def pgd(
     References
     ----------
     Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks". Decaying steps: Croce & Hein 2020.
+    Shrinking: Croce & Hein 2021, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers".
 
     Examples
     --------
@@ -78,9 +87,8 @@ def pgd(
     """
 
     def attack(model: Model, images: Tensor, labels: Tensor) -> AttackResult:
-        start = threat_model.sample(images, generator) if generator else None
-        objective, rule = objectives.untargeted(model, labels, loss), _default_rule(threat_model)
-        return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
+        objective = objectives.untargeted(model, labels, loss)
+        return _search(objective, images, threat_model, steps, _default_rule, generator=generator, shrink=shrink)
 
     return _with_restarts(attack, model, images, labels, threat_model, restarts, generator)
 
@@ -97,12 +105,13 @@ def apgd(
     rank: int = 0,
     restarts: int = 1,
     generator: Generator | None = None,
+    shrink: bool = False,
 ) -> AttackResult:
     """Auto-PGD: step sizes adapt image by image; untargeted, or by way of one target class.
 
     Parameters
     ----------
-    model, images, labels, steps, restarts, generator
+    model, images, labels, steps, restarts, generator, shrink
         As in `pgd`.
     threat_model : ThreatModel
         With one epsilon for all images.
@@ -124,11 +133,13 @@ def apgd(
     check_single_epsilon(threat_model)
 
     def attack(model: Model, images: Tensor, labels: Tensor) -> AttackResult:
-        start = threat_model.sample(images, generator) if generator else None
         objective = _via_ranked_class(model, images, labels, rank, loss) if rank else objectives.untargeted(model, labels, loss)
-        along, share = _step_geometry(threat_model)
-        rule = search.auto_pgd(threat_model, images, along=along, share=share)
-        return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
+
+        def rule(threat_model: ThreatModel) -> search.UpdateRule:
+            along, share = _step_geometry(threat_model)
+            return search.auto_pgd(threat_model, images, along=along, share=share)
+
+        return _search(objective, images, threat_model, steps, rule, generator=generator, shrink=shrink)
 
     return _with_restarts(attack, model, images, labels, threat_model, restarts, generator)
 
@@ -158,13 +169,20 @@ def targeted_pgd(
 
 @validated
 def rank_targeted_pgd(
-    model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, rank: int = 1, steps: int = 20
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat_model: ThreatModel,
+    rank: int = 1,
+    steps: int = 20,
+    shrink: bool = False,
 ) -> AttackResult:
     """PGD by way of one wrong class, the one with the rank-th highest logit on the clean image.
 
     Parameters
     ----------
-    model, images, labels, threat_model, steps
+    model, images, labels, threat_model, steps, shrink
         As in `pgd`.
     rank : int
         From 1 to the number of classes less one.
@@ -174,8 +192,30 @@ def rank_targeted_pgd(
     AttackResult
         As of `pgd`: any misclassification counts.
     """
-    objective, rule = _via_ranked_class(model, images, labels, rank, "margin"), _default_rule(threat_model)
-    return search.maximize(objective, images, threat_model, steps=steps, rule=rule)
+    objective = _via_ranked_class(model, images, labels, rank, "margin")
+    return _search(objective, images, threat_model, steps, _default_rule, shrink=shrink)
+
+
+@validated
+def refine(
+    model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, start: Tensor, steps: int = 100
+) -> AttackResult:
+    """PGD on the margin from perturbed images that another attack found, with steps from 0.2 epsilon towards 0.002 epsilon.
+
+    Parameters
+    ----------
+    model, images, labels, threat_model, steps
+        As in `pgd`.
+    start : Tensor, (N, C, H, W)
+        The perturbed images.
+
+    Returns
+    -------
+    AttackResult
+        As of `pgd`; never less than the start, brought into the threat model.
+    """
+    objective, rule = objectives.untargeted(model, labels, "margin"), decaying_steps(threat_model, 0.2 * threat_model.epsilon)
+    return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
 
 
 @validated
@@ -243,6 +283,35 @@ def _step_geometry(threat_model: ThreatModel) -> tuple[ThreatModel, float]:
 def _default_rule(threat_model: ThreatModel) -> search.UpdateRule:
     """Of all first step sizes and momenta tried, 2 epsilon and no momentum left the lowest accuracy (docs/lab-log.md)."""
     return decaying_steps(threat_model, 2 * threat_model.epsilon)
+
+
+def _search(
+    objective: search.Objective,
+    images: Tensor,
+    threat_model: ThreatModel,
+    steps: int,
+    rule: Callable[[ThreatModel], search.UpdateRule],
+    *,
+    generator: Generator | None = None,
+    shrink: bool = False,
+) -> AttackResult:
+    """One search from the clean images or a random point, within the threat model or within ever smaller ones that end with it."""
+    start = None
+    for ball, count in _stages(threat_model, steps, images.shape) if shrink else ((threat_model, steps),):
+        if generator and start is None:
+            start = ball.sample(images, generator)
+        found = search.maximize(objective, images, ball, steps=count, rule=rule(ball), start=start)
+        start = found.images
+    return found
+
+
+def _stages(threat_model: ThreatModel, steps: int, shape: torch.Size) -> Iterator[tuple[ThreatModel, int]]:
+    """The threat models of a search that shrinks, and the number of steps in each."""
+    enlarged = getattr(threat_model, "enlarged", None)
+    count = 3 * steps // 10 if enlarged else 0
+    for factor in SHRINKING if count else ():
+        yield enlarged(factor, shape), count
+    yield threat_model, steps - len(SHRINKING) * count
 
 
 def _with_restarts(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -69,13 +69,18 @@ class NormBall:
         InputError
             If epsilon is finite and larger than the distance between a black and a white image.
         """
-        values = math.prod(shape[1:])
-        largest = {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": math.prod(shape[2:])}[self.norm]
+        largest = self._largest(shape)
         if not isinstance(self.epsilon, Tensor) and largest < self.epsilon < math.inf:
             rule = f"two images of this size differ by at most {largest:.4g} in {self.norm.upper()}"
             remedy = f"for {self.epsilon:g}/255 pass {self.epsilon:g}/255" if self.norm == "l2" else ""
             raise InputError("epsilon", rule, self.epsilon, remedy)
         return self
+
+    def enlarged(self, factor: float, shape: torch.Size) -> "NormBall":
+        """The same threat model with `factor` times the epsilon; infinite where no images (N, C, H, W) differ by as much."""
+        epsilon = factor * self.epsilon
+        too_large = not isinstance(epsilon, Tensor) and epsilon > self._largest(shape)
+        return replace(self, epsilon=math.inf if too_large else epsilon)
 
     def distance(self, perturbation: Tensor) -> Tensor:
         """Norm of each perturbation: (N, C, H, W) -> (N,)."""
@@ -209,6 +214,11 @@ class NormBall:
     def _within_levels(self, images: Tensor, center: Tensor, levels: Tensor) -> Tensor:
         """Whether 8-bit images are within epsilon, in units of 1/255: whole numbers, so the comparison is exact in float64."""
         return self.distance(((images - center) * 255).round().double()) <= levels
+
+    def _largest(self, shape: torch.Size) -> float:
+        """The distance between a black and a white image."""
+        values = math.prod(shape[1:])
+        return {"linf": 1.0, "l2": math.sqrt(values), "l1": values, "l0": math.prod(shape[2:])}[self.norm]
 
     def _broadcast(self, images: Tensor) -> float | Tensor:
         """Epsilon, in a shape that broadcasts with images if there is one per image."""
