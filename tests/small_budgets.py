@@ -1,8 +1,7 @@
 """Small attack ensembles: one image whose gradients look masked costs thousands of queries, one after the other.
 
-The targeted attacks are shorter, too, but not in `tests/attacks`: 37 gradients per image instead of 229; and those from random
-starts. What depends on the numbers asks for the fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers
-themselves.
+The targeted attacks are shorter, too, but not in `tests/attacks`; and the long ones. What depends on the numbers asks for the
+fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,14 +35,8 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
 
 
 BUDGETS = with_queries(50)
-TARGETED = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1, "LONG_TARGETED_STEPS": 9}
-RANDOM_STARTS = {
-    "PROBE_STEPS": 5,
-    "UNCONVERGED_ATTACKS": ((2, "margin", 5), (0, "cross_entropy", 5)),
-    "RESTART_STEPS": 5,
-    "RESTART_APGD_STEPS": 10,
-}
-SMALL = {**TARGETED, **RANDOM_STARTS}
+TARGETED = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1}
+SMALL = {**TARGETED, "LONG_STEPS": 10, "REFINED_STEPS": 10}
 
 
 def use() -> None:

@@ -15,9 +15,8 @@ UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PG
 TARGET_CLASSES = 9  # targeted attacks: at most so many of the wrong classes with the highest clean logits
 TARGETED_STEPS = 10
 LONG_STEPS = 40
-LONG_LOSSES = ("cross_entropy", "margin", "dlr")  # untargeted
+LONG_LOSSES = ("cross_entropy", "margin", "dlr")  # untargeted, in this order, from the clean image and then from random starts
 LONG_TARGET_CLASSES = 3
-RESTART_LOSSES = ("cross_entropy", "margin")  # in turn
 REFINED_MARGIN_LOST = 0.95
 REFINED_STEPS = 100
 MASKING_QUERIES = 10  # random queries that the gradient attacks must beat
@@ -154,7 +153,7 @@ def ensemble_name(budget: str) -> str:
     Examples
     --------
     >>> ensemble_name("standard")
-    'ensemble-standard v2'
+    'ensemble-standard v3'
     """
     check_budget(budget)
     return f"ensemble-{budget} {ENSEMBLE_VERSION}"

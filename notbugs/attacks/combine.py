@@ -59,7 +59,9 @@ class EnsembleState:
         margins = self.result.margins if margins is None else margins
         return torch.where(self.clean < 0, 1 - margins / self.clean, 1.0)
 
-    def run(self, attack: Callable[..., AttackResult], subset: Tensor | None = None, *, from_best: bool = False) -> "EnsembleState":
+    def run(
+        self, attack: Callable[..., AttackResult], subset: Tensor | None = None, *, from_best: bool = False
+    ) -> "EnsembleState":
         """The state after one more attack on the images that remain.
 
         Parameters

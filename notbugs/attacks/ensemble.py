@@ -18,7 +18,6 @@ from notbugs.attacks.budgets import (
     MASKING_RATIO,
     REFINED_MARGIN_LOST,
     REFINED_STEPS,
-    RESTART_LOSSES,
     TARGET_CLASSES,
     TARGETED_STEPS,
     UNTARGETED_ATTACKS,
@@ -60,7 +59,7 @@ def adaptive_ensemble(
     threat_model : ThreatModel or SpatialTransforms
         With one epsilon for all images.
     budget : {"quick", "standard", "thorough"}
-        At most 19, 1,279 or 2,279 gradients per image, and black-box queries: a key of `BUDGETS`.
+        At most 19, 689 or 1,689 gradients per image, and black-box queries: a key of `BUDGETS`.
     batch_size : int, optional
         Images at a time, by default as many as suit the device. Halved, with a warning, where memory runs out.
 
@@ -109,7 +108,8 @@ def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
     Returns
     -------
     list of callable
-        PGD on the margin (1 step, most of what a standard model has to lose, then 3) and on the cross-entropy (15), then PGD at
+        PGD on the margin (1 step, most of what a standard model has to lose, then 3) and on the cross-entropy (15, which begin
+        within 3 epsilon), then PGD at
         each of the nearest wrong classes, at most nine, for 10 steps. The first three alone are `GRADIENT_ENSEMBLE`. In L0:
         pixel by pixel, with 20 and with 200 candidates.
     """
@@ -216,11 +216,12 @@ def _run_long(state: EnsembleState, threat_model: ThreatModel, budget: AttackBud
     if budget.long_margin_lost is None:
         return state
     generator = torch.Generator(state.images.device).manual_seed(0)
-    attack = partial(pgd, threat_model=threat_model, steps=LONG_STEPS, shrink=True)
-    attacks: list[Attack] = [partial(attack, loss=_loss(loss, state.classes)) for loss in LONG_LOSSES]
+    attack = partial(pgd, threat_model=threat_model, steps=LONG_STEPS)
+    attacks: list[Attack] = [partial(attack, loss=_loss(loss, state.classes), shrink=True) for loss in LONG_LOSSES]
     attacks += _targeted_attacks(threat_model, state.classes, LONG_TARGET_CLASSES, LONG_STEPS)
     for number in range(budget.restarts):
-        attacks.append(partial(attack, loss=RESTART_LOSSES[number % len(RESTART_LOSSES)], generator=generator))
+        loss = _loss(LONG_LOSSES[number % len(LONG_LOSSES)], state.classes)
+        attacks.append(partial(attack, loss=loss, generator=generator, shrink=number % 2 == 1))
     for each in attacks:
         state = state.run(each, state.margin_lost() >= budget.long_margin_lost)
     last = partial(refine, threat_model=threat_model, steps=REFINED_STEPS)

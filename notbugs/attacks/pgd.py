@@ -63,7 +63,8 @@ def pgd(
         Start at a random point of the threat model. By default, at the clean image.
     shrink : bool
         Search within 3 epsilon first, then within 2, and within epsilon for the last 40 % of the steps, each from the best of the
-        search before. Finds more where there are many maxima. A threat model of your own needs a method `enlarged` for it, as `NormBall` has; else nothing changes.
+        search before. Finds more where there are many maxima. For a threat
+        model of your own this needs a method `enlarged`, as that of `NormBall`; else nothing changes.
 
     Returns
     -------
@@ -295,7 +296,7 @@ def _search(
     generator: Generator | None = None,
     shrink: bool = False,
 ) -> AttackResult:
-    """One search from the clean images or a random point, within the threat model or within ever smaller ones that end with it."""
+    """One search, from the clean images or a random point; with `shrink` within ever smaller threat models that end with this."""
     start = None
     for ball, count in _stages(threat_model, steps, images.shape) if shrink else ((threat_model, steps),):
         if generator and start is None:
@@ -308,8 +309,11 @@ def _search(
 def _stages(threat_model: ThreatModel, steps: int, shape: torch.Size) -> Iterator[tuple[ThreatModel, int]]:
     """The threat models of a search that shrinks, and the number of steps in each."""
     enlarged = getattr(threat_model, "enlarged", None)
-    count = 3 * steps // 10 if enlarged else 0
-    for factor in SHRINKING if count else ():
+    count = 3 * steps // 10
+    if enlarged is None or not count:
+        yield threat_model, steps
+        return
+    for factor in SHRINKING:
         yield enlarged(factor, shape), count
     yield threat_model, steps - len(SHRINKING) * count
 

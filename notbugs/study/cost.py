@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, models, precision, train
-from notbugs.attacks.budgets import LONG_TARGET_CLASSES, LONG_TARGETED_STEPS, TARGET_CLASSES, TARGETED_STEPS, UNTARGETED_ATTACKS
+from notbugs.attacks.budgets import (
+    BUDGETS,
+    LONG_LOSSES,
+    LONG_STEPS,
+    LONG_TARGET_CLASSES,
+    REFINED_STEPS,
+    TARGET_CLASSES,
+    TARGETED_STEPS,
+    UNTARGETED_ATTACKS,
+)
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.models import fuse_batchnorm
@@ -183,7 +192,8 @@ def _ensemble_seconds(kind: str, spec: ModelSpec, config: ResolvedConfig, splits
     epsilons = 1 if quick else len(config.threat_models)
     steps = sum(steps for steps, _ in UNTARGETED_ATTACKS)
     if not quick:
-        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES) + LONG_TARGETED_STEPS * min(classes - 1, LONG_TARGET_CLASSES)
+        long = len(LONG_LOSSES) + min(classes - 1, LONG_TARGET_CLASSES) + BUDGETS["standard"].restarts
+        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES) + LONG_STEPS * long + REFINED_STEPS
     batches, cost = math.ceil(test / precision.default_batch_size(config.device, splits.train.shape)), ENSEMBLES[kind]
     seconds = steps * (cost.passes * test * speed.gradient + cost.calls * batches * speed.call)
     if math.prod(splits.train.shape) <= MASKED_NUMBERS:

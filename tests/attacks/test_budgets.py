@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "attacks.md"
 
 def test_names_of_ensembles_are_those_of_the_docs() -> None:
     assert list(attacks.BUDGETS) == ["quick", "standard", "thorough"]
-    assert attacks.ensemble_name("standard") == "ensemble-standard v2"
+    assert attacks.ensemble_name("standard") == "ensemble-standard v3"
     text = DOCS.read_text()
     for name in (attacks.GRADIENT_ENSEMBLE, *map(attacks.ensemble_name, attacks.BUDGETS)):
         assert f"| `{name}` |" in text
@@ -32,8 +32,8 @@ def row(title: str, step: str) -> list[str]:
 
 
 ROWS = [
-    ("L2, Linf and L1", "14 | Square Attack", "square_queries", "{:,} queries"),
-    ("L2, Linf and L1", "16 | HopSkipJump", "hop_skip_jump_queries", "{:,} queries"),
+    ("L2, Linf and L1", "13 | Square Attack", "square_queries", "{:,} queries"),
+    ("L2, Linf and L1", "15 | HopSkipJump", "hop_skip_jump_queries", "{:,} queries"),
     ("L0", "5 | random candidates", "random_pixel_candidates", "{:,} per pixel"),
     ("Rotations and translations", "1 | grid", "angles", "{} × "),
     ("Rotations and translations", "1 | grid", "translations", "× {} "),
@@ -60,23 +60,17 @@ def threshold(margin_lost: float | None) -> str:
 def test_the_docs_state_thresholds_and_constants() -> None:
     title, table = "L2, Linf and L1", attacks.BUDGETS.values()
     assert row(title, "6 |") == [threshold(budget.targeted_margin_lost) for budget in table]
-    assert row(title, "7 |") == [threshold(budget.long_targeted_margin_lost) for budget in table]
-    assert row(title, "8 |") == [threshold(budget.probed_margin_lost) for budget in table]
-    for step in ("10 |", "11 |"):
-        assert row(title, step) == [threshold(budget.long_targeted_margin_lost) for budget in table]
-    text = DOCS.read_text()
-    assert f"probes: APGD on the margin, {budgets.PROBE_STEPS} steps, twice" in text and budgets.PROBES == 2
-    assert f"{100 * budgets.CONVERGED:.0f} percentage points or more above or below" in text
-    assert f"{budgets.RESTART_STEPS} steps, from {attacks.BUDGETS['standard'].restarts} random starts" in text
-    assert f"at the nearest class, {budgets.RESTART_APGD_STEPS} steps" in text
-    further = text.split("### Where searches end")[1].split("### Cost")[0]
-    names = {0: "none", 1: "nearest", 2: "second nearest", 3: "third nearest", 4: "fourth", 5: "fifth", 6: "sixth"}
-    losses = {"margin": "margin", "dlr": "DLR", "cross_entropy": "cross-entropy"}
-    lines = [line for line in further.splitlines() if line.startswith("|")][2:]
-    for rank, loss, steps in budgets.UNCONVERGED_ATTACKS:
-        assert any(f"| {losses[loss]} | {steps}" in line and names[rank] in line for line in lines)
-    shares = [19, 90, 120, budgets.PROBES * budgets.PROBE_STEPS, sum(steps for *_, steps in budgets.UNCONVERGED_ATTACKS), 400]
-    assert f"| {sum(shares):,} |" in text
+    for step in ("7 |", "8 |", "9 |"):
+        assert row(title, step) == [threshold(budget.long_margin_lost) for budget in table]
+    refined = [threshold(budget.long_margin_lost and budgets.REFINED_MARGIN_LOST) for budget in table]
+    assert row(title, "10 |") == refined
+    text, restarts, long = DOCS.read_text(), attacks.BUDGETS["standard"].restarts, budgets.LONG_STEPS
+    assert f"the cross-entropy, then the margin, then the DLR, {long} steps each" in text
+    assert budgets.LONG_LOSSES == ("cross_entropy", "margin", "dlr")
+    assert f"PGD of {long} steps from {restarts} random starts" in text
+    assert f"{budgets.REFINED_STEPS} short steps from the best perturbed image so far" in text
+    shares = [19, 90, 3 * long, budgets.LONG_TARGET_CLASSES * long, restarts * long, budgets.REFINED_STEPS]
+    assert f"| {sum(shares):,} |" in text and "; ".join(map(str, shares)) in text
     assert f"Square Attack, {budgets.MASKING_QUERIES} queries" in text
     assert f"Square Attack anew, {attacks.BUDGETS['standard'].extra_square_queries:,} queries" in text
     assert f"APGD-CE, {attacks.BUDGETS['thorough'].apgd_steps} steps" in text

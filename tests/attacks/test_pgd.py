@@ -39,6 +39,52 @@ def test_images_are_within_epsilon_and_margins_are_those_of_the_model(
     assert misclassified(found) > int((clean > 0).sum())
 
 
+def hidden(images: Tensor) -> Tensor:
+    """Logits of two pixels: from (0.5, 0.5) the gradient leads along the first, in vain; beyond 0.65 it leads to the second."""
+    first, second = (images.flatten(1) - 0.5).unbind(1)
+    margins = 0.1 * (50 * first).tanh() - 0.02 * second + 3 * F.relu(second - 0.06) + 40 * second * F.relu(first - 0.15) - 0.11
+    return torch.stack([-margins, margins], dim=1) / 2
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "rank_targeted_pgd"])
+def test_a_search_that_shrinks_finds_a_maximum_that_the_gradient_hides(name: str) -> None:
+    images, labels, threat_model = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0]), NormBall("l2", 0.12)
+    attack = partial(getattr(attacks, name), hidden, images, labels, threat_model=threat_model, steps=40)
+    attack = partial(attack, **({} if name == "rank_targeted_pgd" else {"loss": "margin"}))
+    plain, shrunk = attack(), attack(shrink=True)
+    assert misclassified(plain) == 0 and misclassified(shrunk) == 1
+    assert inside(shrunk.images, images, threat_model)
+    assert torch.equal(shrunk.margins, margins_of(hidden, shrunk.images, labels))
+
+
+class Unnamed:
+    """A threat model of a user: no method `enlarged`."""
+
+    def __init__(self, ball: NormBall) -> None:
+        self.ball, self.epsilon = ball, ball.epsilon
+        self.distance, self.project, self.sample = ball.distance, ball.project, ball.sample
+        self.steepest_step = ball.steepest_step
+
+
+def test_without_enlarged_and_for_few_steps_a_search_stays_within_epsilon(standard: Model, few: Batch) -> None:
+    ball = THREAT_MODELS[0]
+    for threat_model, steps in ((Unnamed(ball), 20), (ball, 3)):
+        plain, shrunk = (
+            attacks.pgd(standard, *few, threat_model=threat_model, steps=steps, shrink=shrink) for shrink in (False, True)
+        )
+        assert torch.equal(plain.images, shrunk.images)
+
+
+def test_refine_loses_nothing_and_takes_the_last_of_the_margin(robust: Model, few: Batch) -> None:
+    images, labels = few
+    for threat_model in (*THREAT_MODELS, NormBall("l1", 2.0)):
+        start = attacks.pgd(robust, images, labels, threat_model=threat_model, steps=5)
+        found = attacks.refine(robust, images, labels, threat_model=threat_model, start=start.images, steps=30)
+        assert inside(found.images, images, threat_model)
+        assert bool((found.margins >= start.margins - 1e-4).all())
+        assert float((found.margins - start.margins).mean()) > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
 def test_targeted_and_kl_attacks_return_what_they_maximize(threat_model: NormBall, robust: Model, few: Batch) -> None:
@@ -139,7 +185,7 @@ def test_apgd_is_as_strong_as_that_of_torchattacks(loss: str, threat_model: Norm
 
 @pytest.mark.slow
 def test_apgd_halves_steps_that_gain_nothing() -> None:
-    """Fixed steps of 2 epsilon jump across this ridge for ever; halved, they end at its top."""
+    """Fixed steps of 2 epsilon jump across this hidden for ever; halved, they end at its top."""
     images, labels = torch.full((4, 1, 1, 2), 0.5), torch.zeros(4, dtype=torch.int64)
     tops = torch.tensor([0.32, 0.41, 0.6, 0.69])
 

@@ -322,3 +322,13 @@ def test_distance_is_the_norm_of_each_perturbation() -> None:
     assert NormBall("l1", 1).distance(perturbation).tolist() == [7, 0]
     assert NormBall("l0", 1).distance(perturbation).tolist() == [2, 0]
     assert NormBall("l0", 1).distance(perturbation.reshape(2, 2, 1, 1)).tolist() == [1, 0]
+
+
+def test_an_enlarged_ball_ends_at_the_pixel_range() -> None:
+    shape = torch.Size((5, 3, 2, 2))
+    assert NormBall("l2", 0.5).enlarged(3, shape) == NormBall("l2", 1.5)
+    for norm, epsilon in (("linf", 0.4), ("l2", 1.2), ("l1", 4.5)):
+        assert NormBall(norm, epsilon).enlarged(3, shape) == NormBall(norm, math.inf)
+    assert torch.equal(
+        torch.as_tensor(NormBall("l2", torch.tensor([1.0, 9.0])).enlarged(2, shape).epsilon), torch.tensor([2.0, 18.0])
+    )
