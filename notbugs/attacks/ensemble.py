@@ -212,7 +212,7 @@ def _run_targeted(state: EnsembleState, threat_model: ThreatModel, budget: Attac
 
 
 def _run_long(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
-    """Long attacks on what is nearly misclassified: by each loss, at the nearest classes, from random starts; then short steps."""
+    """Long attacks on what is nearly misclassified: each loss, the nearest classes, random starts; then short steps."""
     if budget.long_margin_lost is None:
         return state
     generator = torch.Generator(state.images.device).manual_seed(0)
