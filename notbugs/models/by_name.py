@@ -77,6 +77,17 @@ def classifier_by_name(
     return model, replace(loaded.metadata, notes=notes)
 
 
+def is_code(network: str | None) -> bool:
+    """Whether what weights belong to is a function of the user's, which may have changed since.
+
+    Examples
+    --------
+    >>> is_code("mine:network"), is_code("timm:resnet18"), is_code("resnet18")
+    (True, False, False)
+    """
+    return network is not None and ":" in network and not is_library_name(network)
+
+
 def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset | None) -> _Loaded:
     file = hub_file(name)
     path = file or Path(name)
@@ -156,7 +167,7 @@ def _network(name: str, outputs: int, part: Dataset | None, notes: list[str]) ->
 
 def _checkpoint(path: Path, network: str | None) -> _Loaded:
     model, metadata = checkpoint.load(path, network)
-    return _Loaded(model, None, metadata)
+    return _Loaded(model, None, metadata, metadata.notes)
 
 
 def _skops(path: Path) -> object:

@@ -121,7 +121,12 @@ class OwnFeatures(WrappedClassifier):
 
 
 class LayerFeatures(WrappedClassifier):
-    """A user's network whose features are the output of a module, feature maps averaged over their positions."""
+    """A user's network whose features are the output of a module, feature maps averaged over their positions.
+
+    head: the name of its last layer in the network, "" if that is not known.
+    """
+
+    head = ""
 
     def features(self, images: Tensor) -> Tensor:
         """Output of the module, (N, F)."""
@@ -150,8 +155,9 @@ def head_name(model: nn.Module) -> str:
     """
     if isinstance(model, Classifier):
         return "head"
-    if isinstance(model, WrappedClassifier) and model.layer:
-        return f"network.{model.layer}"
+    head = model.head if isinstance(model, LayerFeatures) else getattr(model, "layer", "")
+    if isinstance(model, WrappedClassifier) and head:
+        return f"network.{head}"
     raise InputError("model", "must have a last layer, linear or a convolution with kernel 1", type(model).__name__)
 
 

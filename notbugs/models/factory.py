@@ -32,6 +32,7 @@ def build(
     std: Sequence[float] | None = None,
     pretrained: bool = False,
     options: Options | None = None,
+    layer: str | None = None,
 ) -> Model:
     """Build a network with random weights. The same seed gives the same weights; the caller's random state stays as it was.
 
@@ -53,6 +54,8 @@ def build(
         returns a network with weights, which gets pixels in [0, 1].
     options : dict, optional
         What builds the same network of a package again: that of its `architecture`.
+    layer : str, optional
+        Name of the module whose outputs are the features. Default: they are the input of the last layer.
 
     Raises
     ------
@@ -66,6 +69,11 @@ def build(
     torch.Size([2, 10])
     """
     mean, std = list(mean or [0.5] * shape[0]), list(std or [0.25] * shape[0])
+    if layer is not None:
+        model = build(
+            name, shape=shape, classes=classes, width=width, seed=seed, mean=mean, std=std, pretrained=pretrained, options=options
+        )
+        return _with_layer(model, layer)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # this one is forked; torch.manual_seed would seed every device
         if is_library_name(name):
@@ -120,6 +128,20 @@ def _library_model(
     return model
 
 
+def _with_layer(model: Model, layer: str) -> LayerFeatures:
+    """The model with the outputs of one of its modules as features. Raises InputError if there is no such module."""
+    architecture = {**model.architecture, "layer": layer}
+    if isinstance(model, Classifier):
+        found = LayerFeatures(model, layer, None, None, architecture)
+        found.head = "head"
+    else:
+        found = LayerFeatures(model.network, layer, architecture["mean"], architecture["std"], architecture)
+        found.head, found.notes = model.layer, model.notes
+    with frozen(found), torch.no_grad():
+        found.features(torch.zeros(2, *architecture["shape"]))
+    return found
+
+
 def _library_notes(
     name: str,
     shape: Sequence[int],
@@ -132,7 +154,9 @@ def _library_notes(
     """What is to be said of a network of another package."""
     if pretrained:
         words = (", ".join(f"{value:.3g}" for value in values) for values in (mean, std))
-        yield "its weights are pretrained, its last layer is new; pixels are normalized as those: mean {}, std {}".format(*words)
+        yield "it began with pretrained weights and a new last layer; pixels are normalized as those: mean {}, std {}".format(
+            *words
+        )
     if shape[0] == 1 and len(mean) == 3:
         yield "it takes RGB: the gray channel is repeated three times"
     if reading.size:
@@ -274,6 +298,8 @@ def with_features(network: nn.Module, sample: Tensor, layer: str | None = None) 
         return chosen, f"the output of its layer {layer}"
     if isinstance(network, Classifier):
         return network, "the input of its last layer"
+    if isinstance(network, LayerFeatures):
+        return network, f"the output of its layer {network.layer}"
     if isinstance(network, WrappedClassifier):
         return network, f"the input of its layer {network.layer}"
     architecture = {"name": type(network).__name__}
