@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from notbugs.cli.console import check_workers, command_line, print_report, print_table, progress, study_config
-from notbugs.cli.data_notes import TABLE, print_data_notes
+from notbugs.cli.notes import TABLE, print_notes
 from notbugs.cli.options import (
     NO_OPTIONS,
     DataOptions,
@@ -122,7 +122,7 @@ def split_files(config: "FilesConfig", out: Path, workers: int | None, listed: P
         _files(config, out, workers, top)
     elif top is None:
         subsets = files.split_by_list(config, listed, out)
-        print_data_notes()
+        print_notes()
         _print_subsets(subsets)
     else:
         raise InputError("--files", "cannot be used with --by-file")
