@@ -10,17 +10,19 @@ from torch.export import ExportedProgram
 
 from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.models import checkpoint, factory, torch_files
+from notbugs.models import checkpoint, torch_files
 from notbugs.models.adapt import adapt, settled
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.black_box import BlackBox, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.class_map import estimator_names
+from notbugs.models.factory import build
 from notbugs.models.libraries import hub_file, is_library_name, library_network
 from notbugs.models.linear import Estimator
 from notbugs.models.onnx import from_onnx
 from notbugs.models.onnx_names import onnx_names
 from notbugs.models.reading import Reading
+from notbugs.models.user_code import one_line, user_network, user_object
 from notbugs.models.weights import network_with
 
 
@@ -108,7 +110,7 @@ def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset 
 
 def _of_code(name: str, classes: Sequence[str]) -> _Loaded:
     """What a user's function returns."""
-    classifier = factory.user_object(name, len(classes), "MODEL")
+    classifier = user_object(name, len(classes), "MODEL")
     if isinstance(classifier, ExportedProgram):
         classifier = classifier.module()
     if isinstance(classifier, nn.Module):
@@ -161,8 +163,8 @@ def _network(name: str, outputs: int, part: Dataset | None, notes: list[str]) ->
             notes.append(f"its pixels are normalized as those of {name}: mean {mean}, standard deviation {std}")
         return found.network, replace(found.reading, size=None)  # these weights may be for another size
     if name in ARCHITECTURES and part is not None:
-        return factory.build(name, shape=part.shape, classes=outputs), Reading()
-    return factory.user_network(name, outputs), Reading()
+        return build(name, shape=part.shape, classes=outputs), Reading()
+    return user_network(name, outputs), Reading()
 
 
 def _checkpoint(path: Path, network: str | None) -> _Loaded:
@@ -184,4 +186,4 @@ def _skops(path: Path) -> object:
     except (ValueError, TypeError, KeyError, OSError, AttributeError, ImportError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(str(path), "must be a file of skops", factory.one_line(error)) from None
+        raise InputError(str(path), "must be a file of skops", one_line(error)) from None

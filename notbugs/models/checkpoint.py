@@ -13,8 +13,9 @@ import torch
 from notbugs.atomic import StrPath
 from notbugs.errors import InputError
 from notbugs.models.classifier import Model
-from notbugs.models.factory import build, one_line
+from notbugs.models.factory import build
 from notbugs.models.libraries import is_library_name
+from notbugs.models.user_code import one_line
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from notbugs import attacks, data, models
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models.by_name import classifier_by_name
-from notbugs.models.libraries import hub_file, library_network, reading_of_processor, replace_head
+from notbugs.models.libraries import hub_file, library_network
+from notbugs.models.libraries.hf import reading_of_processor
+from notbugs.models.libraries.torchvision import replace_head
 from notbugs.models.output_names import OutputNames
 from notbugs.models.reading import Reading
 from notbugs.study.given import load_fitting
