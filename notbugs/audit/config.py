@@ -170,7 +170,7 @@ def search_copy(config: AuditConfig, name: str) -> nn.Module:
 def with_gradients(config: AuditConfig, name: str, why: str) -> nn.Module:
     """The model as `search_copy` gives it. Raises InputError if it has no gradients; why: they are needed."""
     model = search_copy(config, name)
-    if missing := attacks.missing_gradient(model, test_part(config)[0].pixels([0]).to(config.device)):
+    if missing := attacks.missing_gradient(model, test_part(config)[0].pixels(slice(0, 2)).to(config.device)):
         raise InputError("MODEL", f"must have gradients: {why}", f"{name}, which has none: {missing}")
     return model
 

@@ -1,6 +1,6 @@
 """Any classifier by its name: a file, a network of timm, Hugging Face or torchvision, or `module:function`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import checkpoint, torch_files
-from notbugs.models.adapt import adapt, settled
+from notbugs.models.adapt import adapt, refuse_meta, settled
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.black_box import BlackBox, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
@@ -23,7 +23,9 @@ from notbugs.models.onnx import from_onnx
 from notbugs.models.onnx_names import onnx_names
 from notbugs.models.reading import Reading
 from notbugs.models.user_code import one_line, user_network, user_object
-from notbugs.models.weights import network_with
+from notbugs.models.weights import clean_weights, left_out, network_with
+
+INNER = {"fastai": "model", "transformers": "model", "skorch": "module_"}  # where learners and pipelines have their network
 
 
 class _Loaded(NamedTuple):
@@ -71,6 +73,7 @@ def classifier_by_name(
         If there is no such classifier or it cannot be used.
     """
     loaded = _load(name, classes, network, part)
+    refuse_meta(loaded.model, "MODEL", name)
     model, notes = settled(loaded.model), loaded.notes
     if part is not None and loaded.given is not None:
         names = loaded.metadata.classes
@@ -102,8 +105,8 @@ def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset 
         return _of_library(name)
     module, colon, function = name.partition(":")
     if path.exists() or not colon or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
-        if path.is_dir() and (path / "config.json").exists():
-            raise InputError(name, "must be a file of a model", "a folder of Hugging Face transformers", f"pass hf:{name}")
+        if path.is_dir():
+            torch_files.refuse_folder(path)
         return _checkpoint(path, network)
     return _of_code(name, classes)
 
@@ -115,11 +118,22 @@ def _of_code(name: str, classes: Sequence[str]) -> _Loaded:
         classifier = classifier.module()
     if isinstance(classifier, nn.Module):
         return _Loaded(classifier, Reading())
+    packages = [base.__module__.partition(".")[0] for base in type(classifier).__mro__]
+    inner = next((INNER[package] for package in packages if package in INNER), "")
+    if inner and isinstance(getattr(classifier, inner, None), nn.Module):
+        rule = f"{name} must return the network itself, whose gradients attacks follow"
+        raise InputError("MODEL", rule, f"a {type(classifier).__name__} around it", f"return its .{inner}")
     if hasattr(classifier, "predict") or hasattr(classifier, "predict_proba"):
         return _of_estimator(classifier, classes)
-    if not callable(classifier):
+    if not callable(classifier) or isinstance(classifier, type):
         rule = f"{name} must return a network, a scikit-learn classifier or a function of images"
-        raise InputError("MODEL", rule, type(classifier).__name__)
+        got = f"the class {classifier.__name__}" if isinstance(classifier, type) else type(classifier).__name__
+        remedy = "make one of it" if isinstance(classifier, type) else ""
+        if isinstance(classifier, Mapping):
+            remedy = "load these weights into the network: network.load_state_dict(…), and return it"
+        if isinstance(classifier, tuple | list):
+            remedy = "return the network alone"
+        raise InputError("MODEL", rule, got, remedy)
     return _Loaded(BlackBox(classifier, classes))
 
 
@@ -148,9 +162,14 @@ def _of_file(path: Path, classes: Sequence[str], network: str | None, part: Data
     if network is None:
         needs = f"{path.with_suffix('.json').name} beside it, or " if path.suffix == ".safetensors" else ""
         remedy = "pass the --network that they belong to: module:function, timm:NAME or torchvision:NAME"
-        raise InputError(str(path), f"holds weights alone: it needs {needs}the network", f"{len(found)} tensors", remedy)
-    own: list[str] = []
-    built, reading = network_with(found, lambda outputs: _network(network, outputs, part, own), len(classes), str(path), network)
+        got = f"{len(found.weights)} tensors"
+        raise InputError(str(path), f"holds weights alone: it needs {needs}the network", got, remedy)
+    own = [*found.notes]
+    built, reading = network_with(
+        found.weights, lambda outputs: _network(network, outputs, part, own), len(classes), str(path), network
+    )
+    if outside := left_out(clean_weights(found.weights).weights, built):
+        own.append(outside)
     return _Loaded(built, reading, notes=tuple(dict.fromkeys(own)))
 
 

@@ -28,7 +28,14 @@ class Classifier(nn.Module):
         Of the pixels, per channel.
     architecture : dict
         The arguments with which `build` makes this network again.
+
+    Attributes
+    ----------
+    notes : tuple of str
+        What was decided in building it: one sentence each.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self, body: nn.Module, head: nn.Module, *, mean: Sequence[float], std: Sequence[float], architecture: Options

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs.errors import InputError
-from notbugs.models.adapt import initialize_lazy
+from notbugs.models.adapt import initialize_lazy, refuse_meta
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Classifier, LayerFeatures, LogitFeatures, Model, WrappedClassifier, frozen
 from notbugs.models.features import modules_that_run, set_head
@@ -77,7 +77,9 @@ def build(
             if pretrained:
                 mean, std = [0.0] * shape[0], [1.0] * shape[0]
             architecture = {"name": name, "shape": list(shape), "classes": classes, "width": width, "mean": mean, "std": std}
-            return _with_classes(user_network(name, classes), name, architecture)
+            network = user_network(name, classes)
+            refuse_meta(network, "--network", name)
+            return _with_classes(network, name, architecture)
         if name not in ARCHITECTURES:
             raise InputError("--network", f"must be one of {', '.join(ARCHITECTURES)}, or module:function", repr(name))
         if pretrained:

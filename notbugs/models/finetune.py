@@ -11,7 +11,7 @@ from notbugs.models.classifier import Model, WrappedClassifier, head_name
 from notbugs.models.factory import build
 from notbugs.models.libraries import hub_file, is_library_name, library_network
 from notbugs.models.reading import AdaptedClassifier
-from notbugs.models.weights import clean_weights, fitted, start_from
+from notbugs.models.weights import clean_weights, fitted, left_out, start_from
 
 
 def build_from(
@@ -61,17 +61,17 @@ def build_from(
         (inner, head), (own, _) = _innermost(model), _innermost(known)
         start_from(inner, own.state_dict(), source, str(architecture["name"]), head)
         return model
-    weights = torch_files.load_file(path)
-    if isinstance(weights, torch_files.Program):
-        raise InputError("--robust-model", "must hold weights, which can be trained further", f"{source}, {weights.words}")
-    return _with_weights(weights, source, network, shape, classes, seed, layer)
+    found = torch_files.load_file(path)
+    if isinstance(found, torch_files.Program):
+        raise InputError("--robust-model", "must hold weights, which can be trained further", f"{source}, {found.words}")
+    return _with_weights(found, source, network, shape, classes, seed, layer)
 
 
 def _with_weights(
-    weights: torch_files.Weights, source: str, network: str, shape: Sequence[int], classes: int, seed: int, layer: str | None
+    found: torch_files.Checkpoint, source: str, network: str, shape: Sequence[int], classes: int, seed: int, layer: str | None
 ) -> Model:
     """A network with the weights of a file, and the normalization that the file or the network's package holds."""
-    cleaned = clean_weights(weights)
+    cleaned = clean_weights(found.weights)
     known = library_network(network, pretrained=False, parameter="--network").reading if is_library_name(network) else None
     mean, std = (
         (cleaned.reading.mean, cleaned.reading.std) if cleaned.reading.mean else (known.mean, known.std) if known else ((), ())
@@ -88,6 +88,8 @@ def _with_weights(
     )
     inner, head = _innermost(model)
     start_from(inner, fitted(cleaned, inner), source, network, head)
+    outside = left_out(cleaned.weights, inner)
+    model.notes = (*model.notes, *found.notes, *([outside] if outside else []))
     return model
 
 
