@@ -128,7 +128,7 @@ def _forward(model: Model, images: Tensor) -> Tensor:
 
 def _remedy(error: str) -> str:
     """What to do about an error in a model's own code."""
-    if "CUDA" in error or "cuda" in error:
+    if "cuda" in error.lower() or "nvidia" in error.lower():
         return "let it compute on the device of the images, images.device; on a GPU: --device cuda"
     if "DMatrix" in error:
         return "return an XGBClassifier, or the function inplace_predict of the booster"

@@ -130,10 +130,10 @@ class OwnFeatures(WrappedClassifier):
 class LayerFeatures(WrappedClassifier):
     """A user's network whose features are the output of a module, feature maps averaged over their positions.
 
-    head: the name of its last layer in the network, "" if that is not known.
+    last_layer: the name of its last layer in the network, "" if that is not known.
     """
 
-    head = ""
+    last_layer = ""
 
     def features(self, images: Tensor) -> Tensor:
         """Output of the module, (N, F)."""
@@ -162,7 +162,7 @@ def head_name(model: nn.Module) -> str:
     """
     if isinstance(model, Classifier):
         return "head"
-    head = model.head if isinstance(model, LayerFeatures) else getattr(model, "layer", "")
+    head = model.last_layer if isinstance(model, LayerFeatures) else getattr(model, "layer", "")
     if isinstance(model, WrappedClassifier) and head:
         return f"network.{head}"
     raise InputError("model", "must have a last layer, linear or a convolution with kernel 1", type(model).__name__)

@@ -130,10 +130,10 @@ def _with_layer(model: Model, layer: str) -> LayerFeatures:
     architecture = {**model.architecture, "layer": layer}
     if isinstance(model, Classifier):
         found = LayerFeatures(model, layer, None, None, architecture)
-        found.head = "head"
+        found.last_layer = "head"
     else:
         found = LayerFeatures(model.network, layer, architecture["mean"], architecture["std"], architecture)
-        found.head, found.notes = model.layer, model.notes
+        found.last_layer, found.notes = model.layer, model.notes
     with frozen(found), torch.no_grad():
         found.features(torch.zeros(2, *architecture["shape"]))
     return found
