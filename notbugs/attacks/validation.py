@@ -105,7 +105,9 @@ def clean_logits(model: Model, images: Tensor, labels: Tensor) -> Tensor:
         raise InputError("labels", f"must be from 0 to {logits.shape[1] - 1}, the model's classes", got)
     if not bool(logits.isfinite().all()):
         count = int((~logits.isfinite().all(1)).sum())
-        raise InputError("model", "must return finite logits", f"non-finite ones for {count} of {len(images)} images")
+        got, remedy = f"non-finite ones for {count} of {len(images)} images", "limit them: logits.clamp(-1e4, 1e4)"
+        remedy = "see that it classifies one image alone; limit logits: logits.clamp(-1e4, 1e4)" if len(images) == 1 else remedy
+        raise InputError("model", "must return finite logits", got, remedy)
     return logits
 
 
@@ -120,9 +122,21 @@ def _forward(model: Model, images: Tensor) -> Tensor:
         if "can't allocate memory" in str(error):
             raise
         rule = f"must take {images.dtype} images of shape {tuple(images.shape)} on {images.device}"
-        remedy = "cast it: model.float()" if "dtype" in str(error) or "type" in str(error) else ""
         message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError("model", rule, message, remedy) from error
+        raise InputError("model", rule, message, _remedy(str(error))) from error
+
+
+def _remedy(error: str) -> str:
+    """What to do about an error in a model's own code."""
+    if "cuda" in error.lower() or "nvidia" in error.lower():
+        return "let it compute on the device of the images, images.device; on a GPU: --device cuda"
+    if "DMatrix" in error:
+        return "return an XGBClassifier, or the function inplace_predict of the booster"
+    if "uint8" in error:
+        return "let it take pixels in [0, 1]: in place of images.float() / 255 the images"
+    if "dtype" in error or "type" in error:
+        return "cast it: model.float()"
+    return "let it take the images alone, in a function of yours: module:function"
 
 
 def with_log_probabilities(model: Model, logits: Tensor) -> Model:
@@ -172,7 +186,7 @@ def missing_gradient(model: Model, images: Tensor) -> str:
     Examples
     --------
     >>> missing_gradient(lambda images: images.mean((2, 3)).round().detach(), torch.rand(2, 3, 4, 4))
-    'its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .data, .numpy() or .item()'
+    'its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .numpy() or quantized layers'
     """
     if not len(images):
         return ""
@@ -185,8 +199,8 @@ def missing_gradient(model: Model, images: Tensor) -> str:
             raise
         if reason := getattr(model, "no_gradient", ""):  # a black box says it itself
             return str(reason)
-        if any(part in str(error) for part in ("does not require grad", "not to have been used in the graph")):
-            return "its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .data, .numpy() or .item()"
+        if any(part in str(error) for part in ("does not require grad", "been used in the graph", "been used in graph")):
+            return "its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .numpy() or quantized layers"
         return " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return ""
 

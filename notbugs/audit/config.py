@@ -16,11 +16,12 @@ from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
+from notbugs.models.by_name import is_code
 from notbugs.models.notes import report_notes
 from notbugs.models.output_names import OutputNames
 from notbugs.search import NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
-from notbugs.study.given import DIGEST_IMAGES, LoadedClassifier, load_fitting
+from notbugs.study.given import DIGEST_IMAGES, LoadedClassifier, load_fitting, logits_digest
 from notbugs.study.outputs import prediction_warning
 
 Threat = NormBall | SpatialTransforms
@@ -127,16 +128,21 @@ def report_order(config: AuditConfig, *names: str) -> None:
 
 
 def digest(config: AuditConfig, name: str) -> str:
-    """What tells a model from another of the same name: its files or, if it is code, its logits on a few images."""
-    if found := _file_digest(name):
-        said = _said_of_outputs(config, name).digest
-        return f"{found}-{said[:16]}" if said else found
+    """What tells a model from another of the same name: its files; of code, also as its network, its logits on a few images."""
+    found, said = _file_digest(name), _said_of_outputs(config, name).digest
+    if not found:
+        return _logits_digest(config, name)
+    parts = [found, *([said[:16]] if said else []), *([_logits_digest(config, name)] if is_code(config.network) else [])]
+    return "-".join(parts)
+
+
+def _logits_digest(config: AuditConfig, name: str) -> str:
     part = test_part(config)[0]
     sample, model = part.select(evenly_spaced(DIGEST_IMAGES, len(part))), load_classifier(config, name).model.eval()
     with blame_failing_image(model, sample, config.device):
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
         logits = attacks.clean_logits(model, images, labels).cpu()
-    return sha256(repr([[f"{value:.3g}" for value in row] for row in logits.tolist()]).encode()).hexdigest()[:16]
+    return logits_digest(logits.tolist())[:16]
 
 
 def _file_digest(name: str) -> str:
@@ -164,7 +170,7 @@ def search_copy(config: AuditConfig, name: str) -> nn.Module:
 def with_gradients(config: AuditConfig, name: str, why: str) -> nn.Module:
     """The model as `search_copy` gives it. Raises InputError if it has no gradients; why: they are needed."""
     model = search_copy(config, name)
-    if missing := attacks.missing_gradient(model, test_part(config)[0].pixels([0]).to(config.device)):
+    if missing := attacks.missing_gradient(model, test_part(config)[0].pixels(slice(0, 2)).to(config.device)):
         raise InputError("MODEL", f"must have gradients: {why}", f"{name}, which has none: {missing}")
     return model
 

@@ -12,6 +12,7 @@ from notbugs.audit.class_order import write_class_map
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
+    blame_failing_image,
     digest,
     load_classifier,
     report_order,
@@ -23,11 +24,13 @@ from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
 from notbugs.audit.tables import summarize
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
+from notbugs.data.subset import evenly_spaced
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
+from notbugs.study.given import DIGEST_IMAGES
 
 PART_IMAGES = 100  # images per part: a stage of about half a minute
 
@@ -106,7 +109,11 @@ def _arguments(config: AuditConfig) -> dict[str, object]:
 
 
 def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], form: str, command: str) -> dict[str, object]:
-    missing = attacks.missing_gradient(search_copy(config, config.model), part.pixels([0]).to(config.device))
+    model, sample = search_copy(config, config.model), part.select(evenly_spaced(min(DIGEST_IMAGES, len(part)), len(part)))
+    with blame_failing_image(model, sample, config.device):
+        images = sample.pixels(slice(None)).to(config.device)
+        attacks.clean_logits(model, images, sample.labels.to(config.device))  # a surrogate is compared with its black box here
+        missing = attacks.missing_gradient(model, images)
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,

@@ -12,9 +12,8 @@ from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.check import check
 from notbugs.cli.classifier import attack, features, transfer
-from notbugs.cli.data_notes import says_data_notes
 from notbugs.cli.files import files
-from notbugs.cli.model_notes import says_model_notes
+from notbugs.cli.notes import says_notes
 from notbugs.cli.study import demo, report, run, split, train
 from notbugs.errors import InputError, NotbugsWarning
 
@@ -42,7 +41,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
 
 for command in (demo, check, run, split, files, train, attack, features, transfer, explain, corruptions, ntk, review):
-    app.command()(says_data_notes(says_model_notes(command)))
+    app.command()(says_notes(command))
 for command in (theory, report):  # these load no data set, and `report` no torch
     app.command()(command)
 

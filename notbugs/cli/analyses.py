@@ -18,8 +18,7 @@ from notbugs.cli.console import (
     print_table,
     progress,
 )
-from notbugs.cli.data_notes import TABLE, list_files_in, print_data_notes
-from notbugs.cli.model_notes import print_model_notes
+from notbugs.cli.notes import TABLE, list_files_in, print_notes
 from notbugs.cli.options import (
     NO_OPTIONS,
     ClassMap,
@@ -185,8 +184,7 @@ def explain(
     model = with_gradients(config, subject, "attributions are computed with them")
     splits = data.load_dataset(config.data)
     check_training_part(dataset, splits)
-    print_data_notes()
-    print_model_notes()
+    print_notes()
     with blame_failing_image(model, splits.test, config.device):
         found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
     print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
@@ -238,8 +236,7 @@ def corruptions(
 
     config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
     part = test_part(config)[0]
-    print_data_notes()
-    print_model_notes()
+    print_notes()
     accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
     rows = [CorruptionRow(model=subject, seed=seed, **accuracy._asdict()) for accuracy in accuracies]
     lines = [
@@ -345,7 +342,7 @@ def review(
     drawn = sample.draw_sample(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed)
     sample.save_key(folder, drawn)
     list_files_in(TABLE)
-    print_data_notes()
+    print_notes()
     print(write_page(folder, drawn))
     if answers.load_answers(folder):
         results = StudyResults.read(folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notbugs.cli.data_notes import list_files_in, new_data_lines
+from notbugs.cli.notes import list_files_in, new_data_lines
 from notbugs.cli.options import NO_OPTIONS, DataOptions, DatasetArgument, Folds, with_data_options
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError

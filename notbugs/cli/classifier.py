@@ -18,7 +18,7 @@ from notbugs.cli.console import (
     print_table,
     progress,
 )
-from notbugs.cli.data_notes import TABLE
+from notbugs.cli.notes import TABLE
 from notbugs.cli.options import (
     NO_OPTIONS,
     AnyClassifier,

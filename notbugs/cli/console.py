@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from notbugs.cli.data_notes import list_files_in, print_data_notes
-from notbugs.cli.model_notes import print_model_notes
+from notbugs.cli.notes import list_files_in, print_notes
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -136,8 +135,7 @@ def progress(listed_in: str = "") -> Iterator[Callable[[str, float, str], None]]
     ) as display:
 
         def report_progress(stage: str, share: float, words: str) -> None:
-            print_data_notes()
-            print_model_notes()
+            print_notes()
             if stage not in bars:
                 bars[stage] = display.add_task(stage, total=1.0, words=words)
             display.update(bars[stage], completed=share, words=words)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from notbugs.cli.console import check_workers, command_line, print_report, print_table, progress, study_config
-from notbugs.cli.data_notes import TABLE, print_data_notes
+from notbugs.cli.notes import TABLE, print_notes
 from notbugs.cli.options import (
     NO_OPTIONS,
     DataOptions,
@@ -16,6 +16,7 @@ from notbugs.cli.options import (
     Epsilon,
     Folds,
     HeadOnly,
+    Layer,
     Network,
     Norm,
     Out,
@@ -51,6 +52,7 @@ def files(
     network: Network = None,
     pretrained: Pretrained = False,
     head_only: HeadOnly = False,
+    layer: Layer = None,
     width: Width = None,
     epochs: Epochs = None,
     flip: Flip = None,
@@ -85,6 +87,7 @@ def files_config(config: "StudyConfig", folds: int, repeats: int, pictures: floa
         flip=config.flip,
         pretrained=config.pretrained,
         head_only=config.head_only,
+        layer=config.layer,
         device=config.device,
         folds=folds,
         repeats=repeats,
@@ -119,7 +122,7 @@ def split_files(config: "FilesConfig", out: Path, workers: int | None, listed: P
         _files(config, out, workers, top)
     elif top is None:
         subsets = files.split_by_list(config, listed, out)
-        print_data_notes()
+        print_notes()
         _print_subsets(subsets)
     else:
         raise InputError("--files", "cannot be used with --by-file")

@@ -141,7 +141,8 @@ OwnNetwork = Annotated[
 Layer = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="The module of MODEL whose outputs are its features. [default: the input of the last layer]"
+        metavar="NAME",
+        help="The module whose outputs are the features: of MODEL, else of --network. [default: the input of the last layer]",
     ),
 ]
 Pretrained = Annotated[

@@ -160,6 +160,7 @@ def split(
     network: Network = None,
     pretrained: Pretrained = False,
     head_only: HeadOnly = False,
+    layer: Layer = None,
     robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from notbugs.cli.data_notes import data_lines, new_data_lines
-from notbugs.cli.model_notes import new_model_lines
+from notbugs.cli.notes import data_lines, new_data_lines, new_model_lines
 
 if TYPE_CHECKING:
     from notbugs.runs.tables.data_check import DataCheckRow

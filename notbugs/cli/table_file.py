@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from notbugs.cli.console import command_line
-from notbugs.cli.data_notes import list_files_in, loaded_data
+from notbugs.cli.notes import list_files_in, loaded_data
 from notbugs.errors import InputError
 
 

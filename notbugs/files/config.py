@@ -38,7 +38,7 @@ class FilesConfig:
         The form of the subsets. Default: the input's.
     flip : bool, optional
         Augmentation: random horizontal flips. Default: as in a study.
-    pretrained, head_only : bool
+    pretrained, head_only, layer
         As in `study.config.StudyConfig`.
     """
 
@@ -57,6 +57,7 @@ class FilesConfig:
     flip: bool | None = None
     pretrained: bool = False
     head_only: bool = False
+    layer: str | None = None
 
 
 def load_splits(config: FilesConfig) -> Splits:
@@ -92,7 +93,7 @@ def crossfit_config(config: FilesConfig, splits: Splits) -> CrossfitConfig:
     NormBall(norm='l2', epsilon=0.75)
     """
     study = resolve(_study_config(config), splits)
-    asked = config.network is not None or config.width is not None
+    asked = config.network is not None or config.width is not None or config.layer is not None
     small = not asked and config.data.dataset != SYNTHETIC and max(splits.train.shape[1:]) > TINY
     return CrossfitConfig(
         threat_model=study.threat_model,
@@ -108,6 +109,7 @@ def crossfit_config(config: FilesConfig, splits: Splits) -> CrossfitConfig:
         invert_steps=min(20, study.invert_steps),
         pretrained=study.pretrained,
         head_only=study.head_only,
+        layer=study.layer,
     )
 
 
@@ -126,13 +128,16 @@ def _study_config(config: FilesConfig) -> StudyConfig:
         flip=config.flip,
         pretrained=config.pretrained,
         head_only=config.head_only,
+        layer=config.layer,
     )
 
 
 def resumable_arguments(config: FilesConfig) -> dict[str, object]:
     """What must be as before to resume a run. Repeats may be added, the device may change."""
     own = {name: value for name, value in asdict(config).items() if name not in (*FREE, "data")}
-    own = {name: value for name, value in own.items() if name not in ("pretrained", "head_only") or value}  # newer than some runs
+    own = {
+        name: value for name, value in own.items() if name not in ("pretrained", "head_only", "layer") or value
+    }  # newer than some runs
     return {"kind": "files", **config.data.arguments, **own}
 
 

@@ -43,7 +43,7 @@ class CrossfitConfig:
     threat_model : NormBall
         Of adversarial training and of the attacks on files.
     network, width, epochs, batch_size, learning_rate, weight_decay, translate, flip, adversarial_steps, invert_steps
-    pretrained, head_only
+    pretrained, head_only, layer
         As in `study.config.StudyConfig`.
     train_on_versions : bool
         Also train on the robust and on the non-robust version of the files, which costs two inversions.
@@ -63,6 +63,7 @@ class CrossfitConfig:
     train_on_versions: bool = True
     pretrained: bool = False
     head_only: bool = False
+    layer: str | None = None
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------------------
@@ -250,6 +251,7 @@ def train_crossfit_model(
         mean=pixels.mean((0, 2, 3)).tolist(),
         std=pixels.std((0, 2, 3)).clamp_min(0.05).tolist(),
         pretrained=config.pretrained,
+        layer=config.layer,
     )
     train.fit(
         model,

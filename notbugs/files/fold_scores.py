@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from notbugs import attacks, models, predict, search
 from notbugs.data import Dataset, map_batches, to_8bit
+from notbugs.errors import InputError
 from notbugs.files.examples import round_to_8bit
 from notbugs.metrics import Usefulness, usefulness
 from notbugs.models import Model, frozen, fuse_batchnorm
@@ -133,9 +134,10 @@ def margin_by_features(
 
 def linear_head(model: Model, images: Tensor) -> nn.Linear | None:
     """The last layer of a classifier if its logits are a linear function of the features, as checked on a few images."""
-    head = getattr(model, "head", None)
-    if head is None and isinstance(model, models.WrappedClassifier):
-        head = model.network.get_submodule(model.layer)
+    try:
+        head = model.get_submodule(models.head_name(model))
+    except InputError:  # it has none
+        return None
     if not isinstance(head, nn.Linear):
         return None
     with frozen(model), torch.no_grad():

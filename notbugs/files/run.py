@@ -34,6 +34,7 @@ from notbugs.files.crossfit import CrossfitConfig, fold_seed, merge_folds, score
 from notbugs.files.explorer import explorer_stage, keeps_pictures, of_fold, prediction_rows
 from notbugs.files.features import features_stage
 from notbugs.files.fold_scores import FoldScores
+from notbugs.models.notes import keeping_notes
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
@@ -91,7 +92,8 @@ def run(
     folder = Path(folder)
     check_outside(config.data.dataset, folder)
     splits = load_splits(config)
-    crossfit = crossfit_config(config, splits)
+    with keeping_notes() as notes:
+        crossfit = crossfit_config(config, splits)
     if config.repeats < 1:
         raise InputError("--repeats", "must be 1 or more", config.repeats)
     stratified_folds(splits.train.labels, config.folds, 0, splits.train.groups)  # too many folds fail here
@@ -101,7 +103,8 @@ def run(
         if record.files().settings.get("repeats", config.repeats) != config.repeats:
             _forget_summary(record)
         crossfit = _with_earlier_flip(record, config, crossfit)
-        record.update_metadata(**_metadata(config, splits, crossfit, command), fingerprint=digest)
+        kept = {"network_notes": notes} if notes else {}
+        record.update_metadata(**_metadata(config, splits, crossfit, command), **kept, fingerprint=digest)
         write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         mirroring = crossfit.flip or flip_is_measured(config.flip, config.data.dataset, splits.train)
         datacheck.check_stage(record, splits.train, splits.test, folds=config.folds, mirroring=mirroring, flips=crossfit.flip)

@@ -12,9 +12,11 @@ from notbugs.models.classifier import (
     head_name,
     memory_format,
 )
-from notbugs.models.factory import build, user_object, with_features, wrap
+from notbugs.models.factory import build
+from notbugs.models.features import with_features, wrap
 from notbugs.models.finetune import build_from
 from notbugs.models.layers import layer_forward
+from notbugs.models.user_code import user_object
 
 __all__ = [
     "ARCHITECTURES",

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
-from notbugs.models.reading import AdaptedClassifier, FixedProgram, Reading, described, padded, scores
+from notbugs.models.reading import AdaptedClassifier, FixedProgram, Reading, described, padded, scores, several
 
 SINGLE_OUTPUT_IMAGES = 100  # on which a single output is told to be a logit or a probability
 SIZES = (
@@ -115,6 +115,11 @@ def adapt(
     if found is None:
         return Adapted(network, tuple(notes))
     reading, outputs = found
+    if several(outputs, reading.batch_size or len(sample), len(classes)):
+        rule, got = "must return one table of logits", f"{described(outputs)}, of which several could be it"
+        raise InputError(
+            name, rule, got, "return one of them; of an ensemble the mean: from a function of yours, module:function"
+        )
     notes += [*_output_notes(outputs), *_input_notes(reading, known)]
     table = scores(outputs, len(sample), len(classes))
     if table is not None and table.shape[1] == 1 and len(classes) == 2:
@@ -134,6 +139,18 @@ def settled(network: nn.Module) -> nn.Module:
         return network.eval()
     except NotImplementedError:  # torch.export: the mode is a part of the graph
         return FixedProgram(network)
+
+
+def refuse_meta(network: nn.Module, parameter: str, name: str) -> None:
+    """Raises InputError for a network with parameters or buffers on the device `meta`, which have no values.
+
+    parameter, name: what named it, for the error.
+    """
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    if empty := [place for place, tensor in tensors if tensor.is_meta]:
+        got = f"{len(empty)} of {len(tensors)} tensors on the device meta, {empty[0]} for one"
+        remedy = "load its weights: network.load_state_dict(torch.load('weights.pt'), assign=True)"
+        raise InputError(parameter, f"{name} must have its weights", got, remedy)
 
 
 def initialize_lazy(network: nn.Module, inputs: Tensor) -> bool:

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from notbugs import search
 from notbugs.errors import InputError
 from notbugs.models.linear import Estimator, closed_form
 
 Function = Callable[[np.ndarray], Any]  # images, float32 (N, C, H, W) in [0, 1] -> logits (N, K), or class indices or names (N,)
 
 CHECKED_IMAGES = 64  # the first images that a black box with a surrogate gets: its logits must be those of the surrogate
+FEW_IMAGES = 2  # of fewer the gradients are not looked at
 DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
 
 
@@ -67,8 +69,8 @@ class BlackBox(nn.Module):
 class SurrogateGradients(nn.Module):
     """A black box with the gradients of a surrogate that computes the same logits. The values are always those of the black box.
 
-    Of the first 64 images both must give the same logits, up to a thousandth of their spread. Else the next surrogate is used;
-    without one there are no gradients, and the attribute `no_gradient` says why.
+    Of the first 64 images both must give the same logits, up to a thousandth of their spread, and at most half may have gradients
+    of 0. Else the next surrogate is used; without one there are no gradients, and the attribute `no_gradient` says why.
 
     Parameters
     ----------
@@ -120,8 +122,21 @@ def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor) -> str:
     except Exception as error:  # a converted network may fail in any way
         return " ".join(f"the network converted from it fails: {type(error).__name__}: {error}".split())[:200]
     if difference <= DIFFERENT:  # NaN fails, too
-        return ""
+        return _no_slope(surrogate, images)
     return f"the network converted from it gives other logits: they differ by {difference:.2g} of their spread"
+
+
+def _no_slope(surrogate: nn.Module, images: Tensor) -> str:
+    """Why a surrogate's gradients are of no use, as those of int8 networks, whose rounding has none; empty if they are."""
+    if len(images) < FEW_IMAGES:  # one image may lie where a good network is flat
+        return ""
+    try:
+        slopes = search.gradients(lambda pixels: surrogate(pixels)[:, :1], images)[1][0]
+    except Exception as error:  # a converted network may fail in any way
+        return " ".join(f"the network converted from it has no gradients: {error}".split())[:200]
+    flat = int((slopes.flatten(1) == 0).all(1).sum())
+    few = 2 * flat <= len(images)
+    return "" if few else f"the gradients of the network converted from it are 0 for {flat} of {len(images)} images"
 
 
 class _WithValue(torch.autograd.Function):

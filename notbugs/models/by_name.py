@@ -1,6 +1,6 @@
 """Any classifier by its name: a file, a network of timm, Hugging Face or torchvision, or `module:function`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,18 +10,22 @@ from torch.export import ExportedProgram
 
 from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.models import checkpoint, factory, torch_files
-from notbugs.models.adapt import adapt, settled
+from notbugs.models import checkpoint, torch_files
+from notbugs.models.adapt import adapt, refuse_meta, settled
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.black_box import BlackBox, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.class_map import estimator_names
+from notbugs.models.factory import build
 from notbugs.models.libraries import hub_file, is_library_name, library_network
 from notbugs.models.linear import Estimator
 from notbugs.models.onnx import from_onnx
 from notbugs.models.onnx_names import onnx_names
 from notbugs.models.reading import Reading
-from notbugs.models.weights import network_with
+from notbugs.models.user_code import one_line, user_network, user_object
+from notbugs.models.weights import clean_weights, left_out, network_with
+
+INNER = {"fastai": "model", "transformers": "model", "skorch": "module_"}  # where learners and pipelines have their network
 
 
 class _Loaded(NamedTuple):
@@ -69,12 +73,24 @@ def classifier_by_name(
         If there is no such classifier or it cannot be used.
     """
     loaded = _load(name, classes, network, part)
+    refuse_meta(loaded.model, "MODEL", name)
     model, notes = settled(loaded.model), loaded.notes
     if part is not None and loaded.given is not None:
         names = loaded.metadata.classes
         adapted = adapt(model, part, name, loaded.given, names if names and len(names) > 1 else classes)
         model, notes = adapted.network.eval(), (*notes, *adapted.notes)
     return model, replace(loaded.metadata, notes=notes)
+
+
+def is_code(network: str | None) -> bool:
+    """Whether what weights belong to is a function of the user's, which may have changed since.
+
+    Examples
+    --------
+    >>> is_code("mine:network"), is_code("timm:resnet18"), is_code("resnet18")
+    (True, False, False)
+    """
+    return network is not None and ":" in network and not is_library_name(network)
 
 
 def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset | None) -> _Loaded:
@@ -89,24 +105,35 @@ def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset 
         return _of_library(name)
     module, colon, function = name.partition(":")
     if path.exists() or not colon or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
-        if path.is_dir() and (path / "config.json").exists():
-            raise InputError(name, "must be a file of a model", "a folder of Hugging Face transformers", f"pass hf:{name}")
+        if path.is_dir():
+            torch_files.refuse_folder(path)
         return _checkpoint(path, network)
     return _of_code(name, classes)
 
 
 def _of_code(name: str, classes: Sequence[str]) -> _Loaded:
     """What a user's function returns."""
-    classifier = factory.user_object(name, len(classes), "MODEL")
+    classifier = user_object(name, len(classes), "MODEL")
     if isinstance(classifier, ExportedProgram):
         classifier = classifier.module()
     if isinstance(classifier, nn.Module):
         return _Loaded(classifier, Reading())
+    packages = [base.__module__.partition(".")[0] for base in type(classifier).__mro__]
+    inner = next((INNER[package] for package in packages if package in INNER), "")
+    if inner and isinstance(getattr(classifier, inner, None), nn.Module):
+        rule = f"{name} must return the network itself, whose gradients attacks follow"
+        raise InputError("MODEL", rule, f"a {type(classifier).__name__} around it", f"return its .{inner}")
     if hasattr(classifier, "predict") or hasattr(classifier, "predict_proba"):
         return _of_estimator(classifier, classes)
-    if not callable(classifier):
+    if not callable(classifier) or isinstance(classifier, type):
         rule = f"{name} must return a network, a scikit-learn classifier or a function of images"
-        raise InputError("MODEL", rule, type(classifier).__name__)
+        got = f"the class {classifier.__name__}" if isinstance(classifier, type) else type(classifier).__name__
+        remedy = "make one of it" if isinstance(classifier, type) else ""
+        if isinstance(classifier, Mapping):
+            remedy = "load these weights into the network: network.load_state_dict(…), and return it"
+        if isinstance(classifier, tuple | list):
+            remedy = "return the network alone"
+        raise InputError("MODEL", rule, got, remedy)
     return _Loaded(BlackBox(classifier, classes))
 
 
@@ -135,9 +162,14 @@ def _of_file(path: Path, classes: Sequence[str], network: str | None, part: Data
     if network is None:
         needs = f"{path.with_suffix('.json').name} beside it, or " if path.suffix == ".safetensors" else ""
         remedy = "pass the --network that they belong to: module:function, timm:NAME or torchvision:NAME"
-        raise InputError(str(path), f"holds weights alone: it needs {needs}the network", f"{len(found)} tensors", remedy)
-    own: list[str] = []
-    built, reading = network_with(found, lambda outputs: _network(network, outputs, part, own), len(classes), str(path), network)
+        got = f"{len(found.weights)} tensors"
+        raise InputError(str(path), f"holds weights alone: it needs {needs}the network", got, remedy)
+    own = [*found.notes]
+    built, reading = network_with(
+        found.weights, lambda outputs: _network(network, outputs, part, own), len(classes), str(path), network
+    )
+    if outside := left_out(clean_weights(found.weights).weights, built):
+        own.append(outside)
     return _Loaded(built, reading, notes=tuple(dict.fromkeys(own)))
 
 
@@ -150,13 +182,13 @@ def _network(name: str, outputs: int, part: Dataset | None, notes: list[str]) ->
             notes.append(f"its pixels are normalized as those of {name}: mean {mean}, standard deviation {std}")
         return found.network, replace(found.reading, size=None)  # these weights may be for another size
     if name in ARCHITECTURES and part is not None:
-        return factory.build(name, shape=part.shape, classes=outputs), Reading()
-    return factory.user_network(name, outputs), Reading()
+        return build(name, shape=part.shape, classes=outputs), Reading()
+    return user_network(name, outputs), Reading()
 
 
 def _checkpoint(path: Path, network: str | None) -> _Loaded:
     model, metadata = checkpoint.load(path, network)
-    return _Loaded(model, None, metadata)
+    return _Loaded(model, None, metadata, metadata.notes)
 
 
 def _skops(path: Path) -> object:
@@ -173,4 +205,4 @@ def _skops(path: Path) -> object:
     except (ValueError, TypeError, KeyError, OSError, AttributeError, ImportError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(str(path), "must be a file of skops", factory.one_line(error)) from None
+        raise InputError(str(path), "must be a file of skops", one_line(error)) from None

@@ -13,8 +13,9 @@ import torch
 from notbugs.atomic import StrPath
 from notbugs.errors import InputError
 from notbugs.models.classifier import Model
-from notbugs.models.factory import build, one_line
+from notbugs.models.factory import build
 from notbugs.models.libraries import is_library_name
+from notbugs.models.user_code import one_line
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CheckpointMetadata:
     norm, epsilon : str, float or None
         Of adversarial training, or of the attacks that the model was evaluated with.
     notes : tuple of str
-        What was decided in loading the model: one sentence each.
+        What was decided in building or loading the model: one sentence each.
     """
 
     classes: tuple[str, ...] | None = None
@@ -131,7 +132,7 @@ def load(path: StrPath, network: str | None = None) -> tuple[Model, CheckpointMe
 
 def _parsed(metadata: Mapping[str, object]) -> CheckpointMetadata:
     """The metadata of a description; what has another type than expected is ignored."""
-    classes, trained_on, seed = (metadata.get(name) for name in ("classes", "trained_on", "seed"))
+    classes, trained_on, seed, notes = (metadata.get(name) for name in ("classes", "trained_on", "seed", "notes"))
     training = metadata.get("training")
     norm, epsilon = (training.get(name) if isinstance(training, dict) else None for name in ("norm", "epsilon"))
     return CheckpointMetadata(
@@ -140,6 +141,7 @@ def _parsed(metadata: Mapping[str, object]) -> CheckpointMetadata:
         seed=seed if isinstance(seed, int) else None,
         norm=norm if isinstance(norm, str) else "",
         epsilon=float(epsilon) if isinstance(epsilon, int | float) else None,
+        notes=tuple(map(str, notes)) if isinstance(notes, list) else (),
     )
 
 

@@ -28,7 +28,14 @@ class Classifier(nn.Module):
         Of the pixels, per channel.
     architecture : dict
         The arguments with which `build` makes this network again.
+
+    Attributes
+    ----------
+    notes : tuple of str
+        What was decided in building it: one sentence each.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self, body: nn.Module, head: nn.Module, *, mean: Sequence[float], std: Sequence[float], architecture: Options
@@ -121,7 +128,12 @@ class OwnFeatures(WrappedClassifier):
 
 
 class LayerFeatures(WrappedClassifier):
-    """A user's network whose features are the output of a module, feature maps averaged over their positions."""
+    """A user's network whose features are the output of a module, feature maps averaged over their positions.
+
+    last_layer: the name of its last layer in the network, "" if that is not known.
+    """
+
+    last_layer = ""
 
     def features(self, images: Tensor) -> Tensor:
         """Output of the module, (N, F)."""
@@ -150,8 +162,9 @@ def head_name(model: nn.Module) -> str:
     """
     if isinstance(model, Classifier):
         return "head"
-    if isinstance(model, WrappedClassifier) and model.layer:
-        return f"network.{model.layer}"
+    head = model.last_layer if isinstance(model, LayerFeatures) else getattr(model, "layer", "")
+    if isinstance(model, WrappedClassifier) and head:
+        return f"network.{head}"
     raise InputError("model", "must have a last layer, linear or a convolution with kernel 1", type(model).__name__)
 
 

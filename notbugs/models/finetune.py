@@ -11,10 +11,12 @@ from notbugs.models.classifier import Model, WrappedClassifier, head_name
 from notbugs.models.factory import build
 from notbugs.models.libraries import hub_file, is_library_name, library_network
 from notbugs.models.reading import AdaptedClassifier
-from notbugs.models.weights import clean_weights, start_from
+from notbugs.models.weights import clean_weights, fitted, left_out, start_from
 
 
-def build_from(source: str, network: str, *, shape: Sequence[int], classes: int, seed: int = 0) -> Model:
+def build_from(
+    source: str, network: str, *, shape: Sequence[int], classes: int, seed: int = 0, layer: str | None = None
+) -> Model:
     """Build a network with the weights of a trained one; its last layer is new, with random weights that follow the seed.
 
     Parameters
@@ -28,6 +30,8 @@ def build_from(source: str, network: str, *, shape: Sequence[int], classes: int,
         (C, H, W) of an image.
     classes : int
     seed : int
+    layer : str, optional
+        As in `build`.
 
     Raises
     ------
@@ -46,27 +50,28 @@ def build_from(source: str, network: str, *, shape: Sequence[int], classes: int,
     """
     path = hub_file(source) or Path(source)
     if is_library_name(source) and not path.is_file():
-        return build(source, shape=shape, classes=classes, seed=seed, pretrained=True)
+        return build(source, shape=shape, classes=classes, seed=seed, pretrained=True, layer=layer)
     if not path.is_file():
         remedy = "give a file, hf:OWNER/REPOSITORY/FILE, or timm:NAME, hf:NAME or torchvision:NAME"
         raise InputError("--robust-model", "no such model", source, remedy)
     if path.suffix == ".safetensors" and path.with_suffix(".json").exists():
         known, _ = checkpoint.load(path, network)
-        architecture = {**known.architecture, "shape": list(shape), "classes": classes}
+        architecture = {**known.architecture, "shape": list(shape), "classes": classes, "layer": layer}
         model = build(**architecture, seed=seed)
-        start_from(model, known.state_dict(), source, str(architecture["name"]), head_name(model))
+        (inner, head), (own, _) = _innermost(model), _innermost(known)
+        start_from(inner, own.state_dict(), source, str(architecture["name"]), head)
         return model
-    weights = torch_files.load_file(path)
-    if isinstance(weights, torch_files.Program):
-        raise InputError("--robust-model", "must hold weights, which can be trained further", f"{source}, {weights.words}")
-    return _with_weights(weights, source, network, shape, classes, seed)
+    found = torch_files.load_file(path)
+    if isinstance(found, torch_files.Program):
+        raise InputError("--robust-model", "must hold weights, which can be trained further", f"{source}, {found.words}")
+    return _with_weights(found, source, network, shape, classes, seed, layer)
 
 
 def _with_weights(
-    weights: torch_files.Weights, source: str, network: str, shape: Sequence[int], classes: int, seed: int
+    found: torch_files.Checkpoint, source: str, network: str, shape: Sequence[int], classes: int, seed: int, layer: str | None
 ) -> Model:
     """A network with the weights of a file, and the normalization that the file or the network's package holds."""
-    cleaned = clean_weights(weights)
+    cleaned = clean_weights(found.weights)
     known = library_network(network, pretrained=False, parameter="--network").reading if is_library_name(network) else None
     mean, std = (
         (cleaned.reading.mean, cleaned.reading.std) if cleaned.reading.mean else (known.mean, known.std) if known else ((), ())
@@ -79,9 +84,12 @@ def _with_weights(
         seed=seed,
         mean=mean or ([0.0] * shape[0] if own else None),
         std=std or ([1.0] * shape[0] if own else None),
+        layer=layer,
     )
     inner, head = _innermost(model)
-    start_from(inner, cleaned.weights, source, network, head)
+    start_from(inner, fitted(cleaned, inner), source, network, head)
+    outside = left_out(cleaned.weights, inner)
+    model.notes = (*model.notes, *found.notes, *([outside] if outside else []))
     return model
 
 

@@ -15,6 +15,22 @@ def report_notes(name: str, notes: Sequence[str]) -> None:
 
 
 @contextmanager
+def keeping_notes() -> Iterator[dict[str, list[str]]]:
+    """The notes on each model that this process loads meanwhile, by its name, once the block ends.
+
+    Examples
+    --------
+    >>> with keeping_notes() as kept:
+    ...     report_notes("timm:resnet18", ["gray images are repeated"])
+    >>> kept
+    {'timm:resnet18': ['gray images are repeated']}
+    """
+    kept: dict[str, list[str]] = {}
+    with reporting_notes(lambda name, notes: kept.update({name: list(notes)})):
+        yield kept
+
+
+@contextmanager
 def reporting_notes(on_notes: OnNotes) -> Iterator[None]:
     """Call `on_notes` for each model with notes that this process loads meanwhile, and what was given around this.
 

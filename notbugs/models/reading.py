@@ -135,8 +135,8 @@ def scores(outputs: object, count: int, columns: int | None = None) -> Tensor | 
     Parameters
     ----------
     outputs : object
-        A tensor (N, K), (N, K, 1, 1) or, of one output, (N,); a tuple, a list or a dictionary that holds one; or an object with
-        the attribute `logits`. In a dictionary `logits` comes first, then what has the wanted number of columns.
+        A tensor (N, K), (N, K, 1, 1), (N, 1, K) or, of one output, (N,); a tuple, a list or a dictionary that holds one; or an
+        object with the attribute `logits`. In a dictionary `logits` comes first, then what has the wanted number of columns.
     count : int
         N.
     columns : int, optional
@@ -147,9 +147,35 @@ def scores(outputs: object, count: int, columns: int | None = None) -> Tensor | 
     >>> scores({"loss": torch.zeros(()), "logits": torch.zeros(2, 3, 1, 1)}, 2, 3).shape
     torch.Size([2, 3])
     """
+    return next(iter(_tables(outputs, count, columns)), None)
+
+
+def several(outputs: object, count: int, columns: int) -> bool:
+    """Whether several tables with so many columns could be the logits: those of the members of an ensemble.
+
+    Logits and the probabilities made of them count as one.
+
+    Examples
+    --------
+    >>> logits = 3 * torch.eye(2)
+    >>> several([logits, 2 * logits], 2, 2), several((logits, logits.softmax(1)), 2, 2), several(logits, 2, 2)
+    (True, False, False)
+    """
+    tables = [table.double() for table in _tables(outputs, count, columns) if table.shape[1] == columns]
+    return not all(torch.allclose(_probabilities(table), _probabilities(tables[0]), atol=1e-3) for table in tables[1:])
+
+
+def _probabilities(table: Tensor) -> Tensor:
+    """The probabilities that logits stand for; probabilities themselves as they are."""
+    sums = table.sum(1)
+    given = bool((table >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    return table if given else table.softmax(1)
+
+
+def _tables(outputs: object, count: int, columns: int | None) -> list[Tensor]:
+    """The tables of scores among what a network returns, those with the wanted number of columns if there are any."""
     found = [table for each in _candidates(outputs) if (table := _table(each, count)) is not None]
-    wanted = [table for table in found if table.shape[1] == columns]
-    return next(iter(wanted or found), None)
+    return [table for table in found if table.shape[1] == columns] or found
 
 
 def _candidates(outputs: object) -> Iterator[object]:
@@ -171,7 +197,7 @@ def _table(value: object, count: int) -> Tensor | None:
     """A tensor as (N, K), float32, if it is one of scores."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return None
-    if value.dim() > 2 and all(size == 1 for size in value.shape[2:]):
+    if value.dim() > 2 and sum(size > 1 for size in value.shape[1:]) < 2:
         value = value.flatten(1)
     if value.dim() == 1 and len(value) == count:
         value = value[:, None]

@@ -3,23 +3,32 @@
 What cannot be loaded so is refused with the way out: whole pickled networks, estimators of scikit-learn, other frameworks.
 """
 
+import argparse
 import builtins
+import datetime
+import importlib
 import io
 import json
 import re
+import struct
 import warnings
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PosixPath, PurePosixPath
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from notbugs.decoding.foreign import BEGIN, foreign_content
 from notbugs.errors import InputError
 
 Weights = Mapping[str, Tensor]
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights", "module")  # under which checkpoints hold them
+BOOSTER = "return the fitted estimator from a function of yours: module:function"
+NO_WEIGHTS = ("optim", "sched", "scaler", "loops", "callbacks", "rng", "hyper_parameters")  # other parts of checkpoints
 HARMLESS = {"abs", "float", "int", "max", "min", "pow", "round"}  # built-in functions that a size may be computed with
 SKOPS = "save it with skops: skops.io.dump(estimator, 'model.skops')"
 OTHER_KINDS = {
@@ -30,8 +39,27 @@ OTHER_KINDS = {
     ".keras": ("a model of Keras", "export it: model.export('model.onnx', format='onnx')"),
     ".pb": ("a graph of TensorFlow", "convert it: python -m tf2onnx.convert --saved-model FOLDER --output model.onnx"),
     ".tflite": ("a model of TensorFlow Lite", "convert it: python -m tf2onnx.convert --tflite FILE --output model.onnx"),
+    ".xml": ("a model of OpenVINO", "give the .onnx file or the network that it was made from"),
+    ".msgpack": ("weights of Flax", "convert the network to PyTorch or ONNX"),
+    ".pdparams": ("weights of Paddle", "convert the model: paddle2onnx --model_dir FOLDER --save_file model.onnx"),
+    ".pdmodel": ("a model of Paddle", "convert it: paddle2onnx --model_dir FOLDER --save_file model.onnx"),
+    ".caffemodel": ("weights of Caffe", "convert the network to ONNX"),
+    ".gguf": ("a model of llama.cpp", "give the network that it was made from"),
+    ".npz": ("arrays of NumPy", "torch.save({name: torch.from_numpy(array), …}, 'weights.pt') and pass --network"),
+    ".npy": ("an array of NumPy", "give the weights of a network as torch.save or safetensors write them"),
+    ".cbm": ("a model of CatBoost", BOOSTER),
+    ".ubj": ("a model of XGBoost", BOOSTER),
+    ".lgb": ("a model of LightGBM", BOOSTER),
+    ".json": ("JSON", f"of XGBoost: {BOOSTER}; of weights in several files: put them into one .safetensors"),
+    ".txt": ("text", f"of LightGBM: {BOOSTER}"),
     ".engine": ("an engine of TensorRT", "give the .onnx file or the network that it was built from"),
     ".mlmodel": ("a model of Core ML", "give the .onnx file or the network that it was made from"),
+}
+FOLDERS = {  # by a file in them
+    "saved_model.pb": OTHER_KINDS[".pb"],
+    "Manifest.json": OTHER_KINDS[".mlmodel"],
+    "model.safetensors.index.json": ("a folder of Hugging Face in several files", "pass hf:FOLDER"),
+    "config.json": ("a folder of Hugging Face transformers", "pass hf:FOLDER"),
 }
 
 
@@ -52,7 +80,28 @@ class Program(NamedTuple):
     words: str
 
 
-def load_file(path: Path) -> Program | Weights:
+class Checkpoint(NamedTuple):
+    """The weights in a file.
+
+    Attributes
+    ----------
+    weights : dict
+    notes : tuple of str
+        What was decided: one sentence each.
+    """
+
+    weights: Weights
+    notes: tuple[str, ...] = ()
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises InputError for a folder, with what it is."""
+    found = next((known for file, known in FOLDERS.items() if (path / file).exists()), None)
+    kind, remedy = found or ("a folder", "give the file in it")
+    raise InputError(str(path), "must be a file of a model", kind, remedy.replace("FOLDER", str(path)))
+
+
+def load_file(path: Path) -> Program | Checkpoint:
     """The network or the weights in a file.
 
     Parameters
@@ -65,8 +114,12 @@ def load_file(path: Path) -> Program | Weights:
     InputError
         If it is of another kind, damaged, or could run code.
     """
+    with path.open("rb") as file:
+        begin = file.read(BEGIN)
+    if foreign := foreign_content(begin) or (None if begin else ("is empty", "save it again")):
+        raise InputError(str(path), "must be a file of a model", f"one that {foreign[0]}", foreign[1])
     if path.suffix == ".safetensors":
-        return _safetensors(path)
+        return Checkpoint(_safetensors(path))
     if path.suffix in OTHER_KINDS:
         kind, remedy = OTHER_KINDS[path.suffix]
         code = "; pickles can run code and are not loaded" if path.suffix in (".joblib", ".pkl", ".pickle") else ""
@@ -103,12 +156,13 @@ def _torchscript(path: Path) -> Program:
     return Program(program, None, "TorchScript")
 
 
-def _weights(path: Path) -> Weights:
+def _weights(path: Path) -> Checkpoint:
     """Weights of `torch.save`, also inside a checkpoint of a training."""
     import pickle
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless_types()):
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickles and other files fail in many ways
         unknown = re.findall(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unknown:
@@ -117,25 +171,64 @@ def _weights(path: Path) -> Weights:
             raise InputError(str(path), rule, f"a pickle of {unknown[0]}", remedy) from None
         kinds = "weights, TorchScript or an exported program"
         rule = f"must be a file of PyTorch: {kinds}; other pickles can run code and are not loaded"
-        raise InputError(str(path), rule, _one_line(error)) from None
+        known = zipfile.is_zipfile(path) or not isinstance(error, pickle.UnpicklingError | IndexError | struct.error | EOFError)
+        got = _one_line(error) if known else "something else"
+        raise InputError(str(path), rule, got, "torch.save(network.state_dict(), 'weights.pt')") from None
     return _state(found, path)
 
 
-def _state(found: object, path: Path) -> Weights:
-    """The weights among what a checkpoint holds."""
-    if isinstance(found, Mapping):
-        tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-        if tensors and len(tensors) >= len(found) - sum(name.endswith("_extra_state") for name in map(str, found)):
-            return tensors
-        for key in WEIGHTS_KEYS:
-            inner = found.get(key)
-            if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
-                return {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
-        got = f"a dictionary with {', '.join(list(map(str, found))[:8])}"
+def _harmless_types() -> list[Any]:
+    """Types that stand beside weights in checkpoints, and do nothing when they are made: options, times, numbers of NumPy."""
+    found: list[Any] = [
+        argparse.Namespace,
+        datetime.datetime,
+        datetime.timedelta,
+        defaultdict,
+        dict,
+        Path,
+        PosixPath,
+        PurePosixPath,
+    ]
+    found += [np.dtype, np.ndarray, type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64))]
+    core = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
+    return [*found, core.scalar, (core.scalar, "numpy.core.multiarray.scalar")]
+
+
+def _state(found: object, path: Path) -> Checkpoint:
+    """The weights among what a checkpoint holds: alone, under a usual name, or the only ones there are."""
+    sets = dict(_sets_of_weights(found))
+    key = next((key for key in ("", *WEIGHTS_KEYS) if key in sets), None)
+    if key is None and len(sets) == 1:
+        key = next(iter(sets))
+    if key is None:
+        got = f"several: under {', '.join(sets)}" if sets else type(found).__name__
+        if not sets and isinstance(found, Mapping):
+            got = f"a dictionary with {', '.join(list(map(str, found))[:8])}"
+        first = next(iter(sets), "")
+        remedy = "torch.save(network.state_dict(), 'weights.pt')"
+        if first:
+            remedy = f"save those that you mean: torch.save(torch.load({path.name!r})[{first!r}], 'weights.pt')"
+        raise InputError(str(path), "must hold the weights of one network", got, remedy)
+    others = [other for other in sets if other != key]
+    if others:
+        note = f"of the weights in its file those under {key} are used, not those under {', '.join(others)}"
     else:
-        got = type(found).__name__
-    remedy = "torch.save(network.state_dict(), 'weights.pt')"
-    raise InputError(str(path), f"must hold weights, or have them under {', '.join(WEIGHTS_KEYS)}", got, remedy)
+        note = "" if key in ("", *WEIGHTS_KEYS) else f"its weights are those under {key} in its file"
+    return Checkpoint(sets[key], (note,) if note else ())
+
+
+def _sets_of_weights(found: object, place: str = "", depth: int = 0) -> Iterator[tuple[str, Weights]]:
+    """The dictionaries of weights in a checkpoint, by their place; those of optimizers are left out."""
+    if not isinstance(found, Mapping):
+        return
+    tensors = {str(name): value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    rest = [value for name, value in found.items() if str(name) not in tensors and not str(name).endswith("_extra_state")]
+    if tensors and (len(tensors) > len(rest) or depth):
+        yield place, tensors
+    elif depth < 2:
+        for name, value in found.items():
+            if not any(part in str(name).lower() for part in NO_WEIGHTS):
+                yield from _sets_of_weights(value, f"{place}.{name}" if place else str(name), depth + 1)
 
 
 # ---- exported programs -----------------------------------------------------------------------------------------------------

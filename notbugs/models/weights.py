@@ -1,5 +1,6 @@
 """Weights of a file put into a network: names with prefixes, heads of another size, the layout of MadryLab's robust networks."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from notbugs.errors import InputError
+from notbugs.models.classifier import Classifier
 from notbugs.models.reading import Reading
 
 Weights = Mapping[str, Tensor]
@@ -17,6 +19,16 @@ Weights = Mapping[str, Tensor]
 MEAN, STD = "normalizer.new_mean", "normalizer.new_std"
 ROBUSTNESS_COPIES = ("attacker.", "normalizer.")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # heads of GoogLeNet and Inception that serve training alone
+# Parts of a block in the usual layout of ResNets for small images, and in ours
+BASIC_BLOCK = {"conv1.": "body.0.0.", "bn1.": "body.0.1.", "conv2.": "body.1.", "bn2.": "body.2.", "shortcut.": "short."}
+BOTTLENECK = {**BASIC_BLOCK, "conv2.": "body.1.0.", "bn2.": "body.1.1.", "conv3.": "body.2.", "bn3.": "body.3."}
+REPARAMETRIZED = (
+    "_orig",
+    "_mask",
+    "parametrizations.",
+    "weight_g",
+    "weight_v",
+)  # in names of weights that are pruned or normalized
 COUNTERS = "num_batches_tracked"  # of batch norm, which evaluation does not use
 
 
@@ -47,7 +59,9 @@ def clean_weights(weights: Weights) -> CleanWeights:
 
 
 def fitting(weights: Weights, network: nn.Module) -> Weights:
-    """Weights under the names that a network has: leading parts that all names share are dropped as long as that helps.
+    """Weights under the names that a network has: those under the leading part at which most of its names are found.
+
+    Those of a ResNet for small images in the usual layout get the names that `models.build("resnet18")` gives them.
 
     Examples
     --------
@@ -55,13 +69,68 @@ def fitting(weights: Weights, network: nn.Module) -> Weights:
     >>> list(fitting({"module.model.bias": torch.zeros(2), "module.model.weight": torch.zeros(2, 3)}, nn.Linear(3, 2)))
     ['bias', 'weight']
     """
+    wanted, start = network.state_dict().keys(), _start(weights, network)
+    best = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
+    return max(best, from_small_resnet(weights), key=lambda each: len(wanted & each.keys()))
+
+
+def left_out(weights: Weights, network: nn.Module) -> str:
+    """What a file holds besides the weights of the network, of a criterion for example, in words; "" for nothing."""
+    start = _start(weights, network)
+    others = [name for name in weights if not name.startswith(start)]
+    if not others:
+        return ""
+    count = "1 tensor that is" if len(others) == 1 else f"{len(others)} tensors that are"
+    return f"left out of its file: {count} not under {start[:-1]}, {others[0]} for one"
+
+
+def _start(weights: Weights, network: nn.Module) -> str:
+    """The leading part of names, "module." for example, without which most are those of the network; the shortest one."""
     wanted = network.state_dict().keys()
-    best, names = weights, dict(weights)
-    while len({name.partition(".")[0] for name in names}) == 1 and all("." in name for name in names):
-        names = {name.partition(".")[2]: value for name, value in names.items()}
-        if len(wanted & names.keys()) > len(wanted & best.keys()):
-            best = names
-    return best
+    starts = {name[: place + 1] for name in weights for place, sign in enumerate(name) if sign == "."}
+    counts = {start: len(wanted & {name[len(start) :] for name in weights if name.startswith(start)}) for start in starts}
+    counts[""] = len(wanted & weights.keys())
+    return min(counts, key=lambda start: (-counts[start], len(start), start))
+
+
+def fitted(cleaned: CleanWeights, network: nn.Module) -> Weights:
+    """Weights under the names that a network has. A network of notbugs normalizes pixels itself: with what the file says."""
+    given, reading = fitting(cleaned.weights, network), cleaned.reading
+    if not isinstance(network, Classifier) or not reading.mean or "mean" in given:
+        return given
+    statistics = {"mean": reading.mean, "std": reading.std}
+    return {**given, **{name: torch.tensor(values).reshape(1, -1, 1, 1) for name, values in statistics.items()}}
+
+
+def from_small_resnet(weights: Weights) -> Weights:
+    """Weights of a ResNet for small images, as MadryLab's for CIFAR-10, under the names of our `resnet18` and `resnet50`.
+
+    That layout is conv1 (3x3) and bn1; blocks layer1.0 to layer4.N of conv1, bn1, conv2, bn2 and, with bottlenecks, conv3, bn3,
+    with a convolution and a batch norm as their shortcut; linear. {} for any other layout. A ResNet of ImageNet has fc and
+    downsample in place of linear and shortcut.
+
+    Examples
+    --------
+    >>> import torch
+    >>> names = ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.shortcut.0.weight", "linear.bias"]
+    >>> list(from_small_resnet(dict.fromkeys(names, torch.zeros(1))))
+    ['body.0.0.weight', 'body.1.body.0.0.weight', 'body.1.short.0.weight', 'head.bias']
+    """
+    start = next((name.removesuffix("linear.bias") for name in weights if name.endswith("linear.bias")), "")
+    weights = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
+    if "layer1.0.conv1.weight" not in weights:
+        return {}
+    found_blocks = {re.match(r"layer(\d)\.(\d+)\.", name) for name in weights}
+    blocks = sorted({(int(block[1]), int(block[2])) for block in found_blocks if block})
+    places = {f"layer{stage}.{number}.": f"body.{place}." for place, (stage, number) in enumerate(blocks, start=1)}
+    inner = BOTTLENECK if "layer1.0.conv3.weight" in weights else BASIC_BLOCK
+    own = {"conv1.": "body.0.0.", "bn1.": "body.0.1.", "linear.": "head."}
+    own |= {theirs + part: ours + place for theirs, ours in places.items() for part, place in inner.items()}
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        start = next((start for start in own if name.startswith(start)), "")
+        found[own.get(start, "") + name.removeprefix(start)] = value
+    return found
 
 
 def outputs_of(weights: Weights, network: nn.Module) -> int | None:
@@ -101,9 +170,13 @@ def load_weights(network: nn.Module, weights: Weights, name: str, source: str) -
     missing = [key for key in own if key not in given and not key.endswith(COUNTERS)]
     if left or missing:
         words = [f"{len(keys)} {what}, {keys[0]} for one" for what, keys in (("missing", missing), ("left over", left)) if keys]
-        raise InputError(name, f"must hold the weights of {source}", "; ".join(words), "pass the --network that they belong to")
+        remedy = "pass the --network that they belong to"
+        if any(part in key for key in left for part in REPARAMETRIZED):
+            remedy = "before saving: torch.nn.utils.prune.remove, or parametrize.remove_parametrizations, on each such module"
+        raise InputError(name, f"must hold the weights of {source}", "; ".join(words), remedy)
     try:
-        network.load_state_dict({key: given[key] for key in own if key in given}, strict=False)
+        empty = any(value.is_meta for value in own.values())  # there is nothing to copy into
+        network.load_state_dict({key: given[key] for key in own if key in given}, strict=False, assign=empty)
     except RuntimeError as error:
         got = " ".join(str(error).split("\n\t")[-1].split())[:200]
         raise InputError(name, f"must hold the weights of {source}", got, "pass the --network that they belong to") from None
@@ -157,5 +230,5 @@ def network_with(weights: Weights, build: NetworkOf, classes: int, name: str, so
         other, other_reading = build(outputs)
         if not _other_shapes(cleaned.weights, other):
             network, reading = other, other_reading
-    load_weights(network, cleaned.weights, name, source)
-    return network, with_reading(reading, cleaned.reading)
+    load_weights(network, fitted(cleaned, network), name, source)
+    return network, reading if isinstance(network, Classifier) else with_reading(reading, cleaned.reading)

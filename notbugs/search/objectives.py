@@ -62,7 +62,10 @@ def logits(model: Forward, images: Tensor) -> Tensor:
         rule, remedy = "must return a tensor of logits, images x classes", "wrap it: models.black_box.BlackBox"
         raise InputError("model", rule, type(outputs).__name__, remedy)
     if outputs.dim() != 2 or len(outputs) != len(images):
-        raise InputError("model", f"must return logits of shape ({len(images)}, classes)", tuple(outputs.shape))
+        rule, got = f"must return logits of shape ({len(images)}, classes)", str(tuple(outputs.shape))
+        labels = outputs.dim() == 1 and not outputs.is_floating_point()
+        remedy = "return the logits, before argmax" if labels else "return a row of logits for each image"
+        raise InputError("model", rule, f"{got}, labels" if labels else got, remedy)
     if outputs.shape[1] < 2:
         remedy = "of one output z make logits (0, z), of a probability p (log(1 - p), log p)"
         raise InputError("model", "must have two classes or more", outputs.shape[1], remedy)

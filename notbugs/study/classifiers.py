@@ -15,7 +15,7 @@ from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
-from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.config import ResolvedConfig, load, network_layer
 from notbugs.study.evaluation import accuracy_row, curve_balls
 from notbugs.study.given import GIVEN
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model, model_path
@@ -117,7 +117,7 @@ def train_classifier(
     -------
     TrainedClassifier
     """
-    config, splits, trained_on = _with_spec(config, spec), load(config, seed), dataset_of(spec)
+    config, splits, trained_on = with_spec(config, spec), load(config, seed), dataset_of(spec)
     relabeled = trained_on is not None and trained_on.is_relabeled
     epochs = max(1, round(config.epochs / max(1, len(dataset) / len(splits.train))))  # about as many steps as on the original
     model = _untrained(config, dataset, splits.train, spec, derive_seed(seed, _init_key(spec)))
@@ -162,7 +162,8 @@ def _untrained(config: ResolvedConfig, dataset: Dataset, original: Dataset, spec
     """A classifier before training: random, or with weights that were trained elsewhere. original: whose pixels normalize."""
     shape, classes = dataset.shape, len(dataset.classes)
     if config.robust_model and _starts_robust(config, spec):
-        return models.build_from(config.robust_model, config.network, shape=shape, classes=classes, seed=seed)
+        layer = network_layer(config)
+        return models.build_from(config.robust_model, config.network, shape=shape, classes=classes, seed=seed, layer=layer)
     return models.build(
         config.network,
         shape=shape,
@@ -170,6 +171,7 @@ def _untrained(config: ResolvedConfig, dataset: Dataset, original: Dataset, spec
         width=config.width,
         seed=seed,
         pretrained=_finetuned(config, spec),
+        layer=None if spec.architecture else network_layer(config),
         **pixel_statistics(original),
     )
 
@@ -210,8 +212,13 @@ def pixel_statistics(dataset: Dataset) -> PixelStatistics:
     return {"mean": pixels.mean((0, 2, 3)).tolist(), "std": pixels.std((0, 2, 3)).clamp_min(0.05).tolist()}
 
 
-def _with_spec(config: ResolvedConfig, spec: ModelSpec) -> ResolvedConfig:
-    """The configuration with what the spec sets otherwise; another architecture has its usual width."""
+def with_spec(config: ResolvedConfig, spec: ModelSpec) -> ResolvedConfig:
+    """The configuration with what the spec sets otherwise.
+
+    Another architecture has its usual width and, in a study that fine-tunes, the settings of training from random weights.
+    """
+    if config.from_scratch and not _finetuned(config, spec):
+        config = replace(config, **vars(config.from_scratch))
     return replace(
         config,
         network=spec.architecture or config.network,

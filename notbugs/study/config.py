@@ -37,7 +37,8 @@ class StudyConfig(DataConfig):
     classes, class_map : str, optional
         What its outputs are, as in `audit.AuditConfig`.
     layer : str, optional
-        The module of `model` whose outputs are its features. Default: the input of its last layer.
+        The module whose outputs are the features: of `model` or, without one, of all classifiers with `network`. Default: the
+        input of the last layer.
     network : str, optional
         As `models.build` takes it: an architecture, a network of timm, Hugging Face or torchvision, or `module:function`.
     pretrained : bool
@@ -120,10 +121,26 @@ class StudyConfig(DataConfig):
     layer: str | None = None
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of one training, as in `StudyConfig`."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    relabel_learning_rate: float
+    weight_decay: float
+    patience: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(DataConfig):
     """`StudyConfig` with every setting decided. These may stay None: those of the data, model and its outputs, layer,
-    robust_model, width, write."""
+    robust_model, width, write.
+
+    from_scratch: in a study that fine-tunes, the settings of the classifiers that begin with random weights (targets of
+    transferability); else None.
+    """
 
     norm: str
     epsilon: float
@@ -162,6 +179,7 @@ class ResolvedConfig(DataConfig):
     head_only: bool
     robust_model: str | None
     layer: str | None
+    from_scratch: TrainingSettings | None = None
 
     @property
     def threat_model(self) -> NormBall:
@@ -199,6 +217,11 @@ def load(config: StudyConfig | ResolvedConfig, seed: int | None = None) -> Split
     return splits
 
 
+def network_layer(config: StudyConfig | ResolvedConfig) -> str | None:
+    """The module of `network` whose outputs are its features; None where `layer` is of the given model, or not given."""
+    return config.layer if config.model is None else None
+
+
 def written_form(config: StudyConfig | ResolvedConfig, splits: Splits) -> str:
     """The form in which data sets are written: the chosen one, or the input's."""
     return config.write or splits.form
@@ -233,8 +256,6 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.replicate and config.invert_start != "image":
         rule = "must be image with --replicate, which constructs the versions from noise, too"
         raise InputError("--invert-start", rule, config.invert_start)
-    if config.layer is not None and config.model is None:
-        raise InputError("--layer", "needs a model, whose features it names", config.layer, "pass --model")
     if config.pretrained and config.network is None:
         raise InputError("--pretrained", "needs a network that has weights", None, "pass --network timm:resnet18")
     if config.head_only and not (config.pretrained or config.robust_model):
@@ -258,11 +279,12 @@ NEWER = (
     "layer",
 )  # runs that began before these options have none
 FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ when a run is resumed
+DERIVED = ("from_scratch",)  # follow from the others
 
 
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
-    own = {name: value for name, value in asdict(config).items() if name not in (*FREE, *asdict(config.data))}
+    own = {name: value for name, value in asdict(config).items() if name not in (*FREE, *DERIVED, *asdict(config.data))}
     for name in NEWER:
         if not own[name]:
             del own[name]

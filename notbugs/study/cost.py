@@ -27,7 +27,7 @@ from notbugs.models import fuse_batchnorm
 from notbugs.predict import BATCH_SIZE
 from notbugs.search import NormBall
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, QUICK, ModelSpec, dataset_of
-from notbugs.study.classifiers import MONITORED_IMAGES
+from notbugs.study.classifiers import MONITORED_IMAGES, with_spec
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.evaluation import CLEAN_IMAGES
 from notbugs.study.given import GIVEN
@@ -174,7 +174,8 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
 def _model_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
     """Training, the accuracies in its curve, and the attacks."""
     count, test, trained_on = len(splits.train), len(splits.test), dataset_of(spec)
-    epochs = spec.epochs or config.epochs
+    config = with_spec(config, spec)
+    epochs = config.epochs
     steps = config.adversarial_steps if spec.loss != "standard" else 0
     seconds = epochs * (count * speed.train + speed.steps(count, steps, config.batch_size))
     if trained_on:

@@ -17,7 +17,7 @@ from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
-from notbugs.models.by_name import classifier_by_name
+from notbugs.models.by_name import classifier_by_name, is_code
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.notes import report_notes
 from notbugs.models.output_names import ClassMap, OutputNames
@@ -47,7 +47,7 @@ class GivenModel:
     features : str
         What its features are, in words: those that D_NR keeps.
     sha256, sha256_of : str
-        A hash that tells it from others, and of what: its file or, if it is code, its logits on a few images.
+        A hash that tells it from others, and of what: its file and, if it or its network is code, its logits on a few images.
     notes : tuple of str
         What was decided in loading it: one sentence each.
     warning : str
@@ -171,12 +171,15 @@ def _given_model(
     sample = part.select(evenly_spaced(DIGEST_IMAGES, len(part)))
     images, labels = sample.pixels(slice(None)).to(device), sample.labels.to(device)
     logits = attacks.clean_logits(loaded, images, labels)
-    if not attacks.has_gradient(loaded, images):
-        raise InputError("--model", rule, f"{name}, whose logits cannot be differentiated", remedy)
+    if missing := attacks.missing_gradient(loaded, images):
+        raise InputError("--model", rule, f"{name}, whose logits cannot be differentiated: {missing}", remedy)
     model, features = models.with_features(loaded, images[:2], layer)
     of_file = "its file and what was said of its outputs" if outputs.digest else "its file"
-    hashed = (digest, of_file) if digest else (_logits_digest(logits.tolist()), f"its logits on {len(sample)} images")
-    return GivenModel(name, model.eval(), features, *hashed, notes=metadata.notes)
+    hashes = [(digest, of_file)] if digest else []
+    if not digest or is_code(network):
+        hashes.append((logits_digest(logits.tolist()), f"its logits on {len(sample)} images"))
+    hashed, words = zip(*hashes, strict=True)
+    return GivenModel(name, model.eval(), features, "-".join(hashed), " and ".join(words), notes=metadata.notes)
 
 
 def with_warning(given: GivenModel, part: Dataset, device: str) -> GivenModel:
@@ -184,6 +187,6 @@ def with_warning(given: GivenModel, part: Dataset, device: str) -> GivenModel:
     return replace(given, warning=prediction_warning(given.model, part, device, [class_order]))
 
 
-def _logits_digest(logits: list[list[float]]) -> str:
-    """A hash of logits, rounded to three digits: another machine rounds otherwise."""
+def logits_digest(logits: list[list[float]]) -> str:
+    """A hash of logits, rounded to three digits: another machine rounds otherwise. It tells models apart that are code."""
     return sha256(repr([[f"{value:.3g}" for value in row] for row in logits]).encode()).hexdigest()

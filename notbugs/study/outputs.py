@@ -58,7 +58,9 @@ def of_classes(
         outputs = attacks.clean_logits(model, first, zero).shape[1]
     except InputError as error:
         parameter, rule, got, known = error.args
-        if isinstance(getattr(model, "box", model), BlackBox) and not known and class_map is None:
+        if error.__cause__ is not None and _takes_tensors(model, first):
+            known = "a function gets arrays of NumPy: return the network itself, which has gradients, or use torch.from_numpy"
+        if isinstance(getattr(model, "box", model), BlackBox) and not known and error.__cause__ is None and class_map is None:
             known = f"if it has other outputs, {choice(part.classes)}"
         raise InputError(parameter, rule, got, known) from error.__cause__
     try:
@@ -75,6 +77,18 @@ def of_classes(
         found: Tensor = objectives.logits(model, sample)
     said = note(mapped, kind_of(found), outputs, dataset)
     return with_outputs(model, mapped.outputs, found, part.classes).eval(), said
+
+
+def _takes_tensors(model: nn.Module, images: Tensor) -> bool:
+    """Whether a black box is a function of tensors, which fails on the arrays that it is given."""
+    box = getattr(model, "box", model)
+    if not isinstance(box, BlackBox):
+        return False
+    try:
+        with torch.no_grad():
+            return isinstance(box.function(images), Tensor)  # type: ignore[arg-type]
+    except Exception:  # a user's own function may raise anything
+        return False
 
 
 def _likely_map(model: nn.Module, part: Dataset, outputs: int, device: str) -> str:

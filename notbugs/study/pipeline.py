@@ -15,7 +15,7 @@ from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
-from notbugs.models.notes import reporting_notes
+from notbugs.models.notes import keeping_notes
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same_data, run_stages
@@ -48,6 +48,7 @@ NOT_SETTINGS = (
     "epsilon",
     "device",
     "skip_unreadable",
+    "from_scratch",
     "full",
     "replicate",
     "model",
@@ -229,8 +230,7 @@ def _resolved(config: StudyConfig, splits: Splits) -> tuple[ResolvedConfig, dict
     if config.robust_model and not config.pretrained:
         rule = "needs the standard classifiers to be fine-tuned, too: all are trained with the same settings"
         raise InputError("--robust-model", rule, None, "pass --network and --pretrained")
-    notes: dict[str, list[str]] = {}
-    with reporting_notes(lambda name, words: notes.update({name: list(words)})):
+    with keeping_notes() as notes:
         resolved = resolve(config, splits)
     return resolved, {"network_notes": notes} if notes else {}
 
@@ -264,6 +264,7 @@ def _remove_leftovers(folder: Path) -> None:
 def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, command: str) -> dict[str, object]:
     """What run.json says of a study, but for its seeds: see `runs.metadata.StudyMetadata`."""
     settings = {name: value for name, value in asdict(config).items() if name not in NOT_SETTINGS}
+    settings |= {"from_scratch": asdict(config.from_scratch)} if config.from_scratch else {}
     if given:
         settings |= {"model": given.name, "model_sha256": given.sha256, "model_sha256_of": given.sha256_of}
         settings |= {"model_features": given.features}

@@ -8,7 +8,7 @@ from notbugs.data import Splits
 from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import default_workers
 from notbugs.runs.tables.data_check import DataCheckRow
-from notbugs.study.config import ResolvedConfig
+from notbugs.study.config import ResolvedConfig, network_layer
 from notbugs.study.cost import Speed, measure_speed, network_of, stage_seconds
 from notbugs.study.epsilon import NeighborDistances, neighbor_distances
 from notbugs.study.given import GIVEN, GivenModel
@@ -97,7 +97,8 @@ def _stage_seconds(
             speeds[name] = measure_speed(config, splits.train, given.model, one_thread=one_thread, trained=False)
         else:
             width = None if name else config.width
-            model = models.build(name or config.network, shape=shape, classes=classes, width=width)
+            layer = None if name else network_layer(config)
+            model = models.build(name or config.network, shape=shape, classes=classes, width=width, layer=layer)
             speeds[name] = measure_speed(config, splits.train, model, one_thread=one_thread)
     return {stage: stage_seconds(stage, config, splits, speeds[network_of(stage, config)]) for stage in todo}
 

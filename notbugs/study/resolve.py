@@ -8,7 +8,7 @@ from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
-from notbugs.study.config import ResolvedConfig, StudyConfig, check
+from notbugs.study.config import ResolvedConfig, StudyConfig, TrainingSettings, check, network_layer
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
 
 Value = TypeVar("Value")
@@ -63,6 +63,8 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
     """
     check(config)
     resolved = _with_defaults(config, _defaults(config, splits.train), splits.train)
+    if config.pretrained or config.robust_model:
+        resolved = replace(resolved, from_scratch=_training(config, _defaults_from_scratch(config, splits.train)))
     _check_with_data(resolved, splits)
     return resolved
 
@@ -79,10 +81,7 @@ def _may_mirror(train: Dataset) -> bool:
 
 def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> ResolvedConfig:
     """The configuration with defaults for what is open, some of which follow others."""
-    tiny = defaults.network == "small"
     epsilon = _or(config.epsilon, defaults.epsilon)
-    epochs = _or(config.epochs, defaults.epochs)
-    learning_rate = _or(config.learning_rate, defaults.learning_rate)
     return ResolvedConfig(
         **config.data.__dict__,
         norm=config.norm,
@@ -96,14 +95,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         class_map=config.class_map,
         network=_or(config.network, defaults.network),
         width=config.width if config.network else _or(config.width, defaults.width),
-        epochs=epochs,
-        batch_size=_or(config.batch_size, defaults.batch_size),
-        learning_rate=learning_rate,
-        # faint features are not found at the learning rate of the rest, and at a low one images are memorized (docs/lab-log.md)
-        relabel_learning_rate=_or(
-            config.relabel_learning_rate, learning_rate if tiny or config.dataset in (SYNTHETIC, MNIST) else learning_rate / 5
-        ),
-        weight_decay=_or(config.weight_decay, defaults.weight_decay),
+        **vars(_training(config, defaults)),
         # elsewhere their signal is pixel-exact, and translations hide it
         relabel_translate=_or(config.relabel_translate, defaults.relabel_translate),
         adapt_batchnorm=_or(config.adapt_batchnorm, defaults.adapt_batchnorm),
@@ -114,7 +106,6 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         invert_start=config.invert_start,
         versions=config.versions,
         relabel_steps=config.relabel_steps,
-        patience=_or(config.patience, max(8, epochs // 2)),
         full=config.full or config.replicate,
         replicate=config.replicate,
         bf16=_or(config.bf16, precision.supports_bfloat16(config.device)),
@@ -126,6 +117,21 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         head_only=config.head_only,
         robust_model=config.robust_model,
         layer=config.layer,
+    )
+
+
+def _training(config: StudyConfig, defaults: _Defaults) -> TrainingSettings:
+    """The settings of one training, with defaults for what is open."""
+    epochs, learning_rate = _or(config.epochs, defaults.epochs), _or(config.learning_rate, defaults.learning_rate)
+    # faint features are not found at the learning rate of the rest, and at a low one images are memorized (docs/lab-log.md)
+    relabel = learning_rate if defaults.network == "small" or config.dataset in (SYNTHETIC, MNIST) else learning_rate / 5
+    return TrainingSettings(
+        epochs=epochs,
+        batch_size=_or(config.batch_size, defaults.batch_size),
+        learning_rate=learning_rate,
+        relabel_learning_rate=_or(config.relabel_learning_rate, relabel),
+        weight_decay=_or(config.weight_decay, defaults.weight_decay),
+        patience=_or(config.patience, max(8, epochs // 2)),
     )
 
 
@@ -197,10 +203,13 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
         raise InputError(config.dataset, rule, f"{shape[2]}x{shape[1]}", "use --resize")
     # bad ones fail here
     classes = len(splits.train.classes)
-    built = models.build(config.network, shape=shape, classes=classes, width=config.width, pretrained=config.pretrained)
+    layer = network_layer(config)
+    built = models.build(
+        config.network, shape=shape, classes=classes, width=config.width, pretrained=config.pretrained, layer=layer
+    )
     report_notes(config.network, getattr(built, "notes", ()))
     if config.head_only:
         models.head_name(built)
     if config.robust_model:
-        robust = models.build_from(config.robust_model, config.network, shape=shape, classes=classes)
+        robust = models.build_from(config.robust_model, config.network, shape=shape, classes=classes, layer=layer)
         report_notes(config.robust_model, getattr(robust, "notes", ()))

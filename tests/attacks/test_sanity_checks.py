@@ -210,7 +210,8 @@ def test_the_class_order_passes_fails_or_cannot_be_told() -> None:
     failed_check = sanity_checks.class_order(2 - labels, labels, names)
     assert (
         failed_check.passed is False
-        and "100.0% if the model's outputs are read in another order: they are in rev" in failed_check.observed
+        and "100.0%, 95 % CI [94.0%, 100.0%], if the model's outputs are read in another order: they are in rev"
+        in failed_check.observed
     )
     assert sanity_checks.class_order(labels * 0, labels * 0, names).passed is None
     many = torch.arange(3000) % 300

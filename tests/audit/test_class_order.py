@@ -1,6 +1,7 @@
 """An audit of a model whose outputs stand in another order than the classes: read by name, or said not to be trusted."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from notbugs.models.black_box import BlackBox
 from notbugs.models.notes import reporting_notes
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import AuditFileRow, CheckRow
+from notbugs.study.config import StudyConfig
+from notbugs.study.given import given_model
 
 ORDER = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
 MAP = "0=3,1=1,2=6,3=0,4=2,5=4,6=7,7=9,8=8,9=5"
@@ -115,6 +118,26 @@ def test_it_is_a_failed_check_on_all_images_with_the_map_to_pass(permuted: Audit
         assert digest(config, config.model) != digest(permuted, permuted.model)
     rows = {row.check: row for row in run_checks(config, lambda *_: None)}
     assert rows["class order"].passed == rows["above chance"].passed == "yes"
+
+
+def test_a_changed_network_is_another_model_though_its_file_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights in a file stay; what `--network module:function` computes with them does not."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": torch.eye(10, 64), "bias": torch.zeros(10)}, "weights.pt")
+    found = []
+    for slope in (1, 2):
+        name = f"digest_nets_{slope}"
+        body = f"def forward(self, images): return super().forward({slope} * images.flatten(1))"
+        (tmp_path / f"{name}.py").write_text(
+            f"from torch import nn\nclass Net(nn.Linear):\n    {body}\ndef network(classes): return Net(64, classes)\n"
+        )
+        config = AuditConfig("weights.pt", data.DataConfig("digits", limit=50), ("l2:0.3",), network=f"{name}:network")
+        study = StudyConfig("digits", limit=50, model="weights.pt", network=f"{name}:network")
+        given = given_model(study)
+        assert given and given.sha256_of == "its file and its logits on 20 images"
+        found.append((digest(config, "weights.pt"), given.sha256))
+        sys.modules.pop(name, None)
+    assert found[0][0] != found[1][0] and found[0][1] != found[1][1]
 
 
 def test_names_are_matched_where_either_side_has_them(permuted: AuditConfig, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from notbugs import attacks, models
 from notbugs.attacks import sanity_checks
 from notbugs.audit import AuditConfig, evaluate
-from notbugs.audit.evaluate import attack_batch
+from notbugs.audit.batch import attack_batch
 from notbugs.data import Dataset
 from notbugs.models.black_box import BlackBox
 from notbugs.search import NormBall

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from notbugs import attacks, audit, data, report
 from notbugs.audit import AuditConfig
-from notbugs.audit.evaluate import NOT_FINITE, attack_batch, attack_random_batch
+from notbugs.audit.batch import attack_batch
+from notbugs.audit.evaluate import NOT_FINITE
+from notbugs.audit.random_batch import attack_random_batch
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import CheckRow, ConfusionRow, CurveRow, ImageRow, PredictionRow
 from notbugs.search import NormBall

@@ -14,7 +14,7 @@ from cli.conftest import call_here, error_line
 from PIL import Image
 
 from notbugs import cli, data, datacheck, metrics, models
-from notbugs.cli.data_notes import data_lines, says_data_notes
+from notbugs.cli.notes import data_lines, says_notes
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.data import DataConfig, Splits
 from notbugs.data.loaded import reporting_loads
@@ -159,7 +159,7 @@ def test_a_table_has_the_notes_on_its_data_beside_it(
     monkeypatch.setattr("sys.argv", ["notbugs", "features", "noted"])
     config = DataConfig("noted", skip_unreadable=True)
 
-    @says_data_notes
+    @says_notes
     def command() -> None:
         check_table_file(Path("new.csv"))
         data.load_dataset(config)

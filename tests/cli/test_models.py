@@ -99,9 +99,9 @@ def test_fine_tuning(folder: Path) -> None:
     options = [*LIMIT, "--epochs", 1, "--network", "timm:tiny"]
     done = call_here("train", "digits", *options, "--pretrained", "--head-only", "--out", "tuned.safetensors")
     assert done.returncode == 0, done.stderr
-    assert "Model timm:tiny: its weights are pretrained, its last layer is new; pixels are normalized as those" in done.stderr
+    assert "Model timm:tiny: it began with pretrained weights and a new last layer; pixels are normalized as those" in done.stderr
     description = json.loads(Path("tuned.json").read_text())
-    assert description["architecture"]["mean"] == [0.4, 0.5, 0.6] and description["notes"][0].startswith("its weights are pre")
+    assert description["architecture"]["mean"] == [0.4, 0.5, 0.6] and description["notes"][0].startswith("it began with pre")
     done = call_here("train", "digits", *options, "--loss", "adversarial", "--robust-model", "tuned.safetensors", "--head-only",
                      "--out", "robust.safetensors")  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -109,6 +109,7 @@ def test_fine_tuning(folder: Path) -> None:
     assert torch.equal(tuned, robust)
     done = call_here("features", "tuned.safetensors", "digits", *LIMIT, "--epsilon", 0.3, "--sample", 5, "--steps", 0)
     assert done.returncode == 0 and done.stdout.startswith("6 features on "), done.stderr
+    assert "Model tuned.safetensors: it began with pretrained weights and a new last layer" in done.stderr  # read back
 
 
 def test_fine_tuning_that_cannot_be_done_is_one_line(folder: Path) -> None:
@@ -119,4 +120,4 @@ def test_fine_tuning_that_cannot_be_done_is_one_line(folder: Path) -> None:
     assert "--pretrained: must be a network of timm, Hugging Face or torchvision, or of your own, got small" in line
     assert "--robust-model: no such model, got none.pt" in error_line(call_here(*train, "--robust-model", "none.pt"))
     line = error_line(call_here("run", "digits", *LIMIT, "--layer", "fc", "--out", "run"))
-    assert line == "notbugs: --layer: needs a model, whose features it names, got fc; pass --model"
+    assert line.startswith("notbugs: layer: must be a module of the network (body, body.0, ") and line.endswith("got 'fc'")

@@ -1,6 +1,9 @@
 """How cross-fitted models are trained by default."""
 
+import json
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +80,18 @@ def test_fine_tuning_is_that_of_a_study() -> None:
     assert (found.network, found.pretrained, found.head_only, found.learning_rate) == ("timm:tiny", True, True, 2e-3)
     assert resumable_arguments(config)["pretrained"]
     assert "pretrained" not in resumable_arguments(replace(config, pretrained=False))  # as in runs that began before the option
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_notes_on_the_network_are_kept_in_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    files_run = import_module("notbugs.files.run")  # the package has a function of that name
+    monkeypatch.setattr(files_run, "run_stages", stop)
+    config = FilesConfig(DataConfig("digits", limit=60), network="timm:tiny", pretrained=True, layer="stem")
+    with pytest.raises(InterruptedError):
+        files_run.run(config, tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert kept["network_notes"]["timm:tiny"][0].startswith("it began with pretrained weights and a new last layer")
+    assert kept["arguments"]["layer"] == kept["settings"]["layer"] == "stem"

@@ -45,3 +45,9 @@ def test_without_a_linear_head_contributions_are_nan(kind: str, few: Dataset, di
     assert linear_head(model, few.pixels(slice(0, 2))) is None
     found = margin_by_features(model, few, few, digits.test, "cpu")
     assert all(np.isnan(column).all() and len(column) == len(few) for column in found.values())
+
+
+def test_the_linear_head_of_a_network_with_a_chosen_layer_counts_if_that_feeds_it(few: Dataset) -> None:
+    images = few.pixels(slice(0, 2))
+    before, earlier = (models.build("small", shape=few.shape, classes=10, width=4, layer=layer) for layer in ("body", "body.0"))
+    assert linear_head(before, images) is before.get_submodule("network.head") and linear_head(earlier, images) is None

@@ -51,6 +51,20 @@ def test_any_other_order_is_found_and_its_accuracy_is_of_images_that_did_not_cho
     assert found(labels, two[right], [*"abcdefghij"]).outputs == tuple(two)
 
 
+@pytest.mark.parametrize(("classes", "images", "accuracy"), [(10, 450, 0.45), (30, 1000, 0.4), (100, 2000, 0.3)])
+def test_the_order_of_a_weak_model_is_found_and_none_of_a_bad_one(classes: int, images: int, accuracy: float) -> None:
+    """Bad: each class has some outputs more often than others, at random."""
+    names, labels = [f"{index:03d}" for index in range(classes)], np.arange(images) % classes
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        order = random.permutation(classes)
+        known = found(labels, order[predictions(labels, accuracy, classes, seed)], names)
+        assert np.mean(np.array(known.outputs) == order) > 0.97 and known.cause == ""
+        shares = random.dirichlet(np.full(classes, 0.3), classes).cumsum(1)
+        bad = (random.random((images, 1)) > shares[labels]).sum(1).clip(max=classes - 1)
+        assert find_order(bad, labels, names) is None
+
+
 def test_a_usual_order_is_found_where_hardly_any_class_has_two_images() -> None:
     names = sorted(map(str, range(1000)))
     labels = np.arange(0, 1000, 3)

@@ -33,6 +33,37 @@ def test_build_follows_the_seed_and_restores_the_callers_random_state() -> None:
     assert not torch.equal(one.get_parameter("head.weight"), other.get_parameter("head.weight"))
 
 
+@pytest.mark.parametrize(("name", "layer", "wide"), [("small", "body.1", 8), ("factory_nets:network", "0", 64)])
+def test_features_can_be_the_outputs_of_any_module(
+    name: str,
+    layer: str,
+    wide: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    random_images: Images,
+    raises_one_line: Raises,
+) -> None:
+    """Logits, seeds and the layer that `head_only` trains are as without; a checkpoint keeps the choice."""
+    code = "from torch import nn\ndef network(classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))"
+    (tmp_path / "factory_nets.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    options = {"shape": (1, 8, 8), "classes": 3, "width": 4}
+    plain, chosen = models.build(name, **options).eval(), models.build(name, **options, layer=layer).eval()
+    images = random_images((1, 8, 8))
+    assert torch.equal(plain(images), chosen(images)) and chosen.features(images).shape == (3, wide)
+    last = models.classifier.head_name(chosen)
+    assert chosen.get_parameter(f"{last}.weight").shape[0] == 3
+    assert models.with_features(chosen, images)[1] == f"the output of its layer {layer}"
+    models.save(chosen, tmp_path / "m.safetensors")
+    again, _ = models.load(tmp_path / "m.safetensors", name)
+    assert torch.equal(again.features(images), chosen.features(images))
+    started = models.build_from(str(tmp_path / "m.safetensors"), name, shape=(1, 8, 8), classes=5, seed=3, layer=layer).eval()
+    assert torch.equal(started.features(images), chosen.features(images)) and started(images).shape == (3, 5)
+    with raises_one_line(r"^layer: must be a module of the network \(.*, got 'none'$"):
+        models.build(name, **options, layer="none")
+    sys.modules.pop("factory_nets", None)
+
+
 def test_unknown_network_raises(raises_one_line: Raises) -> None:
     with raises_one_line(r"^--network: must be one of small, .*, or module:function, got 'alexnet'$"):
         models.build("alexnet", shape=(1, 8, 8), classes=3)

@@ -15,7 +15,9 @@ from notbugs import attacks, data, models
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models.by_name import classifier_by_name
-from notbugs.models.libraries import hub_file, library_network, reading_of_processor, replace_head
+from notbugs.models.libraries import hub_file, library_network
+from notbugs.models.libraries.hf import reading_of_processor
+from notbugs.models.libraries.torchvision import replace_head
 from notbugs.models.output_names import OutputNames
 from notbugs.models.reading import Reading
 from notbugs.study.given import load_fitting
@@ -87,7 +89,8 @@ def test_network_to_train_begins_with_its_weights_and_a_new_last_layer(tmp_path:
     model = finetuned("timm:tiny", tmp_path)
     assert models.head_name(model) == "network.fc" and isinstance(model, models.WrappedClassifier)
     assert model.notes[0] == (
-        "its weights are pretrained, its last layer is new; pixels are normalized as those: mean 0.4, 0.5, 0.6, std 0.2, 0.3, 0.4"
+        "it began with pretrained weights and a new last layer; pixels are normalized as those: "
+        "mean 0.4, 0.5, 0.6, std 0.2, 0.3, 0.4"
     )
     assert model.architecture["mean"] == [0.4, 0.5, 0.6]
     random = models.build("timm:tiny", shape=(3, 16, 16), classes=4, mean=[0.1, 0.2, 0.3], std=[0.5] * 3)

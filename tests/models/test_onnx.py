@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from notbugs import attacks, data, search
 from notbugs.errors import InputError
@@ -174,6 +174,18 @@ def linear_network(weights: np.ndarray) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), layer)
 
 
+class Rounded(nn.Module):
+    """The same values, and gradients of 0: as a network in int8."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.network(images)
+        return found.detach() + 0 * found
+
+
 def use_converters(patch: pytest.MonkeyPatch, *networks: nn.Module | Exception) -> None:
     names = [f"converter{number}" for number in range(len(networks))]
     for name, network in zip(names, networks, strict=True):
@@ -203,10 +215,12 @@ def test_why_an_onnx_file_has_no_gradients_is_said(tmp_path: Path, digits: data.
     for networks, reason in (
         ((), r"only with one of the packages .* pip install notbugs\[onnx-gradients\]"),
         ((NotImplementedError("Scan"),), "converter0 cannot convert it: NotImplementedError: Scan"),
+        ((Rounded(linear_network(weights)),), "gradients of the network converted from it are 0 for 10 of 10 images"),
         ((linear_network(2 * weights), nn.Linear(3, 3)), "gives other logits: they differ by .*; the network converted .* fails"),
     ):
         use_converters(monkeypatch, *networks)
         model = from_onnx(tmp_path / "m.onnx", NAMES)
+        model(images)
         assert re.search(reason, attacks.missing_gradient(model, images))
 
 

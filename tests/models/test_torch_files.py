@@ -6,8 +6,9 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import dill
@@ -126,17 +127,99 @@ def test_weights_need_their_network(network: nn.Module, part: Dataset, raises_on
 
 def test_layout_of_robust_networks_of_madrylab(network: nn.Module, part: Dataset) -> None:
     """As robustness/train.py saves an AttackerModel inside DataParallel: with dill, the network twice, its pixel statistics."""
-    mean, std = torch.full((1, 1, 1), 0.3), torch.full((1, 1, 1), 0.6)
-    weights = {f"module.normalizer.new_{name}": value for name, value in (("mean", mean), ("std", std))}
-    weights |= {f"module.attacker.normalize.new_{name}": value for name, value in (("mean", mean), ("std", std))}
-    for prefix in ("module.model.", "module.attacker.model."):
-        weights |= {prefix + name: value for name, value in network.state_dict().items()}
+    weights = of_madrylab(network, [0.3], [0.6])
     optimizer = {"state": {0: {"momentum_buffer": torch.zeros(5, 64)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
     schedule = {"step_size": 50, "gamma": 0.1, "base_lrs": [0.1], "last_epoch": 90, "_last_lr": [0.001]}
     saved = {"model": weights, "optimizer": optimizer, "schedule": schedule, "epoch": 90, "amp": None}
     torch.save(saved, "resnet_l2_eps3.ckpt", pickle_module=dill)
     normalized = nn.Sequential(models.wrap(network, torch.zeros(2, 1, 8, 8), mean=[0.3], std=[0.6]))
     check_same("resnet_l2_eps3.ckpt", normalized, part, by="torch_code:network")
+
+
+class Block(nn.Module):
+    """A residual block under the usual names of ResNets for small images; expansion 4: a bottleneck."""
+
+    def __init__(self, inputs: int, inner: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        outputs = inner * expansion
+        shapes = [(inputs, inner, 3, stride), (inner, inner, 3, 1)]
+        if expansion > 1:
+            shapes = [(inputs, inner, 1, 1), (inner, inner, 3, stride), (inner, outputs, 1, 1)]
+        for number, (before, after, kernel, step) in enumerate(shapes, start=1):
+            self.add_module(f"conv{number}", nn.Conv2d(before, after, kernel, step, kernel // 2, bias=False))
+            self.add_module(f"bn{number}", nn.BatchNorm2d(after))
+        self.count, self.shortcut = len(shapes), nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = images
+        for number in range(1, self.count + 1):
+            found = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(found))
+            found = found.relu() if number < self.count else found
+        return (found + self.shortcut(images)).relu()
+
+
+class SmallResNet(nn.Module):
+    """A ResNet for small images under its usual names."""
+
+    def __init__(self, counts: Sequence[int], expansion: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        inputs = width
+        for stage, count in enumerate(counts):
+            blocks = []
+            for number in range(count):
+                blocks.append(Block(inputs, width * 2**stage, 2 if stage and not number else 1, expansion))
+                inputs = width * 2**stage * expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.bn1(self.conv1(images)).relu()
+        for stage in range(4):
+            found = self.get_submodule(f"layer{stage + 1}")(found)
+        return self.linear(found.mean((2, 3)))
+
+
+def of_madrylab(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> dict[str, Tensor]:
+    """The weights of an AttackerModel inside DataParallel, as `robustness` saves it."""
+    statistics = {"mean": torch.tensor(mean)[:, None, None], "std": torch.tensor(std)[:, None, None]}
+    found = {f"module.normalizer.new_{name}": value for name, value in statistics.items()}
+    found |= {f"module.attacker.normalize.new_{name}": value for name, value in statistics.items()}
+    for prefix in ("module.model.", "module.attacker.model."):
+        found |= {prefix + name: value for name, value in network.state_dict().items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "expansion"),
+    [("resnet18", (2, 2, 2, 2), 1), pytest.param("resnet50", (3, 4, 6, 3), 4, marks=pytest.mark.slow)],
+)
+def test_robust_cifar_networks_of_madrylab_load_into_ours(
+    name: str,
+    counts: tuple[int, ...],
+    expansion: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    randomize_batchnorm: Callable[..., None],
+) -> None:
+    """Their ResNets for 32x32 pixels have names of their own; ours are narrow here."""
+    monkeypatch.setitem(models.ARCHITECTURES, name, partial(models.ARCHITECTURES[name], width=2))
+    theirs = SmallResNet(counts, expansion, 2, 10)
+    randomize_batchnorm(theirs, (-0.5, 0.5, 0.5, -0.5), 1.0)
+    mean, std = [0.49, 0.48, 0.44], [0.2, 0.21, 0.22]
+    path = tmp_path / "cifar_l2_0_5.pt"
+    torch.save({"model": of_madrylab(theirs.eval(), mean, std), "epoch": 150}, path, pickle_module=dill)
+    images = torch.randint(256, (10, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    part = Dataset(images, torch.arange(10), tuple("abcdefghij"), tuple(map(str, range(10))))
+    loaded, metadata = classifier_by_name(str(path), classes=part.classes, network=name, part=part)
+    pixels = part.pixels(slice(None))
+    wanted = theirs((pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
+    assert metadata.notes == () and torch.allclose(loaded(pixels), wanted, atol=1e-4)
+
+    started = models.build_from(str(path), name, shape=part.shape, classes=3, seed=1).eval()
+    assert torch.allclose(started.features(pixels), loaded.features(pixels), atol=1e-5) and started(pixels).shape == (10, 3)
 
 
 # ---- programs --------------------------------------------------------------------------------------------------------------
@@ -226,7 +309,7 @@ def test_pickles_and_other_frameworks_raise_with_the_way_out(network: nn.Module,
     with raises_one_line(r"^whole.pt: must hold weights alone; a pickled network can run code .* pickle of torch.nn.*state_dict"):
         torch_files.load_file(Path("whole.pt"))
     torch.save({"epoch": 3}, "empty.pt")
-    with raises_one_line(r"^empty.pt: must hold weights, or have them under .*, got a dictionary with epoch; torch.save"):
+    with raises_one_line(r"^empty.pt: must hold the weights of one network, got a dictionary with epoch; torch.save"):
         torch_files.load_file(Path("empty.pt"))
     Path("text.pt").write_text("no model")
     with raises_one_line(r"^text.pt: must be a file of PyTorch: weights, TorchScript or an exported program"):

@@ -14,6 +14,8 @@ from notbugs.data import DataConfig
 from notbugs.errors import InputError
 from notbugs.search import NormBall
 from notbugs.study import pipeline
+from notbugs.study.catalog import MODELS
+from notbugs.study.classifiers import with_spec
 from notbugs.study.config import StudyConfig, check, load, resumable_arguments
 
 
@@ -38,7 +40,7 @@ def test_a_resolved_configuration_is_complete() -> None:
     config = resolved(StudyConfig("digits"))
     unset = {name for name, value in asdict(DataConfig("digits")).items() if value is None}
     assert {name for name, value in asdict(config).items() if value is None} == {
-        *("model", "classes", "class_map", "layer", "robust_model", "write"),
+        *("model", "classes", "class_map", "layer", "robust_model", "write", "from_scratch"),
         *unset,
     }
     assert (config.network, config.width, config.seeds, config.epsilon, config.relabel_epsilon) == ("small", 32, 3, 0.75, 1.5)
@@ -105,12 +107,21 @@ def test_fine_tuning_has_its_own_rate_and_few_epochs() -> None:
     full, head, chosen = map(resolved, (config, replace(config, head_only=True), replace(config, learning_rate=0.1, epochs=3)))
     assert (full.learning_rate, head.learning_rate, chosen.learning_rate) == (1e-3, 2e-3, 0.1)
     assert (full.epochs, chosen.epochs, full.width) == (14, 3, None)
+    # networks that begin with random weights, as targets of transferability, keep the settings of such a training
+    plain, vgg = resolved(StudyConfig("digits")), MODELS["vgg-trained-on-next-labels"]
+    names = ("epochs", "batch_size", "learning_rate", "relabel_learning_rate", "weight_decay", "patience")
+    for name in names:
+        assert getattr(with_spec(full, vgg), name) == getattr(plain, name), name
+        assert getattr(with_spec(full, MODELS["reinit-1"]), name) == getattr(full, name), name
+    assert (with_spec(chosen, vgg).learning_rate, with_spec(chosen, vgg).epochs) == (0.1, 3)  # what was asked for holds for all
+    assert plain.from_scratch is None and with_spec(plain, vgg).learning_rate == plain.learning_rate
     with pytest.raises(InputError, match=r"^--robust-model: needs the standard classifiers to be fine-tuned, too"):
         pipeline.run(StudyConfig("digits", robust_model="robust.pt"), "unused")
 
 
 def test_a_run_is_resumed_with_other_seeds_controls_device_and_speed() -> None:
     arguments = resumable_arguments(resolved(QUICK_STUDY))
+    assert "from_scratch" not in arguments
     newer = {
         "stratified_targets": True,
         "pretrained": True,

@@ -79,7 +79,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("bands", r"given_models:bands: must take torch.float32 images of shape \(1, 1, 8, 8\)"),
         ("predictions", "--model: must have gradients: D_NR, D_rand and D_det.*got given_models:predictions, a black box; "
          "for its robust accuracy alone: notbugs attack given_models:predictions digits$"),
-        ("detached", "--model: must have gradients.*given_models:detached, whose logits cannot be differentiated"),
+        ("detached", "--model: must have gradients.*given_models:detached, whose logits cannot be differentiated: "
+         "its outputs do not depend on the pixels for PyTorch: look for no_grad"),
         ("nothing", "MODEL: given_models:nothing must be a function"),
     ],
 )  # fmt: skip

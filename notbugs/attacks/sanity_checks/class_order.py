@@ -44,7 +44,9 @@ def class_order(predicted: Tensor, labels: Tensor, classes: Sequence[str]) -> Ch
         observed, fix = f"{accuracy}; it is not far higher if outputs are read in another order", "Nothing to do."
     else:
         cause = f": {found.cause}" if found.cause else ""
-        observed = f"{accuracy}, but {found.accuracy:.1%} if the model's outputs are read in another order{cause}"
+        low, high = wilson_interval(found.accuracy * len(labels), len(labels))
+        other = f"{found.accuracy:.1%}, 95 % CI [{low:.1%}, {high:.1%}],"
+        observed = f"{accuracy}, but {other} if the model's outputs are read in another order{cause}"
         fix = f"If that is so: {remedy(found, classes)}"
     return Check("class order", found is None, observed, rationale, fix, NOT_TRUSTED, len(labels))
 

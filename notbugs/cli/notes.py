@@ -1,8 +1,9 @@
-"""What was decided in reading the data set of a command, and what was left out: every command says it, once, in these words."""
+"""What was decided in reading the data and loading the models of a command: every command says it, once, in these words."""
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 TABLE = "tables/data_files.csv"  # where a run folder lists each file
 
 
-class DataNotes:
-    """The data sets that a command has loaded, until it has said what is to be known of them.
+class Notes:
+    """What a command has loaded, until it has said what is to be known of it.
 
     listed_in: see `list_files_in`.
     """
@@ -25,40 +26,59 @@ class DataNotes:
     def __init__(self) -> None:
         self.listed_in = ""
         self.loaded: dict[DataConfig, Splits] = {}
-        self._said: set[DataConfig] = set()
+        self._data_said: set[DataConfig] = set()
+        self._model_new: list[str] = []
+        self._model_said: set[str] = set()
 
-    def on_load(self, config: DataConfig, splits: "Splits") -> None:
-        """Remember a data set."""
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Take note of what is loaded meanwhile."""
+        from notbugs.data.loaded import keeping_loads, reporting_loads
+        from notbugs.models.notes import reporting_notes
+
+        with keeping_loads(), reporting_loads(self._on_load), reporting_notes(self._on_model):
+            yield
+
+    def _on_load(self, config: DataConfig, splits: "Splits") -> None:
         self.loaded[config] = splits
 
-    def new_lines(self) -> list[str]:
+    def _on_model(self, name: str, notes: Sequence[str]) -> None:
+        lines = [f"Model {name}: {note}." for note in notes]
+        self._model_new += [line for line in dict.fromkeys(lines) if line not in self._model_said]
+        self._model_said.update(lines)
+
+    def data_lines(self) -> list[str]:
         """What is to be said of the data sets of which nothing was said yet."""
-        new = [config for config in self.loaded if config not in self._said]
-        self._said.update(new)
+        new = [config for config in self.loaded if config not in self._data_said]
+        self._data_said.update(new)
         listed = f"Listed in {self.listed_in}." if self.listed_in else ""
         return [line for each in new for line in data_lines(self.loaded[each], listed or f"To list them: {_check_of(each)}")]
 
+    def model_lines(self) -> list[str]:
+        """What is to be said of the models of which nothing was said yet."""
+        lines, self._model_new = self._model_new, []
+        return lines
 
-_of_command: ContextVar[DataNotes] = ContextVar("_of_command")
+
+_of_command: ContextVar[Notes | None] = ContextVar("_of_command", default=None)
 
 
-def says_data_notes(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that has said what is to be known of the data sets it loads when it ends, unless its input cannot be used."""
+def says_notes(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that has said what is to be known of what it loads when it ends, unless its input cannot be used."""
 
     @wraps(command)
     def called(**given: object) -> None:
-        from notbugs.data.loaded import keeping_loads, reporting_loads
-
-        notes = DataNotes()
+        notes = Notes()
         token = _of_command.set(notes)
         try:
-            with keeping_loads(), reporting_loads(notes.on_load):
+            with notes.taking():
                 command(**given)
         except InputError:
-            notes.new_lines()  # dropped: an error is one line
+            notes.data_lines()  # dropped, as the next: an error is one line
+            notes.model_lines()
             raise
         finally:
-            print_data_notes()
+            print_notes()
             _of_command.reset(token)
 
     return called
@@ -66,25 +86,32 @@ def says_data_notes(command: Callable[..., None]) -> Callable[..., None]:
 
 def list_files_in(path: str) -> None:
     """Name the file in which this command lists what it leaves out; "": it writes no such list."""
-    if notes := _of_command.get(None):
+    if notes := _of_command.get():
         notes.listed_in = path
 
 
-def print_data_notes() -> None:
-    """Print to standard error what is to be known of the data sets that this command has loaded; each only once."""
-    for line in new_data_lines():
+def print_notes() -> None:
+    """Print to standard error what is to be known of what this command has loaded; each note only once."""
+    for line in [*new_data_lines(), *new_model_lines()]:
         print(line, file=sys.stderr)
 
 
 def loaded_data() -> "dict[DataConfig, Splits]":
     """The data sets that this command has loaded."""
-    return _of_command.get().loaded
+    notes = _of_command.get()
+    return notes.loaded if notes else {}
 
 
 def new_data_lines() -> list[str]:
-    """The lines of `print_data_notes`, for a command that prints them itself."""
-    notes = _of_command.get(None)
-    return notes.new_lines() if notes else []
+    """What `print_notes` prints of data sets, for a command that prints it itself."""
+    notes = _of_command.get()
+    return notes.data_lines() if notes else []
+
+
+def new_model_lines() -> list[str]:
+    """What `print_notes` prints of models, for a command that prints it itself."""
+    notes = _of_command.get()
+    return notes.model_lines() if notes else []
 
 
 def data_lines(splits: "Splits", listed: str = f"Listed in {TABLE}.") -> Iterator[str]:

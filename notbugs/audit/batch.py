@@ -1,0 +1,232 @@
+"""One batch of an audit: images under every threat model, by the minimum-norm attack and the ensemble."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from notbugs import attacks, data, search
+from notbugs.attacks import BUDGETS, MinimumNormResult
+from notbugs.audit.config import Threat
+from notbugs.search import NormBall, objectives
+from notbugs.search.threat_models import per_image
+
+REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
+
+
+class BatchResult(NamedTuple):
+    """Images under every threat model. A tie and logits that are NaN or infinite count as misclassified.
+
+    An image of a random model is misclassified if it is in half of the draws or more.
+
+    Attributes
+    ----------
+    minimum_norms : Tensor, (N, norms)
+        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for.
+    clean_predicted : Tensor, int64 (N,)
+    clean_misclassified : Tensor, bool (N,)
+    predicted, predicted_8bit : Tensor, int64 (N, threats)
+        For the perturbed image, and for what is stored of it; -1 where logits are NaN or infinite.
+    misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool (N, threats)
+        Under any attack; by the minimum-norm attack alone; of what is stored.
+    images : Tensor, uint8 (N, threats, C, H, W)
+        What is stored: the perturbed image, or the clean one if no attack succeeded.
+    clean_correct_draws : Tensor, int64 (N,)
+        Of a random model, in how many of `attacks.DRAWS` draws the clean image is classified correctly; else -1.
+    correct_draws, correct_draws_8bit : Tensor, int64 (N, threats)
+        The same for the perturbed image, and for what is stored of it.
+    """
+
+    minimum_norms: Tensor
+    clean_predicted: Tensor
+    clean_misclassified: Tensor
+    predicted: Tensor
+    predicted_8bit: Tensor
+    misclassified: Tensor
+    by_minimum_norm: Tensor
+    misclassified_8bit: Tensor
+    images: Tensor
+    clean_correct_draws: Tensor
+    correct_draws: Tensor
+    correct_draws_8bit: Tensor
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A model and the images it is attacked on.
+
+    clean_wrong: bool (N,), misclassified without a perturbation; starts: where searches without gradients begin.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    clean_wrong: Tensor
+    gradient: bool
+    budget: str
+    starts: Tensor | None
+
+
+class _Outcome(NamedTuple):
+    """A batch under one threat model; columns as in `BatchResult`, images as floats on the 8-bit grid."""
+
+    predicted: Tensor
+    predicted_8bit: Tensor
+    misclassified: Tensor
+    by_minimum_norm: Tensor
+    misclassified_8bit: Tensor
+    images: Tensor
+
+
+def attack_batch(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threats: Sequence[Threat],
+    budget: str,
+    progress: Callable[[float], None] | None = None,
+    starts: Tensor | None = None,
+) -> BatchResult:
+    """Attack a batch within every threat model.
+
+    Per norm the minimum-norm attack runs once; within each epsilon the ensemble attacks only the images it left.
+
+    Parameters
+    ----------
+    model : Module
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, int64 (N,)
+    threats : sequence
+        Norm by norm, each with ascending epsilon.
+    budget : {"quick", "standard", "thorough"}
+    progress : callable, optional
+        Called with the share that is done.
+    starts : Tensor, (M, C, H, W), optional
+        Images at which minimum-norm searches without gradients may start. Default: `images`.
+
+    Returns
+    -------
+    BatchResult
+    """
+    logits = attacks.clean_logits(model, images, labels)  # first: a surrogate is compared with its black box here
+    gradient = attacks.has_gradient(model, images)
+    clean_wrong = objectives.margin(logits, labels) <= 0
+    batch = _Batch(model, images, labels, clean_wrong, gradient, budget, starts)
+    nearest: dict[str, MinimumNormResult] = {}
+    outcomes: list[_Outcome] = []
+    for number, threat in enumerate(threats):
+        if progress:
+            progress(number / len(threats))
+        if isinstance(threat, NormBall):
+            found = nearest.get(threat.norm) or _minimum_norm(batch, threat.norm)
+            nearest[threat.norm], outcome = _attack_within(batch, threat, found)
+        else:
+            outcome = _attack_within(batch, threat, MinimumNormResult(images, torch.where(clean_wrong, 0.0, torch.inf).double()))[
+                1
+            ]
+        outcomes.append(outcome)
+    norms = [found.norms for found in nearest.values()]
+    stacked = _Outcome(*(torch.stack(column, dim=1) for column in zip(*outcomes, strict=True)))
+    return BatchResult(
+        torch.stack(norms, dim=1) if norms else torch.zeros(len(images), 0),
+        logits.argmax(1),
+        clean_wrong,
+        stacked.predicted,
+        stacked.predicted_8bit,
+        stacked.misclassified,
+        stacked.by_minimum_norm,
+        stacked.misclassified_8bit,
+        data.to_8bit(stacked.images),
+        torch.full_like(labels, -1),
+        torch.full_like(stacked.predicted, -1),
+        torch.full_like(stacked.predicted, -1),
+    )
+
+
+def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) -> tuple[MinimumNormResult, _Outcome]:
+    """The ensemble on the images that the minimum-norm attack left within this threat model."""
+    model, images, labels = batch.model, batch.images, batch.labels
+    ball = threat if isinstance(threat, NormBall) else None
+    epsilon = float(ball.epsilon) if ball else 0.0
+    by_minimum_norm = nearest.norms <= epsilon
+    misclassified, left = by_minimum_norm.clone(), (~by_minimum_norm).nonzero().squeeze(1)
+    found_images, norms = nearest.images.clone(), nearest.norms.clone()
+    if len(left) and (epsilon or ball is None):
+        found = attacks.adaptive_ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
+        success = found.margins >= 0
+        hit = left[success]
+        found_images[hit], misclassified[hit] = found.images[success], True
+        if ball:  # rounding may put a perturbation on the boundary just outside
+            norms[hit] = ball.distance((found_images[hit] - images[hit]).double()).clamp_max(epsilon)
+    perturbed = torch.where(misclassified[:, None, None, None], found_images, images)
+    with torch.no_grad():
+        predicted = _predictions(objectives.logits(model, perturbed))
+    stored = _best_8bit(batch, perturbed, misclassified, threat)
+    with torch.no_grad():
+        logits = objectives.logits(model, stored)
+    wrong_8bit = objectives.margin(logits, labels) <= 0
+    outcome = _Outcome(predicted, _predictions(logits), misclassified, by_minimum_norm, wrong_8bit, stored)
+    return MinimumNormResult(found_images, norms), outcome
+
+
+def _predictions(logits: Tensor) -> Tensor:
+    """Predicted classes, (N,); -1 where logits are NaN or infinite. Minus infinity is the logarithm of a probability of 0."""
+    broken = logits.isnan().any(1) | logits.isposinf().any(1) | logits.isneginf().all(1)
+    return torch.where(broken, -1, logits.argmax(1))
+
+
+def _minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+    """The smallest perturbations in one norm; 0 for images that are misclassified without one."""
+    found = _search_minimum_norm(batch, norm)
+    return MinimumNormResult(found.images, found.norms.double().where(~batch.clean_wrong, 0.0))
+
+
+def _search_minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+    """Minimum-norm attack, or HopSkipJump without gradients; inf in L0, and in L1 without gradients: there is none."""
+    model, images, labels = batch.model, batch.images, batch.labels
+    if norm == "l0" or (norm == "l1" and not batch.gradient):
+        return MinimumNormResult(images, torch.full(labels.shape, torch.inf, device=images.device))
+    starts = images if batch.starts is None else batch.starts
+    walk = partial(attacks.hop_skip_jump, norm=norm, queries=BUDGETS[batch.budget].minimum_norm_queries, starts=starts)
+    if not batch.gradient:
+        return walk(model, images, labels)
+    found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=BUDGETS[batch.budget].minimum_norm_rounds)
+    failed = found.norms.isinf().nonzero().squeeze(1)
+    if not len(failed) or norm == "l1":
+        return found
+    # the gradients lead to no misclassified image: predictions alone may do
+    walked = walk(model, images[failed], labels[failed])
+    found_images, norms = found.images.clone(), found.norms.clone()
+    found_images[failed], norms[failed] = walked.images, walked.norms
+    return MinimumNormResult(found_images, norms)
+
+
+def _best_8bit(batch: _Batch, perturbed: Tensor, misclassified: Tensor, threat: Threat) -> Tensor:
+    """The perturbed images rounded to 8 bits so that they stay within the threat model and misclassified.
+
+    A smallest perturbation ends just across the decision boundary, where rounding alone can undo it. So the rounded image with
+    the highest criterion is kept: of the perturbation itself, of it scaled up, and (with gradients) of ten further steps.
+    """
+    if not isinstance(threat, NormBall):
+        return (perturbed * 255).round() / 255
+    stored, index = threat.round_to_8bit(perturbed, batch.images), misclassified.nonzero().squeeze(1)
+    if threat.norm == "l0" or not len(index):
+        return stored
+    start, center = perturbed[index], batch.images[index]
+    objective = objectives.untargeted(batch.model, batch.labels[index])
+    room = per_image(threat.epsilon / threat.distance(start - center).clamp_min(1e-6), start)
+    candidates = [center + scale * (start - center) for scale in (1 + (room - 1) / 4, 1 + (room - 1) / 2, room)]
+    if batch.gradient:
+        rule = search.cosine_steps(threat, threat.epsilon / 2, end=0.1)
+        candidates.append(search.maximize(objective, center, threat, steps=REFINE_STEPS, rule=rule, start=start).images)
+    with torch.no_grad():
+        best, value = stored[index], objective.criterion(objective.forward(stored[index]))
+        for candidate in candidates:
+            rounded = threat.round_to_8bit(threat.project(candidate, center), center)
+            criterion = objective.criterion(objective.forward(rounded))
+            better = criterion > value
+            best, value = torch.where(per_image(better, best), rounded, best), torch.where(better, criterion, value)
+    return stored.index_copy(0, index, best)

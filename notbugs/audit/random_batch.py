@@ -1,0 +1,59 @@
+"""One batch of an audit of a random model: means over draws that no attack has seen."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from notbugs import attacks, data
+from notbugs.attacks.randomness import seeded
+from notbugs.audit.batch import BatchResult
+from notbugs.audit.config import Threat, norms_of
+from notbugs.search import NormBall
+
+
+def attack_random_batch(
+    model: nn.Module, images: Tensor, labels: Tensor, threats: Sequence[Threat], budget: str, *, seed: int
+) -> BatchResult:
+    """Attack a batch of a random model within every threat model; figures are of draws that no attack has seen.
+
+    There is no minimum norm: a boundary that moves with each draw has no distance. What was found within a smaller epsilon of the
+    same norm is a candidate within the next.
+
+    Parameters
+    ----------
+    model, images, labels, threats, budget
+        As in `attack_batch`.
+    seed : int
+        Of torch's random numbers; those of other libraries go on as they are.
+    """
+    count = partial(attacks.correct_draws, model, labels=labels, seed=2**31 + seed)  # away from the seeds of attacks
+    clean_correct, clean_predicted = count(images)
+    columns: list[tuple[Tensor, ...]] = []
+    last: dict[str, Tensor] = {}
+    with seeded(seed, images.device):
+        for threat in threats:
+            norm = norms_of([threat])[0] if norms_of([threat]) else ""
+            perturbed = attacks.eot_attack(model, images, labels, threat_model=threat, budget=budget, starts=last.get(norm))
+            last[norm] = perturbed
+            stored = threat.round_to_8bit(perturbed, images) if isinstance(threat, NormBall) else (perturbed * 255).round() / 255
+            correct, predicted = count(perturbed)
+            correct_8bit, predicted_8bit = count(stored)
+            columns.append((predicted, predicted_8bit, correct, correct_8bit, data.to_8bit(stored)))
+    predicted, predicted_8bit, correct, correct_8bit, found = (torch.stack(part, dim=1) for part in zip(*columns, strict=True))
+    half = attacks.DRAWS / 2
+    return BatchResult(
+        images.new_full((len(images), len(norms_of(threats))), torch.nan),
+        clean_predicted,
+        clean_correct <= half,
+        predicted,
+        predicted_8bit,
+        correct <= half,
+        torch.zeros_like(correct, dtype=torch.bool),
+        correct_8bit <= half,
+        found,
+        clean_correct,
+        correct,
+        correct_8bit,
+    )

@@ -1,0 +1,56 @@
+"""What a user's own code returns: `module:function`."""
+
+import importlib
+import os
+import sys
+import textwrap
+from typing import Any
+
+from torch import nn
+
+from notbugs.errors import InputError
+from notbugs.models.adapt import settled
+from notbugs.models.reading import FixedProgram
+
+
+def user_network(name: str, classes: int) -> nn.Module:
+    """The network that a user's `module:function` returns. Raises InputError for anything else."""
+    network = user_object(name, classes, "--network")
+    if not isinstance(network, nn.Module):
+        raise InputError("--network", f"{name} must return a torch.nn.Module", type(network).__name__)
+    if isinstance(settled(network), FixedProgram):
+        rule = f"{name} must return a network that can be trained, not a program of TorchScript or torch.export"
+        raise InputError("--network", rule, type(network).__name__)
+    return network.train()
+
+
+def user_object(name: str, classes: int, option: str) -> Any:
+    """What a user's `module:function` returns when called with classes=K. This runs the user's code.
+
+    Parameters
+    ----------
+    name : str
+        `module:function`; the working directory is searched first.
+    classes : int
+    option : str
+        The option that named it, for errors.
+
+    Raises
+    ------
+    InputError
+        If the code cannot be imported or raises.
+    """
+    module, _, function = name.partition(":")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data can be imported
+    try:
+        return getattr(importlib.import_module(module), function)(classes=classes)
+    except Exception as error:  # a user's own code may raise anything
+        rule = f"{name} must be a function(classes=…) that returns a {'torch.nn.Module' if option == '--network' else 'model'}"
+        raise InputError(option, rule, one_line(error)) from None
+    finally:
+        sys.path.pop(0)
+
+
+def one_line(error: Exception) -> str:
+    """An error's text on one line, of at most 200 characters."""
+    return textwrap.shorten(str(error), 200, placeholder=" …")
