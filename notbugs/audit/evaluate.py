@@ -17,14 +17,18 @@ from notbugs.attacks.randomness import eot_batch_size, seeded
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
+    all_classes,
     blame_failing_image,
     folder_name,
     load_classifier,
+    mask_of,
     norms_of,
     search_copy,
     test_part,
+    threat_id,
     threat_models,
 )
+from notbugs.audit.targets import targets_of
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.predict import predict
@@ -52,7 +56,8 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
     model, others = load_classifier(config, config.model).model, [search_copy(config, name) for name in config.others]
     threat, count = balls[-1] if balls else None, CHECK_IMAGES
     with blame_failing_image(model, part, config.device):
-        clean = predict(model, part, config.device), part.labels
+        every = test_part(all_classes(config))[0]
+        clean = predict(model, every, config.device), every.labels
     while True:
         sample = part.select(evenly_spaced(count, len(part)))
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
@@ -97,15 +102,19 @@ class BatchResult(NamedTuple):
     Attributes
     ----------
     minimum_norms : Tensor, (N, norms)
-        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for.
+        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for. With targets: of
+        the smallest that reaches the target.
     clean_predicted : Tensor, int64 (N,)
     clean_misclassified : Tensor, bool (N,)
     predicted, predicted_8bit : Tensor, int64 (N, threats)
         For the perturbed image, and for what is stored of it; -1 where logits are NaN or infinite.
     misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool (N, threats)
-        Under any attack; by the minimum-norm attack alone; of what is stored.
+        Under any attack; by the minimum-norm attack alone; of what is stored. With targets an attack counts where it reached its
+        target, and the clean image where none did.
     images : Tensor, uint8 (N, threats, C, H, W)
         What is stored: the perturbed image, or the clean one if no attack succeeded.
+    reached, reached_8bit : Tensor, bool (N, threats)
+        Whether the target is predicted, also of what is stored; False without targets.
     clean_correct_draws : Tensor, int64 (N,)
         Of a random model, in how many of `attacks.DRAWS` draws the clean image is classified correctly; else -1.
     correct_draws, correct_draws_8bit : Tensor, int64 (N, threats)
@@ -121,6 +130,8 @@ class BatchResult(NamedTuple):
     by_minimum_norm: Tensor
     misclassified_8bit: Tensor
     images: Tensor
+    reached: Tensor
+    reached_8bit: Tensor
     clean_correct_draws: Tensor
     correct_draws: Tensor
     correct_draws_8bit: Tensor
@@ -135,22 +146,47 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     all_images = data.load_dataset(config.data).test  # whatever --images is: the minimum norm of an image is then the same
     starts = all_images.pixels(evenly_spaced(min(START_IMAGES, len(all_images)), len(all_images))).to(config.device)
 
-    def attack(images: Tensor, index: Tensor) -> BatchResult:
-        labels = part.labels[index].to(images.device)
+    every_target = targets_of(config)
+    targets = None if every_target is None else every_target[start::step]
+
+    def attack(images: Tensor, rows: Tensor, target: int | None) -> BatchResult:
+        labels, report = part.labels[rows].to(images.device), partial(_report, report_progress)
         if draws == 1:
-            return attack_batch(model, images, labels, threats, config.budget, partial(_report, report_progress), starts)
-        report_progress("", int(index[:1].sum()) / max(len(part), 1), "")
-        return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(index[:1].sum()))
+            return attack_batch(model, images, labels, threats, config.budget, report, starts, target)
+        report_progress("", int(rows[:1].sum()) / max(len(part), 1), "")
+        return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(rows[:1].sum()))
+
+    def attack_group(rows: Tensor, target: int | None) -> BatchResult:
+        """The images with one target, batch by batch."""
+        size = len(rows) if draws == 1 else eot_batch_size(part.pixels([0]))
+        one_batch = lambda images, index: attack(images, rows[index], target)  # noqa: E731
+        return BatchResult(*data.map_batches(one_batch, part.select(rows), batch_size=size, device=config.device))
 
     with blame_failing_image(model, part, config.device):
-        size = len(part) if draws == 1 else eot_batch_size(part.pixels([0]))
-        result = BatchResult(*data.map_batches(attack, part, batch_size=size, device=config.device))
+        result = _by_target(attack_group, targets, len(part))
+    pixels = part.pixels(slice(None))
     for column, threat in enumerate(threats):
+        attacks.check_within(data.from_8bit(result.images[:, column]), pixels, threat)
         target = folder / "parts" / f"{start:08d}-{folder_name(threat)}"
         shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
         data.export(part.with_images(result.images[:, column]), target, "npz", card="A part of an audit.")
     indices = [start + step * row for row in range(len(part))]
-    return [*_image_rows(part, indices, norms_of(threats), result), *_prediction_rows(part, indices, threats, result)]
+    names = [None] * len(part) if targets is None else [part.classes[target] for target in targets.tolist()]
+    ids = [threat_id(config, threat) for threat in threats]
+    images = _image_rows(
+        part, indices, names, norms_of(threats), result, None if (mask := mask_of(config)) is None else str(mask)
+    )
+    return [*images, *_prediction_rows(part, indices, names, ids, result)]
+
+
+def _by_target(attack: Callable[[Tensor, int | None], BatchResult], targets: Tensor | None, count: int) -> BatchResult:
+    """An attack on all rows at once, or on those of each target; the rows in order."""
+    if targets is None:
+        return attack(torch.arange(count), None)
+    groups = [(targets == target).nonzero().squeeze(1) for target in targets.unique()]  # type: ignore[no-untyped-call]
+    found = [attack(rows, int(targets[rows[0]])) for rows in groups]
+    order = torch.cat(groups).argsort()
+    return BatchResult(*(torch.cat(column)[order] for column in zip(*found, strict=True)))
 
 
 def _report(report_progress: Progress, share: float) -> None:
@@ -164,7 +200,14 @@ def draws_of(config: AuditConfig) -> int:
     return attacks.DRAWS if attacks.is_random(search_copy(config, config.model), images) else 1
 
 
-def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], result: BatchResult) -> list[ImageRow]:
+def _image_rows(
+    part: Dataset,
+    indices: Sequence[int],
+    targets: Sequence[str | None],
+    norms: Sequence[str],
+    result: BatchResult,
+    mask: str | None,
+) -> list[ImageRow]:
     classes, labels, predicted = part.classes, part.labels.tolist(), result.clean_predicted.tolist()
     rows = []
     for row, (index, file) in enumerate(zip(indices, part.names, strict=True)):
@@ -178,6 +221,8 @@ def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], res
                 predicted=classes[predicted[row]],
                 misclassified=bool(result.clean_misclassified[row]),
                 correct_draws=_draws(result.clean_correct_draws[row]),
+                target=targets[row],
+                mask=mask,
                 **minimum,
             )
         )
@@ -185,7 +230,7 @@ def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], res
 
 
 def _prediction_rows(
-    part: Dataset, indices: Sequence[int], threats: Sequence[Threat], result: BatchResult
+    part: Dataset, indices: Sequence[int], targets: Sequence[str | None], threats: Sequence[str], result: BatchResult
 ) -> list[PredictionRow]:
     classes, labels = part.classes, part.labels.tolist()
     return [
@@ -193,7 +238,7 @@ def _prediction_rows(
             index=index,
             file=file,
             label=classes[labels[row]],
-            threat=str(threat),
+            threat=threat,
             misclassified=bool(result.misclassified[row, column]),
             by_minimum_norm=bool(result.by_minimum_norm[row, column]),
             predicted=_class_name(classes, result.predicted[row, column]),
@@ -201,6 +246,9 @@ def _prediction_rows(
             misclassified_8bit=bool(result.misclassified_8bit[row, column]),
             correct_draws=_draws(result.correct_draws[row, column]),
             correct_draws_8bit=_draws(result.correct_draws_8bit[row, column]),
+            target=targets[row],
+            reached=None if targets[row] is None else bool(result.reached[row, column]),
+            reached_8bit=None if targets[row] is None else bool(result.reached_8bit[row, column]),
         )
         for column, threat in enumerate(threats)
         for row, (index, file) in enumerate(zip(indices, part.names, strict=True))
@@ -222,13 +270,16 @@ def _draws(correct: Tensor) -> int | None:
 class _Batch:
     """A model and the images it is attacked on.
 
-    clean_wrong: bool (N,), misclassified without a perturbation; starts: where searches without gradients begin.
+    labels: that the attack leads away from; clean_wrong: bool (N,), misclassified without a perturbation; own: the model and the
+    labels of the images, where these are others: of a targeted attack, whose model is `PredictsTarget`; starts: where searches
+    without gradients begin.
     """
 
     model: nn.Module
     images: Tensor
     labels: Tensor
     clean_wrong: Tensor
+    own: tuple[nn.Module, Tensor]
     gradient: bool
     budget: str
     starts: Tensor | None
@@ -243,6 +294,8 @@ class _Outcome(NamedTuple):
     by_minimum_norm: Tensor
     misclassified_8bit: Tensor
     images: Tensor
+    reached: Tensor
+    reached_8bit: Tensor
 
 
 def attack_batch(
@@ -253,6 +306,7 @@ def attack_batch(
     budget: str,
     progress: Callable[[float], None] | None = None,
     starts: Tensor | None = None,
+    target: int | None = None,
 ) -> BatchResult:
     """Attack a batch within every threat model.
 
@@ -270,6 +324,8 @@ def attack_batch(
         Called with the share that is done.
     starts : Tensor, (M, C, H, W), optional
         Images at which minimum-norm searches without gradients may start. Default: `images`.
+    target : int, optional
+        The class that the attacks are to reach. Default: any wrong one.
 
     Returns
     -------
@@ -277,33 +333,44 @@ def attack_batch(
     """
     logits = attacks.clean_logits(model, images, labels)  # first: a surrogate is compared with its black box here
     gradient = attacks.has_gradient(model, images)
-    clean_wrong = objectives.margin(logits, labels) <= 0
-    batch = _Batch(model, images, labels, clean_wrong, gradient, budget, starts)
+    misclassified = objectives.margin(logits, labels) <= 0
+    batch = _Batch(model, images, labels, misclassified, (model, labels), gradient, budget, starts)
+    if target is not None:
+        view = attacks.PredictsTarget(model, target, probabilities=attacks.returns_probabilities(logits))
+        with torch.no_grad():
+            there = objectives.margin(view(images), torch.zeros_like(labels)) <= 0
+        batch = _Batch(view, images, torch.zeros_like(labels), there, (model, labels), gradient, budget, starts)
     nearest: dict[str, MinimumNormResult] = {}
     outcomes: list[_Outcome] = []
     for number, threat in enumerate(threats):
         if progress:
             progress(number / len(threats))
         if isinstance(threat, NormBall):
-            found = nearest.get(threat.norm) or _minimum_norm(batch, threat.norm)
+            found = nearest.get(threat.norm) or _minimum_norm(batch, threat)
             nearest[threat.norm], outcome = _attack_within(batch, threat, found)
         else:
-            outcome = _attack_within(batch, threat, MinimumNormResult(images, torch.where(clean_wrong, 0.0, torch.inf).double()))[
-                1
-            ]
+            outcome = _attack_within(
+                batch, threat, MinimumNormResult(images, torch.where(batch.clean_wrong, 0.0, torch.inf).double())
+            )[1]
         outcomes.append(outcome)
     norms = [found.norms for found in nearest.values()]
     stacked = _Outcome(*(torch.stack(column, dim=1) for column in zip(*outcomes, strict=True)))
+    if target is not None:  # what the attacks found is that the target is predicted
+        wrong = [column | misclassified[:, None] for column in (stacked.misclassified, stacked.by_minimum_norm)]
+        reached, reached_8bit = stacked.misclassified, stacked.predicted_8bit == target
+        stacked = stacked._replace(misclassified=wrong[0], by_minimum_norm=wrong[1], reached=reached, reached_8bit=reached_8bit)
     return BatchResult(
         torch.stack(norms, dim=1) if norms else torch.zeros(len(images), 0),
         logits.argmax(1),
-        clean_wrong,
+        misclassified,
         stacked.predicted,
         stacked.predicted_8bit,
         stacked.misclassified,
         stacked.by_minimum_norm,
         stacked.misclassified_8bit,
         data.to_8bit(stacked.images),
+        stacked.reached,
+        stacked.reached_8bit,
         torch.full_like(labels, -1),
         torch.full_like(stacked.predicted, -1),
         torch.full_like(stacked.predicted, -1),
@@ -350,6 +417,8 @@ def attack_random_batch(
         torch.zeros_like(correct, dtype=torch.bool),
         correct_8bit <= half,
         found,
+        torch.zeros_like(correct, dtype=torch.bool),
+        torch.zeros_like(correct, dtype=torch.bool),
         clean_correct,
         correct,
         correct_8bit,
@@ -372,13 +441,14 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
         if ball:  # rounding may put a perturbation on the boundary just outside
             norms[hit] = ball.distance((found_images[hit] - images[hit]).double()).clamp_max(epsilon)
     perturbed = torch.where(misclassified[:, None, None, None], found_images, images)
+    own, own_labels = batch.own
     with torch.no_grad():
-        predicted = _predictions(objectives.logits(model, perturbed))
+        predicted = _predictions(objectives.logits(own, perturbed))
     stored = _best_8bit(batch, perturbed, misclassified, threat)
     with torch.no_grad():
-        logits = objectives.logits(model, stored)
-    wrong_8bit = objectives.margin(logits, labels) <= 0
-    outcome = _Outcome(predicted, _predictions(logits), misclassified, by_minimum_norm, wrong_8bit, stored)
+        logits = objectives.logits(own, stored)
+    wrong_8bit, no = objectives.margin(logits, own_labels) <= 0, torch.zeros_like(misclassified)
+    outcome = _Outcome(predicted, _predictions(logits), misclassified, by_minimum_norm, wrong_8bit, stored, no, no)
     return MinimumNormResult(found_images, norms), outcome
 
 
@@ -388,22 +458,22 @@ def _predictions(logits: Tensor) -> Tensor:
     return torch.where(broken, -1, logits.argmax(1))
 
 
-def _minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+def _minimum_norm(batch: _Batch, ball: NormBall) -> MinimumNormResult:
     """The smallest perturbations in one norm; 0 for images that are misclassified without one."""
-    found = _search_minimum_norm(batch, norm)
+    found = _search_minimum_norm(batch, ball)
     return MinimumNormResult(found.images, found.norms.double().where(~batch.clean_wrong, 0.0))
 
 
-def _search_minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+def _search_minimum_norm(batch: _Batch, ball: NormBall) -> MinimumNormResult:
     """Minimum-norm attack, or HopSkipJump without gradients; inf in L0, and in L1 without gradients: there is none."""
-    model, images, labels = batch.model, batch.images, batch.labels
+    model, images, labels, norm = batch.model, batch.images, batch.labels, ball.norm
     if norm == "l0" or (norm == "l1" and not batch.gradient):
         return MinimumNormResult(images, torch.full(labels.shape, torch.inf, device=images.device))
     starts = images if batch.starts is None else batch.starts
-    walk = partial(attacks.hop_skip_jump, norm=norm, queries=BUDGETS[batch.budget].minimum_norm_queries, starts=starts)
+    walk = partial(attacks.hop_skip_jump, norm=ball, queries=BUDGETS[batch.budget].minimum_norm_queries, starts=starts)
     if not batch.gradient:
         return walk(model, images, labels)
-    found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=BUDGETS[batch.budget].minimum_norm_rounds)
+    found = attacks.minimum_norm(model, images, labels, norm=ball, rounds=BUDGETS[batch.budget].minimum_norm_rounds)
     failed = found.norms.isinf().nonzero().squeeze(1)
     if not len(failed) or norm == "l1":
         return found

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
 import typer
 
@@ -24,10 +24,13 @@ from notbugs.cli.options import (
     NO_OPTIONS,
     ClassMap,
     DataOptions,
+    Mean,
     OutputNames,
     OwnNetwork,
+    PixelRange,
     RunArgument,
     Seed,
+    Std,
     Workers,
     with_data_options,
 )
@@ -157,6 +160,9 @@ def explain(
     network: OwnNetwork = None,
     classes: OutputNames = None,
     class_map: ClassMap = None,
+    mean: Mean = None,
+    std: Std = None,
+    pixel_range: PixelRange = None,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -169,7 +175,9 @@ def explain(
 
     title = "Saliency [95 % CI]"
     if dataset is None:
-        _check_none_given({**data_options, "classes": classes, "class_map": class_map})
+        _check_none_given(
+            {**data_options, "classes": classes, "class_map": class_map, "mean": mean, "std": std, "range": pixel_range}
+        )
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
@@ -179,7 +187,18 @@ def explain(
     from notbugs.runs.tables.row import records_as_csv
     from notbugs.study import analyses
 
-    config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
+    config, model = _load_classifier(
+        subject,
+        dataset,
+        out,
+        network=network,
+        classes=classes,
+        class_map=class_map,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
+        data_options=data_options,
+    )
     if isinstance(model, BlackBox):
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
     model = with_gradients(config, subject, "attributions are computed with them")
@@ -210,6 +229,9 @@ def corruptions(
     network: OwnNetwork = None,
     classes: OutputNames = None,
     class_map: ClassMap = None,
+    mean: Mean = None,
+    std: Std = None,
+    pixel_range: PixelRange = None,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -222,7 +244,9 @@ def corruptions(
 
     fourier_title = "Error rate with one Fourier basis vector added, mean over frequencies"
     if dataset is None:
-        _check_none_given({**data_options, "classes": classes, "class_map": class_map})
+        _check_none_given(
+            {**data_options, "classes": classes, "class_map": class_map, "mean": mean, "std": std, "range": pixel_range}
+        )
         shown = [
             ("Accuracy on test images, mean over five severities", tables.corruptions_table),
             (fourier_title, tables.fourier_table),
@@ -236,7 +260,18 @@ def corruptions(
     from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
-    config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
+    config, model = _load_classifier(
+        subject,
+        dataset,
+        out,
+        network=network,
+        classes=classes,
+        class_map=class_map,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
+        data_options=data_options,
+    )
     part = test_part(config)[0]
     print_data_notes()
     print_model_notes()
@@ -265,20 +300,25 @@ def _check_none_given(data_options: DataOptions) -> None:
         raise InputError(options, "can only be used with a MODEL and a DATASET: a study has its own")
 
 
+class _ModelOptions(TypedDict):
+    """What is said of a model on the command line."""
+
+    network: str | None
+    classes: str | None
+    class_map: str | None
+    mean: str | None
+    std: str | None
+    pixel_range: str | None
+
+
 def _load_classifier(
-    subject: str,
-    dataset: str,
-    out: Path | None,
-    network: str | None,
-    classes: str | None,
-    class_map: str | None,
-    data_options: DataOptions,
+    subject: str, dataset: str, out: Path | None, *, data_options: DataOptions, **options: Unpack[_ModelOptions]
 ) -> tuple["AuditConfig", "nn.Module"]:
     """One classifier, ready for analysis, and its configuration."""
     from notbugs.audit.config import report_order, search_copy
 
     check_table_file(out)
-    config = audit_config(subject, dataset, network=network, classes=classes, class_map=class_map, data_options=data_options)
+    config = audit_config(subject, dataset, data_options=data_options, **options)
     model = search_copy(config, subject)
     report_order(config, subject)
     return config, model

@@ -28,11 +28,14 @@ from notbugs.cli.options import (
     Device,
     Epochs,
     Layer,
+    Mean,
     Model,
     OneEpsilon,
     OutputNames,
     OwnNetwork,
+    PixelRange,
     Seed,
+    Std,
     Workers,
     with_data_options,
 )
@@ -55,12 +58,34 @@ Threats = Annotated[
     typer.Option(
         metavar="EPS",
         help="Threat model: 0.5 or 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 (degrees, "
-        "pixels). May be repeated. [default: what the model was trained with, and half of it]",
+        "pixels), linf:8/255,0,0 (by channel). May be repeated. [default: what the model was trained with, and half of it]",
     ),
 ]
 DefaultNorm = Annotated[
     str | None,
     typer.Option(help="Norm of an EPS without one: l2, linf, l1 or l0. [default: what the model was trained with, else l2]"),
+]
+MaskFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Which pixels may change, in every threat model but rotations: an image of the size of the images, white where they "
+        "may and black elsewhere (in color: channel by channel), or an .npy of 0 and 1.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASS",
+        help="Targeted attacks: at this class, of which no image is then attacked; random or least-likely: at such a wrong "
+        "class of each image. Success is only that the target is predicted. [default: any wrong class]",
+    ),
+]
+OnlyClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only-class", metavar="CLASS", help="Attack only images of this class. Every class may be predicted. May be repeated."
+    ),
 ]
 Budget = Annotated[str, typer.Option(help="Attack ensemble: quick, standard or thorough.")]
 Images = Annotated[int | None, typer.Option(metavar="N", help="Attack N test images, evenly spaced. [default: all]")]
@@ -114,10 +139,16 @@ def attack(
     norm: DefaultNorm = None,
     budget: Budget = "standard",
     images: Images = None,
+    mask: MaskFile = None,
+    target: Target = None,
+    only_class: OnlyClasses = None,
     other: OtherModels = None,
     network: OwnNetwork = None,
     classes: OutputNames = None,
     class_map: ClassMap = None,
+    mean: Mean = None,
+    std: Std = None,
+    pixel_range: PixelRange = None,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -138,10 +169,16 @@ def attack(
         threats=threats,
         budget=budget,
         images=images,
+        mask=mask,
+        target=target,
+        only_classes=only_class or (),
         others=other or (),
         network=network,
         classes=classes,
         class_map=class_map,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
         data_options=data_options,
         device=device,
     )
@@ -176,8 +213,18 @@ def _print_audit(record: "RunFolder") -> None:
         print(f"without gradients: {metadata.missing_gradient}")
     if metadata.draws > 1:
         print(f"random model: gradients and accuracies are means of {metadata.draws} draws")
-    for row in record.rows(AuditAccuracyRow):
-        print(accuracy_line(row.threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack, row.correct_8bit))
+    for condition in metadata.conditions:
+        print(f"{condition}.")
+    rows = record.rows(AuditAccuracyRow)
+    width = max(14, *(len(row.threat) for row in rows)) if rows else 14
+    for row in rows:
+        interval = row.accuracy, row.ci_low, row.ci_high
+        print(accuracy_line(row.threat, *interval, row.correct, row.n, row.attack, row.correct_8bit, width))
+        if row.success_rate is not None and row.success_ci_low is not None and row.success_ci_high is not None:
+            rate = f"{100 * row.success_rate:.1f} %  [{100 * row.success_ci_low:.1f}, {100 * row.success_ci_high:.1f}]"
+            stored = "" if row.reached_8bit is None else f" (stored in 8 bits: {row.reached_8bit})"
+            kind = "without an attack classified as their target" if row.attack == "none" else "targeted success rate"
+            print(f"  {kind} {rate}  {row.reached} of {row.n}{stored}")
         if row.not_finite:
             print(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
 
@@ -195,6 +242,9 @@ def features(
     network: OwnNetwork = None,
     classes: OutputNames = None,
     class_map: ClassMap = None,
+    mean: Mean = None,
+    std: Std = None,
+    pixel_range: PixelRange = None,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
 ) -> None:
@@ -218,6 +268,9 @@ def features(
         network=network,
         classes=classes,
         class_map=class_map,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
         data_options=data_options,
         device=device,
     )
@@ -275,6 +328,9 @@ def transfer(
     network: OwnNetwork = None,
     classes: OutputNames = None,
     class_map: ClassMap = None,
+    mean: Mean = None,
+    std: Std = None,
+    pixel_range: PixelRange = None,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -296,6 +352,9 @@ def transfer(
         network=network,
         classes=classes,
         class_map=class_map,
+        mean=mean,
+        std=std,
+        pixel_range=pixel_range,
         data_options=data_options,
         device=device,
     )

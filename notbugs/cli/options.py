@@ -173,6 +173,21 @@ ClassMap = Annotated[
         "file. Several are added.",
     ),
 ]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MEAN",
+        help="What MODEL needs subtracted from the pixels and does not subtract itself, as many exported models: one number, or "
+        "one for each channel, 0.485,0.456,0.406. Pixels are in [0, 1], or in --range.",
+    ),
+]
+Std = Annotated[str | None, typer.Option(metavar="STD", help="Standard deviation to divide by, after --mean: as --mean.")]
+PixelRange = Annotated[
+    str | None,
+    typer.Option(
+        "--range", metavar="BLACK,WHITE", help="Pixels that MODEL expects, before --mean: 0,255 or -1,1. [default: 0,1]"
+    ),
+]
 Width = Annotated[int | None, typer.Option(help="Channels of the network's first layer. [default: by the images]")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of each training. [default: by the number of images]")]
 Seed = Annotated[int, typer.Option(help="Random seed, 0 or more.")]
