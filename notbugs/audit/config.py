@@ -292,7 +292,7 @@ def conditions(config: AuditConfig) -> list[str]:
         left = "" if config.target in TARGET_RULES else ". Images of that class are left out"
         said.append(
             f"Attacks are targeted at {goal}. They succeed only if the target is predicted{left}. Robust accuracy is then the "
-            "share of images that are classified correctly and do not reach their target. Under untargeted attacks it is lower"
+            "share of images that are classified correctly and do not reach their target. Untargeted attacks leave at most that"
         )
     return said
 
