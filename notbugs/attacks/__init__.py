@@ -14,7 +14,7 @@ from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, targ
 from notbugs.attacks.randomness import DRAWS, MeanOfDraws, correct_draws, eot_attack, is_random
 from notbugs.attacks.sparse import few_pixels, one_pixel
 from notbugs.attacks.spatial import spatial_attack
-from notbugs.attacks.targeted import PredictsTarget, targeted_ensemble
+from notbugs.attacks.targeted import PredictsTarget, ensemble_toward, targeted_ensemble
 from notbugs.attacks.validation import Model, check_within, clean_logits, has_gradient, missing_gradient, returns_probabilities
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "clean_logits",
     "correct_draws",
     "ensemble_name",
+    "ensemble_toward",
     "eot_attack",
     "few_pixels",
     "fgsm",

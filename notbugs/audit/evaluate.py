@@ -434,7 +434,8 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
     misclassified, left = by_minimum_norm.clone(), (~by_minimum_norm).nonzero().squeeze(1)
     found_images, norms = nearest.images.clone(), nearest.norms.clone()
     if len(left) and (epsilon or ball is None):
-        found = attacks.adaptive_ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
+        ensemble = attacks.ensemble_toward if isinstance(model, attacks.PredictsTarget) else attacks.adaptive_ensemble
+        found = ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
         success = found.margins >= 0
         hit = left[success]
         found_images[hit], misclassified[hit] = found.images[success], True

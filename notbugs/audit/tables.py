@@ -149,7 +149,7 @@ def _accuracy_rows(
                 norm=norm_of(threat),
                 epsilon=_epsilon(threat),
                 **_measure([_share(row) for row in predictions])._asdict(),
-                attack=attacks.ensemble_name(config.budget) + (f" + EOT-{draws}" if draws > 1 else ""),
+                attack=_attack_name(config, draws),
                 correct_by_minimum_norm=sum(not row.by_minimum_norm for row in predictions) if minimum_norm else None,
                 correct_8bit=round(stored),
                 not_finite=sum(row.predicted == NOT_FINITE for row in predictions),
@@ -159,6 +159,12 @@ def _accuracy_rows(
             )
         )
     return rows
+
+
+def _attack_name(config: AuditConfig, draws: int) -> str:
+    """As docs/attacks.md defines it."""
+    name = attacks.ensemble_name(config.budget) + (", targeted" if config.target else "")
+    return name + (f" + EOT-{draws}" if draws > 1 else "")
 
 
 class _Success(TypedDict, total=False):

@@ -1,15 +1,16 @@
 """Targeted attacks: exact on a linear model, beside targeted PGD on a network, and nothing counts that is not the target."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from notbugs import attacks, models
-from notbugs.attacks import PredictsTarget, targeted_ensemble
+from notbugs.attacks import PredictsTarget, ensemble, targeted, targeted_ensemble
 from notbugs.data import Splits
-from notbugs.search import NormBall, SpatialTransforms, objectives
+from notbugs.search import AttackResult, NormBall, SpatialTransforms, objectives
 
 
 def linear(classes: int = 4) -> tuple[torch.nn.Module, Tensor]:
@@ -79,10 +80,41 @@ def test_the_target_is_predicted_where_the_margin_says_so(threat_model: NormBall
 
 
 @pytest.mark.slow
-def test_it_finds_at_least_what_targeted_pgd_finds(standard: models.Model, digits: Splits) -> None:
-    images, labels = digits.test.pixels(slice(0, 15)), digits.test.labels[:15]
+def test_it_finds_at_least_what_targeted_pgd_finds(
+    standard: models.Model, digits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targeted, "RESTARTS", {"standard": 2})
+    images, labels = digits.test.pixels(slice(0, 8)), digits.test.labels[:8]
     targets, ball = (labels + 3) % 10, NormBall("l2", 0.8)
     found = targeted_ensemble(standard, images, targets, threat_model=ball, budget="standard").margins >= 0
     attack = partial(attacks.targeted_pgd, standard, images, targets, threat_model=ball, steps=40)
     pgd = [attack(loss=loss).margins >= 0 for loss in ("margin", "cross_entropy")]
-    assert bool((found | ~(pgd[0] | pgd[1])).all()) and 3 < int(found.sum()) < 15
+    assert bool((found | ~(pgd[0] | pgd[1])).all()) and 0 < int(found.sum()) < 8
+
+
+def test_restarts_go_to_images_that_lost_most_of_their_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """APGD from random starts: in L2, L-inf and L1, with gradients, and not in `quick`."""
+    model, images = linear()
+    ran: list[int] = []
+
+    def counted(model: attacks.Model, images: Tensor, labels: Tensor, **options: Any) -> AttackResult:
+        ran.append(len(images))
+        return attacks.apgd(model, images, labels, **{**options, "steps": 1})
+
+    view, labels, budgets = PredictsTarget(model, 0), torch.zeros(6, dtype=torch.int64), ensemble.BUDGETS
+    monkeypatch.setattr(targeted, "apgd", counted)
+    monkeypatch.setattr(targeted, "RESTARTS", {"quick": 0, "standard": 3})
+    monkeypatch.setattr(ensemble, "BUDGETS", {**budgets, "standard": budgets["quick"]})
+    near = attacks.minimum_norm(view, images, labels, norm="linf", rounds=6).norms
+    just_below = NormBall("linf", near[near > 0].min().item() * 0.95)
+    blind = lambda images: view(images).detach()  # noqa: E731
+    for attacked, threat_model, budget, runs in (
+        (view, just_below, "standard", 3),
+        (view, just_below, "quick", 0),
+        (blind, just_below, "standard", 0),
+        (view, NormBall("linf", 1e-6), "standard", 0),
+        (view, NormBall("l0", 1), "standard", 0),
+    ):
+        ran.clear()
+        targeted.ensemble_toward(attacked, images, labels, threat_model=threat_model, budget=budget)
+        assert len(ran) == runs and all(0 < count < 6 for count in ran)

@@ -169,7 +169,12 @@ def test_an_audit_says_everywhere_what_was_attacked(config: AuditConfig) -> None
     assert threat.startswith("l2 1, mask ") and threat.endswith(", target least-likely")
     row, clean = (by_threat(done.rows(AuditAccuracyRow))[name] for name in (threat, "clean"))
     predictions = done.rows(PredictionRow)
-    assert row.target == "least-likely" and row.n == 12 and row.reached == sum(bool(each.reached) for each in predictions)
+    assert (
+        row.attack == "ensemble-quick v2, targeted"
+        and row.target == "least-likely"
+        and row.n == 12
+        and row.reached == sum(bool(each.reached) for each in predictions)
+    )
     assert row.success_rate == row.reached / 12 and row.success_ci_low is not None and clean.reached == 0  # type: ignore[operator]
     assert row.correct == sum(not each.misclassified for each in predictions) <= clean.correct
     assert {each.threat for each in predictions} == {threat} <= {each.threat for each in done.rows(ConfusionRow)}
