@@ -133,8 +133,9 @@ class _CandidateSpace(NamedTuple):
             return torch.randint(most, (len(best),), generator=generator, device=generator.device)
 
         device, best = best.device, best.to(generator.device)
-        positions, numbers = self.height * self.width, self.numbers.to(generator.device)
-        anywhere = numbers[integers(self.size)]
+        positions, free = self.height * self.width, self.positions.to(generator.device)
+        drawn = integers(self.size)
+        anywhere = drawn // len(free) * positions + free[drawn % len(free)]
         row = (best % positions // self.width + integers(5) - 2).clamp(0, self.height - 1)
         column = (best % self.width + integers(5) - 2).clamp(0, self.width - 1)
         corner = torch.where(integers(2) == 0, best // positions, integers(len(self.corners)))

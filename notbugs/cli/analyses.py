@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,18 +21,15 @@ from notbugs.cli.console import (
 from notbugs.cli.data_notes import TABLE, list_files_in, print_data_notes
 from notbugs.cli.model_notes import print_model_notes
 from notbugs.cli.options import (
+    NO_MODEL_OPTIONS,
     NO_OPTIONS,
-    ClassMap,
     DataOptions,
-    Mean,
-    OutputNames,
-    OwnNetwork,
-    PixelRange,
+    ModelOptions,
     RunArgument,
     Seed,
-    Std,
     Workers,
     with_data_options,
+    with_model_options,
 )
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
@@ -147,6 +144,7 @@ def _short(value: float) -> str:
 
 
 @with_data_options
+@with_model_options
 def explain(
     subject: Subject,
     dataset: ItsDataset = None,
@@ -157,12 +155,7 @@ def explain(
             help="With a model: a row per test image; FILE.png: gradients of a few; FILE.json: how the data were read.",
         ),
     ] = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
-    mean: Mean = None,
-    std: Std = None,
-    pixel_range: PixelRange = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -175,9 +168,7 @@ def explain(
 
     title = "Saliency [95 % CI]"
     if dataset is None:
-        _check_none_given(
-            {**data_options, "classes": classes, "class_map": class_map, "mean": mean, "std": std, "range": pixel_range}
-        )
+        _check_none_given({**data_options, **model_options})
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
@@ -187,18 +178,7 @@ def explain(
     from notbugs.runs.tables.row import records_as_csv
     from notbugs.study import analyses
 
-    config, model = _load_classifier(
-        subject,
-        dataset,
-        out,
-        network=network,
-        classes=classes,
-        class_map=class_map,
-        mean=mean,
-        std=std,
-        pixel_range=pixel_range,
-        data_options=data_options,
-    )
+    config, model = _load_classifier(subject, dataset, out, model_options, data_options)
     if isinstance(model, BlackBox):
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
     model = with_gradients(config, subject, "attributions are computed with them")
@@ -216,6 +196,7 @@ def explain(
 
 
 @with_data_options
+@with_model_options
 def corruptions(
     subject: Subject,
     dataset: ItsDataset = None,
@@ -226,12 +207,7 @@ def corruptions(
             help="With a model: keep the table, and beside it FILE-fourier.csv, and FILE.json: how the data were read.",
         ),
     ] = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
-    mean: Mean = None,
-    std: Std = None,
-    pixel_range: PixelRange = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -244,9 +220,7 @@ def corruptions(
 
     fourier_title = "Error rate with one Fourier basis vector added, mean over frequencies"
     if dataset is None:
-        _check_none_given(
-            {**data_options, "classes": classes, "class_map": class_map, "mean": mean, "std": std, "range": pixel_range}
-        )
+        _check_none_given({**data_options, **model_options})
         shown = [
             ("Accuracy on test images, mean over five severities", tables.corruptions_table),
             (fourier_title, tables.fourier_table),
@@ -260,18 +234,7 @@ def corruptions(
     from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
-    config, model = _load_classifier(
-        subject,
-        dataset,
-        out,
-        network=network,
-        classes=classes,
-        class_map=class_map,
-        mean=mean,
-        std=std,
-        pixel_range=pixel_range,
-        data_options=data_options,
-    )
+    config, model = _load_classifier(subject, dataset, out, model_options, data_options)
     part = test_part(config)[0]
     print_data_notes()
     print_model_notes()
@@ -292,33 +255,22 @@ def corruptions(
         write_table(out, as_csv(rows))
 
 
-def _check_none_given(data_options: DataOptions) -> None:
-    """Raises InputError for options of a data set where a study has its own."""
-    given = [name for name, value in data_options.items() if value != NO_OPTIONS.get(name)]
+def _check_none_given(options: DataOptions) -> None:
+    """Raises InputError for options of a model and a data set where a study has its own."""
+    given = [name for name, value in options.items() if value != NO_OPTIONS.get(name)]
     if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise InputError(options, "can only be used with a MODEL and a DATASET: a study has its own")
-
-
-class _ModelOptions(TypedDict):
-    """What is said of a model on the command line."""
-
-    network: str | None
-    classes: str | None
-    class_map: str | None
-    mean: str | None
-    std: str | None
-    pixel_range: str | None
+        names = ", ".join("--" + name.removeprefix("pixel_").replace("_", "-") for name in given)
+        raise InputError(names, "can only be used with a MODEL and a DATASET: a study has its own")
 
 
 def _load_classifier(
-    subject: str, dataset: str, out: Path | None, *, data_options: DataOptions, **options: Unpack[_ModelOptions]
+    subject: str, dataset: str, out: Path | None, model_options: ModelOptions, data_options: DataOptions
 ) -> tuple["AuditConfig", "nn.Module"]:
     """One classifier, ready for analysis, and its configuration."""
     from notbugs.audit.config import report_order, search_copy
 
     check_table_file(out)
-    config = audit_config(subject, dataset, data_options=data_options, **options)
+    config = audit_config(subject, dataset, model_options=model_options, data_options=data_options)
     model = search_copy(config, subject)
     report_order(config, subject)
     return config, model

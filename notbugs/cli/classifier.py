@@ -20,24 +20,21 @@ from notbugs.cli.console import (
 )
 from notbugs.cli.data_notes import TABLE
 from notbugs.cli.options import (
+    NO_MODEL_OPTIONS,
     NO_OPTIONS,
     AnyClassifier,
-    ClassMap,
     DataOptions,
     DatasetArgument,
     Device,
     Epochs,
     Layer,
-    Mean,
     Model,
+    ModelOptions,
     OneEpsilon,
-    OutputNames,
-    OwnNetwork,
-    PixelRange,
     Seed,
-    Std,
     Workers,
     with_data_options,
+    with_model_options,
 )
 from notbugs.cli.study_progress import finding_lines
 from notbugs.cli.table_file import check_table_file, write_table
@@ -131,6 +128,7 @@ TransferOut = Annotated[
 
 
 @with_data_options
+@with_model_options
 def attack(
     model: AnyClassifier,
     dataset: DatasetArgument,
@@ -143,12 +141,7 @@ def attack(
     target: Target = None,
     only_class: OnlyClasses = None,
     other: OtherModels = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
-    mean: Mean = None,
-    std: Std = None,
-    pixel_range: PixelRange = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -173,12 +166,7 @@ def attack(
         target=target,
         only_classes=only_class or (),
         others=other or (),
-        network=network,
-        classes=classes,
-        class_map=class_map,
-        mean=mean,
-        std=std,
-        pixel_range=pixel_range,
+        model_options=model_options,
         data_options=data_options,
         device=device,
     )
@@ -230,6 +218,7 @@ def _print_audit(record: "RunFolder") -> None:
 
 
 @with_data_options
+@with_model_options
 def features(
     model: Model,
     dataset: DatasetArgument,
@@ -239,12 +228,7 @@ def features(
     sample: Sample = None,
     steps: Steps = 8,
     most: Most = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
-    mean: Mean = None,
-    std: Std = None,
-    pixel_range: PixelRange = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
 ) -> None:
@@ -265,12 +249,7 @@ def features(
         model,
         dataset,
         threats=[epsilon] if epsilon else [],
-        network=network,
-        classes=classes,
-        class_map=class_map,
-        mean=mean,
-        std=std,
-        pixel_range=pixel_range,
+        model_options=model_options,
         data_options=data_options,
         device=device,
     )
@@ -316,6 +295,7 @@ def _print_features(rows: Sequence["FeatureRow"], images: int, threat: str) -> N
 
 
 @with_data_options
+@with_model_options
 def transfer(
     model: Model,
     dataset: DatasetArgument,
@@ -325,12 +305,7 @@ def transfer(
     images: Images = None,
     seed: Seed = 0,
     epochs: Epochs = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
-    mean: Mean = None,
-    std: Std = None,
-    pixel_range: PixelRange = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -349,12 +324,7 @@ def transfer(
         dataset,
         threats=[epsilon] if epsilon else [],
         images=images,
-        network=network,
-        classes=classes,
-        class_map=class_map,
-        mean=mean,
-        std=std,
-        pixel_range=pixel_range,
+        model_options=model_options,
         data_options=data_options,
         device=device,
     )

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.data_notes import list_files_in, print_data_notes
@@ -43,14 +44,9 @@ def audit_config(
     budget: str = "quick",
     images: int | None = None,
     others: Sequence[str] = (),
-    network: str | None = None,
-    classes: str | None = None,
-    class_map: str | None = None,
+    model_options: Mapping[str, str | None] = MappingProxyType({}),
     data_options: Mapping[str, Any] | None = None,
     device: str = "auto",
-    mean: str | None = None,
-    std: str | None = None,
-    pixel_range: str | None = None,
     mask: str | None = None,
     target: str | None = None,
     only_classes: Sequence[str] = (),
@@ -66,16 +62,16 @@ def audit_config(
         budget=budget,
         images=images,
         others=tuple(others),
-        network=network,
-        classes=classes,
-        class_map=class_map,
+        network=model_options.get("network"),
+        classes=model_options.get("classes"),
+        class_map=model_options.get("class_map"),
         device=parse_device(device),
         mask=mask,
         target=target,
         only_classes=tuple(only_classes) or None,
-        mean=_channel_values(mean, "--mean"),
-        std=_channel_values(std, "--std"),
-        pixel_range=_channel_values(pixel_range, "--range"),
+        mean=_channel_values(model_options.get("mean"), "--mean"),
+        std=_channel_values(model_options.get("std"), "--std"),
+        pixel_range=_channel_values(model_options.get("pixel_range"), "--range"),
     )
 
 

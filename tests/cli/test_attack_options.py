@@ -116,5 +116,9 @@ def test_the_other_commands_on_a_model_take_its_preprocessing(folder: Path) -> N
     ):
         done = call_here(*words, "--limit", "400", *RANGE)
         assert done.returncode == 0 and SAID in done.stderr and "trusted" not in done.stderr, done.stderr
-    study = error_line(call_here("explain", "runs/none", *RANGE))
-    assert study.startswith("notbugs: --range: can only be used with a MODEL and a DATASET")
+
+
+def test_what_is_said_of_a_model_is_refused_for_a_study() -> None:
+    for words, names in ((RANGE, "--range"), (["--network", "timm:tiny", "--mean", "0.5"], "--network, --mean")):
+        said = error_line(call_here("explain", "runs/none", *words))
+        assert said.startswith(f"notbugs: {names}: can only be used with a MODEL and a DATASET")
