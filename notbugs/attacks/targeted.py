@@ -13,7 +13,7 @@ from notbugs.attacks.validation import Model, clean_logits, has_gradient, return
 from notbugs.search import AttackResult, NormBall, SpatialTransforms, ThreatModel, objectives
 
 # APGD from random starts, half of them along the cross-entropy of the target, on images that lost so much of their margin: the
-# ensemble alone reaches up to 4 of 50 targets less than as many gradients of APGD (docs/lab-log.md)
+# ensemble alone reached up to 4 of 50 targets less than long targeted PGD and APGD, with these 1 (docs/lab-log.md)
 RESTARTS = {"quick": 0, "standard": 20, "thorough": 40}
 RESTART_STEPS = 50
 RESTART_MARGIN_LOST = 0.85
