@@ -14,7 +14,8 @@ from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, refi
 from notbugs.attacks.randomness import DRAWS, MeanOfDraws, correct_draws, eot_attack, is_random
 from notbugs.attacks.sparse import few_pixels, one_pixel
 from notbugs.attacks.spatial import spatial_attack
-from notbugs.attacks.validation import Model, clean_logits, has_gradient, missing_gradient
+from notbugs.attacks.targeted import PredictsTarget, ensemble_toward, targeted_ensemble
+from notbugs.attacks.validation import Model, check_within, clean_logits, has_gradient, missing_gradient, returns_probabilities
 
 __all__ = [
     "BUDGETS",
@@ -25,11 +26,14 @@ __all__ = [
     "MeanOfDraws",
     "MinimumNormResult",
     "Model",
+    "PredictsTarget",
     "adaptive_ensemble",
     "apgd",
+    "check_within",
     "clean_logits",
     "correct_draws",
     "ensemble_name",
+    "ensemble_toward",
     "eot_attack",
     "few_pixels",
     "fgsm",
@@ -45,9 +49,11 @@ __all__ = [
     "pgd",
     "rank_targeted_pgd",
     "refine",
+    "returns_probabilities",
     "spatial_attack",
     "square_attack",
     "straight_through",
+    "targeted_ensemble",
     "targeted_pgd",
     "worst_case",
 ]

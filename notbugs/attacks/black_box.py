@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from notbugs import precision
-from notbugs.attacks.minimum_norm import MinimumNormResult, bisect_to_boundary
+from notbugs.attacks.minimum_norm import MinimumNormResult, bisect_to_boundary, unit_ball
 from notbugs.attacks.validation import Model, check_single_epsilon, clean_logits, validated
 from notbugs.errors import InputError
 from notbugs.search import AttackResult, NormBall, ThreatModel, objectives
@@ -93,9 +93,11 @@ def _perturb(
     In one query all images get the same square, so that the result of one does not depend on the others.
     """
     directions, steps, states = [], [], []
+    mask = getattr(threat_model, "mask", None)
+    free = None if mask is None else mask.free.any(0).nonzero()
     for number in numbers:
         progress = number / queries
-        directions.append(_squares(best[:1], progress, generator) if number else _stripes(best[:1], generator))
+        directions.append(_squares(best[:1], progress, generator, free) if number else _stripes(best[:1], generator))
         steps.append(threat_model.epsilon * (2.0 if getattr(threat_model, "norm", "") == "linf" else 0.1**progress))
         states.append(generator.get_state())
     lengths = torch.tensor(steps).to(best).repeat_interleave(len(best))
@@ -117,11 +119,22 @@ def _stripes(images: Tensor, generator: Generator) -> Tensor:
     return _signs((count, channels, 1, width), images, generator).expand(-1, -1, height, -1)
 
 
-def _squares(images: Tensor, progress: float, generator: Generator) -> Tensor:
-    """Random signs in one random square per image, 0 elsewhere: (n, C, H, W); progress in [0, 1] sets the size."""
+def _squares(images: Tensor, progress: float, generator: Generator, free: Tensor | None) -> Tensor:
+    """Random signs in one random square per image, 0 elsewhere: (n, C, H, W); progress in [0, 1] sets the size.
+
+    free: rows and columns of the pixels that may change, (M, 2): the square has one of them. A tenth is then one of these pixels.
+    """
     count, channels, height, width = images.shape
-    side = max(1, round(math.sqrt(0.1 * (1 / 30) ** progress * height * width)))
-    rows, columns = _window(count, height, side, generator), _window(count, width, side, generator)
+    area = height * width if free is None else len(free)
+    side = max(1, round(math.sqrt(0.1 * (1 / 30) ** progress * area)))
+    if free is None:
+        rows, columns = _window(count, height, side, generator), _window(count, width, side, generator)
+    else:
+        chosen = free[torch.randint(len(free), (count,), generator=generator, device=generator.device).to(free.device)]
+        rows, columns = (
+            _window(count, length, side, generator, around.to(generator.device))
+            for length, around in zip((height, width), chosen.unbind(1), strict=True)
+        )
     square = (rows[:, :, None] & columns[:, None]).to(images.device)
     return square[:, None] * _signs((count, channels, 1, 1), images, generator)
 
@@ -131,9 +144,14 @@ def _signs(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor
     return 2 * torch.randint(2, shape, generator=generator, device=generator.device).to(like) - 1
 
 
-def _window(count: int, length: int, side: int, generator: Generator) -> Tensor:
-    """Masks of random windows, `side` of `length` rows or columns: (count, length)."""
-    first = torch.randint(length - min(side, length) + 1, (count, 1), generator=generator, device=generator.device)
+def _window(count: int, length: int, side: int, generator: Generator, around: Tensor | None = None) -> Tensor:
+    """Masks of random windows, `side` of `length` rows or columns: (count, length). around: a row or column in each, (count,)."""
+    most = length - min(side, length)
+    if around is None:
+        first = torch.randint(most + 1, (count, 1), generator=generator, device=generator.device)
+    else:
+        offset = torch.randint(side, (count, 1), generator=generator, device=generator.device)
+        first = (around[:, None] - offset).clamp(0, most)
     offset = torch.arange(length, device=first.device) - first
     return (offset >= 0) & (offset < side)
 
@@ -144,7 +162,7 @@ def hop_skip_jump(
     images: Tensor,
     labels: Tensor,
     *,
-    norm: str = "l2",
+    norm: str | NormBall = "l2",
     queries: int = 1000,
     stop_norm: float = 0.0,
     starts: Tensor | None = None,
@@ -162,7 +180,8 @@ def hop_skip_jump(
         Images (n, C, H, W) to logits (n, K); only their highest entry is used.
     images : Tensor, (N, C, H, W), in [0, 1]
     labels : Tensor, (N,), int64
-    norm : {"l2", "linf"}
+    norm : {"l2", "linf"} or NormBall
+        Of a ball the norm, the mask and the limits of channels; not its epsilon.
     queries : int
         Per image, at most.
     stop_norm : float
@@ -180,8 +199,9 @@ def hop_skip_jump(
     ----------
     Chen et al. 2020, "HopSkipJumpAttack", algorithm 2, here for a batch.
     """
-    if norm not in ("l2", "linf"):
-        raise InputError("norm", "must be l2 or linf for HopSkipJump", repr(norm))
+    ball = unit_ball(norm)
+    if ball.norm not in ("l2", "linf"):
+        raise InputError("norm", "must be l2 or linf for HopSkipJump", repr(ball.norm))
     if queries < 1:
         raise InputError("queries", "must be 1 or more", queries)
     generator = generator or torch.Generator().manual_seed(0)
@@ -190,10 +210,14 @@ def hop_skip_jump(
     if starts is not None:
         with torch.no_grad():
             pool, pool_predicted = starts, objectives.logits(model, starts).argmax(1)
-    batch = _Batch(model, images, labels, NormBall(norm, 1.0), generator)
-    start = _nearest_misclassified(batch, pool, pool_predicted)
+    batch = _Batch(model, images, labels, ball, generator)
     used = min(NOISE_STARTS, queries - 1)
-    start = _fill_with_noise(batch, start, predicted == labels, used)
+    if ball.mask is None:
+        start = _nearest_misclassified(batch, pool, pool_predicted)
+    else:
+        tried = min(NOISE_STARTS, queries - 1 - used)
+        start, used = _nearest_blended(batch, pool, pool_predicted, tried), used + tried
+    start = _fill_with_noise(batch, start, predicted == labels, min(NOISE_STARTS, queries - 1))
     result = MinimumNormResult(images.clone(), torch.where(predicted == labels, torch.inf, 0.0).to(images.device))
     started = (start != images).flatten(1).any(1) & (predicted == labels)
     used += 1  # of the clean images
@@ -217,6 +241,10 @@ class _Batch(NamedTuple):
         with torch.no_grad():
             return objectives.logits(self.model, points).argmax(1) != self.labels[index]
 
+    def rest_of(self, points: Tensor, index: Tensor | int) -> Tensor:
+        """Points (n, C, H, W), where they must not differ from the images at `index` as those are."""
+        return self.threat_model.keep_rest(points, self.images[index])
+
     def draw(self, sampler: Callable[..., Tensor], like: Tensor) -> Tensor:
         """The same numbers for every image, so that its result does not depend on the others: (1, C, H, W)."""
         return sampler((1, *like.shape[1:]), generator=self.generator, device=self.generator.device).to(like)
@@ -233,6 +261,19 @@ def _nearest_misclassified(batch: _Batch, pool: Tensor, predicted: Tensor) -> Te
     return nearest
 
 
+def _nearest_blended(batch: _Batch, pool: Tensor, predicted: Tensor, tried: int) -> Tensor:
+    """For each image the nearest misclassified one with the free pixels of another of the pool; else the image itself."""
+    nearest = batch.images.clone()
+    for number, label in enumerate(batch.labels if tried else ()):
+        others = (predicted != label).nonzero().squeeze(1)
+        others = others[:: max(1, -(-len(others) // tried))]
+        blended = batch.rest_of(pool[others], number)
+        blended = blended[batch.misclassified(blended, torch.full_like(others, number))]
+        if len(blended):
+            nearest[number] = blended[batch.threat_model.distance(blended - batch.images[number]).argmin()]
+    return nearest
+
+
 def _fill_with_noise(batch: _Batch, start: Tensor, correct: Tensor, attempts: int) -> Tensor:
     """The starting points, with misclassified noise where there was none."""
     tried = [batch.draw(torch.rand, batch.images) for _ in range(attempts)]  # in any case, for the numbers drawn afterwards
@@ -241,7 +282,7 @@ def _fill_with_noise(batch: _Batch, start: Tensor, correct: Tensor, attempts: in
         if not bool(missing.any()):
             break
         index = missing.nonzero().squeeze(1)
-        noise = each.expand(len(index), -1, -1, -1)
+        noise = batch.rest_of(each.expand(len(index), -1, -1, -1), index)
         found = batch.misclassified(noise, index)
         start = start.index_put((index[found],), noise[found])
     return start
@@ -249,7 +290,7 @@ def _fill_with_noise(batch: _Batch, start: Tensor, correct: Tensor, attempts: in
 
 def _approach(batch: _Batch, result: MinimumNormResult, index: Tensor, outside: Tensor) -> MinimumNormResult:
     """Bisects from points outside (n, C, H, W) toward the images at `index`; what is nearer than before is kept."""
-    images, clip = batch.images[index], batch.threat_model.norm == "linf"
+    images, clip = batch.images[index], batch.threat_model if batch.threat_model.norm == "linf" else None
     near = bisect_to_boundary(batch.model, images, batch.labels[index], outside, steps=BISECTION_STEPS, clip=clip)
     norms = batch.threat_model.distance(near - images).float()
     better = norms < result.norms[index]
@@ -276,12 +317,12 @@ def _follow_boundary(batch: _Batch, result: MinimumNormResult, queries: int, sto
 
 def _estimate_gradient(batch: _Batch, points: Tensor, index: Tensor, samples: int) -> Tensor:
     """Monte Carlo estimate of the direction into the misclassified region, at points on the boundary (n, C, H, W)."""
-    values = math.prod(points.shape[1:])
+    values = batch.threat_model.free_values(points)
     scale = per_image((points - batch.images[index]).flatten(1).norm(dim=1) / math.sqrt(values), points)
     weighted, total = torch.zeros_like(points), torch.zeros_like(points)
     votes = torch.zeros(len(index), device=points.device)
     for _ in range(samples):
-        direction = batch.draw(torch.randn, points)
+        direction = batch.threat_model.free_part(batch.draw(torch.randn, points))
         direction = direction / per_image(direction.flatten(1).norm(dim=1), direction)
         vote = batch.misclassified((points + scale * direction).clamp(0, 1), index).to(points.dtype) * 2 - 1
         weighted, total, votes = weighted + per_image(vote, direction) * direction, total + direction, votes + vote

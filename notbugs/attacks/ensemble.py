@@ -115,7 +115,8 @@ def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
     """
     if isinstance(threat_model, NormBall) and threat_model.norm == "l0":
         candidates = BUDGETS["standard"].ranked_pixel_candidates
-        return [partial(few_pixels, pixels=_pixels(threat_model), candidates=count) for count in candidates]
+        attack = partial(few_pixels, pixels=_pixels(threat_model), mask=threat_model.mask)
+        return [partial(attack, candidates=count) for count in candidates]
     return [
         *(partial(pgd, threat_model=threat_model, steps=steps, loss=loss, shrink=True) for steps, loss in UNTARGETED_ATTACKS),
         *_targeted_attacks(threat_model, classes, TARGET_CLASSES, TARGETED_STEPS),
@@ -157,7 +158,7 @@ def _spatial(threat_model: SpatialTransforms, budget: AttackBudget, gradient: bo
 
 def _run_few_pixels(state: EnsembleState, threat_model: NormBall, budget: AttackBudget, gradient: bool) -> EnsembleState:
     """L0: candidates ranked by gradients, then random ones, where these find a lower margin at once or gradients are missing."""
-    attack = partial(few_pixels, pixels=_pixels(threat_model))
+    attack = partial(few_pixels, pixels=_pixels(threat_model), mask=threat_model.mask)
     masked = state.remaining
     if gradient:
         for count in budget.ranked_pixel_candidates:
@@ -281,7 +282,7 @@ def _hop_skip_jump_within(
     """`hop_skip_jump` as an attack within a ball: what it found outside is no success."""
     epsilon = threat_model.epsilon
     assert isinstance(epsilon, float | int)
-    found = hop_skip_jump(model, images, labels, norm=threat_model.norm, queries=queries, stop_norm=epsilon, starts=starts)
+    found = hop_skip_jump(model, images, labels, norm=threat_model, queries=queries, stop_norm=epsilon, starts=starts)
     with torch.no_grad():
         margins = -objectives.margin(objectives.logits(model, found.images), labels)
     return AttackResult(found.images, torch.where(found.norms <= epsilon, margins, -torch.inf))

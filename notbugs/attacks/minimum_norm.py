@@ -42,7 +42,7 @@ class _Bounds(NamedTuple):
 
 @validated
 def minimum_norm(
-    model: Model, images: Tensor, labels: Tensor, *, norm: str = "l2", rounds: int = 10, steps: int = 10
+    model: Model, images: Tensor, labels: Tensor, *, norm: str | NormBall = "l2", rounds: int = 10, steps: int = 10
 ) -> MinimumNormResult:
     """The smallest perturbation that causes misclassification, image by image.
 
@@ -55,7 +55,8 @@ def minimum_norm(
         Images (n, C, H, W) to logits (n, K), differentiable.
     images : Tensor, (N, C, H, W), in [0, 1]
     labels : Tensor, (N,), int64
-    norm : {"l2", "linf", "l1"}
+    norm : {"l2", "linf", "l1"} or NormBall
+        Of a ball the norm, the mask and the limits of channels; not its epsilon.
     rounds, steps : int
         Costs a gradient for each of rounds × steps, and one for each of at most nine nearest classes.
 
@@ -73,19 +74,20 @@ def minimum_norm(
     >>> minimum_norm(model, images, torch.tensor([0, 0]), norm="linf").norms.round(decimals=2)
     tensor([0.2000, 0.0000])
     """
-    if norm not in ("linf", "l2", "l1"):
-        raise InputError("norm", "must be linf, l2 or l1 for the minimum norm", repr(norm))
+    ball = unit_ball(norm)
+    if ball.norm == "l0":
+        raise InputError("norm", "must be linf, l2 or l1 for the minimum norm", repr(ball.norm))
     logits = clean_logits(model, images, labels)
     model, correct = with_log_probabilities(model, logits), objectives.margin(logits, labels) > 0
-    targets, distances = nearest_classes(model, images, labels, norm=norm)
-    farthest = NormBall(norm, 0.0).distance(images.new_full((1, *images.shape[1:]), 0.25))
+    targets, distances = nearest_classes(model, images, labels, norm=ball)
+    farthest = ball.distance(ball.free_part(images.new_full((1, *images.shape[1:]), 0.25)))
     epsilon = distances[:, 0].clamp_min(1e-3).minimum(farthest.to(distances))
     bounds = _Bounds(images.clone(), torch.full_like(epsilon, torch.inf), torch.zeros_like(epsilon), epsilon)
     for number in range(rounds):
         objective = _round_objective(model, labels, targets, number)
-        found = _run_round(objective, images, bounds, norm, number, steps)
+        found = _run_round(objective, images, bounds, ball, number, steps)
         bisected = bisect_to_boundary(model, images, labels, found.images)
-        norms = NormBall(norm, bounds.epsilon).distance(bisected - images).float()
+        norms = ball.distance(bisected - images).float()
         bounds = _tighten(bounds, found.margins >= 0, bisected, norms)
     return MinimumNormResult(
         torch.where(per_image(correct, images), bounds.best, images), torch.where(correct, bounds.norms, 0.0)
@@ -100,9 +102,16 @@ def _round_objective(model: Model, labels: Tensor, targets: Tensor, number: int)
     return objectives.untargeted_via(model, labels, targets[:, min(rank, targets.shape[1]) - 1])
 
 
-def _run_round(objective: Objective, images: Tensor, bounds: _Bounds, norm: str, number: int, steps: int) -> search.AttackResult:
+def unit_ball(norm: str | NormBall) -> NormBall:
+    """A ball of epsilon 1 with this norm; of a ball with its mask and its limits of channels."""
+    return NormBall(norm, 1.0) if isinstance(norm, str) else norm.within(1.0)
+
+
+def _run_round(
+    objective: Objective, images: Tensor, bounds: _Bounds, ball: NormBall, number: int, steps: int
+) -> search.AttackResult:
     """PGD from the best image so far: in every round after the first cycle, and in those on the cross-entropy."""
-    threat_model = NormBall(norm, bounds.epsilon)
+    threat_model = ball.within(bounds.epsilon)
     restart = bounds.norms.isfinite() & (number >= len(ROUND_RANKS) or not ROUND_RANKS[number % len(ROUND_RANKS)])
     start = torch.where(per_image(restart, images), bounds.best, images)
     # in L1 both kinds of steps in turn: sparse ones are exact on a linear model, the others better on CIFAR-10 (docs/lab-log.md)
@@ -121,7 +130,9 @@ def _tighten(bounds: _Bounds, misclassified: Tensor, candidates: Tensor, norms: 
     return _Bounds(best, high, low, epsilon)
 
 
-def nearest_classes(model: Model, images: Tensor, labels: Tensor, *, norm: str = "l2", most: int = 9) -> tuple[Tensor, Tensor]:
+def nearest_classes(
+    model: Model, images: Tensor, labels: Tensor, *, norm: str | NormBall = "l2", most: int = 9
+) -> tuple[Tensor, Tensor]:
     """The wrong classes in the order of their linearized distance.
 
     Parameters
@@ -130,7 +141,7 @@ def nearest_classes(model: Model, images: Tensor, labels: Tensor, *, norm: str =
         Images (n, C, H, W) to logits (n, K), differentiable.
     images : Tensor, (N, C, H, W), in [0, 1]
     labels : Tensor, (N,), int64
-    norm : {"l2", "linf", "l1"}
+    norm : {"l2", "linf", "l1"} or NormBall
     most : int
         Only this many classes, those with the highest logits.
 
@@ -140,7 +151,7 @@ def nearest_classes(model: Model, images: Tensor, labels: Tensor, *, norm: str =
     distances : Tensor, same shape
         Difference of the logits over the dual norm of its gradient.
     """
-    threat_model = NormBall(norm, 1.0)
+    threat_model = unit_ball(norm)
     with torch.no_grad():
         logits = objectives.logits(model, images).scatter(1, labels[:, None], -torch.inf)
     classes = logits.topk(min(most, logits.shape[1] - 1)).indices
@@ -158,7 +169,7 @@ def nearest_classes(model: Model, images: Tensor, labels: Tensor, *, norm: str =
 
 
 def bisect_to_boundary(
-    model: Model, images: Tensor, labels: Tensor, misclassified: Tensor, *, steps: int = 6, clip: bool = False
+    model: Model, images: Tensor, labels: Tensor, misclassified: Tensor, *, steps: int = 6, clip: NormBall | None = None
 ) -> Tensor:
     """Bisects toward the clean images: the nearest misclassified image on a path, up to 2^-steps of it.
 
@@ -170,15 +181,17 @@ def bisect_to_boundary(
         The ends of the paths.
     labels : Tensor, (N,), int64
     steps : int
-    clip : bool
-        The path clips the perturbation at an ever smaller absolute value (L-inf). By default it is the straight line.
+    clip : NormBall, optional
+        The path projects the misclassified images onto ever smaller such balls: in L-inf it clips the perturbation. Default: the
+        straight line.
     """
     perturbation = misclassified - images
-    largest = per_image(perturbation.abs().flatten(1).amax(1), perturbation)
+    size = None if clip is None else clip.distance(perturbation)
 
     def between(fraction: Tensor) -> Tensor:
-        fraction = per_image(fraction, images)
-        return images + (perturbation.clamp(-fraction * largest, fraction * largest) if clip else fraction * perturbation)
+        if clip is not None and size is not None:
+            return clip.within(fraction * size).project(misclassified, images)
+        return images + per_image(fraction, images) * perturbation
 
     low, high = (torch.full(labels.shape, end, device=images.device, dtype=images.dtype) for end in (0.0, 1.0))
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Gradient attacks: an objective and step sizes each; the loop is `search.maximize`."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -278,7 +279,9 @@ def _step_geometry(threat_model: ThreatModel) -> tuple[ThreatModel, float]:
     Steps that change few values by as much as they can need twice the perturbation on CIFAR-10, though they are exact on a linear
     model (docs/lab-log.md).
     """
-    return (NormBall("l2", 1.0), 0.4) if isinstance(threat_model, NormBall) and threat_model.norm == "l1" else (threat_model, 1.0)
+    if isinstance(threat_model, NormBall) and threat_model.norm == "l1":
+        return replace(threat_model, norm="l2", epsilon=1.0), 0.4
+    return threat_model, 1.0
 
 
 def _default_rule(threat_model: ThreatModel) -> search.UpdateRule:

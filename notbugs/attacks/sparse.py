@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from notbugs import search
 from notbugs.attacks.validation import Model, clean_logits, validated
 from notbugs.errors import InputError
-from notbugs.search import AttackResult, objectives
+from notbugs.search import AttackResult, Mask, objectives
 
 
 @validated
@@ -39,6 +39,7 @@ def few_pixels(
     pixels: int = 1,
     candidates: int | None = 100,
     gradient: bool = True,
+    mask: Mask | None = None,
     generator: Generator | None = None,
 ) -> AttackResult:
     """Sets pixels greedily, one after the other, each to a corner of the color cube (every channel 0 or 1).
@@ -57,6 +58,8 @@ def few_pixels(
     gradient : bool
         Ranks the candidates by the gradients of margin and cross-entropy, in turn. False: they are random, and after the first
         third every other one is near the best so far.
+    mask : Mask, optional
+        Which pixels may change. Default: all.
     generator : torch.Generator, optional
         Of the random candidates, by default seeded with 0.
 
@@ -72,7 +75,7 @@ def few_pixels(
     for name, number, least in (("pixels", pixels, 0), ("candidates", candidates, 1)):
         if number is not None and number < least:
             raise InputError(name, f"must be {least} or more", number)
-    space = _CandidateSpace.of(images)
+    space = _CandidateSpace.of(images, mask)
     count = min(candidates or space.size, space.size)
     generator = generator or torch.Generator().manual_seed(0)
     best, margins = images.clone(), -objectives.margin(clean_logits(model, images, labels), labels)
@@ -87,27 +90,41 @@ def few_pixels(
 
 
 class _CandidateSpace(NamedTuple):
-    """All candidates for one pixel. A candidate is a number: corner × (height × width) + position; corners: (M, C)."""
+    """All candidates for one pixel. A candidate is a number: corner × (height × width) + position.
+
+    corners: (M, C); free: which values may change, (C or 1, height × width); positions: those that may, ascending.
+    """
 
     corners: Tensor
     height: int
     width: int
+    free: Tensor
+    positions: Tensor
 
     @classmethod
-    def of(cls, images: Tensor) -> "_CandidateSpace":
+    def of(cls, images: Tensor, mask: Mask | None) -> "_CandidateSpace":
         channels, height, width = images.shape[1:]
         corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * channels).reshape(-1, channels).to(images)
-        return cls(corners, height, width)
+        free = torch.ones((1, height * width), dtype=torch.bool) if mask is None else mask.free.flatten(1)
+        free = free.to(images.device)
+        return cls(corners, height, width, free, free.any(0).nonzero().squeeze(1))
 
     @property
     def size(self) -> int:
-        return len(self.corners) * self.height * self.width
+        return len(self.corners) * len(self.positions)
+
+    @property
+    def numbers(self) -> Tensor:
+        """All candidates, (size,)."""
+        corners = torch.arange(len(self.corners), device=self.positions.device)[:, None]
+        return (corners * self.height * self.width + self.positions).flatten()
 
     def apply(self, images: Tensor, candidates: Tensor) -> Tensor:
         """Images (n, C, H, W) with one pixel set to a candidate (n,) each."""
         positions = (candidates % (self.height * self.width))[:, None, None].expand(-1, images.shape[1], 1)
         corners = self.corners[candidates // (self.height * self.width)][:, :, None]
-        return images.flatten(2).scatter(2, positions, corners).reshape(images.shape)
+        changed = images.flatten(2).scatter(2, positions, corners)
+        return torch.where(self.free, changed, images.flatten(2)).reshape(images.shape)
 
     def draw(self, best: Tensor, number: int, count: int, generator: Generator) -> Tensor:
         """The number-th of `count` random candidates for each image, given the best one so far (n,), -1: none."""
@@ -116,19 +133,21 @@ class _CandidateSpace(NamedTuple):
             return torch.randint(most, (len(best),), generator=generator, device=generator.device)
 
         device, best = best.device, best.to(generator.device)
-        positions = self.height * self.width
-        anywhere = integers(self.size)
+        positions, free = self.height * self.width, self.positions.to(generator.device)
+        drawn = integers(self.size)
+        anywhere = drawn // len(free) * positions + free[drawn % len(free)]
         row = (best % positions // self.width + integers(5) - 2).clamp(0, self.height - 1)
         column = (best % self.width + integers(5) - 2).clamp(0, self.width - 1)
         corner = torch.where(integers(2) == 0, best // positions, integers(len(self.corners)))
-        near = corner * positions + row * self.width + column
-        return torch.where((best >= 0) & (3 * number >= count) & (integers(2) == 0), near, anywhere).to(device)
+        near = row * self.width + column
+        use_near = (best >= 0) & (3 * number >= count) & (integers(2) == 0) & self.free.any(0).to(best.device)[near]
+        return torch.where(use_near, corner * positions + near, anywhere).to(device)
 
 
 def _ranked_candidates(model: Model, images: Tensor, labels: Tensor, space: _CandidateSpace, count: int) -> Tensor:
     """The `count` candidates with the highest linearized gain in margin and in cross-entropy, in turn: (n, count)."""
     if count == space.size:
-        return torch.arange(space.size, device=images.device).expand(len(images), -1)
+        return space.numbers.expand(len(images), -1)
     margin, cross_entropy = (objectives.untargeted(model, labels, loss) for loss in ("margin", "cross_entropy"))
 
     def both_losses(images: Tensor) -> Tensor:
@@ -137,8 +156,9 @@ def _ranked_candidates(model: Model, images: Tensor, labels: Tensor, space: _Can
 
     ranked = []
     for gradient in search.gradients(both_losses, images)[1]:
-        slope, values = gradient.float().nan_to_num(0.0, 0.0, 0.0).flatten(2), images.float().flatten(2)
+        slope, values = gradient.float().nan_to_num(0.0, 0.0, 0.0).flatten(2) * space.free, images.float().flatten(2)
         gain = torch.einsum("kc,ncp->nkp", space.corners.float(), slope) - (slope * values).sum(1, keepdim=True)
+        gain = gain.masked_fill(~space.free.any(0), -torch.inf)
         ranked.append(gain.flatten(1).topk(count).indices)
     return torch.stack(ranked, dim=2).flatten(1)[:, :count]
 

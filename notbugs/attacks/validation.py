@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from notbugs import precision, search
 from notbugs.errors import InputError
 from notbugs.models import frozen
-from notbugs.search import SpatialTransforms, ThreatModel, objectives
+from notbugs.search import NormBall, SpatialTransforms, ThreatModel, objectives
 
 Model = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] to logits (n, K); a torch.nn.Module is one
 
@@ -150,10 +150,15 @@ def with_log_probabilities(model: Model, logits: Tensor) -> Model:
     logits : Tensor, (N, K)
         Its outputs for the clean images.
     """
-    sums = logits.sum(1)
-    if not len(logits) or bool((logits < 0).any()) or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    if not returns_probabilities(logits):
         return model
     return lambda images: objectives.logits(model, images).clamp_min(1e-37).log()
+
+
+def returns_probabilities(logits: Tensor) -> bool:
+    """Whether a model's outputs for clean images, (N, K), are probabilities."""
+    sums = logits.sum(1)
+    return bool(len(logits)) and not bool((logits < 0).any()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def has_gradient(model: Model, images: Tensor) -> bool:
@@ -203,6 +208,21 @@ def missing_gradient(model: Model, images: Tensor) -> str:
             return "its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .numpy() or quantized layers"
         return " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return ""
+
+
+def check_within(images: Tensor, clean: Tensor, threat_model: ThreatModel | SpatialTransforms) -> None:
+    """Raises RuntimeError unless images of 8 bits lie within a norm ball: its epsilon, mask and limits of channels, exactly.
+
+    No attack leaves the threat model; this makes sure before adversarial examples are stored. Of other threat models nothing is
+    checked.
+
+    Parameters
+    ----------
+    images, clean : Tensor, (N, C, H, W), multiples of 1/255
+    threat_model : ThreatModel or SpatialTransforms
+    """
+    if isinstance(threat_model, NormBall) and not bool((inside := threat_model.contains(images, clean)).all()):
+        raise RuntimeError(f"{int((~inside).sum())} of {len(images)} adversarial examples are not within {threat_model}")
 
 
 def check_single_epsilon(threat_model: ThreatModel | SpatialTransforms) -> None:

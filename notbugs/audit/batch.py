@@ -25,15 +25,19 @@ class BatchResult(NamedTuple):
     Attributes
     ----------
     minimum_norms : Tensor, (N, norms)
-        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for.
+        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for. With targets: of
+        the smallest that reaches the target.
     clean_predicted : Tensor, int64 (N,)
     clean_misclassified : Tensor, bool (N,)
     predicted, predicted_8bit : Tensor, int64 (N, threats)
         For the perturbed image, and for what is stored of it; -1 where logits are NaN or infinite.
     misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool (N, threats)
-        Under any attack; by the minimum-norm attack alone; of what is stored.
+        Under any attack; by the minimum-norm attack alone; of what is stored. With targets an attack counts where it reached its
+        target, and the clean image where none did.
     images : Tensor, uint8 (N, threats, C, H, W)
         What is stored: the perturbed image, or the clean one if no attack succeeded.
+    reached, reached_8bit : Tensor, bool (N, threats)
+        Whether the target is predicted, also of what is stored; False without targets.
     clean_correct_draws : Tensor, int64 (N,)
         Of a random model, in how many of `attacks.DRAWS` draws the clean image is classified correctly; else -1.
     correct_draws, correct_draws_8bit : Tensor, int64 (N, threats)
@@ -49,6 +53,8 @@ class BatchResult(NamedTuple):
     by_minimum_norm: Tensor
     misclassified_8bit: Tensor
     images: Tensor
+    reached: Tensor
+    reached_8bit: Tensor
     clean_correct_draws: Tensor
     correct_draws: Tensor
     correct_draws_8bit: Tensor
@@ -58,13 +64,16 @@ class BatchResult(NamedTuple):
 class _Batch:
     """A model and the images it is attacked on.
 
-    clean_wrong: bool (N,), misclassified without a perturbation; starts: where searches without gradients begin.
+    labels: that the attack leads away from; clean_wrong: bool (N,), misclassified without a perturbation; own: the model and the
+    labels of the images, where these are others: of a targeted attack, whose model is `PredictsTarget`; starts: where searches
+    without gradients begin.
     """
 
     model: nn.Module
     images: Tensor
     labels: Tensor
     clean_wrong: Tensor
+    own: tuple[nn.Module, Tensor]
     gradient: bool
     budget: str
     starts: Tensor | None
@@ -79,6 +88,8 @@ class _Outcome(NamedTuple):
     by_minimum_norm: Tensor
     misclassified_8bit: Tensor
     images: Tensor
+    reached: Tensor
+    reached_8bit: Tensor
 
 
 def attack_batch(
@@ -89,6 +100,7 @@ def attack_batch(
     budget: str,
     progress: Callable[[float], None] | None = None,
     starts: Tensor | None = None,
+    target: int | None = None,
 ) -> BatchResult:
     """Attack a batch within every threat model.
 
@@ -106,6 +118,8 @@ def attack_batch(
         Called with the share that is done.
     starts : Tensor, (M, C, H, W), optional
         Images at which minimum-norm searches without gradients may start. Default: `images`.
+    target : int, optional
+        The class that the attacks are to reach. Default: any wrong one.
 
     Returns
     -------
@@ -113,33 +127,44 @@ def attack_batch(
     """
     logits = attacks.clean_logits(model, images, labels)  # first: a surrogate is compared with its black box here
     gradient = attacks.has_gradient(model, images)
-    clean_wrong = objectives.margin(logits, labels) <= 0
-    batch = _Batch(model, images, labels, clean_wrong, gradient, budget, starts)
+    misclassified = objectives.margin(logits, labels) <= 0
+    batch = _Batch(model, images, labels, misclassified, (model, labels), gradient, budget, starts)
+    if target is not None:
+        view = attacks.PredictsTarget(model, target, probabilities=attacks.returns_probabilities(logits))
+        with torch.no_grad():
+            there = objectives.margin(view(images), torch.zeros_like(labels)) <= 0
+        batch = _Batch(view, images, torch.zeros_like(labels), there, (model, labels), gradient, budget, starts)
     nearest: dict[str, MinimumNormResult] = {}
     outcomes: list[_Outcome] = []
     for number, threat in enumerate(threats):
         if progress:
             progress(number / len(threats))
         if isinstance(threat, NormBall):
-            found = nearest.get(threat.norm) or _minimum_norm(batch, threat.norm)
+            found = nearest.get(threat.norm) or _minimum_norm(batch, threat)
             nearest[threat.norm], outcome = _attack_within(batch, threat, found)
         else:
-            outcome = _attack_within(batch, threat, MinimumNormResult(images, torch.where(clean_wrong, 0.0, torch.inf).double()))[
-                1
-            ]
+            outcome = _attack_within(
+                batch, threat, MinimumNormResult(images, torch.where(batch.clean_wrong, 0.0, torch.inf).double())
+            )[1]
         outcomes.append(outcome)
     norms = [found.norms for found in nearest.values()]
     stacked = _Outcome(*(torch.stack(column, dim=1) for column in zip(*outcomes, strict=True)))
+    if target is not None:  # what the attacks found is that the target is predicted
+        wrong = [column | misclassified[:, None] for column in (stacked.misclassified, stacked.by_minimum_norm)]
+        reached, reached_8bit = stacked.misclassified, stacked.predicted_8bit == target
+        stacked = stacked._replace(misclassified=wrong[0], by_minimum_norm=wrong[1], reached=reached, reached_8bit=reached_8bit)
     return BatchResult(
         torch.stack(norms, dim=1) if norms else torch.zeros(len(images), 0),
         logits.argmax(1),
-        clean_wrong,
+        misclassified,
         stacked.predicted,
         stacked.predicted_8bit,
         stacked.misclassified,
         stacked.by_minimum_norm,
         stacked.misclassified_8bit,
         data.to_8bit(stacked.images),
+        stacked.reached,
+        stacked.reached_8bit,
         torch.full_like(labels, -1),
         torch.full_like(stacked.predicted, -1),
         torch.full_like(stacked.predicted, -1),
@@ -155,20 +180,22 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
     misclassified, left = by_minimum_norm.clone(), (~by_minimum_norm).nonzero().squeeze(1)
     found_images, norms = nearest.images.clone(), nearest.norms.clone()
     if len(left) and (epsilon or ball is None):
-        found = attacks.adaptive_ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
+        ensemble = attacks.ensemble_toward if isinstance(model, attacks.PredictsTarget) else attacks.adaptive_ensemble
+        found = ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
         success = found.margins >= 0
         hit = left[success]
         found_images[hit], misclassified[hit] = found.images[success], True
         if ball:  # rounding may put a perturbation on the boundary just outside
             norms[hit] = ball.distance((found_images[hit] - images[hit]).double()).clamp_max(epsilon)
     perturbed = torch.where(misclassified[:, None, None, None], found_images, images)
+    own, own_labels = batch.own
     with torch.no_grad():
-        predicted = _predictions(objectives.logits(model, perturbed))
+        predicted = _predictions(objectives.logits(own, perturbed))
     stored = _best_8bit(batch, perturbed, misclassified, threat)
     with torch.no_grad():
-        logits = objectives.logits(model, stored)
-    wrong_8bit = objectives.margin(logits, labels) <= 0
-    outcome = _Outcome(predicted, _predictions(logits), misclassified, by_minimum_norm, wrong_8bit, stored)
+        logits = objectives.logits(own, stored)
+    wrong_8bit, no = objectives.margin(logits, own_labels) <= 0, torch.zeros_like(misclassified)
+    outcome = _Outcome(predicted, _predictions(logits), misclassified, by_minimum_norm, wrong_8bit, stored, no, no)
     return MinimumNormResult(found_images, norms), outcome
 
 
@@ -178,22 +205,22 @@ def _predictions(logits: Tensor) -> Tensor:
     return torch.where(broken, -1, logits.argmax(1))
 
 
-def _minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+def _minimum_norm(batch: _Batch, ball: NormBall) -> MinimumNormResult:
     """The smallest perturbations in one norm; 0 for images that are misclassified without one."""
-    found = _search_minimum_norm(batch, norm)
+    found = _search_minimum_norm(batch, ball)
     return MinimumNormResult(found.images, found.norms.double().where(~batch.clean_wrong, 0.0))
 
 
-def _search_minimum_norm(batch: _Batch, norm: str) -> MinimumNormResult:
+def _search_minimum_norm(batch: _Batch, ball: NormBall) -> MinimumNormResult:
     """Minimum-norm attack, or HopSkipJump without gradients; inf in L0, and in L1 without gradients: there is none."""
-    model, images, labels = batch.model, batch.images, batch.labels
+    model, images, labels, norm = batch.model, batch.images, batch.labels, ball.norm
     if norm == "l0" or (norm == "l1" and not batch.gradient):
         return MinimumNormResult(images, torch.full(labels.shape, torch.inf, device=images.device))
     starts = images if batch.starts is None else batch.starts
-    walk = partial(attacks.hop_skip_jump, norm=norm, queries=BUDGETS[batch.budget].minimum_norm_queries, starts=starts)
+    walk = partial(attacks.hop_skip_jump, norm=ball, queries=BUDGETS[batch.budget].minimum_norm_queries, starts=starts)
     if not batch.gradient:
         return walk(model, images, labels)
-    found = attacks.minimum_norm(model, images, labels, norm=norm, rounds=BUDGETS[batch.budget].minimum_norm_rounds)
+    found = attacks.minimum_norm(model, images, labels, norm=ball, rounds=BUDGETS[batch.budget].minimum_norm_rounds)
     failed = found.norms.isinf().nonzero().squeeze(1)
     if not len(failed) or norm == "l1":
         return found

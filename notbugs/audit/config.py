@@ -1,9 +1,10 @@
 """The configuration of an audit, and what it names: classifiers, test images, threat models."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -13,18 +14,22 @@ from torch import Tensor, nn
 
 from notbugs import attacks, data, models
 from notbugs.data import DataConfig, Dataset
+from notbugs.data.names import printable
+from notbugs.data.sources.splits import listed
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.by_name import is_code
 from notbugs.models.notes import report_notes
 from notbugs.models.output_names import OutputNames
-from notbugs.search import NormBall, SpatialTransforms, objectives
+from notbugs.models.preprocessing import Preprocessing
+from notbugs.search import Mask, NormBall, SpatialTransforms, objectives
 from notbugs.search.threat_models import parse_threat_model
 from notbugs.study.given import DIGEST_IMAGES, LoadedClassifier, load_fitting, logits_digest
 from notbugs.study.outputs import prediction_warning
 
 Threat = NormBall | SpatialTransforms
+TARGET_RULES = {"random": "a random wrong class of each image", "least-likely": "the least likely wrong class of each image"}
 NORM_ORDER = {"l2": 0, "linf": 1, "l1": 2, "l0": 3}  # spatial transforms come last
 
 
@@ -41,6 +46,12 @@ class AuditConfig:
     threats : tuple of str
         As `parse_threat_model` takes them: "l2:0.5", "linf:8/255", "l0:1", "spatial:30,3". Empty: the epsilon that the model was
         trained with, and half of it.
+    mask : str, optional
+        A file that says which pixels may change, in every threat model (`data.read_mask`).
+    target : str, optional
+        Attacks are targeted: at the class of this name, at a `random` wrong class for each image, or at the `least-likely` one.
+    only_classes : tuple of str, optional
+        Attack only images of these classes. Every class may be predicted.
     budget : {"quick", "standard", "thorough"}
         Of the attack ensemble.
     images : int, optional
@@ -53,6 +64,8 @@ class AuditConfig:
         A file with the names of the model's outputs (`models.output_names.read_classes`). Default: its own, if it has any.
     class_map : str, optional
         Which outputs each class of the data set has (`models.output_names.read_class_map`).
+    mean, std, pixel_range : tuple of float, optional
+        Preprocessing that the model needs and does not do itself (`models.preprocessing.Preprocessing`).
     device : str
     """
 
@@ -66,12 +79,20 @@ class AuditConfig:
     classes: str | None = None
     class_map: str | None = None
     device: str = "cpu"
+    mask: str | None = None
+    target: str | None = None
+    only_classes: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    pixel_range: tuple[float, ...] | None = None
 
 
 def test_part(config: AuditConfig) -> tuple[Dataset, str]:
     """The test images that are attacked, and the format of the data set."""
     splits = data.load_dataset(config.data)
     part = splits.test
+    if config.target is not None or config.only_classes is not None:
+        part = part.select(_attacked_rows(config, part))
     if config.images is not None:
         if config.images < 1:
             raise InputError("--images", "must be 1 or more", config.images)
@@ -80,13 +101,42 @@ def test_part(config: AuditConfig) -> tuple[Dataset, str]:
     return part, splits.form
 
 
+def _attacked_rows(config: AuditConfig, part: Dataset) -> list[int]:
+    """Rows of the images of the classes that are attacked; those of the target are left out, as it is their label."""
+    classes = part.classes
+    chosen = set(classes if config.only_classes is None else config.only_classes)
+    if unknown := sorted(chosen - set(classes)):
+        raise InputError("--only-class", f"must be a class of {config.data.dataset}: {listed(classes)}", printable(unknown[0]))
+    goals = [*TARGET_RULES, *classes]
+    if config.target is not None and goals.count(config.target) != 1:
+        rule = f"must be a class of {config.data.dataset}, {' or '.join(TARGET_RULES)}: {listed(classes)}"
+        remedy = "a class has the name of a rule: rename it" if config.target in goals else ""
+        raise InputError("--target", rule, printable(config.target), remedy)
+    attacked = [number for number, name in enumerate(classes) if name in chosen and name != config.target]
+    rows = [row for row, label in enumerate(part.labels.tolist()) if label in attacked]
+    if not rows:
+        raise InputError("--only-class", "must leave test images to attack", "none", "--target leaves out those of the target")
+    return rows
+
+
+def all_classes(config: AuditConfig) -> AuditConfig:
+    """The same images and those of all other classes: predictions of a few classes alone say little of a model."""
+    return replace(config, only_classes=None, target=None)
+
+
+def mask_of(config: AuditConfig) -> Mask | None:
+    """The mask, checked against the images."""
+    return None if config.mask is None else data.read_mask(config.mask, test_part(config)[0].shape)
+
+
 def threat_models(config: AuditConfig) -> list[Threat]:
     """The threat models, norm by norm, each with ascending epsilon.
 
     Raises
     ------
     InputError
-        If none is given and the model's file names no epsilon, or if an epsilon does not fit the images.
+        If none is given and the model's file names no epsilon, or if an epsilon or the mask does not fit the images; if L-inf has
+        limits of channels of several proportions, whose minimum norms are of different kinds.
     """
     training = load_classifier(config, config.model).metadata
     threats: list[Threat] = [parse_threat_model(text, training.norm or "l2") for text in config.threats]
@@ -97,9 +147,22 @@ def threat_models(config: AuditConfig) -> list[Threat]:
     for threat in threats:
         if isinstance(threat, NormBall) and threat.epsilon == math.inf:
             raise InputError("--epsilon", "must be finite: within the whole pixel range any image becomes any other", str(threat))
+    if mask := mask_of(config):
+        threats = [_masked(threat, mask) for threat in threats]
+    if len(proportions := {threat.channels for threat in threats if isinstance(threat, NormBall) and threat.norm == "linf"}) > 1:
+        rule = "must have limits of channels in one proportion: a minimum norm is in units of the largest"
+        limits = ", ".join(str(threat) for threat in threats if norm_of(threat) == "linf")
+        raise InputError("--epsilon", rule, limits, f"use one command for each of the {len(proportions)}")
     shape = torch.Size((1, *test_part(config)[0].shape))
     unique = {str(threat): threat.fit(shape) for threat in threats}
     return sorted(unique.values(), key=_order)
+
+
+def _masked(threat: Threat, mask: Mask) -> NormBall:
+    if isinstance(threat, NormBall):
+        return replace(threat, mask=mask)
+    rule = "has no meaning for rotations and translations, which move all pixels"
+    raise InputError("--mask", rule, str(threat), "leave one of the two out")
 
 
 def _order(threat: Threat) -> tuple[int, float]:
@@ -123,7 +186,7 @@ def _said_of_outputs(config: AuditConfig, name: str) -> OutputNames:
 def report_order(config: AuditConfig, *names: str) -> None:
     """Report as notes, before any work, whose outputs stand in another order than the classes, or are no better than chance."""
     for name in names:
-        if found := prediction_warning(load_classifier(config, name).model, test_part(config)[0], config.device):
+        if found := prediction_warning(load_classifier(config, name).model, test_part(all_classes(config))[0], config.device):
             report_notes(name, [f"WARNING: {found.removesuffix('.')}"])
 
 
@@ -155,7 +218,8 @@ def _load_classifier(config: AuditConfig, name: str, digest: str, outputs: Outpu
     """Loaded once per process; `digest` is there for the cache: a file that changed is loaded again."""
     part = test_part(config)[0]
     dataset, device = config.data.dataset, config.device
-    return load_fitting(name, part, dataset=dataset, network=config.network, device=device, outputs=outputs)
+    own = Preprocessing(config.mean, config.std, config.pixel_range) if name == config.model else Preprocessing()
+    return load_fitting(name, part, dataset=dataset, network=config.network, device=device, outputs=outputs, preprocessing=own)
 
 
 def search_copy(config: AuditConfig, name: str) -> nn.Module:
@@ -201,7 +265,42 @@ def folder_name(threat: Threat) -> str:
     >>> folder_name(NormBall("linf", 8 / 255))
     'attacked-linf-8of255'
     """
-    return "attacked-" + str(threat).replace("/", "of").replace(" ", "-").replace(",", "-")
+    return "attacked-" + re.sub("[ ,]+", "-", str(threat).replace("/", "of"))
+
+
+def threat_id(config: AuditConfig, threat: Threat) -> str:
+    """The threat model in tables: what may change, and toward which class.
+
+    Examples
+    --------
+    >>> threat_id(AuditConfig("m.onnx", DataConfig("digits"), target="3"), NormBall("l2", 0.5))
+    'l2 0.5, target 3'
+    """
+    return str(threat) if config.target is None else f"{threat}, target {config.target}"
+
+
+def restriction(config: AuditConfig, threats: Sequence[Threat], norm: str) -> str | None:
+    """Beyond the norm what minimum norms are of: limits of channels, mask and target; None if nothing."""
+    found = [threat.restriction for threat in threats if isinstance(threat, NormBall) and threat.norm == norm][:1]
+    return "; ".join([each for each in found if each] + ([f"target {config.target}"] if config.target else [])) or None
+
+
+def conditions(config: AuditConfig) -> list[str]:
+    """What a reader must know of the threat models and the images: one sentence each, none for the usual ones."""
+    said = []
+    if mask := mask_of(config):
+        said.append(f"{str(mask).capitalize()} is {Path(config.mask or '').name}: {mask.described}")
+    if config.only_classes is not None:
+        classes = ", ".join(config.only_classes)
+        said.append(f"Only images of these classes are attacked: {classes}. Every class may be predicted")
+    if config.target is not None:
+        goal = TARGET_RULES.get(config.target, f"the class {config.target}")
+        left = "" if config.target in TARGET_RULES else ". Images of that class are left out"
+        said.append(
+            f"Attacks are targeted at {goal}. They succeed only if the target is predicted{left}. Robust accuracy is then the "
+            "share of images that are classified correctly and do not reach their target. Untargeted attacks leave at most that"
+        )
+    return said
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from notbugs import attacks, data
@@ -14,16 +15,19 @@ from notbugs.attacks.randomness import eot_batch_size
 from notbugs.audit.batch import BatchResult, attack_batch
 from notbugs.audit.config import (
     AuditConfig,
-    Threat,
+    all_classes,
     blame_failing_image,
     folder_name,
     load_classifier,
+    mask_of,
     norms_of,
     search_copy,
     test_part,
+    threat_id,
     threat_models,
 )
 from notbugs.audit.random_batch import attack_random_batch
+from notbugs.audit.targets import targets_of
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.predict import predict
@@ -49,7 +53,8 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
     model, others = load_classifier(config, config.model).model, [search_copy(config, name) for name in config.others]
     threat, count = balls[-1] if balls else None, CHECK_IMAGES
     with blame_failing_image(model, part, config.device):
-        clean = predict(model, part, config.device), part.labels
+        every = test_part(all_classes(config))[0]
+        clean = predict(model, every, config.device), every.labels
     while True:
         sample = part.select(evenly_spaced(count, len(part)))
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
@@ -95,22 +100,47 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     all_images = data.load_dataset(config.data).test  # whatever --images is: the minimum norm of an image is then the same
     starts = all_images.pixels(evenly_spaced(min(START_IMAGES, len(all_images)), len(all_images))).to(config.device)
 
-    def attack(images: Tensor, index: Tensor) -> BatchResult:
-        labels = part.labels[index].to(images.device)
+    every_target = targets_of(config)
+    targets = None if every_target is None else every_target[start::step]
+
+    def attack(images: Tensor, rows: Tensor, target: int | None) -> BatchResult:
+        labels, report = part.labels[rows].to(images.device), partial(_report, report_progress)
         if draws == 1:
-            return attack_batch(model, images, labels, threats, config.budget, partial(_report, report_progress), starts)
-        report_progress("", int(index[:1].sum()) / max(len(part), 1), "")
-        return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(index[:1].sum()))
+            return attack_batch(model, images, labels, threats, config.budget, report, starts, target)
+        report_progress("", int(rows[:1].sum()) / max(len(part), 1), "")
+        return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(rows[:1].sum()))
+
+    def attack_group(rows: Tensor, target: int | None) -> BatchResult:
+        """The images with one target, batch by batch."""
+        size = len(rows) if draws == 1 else eot_batch_size(part.pixels([0]))
+        one_batch = lambda images, index: attack(images, rows[index], target)  # noqa: E731
+        return BatchResult(*data.map_batches(one_batch, part.select(rows), batch_size=size, device=config.device))
 
     with blame_failing_image(model, part, config.device):
-        size = len(part) if draws == 1 else eot_batch_size(part.pixels([0]))
-        result = BatchResult(*data.map_batches(attack, part, batch_size=size, device=config.device))
+        result = _by_target(attack_group, targets, len(part))
+    pixels = part.pixels(slice(None))
     for column, threat in enumerate(threats):
+        attacks.check_within(data.from_8bit(result.images[:, column]), pixels, threat)
         target = folder / "parts" / f"{start:08d}-{folder_name(threat)}"
         shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
         data.export(part.with_images(result.images[:, column]), target, "npz", card="A part of an audit.")
     indices = [start + step * row for row in range(len(part))]
-    return [*_image_rows(part, indices, norms_of(threats), result), *_prediction_rows(part, indices, threats, result)]
+    names = [None] * len(part) if targets is None else [part.classes[target] for target in targets.tolist()]
+    ids = [threat_id(config, threat) for threat in threats]
+    images = _image_rows(
+        part, indices, names, norms_of(threats), result, None if (mask := mask_of(config)) is None else str(mask)
+    )
+    return [*images, *_prediction_rows(part, indices, names, ids, result)]
+
+
+def _by_target(attack: Callable[[Tensor, int | None], BatchResult], targets: Tensor | None, count: int) -> BatchResult:
+    """An attack on all rows at once, or on those of each target; the rows in order."""
+    if targets is None:
+        return attack(torch.arange(count), None)
+    groups = [(targets == target).nonzero().squeeze(1) for target in targets.unique()]  # type: ignore[no-untyped-call]
+    found = [attack(rows, int(targets[rows[0]])) for rows in groups]
+    order = torch.cat(groups).argsort()
+    return BatchResult(*(torch.cat(column)[order] for column in zip(*found, strict=True)))
 
 
 def _report(report_progress: Progress, share: float) -> None:
@@ -124,7 +154,14 @@ def draws_of(config: AuditConfig) -> int:
     return attacks.DRAWS if attacks.is_random(search_copy(config, config.model), images) else 1
 
 
-def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], result: BatchResult) -> list[ImageRow]:
+def _image_rows(
+    part: Dataset,
+    indices: Sequence[int],
+    targets: Sequence[str | None],
+    norms: Sequence[str],
+    result: BatchResult,
+    mask: str | None,
+) -> list[ImageRow]:
     classes, labels, predicted = part.classes, part.labels.tolist(), result.clean_predicted.tolist()
     rows = []
     for row, (index, file) in enumerate(zip(indices, part.names, strict=True)):
@@ -138,6 +175,8 @@ def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], res
                 predicted=classes[predicted[row]],
                 misclassified=bool(result.clean_misclassified[row]),
                 correct_draws=_draws(result.clean_correct_draws[row]),
+                target=targets[row],
+                mask=mask,
                 **minimum,
             )
         )
@@ -145,7 +184,7 @@ def _image_rows(part: Dataset, indices: Sequence[int], norms: Sequence[str], res
 
 
 def _prediction_rows(
-    part: Dataset, indices: Sequence[int], threats: Sequence[Threat], result: BatchResult
+    part: Dataset, indices: Sequence[int], targets: Sequence[str | None], threats: Sequence[str], result: BatchResult
 ) -> list[PredictionRow]:
     classes, labels = part.classes, part.labels.tolist()
     return [
@@ -153,7 +192,7 @@ def _prediction_rows(
             index=index,
             file=file,
             label=classes[labels[row]],
-            threat=str(threat),
+            threat=threat,
             misclassified=bool(result.misclassified[row, column]),
             by_minimum_norm=bool(result.by_minimum_norm[row, column]),
             predicted=_class_name(classes, result.predicted[row, column]),
@@ -161,6 +200,9 @@ def _prediction_rows(
             misclassified_8bit=bool(result.misclassified_8bit[row, column]),
             correct_draws=_draws(result.correct_draws[row, column]),
             correct_draws_8bit=_draws(result.correct_draws_8bit[row, column]),
+            target=targets[row],
+            reached=None if targets[row] is None else bool(result.reached[row, column]),
+            reached_8bit=None if targets[row] is None else bool(result.reached_8bit[row, column]),
         )
         for column, threat in enumerate(threats)
         for row, (index, file) in enumerate(zip(indices, part.names, strict=True))

@@ -53,6 +53,8 @@ def attack_random_batch(
         torch.zeros_like(correct, dtype=torch.bool),
         correct_8bit <= half,
         found,
+        torch.zeros_like(correct, dtype=torch.bool),
+        torch.zeros_like(correct, dtype=torch.bool),
         clean_correct,
         correct,
         correct_8bit,

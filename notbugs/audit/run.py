@@ -12,12 +12,16 @@ from notbugs.audit.class_order import write_class_map
 from notbugs.audit.config import (
     AuditConfig,
     Threat,
+    all_classes,
     blame_failing_image,
+    conditions,
     digest,
     load_classifier,
+    mask_of,
     report_order,
     search_copy,
     test_part,
+    threat_id,
     threat_models,
 )
 from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
@@ -75,15 +79,20 @@ def run(
     threats = threat_models(config)
     for name in (config.model, *config.others):
         load_classifier(config, name)
+    if config.target is not None and draws_of(config) > 1:
+        rule = "must be left out for a model that is random in evaluation mode: success in some of its draws is not defined"
+        raise InputError("--target", rule, config.target, "attack it without its randomness")
+    mask = "" if (found := mask_of(config)) is None else str(found)
     with RunFolder.open(folder, _arguments(config)) as record:
         digests = {name: digest(config, name) for name in (config.model, *config.others)}
         same_images = f"{config.data.dataset} must hold the same images as when this audit began"
         hashed = fingerprint(part)
         check_same_data(record, hashed, "--out", same_images)
+        check_same(record, "mask", mask, "--mask", "must be the same as when this audit began")
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")
-        record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=hashed, digests=digests)
+        record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=hashed, digests=digests, mask=mask)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
-        datacheck.check_stage(record, None, part)
+        datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, -(-len(part) // PART_IMAGES))
         run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
@@ -118,7 +127,9 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,
         "model": config.model,
-        "threats": [str(threat) for threat in threats],
+        "threats": [threat_id(config, threat) for threat in threats],
+        "target": config.target or "",
+        "conditions": conditions(config),
         "budget": config.budget,
         "gradient": not missing,
         "missing_gradient": missing,

@@ -5,13 +5,25 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 
 from notbugs import __version__, attacks, data
-from notbugs.audit.config import AuditConfig, Threat, folder_name, norm_of, norms_of, test_part, threat_models
+from notbugs.audit.config import (
+    TARGET_RULES,
+    AuditConfig,
+    Threat,
+    conditions,
+    folder_name,
+    norm_of,
+    norms_of,
+    restriction,
+    test_part,
+    threat_id,
+    threat_models,
+)
 from notbugs.audit.evaluate import NOT_FINITE
 from notbugs.data import Dataset
 from notbugs.runs.folder import RunFolder
@@ -48,24 +60,25 @@ def summarize(config: AuditConfig, folder: Path, report_progress: Progress) -> l
     """The last stage: rows over all images; writes datasets/ and pictures/."""
     run, (part, form), threats = RunFolder.read(folder), test_part(config), threat_models(config)
     images = sorted(run.rows(ImageRow), key=lambda row: row.index)
-    by_threat: dict[str, list[PredictionRow]] = {str(threat): [] for threat in threats}
+    by_threat: dict[str, list[PredictionRow]] = {threat_id(config, threat): [] for threat in threats}
     for row in sorted(run.rows(PredictionRow), key=lambda row: row.index):
         by_threat[row.threat].append(row)
     rows: list[Row] = [AuditFileRow(**cells(row)) for row in images]  # type: ignore[arg-type]  # the same columns
     rows += _accuracy_rows(config, images, by_threat, threats)
     for threat in (None, *threats):
-        predictions: Sequence[ImageRow | PredictionRow] = images if threat is None else by_threat[str(threat)]
+        name = CLEAN if threat is None else threat_id(config, threat)
+        predictions: Sequence[ImageRow | PredictionRow] = images if threat is None else by_threat[name]
         outcomes = [_Prediction(row.label, row.predicted, _share(row)) for row in predictions]
-        rows += _class_rows(threat, outcomes, part.classes)
-        rows += _confusion_rows(threat, outcomes, part.classes)
-    rows += _curve_rows(images, threats)
+        rows += _class_rows(name, threat, outcomes, part.classes)
+        rows += _confusion_rows(name, threat, outcomes, part.classes)
+    rows += _curve_rows(images, threats, {norm: restriction(config, threats, norm) for norm in norms_of(threats)})
     chosen, pictured = _chosen_files(images, threats), _pictured_threats(threats)
     stored: dict[str, Dataset] = {}
     for threat in threats:
         perturbed = _stored_images(folder, part, threat)
         _export_perturbed(config, folder, part, perturbed, threat, form)
         if threat in pictured:  # those alone, or several large sets would be in memory at once
-            stored[str(threat)] = perturbed.select([index for indices in chosen.values() for index in indices])
+            stored[threat_id(config, threat)] = perturbed.select([index for indices in chosen.values() for index in indices])
     pictures = _pictures(part, images, by_threat, chosen, stored)
     return rows + _picture_rows(folder, pictures, images, norms_of(threats))
 
@@ -99,10 +112,6 @@ def _draws(images: Sequence[ImageRow]) -> int:
     return 1 if all(row.correct_draws is None for row in images) else attacks.DRAWS
 
 
-def _name(threat: Threat | None) -> str:
-    return CLEAN if threat is None else str(threat)
-
-
 def _epsilon(threat: Threat | None) -> float:
     return float(threat.epsilon) if isinstance(threat, NormBall) else 0.0
 
@@ -124,10 +133,11 @@ def _accuracy_rows(
             correct_by_minimum_norm=None,
             correct_8bit=None,
             draws=draws,
+            **_targeted(config, [row.predicted == row.target for row in images]),
         )
     ]
     for threat in threats:
-        predictions = by_threat[str(threat)]
+        predictions = by_threat[threat_id(config, threat)]
         minimum_norm = isinstance(threat, NormBall) and threat.norm != "l0" and draws == 1
         stored = sum(
             (not row.misclassified_8bit) if row.correct_draws_8bit is None else row.correct_draws_8bit / draws
@@ -135,28 +145,56 @@ def _accuracy_rows(
         )
         rows.append(
             AuditAccuracyRow(
-                threat=str(threat),
+                threat=threat_id(config, threat),
                 norm=norm_of(threat),
                 epsilon=_epsilon(threat),
                 **_measure([_share(row) for row in predictions])._asdict(),
-                attack=attacks.ensemble_name(config.budget) + (f" + EOT-{draws}" if draws > 1 else ""),
+                attack=_attack_name(config, draws),
                 correct_by_minimum_norm=sum(not row.by_minimum_norm for row in predictions) if minimum_norm else None,
                 correct_8bit=round(stored),
                 not_finite=sum(row.predicted == NOT_FINITE for row in predictions),
                 draws=draws,
+                **_targeted(config, [bool(row.reached) for row in predictions]),
+                reached_8bit=None if config.target is None else sum(bool(row.reached_8bit) for row in predictions),
             )
         )
     return rows
 
 
-def _class_rows(threat: Threat | None, outcomes: Sequence[_Prediction], classes: Sequence[str]) -> list[ClassAccuracyRow]:
+def _attack_name(config: AuditConfig, draws: int) -> str:
+    """As docs/attacks.md defines it."""
+    name = attacks.ensemble_name(config.budget) + (", targeted" if config.target else "")
+    return name + (f" + EOT-{draws}" if draws > 1 else "")
+
+
+class _Success(TypedDict, total=False):
+    """Columns of a targeted attack."""
+
+    target: str
+    reached: int
+    success_rate: float
+    success_ci_low: float
+    success_ci_high: float
+
+
+def _targeted(config: AuditConfig, reached: Sequence[bool]) -> _Success:
+    """How many images reach their target, and the targeted success rate; nothing if attacks are not targeted."""
+    if config.target is None:
+        return {}
+    count, _, rate, low, high = _measure(reached)
+    return {"target": config.target, "reached": count, "success_rate": rate, "success_ci_low": low, "success_ci_high": high}
+
+
+def _class_rows(
+    name: str, threat: Threat | None, outcomes: Sequence[_Prediction], classes: Sequence[str]
+) -> list[ClassAccuracyRow]:
     rows = []
     for label in classes:
         correct = [outcome.correct for outcome in outcomes if outcome.label == label]
         if correct:
             rows.append(
                 ClassAccuracyRow(
-                    threat=_name(threat),
+                    threat=name,
                     norm=norm_of(threat),
                     epsilon=_epsilon(threat),
                     label=label,
@@ -166,11 +204,13 @@ def _class_rows(threat: Threat | None, outcomes: Sequence[_Prediction], classes:
     return rows
 
 
-def _confusion_rows(threat: Threat | None, outcomes: Sequence[_Prediction], classes: Sequence[str]) -> list[ConfusionRow]:
+def _confusion_rows(
+    name: str, threat: Threat | None, outcomes: Sequence[_Prediction], classes: Sequence[str]
+) -> list[ConfusionRow]:
     counts = Counter((outcome.label, outcome.predicted) for outcome in outcomes)
     return [
         ConfusionRow(
-            threat=_name(threat),
+            threat=name,
             norm=norm_of(threat),
             epsilon=_epsilon(threat),
             label=label,
@@ -183,14 +223,15 @@ def _confusion_rows(threat: Threat | None, outcomes: Sequence[_Prediction], clas
     ]
 
 
-def _curve_rows(images: Sequence[ImageRow], threats: Sequence[Threat]) -> list[CurveRow]:
+def _curve_rows(images: Sequence[ImageRow], threats: Sequence[Threat], restrictions: Mapping[str, str | None]) -> list[CurveRow]:
     """Robust accuracy against epsilon, norm by norm, from the smallest perturbations.
 
     60 steps, up to where 2 % of the images are left or to the largest epsilon, whichever is larger; in L0 every whole number.
     """
     rows = []
     for norm in norms_of(threats) if _draws(images) == 1 else ():  # a random model has no minimum norms
-        distances = sorted(minimum_norm(row, norm) for row in images)
+        # of targeted attacks a misclassified image may be far from its target
+        distances = sorted(0.0 if row.misclassified else minimum_norm(row, norm) for row in images)
         finite = [distance for distance in distances if distance < float("inf")]
         largest = max(float(threat.epsilon) for threat in threats if isinstance(threat, NormBall) and threat.norm == norm)
         top = max(finite[int(CURVE_QUANTILE * (len(finite) - 1))] if finite else 0.0, largest)
@@ -198,7 +239,7 @@ def _curve_rows(images: Sequence[ImageRow], threats: Sequence[Threat]) -> list[C
         epsilons = [float(pixels) for pixels in range(int(largest) + 1)] if norm == "l0" else steps
         for epsilon in epsilons:
             measured = _measure([distance > epsilon for distance in distances])
-            rows.append(CurveRow(norm=norm, epsilon=epsilon, **measured._asdict()))
+            rows.append(CurveRow(norm=norm, epsilon=epsilon, **measured._asdict(), restriction=restrictions[norm]))
     return rows
 
 
@@ -223,9 +264,11 @@ def _stored_images(folder: Path, part: Dataset, threat: Threat) -> Dataset:
 def _export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbed: Dataset, threat: Threat, form: str) -> None:
     target = folder / "datasets" / folder_name(threat)
     shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped
+    said = conditions(config)
+    goal = f"predicts {TARGET_RULES.get(config.target, config.target)}" if config.target else "misclassifies it"
     card = (
         f"# Adversarial examples\n\n{len(part)} images, each perturbed within {threat} so that `{Path(config.model).name}` "
-        "misclassifies it, or clean if no attack succeeded. Labels are the original ones. "
+        f"{goal}, or clean if no attack succeeded. Labels are the original ones. {''.join(map('{}. '.format, said))}"
         f"Constructed by notbugs {__version__}, {attacks.ensemble_name(config.budget)}.\n"
     )
     origin = data.origin_of(config.data.dataset, data.load_dataset(config.data))

@@ -95,6 +95,8 @@ def _threat_model(config: AuditConfig) -> NormBall:
     threat_model = audit_config.threat_models(config)[-1]
     if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
         raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
+    if threat_model.restriction:
+        raise InputError("--epsilon", "must be one limit for all channels for transfer", str(threat_model))
     return threat_model
 
 

@@ -20,15 +20,15 @@ from notbugs.cli.console import (
 )
 from notbugs.cli.notes import TABLE, list_files_in, print_notes
 from notbugs.cli.options import (
+    NO_MODEL_OPTIONS,
     NO_OPTIONS,
-    ClassMap,
     DataOptions,
-    OutputNames,
-    OwnNetwork,
+    ModelOptions,
     RunArgument,
     Seed,
     Workers,
     with_data_options,
+    with_model_options,
 )
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
@@ -143,6 +143,7 @@ def _short(value: float) -> str:
 
 
 @with_data_options
+@with_model_options
 def explain(
     subject: Subject,
     dataset: ItsDataset = None,
@@ -153,9 +154,7 @@ def explain(
             help="With a model: a row per test image; FILE.png: gradients of a few; FILE.json: how the data were read.",
         ),
     ] = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -168,7 +167,7 @@ def explain(
 
     title = "Saliency [95 % CI]"
     if dataset is None:
-        _check_none_given({**data_options, "classes": classes, "class_map": class_map})
+        _check_none_given({**data_options, **model_options})
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
@@ -178,7 +177,7 @@ def explain(
     from notbugs.runs.tables.row import records_as_csv
     from notbugs.study import analyses
 
-    config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
+    config, model = _load_classifier(subject, dataset, out, model_options, data_options)
     if isinstance(model, BlackBox):
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
     model = with_gradients(config, subject, "attributions are computed with them")
@@ -195,6 +194,7 @@ def explain(
 
 
 @with_data_options
+@with_model_options
 def corruptions(
     subject: Subject,
     dataset: ItsDataset = None,
@@ -205,9 +205,7 @@ def corruptions(
             help="With a model: keep the table, and beside it FILE-fourier.csv, and FILE.json: how the data were read.",
         ),
     ] = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
@@ -220,7 +218,7 @@ def corruptions(
 
     fourier_title = "Error rate with one Fourier basis vector added, mean over frequencies"
     if dataset is None:
-        _check_none_given({**data_options, "classes": classes, "class_map": class_map})
+        _check_none_given({**data_options, **model_options})
         shown = [
             ("Accuracy on test images, mean over five severities", tables.corruptions_table),
             (fourier_title, tables.fourier_table),
@@ -234,7 +232,7 @@ def corruptions(
     from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
-    config, model = _load_classifier(subject, dataset, out, network, classes, class_map, data_options)
+    config, model = _load_classifier(subject, dataset, out, model_options, data_options)
     part = test_part(config)[0]
     print_notes()
     accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
@@ -254,28 +252,22 @@ def corruptions(
         write_table(out, as_csv(rows))
 
 
-def _check_none_given(data_options: DataOptions) -> None:
-    """Raises InputError for options of a data set where a study has its own."""
-    given = [name for name, value in data_options.items() if value != NO_OPTIONS.get(name)]
+def _check_none_given(options: DataOptions) -> None:
+    """Raises InputError for options of a model and a data set where a study has its own."""
+    given = [name for name, value in options.items() if value != NO_OPTIONS.get(name)]
     if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise InputError(options, "can only be used with a MODEL and a DATASET: a study has its own")
+        names = ", ".join("--" + name.removeprefix("pixel_").replace("_", "-") for name in given)
+        raise InputError(names, "can only be used with a MODEL and a DATASET: a study has its own")
 
 
 def _load_classifier(
-    subject: str,
-    dataset: str,
-    out: Path | None,
-    network: str | None,
-    classes: str | None,
-    class_map: str | None,
-    data_options: DataOptions,
+    subject: str, dataset: str, out: Path | None, model_options: ModelOptions, data_options: DataOptions
 ) -> tuple["AuditConfig", "nn.Module"]:
     """One classifier, ready for analysis, and its configuration."""
     from notbugs.audit.config import report_order, search_copy
 
     check_table_file(out)
-    config = audit_config(subject, dataset, network=network, classes=classes, class_map=class_map, data_options=data_options)
+    config = audit_config(subject, dataset, model_options=model_options, data_options=data_options)
     model = search_copy(config, subject)
     report_order(config, subject)
     return config, model

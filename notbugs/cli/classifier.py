@@ -20,21 +20,21 @@ from notbugs.cli.console import (
 )
 from notbugs.cli.notes import TABLE
 from notbugs.cli.options import (
+    NO_MODEL_OPTIONS,
     NO_OPTIONS,
     AnyClassifier,
-    ClassMap,
     DataOptions,
     DatasetArgument,
     Device,
     Epochs,
     Layer,
     Model,
+    ModelOptions,
     OneEpsilon,
-    OutputNames,
-    OwnNetwork,
     Seed,
     Workers,
     with_data_options,
+    with_model_options,
 )
 from notbugs.cli.study_progress import finding_lines
 from notbugs.cli.table_file import check_table_file, write_table
@@ -55,12 +55,34 @@ Threats = Annotated[
     typer.Option(
         metavar="EPS",
         help="Threat model: 0.5 or 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 (degrees, "
-        "pixels). May be repeated. [default: what the model was trained with, and half of it]",
+        "pixels), linf:8/255,0,0 (by channel). May be repeated. [default: what the model was trained with, and half of it]",
     ),
 ]
 DefaultNorm = Annotated[
     str | None,
     typer.Option(help="Norm of an EPS without one: l2, linf, l1 or l0. [default: what the model was trained with, else l2]"),
+]
+MaskFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Which pixels may change, in every threat model but rotations: an image of the size of the images, white where they "
+        "may and black elsewhere (in color: channel by channel), or an .npy of 0 and 1.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASS",
+        help="Targeted attacks: at this class, of which no image is then attacked; random or least-likely: at such a wrong "
+        "class of each image. Success is only that the target is predicted. [default: any wrong class]",
+    ),
+]
+OnlyClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only-class", metavar="CLASS", help="Attack only images of this class. Every class may be predicted. May be repeated."
+    ),
 ]
 Budget = Annotated[str, typer.Option(help="Attack ensemble: quick, standard or thorough.")]
 Images = Annotated[int | None, typer.Option(metavar="N", help="Attack N test images, evenly spaced. [default: all]")]
@@ -106,6 +128,7 @@ TransferOut = Annotated[
 
 
 @with_data_options
+@with_model_options
 def attack(
     model: AnyClassifier,
     dataset: DatasetArgument,
@@ -114,10 +137,11 @@ def attack(
     norm: DefaultNorm = None,
     budget: Budget = "standard",
     images: Images = None,
+    mask: MaskFile = None,
+    target: Target = None,
+    only_class: OnlyClasses = None,
     other: OtherModels = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -138,10 +162,11 @@ def attack(
         threats=threats,
         budget=budget,
         images=images,
+        mask=mask,
+        target=target,
+        only_classes=only_class or (),
         others=other or (),
-        network=network,
-        classes=classes,
-        class_map=class_map,
+        model_options=model_options,
         data_options=data_options,
         device=device,
     )
@@ -176,13 +201,24 @@ def _print_audit(record: "RunFolder") -> None:
         print(f"without gradients: {metadata.missing_gradient}")
     if metadata.draws > 1:
         print(f"random model: gradients and accuracies are means of {metadata.draws} draws")
-    for row in record.rows(AuditAccuracyRow):
-        print(accuracy_line(row.threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack, row.correct_8bit))
+    for condition in metadata.conditions:
+        print(f"{condition}.")
+    rows = record.rows(AuditAccuracyRow)
+    width = max(14, *(len(row.threat) for row in rows)) if rows else 14
+    for row in rows:
+        interval = row.accuracy, row.ci_low, row.ci_high
+        print(accuracy_line(row.threat, *interval, row.correct, row.n, row.attack, row.correct_8bit, width))
+        if row.success_rate is not None and row.success_ci_low is not None and row.success_ci_high is not None:
+            rate = f"{100 * row.success_rate:.1f} %  [{100 * row.success_ci_low:.1f}, {100 * row.success_ci_high:.1f}]"
+            stored = "" if row.reached_8bit is None else f" (stored in 8 bits: {row.reached_8bit})"
+            kind = "without an attack classified as their target" if row.attack == "none" else "targeted success rate"
+            print(f"  {kind} {rate}  {row.reached} of {row.n}{stored}")
         if row.not_finite:
             print(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
 
 
 @with_data_options
+@with_model_options
 def features(
     model: Model,
     dataset: DatasetArgument,
@@ -192,9 +228,7 @@ def features(
     sample: Sample = None,
     steps: Steps = 8,
     most: Most = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
 ) -> None:
@@ -215,9 +249,7 @@ def features(
         model,
         dataset,
         threats=[epsilon] if epsilon else [],
-        network=network,
-        classes=classes,
-        class_map=class_map,
+        model_options=model_options,
         data_options=data_options,
         device=device,
     )
@@ -263,6 +295,7 @@ def _print_features(rows: Sequence["FeatureRow"], images: int, threat: str) -> N
 
 
 @with_data_options
+@with_model_options
 def transfer(
     model: Model,
     dataset: DatasetArgument,
@@ -272,9 +305,7 @@ def transfer(
     images: Images = None,
     seed: Seed = 0,
     epochs: Epochs = None,
-    network: OwnNetwork = None,
-    classes: OutputNames = None,
-    class_map: ClassMap = None,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
@@ -293,9 +324,7 @@ def transfer(
         dataset,
         threats=[epsilon] if epsilon else [],
         images=images,
-        network=network,
-        classes=classes,
-        class_map=class_map,
+        model_options=model_options,
         data_options=data_options,
         device=device,
     )

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.notes import list_files_in, print_notes
@@ -42,11 +43,12 @@ def audit_config(
     budget: str = "quick",
     images: int | None = None,
     others: Sequence[str] = (),
-    network: str | None = None,
-    classes: str | None = None,
-    class_map: str | None = None,
+    model_options: Mapping[str, str | None] = MappingProxyType({}),
     data_options: Mapping[str, Any] | None = None,
     device: str = "auto",
+    mask: str | None = None,
+    target: str | None = None,
+    only_classes: Sequence[str] = (),
 ) -> "AuditConfig":
     """The configuration of an audit, or of another command on one classifier."""
     from notbugs.audit import AuditConfig
@@ -59,10 +61,16 @@ def audit_config(
         budget=budget,
         images=images,
         others=tuple(others),
-        network=network,
-        classes=classes,
-        class_map=class_map,
+        network=model_options.get("network"),
+        classes=model_options.get("classes"),
+        class_map=model_options.get("class_map"),
         device=parse_device(device),
+        mask=mask,
+        target=target,
+        only_classes=tuple(only_classes) or None,
+        mean=_channel_values(model_options.get("mean"), "--mean"),
+        std=_channel_values(model_options.get("std"), "--std"),
+        pixel_range=_channel_values(model_options.get("pixel_range"), "--range"),
     )
 
 
@@ -81,6 +89,10 @@ def parse_numbers(text: str, option: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(option, "must be numbers with commas between them", repr(text)) from None
+
+
+def _channel_values(text: str | None, option: str) -> tuple[float, ...] | None:
+    return None if text is None else tuple(parse_numbers(text, option))
 
 
 def parse_device(name: str) -> str:
@@ -217,11 +229,12 @@ def accuracy_line(
     n: int,
     attack: str,
     correct_8bit: int | None = None,
+    width: int = 14,
 ) -> str:
-    """One accuracy with its 95 % CI, counts and attack."""
+    """One accuracy with its 95 % CI, counts and attack. width: of the threat model."""
     stored = "" if correct_8bit is None else f" (stored in 8 bits: {correct_8bit})"
     interval = f"[{100 * ci_low:.1f}, {100 * ci_high:.1f}]"
-    return f"{threat:14} {100 * accuracy:5.1f} %  {interval:13}  {correct} of {n}{stored}  {attack}"
+    return f"{threat:{width}} {100 * accuracy:5.1f} %  {interval:13}  {correct} of {n}{stored}  {attack}"
 
 
 def percent(share: float, ci_low: float, ci_high: float) -> str:

@@ -1,7 +1,7 @@
 """The options that several commands share."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -97,19 +97,37 @@ def _data_parameters() -> list[inspect.Parameter]:
 
 def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose argument `data_options`, a dictionary, comes from the options for the fields of `DataConfig`."""
-    signature = inspect.signature(command)
-    before = list(signature.parameters.values())
-    place = [parameter.name for parameter in before].index("data_options")
-    parameters = [*before[:place], *_data_parameters(), *before[place + 1 :]]
+    grouped = _with_group(command, "data_options", _data_parameters())
 
-    @wraps(command)
+    @wraps(grouped)
     def called(**given: object) -> None:
         if given.get("dataset") and given.get("out"):
             check_outside(str(given["dataset"]), str(given["out"]))
-        command(data_options={name: given.pop(name) for name in DATA_FIELDS}, **given)
+        grouped(**given)
 
-    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads
-    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
+    return called
+
+
+def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose argument `model_options`, a dictionary, comes from the options that say what is to be known of MODEL."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in MODEL_OPTIONS.items()]
+    return _with_group(command, "model_options", parameters)
+
+
+def _with_group(command: Callable[..., None], name: str, parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """A command whose argument of this name is a dictionary of other parameters, as typer reads them."""
+    signature = inspect.signature(command)
+    before = list(signature.parameters.values())
+    place = [parameter.name for parameter in before].index(name)
+    after = [*before[:place], *parameters, *before[place + 1 :]]
+
+    @wraps(command)
+    def called(**given: object) -> None:
+        command(**{name: {parameter.name: given.pop(parameter.name) for parameter in parameters}}, **given)
+
+    called.__signature__ = signature.replace(parameters=after)  # type: ignore[attr-defined]  # what typer reads
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in after} | {"return": None}
     return called
 
 
@@ -174,6 +192,32 @@ ClassMap = Annotated[
         "file. Several are added.",
     ),
 ]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MEAN",
+        help="What MODEL needs subtracted from the pixels and does not subtract itself, as many exported models: one number, or "
+        "one for each channel, 0.485,0.456,0.406. Pixels are in [0, 1], or in --range.",
+    ),
+]
+Std = Annotated[str | None, typer.Option(metavar="STD", help="Standard deviation to divide by, after --mean: as --mean.")]
+PixelRange = Annotated[
+    str | None,
+    typer.Option(
+        "--range", metavar="BLACK,WHITE", help="Pixels that MODEL expects, before --mean: 0,255 or -1,1. [default: 0,1]"
+    ),
+]
+# What is said of MODEL: fields of `AuditConfig`, in the order of --help
+MODEL_OPTIONS: Mapping[str, object] = {
+    "network": OwnNetwork,
+    "classes": OutputNames,
+    "class_map": ClassMap,
+    "mean": Mean,
+    "std": Std,
+    "pixel_range": PixelRange,
+}
+ModelOptions = Mapping[str, str | None]
+NO_MODEL_OPTIONS: ModelOptions = MappingProxyType(dict.fromkeys(MODEL_OPTIONS))
 Width = Annotated[int | None, typer.Option(help="Channels of the network's first layer. [default: by the images]")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of each training. [default: by the number of images]")]
 Seed = Annotated[int, typer.Option(help="Random seed, 0 or more.")]

@@ -10,6 +10,7 @@ from notbugs.data.groups import grouped_folds
 from notbugs.data.images import Images, LazyImages
 from notbugs.data.load import fingerprint, load, load_dataset
 from notbugs.data.loaded import Splits, keeping_loads
+from notbugs.data.mask import read_mask
 from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
@@ -51,6 +52,7 @@ __all__ = [
     "originals",
     "photo_crops",
     "random_subset",
+    "read_mask",
     "save_arrays",
     "save_image",
     "save_sheet",

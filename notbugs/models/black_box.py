@@ -31,6 +31,11 @@ class BlackBox(nn.Module):
     no_gradient : str
         Why it has no gradients, in a line.
 
+    Attributes
+    ----------
+    eight_bits : bool
+        Whether it converts pixels to 8 bits itself.
+
     Raises
     ------
     InputError
@@ -47,6 +52,7 @@ class BlackBox(nn.Module):
     def __init__(self, function: Function, classes: Sequence[str], no_gradient: str = "it is a function of arrays") -> None:
         super().__init__()
         self.function, self.classes, self.no_gradient = function, tuple(classes), no_gradient
+        self.eight_bits = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""

@@ -13,7 +13,7 @@ from notbugs.errors import InputError
 from notbugs.models import checkpoint, torch_files
 from notbugs.models.adapt import adapt, refuse_meta, settled
 from notbugs.models.architectures import ARCHITECTURES
-from notbugs.models.black_box import BlackBox, from_sklearn
+from notbugs.models.black_box import BlackBox, SurrogateGradients, from_sklearn
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.class_map import estimator_names
 from notbugs.models.factory import build
@@ -21,6 +21,7 @@ from notbugs.models.libraries import hub_file, is_library_name, library_network
 from notbugs.models.linear import Estimator
 from notbugs.models.onnx import from_onnx
 from notbugs.models.onnx_names import onnx_names
+from notbugs.models.preprocessing import Preprocessing, preprocessed
 from notbugs.models.reading import Reading
 from notbugs.models.user_code import one_line, user_network, user_object
 from notbugs.models.weights import clean_weights, left_out, network_with
@@ -38,7 +39,12 @@ class _Loaded(NamedTuple):
 
 
 def classifier_by_name(
-    name: str, *, classes: Sequence[str], network: str | None = None, part: Dataset | None = None
+    name: str,
+    *,
+    classes: Sequence[str],
+    network: str | None = None,
+    part: Dataset | None = None,
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  # it is frozen
 ) -> tuple[nn.Module, CheckpointMetadata]:
     """A classifier by name, and what is known of it.
 
@@ -59,6 +65,8 @@ def classifier_by_name(
         .safetensors file that `models.save` wrote: see `models.load`.
     part : Dataset, optional
         A few of its images decide how the network takes and returns them (`adapt`). Default: not tried.
+    preprocessing : Preprocessing
+        What the model needs and does not do itself.
 
     Returns
     -------
@@ -70,10 +78,14 @@ def classifier_by_name(
     Raises
     ------
     InputError
-        If there is no such classifier or it cannot be used.
+        If there is no such classifier or it cannot be used, or if it has a normalization of its own beside a given one.
     """
-    loaded = _load(name, classes, network, part)
+    if preprocessing and part is not None:
+        preprocessing.check_channels(sorted({part.shape[0], 3}))
+    loaded = _load(name, classes, network, part, preprocessing)
     refuse_meta(loaded.model, "MODEL", name)
+    if preprocessing:
+        loaded = _preprocessed(name, loaded, preprocessing, part)
     model, notes = settled(loaded.model), loaded.notes
     if part is not None and loaded.given is not None:
         names = loaded.metadata.classes
@@ -93,16 +105,41 @@ def is_code(network: str | None) -> bool:
     return network is not None and ":" in network and not is_library_name(network)
 
 
-def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset | None) -> _Loaded:
+def _preprocessed(name: str, loaded: _Loaded, preprocessing: Preprocessing, part: Dataset | None) -> _Loaded:
+    """A classifier that gets pixels as the user says. Raises InputError if its own configuration says how."""
+    model, own = loaded.model, ""
+    note = f"{preprocessing.words}, as you say"
+    mean, std = preprocessing.in_unit_range()
+    if loaded.given is not None:
+        if not loaded.given.mean:
+            return loaded._replace(given=replace(loaded.given, mean=mean, std=std), notes=(*loaded.notes, note))
+        own = f"mean {_listed(loaded.given.mean)}, standard deviation {_listed(loaded.given.std)}"
+    elif isinstance(model, BlackBox | SurrogateGradients):
+        if not getattr(model, "box", model).eight_bits:
+            if part is not None:
+                preprocessing.check_channels([part.shape[0]])
+            return loaded._replace(model=preprocessed(model, preprocessing), notes=(*loaded.notes, note))
+        own = "it takes 8-bit pixels, from 0 to 255"
+    else:
+        own_mean, own_std = (model.get_buffer(each).flatten().tolist() for each in ("mean", "std"))
+        own = f"mean {_listed(own_mean)}, standard deviation {_listed(own_std)}"
+    raise InputError("--mean, --std, --range", f"must be left out: {name} states its own normalization", own)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
+
+
+def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset | None, preprocessing: Preprocessing) -> _Loaded:
     file = hub_file(name)
     path = file or Path(name)
     if path.suffix == ".onnx":
         names = onnx_names(path)
         return _Loaded(from_onnx(path, names or classes), None, CheckpointMetadata(classes=names))
     if file or path.is_file():
-        return _of_file(path, classes, network, part)
+        return _of_file(path, classes, network, part, preprocessing)
     if is_library_name(name):
-        return _of_library(name)
+        return _of_library(name, preprocessing)
     module, colon, function = name.partition(":")
     if path.exists() or not colon or not all(part.isidentifier() for part in [*module.split("."), *function.split(".")]):
         if path.is_dir():
@@ -143,14 +180,16 @@ def _of_estimator(estimator: Estimator, classes: Sequence[str]) -> _Loaded:
     return _Loaded(from_sklearn(estimator, names), None, CheckpointMetadata(classes=names))
 
 
-def _of_library(name: str) -> _Loaded:
+def _of_library(name: str, preprocessing: Preprocessing) -> _Loaded:
     """A network of another package with its weights."""
     found = library_network(name, pretrained=True)
-    note = () if found.reading.mean else ("its configuration names no normalization: it gets pixels in [0, 1]",)
+    note = () if found.reading.mean or preprocessing else ("its configuration names no normalization: it gets pixels in [0, 1]",)
     return _Loaded(found.network, found.reading, CheckpointMetadata(classes=found.classes), (*note,))
 
 
-def _of_file(path: Path, classes: Sequence[str], network: str | None, part: Dataset | None) -> _Loaded:
+def _of_file(
+    path: Path, classes: Sequence[str], network: str | None, part: Dataset | None, preprocessing: Preprocessing
+) -> _Loaded:
     """A classifier in a file."""
     if path.suffix == ".safetensors" and path.with_suffix(".json").exists():
         return _checkpoint(path, network)
@@ -166,17 +205,21 @@ def _of_file(path: Path, classes: Sequence[str], network: str | None, part: Data
         raise InputError(str(path), f"holds weights alone: it needs {needs}the network", got, remedy)
     own = [*found.notes]
     built, reading = network_with(
-        found.weights, lambda outputs: _network(network, outputs, part, own), len(classes), str(path), network
+        found.weights, lambda outputs: _network(network, outputs, part, own, preprocessing), len(classes), str(path), network
     )
     if outside := left_out(clean_weights(found.weights).weights, built):
         own.append(outside)
     return _Loaded(built, reading, notes=tuple(dict.fromkeys(own)))
 
 
-def _network(name: str, outputs: int, part: Dataset | None, notes: list[str]) -> tuple[nn.Module, Reading]:
-    """The network that weights belong to, and its normalization."""
+def _network(
+    name: str, outputs: int, part: Dataset | None, notes: list[str], preprocessing: Preprocessing
+) -> tuple[nn.Module, Reading]:
+    """The network that weights belong to, and its normalization. A given one replaces that of a package, of other weights."""
     if is_library_name(name):
         found = library_network(name, pretrained=False, outputs=outputs, parameter="--network")
+        if preprocessing:
+            return found.network, replace(found.reading, size=None, mean=(), std=())
         if found.reading.mean:
             mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (found.reading.mean, found.reading.std))
             notes.append(f"its pixels are normalized as those of {name}: mean {mean}, standard deviation {std}")

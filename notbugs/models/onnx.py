@@ -97,6 +97,7 @@ def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox | SurrogateGradien
 
     networks, reason = _converted(path)
     box = BlackBox(outputs, classes, reason)
+    box.eight_bits = takes.type == "tensor(uint8)"
     return (
         SurrogateGradients(box, *(_Converted(network, takes, lambda: choice.index or 0) for network in networks))
         if networks

@@ -28,7 +28,13 @@ from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_te
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
-ARGUMENT_OPTIONS = {"dataset": "DATASET", "threats": "--epsilon", "others": "--other"}  # named otherwise
+ARGUMENT_OPTIONS = {  # named otherwise
+    "dataset": "DATASET",
+    "threats": "--epsilon",
+    "others": "--other",
+    "only_classes": "--only-class",
+    "pixel_range": "--range",
+}
 KINDS = {"study": "a study", "audit": "an audit", "files": "file scores", "theory": "the two-Gaussian model"}
 
 Metadata = TypeVar("Metadata", bound=RunMetadata)

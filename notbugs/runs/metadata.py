@@ -87,7 +87,8 @@ class AuditMetadata(RunMetadata):
     """An audit of one classifier.
 
     gradient: whether it has gradients; missing_gradient: why not, in a line; draws: forward passes that each accuracy is the mean
-    of, 1 unless the model is random; model_notes: what was decided in loading it.
+    of, 1 unless the model is random; model_notes: what was decided in loading it; target: of targeted attacks, a class or a rule;
+    conditions: what is to be known of the threat models and of which images are attacked: one sentence each.
     """
 
     model: str = ""
@@ -97,6 +98,8 @@ class AuditMetadata(RunMetadata):
     missing_gradient: str = ""
     draws: int = 1
     model_notes: tuple[str, ...] = ()
+    target: str = ""
+    conditions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

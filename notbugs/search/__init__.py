@@ -3,12 +3,13 @@
 from notbugs.search.adaptive_rules import auto_pgd, polyak_conjugate
 from notbugs.search.maximize import Attack, AttackResult, gradients, maximize
 from notbugs.search.objectives import Objective
-from notbugs.search.threat_models import NormBall, SpatialTransforms, ThreatModel
+from notbugs.search.threat_models import Mask, NormBall, SpatialTransforms, ThreatModel
 from notbugs.search.update_rules import StepState, UpdateRule, cosine_steps
 
 __all__ = [
     "Attack",
     "AttackResult",
+    "Mask",
     "NormBall",
     "Objective",
     "SpatialTransforms",

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from notbugs.errors import InputError
+from notbugs.search.mask import Mask
 from notbugs.search.norm_ball import NORMS, NormBall, per_image
 
-__all__ = ["NORMS", "NormBall", "SpatialTransforms", "ThreatModel", "parse_threat_model", "per_image"]
+__all__ = ["NORMS", "Mask", "NormBall", "SpatialTransforms", "ThreatModel", "parse_threat_model", "per_image"]
 
 
 class ThreatModel(Protocol):
@@ -104,7 +105,8 @@ def parse_threat_model(text: str, norm: str = "l2") -> NormBall | SpatialTransfo
     Parameters
     ----------
     text : str
-        "0.5", "8/255" (both in `norm`), "l2:0.5", "linf:8/255", "l0:1" or "spatial:DEGREES,PIXELS".
+        "0.5", "8/255" (both in `norm`), "l2:0.5", "linf:8/255", "l0:1" or "spatial:DEGREES,PIXELS"; "linf:8/255,0,0" has a limit
+        for each channel.
     norm : str
         The norm of a number that names none.
 
@@ -117,6 +119,8 @@ def parse_threat_model(text: str, norm: str = "l2") -> NormBall | SpatialTransfo
     --------
     >>> str(parse_threat_model("linf:8/255"))
     'linf 8/255'
+    >>> str(parse_threat_model("linf:8/255,0,0"))
+    'linf 8/255,0,0'
     >>> parse_threat_model("spatial:30,3")
     SpatialTransforms(degrees=30.0, pixels=3.0)
     """
@@ -126,8 +130,7 @@ def parse_threat_model(text: str, norm: str = "l2") -> NormBall | SpatialTransfo
         if kind == "spatial":
             degrees, pixels = map(float, number.split(","))
             return SpatialTransforms(degrees, pixels)
-        numerator, _, denominator = number.partition("/")
-        epsilon = float(numerator) / float(denominator or 1)
+        limits = [_number(each) for each in number.split(",")]
     except InputError:
         raise
     except (ValueError, ZeroDivisionError):
@@ -135,4 +138,13 @@ def parse_threat_model(text: str, norm: str = "l2") -> NormBall | SpatialTransfo
         raise InputError("--epsilon", rule, repr(text)) from None
     if kind not in NORMS:
         raise InputError("--epsilon", f"must start with one of {', '.join(NORMS)}, spatial", repr(text))
-    return NormBall(kind, epsilon)
+    if len(limits) == 1:
+        return NormBall(kind, limits[0])
+    if not (min(limits) >= 0 and 0 < max(limits) < math.inf):
+        raise InputError("--epsilon", "must have limits of channels of 0 or more, and one above 0", repr(text))
+    return NormBall(kind, max(limits), channels=tuple(limit / max(limits) for limit in limits))
+
+
+def _number(text: str) -> float:
+    numerator, _, denominator = text.partition("/")
+    return float(numerator) / float(denominator or 1)

@@ -21,6 +21,7 @@ from notbugs.models.by_name import classifier_by_name, is_code
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.notes import report_notes
 from notbugs.models.output_names import ClassMap, OutputNames
+from notbugs.models.preprocessing import Preprocessing
 from notbugs.study.config import ResolvedConfig, StudyConfig
 from notbugs.study.outputs import of_classes, prediction_warning
 
@@ -71,12 +72,13 @@ def load_fitting(
     network: str | None = None,
     device: str = "cpu",
     outputs: OutputNames = OutputNames(),  # noqa: B008  # it is frozen
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
 ) -> LoadedClassifier:
     """A classifier by its name, on its device, with the outputs of the classes of a data set.
 
     Parameters
     ----------
-    name, network
+    name, network, preprocessing
         As `models.by_name.classifier_by_name` takes them.
     part, dataset, device
         As in `check_fit`.
@@ -89,7 +91,7 @@ def load_fitting(
         If there is no such classifier, or it does not fit the images.
     """
     classes = part.classes if outputs.names is None else outputs.names
-    model, metadata = classifier_by_name(name, classes=classes, network=network, part=part)
+    model, metadata = classifier_by_name(name, classes=classes, network=network, part=part, preprocessing=preprocessing)
     if outputs.names is not None:
         metadata = replace(metadata, classes=outputs.names)
     loaded = LoadedClassifier(model, metadata)

@@ -99,8 +99,8 @@ def test_other_dtypes_find_the_same_norms(norm: str, dtype: torch.dtype) -> None
     assert sample.dtype == dtype and not bool(sample.isnan().any())
 
 
-@pytest.mark.parametrize("clip", [False, True])
-def test_bisection_ends_just_outside_the_boundary(clip: bool) -> None:
+@pytest.mark.parametrize("clip", [None, NormBall("linf", 1.0)])
+def test_bisection_ends_just_outside_the_boundary(clip: NormBall | None) -> None:
     """The boundary is at a mean of 0.35, and the straight path from 0.1 to 0.9 crosses it at 5/16."""
     images, labels = torch.full((2, 1, 4, 4), 0.1), torch.zeros(2, dtype=torch.int64)
     found = bisect_to_boundary(brightness_model, images, labels, torch.full_like(images, 0.9), steps=10, clip=clip)

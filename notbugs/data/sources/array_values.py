@@ -136,7 +136,11 @@ def _other_labels(array: np.ndarray) -> tuple[str, str]:
         )
     if array.ndim == 2 and array.dtype.kind in "biuf":
         several = ((array == 0) | (array == 1)).all()
-        what = "several labels of one image are not read: keep one" if several else "of probabilities save labels.argmax(1)"
+        what = (
+            "several labels of one image (multi-label) are not supported: keep one"
+            if several
+            else "of probabilities save labels.argmax(1)"
+        )
         return seen, f"save one column; {what}"
     return seen, "save whole numbers, or words as labels.astype(str)"
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from notbugs.data.names import printable
 from notbugs.data.sources.class_names import is_name_column
 from notbugs.data.sources.label_table import Table
+from notbugs.data.sources.several_labels import HOLDS, LIST, REMEDY, several_labels
 from notbugs.data.sources.splits import listed, split_of
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
@@ -24,7 +25,6 @@ NEVER = frozenset(
         "pred",
     )
 )  # fmt: skip
-LIST = re.compile(r"\[(.*)\]")  # "['cat']", as Python writes a list of labels
 ZERO, ONE = ("0", "0.0", "false"), ("1", "1.0", "true")
 
 
@@ -83,18 +83,9 @@ def _are_words(table: Table, column: int) -> bool:
 
 def _check_single_labels(table: Table, column: int) -> None:
     """Raises InputError where cells hold several labels, "cat,dog" for example beside cells with one of them."""
-    labels = {row[column] for row in table.rows if row[column]}
-    rule = f"column {printable(table.columns[column])} holds several labels of one image (multi-label), which is not read"
-    remedy = "keep one label for each image; combinations as classes of their own: --label-column NAME"
-    if lists := [label for label in labels if (match := LIST.fullmatch(label)) and "," in match[1]]:
-        raise InputError(printable(str(table.path)), rule, listed(sorted(lists), 3), remedy)
-    for sign in (",", ";", "|", " "):
-        several = {label: [part.strip() for part in label.split(sign)] for label in labels if sign in label}
-        times = Counter(part for parts in several.values() for part in parts)
-        known = {part for part in times if part in labels or (sign != " " and times[part] > 1)}
-        enough = all if sign == " " else any  # a class may be called "sea lion" beside "sea" and "lion"
-        if several and known & labels and enough(known.issuperset(parts) for parts in several.values()):
-            raise InputError(printable(str(table.path)), rule, listed(several, 3), remedy)
+    if found := several_labels({row[column] for row in table.rows if row[column]}):
+        rule = f"column {printable(table.columns[column])} {HOLDS}"
+        raise InputError(printable(str(table.path)), rule, listed(found, 3), REMEDY)
 
 
 def labels_note(table: Table, column: int) -> str:
@@ -150,5 +141,8 @@ def _one_hot(table: Table, columns: Sequence[int]) -> tuple[int, ...]:
     )
     got = f"rows with {listed([str(number) for number in sorted(sums)])}"
     raise InputError(
-        printable(str(table.path)), rule, got, "several labels (multi-label) are not read; one column: --label-column NAME"
+        printable(str(table.path)),
+        rule,
+        got,
+        "several labels of one image (multi-label) are not supported; one column: --label-column NAME",
     )

@@ -178,7 +178,8 @@ def _collect(
         part = only or named or (top if top in folders else by_table or without)
         before = next((rows.files[path] for rows in collected.values() if path in rows.files), label)
         if before != label:
-            listing.refuse(path, f"has two labels in {printable(table.path.name)}: {printable(before)} and {printable(label)}")
+            both = f"{printable(before)} and {printable(label)}"
+            listing.refuse(path, f"has two labels in {printable(table.path.name)}: {both}: multi-label is not supported")
             refused.add(path)
             continue
         if any(path in rows.files for name, rows in collected.items() if name != part):

@@ -13,6 +13,7 @@ from notbugs.data.sources.cifar import reject_pickles
 from notbugs.data.sources.class_names import as_one_name, is_name_column, naming_by_rows
 from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
+from notbugs.data.sources.several_labels import HOLDS, KEEP_ONE, several_labels
 from notbugs.data.sources.splits import choose_splits, listed, split_of
 from notbugs.data.sources.tar import Archive, ArchivedFiles, Member, open_archive
 from notbugs.data.sources.targets import check_no_measurements
@@ -219,6 +220,9 @@ def _label(archive: Archive, member: Member, ending: str, config: DataConfig) ->
         raise InputError(place, "must hold a label as text or JSON", first_line(error), ONE_LABEL) from None
     if value is None:
         return None
+    if isinstance(value, list) and len(value) > 1:
+        rule = "must hold one whole number or one word: several labels of one image (multi-label) are not supported"
+        raise InputError(place, rule, printable(str(value)[:40]), KEEP_ONE)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise InputError(place, "must hold one whole number or one word", printable(str(value)[:40]), ONE_LABEL)
     return int(value) if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}", value) else value
@@ -246,6 +250,8 @@ def _part(
     if len(numbers) == len(labels):
         indices, classes = numbered_classes(numbers)
     else:
+        if several := several_labels(set(map(str, labels))):
+            raise InputError(str(archives[0].path), HOLDS, listed(several, 3), KEEP_ONE)
         words, note = as_one_name(map(str, labels))
         check_no_measurements(f"{archives[0].path}: labels", words)
         classes = sorted_classes(words)

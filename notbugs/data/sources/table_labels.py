@@ -6,6 +6,7 @@ from typing import Any
 from notbugs.data.names import printable
 from notbugs.data.sources.base import numbered_classes, sorted_classes
 from notbugs.data.sources.class_names import Naming, apply_naming, as_one_name, is_name_column, naming_by_rows
+from notbugs.data.sources.several_labels import HOLDS, KEEP_ONE, REMEDY, several_labels
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import REMEDY as GROUP
 from notbugs.data.sources.targets import check_no_measurements
@@ -82,9 +83,13 @@ def labels_of(dataset: str, table: Any, column: str, *, explicit: bool) -> tuple
         return (*(apply_naming(values, naming, place) if naming else numbered_classes(values)), said)
     if not all(isinstance(value, str) for value in values):
         other = next((value for value in values if not isinstance(value, str | int)), values[0])
+        if several := next((value for value in values if isinstance(value, list) and len(value) > 1), None):
+            raise InputError(dataset, f"the column {printable(column)} {HOLDS}", printable(str(several)[:60]), KEEP_ONE)
         rule = f"the column {column} must hold one whole number or one word for each image"
         remedy = next((way_out for kind, way_out in OTHER_LABELS.items() if isinstance(other, kind)), SAVE_LABELS)
         raise InputError(dataset, rule, printable(str(other)[:60]), remedy)
+    if not explicit and (found := several_labels(set(values))):
+        raise InputError(dataset, f"the column {printable(column)} {HOLDS}", listed(found, 3), REMEDY)
     words, note = as_one_name(values)
     classes = sorted_classes(words)
     index = {name: number for number, name in enumerate(classes)}

@@ -53,7 +53,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         "interval": interval,
         "failed": [row for row in checks if row.passed == "no"],
         "checks": checks,
-        "norms": [(norm, *NORMS[norm], _median(files, norm)) for norm in norms],
+        "norms": [(norm, *NORMS[norm], _median(files, norm), _restriction(curve, norm)) for norm in norms],
         "classes": _classes(run.rows(ClassAccuracyRow)),
         "confusion": _confusion(run.rows(ConfusionRow), accuracy),
         "pictures": _pictures(run),
@@ -69,6 +69,11 @@ def _has_curve(norm: str, curve: Sequence[CurveRow]) -> bool:
     return norm != "l0" or max(row.epsilon for row in curve if row.norm == norm) > 1
 
 
+def _restriction(curve: Sequence[CurveRow], norm: str) -> str:
+    """What the perturbations of a curve keep to beyond the norm."""
+    return next((row.restriction or "" for row in curve if row.norm == norm), "")
+
+
 def _median(files: Sequence[AuditFileRow], norm: str) -> str:
     """A sentence on the median minimum norm of the correctly classified files."""
     values = [cells(row)[f"minimum_{norm}"] for row in files if row.predicted == row.label]
@@ -78,7 +83,8 @@ def _median(files: Sequence[AuditFileRow], norm: str) -> str:
     median = distances[len(distances) // 2]
     if not math.isfinite(median):
         return "No perturbation was found for half of the correctly classified images."
-    return f"Half of the correctly classified images are misclassified at ε = {median:.3g} or less."
+    outcome = "reach their target" if any(row.target for row in files) else "are misclassified"
+    return f"Half of the correctly classified images {outcome} at ε = {median:.3g} or less."
 
 
 def _classes(rows: Sequence[ClassAccuracyRow]) -> tuple[list[str], dict[str, dict[str, ClassAccuracyRow]]]:

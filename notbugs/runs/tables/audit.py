@@ -12,6 +12,9 @@ class AuditAccuracyRow(Row):
 
     not_finite: of the misclassified, those whose logits are NaN or infinite. draws: forward passes that the accuracy is the mean
     of, 1 unless the model is random; then `correct` is the expected number, rounded.
+
+    Of targeted attacks: target: a class, or how each image gets one; reached: images of which it is predicted; success_rate:
+    their share of the n, with its 95 % CI. Correct are then those that are classified correctly and do not reach it.
     """
 
     table: ClassVar[str] = "accuracy"
@@ -28,13 +31,20 @@ class AuditAccuracyRow(Row):
     correct_8bit: int | None
     not_finite: int | None = None
     draws: int | None = None
+    target: str | None = None
+    reached: int | None = None
+    success_rate: float | None = None
+    success_ci_low: float | None = None
+    success_ci_high: float | None = None
+    reached_8bit: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRow(Row):
     """One clean image: prediction, and the smallest perturbation that was found (0: misclassified as it is, inf: none).
 
-    correct_draws: of a random model, the draws in which the image is classified correctly.
+    correct_draws: of a random model, the draws in which the image is classified correctly. target: of targeted attacks; the
+    perturbation is then the smallest that reaches it. mask: outside of which no perturbation changes a pixel.
     """
 
     table: ClassVar[str] = "images"
@@ -48,6 +58,8 @@ class ImageRow(Row):
     minimum_l1: float | None = None
     minimum_l0: float | None = None
     correct_draws: int | None = None
+    target: str | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +71,11 @@ class AuditFileRow(ImageRow):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRow(Row):
-    """One image within one threat model; 8bit: of the perturbed image as it is stored; correct_draws: as in `ImageRow`."""
+    """One image within one threat model; 8bit: of the perturbed image as it is stored; correct_draws: as in `ImageRow`.
+
+    target, reached: of a targeted attack, the class it is to reach, and whether that is predicted. An image is misclassified
+    if it reaches it, or if the clean image is.
+    """
 
     table: ClassVar[str] = "predictions"
     index: int
@@ -73,6 +89,9 @@ class PredictionRow(Row):
     misclassified_8bit: bool
     correct_draws: int | None = None
     correct_draws_8bit: int | None = None
+    target: str | None = None
+    reached: bool | None = None
+    reached_8bit: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +125,10 @@ class ConfusionRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class CurveRow(Row):
-    """Robust accuracy against epsilon, from the smallest perturbations."""
+    """Robust accuracy against epsilon, from the smallest perturbations.
+
+    restriction: what these keep to beyond the norm: limits of channels, a mask, a target.
+    """
 
     table: ClassVar[str] = "curve"
     norm: str
@@ -116,6 +138,7 @@ class CurveRow(Row):
     accuracy: float
     ci_low: float
     ci_high: float
+    restriction: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

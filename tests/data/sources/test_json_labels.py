@@ -107,7 +107,7 @@ def test_unclear_columns_are_listed_and_each_can_be_chosen(tmp_path: Path) -> No
 
 def test_several_labels_in_json_are_refused(tmp_path: Path) -> None:
     root = with_json(tmp_path, {file: [word, "pet"] for file, word in PAIRS})
-    assert "(multi-label), which is not read, got ['cat', 'pet'], ['dog', 'pet']" in load_error(root)
+    assert "(multi-label), which is not supported, got ['cat', 'pet'], ['dog', 'pet']" in load_error(root)
     assert data.load(root, label_column="label").train.classes == ("['cat', 'pet']", "['dog', 'pet']")
 
 

@@ -529,7 +529,7 @@ REFUSED: dict[str, tuple[Tree, dict[str, Any], str]] = {
     "several ones in a row": (
         {"x": 6, "l.csv": "f,p,q\n" + lines("{i}.png,1,{n}")},
         {},
-        r"only if each row has a single 1: p, q, got rows with 1, 2; several labels \(multi-label\)",
+        r"only if each row has a single 1: p, q, got rows with 1, 2; several labels of one image \(multi-label\) are not",
     ),
     "is_male and is_female beside another column": (
         {"x": 6, "l.csv": "f,is_male,is_female,grade\n" + lines("{i}.png,{n},{m},{c}")},
@@ -640,7 +640,7 @@ def test_a_file_with_two_labels_is_not_used(tmp_path: Path) -> None:
     root = tree(tmp_path, {"x": 7, "l.csv": "f,label\n" + lines("{i}.png,{c}", 7) + "6.png,b\n"})
     found = data.load(root, skip_unreadable=True)
     assert (counted(found.train), counted(found.test)) == ("a 2 b 2", "a 1 b 1")
-    assert found.left_out == (("x/6.png", "has two labels in l.csv: a and b"),)
+    assert found.left_out == (("x/6.png", "has two labels in l.csv: a and b: multi-label is not supported"),)
     assert not any("no label" in note for note in found.notes)
 
 

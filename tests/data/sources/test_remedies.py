@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     ),
     "several labels": Case(
         npz(labels=np.array([[1, 1], [0, 1]] * 4)),
-        "several labels of one image are not read: keep one",
+        "several labels of one image (multi-label) are not supported: keep one",
         npz(labels=np.array([[1, 1], [0, 1]] * 4)[:, 0]),
         "s.npz",
     ),
