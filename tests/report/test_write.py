@@ -59,9 +59,8 @@ FITS = "one => one.scrollWidth <= one.clientWidth"
 @pytest.mark.browser
 def test_the_pictures_of_a_study_fit_a_wide_window_and_names_of_models_a_narrow_one(chromium: Browser, written: Path) -> None:
     page = open_page(chromium, written, width=1400)
-    columns = page.locator(".pictures tr").evaluate_all(
-        "all => all.map(row => { while (row.cells.length < 9) row.append(row.cells[2].cloneNode(true)); return row.cells.length })"
-    )
+    widened = "row => { while (row.cells.length < 9) row.append(row.cells[2].cloneNode(true)); return row.cells.length; }"
+    columns = page.locator(".pictures tr").evaluate_all(f"rows => rows.map({widened})")
     accuracy = page.locator(".scroll:has(> [aria-labelledby=accuracy-caption])")
     assert {*columns} == {9} and page.locator(".scroll:has(> .pictures)").evaluate(FITS)
     assert accuracy.evaluate(FITS) and accuracy.locator("th:last-child").first.is_visible()
