@@ -11,19 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, models, precision, train
-from notbugs.attacks.budgets import (
-    BUDGETS,
-    LONG_TARGET_CLASSES,
-    LONG_TARGETED_STEPS,
-    PROBE_STEPS,
-    PROBES,
-    RESTART_APGD_STEPS,
-    RESTART_STEPS,
-    TARGET_CLASSES,
-    TARGETED_STEPS,
-    UNCONVERGED_ATTACKS,
-    UNTARGETED_ATTACKS,
-)
+from notbugs.attacks.budgets import TARGET_CLASSES, TARGETED_STEPS, UNTARGETED_ATTACKS
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.models import fuse_batchnorm
@@ -60,27 +48,29 @@ class EnsembleCost(NamedTuple):
     Attributes
     ----------
     passes : float
-        Of all gradients from the clean image that an image can get, the share that it gets before it is misclassified.
+        Of all gradients of the short attacks that an image can get, the share that it gets before it is misclassified.
     calls : float
         The same of a batch, until none of its images is left.
-    random_passes, random_calls : float
-        The same of gradients from random starts.
+    long_passes : float
+        Gradients per test image of the long attacks, which only images get that are nearly misclassified.
+    long_calls : float
+        The steps of a batch that these take.
     queries : float
         Black-box queries of a batch in which an image's gradients look masked.
     """
 
     passes: float
     calls: float
-    random_passes: float
-    random_calls: float
+    long_passes: float
+    long_calls: float
     queries: float
 
 
 ENSEMBLES = {
-    "adversarial": EnsembleCost(0.28, 0.9, 0.15, 0.9, 4000),
-    "standard": EnsembleCost(0.22, 0.85, 0.14, 1.0, 1000),
-    "inverted": EnsembleCost(0.19, 0.9, 0.12, 0.9, 1000),
-    "relabeled": EnsembleCost(0.02, 0.3, 0.01, 0.15, 0),
+    "adversarial": EnsembleCost(0.46, 1.0, 42, 410, 4000),
+    "standard": EnsembleCost(0.39, 1.0, 49, 560, 1000),
+    "inverted": EnsembleCost(0.33, 0.9, 28, 480, 1000),
+    "relabeled": EnsembleCost(0.05, 0.4, 3, 150, 0),
 }
 
 
@@ -205,23 +195,18 @@ def _ensemble_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, s
     epsilons = 1 if quick else len(config.threat_models)
     steps = sum(steps for steps, _ in UNTARGETED_ATTACKS)
     if not quick:
-        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES) + LONG_TARGETED_STEPS * min(classes - 1, LONG_TARGET_CLASSES)
-    random_steps = 0 if quick else _random_start_steps(classes)
+        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES)
     batches, cost = math.ceil(test / precision.default_batch_size(config.device, splits.train.shape)), ENSEMBLES[_kind(spec)]
-    seconds = (cost.passes * steps + cost.random_passes * random_steps) * test * speed.gradient
-    seconds += (cost.calls * steps + cost.random_calls * random_steps) * batches * speed.call
+    passes, calls = cost.passes * steps, cost.calls * steps
+    if not quick:
+        passes, calls = passes + cost.long_passes, calls + cost.long_calls
+    seconds = passes * test * speed.gradient + calls * batches * speed.call
     if math.prod(splits.train.shape) <= MASKED_NUMBERS:
         queries = cost.queries * (QUICK_QUERIES if quick else 1)
         seconds += batches * min(1.0, test / batches / MASKED_ONE_IN) * queries * speed.query
     if spec.role in ("main", "reference"):
         return epsilons * seconds + speed.steps(test, CURVE_PASSES, math.ceil(test / batches))
     return epsilons * seconds
-
-
-def _random_start_steps(classes: int) -> int:
-    """Gradients from random starts that an image can get in the standard ensemble."""
-    unconverged = sum(steps for rank, _, steps in UNCONVERGED_ATTACKS if rank < classes)
-    return PROBES * PROBE_STEPS + unconverged + BUDGETS["standard"].restarts * RESTART_STEPS + RESTART_APGD_STEPS
 
 
 # ---- timing ------------------------------------------------------------------------------------------------------------------
