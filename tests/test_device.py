@@ -263,7 +263,10 @@ def test_training_constructions_and_metrics(name: str, robust: Model, part: Data
 
 
 # one stage of each kind, and all data sets; the others call the same functions
-ON_DEVICE = ("adversarial", "trained-on-robust", "trained-on-next-labels", "pictures", *(f"dataset-{name}" for name in QUICK))
+ON_DEVICE = (
+    *(f"evaluation-{name}" for name in ("adversarial", "standard", "trained-on-robust", "trained-on-next-labels")),
+    *("pictures", *(f"dataset-{name}" for name in QUICK)),
+)
 
 
 @pytest.mark.slow

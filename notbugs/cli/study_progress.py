@@ -197,8 +197,11 @@ def faster_options(plan: "Plan") -> list[str]:
 def found_in(rows: "Sequence[Row]") -> str:
     """What a stage found, in a few figures."""
     from notbugs.attacks import ensemble_name
-    from notbugs.runs.tables.study import AccuracyRow, SetRow
+    from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
 
+    epochs = [row for row in rows if isinstance(row, TrainingRow)]
+    if epochs:
+        return f"accuracy in training {100 * epochs[-1].accuracy:.1f} %"
     of_sets = [row for row in rows if isinstance(row, SetRow)]
     if of_sets:
         return "; ".join(filter(None, (_constructed(of_sets[0]), _empty(of_sets[0]))))

@@ -1,4 +1,4 @@
-"""Training of a study's classifiers, from their specs in the catalog."""
+"""A study's classifiers, from their specs in the catalog: training, and evaluation in stages of its own."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +18,8 @@ from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load, network_layer
 from notbugs.study.evaluation import accuracy_row, curve_balls
 from notbugs.study.given import GIVEN
-from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model, model_path
+from notbugs.study.store import dataset_path, derive_seed, has_model, load_dataset, load_model, model_path
 
-TRAINING_SHARE = 0.5  # of the time of a classifier's stage, roughly; attacks take the rest
 MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
 
 
@@ -40,12 +39,12 @@ class TrainedClassifier(NamedTuple):
 
 def train_model(
     config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, spec: ModelSpec
-) -> list[AccuracyRow | TrainingRow]:
-    """Stage: train one classifier, save it, and evaluate it on the test images, clean and under attack.
+) -> list[TrainingRow]:
+    """Stage: train one classifier and save it. What is constructed with it need not wait until it is evaluated.
 
     Returns
     -------
-    list of rows
+    list of TrainingRow
         Empty if the data set that it is trained on could not be constructed.
     """
     splits, trained_on = load(config, seed), dataset_of(spec)
@@ -54,40 +53,44 @@ def train_model(
     dataset = load_dataset(config, folder, seed, trained_on.name) if trained_on else splits.train
     trained = train_classifier(config, dataset, spec, seed=seed, report_progress=report_progress)
     save_classifier(trained, config, dataset, spec, seed=seed, path=model_path(config, folder, seed, spec.name))
-    rows = _test_accuracies(trained.model, spec, config, seed, report_progress, begun=TRAINING_SHARE)
-    if trained_on and trained_on.labels == "next":  # how far the new labels were learned: on real images, the next class
-        next_class = splits.test.with_labels(construct.next_labels(splits.test.labels, len(dataset.classes)))
-        accuracy = metrics.clean_accuracy(trained.model, next_class, device=config.device)
-        rows.append(accuracy_row(spec.name, "test-next", accuracy, config=config, seed=seed))
-    return [*rows, *trained.curve]
+    return trained.curve
 
 
-def evaluate_given(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[AccuracyRow]:
-    """Stage: the given model on the test images, clean and under attack, as the standard model of a study."""
-    return _test_accuracies(load_model(config, folder, seed, GIVEN), MODELS[GIVEN], config, seed, report_progress)
-
-
-def repeat_given(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[AccuracyRow]:
-    """Stage: the same figures for a further seed: the model, the test images and the attack are those of the first."""
-    rows = RunFolder.read(folder).rows(AccuracyRow)
-    same = [row for row in rows if (row.model, row.set, row.seed) == (GIVEN, "test", config.seed)]
-    return [replace(row, seed=seed) for row in same]
-
-
-def _test_accuracies(
-    model: models.Model, spec: ModelSpec, config: ResolvedConfig, seed: int, report_progress: Progress, begun: float = 0.0
+def evaluate_model(
+    config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, spec: ModelSpec
 ) -> list[AccuracyRow]:
-    """A model on the test images, clean and under attack. begun: the share of the stage that is done."""
+    """Stage: one classifier, trained or given, on the test images, clean and under attack.
+
+    Returns
+    -------
+    list of AccuracyRow
+        Empty if it could not be trained.
+    """
+    if not has_model(config, folder, seed, spec.name):
+        return []
+    model, splits, trained_on = load_model(config, folder, seed, spec.name), load(config, seed), dataset_of(spec)
     accuracies = metrics.robust_accuracy(
         model,
-        load(config, seed).test,
+        splits.test,
         (config.threat_model,) if spec.attack_budget == "quick" else config.threat_models,
         budget=spec.attack_budget,
         curve=curve_balls(config, seed) if spec.role in ("main", "reference") else (),
         device=config.device,
-        progress=lambda share: report_progress("", begun + (1 - begun) * share, f"attacked: {share:.0%}"),
+        progress=lambda share: report_progress("", share, f"attacked: {share:.0%}"),
     )
-    return [accuracy_row(spec.name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies]
+    rows = [accuracy_row(spec.name, "test", accuracy, config=config, seed=seed) for accuracy in accuracies]
+    if trained_on and trained_on.labels == "next":  # how far the new labels were learned: on real images, the next class
+        next_class = splits.test.with_labels(construct.next_labels(splits.test.labels, len(splits.train.classes)))
+        accuracy = metrics.clean_accuracy(model, next_class, device=config.device)
+        rows.append(accuracy_row(spec.name, "test-next", accuracy, config=config, seed=seed))
+    return rows
+
+
+def repeat_given(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[AccuracyRow]:
+    """Stage: the figures of the given model for a further seed: model, test images and attack are those of the first."""
+    rows = RunFolder.read(folder).rows(AccuracyRow)
+    same = [row for row in rows if (row.model, row.set, row.seed) == (GIVEN, "test", config.seed)]
+    return [replace(row, seed=seed) for row in same]
 
 
 def train_classifier(
@@ -268,7 +271,7 @@ def _curve_recorder(
 
     def record(epoch: train.Epoch) -> None:
         extra = "" if epoch.epoch <= epochs else ", more while accuracy is at chance level"
-        report_progress("", TRAINING_SHARE * min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}{extra}")
+        report_progress("", min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}{extra}")
         constructed = spec.trained_on != ORIGINAL
         test_accuracy = metrics.clean_accuracy(model, test, device=device).accuracy if constructed else None
         curve.append(TrainingRow(model=spec.name, seed=seed, **epoch._asdict(), test_accuracy=test_accuracy))

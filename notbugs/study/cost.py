@@ -11,16 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, models, precision, train
-from notbugs.attacks.budgets import (
-    BUDGETS,
-    LONG_LOSSES,
-    LONG_STEPS,
-    LONG_TARGET_CLASSES,
-    REFINED_STEPS,
-    TARGET_CLASSES,
-    TARGETED_STEPS,
-    UNTARGETED_ATTACKS,
-)
+from notbugs.attacks.budgets import TARGET_CLASSES, TARGETED_STEPS, UNTARGETED_ATTACKS
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.models import fuse_batchnorm
@@ -57,23 +48,29 @@ class EnsembleCost(NamedTuple):
     Attributes
     ----------
     passes : float
-        Of all gradients that an image can get, the share that it gets before it is misclassified.
+        Of all gradients of the short attacks that an image can get, the share that it gets before it is misclassified.
     calls : float
         The same of a batch, until none of its images is left.
+    long_passes : float
+        Gradients per test image of the long attacks, which only images get that are nearly misclassified.
+    long_calls : float
+        The steps of a batch that these take.
     queries : float
         Black-box queries of a batch in which an image's gradients look masked.
     """
 
     passes: float
     calls: float
+    long_passes: float
+    long_calls: float
     queries: float
 
 
 ENSEMBLES = {
-    "adversarial": EnsembleCost(0.28, 0.9, 4000),
-    "standard": EnsembleCost(0.22, 0.85, 1000),
-    "inverted": EnsembleCost(0.19, 0.9, 1000),
-    "relabeled": EnsembleCost(0.02, 0.3, 0),
+    "adversarial": EnsembleCost(0.46, 1.0, 42, 410, 4000),
+    "standard": EnsembleCost(0.39, 1.0, 49, 560, 1000),
+    "inverted": EnsembleCost(0.33, 0.9, 28, 480, 1000),
+    "relabeled": EnsembleCost(0.05, 0.4, 3, 150, 0),
 }
 
 
@@ -108,10 +105,11 @@ class Speed:
 
 def network_of(stage: StageId, config: ResolvedConfig) -> str:
     """The network that a stage computes with: the given one (`GIVEN`), an architecture, or "" for the study's."""
-    of_given = stage.name if stage.kind == "model" else DATASETS[stage.name].source_model if stage.kind == "dataset" else ""
+    of_model = stage.kind in ("model", "evaluation")
+    of_given = stage.name if of_model else DATASETS[stage.name].source_model if stage.kind == "dataset" else ""
     if config.model is not None and of_given == GIVEN:
         return GIVEN
-    return MODELS[stage.name].architecture if stage.kind == "model" else ""
+    return MODELS[stage.name].architecture if of_model else ""
 
 
 def measure_speed(
@@ -151,11 +149,11 @@ def measure_speed(
 def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
     """About how long a stage takes with a network of this speed."""
     count, batch_size = len(splits.train), precision.default_batch_size(config.device, splits.train.shape)
-    if stage.kind == "model" and network_of(stage, config) == GIVEN:
-        again = stage.seed > config.seed and config.dataset != SYNTHETIC  # the figures of the first seed
-        seconds = 0.0 if again else _ensemble_seconds("standard", MODELS[GIVEN], config, splits, speed)
-    elif stage.kind == "model":
-        seconds = _model_seconds(MODELS[stage.name], config, splits, speed)
+    if stage.kind == "model":
+        seconds = _training_stage_seconds(MODELS[stage.name], config, splits, speed)
+    elif stage.kind == "evaluation":
+        given_again = network_of(stage, config) == GIVEN and stage.seed > config.seed and config.dataset != SYNTHETIC
+        seconds = 0.0 if given_again else _ensemble_seconds(MODELS[stage.name], config, splits, speed)
     elif stage.kind == "dataset":
         spec = DATASETS[stage.name]
         count *= config.versions if spec.is_inverted else 1
@@ -171,8 +169,8 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
     return STAGE_SECONDS + seconds
 
 
-def _model_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
-    """Training, the accuracies in its curve, and the attacks."""
+def _training_stage_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
+    """Training, and the accuracies in its curve."""
     count, test, trained_on = len(splits.train), len(splits.test), dataset_of(spec)
     config = with_spec(config, spec)
     epochs = config.epochs
@@ -181,22 +179,29 @@ def _model_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, spee
     if trained_on:
         batches = math.ceil(min(test, MONITORED_IMAGES) / BATCH_SIZE)
         seconds += epochs * (min(test, MONITORED_IMAGES) * speed.forward + batches * speed.call) + count * READ_SECONDS
-    kind = "adversarial" if spec.loss != "standard" else "standard"
+    return seconds
+
+
+def _kind(spec: ModelSpec) -> str:
+    """How a classifier was trained: a key of `ENSEMBLES`."""
+    trained_on = dataset_of(spec)
     if trained_on:
-        kind = "relabeled" if trained_on.is_relabeled else "inverted"
-    return seconds + _ensemble_seconds(kind, spec, config, splits, speed)
+        return "relabeled" if trained_on.is_relabeled else "inverted"
+    return "adversarial" if spec.loss != "standard" else "standard"
 
 
-def _ensemble_seconds(kind: str, spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
+def _ensemble_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
     """The attack ensemble on the test images: gradients, and black-box queries where some images' gradients look masked."""
     quick, test, classes = spec.attack_budget == "quick", len(splits.test), len(splits.train.classes)
     epsilons = 1 if quick else len(config.threat_models)
     steps = sum(steps for steps, _ in UNTARGETED_ATTACKS)
     if not quick:
-        long = len(LONG_LOSSES) + min(classes - 1, LONG_TARGET_CLASSES) + BUDGETS["standard"].restarts
-        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES) + LONG_STEPS * long + REFINED_STEPS
-    batches, cost = math.ceil(test / precision.default_batch_size(config.device, splits.train.shape)), ENSEMBLES[kind]
-    seconds = steps * (cost.passes * test * speed.gradient + cost.calls * batches * speed.call)
+        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES)
+    batches, cost = math.ceil(test / precision.default_batch_size(config.device, splits.train.shape)), ENSEMBLES[_kind(spec)]
+    passes, calls = cost.passes * steps, cost.calls * steps
+    if not quick:
+        passes, calls = passes + cost.long_passes, calls + cost.long_calls
+    seconds = passes * test * speed.gradient + calls * batches * speed.call
     if math.prod(splits.train.shape) <= MASKED_NUMBERS:
         queries = cost.queries * (QUICK_QUERIES if quick else 1)
         seconds += batches * min(1.0, test / batches / MASKED_ONE_IN) * queries * speed.query

@@ -1,7 +1,7 @@
 """The stages of a study and what each needs."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,13 +28,13 @@ from notbugs.study.catalog import (
     starts_from_standard,
     trained_on,
 )
-from notbugs.study.classifiers import evaluate_given, repeat_given, train_model
+from notbugs.study.classifiers import evaluate_model, repeat_given, train_model
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.datasets import build_dataset, synthetic_truth
 from notbugs.study.given import GIVEN
 from notbugs.study.pictures import pictures
 
-Kind = Literal["model", "dataset", "examples", "transfer", "learner", "task"]
+Kind = Literal["model", "evaluation", "dataset", "examples", "transfer", "learner", "task"]
 Work = Callable[[ResolvedConfig, Path, int, Progress], Sequence[Row]]
 
 
@@ -45,9 +45,10 @@ class StageId:
     Attributes
     ----------
     seed : int
-    kind : {"model", "dataset", "examples", "transfer", "learner", "task"}
-        model: trains it; dataset: constructs it; examples: makes a model's adversarial examples; transfer: classifies a model's
-        examples with the other networks; learner: with one non-neural classifier; task: all others.
+    kind : {"model", "evaluation", "dataset", "examples", "transfer", "learner", "task"}
+        model: trains it; evaluation: measures its accuracy, clean and under attack; dataset: constructs it; examples: makes a
+        model's adversarial examples; transfer: classifies a model's examples with the other networks; learner: with one
+        non-neural classifier; task: all others.
     name : str
         Of the model, data set or task.
 
@@ -101,10 +102,17 @@ def study_graph(config: ResolvedConfig, *, analyses: bool = False) -> Graph:
         if config.full:
             graph |= _control_stages(config, seed)
         if config.replicate:
-            graph |= _replication_stages(seed)
+            graph |= _replication_stages(config, seed)
         if analyses:
             graph |= _analysis_stages(config, seed)
-    return graph
+    if config.model is None:
+        return graph
+    # a given model is there already: no stage trains it
+    given = {StageId(seed, "model", GIVEN) for seed in range(config.seed, config.seed + config.seeds)}
+    return {
+        stage_id: replace(stage, needs=tuple(need for need in stage.needs if need not in given))
+        for stage_id, stage in graph.items()
+    }
 
 
 def select_stages(graph: Mapping[StageId, StudyStage], only: Collection[str] | None) -> list[StageId]:
@@ -117,32 +125,25 @@ def select_stages(graph: Mapping[StageId, StudyStage], only: Collection[str] | N
 
 
 def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
+    """What others wait for comes first: training and constructions, which need only weights, before evaluations."""
     graph: Graph = {}
     if config.dataset == SYNTHETIC:
         graph |= _task(seed, "synthetic-truth", synthetic_truth)
-    graph |= _model(seed, "adversarial") | _standard(config, seed)
+    sources = ("adversarial", GIVEN) if config.model is None else ("adversarial", "reference")
+    for name in sources:
+        graph |= _model(seed, name)
     for name in QUICK:
         graph |= _dataset(seed, name)
     for name in QUICK:
         graph |= _model(seed, trained_on(name))
-    models = ("adversarial", "standard", *(trained_on(name) for name in QUICK))
+    models = ("adversarial", GIVEN, *(trained_on(name) for name in QUICK))
+    for name in dict.fromkeys((*sources, *models)):
+        graph |= _evaluation(config, seed, name)
     work = partial(evaluation.accuracy_on_all_datasets, models=models)
     graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
     if seed == config.seed:
         graph |= _task(seed, "pictures", pictures, models=("adversarial",), datasets=QUICK)
     return graph
-
-
-def _standard(config: ResolvedConfig, seed: int) -> Graph:
-    """The standard model: trained here or, if one was given, evaluated once, beside a reference that is trained here."""
-    if config.model is None:
-        return _model(seed, GIVEN)
-    first = StageId(config.seed, "model", GIVEN)
-    if seed == config.seed or config.dataset == SYNTHETIC:  # whose test images are others in each seed
-        stage = StudyStage((), evaluate_given)
-    else:
-        stage = StudyStage((first,), repeat_given)
-    return {StageId(seed, "model", GIVEN): stage} | _model(seed, "reference")
 
 
 def _control_stages(config: ResolvedConfig, seed: int) -> Graph:
@@ -159,6 +160,8 @@ def _control_stages(config: ResolvedConfig, seed: int) -> Graph:
     for name in (*transfer, *control_models):
         if dataset_of(MODELS[name]):
             graph |= _model(seed, name)
+    for name in (*transfer, *control_models):
+        graph |= _evaluation(config, seed, name)
     graph |= _transfer_stages(config, seed)
     leakage = "robust-feature-leakage"
     everything = (*MAIN_MODELS, *control_models)
@@ -168,7 +171,7 @@ def _control_stages(config: ResolvedConfig, seed: int) -> Graph:
     name = "robust-accuracy-on-all-datasets"
     graph |= _task(seed, name, evaluation.robust_accuracy_on_all_datasets, models=everything)
     graph |= _task(seed, "error-consistency", controls.error_consistency, models=(*everything, *transfer))
-    graph |= _task(seed, "controls", controls.excess_over_controls, models=everything, tasks=(leakage,))
+    graph |= _task(seed, "controls", controls.excess_over_controls, evaluations=everything, tasks=(leakage,))
     return graph
 
 
@@ -188,10 +191,10 @@ def _transfer_stages(config: ResolvedConfig, seed: int) -> Graph:
     return graph
 
 
-def _replication_stages(seed: int) -> Graph:
+def _replication_stages(config: ResolvedConfig, seed: int) -> Graph:
     graph: Graph = {}
     for name in REPLICATION_DATASETS:
-        graph |= _dataset(seed, name) | _model(seed, trained_on(name))
+        graph |= _dataset(seed, name) | _model(seed, trained_on(name)) | _evaluation(config, seed, trained_on(name))
     robust = (trained_on("robust"),)
     return graph | _task(seed, "robust-version-accuracy", replication.robust_version_accuracy, models=robust)
 
@@ -216,10 +219,18 @@ def _model(seed: int, name: str) -> Graph:
     return {StageId(seed, "model", name): StudyStage(needs, partial(train_model, spec=spec))}
 
 
+def _evaluation(config: ResolvedConfig, seed: int, name: str) -> Graph:
+    """The accuracy of a model; of the given one once, unless the test images differ by seed, as the synthetic ones do."""
+    if name == GIVEN and config.model is not None and seed != config.seed and config.dataset != SYNTHETIC:
+        return {StageId(seed, "evaluation", name): StudyStage((StageId(config.seed, "evaluation", name),), repeat_given)}
+    work = partial(evaluate_model, spec=MODELS[name])
+    return {StageId(seed, "evaluation", name): StudyStage((StageId(seed, "model", name),), work)}
+
+
 def _dataset(seed: int, name: str) -> Graph:
     spec = DATASETS[name]
     models = tuple(model for model in (spec.source_model, *spec.preserved_by) if model)
-    needs = _needs(seed, models=models, datasets=(spec.source_dataset,) if spec.source_dataset else ())
+    needs = _ids(seed, "model", models) + _ids(seed, "dataset", (spec.source_dataset,) if spec.source_dataset else ())
     return {StageId(seed, "dataset", name): StudyStage(needs, partial(build_dataset, spec=spec))}
 
 
@@ -229,14 +240,13 @@ def _task(
     work: Work,
     *,
     models: tuple[str, ...] = (),
+    evaluations: tuple[str, ...] = (),
     datasets: tuple[str, ...] = (),
     tasks: tuple[str, ...] = (),
 ) -> Graph:
-    return {StageId(seed, "task", name): StudyStage(_needs(seed, models=models, datasets=datasets, tasks=tasks), work)}
+    needs = _ids(seed, "model", models) + _ids(seed, "evaluation", evaluations) + _ids(seed, "dataset", datasets)
+    return {StageId(seed, "task", name): StudyStage((*needs, *_ids(seed, "task", tasks)), work)}
 
 
-def _needs(
-    seed: int, *, models: tuple[str, ...] = (), datasets: tuple[str, ...] = (), tasks: tuple[str, ...] = ()
-) -> tuple[StageId, ...]:
-    named: tuple[tuple[Kind, tuple[str, ...]], ...] = (("model", models), ("dataset", datasets), ("task", tasks))
-    return tuple(StageId(seed, kind, name) for kind, names in named for name in names)
+def _ids(seed: int, kind: Kind, names: tuple[str, ...]) -> tuple[StageId, ...]:
+    return tuple(StageId(seed, kind, name) for name in names)

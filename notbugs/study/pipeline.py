@@ -22,6 +22,7 @@ from notbugs.runs.runner import Stage, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.runs.tables.row import Row
+from notbugs.runs.tables.study import AccuracyRow
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
@@ -120,6 +121,7 @@ def run(
             got = f"{given.name}, which has changed"
             raise InputError("--model", "must be the same model as when this run began", got, "give another --out")
         resolved = _with_earlier(resolved, earlier)
+        _adopt_evaluations(record, study_graph(resolved))
         settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
         if not settled:
@@ -249,6 +251,14 @@ def _checked(record: RunFolder, config: StudyConfig, resolved: ResolvedConfig, s
 def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:
     """Controls and the replication of an earlier run stay part of the study."""
     return replace(config, full=config.full or earlier.full, replicate=config.replicate or earlier.replicate)
+
+
+def _adopt_evaluations(record: RunFolder, graph: Graph) -> None:
+    """Runs that began before evaluations were stages of their own measured accuracy in the stage that trained the model."""
+    for stage_id in graph:
+        trained = record.metadata["stages"].get(str(replace(stage_id, kind="model")), {})
+        if stage_id.kind == "evaluation" and AccuracyRow.table in trained.get("rows", {}) and not record.done(str(stage_id)):
+            record.record_stage(str(stage_id), 0.0)
 
 
 def _all_done(record: RunFolder, graph: Graph) -> bool:

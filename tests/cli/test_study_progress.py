@@ -14,7 +14,7 @@ from notbugs.attacks import ensemble_name
 from notbugs.cli import study_progress
 from notbugs.cli.study_progress import StudyProgress, duration, faster_options, found_in, plan_lines
 from notbugs.data.names import Unreadable
-from notbugs.runs.tables.study import AccuracyRow, SetRow
+from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
 from notbugs.study.config import load
 from notbugs.study.epsilon import NeighborDistances
 from notbugs.study.plan import Plan
@@ -92,6 +92,10 @@ def test_what_a_stage_found_is_in_its_line() -> None:
     curve = [row(0.0, 0.957), row(0.5, 0.9, budget="quick"), row(0.75, 0.853, budget="standard")]
     assert found_in(curve) == "95.7 % clean, 85.3 % at L2 0.75" and found_in(curve[:2]) == "95.7 % clean, 90.0 % at L2 0.5"
     assert found_in([row(0.0, 0.9), row(0.0, 0.8, "standard")]) == "" and found_in([]) == ""
+    epochs = [
+        TrainingRow(model="standard", seed=0, epoch=n, loss=1.0, accuracy=n / 4, learning_rate=0.1, seconds=1.0) for n in (1, 3)
+    ]
+    assert found_in(epochs) == "accuracy in training 75.0 %"
     common: Any = {"seed": 0, "n": 9, "made_from": "standard", "seconds": 1.0}
     assert found_in([SetRow(set="robust", feature_error=0.0581, **common)]) == "feature error 0.058"
     assert found_in([SetRow(set="next-labels", target_reached=0.94, epsilon=1.5, **common)]) == (

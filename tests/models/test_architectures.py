@@ -1,5 +1,7 @@
 """Architectures: odd image sizes, narrow widths, fused batch norm, and whether each trains."""
 
+import copy
+import itertools
 import warnings
 from collections.abc import Callable
 
@@ -95,6 +97,25 @@ def test_same_seed_gives_the_same_weights(name: str) -> None:
     assert not torch.equal(one["head.weight"], other["head.weight"])
     weights = [key for key, value in one.items() if value.dim() > 1 and "mean" not in key and "std" not in key]
     assert all(not torch.equal(one[key], other[key]) for key in weights)
+
+
+@pytest.mark.parametrize("name", ["resnet9", "vgg"])
+def test_relu_after_pooling_is_relu_before_it_to_the_last_bit(name: str, build_active: Build, random_images: Images) -> None:
+    """In training, too; and the names of the weights, the format of checkpoints, are those of a network with ReLU first."""
+    model, images = build_active(name, (1, 13, 12), 3).train().requires_grad_(True), random_images((1, 13, 12), 4)
+    usual = copy.deepcopy(model)
+    for before, pooled in itertools.pairwise(usual.body.children()):
+        if isinstance(pooled, nn.Sequential) and isinstance(pooled[0], nn.MaxPool2d):
+            before.add_module("2", nn.ReLU())
+            pooled[1] = nn.Identity()
+    assert len({type(module) for module in usual.body.modules()} & {nn.Identity}) == 1
+    assert model.state_dict().keys() == usual.state_dict().keys()
+    found = []
+    for network in (model, usual):
+        pixels = images.clone().requires_grad_()
+        logits = network(pixels)
+        found.append([logits, *torch.autograd.grad(logits.square().sum(), [pixels, *network.parameters()])])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True)) and bool(found[0][1].any())
 
 
 def test_linear_network_is_linear_in_the_pixels(random_images: Images) -> None:

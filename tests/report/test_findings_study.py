@@ -174,8 +174,15 @@ def test_accuracy_below_chance_level_is_explained(tmp_path: Path) -> None:
     random, following = found(tmp_path, MEASURED | {"trained-on-next-labels": (0.01, 0.0, 0.0)})[3:]
     assert "control with shuffled perturbations reaches 1.4 %" in random.text
     assert all(
-        "below chance level because an image's own features point to its true class" in one.text for one in (random, following)
+        "below chance level because an image's own features point to its true class" in text
+        for text in (random.details, following.text)
     )
+
+
+def test_how_a_control_was_made_stands_apart_from_the_result(tmp_path: Path) -> None:
+    finding = found(tmp_path, MEASURED)[3]
+    assert "with its pixels shuffled" in finding.details and "pixels shuffled" not in finding.text and len(finding.text) < 700
+    assert finding.text.endswith("So the adversarial perturbations contain features that generalize.")
 
 
 def test_without_its_control_the_question_is_inconclusive(tmp_path: Path) -> None:

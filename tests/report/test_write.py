@@ -53,6 +53,23 @@ def test_pictures_mark_misclassified_images_and_show_nothing_from_outside(opened
     assert "c2VjcmV0" not in written.read_text(encoding="utf-8")  # "secret" in base64
 
 
+FITS = "one => one.scrollWidth <= one.clientWidth"
+
+
+@pytest.mark.browser
+def test_the_pictures_of_a_study_fit_a_wide_window_and_names_of_models_a_narrow_one(chromium: Browser, written: Path) -> None:
+    page = open_page(chromium, written, width=1400)
+    widened = "row => { while (row.cells.length < 9) row.append(row.cells[2].cloneNode(true)); return row.cells.length; }"
+    columns = page.locator(".pictures tr").evaluate_all(f"rows => rows.map({widened})")
+    accuracy = page.locator(".scroll:has(> [aria-labelledby=accuracy-caption])")
+    assert {*columns} == {9} and page.locator(".scroll:has(> .pictures)").evaluate(FITS)
+    assert accuracy.evaluate(FITS) and accuracy.locator("th:last-child").first.is_visible()
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert accuracy.evaluate(FITS) and not accuracy.locator("th:last-child").first.is_visible()
+    widths = accuracy.locator("tbody th").evaluate_all("all => all.map(one => one.clientWidth)")
+    assert min(widths) >= 120
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_the_page_never_scrolls_sideways(chromium: Browser, written: Path, width: int) -> None:

@@ -65,7 +65,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="session")
 def analyzed(tmp_path_factory: pytest.TempPathFactory) -> AnalyzedStudy:
     def make(made: Path) -> None:
-        pipeline.run(ANALYZED_STUDY, made / "run", only=ANALYZED_MODELS, workers=1, command=COMMAND)
+        pipeline.run(ANALYZED_STUDY, made / "run", only=(*ANALYZED_MODELS, "evaluation-adversarial"), workers=1, command=COMMAND)
         shutil.copytree(made / "run", made / "before")
         began = time.perf_counter()
         pipeline.run_analyses(made / "run", (*ANALYSES,), workers=1)

@@ -15,7 +15,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.study import store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
-from notbugs.study.classifiers import _augmentation, pixel_statistics, train_classifier, train_model
+from notbugs.study.classifiers import _augmentation, evaluate_model, pixel_statistics, train_classifier, train_model
 from notbugs.study.config import StudyConfig, load
 
 
@@ -40,29 +40,31 @@ def test_a_spec_overrides_the_configuration() -> None:
     assert linear.architecture["name"] == "linear" and linear.architecture["width"] is None
 
 
-def test_progress_is_that_of_the_epochs_and_then_of_the_attacks(tmp_path: Path) -> None:
+def test_progress_is_that_of_the_epochs_and_of_the_attacks(tmp_path: Path) -> None:
     config = resolved(StudyConfig("digits", limit=60, epochs=2, width=8))
     events: list[tuple[str, float, str]] = []
     for folder in (tmp_path / "models", tmp_path / "datasets"):
         folder.mkdir()
     train_model(config, tmp_path, 0, lambda *event: events.append(event), spec=MODELS["standard"])
-    assert events[:2] == [("", 0.25, "epoch 1 of 2"), ("", 0.5, "epoch 2 of 2")]
-    assert events[2:] == [("", 0.75, "attacked: 50%"), ("", 1.0, "attacked: 100%")]
+    assert events == [("", 0.5, "epoch 1 of 2"), ("", 1.0, "epoch 2 of 2")]
+    evaluate_model(config, tmp_path, 0, lambda *event: events.append(event), spec=MODELS["standard"])
+    assert events[2:] == [("", 0.5, "attacked: 50%"), ("", 1.0, "attacked: 100%")]
 
 
 def test_extra_epochs_are_called_so() -> None:
     config = replace(resolved(StudyConfig("digits", limit=60, epochs=1, width=8, relabel_learning_rate=1e-9)), patience=1)
     part, events = load(config).train, []
     train_classifier(config, part, MODELS["trained-on-next-labels"], seed=0, report_progress=lambda *event: events.append(event))
-    assert events[0] == ("", 0.5, "epoch 1 of 1")
+    assert events[0] == ("", 1.0, "epoch 1 of 1")
     assert {event[1:] for event in events[1:]} == {
-        (0.5, f"epoch {number} of 1, more while accuracy is at chance level") for number in (2, 3)
+        (1.0, f"epoch {number} of 1, more while accuracy is at chance level") for number in (2, 3)
     }
 
 
 def test_without_its_data_set_a_model_is_not_trained(tmp_path: Path) -> None:
     config = resolved(StudyConfig("digits", limit=60, epochs=1, width=8))
-    assert train_model(config, tmp_path, 0, ignore, spec=MODELS[trained_on("misclassified-only")]) == []
+    for stage in (train_model, evaluate_model):
+        assert stage(config, tmp_path, 0, ignore, spec=MODELS[trained_on("misclassified-only")]) == []
     assert not list(tmp_path.iterdir())
 
 

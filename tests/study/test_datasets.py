@@ -61,7 +61,7 @@ def test_rows_say_how_each_data_set_was_made(quick_run: RunFolder) -> None:
 def test_data_sets_are_written_in_the_form_of_the_input(digits: data.Splits, tmp_path: Path, form: str) -> None:
     part = first(digits)
     config = StudyConfig(str(store_digits(part, tmp_path, form)), epochs=1, width=8, invert_steps=2)
-    run = pipeline.run(config, tmp_path / "run", only=(trained_on("nonrobust"),), workers=1)
+    run = pipeline.run(config, tmp_path / "run", only=(f"evaluation-{trained_on('nonrobust')}",), workers=1)
     made = data.load_part(run.folder / "datasets" / "nonrobust", form)
     assert made.names == load(config).train.names
     assert torch.equal(made.labels, part.train.labels)

@@ -7,7 +7,7 @@ from study.conftest import resolved
 
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import DATASETS, MODELS, REPLICATION_DATASETS, trained_on
-from notbugs.study.classifiers import evaluate_given, repeat_given
+from notbugs.study.classifiers import repeat_given
 from notbugs.study.config import StudyConfig
 from notbugs.study.graph import StageId, select_stages, study_graph
 
@@ -17,9 +17,9 @@ def names(config: StudyConfig, *, analyses: bool = False) -> set[str]:
 
 
 def test_names_of_stages() -> None:
-    ids = [StageId(0, "model", "standard"), StageId(2, "dataset", "robust"), StageId(0, "transfer", "adversarial")]
-    assert list(map(str, ids)) == ["seed0/standard", "seed2/dataset-robust", "seed0/transfer-adversarial"]
-    assert [stage_id.label for stage_id in ids] == ["standard", "dataset-robust", "transfer-adversarial"]
+    ids = [StageId(0, "model", "standard"), StageId(2, "dataset", "robust"), StageId(0, "evaluation", "adversarial")]
+    assert list(map(str, ids)) == ["seed0/standard", "seed2/dataset-robust", "seed0/evaluation-adversarial"]
+    assert [stage_id.label for stage_id in ids] == ["standard", "dataset-robust", "evaluation-adversarial"]
 
 
 @pytest.mark.slow
@@ -41,23 +41,35 @@ def test_a_full_study_trains_all_models_and_constructs_all_data_sets() -> None:
 def test_a_replication_is_a_full_study_and_more() -> None:
     full, replication = (names(StudyConfig("digits", seeds=2, **{kind: True})) for kind in ("full", "replicate"))
     more = {"robust-version-accuracy"}
-    more |= {label for name in REPLICATION_DATASETS for label in (f"dataset-{name}", trained_on(name))}
+    more |= {f"dataset-{name}" for name in REPLICATION_DATASETS}
+    more |= {label for name in REPLICATION_DATASETS for label in (trained_on(name), f"evaluation-{trained_on(name)}")}
     assert replication - full == {f"seed{seed}/{name}" for seed in (0, 1) for name in more} and full < replication
+
+
+def test_every_model_is_evaluated_and_nothing_is_constructed_after_an_evaluation_alone() -> None:
+    """Constructions need weights alone, and stages that others wait for come first."""
+    graph = study_graph(resolved(StudyConfig("digits", seeds=1)))
+    trained, evaluated = ([each.name for each in graph if each.kind == kind] for kind in ("model", "evaluation"))
+    assert evaluated == trained
+    needs = {need.kind for stage_id, stage in graph.items() if stage_id.kind != "task" for need in stage.needs}
+    assert needs == {"model", "dataset"}
+    order = [stage_id.kind for stage_id in graph]
+    assert max(order.index(kind) for kind in ("model", "dataset")) < order.index("evaluation")
+    assert len(order) - order[::-1].index("model") <= order.index("evaluation")
 
 
 def test_a_given_model_is_evaluated_once_and_nothing_starts_from_its_initialization() -> None:
     config = replace(resolved(StudyConfig("digits", seeds=2, full=True)), model="mine:model")
     graph, trained = study_graph(config), study_graph(replace(config, model=None))
     of_models, before = ({stage_id.name for stage_id in each if stage_id.kind == "model"} for each in (graph, trained))
-    assert before - of_models == {name for name, spec in MODELS.items() if spec.init_from == "standard"}
-    assert of_models >= {"standard", "reference"} and not any(
-        "same-init" in need.name for each in graph.values() for need in each.needs
-    )
-    first, second = (StageId(seed, "model", "standard") for seed in (0, 1))
+    assert before - of_models == {"standard"} | {name for name, spec in MODELS.items() if spec.init_from == "standard"}
+    assert "reference" in of_models and not any("same-init" in need.name for each in graph.values() for need in each.needs)
+    assert all(need in graph for stage in graph.values() for need in stage.needs)
+    first, second = (StageId(seed, "evaluation", "standard") for seed in (0, 1))
     assert graph[first].needs == () and graph[second].needs == (first,)
-    assert graph[second].work is repeat_given and graph[first].work is evaluate_given
+    assert graph[second].work is repeat_given and graph[first].work is not repeat_given
     synthetic = study_graph(replace(config, dataset="planted"))
-    assert synthetic[second].work is evaluate_given  # other test images in each seed
+    assert synthetic[second].needs == () and synthetic[second].work is not repeat_given  # other test images in each seed
 
 
 def test_selected_stages_come_with_what_they_need() -> None:

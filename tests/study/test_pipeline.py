@@ -18,7 +18,7 @@ from cli.conftest import call_here
 from PIL import Image
 from study.conftest import FULL_STUDY, QUICK_STUDY
 
-from notbugs import data, models, report
+from notbugs import data, metrics, models, report
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.replication import RobustVersionRow
@@ -26,7 +26,10 @@ from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, Pictur
 from notbugs.study import pipeline
 from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load
+from notbugs.study.evaluation import accuracy_row
+from notbugs.study.graph import study_graph
 from notbugs.study.pictures import PERTURBATION
+from notbugs.study.resolve import resolve
 
 
 @pytest.mark.slow
@@ -101,6 +104,19 @@ def test_a_finished_run_does_nothing_and_only_selected_stages_are_done(quick_run
     selected = pipeline.run(QUICK_STUDY, tmp_path / "split", only=("dataset-robust",), workers=1)
     assert {*selected.metadata["stages"]} == {"data-check", "seed0/adversarial", "seed0/dataset-robust"}
     assert not selected.metadata["finished"]
+
+
+def test_a_model_that_was_evaluated_where_it_was_trained_is_not_evaluated_again(tmp_path: Path) -> None:
+    """In runs that began before evaluations were stages of their own."""
+    config = resolve(StudyConfig("digits", limit=60), load(StudyConfig("digits", limit=60)))
+    with RunFolder.open(tmp_path / "run", {"kind": "study"}) as record:
+        accuracy = metrics.Accuracy.from_counts(3, 4)
+        record.record_stage("seed0/standard", 1.0, [accuracy_row("standard", "test", accuracy, config=config, seed=0)])
+        record.record_stage("seed0/adversarial", 1.0)
+        for _ in range(2):
+            pipeline._adopt_evaluations(record, study_graph(config))
+            assert record.done("seed0/evaluation-standard") and not record.done("seed0/evaluation-adversarial")
+        assert len(record.rows(AccuracyRow)) == 1 and len(record.metadata["stages"]) == 3
 
 
 @pytest.mark.slow
@@ -263,7 +279,8 @@ def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
 def test_the_results_on_digits(tmp_path: Path) -> None:
     """Bounds for one seed of the demo. D_R and D_NR are left out: at 8x8 their difference is small, see docs/results.md."""
     models = tuple(f"trained-on-{name}" for name in ("random-labels", "next-labels", "random-labels-shuffled"))
-    run = pipeline.run(StudyConfig("digits", seeds=1), tmp_path / "run", only=models, workers=1)
+    evaluations = [f"evaluation-{name}" for name in ("standard", *models)]
+    run = pipeline.run(StudyConfig("digits", seeds=1), tmp_path / "run", only=evaluations, workers=1)
     accuracy = {(row.model, row.epsilon): row.accuracy for row in run.rows(AccuracyRow) if row.set == "test"}
     assert accuracy["standard", 0] >= 0.97
     assert accuracy["standard", 0.75] <= 0.4

@@ -84,36 +84,38 @@ def test_training_and_constructions_cost_images_times_steps() -> None:
     assert seconds("dataset", "robust") == pytest.approx(30 * (2 * count * 1e-4 + 2 * 1e-2) + 2 * written)
     assert seconds("dataset", "next-labels") == pytest.approx(11 * (count * 1e-4 + 1e-2) + written)
     assert seconds("dataset", "random-labels-shuffled") == pytest.approx(written)
-    attacked = cost._ensemble_seconds("adversarial", cost.MODELS["adversarial"], config, splits, SPEED)
-    assert seconds("model", "adversarial") == pytest.approx(7 * (count * 1e-3 + 4 * (count * 1e-4 + 2 * 1e-2)) + attacked)
+    assert seconds("model", "adversarial") == pytest.approx(7 * (count * 1e-3 + 4 * (count * 1e-4 + 2 * 1e-2)))
+    attacked = cost._ensemble_seconds(cost.MODELS["adversarial"], config, splits, SPEED)
+    assert seconds("evaluation", "adversarial") == pytest.approx(attacked)
 
 
 def test_an_ensemble_costs_the_steps_of_its_classes_and_black_box_queries_only_in_few_pixels() -> None:
     splits = load(QUICK_STUDY)
     config = resolve(QUICK_STUDY, splits)
-    ten = cost._ensemble_seconds("standard", cost.MODELS["standard"], config, splits, SPEED)
-    gradients = 2 * 229 * (0.22 * len(splits.test) * 1e-4 + 0.85 * 1e-2)
+    ten = cost._ensemble_seconds(cost.MODELS["standard"], config, splits, SPEED)
+    gradients = 2 * ((109 * 0.39 + 49) * len(splits.test) * 1e-4 + (109 * 1.0 + 560) * 1e-2)
     curve = [cost.CURVE_PASSES * (len(each.test) * 1e-4 + 1e-2) for each in (splits, load(StudyConfig("planted", limit=40)))]
     assert ten == pytest.approx(gradients + 2 * (len(splits.test) / 50) * 1000 * 1e-5 + curve[0])
     large = StudyConfig("planted", limit=40)
-    four = cost._ensemble_seconds("standard", cost.MODELS["standard"], resolve(large, load(large)), load(large), SPEED)
-    passes = 2 * (19 + 3 * 10 + 3 * 40)
-    assert four == pytest.approx(passes * (0.22 * len(load(large).test) * 1e-4 + 0.85 * 1e-2) + curve[1])
-    quick = cost._ensemble_seconds("standard", cost.MODELS["reinit-1"], config, splits, SPEED)
+    four = cost._ensemble_seconds(cost.MODELS["standard"], resolve(large, load(large)), load(large), SPEED)
+    passes = 19 + 3 * 10
+    gradients = 2 * ((passes * 0.39 + 49) * len(load(large).test) * 1e-4 + (passes * 1.0 + 560) * 1e-2)
+    assert four == pytest.approx(gradients + curve[1])
+    quick = cost._ensemble_seconds(cost.MODELS["reinit-1"], config, splits, SPEED)
     assert quick == pytest.approx(
-        19 * (0.22 * len(splits.test) * 1e-4 + 0.85 * 1e-2) + (len(splits.test) / 50) * 0.1 * 1000 * 1e-5
+        19 * (0.39 * len(splits.test) * 1e-4 + 1.0 * 1e-2) + (len(splits.test) / 50) * 0.1 * 1000 * 1e-5
     )
 
 
 def test_a_given_model_costs_its_attacks_once() -> None:
     splits = load(QUICK_STUDY)
     config = replace(resolve(QUICK_STUDY, splits), model="mine:net", seeds=2)
-    first, second = (cost.stage_seconds(StageId(seed, "model", "standard"), config, splits, SPEED) for seed in (0, 1))
-    attacked = cost._ensemble_seconds("standard", cost.MODELS["standard"], config, splits, SPEED)
+    first, second = (cost.stage_seconds(StageId(seed, "evaluation", "standard"), config, splits, SPEED) for seed in (0, 1))
+    attacked = cost._ensemble_seconds(cost.MODELS["standard"], config, splits, SPEED)
     assert (first, second) == (pytest.approx(cost.STAGE_SECONDS + attacked), cost.STAGE_SECONDS)
     assert (
         cost.network_of(stage("dataset", "nonrobust"), config)
-        == cost.network_of(stage("model", "standard"), config)
+        == cost.network_of(stage("evaluation", "standard"), config)
         == "standard"
     )
     assert cost.network_of(stage("dataset", "robust"), config) == "" and cost.network_of(stage("model", "vgg"), config) == "vgg"

@@ -27,6 +27,8 @@ class Finding(NamedTuple):
         The difference of accuracies on which the status rests: above 0 it speaks for a yes.
     trained : bool
         False if the answer is about a model that was given, which no seed changes.
+    details : str
+        More on how it was obtained. The page folds it away, and the terminal leaves it to the page.
     """
 
     question: str
@@ -35,6 +37,7 @@ class Finding(NamedTuple):
     news: Meaning = "neutral"
     effect: Estimate | None = None
     trained: bool = True
+    details: str = ""
 
     @property
     def answer(self) -> Answer:

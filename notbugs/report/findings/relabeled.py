@@ -44,8 +44,8 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
     how = f"Each training image was perturbed by at most {_threat_model(results, set)}{_larger(results, set)} {towards}."
-    how += _adapted(results)
-    alone = f"{reached}, {accuracy.ci} {level}. {how}{_next_class(results, set)}{_below_chance(results, accuracy)}"
+    details = f"{_adapted(results)}{_below_chance(results, accuracy)}".strip()
+    alone = f"{reached}, {accuracy.ci} {level}. {how}{_next_class(results, set)}"
     above = accuracy._replace(
         mean=accuracy.mean - results.chance, ci_low=accuracy.ci_low - results.chance, ci_high=accuracy.ci_high - results.chance
     )
@@ -58,32 +58,36 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
             if control_accuracy and excess
             else ""
         )
-        return _null(results, set, question, f"{alone} That is not measurably above chance level.{beside}", above)
+        text = f"{alone}{_below_chance(results, accuracy)} That is not measurably above chance level.{beside}"
+        return _null(results, set, question, text, above, _adapted(results))
     if not control_accuracy or not excess:
         if set == "next-labels":  # its labels point away from the true class, so chance level is a hard control already
             missing = (
                 "Chance level is the comparison here: no training label is the true class. Its control with shuffled "
                 "perturbations was not run; notbugs run --full adds it."
             )
-            return Finding(question, "supported", f"{alone} {missing}", effect=above)
-        return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.")
+            return Finding(question, "supported", f"{alone} {missing}", effect=above, details=details)
+        return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.", details=details)
     text = (
         f"{reached} {level}, {above.points} above chance level. Its control with shuffled perturbations reaches "
-        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}). {how}{_next_class(results, set)} "
-        f"The control has the same labels, and each image the same perturbation with its pixels shuffled{_as_adapted(results)}."
-        f"{_below_chance(results, control_accuracy)}"
+        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}). {how}{_next_class(results, set)}"
+    )
+    details = (
+        f"{_adapted(results)} The control has the same labels, and each image the same perturbation with its pixels shuffled"
+        f"{_as_adapted(results)}.{_below_chance(results, control_accuracy)}"
     )
     if excess.ci_low <= 0:
-        return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess)
+        return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess, details)
     text = f"{text} So the adversarial perturbations contain features that generalize."
-    return Finding(question, "supported", text, effect=excess)
+    return Finding(question, "supported", text, effect=excess, details=details.strip())
 
 
-def _null(results: StudyResults, set: str, question: str, text: str, effect: Estimate) -> Finding:
+def _null(results: StudyResults, set: str, question: str, text: str, effect: Estimate, details: str) -> Finding:
     """A null result; inconclusive if the set was not constructed as intended."""
+    details = details.strip()
     if problems := relabel_problems(results, set):
-        return Finding(question, "inconclusive", f"{text} But {problems}", effect=effect)
-    return Finding(question, "not supported", text, effect=effect)
+        return Finding(question, "inconclusive", f"{text} But {problems}", effect=effect, details=details)
+    return Finding(question, "not supported", text, effect=effect, details=details)
 
 
 def _below_chance(results: StudyResults, accuracy: Estimate) -> str:
@@ -105,7 +109,7 @@ def _adapted(results: StudyResults) -> str:
     """That batch-norm statistics are those of the original images; "" if they are not."""
     if not results.adapts_batchnorm:
         return ""
-    return " Afterwards its batch-norm statistics were taken from the original training images, without labels."
+    return " After training, its batch-norm statistics were taken from the original training images, without labels."
 
 
 def _as_adapted(results: StudyResults) -> str:

@@ -67,6 +67,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "next_steps": [*next_steps(results)],
         "results": results,
         "models": [(model, results.title(model)) for model in results.models()],
+        "equal_seeds": len({len(results.accuracy_by_seed(model)) for model in results.models()}) == 1,
         "accuracy_columns": tables.accuracy_table(results)[0][1:4],
         "split_table": tables.split_table(results),
         "relabeled_table": tables.relabeled_table(results),
