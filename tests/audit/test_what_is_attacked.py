@@ -15,7 +15,8 @@ from notbugs import attacks, audit, report
 from notbugs.audit import AuditConfig
 from notbugs.audit import config as parts
 from notbugs.audit.config import conditions, folder_name, restriction, threat_id, threat_models
-from notbugs.audit.evaluate import BatchResult, _by_target, attack_batch
+from notbugs.audit.batch import BatchResult, attack_batch
+from notbugs.audit.evaluate import _by_target
 from notbugs.audit.targets import targets_of
 from notbugs.data import DataConfig
 from notbugs.errors import InputError
@@ -170,7 +171,7 @@ def test_an_audit_says_everywhere_what_was_attacked(config: AuditConfig) -> None
     row, clean = (by_threat(done.rows(AuditAccuracyRow))[name] for name in (threat, "clean"))
     predictions = done.rows(PredictionRow)
     assert (
-        row.attack == "ensemble-quick v2, targeted"
+        row.attack == "ensemble-quick v3, targeted"
         and row.target == "least-likely"
         and row.n == 12
         and row.reached == sum(bool(each.reached) for each in predictions)
