@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--images", type=int, default=500, help="test images, evenly spaced")
     found.add_argument("--network", help="module:function, if the model's description names one that is to be trusted")
     found.add_argument("--name", default="", help="of the model in the results (default: FOLDER/FILE)")
-    found.add_argument("--keep", type=Path, metavar="FILE.npz", help="verdicts, and the examples that AutoAttack alone found")
+    kept = "what AutoAttack found; if the file is there, AutoAttack does not run again"
+    found.add_argument("--keep", type=Path, metavar="FILE.npz", help=kept)
     return found
 
 
@@ -61,7 +62,6 @@ def main() -> None:
 
 def _compare(options: argparse.Namespace) -> Iterator[Row]:
     """The one row."""
-    import numpy as np
     import torch
 
     from notbugs import allocator, attacks, data, models
@@ -81,16 +81,10 @@ def _compare(options: argparse.Namespace) -> Iterator[Row]:
     found = attacks.adaptive_ensemble(
         model, images, labels, threat_model=threat_model, budget=options.budget, batch_size=len(images)
     )
-    middle = _seconds(options.device)
-    perturbed = _original(options, model, threat_model, images, labels, len(test.classes))
-    end = _seconds(options.device)
+    seconds = _seconds(options.device) - started
+    robust_autoattack, autoattack_seconds = _autoattack(options, model, threat_model, images, labels, len(test.classes))
     with torch.no_grad():
-        clean = model(images).argmax(1) == labels
-        robust, robust_autoattack = found.margins < 0, model(perturbed).argmax(1) == labels
-    if options.keep:
-        stronger = robust & ~robust_autoattack
-        verdicts = {"clean": clean, "ensemble": robust, "autoattack": robust_autoattack, "only_autoattack": perturbed[stronger]}
-        np.savez_compressed(options.keep, **{name: value.cpu().numpy() for name, value in verdicts.items()})
+        clean, robust = model(images).argmax(1) == labels, found.margins < 0
     yield {
         "dataset": Path(options.dataset).stem,
         "model": options.name or f"{options.model.parent.parent.name}/{options.model.stem}",
@@ -104,9 +98,29 @@ def _compare(options: argparse.Namespace) -> Iterator[Row]:
         "autoattack_correct": int(robust_autoattack.sum()),
         "only_ensemble": int((~robust & robust_autoattack).sum()),
         "only_autoattack": int((robust & ~robust_autoattack).sum()),
-        "seconds": middle - started,
-        "autoattack_seconds": end - middle,
+        "seconds": seconds,
+        "autoattack_seconds": autoattack_seconds,
     }
+
+
+def _autoattack(
+    options: argparse.Namespace, model: "nn.Module", threat_model: "NormBall", images: "Tensor", labels: "Tensor", classes: int
+) -> "tuple[Tensor, float]":
+    """Which images the original leaves correct (N,), and its seconds; from the file of an earlier run if there is one."""
+    import numpy as np
+    import torch
+
+    if options.keep and options.keep.exists():
+        kept = np.load(options.keep)
+        return torch.from_numpy(kept["correct"]).to(labels.device), float(kept["seconds"])
+    started = _seconds(options.device)
+    perturbed = _original(options, model, threat_model, images, labels, classes)
+    seconds = _seconds(options.device) - started
+    with torch.no_grad():
+        correct = model(perturbed).argmax(1) == labels
+    if options.keep:
+        np.savez_compressed(options.keep, correct=correct.cpu().numpy(), seconds=seconds)
+    return correct, seconds
 
 
 def _seconds(device: str) -> float:
