@@ -1,10 +1,10 @@
 """Small attack ensembles: one image whose gradients look masked costs thousands of queries, one after the other.
 
-The targeted attacks are shorter, too, but not in `tests/attacks`; and the long ones. What depends on the numbers asks for the
+The targeted attacks and the long ones are shorter, too, but not in `tests/attacks`. What depends on the numbers asks for the
 fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
         name: replace(
             budget,
             apgd_steps=min(20, budget.apgd_steps),
-            restarts=min(2, budget.restarts),
+            restarts=min(6, budget.restarts),
             square_queries=count,
             extra_square_queries=min(count, budget.extra_square_queries),
             square_queries_without_gradients=2 * count,
@@ -35,8 +35,7 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
 
 
 BUDGETS = with_queries(50)
-TARGETED = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1}
-SMALL = {**TARGETED, "LONG_STEPS": 10, "REFINED_STEPS": 10}
+SMALL = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1, "LONG_STEPS": 10, "REFINED_STEPS": 10}
 
 
 def use() -> None:
@@ -52,9 +51,9 @@ def shorten() -> None:
         setattr(ensemble, name, value)
 
 
-def restore(patch: pytest.MonkeyPatch, names: Iterable[str] = SMALL) -> None:
+def restore(patch: pytest.MonkeyPatch) -> None:
     """Constants of the ensemble as they are."""
-    for name in names:
+    for name in SMALL:
         patch.setattr(ensemble, name, getattr(budgets, name))
 
 

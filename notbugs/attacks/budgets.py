@@ -101,7 +101,7 @@ BUDGETS: Mapping[str, AttackBudget] = {
     "standard": AttackBudget(
         targeted_margin_lost=0.4,
         long_margin_lost=0.85,
-        restarts=6,
+        restarts=12,
         apgd_steps=0,
         square_queries=1000,
         extra_square_queries=5000,
@@ -119,7 +119,7 @@ BUDGETS: Mapping[str, AttackBudget] = {
     "thorough": AttackBudget(
         targeted_margin_lost=0.0,
         long_margin_lost=0.85,
-        restarts=6,
+        restarts=12,
         apgd_steps=100,
         square_queries=2000,
         extra_square_queries=5000,

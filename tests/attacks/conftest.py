@@ -23,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 def _whole_targeted_attacks() -> Iterator[None]:
     """Here strength is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        small_budgets.restore(patch, small_budgets.TARGETED)
+        small_budgets.restore(patch)
         yield
 
 

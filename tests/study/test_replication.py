@@ -30,7 +30,7 @@ class Measured(NamedTuple):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder, config = tmp_path_factory.mktemp("runs") / "run", resolved(STUDY)
-    pipeline.run(STUDY, folder, only=(MODEL,), workers=1)
+    pipeline.run(STUDY, folder, only=(f"evaluation-{MODEL}",), workers=1)
     return Measured(folder, config, replication.robust_version_accuracy(config, folder, 0, ignore))
 
 
