@@ -14,8 +14,8 @@ from torch import Tensor
 from notbugs import attacks, audit, report
 from notbugs.audit import AuditConfig
 from notbugs.audit import config as parts
-from notbugs.audit.config import conditions, folder_name, restriction, threat_id, threat_models
 from notbugs.audit.batch import BatchResult, attack_batch
+from notbugs.audit.config import conditions, folder_name, restriction, threat_id, threat_models
 from notbugs.audit.evaluate import _by_target
 from notbugs.audit.targets import targets_of
 from notbugs.data import DataConfig
