@@ -123,7 +123,7 @@ def _robust_data(rows: Rows) -> Iterator[str]:
     by_recipe: dict[str, dict[int, Row]] = {}
     for row in rows:
         by_recipe.setdefault(row["variant"], {})[row["seed"]] = row
-    adversarial = by_recipe["adversarial training"]
+    adversarial = by_recipe.get("adversarial training", {})
 
     def robust(name: str) -> float:
         own = by_recipe[name].values()
@@ -142,7 +142,7 @@ def _robust_data(rows: Rows) -> Iterator[str]:
         both = [seed for seed in own if seed in adversarial]
         kept = [own[seed]["robust_accuracy"] / adversarial[seed]["robust_accuracy"] for seed in both]
         shares = [spread([row[column] for row in own.values()]) for column in ACCURACIES]
-        lines.append([name, str(len(own)), f"{next(iter(own.values()))['n']:,}", *shares, spread(kept)])
+        lines.append([name, str(len(own)), f"{next(iter(own.values()))['n']:,}", *shares, spread(kept) if kept else "–"])
     yield table(columns, lines)
     attacked = {name: [row for row in own.values() if row.get("autoattack_n")] for name, own in by_recipe.items()}
     if any(attacked.values()):
