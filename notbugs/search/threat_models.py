@@ -18,7 +18,7 @@ __all__ = ["NORMS", "Mask", "NormBall", "SpatialTransforms", "ThreatModel", "par
 class ThreatModel(Protocol):
     """What a search needs of a threat model: `NormBall`, or a class of your own (examples/own_threat_model.py).
 
-    With a method `enlarged(factor, shape)`, as that of `NormBall`, searches begin outside and find more: `attacks.pgd(shrink=True)`.
+    With a method `enlarged(factor, shape)`, as that of `NormBall`, `attacks.pgd(shrink=True)` begins outside and finds more.
     """
 
     @property
