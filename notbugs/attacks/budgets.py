@@ -11,7 +11,7 @@ from notbugs.errors import InputError
 ENSEMBLE_VERSION = "v3"
 GRADIENT_ENSEMBLE = f"gradient-ensemble {ENSEMBLE_VERSION}"  # `UNTARGETED_ATTACKS` alone
 
-UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PGD: steps and loss, in this order; all shrink
+UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PGD: steps and loss, in order; the last one shrinks
 TARGET_CLASSES = 9  # targeted attacks: at most so many of the wrong classes with the highest clean logits
 TARGETED_STEPS = 10
 LONG_STEPS = 40

@@ -100,7 +100,7 @@ class NormBall:
         """The same threat model with `factor` times the epsilon; infinite where no images (N, C, H, W) differ by as much."""
         epsilon = factor * self.epsilon
         too_large = not isinstance(epsilon, Tensor) and epsilon > self._largest(shape)
-        return replace(self, epsilon=math.inf if too_large else epsilon)
+        return self.within(math.inf if too_large else epsilon)
 
     def within(self, epsilon: float | Tensor) -> "NormBall":
         """The same threat model with another epsilon."""
