@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import stats
 from torch import Generator, Tensor, nn
 
 from notbugs import attacks, construct, data, metrics, models, train
@@ -350,6 +351,15 @@ def test_random_translate_follows_the_generator() -> None:
     one, two, other = (augment(images, Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+def test_noise_is_gaussian_comes_last_and_follows_the_generator() -> None:
+    images = torch.rand(40, 3, 9, 9)
+    one, two = (train.add_noise(0.2)(images, Generator().manual_seed(1)) - images for _ in range(2))
+    assert torch.equal(one, two)
+    assert stats.kstest(one.flatten().numpy() / 0.2, "norm").pvalue > 0.001
+    after = train.add_noise(0.2, after=lambda images, generator: images * 0)(images, Generator().manual_seed(1))
+    assert torch.allclose(after, one, atol=1e-6)
 
 
 def test_augmentation_reaches_the_loss() -> None:

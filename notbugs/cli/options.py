@@ -228,6 +228,15 @@ Versions = Annotated[
     ),
 ]
 
+RobustStrong = Annotated[
+    bool,
+    typer.Option(
+        "--robust-strong",
+        help="Also a stronger D_R: eight versions of each image that two robust models classify correctly. In `run`, training on "
+        "it takes four times the steps, with noise; a control is trained alike on the original images.",
+    ),
+]
+
 # ---- machine -----------------------------------------------------------------------------------------------------------------
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, … or auto.")]

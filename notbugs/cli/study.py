@@ -38,6 +38,7 @@ from notbugs.cli.options import (
     Pretrained,
     Repeats,
     RobustModel,
+    RobustStrong,
     Seed,
     Versions,
     Width,
@@ -121,6 +122,7 @@ def run(
     invert_steps: InvertSteps = None,
     invert_start: InvertStart = "image",
     versions: Versions = 1,
+    robust_strong: RobustStrong = False,
     relabel_steps: RelabelSteps = 20,
     patience: Patience = None,
     full: Full = False,
@@ -166,6 +168,7 @@ def split(
     epochs: Epochs = None,
     flip: Flip = None,
     versions: Versions = 1,
+    robust_strong: RobustStrong = False,
     by_file: ByFile = False,
     top: Top = 0.5,
     folds: Folds = 3,
@@ -197,6 +200,8 @@ def split(
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
+        if robust_strong:
+            raise InputError("--robust-strong", f"cannot be used with {option}, which changes no image")
         if robust_model is not None:
             raise InputError("--robust-model", f"cannot be used with {option}", robust_model)
         split_files(files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
@@ -204,11 +209,12 @@ def split(
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.store import dataset_path
 
-    record = _run(config, out, workers, only=("dataset-robust", "dataset-nonrobust"))
+    names = ("robust", "nonrobust", *(("robust-strong",) if robust_strong else ()))
+    record = _run(config, out, workers, only=[f"dataset-{name}" for name in names])
     rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
-    for name in ("robust", "nonrobust"):
+    for name in names:
         path = dataset_path(config, out, seed, name)
-        print(f"{name:10}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
+        print(f"{name:13}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
 
 
 @with_data_options

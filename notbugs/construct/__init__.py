@@ -3,6 +3,7 @@
 from notbugs.construct.base import Constructed, ConstructionStats
 from notbugs.construct.controls import (
     class_patterns,
+    correct_only,
     drop_already_predicted,
     misclassified_only,
     pseudo_label,
@@ -21,6 +22,7 @@ __all__ = [
     "Constructed",
     "ConstructionStats",
     "class_patterns",
+    "correct_only",
     "default_update_rule",
     "drop_already_predicted",
     "invert_features",

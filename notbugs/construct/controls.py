@@ -1,6 +1,6 @@
 """Negative controls of relabeled data sets: each shares something with them and lacks what is claimed to matter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from notbugs.construct.base import Constructed, ConstructionStats, map_with_progress, perturbation_norms
 from notbugs.data import Dataset, to_8bit
 from notbugs.models import Model
-from notbugs.predict import predict
+from notbugs.predict import logits, predict
 
 BATCH = 1000  # images perturbed at a time
 
@@ -150,6 +150,22 @@ def misclassified_only(model: Model, dataset: Dataset, *, device: torch.device |
     kept = (predicted != dataset.labels).nonzero().squeeze(1)
     part = dataset.select(kept).with_labels(predicted[kept])
     return Constructed(part, ConstructionStats(n=len(kept), mean_l2=0.0, max_l2=0.0, max_linf=0.0, relabeled=len(kept)))
+
+
+def correct_only(models: Sequence[Model], dataset: Dataset, *, device: torch.device | str = "cpu") -> Constructed:
+    """Only the images that models together (by the sum of their logits) classify correctly, unperturbed.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> digits = data.load("digits").test.select(slice(0, 20))
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=4)
+    >>> len(correct_only([model], digits).dataset) < 20
+    True
+    """
+    predicted = torch.stack([logits(model, dataset, device) for model in models]).sum(0).argmax(1)
+    kept = (predicted == dataset.labels).nonzero().squeeze(1)
+    return Constructed(dataset.select(kept), ConstructionStats(n=len(kept), mean_l2=0.0, max_l2=0.0, max_linf=0.0))
 
 
 def pseudo_label(

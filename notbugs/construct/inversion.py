@@ -1,7 +1,9 @@
 """D_R and D_NR, the robust and the non-robust version of a data set: images with the features of others, found by inversion."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ METRIC_NOISE = 0.003  # standard deviation, pixels in [0, 1]
 
 
 def invert_features(
-    model: Model,
+    model: Model | Sequence[Model],
     dataset: Dataset,
     *,
     start: str = "image",
@@ -40,7 +42,8 @@ def invert_features(
 
     Parameters
     ----------
-    model : Model
+    model : Model or sequence of Model
+        Several: the versions of an image have the features of each in turn.
     dataset : Dataset
         N images, whose features are wanted.
     start : {"image", "noise"}
@@ -69,7 +72,7 @@ def invert_features(
     Raises
     ------
     InputError
-        For another start, or versions whose file names are taken.
+        For another start, fewer versions than models, or versions whose file names are taken.
 
     References
     ----------
@@ -88,6 +91,14 @@ def invert_features(
         raise InputError("start", "must be image or noise", repr(start))
     if versions < 1:
         raise InputError("versions", "must be 1 or more", versions)
+    if isinstance(model, Sequence):
+        if not 1 <= len(model) <= versions:
+            raise InputError("model", "must be one model, or at most as many as versions", len(model))
+        one = partial(
+            invert_features, start=start, steps=steps, rule=rule, bf16=bf16, compile=compile, batch_size=batch_size,
+            device=device, progress=progress,
+        )  # fmt: skip
+        return _joined([one(model[k % len(model)], dataset, seed=seed + k) for k in range(versions)], dataset.repeat(versions))
     pixel_range = NormBall("l2", torch.inf)
     generator = torch.Generator().manual_seed(seed)
     other = torch.cat([_random_cycle(len(dataset), generator) for _ in range(versions)])
@@ -113,6 +124,15 @@ def invert_features(
     norms = perturbation_norms(whole, images)
     stats = ConstructionStats(n=len(whole), steps=steps, feature_error=error.mean().item(), **norms._asdict())
     return Constructed(whole.with_images(images), stats)
+
+
+def _joined(parts: Sequence[Constructed], whole: Dataset) -> Constructed:
+    """Versions of the same images as one data set; whole: the images so many times."""
+    stats = [part.stats for part in parts]
+    error, mean = (sum(getattr(each, name) for each in stats) / len(stats) for name in ("feature_error", "mean_l2"))
+    largest = {name: max(getattr(each, name) for each in stats) for name in ("max_l2", "max_linf")}
+    images = torch.cat([part.dataset.images[:] for part in parts])
+    return Constructed(whole.with_images(images), replace(stats[0], n=len(whole), feature_error=error, mean_l2=mean, **largest))
 
 
 def _random_cycle(count: int, generator: torch.Generator) -> Tensor:

@@ -80,6 +80,7 @@ class StudyMetadata(RunMetadata):
     seeds: tuple[int, ...] = ()
     full: bool = False
     replicate: bool = False
+    robust_strong: bool = False
 
 
 @dataclass(frozen=True)

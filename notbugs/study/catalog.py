@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
-Construction = Literal["invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "unrelated_photos"]
-Group = Literal["quick", "controls", "replication"]
-Role = Literal["main", "reference", "control", "replication", "transfer"]
+Construction = Literal["invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "correct", "unrelated_photos"]
+Group = Literal["quick", "strong", "controls", "replication"]
+Role = Literal["main", "reference", "source", "strong", "control", "replication", "transfer"]
 Loss = Literal["standard", "adversarial", "trades"]
 
 ORIGINAL = "original"  # the data set as it was loaded
@@ -39,6 +39,11 @@ class DatasetSpec:
         For inversions: "image", "noise", or "" for the configured one.
     preserved_by : tuple of str
         Models that must keep predicting the original label.
+    other_models : tuple of str
+        Further models beside `source_model`: versions are inverted from all of them in turn. Only the images that all together
+        classify correctly are used.
+    versions : int
+        Of each image; 0: as configured for inversions.
     leave_correct : bool
         For class patterns: images whose random label is right stay unperturbed.
     seed_key : str
@@ -59,6 +64,8 @@ class DatasetSpec:
     short: str = ""
     start: str = ""
     preserved_by: tuple[str, ...] = ()
+    other_models: tuple[str, ...] = ()
+    versions: int = 0
     leave_correct: bool = False
     group: Group = "quick"
 
@@ -100,13 +107,17 @@ class ModelSpec:
     epochs : int or None
         None for the configured number.
     learning_rate_factor : float
+    steps : float or None
+        Training steps, relative to those on the original images; None: as many epochs as there, fewer on a larger set.
+    noise : float
+        Standard deviation of Gaussian noise that augmentation adds, pixels in [0, 1].
     attack_budget : {"quick", "standard"}
         Of its evaluation; quick at the full epsilon only.
     seed_key : str
         What its random seed is derived from. It never changes.
     role : str
-        main: a row of the main table; reference: beside them, where the standard model was given; control: trained on a control;
-        replication; transfer: source or target of transfer.
+        main: a row of the main table; reference: beside them, where the standard model was given; source: only used to construct;
+        strong: of `--robust-strong`; control: trained on a control; replication; transfer: source or target of transfer.
     """
 
     name: str
@@ -119,12 +130,16 @@ class ModelSpec:
     init_from: str = ""
     epochs: int | None = None
     learning_rate_factor: float = 1.0
+    steps: float | None = None
+    noise: float = 0.0
     attack_budget: Literal["quick", "standard"] = "standard"
     role: Role = "main"
 
 
 # ---- data sets -------------------------------------------------------------------------------------------------------------
 
+SECOND_SOURCE = "adversarial-2"
+STRONG_VERSIONS, STRONG_STEPS, STRONG_NOISE = 8, 4.0, 0.05  # chosen on CIFAR-10: docs/results/robust-data.md
 INDEPENDENT_MODELS = ("reinit-2", "reinit-3", "reinit-4")  # must keep the original label of next-labels-non-transferable
 
 _INVERTED = "until the penultimate-layer features of the {} are those of the original. Labels are the original ones."
@@ -237,6 +252,21 @@ DATASETS: dict[str, DatasetSpec] = {
             "photographs", source_model="standard", labels="predicted", short="unrelated photos", group="controls",
         ),
         DatasetSpec(
+            "robust-strong", "invert", "stronger D_R: eight versions of each image that two robust models classify correctly",
+            "A stronger D_R. Of each image that two adversarially trained models together classify correctly there are eight "
+            "versions, four from each model. Each was optimized from another, random training image "
+            + _INVERTED.format("model"),
+            "robust-strong", source_model="adversarial", other_models=(SECOND_SOURCE,), versions=STRONG_VERSIONS,
+            group="strong",
+        ),
+        DatasetSpec(
+            "correct-only", "correct", "control: the original images that two robust models classify correctly",
+            "Control of `robust-strong`: the original images that the two adversarially trained models together classify "
+            "correctly, unperturbed.",
+            "correct-only", source_model="adversarial", other_models=(SECOND_SOURCE,), control_of="robust-strong",
+            short="original images", group="strong",
+        ),
+        DatasetSpec(
             "robust-from-noise", "invert", "D_R, features inverted from noise",
             "D_R with uniform noise as the starting point: the other of the paper's two ways (appendix D.1).",
             "robust-noise", source_model="adversarial", start="noise", group="replication",
@@ -254,6 +284,7 @@ DATASETS: dict[str, DatasetSpec] = {
     )
 }  # fmt: skip
 PAPER_NAMES = {"robust": "D_R", "nonrobust": "D_NR", "random-labels": "D_rand", "next-labels": "D_det"}
+STRONG_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "strong")
 QUICK = tuple(name for name, spec in DATASETS.items() if spec.group == "quick")
 CONTROL_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "controls")
 REPLICATION_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "replication")
@@ -309,12 +340,27 @@ def _models() -> dict[str, ModelSpec]:
         ModelSpec(
             "adversarial", "adversarial training (training on worst-case perturbed images)", "adversarial", loss="adversarial"
         ),
+        ModelSpec(
+            SECOND_SOURCE,
+            "adversarial training from another random initialization",
+            SECOND_SOURCE,
+            loss="adversarial",
+            role="source",
+        ),
         # what `standard` would be, had no model been given: hence its seed key
         ModelSpec("reference", "standard training of the study's network, beside the given model", "standard", role="reference"),
     ]
-    roles: dict[Group, Role] = {"quick": "main", "controls": "control", "replication": "replication"}
+    roles: dict[Group, Role] = {"quick": "main", "strong": "strong", "controls": "control", "replication": "replication"}
     specs += [
-        ModelSpec(trained_on(name), spec.title, f"on-{spec.seed_key}", trained_on=name, role=roles[spec.group])
+        ModelSpec(
+            trained_on(name),
+            spec.title,
+            f"on-{spec.seed_key}",
+            trained_on=name,
+            role=roles[spec.group],
+            steps=STRONG_STEPS if spec.group == "strong" else None,
+            noise=STRONG_NOISE if spec.group == "strong" else 0.0,
+        )
         for name, spec in DATASETS.items()
     ]
     # The undertrained model: at the usual learning rate it hardly errs on easy images (docs/lab-log.md)
@@ -352,7 +398,9 @@ def _models() -> dict[str, ModelSpec]:
 
 MODELS: dict[str, ModelSpec] = _models()
 MAIN_MODELS = tuple(name for name, spec in MODELS.items() if spec.role == "main")
-TABLE_MODELS = ("standard", "reference", *(name for name in MAIN_MODELS if name != "standard"))  # rows of the main table
+STRONG_MODELS = tuple(name for name, spec in MODELS.items() if spec.role == "strong")
+# rows of the main table
+TABLE_MODELS = ("standard", "reference", *(name for name in MAIN_MODELS if name != "standard"), *STRONG_MODELS)
 ANALYZED_MODELS = ("standard", "adversarial", "trained-on-robust", "trained-on-nonrobust")
 ANALYZED_TITLES = {
     "standard": "the standard classifier",

@@ -16,7 +16,7 @@ from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load, network_layer
-from notbugs.study.evaluation import accuracy_row, curve_balls
+from notbugs.study.evaluation import CURVE_ROLES, accuracy_row, curve_balls
 from notbugs.study.given import GIVEN
 from notbugs.study.store import dataset_path, derive_seed, has_model, load_dataset, load_model, model_path
 
@@ -74,7 +74,7 @@ def evaluate_model(
         splits.test,
         (config.threat_model,) if spec.attack_budget == "quick" else config.threat_models,
         budget=spec.attack_budget,
-        curve=curve_balls(config, seed) if spec.role in ("main", "reference") else (),
+        curve=curve_balls(config, seed) if spec.role in CURVE_ROLES else (),
         device=config.device,
         progress=lambda share: report_progress("", share, f"attacked: {share:.0%}"),
     )
@@ -122,7 +122,7 @@ def train_classifier(
     """
     config, splits, trained_on = with_spec(config, spec), load(config, seed), dataset_of(spec)
     relabeled = trained_on is not None and trained_on.is_relabeled
-    epochs = max(1, round(config.epochs / max(1, len(dataset) / len(splits.train))))  # about as many steps as on the original
+    epochs = epochs_on(config, spec, len(dataset) / len(splits.train))
     model = _untrained(config, dataset, splits.train, spec, derive_seed(seed, _init_key(spec)))
     curve: list[TrainingRow] = []
     train.fit(
@@ -145,6 +145,14 @@ def train_classifier(
     if relabeled and config.adapt_batchnorm:
         train.adapt_batchnorm(model, splits.train, seed=seed, device=config.device)
     return TrainedClassifier(model, curve)
+
+
+def epochs_on(config: ResolvedConfig, spec: ModelSpec, size: float) -> int:
+    """Epochs on a set of that size, relative to the original: about as many steps, on a smaller one as many epochs.
+
+    Where the spec sets the steps, they are as many on a smaller set, too.
+    """
+    return max(1, round(config.epochs / max(1, size) if spec.steps is None else spec.steps * config.epochs / size))
 
 
 def _init_key(spec: ModelSpec) -> str:
@@ -249,7 +257,8 @@ def _augmentation(config: ResolvedConfig, spec: ModelSpec) -> train.Augment | No
     trained_on = dataset_of(spec)
     relabeled = trained_on is not None and trained_on.is_relabeled
     pixels, flip = (config.relabel_translate, False) if relabeled else (config.translate, config.flip)
-    return train.random_translate(pixels, flip=flip) if pixels or flip else None
+    translate = train.random_translate(pixels, flip=flip) if pixels or flip else None
+    return train.add_noise(spec.noise, after=translate) if spec.noise else translate
 
 
 def _monitored(test: Dataset) -> Dataset:

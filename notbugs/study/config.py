@@ -64,6 +64,9 @@ class StudyConfig(DataConfig):
         PGD steps within adversarial training.
     invert_steps, invert_start, versions
         Of D_R and D_NR: steps, start ("image" or "noise"), versions of each image.
+    robust_strong : bool
+        Also a stronger D_R, with its control: eight versions of each image that two robust models classify correctly, trained on
+        for four times as long with noise. No adversarial example is made in that training.
     relabel_steps : int
     patience : int, optional
         Further epochs at most for relabeled data sets whose accuracy is still at chance level (`train.fit`).
@@ -106,6 +109,7 @@ class StudyConfig(DataConfig):
     invert_steps: int | None = None
     invert_start: str = "image"
     versions: int = 1
+    robust_strong: bool = False
     relabel_steps: int = 20
     patience: int | None = None
     full: bool = False
@@ -166,6 +170,7 @@ class ResolvedConfig(DataConfig):
     invert_steps: int
     invert_start: str
     versions: int
+    robust_strong: bool
     relabel_steps: int
     patience: int
     full: bool
@@ -278,12 +283,13 @@ NEWER = (
     "robust_model",
     "layer",
 )  # runs that began before these options have none
-FREE = ("seeds", "full", "replicate", "bf16", "compile", "device")  # may differ when a run is resumed
+ADDED = ("full", "replicate", "robust_strong")  # stages that may be added to a study later
+FREE = ("seeds", *ADDED, "bf16", "compile", "device")  # may differ when a run is resumed
 DERIVED = ("from_scratch",)  # follow from the others
 
 
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
-    """What must be as before to resume a run. Seeds, controls and replication may be added, device and speed may change."""
+    """What must be as before to resume a run. Seeds and what is in `ADDED` may be added, device and speed may change."""
     own = {name: value for name, value in asdict(config).items() if name not in (*FREE, *DERIVED, *asdict(config.data))}
     for name in NEWER:
         if not own[name]:
@@ -322,7 +328,6 @@ def config_of_run(run: RunFolder) -> StudyConfig:
         **arguments,
         **settings,
         seeds=study.seeds[-1] - arguments.get("seed", 0) + 1,
-        full=study.full,
-        replicate=study.replicate,
+        **{name: getattr(study, name) for name in ADDED},
         device=study.device,
     )

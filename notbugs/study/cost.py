@@ -20,7 +20,8 @@ from notbugs.search import NormBall
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, QUICK, ModelSpec, dataset_of
 from notbugs.study.classifiers import MONITORED_IMAGES, with_spec
 from notbugs.study.config import ResolvedConfig
-from notbugs.study.evaluation import CLEAN_IMAGES
+from notbugs.study.datasets import versions_of
+from notbugs.study.evaluation import CLEAN_IMAGES, CURVE_ROLES
 from notbugs.study.given import GIVEN
 from notbugs.study.graph import StageId
 from notbugs.study.pictures import ATTACK_STEPS
@@ -156,7 +157,7 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
         seconds = 0.0 if given_again else _ensemble_seconds(MODELS[stage.name], config, splits, speed)
     elif stage.kind == "dataset":
         spec = DATASETS[stage.name]
-        count *= config.versions if spec.is_inverted else 1
+        count *= versions_of(config, spec)
         steps = {"invert": config.invert_steps, "relabel": config.relabel_steps}.get(spec.construction, 0)
         seconds = speed.steps(count, steps, batch_size) + count * WRITE_SECONDS
     elif stage.name == "accuracy-on-all-datasets":
@@ -173,7 +174,7 @@ def _training_stage_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Spl
     """Training, and the accuracies in its curve."""
     count, test, trained_on = len(splits.train), len(splits.test), dataset_of(spec)
     config = with_spec(config, spec)
-    epochs = config.epochs
+    epochs = config.epochs * (spec.steps or 1)
     steps = config.adversarial_steps if spec.loss != "standard" else 0
     seconds = epochs * (count * speed.train + speed.steps(count, steps, config.batch_size))
     if trained_on:
@@ -205,7 +206,7 @@ def _ensemble_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, s
     if math.prod(splits.train.shape) <= MASKED_NUMBERS:
         queries = cost.queries * (QUICK_QUERIES if quick else 1)
         seconds += batches * min(1.0, test / batches / MASKED_ONE_IN) * queries * speed.query
-    if spec.role in ("main", "reference"):
+    if spec.role in CURVE_ROLES:
         return epsilons * seconds + speed.steps(test, CURVE_PASSES, math.ceil(test / batches))
     return epsilons * seconds
 

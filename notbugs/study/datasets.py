@@ -32,10 +32,8 @@ def build_dataset(
 ) -> list[SetRow]:
     """Stage: construct one data set and write it; one that cannot be trained on is not written."""
     began, splits = time.perf_counter(), load(config, seed)
-    versions = config.versions if spec.is_inverted else 1
-    context = BuildContext(
-        config, folder, seed, spec, splits.train, _count_progress(versions * len(splits.train), report_progress)
-    )
+    images = versions_of(config, spec) * len(splits.train)
+    context = BuildContext(config, folder, seed, spec, splits.train, _count_progress(images, report_progress))
     made = CONSTRUCTIONS[spec.construction](context)
     stats = {**asdict(made.stats), "epsilon": _relabel_epsilon(context, made) if spec.is_relabeled else None}
     seconds = round(time.perf_counter() - began, 2)
@@ -70,6 +68,11 @@ def synthetic_truth(config: ResolvedConfig, folder: Path, seed: int, report_prog
     ]
 
 
+def versions_of(config: ResolvedConfig, spec: DatasetSpec) -> int:
+    """Versions of each image in a data set."""
+    return (spec.versions or config.versions) if spec.is_inverted else 1
+
+
 def is_trainable(dataset: Dataset) -> bool:
     """Whether there are enough images, of two classes or more: a model's errors may be too few, or all of one class."""
     return len(dataset) >= MIN_IMAGES and int(dataset.labels.max()) > int(dataset.labels.min())
@@ -98,6 +101,11 @@ class BuildContext:
         """The model it is constructed with."""
         return load_model(self.config, self.folder, self.seed, self.spec.source_model)
 
+    def models(self) -> list[Model]:
+        """All models it is constructed with."""
+        names = (self.spec.source_model, *self.spec.other_models)
+        return [load_model(self.config, self.folder, self.seed, name) for name in names]
+
     def source(self) -> Dataset:
         """The constructed data set it starts from, as it is stored."""
         return load_dataset(self.config, self.folder, self.seed, self.spec.source_dataset)
@@ -106,11 +114,11 @@ class BuildContext:
 def _invert(context: BuildContext) -> Constructed:
     config = context.config
     return construct.invert_features(
-        context.model(),
-        context.original,
+        context.models() if context.spec.other_models else context.model(),
+        _correct(context).dataset if context.spec.other_models else context.original,
         start=context.spec.start or config.invert_start,
         steps=config.invert_steps,
-        versions=config.versions,
+        versions=versions_of(config, context.spec),
         seed=context.random_seed,
         bf16=config.bf16,
         compile=config.compile,
@@ -186,6 +194,10 @@ def _misclassified(context: BuildContext) -> Constructed:
     return construct.misclassified_only(context.model(), context.original, device=context.config.device)
 
 
+def _correct(context: BuildContext) -> Constructed:
+    return construct.correct_only(context.models(), context.original, device=context.config.device)
+
+
 def _unrelated_photos(context: BuildContext) -> Constructed:
     count, seed = len(context.original), context.random_seed
     crops = data.photo_crops(PHOTO_CROPS * count, context.original, seed=seed)
@@ -199,6 +211,7 @@ CONSTRUCTIONS: Mapping[Construction, Callable[[BuildContext], Constructed]] = {
     "class_patterns": _class_patterns,
     "filter": _filter,
     "misclassified": _misclassified,
+    "correct": _correct,
     "unrelated_photos": _unrelated_photos,
 }
 
@@ -228,8 +241,9 @@ def _same_files(original: Dataset, constructed: Dataset) -> Dataset | None:
 
 def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
     """The text of the data set's README.md."""
-    several = spec.is_inverted and config.versions > 1
-    how = f"{config.versions} versions of each image, the second called NAME~2" if several else "image for image"
+    versions = versions_of(config, spec)
+    several = versions > 1
+    how = f"{versions} versions of each image, the second called NAME~2" if several else "image for image"
     lines = [f"# {spec.name}", "", spec.description, ""]
     lines += [f"Constructed by notbugs {__version__} from `{Path(config.dataset).name}`, {how}.", ""]
     if config.model is not None and spec.source_model == GIVEN:

@@ -25,6 +25,7 @@ from notbugs.study.store import dataset_path, has_model, load_dataset, load_mode
 
 CLEAN_IMAGES = 1000  # of each training set
 ATTACKED_IMAGES = 100  # of each training set
+CURVE_ROLES = ("main", "reference", "strong")  # of models whose accuracy is measured at further epsilons
 CURVE = (0.25, 0.75, 1.5)  # of epsilon: where accuracy is measured beside the two epsilons of the main table
 
 

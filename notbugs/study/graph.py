@@ -22,6 +22,8 @@ from notbugs.study.catalog import (
     PERTURBATION_DATASETS,
     QUICK,
     REPLICATION_DATASETS,
+    SECOND_SOURCE,
+    STRONG_DATASETS,
     TRANSFER_SOURCES,
     Role,
     dataset_of,
@@ -99,6 +101,8 @@ def study_graph(config: ResolvedConfig, *, analyses: bool = False) -> Graph:
     graph: Graph = {}
     for seed in range(config.seed, config.seed + config.seeds):
         graph |= _quick_stages(config, seed)
+        if config.robust_strong:
+            graph |= _strong_stages(config, seed)
         if config.full:
             graph |= _control_stages(config, seed)
         if config.replicate:
@@ -143,6 +147,14 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
     if seed == config.seed:
         graph |= _task(seed, "pictures", pictures, models=("adversarial",), datasets=QUICK)
+    return graph
+
+
+def _strong_stages(config: ResolvedConfig, seed: int) -> Graph:
+    """A stronger D_R, and its control."""
+    graph = _model(seed, SECOND_SOURCE)
+    for name in STRONG_DATASETS:
+        graph |= _dataset(seed, name) | _model(seed, trained_on(name)) | _evaluation(config, seed, trained_on(name))
     return graph
 
 
@@ -229,7 +241,7 @@ def _evaluation(config: ResolvedConfig, seed: int, name: str) -> Graph:
 
 def _dataset(seed: int, name: str) -> Graph:
     spec = DATASETS[name]
-    models = tuple(model for model in (spec.source_model, *spec.preserved_by) if model)
+    models = tuple(model for model in (spec.source_model, *spec.other_models, *spec.preserved_by) if model)
     needs = _ids(seed, "model", models) + _ids(seed, "dataset", (spec.source_dataset,) if spec.source_dataset else ())
     return {StageId(seed, "dataset", name): StudyStage(needs, partial(build_dataset, spec=spec))}
 

@@ -27,6 +27,7 @@ from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
 from notbugs.study.config import (
+    ADDED,
     ResolvedConfig,
     StudyConfig,
     asked_options,
@@ -50,8 +51,7 @@ NOT_SETTINGS = (
     "device",
     "skip_unreadable",
     "from_scratch",
-    "full",
-    "replicate",
+    *ADDED,
     "model",
     "classes",
     "class_map",
@@ -74,8 +74,8 @@ def run(
 ) -> RunFolder:
     """Do a study, or what is left to do of the one in `folder`.
 
-    What is finished is not done again, also after an interruption. Seeds, controls (`full`) and the replication may be added
-    later; once there, they stay part of the study.
+    What is finished is not done again, also after an interruption. Seeds, controls (`full`), the replication and a stronger D_R
+    may be added later; once there, they stay part of the study.
 
     Parameters
     ----------
@@ -249,8 +249,8 @@ def _checked(record: RunFolder, config: StudyConfig, resolved: ResolvedConfig, s
 
 
 def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:
-    """Controls and the replication of an earlier run stay part of the study."""
-    return replace(config, full=config.full or earlier.full, replicate=config.replicate or earlier.replicate)
+    """What was added in an earlier run stays part of the study."""
+    return replace(config, **{name: getattr(config, name) or getattr(earlier, name) for name in ADDED})
 
 
 def _adopt_evaluations(record: RunFolder, graph: Graph) -> None:
@@ -294,8 +294,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
             "most_common": splits.test.labels.bincount().max().item() / len(splits.test),
             "mean_l2": round(_mean_norm(splits.test), 3),
         },
-        "full": config.full,
-        "replicate": config.replicate,
+        **{name: getattr(config, name) for name in ADDED},
         "finished": False,
     }
 

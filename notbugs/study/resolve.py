@@ -8,6 +8,7 @@ from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
+from notbugs.study.catalog import STRONG_VERSIONS
 from notbugs.study.config import ResolvedConfig, StudyConfig, TrainingSettings, check, network_layer
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
 
@@ -105,6 +106,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         invert_steps=_or(config.invert_steps, defaults.invert_steps),
         invert_start=config.invert_start,
         versions=config.versions,
+        robust_strong=config.robust_strong,
         relabel_steps=config.relabel_steps,
         full=config.full or config.replicate,
         replicate=config.replicate,
@@ -197,7 +199,8 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
     if config.versions > config.epochs:
         rule = f"must be at most {config.epochs}, the epochs, which the versions share"
         raise InputError("--versions", rule, config.versions, "train for more --epochs")
-    splits.train.repeated_names(config.versions)  # names that are taken fail here
+    most = max(config.versions, STRONG_VERSIONS if config.robust_strong else 1)
+    splits.train.repeated_names(most)  # names that are taken fail here
     if config.dataset != SYNTHETIC and shorter < MIN_SIDE:
         rule = f"images must be at least {MIN_SIDE} pixels wide and high"
         raise InputError(config.dataset, rule, f"{shape[2]}x{shape[1]}", "use --resize")

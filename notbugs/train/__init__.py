@@ -1,6 +1,6 @@
 """Training: one loop (`fit`). Standard training, adversarial training and TRADES differ only in the loss."""
 
-from notbugs.train.augment import Augment, random_translate
+from notbugs.train.augment import Augment, add_noise, random_translate
 from notbugs.train.batchnorm import adapt_batchnorm
 from notbugs.train.fit import Epoch, fit
 from notbugs.train.losses import Loss, adversarial_loss, cross_entropy, trades
@@ -10,6 +10,7 @@ __all__ = [
     "Epoch",
     "Loss",
     "adapt_batchnorm",
+    "add_noise",
     "adversarial_loss",
     "cross_entropy",
     "fit",

@@ -9,6 +9,32 @@ from torch import Generator, Tensor
 Augment = Callable[[Tensor, Generator], Tensor]
 
 
+def add_noise(std: float, *, after: Augment | None = None) -> Augment:
+    """Gaussian noise on every pixel; images may then leave [0, 1].
+
+    Parameters
+    ----------
+    std : float
+        Standard deviation, pixels in [0, 1].
+    after : Augment, optional
+        An augmentation that comes first.
+
+    Examples
+    --------
+    >>> import torch
+    >>> images = torch.full((2, 1, 50, 50), 0.5)
+    >>> round(float(add_noise(0.1)(images, torch.Generator().manual_seed(0)).std()), 1)
+    0.1
+    """
+
+    def augment(images: Tensor, generator: Generator) -> Tensor:
+        images = after(images, generator) if after else images
+        noise = torch.empty_like(images).normal_(generator=generator)
+        return images + std * noise
+
+    return augment
+
+
 def random_translate(pixels: int, *, flip: bool) -> Augment:
     """Random translation of each image, and a horizontal flip with probability 0.5.
 

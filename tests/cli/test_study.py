@@ -105,6 +105,7 @@ def test_split_and_report(tmp_path: Path) -> None:
     [
         (["--bf16"], "--bf16, --compile: cannot be used with --by-file"),
         (["--versions", "2"], "--versions: cannot be used with --by-file"),
+        (["--robust-strong"], "--robust-strong: cannot be used with --by-file"),
         (["--top", "0.7"], "--top"),
         (["--folds", "1"], "--folds"),
         (["--repeats", "0"], "--repeats"),

@@ -186,6 +186,19 @@ def test_filtered_and_misclassified_images_by_brute_force(rows: list[tuple[int, 
     assert errors.stats == ConstructionStats(n=len(wrong), mean_l2=0, max_l2=0, max_linf=0, relabeled=len(wrong))
 
 
+def test_images_that_models_together_classify_correctly_are_kept_as_they_are() -> None:
+    part = with_predictions(random_dataset(12, (1, 2, 2)), [i % 4 for i in range(12)])
+    made = construct.correct_only([FirstPixel()], part)
+    right = [i for i in range(12) if i % 4 == part.labels[i]]
+    assert made.dataset.names == tuple(part.names[i] for i in right) and torch.equal(made.dataset.images[:], part.images[right])
+    assert made.stats == ConstructionStats(n=len(right), mean_l2=0, max_l2=0, max_linf=0)
+    opposite = torch.nn.Sequential(FirstPixel(), torch.nn.Linear(4, 4, bias=False))
+    torch.nn.init.constant_(opposite[1].weight, 0.0)
+    opposite[1].weight.data.fill_diagonal_(-2.0)
+    together = construct.correct_only([FirstPixel(), opposite], part).dataset  # type: ignore[list-item]
+    assert not {*together.names} & {*made.dataset.names}, "the sum of the logits decides"
+
+
 def test_filtering_may_leave_nothing() -> None:
     """A weak model that predicts the new label everywhere: no image, and norms of 0."""
     part = with_predictions(random_dataset(8, (1, 2, 2), 60, 190), [i % 4 for i in range(8)])

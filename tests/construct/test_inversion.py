@@ -133,6 +133,21 @@ def test_versions_of_one_image_have_different_starts(standard: models.Model, par
     assert_norms(made, part.select(torch.arange(len(part)).repeat(3)))
 
 
+def test_versions_have_the_features_of_several_models_in_turn(
+    standard: models.Model, robust: models.Model, part: Dataset
+) -> None:
+    few = part.select(slice(0, 12))
+    made = construct.invert_features([standard, robust], few, steps=6, seed=3, versions=3)
+    alone = [construct.invert_features(model, few, steps=6, seed=3 + k) for k, model in enumerate((standard, robust, standard))]
+    assert torch.equal(made.dataset.images[:], torch.cat([each.dataset.images[:] for each in alone]))
+    assert made.dataset.names == few.repeat(3).names and torch.equal(made.dataset.labels, few.labels.repeat(3))
+    assert made.stats.n == 36 and made.stats.max_linf == max(each.stats.max_linf or 0 for each in alone)
+    errors = [each.stats.feature_error or 0 for each in alone]
+    assert made.stats.feature_error == pytest.approx(sum(errors) / 3)
+    with pytest.raises(InputError, match=r"^model: must be one model, or at most as many as versions, got 2$"):
+        construct.invert_features([standard, robust], few, steps=6)
+
+
 def test_versions_with_the_name_of_another_file_are_rejected(standard: models.Model, part: Dataset) -> None:
     two = Dataset(part.images[:2], part.labels[:2], part.classes, ("cat.png", "cat~2.png"))
     with pytest.raises(InputError, match=r"^versions: need file names that are not taken, got files called NAME~2; rename them$"):

@@ -15,7 +15,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.study import store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
-from notbugs.study.classifiers import _augmentation, evaluate_model, pixel_statistics, train_classifier, train_model
+from notbugs.study.classifiers import _augmentation, epochs_on, evaluate_model, pixel_statistics, train_classifier, train_model
 from notbugs.study.config import StudyConfig, load
 
 
@@ -110,6 +110,17 @@ def test_the_sources_of_the_sweep_were_trained_at_their_epsilon(full_run: RunFol
 def test_relabeled_sets_have_translations_of_their_own(trained: str, given: dict[str, Any], augmented: bool) -> None:
     config = resolved(replace(StudyConfig("digits", limit=60), **given))
     assert (_augmentation(config, MODELS[trained]) is not None) == augmented
+
+
+def test_models_of_the_stronger_d_r_have_noise_and_four_times_the_steps() -> None:
+    config = resolved(StudyConfig("digits", limit=60, epochs=6))
+    images, generator = torch.full((3, 1, 8, 8), 0.5), torch.Generator().manual_seed(0)
+    for name in ("trained-on-robust-strong", "trained-on-correct-only"):
+        augment = _augmentation(config, MODELS[name])
+        assert augment is not None and 0.04 < float(augment(images, generator).std()) < 0.06
+    strong, control, robust = (MODELS[trained_on(name)] for name in ("robust-strong", "correct-only", "robust"))
+    assert [epochs_on(config, strong, size) for size in (8, 4)] == [3, 6] and epochs_on(config, control, 0.5) == 48
+    assert [epochs_on(config, robust, size) for size in (2, 1, 0.5)] == [3, 6, 6]
 
 
 @pytest.mark.parametrize("trained", ["trained-on-random-labels", "trained-on-robust"])

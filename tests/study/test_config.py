@@ -129,7 +129,7 @@ def test_a_run_is_resumed_with_other_seeds_controls_device_and_speed() -> None:
         "robust_model": "robust.safetensors",
         "layer": "2",
     }
-    free = {"seeds", "full", "replicate", "bf16", "compile", "device", *newer}
+    free = {"seeds", "full", "replicate", "robust_strong", "bf16", "compile", "device", *newer}
     free |= {*asdict(QUICK_STUDY.data)} - {*QUICK_STUDY.arguments}  # they are at their defaults
     assert arguments.keys() == {"kind", *asdict(QUICK_STUDY)} - free and arguments["versions"] == 1
     for name, value in newer.items():  # what began without the option has no entry for it

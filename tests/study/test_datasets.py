@@ -10,6 +10,7 @@ from study.conftest import FULL_STUDY, QUICK_STUDY, first, ignore, only, resolve
 from notbugs import data, models
 from notbugs.data import synthetic
 from notbugs.errors import InputError
+from notbugs.predict import logits
 from notbugs.report.use import use
 from notbugs.review import sample
 from notbugs.runs.folder import RunFolder
@@ -111,6 +112,31 @@ def test_several_versions_of_each_file_are_trained_on_in_as_many_steps(digits: d
     epochs = {name: len([row for row in rows if row.model == name]) for name in ("adversarial", trained_on("robust"))}
     assert epochs == {"adversarial": 4, trained_on("robust"): 2}
     assert {row.set: row.n for row in run.rows(SetRow)} == {"robust": 2 * len(original), "random-labels": len(original)}
+
+
+@pytest.mark.slow
+def test_the_stronger_d_r_is_added_to_a_study_that_is_there(digits: data.Splits, tmp_path: Path) -> None:
+    config = StudyConfig(str(store_digits(first(digits), tmp_path, "npz")), epochs=2, width=8, invert_steps=2)
+    pipeline.run(config, tmp_path / "run", only=("adversarial",), workers=1)
+    kept = (tmp_path / "run" / "models" / "adversarial.safetensors").read_bytes()
+    stages = ("trained-on-robust-strong", "trained-on-correct-only", "evaluation-trained-on-robust-strong")
+    run = pipeline.run(replace(config, robust_strong=True), tmp_path / "run", only=stages, workers=1)
+    assert (tmp_path / "run" / "models" / "adversarial.safetensors").read_bytes() == kept
+    original = load(config).train
+    strong, control = (data.load_part(run.folder / "datasets" / name, "npz") for name in ("robust-strong", "correct-only"))
+    sources = [models.load(run.folder / "models" / f"{name}.safetensors")[0] for name in ("adversarial", "adversarial-2")]
+    correct = sum(logits(model, original) for model in sources).argmax(1) == original.labels  # type: ignore[union-attr]
+    assert 0 < len(control) < len(original) and control.names == original.select(correct).names
+    assert torch.equal(control.images[:], original.select(correct).images[:])
+    assert strong.names == control.repeat(8).names and torch.equal(strong.labels, control.labels.repeat(8))
+    epochs = {name: len([row for row in run.rows(TrainingRow) if row.model == name]) for name in stages[:2]}
+    share = len(control) / len(original)
+    assert epochs == {stages[0]: max(1, round(1 / share)), stages[1]: round(8 / share)}
+    evaluated = [row for row in run.rows(AccuracyRow) if row.model == stages[0] and row.set == "test"]
+    assert len({row.epsilon for row in evaluated}) > 3, "with the further epsilons of the accuracy curve"
+    assert "eight versions" in (run.folder / "datasets" / "robust-strong" / "README.md").read_text()
+    again = pipeline.run(config, tmp_path / "run", only=("adversarial",), workers=1)
+    assert again.study().robust_strong, "it stays part of the study"
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def test_what_a_stage_needs_comes_before_it_and_names_differ() -> None:
 
 
 def test_a_full_study_trains_all_models_and_constructs_all_data_sets() -> None:
-    graph = study_graph(resolved(StudyConfig("digits", seeds=1, replicate=True)))
+    graph = study_graph(resolved(StudyConfig("digits", seeds=1, replicate=True, robust_strong=True)))
     assert {stage_id.name for stage_id in graph if stage_id.kind == "model"} == {*MODELS} - {"reference"}
     assert {stage_id.name for stage_id in graph if stage_id.kind == "dataset"} == {*DATASETS}
 
@@ -44,6 +44,13 @@ def test_a_replication_is_a_full_study_and_more() -> None:
     more |= {f"dataset-{name}" for name in REPLICATION_DATASETS}
     more |= {label for name in REPLICATION_DATASETS for label in (trained_on(name), f"evaluation-{trained_on(name)}")}
     assert replication - full == {f"seed{seed}/{name}" for seed in (0, 1) for name in more} and full < replication
+
+
+def test_the_stronger_d_r_is_added_to_any_study() -> None:
+    quick, strong = (names(StudyConfig("digits", seeds=1, robust_strong=asked)) for asked in (False, True))
+    sets = ("robust-strong", "correct-only")
+    stages = {f"{kind}{name}" for name in sets for kind in ("dataset-", "trained-on-", "evaluation-trained-on-")}
+    assert quick < strong and strong - quick == {f"seed0/{name}" for name in {"adversarial-2", *stages}}
 
 
 def test_every_model_is_evaluated_and_nothing_is_constructed_after_an_evaluation_alone() -> None:

@@ -11,6 +11,8 @@ from notbugs.study.catalog import trained_on
 
 ROBUST, NONROBUST = trained_on("robust"), trained_on("nonrobust")
 QUESTION = "Is a classifier trained on D_R more robust than one trained on D_NR or on the original images?"
+STRONG, CORRECT = trained_on("robust-strong"), trained_on("correct-only")
+STRONG_QUESTION = "Is a classifier trained on the stronger D_R more robust than one trained alike on the original images?"
 
 
 class _AtEpsilon(NamedTuple):
@@ -41,10 +43,37 @@ class _AtEpsilon(NamedTuple):
 
 
 def findings(results: StudyResults) -> list[Finding]:
-    """The finding, once both models were evaluated."""
+    """On D_R, and on the stronger D_R of `--robust-strong`, once the models were evaluated."""
+    return [*_robust_and_nonrobust(results), *_stronger(results)]
+
+
+def _robust_and_nonrobust(results: StudyResults) -> list[Finding]:
     radii = [radius for radius in (HALF, FULL) if results.accuracy(ROBUST, radius=radius)]
     found = [at for at in (_at_epsilon(results, radius, len(radii)) for radius in radii) if at]
     return [_compare(results, found, _text(results, found))] if found else []
+
+
+def _stronger(results: StudyResults) -> list[Finding]:
+    """The stronger D_R and its control: the original images that the robust models classify correctly, the same training."""
+    radii = [radius for radius in (HALF, FULL) if results.accuracy(STRONG, radius=radius)]
+    over = [found for radius in radii if (found := results.difference((STRONG, radius), (CORRECT, radius), len(radii)))]
+    if not over:
+        return []
+    models = {"the stronger D_R": STRONG, "its control": CORRECT, "adversarial training": "adversarial"}
+    accuracies = ", ".join(f"{words} {_accuracies(results, model, radii)}" for words, model in models.items())
+    clean = ", ".join(_accuracies(results, model, [CLEAN]) for model in models.values())
+    text = (
+        f"Robust accuracy at {' and '.join(map(results.threat_model, radii))}: {accuracies}. Clean: {clean}. "
+        f"Minus its control, in percentage points: {_points(over)} (95 % CIs; {sample_size(over[0])}). "
+        "The control is trained on the original images of the same files, with the same noise and number of steps: what it "
+        "reaches needs no inverted features. No adversarial example was made in either training."
+    )
+    effect = max(over, key=lambda each: each.ci_low)
+    if effect.ci_low > 0:
+        return [Finding(STRONG_QUESTION, "supported", text, "good", effect)]
+    if min(each.ci_high for each in over) < 0:
+        return [Finding(STRONG_QUESTION, "not supported", f"{text} The control is more robust.", "bad", effect)]
+    return [Finding(STRONG_QUESTION, "not supported", f"{text} No difference was measured.", "bad", effect)]
 
 
 def _at_epsilon(results: StudyResults, radius: int, comparisons: int) -> _AtEpsilon | None:
