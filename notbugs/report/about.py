@@ -68,7 +68,7 @@ def about(run: RunFolder) -> About:
         fingerprint=str(run.metadata.get("fingerprint", "")),
         model=str(run.metadata.get("model", "")),
         seeds=_seeds(run),
-        settings=run.metadata.get("settings", {}),
+        settings=_settings(run),
         stages={stage: float(mark.get("seconds", 0)) for stage, mark in run.metadata["stages"].items()},
         tables=_tables(run.folder),
         datasets=_listed(run.folder, "datasets", directories=True),
@@ -78,6 +78,15 @@ def about(run: RunFolder) -> About:
         runs=neighbors(run.folder),
         citation=bibtex(metadata.notbugs),
     )
+
+
+def _settings(run: RunFolder) -> dict[str, Json]:
+    """The resolved configuration; of a study with its threat model."""
+    norm, epsilon = run.metadata.get("norm"), run.metadata.get("epsilon_text")
+    threat: dict[str, Json] = (
+        {"norm": norm, "epsilon, of training and attacks": epsilon} if run.kind == "study" and norm and epsilon else {}
+    )
+    return {**threat, **run.metadata.get("settings", {})}
 
 
 def _seeds(run: RunFolder) -> tuple[int, ...]:

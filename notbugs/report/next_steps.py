@@ -8,7 +8,8 @@ from notbugs.data_config import DATA_FIELDS
 from notbugs.report.findings.construction import split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
-from notbugs.report.results import StudyResults
+from notbugs.report.format import percent
+from notbugs.report.results import CLEAN, StudyResults
 from notbugs.study.commands import beside, command_of
 
 
@@ -36,18 +37,22 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     given, problem = options.get("model"), split_problems(results)
     if len(metadata.seeds) == 1:
         yield Step(
-            "Confirm the results with two more seeds, since another training may give other figures. This continues the run:",
+            "Confirm the results with two more seeds, since another training may give other figures. What is finished is kept:",
             f"notbugs run --seeds 3 --out {same}",
         )
     yield from _use_adversarial(results)
     if not metadata.full:
         yield Step(
-            "Run all controls, which test other explanations of these results. This continues the run, too:",
+            "Run all controls, which test other explanations of these results. What is finished is kept:",
             f"notbugs run --full --out {same}",
         )
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
-        yield Step("Repeat the whole study with a classifier of yours as the standard model:", mine)
+        yield Step(
+            "Repeat the whole study with a classifier of yours as the standard model. MODEL is a file of weights, TorchScript, "
+            "ONNX, or a name as timm:resnet18 (docs/models.md):",
+            mine,
+        )
     audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
     yield Step(
         "Measure only how robust a classifier of yours is:"
@@ -56,7 +61,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
     )
     yield Step(
-        "List which training files are robust, which are not, and which are likely mislabeled:",
+        "List which training files models classify correctly also within ε, which not, and which are likely mislabeled:",
         f"notbugs files {_arguments(results, *DATA_FIELDS, 'norm', 'epsilon')} --out {files}",
     )
     if problem:
@@ -64,8 +69,8 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     yield from _use_robust_version(results)
     if not problem and not metadata.robust_strong:
         yield Step(
-            "Construct a stronger D_R, eight versions of each image, and train on it for longer. On CIFAR-10 that raised robust "
-            "accuracy from 27.8 to 45.1 % (docs/results/robust-data.md). This continues the run:",
+            "Construct a stronger D_R, eight versions of each image, and train on it for longer. On all of CIFAR-10 that raised "
+            "robust accuracy at L2 0.5 from 27.8 to 45.1 % (one seed, docs/results/robust-data.md). What is finished is kept:",
             f"notbugs run --robust-strong --out {same}",
         )
 
@@ -81,10 +86,23 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
     radius = help_under_attack(results, "adversarial")
     if radius is not None:
         yield Step(
-            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). The "
-            "model trained here:",
+            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}): "
+            "notbugs train DATASET --loss adversarial --out FILE.safetensors. The model trained here"
+            f"{_of_first_seed(results, 'adversarial', radius)}, which notbugs.models.load reads:",
             str(results.run.folder / "models" / "adversarial.safetensors"),
         )
+
+
+def _of_first_seed(results: StudyResults, model: str, radius: int) -> str:
+    """Which of several seeds a file is of, and its accuracies; "" for one seed."""
+    seed = results.metadata.seeds[0] if results.metadata.seeds else 0
+    rows = [results.accuracy_by_seed(model, radius=each).get(seed) for each in (CLEAN, radius)]
+    if len(results.metadata.seeds) < 2 or not all(rows):
+        return ""
+    clean, robust = (percent(row.accuracy) for row in rows if row)
+    return (
+        f" (seed {seed}: {clean} clean, {robust} within {results.threat_model(radius)}; the figures above are means over seeds)"
+    )
 
 
 def _use_robust_version(results: StudyResults) -> Iterator[Step]:
@@ -94,8 +112,8 @@ def _use_robust_version(results: StudyResults) -> Iterator[Step]:
         less = results.difference(("adversarial", radius), (ROBUST, radius))
         weaker = "weaker than adversarial training, " if less and less.ci_low > 0 else ""
         yield Step(
-            f"Where training must stay as it is, train on D_R instead of the original images ({weaker}"
-            f"{_accuracies(results, ROBUST, radius)}):",
+            f"Where adversarial training is not possible, train your own network on D_R instead of the original images ({weaker}"
+            f"{_accuracies(results, ROBUST, radius)}). The data set{_of_first_seed(results, ROBUST, radius)}:",
             str(folder),
         )
     elif folder.is_dir() and not split_problems(results):

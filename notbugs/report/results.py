@@ -226,7 +226,8 @@ class StudyResults:
             return None
         n, values = pairs[0][0].n, [round(a.accuracy - b.accuracy, 9) for a, b in pairs]
         if len({*values}) > 1:
-            return Estimate(*student_interval(values, comparisons), n, len(pairs), True)
+            mean, low, high = student_interval(values, comparisons)
+            return Estimate(mean, max(low, -1.0), min(high, 1.0), n, len(pairs), True)
         p, q = ((row.accuracy, *wilson_interval(row.correct, row.n, comparisons)) for row in pairs[0])
         return Estimate(*newcombe_difference(p, q), n, len(pairs), False)
 
@@ -248,6 +249,12 @@ class StudyResults:
         """Accuracy on the training set's own labels in the last epoch, mean over seeds."""
         last = {row.seed: row.accuracy for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
         return sum(last.values()) / len(last) if last else None
+
+    def accuracy_before_adapting(self, model: str) -> float | None:
+        """Clean accuracy on (some of) the test images before batch-norm statistics were taken anew, mean over seeds."""
+        last = {row.seed: row for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
+        found = [row.test_accuracy for row in last.values() if row.test_accuracy is not None]
+        return sum(found) / len(found) if found and self.adapts_batchnorm else None
 
     def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
         """Accuracy of the classifier trained on D_R, on this version of its images."""

@@ -46,7 +46,7 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
     steps = dict(next_steps(results))
     assert f"notbugs run --robust-strong --out {folder}" in steps.values()
     assert (
-        steps["Run all controls, which test other explanations of these results. This continues the run, too:"]
+        steps["Run all controls, which test other explanations of these results. What is finished is kept:"]
         == f"notbugs run --full --out {folder}"
     )
     assert f"notbugs run --seeds 3 --out {folder}" in steps.values()

@@ -37,8 +37,10 @@ def test_supported_findings_have_their_figures(tmp_path: Path) -> None:
     assert "at L2 ε = 0.75 and L2 ε = 1.5: trained on D_R 50.4 % and 20.4 %, on D_NR 20.4 % and 0.0 %, on the orig" in split.text
     assert "on the original images 15.4 % and 0.0 %. Clean: 94.4 %, 93.4 %, 97.4 %." in split.text
     assert "D_R minus D_NR, in percentage points: +30.0 [" in split.text and "; D_R minus original: +35.0 [" in split.text
-    assert "95 % CIs over the test images that hold for both ε together; 500" in split.text
-    assert "at least 39.6 % of the test images are still misclassified under attack" in adversarial.text
+    assert "95 % CIs over the test images, simultaneous for both ε (Bonferroni); 500" in split.text
+    assert (
+        "39.6 % of the test images [" in adversarial.text and "] are still misclassified under attack, more" in adversarial.text
+    )
     assert [one.meaning for one in (standard, adversarial, split, random)] == ["bad", "good", "good", "neutral"]
     assert "reaches 88.4 % test accuracy (chance level 25.0 %" in random.text
     assert "control with shuffled perturbations reaches 1.4 %, a difference of 87.0" in random.text
@@ -67,10 +69,7 @@ def test_the_threat_model_of_a_set_is_its_own(tmp_path: Path) -> None:
         rows = [SetRow(set="random-labels", epsilon=3.0, **common), SetRow(set="robust", **common)]
         run.record_stage("more", 0.0, rows)
     texts = [finding.text for finding in findings(StudyResults.read(tmp_path))]
-    assert (
-        "perturbed by at most L2 ε = 3 (2 times the ε of the attacks, 61 % of a typical image: robust features are not"
-        in texts[3]
-    )
+    assert "perturbed by at most L2 ε = 3 (2 times the ε of the attacks, 61 % of a typical image; whether such pert" in texts[3]
     assert "perturbed by at most L2 ε = 1.5 towards the class after" in texts[4]
 
 
@@ -116,6 +115,7 @@ def test_either_epsilon_can_show_that_d_r_is_more_robust(tmp_path: Path) -> None
     for seeds in (1, 3):
         finding = found(tmp_path / str(seeds), MEASURED | shares, seeds=seeds)[2]
         assert (finding.status, finding.meaning) == ("supported", "good")
+        assert finding.sentence.startswith("Yes at L2 ε = 1.5; unclear at L2 ε = 0.75"), "a yes says where"
 
 
 def test_the_intervals_of_two_epsilons_hold_together(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_accuracy_below_chance_level_is_explained(tmp_path: Path) -> None:
 def test_how_a_control_was_made_stands_apart_from_the_result(tmp_path: Path) -> None:
     finding = found(tmp_path, MEASURED)[3]
     assert "with its pixels shuffled" in finding.details and "pixels shuffled" not in finding.text and len(finding.text) < 700
-    assert finding.text.endswith("So the adversarial perturbations contain features that generalize.")
+    assert finding.text.endswith("So the perturbations contain features that generalize.")
 
 
 def test_without_its_control_the_question_is_inconclusive(tmp_path: Path) -> None:
@@ -253,5 +253,6 @@ def test_d_det_says_how_often_the_next_class_is_predicted_and_that_its_control_i
     with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
         run.record_stage("next", 0.0, [accuracy_row("trained-on-next-labels", 90, 500, wilson(90, 500), 0, set="test-next")])
     text = findings(StudyResults.read(tmp_path))[4].text
-    assert "It predicts the next class, as it was taught, for 18.0 % of the test images." in text
+    assert "For 18.0 % of the test images it predicts the next class, which its labels" in text
+    assert "right less often than chance: so chance level is a strict comparison" in text
     assert text.endswith("Its control with shuffled perturbations was not run; notbugs run --full adds it.")

@@ -6,11 +6,12 @@ import pytest
 from report.conftest import MEASURED, Shares, accuracy_row, quick_study, wilson
 
 from notbugs import report
+from notbugs.report.findings import findings
 from notbugs.report.findings.headline import certainty, headline
 from notbugs.report.pages.study import tiles
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.study import SetRow
+from notbugs.runs.tables.study import SetRow, TrainingRow
 
 
 def study(folder: Path, shares: Shares, seeds: int = 3) -> StudyResults:
@@ -20,12 +21,13 @@ def study(folder: Path, shares: Shares, seeds: int = 3) -> StudyResults:
 def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     first, size, adversarial, robust, relabeled = headline(study(tmp_path, MEASURED))
     assert first == (
-        "A standard classifier of these images is easily fooled: 97.4 % accuracy on clean images, "
+        "Standard training gives a classifier that is easily fooled: 97.4 % accuracy on clean images, "
         "0.0 % under attack within L2 ε = 1.5."
     )
-    assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 %."
-    assert adversarial == "Adversarial training (on attacked images) raises accuracy under attack from 0.0 % to 60.4 %."
-    assert robust.endswith("model's features) raises accuracy under attack from 0.0 % to 20.4 %.")
+    assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 % [14.4, 16.4]."
+    within = "raises accuracy under attack within L2 ε = 1.5 from 0.0 % to"
+    assert adversarial == f"Adversarial training (on attacked images) {within} 60.4 %."
+    assert robust == f"Standard training on D_R (the robust version of the data) {within} 20.4 %."
     assert (
         "reaches 88.4 % on clean test images; chance level is 25.0 %. With shuffled perturbations (control) it reaches 1.4 %."
         in relabeled
@@ -38,7 +40,8 @@ def test_says_what_the_intervals_cover(tmp_path: Path) -> None:
         "One training run (seed): the 95 % CIs cover the choice of the 500 test images, not another training." + bound
     )
     assert certainty(study(tmp_path / "three", MEASURED)) == (
-        "3 training runs (seeds): the 95 % CIs are over these, or over the test images where all give the same." + bound
+        "3 training runs (seeds): the 95 % CIs are over these, or over the 500 test images where all give the same. "
+        "They do not cover the choice of the test images." + bound
     )
     assert certainty(study(tmp_path / "none", {})) == ""
 
@@ -47,11 +50,21 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
     quick_study(tmp_path, complete=False)
     with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
         run.record_stage("set", 0.0, [SetRow(set="random-labels", epsilon=3.0, seed=0, n=90, made_from="standard", seconds=1.0)])
-        run.update_metadata(settings={"adapt_batchnorm": True})
-    relabeled = headline(StudyResults.read(tmp_path))[-1]
+        curves = [
+            TrainingRow(model=f"trained-on-random-labels{of}", seed=0, epoch=9, test_accuracy=share, accuracy=0.9, loss=1.0,
+                        learning_rate=0.0, seconds=1.0)
+            for of, share in (("", 0.4), ("-shuffled", 0.1))
+        ]  # fmt: skip
+        run.record_stage("curves", 0.0, curves)
+        run.update_metadata(settings={"adapt_batchnorm": True, "network": "resnet9"})
+    first, *_, relabeled = headline(StudyResults.read(tmp_path))
+    assert first.startswith("Standard training (resnet9, trained here on these images) gives a classifier")
     assert "perturbed within L2 ε = 3 towards" in relabeled
-    assert "Both took their batch-norm statistics from the original images." in relabeled
-    assert "This ε is 2 times that of the attacks: robust features are not excluded." in relabeled
+    assert "Both took their batch-norm statistics from the original images, without labels; with those" in relabeled
+    assert "of their training images they reach 40.0 % and 10.0 %." in relabeled
+    assert "This ε is 2 times that of the attacks: that these features are non-robust is not shown." in relabeled
+    details = next(finding.details for finding in findings(StudyResults.read(tmp_path)) if "D_rand" in finding.question)
+    assert "with those of the relabeled images its test accuracy is 40.0 %" in details and "(without: 10.0 %)" in details
 
 
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
@@ -64,10 +77,10 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
     ("shares", "words"),
     [
         ({"standard": (0.97, 0.97, 0.97)}, "loses no measurable accuracy"),
-        ({"standard": (0.97, 0.9, 0.8)}, "is fooled: 97.4 %"),
+        ({"standard": (0.97, 0.9, 0.8)}, "that is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
         ({"adversarial": (0.95, 0.15, 0.0)}, "(on attacked images) does not measurably raise accuracy under attack."),
-        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "model's features) does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "version of the data) does not measurably raise accuracy under attack."),
     ],
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:
@@ -85,12 +98,16 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     shown = tiles(study(tmp_path, MEASURED))
     assert [tile.value for tile in shown] == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
     assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "good"]
-    assert [tile.comparison for tile in shown] == ["", "below clean accuracy", *["above standard training"] * 2]
+    assert [tile.comparison for tile in shown] == [
+        "",
+        "97.4 percentage points below clean accuracy",
+        *["above standard training at this ε"] * 2,
+    ]
     assert shown[0].details == ["500 test images, 3 seeds"]
     assert shown[2].details == ["within L2 ε = 1.5", "80.4 % within 0.75, 95.4 % clean"]
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
     assert [tile.meaning for tile in weak] == ["neutral", "bad", "unclear", "unclear"]
-    assert weak[3].comparison == "not measurably different from standard training"
+    assert weak[3].comparison == "not measurably different from standard training at this ε"
     assert tiles(study(tmp_path / "none", {})) == []
 
 

@@ -29,6 +29,8 @@ class Finding(NamedTuple):
         False if the answer is about a model that was given, which no seed changes.
     details : str
         More on how it was obtained. The page folds it away, and the terminal leaves it to the page.
+    where : str
+        Where a yes holds, if not everywhere.
     """
 
     question: str
@@ -38,6 +40,7 @@ class Finding(NamedTuple):
     effect: Estimate | None = None
     trained: bool = True
     details: str = ""
+    where: str = ""
 
     @property
     def answer(self) -> Answer:
@@ -62,9 +65,10 @@ class Finding(NamedTuple):
         if self.answer == "partly":
             return "Partly."
         if self.answer == "yes":
+            yes = f"Yes {self.where}" if self.where else "Yes"
             if self.trained and self.effect and self.effect.seeds == 1 and not self.effect.over_seeds:
-                return "Yes, for the models of this one seed (95 % confidence over the test images)."
-            return "Yes, with 95 % confidence."
+                return f"{yes}, for the models of this one seed (95 % confidence over the test images)."
+            return f"{yes}{';' if self.where else ','} with 95 % confidence."
         if self.status == "inconclusive":
             return "Unclear."
         if self.effect is None:

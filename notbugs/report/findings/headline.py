@@ -35,7 +35,8 @@ def certainty(results: StudyResults) -> str:
         return ""
     attack = next(iter(results.accuracy_by_seed("standard", radius=FULL).values())).attack
     over = (
-        f"{attacked.seeds} training runs (seeds): the 95 % CIs are over these, or over the test images where all give the same."
+        f"{attacked.seeds} training runs (seeds): the 95 % CIs are over these, or over the {attacked.n:,} test images where all "
+        "give the same. They do not cover the choice of the test images."
         if attacked.seeds > 1
         else f"One training run (seed): the 95 % CIs cover the choice of the {attacked.n:,} test images, not another training."
     )
@@ -44,18 +45,20 @@ def certainty(results: StudyResults) -> str:
 
 def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, loss: Estimate) -> str:
     figures = f"{clean.percent} accuracy on clean images, {attacked.percent} under attack within {results.threat_model()}"
-    name = results.given_model or "A standard classifier of these images"
+    network = results.metadata.settings.get("network")
+    name = results.given_model or f"Standard training{f' ({network}, trained here on these images)' if network else ''}"
     if loss.ci_low <= 0:
         return f"{name} loses no measurable accuracy: {figures}."
     if clean.ci_low <= results.chance:
         return f"{name} is not measurably better than chance: {figures}."
-    return f"{name} is {'' if attacked.mean > clean.mean / 2 else 'easily '}fooled: {figures}."
+    gives = "is" if results.given_model else "gives a classifier that is"
+    return f"{name} {gives} {'' if attacked.mean > clean.mean / 2 else 'easily '}fooled: {figures}."
 
 
 def _size(results: StudyResults) -> list[str]:
     """How large the attack's perturbations are, and what half as large ones do."""
     half, size = results.accuracy("standard", radius=HALF), image_share(results, results.radii[FULL])
-    within = f"Within {results.threat_model(HALF)} accuracy is {half.percent}." if half else ""
+    within = f"Within {results.threat_model(HALF)} accuracy is {half.cell}." if half else ""
     words = f"{results.threat_model()} is {size} of a typical image's norm. {within}" if size else within
     return [words] if words else []
 
@@ -64,7 +67,7 @@ def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
     names = {
         "adversarial": "Adversarial training (on attacked images)",
-        ROBUST: "Standard training on D_R (images rebuilt from the adversarially trained model's features)",
+        ROBUST: "Standard training on D_R (the robust version of the data)",
     }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
@@ -87,7 +90,7 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
     before, after = results.accuracy(results.baseline, radius=radius), results.accuracy(model, radius=radius)
     if not (before and after):
         return ""
-    where = "" if radius == FULL else f" within {results.threat_model(HALF)}"
+    where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
     return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}."
 
@@ -100,12 +103,18 @@ def _relabeled(results: StudyResults) -> list[str]:
         return []
     epsilon, attack = results.relabel_epsilon("random-labels"), results.radii[FULL]
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
-    adapted = " Both took their batch-norm statistics from the original images." if results.adapts_batchnorm else ""
+    before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
+    adapted = (
+        f" Both took their batch-norm statistics from the original images, without labels; with those of their training images "
+        f"they reach {percent(before[0])} and {percent(before[1])}."
+        if before[0] is not None and before[1] is not None
+        else ""
+    )
     larger = epsilon is not None and epsilon > 1.001 * attack and not results.metadata.full
     times = f"{(epsilon or 0) / attack:.3g} times"
-    leakage = f" This ε is {times} that of the attacks: robust features are not excluded." if larger else ""
+    leakage = f" This ε is {times} that of the attacks: that these features are non-robust is not shown." if larger else ""
     return [
-        f"Perturbations carry features: trained only on images that were perturbed{within} towards a wrong class and labeled as "
+        f"Perturbations carry features: trained on images that were perturbed{within} towards a wrong class and labeled as "
         f"that class, a classifier reaches {accuracy.percent} on clean test images; chance level is {percent(results.chance)}. "
         f"With shuffled perturbations (control) it reaches {control.percent}.{adapted}{leakage}"
     ]

@@ -1,7 +1,7 @@
 """Findings on the two models of the original images: the standard model, trained here or given, and adversarial training."""
 
 from notbugs.report.findings.base import Finding, image_share, sample_size
-from notbugs.report.format import percent
+from notbugs.report.format import interval, percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
 
 FAR_BELOW = 0.1  # clean accuracy of a given model below that of standard training here, from which it is doubted
@@ -76,7 +76,8 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
         caution = f"The difference from standard training is {gain.points} ({gain.ci}): not measurably more robust."
         return Finding(question, "not supported", f"{text} {caution}", "bad", gain)
     text = (
-        f"{text} That is {gain.points} more than standard training ({gain.ci}); at least {percent(1 - attacked.mean)} of the "
-        "test images are still misclassified under attack."
+        f"{text} That is {gain.points} more than standard training ({gain.ci}); {percent(1 - attacked.mean)} of the test images "
+        f"{interval(100 * (1 - attacked.ci_high), 100 * (1 - attacked.ci_low))} are still misclassified under attack, more "
+        "under a stronger one."
     )
     return Finding(question, "supported", text, "good", gain)

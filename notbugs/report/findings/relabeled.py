@@ -44,7 +44,7 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
     how = f"Each training image was perturbed by at most {_threat_model(results, set)}{_larger(results, set)} {towards}."
-    details = f"{_adapted(results)}{_below_chance(results, accuracy)}".strip()
+    details = f"{_adapted(results, set)}{_below_chance(results, accuracy)}".strip()
     alone = f"{reached}, {accuracy.ci} {level}. {how}{_next_class(results, set)}"
     above = accuracy._replace(
         mean=accuracy.mean - results.chance, ci_low=accuracy.ci_low - results.chance, ci_high=accuracy.ci_high - results.chance
@@ -59,12 +59,13 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
             else ""
         )
         text = f"{alone}{_below_chance(results, accuracy)} That is not measurably above chance level.{beside}"
-        return _null(results, set, question, text, above, _adapted(results))
+        return _null(results, set, question, text, above, _adapted(results, set))
     if not control_accuracy or not excess:
         if set == "next-labels":  # its labels point away from the true class, so chance level is a hard control already
             missing = (
-                "Chance level is the comparison here: no training label is the true class. Its control with shuffled "
-                "perturbations was not run; notbugs run --full adds it."
+                "If the perturbations carried nothing, it could only learn to predict the next class, and would be right less "
+                "often than chance: so chance level is a strict comparison. Its control with shuffled perturbations was not run; "
+                "notbugs run --full adds it."
             )
             return Finding(question, "supported", f"{alone} {missing}", effect=above, details=details)
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.", details=details)
@@ -73,12 +74,12 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
         f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}). {how}{_next_class(results, set)}"
     )
     details = (
-        f"{_adapted(results)} The control has the same labels, and each image the same perturbation with its pixels shuffled"
-        f"{_as_adapted(results)}.{_below_chance(results, control_accuracy)}"
+        f"{_adapted(results, set)} The control has the same labels, and each image the same perturbation with its pixels shuffled"
+        f"{_as_adapted(results, control)}.{_learned(results, set, control)}{_below_chance(results, control_accuracy)}"
     )
     if excess.ci_low <= 0:
         return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess, details)
-    text = f"{text} So the adversarial perturbations contain features that generalize."
+    text = f"{text} So the perturbations contain features that generalize."
     return Finding(question, "supported", text, effect=excess, details=details.strip())
 
 
@@ -102,19 +103,38 @@ def _next_class(results: StudyResults, set: str) -> str:
     following = results.accuracy(trained_on(set), "test-next")
     if DATASETS[set].labels != "next" or not following:
         return ""
-    return f" It predicts the next class, as it was taught, for {following.percent} of the test images."
+    return (
+        f" For {following.percent} of the test images it predicts the next class, which its labels and the images' own features "
+        "say."
+    )
 
 
-def _adapted(results: StudyResults) -> str:
-    """That batch-norm statistics are those of the original images; "" if they are not."""
+def _adapted(results: StudyResults, set: str) -> str:
+    """That batch-norm statistics are those of the original images, and the accuracy without; "" if they are not."""
     if not results.adapts_batchnorm:
         return ""
-    return " After training, its batch-norm statistics were taken from the original training images, without labels."
+    before = results.accuracy_before_adapting(trained_on(set))
+    without = f": with those of the relabeled images its test accuracy is {percent(before)}" if before is not None else ""
+    return f" After training, its batch-norm statistics were taken from the original training images, without labels{without}."
 
 
-def _as_adapted(results: StudyResults) -> str:
+def _as_adapted(results: StudyResults, control: str) -> str:
     """That the control was treated alike, where batch-norm statistics were taken anew."""
-    return "; its batch-norm statistics were taken in the same way" if _adapted(results) else ""
+    if not results.adapts_batchnorm:
+        return ""
+    before = results.accuracy_before_adapting(trained_on(control))
+    without = f" (without: {percent(before)})" if before is not None else ""
+    return f"; its batch-norm statistics were taken in the same way{without}"
+
+
+def _learned(results: StudyResults, set: str, control: str) -> str:
+    """How far the labels were learned, by the classifier and by its control."""
+    own, other = (results.training_accuracy(trained_on(name)) for name in (set, control))
+    if own is None or other is None:
+        return ""
+    return (
+        f" In training the classifier reaches {percent(own)} on its own labels, the control {percent(other)} on the same labels."
+    )
 
 
 def _larger(results: StudyResults, set: str) -> str:
@@ -124,7 +144,7 @@ def _larger(results: StudyResults, set: str) -> str:
         return ""
     share = image_share(results, epsilon)
     size = f", {share} of a typical image" if share else ""
-    leakage = "" if results.metadata.full else ": robust features are not excluded, and --full measures them"
+    leakage = "" if results.metadata.full else "; whether such perturbations change robust features, too, --full measures"
     return f" ({epsilon / attack:.3g} times the ε of the attacks{size}{leakage})"
 
 

@@ -86,7 +86,7 @@ def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
     """All accuracies, then the differences."""
     first = found[0].over_nonrobust
     over = f"{first.seeds} seeds" if first.over_seeds else "the test images"
-    together = " that hold for both ε together" if len(found) > 1 else ""
+    together = ", simultaneous for both ε (Bonferroni)" if len(found) > 1 else ""
     models = {"on D_R": ROBUST, "on D_NR": NONROBUST, "on the original images": results.baseline}
     if not found[0].over_standard:
         del models["on the original images"]
@@ -98,8 +98,15 @@ def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
         f"Robust accuracy at {' and '.join(map(results.threat_model, radii))}: trained {robust}. Clean: {clean}. "
         f"D_R minus D_NR, in percentage points: {_points([at.over_nonrobust for at in found])}{original} "
         f"(95 % CIs over {over}{together}; {sample_size(first)}). "
-        "D_R was constructed to keep the features of the adversarially trained model, D_NR those of the standard model."
+        "An image of D_R is another training image, changed until the adversarially trained model has the features of the "
+        "original for it; an image of D_NR the same with the standard model."
     )
+
+
+def _where(results: StudyResults, found: list[_AtEpsilon]) -> str:
+    """At which ε D_R is above both others; "" if at all."""
+    above, unclear = ([results.threat_model(at.radius) for at in found if at.above == is_above] for is_above in (True, False))
+    return f"at {' and '.join(above)}; unclear at {' and '.join(unclear)}" if unclear else ""
 
 
 def _accuracies(results: StudyResults, model: str, radii: Sequence[int]) -> str:
@@ -116,7 +123,7 @@ def _compare(results: StudyResults, found: list[_AtEpsilon], text: str) -> Findi
     effect = max((at.smallest for at in found), key=lambda each: each.ci_high)  # the most that D_R may gain at some ε
     if any(at.above for at in found):
         if not any(at.below for at in found):
-            return Finding(QUESTION, "supported", text, "good", effect)
+            return Finding(QUESTION, "supported", text, "good", effect, where=_where(results, found))
         return Finding(QUESTION, "partly supported", f"{text} At the other ε it is the reverse.", "neutral", effect)
     if any(at.over_nonrobust.ci_low > 0 for at in found):
         caution = "D_R is more robust than D_NR, but does not lead to measurably higher robust accuracy than the original images."

@@ -36,9 +36,9 @@ SET_COLUMNS = {
     "epsilon": "ε",
     "steps": "steps",
     "target_reached": "target reached",
-    "mean_l2": "mean L2",
-    "max_l2": "max. L2",
-    "max_linf": "max. Linf",
+    "mean_l2": "L2 from the original: mean",
+    "max_l2": "largest",
+    "max_linf": "Linf: largest",
     "feature_error": "feature error",
     "relabeled": "relabeled",
     "seconds": "time",
@@ -117,11 +117,11 @@ class Tile:
 # Of other models beside standard training, and of standard training beside its clean accuracy
 _COMPARISONS: tuple[dict[Meaning, str], dict[Meaning, str]] = (
     {
-        "good": "above standard training",
-        "bad": "below standard training",
-        "unclear": "not measurably different from standard training",
+        "good": "above standard training at this ε",
+        "bad": "below standard training at this ε",
+        "unclear": "not measurably different from standard training at this ε",
     },
-    {"good": "not measurably below clean accuracy", "bad": "below clean accuracy"},
+    {"good": "not measurably below clean accuracy", "bad": "{points} below clean accuracy"},
 )
 
 
@@ -162,7 +162,8 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
         meaning = "bad" if change.ci_high < 0 else "good"
     elif change:
         meaning = "good" if change.ci_low > 0 else "bad" if change.ci_high < 0 else "unclear"
-    comparison = _COMPARISONS[model == "standard"].get(meaning, "")
+    points = change._replace(mean=abs(change.mean)).points if change else ""
+    comparison = _COMPARISONS[model == "standard"].get(meaning, "").format(points=points)
     clean = results.accuracy(model) if model != "standard" else None
     others = [f"{half.percent} within {results.epsilon_text(HALF)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
