@@ -37,13 +37,13 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     given, problem = options.get("model"), split_problems(results)
     if len(metadata.seeds) == 1:
         yield Step(
-            "Confirm the results with two more seeds, since another training may give other figures. What is finished is kept:",
+            "Confirm the results with two more seeds, since another training may give other figures:",
             f"notbugs run --seeds 3 --out {same}",
         )
     yield from _use_adversarial(results)
     if not metadata.full:
         yield Step(
-            "Run all controls, which test other explanations of these results. What is finished is kept:",
+            "Run all controls, which test other explanations of these results:",
             f"notbugs run --full --out {same}",
         )
     if given is None:
@@ -70,7 +70,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     if not problem and not metadata.robust_strong:
         yield Step(
             "Construct a stronger D_R, eight versions of each image, and train on it for longer. On all of CIFAR-10 that raised "
-            "robust accuracy at L2 0.5 from 27.8 to 45.1 % (one seed, docs/results/robust-data.md). What is finished is kept:",
+            "robust accuracy at L2 0.5 from 27.8 to 45.1 % (one seed, docs/results/robust-data.md):",
             f"notbugs run --robust-strong --out {same}",
         )
 
@@ -86,10 +86,14 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
     radius = help_under_attack(results, "adversarial")
     if radius is not None:
         yield Step(
-            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}): "
-            "notbugs train DATASET --loss adversarial --out FILE.safetensors. The model trained here"
-            f"{_of_first_seed(results, 'adversarial', radius)}, which notbugs.models.load reads:",
+            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). "
+            f"The model trained here{_of_first_seed(results, 'adversarial', radius)}, which notbugs.models.load reads:",
             str(results.run.folder / "models" / "adversarial.safetensors"),
+        )
+        threat = f"--norm {results.metadata.norm} --epsilon {results.metadata.epsilon_text}"
+        yield Step(
+            "Train adversarially on images of yours. DATASET is a folder of CLASS folders, or any other form that notbugs reads:",
+            f"notbugs train DATASET --loss adversarial {threat} --out adversarial.safetensors",
         )
 
 
@@ -112,8 +116,9 @@ def _use_robust_version(results: StudyResults) -> Iterator[Step]:
         less = results.difference(("adversarial", radius), (ROBUST, radius))
         weaker = "weaker than adversarial training, " if less and less.ci_low > 0 else ""
         yield Step(
-            f"Where adversarial training is not possible, train your own network on D_R instead of the original images ({weaker}"
-            f"{_accuracies(results, ROBUST, radius)}). The data set{_of_first_seed(results, ROBUST, radius)}:",
+            "Where your training code cannot attack images, train it on D_R instead of the original images; it was made with the "
+            f"adversarially trained model of this run ({weaker}{_accuracies(results, ROBUST, radius)}). The data set"
+            f"{_of_first_seed(results, ROBUST, radius)}:",
             str(folder),
         )
     elif folder.is_dir() and not split_problems(results):

@@ -250,11 +250,11 @@ class StudyResults:
         last = {row.seed: row.accuracy for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
         return sum(last.values()) / len(last) if last else None
 
-    def accuracy_before_adapting(self, model: str) -> float | None:
+    def accuracy_before_adapting(self, model: str) -> Estimate | None:
         """Clean accuracy on (some of) the test images before batch-norm statistics were taken anew, mean over seeds."""
         last = {row.seed: row for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
-        found = [row.test_accuracy for row in last.values() if row.test_accuracy is not None]
-        return sum(found) / len(found) if found and self.adapts_batchnorm else None
+        values = (Value(row.test_accuracy) for row in last.values() if row.test_accuracy is not None)
+        return seed_mean(values, share=True) if self.adapts_batchnorm else None
 
     def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
         """Accuracy of the classifier trained on D_R, on this version of its images."""

@@ -45,10 +45,7 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
     results = StudyResults.read(folder)
     steps = dict(next_steps(results))
     assert f"notbugs run --robust-strong --out {folder}" in steps.values()
-    assert (
-        steps["Run all controls, which test other explanations of these results. What is finished is kept:"]
-        == f"notbugs run --full --out {folder}"
-    )
+    assert steps["Run all controls, which test other explanations of these results:"] == f"notbugs run --full --out {folder}"
     assert f"notbugs run --seeds 3 --out {folder}" in steps.values()
     assert f"notbugs attack MODEL digits --limit 400 --epsilon l2:1.5 --out {folder}-audit" in steps.values()
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:

@@ -27,7 +27,10 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 % [14.4, 16.4]."
     within = "raises accuracy under attack within L2 ε = 1.5 from 0.0 % to"
     assert adversarial == f"Adversarial training (on attacked images) {within} 60.4 %."
-    assert robust == f"Standard training on D_R (the robust version of the data) {within} 20.4 %."
+    assert (
+        robust
+        == f"Standard training on D_R (images optimized to have the adversarially trained model's features) {within} 20.4 %."
+    )
     assert (
         "reaches 88.4 % on clean test images; chance level is 25.0 %. With shuffled perturbations (control) it reaches 1.4 %."
         in relabeled
@@ -40,7 +43,7 @@ def test_says_what_the_intervals_cover(tmp_path: Path) -> None:
         "One training run (seed): the 95 % CIs cover the choice of the 500 test images, not another training." + bound
     )
     assert certainty(study(tmp_path / "three", MEASURED)) == (
-        "3 training runs (seeds): the 95 % CIs are over these, or over the 500 test images where all give the same. "
+        "3 training runs (seeds): the 95 % CIs are of the mean over these, or over the 500 test images where all give the same. "
         "They do not cover the choice of the test images." + bound
     )
     assert certainty(study(tmp_path / "none", {})) == ""
@@ -64,7 +67,7 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
     assert "of their training images they reach 40.0 % and 10.0 %." in relabeled
     assert "This ε is 2 times that of the attacks: that these features are non-robust is not shown." in relabeled
     details = next(finding.details for finding in findings(StudyResults.read(tmp_path)) if "D_rand" in finding.question)
-    assert "with those of the relabeled images its test accuracy is 40.0 %" in details and "(without: 10.0 %)" in details
+    assert "with those of the relabeled images its test accuracy is 40.0 %" in details and "(without: 10.0 %" in details
 
 
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
         ({"standard": (0.97, 0.9, 0.8)}, "that is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
         ({"adversarial": (0.95, 0.15, 0.0)}, "(on attacked images) does not measurably raise accuracy under attack."),
-        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "version of the data) does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "model's features) does not measurably raise accuracy under attack."),
     ],
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:

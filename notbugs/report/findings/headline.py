@@ -35,8 +35,8 @@ def certainty(results: StudyResults) -> str:
         return ""
     attack = next(iter(results.accuracy_by_seed("standard", radius=FULL).values())).attack
     over = (
-        f"{attacked.seeds} training runs (seeds): the 95 % CIs are over these, or over the {attacked.n:,} test images where all "
-        "give the same. They do not cover the choice of the test images."
+        f"{attacked.seeds} training runs (seeds): the 95 % CIs are of the mean over these, or over the {attacked.n:,} test "
+        "images where all give the same. They do not cover the choice of the test images."
         if attacked.seeds > 1
         else f"One training run (seed): the 95 % CIs cover the choice of the {attacked.n:,} test images, not another training."
     )
@@ -67,7 +67,7 @@ def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
     names = {
         "adversarial": "Adversarial training (on attacked images)",
-        ROBUST: "Standard training on D_R (the robust version of the data)",
+        ROBUST: "Standard training on D_R (images optimized to have the adversarially trained model's features)",
     }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
@@ -105,9 +105,9 @@ def _relabeled(results: StudyResults) -> list[str]:
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
     before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
     adapted = (
-        f" Both took their batch-norm statistics from the original images, without labels; with those of their training images "
-        f"they reach {percent(before[0])} and {percent(before[1])}."
-        if before[0] is not None and before[1] is not None
+        " Both took their batch-norm statistics from the original images, without labels; with those of their training images "
+        f"they reach {before[0].percent} and {before[1].percent}."
+        if before[0] and before[1]
         else ""
     )
     larger = epsilon is not None and epsilon > 1.001 * attack and not results.metadata.full

@@ -8,6 +8,8 @@ from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
 from notbugs.study.catalog import DATASETS, trained_on
 
+LISTED_SEEDS = 10
+SPREAD = 0.1  # between seeds, from which each is listed
 # Per kind of labels: the question, the training images, and what was done to them
 _D_RAND = "Do adversarial perturbations carry features that generalize? (D_rand)"
 _WORDS = {
@@ -41,7 +43,7 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     if not accuracy or math.isnan(results.chance):
         return None
     question, images, towards = _WORDS[DATASETS[set].labels]
-    reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy"
+    reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy{_by_seed(results, model)}"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
     how = f"Each training image was perturbed by at most {_threat_model(results, set)}{_larger(results, set)} {towards}."
     details = f"{_adapted(results, set)}{_below_chance(results, accuracy)}".strip()
@@ -71,16 +73,25 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.", details=details)
     text = (
         f"{reached} {level}, {above.points} above chance level. Its control with shuffled perturbations reaches "
-        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}). {how}{_next_class(results, set)}"
+        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}).{_learned(results, set, control)} {how}"
+        f"{_next_class(results, set)}"
     )
     details = (
         f"{_adapted(results, set)} The control has the same labels, and each image the same perturbation with its pixels shuffled"
-        f"{_as_adapted(results, control)}.{_learned(results, set, control)}{_below_chance(results, control_accuracy)}"
+        f"{_as_adapted(results, control)}.{_below_chance(results, control_accuracy)}"
     )
     if excess.ci_low <= 0:
         return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess, details)
     text = f"{text} So the perturbations contain features that generalize."
     return Finding(question, "supported", text, effect=excess, details=details.strip())
+
+
+def _by_seed(results: StudyResults, model: str) -> str:
+    """The accuracy of each seed, where they differ much; "" otherwise."""
+    shares = [row.accuracy for _, row in sorted(results.accuracy_by_seed(model).items())]
+    if not 1 < len(shares) <= LISTED_SEEDS or max(shares) - min(shares) < SPREAD:
+        return ""
+    return f" (by seed: {', '.join(f'{100 * share:.1f}' for share in shares)})"
 
 
 def _null(results: StudyResults, set: str, question: str, text: str, effect: Estimate, details: str) -> Finding:
@@ -114,8 +125,11 @@ def _adapted(results: StudyResults, set: str) -> str:
     if not results.adapts_batchnorm:
         return ""
     before = results.accuracy_before_adapting(trained_on(set))
-    without = f": with those of the relabeled images its test accuracy is {percent(before)}" if before is not None else ""
-    return f" After training, its batch-norm statistics were taken from the original training images, without labels{without}."
+    without = f": with those of the relabeled images its test accuracy is {before.cell}" if before else ""
+    return (
+        f" After training, its batch-norm statistics were taken from the original training images, without labels{without}. "
+        "Perturbed images have other statistics than the test images, which hides what the weights have learned."
+    )
 
 
 def _as_adapted(results: StudyResults, control: str) -> str:
@@ -123,7 +137,7 @@ def _as_adapted(results: StudyResults, control: str) -> str:
     if not results.adapts_batchnorm:
         return ""
     before = results.accuracy_before_adapting(trained_on(control))
-    without = f" (without: {percent(before)})" if before is not None else ""
+    without = f" (without: {before.cell})" if before else ""
     return f"; its batch-norm statistics were taken in the same way{without}"
 
 

@@ -165,10 +165,16 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
     points = change._replace(mean=abs(change.mean)).points if change else ""
     comparison = _COMPARISONS[model == "standard"].get(meaning, "").format(points=points)
     clean = results.accuracy(model) if model != "standard" else None
-    others = [f"{half.percent} within {results.epsilon_text(HALF)}"] if half else []
+    others = [f"{half.percent} within {results.epsilon_text(HALF)}{_unclear_at_half(results, model)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
     details = [f"within {results.threat_model()}", *([", ".join(others)] if others else [])]
     return Tile(model, f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning, comparison)
+
+
+def _unclear_at_half(results: StudyResults, model: str) -> str:
+    """That nothing was measured at half of epsilon, beside a difference at epsilon; "" otherwise."""
+    change = results.difference((model, HALF), (results.baseline, HALF), 2) if model != "standard" else None
+    return " (no measurable difference)" if change and change.ci_low <= 0 <= change.ci_high else ""
 
 
 @dataclass(frozen=True)
