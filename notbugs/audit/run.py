@@ -9,23 +9,13 @@ from pathlib import Path
 from notbugs import attacks, data, datacheck
 from notbugs.atomic import StrPath
 from notbugs.audit.class_order import write_class_map
-from notbugs.audit.config import (
-    AuditConfig,
-    Threat,
-    all_classes,
-    blame_failing_image,
-    conditions,
-    digest,
-    load_classifier,
-    mask_of,
-    report_order,
-    search_copy,
-    test_part,
-    threat_id,
-    threat_models,
-)
+from notbugs.audit.classifiers import digest, load_classifier, report_order, search_copy
+from notbugs.audit.config import AuditConfig, all_classes
 from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
-from notbugs.audit.tables import summarize
+from notbugs.audit.failures import blame_failing_image
+from notbugs.audit.images import test_part
+from notbugs.audit.summary import summarize
+from notbugs.audit.threats import Threat, conditions, mask_of, threat_id, threat_models
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
 from notbugs.data.subset import evenly_spaced

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from notbugs import construct, data
-from notbugs.audit.config import TARGET_RULES, AuditConfig, load_classifier, test_part
+from notbugs.audit.classifiers import load_classifier
+from notbugs.audit.config import TARGET_RULES, AuditConfig
+from notbugs.audit.images import test_part
 from notbugs.predict import logits
 
 

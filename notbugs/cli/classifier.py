@@ -237,7 +237,9 @@ def features(
     Usefulness (rho) and robust usefulness (gamma) of each feature on test images. Robust: rho of 0.1 or more, and gamma above 0.
     """
     from notbugs import metrics, models
-    from notbugs.audit import config as audit_parts
+    from notbugs.audit.classifiers import load_classifier, report_order, with_gradients
+    from notbugs.audit.images import test_part
+    from notbugs.audit.threats import threat_models
     from notbugs.runs.tables.row import as_csv
     from notbugs.search import NormBall
 
@@ -253,13 +255,13 @@ def features(
         data_options=data_options,
         device=device,
     )
-    threat_model, part = audit_parts.threat_models(config)[-1], audit_parts.test_part(config)[0]
+    threat_model, part = threat_models(config)[-1], test_part(config)[0]
     if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
         raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
-    given = audit_parts.with_gradients(config, model, "features are attacked with them")
-    classifier = audit_parts.load_classifier(config, model).model if layer else given
+    given = with_gradients(config, model, "features are attacked with them")
+    classifier = load_classifier(config, model).model if layer else given
     classifier, words = models.with_features(classifier, part.pixels(slice(0, 2)).to(config.device), layer)
-    audit_parts.report_order(config, model)
+    report_order(config, model)
     with progress() as report_progress:
         report_progress("features", 0.0, "")
         rows = metrics.per_feature(

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from notbugs import attacks, audit, report
 from notbugs.audit import AuditConfig
-from notbugs.audit import config as parts
 from notbugs.audit.batch import BatchResult, attack_batch
-from notbugs.audit.config import conditions, folder_name, restriction, threat_id, threat_models
 from notbugs.audit.evaluate import _by_target
+from notbugs.audit.images import test_part as audited_images
 from notbugs.audit.targets import targets_of
+from notbugs.audit.threats import conditions, folder_name, restriction, threat_id, threat_models
 from notbugs.data import DataConfig
 from notbugs.errors import InputError
 from notbugs.runs.tables.audit import AuditAccuracyRow, AuditFileRow, CheckRow, ConfusionRow, CurveRow, PredictionRow
@@ -88,9 +88,9 @@ def test_limits_of_channels_are_of_one_proportion(config: AuditConfig) -> None:
 
 
 def test_only_images_of_some_classes_are_attacked(config: AuditConfig) -> None:
-    part = parts.test_part(replace(config, only_classes=("3", "8")))[0]
+    part = audited_images(replace(config, only_classes=("3", "8")))[0]
     assert len(part) == 12 and set(part.labels.tolist()) == {3, 8} and len(part.classes) == 10
-    part = parts.test_part(replace(config, only_classes=("3", "8"), target="8"))[0]
+    part = audited_images(replace(config, only_classes=("3", "8"), target="8"))[0]
     assert set(part.labels.tolist()) == {3}
     for changes, says in (
         ({"only_classes": ("cat",)}, r"^--only-class: must be a class of digits: 0, 1, .* got cat"),
@@ -98,13 +98,13 @@ def test_only_images_of_some_classes_are_attacked(config: AuditConfig) -> None:
         ({"only_classes": ("3",), "target": "3"}, "must leave test images to attack"),
     ):
         with pytest.raises(InputError, match=says):
-            parts.test_part(replace(config, **changes))  # type: ignore[arg-type]
+            audited_images(replace(config, **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target", ["3", "random", "least-likely"])
 def test_targets_are_never_the_labels(config: AuditConfig, target: str) -> None:
     few, more = (replace(config, target=target, images=images) for images in (12, 100))
-    images, targets = [parts.test_part(each)[0] for each in (few, more)], [targets_of(each) for each in (few, more)]
+    images, targets = [audited_images(each)[0] for each in (few, more)], [targets_of(each) for each in (few, more)]
     known = dict(zip(images[1].names, targets[1].tolist(), strict=True))  # type: ignore[union-attr]
     assert all(bool((found != part.labels).all()) for found, part in zip(targets, images, strict=True) if found is not None)
     for name, value in zip(images[0].names, targets[0].tolist(), strict=True):  # type: ignore[union-attr]
@@ -113,10 +113,10 @@ def test_targets_are_never_the_labels(config: AuditConfig, target: str) -> None:
 
 
 def test_rows_of_several_targets_keep_their_order() -> None:
-    targets = torch.tensor([2, 0, 2, 1, 0])
+    targets, names = torch.tensor([2, 0, 2, 1, 0]), [field.name for field in fields(BatchResult)]
 
     def attack(rows: Tensor, target: int | None) -> BatchResult:
-        return BatchResult(*(rows if name != "predicted" else torch.full_like(rows, target or 0) for name in BatchResult._fields))
+        return BatchResult(*(rows if name != "predicted" else torch.full_like(rows, target or 0) for name in names))
 
     found = _by_target(attack, targets, 5)
     assert found.images.tolist() == [0, 1, 2, 3, 4] and torch.equal(found.predicted, targets)
@@ -124,9 +124,9 @@ def test_rows_of_several_targets_keep_their_order() -> None:
 
 def test_a_batch_of_targeted_attacks_within_a_mask(config: AuditConfig) -> None:
     """What counts is that the target is predicted; what is stored keeps to the mask, and predictions are the model's own."""
-    from notbugs.audit.config import search_copy
+    from notbugs.audit.classifiers import search_copy
 
-    part, model = parts.test_part(replace(config, target="3"))[0], search_copy(config, config.model)
+    part, model = audited_images(replace(config, target="3"))[0], search_copy(config, config.model)
     images, labels, free = part.pixels(slice(None)), part.labels, torch.zeros(1, 8, 8, dtype=torch.bool)
     free[:, :, :5] = True
     ball = NormBall("l2", 1.2, Mask(free))
