@@ -137,7 +137,7 @@ def attack_batch(
     misclassified = objectives.margin(logits, labels) <= 0
     batch = _Batch(model, images, labels, misclassified, (model, labels), gradient, budget, starts)
     if target is not None:
-        view = attacks.PredictsTarget(model, target, probabilities=attacks.returns_probabilities(logits))
+        view = attacks.PredictsTarget(model, target, inverse=attacks.inverse_of(logits))
         with torch.no_grad():
             there = objectives.margin(view(images), torch.zeros_like(labels)) <= 0
         batch = _Batch(view, images, torch.zeros_like(labels), there, (model, labels), gradient, budget, starts)

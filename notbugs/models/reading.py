@@ -35,7 +35,11 @@ class Reading:
     dtype : torch.dtype or None
         The type of its inputs. None: that of the images.
     batch_size : int or None
-        The one number of images that it takes. None: any.
+        The one number of images that it takes. None: any from `least` to `most`.
+    least, most : int, int or None
+        The smallest and the largest number of images that it takes at once. None: no largest one.
+    copy : bool
+        Whether it changes its input, and gets a copy.
     output : {"logits", "logit", "probability"}
         Logits (N, K), or one output for the second of two classes.
     """
@@ -49,6 +53,9 @@ class Reading:
     channels_last: bool = False
     dtype: torch.dtype | None = None
     batch_size: int | None = None
+    least: int = 1
+    most: int | None = None
+    copy: bool = False
     output: str = "logits"
 
 
@@ -63,12 +70,11 @@ class AdaptedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""
-        step = self.reading.batch_size
-        if not step:
-            return self._logits(images)
-        if not len(images):
+        step, least = self.reading.batch_size or self.reading.most, self.reading.batch_size or self.reading.least
+        if not len(images) and (step or least > 1):
             return images.new_zeros((0, self.classes))
-        return torch.cat([self._logits(padded(part, step))[: len(part)] for part in torch.split(images, step)])
+        parts = torch.split(images, step) if step else (images,)
+        return torch.cat([self._logits(padded(part, least))[: len(part)] for part in parts])
 
     def _logits(self, images: Tensor) -> Tensor:
         outputs = self.network(self.inputs(images))
@@ -96,7 +102,8 @@ class AdaptedClassifier(nn.Module):
             images = (images - self.get_buffer("mean")) / self.get_buffer("std")
         if reading.channels_last:
             images = images.permute(0, 2, 3, 1).contiguous()
-        return images.to(reading.dtype) if reading.dtype else images
+        images = images.to(reading.dtype) if reading.dtype else images
+        return images.clone() if reading.copy else images  # a clone is no leaf, which autograd lets nobody change
 
 
 class FixedProgram(nn.Module):

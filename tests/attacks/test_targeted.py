@@ -36,7 +36,7 @@ def test_the_view_is_misclassified_where_the_target_is_predicted() -> None:
         )
         smooth = torch.nn.functional.log_softmax(logits, 1)[:, target]
         assert torch.allclose(outputs[:, 2] - outputs[:, 0], smooth - (1 - smooth.exp()).log(), atol=1e-5)
-        probable = PredictsTarget(lambda images: model(images).softmax(1), target, probabilities=True)(images)
+        probable = PredictsTarget(lambda images: model(images).softmax(1), target, inverse=torch.log)(images)
         assert torch.equal(probable.argmax(1), outputs.argmax(1))
 
 
