@@ -23,7 +23,8 @@ class AuditConfig:
     mask : str, optional
         A file that says which pixels may change, in every threat model (`data.read_mask`).
     target : str, optional
-        Attacks are targeted: at the class of this name, at a `random` wrong class for each image, or at the `least-likely` one.
+        Attacks are targeted: at the class of this name, at a `random` wrong class for each image, at the `least-likely` one, or
+        at the class that a table has for each image (`audit.target_file`).
     only_classes : tuple of str, optional
         Attack only images of these classes. Every class may be predicted.
     budget : {"quick", "standard", "thorough"}

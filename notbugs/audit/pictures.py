@@ -11,7 +11,7 @@ from torch import Tensor
 from notbugs import __version__, attacks, data
 from notbugs.audit.config import TARGET_RULES, AuditConfig
 from notbugs.audit.tables import CLEAN, minimum_norm
-from notbugs.audit.threats import Threat, conditions, folder_name, norm_of, norms_of
+from notbugs.audit.threats import Threat, conditions, folder_name, norm_of, norms_of, target_name
 from notbugs.data import Dataset
 from notbugs.runs.tables.audit import AuditPictureRow, ImageRow, PredictionRow
 
@@ -32,7 +32,7 @@ def export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbed
     target = folder / "datasets" / folder_name(threat)
     shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped
     said = conditions(config)
-    goal = f"predicts {TARGET_RULES.get(config.target, config.target)}" if config.target else "misclassifies it"
+    goal = f"predicts {TARGET_RULES.get(config.target, target_name(config))}" if config.target else "misclassifies it"
     card = (
         f"# Adversarial examples\n\n{len(part)} images, each perturbed within {threat} so that `{Path(config.model).name}` "
         f"{goal}, or clean if no attack succeeded. Labels are the original ones. {''.join(map('{}. '.format, said))}"

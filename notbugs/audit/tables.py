@@ -7,7 +7,7 @@ from typing import NamedTuple, TypedDict
 from notbugs import attacks
 from notbugs.audit.config import AuditConfig
 from notbugs.audit.evaluate import NOT_FINITE
-from notbugs.audit.threats import Threat, norm_of, norms_of, restriction, threat_id
+from notbugs.audit.threats import Threat, norm_of, norms_of, restriction, target_name, threat_id
 from notbugs.runs.tables.audit import (
     AuditAccuracyRow,
     AuditFileRow,
@@ -149,7 +149,7 @@ def _targeted(config: AuditConfig, reached: Sequence[bool]) -> _Success:
     if config.target is None:
         return {}
     count, _, rate, low, high = _measure(reached)
-    return {"target": config.target, "reached": count, "success_rate": rate, "success_ci_low": low, "success_ci_high": high}
+    return {"target": target_name(config), "reached": count, "success_rate": rate, "success_ci_low": low, "success_ci_high": high}
 
 
 def _class_rows(

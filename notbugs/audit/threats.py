@@ -11,7 +11,8 @@ import torch
 from notbugs import data
 from notbugs.audit.classifiers import load_classifier
 from notbugs.audit.config import TARGET_RULES, AuditConfig
-from notbugs.audit.images import test_part
+from notbugs.audit.images import given_targets, test_part
+from notbugs.audit.target_file import is_target_file
 from notbugs.errors import InputError
 from notbugs.search import Mask, NormBall, SpatialTransforms
 from notbugs.search.threat_models import parse_threat_model
@@ -104,13 +105,18 @@ def threat_id(config: AuditConfig, threat: Threat) -> str:
     >>> threat_id(AuditConfig("m.onnx", DataConfig("digits"), target="3"), NormBall("l2", 0.5))
     'l2 0.5, target 3'
     """
-    return str(threat) if config.target is None else f"{threat}, target {config.target}"
+    return str(threat) if config.target is None else f"{threat}, target {target_name(config)}"
+
+
+def target_name(config: AuditConfig) -> str:
+    """What tables call the target: a class, a rule or the name of a file; "" without one."""
+    return Path(config.target or "").name if is_target_file(config.target or "") else config.target or ""
 
 
 def restriction(config: AuditConfig, threats: Sequence[Threat], norm: str) -> str | None:
     """Beyond the norm what minimum norms are of: limits of channels, mask and target; None if nothing."""
     found = [threat.restriction for threat in threats if isinstance(threat, NormBall) and threat.norm == norm][:1]
-    return "; ".join([each for each in found if each] + ([f"target {config.target}"] if config.target else [])) or None
+    return "; ".join([each for each in found if each] + ([f"target {target_name(config)}"] if config.target else [])) or None
 
 
 def conditions(config: AuditConfig) -> list[str]:
@@ -122,10 +128,21 @@ def conditions(config: AuditConfig) -> list[str]:
         classes = ", ".join(config.only_classes)
         said.append(f"Only images of these classes are attacked: {classes}. Every class may be predicted")
     if config.target is not None:
-        goal = TARGET_RULES.get(config.target, f"the class {config.target}")
-        left = "" if config.target in TARGET_RULES else ". Images of that class are left out"
+        goal, left = _goal_and_left_out(config)
         said.append(
             f"Attacks are targeted at {goal}. They succeed only if the target is predicted{left}. Robust accuracy is then the "
             "share of images that are classified correctly and do not reach their target. Untargeted attacks leave at most that"
         )
     return said
+
+
+def _goal_and_left_out(config: AuditConfig) -> tuple[str, str]:
+    """What attacks are targeted at, and which images have no target, in words."""
+    every, target = data.load_dataset(config.data).test, config.target or ""
+    if target in TARGET_RULES:
+        return TARGET_RULES[target], ""
+    if (given := given_targets(config, every)) is None:
+        return f"the class {target}", ". Images of that class are left out"
+    without = len(every) - len(given)
+    left = f". {without:,} of {len(every):,} test images have no row in it and are left out" if without else ""
+    return f"the class that {target_name(config)} has for each image", left

@@ -42,7 +42,7 @@ def run_transfer(
     Parameters
     ----------
     config : AuditConfig
-        `model` is the source; the last of its `threats` (one L2 or L-inf ball) bounds the perturbations.
+        `model` is the source; the last of its `threats` (one L2 or L-inf ball) bounds the perturbations, also within a mask.
     targets : sequence of str
         Names of architectures and learners (`ALL_TARGETS`), which are trained here on the training images, or models as
         `models.classifier_by_name` takes them.
@@ -97,7 +97,7 @@ def _threat_model(config: AuditConfig) -> NormBall:
     threat_model = threat_models(config)[-1]
     if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
         raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
-    if threat_model.restriction:
+    if threat_model.channels:
         raise InputError("--epsilon", "must be one limit for all channels for transfer", str(threat_model))
     return threat_model
 

@@ -1,6 +1,7 @@
 """Masks, limits of channels, targets and a few classes of an audit: what is attacked, toward what, and what tables then say."""
 
 import csv
+import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from notbugs import attacks, audit, report
 from notbugs.audit import AuditConfig
 from notbugs.audit.batch import BatchResult, attack_batch
 from notbugs.audit.evaluate import _by_target
+from notbugs.audit.images import target_digest
 from notbugs.audit.images import test_part as audited_images
 from notbugs.audit.targets import targets_of
 from notbugs.audit.threats import conditions, folder_name, restriction, threat_id, threat_models
-from notbugs.data import DataConfig
+from notbugs.data import DataConfig, Splits
 from notbugs.errors import InputError
 from notbugs.runs.tables.audit import AuditAccuracyRow, AuditFileRow, CheckRow, ConfusionRow, CurveRow, PredictionRow
 from notbugs.search import Mask, NormBall, objectives
@@ -110,6 +112,60 @@ def test_targets_are_never_the_labels(config: AuditConfig, target: str) -> None:
     for name, value in zip(images[0].names, targets[0].tolist(), strict=True):  # type: ignore[union-attr]
         assert known.get(name, value) == value  # however many are attacked
     assert targets_of(config) is None
+
+
+@pytest.mark.parametrize("kind", ["files", "names", "indices", "no header", "records"])
+def test_a_table_has_the_target_of_each_image(config: AuditConfig, digits: Splits, kind: str) -> None:
+    """Images without a row are left out, which is said; an audit goes on only with the same table."""
+    test = digits.test
+    wanted = {row: (int(test.labels[row]) + row % 9 + 1) % 10 for row in (3, 40, 7)}
+    words = {row: str(row) if kind == "indices" else test.names[row] for row in wanted}
+    if kind == "names":
+        words = {row: Path(name).name for row, name in words.items()}
+    if kind == "records":
+        records = [{"label": "7", "file": words[row], "target": str(target)} for row, target in wanted.items()]
+        Path("t.json").write_text(json.dumps(records))
+    else:
+        header = {"indices": "index;target\n", "no header": ""}.get(kind, "target;file\n")
+        order = slice(None, None, -1 if header.startswith("target") else 1)
+        lines = [";".join((words[row], str(target))[order]) for row, target in wanted.items()]
+        Path("t.csv").write_text("\ufeff" + header + "\n".join(lines), encoding="utf-8")
+    given = replace(config, target="t.json" if kind == "records" else str(Path("t.csv").resolve()), images=None)
+    part, targets = audited_images(given)[0], targets_of(given)
+    assert part.names == tuple(test.names[row] for row in (3, 7, 40)) and targets is not None
+    assert targets.tolist() == [wanted[row] for row in (3, 7, 40)] and not bool((targets == part.labels).any())
+    name = Path(given.target or "").name
+    assert threat_id(given, NormBall("l2", 1.0)) == f"l2 1, target {name}"
+    assert f"the class that {name} has for each image" in conditions(given)[0]
+    assert "447 of 450 test images have no row in it and are left out" in conditions(given)[0]
+    assert len(audited_images(replace(given, images=2))[0]) == 2
+    digest = target_digest(given)
+    Path(name).write_text(Path(name).read_text().replace(str(wanted[3]), "x"))
+    assert digest != target_digest(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "no such file, got t.csv"),
+        ("file,target\nnone.png,3\n", r"t.csv must name test images of digits, got none.png; take the names of tables/files.csv"),
+        ("index,target\n450,3\n", "t.csv must name test images of digits, got 450"),
+        ("file,target\n0,cat\n", r"t.csv must hold classes of digits: 0, 1, .*, got cat"),
+        ("file,target\n0,{other}\n0,{other}\n", "t.csv must have one row for each image, got 0"),
+        ("file,target\n0,{own}\n", r"t.csv must have another class than its own for each image, got \d for 0; leave the row out"),
+        ("a,b,c\n0,1,2\n", "must be a table with .*, got t.csv with the columns a, b, c; call the columns file and target"),
+        ("file,target\n", "must be a table with a row for each image, its file or index and its target, got t.csv, without rows"),
+    ],
+)
+def test_tables_of_targets_that_cannot_be_used_are_one_line(
+    config: AuditConfig, digits: Splits, text: str | None, says: str
+) -> None:
+    if text is not None:
+        own = int(digits.test.labels[0])
+        Path("t.csv").write_text(text.replace("{own}", str(own)).replace("{other}", str((own + 1) % 10)))
+    with pytest.raises(InputError, match=rf"^--target: {says}") as caught:
+        audited_images(replace(config, target="t.csv"))
+    assert "\n" not in str(caught.value)
 
 
 def test_rows_of_several_targets_keep_their_order() -> None:
