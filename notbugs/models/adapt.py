@@ -260,9 +260,11 @@ def _readings(sample: Tensor, given: Reading, batch_sizes: Sequence[int | None])
         yield one
         if gray:
             yield replace(one, repeat_gray=True)
-        yield replace(one, channels_last=True)
+        yield replace(one, layout="N x H x W x C")
         if gray:
-            yield replace(one, repeat_gray=True, channels_last=True)
+            yield replace(one, repeat_gray=True, layout="N x H x W x C")
+            yield replace(one, layout="N x H x W")
+        yield replace(one, layout="flat")
 
 
 def _raise_if_other_images(trial: _Trial, sample: Tensor, given: Reading, name: str) -> None:
@@ -275,7 +277,7 @@ def _raise_if_other_images(trial: _Trial, sample: Tensor, given: Reading, name: 
     if trial.works(sample, given):
         return
     for size in SIZES:
-        for reading in (given, replace(given, repeat_gray=shape[0] == 1), replace(given, channels_last=True)):
+        for reading in (given, replace(given, repeat_gray=shape[0] == 1), replace(given, layout="N x H x W x C")):
             if trial.works(sample.new_zeros((len(sample), shape[0], size, size)), reading):
                 rule = f"takes images of {size}x{size} pixels"
                 raise InputError(name, rule, _pixels(shape[1:]), f"use --resize {size}")
@@ -302,8 +304,8 @@ def _input_notes(reading: Reading, given: Reading) -> list[str]:
     notes = ["it changes its input: it gets a copy of the images"] if reading.copy else []
     if reading.repeat_gray and not given.repeat_gray:
         notes.append("it takes RGB: the gray channel is repeated three times")
-    if reading.channels_last and not given.channels_last:
-        notes.append("it takes images as N x H x W x C")
+    if reading.layout != given.layout:
+        notes.append("it takes flattened images" if reading.layout == "flat" else f"it takes images as {reading.layout}")
     if reading.batch_size:
         images = "1 image" if reading.batch_size == 1 else f"{reading.batch_size} images"
         notes.append(f"it takes {images} at a time: the last batch is filled up")

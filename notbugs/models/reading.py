@@ -30,8 +30,8 @@ class Reading:
         Whether the one channel is repeated three times.
     flip_channels : bool
         Whether the order is BGR.
-    channels_last : bool
-        Whether the network takes N x H x W x C.
+    layout : {"N x C x H x W", "N x H x W x C", "N x H x W", "flat"}
+        What the network takes: without channels, images must be gray; flat, (N, C * H * W).
     dtype : torch.dtype or None
         The type of its inputs. None: that of the images.
     batch_size : int or None
@@ -50,7 +50,7 @@ class Reading:
     bicubic: bool = False
     repeat_gray: bool = False
     flip_channels: bool = False
-    channels_last: bool = False
+    layout: str = "N x C x H x W"
     dtype: torch.dtype | None = None
     batch_size: int | None = None
     least: int = 1
@@ -100,8 +100,12 @@ class AdaptedClassifier(nn.Module):
             images = images.flip(1)
         if reading.mean:
             images = (images - self.get_buffer("mean")) / self.get_buffer("std")
-        if reading.channels_last:
+        if reading.layout == "N x H x W x C":
             images = images.permute(0, 2, 3, 1).contiguous()
+        elif reading.layout == "N x H x W":
+            images = images.squeeze(1)
+        elif reading.layout == "flat":
+            images = images.flatten(1)
         images = images.to(reading.dtype) if reading.dtype else images
         return images.clone() if reading.copy else images  # a clone is no leaf, which autograd lets nobody change
 
@@ -128,9 +132,9 @@ class FixedProgram(nn.Module):
 
 
 def padded(images: Tensor, count: int) -> Tensor:
-    """As many images as a network takes: the last one again and again."""
+    """As many images as a network takes: the last one again and again; of none, none."""
     missing = count - len(images)
-    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
+    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if len(images) and missing > 0 else images
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------------

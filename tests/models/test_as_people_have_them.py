@@ -85,6 +85,8 @@ def in_place_relu(classes): return nn.Sequential(nn.ReLU(inplace=True), Net())
 def no_single_image(classes): return Batches(lambda count: count > 1)
 def small_batches(classes): return Batches(lambda count: count <= 5)
 def even_batches(classes): return Batches(lambda count: count % 2 == 0)
+def flat(classes): return Net(take=lambda images: images.view(-1, 16) if images.dim() == 2 else None)
+def without_channel(classes): return Net(take=lambda images: images if images.dim() == 3 else None)
 def two_arguments(classes): return Two()
 def a_class(classes): return Net
 def a_tuple(classes): return Net(), "preprocess"
@@ -132,6 +134,8 @@ USED: dict[str, tuple[str, ...]] = {
     "in_place": (COPIED,),
     "in_place_hidden": (COPIED,),
     "in_place_relu": (COPIED,),
+    "flat": ("it takes flattened images",),
+    "without_channel": ("it takes images as N x H x W",),
     "no_single_image": ("it takes no batch of one image: a second one is added",),
     "small_batches": ("it takes no large batches: it gets 4 images at a time at most",),
     "even_batches": ("it takes 2 images at a time: the last batch is filled up",),
@@ -147,6 +151,7 @@ def test_used_with_its_gradients_and_what_was_decided(name: str, part: Dataset) 
     tolerance = 0.02 if name == "bfloat" else 1e-5
     assert torch.allclose(found.log_softmax(1), wanted.log_softmax(1), atol=tolerance) and loaded.metadata.notes == USED[name]
     assert torch.allclose(loaded.model(part.pixels([8])), found[8:], atol=1e-5)  # one image alone
+    assert loaded.model(part.pixels([])).shape == (0, 3)
     with frozen(loaded.model):
         assert attacks.has_gradient(loaded.model, part.pixels([0, 1]))
 
