@@ -121,8 +121,9 @@ def targeted_ensemble(
     --------
     >>> from notbugs.search import NormBall
     >>> images, targets = torch.tensor([[[[0.5, 0.3, 0.0]]]]), torch.tensor([1])
-    >>> targeted_ensemble(nn.Flatten(), images, targets, threat_model=NormBall("linf", 0.15), budget="quick").margins
-    tensor([0.1000])
+    >>> model = lambda images: 10 * images.flatten(1)
+    >>> targeted_ensemble(model, images, targets, threat_model=NormBall("linf", 0.15), budget="quick").margins
+    tensor([1.0000])
     """
     inverse = inverse_of(clean_logits(model, images, targets))
     found, margins = images.clone(), torch.zeros(len(images), device=images.device)

@@ -102,6 +102,7 @@ def threat_id(config: AuditConfig, threat: Threat) -> str:
 
     Examples
     --------
+    >>> from notbugs.data import DataConfig
     >>> threat_id(AuditConfig("m.onnx", DataConfig("digits"), target="3"), NormBall("l2", 0.5))
     'l2 0.5, target 3'
     """
