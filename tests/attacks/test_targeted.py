@@ -110,7 +110,7 @@ def test_restarts_go_to_images_that_lost_most_of_their_margin(monkeypatch: pytes
     assert int(kept.sum()) > 0
     blind = lambda images: view(images).detach()  # noqa: E731
     for attacked, threat_model, budget, runs in (
-        (view, NormBall("linf", 0.1), "standard", 20),
+        (view, NormBall("linf", 0.1), "standard", 12),
         (view, NormBall("linf", 0.1), "quick", 0),
         (blind, NormBall("linf", 0.1), "standard", 0),
         (view, NormBall("l0", 1), "standard", 0),
