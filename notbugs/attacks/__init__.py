@@ -15,7 +15,7 @@ from notbugs.attacks.randomness import DRAWS, MeanOfDraws, correct_draws, eot_at
 from notbugs.attacks.sparse import few_pixels, one_pixel
 from notbugs.attacks.spatial import spatial_attack
 from notbugs.attacks.targeted import PredictsTarget, ensemble_toward, targeted_ensemble
-from notbugs.attacks.validation import Model, check_within, clean_logits, has_gradient, missing_gradient, returns_probabilities
+from notbugs.attacks.validation import Model, check_within, clean_logits, has_gradient, inverse_of, missing_gradient
 
 __all__ = [
     "BUDGETS",
@@ -40,6 +40,7 @@ __all__ = [
     "gradient_ensemble",
     "has_gradient",
     "hop_skip_jump",
+    "inverse_of",
     "is_random",
     "kl_pgd",
     "minimum_norm",
@@ -49,7 +50,6 @@ __all__ = [
     "pgd",
     "rank_targeted_pgd",
     "refine",
-    "returns_probabilities",
     "spatial_attack",
     "square_attack",
     "straight_through",

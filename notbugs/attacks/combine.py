@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from notbugs import precision
-from notbugs.attacks.validation import Model, clean_logits, validated, with_log_probabilities
+from notbugs.attacks.validation import Model, clean_logits, composed, inverse_of, validated
 from notbugs.search import Attack, AttackResult, objectives
 
 
@@ -42,9 +42,9 @@ class EnsembleState:
     def from_clean(cls, model: Model, images: Tensor, labels: Tensor) -> "EnsembleState":
         """Before the first attack."""
         logits = clean_logits(model, images, labels)
-        attacked = with_log_probabilities(model, logits)
-        if attacked is not model:
-            logits = logits.clamp_min(1e-37).log()
+        inverse = inverse_of(logits)
+        attacked = composed(inverse, model)
+        logits = logits if inverse is None else inverse(logits)
         margins = -objectives.margin(logits, labels)
         start = AttackResult(images.clone(), margins)
         return cls(attacked, images, labels, logits.shape[1], margins, start, torch.full_like(margins, -torch.inf))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from notbugs import search
 from notbugs.attacks.pgd import decaying_steps
-from notbugs.attacks.validation import Model, clean_logits, validated, with_log_probabilities
+from notbugs.attacks.validation import Model, clean_logits, composed, inverse_of, validated
 from notbugs.errors import InputError
 from notbugs.search import NormBall, Objective, objectives
 from notbugs.search.threat_models import per_image
@@ -78,7 +78,7 @@ def minimum_norm(
     if ball.norm == "l0":
         raise InputError("norm", "must be linf, l2 or l1 for the minimum norm", repr(ball.norm))
     logits = clean_logits(model, images, labels)
-    model, correct = with_log_probabilities(model, logits), objectives.margin(logits, labels) > 0
+    model, correct = composed(inverse_of(logits), model), objectives.margin(logits, labels) > 0
     targets, distances = nearest_classes(model, images, labels, norm=ball)
     farthest = ball.distance(ball.free_part(images.new_full((1, *images.shape[1:]), 0.25)))
     epsilon = distances[:, 0].clamp_min(1e-3).minimum(farthest.to(distances))

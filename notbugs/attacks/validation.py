@@ -14,6 +14,9 @@ from notbugs.models import frozen
 from notbugs.search import NormBall, SpatialTransforms, ThreatModel, objectives
 
 Model = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] to logits (n, K); a torch.nn.Module is one
+Inverse = Callable[[Tensor], Tensor]  # outputs (N, K) to logits
+SMALLEST = 1e-37  # probability whose logarithm is taken
+NEAREST_TO_1 = 2.0**-25  # distance that counts for 1 itself; the next float32 is twice as far away
 
 Options = ParamSpec("Options")
 Result = TypeVar("Result")
@@ -139,26 +142,46 @@ def _remedy(error: str) -> str:
     return "let it take the images alone, in a function of yours: module:function"
 
 
-def with_log_probabilities(model: Model, logits: Tensor) -> Model:
-    """The model, or its logarithm if its clean outputs are probabilities: near 1 these have too few digits for gradients.
+def inverse_of(outputs: Tensor) -> Inverse | None:
+    """What makes logits of a model's outputs, (N, K), if these are probabilities; None if they are logits.
 
-    The order of the classes stays, so the same images are misclassified.
+    Attacks follow logits: of probabilities near 0 and 1 gradients are tiny. The order of the classes stays, so the same images
+    are misclassified.
 
     Parameters
     ----------
-    model : callable
-    logits : Tensor, (N, K)
-        Its outputs for the clean images.
+    outputs : Tensor, (N, K)
+        For the clean images.
+
+    Returns
+    -------
+    callable or None
+        The logarithm, of probabilities that sum to 1; log p - log(1 - p), of those that do not: a sigmoid for each class.
+
+    Examples
+    --------
+    >>> inverse_of(torch.tensor([[0.9, 0.6]]))(torch.tensor([[0.9, 0.6]]))
+    tensor([[2.1972, 0.4055]])
     """
-    if not returns_probabilities(logits):
-        return model
-    return lambda images: objectives.logits(model, images).clamp_min(1e-37).log()
+    if not len(outputs) or not bool(((outputs >= 0) & (outputs <= 1)).all()):
+        return None
+    sums = outputs.sum(1)
+    return _logarithm if torch.allclose(sums, torch.ones_like(sums), atol=1e-3) else _inverse_sigmoid
 
 
-def returns_probabilities(logits: Tensor) -> bool:
-    """Whether a model's outputs for clean images, (N, K), are probabilities."""
-    sums = logits.sum(1)
-    return bool(len(logits)) and not bool((logits < 0).any()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+def _logarithm(outputs: Tensor) -> Tensor:
+    return outputs.clamp_min(SMALLEST).log()
+
+
+def _inverse_sigmoid(outputs: Tensor) -> Tensor:
+    """Strictly increasing also outside of [0, 1], where outputs may go that are no sigmoids after all."""
+    outside = outputs.clamp_max(0) + (outputs - 1).clamp_min(0)
+    return outputs.clamp_min(SMALLEST).log() - (1 - outputs).clamp_min(NEAREST_TO_1).log() + outside
+
+
+def composed(inverse: Inverse | None, model: Model) -> Model:
+    """The model with logits for outputs."""
+    return model if inverse is None else lambda images: inverse(objectives.logits(model, images))
 
 
 def has_gradient(model: Model, images: Tensor) -> bool:

@@ -1,52 +1,43 @@
 """One batch of an audit: images under every threat model, by the minimum-norm attack and the ensemble."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data, search
 from notbugs.attacks import BUDGETS, MinimumNormResult
-from notbugs.audit.config import Threat
+from notbugs.audit.threats import Threat
 from notbugs.search import NormBall, objectives
 from notbugs.search.threat_models import per_image
 
 REFINE_STEPS = 10  # of the search for a perturbation that survives rounding to 8 bits
 
 
-class BatchResult(NamedTuple):
-    """Images under every threat model. A tie and logits that are NaN or infinite count as misclassified.
+@dataclass(frozen=True)
+class Outcome:
+    """Perturbed images, within one threat model (N,) or within all of them (N, threats).
 
-    An image of a random model is misclassified if it is in half of the draws or more.
+    A tie and logits that are NaN or infinite count as misclassified. An image of a random model is misclassified if it is in half
+    of the draws or more.
 
     Attributes
     ----------
-    minimum_norms : Tensor, (N, norms)
-        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for. With targets: of
-        the smallest that reaches the target.
-    clean_predicted : Tensor, int64 (N,)
-    clean_misclassified : Tensor, bool (N,)
-    predicted, predicted_8bit : Tensor, int64 (N, threats)
+    predicted, predicted_8bit : Tensor, int64
         For the perturbed image, and for what is stored of it; -1 where logits are NaN or infinite.
-    misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool (N, threats)
+    misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool
         Under any attack; by the minimum-norm attack alone; of what is stored. With targets an attack counts where it reached its
         target, and the clean image where none did.
-    images : Tensor, uint8 (N, threats, C, H, W)
+    images : Tensor, uint8 (…, C, H, W)
         What is stored: the perturbed image, or the clean one if no attack succeeded.
-    reached, reached_8bit : Tensor, bool (N, threats)
+    reached, reached_8bit : Tensor, bool
         Whether the target is predicted, also of what is stored; False without targets.
-    clean_correct_draws : Tensor, int64 (N,)
-        Of a random model, in how many of `attacks.DRAWS` draws the clean image is classified correctly; else -1.
-    correct_draws, correct_draws_8bit : Tensor, int64 (N, threats)
-        The same for the perturbed image, and for what is stored of it.
+    correct_draws, correct_draws_8bit : Tensor, int64
+        Of a random model, in how many of `attacks.DRAWS` draws the image is classified correctly, and what is stored; else -1.
     """
 
-    minimum_norms: Tensor
-    clean_predicted: Tensor
-    clean_misclassified: Tensor
     predicted: Tensor
     predicted_8bit: Tensor
     misclassified: Tensor
@@ -55,9 +46,33 @@ class BatchResult(NamedTuple):
     images: Tensor
     reached: Tensor
     reached_8bit: Tensor
-    clean_correct_draws: Tensor
     correct_draws: Tensor
     correct_draws_8bit: Tensor
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """What it consists of, in order."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class BatchResult(Outcome):
+    """Images within all threat models (N, threats), and clean.
+
+    Attributes
+    ----------
+    minimum_norms : Tensor, (N, norms)
+        Of the smallest perturbation found; 0: misclassified without one; inf: none found; NaN: not searched for. With targets: of
+        the smallest that reaches the target.
+    clean_predicted : Tensor, int64 (N,)
+    clean_misclassified : Tensor, bool (N,)
+    clean_correct_draws : Tensor, int64 (N,)
+    """
+
+    minimum_norms: Tensor
+    clean_predicted: Tensor
+    clean_misclassified: Tensor
+    clean_correct_draws: Tensor
 
 
 @dataclass(frozen=True)
@@ -79,17 +94,9 @@ class _Batch:
     starts: Tensor | None
 
 
-class _Outcome(NamedTuple):
-    """A batch under one threat model; columns as in `BatchResult`, images as floats on the 8-bit grid."""
-
-    predicted: Tensor
-    predicted_8bit: Tensor
-    misclassified: Tensor
-    by_minimum_norm: Tensor
-    misclassified_8bit: Tensor
-    images: Tensor
-    reached: Tensor
-    reached_8bit: Tensor
+def stacked(outcomes: Iterable[Outcome]) -> Outcome:
+    """What was found within each threat model, side by side."""
+    return Outcome(*(torch.stack(column, dim=1) for column in zip(*(each.columns for each in outcomes), strict=True)))
 
 
 def attack_batch(
@@ -130,48 +137,39 @@ def attack_batch(
     misclassified = objectives.margin(logits, labels) <= 0
     batch = _Batch(model, images, labels, misclassified, (model, labels), gradient, budget, starts)
     if target is not None:
-        view = attacks.PredictsTarget(model, target, probabilities=attacks.returns_probabilities(logits))
+        view = attacks.PredictsTarget(model, target, inverse=attacks.inverse_of(logits))
         with torch.no_grad():
             there = objectives.margin(view(images), torch.zeros_like(labels)) <= 0
         batch = _Batch(view, images, torch.zeros_like(labels), there, (model, labels), gradient, budget, starts)
     nearest: dict[str, MinimumNormResult] = {}
-    outcomes: list[_Outcome] = []
+    outcomes: list[Outcome] = []
     for number, threat in enumerate(threats):
         if progress:
             progress(number / len(threats))
         if isinstance(threat, NormBall):
-            found = nearest.get(threat.norm) or _minimum_norm(batch, threat)
-            nearest[threat.norm], outcome = _attack_within(batch, threat, found)
+            known = nearest.get(threat.norm) or _minimum_norm(batch, threat)
+            nearest[threat.norm], outcome = _attack_within(batch, threat, known)
         else:
             outcome = _attack_within(
                 batch, threat, MinimumNormResult(images, torch.where(batch.clean_wrong, 0.0, torch.inf).double())
             )[1]
         outcomes.append(outcome)
-    norms = [found.norms for found in nearest.values()]
-    stacked = _Outcome(*(torch.stack(column, dim=1) for column in zip(*outcomes, strict=True)))
+    norms = [each.norms for each in nearest.values()]
+    found = stacked(outcomes)
     if target is not None:  # what the attacks found is that the target is predicted
-        wrong = [column | misclassified[:, None] for column in (stacked.misclassified, stacked.by_minimum_norm)]
-        reached, reached_8bit = stacked.misclassified, stacked.predicted_8bit == target
-        stacked = stacked._replace(misclassified=wrong[0], by_minimum_norm=wrong[1], reached=reached, reached_8bit=reached_8bit)
+        wrong = [column | misclassified[:, None] for column in (found.misclassified, found.by_minimum_norm)]
+        reached, reached_8bit = found.misclassified, found.predicted_8bit == target
+        found = replace(found, misclassified=wrong[0], by_minimum_norm=wrong[1], reached=reached, reached_8bit=reached_8bit)
     return BatchResult(
-        torch.stack(norms, dim=1) if norms else torch.zeros(len(images), 0),
-        logits.argmax(1),
-        misclassified,
-        stacked.predicted,
-        stacked.predicted_8bit,
-        stacked.misclassified,
-        stacked.by_minimum_norm,
-        stacked.misclassified_8bit,
-        data.to_8bit(stacked.images),
-        stacked.reached,
-        stacked.reached_8bit,
-        torch.full_like(labels, -1),
-        torch.full_like(stacked.predicted, -1),
-        torch.full_like(stacked.predicted, -1),
+        **vars(found),
+        minimum_norms=torch.stack(norms, dim=1) if norms else torch.zeros(len(images), 0),
+        clean_predicted=logits.argmax(1),
+        clean_misclassified=misclassified,
+        clean_correct_draws=torch.full_like(labels, -1),
     )
 
 
-def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) -> tuple[MinimumNormResult, _Outcome]:
+def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) -> tuple[MinimumNormResult, Outcome]:
     """The ensemble on the images that the minimum-norm attack left within this threat model."""
     model, images, labels = batch.model, batch.images, batch.labels
     ball = threat if isinstance(threat, NormBall) else None
@@ -194,8 +192,19 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
     stored = _best_8bit(batch, perturbed, misclassified, threat)
     with torch.no_grad():
         logits = objectives.logits(own, stored)
-    wrong_8bit, no = objectives.margin(logits, own_labels) <= 0, torch.zeros_like(misclassified)
-    outcome = _Outcome(predicted, _predictions(logits), misclassified, by_minimum_norm, wrong_8bit, stored, no, no)
+    no, no_draws = torch.zeros_like(misclassified), torch.full_like(predicted, -1)
+    outcome = Outcome(
+        predicted=predicted,
+        predicted_8bit=_predictions(logits),
+        misclassified=misclassified,
+        by_minimum_norm=by_minimum_norm,
+        misclassified_8bit=objectives.margin(logits, own_labels) <= 0,
+        images=data.to_8bit(stored),
+        reached=no,
+        reached_8bit=no,
+        correct_draws=no_draws,
+        correct_draws_8bit=no_draws,
+    )
     return MinimumNormResult(found_images, norms), outcome
 
 

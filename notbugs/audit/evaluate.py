@@ -13,21 +13,13 @@ from notbugs import attacks, data
 from notbugs.attacks import sanity_checks
 from notbugs.attacks.randomness import eot_batch_size
 from notbugs.audit.batch import BatchResult, attack_batch
-from notbugs.audit.config import (
-    AuditConfig,
-    all_classes,
-    blame_failing_image,
-    folder_name,
-    load_classifier,
-    mask_of,
-    norms_of,
-    search_copy,
-    test_part,
-    threat_id,
-    threat_models,
-)
+from notbugs.audit.classifiers import load_classifier, search_copy
+from notbugs.audit.config import AuditConfig, all_classes
+from notbugs.audit.failures import blame_failing_image
+from notbugs.audit.images import test_part
 from notbugs.audit.random_batch import attack_random_batch
 from notbugs.audit.targets import targets_of
+from notbugs.audit.threats import folder_name, mask_of, norms_of, threat_id, threat_models
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.predict import predict
@@ -113,7 +105,7 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     def attack_group(rows: Tensor, target: int | None) -> BatchResult:
         """The images with one target, batch by batch."""
         size = len(rows) if draws == 1 else eot_batch_size(part.pixels([0]))
-        one_batch = lambda images, index: attack(images, rows[index], target)  # noqa: E731
+        one_batch = lambda images, index: attack(images, rows[index], target).columns  # noqa: E731
         return BatchResult(*data.map_batches(one_batch, part.select(rows), batch_size=size, device=config.device))
 
     with blame_failing_image(model, part, config.device):
@@ -140,7 +132,7 @@ def _by_target(attack: Callable[[Tensor, int | None], BatchResult], targets: Ten
     groups = [(targets == target).nonzero().squeeze(1) for target in targets.unique()]  # type: ignore[no-untyped-call]
     found = [attack(rows, int(targets[rows[0]])) for rows in groups]
     order = torch.cat(groups).argsort()
-    return BatchResult(*(torch.cat(column)[order] for column in zip(*found, strict=True)))
+    return BatchResult(*(torch.cat(column)[order] for column in zip(*(each.columns for each in found), strict=True)))
 
 
 def _report(report_progress: Progress, share: float) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from notbugs import attacks, data
 from notbugs.attacks.randomness import seeded
-from notbugs.audit.batch import BatchResult
-from notbugs.audit.config import Threat, norms_of
+from notbugs.audit.batch import BatchResult, Outcome, stacked
+from notbugs.audit.threats import Threat, norms_of
 from notbugs.search import NormBall
 
 
@@ -30,7 +30,8 @@ def attack_random_batch(
     """
     count = partial(attacks.correct_draws, model, labels=labels, seed=2**31 + seed)  # away from the seeds of attacks
     clean_correct, clean_predicted = count(images)
-    columns: list[tuple[Tensor, ...]] = []
+    outcomes: list[Outcome] = []
+    half = attacks.DRAWS / 2
     last: dict[str, Tensor] = {}
     with seeded(seed, images.device):
         for threat in threats:
@@ -40,22 +41,25 @@ def attack_random_batch(
             stored = threat.round_to_8bit(perturbed, images) if isinstance(threat, NormBall) else (perturbed * 255).round() / 255
             correct, predicted = count(perturbed)
             correct_8bit, predicted_8bit = count(stored)
-            columns.append((predicted, predicted_8bit, correct, correct_8bit, data.to_8bit(stored)))
-    predicted, predicted_8bit, correct, correct_8bit, found = (torch.stack(part, dim=1) for part in zip(*columns, strict=True))
-    half = attacks.DRAWS / 2
+            no = torch.zeros_like(correct, dtype=torch.bool)
+            outcomes.append(
+                Outcome(
+                    predicted=predicted,
+                    predicted_8bit=predicted_8bit,
+                    misclassified=correct <= half,
+                    by_minimum_norm=no,
+                    misclassified_8bit=correct_8bit <= half,
+                    images=data.to_8bit(stored),
+                    reached=no,
+                    reached_8bit=no,
+                    correct_draws=correct,
+                    correct_draws_8bit=correct_8bit,
+                )
+            )
     return BatchResult(
-        images.new_full((len(images), len(norms_of(threats))), torch.nan),
-        clean_predicted,
-        clean_correct <= half,
-        predicted,
-        predicted_8bit,
-        correct <= half,
-        torch.zeros_like(correct, dtype=torch.bool),
-        correct_8bit <= half,
-        found,
-        torch.zeros_like(correct, dtype=torch.bool),
-        torch.zeros_like(correct, dtype=torch.bool),
-        clean_correct,
-        correct,
-        correct_8bit,
+        **vars(stacked(outcomes)),
+        minimum_norms=images.new_full((len(images), len(norms_of(threats))), torch.nan),
+        clean_predicted=clean_predicted,
+        clean_misclassified=clean_correct <= half,
+        clean_correct_draws=clean_correct,
     )

@@ -9,23 +9,13 @@ from pathlib import Path
 from notbugs import attacks, data, datacheck
 from notbugs.atomic import StrPath
 from notbugs.audit.class_order import write_class_map
-from notbugs.audit.config import (
-    AuditConfig,
-    Threat,
-    all_classes,
-    blame_failing_image,
-    conditions,
-    digest,
-    load_classifier,
-    mask_of,
-    report_order,
-    search_copy,
-    test_part,
-    threat_id,
-    threat_models,
-)
+from notbugs.audit.classifiers import digest, load_classifier, report_order, search_copy
+from notbugs.audit.config import AuditConfig, all_classes
 from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
-from notbugs.audit.tables import summarize
+from notbugs.audit.failures import blame_failing_image
+from notbugs.audit.images import target_digest, test_part
+from notbugs.audit.summary import summarize
+from notbugs.audit.threats import Threat, conditions, mask_of, target_name, threat_id, threat_models
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
 from notbugs.data.subset import evenly_spaced
@@ -83,14 +73,22 @@ def run(
         rule = "must be left out for a model that is random in evaluation mode: success in some of its draws is not defined"
         raise InputError("--target", rule, config.target, "attack it without its randomness")
     mask = "" if (found := mask_of(config)) is None else str(found)
+    targets = target_digest(config)
     with RunFolder.open(folder, _arguments(config)) as record:
         digests = {name: digest(config, name) for name in (config.model, *config.others)}
         same_images = f"{config.data.dataset} must hold the same images as when this audit began"
         hashed = fingerprint(part)
         check_same_data(record, hashed, "--out", same_images)
         check_same(record, "mask", mask, "--mask", "must be the same as when this audit began")
+        check_same(record, "target_digest", targets, "--target", "must be the same as when this audit began")
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")
-        record.update_metadata(**_metadata(config, part, threats, form, command), fingerprint=hashed, digests=digests, mask=mask)
+        record.update_metadata(
+            **_metadata(config, part, threats, form, command),
+            fingerprint=hashed,
+            digests=digests,
+            mask=mask,
+            target_digest=targets,
+        )
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
@@ -128,7 +126,7 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "dataset": config.data.dataset,
         "model": config.model,
         "threats": [threat_id(config, threat) for threat in threats],
-        "target": config.target or "",
+        "target": target_name(config),
         "conditions": conditions(config),
         "budget": config.budget,
         "gradient": not missing,

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from notbugs import construct, data
-from notbugs.audit.config import TARGET_RULES, AuditConfig, load_classifier, test_part
+from notbugs.audit.classifiers import load_classifier
+from notbugs.audit.config import TARGET_RULES, AuditConfig
+from notbugs.audit.images import attacked_rows, given_targets, test_part
 from notbugs.predict import logits
 
 
@@ -13,14 +15,15 @@ def targets_of(config: AuditConfig) -> Tensor | None:
 
     What is random is drawn for all test images, so that an image has the same target however many are attacked.
     """
-    part = test_part(config)[0]
     if config.target is None:
         return None
+    part, every = test_part(config)[0], data.load_dataset(config.data).test
+    rows = attacked_rows(config, every)
+    if (given := given_targets(config, every)) is not None:
+        return torch.tensor([given[row] for row in rows or ()])
     if config.target not in TARGET_RULES:
         return torch.full_like(part.labels, part.classes.index(config.target))
     if config.target == "least-likely":
         found = logits(load_classifier(config, config.model).model, part, config.device)
         return found.scatter(1, part.labels[:, None], torch.inf).argmin(1)
-    every = data.load_dataset(config.data).test
-    drawn = dict(zip(every.names, construct.random_labels(every.labels, len(every.classes)).tolist(), strict=True))
-    return torch.tensor([drawn[name] for name in part.names])
+    return construct.random_labels(every.labels, len(every.classes))[rows]

@@ -7,8 +7,10 @@ from functools import partial
 from torch import nn
 
 from notbugs import data
-from notbugs.audit import config as audit_config
+from notbugs.audit.classifiers import load_classifier, report_order, with_gradients
 from notbugs.audit.config import AuditConfig
+from notbugs.audit.images import test_part
+from notbugs.audit.threats import threat_models
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.metrics import transfer
@@ -40,7 +42,7 @@ def run_transfer(
     Parameters
     ----------
     config : AuditConfig
-        `model` is the source; the last of its `threats` (one L2 or L-inf ball) bounds the perturbations.
+        `model` is the source; the last of its `threats` (one L2 or L-inf ball) bounds the perturbations, also within a mask.
     targets : sequence of str
         Names of architectures and learners (`ALL_TARGETS`), which are trained here on the training images, or models as
         `models.classifier_by_name` takes them.
@@ -63,12 +65,12 @@ def run_transfer(
         Before anything is trained if the input cannot be used.
     """
     threat_model = _threat_model(config)
-    source = audit_config.with_gradients(config, config.model, "its adversarial examples are computed with them")
-    part = audit_config.test_part(config)[0]
+    source = with_gradients(config, config.model, "its adversarial examples are computed with them")
+    part = test_part(config)[0]
     for name in targets:
         if name not in ALL_TARGETS:
-            audit_config.load_classifier(config, name)  # raises here, not after an hour
-    audit_config.report_order(config, config.model, *(name for name in targets if name not in ALL_TARGETS))
+            load_classifier(config, name)  # raises here, not after an hour
+    report_order(config, config.model, *(name for name in targets if name not in ALL_TARGETS))
     study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, device=config.device)
     resolved = resolve(study, load(study))
     report_progress(EXAMPLES, 0.0, "")
@@ -92,10 +94,10 @@ def run_transfer(
 
 def _threat_model(config: AuditConfig) -> NormBall:
     """The last threat model. Raises InputError unless it is an L2 or L-inf ball."""
-    threat_model = audit_config.threat_models(config)[-1]
+    threat_model = threat_models(config)[-1]
     if not isinstance(threat_model, NormBall) or threat_model.norm not in ("l2", "linf"):
         raise InputError("--epsilon", "must be in l2 or linf for transfer", str(threat_model))
-    if threat_model.restriction:
+    if threat_model.channels:
         raise InputError("--epsilon", "must be one limit for all channels for transfer", str(threat_model))
     return threat_model
 
@@ -120,4 +122,4 @@ def _target(config: AuditConfig, study: ResolvedConfig, name: str, report_progre
         return train_classifier(study, train, MODELS[name], seed=study.seed, report_progress=named).model
     if name in LEARNERS:
         return sklearn_learners.fit_learner(name, train, seed=study.seed)
-    return audit_config.load_classifier(config, name).model
+    return load_classifier(config, name).model

@@ -171,7 +171,8 @@ def explain(
         _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
         return
     from notbugs import data
-    from notbugs.audit.config import blame_failing_image, with_gradients
+    from notbugs.audit.classifiers import with_gradients
+    from notbugs.audit.failures import blame_failing_image
     from notbugs.data.load import check_training_part
     from notbugs.models.black_box import BlackBox
     from notbugs.runs.tables.row import records_as_csv
@@ -227,7 +228,7 @@ def corruptions(
         return
     from notbugs import data, metrics
     from notbugs.atomic import atomic_write_text
-    from notbugs.audit.config import test_part
+    from notbugs.audit.images import test_part
     from notbugs.runs.tables.analyses import CorruptionRow, FourierRow
     from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
@@ -264,7 +265,7 @@ def _load_classifier(
     subject: str, dataset: str, out: Path | None, model_options: ModelOptions, data_options: DataOptions
 ) -> tuple["AuditConfig", "nn.Module"]:
     """One classifier, ready for analysis, and its configuration."""
-    from notbugs.audit.config import report_order, search_copy
+    from notbugs.audit.classifiers import report_order, search_copy
 
     check_table_file(out)
     config = audit_config(subject, dataset, model_options=model_options, data_options=data_options)

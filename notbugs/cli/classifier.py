@@ -75,7 +75,8 @@ Target = Annotated[
     typer.Option(
         metavar="CLASS",
         help="Targeted attacks: at this class, of which no image is then attacked; random or least-likely: at such a wrong "
-        "class of each image. Success is only that the target is predicted. [default: any wrong class]",
+        "class of each image; FILE.csv: at the class in a table with the columns file (or index) and target, only on images that "
+        "it names. Success is only that the target is predicted. [default: any wrong class]",
     ),
 ]
 OnlyClasses = Annotated[
@@ -201,8 +202,7 @@ def _print_audit(record: "RunFolder") -> None:
         print(f"without gradients: {metadata.missing_gradient}")
     if metadata.draws > 1:
         print(f"random model: gradients and accuracies are means of {metadata.draws} draws")
-    for condition in metadata.conditions:
-        print(f"{condition}.")
+    _print_conditions(metadata.conditions)
     rows = record.rows(AuditAccuracyRow)
     width = max(14, *(len(row.threat) for row in rows)) if rows else 14
     for row in rows:
@@ -217,6 +217,12 @@ def _print_audit(record: "RunFolder") -> None:
             print(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
 
 
+def _print_conditions(conditions: Sequence[str]) -> None:
+    """What restricts the images and their perturbations."""
+    for condition in conditions:
+        print(f"{condition}.")
+
+
 @with_data_options
 @with_model_options
 def features(
@@ -224,6 +230,7 @@ def features(
     dataset: DatasetArgument,
     out: FeaturesOut = None,
     epsilon: OneEpsilon = None,
+    mask: MaskFile = None,
     layer: Layer = None,
     sample: Sample = None,
     steps: Steps = 8,
@@ -237,7 +244,9 @@ def features(
     Usefulness (rho) and robust usefulness (gamma) of each feature on test images. Robust: rho of 0.1 or more, and gamma above 0.
     """
     from notbugs import metrics, models
-    from notbugs.audit import config as audit_parts
+    from notbugs.audit.classifiers import load_classifier, report_order, with_gradients
+    from notbugs.audit.images import test_part
+    from notbugs.audit.threats import conditions, threat_models
     from notbugs.runs.tables.row import as_csv
     from notbugs.search import NormBall
 
@@ -249,17 +258,18 @@ def features(
         model,
         dataset,
         threats=[epsilon] if epsilon else [],
+        mask=mask,
         model_options=model_options,
         data_options=data_options,
         device=device,
     )
-    threat_model, part = audit_parts.threat_models(config)[-1], audit_parts.test_part(config)[0]
+    threat_model, part = threat_models(config)[-1], test_part(config)[0]
     if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
         raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
-    given = audit_parts.with_gradients(config, model, "features are attacked with them")
-    classifier = audit_parts.load_classifier(config, model).model if layer else given
+    given = with_gradients(config, model, "features are attacked with them")
+    classifier = load_classifier(config, model).model if layer else given
     classifier, words = models.with_features(classifier, part.pixels(slice(0, 2)).to(config.device), layer)
-    audit_parts.report_order(config, model)
+    report_order(config, model)
     with progress() as report_progress:
         report_progress("features", 0.0, "")
         rows = metrics.per_feature(
@@ -274,9 +284,10 @@ def features(
             progress=lambda share: report_progress("features", share, "" if share < 1 else "done"),
         )
     print(f"Features: {words}.", file=sys.stderr)
+    _print_conditions(conditions(config))
     _print_features(rows, len(part), str(threat_model))
     if out is not None:
-        write_table(out, as_csv(rows))
+        write_table(out, as_csv(rows), conditions=conditions(config))
 
 
 def _print_features(rows: Sequence["FeatureRow"], images: int, threat: str) -> None:
@@ -302,7 +313,9 @@ def transfer(
     against: Targets = None,
     out: TransferOut = None,
     epsilon: OneEpsilon = None,
+    mask: MaskFile = None,
     images: Images = None,
+    only_class: OnlyClasses = None,
     seed: Seed = 0,
     epochs: Epochs = None,
     model_options: ModelOptions = NO_MODEL_OPTIONS,
@@ -315,6 +328,7 @@ def transfer(
     To other networks, to non-neural classifiers, and to your own models.
     """
     from notbugs.audit import transfer as audit_transfer
+    from notbugs.audit.threats import conditions
     from notbugs.runs.tables.row import as_csv
 
     check_table_file(out)
@@ -324,6 +338,8 @@ def transfer(
         dataset,
         threats=[epsilon] if epsilon else [],
         images=images,
+        mask=mask,
+        only_classes=only_class or (),
         model_options=model_options,
         data_options=data_options,
         device=device,
@@ -337,9 +353,10 @@ def transfer(
             workers=workers,
             report_progress=report_progress,
         )
+    _print_conditions(conditions(config))
     _print_transfer(rows)
     if out is not None:
-        write_table(out, as_csv(rows))
+        write_table(out, as_csv(rows), conditions=conditions(config))
 
 
 def _print_transfer(rows: Sequence["TransferRow"]) -> None:

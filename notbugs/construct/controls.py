@@ -9,11 +9,12 @@ from notbugs.construct.base import Constructed, ConstructionStats, map_with_prog
 from notbugs.data import Dataset, to_8bit
 from notbugs.models import Model
 from notbugs.predict import logits, predict
+from notbugs.search import Mask
 
 BATCH = 1000  # images perturbed at a time
 
 
-def shuffled_perturbations(dataset: Dataset, relabeled: Dataset, *, seed: int = 0) -> Constructed:
+def shuffled_perturbations(dataset: Dataset, relabeled: Dataset, *, seed: int = 0, mask: Mask | None = None) -> Constructed:
     """The labels of a relabeled data set, with each image's own perturbation shuffled over its pixels and signs.
 
     All norms of the perturbations stay the same, as stored; one of more than half of the pixel range may not find room elsewhere
@@ -27,16 +28,20 @@ def shuffled_perturbations(dataset: Dataset, relabeled: Dataset, *, seed: int = 
     relabeled : Dataset
         The same images, perturbed, with their new labels.
     seed : int
+    mask : Mask, optional
+        What perturbations keep to. They are shuffled within it.
 
     Returns
     -------
     Constructed
     """
     generator = torch.Generator().manual_seed(seed)
+    free = slice(None) if mask is None else mask.free.expand(dataset.shape).flatten()
 
     def shuffled(magnitudes: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        order = torch.rand(magnitudes.shape, generator=generator).argsort(1)
-        return magnitudes.gather(1, order), _signs(magnitudes.shape, generator)
+        found, within = torch.zeros_like(magnitudes), magnitudes[:, free]
+        found[:, free] = within.gather(1, torch.rand(within.shape, generator=generator).argsort(1))
+        return found, _signs(magnitudes.shape, generator)
 
     return _replace_perturbations(dataset, relabeled, shuffled)
 

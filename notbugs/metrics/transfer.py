@@ -94,6 +94,7 @@ def make_examples(
         The source: images (N, C, H, W) in [0, 1] to logits (N, K).
     dataset : Dataset
     threat_model : NormBall
+        With one limit for all channels.
     steps : int
         Of PGD on the cross-entropy.
     seed : int
@@ -129,7 +130,8 @@ def make_examples(
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     untargeted, targeted, *predicted = map_batches(perturb, dataset, batch_size=batch_size, device=device)
-    shuffled = construct.shuffled_perturbations(dataset, dataset.with_images(untargeted), seed=seed).dataset.images
+    attacked = dataset.with_images(untargeted)
+    shuffled = construct.shuffled_perturbations(dataset, attacked, seed=seed, mask=threat_model.mask).dataset.images
     assert isinstance(shuffled, Tensor)
     predicted.append(predict(model, dataset.with_images(shuffled), device))
     return AdversarialExamples(untargeted, targeted, shuffled, targets, *predicted)

@@ -42,7 +42,9 @@ SIZES = (
     512,
 )  # tried for --resize
 MOST_PIXELS = 2**22  # of a batch that is tried: all batches below for 64x64, up to 27 images of 224x224
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # tried for a network that takes no batch of two
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # tried for a network that takes no batch of two, or no large one
+LARGE_BATCH = 250  # images at once that attacks give to a network on a CPU
+TRIED_PIXELS = 2**20  # of a large batch that is tried: a second at most of small networks
 
 
 class Adapted(NamedTuple):
@@ -115,6 +117,7 @@ def adapt(
     if found is None:
         return Adapted(network, tuple(notes))
     reading, outputs = found
+    reading = _within_limits(trial, part, replace(reading, copy=trial.changes_input(sample, reading)))
     if several(outputs, reading.batch_size or len(sample), len(classes)):
         rule, got = "must return one table of logits", f"{described(outputs)}, of which several could be it"
         raise InputError(
@@ -173,13 +176,31 @@ class _Trial(NamedTuple):
 
     def __call__(self, images: Tensor, reading: Reading) -> object:
         """What it returns for images. It may raise anything."""
-        model = AdaptedClassifier(self.network, reading, self.classes)
         step = reading.batch_size or len(images)
         with torch.no_grad():
-            outputs = self.network(model.inputs(padded(images[:step], step)))
+            outputs = self.network(self._inputs(images, reading))
         if scores(outputs, step, self.classes) is None:
             raise _NoScoresError(described(outputs))
         return outputs
+
+    def _inputs(self, images: Tensor, reading: Reading) -> Tensor:
+        """What the network is given: a copy, which it may change."""
+        step = reading.batch_size or len(images)
+        return AdaptedClassifier(self.network, replace(reading, copy=True), self.classes).inputs(padded(images[:step], step))
+
+    def changes_input(self, images: Tensor, reading: Reading) -> bool:
+        """Whether it changes what it is given, or would: a ReLU in place changes no pixels of [0, 1], but autograd refuses it."""
+        given, before = self._inputs(images, reading), self._inputs(images, reading)
+        with torch.no_grad():
+            self.network(given)
+        if not torch.equal(given, before):
+            return True
+        try:
+            with torch.enable_grad():
+                self.network(before.requires_grad_())
+        except Exception as error:  # a user's own code may raise anything
+            return "in-place" in str(error)
+        return False
 
     def is_plain(self, images: Tensor) -> bool:
         """Whether it returns float32 (N, K) for images as they are, also for one alone: some squeeze that."""
@@ -213,9 +234,22 @@ def _first_that_works(
         except Exception:  # a user's own code may raise anything
             continue
         else:
-            if reading.batch_size or trial.works(sample[:1], reading):  # else it takes batches of two alone
+            if reading.batch_size or trial.works(sample[:1], reading):
                 return reading, outputs
+            if trial.works(torch.cat([sample, sample[:1]]), reading):  # else it takes batches of two alone
+                return replace(reading, least=2), outputs
     return None
+
+
+def _within_limits(trial: _Trial, part: Dataset, reading: Reading) -> Reading:
+    """The reading, with the largest batch that the network takes if it takes no large one."""
+    pixels = part.pixels([0]).numel() if reading.size is None else 3 * reading.size[0] * reading.size[1]
+    count = min(len(part), LARGE_BATCH, TRIED_PIXELS // pixels)
+    if reading.batch_size or count < 3 or trial.works(part.pixels(slice(0, count)), reading):
+        return reading
+    sizes = [size for size in BATCH_SIZES if size < count]
+    most = next((size for size in reversed(sizes) if trial.works(part.pixels(slice(0, size)), reading)), None)
+    return replace(reading, most=most)
 
 
 def _readings(sample: Tensor, given: Reading, batch_sizes: Sequence[int | None]) -> Iterator[Reading]:
@@ -226,9 +260,11 @@ def _readings(sample: Tensor, given: Reading, batch_sizes: Sequence[int | None])
         yield one
         if gray:
             yield replace(one, repeat_gray=True)
-        yield replace(one, channels_last=True)
+        yield replace(one, layout="N x H x W x C")
         if gray:
-            yield replace(one, repeat_gray=True, channels_last=True)
+            yield replace(one, repeat_gray=True, layout="N x H x W x C")
+            yield replace(one, layout="N x H x W")
+        yield replace(one, layout="flat")
 
 
 def _raise_if_other_images(trial: _Trial, sample: Tensor, given: Reading, name: str) -> None:
@@ -241,7 +277,7 @@ def _raise_if_other_images(trial: _Trial, sample: Tensor, given: Reading, name: 
     if trial.works(sample, given):
         return
     for size in SIZES:
-        for reading in (given, replace(given, repeat_gray=shape[0] == 1), replace(given, channels_last=True)):
+        for reading in (given, replace(given, repeat_gray=shape[0] == 1), replace(given, layout="N x H x W x C")):
             if trial.works(sample.new_zeros((len(sample), shape[0], size, size)), reading):
                 rule = f"takes images of {size}x{size} pixels"
                 raise InputError(name, rule, _pixels(shape[1:]), f"use --resize {size}")
@@ -265,14 +301,18 @@ def _output_notes(outputs: object) -> list[str]:
 
 
 def _input_notes(reading: Reading, given: Reading) -> list[str]:
-    notes = []
+    notes = ["it changes its input: it gets a copy of the images"] if reading.copy else []
     if reading.repeat_gray and not given.repeat_gray:
         notes.append("it takes RGB: the gray channel is repeated three times")
-    if reading.channels_last and not given.channels_last:
-        notes.append("it takes images as N x H x W x C")
+    if reading.layout != given.layout:
+        notes.append("it takes flattened images" if reading.layout == "flat" else f"it takes images as {reading.layout}")
     if reading.batch_size:
         images = "1 image" if reading.batch_size == 1 else f"{reading.batch_size} images"
         notes.append(f"it takes {images} at a time: the last batch is filled up")
+    if reading.least > 1:
+        notes.append("it takes no batch of one image: a second one is added")
+    if reading.most:
+        notes.append(f"it takes no large batches: it gets {reading.most} images at a time at most")
     return notes
 
 

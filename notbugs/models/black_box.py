@@ -16,6 +16,7 @@ Function = Callable[[np.ndarray], Any]  # images, float32 (N, C, H, W) in [0, 1]
 CHECKED_IMAGES = 64  # the first images that a black box with a surrogate gets: its logits must be those of the surrogate
 FEW_IMAGES = 2  # of fewer the gradients are not looked at
 DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
+DIFFERENT_IN_HALF = 1e-2  # the same for a black box that computes in half precision
 
 
 class BlackBox(nn.Module):
@@ -75,14 +76,16 @@ class BlackBox(nn.Module):
 class SurrogateGradients(nn.Module):
     """A black box with the gradients of a surrogate that computes the same logits. The values are always those of the black box.
 
-    Of the first 64 images both must give the same logits, up to a thousandth of their spread, and at most half may have gradients
-    of 0. Else the next surrogate is used; without one there are no gradients, and the attribute `no_gradient` says why.
+    Of the first 64 images both must give the same logits, up to `tolerance`, and at most half may have gradients of 0. Else
+    the next surrogate is used; without one there are no gradients, and the attribute `no_gradient` says why.
 
     Parameters
     ----------
     box : BlackBox
     *surrogates : nn.Module
         Images (N, C, H, W) to logits (N, K), differentiable.
+    tolerance : float
+        In shares of the spread of the logits.
 
     Examples
     --------
@@ -92,8 +95,9 @@ class SurrogateGradients(nn.Module):
     (tensor([[0., 2.]]), 'the network converted from it gives other logits: they differ by ... of their spread')
     """
 
-    def __init__(self, box: BlackBox, *surrogates: nn.Module) -> None:
+    def __init__(self, box: BlackBox, *surrogates: nn.Module, tolerance: float = DIFFERENT) -> None:
         super().__init__()
+        self.tolerance = tolerance
         self.box, self.surrogates = box, nn.ModuleList(surrogates).eval().requires_grad_(False)
         self.no_gradient, self.unchecked = "", CHECKED_IMAGES
 
@@ -111,14 +115,14 @@ class SurrogateGradients(nn.Module):
         """Removes surrogates until one gives the same logits."""
         self.unchecked -= len(images)
         reasons = []
-        while len(self.surrogates) and (reason := _disagreement(self.surrogates[0], images, exact)):
+        while len(self.surrogates) and (reason := _disagreement(self.surrogates[0], images, exact, self.tolerance)):
             reasons.append(reason)
             del self.surrogates[0]
         if reasons and not len(self.surrogates):
             self.no_gradient, self.unchecked = "; ".join(dict.fromkeys(reasons)), 0
 
 
-def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor) -> str:
+def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor, tolerance: float) -> str:
     """Why a surrogate cannot stand for a black box with these logits; empty if it can."""
     if not len(images):
         return ""
@@ -127,7 +131,7 @@ def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor) -> str:
             difference = float((surrogate(images) - exact).abs().max() / exact.std(1, correction=0).mean().clamp_min(1e-12))
     except Exception as error:  # a converted network may fail in any way
         return " ".join(f"the network converted from it fails: {type(error).__name__}: {error}".split())[:200]
-    if difference <= DIFFERENT:  # NaN fails, too
+    if difference <= tolerance:  # NaN fails, too
         return _no_slope(surrogate, images)
     return f"the network converted from it gives other logits: they differ by {difference:.2g} of their spread"
 

@@ -23,7 +23,8 @@ from notbugs.models.onnx import from_onnx
 from notbugs.models.onnx_names import onnx_names
 from notbugs.models.preprocessing import Preprocessing, preprocessed
 from notbugs.models.reading import Reading
-from notbugs.models.user_code import one_line, user_network, user_object
+from notbugs.models.skops_files import load_skops
+from notbugs.models.user_code import user_network, user_object
 from notbugs.models.weights import clean_weights, left_out, network_with
 
 INNER = {"fastai": "model", "transformers": "model", "skorch": "module_"}  # where learners and pipelines have their network
@@ -194,7 +195,7 @@ def _of_file(
     if path.suffix == ".safetensors" and path.with_suffix(".json").exists():
         return _checkpoint(path, network)
     if path.suffix == ".skops":
-        return _of_estimator(_skops(path), classes)
+        return _of_estimator(load_skops(path), classes)
     found = torch_files.load_file(path)
     if isinstance(found, torch_files.Program):
         return _Loaded(found.network, Reading(batch_size=found.batch_size), notes=(f"it is {found.words}",))
@@ -232,20 +233,3 @@ def _network(
 def _checkpoint(path: Path, network: str | None) -> _Loaded:
     model, metadata = checkpoint.load(path, network)
     return _Loaded(model, None, metadata, metadata.notes)
-
-
-def _skops(path: Path) -> object:
-    """An estimator in a file of skops, which holds no pickle."""
-    try:
-        from skops import io
-    except ImportError:
-        raise InputError(str(path), "needs skops to load", remedy="pip install skops") from None
-    try:
-        if unknown := io.get_untrusted_types(file=path):
-            rule = "must hold estimators of scikit-learn alone: other types could run code"
-            raise InputError(str(path), rule, ", ".join(unknown[:4]), "return it from a function of yours: module:function")
-        return io.load(path)
-    except (ValueError, TypeError, KeyError, OSError, AttributeError, ImportError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(str(path), "must be a file of skops", one_line(error)) from None

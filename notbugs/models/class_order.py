@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ SIGNIFICANT = 0.01  # p-value, in each half of the images, and of the permutatio
 USUAL, ANY = 0.4, 0.5
 TESTED = 0.2  # the same where a permutation test tells outputs in another order from bad models, and with very many classes
 PERMUTATIONS = 199  # of that test
+OWN_OUTPUT = 0.75  # a class has no output of its own if its most frequent one, given to another, is more frequent by this factor
+BY_CHANCE = 0.05  # so seldom may as many classes have one if the most frequent output of each is random
 MORE_OFTEN = 3  # two classes that are mixed up are no order: each is taken for the other less than three times as often
 SAME = 0.01  # accuracies closer than this do not decide between a usual order and the best one
 
@@ -24,6 +27,7 @@ FROM_MINUS_ONE = "they are shifted by one: the second class is the first output"
 REVERSE = "they are in reverse"
 EXCHANGED = "the two are exchanged"
 FIRST = "the first of them are the classes in order"
+OTHER_CLASSES = "it may be a model of other classes"
 
 
 class OutputOrder(NamedTuple):
@@ -36,7 +40,7 @@ class OutputOrder(NamedTuple):
     accuracy : float
         If the outputs are read so, on images that did not choose the order.
     cause : str
-        How the order comes about, in words; "" if that is not known.
+        How the order comes about, or what else it may be, in words; "" if that is not known.
     """
 
     outputs: tuple[int, ...]
@@ -58,6 +62,8 @@ def find_order(
 
     An order that is no usual one must come as far as bad models hardly do: 0.5 of the way with 8 classes or fewer, 0.43 with 10,
     0.2 with 35 or more. 0.2 is enough if a permutation test says that the classes do not have their outputs at random (p < 0.01).
+    In models of other classes several classes share their most frequent output. Where more than one of 10 is without an output
+    of its own, the cause says so: such a model and a weak one in another order look the same.
 
     Parameters
     ----------
@@ -173,7 +179,11 @@ def _best_order(images: _Images) -> OutputOrder | None:
     enough = _is_better(images, correct, moved, halves, SIGNIFICANT, _least_of_any(images))
     if not enough and not (_is_better(images, correct, moved, halves, SIGNIFICANT, TESTED) and _is_one_to_one(images)):
         return None
-    return OutputOrder(tuple(_assignment(images)), float(correct.mean()), "")
+    order = _assignment(images)
+    without = _without_output(images, order)
+    unsure = f"{without} of {images.classes} classes then have no output of their own, so that {OTHER_CLASSES}"
+    cause = unsure if without > most_without_output(images.classes) else ""
+    return OutputOrder(tuple(order), float(correct.mean()), cause)
 
 
 def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -194,6 +204,36 @@ def _least_of_any(images: _Images) -> float:
     if images.outputs > images.classes:
         return ANY
     return max(TESTED, ANY * min(1.0, math.pow(8 / images.classes, 0.63)))
+
+
+def _without_output(images: _Images, order: Sequence[int]) -> int:
+    """How many classes are predicted as another output far more often than as theirs in this order."""
+    shares = images.shares()
+    return int((shares[np.arange(images.classes), order] < OWN_OUTPUT * shares.max(1)).sum())
+
+
+@cache
+def most_without_output(classes: int) -> int:
+    """How many classes may be without an output of their own.
+
+    If the most frequent output of each class is random, so few are without one in at most 5 % of all cases; or none of them.
+
+    Parameters
+    ----------
+    classes : int
+
+    Examples
+    --------
+    >>> most_without_output(3), most_without_output(10), most_without_output(100)
+    (0, 1, 31)
+    """
+    chances = np.zeros(classes + 1)  # of so many different outputs
+    chances[0] = 1.0
+    for _ in range(classes):
+        known = np.arange(classes + 1) / classes
+        chances = chances * known + np.concatenate([[0.0], (chances * (1 - known))[:-1]])
+    allowed = np.flatnonzero(np.cumsum(chances[::-1]) <= BY_CHANCE)
+    return int(allowed[-1]) if len(allowed) else 0
 
 
 def _is_one_to_one(images: _Images) -> bool:

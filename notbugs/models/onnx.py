@@ -13,14 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from notbugs.errors import InputError
-from notbugs.models.black_box import BlackBox, SurrogateGradients, class_indices
+from notbugs.models.black_box import DIFFERENT, DIFFERENT_IN_HALF, BlackBox, SurrogateGradients, class_indices
 
 DTYPES = {
     "tensor(float)": (np.float32, torch.float32),
     "tensor(double)": (np.float64, torch.float64),
     "tensor(float16)": (np.float16, torch.float16),
     "tensor(uint8)": (np.uint8, torch.float32),  # the converted network gets the same values, with a gradient
+    "tensor(int32)": (np.int32, torch.float32),
+    "tensor(int64)": (np.int64, torch.float32),
 }
+EIGHT_BITS = ("tensor(uint8)", "tensor(int32)", "tensor(int64)")  # types of pixels from 0 to 255
 # packages that convert ONNX to PyTorch, with the function that does it. None converts every graph: those that are installed are
 # tried on images before one is used (docs/lab-log.md)
 CONVERTERS = {"onnx2fx": "convert", "onnx2pytorch": "ConvertModel"}
@@ -47,9 +50,11 @@ class _Input:
         """Images (N, C, H, W) in [0, 1] as the file takes them: flat, channels last, in 8 bits."""
         if len(self.shape) == 2:
             images = images.flatten(1)
-        elif self.shape[1] != images.shape[1] and self.shape[3] == images.shape[1]:
+        elif len(self.shape) == 3 and images.shape[1] == 1:
+            images = images.squeeze(1)
+        elif len(self.shape) == 4 and self.shape[1] != images.shape[1] and self.shape[3] == images.shape[1]:
             images = images.permute(0, 2, 3, 1)
-        images = images * 255 if self.type == "tensor(uint8)" else images
+        images = images * 255 if self.type in EIGHT_BITS else images
         return images.to(DTYPES[self.type][1])
 
     def parts(self, images: Tensor) -> list[tuple[Tensor, int]]:
@@ -70,7 +75,7 @@ def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox | SurrogateGradien
     Parameters
     ----------
     path : Path
-        A model with one input: images N x C x H x W, N x H x W x C or flattened, in [0, 1] or in 8 bits.
+        A model with one input: images N x C x H x W, N x H x W x C, of gray ones N x H x W, or flattened, in [0, 1] or in 8 bits.
     classes : sequence of str
         Names of the K classes.
 
@@ -83,26 +88,25 @@ def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox | SurrogateGradien
     if len(session.get_inputs()) != 1:
         raise InputError(str(path), "must have one input, the images", len(session.get_inputs()))
     entry = session.get_inputs()[0]
-    if entry.type not in DTYPES or len(entry.shape) not in (2, 4):
-        raise InputError(str(path), "must take images, N x C x H x W, N x H x W x C or flat", f"{entry.type} {entry.shape}")
+    if entry.type not in DTYPES or len(entry.shape) not in (2, 3, 4):
+        rule = "must take images, N x C x H x W, N x H x W x C, N x H x W or flat, as floats or in 8 bits"
+        raise InputError(str(path), rule, f"{entry.type} {entry.shape}")
     takes = _Input(entry.name, entry.type, tuple(entry.shape))
     choice = _Choice(path, tuple(output.name for output in session.get_outputs()), tuple(classes))
 
     def outputs(images: np.ndarray) -> np.ndarray:
         found = []
         for part, count in takes.parts(takes.arrange(torch.from_numpy(images))):
-            inputs = (part.round() if takes.type == "tensor(uint8)" else part).numpy().astype(DTYPES[takes.type][0])
+            inputs = (part.round() if takes.type in EIGHT_BITS else part).numpy().astype(DTYPES[takes.type][0])
             found.append(choice.logits(session.run(None, {takes.name: np.ascontiguousarray(inputs)}))[:count])
         return np.concatenate(found) if found else np.zeros((0, len(classes)), np.float32)
 
     networks, reason = _converted(path)
     box = BlackBox(outputs, classes, reason)
-    box.eight_bits = takes.type == "tensor(uint8)"
-    return (
-        SurrogateGradients(box, *(_Converted(network, takes, lambda: choice.index or 0) for network in networks))
-        if networks
-        else box
-    )
+    box.eight_bits = takes.type in EIGHT_BITS
+    surrogates = [_Converted(network, takes, lambda: choice.index or 0) for network in networks]
+    tolerance = DIFFERENT_IN_HALF if takes.type == "tensor(float16)" else DIFFERENT
+    return SurrogateGradients(box, *surrogates, tolerance=tolerance) if surrogates else box
 
 
 @dataclass

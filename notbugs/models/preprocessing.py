@@ -104,7 +104,8 @@ def preprocessed(model: BlackBox | SurrogateGradients, preprocessing: Preprocess
     if isinstance(model, SurrogateGradients):
         box = preprocessed(model.box, preprocessing)
         assert isinstance(box, BlackBox)
-        return SurrogateGradients(box, *(Preprocessed(each, mean, std) for each in model.surrogates))
+        surrogates = (Preprocessed(each, mean, std) for each in model.surrogates)
+        return SurrogateGradients(box, *surrogates, tolerance=model.tolerance)
     function = model.function
     shift, scale = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in (mean, std))
     return BlackBox(lambda images: function((images - shift) / scale), model.classes, model.no_gradient)

@@ -30,12 +30,16 @@ class Reading:
         Whether the one channel is repeated three times.
     flip_channels : bool
         Whether the order is BGR.
-    channels_last : bool
-        Whether the network takes N x H x W x C.
+    layout : {"N x C x H x W", "N x H x W x C", "N x H x W", "flat"}
+        What the network takes: without channels, images must be gray; flat, (N, C * H * W).
     dtype : torch.dtype or None
         The type of its inputs. None: that of the images.
     batch_size : int or None
-        The one number of images that it takes. None: any.
+        The one number of images that it takes. None: any from `least` to `most`.
+    least, most : int, int or None
+        The smallest and the largest number of images that it takes at once. None: no largest one.
+    copy : bool
+        Whether it changes its input, and gets a copy.
     output : {"logits", "logit", "probability"}
         Logits (N, K), or one output for the second of two classes.
     """
@@ -46,9 +50,12 @@ class Reading:
     bicubic: bool = False
     repeat_gray: bool = False
     flip_channels: bool = False
-    channels_last: bool = False
+    layout: str = "N x C x H x W"
     dtype: torch.dtype | None = None
     batch_size: int | None = None
+    least: int = 1
+    most: int | None = None
+    copy: bool = False
     output: str = "logits"
 
 
@@ -63,12 +70,11 @@ class AdaptedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""
-        step = self.reading.batch_size
-        if not step:
-            return self._logits(images)
-        if not len(images):
+        step, least = self.reading.batch_size or self.reading.most, self.reading.batch_size or self.reading.least
+        if not len(images) and (step or least > 1):
             return images.new_zeros((0, self.classes))
-        return torch.cat([self._logits(padded(part, step))[: len(part)] for part in torch.split(images, step)])
+        parts = torch.split(images, step) if step else (images,)
+        return torch.cat([self._logits(padded(part, least))[: len(part)] for part in parts])
 
     def _logits(self, images: Tensor) -> Tensor:
         outputs = self.network(self.inputs(images))
@@ -94,9 +100,14 @@ class AdaptedClassifier(nn.Module):
             images = images.flip(1)
         if reading.mean:
             images = (images - self.get_buffer("mean")) / self.get_buffer("std")
-        if reading.channels_last:
+        if reading.layout == "N x H x W x C":
             images = images.permute(0, 2, 3, 1).contiguous()
-        return images.to(reading.dtype) if reading.dtype else images
+        elif reading.layout == "N x H x W":
+            images = images.squeeze(1)
+        elif reading.layout == "flat":
+            images = images.flatten(1)
+        images = images.to(reading.dtype) if reading.dtype else images
+        return images.clone() if reading.copy else images  # a clone is no leaf, which autograd lets nobody change
 
 
 class FixedProgram(nn.Module):
@@ -121,9 +132,9 @@ class FixedProgram(nn.Module):
 
 
 def padded(images: Tensor, count: int) -> Tensor:
-    """As many images as a network takes: the last one again and again."""
+    """As many images as a network takes: the last one again and again; of none, none."""
     missing = count - len(images)
-    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
+    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if len(images) and missing > 0 else images
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------------

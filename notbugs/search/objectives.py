@@ -56,6 +56,8 @@ def logits(model: Forward, images: Tensor) -> Tensor:
     InputError
         If the model returns anything else, or fewer than two classes.
     """
+    if not len(images):  # of none many models fail, as by images.view(len(images), -1)
+        return logits(model, torch.cat([images, images.new_zeros((1, *images.shape[1:]))]))[:0]
     outputs = model(images)
     outputs = getattr(outputs, "logits", outputs)
     if not isinstance(outputs, Tensor):

@@ -93,6 +93,7 @@ def test_sound_models_pass_every_check(which: str, threat_model: NormBall, reque
         (lambda model, images: model(images) + 0.5 * torch.rand(len(images), 10), "deterministic"),
         (lambda model, images: model((images + 0.3 * torch.rand_like(images)).clamp(0, 1)), "deterministic"),
         (lambda model, images: model(images).softmax(1), "logits"),
+        (lambda model, images: model(images).sigmoid(), "logits"),
         (lambda model, images: model((images * 15).round() / 15), "input quantization, gradients, unbounded perturbation"),
         (lambda model, images: model(images)[:, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]], "class order"),
         (lambda model, images: -model(images), "above chance"),

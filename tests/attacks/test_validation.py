@@ -11,7 +11,7 @@ from attacks.conftest import Batch, margins_of, misclassified, seeded, untargete
 from torch import Tensor, nn
 
 from notbugs import attacks
-from notbugs.attacks.validation import with_log_probabilities
+from notbugs.attacks.validation import composed, inverse_of
 from notbugs.errors import InputError
 from notbugs.models import Model
 from notbugs.search import NormBall, SpatialTransforms
@@ -179,15 +179,28 @@ def test_clean_logits_are_those_of_the_model_and_probabilities_become_logarithms
     logits = attacks.clean_logits(standard, *few)
     with torch.no_grad():
         assert torch.equal(logits, standard(few[0]))
-    assert with_log_probabilities(standard, logits) is standard
+    assert composed(inverse_of(logits), standard) is standard
 
     def probabilities(images: Tensor) -> Tensor:
         return standard(images).softmax(1)
 
-    logarithms = with_log_probabilities(probabilities, probabilities(few[0]))
+    logarithms = composed(inverse_of(probabilities(few[0])), probabilities)
     assert torch.allclose(logarithms(few[0]).exp(), probabilities(few[0]), atol=1e-6)
     predicted = margins_of(logarithms, *few) < 0
     assert torch.equal(predicted, margins_of(standard, *few) < 0)
+
+
+def test_of_sigmoids_logits_are_attacked_in_the_same_order() -> None:
+    """Values that a float32 tells apart stay apart, also outside of [0, 1], where outputs may go that are no sigmoids."""
+    inverse = inverse_of(torch.tensor([[0.9, 0.8], [0.0, 1.0]]))
+    assert inverse is not None
+    values = torch.tensor([-2.0, -1.0, 0.0, 1e-30, 1e-5, 0.5, 1 - 2.0**-23, 1 - 2.0**-24, 1.0, 1.5, 3.0], requires_grad=True)
+    assert bool((inverse(values).diff() > 0).all())
+    (slopes,) = torch.autograd.grad(inverse(values).sum(), values)
+    assert bool(slopes.isfinite().all())
+    logits = torch.linspace(-9, 9, 7).reshape(1, 7)
+    assert torch.allclose(inverse(logits.sigmoid()), logits, atol=1e-2)
+    assert inverse_of(logits) is None and inverse_of(torch.zeros(0, 3)) is None
 
 
 def test_an_empty_batch_counts_as_differentiable() -> None:

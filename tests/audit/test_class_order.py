@@ -13,9 +13,9 @@ from prototypes import prototype_classifier
 from notbugs import data, models, report
 from notbugs.audit import AuditConfig
 from notbugs.audit.class_order import write_class_map
-from notbugs.audit.config import digest, load_classifier, report_order, search_copy
-from notbugs.audit.config import test_part as audited_images
+from notbugs.audit.classifiers import digest, load_classifier, report_order, search_copy
 from notbugs.audit.evaluate import run_checks
+from notbugs.audit.images import test_part as audited_images
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.notes import reporting_notes

@@ -11,7 +11,7 @@ from audit.conftest import DIGITS, IMAGES, accuracy, quick, write_module
 
 from notbugs import audit, data, models
 from notbugs.audit import AuditConfig
-from notbugs.audit.config import folder_name, norm_of, norms_of, threat_models
+from notbugs.audit.threats import folder_name, norm_of, norms_of, threat_models
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import CheckRow

@@ -1,8 +1,9 @@
 """Masks, limits of channels, targets and a few classes of an audit: what is attacked, toward what, and what tables then say."""
 
 import csv
+import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from notbugs import attacks, audit, report
 from notbugs.audit import AuditConfig
-from notbugs.audit import config as parts
 from notbugs.audit.batch import BatchResult, attack_batch
-from notbugs.audit.config import conditions, folder_name, restriction, threat_id, threat_models
 from notbugs.audit.evaluate import _by_target
+from notbugs.audit.images import target_digest
+from notbugs.audit.images import test_part as audited_images
 from notbugs.audit.targets import targets_of
-from notbugs.data import DataConfig
+from notbugs.audit.threats import conditions, folder_name, restriction, threat_id, threat_models
+from notbugs.data import DataConfig, Splits
 from notbugs.errors import InputError
 from notbugs.runs.tables.audit import AuditAccuracyRow, AuditFileRow, CheckRow, ConfusionRow, CurveRow, PredictionRow
 from notbugs.search import Mask, NormBall, objectives
@@ -88,9 +90,9 @@ def test_limits_of_channels_are_of_one_proportion(config: AuditConfig) -> None:
 
 
 def test_only_images_of_some_classes_are_attacked(config: AuditConfig) -> None:
-    part = parts.test_part(replace(config, only_classes=("3", "8")))[0]
+    part = audited_images(replace(config, only_classes=("3", "8")))[0]
     assert len(part) == 12 and set(part.labels.tolist()) == {3, 8} and len(part.classes) == 10
-    part = parts.test_part(replace(config, only_classes=("3", "8"), target="8"))[0]
+    part = audited_images(replace(config, only_classes=("3", "8"), target="8"))[0]
     assert set(part.labels.tolist()) == {3}
     for changes, says in (
         ({"only_classes": ("cat",)}, r"^--only-class: must be a class of digits: 0, 1, .* got cat"),
@@ -98,13 +100,13 @@ def test_only_images_of_some_classes_are_attacked(config: AuditConfig) -> None:
         ({"only_classes": ("3",), "target": "3"}, "must leave test images to attack"),
     ):
         with pytest.raises(InputError, match=says):
-            parts.test_part(replace(config, **changes))  # type: ignore[arg-type]
+            audited_images(replace(config, **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target", ["3", "random", "least-likely"])
 def test_targets_are_never_the_labels(config: AuditConfig, target: str) -> None:
     few, more = (replace(config, target=target, images=images) for images in (12, 100))
-    images, targets = [parts.test_part(each)[0] for each in (few, more)], [targets_of(each) for each in (few, more)]
+    images, targets = [audited_images(each)[0] for each in (few, more)], [targets_of(each) for each in (few, more)]
     known = dict(zip(images[1].names, targets[1].tolist(), strict=True))  # type: ignore[union-attr]
     assert all(bool((found != part.labels).all()) for found, part in zip(targets, images, strict=True) if found is not None)
     for name, value in zip(images[0].names, targets[0].tolist(), strict=True):  # type: ignore[union-attr]
@@ -112,11 +114,65 @@ def test_targets_are_never_the_labels(config: AuditConfig, target: str) -> None:
     assert targets_of(config) is None
 
 
+@pytest.mark.parametrize("kind", ["files", "names", "indices", "no header", "records"])
+def test_a_table_has_the_target_of_each_image(config: AuditConfig, digits: Splits, kind: str) -> None:
+    """Images without a row are left out, which is said; an audit goes on only with the same table."""
+    test = digits.test
+    wanted = {row: (int(test.labels[row]) + row % 9 + 1) % 10 for row in (3, 40, 7)}
+    words = {row: str(row) if kind == "indices" else test.names[row] for row in wanted}
+    if kind == "names":
+        words = {row: Path(name).name for row, name in words.items()}
+    if kind == "records":
+        records = [{"label": "7", "file": words[row], "target": str(target)} for row, target in wanted.items()]
+        Path("t.json").write_text(json.dumps(records))
+    else:
+        header = {"indices": "index;target\n", "no header": ""}.get(kind, "target;file\n")
+        order = slice(None, None, -1 if header.startswith("target") else 1)
+        lines = [";".join((words[row], str(target))[order]) for row, target in wanted.items()]
+        Path("t.csv").write_text("\ufeff" + header + "\n".join(lines), encoding="utf-8")
+    given = replace(config, target="t.json" if kind == "records" else str(Path("t.csv").resolve()), images=None)
+    part, targets = audited_images(given)[0], targets_of(given)
+    assert part.names == tuple(test.names[row] for row in (3, 7, 40)) and targets is not None
+    assert targets.tolist() == [wanted[row] for row in (3, 7, 40)] and not bool((targets == part.labels).any())
+    name = Path(given.target or "").name
+    assert threat_id(given, NormBall("l2", 1.0)) == f"l2 1, target {name}"
+    assert f"the class that {name} has for each image" in conditions(given)[0]
+    assert "447 of 450 test images have no row in it and are left out" in conditions(given)[0]
+    assert len(audited_images(replace(given, images=2))[0]) == 2
+    digest = target_digest(given)
+    Path(name).write_text(Path(name).read_text().replace(str(wanted[3]), "x"))
+    assert digest != target_digest(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "no such file, got t.csv"),
+        ("file,target\nnone.png,3\n", r"t.csv must name test images of digits, got none.png; take the names of tables/files.csv"),
+        ("index,target\n450,3\n", "t.csv must name test images of digits, got 450"),
+        ("file,target\n0,cat\n", r"t.csv must hold classes of digits: 0, 1, .*, got cat"),
+        ("file,target\n0,{other}\n0,{other}\n", "t.csv must have one row for each image, got 0"),
+        ("file,target\n0,{own}\n", r"t.csv must have another class than its own for each image, got \d for 0; leave the row out"),
+        ("a,b,c\n0,1,2\n", "must be a table with .*, got t.csv with the columns a, b, c; call the columns file and target"),
+        ("file,target\n", "must be a table with a row for each image, its file or index and its target, got t.csv, without rows"),
+    ],
+)
+def test_tables_of_targets_that_cannot_be_used_are_one_line(
+    config: AuditConfig, digits: Splits, text: str | None, says: str
+) -> None:
+    if text is not None:
+        own = int(digits.test.labels[0])
+        Path("t.csv").write_text(text.replace("{own}", str(own)).replace("{other}", str((own + 1) % 10)))
+    with pytest.raises(InputError, match=rf"^--target: {says}") as caught:
+        audited_images(replace(config, target="t.csv"))
+    assert "\n" not in str(caught.value)
+
+
 def test_rows_of_several_targets_keep_their_order() -> None:
-    targets = torch.tensor([2, 0, 2, 1, 0])
+    targets, names = torch.tensor([2, 0, 2, 1, 0]), [field.name for field in fields(BatchResult)]
 
     def attack(rows: Tensor, target: int | None) -> BatchResult:
-        return BatchResult(*(rows if name != "predicted" else torch.full_like(rows, target or 0) for name in BatchResult._fields))
+        return BatchResult(*(rows if name != "predicted" else torch.full_like(rows, target or 0) for name in names))
 
     found = _by_target(attack, targets, 5)
     assert found.images.tolist() == [0, 1, 2, 3, 4] and torch.equal(found.predicted, targets)
@@ -124,9 +180,9 @@ def test_rows_of_several_targets_keep_their_order() -> None:
 
 def test_a_batch_of_targeted_attacks_within_a_mask(config: AuditConfig) -> None:
     """What counts is that the target is predicted; what is stored keeps to the mask, and predictions are the model's own."""
-    from notbugs.audit.config import search_copy
+    from notbugs.audit.classifiers import search_copy
 
-    part, model = parts.test_part(replace(config, target="3"))[0], search_copy(config, config.model)
+    part, model = audited_images(replace(config, target="3"))[0], search_copy(config, config.model)
     images, labels, free = part.pixels(slice(None)), part.labels, torch.zeros(1, 8, 8, dtype=torch.bool)
     free[:, :, :5] = True
     ball = NormBall("l2", 1.2, Mask(free))

@@ -47,6 +47,7 @@ def folder(tmp_path: Path, digits: data.Splits, monkeypatch: pytest.MonkeyPatch)
         ("m.safetensors", ["--mask", "half.npy", "--epsilon", "spatial:5,1"], "--mask: has no meaning for rotations"),
         ("m.safetensors", ["--epsilon", "linf:0.1,0,0"], "one for each of the 1 channels of the images, got 3 limits"),
         ("m.safetensors", ["--target", "cat"], "--target: must be a class of digits, random or least-likely"),
+        ("m.safetensors", ["--target", "none.csv"], "--target: no such file, got none.csv"),
         ("m.safetensors", ["--only-class", "cat"], "--only-class: must be a class of digits"),
         (
             "m.safetensors",
@@ -107,15 +108,19 @@ def test_an_attack_with_all_of_them(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_the_other_commands_on_a_model_take_its_preprocessing(folder: Path) -> None:
+def test_the_other_commands_on_a_model_take_its_preprocessing_and_masks(folder: Path) -> None:
+    mask, classes = ["--mask", "half.npy"], ["--only-class", "3", "--only-class", "8"]
+    transfer = ["--against", "nearest-neighbors", "--epsilon", "0.5", "--images", 20, "--workers", 1, *mask, *classes]
     for words in (
-        ("features", NET, "digits", "--epsilon", "0.5", "--sample", "2", "--steps", "0", "--layer", "network.rest"),
-        ("transfer", NET, "digits", "--against", "nearest-neighbors", "--epsilon", "0.5", "--images", 20, "--workers", 1),
+        ("features", NET, "digits", "--epsilon", "0.5", "--sample", "2", "--steps", "0", "--layer", "network.rest", *mask),
+        ("transfer", NET, "digits", *transfer),
         ("explain", NET, "digits"),
         ("corruptions", NET, "digits"),
     ):
         done = call_here(*words, "--limit", "400", *RANGE)
         assert done.returncode == 0 and SAID in done.stderr and "trusted" not in done.stderr, done.stderr
+        assert ("is half.npy: 32 of 64 pixels may change." in done.stdout) == ("half.npy" in words)
+        assert ("Only images of these classes are attacked: 3, 8." in done.stdout) == ("3" in words)
 
 
 def test_what_is_said_of_a_model_is_refused_for_a_study() -> None:

@@ -12,8 +12,10 @@ from cli.conftest import call_here, error_line
 from safetensors.torch import load_file
 from torch import nn
 
-from notbugs.audit import config as audit_config
+from notbugs.audit.config import AuditConfig
+from notbugs.audit.images import test_part as audited_images
 from notbugs.audit.run import _metadata
+from notbugs.audit.threats import threat_models
 from notbugs.data import DataConfig
 
 LIMIT = ["--limit", 100]
@@ -87,9 +89,9 @@ def test_analyses_take_outputs_of_hugging_face(command: str, folder: Path) -> No
 
 
 def test_what_was_decided_is_kept_in_the_metadata_of_an_audit(folder: Path) -> None:
-    config = audit_config.AuditConfig("nets:hugging", DataConfig("digits", limit=100), threats=("l2:0.3",))
-    part, form = audit_config.test_part(config)
-    noted = _metadata(config, part, audit_config.threat_models(config), form, "")["model_notes"]
+    config = AuditConfig("nets:hugging", DataConfig("digits", limit=100), threats=("l2:0.3",))
+    part, form = audited_images(config)
+    noted = _metadata(config, part, threat_models(config), form, "")["model_notes"]
     assert noted == ["it takes RGB: the gray channel is repeated three times"]
 
 

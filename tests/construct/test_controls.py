@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from notbugs import construct, data, models
 from notbugs.construct import ConstructionStats
 from notbugs.data import Dataset
-from notbugs.search import NormBall
+from notbugs.search import Mask, NormBall
 
 # ---- shuffled perturbations ---------------------------------------------------------------------------------------------
 
@@ -51,6 +51,17 @@ def test_shuffled_perturbations_have_the_same_norms_and_labels_and_nothing_else(
     assert abs(float(cosine.mean())) < 4 / (30 * 768) ** 0.5
     assert float(cosine.abs().max()) < 4.5 / 768**0.5
     assert made.stats.relabeled == 30
+
+
+def test_perturbations_within_a_mask_are_shuffled_within_it() -> None:
+    part, free = random_dataset(5, (3, 4, 4), 60, 196), torch.zeros(1, 4, 4, dtype=torch.bool)
+    free[:, :, :2] = True
+    noise = torch.randint(1, 20, (5, 3, 4, 4), generator=torch.Generator().manual_seed(0)) * free
+    relabeled = part.with_images((255 * pixels(part) + noise).round().byte())
+    found = pixels(construct.shuffled_perturbations(part, relabeled, mask=Mask(free)).dataset) - pixels(part)
+    assert not bool(found[:, :, :, 2:].any()) and not torch.equal(found.abs(), noise / 255)
+    magnitudes = [(255 * each).round().abs().flatten(1).sort(1).values for each in (found, noise / 255)]
+    assert torch.equal(*magnitudes)
 
 
 @pytest.mark.parametrize("threat_model", BALLS, ids=str)

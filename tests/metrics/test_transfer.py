@@ -15,7 +15,7 @@ from notbugs import data, models, predict, stats
 from notbugs.data import Dataset
 from notbugs.metrics import PERTURBATIONS, AdversarialExamples, TransferRates, make_examples, transfer_rates
 from notbugs.models import black_box
-from notbugs.search import NormBall
+from notbugs.search import Mask, NormBall
 
 CLASSES = tuple("abcd")
 
@@ -114,6 +114,16 @@ def test_examples_of_a_linear_model_are_the_steepest_perturbations(norm: str) ->
 
 
 # ---- rates --------------------------------------------------------------------------------------------------------------
+
+
+def test_all_examples_keep_to_a_mask(digits: data.Splits) -> None:
+    free = torch.zeros(1, 8, 8, dtype=torch.bool)
+    free[:, :, 3:6] = True
+    part, model = digits.test.select(slice(0, 5)), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    examples = make_examples(model, part, NormBall("linf", 0.2, mask=Mask(free)), steps=1)
+    for images in (examples.untargeted, examples.targeted, examples.random):
+        changed = (images != part.images[:]).any(0)
+        assert bool(changed.any()) and not bool((changed & ~free).any())
 
 
 def test_transfer_rates_by_hand() -> None:

@@ -34,6 +34,19 @@ class Net(nn.Linear):
         self.weight.data, self.bias.data, self.change, self.take = WEIGHT.clone(), torch.zeros(3), change, take
     def forward(self, images): return self.change(super().forward(self.take(images).flatten(1)))
 
+class Batches(Net):
+    # takes batches of some sizes alone
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = sizes
+    def forward(self, images):
+        assert self.sizes(len(images)), f"{len(images)} images"
+        return super().forward(images)
+
+def hidden_change(images):
+    images.data.mul_(0.5)
+    return 2 * images
+
 class Two(nn.Module):
     def forward(self, images, labels): return labels
 
@@ -66,7 +79,14 @@ def labels(classes): return Net(lambda z: z.argmax(1))
 def nothing(classes): return Net(lambda z: None)
 def bytes_in(classes): return Net(take=bytes_only)
 def on_cuda(classes): return Net(take=lambda images: images.to("cuda:999"))
-def in_place(classes): return Net(take=lambda images: images.mul_(2))
+def in_place(classes): return Net(take=lambda images: images.mul_(0.5).mul_(2))
+def in_place_hidden(classes): return Net(take=hidden_change)
+def in_place_relu(classes): return nn.Sequential(nn.ReLU(inplace=True), Net())
+def no_single_image(classes): return Batches(lambda count: count > 1)
+def small_batches(classes): return Batches(lambda count: count <= 5)
+def even_batches(classes): return Batches(lambda count: count % 2 == 0)
+def flat(classes): return Net(take=lambda images: images.view(-1, 16) if images.dim() == 2 else None)
+def without_channel(classes): return Net(take=lambda images: images if images.dim() == 3 else None)
 def two_arguments(classes): return Two()
 def a_class(classes): return Net
 def a_tuple(classes): return Net(), "preprocess"
@@ -103,6 +123,7 @@ def logits_of(part: Dataset) -> Tensor:
     return part.pixels(slice(None)).flatten(1) @ weight.T
 
 
+COPIED = "it changes its input: it gets a copy of the images"
 USED: dict[str, tuple[str, ...]] = {
     "training_mode": (),
     "parallel": (),
@@ -110,6 +131,14 @@ USED: dict[str, tuple[str, ...]] = {
     "log_softmax": (),
     "middle": ("its outputs, (2, 1, 3), are flattened",),
     "with_probabilities": ("of its outputs, tuple of (2, 3), (2, 3), the logits are taken",),
+    "in_place": (COPIED,),
+    "in_place_hidden": (COPIED,),
+    "in_place_relu": (COPIED,),
+    "flat": ("it takes flattened images",),
+    "without_channel": ("it takes images as N x H x W",),
+    "no_single_image": ("it takes no batch of one image: a second one is added",),
+    "small_batches": ("it takes no large batches: it gets 4 images at a time at most",),
+    "even_batches": ("it takes 2 images at a time: the last batch is filled up",),
     "unknown_keys": ("of its outputs, dict with embedding, pred, uncertainty, the logits are taken",),
 }
 
@@ -121,6 +150,8 @@ def test_used_with_its_gradients_and_what_was_decided(name: str, part: Dataset) 
     found, wanted = loaded.model(part.pixels(slice(None))), logits_of(part)
     tolerance = 0.02 if name == "bfloat" else 1e-5
     assert torch.allclose(found.log_softmax(1), wanted.log_softmax(1), atol=tolerance) and loaded.metadata.notes == USED[name]
+    assert torch.allclose(loaded.model(part.pixels([8])), found[8:], atol=1e-5)  # one image alone
+    assert loaded.model(part.pixels([])).shape == (0, 3)
     with frozen(loaded.model):
         assert attacks.has_gradient(loaded.model, part.pixels([0, 1]))
 
@@ -133,7 +164,6 @@ REFUSED = {
     "nothing": "must return a tensor of logits, images x classes, got NoneType",
     "bytes_in": r"must take .*AssertionError: expected uint8; let it take pixels in \[0, 1\]",
     "on_cuda": "must take .*; let it compute on the device of the images",
-    "in_place": "must not modify its input, got an in-place operation; begin with images = images.clone",
     "two_arguments": "must take .*missing 1 required positional argument: 'labels'; let it take the images alone",
     "a_class": "must return a network, .*, got the class Net; make one of it",
     "a_tuple": "must return a network, .*, got tuple; return the network alone",

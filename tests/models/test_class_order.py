@@ -65,6 +65,20 @@ def test_the_order_of_a_weak_model_is_found_and_none_of_a_bad_one(classes: int, 
         assert find_order(bad, labels, names) is None
 
 
+def test_classes_without_an_output_of_their_own_are_said() -> None:
+    """As of a model of other classes, which has one output for most images of a class, and the same one for several classes."""
+    labels, names = np.arange(1000) % 10, [*"abcdefghij"]
+    random = np.random.default_rng(0)
+    tops = np.array([3, 5, 0, 9, 3, 7, 5, 1, 6, 4])  # two outputs are those of two classes each
+    predicted = np.where(random.random(1000) < 0.9, tops[labels], random.integers(0, 10, 1000))
+    assert found(labels, predicted, names).cause == (
+        "2 of 10 classes then have no output of their own, so that it may be a model of other classes"
+    )
+    tops[4] = 8  # one class of ten
+    predicted = np.where(random.random(1000) < 0.9, tops[labels], random.integers(0, 10, 1000))
+    assert found(labels, predicted, names).cause == ""
+
+
 def test_a_usual_order_is_found_where_hardly_any_class_has_two_images() -> None:
     names = sorted(map(str, range(1000)))
     labels = np.arange(0, 1000, 3)

@@ -31,14 +31,17 @@ def save_onnx(
     from onnx import TensorProto, helper, numpy_helper
 
     weights = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
-    entry = helper.make_tensor_value_info("x", TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT, shape)
+    entry = helper.make_tensor_value_info("x", getattr(TensorProto, kind.upper()), shape)
     nodes, constants = [], [numpy_helper.from_array(weights, "w")]
     value = "x"
-    if kind == "uint8":
+    if kind in ("uint8", "int32", "int64"):
         constants.append(numpy_helper.from_array(np.array(255, dtype=np.float32), "top"))
         nodes += [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("Div", ["f", "top"], ["scaled"])]
         value = "scaled"
-    if len(shape) == 4:
+    if kind == "float16":
+        nodes.append(helper.make_node("Cast", ["x"], ["single"], to=TensorProto.FLOAT))
+        value = "single"
+    if len(shape) > 2:
         nodes.append(helper.make_node("Flatten", [value], ["flat"]))
         value = "flat"
     nodes.append(helper.make_node("MatMul", [value, "w"], ["logits"]))
@@ -58,7 +61,10 @@ def save_onnx(
         {"shape": ["n", 8, 8, 1]},
         {"shape": ["n", 64]},
         {"shape": [4, 1, 8, 8]},
+        {"shape": ["n", 8, 8]},
         {"shape": ["n", 1, 8, 8], "kind": "uint8"},
+        {"shape": ["n", 1, 8, 8], "kind": "int32"},
+        {"shape": ["n", 8, 8, 1], "kind": "int64"},
         {"shape": ["n", 64], "zipmap": True},
     ],
     ids=str,
@@ -83,8 +89,8 @@ def test_onnx_files_that_cannot_be_used_raise(tmp_path: Path) -> None:
         from_onnx(tmp_path / "bad.onnx", NAMES)
     with pytest.raises(InputError, match="no such model"):
         from_onnx(tmp_path / "none.onnx", NAMES)
-    save_onnx(tmp_path / "odd.onnx", shape=["n", 8, 64])
-    with pytest.raises(InputError, match=r"must take images, N x C x H x W, .* got tensor\(float\) \['n', 8, 64\]"):
+    save_onnx(tmp_path / "odd.onnx", shape=["n", 1, 1, 8, 8])
+    with pytest.raises(InputError, match=r"must take images, N x C x H x W, .* got tensor\(float\) \['n', 1, 1, 8, 8\]"):
         from_onnx(tmp_path / "odd.onnx", NAMES)
 
 
@@ -191,6 +197,18 @@ def use_converters(patch: pytest.MonkeyPatch, *networks: nn.Module | Exception) 
     for name, network in zip(names, networks, strict=True):
         patch.setitem(sys.modules, name, Converter(name, network))
     patch.setattr("notbugs.models.onnx.CONVERTERS", dict.fromkeys(names, "convert"))
+
+
+@pytest.mark.parametrize(("kind", "differs"), [("float", "they differ by"), ("float16", "")])
+def test_what_half_precision_rounds_is_no_other_network(
+    kind: str, differs: str, tmp_path: Path, digits: data.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = save_onnx(tmp_path / "m.onnx", shape=["n", 1, 8, 8], kind=kind)
+    network = linear_network(1.003 * weights)
+    use_converters(monkeypatch, network.half() if kind == "float16" else network)
+    model = from_onnx(tmp_path / "m.onnx", NAMES)
+    model(digits.test.pixels(slice(0, 4)))
+    assert (differs in model.no_gradient) if differs else (model.no_gradient == "")
 
 
 @pytest.mark.parametrize("options", [{"shape": ["n", 1, 8, 8]}, {"shape": [4, 1, 8, 8]}, {"shape": ["n", 64]}], ids=str)

@@ -340,7 +340,7 @@ def test_columns_of_an_estimator_in_a_file_have_its_names(part: Dataset, tmp_pat
             return np.tile([0.7, 0.1, 0.2], (len(rows), 1))
 
     (tmp_path / "model.skops").touch()
-    monkeypatch.setattr(by_name, "_skops", lambda _: Booster())
+    monkeypatch.setattr(by_name, "load_skops", lambda _: Booster())
     model, metadata = load_fitting(str(tmp_path / "model.skops"), part, dataset="letters")
     assert metadata.classes == ("C", "A", "B")
     assert metadata.notes == ("its outputs stand in another order than the classes of letters and are read by their names",)

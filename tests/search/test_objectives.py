@@ -42,6 +42,17 @@ def test_margin_against_brute_force(classes: int, n: int, seed: int, ties: bool)
     assert bool(((objectives.margin(logits, labels) > 0) <= (logits.argmax(1) == labels)).all())
 
 
+def test_of_no_images_the_model_is_not_asked() -> None:
+    """Most networks that flatten by view(len(images), -1) fail on none."""
+
+    def model(images: Tensor) -> Tensor:
+        return images.view(len(images), -1)
+
+    none = torch.zeros(0, 1, 2, 2, requires_grad=True)
+    found = objectives.logits(model, none)
+    assert found.shape == (0, 4) and torch.autograd.grad(found.sum(), none)[0].shape == none.shape
+
+
 def test_margin_of_a_tie_is_zero_and_of_two_classes_the_difference() -> None:
     assert objectives.margin(torch.tensor([[3.0, 3.0, 1.0]]), torch.tensor([0])).tolist() == [0]
     assert objectives.margin(torch.tensor([[1.0, 5.0], [1.0, 5.0]]), torch.tensor([0, 1])).tolist() == [-4, 4]

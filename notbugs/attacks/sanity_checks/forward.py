@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from notbugs import search
 from notbugs.attacks.sanity_checks.check import Check, is_one_hot, relative_difference
-from notbugs.attacks.validation import Model, has_gradient
+from notbugs.attacks.validation import Model, has_gradient, inverse_of
 from notbugs.search import objectives
 
 DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
@@ -74,15 +74,16 @@ def outputs_are_logits(model: Model, images: Tensor) -> Check:
     """Outputs are logits, not probabilities."""
     with torch.no_grad():
         outputs = objectives.logits(model, images)
-    probabilities = bool((outputs >= 0).all()) and bool((outputs.sum(1) - 1).abs().max() < 1e-3)
+    probabilities = inverse_of(outputs) is not None
     saturated = (outputs.amax(1) >= 1 - 1e-6).float().mean().item()
-    sums = f"sum to 1 for each image; {saturated:.0%} of the images have one of exactly 1" if probabilities else "do not sum to 1"
+    sums = "sum to 1 for each image" if bool(((outputs.sum(1) - 1).abs() < 1e-3).all()) else "do not sum to 1"
+    said = f"{sums}; {saturated:.0%} of the images have one of exactly 1" if probabilities else sums
     return Check(
         "logits",
         not probabilities,
-        f"outputs lie in [{outputs.min():.3g}, {outputs.max():.3g}] and {sums}",
+        f"outputs lie in [{outputs.min():.3g}, {outputs.max():.3g}] and {said}",
         "Probabilities near 1 are rounded to 1, which removes their gradient. Cross-entropy would apply the softmax twice.",
-        "Return the logits, before the softmax. Until then attacks use the logarithm of the outputs, which is less precise.",
+        "Return the logits, before the softmax or sigmoids. Until then attacks invert these, which is less precise.",
     )
 
 

@@ -1,0 +1,32 @@
+"""The last stage of an audit: tables over all images, the perturbed images, and pictures."""
+
+from pathlib import Path
+
+from notbugs.audit.config import AuditConfig
+from notbugs.audit.images import test_part
+from notbugs.audit.pictures import export_perturbed, fragile_files, picture_rows, pictured_threats, pictures, stored_images
+from notbugs.audit.tables import table_rows
+from notbugs.audit.threats import norms_of, threat_id, threat_models
+from notbugs.data import Dataset
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.scheduler import Progress
+from notbugs.runs.tables.audit import ImageRow, PredictionRow
+from notbugs.runs.tables.row import Row
+
+
+def summarize(config: AuditConfig, folder: Path, report_progress: Progress) -> list[Row]:
+    """The last stage: rows over all images; writes datasets/ and pictures/."""
+    run, (part, form), threats = RunFolder.read(folder), test_part(config), threat_models(config)
+    images = sorted(run.rows(ImageRow), key=lambda row: row.index)
+    by_threat: dict[str, list[PredictionRow]] = {threat_id(config, threat): [] for threat in threats}
+    for row in sorted(run.rows(PredictionRow), key=lambda row: row.index):
+        by_threat[row.threat].append(row)
+    rows = table_rows(config, images, by_threat, threats, part.classes)
+    chosen, pictured = fragile_files(images, threats), pictured_threats(threats)
+    stored: dict[str, Dataset] = {}
+    for threat in threats:
+        perturbed = stored_images(folder, part, threat)
+        export_perturbed(config, folder, part, perturbed, threat, form)
+        if threat in pictured:  # those alone, or several large sets would be in memory at once
+            stored[threat_id(config, threat)] = perturbed.select([index for indices in chosen.values() for index in indices])
+    return rows + picture_rows(folder, pictures(part, images, by_threat, chosen, stored), images, norms_of(threats))
