@@ -19,10 +19,11 @@ from notbugs.models.notes import keeping_notes
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same_data, run_stages
-from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
+from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
+from notbugs.runs.workers import start_server
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier

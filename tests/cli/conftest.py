@@ -26,9 +26,10 @@ def call(*words: object, cwd: Path | None = None, **options: object) -> Finished
 def call_here(*words: object) -> Finished:
     """The command in this process, which has imported torch already: for the many that fail at once."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     argv, show = patch.object(sys, "argv", ["notbugs", *map(str, words)]), patch.object(warnings, "showwarning")
-    with argv, show, redirect_stdout(out), redirect_stderr(err):
+    hook = patch.object(sys, "unraisablehook")
+    with argv, show, hook, redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()
         except SystemExit as end:

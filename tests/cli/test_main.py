@@ -1,5 +1,7 @@
 """Help, version, exit codes."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,8 @@ from notbugs import cli
 
 COMMANDS = ["demo", "check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk",
             "review", "theory", "report"]  # fmt: skip
+
+STOPPED = "notbugs: stopped. Finished stages are kept; the same command resumes.\n"
 
 
 @pytest.mark.slow
@@ -49,3 +53,52 @@ def test_an_interrupt_exits_with_130_and_says_what_is_kept(command: list[str], m
     done = call_here(*command)
     assert done.returncode == 130 and done.stderr.startswith("notbugs: stopped.")
     assert ("the same command resumes" in done.stderr) == (command[0] != "explain")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_a_polite_kill_and_a_closed_terminal_stop_a_command(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda: os.kill(os.getpid(), number))
+    done = call_here("run", "digits", "--out", "x")
+    assert (done.returncode, done.stderr) == (130, STOPPED)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_a_command_under_nohup_outlives_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(cli, "app", lambda: os.kill(os.getpid(), signal.SIGHUP))
+    done = call_here("run", "digits", "--out", "x")
+    signal.signal(signal.SIGHUP, before)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once_with_the_same_line(
+    second: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    def app() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:  # what a command does as it stops
+            os.kill(os.getpid(), second)
+
+    monkeypatch.setattr(cli, "app", app)
+    call_here("run", "digits", "--out", "x")
+    assert (ended, capfd.readouterr().err) == ([130], STOPPED)
+
+
+def test_an_interrupt_where_python_can_raise_nothing_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(cli, "app", Interrupted)
+    call_here("run", "digits", "--out", "x")
+    assert (ended, capfd.readouterr().err) == ([130], STOPPED)
