@@ -57,7 +57,7 @@ def main() -> None:
         bench.finish()
         bench.seconds = time.monotonic() - began
         bench.reference = bench.content()
-        rows = (bench.row(name, options.tries or TRIES.get(name, FEW)) for name in options.faults)
+        rows = (row for name in options.faults for row in bench.rows(name, options.tries or TRIES.get(name, FEW)))
         arguments = {**recorded_arguments(options), "options": list(OPTIONS)}
         measure(ResultsFile(options.out), "faults", rows, arguments, key=("part", "fault"))
 
@@ -215,17 +215,19 @@ class Bench:
         """Seconds after the start of a command."""
         return self.moments.uniform(least, self.seconds)
 
-    def row(self, name: str, tries: int) -> Row:
-        """Strike so often."""
+    def rows(self, name: str, tries: int) -> Iterator[Row]:
+        """Strike so often. After each try its row, which replaces the last one: a benchmark that is stopped keeps what it has."""
         self.times = []
         self.forget()
-        results = list(FAULTS[name](self, tries))
-        for wrong in filter(None, results):
-            print(f"{name}: {wrong}", file=sys.stderr)
-        found: Row = {"fault": name, "tries": len(results), "lost": sum(map(bool, results))}
-        if self.times:
-            found |= {"median_seconds_to_go_on": statistics.median(self.times), "largest_seconds_to_go_on": max(self.times)}
-        return found
+        lost = 0
+        for number, wrong in enumerate(FAULTS[name](self, tries)):
+            if wrong:
+                print(f"{name}: {wrong}", file=sys.stderr)
+            lost += bool(wrong)
+            found: Row = {"fault": name, "tries": number + 1, "lost": lost}
+            if self.times:
+                found |= {"median_seconds_to_go_on": statistics.median(self.times), "largest_seconds_to_go_on": max(self.times)}
+            yield found
 
 
 # ---- faults: each yields what was wrong in a try -----------------------------------------------------------------------------
