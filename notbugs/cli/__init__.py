@@ -4,8 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
-from types import FrameType
+from contextlib import suppress
 from typing import Annotated, TextIO
 
 import typer
@@ -52,19 +51,13 @@ for command in (theory, report):  # these load no data set, and `report` no torc
 def main() -> None:
     """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
     warnings.showwarning = _show_warning
-    sys.unraisablehook = _end_if_interrupted
     keep_freed_memory()
-    _on_stop_signals(_interrupt)
+    _stop_at_signals()
     try:
         app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
         sys.exit(2)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print(_stopped_line(), end="", file=sys.stderr)
-            _on_stop_signals(signal.SIG_DFL)  # all is said: a further one may end the rest without a word
-        raise
 
 
 def _show_warning(
@@ -81,35 +74,23 @@ def _show_warning(
     print(text, file=file or sys.stderr, end="")
 
 
-def _on_stop_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """Set what happens at Ctrl-C, a polite kill and, unless they are ignored (nohup), at the end of the terminal."""
+def _stop_at_signals() -> None:
+    """Stop at Ctrl-C, a polite kill and, unless it is ignored (nohup), the end of the terminal."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is not there on Windows
         number = getattr(signal, name, None)
         if number and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
-            signal.signal(number, action)
+            signal.signal(number, _interrupt)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop, and leave nothing half done. At a second signal that takes too long."""
-    _on_stop_signals(_end_at_once)
-    raise SystemExit(INTERRUPTED)
+def _interrupt(number: int, frame: object) -> None:
+    """Say so and end at once. Worker processes end with this one, and what is half written is never read.
 
-
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """End with nothing but the line that `main` would have printed. Worker processes end with this one."""
-    show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
-    os.write(2, f"{show_cursor}{_stopped_line()}".encode())  # `print` may be at work
-    os._exit(INTERRUPTED)
-
-
-def _end_if_interrupted(found: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that came where Python can raise nothing, as in `__del__`, ends the process all the same."""
-    if isinstance(found.exc_value, SystemExit) and found.exc_value.code == INTERRUPTED:
-        _end_at_once(signal.SIGINT, None)
-    sys.__unraisablehook__(found)
-
-
-def _stopped_line() -> str:
+    An exception would unwind the stack, for seconds, and from within code of C++ that calls Python it aborts the process.
+    """
     audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
     kept = " Finished stages are kept; the same command resumes." if audit or RESUMABLE & {*sys.argv} else ""
-    return f"notbugs: stopped.{kept}\n"
+    with suppress(Exception):  # the interrupted code may be writing
+        sys.stdout.flush()
+    show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
+    os.write(2, f"{show_cursor}notbugs: stopped.{kept}\n".encode())
+    os._exit(INTERRUPTED)

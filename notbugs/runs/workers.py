@@ -25,7 +25,7 @@ Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a f
 Result = TypeVar("Result")
 
 SECONDS_TO_END = 1.0  # a killed process takes milliseconds; one that waits for a disk of the network may take for ever
-SECONDS_FOR_A_SIGNAL = 0.3  # who stops all processes at once stops this one, too, a moment after a worker
+SECONDS_FOR_A_CODE = 0.3  # an exit code comes a moment after the end of the connection
 
 
 class Reported(NamedTuple):
@@ -102,7 +102,7 @@ class Worker(Generic[Result]):
         try:
             yield
         except (EOFError, OSError):
-            self._process.join(SECONDS_FOR_A_SIGNAL)  # its exit code comes a moment later
+            self._process.join(SECONDS_FOR_A_CODE)
             code = self._process.exitcode
             killed = code is None or code < 0 or code == 255  # unknown: of a worker whose server was killed, too
             raise WorkerEndedError("was killed" if killed else f"ended with exit code {code}") from None

@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from multiprocessing import Pipe
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import scheduler_jobs as jobs
+from sessions import python, session, wait_until_empty
 
 from notbugs import parent
 from notbugs.errors import InputError
@@ -48,35 +48,6 @@ if __name__ == "__main__":
     endless = Job((), partial(jobs.write_for_ever, folder))
     list(run_graph({"a": endless, "b": endless}, 2, ignore_progress))
 """
-
-
-def session(leader: int) -> list[int]:
-    """The processes of a session that are no zombies."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):  # ended meanwhile
-            continue
-        if int(number) == leader and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def wait_until_empty(leader: int, seconds: float = 5.0) -> list[int]:
-    """The processes of a session that are still there after some seconds; on a machine at rest they take milliseconds."""
-    deadline = time.monotonic() + seconds
-    while (left := session(leader)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return left
-
-
-def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    )
 
 
 @linux
