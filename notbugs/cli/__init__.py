@@ -85,7 +85,7 @@ def _stop_at_signals() -> None:
 def _interrupt(number: int, frame: object) -> None:
     """Say so and end at once. Worker processes end with this one, and what is half written is never read.
 
-    An exception would unwind the stack, for seconds. Libraries swallow some, and where C++ calls Python one may abort the process.
+    An exception would unwind the stack, for seconds. Libraries swallow some, and where C++ calls Python one may abort all.
     """
     audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
     kept = " Finished stages are kept; the same command resumes." if audit or RESUMABLE & {*sys.argv} else ""
