@@ -259,6 +259,16 @@ def _allocator(rows: Rows) -> Iterator[str]:
     )
 
 
+# ---- faults.py ---------------------------------------------------------------------------------------------------------------
+
+
+def _faults(rows: Rows) -> Iterator[str]:
+    """How often each fault struck, after how many something was wrong, and how long going on took."""
+    times = ("median_seconds_to_go_on", "largest_seconds_to_go_on")
+    lines = [[row["fault"], *(figure(row.get(name)) for name in ("tries", "lost", *times))] for row in rows]
+    yield table(("fault", "tries", "lost", "seconds to go on, median", "largest"), lines)
+
+
 # ---- data.py -----------------------------------------------------------------------------------------------------------------
 
 READERS = {
@@ -298,6 +308,7 @@ TABLES: dict[str, Blocks] = {
     "inversion": _inversion,
     "estimate": _estimate,
     "allocator": _allocator,
+    "faults": _faults,
     "beside-autoattack": _beside_autoattack,
     "small-files": _reading,
     "photographs": _reading,

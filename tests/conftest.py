@@ -17,7 +17,7 @@ from hypothesis import settings
 from notbugs import attacks, data, models, train
 from notbugs.allocator import keep_freed_memory
 from notbugs.attacks import budgets, ensemble
-from notbugs.runs import scheduler
+from notbugs.runs import workers
 from notbugs.search import NormBall
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _small_budgets() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"BUDGETS": small_budgets.BUDGETS, **small_budgets.SMALL}.items():
             patch.setattr(ensemble, name, value)
-        patch.setattr(scheduler, "_start_worker", small_budgets.start_worker)
+        patch.setattr(workers, "_start_worker", small_budgets.start_worker)
         yield
 
 

@@ -1,7 +1,9 @@
 """Work for the scheduler's tests: functions that other processes can import."""
 
 import os
+import signal
 import time
+from itertools import count
 from pathlib import Path
 
 from notbugs.errors import InputError
@@ -39,7 +41,20 @@ def fail_otherwise(report_progress: Progress) -> int:
 
 def die(report_progress: Progress) -> int:
     """Ends its process at once, as the system does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def leave(report_progress: Progress) -> int:
+    """Ends its process, as a crash in a library may."""
     os._exit(9)
+
+
+def write_for_ever(folder: Path, report_progress: Progress) -> int:
+    """Writes a file of its own again and again."""
+    for number in count():
+        (folder / f"{os.getpid()}.count").write_text(str(number))
+    return 0
 
 
 def wait_for(path: Path, report_progress: Progress) -> int:

@@ -6,13 +6,12 @@ fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers them
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from notbugs.attacks import AttackBudget, budgets, ensemble
-from notbugs.runs import scheduler
-from notbugs.runs.scheduler import _start_worker as plain_start_worker
+from notbugs.runs import workers
+from notbugs.runs.workers import _start_worker as plain_start_worker
 
 
 def with_queries(count: int) -> Mapping[str, AttackBudget]:
@@ -41,7 +40,7 @@ SMALL = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1, "LO
 def use() -> None:
     """In this process and in the scheduler's processes that it starts."""
     shorten()
-    scheduler._start_worker = start_worker
+    workers._start_worker = start_worker
 
 
 def shorten() -> None:
@@ -57,7 +56,7 @@ def restore(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(ensemble, name, getattr(budgets, name))
 
 
-def start_worker(queue: Any) -> None:
+def start_worker() -> None:
     """Starts a worker process of the scheduler as ever, but with small budgets."""
     shorten()
-    plain_start_worker(queue)
+    plain_start_worker()

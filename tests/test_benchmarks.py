@@ -48,8 +48,8 @@ DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "files", "inversion", "markdown_tables",
-    "reference_library", "robust_data",
+    "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "faults", "files", "inversion",
+    "markdown_tables", "reference_library", "robust_data",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
@@ -61,6 +61,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("autoattack.md", ["autoattack.json"], []),
     ("data.md", ["data.json"], []),
     ("estimate.md", ["estimate.json"], []),
+    ("../reliability.md", ["faults.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
@@ -127,7 +128,9 @@ def test_the_schema_is_one_and_refuses_surprises() -> None:
 
 
 def test_documents_name_results_files_that_exist() -> None:
-    named = {name for path in DOCS.glob("*.md") for name in re.findall(r"benchmarks/results/([\w-]+\.json)", path.read_text())}
+    named = {
+        name for path in DOCS.parent.rglob("*.md") for name in re.findall(r"benchmarks/results/([\w-]+\.json)", path.read_text())
+    }
     assert named - {"NAME.json"} == {path.name for path in RESULTS}
 
 
@@ -206,7 +209,7 @@ def test_documents_have_the_rows_that_the_command_prints(document: str, files: l
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_tables_of_results_files_have_the_headers_of_the_documents(path: Path, load: Load) -> None:
     blocks = load("markdown_results").results_blocks([json.loads(path.read_text())], [])
-    found, known = headers("\n\n".join(blocks)), headers("\n".join(each.read_text() for each in DOCS.glob("*.md")))
+    found, known = headers("\n\n".join(blocks)), headers("\n".join(each.read_text() for each in DOCS.parent.rglob("*.md")))
     partial = ("| column |", "| score | AUC")  # one data set each here, two in the document
     assert found and {each for each in found if not each.startswith(partial)} <= known
     assert blocks[0].endswith(".") and json.loads(path.read_text())["commit"] in blocks[0]

@@ -1,8 +1,10 @@
 """The command line: parse options, call one function, print. `notbugs --help` imports no torch."""
 
+import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from typing import Annotated, TextIO
 
 import typer
@@ -50,19 +52,12 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
     warnings.showwarning = _show_warning
     keep_freed_memory()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    _stop_at_signals()
     try:
         app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
         sys.exit(2)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
-            kept = " Finished stages are kept; the same command resumes." if audit or RESUMABLE & {*sys.argv} else ""
-            print(f"notbugs: stopped.{kept}", file=sys.stderr)
-        raise
 
 
 def _show_warning(
@@ -79,5 +74,23 @@ def _show_warning(
     print(text, file=file or sys.stderr, end="")
 
 
+def _stop_at_signals() -> None:
+    """Stop at Ctrl-C, a polite kill and, unless it is ignored (nohup), the end of the terminal."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is not there on Windows
+        number = getattr(signal, name, None)
+        if number and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+            signal.signal(number, _interrupt)
+
+
 def _interrupt(number: int, frame: object) -> None:
-    raise SystemExit(INTERRUPTED)
+    """Say so and end at once. Worker processes end with this one, and what is half written is never read.
+
+    An exception would unwind the stack, for seconds. Libraries swallow some, and where C++ calls Python one may abort all.
+    """
+    audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
+    kept = " Finished stages are kept; the same command resumes." if audit or RESUMABLE & {*sys.argv} else ""
+    with suppress(Exception):  # the interrupted code may be writing
+        sys.stdout.flush()
+    show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
+    os.write(2, f"{show_cursor}notbugs: stopped.{kept}\n".encode())
+    os._exit(INTERRUPTED)

@@ -25,7 +25,14 @@ MOST_BYTES = 2**24  # of such items: 256 images of 264 kB each took 800 MB in fo
 GARBAGE = 50_000  # new objects before they are searched for cycles: by default after 700, a twentieth of the time
 AHEAD = 2  # such chunks that it has at once: the one it works on, and the next one
 # Not by `multiprocessing`: its processes import the caller's main module, which imports torch, or runs the caller's script again.
-CODE = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from notbugs.decoding.processes import serve; serve()"
+CODE = """
+import sys
+sys.path[:] = sys.argv[2:]
+from notbugs.parent import end_with_parent
+end_with_parent(int(sys.argv[1]))
+from notbugs.decoding.processes import serve
+serve()
+"""
 
 
 def available_cores() -> int:
@@ -118,13 +125,12 @@ class Worker(NamedTuple):
 
 @contextmanager
 def _started(function: Callable[[Item], Value]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that serves a function. Ctrl-C does not reach it: it ends when its pipes are closed."""
+    """A process that serves a function. Ctrl-C does not reach it: it ends when its pipes are closed, or with this process."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # else NumPy starts threads
-    command = [sys.executable, "-P", "-c", CODE]
+    command = [sys.executable, "-P", "-c", CODE, str(os.getpid()), *sys.path]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, env=environment)
     try:
         with suppress(BrokenPipeError):  # if it ends at once, all is left to the caller
-            _send(worker.stdin, sys.path)
             _send(worker.stdin, function)
         yield worker
     finally:
@@ -156,8 +162,8 @@ def serve() -> None:
     """In the process: receive a function, then lists of items, and answer each with the list of results."""
     warnings.simplefilter("ignore")
     gc.set_threshold(GARBAGE)
-    function = pickle.load(sys.stdin.buffer)
     with suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):  # the other process ended
+        function = pickle.load(sys.stdin.buffer)
         while True:
             _send(sys.stdout.buffer, [_attempt(function, item) for item in pickle.load(sys.stdin.buffer)])
 

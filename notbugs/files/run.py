@@ -40,7 +40,7 @@ from notbugs.runs.runner import Stage, check_same_data, run_stages
 from notbugs.runs.scheduler import Progress, describe_machine
 from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, FileRow, SubsetRow
 from notbugs.runs.tables.row import Row
-from notbugs.study.resolve import flip_is_measured
+from notbugs.study.resolve import check_size, flip_is_measured
 
 PICTURED_FILES = 12  # of each category
 SUBSETS = {"robust": "highest", "nonrobust": "lowest"}
@@ -92,6 +92,7 @@ def run(
     folder = Path(folder)
     check_outside(config.data.dataset, folder)
     splits = load_splits(config)
+    check_size(config.data, splits)
     with keeping_notes() as notes:
         crossfit = crossfit_config(config, splits)
     if config.repeats < 1:

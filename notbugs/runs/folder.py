@@ -10,8 +10,11 @@ beyond these numbers come from a stage that was killed: they are never read, and
 
 import csv
 import json
+import os
 import platform
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +94,8 @@ class RunFolder:
             raise InputError("--out", "must be a folder that can be written", f"{folder} ({error.strerror})") from None
         run = cls(folder, {}, _acquire_lock(folder))
         try:
+            if run._lock:
+                _remove_leftovers(folder)
             if known.exists():
                 run.metadata = _read_metadata(folder)
                 _check_arguments(run, arguments)
@@ -266,7 +271,7 @@ def _check_arguments(run: RunFolder, arguments: Mapping[str, object]) -> None:
     if before.get("kind", "study") != now.get("kind", "study"):
         held, wanted = (KINDS.get(each.get("kind", "study"), "something else") for each in (before, now))
         raise InputError("--out", f"must be a new folder or {wanted}", f"{run.folder}, which holds {held}", "name another")
-    other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    other = [name for name in {**before, **now} if not _same(before.get(name), now.get(name))]
     if other:
         options = ", ".join(_option(name, run.kind) for name in other)
         given, there = (", ".join(str(each.get(name)) for name in other) for each in (now, before))
@@ -274,11 +279,27 @@ def _check_arguments(run: RunFolder, arguments: Mapping[str, object]) -> None:
         raise InputError(options, "must be as before to resume a run", got, "give another --out for a new run")
 
 
+def _same(before: object, now: object) -> bool:
+    """Whether an argument is as before: `./imgs` and the absolute path of `imgs` name one place."""
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(_same, before, now))
+    if before == now or not (isinstance(before, str) and isinstance(now, str)):
+        return before == now
+    return os.path.exists(now) and os.path.realpath(before) == os.path.realpath(now)
+
+
 def _option(name: str, kind: str) -> str:
     """How an argument is called on the command line."""
     if name == "model" and kind == "audit":
         return "MODEL"
     return ARGUMENT_OPTIONS.get(name, "--" + name.replace("_", "-"))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left half written: tables, models, data sets."""
+    for path in (*folder.glob("*.part"), *folder.glob("*/*.part"), *folder.glob("*/.*.part")):
+        with suppress(OSError):  # it is in nobody's way
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _acquire_lock(folder: Path) -> FileLock | None:

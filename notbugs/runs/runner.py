@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -82,12 +83,13 @@ def run_stages(
         for name, stage in todo.items()
     }
     workers = default_workers(device) if workers is None else workers
-    for name, (rows, seconds) in run_graph(jobs, workers, report_progress or ignore_progress):
-        folder.record_stage(name, seconds, rows, **(stage_metadata or {}))
-        if on_stage:
-            on_stage(name, rows, seconds)
-        if count_seconds:
-            folder.update_metadata(seconds=round(before + time.perf_counter() - began, 1))
+    with closing(run_graph(jobs, workers, report_progress or ignore_progress)) as results:  # ends workers if a row cannot be kept
+        for name, (rows, seconds) in results:
+            folder.record_stage(name, seconds, rows, **(stage_metadata or {}))
+            if on_stage:
+                on_stage(name, rows, seconds)
+            if count_seconds:
+                folder.update_metadata(seconds=round(before + time.perf_counter() - began, 1))
 
 
 def _timed(name: str, work: Callable[[Progress], Sequence[Row]], report_progress: Progress) -> tuple[Sequence[Row], float]:

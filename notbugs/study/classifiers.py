@@ -18,7 +18,7 @@ from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load, network_layer
 from notbugs.study.evaluation import CURVE_ROLES, accuracy_row, curve_balls
 from notbugs.study.given import GIVEN
-from notbugs.study.store import dataset_path, derive_seed, has_model, load_dataset, load_model, model_path
+from notbugs.study.store import derive_seed, has_dataset, has_model, load_dataset, load_model, model_path
 
 MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
 
@@ -48,7 +48,7 @@ def train_model(
         Empty if the data set that it is trained on could not be constructed.
     """
     splits, trained_on = load(config, seed), dataset_of(spec)
-    if trained_on and not dataset_path(config, folder, seed, trained_on.name).exists():
+    if trained_on and not has_dataset(config, folder, seed, trained_on.name):
         return []
     dataset = load_dataset(config, folder, seed, trained_on.name) if trained_on else splits.train
     trained = train_classifier(config, dataset, spec, seed=seed, report_progress=report_progress)

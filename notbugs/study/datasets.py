@@ -20,10 +20,10 @@ from notbugs.study.catalog import Construction, DatasetSpec
 from notbugs.study.config import ResolvedConfig, load, written_form
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.given import GIVEN
+from notbugs.study.resolve import MIN_IMAGES
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
 
 ENLARGED = 4  # times at most that a relabeling epsilon is enlarged
-MIN_IMAGES = 20  # fewer cannot be trained on
 PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more balanced then
 
 
@@ -37,11 +37,18 @@ def build_dataset(
     made = CONSTRUCTIONS[spec.construction](context)
     stats = {**asdict(made.stats), "epsilon": _relabel_epsilon(context, made) if spec.is_relabeled else None}
     seconds = round(time.perf_counter() - began, 2)
-    empty = ", ".join(data.empty_classes(made.dataset)) or None
-    row = SetRow(set=spec.name, seed=seed, made_from=spec.made_from, seconds=seconds, empty_classes=empty, **stats)
+    row = SetRow(
+        set=spec.name,
+        seed=seed,
+        made_from=spec.made_from,
+        seconds=seconds,
+        empty_classes=", ".join(data.empty_classes(made.dataset)) or None,
+        written=is_trainable(made.dataset),
+        **stats,
+    )
     path = dataset_path(config, folder, seed, spec.name)
     shutil.rmtree(path, ignore_errors=True)  # of a stage that was killed before it was marked done
-    if is_trainable(made.dataset):
+    if row.written:
         original = _same_files(splits.train, made.dataset)
         origin = data.origin_of(config.dataset, splits)
         form = written_form(config, splits)
@@ -248,6 +255,6 @@ def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
     lines += [f"Constructed by notbugs {__version__} from `{Path(config.dataset).name}`, {how}.", ""]
     if config.model is not None and spec.source_model == GIVEN:
         lines += [f"The standard model was given: `{Path(config.model).name}`.", ""]
-    lines += [f"- {column}: {value}" for column, value in cells(row).items() if value is not None]
+    lines += [f"- {column}: {value}" for column, value in cells(row).items() if value is not None and column != "written"]
     lines += ["", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]
     return "\n".join(lines)

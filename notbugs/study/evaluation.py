@@ -21,7 +21,7 @@ from notbugs.search import Attack, NormBall
 from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.epsilon import neighbor_distances
-from notbugs.study.store import dataset_path, has_model, load_dataset, load_model
+from notbugs.study.store import has_dataset, has_model, load_dataset, load_model
 
 CLEAN_IMAGES = 1000  # of each training set
 ATTACKED_IMAGES = 100  # of each training set
@@ -61,7 +61,7 @@ def robust_accuracy_on_all_datasets(
     """Each model on each training set: clean, and on fewer images under three gradient attacks at half of epsilon."""
     parts = {ORIGINAL: load(config, seed).train}
     for name in (*QUICK, *CONTROL_DATASETS):
-        if dataset_path(config, folder, seed, name).exists():
+        if has_dataset(config, folder, seed, name):
             parts[name] = load_dataset(config, folder, seed, name)
     attacked = {name: data.balanced_subset(part, ATTACKED_IMAGES) for name, part in parts.items()}
     names = [name for name, spec in MODELS.items() if spec.role in ("main", "control")]

@@ -1,6 +1,6 @@
 """From a configuration to a run folder: a study, further analyses of one, or a single classifier."""
 
-import shutil
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,16 +13,17 @@ from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same_data, run_stages
-from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress, start_server
+from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
+from notbugs.runs.workers import start_server
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
@@ -36,10 +37,11 @@ from notbugs.study.config import (
     resumable_arguments,
     written_form,
 )
-from notbugs.study.given import GivenModel, given_model, with_warning
+from notbugs.study.given import GIVEN, GivenModel, given_model, with_warning
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
-from notbugs.study.resolve import flip_is_measured, resolve
+from notbugs.study.resolve import check_size, flip_is_measured, resolve
+from notbugs.study.store import missing, vanished
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
@@ -115,7 +117,6 @@ def run(
     with RunFolder.open(folder, resumable_arguments(resolved)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same_data(record, digest, config.dataset, "must hold the same images as when this run began")
-        _remove_leftovers(folder)
         earlier = record.study()
         if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:
             got = f"{given.name}, which has changed"
@@ -133,8 +134,9 @@ def run(
         findings = [] if settled else _checked(record, config, resolved, splits)
         graph = study_graph(resolved, analyses=only is not None)
         selected = select_stages(graph, only)
+        todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
+        _check_nothing_vanished(record, resolved, graph, todo)
         if on_plan:
-            todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
             if len(todo) > 1:
                 start_server(workers or default_workers(resolved.device))
             on_plan(make_plan(resolved, splits, graph, todo, workers, given, findings))
@@ -232,6 +234,7 @@ def _resolved(config: StudyConfig, splits: Splits) -> tuple[ResolvedConfig, dict
     if config.robust_model and not config.pretrained:
         rule = "needs the standard classifiers to be fine-tuned, too: all are trained with the same settings"
         raise InputError("--robust-model", rule, None, "pass --network and --pretrained")
+    check_size(config.data, splits)
     with keeping_notes() as notes:
         resolved = resolve(config, splits)
     return resolved, {"network_notes": notes} if notes else {}
@@ -261,14 +264,21 @@ def _adopt_evaluations(record: RunFolder, graph: Graph) -> None:
             record.record_stage(str(stage_id), 0.0)
 
 
+def _check_nothing_vanished(record: RunFolder, config: ResolvedConfig, graph: Graph, todo: Sequence[StageId]) -> None:
+    """Raises InputError where what a finished stage wrote is needed and not there any more; warns of what is not needed."""
+    needed = {need for stage_id in todo for need in graph[stage_id].needs}
+    for stage_id in graph:
+        if not record.done(str(stage_id)) or (stage_id.name == GIVEN and config.model is not None):
+            continue
+        if path := missing(config, record.folder, stage_id.seed, stage_id.kind, stage_id.name):
+            error = vanished(path)
+            if stage_id in needed:
+                raise error
+            warnings.warn(str(error), NotbugsWarning, stacklevel=2)
+
+
 def _all_done(record: RunFolder, graph: Graph) -> bool:
     return all(record.done(str(stage_id)) for stage_id in graph)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed left half written."""
-    for path in (*folder.glob("datasets/.*.part"), *folder.glob("models/*.part")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, command: str) -> dict[str, object]:

@@ -6,6 +6,7 @@ from typing import TypeVar
 from notbugs import datacheck, models, precision
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
+from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
 from notbugs.study.catalog import STRONG_VERSIONS
@@ -15,6 +16,7 @@ from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_eps
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
+MIN_IMAGES = 20  # fewer cannot be trained on
 RELABEL_REACH = 0.7  # with fewer of its targets reached a set shows nothing; at least 0.76 in docs/results
 FINETUNING_RATE, HEAD_RATE, FINETUNING_EPOCHS = 1e-3, 2e-3, 15  # docs/lab-log.md
 MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
@@ -68,6 +70,13 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
         resolved = replace(resolved, from_scratch=_training(config, _defaults_from_scratch(config, splits.train)))
     _check_with_data(resolved, splits)
     return resolved
+
+
+def check_size(config: DataConfig, splits: Splits) -> None:
+    """Raises InputError for fewer training images than constructed data sets need, which begin with all of them."""
+    if len(splits.train) < MIN_IMAGES:
+        remedy = "add images" if config.limit is None else "raise --limit, or add images"
+        raise InputError(config.dataset, f"needs at least {MIN_IMAGES} training images", len(splits.train), remedy)
 
 
 def flip_is_measured(flip: bool | None, dataset: str, train: Dataset) -> bool:

@@ -32,7 +32,6 @@ def make_examples(config: ResolvedConfig, folder: Path, seed: int, report_progre
     model, test = load_model(config, folder, seed, source), _test_images(config, seed)
     examples = transfer.make_examples(model, test, config.threat_model, seed=seed, device=config.device)
     path = examples_path(config, folder, seed, source)
-    path.parent.mkdir(exist_ok=True)
     data.save_arrays({name: column.numpy() for name, column in examples._asdict().items()}, path)
     return []
 

@@ -26,7 +26,8 @@ def call(*words: object, cwd: Path | None = None, **options: object) -> Finished
 def call_here(*words: object) -> Finished:
     """The command in this process, which has imported torch already: for the many that fail at once."""
     out, err, code = io.StringIO(), io.StringIO(), 0
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # the last is not there on Windows
+    handlers = {number: signal.getsignal(number) for number in numbers}
     argv, show = patch.object(sys, "argv", ["notbugs", *map(str, words)]), patch.object(warnings, "showwarning")
     with argv, show, redirect_stdout(out), redirect_stderr(err):
         try:

@@ -69,9 +69,9 @@ def stop(*_: object, **__: object) -> NoReturn:
 
 @pytest.fixture(scope="module")
 def folder(no_work: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of four images, one file that is no image, a network, and a study."""
+    """Two classes of fourteen images, one file that is no image, a network, and a study."""
     made = tmp_path_factory.mktemp("notes")
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 8, 8), np.uint8)
     for number, image in enumerate(pixels):
         (made / "noted" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(made / "noted" / "ab"[number % 2] / f"{number}.png")

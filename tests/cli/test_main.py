@@ -1,5 +1,7 @@
 """Help, version, exit codes."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,8 @@ from notbugs import cli
 
 COMMANDS = ["demo", "check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk",
             "review", "theory", "report"]  # fmt: skip
+
+STOPPED = "notbugs: stopped. Finished stages are kept; the same command resumes.\n"
 
 
 @pytest.mark.slow
@@ -43,9 +47,51 @@ def test_what_typer_refuses_exits_with_2(words: list[str]) -> None:
     assert call_here(*words).returncode == 2
 
 
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """With which exit code the process was ended: here it goes on."""
+    found: list[int] = []
+    monkeypatch.setattr(os, "_exit", found.append)
+    return found
+
+
 @pytest.mark.parametrize("command", [["run", "digits", "--out", "x"], ["attack", "m", "digits", "--out=x"], ["explain", "x"]])
-def test_an_interrupt_exits_with_130_and_says_what_is_kept(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_with_130_and_says_what_is_kept(
+    command: list[str], ended: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(cli, "app", lambda: cli._interrupt(2, None))
-    done = call_here(*command)
-    assert done.returncode == 130 and done.stderr.startswith("notbugs: stopped.")
-    assert ("the same command resumes" in done.stderr) == (command[0] != "explain")
+    call_here(*command)
+    said = capfd.readouterr().err
+    assert ended == [130] and said.startswith("notbugs: stopped.") and said.count("\n") == 1
+    assert ("the same command resumes" in said) == (command[0] != "explain")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_a_polite_kill_and_a_closed_terminal_stop_a_command(
+    name: str, ended: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda: os.kill(os.getpid(), getattr(signal, name)))
+    call_here("run", "digits", "--out", "x")
+    assert (ended, capfd.readouterr().err) == ([130], STOPPED)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_a_command_under_nohup_outlives_its_terminal(ended: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(cli, "app", lambda: os.kill(os.getpid(), signal.SIGHUP))
+    done = call_here("run", "digits", "--out", "x")
+    signal.signal(signal.SIGHUP, before)
+    assert (done.returncode, done.stderr, ended) == (0, "", [])
+
+
+def test_an_interrupt_where_python_can_raise_nothing_ends_the_command(
+    ended: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __del__(self) -> None:  # an exception here would be lost
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(cli, "app", Interrupted)
+    call_here("run", "digits", "--out", "x")
+    assert (ended, capfd.readouterr().err) == ([130], STOPPED)

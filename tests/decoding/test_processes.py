@@ -2,9 +2,13 @@
 
 import os
 import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sessions import python, wait_until_empty
 
 from notbugs.decoding import processes
 from notbugs.decoding.processes import available_cores, map_in_processes
@@ -66,3 +70,23 @@ def test_a_process_of_a_pool_has_one_core(monkeypatch: pytest.MonkeyPatch) -> No
     assert available_cores() == len(os.sched_getaffinity(0))
     monkeypatch.setattr("multiprocessing.parent_process", lambda: object())
     assert available_cores() == 1
+
+
+DECODING = """
+import sys
+from sessions import touch_and_sleep
+from notbugs.decoding.processes import map_in_processes
+list(map_in_processes(touch_and_sleep, lambda number: sys.argv[1], 1, 1))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process does first what it was given")
+def test_processes_end_with_a_caller_that_is_killed(tmp_path: Path) -> None:
+    process = python(DECODING, tmp_path / "begun")
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.kill()
+    assert wait_until_empty(process.pid) == []
+    assert process.communicate()[1] == ""

@@ -3,9 +3,9 @@
 import pytest
 import small_budgets
 
-from notbugs.runs import scheduler
+from notbugs.runs import workers
 
 
 @pytest.fixture(autouse=True)
 def _plain_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "_start_worker", small_budgets.plain_start_worker)
+    monkeypatch.setattr(workers, "_start_worker", small_budgets.plain_start_worker)

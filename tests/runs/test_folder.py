@@ -68,7 +68,7 @@ def test_rows_of_several_tables_go_to_their_tables_and_missing_cells_are_empty(t
         assert run.metadata["stages"]["two"]["rows"] == {"categories": 1, "sets": 1}
     lines = (tmp_path / "tables/sets.csv").read_text().splitlines()
     assert lines[0].startswith("set,seed,n,made_from,epsilon,steps,target_reached")
-    assert lines[1] == "robust,0,3,adversarial,,,,,,,,0,,,1.5,"
+    assert lines[1] == "robust,0,3,adversarial,,,,,,,,0,,,1.5,,"
 
 
 def test_a_run_is_resumed(tmp_path: Path) -> None:
@@ -97,6 +97,17 @@ def test_rows_of_a_killed_stage_are_never_read_and_are_replaced(tmp_path: Path) 
         assert not run.done("two") and run.rows(CategoryRow) == [category(0)]
         run.record_stage("two", 1.0, [category(3)])
         assert run.rows(CategoryRow) == [category(0), category(3)]
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, ARGUMENTS).close()
+    half = [tmp_path / name for name in ("run.json.part", "tables/rows.csv.part", "datasets/.robust-files.12.part/train/a.png")]
+    whole = tmp_path / "datasets/robust/train/part/x.part"  # a file of a data set, whatever its name
+    for path in (*half, whole):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    RunFolder.open(tmp_path, ARGUMENTS).close()
+    assert whole.exists() and not any(path.exists() for path in half) and not list(tmp_path.glob("datasets/.*"))
 
 
 KILLED = """
@@ -170,6 +181,22 @@ def test_other_arguments_are_named(tmp_path: Path) -> None:
         RunFolder.open(tmp_path, {**ARGUMENTS, "kind": "audit"})
     assert (tmp_path / "run.json").read_bytes() == before
     RunFolder.open(tmp_path, ARGUMENTS).close()  # an error releases the lock
+
+
+def test_the_same_place_in_other_words_is_the_same_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "link").symlink_to("imgs")
+    RunFolder.open("run", {"dataset": "imgs", "others": ["imgs", "timm:resnet18"]}).close()
+    for name in ("./imgs", "imgs/", "../" + tmp_path.name + "/imgs", str(tmp_path / "imgs"), "link"):
+        RunFolder.open("run", {"dataset": name, "others": [name, "timm:resnet18"]}).close()
+    with pytest.raises(InputError, match=r"^DATASET: must be as before .*, got other where the run in run has imgs"):
+        RunFolder.open("run", {"dataset": "other", "others": ["imgs", "timm:resnet18"]})
+    with pytest.raises(InputError, match=r"^--other: must be as before"):
+        RunFolder.open("run", {"dataset": "imgs", "others": ["imgs"]})
+    (tmp_path / "1").mkdir()
+    with pytest.raises(InputError, match=r"^--seed: must be as before"):
+        RunFolder.open("run", {"dataset": "imgs", "others": ["imgs", "timm:resnet18"], "seed": "1"})
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:

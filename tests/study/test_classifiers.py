@@ -63,9 +63,11 @@ def test_extra_epochs_are_called_so() -> None:
 
 def test_without_its_data_set_a_model_is_not_trained(tmp_path: Path) -> None:
     config = resolved(StudyConfig("digits", limit=60, epochs=1, width=8))
+    RunFolder.open(tmp_path, {"kind": "study"}).close()
+    before = {*tmp_path.iterdir()}
     for stage in (train_model, evaluate_model):
         assert stage(config, tmp_path, 0, ignore, spec=MODELS[trained_on("misclassified-only")]) == []
-    assert not list(tmp_path.iterdir())
+    assert {*tmp_path.iterdir()} == before
 
 
 def test_pixel_statistics_are_those_of_each_channel() -> None:

@@ -1,5 +1,6 @@
 """A study's configuration: defaults follow the data, and what cannot be used is an error with its option."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from study.conftest import QUICK_STUDY, first, resolved, store_digits
 from notbugs import data
 from notbugs.data import DataConfig
 from notbugs.errors import InputError
+from notbugs.files import FilesConfig
+from notbugs.files import run as run_files
 from notbugs.search import NormBall
 from notbugs.study import pipeline
 from notbugs.study.catalog import MODELS
@@ -140,3 +143,17 @@ def test_a_run_is_resumed_with_other_seeds_controls_device_and_speed() -> None:
 def test_a_form_that_cannot_be_written_is_an_error() -> None:
     with pytest.raises(InputError, match=r"^--write: must be one of folder, parquet, npz, webdataset"):
         load(StudyConfig("digits", write="zip"))
+
+
+@pytest.mark.parametrize("work", [pipeline.run, run_files])
+@pytest.mark.parametrize(("limit", "remedy"), [(18, "raise --limit, or add images"), (None, "add images")])
+def test_a_set_too_small_for_a_later_stage_is_refused_at_the_start(
+    work: Callable[..., object], limit: int | None, remedy: str, tmp_path: Path
+) -> None:
+    images, labels = numpy.random.default_rng(0).integers(0, 255, (18, 8, 8), dtype=numpy.uint8), numpy.arange(18) % 2
+    numpy.savez(tmp_path / "set.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    config = DataConfig(str(tmp_path / "set.npz"), limit=limit)
+    asked = StudyConfig(**vars(config)) if work is pipeline.run else FilesConfig(config)
+    with pytest.raises(InputError, match=rf"set\.npz: needs at least 20 training images, got 18; {remedy}$"):
+        work(asked, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,12 +1,85 @@
 """Where a study's parts are, and their random seeds."""
 
+import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from study.conftest import resolved
+import pytest
+from study.conftest import ignore, resolved
 
+from notbugs import data
+from notbugs.errors import InputError, NotbugsWarning
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.study import SetRow, TrainingRow
+from notbugs.study import pipeline, store
+from notbugs.study.catalog import MODELS, trained_on
+from notbugs.study.classifiers import train_model
 from notbugs.study.config import StudyConfig
+from notbugs.study.graph import StageId, study_graph
 from notbugs.study.store import dataset_path, derive_seed, examples_path, model_path
+
+CONFIG = StudyConfig("digits", limit=60, seeds=1)
+VANISHED = r"must be where this run wrote it, got nothing; put it back, or give another --out for a new run$"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunFolder]:
+    """A run that has constructed D_R, which is in its folder, and has not found enough images for another set."""
+    with RunFolder.open(tmp_path / "run", {"kind": "study"}) as record:
+        common = {"seed": 0, "made_from": "adversarial", "seconds": 1.0}
+        record.record_stage("seed0/dataset-robust", 1.0, [SetRow(set="robust", n=40, written=True, **common)])
+        record.record_stage(
+            "seed0/dataset-misclassified-only", 1.0, [SetRow(set="misclassified-only", n=3, written=False, **common)]
+        )
+        row = TrainingRow(model="standard", seed=0, epoch=1, loss=1.0, accuracy=0.5, learning_rate=0.1, seconds=1.0)
+        record.record_stage("seed0/standard", 1.0, [row])
+        original = data.load("digits").train.select(slice(0, 40))
+        data.export(original, record.folder / "datasets/robust", "folder", card="D_R")
+        yield record
+
+
+def test_a_set_that_vanished_is_named_and_one_that_was_never_constructed_is_none(run: RunFolder) -> None:
+    config, name = resolved(CONFIG), trained_on("robust")
+    assert len(store.load_dataset(config, run.folder, 0, "robust")) == 40
+    shutil.rmtree(run.folder / "datasets/robust")
+    assert store.has_dataset(config, run.folder, 0, "robust")
+    with pytest.raises(InputError, match="robust: " + VANISHED):
+        train_model(config, run.folder, 0, ignore, spec=MODELS[name])  # before, this was done without a row
+    few = MODELS[trained_on("misclassified-only")]
+    assert train_model(config, run.folder, 0, ignore, spec=few) == []
+
+
+def test_a_file_of_a_set_that_vanished_is_named(run: RunFolder) -> None:
+    config, folder = resolved(CONFIG), run.folder / "datasets/robust"
+    image = sorted(folder.rglob("*.png"))[7]
+    image.rename(run.folder / "away.png")
+    with pytest.raises(InputError, match=image.name):
+        store.load_dataset(config, run.folder, 0, "robust")
+    (run.folder / "away.png").rename(image)
+    for file in ("manifest.csv", "README.md"):
+        (folder / file).unlink()
+        with pytest.raises(InputError, match=file.replace(".", r"\.")):
+            store.load_dataset(config, run.folder, 0, "robust")
+
+
+def test_a_model_that_vanished_is_named(run: RunFolder) -> None:
+    config = resolved(CONFIG)
+    assert store.has_model(config, run.folder, 0, "standard") and not store.has_model(config, run.folder, 0, "adversarial")
+    with pytest.raises(InputError, match=r"standard\.safetensors: " + VANISHED):
+        store.load_model(config, run.folder, 0, "standard")
+
+
+def test_what_vanished_is_named_before_any_work_and_said_where_nothing_needs_it(run: RunFolder) -> None:
+    config, model = resolved(CONFIG), run.folder / "models/standard.safetensors"
+    graph = study_graph(config)
+    with pytest.raises(InputError, match=r"standard\.safetensors: " + VANISHED):
+        pipeline._check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
+    with pytest.warns(NotbugsWarning, match=r"standard\.safetensors: " + VANISHED):
+        pipeline._check_nothing_vanished(run, config, graph, [])
+    model.parent.mkdir()
+    model.touch()
+    pipeline._check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
 
 
 def test_the_first_seeds_files_have_the_plain_name() -> None:

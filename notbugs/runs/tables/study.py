@@ -44,7 +44,8 @@ class TrainingRow(Row):
 class SetRow(Row):
     """How one data set was constructed: distances are those of the stored 8-bit images to the originals.
 
-    `empty_classes` are the classes that no image has as its label.
+    `empty_classes` are the classes that no image has as its label. `written`: whether there were enough images to train on, so
+    that the set was written; empty in runs of earlier versions.
     """
 
     table: ClassVar[str] = "sets"
@@ -64,6 +65,7 @@ class SetRow(Row):
     largest_class: float | None = None
     seconds: float
     empty_classes: str | None = None
+    written: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
