@@ -12,6 +12,7 @@ from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.check import check
 from notbugs.cli.classifier import attack, features, transfer
+from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
 from notbugs.cli.study import demo, report, run, split, train
@@ -53,7 +54,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        app()
+        with in_one_line():
+            app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
         sys.exit(2)

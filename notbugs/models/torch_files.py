@@ -22,6 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from notbugs.data.names import printable
+from notbugs.data.sources.limits import check_members
+from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.decoding.foreign import BEGIN, foreign_content
 from notbugs.errors import InputError
 
@@ -30,6 +33,12 @@ WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights", "mo
 BOOSTER = "return the fitted estimator from a function of yours: module:function"
 NO_WEIGHTS = ("optim", "sched", "scaler", "loops", "callbacks", "rng", "hyper_parameters")  # other parts of checkpoints
 HARMLESS = {"abs", "float", "int", "max", "min", "pow", "round"}  # built-in functions that a size may be computed with
+# Operators with the name of a file as an argument: aten::from_file makes and changes files, aten::save writes them
+FILE_OPERATORS = re.compile(r"\b(?:from_file|load_tensor|save)\b[.\w]*\s*\(")
+OPERATOR = re.compile(
+    r"torch\.ops\.[a-zA-Z]\w*\.(?!_?_)\w+(?:\.(?!__)\w+)?|torch\._?sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*|#.*"
+)
+OWN_CODE = "give the network's weights and --network module:function"
 SKOPS = "save it with skops: skops.io.dump(estimator, 'model.skops')"
 OTHER_KINDS = {
     ".joblib": ("an estimator of scikit-learn", SKOPS),
@@ -125,8 +134,7 @@ def load_file(path: Path) -> Program | Checkpoint:
         code = "; pickles can run code and are not loaded" if path.suffix in (".joblib", ".pkl", ".pickle") else ""
         raise InputError(str(path), f"must be a model of PyTorch, scikit-learn or ONNX{code}", kind, remedy)
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] or name for name in archive.namelist()]
+        names = _names_in(path)
         if any(name.startswith("code/") or name == "constants.pkl" for name in names):
             return _torchscript(path)
         if any(
@@ -134,6 +142,18 @@ def load_file(path: Path) -> Program | Checkpoint:
         ):
             return _exported(path)
     return _weights(path)
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names of what a file of PyTorch holds. Raises InputError where it is damaged, or claims more than it has."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_members(path, archive.infolist())
+            return [name.partition("/")[2] or name for name in archive.namelist()]
+    except InputError:
+        raise
+    except Exception as error:  # damaged archives raise almost anything
+        raise InputError(str(path), "is damaged", _one_line(error), "save it again") from None
 
 
 def _safetensors(path: Path) -> Weights:
@@ -147,6 +167,7 @@ def _safetensors(path: Path) -> Weights:
 
 
 def _torchscript(path: Path) -> Program:
+    _check_operators(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript as a whole is deprecated: a FutureWarning in PyTorch 2.14
@@ -156,13 +177,24 @@ def _torchscript(path: Path) -> Program:
     return Program(program, None, "TorchScript")
 
 
+def _check_operators(path: Path) -> None:
+    """Raises InputError where the code of a TorchScript file has operators that read and write files: they would do so when it runs.
+
+    Its text is what PyTorch compiles; a name that is written there is the only way to an operator.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".py") and (found := FILE_OPERATORS.search(archive.read(name).decode("utf-8", "replace"))):
+                raise InputError(str(path), "must not read or write files", found[0].strip(" ("), OWN_CODE)
+
+
 def _weights(path: Path) -> Checkpoint:
     """Weights of `torch.save`, also inside a checkpoint of a training."""
     import pickle
 
     try:
         with torch.serialization.safe_globals(_harmless_types()):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_saved(path)
     except Exception as error:  # pickles and other files fail in many ways
         unknown = re.findall(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unknown:
@@ -209,6 +241,12 @@ def _state(found: object, path: Path) -> Checkpoint:
         if first:
             remedy = f"save those that you mean: torch.save(torch.load({path.name!r})[{first!r}], 'weights.pt')"
         raise InputError(str(path), "must hold the weights of one network", got, remedy)
+    if unreal := next((name for name, value in sets[key].items() if not holds_its_values(value)), None):
+        value = sets[key][unreal]
+        got = f"{unreal} of shape {tuple(value.shape)} with fewer values, or none"
+        raise InputError(
+            str(path), "must hold the values of its weights", got, "save network.state_dict() of a network on the CPU"
+        )
     others = [other for other in sets if other != key]
     if others:
         note = f"of the weights in its file those under {key} are used, not those under {', '.join(others)}"
@@ -261,12 +299,13 @@ def _check_harmless(path: Path) -> None:
             raise InputError(str(path), "must be a program, not compiled code", name, "save it with torch.export.save")
         if name.endswith(".json"):
             _check_expressions(path, content)
+            _check_targets(path, json.loads(content))
         elif name not in plain and content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
             try:
                 torch.load(io.BytesIO(content), weights_only=True)
             except Exception:
                 rule = "must hold tensors alone; pickles can run code and are not loaded"
-                raise InputError(str(path), rule, name, "give the network's weights and --network module:function") from None
+                raise InputError(str(path), rule, name, OWN_CODE) from None
         elif name.startswith("data/") and name not in plain and content:
             raise InputError(str(path), "must hold tensors alone", name)
 
@@ -286,6 +325,22 @@ def _check_expressions(path: Path, content: bytes) -> None:
         unsafe = any("__" in word or (word not in HARMLESS and callable(getattr(builtins, word, None))) for word in words)
         if unsafe or not re.fullmatch(r"[\w\s+\-*/%(),<>=!&|~.]*", bare) or re.search(r"\.\s*[A-Za-z_]", bare):
             raise InputError(str(path), "must have sizes that are arithmetic", repr(expression[:80]))
+
+
+def _check_targets(path: Path, value: object) -> None:
+    """Raises InputError where a description calls anything but operators: a name such as torch.os.system leads to any function."""
+    if isinstance(value, dict):
+        target = value.get("target")
+        if (
+            isinstance(target, str)
+            and "inputs" in value
+            and (not OPERATOR.fullmatch(target) or FILE_OPERATORS.search(f"{target}("))
+        ):
+            raise InputError(str(path), "must call operators of PyTorch alone", printable(target[:80]), OWN_CODE)
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            _check_targets(path, inner)
 
 
 def _expressions(value: object) -> Iterator[str]:
