@@ -178,7 +178,7 @@ def _torchscript(path: Path) -> Program:
 
 
 def _check_operators(path: Path) -> None:
-    """Raises InputError where the code of a TorchScript file has operators that read and write files: they would do so when it runs.
+    """Raises InputError where the code of a TorchScript file has operators that read or write files, which they do when it runs.
 
     Its text is what PyTorch compiles; a name that is written there is the only way to an operator.
     """
@@ -328,7 +328,7 @@ def _check_expressions(path: Path, content: bytes) -> None:
 
 
 def _check_targets(path: Path, value: object) -> None:
-    """Raises InputError where a description calls anything but operators: a name such as torch.os.system leads to any function."""
+    """Raises InputError where a description calls anything but operators: a name, torch.os.system, leads to any function."""
     if isinstance(value, dict):
         target = value.get("target")
         if (

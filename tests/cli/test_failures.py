@@ -60,10 +60,15 @@ class Full(io.RawIOBase):
 def test_a_full_disk_behind_the_output_is_found_before_the_end(monkeypatch: pytest.MonkeyPatch, end: SystemExit | None) -> None:
     stream = io.TextIOWrapper(io.BufferedWriter(Full()), "utf-8")
     monkeypatch.setattr(sys, "stdout", stream)
-    with pytest.raises(InputError, match="output: must be on a disk with room, got No space"), in_one_line():
+
+    @in_one_line()
+    def command() -> None:
         print("much")
         if end:
             raise end
+
+    with pytest.raises(InputError, match="output: must be on a disk with room, got No space"):
+        command()
     assert sys.stdout is None, "nothing is left that Python would write at its end"
     with pytest.raises(OSError, match="No space"):
         stream.close()

@@ -104,8 +104,10 @@ ARCHITECTURE = {"name": "small", "shape": [1, 8, 8], "classes": 4, "width": 4, "
         *(json.dumps({"architecture": ARCHITECTURE | change}) for change in (
             {"name": "alexnet"}, {"name": 3}, {"extra": 1}, {"classes": -1}, {"classes": "many"},
             {"classes": 10**15}, {"shape": []}, {"shape": "abc"}, {"shape": [1, -8, 8]}, {"mean": ["a"]},
-            {"width": -3}, {"pretrained": True}, {"seed": 1}, {"classes": True}, {"classes": 4.0}, {"classes": [4]}, {"shape": [1, 8]},
-            {"shape": [1, 8, True]}, {"shape": {"a": 1}}, {"shape": [3, 10**6, 10**6]}, {"classes": 10**9}, {"mean": {}}, {"std": "a"},
+            {"width": -3}, {"pretrained": True}, {"seed": 1}, {"classes": True}, {"classes": 4.0}, {"classes": [4]},
+            {"shape": [1, 8]},
+            {"shape": [1, 8, True]}, {"shape": {"a": 1}}, {"shape": [3, 10**6, 10**6]}, {"classes": 10**9}, {"mean": {}},
+            {"std": "a"},
             {"layer": 3}, {"layer": "none"}, {"options": [1]}, {"name": "a\nb"}, {"width": "4"}, {"mean": [[0.5]]},
         )),
     ],
