@@ -9,12 +9,14 @@ import datetime
 import importlib
 import io
 import json
+import logging
 import re
 import struct
 import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -145,11 +147,18 @@ def load_file(path: Path) -> Program | Checkpoint:
 
 
 def _names_in(path: Path) -> list[str]:
-    """The names of what a file of PyTorch holds. Raises InputError where it is damaged, or claims more than it has."""
+    """The names of what a file of PyTorch holds."""
+    with _opened(path) as archive:
+        return [name.partition("/")[2] or name for name in archive.namelist()]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive that a file of PyTorch is. InputError in place of all that is raised where it is damaged, or claims too much."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_members(path, archive.infolist())
-            return [name.partition("/")[2] or name for name in archive.namelist()]
+            yield archive
     except InputError:
         raise
     except Exception as error:  # damaged archives raise almost anything
@@ -182,7 +191,7 @@ def _check_operators(path: Path) -> None:
 
     Its text is what PyTorch compiles; a name that is written there is the only way to an operator.
     """
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         for name in archive.namelist():
             if name.endswith(".py") and (found := FILE_OPERATORS.search(archive.read(name).decode("utf-8", "replace"))):
                 raise InputError(str(path), "must not read or write files", found[0].strip(" ("), OWN_CODE)
@@ -273,12 +282,15 @@ def _sets_of_weights(found: object, place: str = "", depth: int = 0) -> Iterator
 
 
 def _exported(path: Path) -> Program:
-    _check_harmless(path)
     try:
+        _check_harmless(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own old formats
-            exported = torch.export.load(str(path))
-            network = exported.module()
+            with _silent("torch.export"):
+                exported = torch.export.load(str(path))
+                network = exported.module()
+    except InputError:
+        raise
     except Exception as error:  # of any damage
         remedy = "export it again with this version of PyTorch"
         raise InputError(str(path), "must be an exported program that this PyTorch can run", _one_line(error), remedy) from None
@@ -289,9 +301,20 @@ def _exported(path: Path) -> Program:
     return Program(network, count if isinstance(count, int) else None, "an exported program")
 
 
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Without what a logger says: it prints a traceback of what is refused in one line."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _check_harmless(path: Path) -> None:
     """Raises InputError if a file of `torch.export` holds what could run code: torch would unpickle and evaluate it."""
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         contents = {name.partition("/")[2] or name: archive.read(name) for name in archive.namelist()}
     plain = {name for config in contents if config.endswith("_config.json") for name in _plain_tensors(config, contents[config])}
     for name, content in contents.items():

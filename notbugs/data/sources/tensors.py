@@ -59,7 +59,7 @@ def _check_stored(path: Path) -> None:
 
 
 def holds_its_values(tensor: Tensor) -> bool:
-    """Whether a tensor is an ordinary one on the CPU and has all values that it shows: one value can be shown any number of times."""
+    """Whether a tensor is an ordinary one on the CPU that has all values it shows: one can be shown any number of times."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
