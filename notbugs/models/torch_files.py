@@ -154,7 +154,7 @@ def _names_in(path: Path) -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive that a file of PyTorch is. InputError in place of all that is raised where it is damaged, or claims too much."""
+    """The archive that a file of PyTorch is. InputError in place of all that is raised if it is damaged or claims too much."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_members(path, archive.infolist())

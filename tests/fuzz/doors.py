@@ -26,7 +26,7 @@ N = 8  # images
 
 
 class Door(NamedTuple):
-    """make: valid sets of files. damage: what is done to one. enter: reads them, in the folder, which is the working directory."""
+    """make: valid sets of files. damage: what is done to one. enter: reads them; their folder is the working directory."""
 
     make: Callable[[], list[Files]]
     damage: Callable[[Random, Files], Files]
@@ -36,7 +36,11 @@ class Door(NamedTuple):
 def try_case(name: str, seed: int, folder: Path) -> str:
     """Make the case of a seed in a folder and enter: "works" or "refused". Raises Forbidden for all else."""
     door, random = DOORS[name], Random(seed)
-    files = door.damage(random, dict(random.choice(_made(name))))
+    return enter(door, door.damage(random, dict(random.choice(_made(name)))), folder)
+
+
+def enter(door: Door, files: Files, folder: Path) -> str:
+    """Enter with these files: "works" or "refused". Raises Forbidden for all else."""
     shutil.rmtree(folder, ignore_errors=True)
     for path, content in files.items():
         target = folder / path
@@ -99,7 +103,17 @@ def encoded(image: np.ndarray, form: str, **options: Any) -> bytes:
 
 def image_folders() -> list[Files]:
     gray, color = pixels(), pixels(3)
-    forms = {"png": "PNG", "jpg": "JPEG", "bmp": "BMP", "gif": "GIF", "tif": "TIFF", "ppm": "PPM", "webp": "WEBP", "ico": "ICO", "jp2": "JPEG2000"}
+    forms = {
+        "png": "PNG",
+        "jpg": "JPEG",
+        "bmp": "BMP",
+        "gif": "GIF",
+        "tif": "TIFF",
+        "ppm": "PPM",
+        "webp": "WEBP",
+        "ico": "ICO",
+        "jp2": "JPEG2000",
+    }
     sets = [
         {f"{CLASSES[i % 2]}/{i}.{ending}": encoded(np.kron(color[i], np.ones((8, 8, 1), np.uint8)), form) for i in range(N)}
         for ending, form in forms.items()
@@ -139,10 +153,16 @@ def arrays() -> list[Files]:
 
     def idx(folder: Path) -> None:
         (folder / "train-images-idx3-ubyte").write_bytes(np.array([0x803, N, 4, 4], ">i4").tobytes() + images.tobytes())
-        (folder / "train-labels-idx1-ubyte").write_bytes(np.array([0x801, N], ">i4").tobytes() + labels.astype(np.uint8).tobytes())
+        (folder / "train-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, N], ">i4").tobytes() + labels.astype(np.uint8).tobytes()
+        )
 
     full = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels, "train_names": names}
-    makers = [npz(**full), npz(images=pixels(3), labels=words, classes=np.array(CLASSES)), npz(x_train=images / 255, y_train=labels)]
+    makers = [
+        npz(**full),
+        npz(images=pixels(3), labels=words, classes=np.array(CLASSES)),
+        npz(x_train=images / 255, y_train=labels),
+    ]
     return [made_by(make) for make in (*makers, npy, hdf5, torch_file, idx)]
 
 
@@ -175,7 +195,9 @@ def odd_labels(random: Random, content: bytes) -> bytes:
 @cache
 def _rows() -> list[dict[str, Any]]:
     images = pixels()
-    return [{"image": {"bytes": encoded(images[i], "PNG"), "path": f"{i}.png"}, "label": i % 2, "name": f"{i}.png"} for i in range(N)]
+    return [
+        {"image": {"bytes": encoded(images[i], "PNG"), "path": f"{i}.png"}, "label": i % 2, "name": f"{i}.png"} for i in range(N)
+    ]
 
 
 def parquet_bytes(rows: list[dict[str, Any]]) -> bytes:
@@ -210,7 +232,18 @@ def odd_parquet(random: Random, content: bytes) -> bytes:
         return mutate.damaged(random, content)
     rows = [dict(row) for row in _rows()]
     column = random.choice(("image", "label", "name", "more"))
-    filled = random.choice((mutate.NUMBERS, mutate.WORDS, [None], [[1], [2, 3]], [{"a": 1}], [{"bytes": None, "path": "/etc/passwd"}], [b"x"], [10**18]))
+    filled = random.choice(
+        (
+            mutate.NUMBERS,
+            mutate.WORDS,
+            [None],
+            [[1], [2, 3]],
+            [{"a": 1}],
+            [{"bytes": None, "path": "/etc/passwd"}],
+            [b"x"],
+            [10**18],
+        )
+    )
     for row in rows if random.random() < 0.5 else rows[:1]:
         row[column] = random.choice(filled)
     try:
@@ -242,7 +275,11 @@ def damaged_shard(random: Random, files: Files) -> Files:
     def inner(random: Random, name: str, content: bytes) -> bytes:
         if name.endswith(".json"):
             return mutate.damaged_json(random, content)
-        return str(random.choice([*mutate.NUMBERS, *mutate.WORDS])).encode("utf-8", "replace") if name.endswith(".cls") else mutate.damaged(random, content)
+        return (
+            str(random.choice([*mutate.NUMBERS, *mutate.WORDS])).encode("utf-8", "replace")
+            if name.endswith(".cls")
+            else mutate.damaged(random, content)
+        )
 
     return by_ending({
         ".tar": lambda random, content: mutate.damaged_tar(random, content, inner),
@@ -291,7 +328,7 @@ def load_model(folder: Path) -> object:
     from notbugs.models.by_name import classifier_by_name
 
     (path,) = [path for path in folder.iterdir() if path.suffix not in (".json", ".py")]
-    network = "resnet9" if path.suffix == ".pt" else None
+    network = "linear" if path.suffix == ".pt" else None
     return classifier_by_name(str(path), classes=CLASSES, network=network, part=_part())
 
 
@@ -299,7 +336,6 @@ def programs() -> list[Files]:
     """ONNX, TorchScript and weights of PyTorch."""
     import warnings
 
-    import onnx
     import torch
     from onnx import TensorProto, helper, numpy_helper
 
@@ -317,18 +353,28 @@ def programs() -> list[Files]:
             warnings.simplefilter("ignore")
             torch.jit.trace(network, torch.zeros(2, 1, 8, 8)).save(str(folder / "m.torchscript"))  # type: ignore[no-untyped-call]
 
-    own = models.build("resnet9", shape=(1, 8, 8), classes=2, width=4)
+    own = models.build("linear", shape=(1, 8, 8), classes=2)
     weights = made_by(lambda folder: torch.save({"state_dict": own.state_dict()}, folder / "m.pt"))
     return [{"m.onnx": model.SerializeToString()}, made_by(script), weights, exported_program()]
 
 
 def exported_program() -> Files:
     """An archive like that of torch.export, which takes seconds to make a real one: what is checked before PyTorch reads it."""
-    node = {"target": "torch.ops.aten.relu.default", "inputs": [{"name": "self", "arg": {"as_tensor": {"name": "x"}}}], "outputs": []}
-    described = {"graph_module": {"graph": {"nodes": [node], "sym_int_values": {"s": {"as_expr": {"expr_str": "2*s0"}}}}}, "guards_code": ["s0 > 1"]}
+    node = {
+        "target": "torch.ops.aten.relu.default",
+        "inputs": [{"name": "self", "arg": {"as_tensor": {"name": "x"}}}],
+        "outputs": [],
+    }
+    described = {
+        "graph_module": {"graph": {"nodes": [node], "sym_int_values": {"s": {"as_expr": {"expr_str": "2*s0"}}}}},
+        "guards_code": ["s0 > 1"],
+    }
     weights = {"config": {"w": {"path_name": "weight_0", "use_pickle": False}}}
-    entries = {"models/model.json": json.dumps(described).encode(), "data/weights/model_weights_config.json": json.dumps(weights).encode(),
-               "data/weights/weight_0": bytes(16)}  # fmt: skip
+    entries = {
+        "models/model.json": json.dumps(described).encode(),
+        "data/weights/model_weights_config.json": json.dumps(weights).encode(),
+        "data/weights/weight_0": bytes(16),
+    }
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in entries.items():
@@ -354,7 +400,9 @@ def odd_onnx(random: Random, content: bytes) -> bytes:
                 place = random.choice(("/etc/passwd", "../up", "m.onnx", "none"))
                 weight.external_data.add(key="location", value=place)
             case "operator":
-                model.graph.node[random.randrange(len(model.graph.node))].op_type = random.choice(("If", "Loop", "Relu", "x" * 99, "Conv", "ConstantOfShape"))
+                model.graph.node[random.randrange(len(model.graph.node))].op_type = random.choice(
+                    ("If", "Loop", "Relu", "x" * 99, "Conv", "ConstantOfShape")
+                )
             case "input":
                 shape = model.graph.input[0].type.tensor_type.shape
                 shape.dim[random.randrange(len(shape.dim))].dim_value = random.choice((0, 1, 3, 2**40, -1))
@@ -392,8 +440,14 @@ def runs() -> list[Files]:
     from report.conftest import full_study, quick_study
     from report.explorer_runs import explorer_run
 
-    makers = [lambda folder: quick_study(folder / "run"), lambda folder: full_study(folder / "run", 2), lambda folder: explorer_run(folder / "run", 4)]
-    return [{name: content for name, content in made_by(make).items() if not name.endswith((".parquet", ".lock"))} for make in makers]
+    makers = [
+        lambda folder: quick_study(folder / "run"),
+        lambda folder: full_study(folder / "run", 2),
+        lambda folder: explorer_run(folder / "run", 4),
+    ]
+    return [
+        {name: content for name, content in made_by(make).items() if not name.endswith((".parquet", ".lock"))} for make in makers
+    ]
 
 
 def write_report(folder: Path) -> object:
@@ -424,7 +478,9 @@ def reviews() -> list[Files]:
     def made(folder: Path) -> None:
         with RunFolder.open(folder / "run", {"dataset": "made"}) as run:
             run.update_metadata(data={"classes": [*CLASSES]}, norm="l2", epsilon=0.5, full=False)
-        key = [{"id": f"i{i}", "set": ("original", "robust")[i % 2], "file": f"{i}.png", "label": CLASSES[i % 2]} for i in range(N)]
+        key = [
+            {"id": f"i{i}", "set": ("original", "robust")[i % 2], "file": f"{i}.png", "label": CLASSES[i % 2]} for i in range(N)
+        ]
         said = [{"reviewer": "A", "id": f"i{i}", "answer": CLASSES[i % 2], "seconds": 1.5} for i in range(N)]
         (folder / "run/review").mkdir()
         (folder / "run/review/key.csv").write_text(records_as_csv(key))
@@ -458,7 +514,7 @@ def configurations() -> list[Files]:
         {"map.csv": b"class,output\ncat,0\ndog,1\n"},
         {"classes.json": json.dumps({"0": "cat", "1": "dog"}).encode()},
         {"classes.txt": b"cat\ndog\n"},
-        {"mask.npy": files_of_mask(), "mask.png": encoded(pixels()[0], "PNG")},
+        {"mask.npy": files_of_mask(), "mask.png": encoded(np.uint8(255) * (pixels()[0] > 99), "PNG")},
         {"files.txt": b'a.png\n"b\\n.png"\nc.png\n'},
     ]
 
@@ -504,8 +560,9 @@ def damaged_configuration(random: Random, files: Files) -> Files:
 
 
 def arguments() -> list[Files]:
-    commands = ["check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk", "review", "theory",
-                "report"]  # fmt: skip
+    from notbugs.cli import app, typer
+
+    commands = sorted({*typer.main.get_command(app).commands} - {"demo"})  # type: ignore[attr-defined]  # it has a data set
     return [{"images/cat/1.png": encoded(pixels()[0], "PNG"), "command": command.encode()} for command in commands]
 
 
@@ -515,25 +572,41 @@ def odd_arguments(random: Random, files: Files) -> Files:
 
     name = files["command"].decode()
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    options = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts) if option.startswith("--")]
-    values = [*(word.replace("\0", "") for word in mutate.WORDS), *map(str, mutate.NUMBERS), "8/255", "linf:8/255", "1/0", "a:b", "os:getcwd", "-", "--",
-              "images", "hf:a/b/c.pt", "timm:", "hf:", "torchvision:x", "[", "(", "(?P<", "{", "a=1+", "cat=1,cat=2", "cuda:99", "cpu:x"]  # fmt: skip
-    words = [random.choice(values) for _ in range(random.randint(0, 3))]
-    for _ in range(random.randint(0, 4)):
-        words += [random.choice(options), random.choice(values)]
-    needed = {"theory": ["--dimensions", "x"]}.get(name, ["images"])
-    return {**files, "arguments": json.dumps([name, *needed, *words, "--out", random.choice(("out", "images/out", "x.csv", "out.safetensors"))]).encode()}
+    options = [
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--")
+    ]
+    flags = {
+        each
+        for parameter in command.params
+        if getattr(parameter, "is_flag", False)
+        for each in (*parameter.opts, *parameter.secondary_opts)
+    }
+    said = "8/255 linf:8/255 1/0 a:b - -- images hf:a/b/c.pt timm: hf: torchvision:x [ ( (?P< { a=1+ cat=1,cat=2 cuda:99 cpu:x"
+    values = [*(word.replace("\0", "") for word in mutate.WORDS), *map(str, mutate.NUMBERS), *said.split()]
+    words = [random.choice(values)] if random.random() < 0.3 else []
+    for _ in range(random.randint(0, 4) if options else 0):
+        option = random.choice(options)
+        words += [option] if option in flags else [option, random.choice(values)]
+    needed = {"theory": ["--mean", "x"]}.get(name, ["images"])
+    return {
+        **files,
+        "arguments": json.dumps(
+            [name, *needed, *words, "--out", random.choice(("out", "images/out", "x.csv", "out.safetensors"))]
+        ).encode(),
+    }
 
 
 def call_command(folder: Path) -> object:
     """Call the command as the command line does, in this process: exit code 0 or 2, one line where it is 2."""
     words = json.loads((folder / "arguments").read_bytes())
     done = call_here(*words)
-    lines = [line for line in done.stderr.splitlines() if line]
     if done.returncode not in (0, 2) or "Traceback" in done.stderr:
         raise Forbidden(f"exit code {done.returncode}: {done.stderr[-200:]}")
-    if done.returncode == 2 and lines and lines[-1].startswith("notbugs:"):
-        raise InputError("arguments", "refused", lines[-1])
+    if done.returncode == 2:
+        raise InputError("arguments", "refused", done.stderr.splitlines()[-1])
     return done
 
 
@@ -542,7 +615,9 @@ DOORS: dict[str, Door] = {
     "arrays": Door(arrays, damaged_array_file, load_data),
     "parquet": Door(tables, damaged_table, load_data),
     "archives": Door(shards, damaged_shard, load_data),
-    "safetensors": Door(tensors, by_ending({".safetensors": mutate.damaged_safetensors, ".json": mutate.damaged_json}), enter_tensors),
+    "safetensors": Door(
+        tensors, by_ending({".safetensors": mutate.damaged_safetensors, ".json": mutate.damaged_json}), enter_tensors
+    ),
     "model JSON": Door(checkpoints, in_one(mutate.damaged_json, ".json"), load_model),
     "ONNX, PyTorch": Door(programs, damaged_program, load_model),
     "run.json": Door(runs, in_one(mutate.damaged_json, "run.json"), go_on),

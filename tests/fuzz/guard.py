@@ -1,4 +1,4 @@
-"""What a case may do: work, or end with an InputError of one line; within its memory, its time and its folder; and run nothing."""
+"""What a case may do: work, or end with an InputError of one line; within its memory, time and folder; and run nothing."""
 
 import os
 import resource
@@ -19,7 +19,16 @@ MEMORY = 3 * 2**29  # bytes more than before: any file may expand to 2**30
 SECONDS = 20.0  # of CPU time
 ADDRESSES = 200 * 2**30  # more address space than before: what is set aside and never touched takes no memory; V8 wants 64 GB
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "socket.connect", "pty.spawn", "webbrowser.open")
+STARTS = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "socket.connect",
+    "pty.spawn",
+    "webbrowser.open",
+)
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 
 
@@ -48,8 +57,14 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
 def _check_place(place: object) -> None:
     if isinstance(place, str | bytes | os.PathLike) and Watch.folder is not None:
         path = os.path.realpath(os.fsdecode(place))
-        cache, compiled = os.environ["XDG_CACHE_HOME"], f"{tempfile.gettempdir()}/torchinductor_"
-        if not path.startswith((str(Watch.folder), os.path.realpath(cache), compiled, "/dev/", "/proc/", sys.prefix)) and "__pycache__" not in path:
+        cache = os.path.realpath(os.environ["XDG_CACHE_HOME"])
+        temporary = [
+            os.path.join(os.path.realpath(tempfile.gettempdir()), name) for name in ("tmp", "torchinductor_")
+        ]  # of imports
+        if (
+            not path.startswith((str(Watch.folder), cache, *temporary, "/dev/", "/proc/", sys.prefix))
+            and "__pycache__" not in path
+        ):
             Watch.found = f"written outside: {path}"
 
 
