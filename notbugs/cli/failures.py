@@ -64,5 +64,5 @@ def _flush() -> None:
         try:
             sys.stdout.flush()
         except OSError:
-            sys.stdout = None  # type: ignore[assignment]  # or Python would try once more, and fail with a traceback
+            sys.stdout = None  # or Python would try once more, and fail with a traceback
             raise

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch  # before any case begins: an import is no part of it
 from cli.conftest import call_here
 from fuzz import mutate
 from fuzz.guard import Forbidden, outcome
@@ -132,7 +133,6 @@ def load_data(folder: Path) -> object:
 
 def arrays() -> list[Files]:
     import h5py
-    import torch
 
     images, labels, names = pixels(), np.arange(N) % 2, np.array([f"{i}.png" for i in range(N)])
     words = np.array(CLASSES)[labels]
@@ -288,7 +288,6 @@ def damaged_shard(random: Random, files: Files) -> Files:
 
 
 def tensors() -> list[Files]:
-    import torch
     from safetensors.torch import save
 
     images, labels = torch.from_numpy(pixels()), torch.arange(N) % 2
@@ -316,8 +315,6 @@ def checkpoints() -> list[Files]:
 
 @cache
 def _part() -> Any:
-    import torch
-
     from notbugs.data import Dataset
 
     images = torch.from_numpy(pixels(side=8))[:, None]
@@ -336,7 +333,6 @@ def programs() -> list[Files]:
     """ONNX, TorchScript and weights of PyTorch."""
     import warnings
 
-    import torch
     from onnx import TensorProto, helper, numpy_helper
 
     weight = numpy_helper.from_array(np.ones((64, 2), np.float32), "w")

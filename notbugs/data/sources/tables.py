@@ -136,6 +136,7 @@ def locate_hub(dataset: str, config: DataConfig) -> Located:
             # Asked first because load_dataset retries for 23 s where there is no network.
             huggingface_hub.HfApi().dataset_info(dataset, timeout=10)
         with without_progress_bars():
+            datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # datasets before 4 would ask whether to run a set's own code
             tables = datasets.load_dataset(dataset)
     except Exception as error:
         missing = isinstance(error, huggingface_hub.errors.RepositoryNotFoundError)
