@@ -125,7 +125,10 @@ def main() -> None:
             except BaseException:
                 traceback.print_exc()
         return
-    found = {name: fuzz(name, given.first, given.seconds) for name in ([given.door] if given.door else list(doors().DOORS))}
+    found = dict[str, Counter[str]]()
+    for name in [given.door] if given.door else list(doors().DOORS):
+        found[name] = fuzz(name, given.first, given.seconds)
+        print(table({name: found[name]}).splitlines()[-1], file=sys.stderr, flush=True)
     print(table(found))
     if not given.door:
         text = PAGE.read_text(encoding="utf-8")
