@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # In the order of tests/conftest.py, the longest files first
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses auto
 
-.PHONY: demo test test-fast lint check clean
+.PHONY: demo test test-fast lint check fuzz clean
 
 demo: .venv/installed
 	$(BIN)/notbugs demo
@@ -25,6 +25,10 @@ check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Damaged and malicious files at every door, ten minutes each: docs/fuzzing.md
+fuzz: .venv/installed-test
+	$(BIN)/python benchmarks/fuzz.py --seconds 600
 
 lint: .venv/installed-test
 	$(BIN)/ruff format .

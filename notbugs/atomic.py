@@ -1,4 +1,4 @@
-"""Files appear whole or not at all. Imports no torch."""
+"""Files appear whole or not at all, and are read whole only up to a limit. Imports no torch."""
 
 import errno
 import os
@@ -51,3 +51,17 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def atomic_write_text(path: Path, text: str) -> None:
     """The same for text, in UTF-8; a lone surrogate (of a file name, say) becomes a question mark."""
     atomic_write(path, lambda stream: stream.write(text.encode("utf-8", errors="replace")))
+
+
+def read_at_most(path: Path, most: int) -> bytes:
+    """The content of a file. Raises InputError if it has more bytes than such a file ever has, or cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would wait for ever
+            raise InputError(str(path), "must be a file", remedy="name another")
+        with path.open("rb") as stream:
+            content = stream.read(min(most, path.stat().st_size) + 1)
+    except OSError as error:
+        raise InputError(str(path), "cannot be read", error.strerror, "make it readable, or name another") from None
+    if len(content) > most:
+        raise InputError(str(path), f"must have at most {most:,} bytes", "more", "name the file that was written")
+    return content

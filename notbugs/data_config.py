@@ -3,6 +3,9 @@
 Imports no torch: the command line makes its options of these fields (`cli.options`), a report its suggestions.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from os import fspath
 from pathlib import Path
@@ -110,12 +113,46 @@ class DataOptions(TypedDict, total=False):
 DATA_FIELDS = {field.name: field for field in fields(DataConfig) if field.name != "dataset"}
 
 
-def check_outside(dataset: str, out: Path | str) -> None:
-    """Raises InputError for an output inside the folder of the data set, of which it would become a part.
+def check_outside(config: DataConfig, *outputs: Path | str) -> None:
+    """Raises InputError for an output inside the data set, of which it would become a part, and for one that would hold it.
+
+    Compared are the places themselves, whatever links lead to them. Called before anything is read or written.
 
     Examples
     --------
-    >>> check_outside("digits", "runs/digits")
+    >>> check_outside(DataConfig("digits"), "runs/digits")
     """
-    if Path(dataset).is_dir() and Path(out).resolve().is_relative_to(Path(dataset).resolve()):
-        raise InputError("--out", f"must lie outside {dataset}, or it becomes a part of the data set", str(out), "choose another")
+    written = [Path(os.path.realpath(output)) for output in outputs]
+    for source in _places(config):
+        for output in written:
+            if output.is_relative_to(source) and (source.is_dir() or source == output):
+                what = "or it becomes a part of the data set" if source.is_dir() else "or it replaces it"
+                rule = f"must lie outside {config.dataset if source.is_dir() else source}, {what}"
+                raise InputError("--out", rule, str(output), "choose another")
+            if source.is_relative_to(output):
+                raise InputError("--out", "must not hold the data set, or parts of it", f"{source} in {output}", "choose another")
+
+
+def _places(config: DataConfig) -> Iterator[Path]:
+    """What is read: the data set, its parts and its table where they are elsewhere, and what links that are followed lead to."""
+    below = [os.path.join(config.dataset, name) for name in (config.train, config.test, config.labels) if name]
+    for path in (config.dataset, *below, *([config.labels] if config.labels else [])):
+        if not os.path.exists(path):  # the name of a set on the hub, or of a split
+            continue
+        yield Path(os.path.realpath(path))
+        if config.follow_links and os.path.isdir(path):
+            yield from _linked_folders(path)
+
+
+def _linked_folders(folder: str) -> Iterator[Path]:
+    """The folders to which links in a folder lead, at any depth, each once."""
+    seen, left = {os.path.realpath(folder)}, [folder]
+    while left:
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink() and entry.is_dir() and (place := os.path.realpath(entry.path)) not in seen:
+                    seen.add(place)
+                    left.append(place)
+                    yield Path(place)
+                elif entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)

@@ -5,6 +5,9 @@ class NotbugsWarning(RuntimeWarning):
     """Something was left out or done otherwise than asked for; the work went on. The command line prints its one line."""
 
 
+MOST = 1000  # letters of each part of a message: what a damaged file holds may have any length
+
+
 class InputError(ValueError):
     """Input that cannot be used. The command line prints its one line and exits with 2; nothing was written.
 
@@ -28,10 +31,14 @@ class InputError(ValueError):
 
     def __init__(self, parameter: str, rule: str, got: object = None, remedy: str = "") -> None:
         # strings only, so that the error can be pickled and sent from a worker process
-        super().__init__(parameter, rule, None if got is None else str(got), remedy)
+        super().__init__(*(text if text is None else _short(str(text)) for text in (parameter, rule, got, remedy)))
 
     def __str__(self) -> str:
         parameter, rule, got, remedy = self.args
         text = f"{parameter}: {rule}{'' if got is None else f', got {got}'}{f'; {remedy}' if remedy else ''}"
         # A file's name may hold what moves the cursor of a terminal, or breaks the line
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[: MOST // 2]} … {text[-MOST // 2 :]}"

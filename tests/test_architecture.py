@@ -49,6 +49,13 @@ def test_one_loop_moves_pixels_and_one_changes_weights() -> None:
     assert found == {"grad": {"search/maximize.py"}, "backward": {"search/maximize.py", "train/fit.py"}}
 
 
+def test_one_place_writes_csv() -> None:
+    """There cells that a spreadsheet would run are quoted."""
+    written = ("writer", "DictWriter", "to_csv", "write_csv")
+    found = {name for name in NAMES for node in nodes(name) if isinstance(node, ast.Attribute) and node.attr in written}
+    assert found == {"runs/tables/row.py"}
+
+
 def test_library_code_names_no_device() -> None:
     found = {}
     for name in NAMES:

@@ -64,7 +64,7 @@ def run(
     folder = Path(folder)
     if config.budget not in attacks.BUDGETS:
         raise InputError("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(config.budget))
-    check_outside(config.data.dataset, folder)
+    check_outside(config.data, folder)
     part, form = test_part(config)
     threats = threat_models(config)
     for name in (config.model, *config.others):

@@ -14,6 +14,7 @@ from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.check import check
 from notbugs.cli.classifier import attack, features, transfer
+from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
 from notbugs.cli.study import demo, report, run, split, train
@@ -54,7 +55,8 @@ def main() -> None:
     keep_freed_memory()
     _stop_at_signals()
     try:
-        app()
+        with in_one_line():
+            app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
         sys.exit(2)

@@ -102,10 +102,16 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(grouped)
     def called(**given: object) -> None:
         if given.get("dataset") and given.get("out"):
-            check_outside(str(given["dataset"]), str(given["out"]))
+            config = DataConfig(str(given["dataset"]), **{name: given[name] for name in DATA_FIELDS})  # type: ignore[arg-type]
+            check_outside(config, *_written(Path(str(given["out"]))))
         grouped(**given)
 
     return called
+
+
+def _written(out: Path) -> tuple[Path, ...]:
+    """What a command writes: a run folder, or a file and the notes beside it."""
+    return (out, out.with_suffix(".json")) if out.suffix else (out,)
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:

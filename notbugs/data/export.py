@@ -1,6 +1,5 @@
 """A data set to disk, in the form in which it was loaded or another one."""
 
-import csv
 import errno
 import os
 import shutil
@@ -21,6 +20,7 @@ from notbugs.data.shards import Sample, write_shards
 from notbugs.data.sources import without_progress_bars
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
+from notbugs.runs.tables.row import write_records
 
 AT_ONCE, MOST_ROWS = 2**24, 1000  # bytes of encoded images, and rows, that are written to a table at a time
 WRITE = ("folder", "parquet", "npz", "webdataset")  # the forms to choose from; the others are those of inputs
@@ -150,10 +150,13 @@ def _write_folder(job: Job) -> Written:
     for label, file, content in zip(labels, files, _files(job), strict=True):
         (root / job.split / folders[label] / file).write_bytes(content)
     with open(root / "manifest.csv", "w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream)
-        table.writerow(MANIFEST)
-        for label, file, old, name in zip(labels, files, original.labels.tolist(), dataset.names, strict=True):
-            table.writerow((f"{job.split}/{folders[label]}/{file}", dataset.classes[label], original.classes[old], name))
+        columns = zip(labels, files, original.labels.tolist(), dataset.names, strict=True)
+        rows = (
+            (f"{job.split}/{folders[label]}/{file}", dataset.classes[label], original.classes[old], name)
+            for label, file, old, name in columns
+        )
+        write_records(stream, [MANIFEST])
+        write_records(stream, rows)
     return Written(tuple(folders), tuple(files))
 
 

@@ -12,6 +12,7 @@ from notbugs.data.names import first_line, printable
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
+from notbugs.runs.tables.row import original_cell
 
 
 def load_part(folder: Path | str, form: str, split: str = "train") -> Dataset:
@@ -58,10 +59,10 @@ def _locate_exported(folder: Path, split: str) -> Located:
     try:
         with open(folder / "manifest.csv", newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
-        labels = [classes.index(row["label"]) for row in rows]
-        files = [row["file"] for row in rows]
-        names = [row["original_name"] for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        labels = [classes.index(original_cell(row["label"])) for row in rows]
+        files = [original_cell(row["file"]) for row in rows]
+        names = [original_cell(row["original_name"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise InputError(str(folder), "its manifest.csv cannot be read", first_line(error)) from None
     for file in files:
         if not file.startswith(f"{split}/") or ".." in file.split("/"):

@@ -145,13 +145,19 @@ def load_images(
         Leave out what cannot be read, instead of raising InputError.
     """
     if isinstance(files, Tensor):
-        return _of_array(files[list(rows)], options)
+        return _of_array(_rows_of(files, rows), options)
     headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options.resize)
     sizes = [facts.size(options.resize) for facts in headers if facts]
     largest = max((3 * height * width for _, height, width in sizes), default=0)
     if largest * len(rows) > IN_MEMORY:
         return _load_lazily(files, rows, locations, options, skip_unreadable)
     return _decode_all(files, rows, locations, options, skip_unreadable, _likely_size(sizes))
+
+
+def _rows_of(images: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some of the images; where they follow each other, without a copy."""
+    start = rows[0] if rows else 0
+    return images[start : start + len(rows)] if [*rows] == [*range(start, start + len(rows))] else images[list(rows)]
 
 
 def _of_array(images: Tensor, options: DecodeOptions) -> LoadedImages:

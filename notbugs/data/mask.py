@@ -66,8 +66,8 @@ def _image(path: Path) -> np.ndarray:
 def _array(path: Path, shape: Sequence[int]) -> np.ndarray:
     """Values as they are, (C or 1, H, W)."""
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        values = np.load(path, mmap_mode="c", allow_pickle=False)  # mapped: its shape is compared with its size
+    except Exception as error:  # damaged files make NumPy raise almost anything
         raise InputError("--mask", RULE, f"{path}: {' '.join(str(error).split())[:100]}") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim not in (2, 3):
         got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__

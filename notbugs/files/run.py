@@ -90,7 +90,7 @@ def run(
         Before anything is written if the input cannot be used.
     """
     folder = Path(folder)
-    check_outside(config.data.dataset, folder)
+    check_outside(config.data, folder)
     splits = load_splits(config)
     check_size(config.data, splits)
     with keeping_notes() as notes:
@@ -266,6 +266,7 @@ def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> lis
         For another share, or a folder that cannot be written.
     """
     folder = Path(folder)
+    check_outside(config.data, folder)
     splits = load_splits(config)
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as record:  # nobody else writes meanwhile
         rows = record.rows(FileRow)

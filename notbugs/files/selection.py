@@ -7,6 +7,7 @@ from pathlib import Path
 from notbugs import data
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset
+from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.files.config import FilesConfig, load_splits
 from notbugs.files.run import Subset, write_subset
@@ -93,6 +94,7 @@ def split_by_list(config: FilesConfig, path: StrPath, folder: StrPath) -> list[S
         Before anything is written if the list or the data set cannot be used.
     """
     path, folder = Path(path), Path(folder)
+    check_outside(config.data, folder)
     splits = load_splits(config)
     listed = find_files(splits.train, read_list(path))
     data.check_unused(folder)

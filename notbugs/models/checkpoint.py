@@ -2,20 +2,26 @@
 
 import errno
 import json
+import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from notbugs.atomic import StrPath
+from notbugs.atomic import StrPath, read_at_most
 from notbugs.errors import InputError
+from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Model
 from notbugs.models.factory import build
 from notbugs.models.libraries import is_library_name
+from notbugs.models.reading import Options
 from notbugs.models.user_code import one_line
+
+MOST_DESCRIPTION = 2**24  # bytes of a .json file; one of a thousand classes has 20,000
+MOST_PIXELS = 3 * 2**24  # values of an image for which a network was built: 4096 x 4096 pixels
 
 
 @dataclass(frozen=True)
@@ -113,21 +119,101 @@ def load(path: StrPath, network: str | None = None) -> tuple[Model, CheckpointMe
     from safetensors.torch import load_file
 
     description = _description(path)
+    rule = "is not the description of a model that can be built"
+    fits = f"is damaged, or does not fit the network of {description.name}"
     try:
-        metadata = json.loads(description.read_text())
-        name = metadata["architecture"]["name"]
-        trusted = ":" not in name or name == network or is_library_name(name)
-        model = build(**metadata["architecture"]) if trusted else None
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise InputError(str(description), "is not the description of a model that can be built", one_line(error)) from None
+        shapes = weight_shapes(path)
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise InputError(str(path), fits, one_line(error)) from None
+    try:
+        metadata = json.loads(read_at_most(description, MOST_DESCRIPTION))
+        architecture = _architecture(metadata["architecture"], sum(map(math.prod, shapes.values())))
+        name = str(architecture["name"])
+        if ":" in name and name != network and not is_library_name(name):
+            raise InputError(str(description), "asks to run code", repr(name), f"if you trust it, pass --network {name}")
+        model, other = _built(architecture, shapes)
+    except InputError as error:
+        if error.args[0] == str(description):
+            raise
+        raise InputError(str(description), rule, one_line(error)) from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
+        raise InputError(str(description), rule, one_line(error)) from None
     if model is None:
-        raise InputError(str(description), "asks to run code", repr(name), f"if you trust it, pass --network {name}")
+        raise InputError(str(path), fits, other)
     try:
         model.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError, OSError) as error:
-        rule = f"is damaged, or does not fit the network of {description.name}"
-        raise InputError(str(path), rule, one_line(error)) from None
+        raise InputError(str(path), fits, one_line(error)) from None
     return model.eval(), _parsed(metadata)
+
+
+def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a .safetensors file, by name; it raises an error unless the file is as long as they claim."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+
+
+def _architecture(given: object, weights: int) -> Options:
+    """What a description says of the network, its types checked. weights: numbers in the file, of which each output has one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what cannot be so.
+    """
+    if not isinstance(given, dict) or not {"name", "shape", "classes"} <= {*given} <= {*ARCHITECTURE}:
+        raise TypeError(f"architecture: it must have name, shape and classes, and at most {', '.join(ARCHITECTURE)}")
+    for key, value in given.items():
+        if not ARCHITECTURE[key](value):
+            raise TypeError(f"architecture: {key} cannot be {str(value)[:40]!r}")
+    if given["classes"] > weights or math.prod(given["shape"]) > MOST_PIXELS:
+        raise ValueError(f"{given['classes']} classes of images {given['shape']}, but {weights:,} weights in the file")
+    return given
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_count, value))
+
+
+def _are_numbers(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(type(each) in (int, float) for each in value))
+
+
+ARCHITECTURE: Mapping[str, Callable[[object], bool]] = {  # what `build` is called with
+    "name": lambda value: isinstance(value, str) and value.isprintable(),
+    "shape": _is_shape,
+    "classes": _is_count,
+    "width": lambda value: value is None or _is_count(value),
+    "mean": _are_numbers,
+    "std": _are_numbers,
+    "options": lambda value: value is None or isinstance(value, dict),
+    "layer": lambda value: value is None or isinstance(value, str),
+}
+
+
+def _built(architecture: Options, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Model | None, str]:
+    """The network, without its weights; None, and why, if it does not fit their shapes. Only what fits takes memory.
+
+    A network of ours is built on the device `meta`, where it takes none. Those of other packages cannot all be, and a function of
+    the user's is trusted.
+    """
+    if architecture["name"] not in ARCHITECTURES:
+        return build(**architecture), ""
+    with torch.device("meta"):
+        model = build(**architecture)
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    other = next((name for name in {**own, **shapes} if own.get(name) != shapes.get(name)), None)
+    if other is None:
+        return model.to_empty(device="cpu"), ""
+    if other in own and other in shapes:
+        return None, f"a size mismatch: {other} of {shapes[other]}, in the network of {own[other]}"
+    return None, f"{'Missing' if other in own else 'Unexpected'} weights, {other}"
 
 
 def _parsed(metadata: Mapping[str, object]) -> CheckpointMetadata:

@@ -130,7 +130,10 @@ def _of_json(path: str, value: object) -> ClassMap:
 
 
 def _of_rows(path: str, text: str) -> ClassMap:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(map(str.strip, row))]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise InputError("--class-map", MAP_RULE, f"{path}: {error}") from None
     if bad := [row for row in rows if len(row) != 2 or not all(row)]:
         raise InputError("--class-map", MAP_RULE, f"{path} with the row {printable(','.join(bad[0])[:60])}")
     header = [cell.casefold() for cell in rows[0]] if rows else []

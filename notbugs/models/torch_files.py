@@ -9,12 +9,14 @@ import datetime
 import importlib
 import io
 import json
+import logging
 import re
 import struct
 import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,6 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from notbugs.data.names import printable
+from notbugs.data.sources.limits import check_members
+from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.decoding.foreign import BEGIN, foreign_content
 from notbugs.errors import InputError
 
@@ -30,6 +35,12 @@ WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights", "mo
 BOOSTER = "return the fitted estimator from a function of yours: module:function"
 NO_WEIGHTS = ("optim", "sched", "scaler", "loops", "callbacks", "rng", "hyper_parameters")  # other parts of checkpoints
 HARMLESS = {"abs", "float", "int", "max", "min", "pow", "round"}  # built-in functions that a size may be computed with
+# Operators with the name of a file as an argument: aten::from_file makes and changes files, aten::save writes them
+FILE_OPERATORS = re.compile(r"\b(?:from_file|load_tensor|save)\b[.\w]*\s*\(")
+OPERATOR = re.compile(
+    r"torch\.ops\.[a-zA-Z]\w*\.(?!_?_)\w+(?:\.(?!__)\w+)?|torch\._?sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*|#.*"
+)
+OWN_CODE = "give the network's weights and --network module:function"
 SKOPS = "save it with skops: skops.io.dump(estimator, 'model.skops')"
 OTHER_KINDS = {
     ".joblib": ("an estimator of scikit-learn", SKOPS),
@@ -125,8 +136,7 @@ def load_file(path: Path) -> Program | Checkpoint:
         code = "; pickles can run code and are not loaded" if path.suffix in (".joblib", ".pkl", ".pickle") else ""
         raise InputError(str(path), f"must be a model of PyTorch, scikit-learn or ONNX{code}", kind, remedy)
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] or name for name in archive.namelist()]
+        names = _names_in(path)
         if any(name.startswith("code/") or name == "constants.pkl" for name in names):
             return _torchscript(path)
         if any(
@@ -134,6 +144,25 @@ def load_file(path: Path) -> Program | Checkpoint:
         ):
             return _exported(path)
     return _weights(path)
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names of what a file of PyTorch holds."""
+    with _opened(path) as archive:
+        return [name.partition("/")[2] or name for name in archive.namelist()]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive that a file of PyTorch is. InputError in place of all that is raised if it is damaged or claims too much."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_members(path, archive.infolist())
+            yield archive
+    except InputError:
+        raise
+    except Exception as error:  # damaged archives raise almost anything
+        raise InputError(str(path), "is damaged", _one_line(error), "save it again") from None
 
 
 def _safetensors(path: Path) -> Weights:
@@ -147,6 +176,7 @@ def _safetensors(path: Path) -> Weights:
 
 
 def _torchscript(path: Path) -> Program:
+    _check_operators(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript as a whole is deprecated: a FutureWarning in PyTorch 2.14
@@ -156,13 +186,24 @@ def _torchscript(path: Path) -> Program:
     return Program(program, None, "TorchScript")
 
 
+def _check_operators(path: Path) -> None:
+    """Raises InputError where the code of a TorchScript file has operators that read or write files, which they do when it runs.
+
+    Its text is what PyTorch compiles; a name that is written there is the only way to an operator.
+    """
+    with _opened(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".py") and (found := FILE_OPERATORS.search(archive.read(name).decode("utf-8", "replace"))):
+                raise InputError(str(path), "must not read or write files", found[0].strip(" ("), OWN_CODE)
+
+
 def _weights(path: Path) -> Checkpoint:
     """Weights of `torch.save`, also inside a checkpoint of a training."""
     import pickle
 
     try:
         with torch.serialization.safe_globals(_harmless_types()):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_saved(path)
     except Exception as error:  # pickles and other files fail in many ways
         unknown = re.findall(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unknown:
@@ -209,6 +250,12 @@ def _state(found: object, path: Path) -> Checkpoint:
         if first:
             remedy = f"save those that you mean: torch.save(torch.load({path.name!r})[{first!r}], 'weights.pt')"
         raise InputError(str(path), "must hold the weights of one network", got, remedy)
+    if unreal := next((name for name, value in sets[key].items() if not holds_its_values(value)), None):
+        value = sets[key][unreal]
+        got = f"{unreal} of shape {tuple(value.shape)} with fewer values, or none"
+        raise InputError(
+            str(path), "must hold the values of its weights", got, "save network.state_dict() of a network on the CPU"
+        )
     others = [other for other in sets if other != key]
     if others:
         note = f"of the weights in its file those under {key} are used, not those under {', '.join(others)}"
@@ -235,12 +282,15 @@ def _sets_of_weights(found: object, place: str = "", depth: int = 0) -> Iterator
 
 
 def _exported(path: Path) -> Program:
-    _check_harmless(path)
     try:
+        _check_harmless(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own old formats
-            exported = torch.export.load(str(path))
-            network = exported.module()
+            with _silent("torch.export"):
+                exported = torch.export.load(str(path))
+                network = exported.module()
+    except InputError:
+        raise
     except Exception as error:  # of any damage
         remedy = "export it again with this version of PyTorch"
         raise InputError(str(path), "must be an exported program that this PyTorch can run", _one_line(error), remedy) from None
@@ -251,9 +301,20 @@ def _exported(path: Path) -> Program:
     return Program(network, count if isinstance(count, int) else None, "an exported program")
 
 
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Without what a logger says: it prints a traceback of what is refused in one line."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _check_harmless(path: Path) -> None:
     """Raises InputError if a file of `torch.export` holds what could run code: torch would unpickle and evaluate it."""
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         contents = {name.partition("/")[2] or name: archive.read(name) for name in archive.namelist()}
     plain = {name for config in contents if config.endswith("_config.json") for name in _plain_tensors(config, contents[config])}
     for name, content in contents.items():
@@ -261,12 +322,13 @@ def _check_harmless(path: Path) -> None:
             raise InputError(str(path), "must be a program, not compiled code", name, "save it with torch.export.save")
         if name.endswith(".json"):
             _check_expressions(path, content)
+            _check_targets(path, json.loads(content))
         elif name not in plain and content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
             try:
                 torch.load(io.BytesIO(content), weights_only=True)
             except Exception:
                 rule = "must hold tensors alone; pickles can run code and are not loaded"
-                raise InputError(str(path), rule, name, "give the network's weights and --network module:function") from None
+                raise InputError(str(path), rule, name, OWN_CODE) from None
         elif name.startswith("data/") and name not in plain and content:
             raise InputError(str(path), "must hold tensors alone", name)
 
@@ -286,6 +348,22 @@ def _check_expressions(path: Path, content: bytes) -> None:
         unsafe = any("__" in word or (word not in HARMLESS and callable(getattr(builtins, word, None))) for word in words)
         if unsafe or not re.fullmatch(r"[\w\s+\-*/%(),<>=!&|~.]*", bare) or re.search(r"\.\s*[A-Za-z_]", bare):
             raise InputError(str(path), "must have sizes that are arithmetic", repr(expression[:80]))
+
+
+def _check_targets(path: Path, value: object) -> None:
+    """Raises InputError where a description calls anything but operators: a name, torch.os.system, leads to any function."""
+    if isinstance(value, dict):
+        target = value.get("target")
+        if (
+            isinstance(target, str)
+            and "inputs" in value
+            and (not OPERATOR.fullmatch(target) or FILE_OPERATORS.search(f"{target}("))
+        ):
+            raise InputError(str(path), "must call operators of PyTorch alone", printable(target[:80]), OWN_CODE)
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            _check_targets(path, inner)
 
 
 def _expressions(value: object) -> Iterator[str]:

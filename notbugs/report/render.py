@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from notbugs.atomic import atomic_write_text
+from notbugs.errors import InputError
 from notbugs.report import links, sections
 from notbugs.report.format import duration, percent, plain
 
@@ -23,6 +25,7 @@ Context = dict[str, object]
 Charts = dict[str, dict[str, object]]  # Vega-Lite specifications by the id of their element
 # Named, or the widths of labels are measured wrongly
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
+ADDRESSES = 96 * 2**30  # with 40 GB V8, which the chart library holds, ends the process; 100 GB suffice
 VEGA_ALONE = ("1.9.",)  # releases of vl-convert from which Vega can be taken alone; others would panic
 DRAW_BY_VEGA = """window.drawVega = async (chart, element, tooltip) => {
   const view = new View(parse(chart), { renderer: "svg", container: element }).tooltip(tooltip);
@@ -63,11 +66,24 @@ def packed_charts(charts: Charts) -> dict[str, str]:
     """
     if not charts:
         return {}
+    _check_addresses()
     import vl_convert
 
     compiled = {name: vl_convert.vegalite_to_vega(chart) for name, chart in charts.items()}
     alone = version("vl-convert-python").startswith(VEGA_ALONE)
     return {"vega": _packed_vega(alone), "charts": _packed(json.dumps(compiled))}
+
+
+def _check_addresses() -> None:
+    """Raises InputError where the process may not have as many addresses as the chart library takes: it would end the process."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
+        rule = f"must allow {ADDRESSES >> 30} GB of addresses for the charts of a report, of which most are never used"
+        raise InputError("ulimit -v", rule, f"{limit >> 30} GB", "take the limit away and repeat: notbugs report RUN")
 
 
 @cache

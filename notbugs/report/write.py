@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from notbugs.atomic import StrPath, atomic_write_text
@@ -47,8 +47,32 @@ def write(folder: StrPath) -> Path:
     InputError
         If there is no run, or a table is damaged.
     """
-    folder = Path(folder)
-    run = RunFolder.read(folder)
+    run = RunFolder.read(Path(folder))
+    with _in_one_line(run.folder):
+        path = _write_page(run)
+        _write_index(parent_of(run.folder))
+    return path
+
+
+@contextmanager
+def _in_one_line(folder: Path) -> Iterator[None]:
+    """InputError where figures that can be read do not fit together: what was changed since may say anything.
+
+    The cause stays attached: for figures that nobody changed it is a bug.
+    """
+    import jinja2
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, jinja2.TemplateError) as error:
+        remedy = "restore its run.json and tables, or run again; if nobody changed them, please report this"
+        got = f"{type(error).__name__}: {error}"
+        raise InputError(str(folder), "must hold figures that fit together", got, remedy) from error
+
+
+def _write_page(run: RunFolder) -> Path:
     if run.kind in PAGES:
         context, charts = PAGES[run.kind](run)
     else:
@@ -58,9 +82,7 @@ def write(folder: StrPath) -> Path:
             write_table(rows, run.folder / "tables" / f"{ReplicationRow.table}.csv")
         context, charts = study.page(results)
     template = f"{run.kind if run.kind in PAGES else 'study'}.html.jinja"
-    path = render.write_page(run.folder, template, {**context, "about": about(run), "use": use(run)}, charts)
-    _write_index(parent_of(run.folder))
-    return path
+    return render.write_page(run.folder, template, {**context, "about": about(run), "use": use(run)}, charts)
 
 
 def _write_index(parent: Path) -> None:

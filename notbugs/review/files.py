@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from notbugs.errors import InputError
+from notbugs.runs.tables.row import original_cell
 
 KEY_FILE = "key.csv"
 PAGE_FILE = "review.html"
@@ -52,7 +53,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[s
             if len(row) != len(columns):
                 rule = f"must have {len(columns)} cells with commas between them"
                 raise InputError(f"{printable(path)}, line {reader.line_num}", rule, len(row))
-            yield reader.line_num, row
+            yield reader.line_num, [*map(original_cell, row)]
     except UnicodeDecodeError:
         raise InputError(printable(path), "must be text in UTF-8", remedy=remedy) from None
     except csv.Error as error:

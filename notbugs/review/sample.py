@@ -3,16 +3,15 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from types import NoneType
-from typing import get_args, get_type_hints
 
 from notbugs.atomic import atomic_write_text
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
+from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.review.files import KEY_FILE, printable, read_file, review_folder
 from notbugs.runs.folder import RunFolder
@@ -20,7 +19,7 @@ from notbugs.runs.runner import same_fingerprint
 from notbugs.runs.tables.row import records_as_csv
 from notbugs.study import store
 from notbugs.study.catalog import DATASETS
-from notbugs.study.config import StudyConfig, load
+from notbugs.study.config import StudyConfig, load, stored_config
 
 DEFAULT_SETS = ("original", "robust", "nonrobust")
 ID_LETTERS = "bcdfghjklmnpqrstvwxz"  # no spreadsheet reads these ids as a number or a formula, and nobody reads a word
@@ -89,7 +88,8 @@ def draw_sample(folder: Path, *, sets: Sequence[str] = DEFAULT_SETS, count: int,
         If the folder is no study, a set is not there, the data have changed, or there are too few images.
     """
     run = RunFolder.read(folder)
-    config = _study_config(run)
+    config = replace(stored_config(run), device="cpu")
+    check_outside(config, run.folder)
     for option, value, least in (("--count", count, 1), ("--seed", seed, 0)):
         if value < least:
             raise InputError(option, f"must be {least} or more", value)
@@ -134,28 +134,6 @@ def _draw_ids(generator: Random, count: int) -> list[str]:
     while len(ids) < count:
         ids["".join(generator.choices(ID_LETTERS, k=ID_LENGTH))] = None
     return list(ids)
-
-
-def _study_config(run: RunFolder) -> StudyConfig:
-    """The configuration of a study, on the CPU, with its first seed."""
-    arguments = {name: value for name, value in run.metadata["arguments"].items() if name != "kind"}
-    if run.kind != "study" or not _fits(arguments):
-        raise InputError("RUN", "must be a study's folder", printable(run.folder), "make one: notbugs run DATASET --out FOLDER")
-    return StudyConfig(**arguments, device="cpu")
-
-
-def _fits(arguments: Mapping[str, object]) -> bool:
-    """Whether these can be the fields of a StudyConfig: names and types."""
-    hints = get_type_hints(StudyConfig)
-    required = {"dataset"} <= {*arguments} <= {field.name for field in fields(StudyConfig)}
-    return required and all(_is_a(value, hints[name]) for name, value in arguments.items())
-
-
-def _is_a(value: object, hint: type) -> bool:
-    kinds = get_args(hint) or (hint,)
-    if value is None:
-        return NoneType in kinds
-    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
 
 
 def _load_datasets(run: RunFolder, config: StudyConfig, sets: Sequence[str]) -> dict[str, Dataset]:

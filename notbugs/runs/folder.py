@@ -10,6 +10,7 @@ beyond these numbers come from a stage that was killed: they are never read, and
 
 import csv
 import json
+import math
 import os
 import platform
 import shutil
@@ -24,13 +25,15 @@ from typing import Any, Self, TypeVar
 from filelock import FileLock, Timeout
 
 from notbugs import __version__
-from notbugs.atomic import atomic_write, atomic_write_text
+from notbugs.atomic import atomic_write, atomic_write_text, read_at_most
 from notbugs.errors import InputError
 from notbugs.runs.metadata import AuditMetadata, FilesMetadata, RunMetadata, StudyMetadata, TheoryMetadata, parse
 from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_text
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
+MOST_ROWS = 2**40  # of a table
+MOST_METADATA = 2**27  # bytes of a run.json: one of 10,000 stages has 3 MB
 ARGUMENT_OPTIONS = {  # named otherwise
     "dataset": "DATASET",
     "threats": "--epsilon",
@@ -253,16 +256,30 @@ def _encodable(cell: object) -> object:
 def _read_metadata(folder: Path) -> dict[str, Any]:
     remedy = "name another folder, or remove it and run again"
     try:
-        metadata = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        metadata = json.loads(read_at_most(folder / "run.json", MOST_METADATA))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(str(folder / "run.json"), "must be readable JSON", str(error), remedy) from None
     if isinstance(metadata, dict) and "asked" in metadata and "format" not in metadata:
         raise InputError("run folder", f"must be of format {FORMAT}", f"{folder}, written by the first version", remedy)
     if not isinstance(metadata, dict) or not all(isinstance(metadata.get(key), dict) for key in ("arguments", "stages")):
         raise InputError(str(folder / "run.json"), "must hold arguments and stages", None, remedy)
+    if not all(_is_mark(mark) for mark in metadata["stages"].values()):
+        rule = "must say of each stage what it wrote: state, seconds, and rows by table"
+        raise InputError(str(folder / "run.json"), rule, remedy=remedy)
     if metadata.get("format") != FORMAT:
         raise InputError("run folder", f"must be of format {FORMAT}", f"{metadata.get('format')} in {folder}", remedy)
     return metadata
+
+
+def _is_mark(mark: object) -> bool:
+    """Whether this can be the entry of a stage."""
+    if not isinstance(mark, dict):
+        return False
+    rows, seconds = mark.get("rows", {}), mark.get("seconds", 0)
+    counted = isinstance(rows, dict) and all(type(count) is int and 0 <= count < MOST_ROWS for count in rows.values())
+    return counted and type(seconds) in (int, float) and math.isfinite(seconds)
 
 
 def _check_arguments(run: RunFolder, arguments: Mapping[str, object]) -> None:

@@ -158,9 +158,15 @@ def _converted(hint: Any, value: Any) -> Any:
     origin = get_origin(hint)
     if origin is tuple:
         kind = get_args(hint)[0]
-        return tuple(map(kind, value)) if isinstance(value, list) else None
+        if not isinstance(value, list):
+            return None
+        if kind is str:
+            return tuple(map(str, value))
+        return tuple(value) if all(type(each) is kind for each in value) else None
     if origin is dict:
-        return value if isinstance(value, dict) else None
+        kind = get_args(hint)[1]
+        fits = isinstance(value, dict) and (not isinstance(kind, type) or all(type(each) is kind for each in value.values()))
+        return value if fits else None
     kinds = tuple(kind for kind in get_args(hint) or (hint,) if kind is not NoneType)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

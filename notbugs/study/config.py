@@ -1,6 +1,7 @@
 """Configuration of a study: `StudyConfig` is what was asked for; `resolve.resolve` decides from the data what was left open."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import get_args, get_type_hints
 
 import torch
 
@@ -312,6 +313,30 @@ def asked_options(config: StudyConfig) -> dict[str, object]:
     }
 
 
+def stored_config(run: RunFolder) -> StudyConfig:
+    """The arguments of a study in its run.json, which are fields of `StudyConfig`.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no study, or one whose run.json was changed.
+    """
+    arguments = {name: value for name, value in run.metadata["arguments"].items() if name != "kind"}
+    hints = get_type_hints(StudyConfig)
+    complete = run.kind == "study" and {"dataset"} <= {*arguments} <= {field.name for field in fields(StudyConfig)}
+    if not complete or not all(_is_a(value, hints[name]) for name, value in arguments.items()):
+        raise InputError("RUN", "must be a study's folder", run.folder, "make one: notbugs run DATASET --out FOLDER")
+    return StudyConfig(**arguments)
+
+
+def _is_a(value: object, hint: type) -> bool:
+    """Whether a value of JSON has the type of a field."""
+    kinds = get_args(hint) or (hint,)
+    if value is None or isinstance(value, bool):
+        return type(value) in kinds
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+
+
 def config_of_run(run: RunFolder) -> StudyConfig:
     """The configuration that a study was run with.
 
@@ -320,14 +345,15 @@ def config_of_run(run: RunFolder) -> StudyConfig:
     InputError
         If the folder holds no study, or one that stopped before it began.
     """
-    study, arguments = run.study(), {name: value for name, value in run.metadata["arguments"].items() if name != "kind"}
-    if run.kind != "study" or not study.seeds or not {*arguments} <= {field.name for field in fields(StudyConfig)}:
-        raise InputError("RUN", "must be a study's folder", run.folder, "make one: notbugs run DATASET --out FOLDER")
-    settings = {name: run.metadata["settings"][name] for name in ("bf16", "compile") if name in study.settings}
-    return StudyConfig(
-        **arguments,
-        **settings,
-        seeds=study.seeds[-1] - arguments.get("seed", 0) + 1,
+    study, config = run.study(), stored_config(run)
+    bf16 = study.settings.get("bf16")
+    if not study.seeds:
+        raise InputError("RUN", "must be a study that began", run.folder, "make one: notbugs run DATASET --out FOLDER")
+    return replace(
+        config,
+        bf16=bf16 if isinstance(bf16, bool) else config.bf16,
+        compile=study.settings.get("compile", config.compile) is True,
+        seeds=study.seeds[-1] - config.seed + 1,
         **{name: getattr(study, name) for name in ADDED},
         device=study.device,
     )

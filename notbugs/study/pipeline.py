@@ -108,7 +108,7 @@ def run(
         Before anything is written if the input cannot be used.
     """
     folder = Path(folder)
-    check_outside(config.dataset, folder)
+    check_outside(config, folder)
     splits = load(config)
     resolved, network_notes = _resolved(config, splits)
     given = given_model(resolved)
@@ -212,6 +212,7 @@ def train_single(
         Before training if the input cannot be used or the file cannot be written.
     """
     path = Path(path)
+    check_outside(config, path, path.with_suffix(".json"))
     splits = load(config)
     resolved = resolve(config, splits)
     chosen = [each for each in LOSSES if each == loss]

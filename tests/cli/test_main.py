@@ -1,12 +1,14 @@
 """Help, version, exit codes."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from cli.conftest import call, call_here
+from cli.conftest import call, call_here, error_line
 
 from notbugs import cli
 
@@ -95,3 +97,45 @@ def test_an_interrupt_where_python_can_raise_nothing_ends_the_command(
     monkeypatch.setattr(cli, "app", Interrupted)
     call_here("run", "digits", "--out", "x")
     assert (ended, capfd.readouterr().err) == ([130], STOPPED)
+
+
+WRITES = {  # every command that reads a data set and writes: its words but for DATASET and --out
+    "check": [],
+    "run": [],
+    "split": [],
+    "files": [],
+    "train": [],
+    "attack": ["model.onnx"],
+    "features": ["model.onnx"],
+    "transfer": ["model.onnx"],
+    "explain": ["model.onnx"],
+    "corruptions": ["model.onnx"],
+}
+
+
+@pytest.mark.parametrize("command", WRITES)
+def test_no_command_writes_into_its_data_set(command: str, tmp_path: Path) -> None:
+    (tmp_path / "images/cat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    ending = {"train": ".safetensors", "run": "", "split": "", "files": "", "attack": ""}.get(command, ".csv")
+    for out, rule in (("link/cat/new", "must lie outside"), ("", "must not hold the data set")):
+        if out or not ending:  # a table is no folder
+            words = [command, *WRITES[command], tmp_path / "images", "--out", f"{tmp_path / out}{ending * bool(out)}"]
+            assert rule in error_line(call_here(*words))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["cat", "images", "link"]
+
+
+def test_every_command_with_a_data_set_and_an_output_is_in_that_list() -> None:
+    commands = cli.typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    names = {name: {option.name for option in command.params} for name, command in commands.items()}
+    assert {name for name, options in names.items() if {"dataset", "out"} <= options} == {*WRITES}
+
+
+@pytest.mark.parametrize("command", ["review", "ntk", "explain", "corruptions"])
+def test_no_analysis_writes_into_the_data_set_of_its_study(command: str, tmp_path: Path) -> None:
+    arguments = {"kind": "study", "dataset": str(tmp_path)}
+    content = {"format": 2, "arguments": arguments, "stages": {}, "seeds": [0]}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text(json.dumps(content))
+    assert "must lie outside" in error_line(call_here(command, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]

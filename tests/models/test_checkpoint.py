@@ -104,11 +104,46 @@ ARCHITECTURE = {"name": "small", "shape": [1, 8, 8], "classes": 4, "width": 4, "
         *(json.dumps({"architecture": ARCHITECTURE | change}) for change in (
             {"name": "alexnet"}, {"name": 3}, {"extra": 1}, {"classes": -1}, {"classes": "many"},
             {"classes": 10**15}, {"shape": []}, {"shape": "abc"}, {"shape": [1, -8, 8]}, {"mean": ["a"]},
-            {"width": -3},
+            {"width": -3}, {"pretrained": True}, {"seed": 1}, {"classes": True}, {"classes": 4.0}, {"classes": [4]},
+            {"shape": [1, 8]},
+            {"shape": [1, 8, True]}, {"shape": {"a": 1}}, {"shape": [3, 10**6, 10**6]}, {"classes": 10**9}, {"mean": {}},
+            {"std": "a"},
+            {"layer": 3}, {"layer": "none"}, {"options": [1]}, {"name": "a\nb"}, {"width": "4"}, {"mean": [[0.5]]},
         )),
     ],
 )  # fmt: skip
 def test_description_of_no_network_raises(saved: Path, description: str, raises_one_line: Raises) -> None:
     saved.with_suffix(".json").write_bytes(description.encode("latin-1"))
     with raises_one_line(r"m.json: is not the description of a model that can be built, got .+"):
+        models.load(saved)
+
+
+@pytest.mark.parametrize("change", [{"width": 3000}, {"width": 10**6}, {"classes": 300}, {"name": "resnet50", "width": 4000}])
+def test_a_network_is_compared_with_the_file_before_it_takes_memory(
+    saved: Path, change: dict[str, object], raises_one_line: Raises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved.with_suffix(".json").write_text(json.dumps({"architecture": ARCHITECTURE | change}))
+    monkeypatch.setattr(torch.nn.Module, "to_empty", lambda *_, **__: pytest.fail("it was built"))
+    with raises_one_line(r"m.safetensors: is damaged, or does not fit the network of m.json, got a size mismatch: |got Missing"):
+        models.load(saved)
+
+
+@pytest.mark.parametrize("name", [*models.ARCHITECTURES])
+def test_all_of_a_network_is_in_its_file(name: str) -> None:
+    """What is neither a parameter nor a buffer that is saved would be lost where a network is built without its values."""
+    with torch.device("meta"):
+        model = models.build(name, shape=(3, 16, 16), classes=3, width=4)
+    kept = {*model.state_dict()}
+    assert {*dict(model.named_parameters()), *dict(model.named_buffers())} <= kept and all(
+        value.is_meta for value in model.state_dict().values()
+    )
+
+
+def test_a_description_that_is_nested_without_end_or_too_long_raises(saved: Path, raises_one_line: Raises) -> None:
+    saved.with_suffix(".json").write_text("[" * 100_000)
+    with raises_one_line("m.json: is not the description of a model"):
+        models.load(saved)
+    with saved.with_suffix(".json").open("wb") as file:
+        file.truncate(2**25)  # sparse: it takes no room
+    with raises_one_line(r"m.json: must have at most 16,777,216 bytes"):
         models.load(saved)

@@ -358,3 +358,61 @@ def test_estimators_in_a_file_of_skops(part: Dataset, tmp_path: Path, raises_one
     io_of_skops.dump(estimator, tmp_path / "model.skops")
     with raises_one_line(r"model.skops: must hold estimators of scikit-learn alone: other types could run code, got pathlib"):
         classifier_by_name(str(tmp_path / "model.skops"), classes=CLASSES)
+
+
+# ---- what would write files, or claims more than it holds ------------------------------------------------------------------
+
+
+def archive(path: Path, entries: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", how) as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return path
+
+
+WRITES = ['torch.from_file("a", True, 16)', 'torch.save(x, "a")', 'ops.aten.from_file("a", True)', 'ops . aten . save (x, "a")',
+          'ops.debugprims.load_tensor("a")']  # fmt: skip
+
+
+@pytest.mark.parametrize("call", WRITES)
+def test_torchscript_that_reads_or_writes_files_is_not_loaded(call: str, tmp_path: Path, raises_one_line: Raises) -> None:
+    code = f"class N(Module):\n  def forward(self, x: Tensor) -> Tensor:\n    y = {call}\n    return y\n"
+    path = archive(tmp_path / "m.pt", {"m/code/__torch__.py": code.encode(), "m/constants.pkl": b"", "m/data.pkl": b""})
+    with raises_one_line("must not read or write files, got .*; give the network's weights"):
+        torch_files.load_file(path)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.os.system", "torch.hub.load", "torch.ops.load_library", "torch.ops.aten.from_file.default", "_operator.__call__",
+     "torch.ops.aten.add.__class__", "torch.ops.__class__.mro", "builtins.exec", "torch.load"],
+)  # fmt: skip
+def test_a_program_calls_operators_alone(target: str, tmp_path: Path, raises_one_line: Raises) -> None:
+    model = {"graph_module": {"graph": {"nodes": [{"target": target, "inputs": [{"arg": {"as_string": "touch a"}}]}]}}}
+    path = archive(tmp_path / "m.pt2", {"m/models/model.json": json.dumps(model).encode()})
+    with raises_one_line("must call operators of PyTorch alone"):
+        torch_files.load_file(path)
+
+
+@pytest.mark.parametrize(
+    "target", ["torch.ops.aten.linear.default", "torch.ops.higher_order.cond", "_operator.getitem", "math.floor", "torch.sym_max"]
+)
+def test_operators_are_no_other_functions(target: str) -> None:
+    torch_files._check_targets(Path("m.pt2"), {"nodes": [{"target": target, "inputs": []}]})
+
+
+@pytest.mark.parametrize("shape", [(10**9, 4), (3, 10**6)])
+def test_weights_that_are_shown_more_often_than_they_are_stored_raise(
+    shape: tuple[int, ...], tmp_path: Path, raises_one_line: Raises
+) -> None:
+    torch.save({"weight": torch.zeros(1).expand(shape), "bias": torch.zeros(3)}, tmp_path / "m.pt")
+    with raises_one_line(r"must hold the values of its weights, got weight of shape \(\d+, \d+\) with fewer values"):
+        torch_files.load_file(tmp_path / "m.pt")
+
+
+def test_packed_weights_raise_before_they_are_unpacked(tmp_path: Path, raises_one_line: Raises) -> None:
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain:
+        entries = {name: plain.read(name) for name in plain.namelist()}
+    with raises_one_line("it is packed"):
+        torch_files.load_file(archive(tmp_path / "m.pt", entries, zipfile.ZIP_DEFLATED))

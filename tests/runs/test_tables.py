@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies
 from pyarrow import parquet
 
 from notbugs.runs import tables
@@ -15,7 +16,7 @@ from notbugs.runs.folder import write_parquet, write_table
 from notbugs.runs.tables.analyses import SaliencyRow
 from notbugs.runs.tables.audit import AuditFileRow, ImageRow, PredictionRow
 from notbugs.runs.tables.review import ReviewAnswerRow
-from notbugs.runs.tables.row import Row, as_csv, cells, columns, from_text, records_as_csv
+from notbugs.runs.tables.row import Row, as_csv, cells, columns, from_text, original_cell, plain_cell, records_as_csv
 from notbugs.runs.tables.study import SetRow
 
 ANSWER = ReviewAnswerRow(reviewer="1e5", set="robust", file="007.png", label="007", answer="", correct=False, seconds=2.0)
@@ -102,7 +103,7 @@ def test_columns_say_type_and_whether_a_cell_may_be_empty() -> None:
 def test_records_have_all_columns_in_order_of_appearance() -> None:
     assert records_as_csv([{"a": 1, "b": True}, {"c": "x", "a": None}]) == "a,b,c\n1,1,\n,,x\n"
     assert records_as_csv([]) == as_csv([]) == ""
-    assert read(records_as_csv([{"a": 'x\r\n"y",', "b": "\r"}])) == [{"a": 'x\r\n"y",', "b": "\r"}]
+    assert read(records_as_csv([{"a": 'x\r\n"y",', "b": "x\r"}])) == [{"a": 'x\r\n"y",', "b": "x\r"}]
 
 
 def test_a_column_that_an_earlier_version_did_not_write_is_empty() -> None:
@@ -111,3 +112,39 @@ def test_a_column_that_an_earlier_version_did_not_write_is_empty() -> None:
     assert from_text(SetRow, text) == row
     del text["empty_classes"]
     assert from_text(SetRow, text).empty_classes is None
+
+
+FORMULAS = [
+    "=1+1",
+    "+1-1",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    " =1",
+    "＝1",
+    "'=1",
+    "''@x",
+    '=HYPERLINK("http://x";"y")',
+    "-",
+    "=1.png",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_is_a_formula_and_reading_gives_it_back(text: str) -> None:
+    row = ReviewAnswerRow(**{**cells(ANSWER), "file": text, "label": text})  # type: ignore[arg-type]
+    (found,) = read(as_csv([row]))
+    assert found["file"].startswith("'") and found["label"].startswith("'")
+    assert from_text(ReviewAnswerRow, found) == row
+
+
+@pytest.mark.parametrize("text", ["-1", "+5", "-0.25", "cat", "'tis", "a=b", "", "1e5", "-1.png"])
+def test_numbers_and_other_text_stay_as_they_are(text: str) -> None:
+    assert plain_cell(text) == (f"'{text}" if text == "-1.png" else text) and original_cell(plain_cell(text)) == text
+
+
+@given(strategies.text(strategies.sampled_from("'=+-@\t\r\n 1a＝"), max_size=6))
+def test_each_cell_stands_for_one_text(text: str) -> None:
+    assert original_cell(plain_cell(text)) == text

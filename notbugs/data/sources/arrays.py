@@ -229,7 +229,13 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
     """One part, where its images have their channels, and notes."""
     images_key, labels_key = keys[_key(name, "images")], keys[_key(name, "labels")]
     location = f"{source}: {images_key}"
-    images, channels = as_8bit(arrays[images_key], location), channels_of(arrays[images_key], location)
+    stored = arrays[images_key]
+    images, channels, channels_said = as_8bit(stored, location), channels_of(stored, location), channels_note(stored, images_key)
+    if isinstance(stored, np.memmap) and np.may_share_memory(images, stored):  # else later changes of the file would be seen
+        images = images.copy()
+    del stored
+    if isinstance(arrays, LazyArrays):  # or the next part is read while there are two copies of this one
+        arrays.known.pop(images_key, None)
     classes_key = keys.get(_key(name, "classes"), keys.get(Key("", "classes"), ""))
     of_this_part = _key(name, "classes") in keys
     given = _naming(source, arrays, labels_key, classes_key, of_this_part=of_this_part) if classes_key else {}
@@ -252,7 +258,7 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
         names if names_key and not unused else numbered(len(labels)),
         [f"{location}[{i}]" for i in range(len(labels))],
     )
-    return part, channels, [found for found in (channels_note(arrays[images_key], images_key), note, unused) if found]
+    return part, channels, [found for found in (channels_said, note, unused) if found]
 
 
 def _naming(source: Path, arrays: Mapping[str, np.ndarray], labels: str, classes: str, *, of_this_part: bool) -> Naming:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from notbugs.data.names import first_line, printable
+from notbugs.data.names import MANIFEST, first_line, printable
 from notbugs.data.sources.class_names import as_one_name, one_name
 from notbugs.data.sources.json_records import flat_record, json_records, why_no_records
 from notbugs.data.sources.limits import read_parquet
@@ -18,6 +18,7 @@ from notbugs.data.sources.splits import listed, parse_split
 from notbugs.data.sources.text import json_of, lines_of, text_of
 from notbugs.data.sources.words import TRAIN, VALIDATION, plain_name, words_of
 from notbugs.errors import InputError
+from notbugs.runs.tables.row import original_cell
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".manifest", ".json", ".parquet")
 SAVE_TABLE = "save the labels as labels.csv with the columns file and label"
@@ -198,4 +199,6 @@ def _from_text(path: Path, text: str) -> Table:
         )
     _check_cells(path, len(rows), width, sum(map(len, rows)))
     cells = [row if len(row) == width else row[:width] + [""] * (width - len(row)) for row in rows]
+    if cells and tuple(cells[0]) == MANIFEST:
+        cells = [list(map(original_cell, row)) for row in cells]
     return _table(path, [name.strip() for name in cells[0]], cells[1:]) if cells else Table(path, (), [])

@@ -93,6 +93,8 @@ def _check_saved(folder: Path, config: DataConfig) -> None:
         _check_within(folder, place, config)
         if pipe := next((path for path in place.iterdir() if not path.is_file() and not path.is_dir()), None):
             raise InputError(printable(str(pipe)), "is not a file", remedy=SAVE_AGAIN)  # opening a pipe would wait forever
+        if json.loads((place / "state.json").read_text("utf-8")).get("_output_all_columns") not in (None, False, True):
+            raise ValueError("its state.json is damaged")
         for file in _listed(place / "state.json", "_data_files"):
             path = place / cast(Mapping[str, str], file)["filename"]
             _check_within(folder, path, config)
@@ -134,6 +136,7 @@ def locate_hub(dataset: str, config: DataConfig) -> Located:
             # Asked first because load_dataset retries for 23 s where there is no network.
             huggingface_hub.HfApi().dataset_info(dataset, timeout=10)
         with without_progress_bars():
+            datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # datasets before 4 would ask whether to run a set's own code
             tables = datasets.load_dataset(dataset)
     except Exception as error:
         missing = isinstance(error, huggingface_hub.errors.RepositoryNotFoundError)

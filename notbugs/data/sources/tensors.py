@@ -13,7 +13,7 @@ from torch import Tensor
 from notbugs.data.names import printable
 from notbugs.data.sources.arrays import check_one_of_each, reading
 from notbugs.data.sources.class_names import is_naming, named_array
-from notbugs.data.sources.limits import check_expansion, words_array
+from notbugs.data.sources.limits import check_expansion, check_members, words_array
 from notbugs.errors import InputError
 
 SAVE = 'save plain tensors: torch.save({"train_images": images, "train_labels": labels}, path)'
@@ -24,28 +24,45 @@ MOST_ENTRIES = 1000  # one dictionary can stand in itself, or in others, any num
 def read_torch(path: Path) -> Mapping[str, np.ndarray]:
     """The tensors of a .pt file: a dictionary of them, (images, labels), or a list of (image, label). Raises InputError."""
     with reading(path, "a file of tensors", SAVE):
-        packed = zipfile.is_zipfile(path)
-        if packed:
-            _check_stored(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:  # from bytes in memory nothing larger than the file is set aside, whatever an old file claims
-                content = torch.load(path if packed else io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-            except Exception as error:
-                if "Unsupported" not in str(error) and "TorchScript" not in str(error):
-                    raise
-                rule = "holds more than tensors, and reading it could run any code"
-                raise InputError(printable(str(path)), rule, "Python objects (pickle)", SAVE) from None
+        try:
+            content = load_saved(path)
+        except Exception as error:
+            if "Unsupported" not in str(error) and "TorchScript" not in str(error):
+                raise
+            rule = "holds more than tensors, and reading it could run any code"
+            raise InputError(printable(str(path)), rule, "Python objects (pickle)", SAVE) from None
         found = list(_flatten(path, "", content, DEEPEST, iter(range(MOST_ENTRIES))))
         check_one_of_each(path, [name for name, _ in found])
         return {name: value if isinstance(value, np.ndarray) else _array(path, name, value) for name, value in found}
 
 
+def load_saved(path: Path) -> object:
+    """What `torch.save` wrote, on the CPU. No code of the file runs, and no more memory is set aside than the file has bytes.
+
+    It raises what PyTorch raises for other files.
+    """
+    packed = zipfile.is_zipfile(path)
+    if packed:
+        _check_stored(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # from bytes in memory nothing larger than the file is set aside, whatever an old file claims
+        return torch.load(path if packed else io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+
+
 def _check_stored(path: Path) -> None:
     """Raises ValueError where the file is packed: torch.save stores, and what is packed may expand to any size."""
     with zipfile.ZipFile(path) as archive:
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        if any(info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size for info in archive.infolist()):
             raise ValueError("it is packed, unlike the files of torch.save")
+        check_members(path, archive.infolist())
+
+
+def holds_its_values(tensor: Tensor) -> bool:
+    """Whether a tensor is an ordinary one on the CPU that has all values it shows: one can be shown any number of times."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _named(path: Path, place: str, content: object) -> object:
@@ -104,8 +121,7 @@ def _array(path: Path, name: str, value: Tensor | list[str] | list[int]) -> np.n
     tensor = value.detach()
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         raise InputError(printable(f"{path}: {name}"), "must be an ordinary tensor", str(tensor.layout), SAVE)
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        # One stored value can be shown as any number of them
+    if not holds_its_values(tensor):
         raise InputError(
             printable(f"{path}: {name}"), "must hold its values", f"shape {tuple(tensor.shape)} of fewer values", SAVE
         )

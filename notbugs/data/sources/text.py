@@ -6,9 +6,16 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from notbugs.data.names import printable
+from notbugs.errors import InputError
+
+MOST_BYTES = 2**28  # what has more is no list that could be held in memory anyway
+
 
 def text_of(path: Path) -> tuple[str, bool]:
     """The text of a file in UTF-8, or UTF-16 with its mark, and whether Latin-1 was assumed because it is neither."""
+    if path.exists() and (not path.is_file() or path.stat().st_size > MOST_BYTES):  # a pipe would wait for ever
+        raise InputError(printable(str(path)), f"must be a file of text, of at most {MOST_BYTES:,} bytes", remedy="name another")
     raw = path.read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return raw.decode("utf-16"), False

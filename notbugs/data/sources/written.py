@@ -6,6 +6,7 @@ from pathlib import Path
 from notbugs.data.names import MANIFEST, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.splits import listed
+from notbugs.runs.tables.row import original_cell
 
 
 def is_written(folder: Path) -> bool:
@@ -29,8 +30,8 @@ def with_written_names(located: Located, base: Path) -> Located:
     try:
         with open(folder / "manifest.csv", newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
-                names.setdefault(row["file"].split("/")[1], set()).add(row["label"])
-    except (OSError, ValueError, csv.Error, LookupError, AttributeError):
+                names.setdefault(original_cell(row["file"]).split("/")[1], set()).add(original_cell(row["label"]))
+    except (OSError, ValueError, csv.Error, LookupError, AttributeError, TypeError):
         return located  # files were moved or the list was changed: the folders decide
     true = tuple(next(iter(names[name])) if len(names.get(name, ())) == 1 else name for name in located.classes)
     renamed = [f"{printable(name)} is {printable(own)}" for name, own in zip(located.classes, true, strict=True) if name != own]

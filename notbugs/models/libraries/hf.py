@@ -20,18 +20,23 @@ def hf_network(asked: Asked) -> LibraryNetwork:
     config = (
         transformers.AutoConfig.for_model(**asked.options)
         if asked.options
-        else transformers.AutoConfig.from_pretrained(asked.name)
+        else transformers.AutoConfig.from_pretrained(asked.name, trust_remote_code=False)  # by default it asks
     )
     if outputs is not None:
         config.num_labels = outputs
     if asked.pretrained:
-        options = {"config": config, "ignore_mismatched_sizes": outputs is not None, "output_loading_info": True}
+        options = {
+            "config": config,
+            "ignore_mismatched_sizes": outputs is not None,
+            "output_loading_info": True,
+            "trust_remote_code": False,
+        }
         with _silent(transformers):
             network, loaded = auto.from_pretrained(asked.name, **options)
         network = network if outputs is None else network.float()  # to be trained, which half precision does not serve
         _check_loaded(asked, network, {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})
     else:
-        network = auto.from_config(config)
+        network = auto.from_config(config, trust_remote_code=False)
     reading = Reading() if asked.options else _hf_reading(asked.name)
     names = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
     generic = outputs is not None or all(name == f"LABEL_{index}" for index, name in enumerate(names))

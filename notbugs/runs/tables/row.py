@@ -6,11 +6,12 @@ empty cell is None, a flag is 0 or 1.
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from types import NoneType
-from typing import ClassVar, TypeVar, get_args, get_type_hints
+from typing import ClassVar, TextIO, TypeVar, get_args, get_type_hints
 
 Cell = str | int | float | bool | None
 
@@ -57,12 +58,51 @@ def from_text(row_type: type[AnyRow], text: Mapping[str, str | None]) -> AnyRow:
         if cell is None:
             raise ValueError(f"column {name} is missing")
         if kind is str:
-            values[name] = None if optional and not cell else cell
+            values[name] = None if optional and not cell else original_cell(cell)
         elif not cell and optional:
             values[name] = None
         else:
             values[name] = bool(int(cell)) if kind is bool else kind(cell)
     return row_type(**values)
+
+
+# ---- CSV: the one place that writes it -----------------------------------------------------------------------------------------
+
+# What a spreadsheet takes for a formula, and runs (OWASP: CSV injection), quoted any number of times; numbers are none
+FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
+NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+
+
+def plain_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: what begins like one gets a quote in front, which spreadsheets hide.
+
+    Examples
+    --------
+    >>> plain_cell('=HYPERLINK("http://x")'), plain_cell("-1"), plain_cell("cat")
+    ('\'=HYPERLINK("http://x")', '-1', 'cat')
+    """
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+def original_cell(text: str) -> str:
+    """The text of which `plain_cell` made a cell.
+
+    Examples
+    --------
+    >>> original_cell("'=1+1"), original_cell("''=1+1"), original_cell("'tis")
+    ('=1+1', "'=1+1", "'tis")
+    """
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def write_records(stream: TextIO, records: Iterable[Iterable[object]]) -> None:
+    """Write rows of cells as CSV: text as `plain_cell` has it, flags as 0 and 1, None as an empty cell."""
+    writer = csv.writer(stream, lineterminator="\r\n")  # with this end "\r" in a cell is quoted, too
+    writer.writerows([_cell_text(cell) for cell in record] for record in records)
+
+
+def _cell_text(cell: object) -> object:
+    return plain_cell(cell) if isinstance(cell, str) else int(cell) if isinstance(cell, bool) else cell
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -77,9 +117,7 @@ def records_as_csv(records: Iterable[Mapping[str, object]]) -> str:
     if not names:
         return ""
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, names, restval="", lineterminator="\r\n")  # with this end "\r" in a cell is quoted, too
-    writer.writeheader()
-    writer.writerows({name: int(cell) if isinstance(cell, bool) else cell for name, cell in record.items()} for record in records)
+    write_records(file, [names, *([record.get(name) for name in names] for record in records)])
     return _plain_line_ends(file.getvalue())
 
 

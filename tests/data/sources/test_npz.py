@@ -1,6 +1,7 @@
 """NumPy archives, good ones and every kind of bad one."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from data.conftest import load_error, stored
 
 from notbugs import data
+from notbugs.data.sources import arrays as array_files
 from notbugs.data.sources.arrays import parse_key
+from notbugs.data.sources.npz import read_npz
+from notbugs.data_config import DataConfig
 
 
 def npz(path: Path, **changes: Any) -> Path:
@@ -87,3 +91,27 @@ def test_a_test_part_without_labels_is_left_out_and_listed(tmp_path: Path) -> No
 def test_names_in_one_word(names: str) -> None:
     parsed = [parse_key(name) for name in names.split()]
     assert parsed == [("train", "images"), ("train", "labels"), ("test", "images"), ("test", "labels")]
+
+
+def test_a_part_is_not_held_twice_while_the_next_is_read(tmp_path: Path) -> None:
+    images, labels = np.arange(8 * 4 * 4 * 3, dtype=np.uint8).reshape(8, 4, 4, 3), np.arange(8) % 2
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    held: list[set[str]] = []
+
+    def read(path: Path) -> object:
+        found = read_npz(path)
+        assert isinstance(found, array_files.LazyArrays)
+        original = found.read
+        return replace(found, read=lambda name: held.append({*found.known} | {name}) or original(name), known=found.known)
+
+    located = array_files.locate_array_files(tmp_path / "a.npz", [tmp_path / "a.npz"], read, DataConfig("a.npz"))  # type: ignore[arg-type]
+    assert len(located.labels) == 16 and not [names for names in held if {"train_images", "test_images"} <= names]
+
+
+def test_images_in_an_npy_file_are_read_at_once(tmp_path: Path) -> None:
+    images = np.arange(8 * 4 * 4, dtype=np.uint8).reshape(8, 4, 4)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "labels.npy", np.arange(8) % 2)
+    found = data.load(tmp_path, test=".")
+    np.save(tmp_path / "images.npy", 255 - images)
+    assert found.test.images[:].numpy().sum() == images.sum(), "a later change of the file is not seen"

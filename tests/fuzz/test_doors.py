@@ -1,0 +1,107 @@
+"""Damaged, lying and malicious files at every door: they work or are refused in one line. `make fuzz` tries each for longer."""
+
+import os
+import pickle
+import socket
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzz import guard, mutate
+from fuzz.doors import DOORS, enter, try_case
+from fuzz.guard import Forbidden, outcome
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from notbugs.report import render
+
+# So that all doors together take less than 20 s: reports and commands take a tenth of a second and more
+EXAMPLES = {"run.json": 6, "tables": 6, "arguments": 12}
+OFTEN = 25
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Where archives are unpacked, and no chart library."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(render, "_packed_vega", lambda alone: "")  # two seconds, and nothing of a run is in it
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOORS)
+def test_nothing_but_an_error_of_one_line(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("fuzz") / "case"
+
+    @settings(
+        max_examples=EXAMPLES.get(name, OFTEN),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate,),  # a seed does not shrink
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.integers(0, 2**32 - 1))
+    def case(seed: int) -> None:
+        try_case(name, seed, folder)
+
+    case()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DOORS if name not in ("arguments", "tables")])
+def test_what_is_damaged_works_while_it_is_whole(name: str, tmp_path: Path) -> None:
+    made = [files for files in DOORS[name].make() if "m.pt2" not in files]  # it is a shell, for what is checked before PyTorch
+    for number, files in enumerate(made):
+        assert enter(DOORS[name], files, tmp_path / str(number)) == "works", [*files]
+
+
+# ---- the guard itself ----------------------------------------------------------------------------------------------------------
+
+
+def write_outside() -> None:
+    Path("../outside").write_text("x")
+
+
+def start() -> None:
+    subprocess.run(["true"], check=True)
+
+
+def connect() -> None:
+    with socket.socket() as line:
+        line.settimeout(0.01)
+        line.connect_ex(("127.0.0.1", 9))
+
+
+def eat() -> None:
+    np.ones(2**24)
+
+
+def unpickle() -> None:
+    pickle.loads(pickle.dumps(mutate.Exploit()))
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+def wait() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [(write_outside, "written outside"), (start, "started"), (connect, "started"), (eat, "took .* MB"),
+     (unpickle, "a pickle ran"), (leave, "left with 3"), (wait, "took more than"), (lambda: {}["x"], "traceback: KeyError")],
+)  # fmt: skip
+def test_the_guard_sees_what_is_forbidden(case: object, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MEMORY", 2**26)
+    monkeypatch.setattr(guard, "SECONDS", 0.05 if case is wait else 5.0)
+    (tmp_path / "case").mkdir()
+    if case is eat and not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system does not tell a peak of memory again")
+    with pytest.raises(Forbidden, match=says):
+        outcome(case, tmp_path / "case")  # type: ignore[arg-type]
