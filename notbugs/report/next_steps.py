@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from notbugs.data_config import DATA_FIELDS
-from notbugs.report.findings.construction import split_problems
+from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import percent
 from notbugs.report.results import CLEAN, StudyResults
-from notbugs.study.commands import beside, command_of
+from notbugs.study.commands import beside, command_of, option_words
 
 
 class Step(NamedTuple):
@@ -37,7 +37,8 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     given, problem = options.get("model"), split_problems(results)
     if len(metadata.seeds) == 1:
         yield Step(
-            "Confirm the results with two more seeds, since another training may give other figures:",
+            "Confirm the results with two more seeds, since another training may give other figures. They use the same "
+            f"{metadata.data.test:,} test images{_precision(results)}:",
             f"notbugs run --seeds 3 --out {same}",
         )
     yield from _use_adversarial(results)
@@ -66,6 +67,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     )
     if problem:
         yield Step(f"Improve D_R: {problem}", "")
+    yield from _enlarge_perturbations(results)
     yield from _use_robust_version(results)
     if not problem and not metadata.robust_strong:
         yield Step(
@@ -91,9 +93,11 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
             str(results.run.folder / "models" / "adversarial.safetensors"),
         )
         threat = f"--norm {results.metadata.norm} --epsilon {results.metadata.epsilon_text}"
+        kept = {name: results.metadata.options.get(name) for name in ("resize", "resize_mode", "network", "width")}
+        settings = shlex.join([*threat.split(), *option_words(kept)])
         yield Step(
             "Train adversarially on images of yours. DATASET is a folder of CLASS folders, or any other form that notbugs reads:",
-            f"notbugs train DATASET --loss adversarial {threat} --out adversarial.safetensors",
+            f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
         )
 
 
@@ -109,9 +113,16 @@ def _of_first_seed(results: StudyResults, model: str, radius: int) -> str:
     )
 
 
+def _precision(results: StudyResults) -> str:
+    """How precise so many test images are; "" where that is not known."""
+    clean = results.accuracy("standard")
+    return f": alone these leave about ±{50 * (clean.ci_high - clean.ci_low):.0f} percentage points" if clean else ""
+
+
 def _use_robust_version(results: StudyResults) -> Iterator[Step]:
     """D_R, with what it is for."""
     folder, radius = results.run.folder / "datasets" / "robust", help_under_attack(results, ROBUST)
+    folder = folder / "train" if (folder / "train").is_dir() else folder
     if folder.is_dir() and radius is not None:
         less = results.difference(("adversarial", radius), (ROBUST, radius))
         weaker = "weaker than adversarial training, " if less and less.ci_low > 0 else ""
@@ -125,7 +136,20 @@ def _use_robust_version(results: StudyResults) -> Iterator[Step]:
         yield Step("Train your own network on D_R:", str(folder))
 
 
+def _enlarge_perturbations(results: StudyResults) -> Iterator[Step]:
+    """Advice for D_rand and D_det that show only the images' own features."""
+    larger = larger_relabel_epsilon(results, "random-labels")
+    if larger and "--relabel-epsilon" in relabel_problems(results, "random-labels"):
+        options = {**results.metadata.options, "relabel_epsilon": larger}
+        yield Step(
+            "Allow larger perturbations in D_rand and D_det, which show nothing at this ε:",
+            command_of(results.metadata.dataset, options, beside(results.run.folder, "relabel")),
+        )
+
+
 def _accuracies(results: StudyResults, model: str, radius: int) -> str:
     """Clean and robust accuracy of a model."""
     clean, robust = results.accuracy(model), results.accuracy(model, radius=radius)
-    return f"{clean.percent if clean else '–'} clean, {robust.percent if robust else '–'} within {results.threat_model(radius)}"
+    below = f", {results.below_chance(robust)}" if robust and results.below_chance(robust) else ""
+    within = f"{robust.percent if robust else '–'} within {results.threat_model(radius)}{below}"
+    return f"{clean.percent if clean else '–'} clean, {within}"

@@ -16,7 +16,7 @@ from notbugs.report.aggregate import (
     peak_and_last,
     seed_mean,
 )
-from notbugs.report.format import Estimate
+from notbugs.report.format import Estimate, percent
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.metadata import StudyMetadata
@@ -157,6 +157,10 @@ class StudyResults:
             return f"{self.given_model} (given): not trained here, the same in every seed"
         return MODELS[model].title if model in MODELS else ""
 
+    def trained_on(self, model: str) -> str:
+        """The set that a model was trained on; "" for one that the catalog does not have."""
+        return MODELS[model].trained_on if model in MODELS and not (model == "standard" and self.given_model) else ""
+
     def models_on_other_sets(self) -> list[str]:
         """Models that were evaluated on other sets than the test images."""
         return in_order(MODELS, (row.model for row in self.rows(AccuracyRow) if row.set not in ("test", "test-next")))
@@ -255,6 +259,10 @@ class StudyResults:
         last = {row.seed: row for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
         values = (Value(row.test_accuracy) for row in last.values() if row.test_accuracy is not None)
         return seed_mean(values, share=True) if self.adapts_batchnorm else None
+
+    def below_chance(self, found: Estimate) -> str:
+        """That an accuracy lies measurably below chance level, which a constant answer keeps under any attack; "" if not."""
+        return f"below chance level ({percent(self.chance)})" if found.ci_high < self.chance else ""
 
     def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
         """Accuracy of the classifier trained on D_R, on this version of its images."""

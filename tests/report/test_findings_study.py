@@ -29,7 +29,7 @@ def test_supported_findings_have_their_figures(tmp_path: Path) -> None:
     standard, adversarial, split, random, following = found(tmp_path, MEASURED)
     assert {one.status for one in (standard, adversarial, split, random, following)} == {"supported"}
     accuracies = "clean accuracy 97.4 %, robust accuracy 0.0 % at L2 ε = 1.5 (500 test images, 3 seeds)"
-    assert accuracies in standard.text and "at most 31 % of a typical image, which has an L2 norm of 4.9" in standard.text
+    assert accuracies in standard.text and "at most 31 % of that of a typical image, 4.9; a single pixel" in standard.text
     assert "robust accuracy 60.4 %" in adversarial.text
     assert (
         "60.4 percentage points more than standard training (95 % CI [" in adversarial.text and "over 3 seeds" in adversarial.text
@@ -188,7 +188,7 @@ def test_accuracy_below_chance_level_is_explained(tmp_path: Path) -> None:
     random, following = found(tmp_path, MEASURED | {"trained-on-next-labels": (0.01, 0.0, 0.0)})[3:]
     assert "control with shuffled perturbations reaches 1.4 %" in random.text
     assert all(
-        "below chance level because an image's own features point to its true class" in text
+        "is below chance level: an image's own features point to its true class" in text
         for text in (random.details, following.text)
     )
 

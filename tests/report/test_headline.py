@@ -29,7 +29,7 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     assert adversarial == f"Adversarial training (on attacked images) {within} 60.4 %."
     assert (
         robust
-        == f"Standard training on D_R (images optimized to have the adversarially trained model's features) {within} 20.4 %."
+        == f"Standard training on D_R (images optimized to have the adversarially trained model's features) {within} 20.4 %, which is below chance level (25.0 %): a constant answer has more."
     )
     assert (
         "reaches 88.4 % on clean test images; chance level is 25.0 %. With shuffled perturbations (control) it reaches 1.4 %."
@@ -100,17 +100,20 @@ def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path)
 def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     shown = tiles(study(tmp_path, MEASURED))
     assert [tile.value for tile in shown] == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
-    assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "good"]
+    assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "unclear"]
     assert [tile.comparison for tile in shown] == [
         "",
-        "97.4 percentage points below clean accuracy",
-        *["above standard training at this ε"] * 2,
+        "97.4 percentage points below clean accuracy, below chance level (25.0 %)",
+        "above standard training",
+        "above standard training, below chance level (25.0 %)",
     ]
     assert shown[0].details == ["500 test images, 3 seeds"]
-    assert shown[2].details == ["within L2 ε = 1.5", "80.4 % within 0.75, 95.4 % clean"]
+    assert shown[2].label == "Robust accuracy, adversarial training, within L2 ε = 1.5"
+    assert shown[2].details == ["80.4 % within 0.75, 95.4 % clean"]
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
     assert [tile.meaning for tile in weak] == ["neutral", "bad", "unclear", "unclear"]
-    assert weak[3].comparison == "not measurably different from standard training at this ε"
+    assert weak[3].comparison == "not measurably different from standard training, below chance level (25.0 %)"
+    assert weak[3].details == ["20.4 % within 0.75 (there not measurably different), 94.4 % clean"]
     assert tiles(study(tmp_path / "none", {})) == []
 
 

@@ -91,11 +91,16 @@ def _option(results: StudyResults, name: str, factor: float) -> str:
     return f"{option} {max(1, round(factor * value)) if isinstance(value, int) else factor * value:.4g}"
 
 
-def _larger_epsilon(results: StudyResults, set: str) -> str:
-    """Twice the epsilon of a relabeled set, which may have grown beyond that of the study."""
+def larger_relabel_epsilon(results: StudyResults, set: str) -> float | None:
+    """Twice the epsilon of a relabeled set, which may have grown beyond that of the study; None if it is not known."""
     grown, configured = results.relabel_epsilon(set), results.metadata.settings.get("relabel_epsilon")
     known = [value for value in (grown, configured) if isinstance(value, int | float)]
-    return f"--relabel-epsilon {2 * max(known):.4g}" if known else "--relabel-epsilon"
+    return float(f"{2 * max(known):.4g}") if known else None
+
+
+def _larger_epsilon(results: StudyResults, set: str) -> str:
+    larger = larger_relabel_epsilon(results, set)
+    return f"--relabel-epsilon {larger:.4g}" if larger else "--relabel-epsilon"
 
 
 def _joined(problems: list[str]) -> str:

@@ -92,7 +92,8 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
         return ""
     where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
-    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}."
+    below = f", which is {found}: a constant answer has more" if (found := results.below_chance(after)) else ""
+    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}."
 
 
 def _relabeled(results: StudyResults) -> list[str]:

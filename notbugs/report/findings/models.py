@@ -26,7 +26,10 @@ def _standard_training(results: StudyResults) -> Finding | None:
     )
     if share := image_share(results, results.metadata.epsilon):
         size = results.metadata.data.mean_l2
-        text += f" A perturbation is at most {share} of a typical image, which has an L2 norm of {size:.1f}."
+        text += (
+            f" The L2 norm of a perturbation is at most {share} of that of a typical image, {size:.1f}; "
+            "a single pixel may change by more."
+        )
     if loss.ci_low <= 0:
         return Finding(question, "not supported", f"{text} That is no measurable drop.", "good", loss)
     if attacked.mean > clean.mean / 2:
@@ -79,5 +82,17 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
         f"{text} That is {gain.points} more than standard training ({gain.ci}); {percent(1 - attacked.mean)} of the test images "
         f"{interval(100 * (1 - attacked.ci_high), 100 * (1 - attacked.ci_low))} are still misclassified under attack, more "
         "under a stronger one."
+        f"{_clean_cost(results)}"
     )
     return Finding(question, "supported", text, "good", gain)
+
+
+def _clean_cost(results: StudyResults) -> str:
+    """What adversarial training costs in clean accuracy."""
+    change = results.difference(("adversarial", CLEAN), (results.baseline, CLEAN))
+    if not change:
+        return ""
+    measured = "" if change.ci_high < 0 or change.ci_low > 0 else ", no measurable change"
+    return (
+        f" Its clean accuracy is {change.signed_points} percentage points from that of standard training ({change.ci}{measured})."
+    )

@@ -60,7 +60,8 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
             if control_accuracy and excess
             else ""
         )
-        text = f"{alone}{_below_chance(results, accuracy)} That is not measurably above chance level.{beside}"
+        below = _below_chance(results, accuracy) or " That is not measurably above chance level."
+        text = f"{alone}{below}{beside}"
         return _null(results, set, question, text, above, _adapted(results, set))
     if not control_accuracy or not excess:
         if set == "next-labels":  # its labels point away from the true class, so chance level is a hard control already
@@ -106,7 +107,9 @@ def _below_chance(results: StudyResults, accuracy: Estimate) -> str:
     """Why an accuracy lies measurably below chance level; "" if it does not."""
     if not accuracy.ci_high < results.chance:
         return ""
-    return " It lies below chance level because an image's own features point to its true class, which is never its label."
+    return (
+        f" {accuracy.percent} is below chance level: an image's own features point to its true class, which is never its label."
+    )
 
 
 def _next_class(results: StudyResults, set: str) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from notbugs.report.findings.base import Finding, sample_size
 from notbugs.report.findings.construction import split_problems
-from notbugs.report.format import Estimate
+from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
 
@@ -93,6 +93,7 @@ def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
     radii = [at.radius for at in found]
     robust = ", ".join(f"{words} {_accuracies(results, model, radii)}" for words, model in models.items())
     clean = ", ".join(_accuracies(results, model, [CLEAN]) for model in models.values())
+    robust += _below_chance(results, radii)
     original = f"; D_R minus original: {_points([at.over_standard for at in found])}" if found[0].over_standard else ""
     return (
         f"Robust accuracy at {' and '.join(map(results.threat_model, radii))}: trained {robust}. Clean: {clean}. "
@@ -107,6 +108,18 @@ def _where(results: StudyResults, found: list[_AtEpsilon]) -> str:
     """At which ε D_R is above both others; "" if at all."""
     above, unclear = ([results.threat_model(at.radius) for at in found if at.above == is_above] for is_above in (True, False))
     return f"at {' and '.join(above)}; unclear at {' and '.join(unclear)}" if unclear else ""
+
+
+def _below_chance(results: StudyResults, radii: Sequence[int]) -> str:
+    """Where the D_R model is measurably below chance level under attack; "" if nowhere."""
+    found = [(radius, results.accuracy(ROBUST, radius=radius)) for radius in radii]
+    below = [results.threat_model(radius) for radius, accuracy in found if accuracy and results.below_chance(accuracy)]
+    chance = percent(results.chance) if below else ""
+    return (
+        f" (trained on D_R it is below chance level, {chance}, at {' and '.join(below)}: a constant answer has more)"
+        if below
+        else ""
+    )
 
 
 def _accuracies(results: StudyResults, model: str, radii: Sequence[int]) -> str:

@@ -117,9 +117,9 @@ class Tile:
 # Of other models beside standard training, and of standard training beside its clean accuracy
 _COMPARISONS: tuple[dict[Meaning, str], dict[Meaning, str]] = (
     {
-        "good": "above standard training at this ε",
-        "bad": "below standard training at this ε",
-        "unclear": "not measurably different from standard training at this ε",
+        "good": "above standard training",
+        "bad": "below standard training",
+        "unclear": "not measurably different from standard training",
     },
     {"good": "not measurably below clean accuracy", "bad": "{points} below clean accuracy"},
 )
@@ -164,17 +164,19 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
         meaning = "good" if change.ci_low > 0 else "bad" if change.ci_high < 0 else "unclear"
     points = change._replace(mean=abs(change.mean)).points if change else ""
     comparison = _COMPARISONS[model == "standard"].get(meaning, "").format(points=points)
+    if below := results.below_chance(attacked):
+        meaning, comparison = "bad" if meaning == "bad" else "unclear", f"{comparison}, {below}"
     clean = results.accuracy(model) if model != "standard" else None
     others = [f"{half.percent} within {results.epsilon_text(HALF)}{_unclear_at_half(results, model)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
-    details = [f"within {results.threat_model()}", *([", ".join(others)] if others else [])]
-    return Tile(model, f"Robust accuracy, {words}", attacked.percent, attacked.interval, details, meaning, comparison)
+    label = f"Robust accuracy, {words}, within {results.threat_model()}"
+    return Tile(model, label, attacked.percent, attacked.interval, [", ".join(others)] if others else [], meaning, comparison)
 
 
 def _unclear_at_half(results: StudyResults, model: str) -> str:
     """That nothing was measured at half of epsilon, beside a difference at epsilon; "" otherwise."""
     change = results.difference((model, HALF), (results.baseline, HALF), 2) if model != "standard" else None
-    return " (no measurable difference)" if change and change.ci_low <= 0 <= change.ci_high else ""
+    return " (there not measurably different)" if change and change.ci_low <= 0 <= change.ci_high else ""
 
 
 @dataclass(frozen=True)
