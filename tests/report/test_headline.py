@@ -27,10 +27,9 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 % [14.4, 16.4]."
     within = "raises accuracy under attack within L2 ε = 1.5 from 0.0 % to"
     assert adversarial == f"Adversarial training (on attacked images) {within} 60.4 %."
-    assert (
-        robust
-        == f"Standard training on D_R (images optimized to have the adversarially trained model's features) {within} 20.4 %, which is below chance level (25.0 %): a constant answer has more."
-    )
+    below = "which is below chance level (25.0 %): a constant answer has more."
+    source = "the adversarially trained model's features"
+    assert robust == f"Standard training on D_R (images optimized to have {source}) {within} 20.4 %, {below}"
     assert (
         "reaches 88.4 % on clean test images; chance level is 25.0 %. With shuffled perturbations (control) it reaches 1.4 %."
         in relabeled
