@@ -43,7 +43,7 @@ def checked_text(row: DataCheckSummaryRow) -> str:
     near = f"near duplicates among {row.compared:,} of them" if row.compared < images else "near duplicates"
     what = f"duplicates, {near}" if row.compared else "duplicates (the images are too small for near duplicates)"
     checked = f"Checked {images:,} images: {what}, labels of duplicates, sizes of classes, contrast"
-    return f"{checked}; not whether labels are right: `notbugs files` does. {mirroring_text(row)}"
+    return f"{checked}; not whether labels are right, which notbugs files looks for. {mirroring_text(row)}"
 
 
 def mirroring_text(row: DataCheckSummaryRow) -> str:
