@@ -56,7 +56,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         )
     audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
     yield Step(
-        "Measure only how robust a classifier of yours is:"
+        "Measure how robust a classifier of yours is, for these classes; for others name another data set:"
         if given is None
         else "Attack the given model in other threat models:",
         f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
@@ -92,11 +92,11 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
             f"The model trained here{_of_first_seed(results, 'adversarial', radius)}, which notbugs.models.load reads:",
             str(results.run.folder / "models" / "adversarial.safetensors"),
         )
-        threat = f"--norm {results.metadata.norm} --epsilon {results.metadata.epsilon_text}"
         kept = {name: results.metadata.options.get(name) for name in ("resize", "resize_mode", "network", "width")}
-        settings = shlex.join([*threat.split(), *option_words(kept)])
+        settings = shlex.join(["--norm", results.metadata.norm, *option_words(kept)])
         yield Step(
-            "Train adversarially on images of yours. DATASET is a folder of CLASS folders, or any other form that notbugs reads:",
+            "Train adversarially on images of yours; ε is chosen from them, or by --epsilon. DATASET is a folder of CLASS folders, "
+            "or any other form that notbugs reads:",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
         )
 
@@ -108,9 +108,9 @@ def _of_first_seed(results: StudyResults, model: str, radius: int) -> str:
     if len(results.metadata.seeds) < 2 or not all(rows):
         return ""
     clean, robust = (percent(row.accuracy) for row in rows if row)
-    return (
-        f" (seed {seed}: {clean} clean, {robust} within {results.threat_model(radius)}; the figures above are means over seeds)"
-    )
+    shares = [row.accuracy for row in results.accuracy_by_seed(model, radius=radius).values()]
+    others = f"the seeds have {percent(min(shares))} to {percent(max(shares))}"
+    return f" (seed {seed}: {clean} clean, {robust} within {results.threat_model(radius)}; {others}, above is their mean)"
 
 
 def _precision(results: StudyResults) -> str:

@@ -45,8 +45,9 @@ def certainty(results: StudyResults) -> str:
 
 def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, loss: Estimate) -> str:
     figures = f"{clean.percent} accuracy on clean images, {attacked.percent} under attack within {results.threat_model()}"
-    network = results.metadata.settings.get("network")
-    name = results.given_model or f"Standard training{f' ({network}, trained here on these images)' if network else ''}"
+    network, width = (results.metadata.settings.get(name) for name in ("network", "width"))
+    of = f"{network}{f' of width {width}' if width else ''}"
+    name = results.given_model or f"Standard training{f' ({of}, trained here on these images)' if network else ''}"
     if loss.ci_low <= 0:
         return f"{name} loses no measurable accuracy: {figures}."
     if clean.ci_low <= results.chance:
@@ -93,7 +94,9 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
     where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
     below = f", which is {found}: a constant answer has more" if (found := results.below_chance(after)) else ""
-    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}."
+    clean = [estimate.percent for each in (results.baseline, model) if (estimate := results.accuracy(each))]
+    cost = f" Clean accuracy: {' and '.join(clean)}." if len(clean) == 2 else ""
+    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}.{cost}"
 
 
 def _relabeled(results: StudyResults) -> list[str]:

@@ -92,7 +92,7 @@ def _clean_cost(results: StudyResults) -> str:
     change = results.difference(("adversarial", CLEAN), (results.baseline, CLEAN))
     if not change:
         return ""
-    measured = "" if change.ci_high < 0 or change.ci_low > 0 else ", no measurable change"
+    measured = "" if change.ci_high < 0 or change.ci_low > 0 else ", which may be no change"
     return (
         f" Its clean accuracy is {change.signed_points} percentage points from that of standard training ({change.ci}{measured})."
     )

@@ -136,7 +136,8 @@ def _compare(results: StudyResults, found: list[_AtEpsilon], text: str) -> Findi
     effect = max((at.smallest for at in found), key=lambda each: each.ci_high)  # the most that D_R may gain at some ε
     if any(at.above for at in found):
         if not any(at.below for at in found):
-            return Finding(QUESTION, "supported", text, "good", effect, where=_where(results, found))
+            useful = any(at.above and not _below_chance(results, [at.radius]) for at in found)
+            return Finding(QUESTION, "supported", text, "good" if useful else "neutral", effect, where=_where(results, found))
         return Finding(QUESTION, "partly supported", f"{text} At the other ε it is the reverse.", "neutral", effect)
     if any(at.over_nonrobust.ci_low > 0 for at in found):
         caution = "D_R is more robust than D_NR, but does not lead to measurably higher robust accuracy than the original images."

@@ -61,7 +61,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "headline": headline(results),
         "certainty": certainty(results),
         "tiles": tiles(results),
-        "signs": {"good": "✓", "bad": "!", "unclear": "?"},
+        "signs": {"good": "✓", "bad": "!", "unclear": "?", "neutral": "•"},
         "examples": _examples(results),
         "findings": findings(results),
         "next_steps": [*next_steps(results)],
@@ -165,7 +165,8 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
     points = change._replace(mean=abs(change.mean)).points if change else ""
     comparison = _COMPARISONS[model == "standard"].get(meaning, "").format(points=points)
     if below := results.below_chance(attacked):
-        meaning, comparison = "bad" if meaning == "bad" else "unclear", f"{comparison}, {below}"
+        comparison = f"{comparison}, {'but ' if meaning == 'good' else ''}{below}"
+        meaning = "neutral" if meaning == "good" else meaning
     clean = results.accuracy(model) if model != "standard" else None
     others = [f"{half.percent} within {results.epsilon_text(HALF)}{_unclear_at_half(results, model)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
