@@ -95,8 +95,8 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
         kept = {name: results.metadata.options.get(name) for name in ("resize", "resize_mode", "network", "width")}
         settings = shlex.join(["--norm", results.metadata.norm, *option_words(kept)])
         yield Step(
-            "Train adversarially on images of yours; ε is chosen from them, or by --epsilon. DATASET is a folder of CLASS folders, "
-            "or any other form that notbugs reads:",
+            "Train adversarially on images of yours; ε is chosen from them, or by --epsilon. DATASET is a folder of CLASS "
+            "folders, or any other form that notbugs reads:",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
         )
 
