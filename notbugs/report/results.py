@@ -262,7 +262,7 @@ class StudyResults:
 
     def below_chance(self, found: Estimate) -> str:
         """That an accuracy lies measurably below chance level, which a constant answer keeps under any attack; "" if not."""
-        return f"below chance level ({percent(self.chance)})" if found.ci_high < self.chance else ""
+        return f"below chance ({percent(self.chance)})" if found.ci_high < self.chance else ""
 
     def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
         """Accuracy of the classifier trained on D_R, on this version of its images."""

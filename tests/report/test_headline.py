@@ -26,14 +26,11 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     )
     assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 % [14.4, 16.4]."
     within = "raises accuracy under attack within L2 ε = 1.5 from 0.0 % to"
-    assert adversarial == f"Adversarial training (on attacked images) {within} 60.4 %. Clean accuracy: 97.4 % and 95.4 %."
-    below = "which is below chance level (25.0 %): a constant answer has more. Clean accuracy: 97.4 % and 94.4 %."
-    source = "the adversarially trained model's features"
-    assert robust == f"Standard training on D_R (images optimized to have {source}) {within} 20.4 %, {below}"
-    assert (
-        "reaches 88.4 % on clean test images; chance level is 25.0 %. With shuffled perturbations (control) it reaches 1.4 %."
-        in relabeled
-    )
+    assert adversarial == f"Adversarial training {within} 60.4 % (clean: 97.4 %, 95.4 %)."
+    source = "images with the adversarially trained model's features"
+    cost = "below chance (25.0 %) (clean: 97.4 %, 94.4 %)."
+    assert robust == f"Standard training on D_R ({source}) {within} 20.4 %, {cost}"
+    assert "reaches 88.4 % on clean test images (chance level: 25.0 %); with shuffled perturbations (control) 1.4 %." in relabeled
 
 
 def test_says_what_the_intervals_cover(tmp_path: Path) -> None:
@@ -62,8 +59,7 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
     first, *_, relabeled = headline(StudyResults.read(tmp_path))
     assert first.startswith("Standard training (resnet9, trained here on these images) gives a classifier")
     assert "perturbed within L2 ε = 3 towards" in relabeled
-    assert "Both took their batch-norm statistics from the original images, without labels; with those" in relabeled
-    assert "of their training images they reach 40.0 % and 10.0 %." in relabeled
+    assert "(Without batch-norm statistics of the original images: 40.0 % and 10.0 %.)" in relabeled
     assert "This ε is 2 times that of the attacks: that these features are non-robust is not shown." in relabeled
     details = next(finding.details for finding in findings(StudyResults.read(tmp_path)) if "D_rand" in finding.question)
     assert "with those of the relabeled images its test accuracy is 40.0 %" in details and "(without: 10.0 %" in details
@@ -72,9 +68,7 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
     shares = MEASURED | {"trained-on-robust": (0.94, 0.5, 0.0)}
     robust = headline(study(tmp_path, shares))[3]
-    assert robust.endswith(
-        "raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 %. Clean accuracy: 97.4 % and 94.4 %."
-    )
+    assert robust.endswith("raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 % (clean: 97.4 %, 94.4 %).")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +77,7 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
         ({"standard": (0.97, 0.97, 0.97)}, "loses no measurable accuracy"),
         ({"standard": (0.97, 0.9, 0.8)}, "that is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
-        ({"adversarial": (0.95, 0.15, 0.0)}, "(on attacked images) does not measurably raise accuracy under attack."),
+        ({"adversarial": (0.95, 0.15, 0.0)}, "Adversarial training does not measurably raise accuracy under attack."),
         ({"trained-on-robust": (0.95, 0.1, 0.0)}, "model's features) does not measurably raise accuracy under attack."),
     ],
 )
@@ -104,16 +98,16 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "neutral"]
     assert [tile.comparison for tile in shown] == [
         "",
-        "97.4 percentage points below clean accuracy, below chance level (25.0 %)",
+        "97.4 percentage points below clean accuracy, below chance (25.0 %)",
         "above standard training",
-        "above standard training, but below chance level (25.0 %)",
+        "above standard training, but below chance (25.0 %)",
     ]
     assert shown[0].details == ["500 test images, 3 seeds"]
-    assert shown[2].label == "Robust accuracy, adversarial training, within L2 ε = 1.5"
+    assert shown[2].label == "Robust accuracy at L2 ε = 1.5, adversarial training"
     assert shown[2].details == ["80.4 % within 0.75, 95.4 % clean"]
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
     assert [tile.meaning for tile in weak] == ["neutral", "bad", "unclear", "unclear"]
-    assert weak[3].comparison == "not measurably different from standard training, below chance level (25.0 %)"
+    assert weak[3].comparison == "not measurably different from standard training, below chance (25.0 %)"
     assert weak[3].details == ["20.4 % within 0.75 (there not measurably different), 94.4 % clean"]
     assert tiles(study(tmp_path / "none", {})) == []
 

@@ -100,10 +100,12 @@ def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: 
 @pytest.mark.browser
 def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page, written: Path) -> None:
     page = opened
-    assert page.locator(".headline").inner_text().startswith("A standard classifier of these images is easily fooled")
+    assert page.locator(".headline").inner_text().startswith("Standard training gives a classifier that is easily fooled")
     assert page.locator(".tiles dd b").all_inner_texts() == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
     meant = page.locator(".tiles dd span").all_inner_texts()
-    assert meant == ["! below clean accuracy", *["✓ above standard training"] * 2]
+    below = "below chance (25.0 %)"
+    assert meant[0] == f"! 97.4 percentage points below clean accuracy, {below}"
+    assert meant[1:] == ["✓ above standard training", f"• above standard training, but {below}"]
     assert page.locator("#accuracy-chart").bounding_box()["y"] < 800  # type: ignore[index]
     captions = page.locator(".examples figcaption").all_inner_texts()
     assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε; perturbation × 3"
@@ -228,7 +230,7 @@ def test_a_finished_run_has_no_banner_and_the_command_that_reproduces_it(opened:
     assert page.locator("section:has(#about) pre").first.inner_text() == 'notbugs run <img src="x" onerror="document.title=1">'
     assert json.loads((written.parent / "run.json").read_text())["finished"]
     assert page.locator("#glossary + dl dt").count() >= 10
-    assert "ensemble-standard v3 (defined in docs/attacks.md)" in page.locator("section:has(#method)").inner_text()
+    assert "ensemble-standard v3: gradient attacks on several losses" in page.locator("section:has(#method)").inner_text()
 
 
 def test_a_folder_without_a_run_raises_and_nothing_is_written(tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def test_only_a_study_can_be_analyzed(kind: str, tmp_path: Path) -> None:
         if kind != "begun":
             run.update_metadata(seeds=[0], full=False, device="cpu", command="")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(InputError, match=r"^RUN: must be a study's folder, got .*; make one: notbugs run"):
+    with pytest.raises(InputError, match=r"^RUN: must be a study('s folder| that began), got .*; make one: notbugs run"):
         pipeline.run_analyses(tmp_path / "run", ("ntk",), workers=1)
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 

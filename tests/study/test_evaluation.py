@@ -9,17 +9,18 @@ from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.study import store
-from notbugs.study.catalog import CONTROL_DATASETS, DATASETS, MODELS, QUICK, trained_on
+from notbugs.study.catalog import CONTROL_DATASETS, DATASETS, MODELS, QUICK, SECOND_SOURCE, STRONG_DATASETS, trained_on
 
 
 @pytest.mark.slow
 def test_a_full_study_trains_and_evaluates_every_model_on_every_data_set(full_run: RunFolder) -> None:
     made = {row.set for row in full_run.rows(SetRow)}
-    assert made == {*DATASETS}
+    assert made == {*DATASETS} - {*STRONG_DATASETS}
     absent = {name for name in made if not (full_run.folder / "datasets" / name).exists()}
     assert absent <= {"misclassified-only", "unrelated-photos"}  # of undertrained models: too few images, or all of one class
     rows, missing = full_run.rows(AccuracyRow), {trained_on(name) for name in absent}
-    assert {row.model for row in rows if row.set == "test"} == {*MODELS} - missing - {"reference"}  # beside a given model only
+    other = {"reference", SECOND_SOURCE, *map(trained_on, STRONG_DATASETS)}  # beside a given model; with --robust-strong
+    assert {row.model for row in rows if row.set == "test"} == {*MODELS} - missing - other
     crossed = {name for name, spec in MODELS.items() if spec.role in ("main", "control")} - missing
     sets = {"test", "original", *QUICK, *CONTROL_DATASETS} - absent
     for attacked in (False, True):

@@ -67,8 +67,8 @@ def _size(results: StudyResults) -> list[str]:
 def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
     names = {
-        "adversarial": "Adversarial training (on attacked images)",
-        ROBUST: "Standard training on D_R (images optimized to have the adversarially trained model's features)",
+        "adversarial": "Adversarial training",
+        ROBUST: "Standard training on D_R (images with the adversarially trained model's features)",
     }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
@@ -93,10 +93,10 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
         return ""
     where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
-    below = f", which is {found}: a constant answer has more" if (found := results.below_chance(after)) else ""
+    below = f", {found}" if (found := results.below_chance(after)) else ""
     clean = [estimate.percent for each in (results.baseline, model) if (estimate := results.accuracy(each))]
-    cost = f" Clean accuracy: {' and '.join(clean)}." if len(clean) == 2 else ""
-    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}.{cost}"
+    cost = f" (clean: {clean[0]}, {clean[1]})" if len(clean) == 2 else ""
+    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}{cost}."
 
 
 def _relabeled(results: StudyResults) -> list[str]:
@@ -109,8 +109,7 @@ def _relabeled(results: StudyResults) -> list[str]:
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
     before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
     adapted = (
-        " Both took their batch-norm statistics from the original images, without labels; with those of their training images "
-        f"they reach {before[0].percent} and {before[1].percent}."
+        f" (Without batch-norm statistics of the original images: {before[0].percent} and {before[1].percent}.)"
         if before[0] and before[1]
         else ""
     )
@@ -118,7 +117,7 @@ def _relabeled(results: StudyResults) -> list[str]:
     times = f"{(epsilon or 0) / attack:.3g} times"
     leakage = f" This ε is {times} that of the attacks: that these features are non-robust is not shown." if larger else ""
     return [
-        f"Perturbations carry features: trained on images that were perturbed{within} towards a wrong class and labeled as "
-        f"that class, a classifier reaches {accuracy.percent} on clean test images; chance level is {percent(results.chance)}. "
-        f"With shuffled perturbations (control) it reaches {control.percent}.{adapted}{leakage}"
+        f"Perturbations carry features: trained on images perturbed{within} towards a wrong class and labeled as that class, a "
+        f"classifier reaches {accuracy.percent} on clean test images (chance level: {percent(results.chance)}); with shuffled "
+        f"perturbations (control) {control.percent}.{adapted}{leakage}"
     ]

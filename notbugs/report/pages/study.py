@@ -170,7 +170,7 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
     clean = results.accuracy(model) if model != "standard" else None
     others = [f"{half.percent} within {results.epsilon_text(HALF)}{_unclear_at_half(results, model)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
-    label = f"Robust accuracy, {words}, within {results.threat_model()}"
+    label = f"Robust accuracy at {results.threat_model()}, {words}"
     return Tile(model, label, attacked.percent, attacked.interval, [", ".join(others)] if others else [], meaning, comparison)
 
 

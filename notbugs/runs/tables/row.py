@@ -74,7 +74,7 @@ NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
 def plain_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: what begins like one gets a quote in front, which spreadsheets hide.
+    r"""Text that no spreadsheet takes for a formula: what begins like one gets a quote in front, which spreadsheets hide.
 
     Examples
     --------
