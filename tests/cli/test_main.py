@@ -74,7 +74,9 @@ def test_ctrl_c_a_polite_kill_and_a_closed_terminal_stop_a_command(
     name: str, ended: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "app", lambda: os.kill(os.getpid(), getattr(signal, name)))
+    before = signal.signal(getattr(signal, name), signal.SIG_DFL)  # where the tests run under nohup, one is ignored
     call_here("run", "digits", "--out", "x")
+    signal.signal(getattr(signal, name), before)
     assert (ended, capfd.readouterr().err) == ([130], STOPPED)
 
 
