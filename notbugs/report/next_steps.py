@@ -9,7 +9,7 @@ from notbugs.report.findings.construction import larger_relabel_epsilon, relabel
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import percent
-from notbugs.report.results import CLEAN, StudyResults
+from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.commands import beside, command_of, option_words
 
 
@@ -42,6 +42,13 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
             f"notbugs run --seeds 3 --out {same}",
         )
     yield from _use_adversarial(results)
+    audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
+    yield Step(
+        "Measure how robust a classifier of yours is, for these classes; for others name another data set:"
+        if given is None
+        else "Attack the given model in other threat models:",
+        f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
+    )
     if not metadata.full:
         yield Step(
             "Run all controls, which test other explanations of these results:",
@@ -54,13 +61,6 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
             "ONNX, or a name as timm:resnet18 (docs/models.md):",
             mine,
         )
-    audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
-    yield Step(
-        "Measure how robust a classifier of yours is, for these classes; for others name another data set:"
-        if given is None
-        else "Attack the given model in other threat models:",
-        f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
-    )
     yield Step(
         "List which training files models classify correctly also within ε, which not, and which are likely mislabeled:",
         f"notbugs files {_arguments(results, *DATA_FIELDS, 'norm', 'epsilon')} --out {files}",
@@ -114,9 +114,13 @@ def _of_first_seed(results: StudyResults, model: str, radius: int) -> str:
 
 
 def _precision(results: StudyResults) -> str:
-    """How precise so many test images are; "" where that is not known."""
-    clean = results.accuracy("standard")
-    return f": alone these leave about ±{50 * (clean.ci_high - clean.ci_low):.0f} percentage points" if clean else ""
+    """How precise so many test images are, in the worst of the main figures; "" where that is not known."""
+    found = [
+        results.accuracy(model, radius=each) for model in ("standard", "adversarial", ROBUST) for each in (CLEAN, HALF, FULL)
+    ]
+    halves = [50 * (each.ci_high - each.ci_low) for each in found if each]
+    more = ", and more of them are beyond --limit" if results.metadata.options.get("limit") else ""
+    return f": alone these leave up to ±{max(halves):.0f} percentage points{more}" if halves else ""
 
 
 def _use_robust_version(results: StudyResults) -> Iterator[Step]:

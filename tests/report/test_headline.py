@@ -26,9 +26,9 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     )
     assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 % [14.4, 16.4]."
     within = "raises accuracy under attack within L2 ε = 1.5 from 0.0 % to"
-    assert adversarial == f"Adversarial training {within} 60.4 % (clean: 97.4 %, 95.4 %)."
-    source = "images with the adversarially trained model's features"
-    cost = "below chance (25.0 %) (clean: 97.4 %, 94.4 %)."
+    assert adversarial == f"Adversarial training {within} 60.4 % (clean: −2.0 points [−4.6, 0.5])."
+    source = "made with that model"
+    cost = "below chance (25.0 %) (clean: −3.0 points [−5.7, −0.4])."
     assert robust == f"Standard training on D_R ({source}) {within} 20.4 %, {cost}"
     assert "reaches 88.4 % on clean test images (chance level: 25.0 %); with shuffled perturbations (control) 1.4 %." in relabeled
 
@@ -68,7 +68,9 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
     shares = MEASURED | {"trained-on-robust": (0.94, 0.5, 0.0)}
     robust = headline(study(tmp_path, shares))[3]
-    assert robust.endswith("raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 % (clean: 97.4 %, 94.4 %).")
+    assert robust.endswith(
+        "raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 % (clean: −3.0 points [−5.7, −0.4])."
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
         ({"standard": (0.97, 0.9, 0.8)}, "that is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
         ({"adversarial": (0.95, 0.15, 0.0)}, "Adversarial training does not measurably raise accuracy under attack."),
-        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "model's features) does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "(made with that model) does not measurably raise accuracy under attack."),
     ],
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:

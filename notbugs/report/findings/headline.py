@@ -3,7 +3,7 @@
 from notbugs.report.findings.base import image_share
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import Estimate, percent
-from notbugs.report.results import FULL, HALF, StudyResults
+from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
 
 CONTROL = trained_on("random-labels-shuffled")
@@ -68,7 +68,7 @@ def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
     names = {
         "adversarial": "Adversarial training",
-        ROBUST: "Standard training on D_R (images with the adversarially trained model's features)",
+        ROBUST: "Standard training on D_R (made with that model)",
     }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
@@ -94,8 +94,8 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
     where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
     below = f", {found}" if (found := results.below_chance(after)) else ""
-    clean = [estimate.percent for each in (results.baseline, model) if (estimate := results.accuracy(each))]
-    cost = f" (clean: {clean[0]}, {clean[1]})" if len(clean) == 2 else ""
+    change = results.difference((model, CLEAN), (results.baseline, CLEAN))
+    cost = f" (clean: {change.signed_points} points {change.interval})" if change else ""
     return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}{cost}."
 
 
