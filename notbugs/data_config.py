@@ -14,6 +14,7 @@ from typing import TypedDict
 from notbugs.errors import InputError
 
 RESIZE_MODES = ("crop", "squash", "pad")
+BEYOND_LIMIT = "is beyond --limit"  # why images are left out that a note counts
 
 
 @dataclass(frozen=True)

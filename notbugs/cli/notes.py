@@ -117,11 +117,11 @@ def new_model_lines() -> list[str]:
 def data_lines(splits: "Splits", listed: str = f"Listed in {TABLE}.") -> Iterator[str]:
     """What was decided in reading a data set, and how many files are not used. listed: where they are listed."""
     from notbugs.data import left_out
-    from notbugs.data.parts import BEYOND
+    from notbugs.data_config import BEYOND_LIMIT
 
     reasons = left_out(splits)
     if counted := next((note for note in splits.notes if note.startswith("--limit")), ""):
-        reasons = {reason: number for reason, number in reasons.items() if not reason.startswith(BEYOND)}
+        reasons = {reason: number for reason, number in reasons.items() if not reason.startswith(BEYOND_LIMIT)}
     for note in splits.notes:
         yield f"Data: {note}.{f' {listed}' if note == counted and not reasons else ''}"
     if reasons:

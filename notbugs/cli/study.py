@@ -318,7 +318,7 @@ def _run(
     from notbugs.study import pipeline
 
     check_workers(workers)
-    with study_progress(epsilon_chosen=config.epsilon is not None) as display:
+    with study_progress() as display:
         return pipeline.run(
             config,
             out,

@@ -27,12 +27,10 @@ class StudyProgress:
     ----------
     display : rich.progress.Progress
         Started, with the fields `words`.
-    epsilon_chosen : bool
-        Whether the user chose epsilon.
     """
 
-    def __init__(self, display: Any, *, epsilon_chosen: bool) -> None:
-        self.display, self.epsilon_chosen = display, epsilon_chosen
+    def __init__(self, display: Any) -> None:
+        self.display = display
         self.estimates: Mapping[str, float] = {}
         self.shares: dict[str, float] = {}
         self.bars: dict[str, Any] = {}
@@ -44,7 +42,7 @@ class StudyProgress:
         """Print what will be done, and how long it will take."""
         self.estimates, self.expected = plan.stages, plan.seconds
         self.began = self.said = time.monotonic()
-        for line in [*new_model_lines(), *plan_lines(plan, epsilon_chosen=self.epsilon_chosen)]:
+        for line in [*new_model_lines(), *plan_lines(plan)]:
             self._print(line)
         new_data_lines()  # they are among these
         if plan.stages:
@@ -91,7 +89,7 @@ class StudyProgress:
 
 
 @contextmanager
-def study_progress(*, epsilon_chosen: bool) -> Iterator[StudyProgress]:
+def study_progress() -> Iterator[StudyProgress]:
     """A display on standard error; without a terminal only lines."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -104,12 +102,13 @@ def study_progress(*, epsilon_chosen: bool) -> Iterator[StudyProgress]:
         TextColumn("{task.fields[words]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
-        yield StudyProgress(display, epsilon_chosen=epsilon_chosen)
+        yield StudyProgress(display)
 
 
-def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
+def plan_lines(plan: "Plan") -> Iterator[str]:
     """What a study is about to do, in a few sentences."""
     from notbugs.data.names import printable
+    from notbugs.study.epsilon_source import epsilon_reason
 
     config, train, test, found = plan.config, plan.splits.train, plan.splits.test, plan.distances
     channels, height, width = train.shape
@@ -120,10 +119,9 @@ def plan_lines(plan: "Plan", *, epsilon_chosen: bool) -> Iterator[str]:
     )
     yield from data_lines(plan.splits)
     yield from finding_lines(plan.findings)
-    how = "" if epsilon_chosen else ", chosen from the images (change it with --epsilon)"
+    reason = epsilon_reason(config.epsilon_from, config.norm, found.other_class, found.same_class)
     yield (
-        f"{NORMS[config.norm]} ε = {config.epsilon:.4g}{how}. A typical image has norm {found.norm:.3g}; the nearest image of "
-        f"another class is {found.other_class:.3g} away, of its own class {found.same_class:.3g}. "
+        f"{NORMS[config.norm]} ε = {config.epsilon:.4g}. {reason} A typical image has norm {found.norm:.3g}. "
         f"Relabeling: ε = {config.relabel_epsilon:.4g}."
     )
     if found.same_scene:

@@ -8,10 +8,10 @@ import numpy as np
 from notbugs.data.groups import grouped_folds
 from notbugs.data.names import Unreadable
 from notbugs.data.sources import EMBEDDED, Located
+from notbugs.data_config import BEYOND_LIMIT
 from notbugs.errors import InputError
 
 TEST_SHARE = 0.2  # of each class, where there is no test part
-BEYOND = "is beyond --limit"  # why images are left out that a note counts
 EMBEDDED_SHARE = 0.25  # of a built-in set
 
 
@@ -79,7 +79,7 @@ def limited(limit: int, located: Located, rows: Rows) -> Rows:
         return rows
     counts = f"{len(train):,} of {len(rows.train):,} training and {len(test):,} of {len(rows.test):,} test images"
     which = "the first of each group" if located.groups else "the first of each class"
-    left_out = tuple(Unreadable(located.locations[row], f"{BEYOND} {limit}") for row in left)
+    left_out = tuple(Unreadable(located.locations[row], f"{BEYOND_LIMIT} {limit}") for row in left)
     return Rows(train, test, (*rows.notes, f"--limit {limit}: {counts}, {which}"), left_out)
 
 

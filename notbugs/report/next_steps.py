@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from notbugs.data_config import DATA_FIELDS
+from notbugs.data_config import BEYOND_LIMIT, DATA_FIELDS
 from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
@@ -14,10 +14,11 @@ from notbugs.study.commands import beside, command_of, option_words
 
 
 class Step(NamedTuple):
-    """words: what and why; code: a path or a command, "" if there is none."""
+    """words: what and why; code: a path or a command, "" if there is none; short: the same in a line, of the main steps."""
 
     words: str
     code: str
+    short: str = ""
 
 
 def next_steps(results: StudyResults) -> Iterator[Step]:
@@ -35,20 +36,18 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     same, threat = shlex.quote(str(out)), f"{metadata.norm}:{metadata.epsilon_text}"
     data = _arguments(results, *DATA_FIELDS)
     given, problem = options.get("model"), split_problems(results)
-    if len(metadata.seeds) == 1:
+    audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
+    attack = f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}"
+    if given is None:
         yield Step(
-            "Confirm the results with two more seeds, since another training may give other figures. They use the same "
-            f"{metadata.data.test:,} test images{_precision(results)}:",
-            f"notbugs run --seeds 3 --out {same}",
+            "Measure how robust a classifier of yours is, for these classes; for others name another data set:",
+            attack,
+            "Measure how robust a classifier of yours is (notbugs attack).",
         )
     yield from _use_adversarial(results)
-    audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
-    yield Step(
-        "Measure how robust a classifier of yours is, for these classes; for others name another data set:"
-        if given is None
-        else "Attack the given model in other threat models:",
-        f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}",
-    )
+    yield from _confirm(results)
+    if given is not None:
+        yield Step("Attack the given model in other threat models:", attack)
     if not metadata.full:
         yield Step(
             "Run all controls, which test other explanations of these results:",
@@ -77,6 +76,31 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         )
 
 
+def _confirm(results: StudyResults) -> Iterator[Step]:
+    """Further seeds, and the images that are beyond the limit."""
+    metadata, out = results.metadata, results.run.folder
+    one, left_out = len(metadata.seeds) == 1, metadata.data.left_out.items()
+    beyond = sum(count for reason, count in left_out if reason.startswith(BEYOND_LIMIT))
+    seeds = "two more seeds" if one else ""
+    why = f"Another training may give other figures. {_precision(results)}" if one else ""
+    if beyond:
+        used = (metadata.data.train or 0) + (metadata.data.test or 0)
+        longer = (used + beyond) / max(1, used) * (3 if one else 1)
+        options = {**metadata.options, "limit": None, "seeds": max(3, len(metadata.seeds))}
+        what = " and ".join(filter(None, (f"all {used + beyond:,} images", seeds)))
+        yield Step(
+            f"Confirm the results with {what}. {why} That takes about {longer:.0f} times as long:".replace("  ", " "),
+            command_of(metadata.dataset, options, beside(out, "all")),
+            f"Confirm the results with {what}.",
+        )
+    elif one:
+        yield Step(
+            f"Confirm the results with {seeds}. {why} Only more test images narrow that:",
+            f"notbugs run --seeds 3 --out {shlex.quote(str(out))}",
+            f"Confirm the results with {seeds}.",
+        )
+
+
 def _arguments(results: StudyResults, *names: str) -> str:
     """The data set and these options of the study, for another command."""
     options = {name: results.metadata.options.get(name) for name in names}
@@ -87,17 +111,15 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
     """Advice to use adversarial training, where it measurably helps."""
     radius = help_under_attack(results, "adversarial")
     if radius is not None:
-        yield Step(
-            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). "
-            f"The model trained here{_of_first_seed(results, 'adversarial', radius)}, which notbugs.models.load reads:",
-            str(results.run.folder / "models" / "adversarial.safetensors"),
-        )
         kept = {name: results.metadata.options.get(name) for name in ("resize", "resize_mode", "network", "width")}
         settings = shlex.join(["--norm", results.metadata.norm, *option_words(kept)])
         yield Step(
-            "Train adversarially on images of yours; ε is chosen from them, or by --epsilon. DATASET is a folder of CLASS "
-            "folders, or any other form that notbugs reads:",
+            f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). "
+            "DATASET is a folder of CLASS folders, or any other form that notbugs reads; ε is chosen from the images, or by "
+            f"--epsilon. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
+            f"{results.run.folder / 'models' / 'adversarial.safetensors'}; notbugs.models.load reads it.",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
+            f"Where someone may attack it, train adversarially ({_accuracies(results, 'adversarial', radius)}).",
         )
 
 
@@ -119,8 +141,11 @@ def _precision(results: StudyResults) -> str:
         results.accuracy(model, radius=each) for model in ("standard", "adversarial", ROBUST) for each in (CLEAN, HALF, FULL)
     ]
     halves = [50 * (each.ci_high - each.ci_low) for each in found if each]
-    more = ", and more of them are beyond --limit" if results.metadata.options.get("limit") else ""
-    return f": alone these leave up to ±{max(halves):.0f} percentage points{more}" if halves else ""
+    return (
+        f"The {results.metadata.data.test:,} test images alone leave up to ±{max(halves):.0f} percentage points."
+        if halves
+        else ""
+    )
 
 
 def _use_robust_version(results: StudyResults) -> Iterator[Step]:

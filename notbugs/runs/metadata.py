@@ -23,6 +23,10 @@ class DataSummary:
         Number of files that are not used, by reason; tables/data_files.csv lists them.
     most_common : float
         Share of the test set's most common class.
+    mean_l2 : float or None
+        Mean L2 norm of the test images.
+    nearest_same_class, nearest_other_class : float or None
+        Median distance from a training image to the nearest other one of its class, and of another class, in the study's norm.
     """
 
     classes: tuple[str, ...] = ()
@@ -34,6 +38,8 @@ class DataSummary:
     left_out: dict[str, int] = field(default_factory=dict)
     most_common: float = 0.0
     mean_l2: float | None = None
+    nearest_same_class: float | None = None
+    nearest_other_class: float | None = None
 
 
 @dataclass(frozen=True)

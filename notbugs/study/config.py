@@ -11,6 +11,7 @@ from notbugs.data.load import check_training_part
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
+from notbugs.study.epsilon_source import EpsilonSource
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class ResolvedConfig(DataConfig):
 
     norm: str
     epsilon: float
+    epsilon_from: EpsilonSource
     relabel_epsilon: float
     relabel_reach: float
     seed: int
@@ -286,7 +288,7 @@ NEWER = (
 )  # runs that began before these options have none
 ADDED = ("full", "replicate", "robust_strong")  # stages that may be added to a study later
 FREE = ("seeds", *ADDED, "bf16", "compile", "device")  # may differ when a run is resumed
-DERIVED = ("from_scratch",)  # follow from the others
+DERIVED = ("from_scratch", "epsilon_from")  # follow from the others
 
 
 def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:

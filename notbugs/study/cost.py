@@ -68,10 +68,10 @@ class EnsembleCost(NamedTuple):
 
 
 ENSEMBLES = {
-    "adversarial": EnsembleCost(0.46, 1.0, 42, 410, 4000),
-    "standard": EnsembleCost(0.39, 1.0, 49, 560, 1000),
-    "inverted": EnsembleCost(0.33, 0.9, 28, 480, 1000),
-    "relabeled": EnsembleCost(0.05, 0.4, 3, 150, 0),
+    "adversarial": EnsembleCost(0.46, 1.0, 47, 590, 4000),
+    "standard": EnsembleCost(0.37, 1.0, 37, 600, 1000),
+    "inverted": EnsembleCost(0.34, 0.9, 47, 720, 1000),
+    "relabeled": EnsembleCost(0.03, 0.3, 8, 200, 0),
 }
 
 

@@ -1,5 +1,6 @@
 """From a configuration to a run folder: a study, further analyses of one, or a single classifier."""
 
+import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
@@ -37,6 +38,7 @@ from notbugs.study.config import (
     resumable_arguments,
     written_form,
 )
+from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.given import GIVEN, GivenModel, given_model, with_warning
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
@@ -304,6 +306,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
             "form": written_form(config, splits),
             "most_common": splits.test.labels.bincount().max().item() / len(splits.test),
             "mean_l2": round(_mean_norm(splits.test), 3),
+            **_nearest(config, splits.train),
         },
         **{name: getattr(config, name) for name in ADDED},
         "finished": False,
@@ -313,6 +316,13 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
 def _stage_metadata(config: ResolvedConfig) -> dict[str, object]:
     """What the entry of each stage says: a run may be resumed on another device, or with another version."""
     return {"notbugs": __version__, "torch": torch.__version__, "device": config.device, "bf16": config.bf16}
+
+
+def _nearest(config: ResolvedConfig, train: Dataset) -> dict[str, float | None]:
+    """Median distances to the nearest images, which epsilon is compared with; None where there is none."""
+    found = neighbor_distances(train, config.norm)
+    distances = {"nearest_same_class": found.same_class, "nearest_other_class": found.other_class}
+    return {name: float(f"{distance:.4g}") if math.isfinite(distance) else None for name, distance in distances.items()}
 
 
 def _mean_norm(dataset: Dataset) -> float:

@@ -12,6 +12,7 @@ from notbugs.models.notes import report_notes
 from notbugs.study.catalog import STRONG_VERSIONS
 from notbugs.study.config import ResolvedConfig, StudyConfig, TrainingSettings, check, network_layer
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
+from notbugs.study.epsilon_source import EpsilonSource
 
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
@@ -27,6 +28,7 @@ class _Defaults:
     """Settings that depend on the data; how they were found is in docs/lab-log.md."""
 
     epsilon: float
+    epsilon_from: EpsilonSource
     relabel_factor: float  # relabeling epsilon / epsilon
     epochs: int
     batch_size: int
@@ -96,6 +98,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         **config.data.__dict__,
         norm=config.norm,
         epsilon=epsilon,
+        epsilon_from=defaults.epsilon_from if config.epsilon is None else "option",
         relabel_epsilon=_or(config.relabel_epsilon, epsilon * defaults.relabel_factor),
         relabel_reach=_or(config.relabel_reach, 0.0 if config.relabel_epsilon else RELABEL_REACH),
         seed=config.seed,
@@ -165,6 +168,7 @@ def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
     epsilon = default_epsilon(train, config.norm)
     defaults = _Defaults(
         epsilon=epsilon.value,
+        epsilon_from="gap" if epsilon.from_gap else "pixels",
         # in simple images a model needs twice the epsilon to turn the features of one class into those of the next
         relabel_factor=2 if l2 and epsilon.from_gap else 1,
         epochs=max(12, min(60, round(190_000 / count))),
@@ -174,14 +178,15 @@ def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
     )
     if config.dataset == SYNTHETIC:
         epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
-        return replace(defaults, epsilon=epsilon_here, relabel_factor=1, width=8, epochs=14, flip=False, invert_steps=20)
+        synthetic = replace(defaults, epsilon=epsilon_here, epsilon_from="dataset", relabel_factor=1)
+        return replace(synthetic, width=8, epochs=14, flip=False, invert_steps=20)
     if config.dataset == MNIST:
         epochs = max(8, round(16_000 / count))
         return replace(defaults, width=8, epochs=epochs, invert_steps=20, relabel_translate=3, adapt_batchnorm=True)
     if max(shape[1:]) > TINY:
         return defaults
     if config.dataset == "digits":
-        defaults = replace(defaults, epsilon=0.75 if l2 else 0.1, seeds=3)
+        defaults = replace(defaults, epsilon=0.75 if l2 else 0.1, epsilon_from="dataset", seeds=3)
     return replace(
         defaults,
         relabel_factor=2 if l2 else 1,

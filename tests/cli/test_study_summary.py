@@ -22,7 +22,7 @@ def test_answers_come_first_then_the_tables_behind_them(tmp_path: Path, capsys: 
             "Accuracy on 500 test images, in percent [95 % CI]\ntrained on",
             "D_R minus others: robust accuracy in percentage points [95 % CI for both ε]\nrobust (D_R) minus",
             "Trained on wrong labels: test images predicted as …, in percent [95 % CI]\ntrained on",
-            "What to do now:\n- Where someone may attack the classifier, train adversarially",
+            "What to do now:\n- Measure how robust a classifier of yours is",
         )
     ]
     assert places == sorted(places) and "supported" not in text
@@ -43,16 +43,27 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
         run.update_metadata(options={"limit": 400, "epochs": 3})
     results = StudyResults.read(folder)
-    steps = dict(next_steps(results))
+    steps = {step.words: step.code for step in next_steps(results)}
     assert f"notbugs run --robust-strong --out {folder}" in steps.values()
     assert steps["Run all controls, which test other explanations of these results:"] == f"notbugs run --full --out {folder}"
     assert f"notbugs run --seeds 3 --out {folder}" in steps.values()
     assert f"notbugs attack MODEL digits --limit 400 --epsilon l2:1.5 --out {folder}-audit" in steps.values()
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
         run.update_metadata(options={"limit": 400, "model": "mine:net"})
-    given = dict(next_steps(StudyResults.read(folder)))
+    given = {step.words: step.code for step in next_steps(StudyResults.read(folder))}
     assert given["Attack the given model in other threat models:"].startswith("notbugs attack mine:net digits --limit 400")
     assert not any("--model MODEL" in command for command in given.values())
+
+
+def test_images_beyond_the_limit_are_the_way_to_narrower_intervals(tmp_path: Path) -> None:
+    folder = quick_study(tmp_path / "run", seeds=1, complete=False)
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        data = run.metadata["data"] | {"train": 1500, "test": 500, "left_out": {"is beyond --limit 1500": 3000, "is no image": 2}}
+        run.update_metadata(options={"limit": 1500, "epochs": 3}, data=data)
+    (step,) = [step for step in next_steps(StudyResults.read(folder)) if step.words.startswith("Confirm")]
+    assert step.short == "Confirm the results with all 5,000 images and two more seeds."
+    assert "alone leave up to ±4 percentage points. That takes about 8 times as long:" in step.words
+    assert step.code == f"notbugs run digits --epochs 3 --seeds 3 --out {folder}-all"
 
 
 def test_steps_keep_the_threat_model_and_what_is_skipped_and_name_no_weaker_model_as_stronger(tmp_path: Path) -> None:

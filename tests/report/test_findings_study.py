@@ -51,13 +51,20 @@ def test_supported_findings_have_their_figures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("control", "status"),
-    [((0.96, 0.6, 0.1), "supported"), ((0.96, 0.75, 0.5), "not supported"), ((0.96, 0.9, 0.7), "not supported")],
+    [
+        ((0.96, 0.6, 0.1), "supported"),
+        ((0.96, 0.75, 0.1), "supported"),
+        ((0.96, 0.9, 0.1), "partly supported"),
+        ((0.96, 0.75, 0.5), "not supported"),
+        ((0.96, 0.9, 0.7), "not supported"),
+    ],
 )
 def test_the_stronger_d_r_is_compared_with_its_control(tmp_path: Path, control: tuple[float, ...], status: Status) -> None:
     shares = {**MEASURED, "trained-on-robust-strong": (0.95, 0.75, 0.5), "trained-on-correct-only": control}
     stronger = found(tmp_path, shares)[3]
     assert stronger.question.startswith("Is a classifier trained on the stronger D_R more robust") and stronger.status == status
-    assert "the stronger D_R 75.4 % and 50.4 %, its control" in stronger.text
+    at = "at L2 ε = 1.5; unclear at L2 ε = 0.75" if control[1] == 0.75 and status == "supported" else ""
+    assert stronger.where == at and "the stronger D_R 75.4 % and 50.4 %, its control" in stronger.text
     assert "adversarial training 80.4 % and 60.4 %. Clean: 95.4 %, 96.4 %, 95.4 %." in stronger.text
     results = StudyResults.read(tmp_path)
     assert results.models()[-2:] == ["trained-on-robust-strong", "trained-on-correct-only"]

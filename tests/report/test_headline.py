@@ -27,7 +27,7 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 % [14.4, 16.4]."
     within = "raises accuracy under attack within L2 ε = 1.5 from 0.0 % to"
     assert adversarial == f"Adversarial training {within} 60.4 % (clean: −2.0 points [−4.6, 0.5])."
-    source = "made with that model"
+    source = "images with the features of the adversarially trained model"
     cost = "below chance (25.0 %) (clean: −3.0 points [−5.7, −0.4])."
     assert robust == f"Standard training on D_R ({source}) {within} 20.4 %, {cost}"
     assert "reaches 88.4 % on clean test images (chance level: 25.0 %); with shuffled perturbations (control) 1.4 %." in relabeled
@@ -59,7 +59,10 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
     first, *_, relabeled = headline(StudyResults.read(tmp_path))
     assert first.startswith("Standard training (resnet9, trained here on these images) gives a classifier")
     assert "perturbed within L2 ε = 3 towards" in relabeled
-    assert "(Without batch-norm statistics of the original images: 40.0 % and 10.0 %.)" in relabeled
+    assert (
+        "(With the batch-norm statistics of the perturbed images, which hide what the weights have learned: 40.0 % and 10.0 %.)"
+        in relabeled
+    )
     assert "This ε is 2 times that of the attacks: that these features are non-robust is not shown." in relabeled
     details = next(finding.details for finding in findings(StudyResults.read(tmp_path)) if "D_rand" in finding.question)
     assert "with those of the relabeled images its test accuracy is 40.0 %" in details and "(without: 10.0 %" in details
@@ -69,7 +72,8 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
     shares = MEASURED | {"trained-on-robust": (0.94, 0.5, 0.0)}
     robust = headline(study(tmp_path, shares))[3]
     assert robust.endswith(
-        "raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 % (clean: −3.0 points [−5.7, −0.4])."
+        "raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 % (clean: −3.0 points [−5.7, −0.4]); "
+        "within 1.5 no difference is measured."
     )
 
 
@@ -80,7 +84,7 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
         ({"standard": (0.97, 0.9, 0.8)}, "that is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
         ({"adversarial": (0.95, 0.15, 0.0)}, "Adversarial training does not measurably raise accuracy under attack."),
-        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "(made with that model) does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "model) does not measurably raise accuracy under attack."),
     ],
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:
@@ -88,10 +92,13 @@ def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> No
 
 
 def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path) -> None:
-    for place, shares in enumerate(
-        [{"trained-on-random-labels": (0.2, 0.0, 0.0)}, {"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}]
-    ):
-        assert len(headline(study(tmp_path / str(place), MEASURED | shares))) == 4
+    controls = (
+        ({"trained-on-random-labels": (0.2, 0.0, 0.0)}, "unclear"),
+        ({"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}, "no"),
+    )
+    for place, (shares, answer) in enumerate(controls):
+        *_, last = headline(study(tmp_path / str(place), MEASURED | shares))
+        assert last.endswith(f"as training on wrong labels tests? D_rand {answer}, D_det yes (see Findings).")
 
 
 def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
@@ -108,10 +115,42 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     assert shown[2].label == "Robust accuracy at L2 ε = 1.5, adversarial training"
     assert shown[2].details == ["80.4 % within 0.75, 95.4 % clean"]
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
-    assert [tile.meaning for tile in weak] == ["neutral", "bad", "unclear", "unclear"]
+    assert [tile.meaning for tile in weak] == ["neutral", "bad", "bad", "unclear"]
+    below = "not measurably different from standard training at 1.5, below standard training at 0.75"
+    assert weak[2].comparison == f"{below}, below chance (25.0 %)"
     assert weak[3].comparison == "not measurably different from standard training, below chance (25.0 %)"
-    assert weak[3].details == ["20.4 % within 0.75 (there not measurably different), 94.4 % clean"]
+    assert weak[3].details == ["20.4 % within 0.75, 94.4 % clean"]
+    half = tiles(study(tmp_path / "half", MEASURED | {"trained-on-robust": (0.94, 0.15, 0.3)}))[3]
+    above = "above standard training at 1.5, not measurably different from standard training at 0.75"
+    assert (half.meaning, half.comparison) == ("neutral", above)
     assert tiles(study(tmp_path / "none", {})) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "norm", "words"),
+    [
+        (
+            "gap",
+            "l2",
+            "as about the difference of two distances: the nearest image of another class is 7.03 away (median), of the",
+        ),
+        (
+            "pixels",
+            "l2",
+            "as much per pixel as 0.5 on CIFAR-10 (Ilyas et al. 2019). The nearest image of another class is 7.03 away",
+        ),
+        ("gap", "linf", "8/255, as usual on CIFAR-10, times what these images allow more of in L2. The nearest image"),
+        ("pixels", "linf", "It was chosen by notbugs (--epsilon changes it): as usual on CIFAR-10. The nearest image"),
+        ("dataset", "l2", "It was chosen by notbugs (--epsilon changes it), for this data set. The nearest image"),
+        ("option", "l2", "It was set by --epsilon. The nearest image"),
+    ],
+)
+def test_the_first_screen_says_why_epsilon_has_its_value(tmp_path: Path, source: str, norm: str, words: str) -> None:
+    quick_study(tmp_path, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        data = run.metadata["data"] | {"nearest_same_class": 5.46, "nearest_other_class": 7.03}
+        run.update_metadata(norm=norm, data=data, settings={"epsilon_from": source})
+    assert words in headline(StudyResults.read(tmp_path))[1]
 
 
 def test_the_curve_never_rises_and_keeps_the_stronger_attack(tmp_path: Path) -> None:

@@ -93,17 +93,17 @@ def test_an_ensemble_costs_the_steps_of_its_classes_and_black_box_queries_only_i
     splits = load(QUICK_STUDY)
     config = resolve(QUICK_STUDY, splits)
     ten = cost._ensemble_seconds(cost.MODELS["standard"], config, splits, SPEED)
-    gradients = 2 * ((109 * 0.39 + 49) * len(splits.test) * 1e-4 + (109 * 1.0 + 560) * 1e-2)
+    gradients = 2 * ((109 * 0.37 + 37) * len(splits.test) * 1e-4 + (109 * 1.0 + 600) * 1e-2)
     curve = [cost.CURVE_PASSES * (len(each.test) * 1e-4 + 1e-2) for each in (splits, load(StudyConfig("planted", limit=40)))]
     assert ten == pytest.approx(gradients + 2 * (len(splits.test) / 50) * 1000 * 1e-5 + curve[0])
     large = StudyConfig("planted", limit=40)
     four = cost._ensemble_seconds(cost.MODELS["standard"], resolve(large, load(large)), load(large), SPEED)
     passes = 19 + 3 * 10
-    gradients = 2 * ((passes * 0.39 + 49) * len(load(large).test) * 1e-4 + (passes * 1.0 + 560) * 1e-2)
+    gradients = 2 * ((passes * 0.37 + 37) * len(load(large).test) * 1e-4 + (passes * 1.0 + 600) * 1e-2)
     assert four == pytest.approx(gradients + curve[1])
     quick = cost._ensemble_seconds(cost.MODELS["reinit-1"], config, splits, SPEED)
     assert quick == pytest.approx(
-        19 * (0.39 * len(splits.test) * 1e-4 + 1.0 * 1e-2) + (len(splits.test) / 50) * 0.1 * 1000 * 1e-5
+        19 * (0.37 * len(splits.test) * 1e-4 + 1.0 * 1e-2) + (len(splits.test) / 50) * 0.1 * 1000 * 1e-5
     )
 
 

@@ -1,10 +1,12 @@
 """The headline of a study: how vulnerable standard training is, and what measurably helps."""
 
+from notbugs.report.findings import relabeled
 from notbugs.report.findings.base import image_share
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
+from notbugs.study.epsilon_source import SOURCES, epsilon_reason
 
 CONTROL = trained_on("random-labels-shuffled")
 
@@ -60,15 +62,24 @@ def _size(results: StudyResults) -> list[str]:
     """How large the attack's perturbations are, and what half as large ones do."""
     half, size = results.accuracy("standard", radius=HALF), image_share(results, results.radii[FULL])
     within = f"Within {results.threat_model(HALF)} accuracy is {half.cell}." if half else ""
-    words = f"{results.threat_model()} is {size} of a typical image's norm. {within}" if size else within
-    return [words] if words else []
+    words = f"{results.threat_model()} is {size} of a typical image's norm." if size else ""
+    sentence = " ".join(filter(None, (words, _reason(results), within)))
+    return [sentence] if sentence else []
+
+
+def _reason(results: StudyResults) -> str:
+    """Why epsilon has its value; "" for runs that do not say so."""
+    data, source = results.metadata.data, results.metadata.settings.get("epsilon_from")
+    if source not in SOURCES:
+        return ""
+    return epsilon_reason(source, results.metadata.norm, data.nearest_other_class, data.nearest_same_class)
 
 
 def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
     names = {
         "adversarial": "Adversarial training",
-        ROBUST: "Standard training on D_R (made with that model)",
+        ROBUST: "Standard training on D_R (images with the features of the adversarially trained model)",
     }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
@@ -96,28 +107,49 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
     below = f", {found}" if (found := results.below_chance(after)) else ""
     change = results.difference((model, CLEAN), (results.baseline, CLEAN))
     cost = f" (clean: {change.signed_points} points {change.interval})" if change else ""
-    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}{cost}."
+    other = FULL if radius == HALF else HALF
+    elsewhere = results.difference((model, other), (results.baseline, other), 2)
+    unclear = f"; within {results.epsilon_text(other)} no difference is measured" if elsewhere and _holds_zero(elsewhere) else ""
+    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}{cost}{unclear}."
+
+
+def _holds_zero(change: Estimate) -> bool:
+    return change.ci_low <= 0 <= change.ci_high
 
 
 def _relabeled(results: StudyResults) -> list[str]:
-    """What D_rand shows, if its control was evaluated."""
+    """What D_rand and D_det show."""
+    found = {"D_det" if "D_det" in each.question else "D_rand": each for each in relabeled.findings(results)}
+    shown, det = _d_rand(results), results.accuracy(trained_on("next-labels"))
+    if shown and det and "D_det" in found:
+        despite = f" Where the images' own features all point to another class (D_det): {found['D_det'].answer}, {det.percent}."
+        return [shown + despite]
+    if shown or not found:
+        return [shown] if shown else []
+    answers = ", ".join(f"{name} {each.answer}" for name, each in found.items())
+    return [f"Do perturbations carry features that generalize, as training on wrong labels tests? {answers} (see Findings)."]
+
+
+def _d_rand(results: StudyResults) -> str:
+    """What D_rand shows, if it is above chance level and above its control; else ""."""
     accuracy, control = results.accuracy(trained_on("random-labels")), results.accuracy(CONTROL)
     excess = results.difference((trained_on("random-labels"), 0), (CONTROL, 0))
     if not (accuracy and control and excess) or excess.ci_low <= 0 or accuracy.ci_low <= results.chance:
-        return []
+        return ""
     epsilon, attack = results.relabel_epsilon("random-labels"), results.radii[FULL]
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
     before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
     adapted = (
-        f" (Without batch-norm statistics of the original images: {before[0].percent} and {before[1].percent}.)"
+        f" (With the batch-norm statistics of the perturbed images, which hide what the weights have learned: {before[0].percent} and "
+        f"{before[1].percent}.)"
         if before[0] and before[1]
         else ""
     )
     larger = epsilon is not None and epsilon > 1.001 * attack and not results.metadata.full
     times = f"{(epsilon or 0) / attack:.3g} times"
     leakage = f" This ε is {times} that of the attacks: that these features are non-robust is not shown." if larger else ""
-    return [
+    return (
         f"Perturbations carry features: trained on images perturbed{within} towards a wrong class and labeled as that class, a "
         f"classifier reaches {accuracy.percent} on clean test images (chance level: {percent(results.chance)}); with shuffled "
         f"perturbations (control) {control.percent}.{adapted}{leakage}"
-    ]
+    )

@@ -1,6 +1,6 @@
 """The finding on D_R and D_NR: compared at both epsilons, with each other and with the original images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from notbugs.report.findings.base import Finding, sample_size
@@ -56,7 +56,8 @@ def _robust_and_nonrobust(results: StudyResults) -> list[Finding]:
 def _stronger(results: StudyResults) -> list[Finding]:
     """The stronger D_R and its control: the original images that the robust models classify correctly, the same training."""
     radii = [radius for radius in (HALF, FULL) if results.accuracy(STRONG, radius=radius)]
-    over = [found for radius in radii if (found := results.difference((STRONG, radius), (CORRECT, radius), len(radii)))]
+    by_radius = {radius: results.difference((STRONG, radius), (CORRECT, radius), len(radii)) for radius in radii}
+    over = [found for found in by_radius.values() if found]
     if not over:
         return []
     models = {"the stronger D_R": STRONG, "its control": CORRECT, "adversarial training": "adversarial"}
@@ -69,9 +70,13 @@ def _stronger(results: StudyResults) -> list[Finding]:
         "reaches needs no inverted features. No adversarial example was made in either training."
     )
     effect = max(over, key=lambda each: each.ci_low)
-    if effect.ci_low > 0:
-        return [Finding(STRONG_QUESTION, "supported", text, "good", effect)]
-    if min(each.ci_high for each in over) < 0:
+    above, below = effect.ci_low > 0, min(each.ci_high for each in over) < 0
+    if above and below:
+        return [Finding(STRONG_QUESTION, "partly supported", f"{text} At the other ε it is the reverse.", "neutral", effect)]
+    if above:
+        where = _where(results, {radius: found.ci_low > 0 for radius, found in by_radius.items() if found})
+        return [Finding(STRONG_QUESTION, "supported", text, "good", effect, where=where)]
+    if below:
         return [Finding(STRONG_QUESTION, "not supported", f"{text} The control is more robust.", "bad", effect)]
     return [Finding(STRONG_QUESTION, "not supported", f"{text} No difference was measured.", "bad", effect)]
 
@@ -104,9 +109,11 @@ def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
     )
 
 
-def _where(results: StudyResults, found: list[_AtEpsilon]) -> str:
-    """At which ε D_R is above both others; "" if at all."""
-    above, unclear = ([results.threat_model(at.radius) for at in found if at.above == is_above] for is_above in (True, False))
+def _where(results: StudyResults, found: Mapping[int, bool]) -> str:
+    """At which ε a model is above the others; "" if at all."""
+    above, unclear = (
+        [results.threat_model(radius) for radius, is_above in found.items() if is_above == each] for each in (True, False)
+    )
     return f"at {' and '.join(above)}; unclear at {' and '.join(unclear)}" if unclear else ""
 
 
@@ -137,7 +144,14 @@ def _compare(results: StudyResults, found: list[_AtEpsilon], text: str) -> Findi
     if any(at.above for at in found):
         if not any(at.below for at in found):
             useful = any(at.above and not _below_chance(results, [at.radius]) for at in found)
-            return Finding(QUESTION, "supported", text, "good" if useful else "neutral", effect, where=_where(results, found))
+            return Finding(
+                QUESTION,
+                "supported",
+                text,
+                "good" if useful else "neutral",
+                effect,
+                where=_where(results, {at.radius: at.above for at in found}),
+            )
         return Finding(QUESTION, "partly supported", f"{text} At the other ε it is the reverse.", "neutral", effect)
     if any(at.over_nonrobust.ci_low > 0 for at in found):
         caution = "D_R is more robust than D_NR, but does not lead to measurably higher robust accuracy than the original images."

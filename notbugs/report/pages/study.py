@@ -9,7 +9,7 @@ from functools import cache
 from notbugs.report import data_check, render, tables
 from notbugs.report.findings import findings
 from notbugs.report.findings.base import Meaning
-from notbugs.report.findings.headline import certainty, headline
+from notbugs.report.findings.headline import CONTROL, certainty, headline
 from notbugs.report.findings.split import ROBUST, cross_accuracy
 from notbugs.report.format import Estimate, percent, plain
 from notbugs.report.next_steps import next_steps
@@ -114,15 +114,12 @@ class Tile:
     comparison: str = ""
 
 
-# Of other models beside standard training, and of standard training beside its clean accuracy
-_COMPARISONS: tuple[dict[Meaning, str], dict[Meaning, str]] = (
-    {
-        "good": "above standard training",
-        "bad": "below standard training",
-        "unclear": "not measurably different from standard training",
-    },
-    {"good": "not measurably below clean accuracy", "bad": "{points} below clean accuracy"},
-)
+# Of robust accuracy beside that of standard training
+_COMPARED: dict[Meaning, str] = {
+    "good": "above standard training",
+    "bad": "below standard training",
+    "unclear": "not measurably different from standard training",
+}
 
 
 def tiles(results: StudyResults) -> list[Tile]:
@@ -155,29 +152,40 @@ def _clean_tile(results: StudyResults, clean: Estimate) -> Tile:
 
 def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estimate) -> Tile:
     """Robust accuracy at epsilon, and at half of it; good or bad only where a difference was measured."""
-    half, other = results.accuracy(model, radius=HALF), (model, CLEAN) if model == "standard" else (results.baseline, FULL)
-    change = results.difference((model, FULL), other)
-    meaning: Meaning = "neutral"
-    if change and model == "standard":
-        meaning = "bad" if change.ci_high < 0 else "good"
-    elif change:
-        meaning = "good" if change.ci_low > 0 else "bad" if change.ci_high < 0 else "unclear"
-    points = change._replace(mean=abs(change.mean)).points if change else ""
-    comparison = _COMPARISONS[model == "standard"].get(meaning, "").format(points=points)
+    meaning, comparison = _loss(results) if model == "standard" else _compared(results, model)
     if below := results.below_chance(attacked):
-        comparison = f"{comparison}, {'but ' if meaning == 'good' else ''}{below}"
+        comparison = f"{comparison}, {'but ' if 'above' in comparison else ''}{below}"
         meaning = "neutral" if meaning == "good" else meaning
-    clean = results.accuracy(model) if model != "standard" else None
-    others = [f"{half.percent} within {results.epsilon_text(HALF)}{_unclear_at_half(results, model)}"] if half else []
+    half, clean = results.accuracy(model, radius=HALF), results.accuracy(model) if model != "standard" else None
+    others = [f"{half.percent} within {results.epsilon_text(HALF)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
     label = f"Robust accuracy at {results.threat_model()}, {words}"
     return Tile(model, label, attacked.percent, attacked.interval, [", ".join(others)] if others else [], meaning, comparison)
 
 
-def _unclear_at_half(results: StudyResults, model: str) -> str:
-    """That nothing was measured at half of epsilon, beside a difference at epsilon; "" otherwise."""
-    change = results.difference((model, HALF), (results.baseline, HALF), 2) if model != "standard" else None
-    return " (there not measurably different)" if change and change.ci_low <= 0 <= change.ci_high else ""
+def _loss(results: StudyResults) -> tuple[Meaning, str]:
+    """What standard training loses under attack."""
+    change = results.difference(("standard", FULL), ("standard", CLEAN))
+    if not change:
+        return "neutral", ""
+    if change.ci_high < 0:
+        return "bad", f"{change._replace(mean=abs(change.mean)).points} below clean accuracy"
+    return "good", "not measurably below clean accuracy"
+
+
+def _compared(results: StudyResults, model: str) -> tuple[Meaning, str]:
+    """Whether a model is above standard training, at epsilon and at half of it, where the answers differ."""
+    found: dict[int, Meaning] = {}
+    for radius in (FULL, HALF):
+        if change := results.difference((model, radius), (results.baseline, radius), 2):
+            found[radius] = "good" if change.ci_low > 0 else "bad" if change.ci_high < 0 else "unclear"
+    if not found:
+        return "neutral", ""
+    if len({*found.values()}) == 1:
+        meaning = next(iter(found.values()))
+        return meaning, _COMPARED[meaning]
+    mixed: Meaning = "neutral" if "good" in found.values() else "bad"
+    return mixed, ", ".join(f"{_COMPARED[meaning]} at {results.epsilon_text(radius)}" for radius, meaning in found.items())
 
 
 @dataclass(frozen=True)
@@ -236,8 +244,8 @@ def _accuracy_chart(results: StudyResults) -> dict[str, object]:
     legend = alt.Legend(
         orient="top",
         title=None,
-        columns={"expr": "width < 480 ? 1 : width < 800 ? 2 : 4"},
-        labelLimit=260,
+        columns={"expr": "width < 360 ? 2 : width < 800 ? 3 : 4"},
+        labelLimit=200,
         symbolOpacity=1,
         symbolDash=[1, 0],
         labelExpr=_legend_labels(models),
@@ -281,9 +289,11 @@ def _is_relabeled(model: str) -> bool:
 
 
 def _legend_labels(models: Sequence[str]) -> str:
-    """A Vega expression: the label of a model in the legend, with the paper's name of the set it was trained on."""
-    names = {trained_on(name): paper for name, paper in PAPER_NAMES.items()}
-    return f"{json.dumps({model: f'{model} ({names[model]})' for model in models if model in names})}[datum.label] || datum.label"
+    """A Vega expression: the short label of a model in the legend, by the paper's name of the set it was trained on."""
+    names = {trained_on(name): f"on {paper}" for name, paper in PAPER_NAMES.items()}
+    names[trained_on("random-labels-incl-true")] = "on D_rand incl. true"
+    names[CONTROL] = "on shuffled (control)"
+    return f"{json.dumps({model: names[model] for model in models if model in names})}[datum.label] || datum.label"
 
 
 def _curve_values(results: StudyResults, models: Sequence[str]) -> list[dict[str, object]]:
