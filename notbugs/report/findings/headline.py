@@ -140,8 +140,8 @@ def _d_rand(results: StudyResults) -> str:
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
     before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
     adapted = (
-        f" (With the batch-norm statistics of the perturbed images, which hide what the weights have learned: {before[0].percent} and "
-        f"{before[1].percent}.)"
+        " (With the batch-norm statistics of the perturbed images, which hide what the weights have learned: "
+        f"{before[0].percent} and {before[1].percent}.)"
         if before[0] and before[1]
         else ""
     )
