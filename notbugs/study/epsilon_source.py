@@ -5,7 +5,7 @@ from typing import Literal, get_args
 EpsilonSource = Literal["option", "dataset", "gap", "pixels"]
 """option: by the user; dataset: a default of the data set; gap: from distances between images; pixels: from their size."""
 
-SOURCES = get_args(EpsilonSource)
+SOURCES: tuple[EpsilonSource, ...] = get_args(EpsilonSource)
 _CHOSEN = "It was chosen by notbugs (--epsilon changes it)"
 
 

@@ -69,10 +69,9 @@ def _size(results: StudyResults) -> list[str]:
 
 def _reason(results: StudyResults) -> str:
     """Why epsilon has its value; "" for runs that do not say so."""
-    data, source = results.metadata.data, results.metadata.settings.get("epsilon_from")
-    if source not in SOURCES:
-        return ""
-    return epsilon_reason(source, results.metadata.norm, data.nearest_other_class, data.nearest_same_class)
+    data, recorded = results.metadata.data, results.metadata.settings.get("epsilon_from")
+    source = next((each for each in SOURCES if each == recorded), None)
+    return epsilon_reason(source, results.metadata.norm, data.nearest_other_class, data.nearest_same_class) if source else ""
 
 
 def _help(results: StudyResults) -> list[str]:
