@@ -18,8 +18,8 @@ class AuditConfig:
     data : DataConfig
         The data set, whose test images are attacked.
     threats : tuple of str
-        As `parse_threat_model` takes them: "l2:0.5", "linf:8/255", "l0:1", "spatial:30,3". Empty: the epsilon that the model was
-        trained with, and half of it.
+        As `parse_threat_model` takes them: "l2:0.5", "linf:8/255", "l0:1", "spatial:30,3". "auto", "l2:auto" or "linf:auto": the
+        epsilon that the model was trained with, or else one that suits the images, and half of it. Empty: "auto".
     mask : str, optional
         A file that says which pixels may change, in every threat model (`data.read_mask`).
     target : str, optional
@@ -41,6 +41,8 @@ class AuditConfig:
         Which outputs each class of the data set has (`models.output_names.read_class_map`).
     mean, std, pixel_range : tuple of float, optional
         Preprocessing that the model needs and does not do itself (`models.preprocessing.Preprocessing`).
+    epsilon_reason : str
+        Why an epsilon that the user left open has its value: set by `default_threats.with_epsilon`.
     device : str
     """
 
@@ -60,6 +62,7 @@ class AuditConfig:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     pixel_range: tuple[float, ...] | None = None
+    epsilon_reason: str = ""
 
 
 def all_classes(config: AuditConfig) -> AuditConfig:

@@ -11,6 +11,7 @@ from notbugs.atomic import StrPath
 from notbugs.audit.class_order import write_class_map
 from notbugs.audit.classifiers import digest, load_classifier, report_order, search_copy
 from notbugs.audit.config import AuditConfig, all_classes
+from notbugs.audit.default_threats import with_epsilon
 from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
 from notbugs.audit.failures import blame_failing_image
 from notbugs.audit.images import target_digest, test_part
@@ -65,6 +66,7 @@ def run(
     if config.budget not in attacks.BUDGETS:
         raise InputError("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(config.budget))
     check_outside(config.data, folder)
+    config = with_epsilon(config)
     part, form = test_part(config)
     threats = threat_models(config)
     for name in (config.model, *config.others):
@@ -111,7 +113,7 @@ def _stages(config: AuditConfig, folder: Path, parts: int) -> dict[str, Stage]:
 
 def _arguments(config: AuditConfig) -> dict[str, object]:
     """What a resumed audit must be given again: everything but the device."""
-    given = {name: value for name, value in asdict(config).items() if name not in ("data", "device")}
+    given = {name: value for name, value in asdict(config).items() if name not in ("data", "device", "epsilon_reason")}
     return {"kind": "audit", **given, **config.data.arguments}
 
 

@@ -11,6 +11,7 @@ import torch
 from notbugs import data
 from notbugs.audit.classifiers import load_classifier
 from notbugs.audit.config import TARGET_RULES, AuditConfig
+from notbugs.audit.default_threats import with_epsilon
 from notbugs.audit.images import given_targets, test_part
 from notbugs.audit.target_file import is_target_file
 from notbugs.errors import InputError
@@ -32,15 +33,12 @@ def threat_models(config: AuditConfig) -> list[Threat]:
     Raises
     ------
     InputError
-        If none is given and the model's file names no epsilon, or if an epsilon or the mask does not fit the images; if L-inf has
-        limits of channels of several proportions, whose minimum norms are of different kinds.
+        If an epsilon or the mask does not fit the images; if L-inf has limits of channels of several proportions, whose minimum
+        norms are of different kinds.
     """
+    config = with_epsilon(config)
     training = load_classifier(config, config.model).metadata
     threats: list[Threat] = [parse_threat_model(text, training.norm or "l2") for text in config.threats]
-    if not threats:
-        if not training.epsilon:
-            raise InputError("--epsilon", "must be given: the model's file does not say with which epsilon it was trained", None)
-        threats = [NormBall(training.norm, training.epsilon / 2), NormBall(training.norm, training.epsilon)]
     for threat in threats:
         if isinstance(threat, NormBall) and threat.epsilon == math.inf:
             raise InputError("--epsilon", "must be finite: within the whole pixel range any image becomes any other", str(threat))
@@ -122,7 +120,7 @@ def restriction(config: AuditConfig, threats: Sequence[Threat], norm: str) -> st
 
 def conditions(config: AuditConfig) -> list[str]:
     """What a reader must know of the threat models and the images: one sentence each, none for the usual ones."""
-    said = []
+    said = [config.epsilon_reason] if config.epsilon_reason else []
     if mask := mask_of(config):
         said.append(f"{str(mask).capitalize()} is {Path(config.mask or '').name}: {mask.described}")
     if config.only_classes is not None:

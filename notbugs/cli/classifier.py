@@ -55,7 +55,8 @@ Threats = Annotated[
     typer.Option(
         metavar="EPS",
         help="Threat model: 0.5 or 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 (degrees, "
-        "pixels), linf:8/255,0,0 (by channel). May be repeated. [default: what the model was trained with, and half of it]",
+        "pixels), linf:8/255,0,0 (by channel), auto. May be repeated. [default: auto, what the model was trained with, else what "
+        "suits the images; and half of it]",
     ),
 ]
 DefaultNorm = Annotated[
@@ -149,14 +150,16 @@ def attack(
 ) -> None:
     """Robust accuracy of a classifier, with sanity checks."""
     from notbugs import audit
+    from notbugs.audit.default_threats import AUTO, check_open, is_open
     from notbugs.runs.tables.data_check import DataCheckRow
     from notbugs.search.threat_models import NORMS, parse_threat_model
 
     if norm is not None and norm not in NORMS:
         raise InputError("--norm", f"must be one of {', '.join(NORMS)}", repr(norm))
-    threats = [text if ":" in text or norm is None else f"{norm}:{text}" for text in epsilon or ()]
+    given = epsilon or ([] if norm is None else [AUTO])
+    threats = [text if ":" in text or norm is None else f"{norm}:{text}" for text in given]
     for text in threats:
-        parse_threat_model(text)
+        check_open(text) if is_open(text) else parse_threat_model(text)
     config = audit_config(
         model,
         dataset,
@@ -245,6 +248,7 @@ def features(
     """
     from notbugs import metrics, models
     from notbugs.audit.classifiers import load_classifier, report_order, with_gradients
+    from notbugs.audit.default_threats import with_epsilon
     from notbugs.audit.images import test_part
     from notbugs.audit.threats import conditions, threat_models
     from notbugs.runs.tables.row import as_csv
@@ -263,6 +267,7 @@ def features(
         data_options=data_options,
         device=device,
     )
+    config = with_epsilon(config)
     threat_model, part = threat_models(config)[-1], test_part(config)[0]
     if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
         raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
@@ -328,6 +333,7 @@ def transfer(
     To other networks, to non-neural classifiers, and to your own models.
     """
     from notbugs.audit import transfer as audit_transfer
+    from notbugs.audit.default_threats import with_epsilon
     from notbugs.audit.threats import conditions
     from notbugs.runs.tables.row import as_csv
 
@@ -344,6 +350,7 @@ def transfer(
         data_options=data_options,
         device=device,
     )
+    config = with_epsilon(config)
     with progress() as report_progress:
         rows = audit_transfer.run_transfer(
             config,

@@ -147,7 +147,9 @@ Epsilon = Annotated[
 OneEpsilon = Annotated[
     str | None,
     typer.Option(
-        metavar="EPS", help="Largest perturbation: 0.5, 8/255 or linf:8/255. [default: what the model was trained with]"
+        metavar="EPS",
+        help="Largest perturbation: 0.5, 8/255 or linf:8/255. [default: what the model was trained with, else what suits the "
+        "images]",
     ),
 ]
 

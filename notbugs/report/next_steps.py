@@ -40,7 +40,8 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     attack = f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}"
     if given is None:
         yield Step(
-            "Measure how robust a classifier of yours is, for these classes; for others name another data set:",
+            "Measure how robust a classifier of yours is. The command attacks it on these images; for others name their data set "
+            "and its options in place of these, and leave out --epsilon: it is then chosen from the images.",
             attack,
             "Measure how robust a classifier of yours is (notbugs attack).",
         )
@@ -52,6 +53,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         yield Step(
             "Run all controls, which test other explanations of these results:",
             f"notbugs run --full --out {same}",
+            "Run all controls (--full).",
         )
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
@@ -97,7 +99,7 @@ def _confirm(results: StudyResults) -> Iterator[Step]:
         yield Step(
             f"Confirm the results with {seeds}. {why} Only more test images narrow that:",
             f"notbugs run --seeds 3 --out {shlex.quote(str(out))}",
-            f"Confirm the results with {seeds}.",
+            f"Confirm the results with {seeds}, and more test images if you have them.",
         )
 
 
@@ -116,10 +118,11 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
         yield Step(
             f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). "
             "DATASET is a folder of CLASS folders, or any other form that notbugs reads; ε is chosen from the images, or by "
-            f"--epsilon. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
+            "--epsilon; --network trains another network, as timm:resnet18 or module:function (docs/models.md). On other images "
+            f"both accuracies will differ. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
             f"{results.run.folder / 'models' / 'adversarial.safetensors'}; notbugs.models.load reads it.",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
-            f"Where someone may attack it, train adversarially ({_accuracies(results, 'adversarial', radius)}).",
+            f"Where someone may attack it, train adversarially (here {_accuracies(results, 'adversarial', radius)}).",
         )
 
 
@@ -152,7 +155,12 @@ def _use_robust_version(results: StudyResults) -> Iterator[Step]:
     """D_R, with what it is for."""
     folder, radius = results.run.folder / "datasets" / "robust", help_under_attack(results, ROBUST)
     folder = folder / "train" if (folder / "train").is_dir() else folder
-    if folder.is_dir() and radius is not None:
+    robust = results.accuracy(ROBUST, radius=radius) if radius is not None else None
+    if folder.is_dir() and radius is not None and robust and results.below_chance(robust):
+        yield Step(
+            f"Train your own network on D_R, which is no defense at this ε ({_accuracies(results, ROBUST, radius)}):", str(folder)
+        )
+    elif folder.is_dir() and radius is not None:
         less = results.difference(("adversarial", radius), (ROBUST, radius))
         weaker = "weaker than adversarial training, " if less and less.ci_low > 0 else ""
         yield Step(
@@ -171,8 +179,9 @@ def _enlarge_perturbations(results: StudyResults) -> Iterator[Step]:
     if larger and "--relabel-epsilon" in relabel_problems(results, "random-labels"):
         options = {**results.metadata.options, "relabel_epsilon": larger}
         yield Step(
-            "Allow larger perturbations in D_rand and D_det, which show nothing at this ε:",
+            "Allow larger perturbations in D_rand and D_det, whose results are unclear at this ε:",
             command_of(results.metadata.dataset, options, beside(results.run.folder, "relabel")),
+            f"Allow larger perturbations in D_rand and D_det (--relabel-epsilon {larger:g}).",
         )
 
 

@@ -11,11 +11,13 @@ from audit.conftest import DIGITS, IMAGES, accuracy, quick, write_module
 
 from notbugs import audit, data, models
 from notbugs.audit import AuditConfig
-from notbugs.audit.threats import folder_name, norm_of, norms_of, threat_models
+from notbugs.audit.default_threats import with_epsilon
+from notbugs.audit.threats import conditions, folder_name, norm_of, norms_of, threat_models
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import CheckRow
 from notbugs.search import NormBall, SpatialTransforms
+from notbugs.study.epsilon import default_epsilon
 
 
 @pytest.mark.slow
@@ -27,9 +29,30 @@ def test_threat_models_are_those_of_the_training_unless_given(config: AuditConfi
     path.write_bytes(Path(config.model).read_bytes())
     architecture = json.loads(Path(config.model).with_suffix(".json").read_text())["architecture"]
     path.with_suffix(".json").write_text(json.dumps({"architecture": architecture}))
-    with pytest.raises(InputError, match=r"^--epsilon: must be given"):
-        audit.run(replace(config, model=str(path), threats=()), tmp_path / "run")
+    images = default_epsilon(data.load_dataset(config.data).train, "l2").value
+    for texts in ((), ("auto",), ("l2:auto",)):
+        plain = with_epsilon(replace(config, model=str(path), threats=texts))
+        assert [str(threat) for threat in threat_models(plain)] == [f"l2 {images / 2:g}", f"l2 {images:g}"]
+        assert conditions(plain)[0].startswith(f"l2 {images:g} and half of it: it was chosen by notbugs (--epsilon changes it)")
+    both = with_epsilon(replace(config, threats=("l2:auto", "linf:auto", "l0:1")))
+    assert both.threats[:2] == ("l2:0.375", "l2:0.75") and both.threats[4] == "l0:1"
+    assert both.epsilon_reason.startswith("linf ") and "l2 0.75" not in both.epsilon_reason
+    for text, says in (("l1:auto", "auto must be in l2 or linf"), ("l7:auto", "must start with one of")):
+        with pytest.raises(InputError, match=says):
+            audit.run(replace(config, model=str(path), threats=(text,)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    only = replace(config, model=str(path), threats=(), data=replace(config.data, dataset=str(all_alike(tmp_path / "alike"))))
+    with pytest.raises(InputError, match=r"^--epsilon: must be given: no two images of different classes differ"):
+        with_epsilon(only)
+
+
+def all_alike(folder: Path) -> Path:
+    """Images of ten classes, all alike."""
+    images, labels = np.zeros((30, 8, 8), dtype=np.uint8), np.arange(30) % 10
+    folder.mkdir()
+    named = {"classes": np.array([*"0123456789"])}
+    np.savez(folder / "alike.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels, **named)
+    return folder / "alike.npz"
 
 
 @pytest.mark.parametrize(

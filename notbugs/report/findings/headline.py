@@ -2,7 +2,7 @@
 
 from notbugs.report.findings import relabeled
 from notbugs.report.findings.base import image_share
-from notbugs.report.findings.split import ROBUST
+from notbugs.report.findings.split import NONROBUST, ROBUST
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
@@ -42,7 +42,10 @@ def certainty(results: StudyResults) -> str:
         if attacked.seeds > 1
         else f"One training run (seed): the 95 % CIs cover the choice of the {attacked.n:,} test images, not another training."
     )
-    return f"{over} Accuracy under attack is an upper bound: a stronger attack than {attack} could only lower it."
+    return (
+        f"{over} Accuracy under attack is an upper bound: a stronger attack than {attack} could only lower it. All figures hold "
+        "for these images, this network and this ε."
+    )
 
 
 def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, loss: Estimate) -> str:
@@ -104,16 +107,24 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
     where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
     below = f", {found}" if (found := results.below_chance(after)) else ""
-    change = results.difference((model, CLEAN), (results.baseline, CLEAN))
-    cost = f" (clean: {change.signed_points} points {change.interval})" if change else ""
-    other = FULL if radius == HALF else HALF
-    elsewhere = results.difference((model, other), (results.baseline, other), 2)
-    unclear = f"; within {results.epsilon_text(other)} no difference is measured" if elsewhere and _holds_zero(elsewhere) else ""
-    return f"{name} raises accuracy under attack{of}{where} from {before.percent} to {after.percent}{below}{cost}{unclear}."
+    clean = results.difference((model, CLEAN), (results.baseline, CLEAN))
+    cost = f" (clean: {clean.signed_points} points {clean.interval})" if clean else ""
+    nonrobust = results.accuracy(NONROBUST, radius=radius) if model == ROBUST else None
+    beside = f"; trained on D_NR: {nonrobust.percent}" if nonrobust else ""
+    elsewhere = _unclear(results, model, FULL if radius == HALF else HALF)
+    change = f"from {before.percent} to {after.percent}{below}{cost}{beside}{elsewhere}"
+    return f"{name} raises accuracy under attack{of}{where} {change}."
 
 
-def _holds_zero(change: Estimate) -> bool:
-    return change.ci_low <= 0 <= change.ci_high
+def _unclear(results: StudyResults, model: str, radius: int) -> str:
+    """The figures at an epsilon at which it is unclear whether a model is more robust; "" where it is clear."""
+    change = results.difference((model, radius), (results.baseline, radius), 2)
+    before, after = results.accuracy(results.baseline, radius=radius), results.accuracy(model, radius=radius)
+    if not (change and before and after) or not change.ci_low <= 0 <= change.ci_high:
+        return ""
+    return (
+        f". Unclear within {results.epsilon_text(radius)}: from {before.percent} to {after.percent}, {change.points_cell} points"
+    )
 
 
 def _relabeled(results: StudyResults) -> list[str]:
@@ -121,12 +132,16 @@ def _relabeled(results: StudyResults) -> list[str]:
     found = {"D_det" if "D_det" in each.question else "D_rand": each for each in relabeled.findings(results)}
     shown, det = _d_rand(results), results.accuracy(trained_on("next-labels"))
     if shown and det and "D_det" in found:
-        despite = f" Where the images' own features all point to another class (D_det): {found['D_det'].answer}, {det.percent}."
-        return [shown + despite]
+        despite = f" Where the images' own features all point to another class (D_det): {found['D_det'].answer}, {det.cell}"
+        controlled = results.accuracy(trained_on("next-labels-shuffled"))
+        return [f"{shown}{despite}{'.' if controlled else '; its control was not run (--full).'}"]
     if shown or not found:
         return [shown] if shown else []
     answers = ", ".join(f"{name} {each.answer}" for name, each in found.items())
-    return [f"Do perturbations carry features that generalize, as training on wrong labels tests? {answers} (see Findings)."]
+    paper = results.accuracy(trained_on("random-labels-incl-true"))
+    true = f" With the true label among the random ones: {paper.percent}, no evidence without its control." if paper else ""
+    question = "Do perturbations carry features that generalize, as training on wrong labels tests?"
+    return [f"{question} {answers} (see Findings).{true}"]
 
 
 def _d_rand(results: StudyResults) -> str:
@@ -138,17 +153,15 @@ def _d_rand(results: StudyResults) -> str:
     epsilon, attack = results.relabel_epsilon("random-labels"), results.radii[FULL]
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
     before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
-    adapted = (
-        " (With the batch-norm statistics of the perturbed images, which hide what the weights have learned: "
-        f"{before[0].percent} and {before[1].percent}.)"
-        if before[0] and before[1]
-        else ""
-    )
+    adapted, other = "", ""
+    if before[0] and before[1]:
+        adapted = f" with batch-norm statistics of the original training images, without these {before[0].percent}"
+        other = f" and {before[1].percent}"
     larger = epsilon is not None and epsilon > 1.001 * attack and not results.metadata.full
     times = f"{(epsilon or 0) / attack:.3g} times"
     leakage = f" This ε is {times} that of the attacks: that these features are non-robust is not shown." if larger else ""
     return (
         f"Perturbations carry features: trained on images perturbed{within} towards a wrong class and labeled as that class, a "
-        f"classifier reaches {accuracy.percent} on clean test images (chance level: {percent(results.chance)}); with shuffled "
-        f"perturbations (control) {control.percent}.{adapted}{leakage}"
+        f"classifier reaches {accuracy.percent} on clean test images{adapted} (chance level: {percent(results.chance)}); its "
+        f"control with shuffled perturbations {control.percent}{other}.{leakage}"
     )

@@ -185,7 +185,8 @@ def _compared(results: StudyResults, model: str) -> tuple[Meaning, str]:
         meaning = next(iter(found.values()))
         return meaning, _COMPARED[meaning]
     mixed: Meaning = "neutral" if "good" in found.values() else "bad"
-    return mixed, ", ".join(f"{_COMPARED[meaning]} at {results.epsilon_text(radius)}" for radius, meaning in found.items())
+    words = {**_COMPARED, "unclear": "unclear"}
+    return mixed, ", ".join(f"{words[meaning]} at {results.epsilon_text(radius)}" for radius, meaning in found.items())
 
 
 @dataclass(frozen=True)
