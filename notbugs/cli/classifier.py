@@ -258,7 +258,7 @@ def features(
         if value is not None and value < least:
             raise InputError(name, f"must be {least} or more", value)
     check_table_file(out)
-    config = audit_config(
+    given = audit_config(
         model,
         dataset,
         threats=[epsilon] if epsilon else [],
@@ -267,16 +267,15 @@ def features(
         data_options=data_options,
         device=device,
     )
-    config = with_epsilon(config)
+    config = with_epsilon(given)
     threat_model, part = threat_models(config)[-1], test_part(config)[0]
     if not isinstance(threat_model, NormBall) or threat_model.norm == "l0":
         raise InputError("--epsilon", "must be in linf, l2 or l1 for features", str(threat_model))
-    given = with_gradients(config, model, "features are attacked with them")
-    classifier = load_classifier(config, model).model if layer else given
+    differentiable = with_gradients(config, model, "features are attacked with them")
+    classifier = load_classifier(config, model).model if layer else differentiable
     classifier, words = models.with_features(classifier, part.pixels(slice(0, 2)).to(config.device), layer)
     report_order(config, model)
     with progress() as report_progress:
-        report_progress("features", 0.0, "")
         rows = metrics.per_feature(
             classifier,
             part,
@@ -339,18 +338,19 @@ def transfer(
 
     check_table_file(out)
     check_workers(workers)
-    config = audit_config(
-        model,
-        dataset,
-        threats=[epsilon] if epsilon else [],
-        images=images,
-        mask=mask,
-        only_classes=only_class or (),
-        model_options=model_options,
-        data_options=data_options,
-        device=device,
+    config = with_epsilon(
+        audit_config(
+            model,
+            dataset,
+            threats=[epsilon] if epsilon else [],
+            images=images,
+            mask=mask,
+            only_classes=only_class or (),
+            model_options=model_options,
+            data_options=data_options,
+            device=device,
+        )
     )
-    config = with_epsilon(config)
     with progress() as report_progress:
         rows = audit_transfer.run_transfer(
             config,
