@@ -43,7 +43,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
             "Measure how robust a classifier of yours is. The command attacks it on these images; for others name their data set "
             "and its options in place of these, and leave out --epsilon: it is then chosen from the images.",
             attack,
-            "Measure how robust a classifier of yours is (notbugs attack).",
+            "Measure how robust a classifier of yours is on your images (notbugs attack).",
         )
     yield from _use_adversarial(results)
     yield from _confirm(results)

@@ -15,6 +15,7 @@ from notbugs.atomic import atomic_write_text
 from notbugs.errors import InputError
 from notbugs.report import links, sections
 from notbugs.report.format import duration, percent, plain
+from notbugs.report.picture_budget import reduce_pictures
 
 if TYPE_CHECKING:
     from altair import TopLevelMixin
@@ -33,6 +34,7 @@ DRAW_BY_VEGA = """window.drawVega = async (chart, element, tooltip) => {
 };"""
 DRAW_BY_EMBED = """window.drawVega = async (chart, element, tooltip) =>
   (await vegaEmbed(element, chart, { mode: "vega", renderer: "svg", actions: false, tooltip })).view;"""
+PICTURES_SAID = "⟦pictures⟧"  # of about.html.jinja: known only once the page is filled
 FIGURE = re.compile(r"([+−]?\d+(?:\.\d+)?) (%(?! CI)|percentage points)")
 
 
@@ -54,7 +56,11 @@ def write_page(folder: Path, template: str, context: Mapping[str, object], chart
     Path
     """
     target = folder / "report.html"
-    atomic_write_text(target, fill(template, {**context, "charts": charts, "packed": packed_charts(charts)}))
+    found = reduce_pictures(fill(template, {**context, "charts": charts, "packed": packed_charts(charts)}))
+    said = (
+        f"reduced for this page: {found.how}; the files in pictures/ are lossless" if found.how else "as in pictures/, lossless"
+    )
+    atomic_write_text(target, found.page.replace(PICTURES_SAID, said))
     return target
 
 

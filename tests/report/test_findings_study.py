@@ -77,7 +77,8 @@ def test_the_threat_model_of_a_set_is_its_own(tmp_path: Path) -> None:
         rows = [SetRow(set="random-labels", epsilon=3.0, **common), SetRow(set="robust", **common)]
         run.record_stage("more", 0.0, rows)
     texts = [finding.text for finding in findings(StudyResults.read(tmp_path))]
-    assert "perturbed by at most L2 ε = 3 (2 times the ε of the attacks, 61 % of a typical image; whether such pert" in texts[3]
+    assert "perturbed by at most L2 ε = 3 (2 times the ε of the attacks, 61 % of a typical image) towards" in texts[3]
+    assert "That these features are non-robust is not shown: the perturbations are 2 times the ε of the attacks" in texts[3]
     assert "perturbed by at most L2 ε = 1.5 towards the class after" in texts[4]
 
 

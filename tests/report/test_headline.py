@@ -22,19 +22,19 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     first, size, adversarial, robust, relabeled = headline(study(tmp_path, MEASURED))
     assert first == (
         "Standard training gives a classifier that is easily fooled: 97.4 % accuracy on clean images, "
-        "0.0 % under attack within L2 ε = 1.5."
+        "0.0 % under attack within L2 ε = 1.5, 15.4 % within 0.75."
     )
-    assert size == "L2 ε = 1.5 is 31 % of a typical image's norm. Within L2 ε = 0.75 accuracy is 15.4 % [14.4, 16.4]."
+    assert size == "L2 ε = 1.5 is 31 % of a typical image's norm."
     within = "raises accuracy under attack within L2 ε = 1.5 from 0.0 % to"
     assert adversarial == f"Adversarial training {within} 60.4 % (clean: −2.0 points [−4.6, 0.5])."
-    source = "images with the features of the adversarially trained model"
+    source = "other images, with the features that the adversarially trained model has for the originals"
     cost = "below chance (25.0 %) (clean: −3.0 points [−5.7, −0.4]); trained on D_NR: 0.0 %."
     assert robust == f"Standard training on D_R ({source}) {within} 20.4 %, {cost}"
     control = (
         "its control with shuffled perturbations 1.4 %. Where the images' own features all point to another class (D_det): yes, "
     )
     assert relabeled.endswith(
-        f"reaches 88.4 % on clean test images (chance level: 25.0 %); {control}70.4 % [69.4, 71.4]; "
+        f"reaches 88.4 % on clean test images, chance level 25.0 %; {control}70.4 % [69.4, 71.4]; "
         "its control was not run (--full)."
     )
 
@@ -67,9 +67,9 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
     assert first.startswith("Standard training (resnet9, trained here on these images) gives a classifier")
     assert "perturbed within L2 ε = 3 towards" in relabeled
     adapted = (
-        "on clean test images with batch-norm statistics of the original training images, without these 40.0 % (chance level"
+        "on clean test images (40.0 % before its batch-norm statistics are adapted to clean images, without labels), chance level"
     )
-    assert adapted in relabeled and "shuffled perturbations 1.4 % and 10.0 %." in relabeled
+    assert adapted in relabeled and "shuffled perturbations 1.4 % (10.0 % before)." in relabeled
     assert "This ε is 2 times that of the attacks: that these features are non-robust is not shown." in relabeled
     details = next(finding.details for finding in findings(StudyResults.read(tmp_path)) if "D_rand" in finding.question)
     assert "with those of the relabeled images its test accuracy is 40.0 %" in details and "(without: 10.0 %" in details
@@ -91,7 +91,7 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
         ({"standard": (0.97, 0.9, 0.8)}, "that is fooled: 97.4 %"),
         ({"standard": (0.25, 0.0, 0.0)}, "not measurably better than chance"),
         ({"adversarial": (0.95, 0.15, 0.0)}, "Adversarial training does not measurably raise accuracy under attack."),
-        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "model) does not measurably raise accuracy under attack."),
+        ({"trained-on-robust": (0.95, 0.1, 0.0)}, "originals) does not measurably raise accuracy under attack."),
     ],
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:
@@ -105,7 +105,8 @@ def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path)
     )
     for place, (shares, answer) in enumerate(controls):
         *_, last = headline(study(tmp_path / str(place), MEASURED | shares))
-        assert last.endswith(f"as training on wrong labels tests? D_rand {answer}, D_det yes (see Findings).")
+        assert f"as training on wrong labels tests? D_rand {answer}, D_det yes (see Findings)." in last
+        assert ("Why: below chance level only the images' own features show" in last) == (answer == "unclear")
 
 
 def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     assert weak[3].details == ["20.4 % within 0.75, 94.4 % clean"]
     half = tiles(study(tmp_path / "half", MEASURED | {"trained-on-robust": (0.94, 0.15, 0.3)}))[3]
     above = "above standard training at 1.5, unclear at 0.75"
-    assert (half.meaning, half.comparison) == ("neutral", above)
+    assert (half.meaning, half.comparison) == ("good", above)
     assert tiles(study(tmp_path / "none", {})) == []
 
 
@@ -163,7 +164,7 @@ def test_the_first_screen_says_why_epsilon_has_its_value(tmp_path: Path, source:
 def test_random_labels_that_may_be_true_are_no_evidence_alone(tmp_path: Path) -> None:
     shares = {"trained-on-random-labels": (0.2, 0.0, 0.0), "trained-on-random-labels-incl-true": (0.4, 0.0, 0.0)}
     *_, last = headline(study(tmp_path, MEASURED | shares))
-    assert last.endswith("(see Findings). With the true label among the random ones: 40.4 %, no evidence without its control.")
+    assert last.endswith(" With the true label among the random ones: 40.4 %, no evidence without its control.")
 
 
 def test_the_curve_never_rises_and_keeps_the_stronger_attack(tmp_path: Path) -> None:

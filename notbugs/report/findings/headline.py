@@ -2,6 +2,7 @@
 
 from notbugs.report.findings import relabeled
 from notbugs.report.findings.base import image_share
+from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.findings.split import NONROBUST, ROBUST
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
@@ -49,7 +50,11 @@ def certainty(results: StudyResults) -> str:
 
 
 def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, loss: Estimate) -> str:
-    figures = f"{clean.percent} accuracy on clean images, {attacked.percent} under attack within {results.threat_model()}"
+    half = results.accuracy("standard", radius=HALF)
+    at_half = f", {half.percent} within {results.epsilon_text(HALF)}" if half else ""
+    figures = (
+        f"{clean.percent} accuracy on clean images, {attacked.percent} under attack within {results.threat_model()}{at_half}"
+    )
     network, width = (results.metadata.settings.get(name) for name in ("network", "width"))
     of = f"{network}{f' of width {width}' if width else ''}"
     name = results.given_model or f"Standard training{f' ({of}, trained here on these images)' if network else ''}"
@@ -62,11 +67,10 @@ def _vulnerability(results: StudyResults, clean: Estimate, attacked: Estimate, l
 
 
 def _size(results: StudyResults) -> list[str]:
-    """How large the attack's perturbations are, and what half as large ones do."""
-    half, size = results.accuracy("standard", radius=HALF), image_share(results, results.radii[FULL])
-    within = f"Within {results.threat_model(HALF)} accuracy is {half.cell}." if half else ""
+    """How large the attack's perturbations are, and why."""
+    size = image_share(results, results.radii[FULL])
     words = f"{results.threat_model()} is {size} of a typical image's norm." if size else ""
-    sentence = " ".join(filter(None, (words, _reason(results), within)))
+    sentence = " ".join(filter(None, (words, _reason(results))))
     return [sentence] if sentence else []
 
 
@@ -81,7 +85,8 @@ def _help(results: StudyResults) -> list[str]:
     """What adversarial training and D_R change under attack."""
     names = {
         "adversarial": "Adversarial training",
-        ROBUST: "Standard training on D_R (images with the features of the adversarially trained model)",
+        ROBUST: "Standard training on D_R (other images, with the features that the adversarially trained model has for the "
+        "originals)",
     }
     return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
 
@@ -140,8 +145,10 @@ def _relabeled(results: StudyResults) -> list[str]:
     answers = ", ".join(f"{name} {each.answer}" for name, each in found.items())
     paper = results.accuracy(trained_on("random-labels-incl-true"))
     true = f" With the true label among the random ones: {paper.percent}, no evidence without its control." if paper else ""
+    why = relabel_problems(results, "random-labels") if found["D_rand"].answer == "unclear" else ""
+    reason = f" Why: {why}" if why else ""
     question = "Do perturbations carry features that generalize, as training on wrong labels tests?"
-    return [f"{question} {answers} (see Findings).{true}"]
+    return [f"{question} {answers} (see Findings).{reason}{true}"]
 
 
 def _d_rand(results: StudyResults) -> str:
@@ -155,13 +162,13 @@ def _d_rand(results: StudyResults) -> str:
     before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
     adapted, other = "", ""
     if before[0] and before[1]:
-        adapted = f" with batch-norm statistics of the original training images, without these {before[0].percent}"
-        other = f" and {before[1].percent}"
+        adapted = f" ({before[0].percent} before its batch-norm statistics are adapted to clean images, without labels)"
+        other = f" ({before[1].percent} before)"
     larger = epsilon is not None and epsilon > 1.001 * attack and not results.metadata.full
     times = f"{(epsilon or 0) / attack:.3g} times"
     leakage = f" This ε is {times} that of the attacks: that these features are non-robust is not shown." if larger else ""
     return (
         f"Perturbations carry features: trained on images perturbed{within} towards a wrong class and labeled as that class, a "
-        f"classifier reaches {accuracy.percent} on clean test images{adapted} (chance level: {percent(results.chance)}); its "
+        f"classifier reaches {accuracy.percent} on clean test images{adapted}, chance level {percent(results.chance)}; its "
         f"control with shuffled perturbations {control.percent}{other}.{leakage}"
     )

@@ -43,7 +43,11 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     if not accuracy or math.isnan(results.chance):
         return None
     question, images, towards = _WORDS[DATASETS[set].labels]
-    reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy{_by_seed(results, model)}"
+    before = results.accuracy_before_adapting(model)
+    adapted = (
+        f" ({before.percent} before its batch-norm statistics are adapted to clean images, without labels)" if before else ""
+    )
+    reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy{_by_seed(results, model)}{adapted}"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
     how = f"Each training image was perturbed by at most {_threat_model(results, set)}{_larger(results, set)} {towards}."
     details = f"{_adapted(results, set)}{_below_chance(results, accuracy)}".strip()
@@ -70,7 +74,7 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
                 "often than chance: so chance level is a strict comparison. Its control with shuffled perturbations was not run; "
                 "notbugs run --full adds it."
             )
-            return Finding(question, "supported", f"{alone} {missing}", effect=above, details=details)
+            return Finding(question, "supported", f"{alone} {missing}{_leakage(results, set)}", effect=above, details=details)
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.", details=details)
     text = (
         f"{reached} {level}, {above.points} above chance level. Its control with shuffled perturbations reaches "
@@ -83,7 +87,7 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     )
     if excess.ci_low <= 0:
         return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess, details)
-    text = f"{text} So the perturbations contain features that generalize."
+    text = f"{text} So the perturbations contain features that generalize.{_leakage(results, set)}"
     return Finding(question, "supported", text, effect=excess, details=details.strip())
 
 
@@ -172,8 +176,16 @@ def _larger(results: StudyResults, set: str) -> str:
         return ""
     share = image_share(results, epsilon)
     size = f", {share} of a typical image" if share else ""
-    leakage = "" if results.metadata.full else "; whether such perturbations change robust features, too, --full measures"
-    return f" ({epsilon / attack:.3g} times the ε of the attacks{size}{leakage})"
+    return f" ({epsilon / attack:.3g} times the ε of the attacks{size})"
+
+
+def _leakage(results: StudyResults, set: str) -> str:
+    """That larger perturbations than those of the attacks may change robust features, where nothing measured that."""
+    epsilon, attack = results.relabel_epsilon(set), results.radii[FULL]
+    if results.metadata.full or epsilon is None or epsilon < 1.001 * attack:
+        return ""
+    times = f"{epsilon / attack:.3g} times the ε of the attacks"
+    return f" That these features are non-robust is not shown: the perturbations are {times} (--full measures what they change)."
 
 
 def _threat_model(results: StudyResults, set: str) -> str:

@@ -184,7 +184,7 @@ def _compared(results: StudyResults, model: str) -> tuple[Meaning, str]:
     if len({*found.values()}) == 1:
         meaning = next(iter(found.values()))
         return meaning, _COMPARED[meaning]
-    mixed: Meaning = "neutral" if "good" in found.values() else "bad"
+    mixed: Meaning = "bad" if "bad" in found.values() else "good"
     words = {**_COMPARED, "unclear": "unclear"}
     return mixed, ", ".join(f"{words[meaning]} at {results.epsilon_text(radius)}" for radius, meaning in found.items())
 
