@@ -43,7 +43,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
             "Measure how robust a classifier of yours is. The command attacks it on these images; for others name their data set "
             "and its options in place of these, and leave out --epsilon: it is then chosen from the images.",
             attack,
-            "Measure how robust a classifier of yours is on your images (notbugs attack).",
+            "Measure how robust a classifier of yours is on your images: notbugs attack MODEL DATASET.",
         )
     yield from _use_adversarial(results)
     yield from _confirm(results)
@@ -53,7 +53,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         yield Step(
             "Run all controls, which test other explanations of these results:",
             f"notbugs run --full --out {same}",
-            "Run all controls (--full).",
+            "Run all controls of this run:",
         )
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
@@ -93,13 +93,13 @@ def _confirm(results: StudyResults) -> Iterator[Step]:
         yield Step(
             f"Confirm the results with {what}. {why} That takes about {longer:.0f} times as long:".replace("  ", " "),
             command_of(metadata.dataset, options, beside(out, "all")),
-            f"Confirm the results with {what}.",
+            f"Confirm these figures with {what}:",
         )
     elif one:
         yield Step(
             f"Confirm the results with {seeds}. {why} Only more test images narrow that:",
             f"notbugs run --seeds 3 --out {shlex.quote(str(out))}",
-            f"Confirm the results with {seeds}, and more test images if you have them.",
+            f"Confirm these figures with {seeds}, and more test images if you have them:",
         )
 
 
@@ -181,7 +181,7 @@ def _enlarge_perturbations(results: StudyResults) -> Iterator[Step]:
         yield Step(
             "Allow larger perturbations in D_rand and D_det, whose results are unclear at this ε:",
             command_of(results.metadata.dataset, options, beside(results.run.folder, "relabel")),
-            f"Allow larger perturbations in D_rand and D_det (--relabel-epsilon {larger:g}).",
+            "Allow larger perturbations in D_rand and D_det, in a run of its own:",
         )
 
 

@@ -61,7 +61,7 @@ def test_images_beyond_the_limit_are_the_way_to_narrower_intervals(tmp_path: Pat
         data = run.metadata["data"] | {"train": 1500, "test": 500, "left_out": {"is beyond --limit 1500": 3000, "is no image": 2}}
         run.update_metadata(options={"limit": 1500, "epochs": 3}, data=data)
     (step,) = [step for step in next_steps(StudyResults.read(folder)) if step.words.startswith("Confirm")]
-    assert step.short == "Confirm the results with all 5,000 images and two more seeds."
+    assert step.short == "Confirm these figures with all 5,000 images and two more seeds:"
     assert "alone leave up to ±4 percentage points. That takes about 8 times as long:" in step.words
     assert step.code == f"notbugs run digits --epochs 3 --seeds 3 --out {folder}-all"
 

@@ -138,7 +138,7 @@ def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(chrom
     steps = page.locator("section:has(#next) li")
     assert steps.count() == len([*next_steps(StudyResults.read(folder))]) >= 5
     assert f"notbugs run --seeds 3 --out {folder}" in steps.locator("pre").all_inner_texts()
-    page.get_by_role("link", name="All steps").click()
+    page.get_by_role("link", name="all steps").click()
     assert page.evaluate("location.hash") == "#next"
 
 
