@@ -127,9 +127,9 @@ def read_parquet(paths: Sequence[Path], most: int | None = None) -> Iterator["py
         with pyarrow.parquet.ParquetFile(path) as file:
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
             check(read + sum(group.total_byte_size for group in groups))
-            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-            # A single value may be as large as its column, and each row of a batch may repeat it
-            largest = max((column.total_uncompressed_size for column in columns), default=0)
+            # A single value may be as large as its group, and each row of a batch may repeat it. Columns say more closely what they
+            # take, but where their statistics are damaged pyarrow ends the process
+            largest = max((group.total_byte_size for group in groups), default=0)
             whole, batches, size = [file.schema_arrow.empty_table()], list[pyarrow.RecordBatch](), 0
             for batch in file.iter_batches(max(1, min(BATCH_ROWS, FREE // max(largest, 1)))):
                 batches.append(batch)
