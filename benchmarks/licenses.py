@@ -17,11 +17,10 @@ def needed() -> list[str]:
 
 def license_of(package: str) -> str:
     """The license that a package states: its expression, else its classifier, else its text."""
-    about = distribution(package).metadata
-    classified = [each.rpartition(":: ")[2] for each in about.get_all("Classifier") or [] if each.startswith("License ::")]
-    return str(
-        about.get("License-Expression") or next(iter(classified), "") or about.get("License") or "not stated"
-    ).splitlines()[0]
+    about = distribution(package).metadata.json
+    kinds = [each.rpartition(":: ")[2] for each in about.get("classifier", ()) if each.startswith("License ::")]
+    stated = [about.get("license_expression"), *kinds, about.get("license"), "not stated"]
+    return next(str(text).splitlines()[0] for text in stated if text)
 
 
 def main() -> None:
