@@ -10,6 +10,7 @@ from typing import BinaryIO
 from notbugs.errors import InputError
 
 StrPath = str | os.PathLike[str]  # what public functions take as a path
+FEW = 64  # files that are written to the disk one by one
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -46,6 +47,23 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError):
             raise InputError("--out", "must be a folder that can be written", f"{path} ({error.strerror or error})") from None
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a new folder to the disk before it gets its name, as `atomic_write` does with a file.
+
+    Many files go at once, with all else that the system holds: one by one 3,000 took 10 s, together 0.4.
+    """
+    found = [folder, *folder.rglob("*")]
+    if len(found) > FEW:
+        os.sync()
+        return
+    for path in found:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -81,6 +81,7 @@ def _no_fsync() -> Iterator[None]:
     """No test cuts the power, and waiting for the disk took as long as a hundred tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(os, "sync", lambda: None)
         yield
 
 

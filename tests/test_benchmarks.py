@@ -321,3 +321,8 @@ def analysis_rows(seed: int) -> list[Row]:
         CorruptionRow(model="standard", seed=seed, corruption=name, severity=1, correct=5, n=10, accuracy=0.5, **interval)
         for name in corruptions
     ]
+
+
+def test_the_licenses_of_all_dependencies_are_listed(load: Load) -> None:
+    listed = re.findall(r"^\| ([\w-]+) \| \d[\w.+]* \| (\S.*) \|$", (REPOSITORY / "SECURITY.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in listed] == load("licenses").needed() and all(text != "not stated" for _, text in listed)

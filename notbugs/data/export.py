@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from notbugs.atomic import sync_folder
 from notbugs.data.card import Origin, Written, write_card
 from notbugs.data.convert import row_features
 from notbugs.data.dataset import Dataset
@@ -98,6 +99,7 @@ def export(
         notes = write_card(
             temporary, dataset, card, written, folder=folder, form=form, split=split, origin=origin, unchanged=unchanged
         )
+        sync_folder(temporary)
         if folder.exists():
             folder.rmdir()
         os.replace(temporary, folder)

@@ -61,6 +61,8 @@ def grouped_folds(
                 f"one for class {named(label)}",
                 "make the groups smaller, or leave --group out",
             )
+    if (count := len(np.unique(of_group))) < folds:
+        raise InputError("--folds", f"must be at most {count}, the groups", folds, remedy)
     fold = np.empty(len(array), dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for number, (_, held_out) in enumerate(splitter.split(array[:, None], array, of_group)):

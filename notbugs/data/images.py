@@ -15,6 +15,7 @@ from notbugs.data.decode_notes import decode_notes
 from notbugs.data.eight_bits import as_arrays
 from notbugs.data.names import Unreadable, printable, reject_unreadable
 from notbugs.data.parallel import in_threads, map_images
+from notbugs.data.pixel_arrays import PixelArrays
 from notbugs.decoding.decode import DecodeOptions, brightened, decode, decode_in_process, place, resized
 from notbugs.decoding.headers import EncodedImage, ImageFacts, Size, hash_of, read_header
 from notbugs.errors import InputError
@@ -124,7 +125,7 @@ class LoadedImages(NamedTuple):
 
 
 def load_images(
-    files: Sequence[EncodedImage] | Tensor,
+    files: Sequence[EncodedImage] | PixelArrays,
     rows: Sequence[int],
     locations: Sequence[str],
     *,
@@ -135,7 +136,7 @@ def load_images(
 
     Parameters
     ----------
-    files : sequence of EncodedImage, or Tensor, uint8 (N, C, H, W)
+    files : sequence of EncodedImage, or PixelArrays
     rows : sequence of int
         Which of the files.
     locations : sequence of str
@@ -144,8 +145,8 @@ def load_images(
     skip_unreadable : bool
         Leave out what cannot be read, instead of raising InputError.
     """
-    if isinstance(files, Tensor):
-        return _of_array(_rows_of(files, rows), options)
+    if isinstance(files, PixelArrays):
+        return _of_pixels(files, rows, options)
     headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options.resize)
     sizes = [facts.size(options.resize) for facts in headers if facts]
     largest = max((3 * height * width for _, height, width in sizes), default=0)
@@ -154,20 +155,17 @@ def load_images(
     return _decode_all(files, rows, locations, options, skip_unreadable, _likely_size(sizes))
 
 
-def _rows_of(images: Tensor, rows: Sequence[int]) -> Tensor:
-    """Some of the images; where they follow each other, without a copy."""
-    start = rows[0] if rows else 0
-    return images[start : start + len(rows)] if [*rows] == [*range(start, start + len(rows))] else images[list(rows)]
-
-
-def _of_array(images: Tensor, options: DecodeOptions) -> LoadedImages:
-    """Images that are pixels already, with their white, and resized."""
-    channels, height, width = images.shape[1:]
-    highest = int(images.max()) if len(images) else None
-    facts = [ImageFacts(channels, height, width, False, False, False, highest=highest)] * len(images)
-    if options.white and options.white < 255:
-        images = torch.from_numpy(brightened(images.numpy(), options.white))
-    return LoadedImages(resize_images(images, options), list(range(len(images))), [], decode_notes(facts, options))
+def _of_pixels(files: PixelArrays, rows: Sequence[int], options: DecodeOptions) -> LoadedImages:
+    """Images that are pixels already, with their white, and resized: read a few at a time, each into its place."""
+    _, channels, height, width = files.shape
+    side = (options.resize, options.resize) if options.resize else (height, width)
+    images, highest = np.empty((len(rows), channels, *side), np.uint8), 0
+    for positions, found in files.chosen(rows):
+        highest = max(highest, int(found.max()))
+        bright = brightened(found, options.white) if options.white and options.white < 255 else found
+        images[positions] = _resized(bright, options)
+    facts = [ImageFacts(channels, height, width, False, False, False, highest=highest if rows else None)] * len(rows)
+    return LoadedImages(torch.from_numpy(images), list(range(len(rows))), [], decode_notes(facts, options))
 
 
 def _read_headers(
@@ -268,16 +266,17 @@ def _whole(images: np.ndarray, others: dict[int, np.ndarray], kept: Sequence[int
     return whole[: len(kept)]
 
 
-def resize_images(images: Tensor, options: DecodeOptions) -> Tensor:
+def _resized(images: np.ndarray, options: DecodeOptions) -> np.ndarray:
     """Images uint8 (N, C, H, W) resized as the options say."""
     from PIL import Image
 
     if not options.resize:
         return images
     array = np.empty((len(images), images.shape[1], options.resize, options.resize), np.uint8)
-    for row in range(len(images)):
-        place(array, row, np.asarray(resized(Image.fromarray(as_arrays(images[row : row + 1])[0]), options)))
-    return torch.from_numpy(array)
+    for row, image in enumerate(images):
+        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+        place(array, row, np.asarray(resized(Image.fromarray(np.ascontiguousarray(pixels)), options)))
+    return array
 
 
 def encode_png(images: Images) -> Iterator[bytes]:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
-
 from notbugs.data.card import Origin, license_of
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import Chosen
 from notbugs.data.load import SYNTHETIC, fingerprint
 from notbugs.data.loaded import Splits
+from notbugs.data.pixel_arrays import PixelArrays
 from notbugs.data.sources import EMBEDDED, Located, locate
 from notbugs.data_config import DataConfig
 from notbugs.decoding.headers import EncodedImage
@@ -84,9 +83,9 @@ def originals(config: DataConfig, part: Dataset, form: str) -> Originals:
     resized = f", resized to {config.resize}x{config.resize} pixels" if config.resize else ""
     if rows is None:
         return Originals(part, None, f"Files cannot be told apart by their names: pixels are written{resized}, {how}.")
-    if isinstance(located.files, Tensor):
+    if isinstance(located.files, PixelArrays):
         what = "The set is built in and has no files: its" if config.dataset in EMBEDDED else "The"
-        return Originals(part.with_images(located.files[list(rows)]), None, f"{what} pixels are written unchanged, {how}.")
+        return Originals(part.with_images(located.files.read(rows)), None, f"{what} pixels are written unchanged, {how}.")
     if form.startswith("npz"):
         return Originals(part, None, f"Arrays hold pixels: the files are decoded{resized}.")
     what = "Files are copied" if located.form == "folder" else "Encoded images are copied"

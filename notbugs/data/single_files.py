@@ -30,8 +30,5 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def save_image(image: torch.Tensor, path: Path) -> None:
     """Save one float image (C, H, W) in [0, 1] as an 8-bit PNG. Raises InputError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(next(encode_png(to_8bit(image[None]))))
-    except OSError as error:
-        raise InputError(str(path), "cannot be written", error.strerror) from None
+    content = next(encode_png(to_8bit(image[None])))
+    atomic_write(path, lambda stream: stream.write(content))

@@ -267,7 +267,7 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
     if config.pretrained and config.network is None:
         raise InputError("--pretrained", "needs a network that has weights", None, "pass --network timm:resnet18")
     if config.head_only and not (config.pretrained or config.robust_model):
-        raise InputError("--head-only", "needs weights to begin with", None, "pass --pretrained or --robust-model")
+        raise InputError("--head-only", "needs weights to begin with", None, "pass --pretrained")
     data.check_form("--write", config.write)
     if config.invert_start not in ("image", "noise"):
         raise InputError("--invert-start", "must be image or noise", repr(config.invert_start))

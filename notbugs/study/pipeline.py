@@ -42,7 +42,7 @@ from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.given import GIVEN, GivenModel, given_model, with_warning
 from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
-from notbugs.study.resolve import check_size, flip_is_measured, resolve
+from notbugs.study.resolve import check_constructions, check_size, flip_is_measured, resolve
 from notbugs.study.store import missing, vanished
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
@@ -240,6 +240,7 @@ def _resolved(config: StudyConfig, splits: Splits) -> tuple[ResolvedConfig, dict
     check_size(config.data, splits)
     with keeping_notes() as notes:
         resolved = resolve(config, splits)
+    check_constructions(resolved, splits)
     return resolved, {"network_notes": notes} if notes else {}
 
 

@@ -201,20 +201,29 @@ def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
     )
 
 
-def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
-    """Raises InputError for settings that do not fit the data."""
-    shape = splits.train.shape
-    shorter = min(shape[1:])
-    check_epsilon("--epsilon", config.threat_model, splits.train)
+def check_constructions(config: ResolvedConfig, splits: Splits) -> None:
+    """Raises InputError for settings of constructed data sets that do not fit the data. Only a study has them."""
     check_epsilon("--relabel-epsilon", config.relabel_threat_model, splits.train)
-    for option, pixels in (("--translate", config.translate), ("--relabel-translate", config.relabel_translate)):
-        if not pixels < shorter:
-            raise InputError(option, f"must be below {shorter}, the images' shorter side", pixels)
+    _check_translation("--relabel-translate", config.relabel_translate, splits)
     if config.versions > config.epochs:
         rule = f"must be at most {config.epochs}, the epochs, which the versions share"
         raise InputError("--versions", rule, config.versions, "train for more --epochs")
     most = max(config.versions, STRONG_VERSIONS if config.robust_strong else 1)
     splits.train.repeated_names(most)  # names that are taken fail here
+
+
+def _check_translation(option: str, pixels: int, splits: Splits) -> None:
+    shorter = min(splits.train.shape[1:])
+    if not pixels < shorter:
+        raise InputError(option, f"must be below {shorter}, the images' shorter side", pixels)
+
+
+def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
+    """Raises InputError for settings that do not fit the data."""
+    shape = splits.train.shape
+    shorter = min(shape[1:])
+    check_epsilon("--epsilon", config.threat_model, splits.train)
+    _check_translation("--translate", config.translate, splits)
     if config.dataset != SYNTHETIC and shorter < MIN_SIDE:
         rule = f"images must be at least {MIN_SIDE} pixels wide and high"
         raise InputError(config.dataset, rule, f"{shape[2]}x{shape[1]}", "use --resize")

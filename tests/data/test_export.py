@@ -239,3 +239,22 @@ def test_rows_are_written_a_few_at_a_time(tmp_path: Path, form: str, monkeypatch
         ]
         assert states[0] == states[1] != states[2], "by it Hugging Face finds what it computed of a set"
     assert equal(data.load_part(tmp_path / "same", form), whole)
+
+
+@pytest.mark.parametrize(("form", "count"), [("npz", 6), ("folder", 6), ("folder", 70)])
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, form: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few files one by one, many at once."""
+    synced: list[str] = []
+    names = {}
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+    monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
+    monkeypatch.setattr(os, "replace", lambda old, new: names.update({str(new): [*synced]}))
+    data.export(random_dataset(count), tmp_path / "set", form, card="")
+    (said,) = names.values()
+    if count > 64:
+        assert said == ["all"]
+    else:
+        assert any(name.endswith("README.md") for name in said) and len(said) == len({*said})
+        assert sum(name.endswith((".png", ".npz")) for name in said) == (1 if form == "npz" else count)

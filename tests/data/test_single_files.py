@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from notbugs import data
 from notbugs.errors import InputError
@@ -20,3 +21,12 @@ def test_arrays_are_loaded_as_saved_and_damage_is_reported(tmp_path: Path) -> No
     for damaged in (path, tmp_path / "missing.npz"):
         with pytest.raises(InputError, match=r"\.npz: must be what the run wrote"):
             data.load_arrays(damaged)
+
+
+def test_pictures_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop in the middle, or a power cut, would leave half a picture under its name."""
+    before = []
+    monkeypatch.setattr(os, "fsync", lambda number: before.append(os.listdir(tmp_path)))
+    data.save_image(torch.zeros(1, 4, 4), tmp_path / "a.png")
+    data.save_sheet(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), tmp_path / "b.webp", columns=1)
+    assert before == [["a.png.part"], ["a.png", "b.webp.part"]] or before == [["a.png.part"], ["b.webp.part", "a.png"]]

@@ -61,3 +61,9 @@ def test_no_model_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatch
     assert len(inverted) == 3  # both versions of the others, and the robust one of the files: each from images of its own set
     assert all(not names & files or names == files for names in inverted)
     assert all(len(column) == len(files) for column in found.values())
+
+
+def test_fewer_groups_than_folds() -> None:
+    labels = torch.tensor([i % 2 for i in range(20)])
+    with pytest.raises(InputError, match="must be at most 4, the groups, got 5"):
+        crossfit.stratified_folds(labels, 5, 0, [str(i // 5) for i in range(20)])

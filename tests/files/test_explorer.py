@@ -14,7 +14,7 @@ from notbugs.files import FilesConfig, load_pictures
 from notbugs.files.config import examples_path
 from notbugs.files.crossfit import fold_seed, score_fold, stratified_folds
 from notbugs.files.examples import NEIGHBORS, nearest_files
-from notbugs.files.explorer import PICTURES, VERSIONS, explorer_stage, keeps_pictures, of_fold, sheet_rows
+from notbugs.files.explorer import PICTURES, VERSIONS, _merged, explorer_stage, keeps_pictures, of_fold, sheet_rows
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.files import AdversarialExampleRow, FilePredictionRow, FileRow, NeighborRow, PictureSheetRow
 
@@ -35,6 +35,22 @@ def files(done: Done) -> Dataset:
 def folds(files: Dataset) -> torch.Tensor:
     """Its folds in the first repetition; models/ holds the models of fold 0, as the stage `features` trains them again."""
     return stratified_folds(files.labels, 2, fold_seed(0, 0))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_folds_of_unequal_sizes_give_each_file_its_own_entry(count: int) -> None:
+    """A fold keeps what belongs to its own files, and the versions of those of the fold before."""
+    folds = torch.tensor([0, 0, 0, 1, 1, 0, 0, 0, 1, *range(2, count), *range(2, count), 1, 0, count - 1])
+    files = np.arange(len(folds))
+    parts = []
+    for fold in range(count):
+        own = {name: files[(folds == fold).numpy()] for name in PICTURES if name not in VERSIONS}
+        others = {name: files[(folds != fold).numpy()] for name in VERSIONS}
+        nearest = {name: np.zeros((int((folds == fold).sum()), 1), int) for name in ("same_class", "other_class")}
+        parts.append(of_fold({**own, **others, **nearest}, folds, fold))
+    assert len({len(part[name]) for part in parts for name in PICTURES}) > 1, "the folds are of unequal sizes"
+    for name in PICTURES:
+        assert _merged(parts, folds, name).tolist() == files.tolist(), name
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from notbugs.study import evaluation, pipeline
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import ANALYZED_MODELS, REPLICATION_DATASETS
 from notbugs.study.config import ResolvedConfig, StudyConfig, load
-from notbugs.study.resolve import resolve
+from notbugs.study.resolve import check_constructions, resolve
 
 QUICK_STUDY = StudyConfig("digits", limit=200, epochs=2, seeds=1, width=8, invert_steps=3, relabel_steps=3, patience=0)
 FULL_STUDY = StudyConfig("digits", limit=240, epochs=2, seeds=1, width=8, invert_steps=2, relabel_steps=4, patience=0)
@@ -77,7 +77,10 @@ def analyzed(tmp_path_factory: pytest.TempPathFactory) -> AnalyzedStudy:
 
 
 def resolved(config: StudyConfig) -> ResolvedConfig:
-    return resolve(config, load(config))
+    splits = load(config)
+    found = resolve(config, splits)
+    check_constructions(found, splits)  # as a study does
+    return found
 
 
 def only(rows: Sequence[Row], **cells: Any) -> Row:

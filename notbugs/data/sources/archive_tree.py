@@ -2,14 +2,15 @@
 
 import os
 import posixpath
+import shutil
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from torch import Tensor
+from tempfile import TemporaryDirectory, mkdtemp
 
 from notbugs.data.names import Unreadable, printable
+from notbugs.data.pixel_arrays import PixelArrays
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.folder import locate_folder
 from notbugs.data.sources.label_table import MOST_BYTES, SUFFIXES
@@ -78,7 +79,7 @@ def locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: 
 def locate_extracted(
     source: Path, by_name: Mapping[str, Sequence[Archive]], config: DataConfig, read_files: ReadFiles
 ) -> Located:
-    """The images of archives without image files, of arrays for example: extracted into a folder that is deleted once it is read.
+    """The images of archives without image files, of arrays for example: extracted into a folder that is deleted with them.
 
     Raises
     ------
@@ -86,7 +87,8 @@ def locate_extracted(
         As the reader does; if a file leads out of the folder or is there twice, or if the disk is full.
     """
     archives = [archive for found in by_name.values() for archive in found]
-    with TemporaryDirectory(prefix="notbugs-") as temporary:
+    temporary = mkdtemp(prefix="notbugs-")
+    try:
         folder = Path(temporary, source.name.partition(".")[0] or "archive")
         outline = _Outline(folder, whole=True)
         folder.mkdir()
@@ -95,7 +97,14 @@ def locate_extracted(
                 outline.add(posixpath.normpath(member.name), archive, member)
         with errors_about(source, folder):
             located = about(read_files(folder, replace(config.data, dataset=str(folder))), source, folder)
-    on_disk = not isinstance(located.files, Tensor) and any(isinstance(file, str) for file in located.files[:1])
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if isinstance(located.files, PixelArrays):  # which are read later
+        weakref.finalize(located.files, shutil.rmtree, temporary, ignore_errors=True)
+        return located
+    shutil.rmtree(temporary, ignore_errors=True)
+    on_disk = any(isinstance(file, str) for file in located.files[:1])
     return locate_tree(source, by_name, config) if on_disk else located  # files with names that do not say what they are
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 
 from notbugs.data.names import Unreadable, first_line, numbered, printable
+from notbugs.data.pixel_arrays import PixelArrays, StoredArray, channels_note, channels_of
 from notbugs.data.sources.array_names import Key, parse_key
-from notbugs.data.sources.array_values import as_8bit, as_labels, channels_note, channels_of
+from notbugs.data.sources.array_values import as_labels
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.class_names import Naming, as_one_name, naming_by_rows, naming_in, text
 from notbugs.data.sources.refused import reject_foreign
@@ -29,11 +29,20 @@ EXPECTED = "name them train_images, train_labels, test_images, test_labels, or x
 
 @dataclass(frozen=True, eq=False)
 class LazyArrays(Mapping[str, np.ndarray]):
-    """Arrays by name, each of which is read when it is first asked for."""
+    """Arrays by name, each of which is read when it is first asked for.
+
+    opened: what an array is, to be read a few rows at a time. `read` and `opened` raise InputError where it is damaged.
+    """
 
     names: tuple[str, ...]
     read: Callable[[str], np.ndarray]
+    opened: Callable[[str], StoredArray]
     known: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, opened: Callable[[str], StoredArray], names: Sequence[str]) -> "LazyArrays":
+        """Arrays that are read by their rows."""
+        return cls(tuple(names), lambda name: whole(opened(name)), opened)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.names:
@@ -47,6 +56,17 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def whole(array: StoredArray) -> np.ndarray:
+    """All rows of an array."""
+    found = list(array.pieces())
+    return np.concatenate(found) if len(found) > 1 else found[0] if found else np.empty(array.shape, array.dtype)
+
+
+def opened(arrays: Mapping[str, np.ndarray], name: str) -> StoredArray:
+    """An array of a file, to be read a few rows at a time if it is not in memory anyway."""
+    return arrays.opened(name) if isinstance(arrays, LazyArrays) and name not in arrays.known else StoredArray.of(arrays[name])
 
 
 @contextmanager
@@ -82,7 +102,11 @@ def locate_array_files(source: Path, paths: Sequence[Path], read: Reader, config
     files = {path: read(path) for path in paths}
     found = {name: (path, inner) for path, arrays in files.items() for inner in arrays if (name := _full_name(path, inner))}
     keys = {name: key for name, (path, inner) in found.items() if (key := _key_in_file(path, inner))}
-    arrays = LazyArrays(tuple(found), lambda name: files[found[name][0]][found[name][1]])
+    arrays = LazyArrays(
+        tuple(found),
+        lambda name: files[found[name][0]][found[name][1]],
+        lambda name: opened(files[found[name][0]], found[name][1]),
+    )
     return locate_arrays(source, arrays, config, keys=keys)
 
 
@@ -140,7 +164,7 @@ def locate_arrays(
     notes = [*notes, *dict.fromkeys(note for *_, found in parts_read.values() for note in found)]
     notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
     unlabeled = {key: name for key, name in names.items() if key.kind == "images" and key.part not in parts}
-    counts = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in unlabeled.values()}
+    counts = {name: len(opened(arrays, name)) for name in unlabeled.values()}
     notes += [f"not used: {printable(key.part)} ({counts[name]:,} images without labels)" for key, name in unlabeled.items()]
     located = join(str(source), train, test, form if last else f"{form}-channels-first", notes)
     unknown = [name for name in arrays if name not in names.values() and name not in keys]
@@ -214,8 +238,8 @@ def _with_one_naming(source: Path, arrays: Mapping[str, np.ndarray], keys: Mappi
 def _check_one_shape(
     source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key, str], read: Mapping[str, tuple[Part, str]]
 ) -> None:
-    if len({cast(torch.Tensor, part.files).shape[1:] for part, _ in read.values()}) > 1:
-        shapes = " and ".join(str(arrays[keys[_key(name, "images")]].shape) for name in read)
+    if len({cast(PixelArrays, part.files).shape[1:] for part, _ in read.values()}) > 1:
+        shapes = " and ".join(str(opened(arrays, keys[_key(name, "images")]).shape) for name in read)
         raise InputError(
             str(source), "training and test images must have one size", shapes, "save both with one size, and as many channels"
         )
@@ -229,13 +253,12 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
     """One part, where its images have their channels, and notes."""
     images_key, labels_key = keys[_key(name, "images")], keys[_key(name, "labels")]
     location = f"{source}: {images_key}"
-    stored = arrays[images_key]
-    images, channels, channels_said = as_8bit(stored, location), channels_of(stored, location), channels_note(stored, images_key)
-    if isinstance(stored, np.memmap) and np.may_share_memory(images, stored):  # else later changes of the file would be seen
-        images = images.copy()
-    del stored
-    if isinstance(arrays, LazyArrays):  # or the next part is read while there are two copies of this one
-        arrays.known.pop(images_key, None)
+    stored = opened(arrays, images_key)
+    images, channels, channels_said = (
+        PixelArrays.of(stored, location),
+        channels_of(stored, location),
+        channels_note(stored, images_key),
+    )
     classes_key = keys.get(_key(name, "classes"), keys.get(Key("", "classes"), ""))
     of_this_part = _key(name, "classes") in keys
     given = _naming(source, arrays, labels_key, classes_key, of_this_part=of_this_part) if classes_key else {}
@@ -252,7 +275,7 @@ def _read_part(source: Path, arrays: Mapping[str, np.ndarray], keys: Mapping[Key
     unused = unused_names(f"the array {printable(names_key)}") if names_key and not are_names(names, len(labels)) else ""
     part = Part(
         name,
-        torch.from_numpy(images),
+        images,
         labels,
         classes,
         names if names_key and not unused else numbered(len(labels)),

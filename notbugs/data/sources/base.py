@@ -8,10 +8,8 @@ from functools import reduce
 from pathlib import Path
 from typing import NamedTuple, overload
 
-import torch
-from torch import Tensor
-
 from notbugs.data.names import Unreadable, is_number, is_printable, one_form, printable
+from notbugs.data.pixel_arrays import PixelArrays
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.targets import measurement_note
 from notbugs.decoding.headers import EncodedImage
@@ -19,7 +17,7 @@ from notbugs.errors import InputError
 
 HOLDS_ARCHIVES = "holds archives"  # a rule of errors
 NO_GROUP = "add the column there, or leave --group out"
-Files = Sequence[EncodedImage] | Tensor
+Files = Sequence[EncodedImage] | PixelArrays
 # How tables write that there is no label
 MISSING = (
     "nan",
@@ -50,7 +48,7 @@ class Part(NamedTuple):
     ----------
     name : str
         As the source calls it, "train" for example.
-    files : sequence of EncodedImage, or Tensor, uint8 (N, C, H, W)
+    files : sequence of EncodedImage, or PixelArrays
     labels : list of int, (N,)
         Indices into `classes`.
     classes : tuple of str
@@ -75,7 +73,7 @@ class Located(NamedTuple):
 
     Attributes
     ----------
-    files : sequence of EncodedImage, or Tensor, uint8 (N, C, H, W)
+    files : sequence of EncodedImage, or PixelArrays
     labels : list of int, (N,)
     names : list of str, (N,)
     locations : list of str, (N,)
@@ -262,9 +260,10 @@ class ChainedFiles(Sequence[EncodedImage]):
 def _concatenated(files: Sequence[Files]) -> Files:
     if len(files) == 1:
         return files[0]
-    if all(isinstance(part, Tensor) for part in files):
-        return torch.cat([part for part in files if isinstance(part, Tensor)])
-    return ChainedFiles(tuple(part for part in files if not isinstance(part, Tensor)))
+    pixels = [part for part in files if isinstance(part, PixelArrays)]
+    if len(pixels) == len(files):
+        return PixelArrays(tuple(array for part in pixels for array in part.arrays))
+    return ChainedFiles(tuple(part for part in files if not isinstance(part, PixelArrays)))
 
 
 def numbered_classes(labels: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:

@@ -1,13 +1,14 @@
 """CIFAR's binary files: data_batch_1.bin … test_batch.bin, or train.bin and test.bin. Its pickles are refused."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from notbugs.data.names import printable
-from notbugs.data.sources.arrays import locate_arrays, reading
+from notbugs.data.pixel_arrays import StoredArray, read_pieces
+from notbugs.data.sources.arrays import LazyArrays, locate_arrays, reading, whole
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.limits import words_array
 from notbugs.data.sources.splits import listed
@@ -52,29 +53,43 @@ def locate_cifar(source: Path, paths: Sequence[Path], config: DataConfig) -> Loc
         rule = "must be fine_label or coarse_label, with CIFAR-100"
         raise InputError("--label-column", rule, printable(config.label_column), "leave it out")
     label = "" if not hundred else "coarse" if config.label_column == COARSE_LABEL else "fine"
-    arrays = {}
+    found, classes = dict[str, StoredArray](), dict[str, np.ndarray]()
     for part in ("train", "test"):
         files = sorted(path for path in paths if path.suffix == ".bin" and ("test" in path.name) == (part == "test"))
         if files:
-            records = np.concatenate([_records(path, 2 if hundred else 1) for path in files])
-            arrays[f"{part}_images"] = records[:, -PIXELS:].reshape(-1, 3, 32, 32)
-            arrays[f"{part}_labels"] = records[:, 1 if label == "fine" else 0]
+            records = _records(files, 2 if hundred else 1)
+            found[f"{part}_images"] = _of_records(records, (3, 32, 32), lambda piece: piece[:, -PIXELS:].reshape(-1, 3, 32, 32))
+            found[f"{part}_labels"] = _of_records(records, (), lambda piece: piece[:, 1 if label == "fine" else 0])
     if NAMES[label] in by_name:
-        arrays["classes"] = _class_names(by_name[NAMES[label]])
+        classes["classes"] = _class_names(by_name[NAMES[label]])
     batches = sum(path.name.startswith("data_batch") for path in paths)
     notes = [f"{batches} of CIFAR-10's 5 training files are there"] if batches not in (0, 5) else []
     notes += ["labels are the fine ones of CIFAR-100 (others: --label-column coarse_label)"] if label == "fine" else []
+    arrays = LazyArrays((*found, *classes), lambda name: whole(found[name]), found.__getitem__, classes)
     return locate_arrays(source, arrays, config, notes=notes)
 
 
-def _records(path: Path, labels: int) -> np.ndarray:
+def _records(paths: Sequence[Path], labels: int) -> StoredArray:
     """One row of bytes for each image: its labels, then its pixels."""
-    length, size = labels + PIXELS, path.stat().st_size
-    if not size or size % length:
-        rule = f"must consist of records of {length:,} bytes"
-        raise InputError(printable(str(path)), rule, f"{size:,} bytes", "download it again")
-    with reading(path, "a file of CIFAR", "download it again"):
-        return np.fromfile(path, np.uint8).reshape(-1, length)
+    length, counts, kind = labels + PIXELS, dict[Path, int](), np.dtype(np.uint8)
+    for path in paths:
+        size = path.stat().st_size
+        if not size or size % length:
+            rule = f"must consist of records of {length:,} bytes"
+            raise InputError(printable(str(path)), rule, f"{size:,} bytes", "download it again")
+        counts[path] = size // length
+
+    def pieces() -> Iterator[np.ndarray]:
+        for path, count in counts.items():
+            with reading(path, "a file of CIFAR", "download it again"):
+                yield from read_pieces(lambda path=path: path.open("rb"), (count, length), kind)  # type: ignore[misc]
+
+    return StoredArray((sum(counts.values()), length), kind, pieces)
+
+
+def _of_records(records: StoredArray, shape: tuple[int, ...], taken: Callable[[np.ndarray], np.ndarray]) -> StoredArray:
+    """What is taken of each record, of a shape."""
+    return StoredArray((len(records), *shape), records.dtype, lambda: map(taken, records.pieces()))
 
 
 def _class_names(path: Path) -> np.ndarray:

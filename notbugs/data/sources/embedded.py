@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from notbugs.data.names import numbered
+from notbugs.data.pixel_arrays import PixelArrays, StoredArray
 from notbugs.data.sources.base import Located
 from notbugs.errors import InputError
 
@@ -56,9 +56,9 @@ def _rows(name: str, package: str, path: Path, project: str) -> NDArray[np.float
 
 
 def _located(pixels: NDArray[np.float64], labels: NDArray[np.float64], side: int) -> Located:
-    images = torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 1, side, side))
+    images = StoredArray.of(pixels.astype(np.uint8).reshape(-1, side, side))
     names = numbered(len(images))
-    return Located(images, labels.astype(int).tolist(), names, names, len(names), DIGITS, "folder")
+    return Located(PixelArrays.of(images, "images"), labels.astype(int).tolist(), names, names, len(names), DIGITS, "folder")
 
 
 EMBEDDED: dict[str, Callable[[], Located]] = {"digits": locate_digits, "mnist5k": locate_mnist5k}

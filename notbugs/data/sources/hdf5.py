@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from notbugs.data.names import printable
-from notbugs.data.sources.arrays import LazyArrays, check_one_of_each, reading
+from notbugs.data.pixel_arrays import StoredArray, rows_of_piece
+from notbugs.data.sources.arrays import LazyArrays, check_one_of_each, reading, whole
 from notbugs.data.sources.class_names import is_naming, named_array
 from notbugs.data.sources.limits import check_expansion, words_array
 from notbugs.errors import InputError
@@ -39,7 +40,7 @@ def read_hdf5(path: Path) -> Mapping[str, np.ndarray]:
             for place, key, value in _namings(file, names)
         }
         check_one_of_each(path, [*names, *namings])
-        return LazyArrays((*names, *namings), partial(_read, path), dict(namings))
+        return LazyArrays((*names, *namings), lambda name: whole(_stored(path, name)), partial(_stored, path), dict(namings))
 
 
 def _names(path: Path, group: "h5py.Group", seen: set[int]) -> list[str]:
@@ -77,14 +78,24 @@ def _namings(file: "h5py.File", names: Sequence[str]) -> Iterator[tuple[str, str
                 yield place.strip("/"), key, value
 
 
-def _read(path: Path, name: str) -> np.ndarray:
+def _stored(path: Path, name: str) -> StoredArray:
     import h5py
 
     with reading(path, "an HDF5 file", PLAIN), h5py.File(path, "r") as file:
         dataset = file[name]
         if dataset.shape is not None and h5py.check_string_dtype(dataset.dtype):
             words = np.asarray(dataset.asstr()[()])
-            return words_array(path, words.ravel().tolist()).reshape(words.shape)
+            return StoredArray.of(words_array(path, words.ravel().tolist()).reshape(words.shape))
         if dataset.shape is None or dataset.dtype.kind not in "biufS":
             raise InputError(printable(f"{path}: {name}"), "must hold numbers or text", dataset.dtype, PLAIN)
-        return np.asarray(dataset[()])
+        if not dataset.shape:
+            return StoredArray.of(np.asarray(dataset[()]))
+        shape, dtype, packed = dataset.shape, dataset.dtype, dataset.chunks[0] if dataset.chunks else 1
+    step = -(-rows_of_piece(shape, dtype) // packed) * packed  # rows that are packed together are unpacked once
+
+    def pieces() -> Iterator[np.ndarray]:
+        with reading(path, "an HDF5 file", PLAIN), h5py.File(path, "r") as file:
+            for start in range(0, shape[0], step):
+                yield np.asarray(file[name][start : start + step])
+
+    return StoredArray(shape, dtype, pieces)

@@ -4,18 +4,20 @@ import gzip
 import math
 import re
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
 from notbugs.data.names import Unreadable, printable
+from notbugs.data.pixel_arrays import StoredArray, read_pieces
 from notbugs.data.sources.array_names import Key
 from notbugs.data.sources.arrays import LazyArrays, locate_arrays, reading
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.forms import reject_options
-from notbugs.data.sources.limits import check_expansion, read_at_most
+from notbugs.data.sources.limits import check_expansion
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.words import IDX_SPLITS
 from notbugs.data_config import DataConfig
@@ -58,7 +60,7 @@ def locate_idx(source: Path, paths: Sequence[Path], config: DataConfig) -> Locat
         ["EMNIST stores its images transposed: they are read as they are"] if sets[0].lower().startswith("emnist") else []
     )
     _check_pairs(source, sets[0], keys.values())
-    arrays = LazyArrays(tuple(files), lambda name: read_idx(files[name], keys[name].kind))
+    arrays = LazyArrays.of(lambda name: read_idx(files[name], keys[name].kind), tuple(files))
     located = locate_arrays(source, arrays, config, keys=keys, notes=transposed)
     unused = tuple(Unreadable(path.name, "is read from the file that is not packed") for path in sorted(packed))
     return located._replace(left_out=(*located.left_out, *unused))
@@ -74,18 +76,33 @@ def _check_pairs(source: Path, begin: str, keys: Collection[Key]) -> None:
             raise InputError(printable(str(source)), rule, seen, f"put {printable(name)} beside it")
 
 
-def read_idx(path: Path, kind: str) -> np.ndarray:
+def read_idx(path: Path, kind: str) -> StoredArray:
     """The array of one file, N x H x W for images, N for labels, after its claims were checked. Raises InputError."""
-    with reading(path, "an idx file", REMEDY), gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
-        zeros, code, dimensions = struct.unpack(">HBB", stream.read(4))
-        if (zeros, code, dimensions) != (0, BYTES, 3 if kind == "images" else 1):
-            raise ValueError(f"it does not begin as a file of {kind} does, but with {zeros:04x}{code:02x}{dimensions:02x}")
+    dimensions = 3 if kind == "images" else 1
+    with _opened(path) as stream:
+        zeros, code, found = struct.unpack(">HBB", stream.read(4))
+        if (zeros, code, found) != (0, BYTES, dimensions):
+            raise ValueError(f"it does not begin as a file of {kind} does, but with {zeros:04x}{code:02x}{found:02x}")
         shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
-        size = math.prod(shape)
-        if path.suffix.lower() != ".gz" and path.stat().st_size != 4 + 4 * dimensions + size:
-            raise ValueError(f"it claims {size:,} bytes of {kind} and has {path.stat().st_size - 4 - 4 * dimensions:,}")
+        size, begin = math.prod(shape), 4 + 4 * dimensions
+        if path.suffix.lower() != ".gz" and path.stat().st_size != begin + size:
+            raise ValueError(f"it claims {size:,} bytes of {kind} and has {path.stat().st_size - begin:,}")
         check_expansion(path, size)
-        content = read_at_most(cast(BinaryIO, stream), size)
-        if len(content) < size or stream.read(1):
-            raise ValueError(f"it claims {size:,} bytes of {kind} and has {'fewer' if len(content) < size else 'more'}")
-        return np.frombuffer(content, np.uint8).reshape(shape)
+
+    def pieces() -> Iterator[np.ndarray]:
+        with _opened(path) as stream:
+            stream.seek(begin)
+            try:
+                yield from read_pieces(lambda: nullcontext(stream), shape, np.dtype(np.uint8))
+            except EOFError:
+                raise ValueError(f"it claims {size:,} bytes of {kind} and has fewer") from None
+            if stream.read(1):
+                raise ValueError(f"it claims {size:,} bytes of {kind} and has more")
+
+    return StoredArray(shape, np.dtype(np.uint8), pieces)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with reading(path, "an idx file", REMEDY), gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+        yield cast(BinaryIO, stream)

@@ -20,7 +20,7 @@ FREE_MEMBERS = 10_000  # files that any packed archive may hold
 LEAST_PACKED = 32  # bytes of a packed archive for each of more files: a PNG file has 67 or more, its label another 10
 MOST_NAME, MOST_PATH = 255, 1024  # bytes of a part of a path in an archive, and of all of it
 MOST_PARTS = 100  # of such a path
-BATCH_ROWS = 2**12  # of a table at a time
+BATCH_ROWS, BATCH = 2**12, 2**22  # of a table at a time, and their bytes if all rows take as many
 PIECE = 2**26  # bytes of a table that lie together in memory
 
 
@@ -99,7 +99,7 @@ def words_array(source: Path, words: Sequence[str]) -> np.ndarray:
     return np.array(words, dtype=str)
 
 
-def read_parquet(paths: Sequence[Path], most: int | None = None) -> Iterator["pyarrow.Table"]:
+def read_parquet(paths: Sequence[Path], most: int | None = None, *, without: str | None = None) -> Iterator["pyarrow.Table"]:
     """The table of each parquet file, read in batches that are counted: what is written once may stand in any number of rows.
 
     Parameters
@@ -107,6 +107,8 @@ def read_parquet(paths: Sequence[Path], most: int | None = None) -> Iterator["py
     paths : sequence of Path
     most : int, optional
         Bytes of all tables. Default: as much as any file may expand to.
+    without : str, optional
+        A column that is not read: its cells are empty.
 
     Raises
     ------
@@ -114,29 +116,66 @@ def read_parquet(paths: Sequence[Path], most: int | None = None) -> Iterator["py
         If the files claim to hold, or hold, more.
     """
     import pyarrow
-    import pyarrow.parquet
 
-    stored, read = sum(path.stat().st_size for path in paths), 0
-
-    def check(size: int) -> None:
-        if most is not None and size > most:
-            raise InputError(printable(str(paths[0])), f"must hold at most {most:,} bytes", f"{size:,}")
-        check_expansion(paths[0], size, stored)
-
+    counted = _Counted(paths, most)
     for path in paths:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-            check(read + sum(group.total_byte_size for group in groups))
-            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-            # A single value may be as large as its column, and each row of a batch may repeat it
-            largest = max((column.total_uncompressed_size for column in columns), default=0)
-            whole, batches, size = [file.schema_arrow.empty_table()], list[pyarrow.RecordBatch](), 0
-            for batch in file.iter_batches(max(1, min(BATCH_ROWS, FREE // max(largest, 1)))):
+        with _opened(path) as file:
+            whole, kept = file.schema_arrow, [name for name in file.schema_arrow.names if name != without]
+            schema = pyarrow.schema([whole.field(name) for name in kept], whole.metadata)
+            pieces, batches, size = [schema.empty_table()], list[pyarrow.RecordBatch](), 0
+            for batch in counted.batches(file, kept if without in whole.names else None):
                 batches.append(batch)
                 size += batch.nbytes
-                check(read + size)
                 if size >= PIECE:  # thousands of small pieces make each access to a row slow
-                    whole.append(pyarrow.Table.from_batches(batches).combine_chunks())
-                    read, batches, size = read + size, [], 0
-            read += size
-            yield pyarrow.concat_tables([*whole, pyarrow.Table.from_batches(batches, file.schema_arrow).combine_chunks()])
+                    pieces.append(pyarrow.Table.from_batches(batches).combine_chunks())
+                    batches, size = [], 0
+            table = pyarrow.concat_tables([*pieces, pyarrow.Table.from_batches(batches, schema).combine_chunks()])
+            if without in whole.names:
+                rows, place = file.metadata.num_rows if not kept else table.num_rows, whole.names.index(without)
+                table = table.add_column(place, whole.field(without), pyarrow.nulls(rows, whole.field(without).type))
+                table = table.replace_schema_metadata(whole.metadata)
+            yield table
+
+
+def _opened(path: Path) -> "pyarrow.parquet.ParquetFile":
+    """A parquet file of which a little is in memory at a time, not a whole group of rows."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False)
+
+
+def read_column(paths: Sequence[Path], name: str) -> Iterator["pyarrow.Array"]:
+    """One column of parquet files, a few rows at a time, counted as `read_parquet` does. Raises InputError."""
+    counted = _Counted(paths, None)
+    for path in paths:
+        with _opened(path) as file:
+            for batch in counted.batches(file, [name]):
+                yield batch.column(batch.schema.get_field_index(name))
+
+
+class _Counted:
+    """The bytes that are read of files, compared with what they may expand to."""
+
+    def __init__(self, paths: Sequence[Path], most: int | None) -> None:
+        self._first, self._most = paths[0], most
+        self._stored = sum(path.stat().st_size for path in paths)
+        self._read = 0
+
+    def _check(self, size: int) -> None:
+        if self._most is not None and size > self._most:
+            raise InputError(printable(str(self._first)), f"must hold at most {self._most:,} bytes", f"{size:,}")
+        check_expansion(self._first, size, self._stored)
+
+    def batches(self, file: "pyarrow.parquet.ParquetFile", columns: Sequence[str] | None) -> Iterator["pyarrow.RecordBatch"]:
+        """The rows of a file. Raises InputError if it claims to hold, or holds, too much."""
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        self._check(self._read + sum(group.total_byte_size for group in groups))
+        # A single value may be as large as its group, and each row of a batch may repeat it. Columns say more closely what they
+        # take, but where their statistics are damaged pyarrow ends the process
+        largest = max((group.total_byte_size for group in groups), default=0)
+        usual = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)  # bytes of a row
+        rows = max(1, min(BATCH_ROWS, FREE // max(largest, 1), BATCH // max(usual, 1)))
+        for batch in file.iter_batches(rows, columns=columns):
+            self._read += batch.nbytes
+            self._check(self._read)
+            yield batch

@@ -1,19 +1,20 @@
 """Tables with all pixels of an image in one cell, as FER2013 has them: emotion,pixels,Usage."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from notbugs.data.names import Unreadable, printable
+from notbugs.data.pixel_arrays import StoredArray
 from notbugs.data.sources.array_names import Key
-from notbugs.data.sources.arrays import locate_arrays, reading
+from notbugs.data.sources.arrays import LazyArrays, locate_arrays, reading, whole
 from notbugs.data.sources.base import Located
-from notbugs.data.sources.limits import words_array
-from notbugs.data.sources.pixels import header_line, read_columns
+from notbugs.data.sources.pixels import TABLE, header_line, read_columns, read_text
 from notbugs.data.sources.splits import listed
 from notbugs.data.sources.words import SPLIT_COLUMNS, called_labels, plain_name
 from notbugs.data_config import DataConfig
@@ -66,21 +67,34 @@ def _read(path: Path, header: TextHeader) -> tuple[Mapping[str, np.ndarray], Map
     """The images and the labels of each part, and what they are."""
     import pyarrow
 
-    wanted = {name: pyarrow.string() for name in header[:3] if name}
-    with reading(path, "a table of pixels from 0 to 255", "save whole numbers, with blanks between them"):
-        table = read_columns(path, header.columns, header.delimiter, wanted)
-        rows = [np.array(cell.split(), dtype=np.uint8) for cell in table[header.pixels].to_pylist()]
-        labels = words_array(path, table[header.label].to_pylist())
-        parts = words_array(path, table[header.split].to_pylist() if header.split else [""] * len(rows))
-    sizes = sorted({len(row) for row in rows})
+    def cells() -> Iterator[list[np.ndarray]]:
+        """The pixels of some rows at a time."""
+        with reading(path, TABLE, "save whole numbers, with blanks between them"):
+            for batch in read_columns(path, header.columns, header.delimiter, {header.pixels: pyarrow.string()}):
+                yield [np.array(cell.split(), dtype=np.uint8) for cell in batch.column(0).to_pylist()]
+
+    sizes = sorted({len(row) for rows in cells() for row in rows})
+    with reading(path, TABLE, "save it as a table"):
+        labels, *splits = read_text(path, header.columns, header.delimiter, [name for name in header[1:3] if name])
+    parts = splits[0] if splits else np.full(len(labels), "")
     if len(sizes) != 1 or math.isqrt(sizes[0]) ** 2 != sizes[0] or not sizes[0]:
         rule = "must have equally many pixels in each row, as many as a square gray image"
         raise InputError(printable(str(path)), rule, listed([f"{size:,}" for size in sizes]) or "none", "for color save an .npz")
     side = math.isqrt(sizes[0])
-    images = np.stack(rows).reshape(-1, side, side)
-    arrays, keys = {}, {}
+    images, known, keys = dict[str, StoredArray](), dict[str, np.ndarray](), dict[str, Key]()
     for part in dict.fromkeys(parts.tolist()):
-        for kind, array in (("images", images), ("labels", labels)):
-            name = f"{part} {kind}".strip()
-            arrays[name], keys[name] = array[parts == part], Key(part, kind)
-    return arrays, keys
+        name, other = f"{part} images".strip(), f"{part} labels".strip()
+        keys |= {name: Key(part, "images"), other: Key(part, "labels")}
+        known[other] = labels[parts == part]
+        images[name] = StoredArray(
+            (len(known[other]), side, side), np.dtype(np.uint8), partial(_of_part, cells, parts == part, side)
+        )
+    return LazyArrays((*images, *known), lambda name: whole(images[name]), images.__getitem__, known), keys
+
+
+def _of_part(cells: Callable[[], Iterator[list[np.ndarray]]], wanted: np.ndarray, side: int) -> Iterator[np.ndarray]:
+    """The images at the wanted rows of a table."""
+    start = 0
+    for rows in cells():
+        yield np.stack(rows).reshape(-1, side, side)[wanted[start : start + len(rows)]]
+        start += len(rows)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from notbugs.data.names import Unreadable, is_number, printable
-from notbugs.data.sources.arrays import locate_array_files, reading
+from notbugs.data.pixel_arrays import StoredArray
+from notbugs.data.sources.arrays import LazyArrays, locate_array_files, reading, whole
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.class_names import is_name_column, naming_by_rows
 from notbugs.data.sources.limits import words_array
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PIXEL = re.compile(r"(?:pixel|px|p)?[_.]?\d{1,9}|\d{1,9}x\d{1,9}", re.IGNORECASE)
 FEWEST = 16  # columns of pixels that make a table one of pixels
 MOST_HEADER = 2**20  # bytes
+BLOCK = 2**20  # bytes of a table that are read at a time
+TABLE, WHOLE = "a table of pixels from 0 to 255", "save whole numbers without empty cells"
 
 
 class Header(NamedTuple):
@@ -64,13 +67,15 @@ def pixel_header(path: Path, label: str | None = None) -> Header | None:
     return Header(names, delimiter, pixels, labels[0] if len(labels) == 1 else "", words[0] if words else "", others)
 
 
-def read_columns(path: Path, columns: Sequence[str], delimiter: str, wanted: Mapping[str, "pyarrow.DataType"]) -> "pyarrow.Table":
-    """Columns of a table, each of one type. columns: the names of all, in order, without the blanks that the file may have."""
+def read_columns(
+    path: Path, columns: Sequence[str], delimiter: str, wanted: Mapping[str, "pyarrow.DataType"]
+) -> Iterator["pyarrow.RecordBatch"]:
+    """Columns of a table, each of one type, a few rows at a time. columns: the names of all, without blanks around them."""
     import pyarrow.csv
 
-    return pyarrow.csv.read_csv(
+    yield from pyarrow.csv.open_csv(
         path,
-        read_options=pyarrow.csv.ReadOptions(column_names=list(columns), skip_rows=1),
+        read_options=pyarrow.csv.ReadOptions(column_names=list(columns), skip_rows=1, block_size=BLOCK),
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
         convert_options=pyarrow.csv.ConvertOptions(column_types=dict(wanted), include_columns=list(wanted), null_values=[]),
     )
@@ -124,16 +129,29 @@ def read_pixels(path: Path, label: str | None = None) -> Mapping[str, np.ndarray
         rule = "must have as many columns of pixels as a square gray image"
         remedy = "for color save an .npz: three channels may be meant pixel by pixel, or one after the other"
         raise InputError(printable(str(path)), rule, f"{len(header.pixels):,}", remedy)
-    with reading(path, "a table of pixels from 0 to 255", "save whole numbers without empty cells"):
+    with reading(path, TABLE, WHOLE):
         texts = [name for name in (header.label, header.names) if name]
-        types = dict.fromkeys(header.pixels, pyarrow.uint8()) | dict.fromkeys(texts, pyarrow.string())
-        table = read_columns(path, header.columns, header.delimiter, types)
-        labels, *words = (words_array(path, table[name].to_pylist()) for name in texts)
-        images = np.empty((len(table), len(header.pixels)), np.uint8)
-        for i, name in enumerate(header.pixels):
-            images[:, i] = table[name].to_numpy()
+        labels, *words = read_text(path, header.columns, header.delimiter, texts)
     if words and all(is_number(label.strip()) for label in set(labels.tolist())):
         remedy = f"choose one with --label-column {printable(header.label)} or {printable(header.names)}"
         naming = naming_by_rows(str(path), list(map(int, labels)), words[0].tolist(), (header.label, header.names), remedy)
         labels = words_array(path, [naming[int(label)] for label in labels])
-    return {"images": images.reshape(-1, side, side), "labels": labels}
+
+    def pieces() -> Iterator[np.ndarray]:
+        with reading(path, TABLE, WHOLE):
+            for batch in read_columns(path, header.columns, header.delimiter, dict.fromkeys(header.pixels, pyarrow.uint8())):
+                yield np.stack([column.to_numpy() for column in batch.columns], axis=1).reshape(-1, side, side)
+
+    images = StoredArray((len(labels), side, side), np.dtype(np.uint8), pieces)
+    return LazyArrays(("images", "labels"), lambda _: whole(images), lambda _: images, {"labels": labels})
+
+
+def read_text(path: Path, columns: Sequence[str], delimiter: str, wanted: Sequence[str]) -> list[np.ndarray]:
+    """Columns of a table as words."""
+    import pyarrow
+
+    found: list[list[str]] = [[] for _ in wanted]
+    for batch in read_columns(path, columns, delimiter, dict.fromkeys(wanted, pyarrow.string())):
+        for words, column in zip(found, batch.columns, strict=True):
+            words += column.to_pylist()
+    return [words_array(path, words) for words in found]

@@ -3,54 +3,81 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
-from notbugs.data.sources.limits import check_expansion, read_parquet
+from notbugs.data.sources.image_cells import ImageCells, cells_in_place, cells_on_disk
+from notbugs.data.sources.limits import check_expansion, read_column, read_parquet
 from notbugs.data.sources.listing import LEAVES
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
 from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of, missing_labels
 from notbugs.data.sources.words import IMAGE_COLUMNS, LABELS_FIRST, SPLIT_COLUMNS, TRAIN, named_column, plain_name
 from notbugs.data_config import DataConfig
-from notbugs.decoding.headers import EncodedImage
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
-    import pyarrow
+    pass
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
 NAME_IMAGES = "name the one with the bytes of images image; pixels: save an .npz"
 OTHERS = "other files"  # parquet files whose names say no part, beside such whose names do
 SAVE_AGAIN = "save it again with save_to_disk"
+AGAIN = "write it again"
 Tables = Mapping[str, Any]  # split -> datasets.Dataset, which has no types
 
 
-def locate_parquet(dataset: str, files: list[Path], config: DataConfig) -> Located:
+def locate_parquet(dataset: str, paths: list[Path], config: DataConfig) -> Located:
     """The images of parquet files. Their names or folders say the parts; without any, all are the training part."""
-    prefixes = [without_number(path.stem) for path in files]
+    prefixes = [without_number(path.stem) for path in paths]
     known, by_part = splits_among(prefixes), dict[str, list[Path]]()
-    for path, prefix in zip(files, prefixes, strict=True):
+    for path, prefix in zip(paths, prefixes, strict=True):
         in_folder = path.parent.name if split_of(path.parent.name) else ""
         by_part.setdefault(prefix if prefix in known else in_folder or (prefix if known else ""), []).append(path)
     if set(by_part) == {""}:
-        by_part = {TRAIN: files}
-    tables = {name or OTHERS: _read_parquet(paths) for name, paths in by_part.items()}
-    notes = missing_files(path.name for path in files)
-    notes += [note for name, paths in by_part.items() for note in joined_note(name or OTHERS, (path.stem for path in paths))]
-    return _locate_tables(dataset, tables, config, "parquet", notes=notes)
+        by_part = {TRAIN: paths}
+    files = {name or OTHERS: found for name, found in by_part.items()}
+    tables = {name: _read_parquet(found) for name, found in files.items()}
+    notes = missing_files(path.name for path in paths)
+    notes += [note for name, found in files.items() for note in joined_note(name, (path.stem for path in found))]
+    return _locate_tables(dataset, tables, config, "parquet", notes=notes, files=files)
 
 
 def _read_parquet(paths: list[Path]) -> Any:
+    """All columns but the one of the images, whose cells are empty: they are read once it is known which parts are used."""
     import datasets
 
-    with reading(paths[0], "parquet", "write it again"):
-        return datasets.concatenate_datasets([datasets.Dataset(table, fingerprint=PLAIN) for table in read_parquet(paths)])
+    with reading(paths[0], "parquet", AGAIN):
+        read = read_parquet(paths, without=_encoded_images(paths[0]))
+        return datasets.concatenate_datasets([datasets.Dataset(table, fingerprint=PLAIN) for table in read])
+
+
+def _encoded_images(path: Path) -> str | None:
+    """The column of encoded images, or None if that is unclear."""
+    import datasets
+    import pyarrow
+
+    schema = pyarrow.parquet.read_schema(path)
+    try:
+        name = _image_column(str(path), datasets.Features.from_arrow_schema(schema))
+    except InputError:
+        return None
+    kind = schema.field(name).type
+    held = (pyarrow.types.is_struct, pyarrow.types.is_binary, pyarrow.types.is_large_binary, pyarrow.types.is_string)
+    return name if any(is_kind(kind) for is_kind in held) else None
+
+
+def _image_column(dataset: str, features: Mapping[str, Any]) -> str:
+    import datasets
+
+    return find_column(dataset, features, datasets.Image, _called_images, "images", NAME_IMAGES)
 
 
 def saved_parts(folders: list[Path]) -> list[Path]:
@@ -149,14 +176,25 @@ def locate_hub(dataset: str, config: DataConfig) -> Located:
 
 
 def _locate_tables(
-    dataset: str, tables: Tables, config: DataConfig, form: str, *, files_allowed: bool = False, notes: Sequence[str] = ()
+    dataset: str,
+    tables: Tables,
+    config: DataConfig,
+    form: str,
+    *,
+    files_allowed: bool = False,
+    notes: Sequence[str] = (),
+    files: Mapping[str, Sequence[Path]] = MappingProxyType({}),
 ) -> Located:
-    """The images of tables by part. files_allowed: a cell may name a file of this disk instead of holding its bytes."""
+    """The images of tables by part.
+
+    files_allowed: a cell may name a file of this disk instead of holding its bytes. files: the parquet files of each part, from
+    which images are still to be read.
+    """
     sizes = {name: labeled_rows(dataset, table, config) for name, table in tables.items()}
     for table in tables.values() if not any(sizes.values()) else ():
         label_column_of(dataset, table, config)  # says why there is none
     chosen = choose_splits(dataset, sizes, config.train, config.test)
-    both = {name: _read_part(dataset, tables[name], name, config, files_allowed) for name in chosen.parts}
+    both = {name: _read_part(dataset, tables[name], name, config, files_allowed, files.get(name, ())) for name in chosen.parts}
     read = {name: part for name, (part, *_) in both.items()}
     notes = [*notes]
     notes += [f"{printable(name)}: {note}" for name, (_, found, _) in both.items() for note in found]
@@ -186,23 +224,24 @@ def _rows_text(labeled: int, rows: int) -> str:
 
 
 def _read_part(
-    dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool
+    dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool, files: Sequence[Path]
 ) -> tuple[Part, list[str], list[Unreadable]]:
     """One part, notes, and the rows that have no image or no label."""
     import datasets
 
-    image = find_column(dataset, table.features, datasets.Image, _called_images, "images", NAME_IMAGES)
+    image = _image_column(dataset, table.features)
     label = label_column_of(dataset, table, config)
-    cells = table.select_columns([image]).with_format("arrow")[:][image]
+    cells = _image_cells(dataset, table, image, files)
     unusable = _unusable_rows(cells, table.with_format(None)[label], label)
     rows = [row for row in range(table.num_rows) if row not in unusable]
     table = table.select(rows) if unusable else table
     labels, classes, said = labels_of(dataset, table, label, explicit=config.label_column is not None)
     by_word = not config.label_column and label not in LABELS_FIRST and not isinstance(table.features[label], datasets.ClassLabel)
     column = f"labels from the column {printable(label)}" if by_word else ""
-    images, paths = _image_column(dataset, table, image, files_allowed)
+    images = replace(cells, rows=rows)
+    _check_bytes(dataset, image, images, files_allowed)
     group = named_column(table.column_names, config.group)
-    names, note = _names(table, paths)
+    names, note = _names(table, [cells.paths[row] for row in rows])
     places = [f"{dataset}: {name} row {i}" for i in rows]
     groups = ["" if value is None else str(value) for value in table.with_format(None)[group]] if group else []
     others = [column for column in table.features if column != image and _may_hold_images(table.features[column])]
@@ -216,9 +255,9 @@ def _called_images(columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name in IMAGE_COLUMNS]
 
 
-def _unusable_rows(images: "pyarrow.ChunkedArray", labels: Sequence[object], column: str) -> dict[int, str]:
+def _unusable_rows(images: ImageCells, labels: Sequence[object], column: str) -> dict[int, str]:
     """The rows that have no image or no label, and why."""
-    reasons = {row: "has no image" for row, cell in enumerate(images) if not cell.is_valid} if images.null_count else {}
+    reasons = dict.fromkeys(sorted(images.empty), "has no image")
     return reasons | dict.fromkeys(missing_labels(labels), f"has no label in the column {column}")
 
 
@@ -228,56 +267,53 @@ def _may_hold_images(feature: object) -> bool:
     return isinstance(feature, datasets.Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
-def _image_column(dataset: str, table: Any, name: str, files_allowed: bool) -> tuple[Sequence[EncodedImage], list[str | None]]:
-    """The encoded images of one column, and the paths that its cells carry. Raises InputError where a cell holds none."""
+def _image_cells(dataset: str, table: Any, name: str, files: Sequence[Path]) -> ImageCells:
+    """The encoded images of one column, of parquet files if there are any. Raises InputError where a cell can hold none."""
     import datasets
     import pyarrow
-    import pyarrow.compute
 
-    rule, remedy = (
-        f"the column {name} does not hold encoded images",
-        "save the bytes of a .png of each image, or an .npz of arrays",
-    )
-    kind = table.select_columns([name]).with_format("arrow")[:1][name].type
+    column = table.select_columns([name]).with_format("arrow")[:][name]
+    kind, rule = column.type, f"the column {name} does not hold encoded images"
+    remedy = "save the bytes of a .png of each image, or an .npz of arrays"
     if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or isinstance(kind, pyarrow.ExtensionType):
         raise InputError(dataset, rule, "lists of numbers", remedy)  # they would be encoded in silence, as images of 16 bits
+    form = datasets.Image(decode=False)
     try:
-        with without_progress_bars():
-            cells = table.select_columns([name]).cast_column(name, datasets.Image(decode=False))
-        column = cells.with_format("arrow")[:][name]
-        missing_bytes = pyarrow.compute.struct_field(column, "bytes").null_count
-        paths = pyarrow.compute.struct_field(column, "path").to_pylist()
+        if files:
+            with reading(files[0], "parquet", AGAIN):
+                return cells_on_disk(map(form.cast_storage, read_column(files, name)))
+        return cells_in_place([form.cast_storage(piece) for piece in column.chunks])
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(dataset, rule, first_line(error), remedy) from None
-    if missing_bytes and not files_allowed:  # a table from elsewhere could name any file of this machine
-        rule, seen = f"the column {name} lacks the bytes of some images", printable(str(next(filter(None, paths), ""))[:60])
+
+
+def _check_bytes(dataset: str, name: str, cells: ImageCells, files_allowed: bool) -> None:
+    """Raises InputError where a cell has no bytes: a table from elsewhere could name any file of this machine."""
+    missing = [row for row in cells.rows if row in cells.without] if cells.without else []
+    if missing and not files_allowed:
+        path = next((path for row in cells.rows if (path := cells.paths[row])), "")
         table_name = printable(Path(dataset).name) if dataset.endswith(".parquet") else "FILE"
         remedy = f"save the bytes of each image, or pass the folder of the files with --labels {table_name}"
-        raise InputError(dataset, rule, f"the path {seen}", remedy)
-    if missing_bytes:
-        _check_downloaded(dataset, cells.with_format(None)[name])
-    return cells.with_format(None)[name], paths
+        raise InputError(dataset, f"the column {name} lacks the bytes of some images", f"the path {printable(path[:60])}", remedy)
+    if missing:
+        _check_downloaded(dataset, cells)
 
 
-def _check_downloaded(dataset: str, cells: Iterable[Mapping[str, str | bytes | None] | None]) -> None:
+def _check_downloaded(dataset: str, cells: ImageCells) -> None:
     """Raises InputError where a cell without bytes names a file that was not downloaded: it could be any file of this machine."""
     import datasets
     import huggingface_hub
 
     caches = (huggingface_hub.constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
     roots = [Path(cache).resolve() for cache in caches]
-    for cell in cells:
-        if cell is None:
-            raise InputError(printable(dataset), "must have an image in each row", "an empty cell")
-        if cell["bytes"] is None:
-            path = Path(os.fsdecode(cell["path"] or "")).resolve()
+    for row in cells.rows:
+        if row in cells.without:
+            path = Path(os.fsdecode(cells.paths[row] or "")).resolve()
             if not any(path.is_relative_to(root) for root in roots):
-                raise InputError(
-                    printable(dataset),
-                    "must hold its images, or name files that were downloaded",
-                    printable(str(path)),
-                    "download it again",
-                )
+                rule = "must hold its images, or name files that were downloaded"
+                raise InputError(printable(dataset), rule, printable(str(path)), "download it again")
 
 
 def _names(table: Any, paths: list[str | None]) -> tuple[list[str], str]:
