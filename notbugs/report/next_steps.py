@@ -122,7 +122,7 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
             f"both accuracies will differ. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
             f"{results.run.folder / 'models' / 'adversarial.safetensors'}; notbugs.models.load reads it.",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
-            f"Where someone may attack it, train adversarially (here {_accuracies(results, 'adversarial', radius)}).",
+            f"Where someone may attack it, train adversarially (here {_accuracies(results, 'adversarial', radius)}):",
         )
 
 
@@ -156,7 +156,7 @@ def _use_robust_version(results: StudyResults) -> Iterator[Step]:
     folder, radius = results.run.folder / "datasets" / "robust", help_under_attack(results, ROBUST)
     folder = folder / "train" if (folder / "train").is_dir() else folder
     robust = results.accuracy(ROBUST, radius=radius) if radius is not None else None
-    if folder.is_dir() and radius is not None and robust and results.below_chance(robust):
+    if folder.is_dir() and radius is not None and robust and results.beside_chance(robust):
         yield Step(
             f"Train your own network on D_R, which is no defense at this ε ({_accuracies(results, ROBUST, radius)}):", str(folder)
         )
@@ -188,6 +188,6 @@ def _enlarge_perturbations(results: StudyResults) -> Iterator[Step]:
 def _accuracies(results: StudyResults, model: str, radius: int) -> str:
     """Clean and robust accuracy of a model."""
     clean, robust = results.accuracy(model), results.accuracy(model, radius=radius)
-    below = f", {results.below_chance(robust)}" if robust and results.below_chance(robust) else ""
+    below = f", {results.beside_chance(robust)}" if robust and results.beside_chance(robust) else ""
     within = f"{robust.percent if robust else '–'} within {results.threat_model(radius)}{below}"
     return f"{clean.percent if clean else '–'} clean, {within}"

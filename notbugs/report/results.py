@@ -264,6 +264,11 @@ class StudyResults:
         """That an accuracy lies measurably below chance level, which a constant answer keeps under any attack; "" if not."""
         return f"below chance ({percent(self.chance)})" if found.ci_high < self.chance else ""
 
+    def beside_chance(self, found: Estimate) -> str:
+        """That an accuracy is below chance level, or not measurably above it; "" if it is above."""
+        above = found.ci_low > self.chance or math.isnan(self.chance)
+        return self.below_chance(found) or ("" if above else f"not measurably above chance ({percent(self.chance)})")
+
     def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
         """Accuracy of the classifier trained on D_R, on this version of its images."""
         rows = [row for row in self.rows(RobustVersionRow) if row.set == set]

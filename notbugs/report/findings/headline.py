@@ -45,7 +45,7 @@ def certainty(results: StudyResults) -> str:
     )
     return (
         f"{over} Accuracy under attack is an upper bound: a stronger attack than {attack} could only lower it. All figures hold "
-        "for these images, this network and this ε."
+        "for these images, these trained models and this ε."
     )
 
 
@@ -111,13 +111,14 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
         return ""
     where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
-    below = f", {found}" if (found := results.below_chance(after)) else ""
+    below = f", {found}" if (found := results.beside_chance(after)) else ""
     clean = results.difference((model, CLEAN), (results.baseline, CLEAN))
     cost = f" (clean: {clean.signed_points} points {clean.interval})" if clean else ""
     nonrobust = results.accuracy(NONROBUST, radius=radius) if model == ROBUST else None
     beside = f"; trained on D_NR: {nonrobust.percent}" if nonrobust else ""
     elsewhere = _unclear(results, model, FULL if radius == HALF else HALF)
-    change = f"from {before.percent} to {after.percent}{below}{cost}{beside}{elsewhere}"
+    left = f"; {percent(1 - after.mean)} are still misclassified, more under a stronger attack" if model == "adversarial" else ""
+    change = f"from {before.percent} to {after.percent}{below}{cost}{left}{beside}{elsewhere}"
     return f"{name} raises accuracy under attack{of}{where} {change}."
 
 
@@ -162,7 +163,9 @@ def _d_rand(results: StudyResults) -> str:
     before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
     adapted, other = "", ""
     if before[0] and before[1]:
-        adapted = f" ({before[0].percent} before its batch-norm statistics are adapted to clean images, without labels)"
+        adapted = (
+            f" ({before[0].percent} before its batch-norm statistics are adapted to the clean training images, without labels)"
+        )
         other = f" ({before[1].percent} before)"
     larger = epsilon is not None and epsilon > 1.001 * attack and not results.metadata.full
     times = f"{(epsilon or 0) / attack:.3g} times"

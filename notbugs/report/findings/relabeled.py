@@ -45,7 +45,9 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
     question, images, towards = _WORDS[DATASETS[set].labels]
     before = results.accuracy_before_adapting(model)
     adapted = (
-        f" ({before.percent} before its batch-norm statistics are adapted to clean images, without labels)" if before else ""
+        f" ({before.percent} before its batch-norm statistics are adapted to the clean training images, without labels)"
+        if before
+        else ""
     )
     reached = f"A classifier trained on {images} reaches {accuracy.percent} test accuracy{_by_seed(results, model)}{adapted}"
     level = f"(chance level {percent(results.chance)}; {sample_size(accuracy)})"
@@ -185,7 +187,13 @@ def _leakage(results: StudyResults, set: str) -> str:
     if results.metadata.full or epsilon is None or epsilon < 1.001 * attack:
         return ""
     times = f"{epsilon / attack:.3g} times the ε of the attacks"
-    return f" That these features are non-robust is not shown: the perturbations are {times} (--full measures what they change)."
+    robust, shuffled = (results.accuracy("adversarial", name) for name in (set, f"{set}-shuffled"))
+    beside = f", on {shuffled.percent} with shuffled perturbations" if shuffled else ""
+    follows = f" The adversarially trained model predicts the new label on {robust.percent} of them{beside}." if robust else ""
+    return (
+        f" That these features are non-robust is not shown: the perturbations are {times} (--full measures what they change)."
+        f"{follows}"
+    )
 
 
 def _threat_model(results: StudyResults, set: str) -> str:

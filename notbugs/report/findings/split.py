@@ -121,6 +121,9 @@ def _below_chance(results: StudyResults, radii: Sequence[int]) -> str:
     """Where the D_R model is measurably below chance level under attack; "" if nowhere."""
     found = [(radius, results.accuracy(ROBUST, radius=radius)) for radius in radii]
     below = [results.threat_model(radius) for radius, accuracy in found if accuracy and results.below_chance(accuracy)]
+    near = [results.threat_model(radius) for radius, accuracy in found if accuracy and results.beside_chance(accuracy)]
+    if near and not below:
+        return f" (trained on D_R it is not measurably above chance level, {percent(results.chance)}, at {' and '.join(near)})"
     chance = percent(results.chance) if below else ""
     return (
         f" (trained on D_R it is below chance level, {chance}, at {' and '.join(below)}: a constant answer has more)"

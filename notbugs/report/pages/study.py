@@ -153,7 +153,7 @@ def _clean_tile(results: StudyResults, clean: Estimate) -> Tile:
 def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estimate) -> Tile:
     """Robust accuracy at epsilon, and at half of it; good or bad only where a difference was measured."""
     meaning, comparison = _loss(results) if model == "standard" else _compared(results, model)
-    if below := results.below_chance(attacked):
+    if below := results.beside_chance(attacked):
         comparison = f"{comparison}, {'but ' if 'above' in comparison else ''}{below}"
         meaning = "neutral" if meaning == "good" else meaning
     half, clean = results.accuracy(model, radius=HALF), results.accuracy(model) if model != "standard" else None
