@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 SECONDS_TO_CONNECT = 30.0
+SECONDS_TO_ANSWER = 10.0  # a scheduler that is there does so in milliseconds
 SECONDS_WITHOUT_WORKERS = 300.0  # at the start, and after the last one has gone
 SECONDS_BETWEEN_QUESTIONS = 1.0
 ADDRESSES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
@@ -131,8 +132,10 @@ class _Cluster:
         if now - self.asked < SECONDS_BETWEEN_QUESTIONS:
             return
         self.asked = now
+        if self.client.status != "running" and now - self.seen < SECONDS_TO_CONNECT:
+            return  # it tries again; the jobs that it gave up say so themselves
         try:
-            found = self.client.nthreads()
+            found = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=SECONDS_TO_ANSWER)
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:  # also if the connection was closed
             raise InputError("--executor", "must stay reachable", _line(error), AGAIN) from None
         self.count = len(found)

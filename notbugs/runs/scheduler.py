@@ -173,7 +173,8 @@ class _Run(Generic[Result]):
                 self._check()
                 time.sleep(SECONDS_BETWEEN_LOOKS)  # nobody can be given a job yet
             return []
-        done = wait(self.running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done
+        wait(self.running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
+        done = [future for future in self.running if future.done()]  # not all executors say that they cancelled one
         if not done:
             self._check()
             for name in self.running.values():

@@ -1,4 +1,4 @@
-"""A stage writes into a folder of its own; only the process that holds the run folder publishes. Here everywhere, also elsewhere."""
+"""A stage writes into a folder of its own; only the process that holds the run folder publishes, wherever stages are done."""
 
 import os
 from collections.abc import Callable
