@@ -88,7 +88,7 @@ def _dask(name: str, workers: int | None, device: Callable[[], str] | None) -> I
     where = {"address": name} if name.startswith(ADDRESSES) else {"scheduler_file": name}
     try:
         client = Client(**where, timeout=SECONDS_TO_CONNECT, set_as_default=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a scheduler file may hold anything
         raise InputError("--executor", "must be the scheduler of a Dask cluster that can be reached", _line(error)) from None
     try:
         cluster = _Cluster(client, workers)

@@ -17,7 +17,8 @@ from copy import copy
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, ParamSpec, Self, TypeVar
+from multiprocessing.queues import SimpleQueue
+from typing import ParamSpec, Self, TypeVar
 
 from notbugs.allocator import keep_freed_memory
 from notbugs.errors import InputError
@@ -88,8 +89,8 @@ class _Slot:
         self.environment = dict(environment)
         self.pool: ProcessPoolExecutor | None = None
         self.process: BaseProcess | None = None
-        self.future: Future[Any] | None = None
-        self.results: Any = None
+        self.future: Future[object] | None = None
+        self.results: SimpleQueue[object] | None = None
 
     @property
     def busy(self) -> bool:
@@ -104,19 +105,19 @@ class _Slot:
     def submit(
         self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> "Future[Result]":
-        if not self.alive:
-            self.end()
-            context = _single_worker(self._keep)
-            self.pool = ProcessPoolExecutor(1, context, _begin, (self.environment, _start_worker))
-            start_server(2)  # again, if it was killed
-        assert self.pool is not None
         try:
-            self.future = found = self.pool.submit(function, *args, **kwargs)
-            self.results._writer.close()  # half a message of a killed worker would never end while this process could write, too
+            if self.pool is None or not self.alive:
+                self.end()
+                start_server(2)  # again, if it was killed
+                self.pool = ProcessPoolExecutor(1, _single_worker(self._keep), _begin, (self.environment, _start_worker))
+            found = self.pool.submit(function, *args, **kwargs)
+            # half a message of a killed worker would never end while this process could write, too
+            self.results._writer.close()  # type: ignore[union-attr]
         except BrokenProcessPool:
             raise WorkerEndedError(self.how_it_ended()) from None
         except (OSError, EOFError) as error:  # no memory, no more processes; its server was killed
             raise WorkerEndedError(f"could not be started ({error or type(error).__name__})") from None
+        self.future = found  # type: ignore[assignment]  # of any result
         return found
 
     def how_it_ended(self) -> str:
@@ -137,7 +138,7 @@ class _Slot:
             self.process.join(SECONDS_TO_END)
         self.pool = self.process = self.future = None
 
-    def _keep(self, process: BaseProcess, results: Any) -> None:
+    def _keep(self, process: BaseProcess, results: "SimpleQueue[object]") -> None:
         self.process, self.results = process, results
 
 
@@ -170,19 +171,19 @@ class _NoLock:
         pass
 
 
-def _single_worker(keep: Callable[[BaseProcess, Any], None]) -> BaseContext:
+def _single_worker(keep: "Callable[[BaseProcess, SimpleQueue[object]], None]") -> BaseContext:
     """The context of a pool of one worker; its process and the queue of its results are handed to `keep` before it starts."""
-    context: Any = copy(_context())
-    make = context.Process
+    context = copy(_context())
+    make = context.Process  # type: ignore[attr-defined]
 
-    def process(*, target: Callable[..., object], args: tuple[Any, ...]) -> BaseProcess:
+    def process(*, target: Callable[..., object], args: tuple[object, ...]) -> BaseProcess:
         made: BaseProcess = make(target=target, args=args)
+        assert isinstance(args[1], SimpleQueue)
         keep(made, args[1])
         return made
 
-    context.Process, context.Lock, context.BoundedSemaphore = process, _NoLock, _NoLock
-    found: BaseContext = context
-    return found
+    vars(context).update(Process=process, Lock=_NoLock, BoundedSemaphore=_NoLock)
+    return context
 
 
 def one_gpu_each() -> list[dict[str, str]]:

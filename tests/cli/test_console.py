@@ -45,6 +45,7 @@ def test_devices() -> None:
     assert console.parse_device("cpu") == "cpu" and console.parse_device("auto") in ("cpu", "cuda")
     with pytest.raises(InputError, match="--device: must be available on this machine, got cuda:99"):
         console.parse_device("cuda:99")
+    assert console.parse_device("cuda:99", "scheduler.json") == "cpu"  # stages are done where there is one
 
 
 def test_workers_are_1_or_more() -> None:

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import scheduler_jobs as jobs
+from study.conftest import resolved
 
 from notbugs.errors import InputError
 from notbugs.runs import attempts, engine
 from notbugs.runs.attempts import ATTEMPTS, Attempt, Finished, make_attempt, publish, share
 from notbugs.runs.engine import Engine
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.runner import Stage, run_stages
+from notbugs.runs.runner import Stage, describe_device, on_device, run_stages
 from notbugs.runs.tables.files import CategoryRow
+from notbugs.study import pipeline
+from notbugs.study.config import StudyConfig
 
 STAGES = {
     "a": Stage((), partial(jobs.write_files, {"models/a.json": "1", "models/a.safetensors": "2", "datasets/a/0.png": "3"})),
@@ -170,6 +173,27 @@ def test_a_worker_that_does_not_see_the_run_folder_names_out(tmp_path: Path, mon
     with pytest.raises(InputError, match=r"got .*run\.json, which .* does not see"):
         there(tmp_path / "run2", "a", shared=replace(share(tmp_path / "run2"), stages=("b",)), report_progress=tell)
     assert os.getcwd() != str(tmp_path)
+
+
+def test_a_job_without_a_run_folder_is_done_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared = attempts.no_run_folder()
+    monkeypatch.chdir("/")
+    tell = lambda *_: None  # noqa: E731
+    assert attempts.done_there(shared, lambda _: Path.cwd(), tell) == tmp_path
+    assert attempts.done_there(None, lambda _: Path.cwd(), tell) == Path("/") == Path.cwd()
+
+
+def test_the_device_is_chosen_where_a_stage_is_done() -> None:
+    config = replace(resolved(StudyConfig("digits", limit=60)), device="here", bf16=True)
+    there = Engine(ThreadPoolExecutor(1), lambda: 1, engine.lost, device=lambda: "cpu")
+    assert on_device(lambda config, *more: (config.device, *more), config, there, 1)(2) == ("cpu", 1, 2)
+    assert on_device(describe_device, config, there)()["device"] == "cpu"
+    assert on_device(lambda config: config.device, config, None)() == "here"
+    assert pipeline._Place(config, None, None).config_there() is config
+    for asked, found in ((None, False), (True, True)):
+        place = pipeline._Place(config, asked, lambda: "cpu").config_there()
+        assert (place.device, place.bf16) == ("cpu", found)
 
 
 def test_an_attempt_reports_progress_under_the_name_of_its_stage(tmp_path: Path) -> None:

@@ -62,6 +62,22 @@ def test_a_function_in_the_working_directory_returns_an_executor(tmp_path: Path,
         list(run_graph({"a": Job((), jobs.fail)}, 1, ignore_progress, engine=engine))  # it was shut down
 
 
+def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"^--executor: needs notbugs\[dask\], got .*; pip install 'notbugs\[dask\]'$"):
+        open_engine("tcp://127.0.0.1:1", None).__enter__()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "SECONDS_TO_CONNECT", 0.2)
+    (tmp_path / "s.json").write_text('{"address": "tcp://127.0.0.1:1"}')
+    (tmp_path / "no.json").write_text("[")
+    for name in ("tcp://127.0.0.1:1", str(tmp_path / "s.json"), str(tmp_path / "no.json")):
+        with pytest.raises(InputError, match=r"^--executor: must be the scheduler of a Dask cluster that can be reached, got "):
+            open_engine(name, None).__enter__()
+
+
 class Broken(Executor):
     """Gives up every job."""
 

@@ -11,9 +11,9 @@ from study.conftest import FULL_STUDY, ignore, only, resolved
 
 from notbugs import models
 from notbugs.predict import predict
+from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
-from notbugs.runs.attempts import Attempt
 from notbugs.study import store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
 from notbugs.study.classifiers import _augmentation, epochs_on, evaluate_model, pixel_statistics, train_classifier, train_model
