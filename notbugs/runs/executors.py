@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 SECONDS_TO_CONNECT = 30.0
-SECONDS_TO_ANSWER = 10.0  # a scheduler that is there does so in milliseconds
+SECONDS_FOR_AN_ANSWER = 5.0  # milliseconds, as a rule
+SECONDS_TO_ANSWER = 60.0  # after which a scheduler is taken for gone
 SECONDS_WITHOUT_WORKERS = 300.0  # at the start, and after the last one has gone
 SECONDS_BETWEEN_QUESTIONS = 1.0
 ADDRESSES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
@@ -105,7 +106,7 @@ class _Cluster:
     def __init__(self, client: "Client", at_most: int | None) -> None:
         self.client, self.at_most = client, at_most
         self.asked = -SECONDS_BETWEEN_QUESTIONS
-        self.seen = time.monotonic()
+        self.answered = self.seen = time.monotonic()
         self.count = 0
 
     def at_once(self) -> int:
@@ -114,9 +115,12 @@ class _Cluster:
         return self.count if self.at_most is None else self.at_most
 
     def check(self) -> None:
-        """Raises InputError if no worker has been there for `SECONDS_WITHOUT_WORKERS`."""
+        """Raises InputError if there was no answer for `SECONDS_TO_ANSWER`, or no worker for `SECONDS_WITHOUT_WORKERS`."""
         self._ask()
-        if time.monotonic() - self.seen > SECONDS_WITHOUT_WORKERS:
+        now = time.monotonic()
+        if now - self.answered > SECONDS_TO_ANSWER:
+            raise InputError("--executor", "must stay reachable", f"no answer for {SECONDS_TO_ANSWER:.0f} seconds", AGAIN)
+        if now - self.seen > SECONDS_WITHOUT_WORKERS:
             rule = f"must have a worker within {SECONDS_WITHOUT_WORKERS:.0f} seconds"
             raise InputError("--executor", rule, "none", f"start workers, then {AGAIN}")
 
@@ -129,18 +133,16 @@ class _Cluster:
 
     def _ask(self) -> None:
         now = time.monotonic()
-        if now - self.asked < SECONDS_BETWEEN_QUESTIONS:
-            return
+        if now - self.asked < SECONDS_BETWEEN_QUESTIONS or self.client.status != "running":
+            return  # while it looks for its scheduler, the jobs that it gave up say so themselves
         self.asked = now
-        if self.client.status != "running" and now - self.seen < SECONDS_TO_CONNECT:
-            return  # it tries again; the jobs that it gave up say so themselves
         try:
-            found = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=SECONDS_TO_ANSWER)
-        except (OSError, TimeoutError, ValueError, RuntimeError) as error:  # also if the connection was closed
-            raise InputError("--executor", "must stay reachable", _line(error), AGAIN) from None
-        self.count = len(found)
+            found = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=SECONDS_FOR_AN_ANSWER)
+        except (OSError, TimeoutError, ValueError, RuntimeError):  # busy, or gone: `check` says so after a while
+            return
+        self.answered, self.count = time.monotonic(), len(found)
         if found:
-            self.seen = now
+            self.seen = self.answered
         if several := next((worker for worker, threads in found.items() if threads != 1), None):
             rule = "must have workers that do one stage at a time"
             raise InputError("--executor", rule, several, "start them with `dask worker --nthreads 1`")
