@@ -206,7 +206,7 @@ class Bench:
         for path in (*self.out.glob("models/*.safetensors"), *self.out.glob("datasets/*/**/*")):
             if path.is_file() and path.name != "README.md":  # which says how long it took
                 found[str(path.relative_to(self.out))] = path.read_bytes()
-        if left := [path.name for path in self.out.rglob("*.part")]:
+        if left := [path.name for path in (*self.out.rglob("*.part"), *self.out.glob(".attempts"))]:
             found["half written"] = left
         return found
 

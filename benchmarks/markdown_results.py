@@ -269,6 +269,15 @@ def _faults(rows: Rows) -> Iterator[str]:
     yield table(("fault", "tries", "lost", "seconds to go on, median", "largest"), lines)
 
 
+# ---- scaling.py --------------------------------------------------------------------------------------------------------------
+
+
+def _executors(rows: Rows) -> Iterator[str]:
+    """Seconds that a stage costs beside its own work."""
+    lines = [[row["method"], *(figure(row[name]) for name in ("workers", "stages", "seconds", "cpu_seconds"))] for row in rows]
+    yield table(("executor", "workers", "stages", "seconds a stage", "CPU seconds a stage, of the command"), lines)
+
+
 # ---- data.py -----------------------------------------------------------------------------------------------------------------
 
 READERS = {
@@ -309,6 +318,7 @@ TABLES: dict[str, Blocks] = {
     "estimate": _estimate,
     "allocator": _allocator,
     "faults": _faults,
+    "executors": _executors,
     "beside-autoattack": _beside_autoattack,
     "small-files": _reading,
     "photographs": _reading,

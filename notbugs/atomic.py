@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under another name first, then rename it.
+    """Write a file under a name that nobody else has first, then rename it.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     InputError
         If the disk is full or the folder cannot be written.
     """
-    fresh = path.with_name(path.name + ".part")
+    fresh = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with fresh.open("wb") as stream:
@@ -40,12 +41,8 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         with suppress(OSError):  # its folder may be a file
             fresh.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise InputError(
-                "--out", "must be on a disk with room", f"a full one at {path.parent}", "free some and repeat"
-            ) from None
         if isinstance(error, OSError):
-            raise InputError("--out", "must be a folder that can be written", f"{path} ({error.strerror or error})") from None
+            raise not_writable(path, error) from None
         raise
 
 
@@ -64,6 +61,18 @@ def sync_folder(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
+
+
+def part_of(path: Path) -> Path:
+    """A name beside a file for what is not whole yet: two processes, also of two machines, never choose the same."""
+    return path.with_name(f".{secrets.token_hex(8)}.part")
+
+
+def not_writable(path: Path, error: OSError) -> InputError:
+    """What a user can do about a disk that is full, or a place that cannot be written."""
+    if error.errno in NO_ROOM:
+        return InputError("--out", "must be on a disk with room", f"a full one at {path.parent}", "free some and repeat")
+    return InputError("--out", "must be a folder that can be written", f"{path} ({error.strerror or error})")
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ An image counts as misclassified only if the model misclassifies it in full floa
 """
 
 import math
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -130,6 +131,17 @@ def autocast(device: torch.device | str, bf16: bool | None = None) -> torch.auto
     """
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=supports_bfloat16(device) if bf16 is None else bf16)
+
+
+def first_available(names: Sequence[str]) -> str:
+    """The first of these devices that this machine has. Raises InputError if it has none."""
+    for name in names:
+        try:
+            torch.zeros(1, device=name)
+            return name
+        except (RuntimeError, AssertionError) as error:
+            missing = str(error).splitlines()[0]
+    raise InputError("--device", "must be available on this machine", f"{name} on {socket.gethostname()}", missing)
 
 
 def supports_bfloat16(device: torch.device | str) -> bool:

@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
 from notbugs.errors import InputError
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Progress
 from notbugs.runs.tables.files import CategoryRow
 
 
@@ -70,6 +72,12 @@ def touch(path: Path, report_progress: Progress) -> int:
     return 2
 
 
+def environment(name: str, seconds: float) -> str | None:
+    """An environment variable here, after some seconds."""
+    time.sleep(seconds)
+    return os.environ.get(name)
+
+
 def rows(number: int, report_progress: Progress) -> list[CategoryRow]:
     """One row of a table."""
     report_progress("", 0.5, "half")
@@ -81,3 +89,27 @@ def fail_once(path: Path, report_progress: Progress) -> list[CategoryRow]:
     if not path.exists():
         raise InputError("DATASET", "must be readable")
     return rows(7, report_progress)
+
+
+def write_files(contents: Mapping[str, str], run: Path, attempt: Attempt) -> list[CategoryRow]:
+    """Writes files into the folder of the attempt."""
+    for name, content in contents.items():
+        (attempt.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (attempt.folder / name).write_text(content)
+    return [CategoryRow(category="robust", files=len(contents), n=10)]
+
+
+def copy_file(source: str, name: str, run: Path, attempt: Attempt) -> list[CategoryRow]:
+    """Reads a file of the run folder, and writes it under another name."""
+    return write_files({name: (run / source).read_text()}, run, attempt)
+
+
+def write_and_fail(attempt: Attempt) -> list[CategoryRow]:
+    """Writes a file, then raises the error that a user can fix."""
+    write_files({"models/a.json": "half"}, attempt.folder, attempt)
+    raise InputError("--epsilon", "must be above 0", -1, "give another")
+
+
+def write_own_place(name: str, attempt: Attempt) -> list[CategoryRow]:
+    """Writes the place of a file into it, as code that loads it would name it."""
+    return write_files({name: f"folder = {str((attempt.folder / name).parent)!r}"}, attempt.folder, attempt)

@@ -1,10 +1,8 @@
 """Stages of an audit: every threat model on a part of the images, and the sanity checks."""
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,7 +21,8 @@ from notbugs.audit.threats import folder_name, mask_of, norms_of, threat_id, thr
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.predict import predict
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Progress
 from notbugs.runs.tables.audit import CheckRow, ImageRow, PredictionRow
 from notbugs.runs.tables.row import Row
 from notbugs.search import NormBall
@@ -83,7 +82,7 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
     ]
 
 
-def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, report_progress: Progress) -> list[Row]:
+def evaluate_part(config: AuditConfig, start: int, step: int, attempt: Attempt) -> list[Row]:
     """Every step-th image from `start`, clean and under every threat model; the perturbed images go to parts/."""
     part, threats = test_part(config)[0].select(slice(start, None, step)), threat_models(config)
     model = search_copy(config, config.model)
@@ -96,10 +95,10 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     targets = None if every_target is None else every_target[start::step]
 
     def attack(images: Tensor, rows: Tensor, target: int | None) -> BatchResult:
-        labels, report = part.labels[rows].to(images.device), partial(_report, report_progress)
+        labels, report = part.labels[rows].to(images.device), partial(_report, attempt)
         if draws == 1:
             return attack_batch(model, images, labels, threats, config.budget, report, starts, target)
-        report_progress("", int(rows[:1].sum()) / max(len(part), 1), "")
+        attempt("", int(rows[:1].sum()) / max(len(part), 1), "")
         return attack_random_batch(model, images, labels, threats, config.budget, seed=start + step * int(rows[:1].sum()))
 
     def attack_group(rows: Tensor, target: int | None) -> BatchResult:
@@ -113,8 +112,7 @@ def evaluate_part(config: AuditConfig, folder: Path, start: int, step: int, repo
     pixels = part.pixels(slice(None))
     for column, threat in enumerate(threats):
         attacks.check_within(data.from_8bit(result.images[:, column]), pixels, threat)
-        target = folder / "parts" / f"{start:08d}-{folder_name(threat)}"
-        shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped between writing and being marked as done
+        target = attempt.folder / "parts" / f"{start:08d}-{folder_name(threat)}"
         data.export(part.with_images(result.images[:, column]), target, "npz", card="A part of an audit.")
     indices = [start + step * row for row in range(len(part))]
     names = [None] * len(part) if targets is None else [part.classes[target] for target in targets.tolist()]

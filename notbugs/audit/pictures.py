@@ -1,6 +1,5 @@
 """The perturbed images of an audit: in the format of the data set, and pictures of the most and the least fragile files."""
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ def stored_images(folder: Path, part: Dataset, threat: Threat) -> Dataset:
 def export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbed: Dataset, threat: Threat, form: str) -> None:
     """Write the perturbed images of one threat model to datasets/, with a card."""
     target = folder / "datasets" / folder_name(threat)
-    shutil.rmtree(target, ignore_errors=True)  # of a stage that was stopped
     said = conditions(config)
     goal = f"predicts {TARGET_RULES.get(config.target, target_name(config))}" if config.target else "misclassifies it"
     card = (

@@ -1,9 +1,8 @@
 """An audit as a run: evaluates parts of the images side by side, then summarizes them in a run folder."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from notbugs import attacks, data, datacheck
@@ -22,9 +21,12 @@ from notbugs.data.load import fingerprint
 from notbugs.data.subset import evenly_spaced
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
-from notbugs.runs.runner import Stage, check_same, check_same_data, run_stages
-from notbugs.runs.scheduler import Progress, describe_machine
+from notbugs.runs.runner import Stage, check_same, check_same_data, describe_device, on_device, run_stages
+from notbugs.runs.scheduler import describe_machine
+from notbugs.runs.tables.row import Row
 from notbugs.study.given import DIGEST_IMAGES
 
 PART_IMAGES = 100  # images per part: a stage of about half a minute
@@ -37,6 +39,7 @@ def run(
     *,
     command: str = "",
     workers: int | None = None,
+    engine: Engine | None = None,
     report_progress: Progress | None = None,
 ) -> RunFolder:
     """Audit one classifier, or resume the audit that is in `folder`.
@@ -49,7 +52,9 @@ def run(
     command : str
         Recorded in run.json.
     workers : int, optional
-        Stages at once. Default: one per core on a CPU, 1 on a GPU.
+        Stages at once. Default: one per core on a CPU, one per GPU.
+    engine : Engine, optional
+        Does the stages in place of worker processes (`runs.executors.open_engine`).
     report_progress : callable, optional
 
     Returns
@@ -94,21 +99,22 @@ def run(
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
-        stages = _stages(config, folder, -(-len(part) // PART_IMAGES))
-        run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
+        stages = _stages(config, folder, -(-len(part) // PART_IMAGES), engine)
+        run_stages(record, stages, device=config.device, workers=workers, engine=engine, report_progress=report_progress)
         write_class_map(record, part.classes)
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.update_metadata(finished=True)
         return record
 
 
-def _stages(config: AuditConfig, folder: Path, parts: int) -> dict[str, Stage]:
+def _stages(config: AuditConfig, folder: Path, parts: int, engine: Engine | None) -> dict[str, Stage]:
     """Each part holds every parts-th image, so that each has all classes."""
-    names = [f"part {number + 1} of {parts}" for number in range(parts)]
-    stages = {name: Stage((), partial(evaluate_part, config, folder, number, parts)) for number, name in enumerate(names)}
-    stages["checks"] = Stage((), partial(run_checks, config))
-    stages["summary"] = Stage(tuple(names), partial(summarize, config, folder))
-    return stages
+    names, describe = [f"part {number + 1} of {parts}" for number in range(parts)], on_device(describe_device, config, engine)
+    work: dict[str, Callable[[Attempt], Sequence[Row]]] = {
+        name: on_device(evaluate_part, config, engine, number, parts) for number, name in enumerate(names)
+    }
+    work |= {"checks": on_device(run_checks, config, engine), "summary": on_device(summarize, config, engine, folder)}
+    return {name: Stage(tuple(names) if name == "summary" else (), each, describe) for name, each in work.items()}
 
 
 def _arguments(config: AuditConfig) -> dict[str, object]:

@@ -8,13 +8,13 @@ from notbugs.audit.pictures import export_perturbed, fragile_files, picture_rows
 from notbugs.audit.tables import table_rows
 from notbugs.audit.threats import norms_of, threat_id, threat_models
 from notbugs.data import Dataset
+from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.audit import ImageRow, PredictionRow
 from notbugs.runs.tables.row import Row
 
 
-def summarize(config: AuditConfig, folder: Path, report_progress: Progress) -> list[Row]:
+def summarize(config: AuditConfig, folder: Path, attempt: Attempt) -> list[Row]:
     """The last stage: rows over all images; writes datasets/ and pictures/."""
     run, (part, form), threats = RunFolder.read(folder), test_part(config), threat_models(config)
     images = sorted(run.rows(ImageRow), key=lambda row: row.index)
@@ -26,7 +26,7 @@ def summarize(config: AuditConfig, folder: Path, report_progress: Progress) -> l
     stored: dict[str, Dataset] = {}
     for threat in threats:
         perturbed = stored_images(folder, part, threat)
-        export_perturbed(config, folder, part, perturbed, threat, form)
+        export_perturbed(config, attempt.folder, part, perturbed, threat, form)
         if threat in pictured:  # those alone, or several large sets would be in memory at once
             stored[threat_id(config, threat)] = perturbed.select([index for indices in chosen.values() for index in indices])
-    return rows + picture_rows(folder, pictures(part, images, by_threat, chosen, stored), images, norms_of(threats))
+    return rows + picture_rows(attempt.folder, pictures(part, images, by_threat, chosen, stored), images, norms_of(threats))

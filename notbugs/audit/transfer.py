@@ -1,7 +1,7 @@
 """Transferability of one model's adversarial examples to other networks and to non-neural classifiers."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 
 from torch import nn
@@ -15,7 +15,9 @@ from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.metrics import transfer
 from notbugs.models import sklearn_learners
-from notbugs.runs.scheduler import Job, Progress, default_workers, ignore_progress, run_graph
+from notbugs.runs.attempts import done_there, no_run_folder
+from notbugs.runs.engine import Engine, Progress
+from notbugs.runs.scheduler import Job, default_workers, ignore_progress, run_graph
 from notbugs.runs.tables.transferability import TransferRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MODELS
@@ -35,6 +37,7 @@ def run_transfer(
     seed: int = 0,
     epochs: int | None = None,
     workers: int | None = None,
+    engine: Engine | None = None,
     report_progress: Progress = ignore_progress,
 ) -> list[TransferRow]:
     """Make adversarial examples of one model and classify them with others.
@@ -52,6 +55,8 @@ def run_transfer(
         Of the training.
     workers : int, optional
         Targets at once.
+    engine : Engine, optional
+        Does the targets in place of worker processes (`runs.executors.open_engine`).
     report_progress : callable, optional
 
     Returns
@@ -76,8 +81,10 @@ def run_transfer(
     report_progress(EXAMPLES, 0.0, "")
     examples = transfer.make_examples(source, part, threat_model, seed=seed, device=config.device)
     report_progress(EXAMPLES, 1.0, "")
-    jobs = {name: Job((), partial(_transfer_to, config, resolved, name, examples, part)) for name in dict.fromkeys(targets)}
-    rates = dict(run_graph(jobs, workers or default_workers(config.device), report_progress))
+    device, shared = (engine.device, no_run_folder()) if engine else (None, None)
+    work = {name: partial(_transfer_to, config, resolved, device, name, examples, part) for name in dict.fromkeys(targets)}
+    jobs = {name: Job((), partial(done_there, shared, each)) for name, each in work.items()}
+    rates = dict(run_graph(jobs, workers or default_workers(config.device), report_progress, engine=engine))
     return [
         TransferRow(
             source=config.model,
@@ -105,11 +112,14 @@ def _threat_model(config: AuditConfig) -> NormBall:
 def _transfer_to(
     config: AuditConfig,
     study: ResolvedConfig,
+    device: Callable[[], str] | None,
     name: str,
     examples: transfer.AdversarialExamples,
     part: Dataset,
     report_progress: Progress,
 ) -> list[transfer.TransferRates]:
+    if device is not None:  # chosen where it is done
+        config, study = replace(config, device=(found := device())), replace(study, device=found)
     target = _target(config, study, name, report_progress)
     return transfer.transfer_rates(examples, part, target, device=config.device)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notbugs.cli.console import (
+    How,
     audit_config,
-    check_workers,
     command_line,
     parse_numbers,
     percent,
@@ -23,6 +23,7 @@ from notbugs.cli.options import (
     NO_MODEL_OPTIONS,
     NO_OPTIONS,
     DataOptions,
+    ExecutorName,
     ModelOptions,
     RunArgument,
     Seed,
@@ -158,6 +159,7 @@ def explain(
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
+    executor: ExecutorName = None,
 ) -> None:
     """Saliency: alignment and faithfulness of attributions.
 
@@ -168,8 +170,9 @@ def explain(
     title = "Saliency [95 % CI]"
     if dataset is None:
         _check_none_given({**data_options, **model_options})
-        _run_and_print(Path(subject), ("saliency",), workers, [(title, tables.saliency_table)])
+        _run_and_print(Path(subject), ("saliency",), How(workers, executor), [(title, tables.saliency_table)])
         return
+    _check_no_executor(executor)
     from notbugs import data
     from notbugs.audit.classifiers import with_gradients
     from notbugs.audit.failures import blame_failing_image
@@ -210,6 +213,7 @@ def corruptions(
     data_options: DataOptions = NO_OPTIONS,
     seed: Seed = 0,
     workers: Workers = None,
+    executor: ExecutorName = None,
 ) -> None:
     """Accuracy under common corruptions, and Fourier sensitivity.
 
@@ -224,8 +228,9 @@ def corruptions(
             ("Accuracy on test images, mean over five severities", tables.corruptions_table),
             (fourier_title, tables.fourier_table),
         ]
-        _run_and_print(Path(subject), ("corruptions", "fourier"), workers, shown)
+        _run_and_print(Path(subject), ("corruptions", "fourier"), How(workers, executor), shown)
         return
+    _check_no_executor(executor)
     from notbugs import data, metrics
     from notbugs.atomic import atomic_write_text
     from notbugs.audit.images import test_part
@@ -274,7 +279,7 @@ def _load_classifier(
     return config, model
 
 
-def ntk(folder: RunArgument, workers: Workers = None) -> None:
+def ntk(folder: RunArgument, workers: Workers = None, executor: ExecutorName = None) -> None:
     """Features of the neural tangent kernel, before any training.
 
     How useful and how robust its eigenvectors are on a study's images.
@@ -282,13 +287,18 @@ def ntk(folder: RunArgument, workers: Workers = None) -> None:
     from notbugs.report import tables
 
     title = "Kernel regression on the first eigenvectors [95 % CI]"
-    _run_and_print(folder, ("ntk",), workers, [(title, tables.ntk_table)])
+    _run_and_print(folder, ("ntk",), How(workers, executor), [(title, tables.ntk_table)])
+
+
+def _check_no_executor(executor: str | None) -> None:
+    if executor is not None:
+        raise InputError("--executor", "can do stages of a study only", executor, "leave it out for one classifier")
 
 
 def _run_and_print(
     folder: Path,
     stages: tuple[str, ...],
-    workers: int | None,
+    how: How,
     shown: Sequence[tuple[str, Callable[["StudyResults"], TextTable]]],
 ) -> None:
     """Run analyses of a study; print the findings they add, and their tables."""
@@ -296,10 +306,10 @@ def _run_and_print(
     from notbugs.report.results import StudyResults
     from notbugs.study import pipeline
 
-    check_workers(workers)
+    how.check()
     before = {finding.text for finding in findings(StudyResults.read(folder))}
-    with progress(TABLE) as report_progress:
-        pipeline.run_analyses(folder, stages, workers=workers, report_progress=report_progress)
+    with how.engine() as engine, progress(TABLE) as report_progress:
+        pipeline.run_analyses(folder, stages, workers=how.workers, engine=engine, report_progress=report_progress)
     results = StudyResults.read(folder)
     print_findings(finding for finding in findings(results) if finding.text not in before)
     for title, table in shown:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notbugs.cli.console import (
+    How,
     accuracy_line,
     audit_config,
-    check_workers,
     command_line,
     percent,
     print_report,
@@ -27,6 +27,7 @@ from notbugs.cli.options import (
     DatasetArgument,
     Device,
     Epochs,
+    ExecutorName,
     Layer,
     Model,
     ModelOptions,
@@ -147,6 +148,7 @@ def attack(
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
+    executor: ExecutorName = None,
 ) -> None:
     """Robust accuracy of a classifier, with sanity checks."""
     from notbugs import audit
@@ -173,15 +175,17 @@ def attack(
         model_options=model_options,
         data_options=data_options,
         device=device,
+        executor=executor,
     )
-    check_workers(workers)
+    how = How(workers, executor, device)
     with TemporaryDirectory() as temporary:
-        with progress(TABLE if out else "") as report_progress:
+        with how.engine() as engine, progress(TABLE if out else "") as report_progress:
             record = audit.run(
                 config,
                 out or Path(temporary) / "audit",
                 command=command_line(),
                 workers=workers,
+                engine=engine,
                 report_progress=report_progress,
             )
         where = "see tables/data_check.csv" if out else "see notbugs check"
@@ -326,6 +330,7 @@ def transfer(
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
+    executor: ExecutorName = None,
 ) -> None:
     """Transferability of a model's adversarial examples.
 
@@ -337,7 +342,8 @@ def transfer(
     from notbugs.runs.tables.row import as_csv
 
     check_table_file(out)
-    check_workers(workers)
+    how = How(workers, executor, device)
+    how.check()
     config = with_epsilon(
         audit_config(
             model,
@@ -349,15 +355,17 @@ def transfer(
             model_options=model_options,
             data_options=data_options,
             device=device,
+            executor=executor,
         )
     )
-    with progress() as report_progress:
+    with how.engine() as engine, progress() as report_progress:
         rows = audit_transfer.run_transfer(
             config,
             against or audit_transfer.ALL_TARGETS,
             seed=seed,
             epochs=epochs,
             workers=workers,
+            engine=engine,
             report_progress=report_progress,
         )
     _print_conditions(conditions(config))

@@ -6,6 +6,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from notbugs.errors import InputError
 if TYPE_CHECKING:
     from notbugs.audit import AuditConfig
     from notbugs.report.findings import Finding
+    from notbugs.runs.engine import Engine
     from notbugs.study.config import StudyConfig
 
 
@@ -32,7 +35,7 @@ def study_config(options: Mapping[str, Any]) -> "StudyConfig":
     for name in ("epsilon", "relabel_epsilon"):
         if given.get(name) is not None:
             given[name] = parse_epsilon(given[name], "--" + name.replace("_", "-"))
-    return StudyConfig(**{**given, "device": parse_device(given["device"])})
+    return StudyConfig(**{**given, "device": parse_device(given["device"], options.get("executor"))})
 
 
 def audit_config(
@@ -46,6 +49,7 @@ def audit_config(
     model_options: Mapping[str, str | None] = MappingProxyType({}),
     data_options: Mapping[str, Any] | None = None,
     device: str = "auto",
+    executor: str | None = None,
     mask: str | None = None,
     target: str | None = None,
     only_classes: Sequence[str] = (),
@@ -64,7 +68,7 @@ def audit_config(
         network=model_options.get("network"),
         classes=model_options.get("classes"),
         class_map=model_options.get("class_map"),
-        device=parse_device(device),
+        device=parse_device(device, executor),
         mask=mask,
         target=target,
         only_classes=tuple(only_classes) or None,
@@ -95,23 +99,45 @@ def _channel_values(text: str | None, option: str) -> tuple[float, ...] | None:
     return None if text is None else tuple(parse_numbers(text, option))
 
 
-def parse_device(name: str) -> str:
-    """A device that is here; auto: a GPU if there is one. Raises InputError for another."""
-    import torch
+def parse_device(name: str, executor: str | None = None) -> str:
+    """A device that is here; auto: a GPU if there is one. Raises InputError for another.
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError("--device", "must be available on this machine", name, str(error).splitlines()[0]) from None
-    return name
+    executor: stages are done elsewhere, where there may be devices that are not here.
+    """
+    from notbugs.precision import first_available
+
+    return first_available((*_devices(name), *(("cpu",) if executor else ())))
 
 
-def check_workers(workers: int | None) -> None:
-    """Raises InputError unless `workers` is 1 or more, or left out."""
-    if workers is not None and workers < 1:
-        raise InputError("--workers", "must be 1 or more", workers)
+def _devices(name: str) -> tuple[str, ...]:
+    return ("cuda", "cpu") if name == "auto" else (name,)
+
+
+@dataclass(frozen=True)
+class How:
+    """How stages are done: so many at once, by an executor, on a device."""
+
+    workers: int | None
+    executor: str | None
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Raises InputError unless `workers` is 1 or more, or left out."""
+        if self.workers is not None and self.workers < 1:
+            raise InputError("--workers", "must be 1 or more", self.workers)
+
+    @contextmanager
+    def engine(self) -> "Iterator[Engine | None]":
+        """The engine, as long as the block lasts; None: worker processes. Raises InputError if there is none."""
+        self.check()
+        if self.executor is None:
+            yield None
+            return
+        from notbugs.precision import first_available
+        from notbugs.runs.executors import open_engine
+
+        with open_engine(self.executor, self.workers, partial(first_available, _devices(self.device))) as engine:
+            yield engine
 
 
 def command_line() -> str:

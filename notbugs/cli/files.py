@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from notbugs.cli.console import check_workers, command_line, print_report, print_table, progress, study_config
+from notbugs.cli.console import How, command_line, print_report, print_table, progress, study_config
 from notbugs.cli.notes import TABLE, print_notes
 from notbugs.cli.options import (
     NO_OPTIONS,
@@ -14,6 +14,7 @@ from notbugs.cli.options import (
     Device,
     Epochs,
     Epsilon,
+    ExecutorName,
     Folds,
     HeadOnly,
     Layer,
@@ -59,6 +60,7 @@ def files(
     data_options: DataOptions = NO_OPTIONS,
     device: Device = "auto",
     workers: Workers = None,
+    executor: ExecutorName = None,
 ) -> None:
     """Scores for each training file, and spurious cues.
 
@@ -67,7 +69,8 @@ def files(
     The report shows every file. It exports lists of files for `notbugs split --files`.
     `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
     """
-    _files(files_config(study_config({**locals(), **data_options, "seeds": 1}), folds, repeats, pictures), out, workers)
+    config = study_config({**locals(), **data_options, "seeds": 1})
+    _files(files_config(config, folds, repeats, pictures), out, How(workers, executor, device))
 
 
 def files_config(config: "StudyConfig", folds: int, repeats: int, pictures: float) -> "FilesConfig":
@@ -96,16 +99,17 @@ def files_config(config: "StudyConfig", folds: int, repeats: int, pictures: floa
     )
 
 
-def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | None = None) -> None:
+def _files(config: "FilesConfig", out: Path, how: How, top: float | None = None) -> None:
     """Score the files of a data set and print a summary. top: also write that share of each class as two subsets."""
     from notbugs import files
     from notbugs.runs.tables.data_check import DataCheckRow
 
-    check_workers(workers)
+    how.check()
     if top is not None:
         files.check_fraction(config, top)
-    with progress(TABLE) as report_progress:
-        record = files.run(config, out, command=command_line(), workers=workers, report_progress=report_progress)
+    with how.engine() as engine, progress(TABLE) as report_progress:
+        command = command_line()
+        record = files.run(config, out, command=command, workers=how.workers, engine=engine, report_progress=report_progress)
     for line in finding_lines(record.rows(DataCheckRow)):
         print(line, file=sys.stderr)
     _print_files(record)
@@ -114,12 +118,12 @@ def _files(config: "FilesConfig", out: Path, workers: int | None, top: float | N
     print_report(out, f"{seconds:.0f} s. The table: {out / 'tables' / 'files.csv'}. ")
 
 
-def split_files(config: "FilesConfig", out: Path, workers: int | None, listed: Path | None, top: float | None) -> None:
+def split_files(config: "FilesConfig", out: Path, how: How, listed: Path | None, top: float | None) -> None:
     """Write two subsets of the files: those in a list and all others, or by robustness."""
     from notbugs import files
 
     if listed is None:
-        _files(config, out, workers, top)
+        _files(config, out, how, top)
     elif top is None:
         subsets = files.split_by_list(config, listed, out)
         print_notes()

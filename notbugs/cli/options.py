@@ -256,7 +256,16 @@ Bf16 = Annotated[
     ),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks with torch.compile. Slower on a CPU.")]
-Workers = Annotated[int | None, typer.Option(help="Stages at once, each in its own process. [default: one per core; 1 on a GPU]")]
+Workers = Annotated[int | None, typer.Option(help="Stages at once, each in its own process. [default: one per core; per GPU]")]
+ExecutorName = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="WHERE",
+        help="Do stages on other machines: the scheduler file of a Dask cluster, its address (tcp://…), or module:function of "
+        "your own that returns an Executor. --out must be on a disk that all share. See docs/scale.md.",
+    ),
+]
 
 # ---- file scores -------------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notbugs.cli.console import (
+    How,
     accuracy_line,
-    check_workers,
     command_line,
     print_list_of_runs,
     progress,
@@ -27,6 +27,7 @@ from notbugs.cli.options import (
     Device,
     Epochs,
     Epsilon,
+    ExecutorName,
     Folds,
     HeadOnly,
     Layer,
@@ -81,12 +82,13 @@ if TYPE_CHECKING:
     from notbugs.study.config import StudyConfig
 
 
-def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None) -> None:
+def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None, executor: ExecutorName = None) -> None:
     """The whole study on 2,000 digits of MNIST, in a few minutes.
 
     The same as `notbugs run mnist5k --limit 2000 --out runs/demo`.
     """
-    _study(study_config({"dataset": "mnist5k", "limit": 2000, "device": device}), out, workers)
+    config = study_config({"dataset": "mnist5k", "limit": 2000, "device": device, "executor": executor})
+    _study(config, out, How(workers, executor, device))
 
 
 @with_data_options
@@ -132,6 +134,7 @@ def run(
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
+    executor: ExecutorName = None,
     write: Write = None,
     stratified_targets: StratifiedTargets = False,
 ) -> None:
@@ -145,11 +148,11 @@ def run(
     options = {**{name: value for name, value in locals().items() if name not in ("context", "data_options")}, **data_options}
     given = [name for name in options if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
     if earlier := earlier_study(out):
-        _continue_study(earlier, options, given, workers)
+        _continue_study(earlier, options, given, How(workers, executor, device))
         return
     if dataset is None:
         raise InputError("DATASET", "must be given", None, "only a study that goes on, in --out, has its own")
-    _study(study_config(options), out, workers)
+    _study(study_config(options), out, How(workers, executor, device))
 
 
 @with_data_options
@@ -180,6 +183,7 @@ def split(
     compile: Compile = False,
     device: Device = "auto",
     workers: Workers = None,
+    executor: ExecutorName = None,
     write: Write = None,
 ) -> None:
     """The robust and the non-robust version of a data set.
@@ -193,7 +197,7 @@ def split(
     With --files LIST the listed training files become one subset, all others another.
     Either copies the files as they are, in their original size and format.
     """
-    config = study_config({**locals(), **data_options, "seeds": 1})
+    config, how = study_config({**locals(), **data_options, "seeds": 1}), How(workers, executor, device)
     if by_file or files:
         option = "--by-file" if by_file else "--files"
         if bf16 is not None or compile:
@@ -204,13 +208,13 @@ def split(
             raise InputError("--robust-strong", f"cannot be used with {option}, which changes no image")
         if robust_model is not None:
             raise InputError("--robust-model", f"cannot be used with {option}", robust_model)
-        split_files(files_config(config, folds, repeats, pictures), out, workers, files, top if by_file else None)
+        split_files(files_config(config, folds, repeats, pictures), out, how, files, top if by_file else None)
         return
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.store import dataset_path
 
     names = ("robust", "nonrobust", *(("robust-strong",) if robust_strong else ()))
-    record = _run(config, out, workers, only=[f"dataset-{name}" for name in names])
+    record = _run(config, out, how, only=[f"dataset-{name}" for name in names])
     rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
     for name in names:
         path = dataset_path(config, out, seed, name)
@@ -288,20 +292,20 @@ def report(
 # ---- parts -------------------------------------------------------------------------------------------------------------------
 
 
-def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Collection[str], workers: int | None) -> None:
+def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Collection[str], how: How) -> None:
     """Go on with a study: what is not given is as it was, which is said."""
     now = study_config({**options, "dataset": options["dataset"] or earlier.study().dataset})
     config = continued(earlier, now, given)
     if taken := taken_over(earlier, given):
         print(f"As in {earlier.folder / 'run.json'}: {taken}", file=sys.stderr)
-    _study(config, earlier.folder, workers, now, command_again(earlier, now))
+    _study(config, earlier.folder, how, now, command_again(earlier, now))
 
 
-def _study(config: "StudyConfig", out: Path, workers: int | None, asked: "StudyConfig | None" = None, command: str = "") -> None:
+def _study(config: "StudyConfig", out: Path, how: How, asked: "StudyConfig | None" = None, command: str = "") -> None:
     """Do a study and print it. asked, command: for run.json, where a study goes on."""
     from notbugs import report
 
-    _run(config, out, workers, asked=asked, command=command)
+    _run(config, out, how, asked=asked, command=command)
     page = report.write(out)
     print_summary(out, page)
     print_list_of_runs(out)
@@ -310,22 +314,22 @@ def _study(config: "StudyConfig", out: Path, workers: int | None, asked: "StudyC
 def _run(
     config: "StudyConfig",
     out: Path,
-    workers: int | None,
+    how: How,
     only: Collection[str] | None = None,
     asked: "StudyConfig | None" = None,
     command: str = "",
 ) -> "RunFolder":
     from notbugs.study import pipeline
 
-    check_workers(workers)
-    with study_progress() as display:
+    with how.engine() as engine, study_progress() as display:
         return pipeline.run(
             config,
             out,
             only=only,
             asked=asked,
             command=command or command_line(),
-            workers=workers,
+            workers=how.workers,
+            engine=engine,
             report_progress=display.on_progress,
             on_plan=display.on_plan,
             on_stage=display.on_stage,

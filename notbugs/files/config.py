@@ -9,6 +9,7 @@ from notbugs.files.crossfit import CrossfitConfig
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.resolve import TINY, resolve
 
+PARTS = "parts"  # what folds keep until the end
 FREE = ("repeats", "device", "pictures", "write", "flip")  # may differ when a run is resumed
 
 
@@ -143,9 +144,9 @@ def resumable_arguments(config: FilesConfig) -> dict[str, object]:
 
 def fold_path(folder: Path, repeat: int, fold: int) -> Path:
     """Where the scores of one fold are kept."""
-    return folder / "parts" / f"{repeat:03d}-{fold:03d}.npz"
+    return folder / PARTS / f"{repeat:03d}-{fold:03d}.npz"
 
 
 def examples_path(folder: Path, fold: int) -> Path:
     """Where a fold of the first repetition keeps pictures and nearest files until they are written to explorer/."""
-    return folder / "parts" / f"examples-{fold:03d}.npz"
+    return folder / PARTS / f"examples-{fold:03d}.npz"

@@ -21,7 +21,7 @@ from notbugs.files.crossfit import (
 from notbugs.files.fold_scores import usefulness_kept
 from notbugs.files.pictures import cue_pictures, feature_pictures
 from notbugs.models import Model
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.attempts import Attempt
 from notbugs.runs.tables.features import FeatureCategoryRow, FeatureRow, SpuriousCueRow
 from notbugs.runs.tables.row import Row
 
@@ -44,22 +44,22 @@ class FeatureEvidence(NamedTuple):
     drop: metrics.UsefulnessDrop
 
 
-def features_stage(config: FilesConfig, folder: Path, report_progress: Progress) -> list[Row]:
+def features_stage(config: FilesConfig, attempt: Attempt) -> list[Row]:
     """Categorize all features of a standard model, on the first fold of the first repetition, and find spurious cues."""
-    splits, device = load_splits(config), config.device
+    splits, device, folder = load_splits(config), config.device, attempt.folder
     crossfit = crossfit_config(config, splits)
     held_out = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, 0), splits.train.groups) == 0
     files, others = (splits.train.select(side.nonzero().squeeze(1)) for side in (held_out, ~held_out))
     train_model = partial(train_crossfit_model, config=crossfit, seed=fold_seed(config.seed, 0, 0), device=device)
-    report_progress("", 0.0, "standard model")
+    attempt("", 0.0, "standard model")
     standard = train_model(others, "standard", train.cross_entropy)
-    report_progress("", 0.2, "robust model")
+    attempt("", 0.2, "robust model")
     robust = train_model(others, "robust", adversarial_loss(crossfit))
     _save_model(standard, "standard", "standard", crossfit, others, folder)
     _save_model(robust, "robust", "adversarial", crossfit, others, folder)
-    report_progress("", 0.6, "robust and non-robust versions")
+    attempt("", 0.6, "robust and non-robust versions")
     versions = invert_both(robust, standard, files, crossfit, config.seed, device)
-    report_progress("", 0.7, "features under attack")
+    attempt("", 0.7, "features under attack")
     fused = models.fuse_batchnorm(standard, files.pixels(slice(0, 2)), device)
     rows = metrics.per_feature(fused, files, crossfit.threat_model, device=device, sample=100, steps=4)
     values = predict.features(standard, files, device)
@@ -67,7 +67,7 @@ def features_stage(config: FilesConfig, folder: Path, report_progress: Progress)
     evidence = feature_evidence(values, files, on_robust, on_nonrobust, on_test, splits.test)
     names, cues = metrics.cue_values(files, device=device)
     category_rows = _category_rows(rows, evidence, metrics.nearest_cue(values, names, cues))
-    report_progress("", 0.9, "pictures")
+    attempt("", 0.9, "pictures")
     pictures = feature_pictures(folder, category_rows, values, files, standard, device)
     images = data.balanced_subset(files, LAYER_IMAGES).pixels(slice(None)).to(device)
     layers = metrics.per_layer(standard, images, crossfit.threat_model)

@@ -22,6 +22,7 @@ from notbugs.errors import InputError
 from notbugs.files import robustness, scores
 from notbugs.files.columns import CATEGORIES, COLUMNS
 from notbugs.files.config import (
+    PARTS,
     FilesConfig,
     crossfit_config,
     examples_path,
@@ -35,9 +36,11 @@ from notbugs.files.explorer import explorer_stage, keeps_pictures, of_fold, pred
 from notbugs.files.features import features_stage
 from notbugs.files.fold_scores import FoldScores
 from notbugs.models.notes import keeping_notes
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
-from notbugs.runs.runner import Stage, check_same_data, run_stages
-from notbugs.runs.scheduler import Progress, describe_machine
+from notbugs.runs.runner import Stage, check_same_data, describe_device, on_device, run_stages
+from notbugs.runs.scheduler import describe_machine
 from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, FileRow, SubsetRow
 from notbugs.runs.tables.row import Row
 from notbugs.study.resolve import check_size, flip_is_measured
@@ -62,6 +65,7 @@ def run(
     *,
     command: str = "",
     workers: int | None = None,
+    engine: Engine | None = None,
     report_progress: Progress | None = None,
 ) -> RunFolder:
     """Score all training files, or do what is left to do of the run in `folder`.
@@ -77,7 +81,9 @@ def run(
     command : str
         Recorded in run.json.
     workers : int, optional
-        Stages at once, each in a process of its own. Default: one per core on a CPU, 1 on a GPU.
+        Stages at once, each in a process of its own. Default: one per core on a CPU, one per GPU.
+    engine : Engine, optional
+        Does the folds and the features in place of worker processes (`runs.executors.open_engine`).
     report_progress : callable, optional
 
     Returns
@@ -110,12 +116,14 @@ def run(
         mirroring = crossfit.flip or flip_is_measured(config.flip, config.data.dataset, splits.train)
         datacheck.check_stage(record, splits.train, splits.test, folds=config.folds, mirroring=mirroring, flips=crossfit.flip)
         config = replace(config, flip=crossfit.flip)  # measured once, for all stages
-        stages = {"features": Stage((), partial(features_stage, config, folder))}
+        describe = on_device(describe_device, config, engine)
+        stages = {"features": Stage((), on_device(features_stage, config, engine), describe)}
         for repeat in range(config.repeats):
             for fold in range(config.folds):
-                stages[f"repeat {repeat + 1}, fold {fold + 1}"] = Stage((), partial(_fold_stage, config, folder, repeat, fold))
-        run_stages(record, stages, device=config.device, workers=workers, report_progress=report_progress)
-        run_stages(record, {"explorer": Stage((), partial(explorer_stage, config, folder))}, device=config.device, workers=1)
+                work = on_device(_fold_stage, config, engine, repeat, fold)
+                stages[f"repeat {repeat + 1}, fold {fold + 1}"] = Stage((), work, describe)
+        run_stages(record, stages, device=config.device, workers=workers, engine=engine, report_progress=report_progress)
+        run_stages(record, {"explorer": Stage((), partial(_explorer, config, folder))}, device=config.device, workers=1)
         for fold in range(config.folds):
             examples_path(folder, fold).unlink(missing_ok=True)  # now in explorer/
         run_stages(record, {"summary": Stage((), partial(_summary, config, folder))}, device=config.device, workers=1)
@@ -153,7 +161,7 @@ def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, com
 # ---- stages ----------------------------------------------------------------------------------------------------------------
 
 
-def _fold_stage(config: FilesConfig, folder: Path, repeat: int, fold: int, report_progress: Progress) -> list[Row]:
+def _fold_stage(config: FilesConfig, repeat: int, fold: int, attempt: Attempt) -> list[Row]:
     """Score the files of one fold, and keep the scores; in the first repetition also what the explorer shows."""
     splits, kept = load_splits(config), FoldScores()
     folds = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, repeat), splits.train.groups)
@@ -164,13 +172,13 @@ def _fold_stage(config: FilesConfig, folder: Path, repeat: int, fold: int, repor
         seed=fold_seed(config.seed, repeat, fold),
         test=splits.test,
         device=config.device,
-        progress=lambda share, words: report_progress("", min(share, 0.99), words),
+        progress=lambda share, words: attempt("", min(share, 0.99), words),
         keep=None if repeat else kept.__setitem__,
         keep_pictures=not repeat and keeps_pictures(config, splits.train),
     )
     if kept:
-        data.save_arrays(of_fold(kept, folds, fold), examples_path(folder, fold))
-    data.save_arrays(found, fold_path(folder, repeat, fold))
+        data.save_arrays(of_fold(kept, folds, fold), examples_path(attempt.folder, fold))
+    data.save_arrays(found, fold_path(attempt.folder, repeat, fold))
     return []
 
 
@@ -184,7 +192,17 @@ def _load_scores(config: FilesConfig, folder: Path, splits: Splits) -> list[Fold
     return whole
 
 
-def _summary(config: FilesConfig, folder: Path, report_progress: Progress) -> list[Row]:
+def _explorer(config: FilesConfig, folder: Path, attempt: Attempt) -> list[Row]:
+    """The explorer's pictures. It finds in one folder what the folds kept and what it writes."""
+    attempt.folder.mkdir(parents=True)
+    kept = attempt.folder / PARTS
+    kept.symlink_to((folder / PARTS).resolve())
+    rows = explorer_stage(config, attempt.folder, attempt)
+    kept.unlink()
+    return rows
+
+
+def _summary(config: FilesConfig, folder: Path, attempt: Attempt) -> list[Row]:
     """The rows of all files, the accuracies of the models, the categories, the columns, and pictures of representative files."""
     splits = load_splits(config)
     whole, epsilon = _load_scores(config, folder, splits), float(crossfit_config(config, splits).threat_model.epsilon)
@@ -194,7 +212,7 @@ def _summary(config: FilesConfig, folder: Path, report_progress: Progress) -> li
     for category in CATEGORIES:
         own = [row for row in rows if row.category == category]
         counts.append(CategoryRow(category=category, files=len(own), n=len(rows)))
-        pictures += [_picture(row, splits, folder) for row in representative_files(own, category)]
+        pictures += [_picture(row, splits, attempt.folder) for row in representative_files(own, category)]
     columns: list[ColumnRow] = [column for column in COLUMNS if getattr(rows[0], column.column) is not None]
     accuracies = scores.model_accuracies(whole, epsilon)
     return [*rows, *predictions, *accuracies, scores.label_errors_row(whole, splits.train), *counts, *columns, *pictures]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from notbugs.atomic import StrPath, read_at_most
+from notbugs.atomic import StrPath, part_of, read_at_most
 from notbugs.errors import InputError
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Model
@@ -81,7 +81,7 @@ def save(model: Model, path: StrPath, **metadata: object) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    weights, description = path.with_suffix(".safetensors.part"), path.with_suffix(".json.part")
+    weights, description = part_of(path), part_of(path)
     # copied: safetensors refuses weights that two layers share
     tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
     try:

@@ -3,9 +3,11 @@
     run.json           arguments, metadata and one entry for each finished stage
     tables/*.csv       typed rows (`runs.tables`), and the same as .parquet
     pictures/*.png     pictures that tables name
+    .attempts/         what stages that are not finished have written
 
-A stage is whole or absent. Its rows are written first; its entry in run.json, with the number of rows it wrote, comes last. Rows
-beyond these numbers come from a stage that was killed: they are never read, and the next stage to finish overwrites them.
+A stage is whole or absent. Only the process that opened the folder changes anything but .attempts/, where each attempt at a stage
+has a folder of its own. It renames what the stage wrote into place, then writes its rows; the entry in run.json, with the number
+of rows, comes last. Rows beyond these numbers are of a stage that was killed: never read, and overwritten by the next one.
 """
 
 import csv
@@ -32,6 +34,7 @@ from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_te
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
+ATTEMPTS = ".attempts"  # folder of stages that are not finished: see `runs.attempts`
 MOST_ROWS = 2**40  # of a table
 MOST_METADATA = 2**27  # bytes of a run.json: one of 10,000 stages has 3 MB
 ARGUMENT_OPTIONS = {  # named otherwise
@@ -86,7 +89,7 @@ class RunFolder:
         if (
             not known.exists()
             and folder.exists()
-            and any(entry.name not in ("run.json.part", LOCK) for entry in folder.iterdir())
+            and any(entry.name != LOCK and entry.suffix != ".part" for entry in folder.iterdir())
         ):
             raise InputError(
                 "--out", "must be a new folder or an earlier run", f"{folder}, which holds other files", "name another"
@@ -313,10 +316,10 @@ def _option(name: str, kind: str) -> str:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed left half written: tables, models, data sets."""
-    for path in (*folder.glob("*.part"), *folder.glob("*/*.part"), *folder.glob("*/.*.part")):
+    """Remove what a process that was killed left half written: attempts at stages, tables."""
+    for path in (folder / ATTEMPTS, *folder.glob("*.part"), *folder.glob("*/*.part")):
         with suppress(OSError):  # it is in nobody's way
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _acquire_lock(folder: Path) -> FileLock | None:

@@ -1,18 +1,26 @@
-"""Stages side by side, each in a process of its own, in an order that respects what each needs."""
+"""Stages side by side on any executor, in an order that respects what each needs."""
 
 import os
 import platform
+import time
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
 
 from notbugs.errors import InputError
-from notbugs.runs.workers import Progress, Reported, Worker, WorkerEndedError, first_to_say
+from notbugs.runs.engine import Engine, Outcome, Progress, attempt, told
+from notbugs.runs.workers import WorkerEndedError, worker_processes
 
 __all__ = ["Job", "Progress", "default_workers", "describe_machine", "ignore_progress", "run_graph"]
 
 Result = TypeVar("Result")
+
+SECONDS_BETWEEN_LOOKS = 0.2  # at the progress of jobs
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,12 @@ def ignore_progress(stage: str, share: float, words: str) -> None:
 
 
 def default_workers(device: str) -> int:
-    """Stages at once if nobody says: one per core that this process may use, 1 on a GPU."""
-    if device != "cpu":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    """Stages at once if nobody says: one per core that this process may use; one per GPU, or 1 on a GPU that is named."""
+    if device == "cpu":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    import torch
+
+    return max(1, torch.cuda.device_count()) if device == "cuda" else 1
 
 
 def describe_machine(device: str) -> str:
@@ -42,7 +52,12 @@ def describe_machine(device: str) -> str:
 
 
 def run_graph(
-    jobs: Mapping[str, Job[Result]], workers: int, report_progress: Progress
+    jobs: Mapping[str, Job[Result]],
+    workers: int,
+    report_progress: Progress,
+    *,
+    engine: Engine | None = None,
+    progress_in: Path | None = None,
 ) -> Generator[tuple[str, Result], None, None]:
     """Run jobs in the order of their needs; yields name and result of each as it finishes.
 
@@ -51,22 +66,31 @@ def run_graph(
     jobs : mapping
         Jobs by name. Of those that are ready, the first of the mapping starts first.
     workers : int
-        1: run here, in order. More: each worker is a new process with one thread.
+        1, or a single job: run here, in order. More: each worker is a new process with one thread.
     report_progress : callable
+    engine : Engine, optional
+        Does the jobs in place of worker processes, also a single one.
+    progress_in : Path, optional
+        A folder for files of progress, which workers see. Default: a temporary one.
 
     Raises
     ------
     InputError
-        A job's own, or if its worker process was killed: once the jobs beside it have finished. Any other error ends all at
-        once, and so does Ctrl-C.
+        A job's own, or if its worker was killed: once the jobs beside it have finished. Any other error ends all at once, and so
+        does Ctrl-C.
     """
     order = {name: number for number, name in enumerate(jobs)}
     graph: TopologicalSorter[str] = TopologicalSorter({name: job.needs for name, job in jobs.items()})
     graph.prepare()
-    if workers <= 1 or len(jobs) <= 1:
+    if engine is None and (workers <= 1 or len(jobs) <= 1):
         yield from _run_here(jobs, graph, order, report_progress)
-    else:
-        yield from _run_in_processes(jobs, graph, order, workers, report_progress)
+        return
+    with ExitStack() as stack:
+        if progress_in is None:
+            progress_in = Path(stack.enter_context(TemporaryDirectory()))
+        if engine is None:
+            engine = stack.enter_context(worker_processes(workers))
+        yield from _Run(jobs, graph, order, engine, progress_in, report_progress).results()
 
 
 def _run_here(
@@ -83,60 +107,94 @@ def _run_here(
         report_progress(name, 1.0, "")
 
 
-def _run_in_processes(
-    jobs: Mapping[str, Job[Result]],
-    graph: "TopologicalSorter[str]",
-    order: Mapping[str, int],
-    workers: int,
-    report_progress: Progress,
-) -> Generator[tuple[str, Result], None, None]:
-    started: list[Worker[Result]] = []
-    running: dict[Worker[Result], str] = {}
-    ready: list[str] = []
-    failed: InputError | None = None
-    try:
-        while running or (graph.is_active() and failed is None):
-            if failed is None:
-                ready = sorted([*ready, *graph.get_ready()], key=order.__getitem__)
-            while ready and len(running) < workers and failed is None:
-                name = ready.pop(0)
-                try:
-                    running[_started(jobs[name], started, running)] = name
-                    report_progress(name, 0.0, "")
-                except WorkerEndedError as error:
-                    failed = _without_process(name, error)
-            for worker in first_to_say(running):
-                try:
-                    said = worker.said()
-                    if isinstance(said, Reported):
-                        report_progress(*said)
+class _Run(Generic[Result]):
+    """Jobs on an engine: those that run, and those that are ready."""
+
+    def __init__(
+        self,
+        jobs: Mapping[str, Job[Result]],
+        graph: "TopologicalSorter[str]",
+        order: Mapping[str, int],
+        engine: Engine,
+        progress_in: Path,
+        report_progress: Progress,
+    ) -> None:
+        self.jobs, self.graph, self.order, self.engine = jobs, graph, order, engine
+        self.progress_in, self.report_progress = progress_in, report_progress
+        self.running: dict[Future[Outcome[Result]], str] = {}
+        self.ready: list[str] = []
+        self.failed: InputError | None = None
+        self.seen: dict[str, tuple[str, float, str]] = {}
+
+    def results(self) -> Generator[tuple[str, Result], None, None]:
+        """Name and result of each job as it finishes."""
+        try:
+            while self.running or (self.graph.is_active() and self.failed is None):
+                self._start_ready()
+                for future in self._finished():
+                    name = self.running.pop(future)
+                    try:
+                        outcome = future.result()
+                    except Exception as error:  # the executor's: those of the job are in its outcome
+                        self.failed = self.failed or self.engine.lost(name, future, error)
                         continue
-                    name, result = running.pop(worker), said.result()
-                except WorkerEndedError as error:
-                    failed = failed or _without_process(running.pop(worker), error)
-                except InputError as error:
-                    failed = failed or error
-                else:
-                    graph.done(name)
+                    try:
+                        result = outcome.result()
+                    except InputError as error:
+                        self.failed = self.failed or error
+                        continue
+                    self._look(name)
+                    self.graph.done(name)
                     yield name, result
-                    report_progress(name, 1.0, "")  # only now: the caller has kept the result
-        if failed:
-            raise failed
-    finally:
-        for worker in started:
-            worker.end()
+                    self.report_progress(name, 1.0, "")  # only now: the caller has kept the result
+            if self.failed:
+                raise self.failed
+        finally:
+            for future in self.running:
+                future.cancel()
 
+    def _start_ready(self) -> None:
+        if self.failed is None:
+            self.ready = sorted([*self.ready, *self.graph.get_ready()], key=self.order.__getitem__)
+        while self.ready and self.failed is None and len(self.running) < self.engine.at_once():
+            name = self.ready.pop(0)
+            try:
+                future = self.engine.executor.submit(attempt, self.jobs[name].work, self._progress_of(name))
+            except (WorkerEndedError, RuntimeError) as error:  # the latter: an executor that was shut down
+                self.failed = self.engine.lost(name, Future(), error)
+                return
+            self.running[future] = name
+            self.report_progress(name, 0.0, "")
 
-def _started(job: Job[Result], started: list[Worker[Result]], running: Mapping[Worker[Result], str]) -> Worker[Result]:
-    """A worker that does a job: one that has done another, or a new one. Raises WorkerEndedError."""
-    worker = next((each for each in started if each not in running and each.alive), None)
-    if worker is None:
-        worker = Worker()
-        started.append(worker)  # first: an interrupt while it starts ends it, too
-        worker.start()
-    worker.give(job.work)
-    return worker
+    def _finished(self) -> list["Future[Outcome[Result]]"]:
+        """Those that have ended, in the order of the jobs; waits a moment for the first one, and tells how far the others are."""
+        if not self.running:
+            if self.failed is None:
+                self._check()
+                time.sleep(SECONDS_BETWEEN_LOOKS)  # nobody can be given a job yet
+            return []
+        wait(self.running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED)
+        done = [future for future in self.running if future.done()]  # not all executors say that they cancelled one
+        if not done:
+            self._check()
+            for name in self.running.values():
+                self._look(name)
+        return sorted(done, key=lambda future: self.order[self.running[future]])
 
+    def _check(self) -> None:
+        try:
+            self.engine.check()
+        except InputError as error:  # nobody is there: what runs cannot finish
+            self.failed = self.failed or error
+            for future in self.running:
+                future.cancel()
+            self.running = {}
 
-def _without_process(name: str, error: WorkerEndedError) -> InputError:
-    return InputError(name, f"its process {error}", remedy="if memory ran out, use --workers 1")
+    def _progress_of(self, name: str) -> Path:
+        return self.progress_in / f"{self.order[name]}.json"
+
+    def _look(self, name: str) -> None:
+        """Report what a job has told since the last look."""
+        if (now := told(self._progress_of(name))) and now != self.seen.get(name):
+            self.seen[name] = now
+            self.report_progress(*now)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from notbugs import data, metrics, models
 from notbugs.data import Dataset, Splits
 from notbugs.metrics import ntk
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Progress
 from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
@@ -49,7 +50,7 @@ WHITE_NOISE = "chance_low_frequency_energy"  # the measure that does not depend 
 # ---- saliency --------------------------------------------------------------------------------------------------------------
 
 
-def saliency(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
+def saliency(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt) -> list[Row]:
     """Measures of each model's attributions on the same test images, their differences image by image, and pictures."""
     splits = load(config, seed)
     images = data.balanced_subset(splits.test, SALIENCY_IMAGES)
@@ -62,11 +63,11 @@ def saliency(config: ResolvedConfig, folder: Path, seed: int, report_progress: P
             result = metrics.saliency(model, images, means, method=method, seed=seed, device=config.device)
             results[name, method] = result
             rows += saliency_rows(result, model=name, method=method, seed=seed)
-        report_progress("", (number + 1) / len(ANALYZED_MODELS), name)
+        attempt("", (number + 1) / len(ANALYZED_MODELS), name)
     rows += _saliency_differences(results, seed)
     if seed == config.seed:
         gradients = {name: results[name, "gradient"].gradients for name in ANALYZED_MODELS}
-        rows += save_saliency_pictures(images, data.first_per_class(images), gradients, folder)
+        rows += save_saliency_pictures(images, data.first_per_class(images), gradients, attempt.folder)
     return rows
 
 
@@ -245,7 +246,7 @@ class _Selected(nn.Module):
 class Analysis(NamedTuple):
     """work: the stage; models: those it needs; once: for the first seed only, where only the seed differs and decides nothing."""
 
-    work: Callable[[ResolvedConfig, Path, int, Progress], Sequence[Row]]
+    work: Callable[[ResolvedConfig, Path, int, Attempt], Sequence[Row]]
     models: tuple[str, ...]
     once: bool
 

@@ -10,8 +10,9 @@ import torch
 
 from notbugs import attacks, construct, metrics, models, train
 from notbugs.data import Dataset
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Progress
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
@@ -37,9 +38,7 @@ class TrainedClassifier(NamedTuple):
     curve: list[TrainingRow]
 
 
-def train_model(
-    config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, spec: ModelSpec
-) -> list[TrainingRow]:
+def train_model(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt, *, spec: ModelSpec) -> list[TrainingRow]:
     """Stage: train one classifier and save it. What is constructed with it need not wait until it is evaluated.
 
     Returns
@@ -51,8 +50,8 @@ def train_model(
     if trained_on and not has_dataset(config, folder, seed, trained_on.name):
         return []
     dataset = load_dataset(config, folder, seed, trained_on.name) if trained_on else splits.train
-    trained = train_classifier(config, dataset, spec, seed=seed, report_progress=report_progress)
-    save_classifier(trained, config, dataset, spec, seed=seed, path=model_path(config, folder, seed, spec.name))
+    trained = train_classifier(config, dataset, spec, seed=seed, report_progress=attempt)
+    save_classifier(trained, config, dataset, spec, seed=seed, path=model_path(config, attempt.folder, seed, spec.name))
     return trained.curve
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from notbugs import data, metrics
 from notbugs.predict import predict
+from notbugs.runs.engine import Progress
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.stats import newcombe_difference

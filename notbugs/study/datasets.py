@@ -1,6 +1,5 @@
 """How the data sets of the catalog are constructed: the stage, the constructions by name, and the dataset card."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,8 +10,9 @@ from notbugs import __version__, construct, data
 from notbugs.construct import Constructed
 from notbugs.data import Dataset, synthetic
 from notbugs.models import Model
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Progress
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.scheduler import Progress
 from notbugs.runs.tables.row import cells
 from notbugs.runs.tables.study import SetRow, SyntheticTruthRow
 from notbugs.search import NormBall
@@ -27,13 +27,11 @@ ENLARGED = 4  # times at most that a relabeling epsilon is enlarged
 PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more balanced then
 
 
-def build_dataset(
-    config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, spec: DatasetSpec
-) -> list[SetRow]:
+def build_dataset(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt, *, spec: DatasetSpec) -> list[SetRow]:
     """Stage: construct one data set and write it; one that cannot be trained on is not written."""
     began, splits = time.perf_counter(), load(config, seed)
     images = versions_of(config, spec) * len(splits.train)
-    context = BuildContext(config, folder, seed, spec, splits.train, _count_progress(images, report_progress))
+    context = BuildContext(config, folder, seed, spec, splits.train, _count_progress(images, attempt))
     made = CONSTRUCTIONS[spec.construction](context)
     stats = {**asdict(made.stats), "epsilon": _relabel_epsilon(context, made) if spec.is_relabeled else None}
     seconds = round(time.perf_counter() - began, 2)
@@ -46,13 +44,18 @@ def build_dataset(
         written=is_trainable(made.dataset),
         **stats,
     )
-    path = dataset_path(config, folder, seed, spec.name)
-    shutil.rmtree(path, ignore_errors=True)  # of a stage that was killed before it was marked done
     if row.written:
         original = _same_files(splits.train, made.dataset)
         origin = data.origin_of(config.dataset, splits)
         form = written_form(config, splits)
-        data.export(made.dataset, path, form, card=_card(config, spec, row), original=original, origin=origin)
+        data.export(
+            made.dataset,
+            dataset_path(config, attempt.folder, seed, spec.name),
+            form,
+            card=_card(config, spec, row),
+            original=original,
+            origin=origin,
+        )
     return [row]
 
 

@@ -15,7 +15,7 @@ from notbugs.attacks.budgets import GRADIENT_ENSEMBLE, UNTARGETED_ATTACKS
 from notbugs.data import Dataset
 from notbugs.metrics import Accuracy
 from notbugs.models import Model, fuse_batchnorm
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.engine import Progress
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import Attack, NormBall
 from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, QUICK

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from notbugs.data.load import SYNTHETIC
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.attempts import Attempt
 from notbugs.runs.tables.row import Row
 from notbugs.study import controls, evaluation, replication, transferability
 from notbugs.study.analyses import ANALYSES
@@ -37,7 +37,7 @@ from notbugs.study.given import GIVEN
 from notbugs.study.pictures import pictures
 
 Kind = Literal["model", "evaluation", "dataset", "examples", "transfer", "learner", "task"]
-Work = Callable[[ResolvedConfig, Path, int, Progress], Sequence[Row]]
+Work = Callable[[ResolvedConfig, Path, int, Attempt], Sequence[Row]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class StageId:
 
 @dataclass(frozen=True)
 class StudyStage:
-    """needs: the stages that come first; work: (config, folder, seed, report_progress) -> rows of any tables."""
+    """needs: the stages that come first; work: (config, folder, seed, attempt) -> rows of any tables. It reads
+    the folder and writes into that of the attempt."""
 
     needs: tuple[StageId, ...]
     work: Work

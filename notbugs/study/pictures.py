@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from notbugs import attacks, data, models, precision, predict
 from notbugs.data import Dataset
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.attempts import Attempt
 from notbugs.runs.tables.analyses import SaliencyPictureRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AdversarialPictureRow, PictureRow
@@ -27,7 +27,7 @@ ENLARGED_SIDE = 128  # pixels of a small image on a sheet
 
 
 @precision.full_precision()
-def pictures(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
+def pictures(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt) -> list[Row]:
     """Stage: training images in every version, and adversarial examples of test images, with what two models predict."""
     original = load(config, seed).train
     chosen = data.first_per_class(original)
@@ -45,8 +45,9 @@ def pictures(config: ResolvedConfig, folder: Path, seed: int, report_progress: P
     files = [original.names[index] for index in chosen]
     rows: list[Row] = []
     for column, (pixels, given) in versions.items():
-        rows += _version_rows(folder, column, files, pixels, given, original.classes, classifiers, config.device)
-    return rows + adversarial_examples(load(config, seed).test, classifiers, folder, norm=config.norm, device=config.device)
+        rows += _version_rows(attempt.folder, column, files, pixels, given, original.classes, classifiers, config.device)
+    test = load(config, seed).test
+    return rows + adversarial_examples(test, classifiers, attempt.folder, norm=config.norm, device=config.device)
 
 
 def _attacked(model: nn.Module, images: Tensor, labels: Tensor, threat_model: NormBall, device: str) -> Tensor:
@@ -99,7 +100,7 @@ def adversarial_examples(
     classifiers : mapping of str to nn.Module
         On `device`.
     folder : Path
-        Of the run; pictures are saved in pictures/.
+        Of an attempt; pictures are saved in pictures/.
     norm : {"l2", "linf"}
     device : torch.device or str
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-
-from notbugs import __version__, attacks, data, datacheck, metrics, models
+from notbugs import attacks, data, datacheck, metrics, models
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
@@ -17,10 +16,12 @@ from notbugs.data_config import check_outside
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
-from notbugs.runs.runner import Stage, check_same_data, run_stages
-from notbugs.runs.scheduler import Progress, default_workers, describe_machine, ignore_progress
+from notbugs.runs.runner import Stage, check_same_data, describe_device, run_stages
+from notbugs.runs.scheduler import default_workers, describe_machine, ignore_progress
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
@@ -40,9 +41,9 @@ from notbugs.study.config import (
 )
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.given import GIVEN, GivenModel, given_model, with_warning
-from notbugs.study.graph import Graph, StageId, StudyStage, select_stages, study_graph
+from notbugs.study.graph import Graph, StageId, StudyStage, Work, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
-from notbugs.study.resolve import check_constructions, check_size, flip_is_measured, resolve
+from notbugs.study.resolve import check_constructions, check_size, flip_is_measured, resolve, uses_bfloat16
 from notbugs.study.store import missing, vanished
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
@@ -72,6 +73,7 @@ def run(
     asked: StudyConfig | None = None,
     command: str = "",
     workers: int | None = None,
+    engine: Engine | None = None,
     report_progress: Progress | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_stage: Callable[[str, Sequence[Row], float], None] | None = None,
@@ -93,7 +95,9 @@ def run(
     command : str
         Recorded in run.json.
     workers : int, optional
-        Stages at once, each in a process of its own. Default: one per core on a CPU, 1 on a GPU.
+        Stages at once, each in a process of its own. Default: one per core on a CPU, one per GPU.
+    engine : Engine, optional
+        Does the stages in place of worker processes (`runs.executors.open_engine`).
     report_progress : callable, optional
     on_plan : callable, optional
         Called before any work with what will be done and an estimate of the time.
@@ -135,21 +139,22 @@ def run(
         # settled: done before there was a check, or long checked
         findings = [] if settled else _checked(record, config, resolved, splits)
         graph = study_graph(resolved, analyses=only is not None)
-        selected = select_stages(graph, only)
+        selected, place = select_stages(graph, only), _Place(resolved, config.bf16, engine.device if engine else None)
         todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
         _check_nothing_vanished(record, resolved, graph, todo)
         if on_plan:
-            if len(todo) > 1:
+            if len(todo) > 1 and engine is None:
                 start_server(workers or default_workers(resolved.device))
-            on_plan(make_plan(resolved, splits, graph, todo, workers, given, findings))
+            at_once = workers if engine is None else max(1, min(engine.at_once(), len(todo)))
+            on_plan(make_plan(resolved, splits, graph, todo, at_once, given, findings))
         run_stages(
             record,
-            {str(stage_id): _stage(graph, stage_id, resolved, folder) for stage_id in selected},
+            {str(stage_id): _stage(graph, stage_id, place, folder) for stage_id in selected},
             device=resolved.device,
             workers=workers,
+            engine=engine,
             report_progress=report_progress,
             on_stage=on_stage,
-            stage_metadata=_stage_metadata(resolved),
             count_seconds=not settled,
         )
         whole = study_graph(replace(resolved, seeds=seeds[-1] - resolved.seed + 1))
@@ -159,7 +164,12 @@ def run(
 
 @data.keeping_loads()
 def run_analyses(
-    folder: StrPath, names: Collection[str], *, workers: int | None = None, report_progress: Progress | None = None
+    folder: StrPath,
+    names: Collection[str],
+    *,
+    workers: int | None = None,
+    engine: Engine | None = None,
+    report_progress: Progress | None = None,
 ) -> RunFolder:
     """Do further analyses of a study, with all that they need.
 
@@ -170,6 +180,7 @@ def run_analyses(
     names : collection of str
         Of `analyses.ANALYSES`.
     workers : int, optional
+    engine : Engine, optional
     report_progress : callable, optional
 
     Returns
@@ -187,7 +198,16 @@ def run_analyses(
     record = RunFolder.read(folder)
     config, command = config_of_run(record), record.study().command
     asked = StudyConfig(config.dataset)
-    return run(config, folder, only=names, asked=asked, command=command, workers=workers, report_progress=report_progress)
+    return run(
+        config,
+        folder,
+        only=names,
+        asked=asked,
+        command=command,
+        workers=workers,
+        engine=engine,
+        report_progress=report_progress,
+    )
 
 
 def train_single(
@@ -244,9 +264,29 @@ def _resolved(config: StudyConfig, splits: Splits) -> tuple[ResolvedConfig, dict
     return resolved, {"network_notes": notes} if notes else {}
 
 
-def _stage(graph: Graph, stage_id: StageId, config: ResolvedConfig, folder: Path) -> Stage:
+class _Place(NamedTuple):
+    """What a stage is told of where it is done. bf16: as asked for; device: chosen there, if it is not None."""
+
+    config: ResolvedConfig
+    bf16: bool | None
+    device: Callable[[], str] | None
+
+    def config_there(self) -> ResolvedConfig:
+        """The configuration, with what depends on the device."""
+        if self.device is None:
+            return self.config
+        found = self.device()
+        return replace(self.config, device=found, bf16=uses_bfloat16(self.bf16, found))
+
+
+def _stage(graph: Graph, stage_id: StageId, place: _Place, folder: Path) -> Stage:
     stage = graph[stage_id]
-    return Stage(tuple(map(str, stage.needs)), partial(stage.work, config, folder, stage_id.seed))
+    work = partial(_done_there, stage.work, place, folder, stage_id.seed)
+    return Stage(tuple(map(str, stage.needs)), work, partial(_stage_metadata, place))
+
+
+def _done_there(work: Work, place: _Place, folder: Path, seed: int, attempt: Attempt) -> Sequence[Row]:
+    return work(place.config_there(), folder, seed, attempt)
 
 
 def _checked(record: RunFolder, config: StudyConfig, resolved: ResolvedConfig, splits: Splits) -> Sequence[DataCheckRow]:
@@ -314,9 +354,9 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
     }
 
 
-def _stage_metadata(config: ResolvedConfig) -> dict[str, object]:
-    """What the entry of each stage says: a run may be resumed on another device, or with another version."""
-    return {"notbugs": __version__, "torch": torch.__version__, "device": config.device, "bf16": config.bf16}
+def _stage_metadata(place: _Place) -> dict[str, object]:
+    config = place.config_there()
+    return {**describe_device(config), "bf16": config.bf16}
 
 
 def _nearest(config: ResolvedConfig, train: Dataset) -> dict[str, float | None]:

@@ -70,7 +70,7 @@ def make_plan(
     todo : sequence of StageId
         Those that are not done, in order.
     workers : int, optional
-        Default: one per core on a CPU, 1 on a GPU.
+        Default: one per core on a CPU, one per GPU.
     given : GivenModel, optional
         The study's standard model, if it was given.
     findings : sequence of DataCheckRow

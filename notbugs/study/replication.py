@@ -7,7 +7,7 @@ from pathlib import Path
 
 from notbugs import construct, data, metrics
 from notbugs.data import Dataset
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.engine import Progress
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.study.catalog import DATASETS, trained_on
 from notbugs.study.config import ResolvedConfig, load

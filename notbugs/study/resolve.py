@@ -44,6 +44,11 @@ class _Defaults:
     adapt_batchnorm: bool = False
 
 
+def uses_bfloat16(asked: bool | None, device: str) -> bool:
+    """Whether networks are trained in bfloat16: as asked for, else on a GPU that has it."""
+    return _or(asked, precision.supports_bfloat16(device))
+
+
 def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
     """Decide every open setting from the data.
 
@@ -122,7 +127,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         relabel_steps=config.relabel_steps,
         full=config.full or config.replicate,
         replicate=config.replicate,
-        bf16=_or(config.bf16, precision.supports_bfloat16(config.device)),
+        bf16=uses_bfloat16(config.bf16, config.device),
         compile=config.compile,
         device=config.device,
         write=config.write,

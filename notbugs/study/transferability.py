@@ -11,7 +11,8 @@ from notbugs import data
 from notbugs.data import Dataset
 from notbugs.metrics import transfer
 from notbugs.models import sklearn_learners
-from notbugs.runs.scheduler import Progress
+from notbugs.runs.attempts import Attempt
+from notbugs.runs.engine import Progress
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.transferability import TransferRow
 from notbugs.study.catalog import TRANSFER_TARGETS, starts_from_standard
@@ -27,11 +28,11 @@ def targets(config: ResolvedConfig) -> tuple[str, ...]:
     return tuple(name for name in TRANSFER_TARGETS if config.model is None or not starts_from_standard(name))
 
 
-def make_examples(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, source: str) -> list[Row]:
+def make_examples(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt, *, source: str) -> list[Row]:
     """Adversarial examples of one model for the test images, kept in examples/SOURCE.npz."""
     model, test = load_model(config, folder, seed, source), _test_images(config, seed)
     examples = transfer.make_examples(model, test, config.threat_model, seed=seed, device=config.device)
-    path = examples_path(config, folder, seed, source)
+    path = examples_path(config, attempt.folder, seed, source)
     data.save_arrays({name: column.numpy() for name, column in examples._asdict().items()}, path)
     return []
 

@@ -45,13 +45,14 @@ def test_devices() -> None:
     assert console.parse_device("cpu") == "cpu" and console.parse_device("auto") in ("cpu", "cuda")
     with pytest.raises(InputError, match="--device: must be available on this machine, got cuda:99"):
         console.parse_device("cuda:99")
+    assert console.parse_device("cuda:99", "scheduler.json") == "cpu"  # stages are done where there is one
 
 
 def test_workers_are_1_or_more() -> None:
-    console.check_workers(None)
-    console.check_workers(1)
-    with pytest.raises(InputError, match="--workers: must be 1 or more, got 0"):
-        console.check_workers(0)
+    console.How(None, None).check()
+    console.How(1, None).check()
+    with pytest.raises(InputError, match="--workers: must be 1 or more, got 0"), console.How(0, "no.json").engine():
+        pass
 
 
 def test_an_accuracy_has_interval_counts_and_attack() -> None:

@@ -1,5 +1,6 @@
 """The runner does the stages that are not done, and records each as it finishes."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,13 @@ def test_stages_are_recorded_with_rows_seconds_and_metadata(tmp_path: Path, work
     with RunFolder.open(tmp_path, {}) as run:
         run_stages(
             run,
-            {**stages("a", "b"), "c": Stage(("a", "b"), partial(jobs.rows, 2))},
+            {
+                name: replace(stage, describe=partial(dict, device="cpu"))
+                for name, stage in {**stages("a", "b"), "c": Stage(("a", "b"), partial(jobs.rows, 2))}.items()
+            },
             device="cpu",
             workers=workers,
             report_progress=lambda *event: events.append(event),
-            stage_metadata={"device": "cpu"},
         )
         assert sorted(row.files for row in run.rows(CategoryRow)) == [0, 1, 2] and run.rows(CategoryRow)[-1].files == 2
         assert all(run.done(name) and run.metadata["stages"][name]["device"] == "cpu" for name in "abc")

@@ -1,11 +1,11 @@
 """Workers end with the process that started them, and the end of a worker, at any moment, is one line."""
 
 import os
-import pickle
 import signal
 import sys
 import time
-from multiprocessing import Pipe
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from sessions import python, session, wait_until_empty
 
 from notbugs import parent
 from notbugs.errors import InputError
-from notbugs.runs import workers
-from notbugs.runs.scheduler import Job, ignore_progress, run_graph
+from notbugs.runs import engine, workers
+from notbugs.runs.scheduler import Job, default_workers, ignore_progress, run_graph
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forks of a server on Linux only")
 
@@ -90,55 +90,16 @@ def test_a_parent_that_ended_before_the_first_look_is_noticed(monkeypatch: pytes
     assert codes == [1]
 
 
-class NoProcess:
-    """In place of a process: one that ended."""
+def no_process(error: Exception) -> Callable[[object], None]:
+    def start(self: object) -> None:
+        raise error
 
-    pid, exitcode = None, -signal.SIGKILL
-
-    def join(self, seconds: float) -> None:
-        """It has ended."""
-
-    def is_alive(self) -> bool:
-        """It has not."""
-        return False
-
-    def start(self) -> None:
-        """As if the server of workers was killed meanwhile."""
-        raise EOFError("unexpected EOF")
-
-
-@pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> "workers.Worker[int]":
-    """A worker without a process; its other end is `_theirs`."""
-    found: workers.Worker[int] = workers.Worker()
-    monkeypatch.setattr(found, "_process", NoProcess())
-    return found
-
-
-def test_half_a_message_is_the_end_of_a_worker(worker: "workers.Worker[int]") -> None:
-    ours, theirs = Pipe()
-    theirs.send_bytes(pickle.dumps(workers.Finished((3,))))
-    size = len(ours.recv_bytes())
-    os.write(worker._theirs.fileno(), size.to_bytes(4) + b"the begin")  # killed while it wrote
-    worker._theirs.close()
-    with pytest.raises(workers.WorkerEndedError, match=r"^was killed$"):
-        worker.said()
-
-
-def test_a_worker_that_ended_is_given_nothing(worker: "workers.Worker[int]") -> None:
-    worker._theirs.close()
-    with pytest.raises(workers.WorkerEndedError, match=r"^was killed$"):
-        worker.give(ignore_progress)  # type: ignore[arg-type]
-    worker.end()
-    worker.end()
+    return start
 
 
 @pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), EOFError()])
 def test_a_worker_that_cannot_be_started_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(self: object) -> None:
-        raise error
-
-    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start)
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", no_process(error))
     monkeypatch.setattr(workers, "start_server", lambda count: None)
     graph = {name: Job((), jobs.process_id) for name in "ab"}
     with pytest.raises(InputError, match=r"^a: its process could not be started \(.*\); if memory ran out, use --workers 1$"):
@@ -158,15 +119,89 @@ def test_a_worker_that_is_killed_between_two_jobs_costs_nothing() -> None:
     assert found["a"] != found["b"] == found["c"]
 
 
+@linux
+@pytest.mark.slow
+def test_half_a_message_of_a_killed_worker_is_its_end() -> None:
+    """A pool that could write into its own pipe would wait for the other half for ever."""
+    with workers.WorkerProcesses(1, [{}]) as executor:
+        pid = executor.submit(os.getpid).result()
+        slot = executor._slots[0]
+        assert slot.results._writer.closed
+        (pipe,) = {os.readlink(f"/proc/self/fd/{slot.results._reader.fileno()}")}
+        (theirs,) = [link for link in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(link) == pipe and writable(pid, link.name)]
+        future = executor.submit(time.sleep, 60)
+        with theirs.open("wb") as stream:
+            stream.write((1000).to_bytes(4) + b"the begin")
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(BrokenProcessPool):
+            future.result(timeout=10)
+        assert str(executor.lost("a", future, BrokenProcessPool())) == KILLED
+
+
+KILLED = "a: its process was killed; if memory ran out, use --workers 1"
+
+
+def writable(pid: int, descriptor: str) -> bool:
+    """Whether a process can write to one of its descriptors."""
+    flags = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().split("flags:")[1].split()[0]
+    return bool(int(flags, 8) & os.O_WRONLY)
+
+
+@linux
+@pytest.mark.slow
+def test_workers_hold_no_semaphores_of_the_system() -> None:
+    """A killed command would leave them, with a line on them; without the process that counts them they cause a traceback."""
+    from multiprocessing import resource_tracker
+
+    registered: list[object] = []
+    with pytest.MonkeyPatch.context() as patch, workers.WorkerProcesses(1, [{}]) as executor:
+        patch.setattr(resource_tracker._resource_tracker, "_send", lambda *words: registered.append(words))
+        assert executor.submit(abs, -1).result() == 1
+    assert not registered
+
+
+def test_each_worker_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert workers.one_gpu_each() == []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv(workers.VISIBLE, raising=False)
+    assert workers.one_gpu_each() == [{workers.VISIBLE: "0"}, {workers.VISIBLE: "1"}]
+    assert default_workers("cuda") == 2 and default_workers("cuda:1") == 1
+    monkeypatch.setenv(workers.VISIBLE, "4, GPU-8a")
+    assert [slot.environment for slot in workers.WorkerProcesses(3)._slots] == [
+        {workers.VISIBLE: name} for name in ("4", "GPU-8a", "4")
+    ]
+
+
+@pytest.mark.slow
+def test_a_worker_has_the_environment_of_its_place() -> None:
+    environments = [{workers.VISIBLE: "4"}, {workers.VISIBLE: "5"}]
+    with workers.WorkerProcesses(2, environments) as executor:
+        both = [executor.submit(jobs.environment, workers.VISIBLE, 0.3) for _ in range(2)]
+        assert {future.result() for future in both} == {"4", "5"}
+
+
 def test_errors_of_a_worker_say_where_they_were_raised() -> None:
     class OddError(Exception):
         """A local class cannot be pickled."""
 
-    ours, theirs = Pipe()
     for error, kind, text in ((KeyError("bug"), KeyError, "'bug'"), (OddError("local"), RuntimeError, "OddError: local")):
-        portable = workers._portable(error)
+        portable = engine.portable(error)
         assert type(portable) is kind and str(portable) == text and "in a worker process" in portable.__notes__[0]
-    assert workers._portable(InputError("--epsilon", "must be above 0")).__class__ is InputError
-    assert pickle.loads(workers._answer(pickle.dumps(jobs.fail), theirs)).error.args[0] == "--epsilon"
-    assert pickle.loads(workers._answer(b"no job", theirs)).error is not None
-    assert not ours.poll()
+    assert engine.portable(InputError("--epsilon", "must be above 0")).__class__ is InputError
+    outcome = engine.attempt(jobs.fail, Path("nowhere/progress"))
+    assert outcome.error is not None and outcome.error.args[0] == "--epsilon"
+
+
+def test_progress_is_told_at_once_then_a_few_times_a_second_and_a_full_disk_ends_nothing(tmp_path: Path) -> None:
+    def work(report: engine.Progress) -> None:
+        for share in range(100):
+            report("", share / 100, "words")
+
+    path = tmp_path / "0.json"
+    assert engine.told(path) is None
+    assert engine.attempt(work, path).error is None
+    assert engine.told(path) == ("", 0.0, "words") and [each.name for each in tmp_path.iterdir()] == ["0.json"]
+    assert engine.attempt(work, tmp_path / "away" / "0.json").error is None
+    path.write_text("[")
+    assert engine.told(path) is None

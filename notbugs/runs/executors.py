@@ -1,0 +1,152 @@
+"""Executors that users name: the scheduler of a Dask cluster, or what a function of their own returns."""
+
+import importlib
+import logging
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from notbugs.errors import InputError
+from notbugs.runs.engine import AGAIN, Engine, lost
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+SECONDS_TO_CONNECT = 30.0
+SECONDS_FOR_AN_ANSWER = 5.0  # milliseconds, as a rule
+SECONDS_TO_ANSWER = 60.0  # after which a scheduler is taken for gone
+SECONDS_WITHOUT_WORKERS = 300.0  # at the start, and after the last one has gone
+SECONDS_BETWEEN_QUESTIONS = 1.0
+ADDRESSES = ("tcp://", "tls://", "ucx://", "ws://", "wss://")
+KINDS = "must be the scheduler file or the address (tcp://…) of a Dask cluster, or module:function that returns an Executor"
+
+
+@contextmanager
+def open_engine(name: str, workers: int | None, device: Callable[[], str] | None = None) -> Iterator[Engine]:
+    """The executor of a name, as long as the block lasts.
+
+    Parameters
+    ----------
+    name : str
+        A scheduler file or the address of a Dask scheduler, or `module:function`, which is called without arguments.
+    workers : int, optional
+        Jobs at once. Default: as many as Dask has workers; another executor gets all that are ready.
+    device : callable, optional
+        The device of a stage, asked where it is done.
+
+    Raises
+    ------
+    InputError
+        If there is no such executor, or no worker comes.
+    """
+    if name.startswith(ADDRESSES) or Path(name).is_file():
+        with _dask(name, workers, device) as engine:
+            yield engine
+    elif ":" in name and not name.endswith(".json"):
+        with _users_executor(name) as executor:
+            yield Engine(executor, lambda: workers or sys.maxsize, lost, device=device, remote=True)
+    else:
+        raise InputError("--executor", KINDS, f"{name}, which is no file")
+
+
+@contextmanager
+def _users_executor(name: str) -> Iterator[Executor]:
+    """What the user's function returns. This runs the user's code; the working directory is searched first."""
+    module, _, function = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        executor = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # a user's own code may raise anything
+        raise InputError("--executor", f"{name} must be a function() that returns an Executor", _line(error)) from None
+    finally:
+        sys.path.pop(0)
+    if not isinstance(executor, Executor):
+        rule = f"{name} must return a concurrent.futures.Executor"
+        raise InputError("--executor", rule, type(executor).__name__)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False)
+
+
+# ---- Dask --------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _dask(name: str, workers: int | None, device: Callable[[], str] | None) -> Iterator[Engine]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError("--executor", "needs notbugs[dask]", _line(error), "pip install 'notbugs[dask]'") from None
+    for logger in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(logger).setLevel(logging.CRITICAL)  # what they say of lost connections is said in one line of ours
+    where = {"address": name} if name.startswith(ADDRESSES) else {"scheduler_file": name}
+    try:
+        client = Client(**where, timeout=SECONDS_TO_CONNECT, set_as_default=False)
+    except Exception as error:  # a scheduler file may hold anything
+        raise InputError("--executor", "must be the scheduler of a Dask cluster that can be reached", _line(error)) from None
+    try:
+        cluster = _Cluster(client, workers)
+        cluster.wait()
+        executor: Executor = client.get_executor()
+        yield Engine(executor, cluster.at_once, lost, cluster.check, device, remote=True)
+    finally:
+        client.close(timeout=2)
+
+
+class _Cluster:
+    """The workers of a Dask cluster, asked for now and then."""
+
+    def __init__(self, client: "Client", at_most: int | None) -> None:
+        self.client, self.at_most = client, at_most
+        self.asked = -SECONDS_BETWEEN_QUESTIONS
+        self.answered = self.seen = time.monotonic()
+        self.count = 0
+
+    def at_once(self) -> int:
+        """Stages at once: one for each worker that is there, or as many as were asked for."""
+        self._ask()
+        return self.count if self.at_most is None else self.at_most
+
+    def check(self) -> None:
+        """Raises InputError if there was no answer for `SECONDS_TO_ANSWER`, or no worker for `SECONDS_WITHOUT_WORKERS`."""
+        self._ask()
+        now = time.monotonic()
+        if now - self.answered > SECONDS_TO_ANSWER:
+            raise InputError("--executor", "must stay reachable", f"no answer for {SECONDS_TO_ANSWER:.0f} seconds", AGAIN)
+        if now - self.seen > SECONDS_WITHOUT_WORKERS:
+            rule = f"must have a worker within {SECONDS_WITHOUT_WORKERS:.0f} seconds"
+            raise InputError("--executor", rule, "none", f"start workers, then {AGAIN}")
+
+    def wait(self) -> None:
+        """Wait for the first worker. Raises InputError if none comes, or if one does several stages at once."""
+        while not self.at_once() or not self.count:
+            self.check()
+            time.sleep(SECONDS_BETWEEN_QUESTIONS / 5)
+            self.asked = -SECONDS_BETWEEN_QUESTIONS
+
+    def _ask(self) -> None:
+        now = time.monotonic()
+        if now - self.asked < SECONDS_BETWEEN_QUESTIONS or self.client.status != "running":
+            return  # while it looks for its scheduler, the jobs that it gave up say so themselves
+        self.asked = now
+        try:
+            found = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=SECONDS_FOR_AN_ANSWER)
+        except (OSError, TimeoutError, ValueError, RuntimeError):  # busy, or gone: `check` says so after a while
+            return
+        self.answered, self.count = time.monotonic(), len(found)
+        if found:
+            self.seen = self.answered
+        if several := next((worker for worker, threads in found.items() if threads != 1), None):
+            rule = "must have workers that do one stage at a time"
+            raise InputError("--executor", rule, several, "start them with `dask worker --nthreads 1`")
+
+
+def _line(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
