@@ -152,20 +152,12 @@ def attack(
 ) -> None:
     """Robust accuracy of a classifier, with sanity checks."""
     from notbugs import audit
-    from notbugs.audit.default_threats import AUTO, check_open, is_open
     from notbugs.runs.tables.data_check import DataCheckRow
-    from notbugs.search.threat_models import NORMS, parse_threat_model
 
-    if norm is not None and norm not in NORMS:
-        raise InputError("--norm", f"must be one of {', '.join(NORMS)}", repr(norm))
-    given = epsilon or ([] if norm is None else [AUTO])
-    threats = [text if ":" in text or norm is None else f"{norm}:{text}" for text in given]
-    for text in threats:
-        check_open(text) if is_open(text) else parse_threat_model(text)
     config = audit_config(
         model,
         dataset,
-        threats=threats,
+        threats=_threats(epsilon or [], norm),
         budget=budget,
         images=images,
         mask=mask,
@@ -194,6 +186,23 @@ def attack(
         _print_audit(record)
     if out:
         print_report(out, f"{record.audit().seconds:.0f} s. ")
+
+
+def _threats(epsilon: Sequence[str], norm: str | None) -> list[str]:
+    """The threat models of --epsilon, each with its norm. Raises InputError for one that cannot be read."""
+    from notbugs.audit.default_threats import AUTO, check_open, is_open
+    from notbugs.search.threat_models import NORMS, parse_threat_model
+
+    if norm is not None and norm not in NORMS:
+        raise InputError("--norm", f"must be one of {', '.join(NORMS)}", repr(norm))
+    given = epsilon or ([] if norm is None else [AUTO])
+    threats = [text if ":" in text or norm is None else f"{norm}:{text}" for text in given]
+    for text in threats:
+        if is_open(text):
+            check_open(text)
+        else:
+            parse_threat_model(text)
+    return threats
 
 
 def _print_audit(record: "RunFolder") -> None:

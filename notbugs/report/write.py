@@ -1,9 +1,8 @@
 """The report of a run folder, report.html, and the list of the runs beside it, index.html."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from notbugs.atomic import StrPath, atomic_write_text
@@ -91,12 +90,8 @@ def _write_index(parent: Path) -> None:
     if path is None:
         return
     context = {"title": f"Runs in {name_of(parent)}", "generator": GENERATOR, "runs": list_runs(parent), "charts": {}}
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")  # runs that end at the same time do not write the same file
     try:
-        atomic_write_text(fresh, render.fill("index.html.jinja", context))
-        fresh.replace(path)
+        atomic_write_text(path, render.fill("index.html.jinja", context))
     except (InputError, OSError) as error:  # the list is not what was asked for: no error
-        with suppress(OSError):  # a folder, say
-            fresh.unlink(missing_ok=True)
         reason = error.args[2] if isinstance(error, InputError) else error
         warnings.warn(f"the list of runs was not written: {reason}. The report itself is complete.", NotbugsWarning, stacklevel=3)

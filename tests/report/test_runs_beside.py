@@ -1,5 +1,6 @@
 """The list of the runs of a folder: only runs are in it, names are text, and nothing of others is overwritten."""
 
+import errno
 import json
 import os
 import shutil
@@ -131,9 +132,21 @@ def test_a_list_is_written_where_it_belongs_and_nothing_of_others_is_overwritten
     ]
 
 
+@pytest.fixture
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the list is written."""
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name == "index.html":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return Path(os.rename(self, target) or target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+@pytest.mark.usefixtures("no_room")
 def test_a_list_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     first, _ = theory_run(tmp_path / "a"), theory_run(tmp_path / "b")
-    (tmp_path / f".index.html.{os.getpid()}").mkdir()  # in its way
     with pytest.warns(NotbugsWarning, match="the list of runs was not written") as warned:
         assert report.write(first).is_file() and report.index_beside(first) is None
     assert [Path(one.filename).name for one in warned] == [Path(__file__).name]
@@ -149,10 +162,10 @@ def test_a_run_says_when_it_was_started(tmp_path: Path) -> None:
     assert RunFolder.read(folder).theory().started == started
 
 
+@pytest.mark.usefixtures("no_room")
 @pytest.mark.filterwarnings("default")
 def test_a_list_that_cannot_be_written_is_said_and_the_report_is_written(tmp_path: Path) -> None:
     theory_run(tmp_path / "runs" / "one")
-    (tmp_path / "runs" / f".index.html.{os.getpid()}.part").mkdir()  # where it is written first
     done = call_here("report", tmp_path / "runs" / "one")
     assert done.returncode == 0 and (tmp_path / "runs/one/report.html").is_file()
     said = done.stderr.splitlines()
