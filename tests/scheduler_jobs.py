@@ -1,10 +1,13 @@
 """Work for the scheduler's tests: functions that other processes can import."""
 
+import gc
 import os
 import signal
+import stat
 import time
 from collections.abc import Mapping
 from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from notbugs.errors import InputError
@@ -113,3 +116,11 @@ def write_and_fail(attempt: Attempt) -> list[CategoryRow]:
 def write_own_place(name: str, attempt: Attempt) -> list[CategoryRow]:
     """Writes the place of a file into it, as code that loads it would name it."""
     return write_files({name: f"folder = {str((attempt.folder / name).parent)!r}"}, attempt.folder, attempt)
+
+
+def end_in_half_a_message() -> None:
+    """Killed as it answers: what it says stops in the middle."""
+    found = [each for each in gc.get_objects() if isinstance(each, Connection) and not each.closed and each.writable]
+    (connection,) = [each for each in found if stat.S_ISSOCK(os.fstat(each.fileno()).st_mode)]
+    os.write(connection.fileno(), (1000).to_bytes(4, "big") + b"the begin")
+    os.kill(os.getpid(), signal.SIGKILL)

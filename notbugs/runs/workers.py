@@ -1,33 +1,34 @@
 """Worker processes: each does one job after the other, and ends with the process that started it, however that ends.
 
-Every worker is a pool of the standard library of its own: one that is killed breaks that pool alone. Workers share nothing: a
-lock that a killed one holds would stop all others.
+Pools of the standard library break as a whole when one worker is killed, and their workers share locks that a killed one may
+hold. Here every worker has a connection of its own: what it says comes whole or not at all, and the end of the connection is the
+end of the worker, or of the process that started it.
 """
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from copy import copy
-from multiprocessing.connection import wait
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import SimpleQueue
 from typing import ParamSpec, Self, TypeVar
 
 from notbugs.allocator import keep_freed_memory
 from notbugs.errors import InputError
 from notbugs.runs import server
-from notbugs.runs.engine import Engine
+from notbugs.runs.engine import Engine, portable
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
+SECONDS_FOR_A_CODE = 0.3  # an exit code comes a moment after the end of the connection
 SECONDS_TO_END = 1.0  # a killed process takes milliseconds; one that waits for a disk of the network may take for ever
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -67,7 +68,7 @@ class WorkerProcesses(Executor):
     def lost(self, name: str, future: object, error: BaseException) -> InputError:
         """The error for a job whose worker ended."""
         slot = next((each for each in self._slots if each.future is future), None)
-        said = slot.how_it_ended() if slot and isinstance(error, BrokenProcessPool) else str(error)
+        said = slot.how_it_ended() if slot else str(error)
         return InputError(name, f"its process {said}", remedy="if memory ran out, use --workers 1")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -83,14 +84,13 @@ class WorkerProcesses(Executor):
 
 
 class _Slot:
-    """A worker process and its pool; a new one in place of one that ended."""
+    """A worker process and its connection; a new one in place of one that ended."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
-        self.pool: ProcessPoolExecutor | None = None
         self.process: BaseProcess | None = None
+        self.connection: Connection | None = None
         self.future: Future[object] | None = None
-        self.results: SimpleQueue[object] | None = None
 
     @property
     def busy(self) -> bool:
@@ -99,31 +99,46 @@ class _Slot:
 
     @property
     def alive(self) -> bool:
-        """Whether there is a process. Only looked at: the thread of the pool waits for its exit code."""
-        return self.process is not None and self.process.pid is not None and not wait([self.process.sentinel], 0)
+        """Whether there is a process."""
+        return self.process is not None and self.process.is_alive()
 
     def submit(
         self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> "Future[Result]":
+        job, found = pickle.dumps(partial(function, *args, **kwargs)), Future[Result]()
+        connection = self.connection if self.alive and self.connection else self._start()
         try:
-            if self.pool is None or not self.alive:
-                self.end()
-                start_server(2)  # again, if it was killed
-                self.pool = ProcessPoolExecutor(1, _single_worker(self._keep), _begin, (self.environment, _start_worker))
-            found = self.pool.submit(function, *args, **kwargs)
-            # half a message of a killed worker would never end while this process could write, too
-            self.results._writer.close()  # type: ignore[union-attr]
-        except BrokenProcessPool:
+            connection.send_bytes(job)
+        except OSError:  # killed since it was looked at
             raise WorkerEndedError(self.how_it_ended()) from None
+        found.set_running_or_notify_cancel()  # its worker has it: it can be killed, not cancelled
+        self.future = found  # type: ignore[assignment]  # of any result
+        threading.Thread(target=_wait_for_result, args=(connection, found), daemon=True).start()
+        return found
+
+    def _start(self) -> Connection:
+        self.end()
+        start_server(2)  # again, if it was killed
+        context = _context()
+        ours, theirs = context.Pipe()
+        # Not a daemon: these may have no processes of their own, which a user's model may want
+        made: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=_work, args=(theirs, self.environment, _start_worker)
+        )
+        self.process = made  # first: an interrupt while it starts ends it, too
+        try:
+            made.start()
         except (OSError, EOFError) as error:  # no memory, no more processes; its server was killed
             raise WorkerEndedError(f"could not be started ({error or type(error).__name__})") from None
-        self.future = found  # type: ignore[assignment]  # of any result
-        return found
+        finally:
+            theirs.close()  # or the end of the worker would not end the connection
+        self.connection = ours
+        return ours
 
     def how_it_ended(self) -> str:
         """In words."""
-        if self.pool is not None:
-            self.pool.shutdown()  # waits until its thread has seen the end
+        if self.process is not None and self.process.pid is not None:
+            self.process.join(SECONDS_FOR_A_CODE)
         code = self.process.exitcode if self.process is not None else None
         killed = code is None or code < 0 or code == 255  # unknown: of a worker whose server was killed, too
         return "was killed" if killed else f"ended with exit code {code}"
@@ -132,58 +147,21 @@ class _Slot:
         """Kill it, if it is there. Safe to call twice."""
         if self.process is not None and self.process.pid is not None:
             self.process.kill()
-        if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
-        if self.process is not None and self.process.pid is not None:
             self.process.join(SECONDS_TO_END)
-        self.pool = self.process = self.future = None
-
-    def _keep(self, process: BaseProcess, results: "SimpleQueue[object]") -> None:
-        self.process, self.results = process, results
+        self.process = self.connection = self.future = None
 
 
-class _NoLock:
-    """In place of the locks of a pool's queues: with one worker they have one reader and one writer, and one job at a time.
-
-    Real ones are semaphores of the system that a command which is killed leaves behind, with a line on them; and if the process
-    that keeps count of them was killed, a later one prints a traceback.
-    """
-
-    def __init__(self, value: int = 1) -> None:
-        self._semlock = self  # `Queue.full` asks it
-
-    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-    def locked(self) -> bool:
-        return False
-
-    def _is_zero(self) -> bool:
-        return False
-
-    def __enter__(self) -> bool:
-        return True
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-def _single_worker(keep: "Callable[[BaseProcess, SimpleQueue[object]], None]") -> BaseContext:
-    """The context of a pool of one worker; its process and the queue of its results are handed to `keep` before it starts."""
-    context = copy(_context())
-    make = context.Process  # type: ignore[attr-defined]
-
-    def process(*, target: Callable[..., object], args: tuple[object, ...]) -> BaseProcess:
-        made: BaseProcess = make(target=target, args=args)
-        assert isinstance(args[1], SimpleQueue)
-        keep(made, args[1])
-        return made
-
-    vars(context).update(Process=process, Lock=_NoLock, BoundedSemaphore=_NoLock)
-    return context
+def _wait_for_result(connection: Connection, future: "Future[Result]") -> None:
+    """In a thread: what a worker answers is the result of a job; the end of the connection is the end of the worker."""
+    try:
+        result, error = pickle.loads(connection.recv_bytes())
+    except (EOFError, OSError):
+        future.set_exception(WorkerEndedError("ended"))
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def one_gpu_each() -> list[dict[str, str]]:
@@ -246,14 +224,25 @@ def _start_worker() -> None:
     one_thread()
 
 
-def _begin(environment: Mapping[str, str], prepare: Callable[[], None]) -> None:
-    """Before the first job of a worker. environment: read by CUDA at its first use, which is later than the import of torch."""
+def _work(connection: Connection, environment: Mapping[str, str], prepare: Callable[[], None]) -> None:
+    """Do the jobs that come, until the connection ends. environment: read by CUDA at its first use, after the import of torch."""
     if parent := multiprocessing.parent_process():
         # The system kills this process with its parent on Linux, if nothing is unusual: see `start_server`
         threading.Thread(target=_exit_after, args=(parent.join,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)
-    prepare()
+    with suppress(EOFError, OSError):
+        prepare()
+        while True:
+            connection.send_bytes(_answer(connection.recv_bytes()))
+
+
+def _answer(job: bytes) -> bytes:
+    """Result and error of a job, for `_wait_for_result`."""
+    try:
+        return pickle.dumps((pickle.loads(job)(), None))
+    except Exception as error:
+        return pickle.dumps((None, portable(error)))
 
 
 def _exit_after(join: Callable[[], None]) -> None:
