@@ -27,7 +27,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises
     ------
     InputError
-        If the disk is full or the folder cannot be written.
+        If the disk is full or the folder cannot be written. It names the path: some commands that write have no --out.
     """
     fresh = path.with_name(path.name + ".part")
     try:
@@ -41,11 +41,9 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with suppress(OSError):  # its folder may be a file
             fresh.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise InputError(
-                "--out", "must be on a disk with room", f"a full one at {path.parent}", "free some and repeat"
-            ) from None
+            raise InputError(str(path), "must be on a disk with room", "a full one", "free some and repeat") from None
         if isinstance(error, OSError):
-            raise InputError("--out", "must be a folder that can be written", f"{path} ({error.strerror or error})") from None
+            raise InputError(str(path), "must be in a folder that can be written", error.strerror or str(error)) from None
         raise
 
 
@@ -59,11 +57,16 @@ def sync_folder(folder: Path) -> None:
         os.sync()
         return
     for path in found:
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Write a file or folder to the disk, so that a power cut cannot leave its next name without its content."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
