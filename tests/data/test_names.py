@@ -34,7 +34,9 @@ def test_names_that_are_one_to_other_systems_are_written_apart(tmp_path: Path) -
     images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).expand(6, 1, 2, 2).contiguous()
     classes = ("Cat", "cat", "\u00e9", "e\u0301")
     names = ("Cat/a.png", "Cat/A.PNG", "cat/a.png", "cat/b.png", "\u00e9/a.png", "e\u0301/a.png")
-    data.export(data.Dataset(images, torch.tensor([0, 0, 1, 1, 2, 3]), classes, names), tmp_path / "set", "folder", card="# Mine\n")
+    data.export(
+        data.Dataset(images, torch.tensor([0, 0, 1, 1, 2, 3]), classes, names), tmp_path / "set", "folder", card="# Mine\n"
+    )
     written = [path.relative_to(tmp_path).as_posix() for path in (tmp_path / "set").rglob("*")]
     assert len({unicodedata.normalize("NFC", path).casefold() for path in written}) == len(written)
     again = data.load_part(tmp_path / "set", "folder")
