@@ -28,7 +28,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises
     ------
     InputError
-        If the disk is full or the folder cannot be written.
+        If the disk is full or the folder cannot be written. It names the path: some commands that write have no --out.
     """
     fresh = part_of(path)
     try:
@@ -56,11 +56,16 @@ def sync_folder(folder: Path) -> None:
         os.sync()
         return
     for path in found:
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Write a file or folder to the disk, so that a power cut cannot leave its next name without its content."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def part_of(path: Path) -> Path:
@@ -71,8 +76,8 @@ def part_of(path: Path) -> Path:
 def not_writable(path: Path, error: OSError) -> InputError:
     """What a user can do about a disk that is full, or a place that cannot be written."""
     if error.errno in NO_ROOM:
-        return InputError("--out", "must be on a disk with room", f"a full one at {path.parent}", "free some and repeat")
-    return InputError("--out", "must be a folder that can be written", f"{path} ({error.strerror or error})")
+        return InputError(str(path), "must be on a disk with room", "a full one", "free some and repeat")
+    return InputError(str(path), "must be in a folder that can be written", error.strerror or str(error))
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import settings
 from notbugs import attacks, data, models, train
 from notbugs.allocator import keep_freed_memory
 from notbugs.attacks import budgets, ensemble
+from notbugs.models import trial
 from notbugs.runs import workers
 from notbugs.search import NormBall
 
@@ -82,6 +83,14 @@ def _no_fsync() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(os, "sync", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trusted_programs() -> Iterator[None]:
+    """Programs that tests make are not tried in a process of their own, which takes two seconds to import PyTorch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "_run", lambda tried: (0, trial.BEGUN + trial.DONE))
         yield
 
 

@@ -1,6 +1,7 @@
 """The options that several commands share."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from notbugs.data_config import DATA_FIELDS, DataConfig, check_outside
+from notbugs.errors import InputError
 
 DATASET_HELP = (
     "Labeled images: digits, mnist5k or planted (built in); a folder with train/CLASS/file and test/CLASS/file, or only CLASS "
@@ -104,6 +106,7 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
         if given.get("dataset") and given.get("out"):
             config = DataConfig(str(given["dataset"]), **{name: given[name] for name in DATA_FIELDS})  # type: ignore[arg-type]
             check_outside(config, *_written(Path(str(given["out"]))))
+            _check_kept({name: value for name, value in given.items() if name != "out"}, Path(str(given["out"])))
         grouped(**given)
 
     return called
@@ -112,6 +115,19 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
 def _written(out: Path) -> tuple[Path, ...]:
     """What a command writes: a run folder, or a file and the notes beside it."""
     return (out, out.with_suffix(".json")) if out.suffix else (out,)
+
+
+def _check_kept(given: Mapping[str, object], out: Path) -> None:
+    """Raises InputError for an output that would replace a file that the command reads: a model, a mask, a class map, a list."""
+    images = (out.with_suffix(".png"), out.with_name(f"{out.stem}-fourier.csv"))  # of `explain` and of `corruptions`
+    written = {os.path.realpath(path): path for path in (*_written(out), *images)}
+    for value in given.values():
+        if not isinstance(value, str | Path) or not os.path.isfile(value):
+            continue
+        described = os.path.splitext(value)[0] + ".json"  # beside a checkpoint
+        for path in (str(value), *([described] if os.path.isfile(described) else [])):
+            if found := written.get(os.path.realpath(path)):
+                raise InputError("--out", f"must not replace {path}, which is read", str(found), "choose another")
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ from notbugs.data.convert import row_features
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import as_arrays
 from notbugs.data.images import encode_png
-from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names
+from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, same_file
 from notbugs.data.shards import Sample, write_shards
 from notbugs.data.sources import without_progress_bars
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
@@ -174,7 +174,7 @@ def _file_names(job: Job) -> tuple[list[str], list[str]]:
     # among files that would get one name, the one that is called so keeps it
     first = [(name != own.rpartition("/")[2], own) for name, own in zip(flat, dataset.names, strict=True)]
     files = deduplicate(list(zip(old, flat, strict=True)), first)
-    if len(set(zip(new, files, strict=True))) < len(files):
+    if len({(label, same_file(file)) for label, file in zip(new, files, strict=True)}) < len(files):
         files = [path_part(f"{original.classes[label]}--{file}") for label, file in zip(old, files, strict=True)]
     return folders, deduplicate(list(zip(new, files, strict=True)), first)
 

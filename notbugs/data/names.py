@@ -158,8 +158,19 @@ def path_part(text: str) -> str:
     return part or "_"
 
 
+def same_file(name: str) -> str:
+    """What two names have in common that are one file to macOS and Windows, which a data set may be taken to.
+
+    Examples
+    --------
+    >>> same_file("Straße.PNG") == same_file("STRASSE.png")
+    True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def deduplicate(parts: Sequence[tuple[object, str]], first: Sequence[tuple[bool, str]] = ()) -> list[str]:
-    """Names that are unique within their folder: repeated ones get a number, `x~2`.
+    """Names that are unique within their folder, also on file systems to which `A.PNG` is `a.png`: others get a number, `x~2`.
 
     Parameters
     ----------
@@ -178,17 +189,19 @@ def deduplicate(parts: Sequence[tuple[object, str]], first: Sequence[tuple[bool,
     ['x', 'x~3', 'x~2']
     >>> deduplicate([("", "x"), ("", "x")], first=[(True, "b"), (False, "a")])
     ['x~2', 'x']
+    >>> deduplicate([("", "Cat"), ("", "cat")])
+    ['Cat', 'cat~2']
     """
-    given = Counter(parts)
+    given = Counter((folder, same_file(name)) for folder, name in parts)
     taken: set[tuple[object, str]] = set()
     result = [name for _, name in parts]
     for index in sorted(range(len(parts)), key=first.__getitem__) if first else range(len(parts)):
         folder, name = parts[index]
         chosen, number = name, 1
-        while (folder, chosen) in taken or (number > 1 and (folder, chosen) in given):
+        while (key := (folder, same_file(chosen))) in taken or (number > 1 and key in given):
             number += 1
             stem, suffix = os.path.splitext(name)
             chosen = f"{stem}~{number}{suffix}"
-        taken.add((folder, chosen))
+        taken.add(key)
         result[index] = chosen
     return result

@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 
 from notbugs.data import Dataset
 from notbugs.errors import InputError
-from notbugs.models import checkpoint, torch_files
+from notbugs.models import checkpoint, torch_files, trial
 from notbugs.models.adapt import adapt, refuse_meta, settled
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.black_box import BlackBox, SurrogateGradients, from_sklearn
@@ -196,6 +196,8 @@ def _of_file(
         return _checkpoint(path, network)
     if path.suffix == ".skops":
         return _of_estimator(load_skops(path), classes)
+    if torch_files.program_kind(path):
+        trial.check_runs(path, part.shape if part else (), len(classes))
     found = torch_files.load_file(path)
     if isinstance(found, torch_files.Program):
         return _Loaded(found.network, Reading(batch_size=found.batch_size), notes=(f"it is {found.words}",))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from notbugs.atomic import StrPath, part_of, read_at_most
+from notbugs.atomic import StrPath, part_of, read_at_most, sync
 from notbugs.errors import InputError
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Model
@@ -88,7 +88,9 @@ def save(model: Model, path: StrPath, **metadata: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             save_file(tensors, weights)
-            description.write_text(json.dumps({"architecture": model.architecture, **metadata}, indent=1))
+            description.write_text(json.dumps({"architecture": model.architecture, **metadata}, indent=1), encoding="utf-8")
+            sync(weights)
+            sync(description)
             path.unlink(missing_ok=True)  # an earlier model's: a new description must never stand beside old weights
             os.replace(description, path.with_suffix(".json"))
             os.replace(weights, path)

@@ -61,9 +61,10 @@ def build_from(
         (inner, head), (own, _) = _innermost(model), _innermost(known)
         start_from(inner, own.state_dict(), source, str(architecture["name"]), head)
         return model
+    if kind := torch_files.program_kind(path):
+        raise InputError("--robust-model", "must hold weights, which can be trained further", f"{source}, {kind}")
     found = torch_files.load_file(path)
-    if isinstance(found, torch_files.Program):
-        raise InputError("--robust-model", "must hold weights, which can be trained further", f"{source}, {found.words}")
+    assert isinstance(found, torch_files.Checkpoint)  # it is no program
     return _with_weights(found, source, network, shape, classes, seed, layer)
 
 

@@ -18,19 +18,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PosixPath, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from notbugs.data.names import printable
-from notbugs.data.sources.limits import check_members
+from notbugs.data.sources.limits import check_members, is_zip
 from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.decoding.foreign import BEGIN, foreign_content
 from notbugs.errors import InputError
 
 Weights = Mapping[str, Tensor]
+Kind = Literal["", "TorchScript", "an exported program"]
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights", "module")  # under which checkpoints hold them
 BOOSTER = "return the fitted estimator from a function of yours: module:function"
 NO_WEIGHTS = ("optim", "sched", "scaler", "loops", "callbacks", "rng", "hyper_parameters")  # other parts of checkpoints
@@ -135,21 +136,24 @@ def load_file(path: Path) -> Program | Checkpoint:
         kind, remedy = OTHER_KINDS[path.suffix]
         code = "; pickles can run code and are not loaded" if path.suffix in (".joblib", ".pkl", ".pickle") else ""
         raise InputError(str(path), f"must be a model of PyTorch, scikit-learn or ONNX{code}", kind, remedy)
-    if zipfile.is_zipfile(path):
-        names = _names_in(path)
-        if any(name.startswith("code/") or name == "constants.pkl" for name in names):
+    match program_kind(path):
+        case "TorchScript":
             return _torchscript(path)
-        if any(
-            name.startswith(("models/", "data/aotinductor/")) or name.startswith("serialized_exported_program") for name in names
-        ):
+        case "an exported program":
             return _exported(path)
     return _weights(path)
 
 
-def _names_in(path: Path) -> list[str]:
-    """The names of what a file of PyTorch holds."""
+def program_kind(path: Path) -> Kind:
+    """What program a file holds, which C++ code of PyTorch reads and runs: TorchScript or an exported one; empty if none."""
+    if path.suffix in (".safetensors", *OTHER_KINDS) or not is_zip(path):
+        return ""
     with _opened(path) as archive:
-        return [name.partition("/")[2] or name for name in archive.namelist()]
+        names = [name.partition("/")[2] or name for name in archive.namelist()]
+    if any(name.startswith("code/") or name == "constants.pkl" for name in names):
+        return "TorchScript"
+    exported = ("models/", "data/aotinductor/", "serialized_exported_program")
+    return "an exported program" if any(name.startswith(exported) for name in names) else ""
 
 
 @contextmanager
@@ -212,7 +216,7 @@ def _weights(path: Path) -> Checkpoint:
             raise InputError(str(path), rule, f"a pickle of {unknown[0]}", remedy) from None
         kinds = "weights, TorchScript or an exported program"
         rule = f"must be a file of PyTorch: {kinds}; other pickles can run code and are not loaded"
-        known = zipfile.is_zipfile(path) or not isinstance(error, pickle.UnpicklingError | IndexError | struct.error | EOFError)
+        known = is_zip(path) or not isinstance(error, pickle.UnpicklingError | IndexError | struct.error | EOFError)
         got = _one_line(error) if known else "something else"
         raise InputError(str(path), rule, got, "torch.save(network.state_dict(), 'weights.pt')") from None
     return _state(found, path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,3 +142,31 @@ def test_no_analysis_writes_into_the_data_set_of_its_study(command: str, tmp_pat
     (tmp_path / "run/run.json").write_text(json.dumps(content))
     assert "must lie outside" in error_line(call_here(command, tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "kept"),
+    [
+        (["features", "m.safetensors"], "m.safetensors", "m.safetensors"),
+        (["features", "m.safetensors"], "m.csv", "m.json"),
+        (["explain", "m.safetensors"], "link.safetensors", "m.safetensors"),
+        (["features", "m.safetensors", "--class-map", "map.csv"], "map.csv", "map.csv"),
+        (["features", "m.safetensors", "--classes", "c.json"], "c.csv", "c.json"),
+        (["transfer", "m.safetensors", "--mask", "mask.png"], "mask.png", "mask.png"),
+        (["explain", "m.safetensors", "--classes", "mask.png"], "mask.csv", "mask.png"),
+        (["train", "--robust-model", "m.safetensors"], "m.safetensors", "m.safetensors"),
+        (["split", "--files", "map.csv"], "map.csv", "map.csv"),
+    ],
+)
+def test_no_output_replaces_what_is_read(
+    words: list[str], out: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.safetensors", "m.json", "map.csv", "c.json", "mask.png"):
+        Path(name).write_text(name)
+    Path("link.safetensors").symlink_to("m.safetensors")
+    command, *more = words
+    model = [more.pop(0)] if more[0] == "m.safetensors" else []
+    line = error_line(call_here(command, *model, "digits", *more, "--out", out))
+    assert re.search(rf"--out: must not replace {kept}, which is read, got \S+; choose another", line)
+    assert all(Path(name).read_text() == name for name in ("m.safetensors", "m.json", "map.csv", "c.json", "mask.png"))

@@ -77,3 +77,10 @@ def test_an_epsilon_that_is_too_large_is_named_as_the_command_has_it() -> None:
     with pytest.raises(InputError, match=r"^--epsilon: must be below"):
         crossfit_config(FilesConfig(config.data, epsilon=5.0), splits)
     assert resolve(StudyConfig("digits", limit=100, epsilon=2.0), splits).epsilon == 2.0, "notbugs train, transfer"
+
+
+@pytest.mark.parametrize("words", [("report",), ("review",), ("ntk",)])
+def test_what_cannot_be_written_is_named_by_its_path(words: tuple[str, ...]) -> None:
+    """These commands have no --out, and write all the same."""
+    assert "--out" not in options(*words)
+    assert not re.search(r'InputError\(\s*"--', (ROOT / "atomic.py").read_text(encoding="utf-8"))

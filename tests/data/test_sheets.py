@@ -27,7 +27,7 @@ def test_thumbnails_keep_their_shape_and_their_mean() -> None:
 
 def test_what_cannot_be_written_or_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
-    with pytest.raises(InputError, match="must be a folder that can be written"):
+    with pytest.raises(InputError, match="must be in a folder that can be written"):
         data.save_sheet(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), tmp_path / "file" / "sheet.webp", columns=1)
     with pytest.raises(InputError, match="must be a picture that the run wrote"):
         data.load_sheet(tmp_path / "file", 1, columns=1, height=2, width=2)

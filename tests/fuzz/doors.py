@@ -11,12 +11,13 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch  # before any case begins: an import is no part of it
 from cli.conftest import call_here
 from fuzz import mutate
-from fuzz.guard import Forbidden, outcome
+from fuzz.guard import Forbidden, in_a_fork, outcome
 from PIL import Image
 
 from notbugs.errors import InputError
@@ -322,11 +323,13 @@ def _part() -> Any:
 
 
 def load_model(folder: Path) -> object:
+    from notbugs.models import trial
     from notbugs.models.by_name import classifier_by_name
 
     (path,) = [path for path in folder.iterdir() if path.suffix not in (".json", ".py")]
     network = "linear" if path.suffix == ".pt" else None
-    return classifier_by_name(str(path), classes=CLASSES, network=network, part=_part())
+    with mock.patch.object(trial, "_run", in_a_fork):
+        return classifier_by_name(str(path), classes=CLASSES, network=network, part=_part())
 
 
 def programs() -> list[Files]:

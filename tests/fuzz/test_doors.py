@@ -58,6 +58,15 @@ def test_what_is_damaged_works_while_it_is_whole(name: str, tmp_path: Path) -> N
         assert enter(DOORS[name], files, tmp_path / str(number)) == "works", [*files]
 
 
+# Cases that the fuzzer found: damaged TorchScript ended its process when it ran; the last one took 4 GB when it was loaded
+ENDING = (1000496, 1001162, 1005475, 1007576, 1008754, 1014447, 1015427, 1016218, 1016500)
+
+
+@pytest.mark.slow
+def test_programs_that_end_their_process_are_refused(tmp_path: Path) -> None:
+    assert {number: try_case("ONNX, PyTorch", number, tmp_path) for number in ENDING} == dict.fromkeys(ENDING, "refused")
+
+
 # ---- the guard itself ----------------------------------------------------------------------------------------------------------
 
 

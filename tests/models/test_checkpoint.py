@@ -1,6 +1,7 @@
 """Checkpoints: saved and loaded bit for bit; damaged and foreign files."""
 
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -147,3 +148,10 @@ def test_a_description_that_is_nested_without_end_or_too_long_raises(saved: Path
         file.truncate(2**25)  # sparse: it takes no room
     with raises_one_line(r"m.json: must have at most 16,777,216 bytes"):
         models.load(saved)
+
+
+def test_both_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = list[list[str]]()
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append([path.suffix for path in tmp_path.iterdir()]))
+    models.save(models.build("linear", shape=(1, 2, 2), classes=2), tmp_path / "m.safetensors")
+    assert synced == 2 * [[".part", ".part"]] and {path.name for path in tmp_path.iterdir()} == {"m.safetensors", "m.json"}

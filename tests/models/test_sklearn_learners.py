@@ -57,3 +57,8 @@ def test_a_single_class_is_rejected_by_every_learner(digits: data.Splits) -> Non
     for name in sklearn_learners.LEARNERS:
         with pytest.raises(InputError, match=r"^data: must have images of two classes or more, got 1$"):
             sklearn_learners.fit_learner(name, part)
+
+
+def test_fewer_images_than_neighbors(digits: data.Splits) -> None:
+    few = digits.train.select([0, 1, 2])
+    assert sklearn_learners.fit_learner("nearest-neighbors", few)(few.pixels(slice(None))).shape == (3, 10)

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import struct
 import sys
 import warnings
 import zipfile
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from notbugs import attacks, models
+from notbugs import attacks, data, models
 from notbugs.data import Dataset
 from notbugs.models import by_name, torch_files
 from notbugs.models.by_name import classifier_by_name
@@ -416,3 +417,17 @@ def test_packed_weights_raise_before_they_are_unpacked(tmp_path: Path, raises_on
         entries = {name: plain.read(name) for name in plain.namelist()}
     with raises_one_line("it is packed"):
         torch_files.load_file(archive(tmp_path / "m.pt", entries, zipfile.ZIP_DEFLATED))
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.torchscript", "m.pt2"])
+def test_an_archive_that_claims_to_be_one_of_several(name: str, tmp_path: Path, part: Dataset, raises_one_line: Raises) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("m/data.pkl", b"")
+    whole, end = stream.getvalue(), stream.getvalue().rindex(b"PK\5\6")
+    (tmp_path / name).write_bytes(whole[:end] + b"PK\6\7" + struct.pack("<LQL", 0, 0, 2) + whole[end:])
+    with raises_one_line(f"{name}: is damaged, got zipfiles that span multiple disks are not supported; save it again"):
+        classifier_by_name(str(tmp_path / name), classes=CLASSES, network="linear", part=part)
+    if name == "m.pt":
+        with raises_one_line(f"{name}.*span multiple disks"):
+            data.load(tmp_path / name)

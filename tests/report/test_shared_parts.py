@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from notbugs.report.pages import analyses
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, NTKFeatureRow
-from notbugs.runs.tables.row import Row
+from notbugs.runs.tables.row import Row, original_cell, plain_cell
 from notbugs.study.catalog import ANALYZED_MODELS
 
 pytestmark = pytest.mark.browser
@@ -202,6 +203,20 @@ def test_a_table_is_copied_as_csv_markdown_and_latex(chromium: Browser, written:
     page.context.close()
 
 
+def test_pages_write_cells_as_tables_do(chromium: Browser) -> None:
+    """Both pages that write CSV quote the same text as Python, which reads the answers."""
+    templates = Path(render.__file__).parent / "templates"
+    signs = [
+        *("=1+1", "+1", "-1", "-1.5", "-1e5", "-1_0", "+٣", "@A", "\t", "\t5", "\r", "\n", " =1", "\ufeff=1", "\x85@x", "\x1c=1"),
+        *("\u3000-x", "−1", "-Infinity", "＝1", "'=1", "''-1", "'tis", "", " ", "cat", "a=1", "-", "-1.png", "\u2028=1", "+0x10"),
+    ]
+    with closing(chromium.new_page()) as page:
+        for name in ("tables.js.jinja", "review.html.jinja"):
+            (plain,) = re.findall(r"const plain = (text => /\^'.*);", (templates / name).read_text(encoding="utf-8"))
+            assert page.evaluate(f"texts => texts.map({plain})", signs) == [plain_cell(text) for text in signs]
+            assert [original_cell(plain_cell(text)) for text in signs] == signs
+
+
 def test_without_a_clipboard_the_text_is_there_and_marked(page: Page) -> None:
     page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     page.locator("main").get_by_role("button", name="Copy the table as CSV").first.click()
@@ -224,6 +239,13 @@ def test_what_is_special_in_a_format_stays_text(page: Page) -> None:
         texts[name] = page.locator(".tools textarea").input_value()
     assert next(csv.reader(texts["CSV"].splitlines()[1:]))[0] == 'a|b, "c" 5 % {x}_y\\z'
     assert '| a\\|b, "c" 5 % {x}_y\\\\z |' in texts["Markdown"]
+    for name in ("=1+1", "@SUM(1)", "+1+1 %", "x [=1, @2]"):
+        page.evaluate(
+            "name => { document.querySelector('table[aria-labelledby=accuracy-caption] tbody th').textContent = name }", name
+        )
+        page.locator("main").get_by_role("button", name="Copy the table as CSV").first.click()
+        row = next(csv.reader(page.locator(".tools textarea").input_value().splitlines()[1:]))
+        assert not any(cell.startswith(("=", "+", "@", "-")) for cell in row), row
     assert 'a|b, "c" 5 \\% \\{x\\}\\_y\\textbackslash{}z &' in texts["LaTeX"]
 
 

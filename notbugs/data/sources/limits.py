@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from zipfile import ZipInfo
+from zipfile import BadZipFile, ZipInfo, is_zipfile
 
 import numpy as np
 
@@ -61,6 +61,14 @@ def read_at_most(stream: BinaryIO, most: int) -> bytearray:
     while len(content) < most and (more := stream.read(min(CHUNK, most - len(content)))):
         content += more
     return content
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as .zip files do. Whoever opens it finds what is wrong with it: `zipfile.is_zipfile` may raise that."""
+    try:
+        return is_zipfile(path)
+    except BadZipFile:  # it claims to be one of several
+        return True
 
 
 def check_members(source: Path, members: Sequence[ZipInfo]) -> None:

@@ -18,7 +18,7 @@ from notbugs.data.names import printable
 from notbugs.data.pixel_arrays import StoredArray, read_pieces, rows_of_piece
 from notbugs.data.sources.arrays import LazyArrays, check_one_of_each, reading, whole
 from notbugs.data.sources.class_names import is_naming, named_array
-from notbugs.data.sources.limits import check_expansion, check_members, words_array
+from notbugs.data.sources.limits import check_expansion, check_members, is_zip, words_array
 from notbugs.errors import InputError
 
 SAVE = 'save plain tensors: torch.save({"train_images": images, "train_labels": labels}, path)'
@@ -50,7 +50,7 @@ def load_saved(path: Path, *, mapped: bool = False) -> object:
 
     mapped: tensors stay in the file until they are looked at, unless its form is old. It raises what PyTorch raises.
     """
-    packed = zipfile.is_zipfile(path)
+    packed = is_zip(path)
     if packed:
         _check_stored(path)
     with warnings.catch_warnings():

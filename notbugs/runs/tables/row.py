@@ -69,8 +69,9 @@ def from_text(row_type: type[AnyRow], text: Mapping[str, str | None]) -> AnyRow:
 # ---- CSV: the one place that writes it -----------------------------------------------------------------------------------------
 
 # What a spreadsheet takes for a formula, and runs (OWASP: CSV injection), quoted any number of times; numbers are none
-FORMULA = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")
-NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+# The pages write CSV, too: what is a space is spelled out, as Python and JavaScript disagree on it
+FORMULA = re.compile(r"'*(?:[\s\x1c-\x1f\x85\ufeff]*[=+\-@＝＋－＠]|[\t\r\n])")
+NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def plain_cell(text: str) -> str:
