@@ -122,7 +122,8 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
             f"both accuracies will differ. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
             f"{results.run.folder / 'models' / 'adversarial.safetensors'}; notbugs.models.load reads it.",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
-            f"Where someone may attack it, train adversarially (here {_accuracies(results, 'adversarial', radius)}):",
+            f"Where someone may attack it, train adversarially (here {_accuracies(results, 'adversarial', radius)}; "
+            "--network for yours):",
         )
 
 

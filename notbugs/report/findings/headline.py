@@ -118,7 +118,9 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
     beside = f"; trained on D_NR: {nonrobust.percent}" if nonrobust else ""
     elsewhere = _unclear(results, model, FULL if radius == HALF else HALF)
     left = f"; {percent(1 - after.mean)} are still misclassified, more under a stronger attack" if model == "adversarial" else ""
-    change = f"from {before.percent} to {after.percent}{below}{cost}{left}{beside}{elsewhere}"
+    gain = results.difference((model, radius), (results.baseline, radius), 2)
+    points = f", {gain.points_cell} points" if gain else ""
+    change = f"from {before.percent} to {after.percent}{points}{below}{cost}{left}{beside}{elsewhere}"
     return f"{name} raises accuracy under attack{of}{where} {change}."
 
 
@@ -138,7 +140,11 @@ def _relabeled(results: StudyResults) -> list[str]:
     found = {"D_det" if "D_det" in each.question else "D_rand": each for each in relabeled.findings(results)}
     shown, det = _d_rand(results), results.accuracy(trained_on("next-labels"))
     if shown and det and "D_det" in found:
-        despite = f" Where the images' own features all point to another class (D_det): {found['D_det'].answer}, {det.cell}"
+        before = results.accuracy_before_adapting(trained_on("next-labels"))
+        adapted = f" ({before.percent} before)" if before else ""
+        despite = (
+            f" Where the images' own features all point to another class (D_det): {found['D_det'].answer}, {det.cell}{adapted}"
+        )
         controlled = results.accuracy(trained_on("next-labels-shuffled"))
         return [f"{shown}{despite}{'.' if controlled else '; its control was not run (--full).'}"]
     if shown or not found:
