@@ -40,6 +40,7 @@ from notbugs.study.config import (
     written_form,
 )
 from notbugs.study.epsilon import neighbor_distances
+from notbugs.study.epsilon_source import SOURCES
 from notbugs.study.given import GIVEN, GivenModel, given_model, with_warning
 from notbugs.study.graph import Graph, StageId, StudyStage, Work, select_stages, study_graph
 from notbugs.study.plan import Plan, make_plan
@@ -296,8 +297,10 @@ def _checked(record: RunFolder, config: StudyConfig, resolved: ResolvedConfig, s
 
 
 def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:
-    """What was added in an earlier run stays part of the study."""
-    return replace(config, **{name: getattr(config, name) or getattr(earlier, name) for name in ADDED})
+    """What was added in an earlier run stays part of the study, and why epsilon has its value."""
+    recorded = earlier.settings.get("epsilon_from")
+    source = next((each for each in SOURCES if each == recorded), config.epsilon_from)
+    return replace(config, epsilon_from=source, **{name: getattr(config, name) or getattr(earlier, name) for name in ADDED})
 
 
 def _adopt_evaluations(record: RunFolder, graph: Graph) -> None:
