@@ -73,6 +73,6 @@ def _other_labels(array: np.ndarray) -> tuple[str, str]:
 
 def _is_one_hot(array: np.ndarray) -> bool:
     """Whether each row has a 1 for its class, and 0 for all others."""
-    if array.ndim != 2 or array.dtype.kind not in "biuf":
+    if array.ndim != 2 or array.dtype.kind not in "biuf" or not array.size:  # without columns any number of rows takes no room
         return False
     return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())

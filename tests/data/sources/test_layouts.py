@@ -705,3 +705,9 @@ def test_links_are_followed_where_this_is_asked_for(tmp_path: Path) -> None:
     assert (counted(found.train), counted(found.test)) == ("cat 4 dog 4", "cat 3 dog 3")
     assert any("links lead out of the folder" in note for note in found.notes)
     assert found.left_out == (("train/cat/loop", "is a link to a folder that it lies in"),)
+
+
+def test_labels_without_a_column_take_no_memory() -> None:
+    """A file of a few bytes may claim 4 billion rows of nothing."""
+    with pytest.raises(InputError, match=r"must be one whole number for each image.*shape \(4294967295, 0\)"):
+        as_labels(np.zeros((2**32 - 1, 0)), "a.npz", {})
