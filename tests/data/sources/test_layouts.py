@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from data.conftest import image_folder, load_error, random_image, save
 
 from notbugs import data
+from notbugs.data.sources.array_values import as_labels
+from notbugs.errors import InputError
 
 Tree = Mapping[str, int | str | None]  # number of images in a folder; a file's text; None: an image file
 
