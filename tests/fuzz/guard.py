@@ -31,7 +31,7 @@ STARTS = (
     "pty.spawn",
     "webbrowser.open",
 )
-COMPILER = (["g++", "--version"],)  # which --compile has PyTorch ask for
+COMPILER = (["g++", "--version"],), (["g++", "-v"],)  # which --compile has PyTorch ask for
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 
 
@@ -49,7 +49,7 @@ class Watch:
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if Watch.folder is None or Watch.found:
         return
-    if event in STARTS and CODE not in str(arguments) and arguments[1:2] != COMPILER:  # processes that decode images
+    if event in STARTS and CODE not in str(arguments) and arguments[1:2] not in COMPILER:  # processes that decode images
         Watch.found = f"started: {event} {arguments}"[:300]
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
         _check_place(arguments[0])
