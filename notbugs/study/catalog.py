@@ -167,7 +167,7 @@ DATASETS: dict[str, DatasetSpec] = {
         DatasetSpec(
             "random-labels-incl-true", "relabel", "D_rand as in the paper: the random class may be the true one",
             "D_rand as in the paper: the random class may be the true one, so about one label in K stays right.",
-            "random-labels-any", source_model="standard", labels="random_incl_true",
+            "random-labels-any", source_model="standard", labels="random_incl_true", group="controls",
         ),
         DatasetSpec(
             "next-labels", "relabel", "D_det: perturbed towards the next class and relabeled",

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from notbugs import __version__, construct, data
 from notbugs.construct import Constructed
 from notbugs.data import Dataset, synthetic
@@ -24,6 +27,8 @@ from notbugs.study.resolve import MIN_IMAGES
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
 
 ENLARGED = 4  # times at most that a relabeling epsilon is enlarged
+PILOT_IMAGES = 500  # on which it is tried whether that is enough
+MORE_REACHED = 0.01  # share of the images that an enlargement must bring to their label
 PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more balanced then
 
 
@@ -150,26 +155,45 @@ def _relabel(context: BuildContext) -> Constructed:
     relabel = partial(
         construct.relabel,
         context.model(),
-        context.original,
-        targets,
         steps=config.relabel_steps,
         keep_label_on=[load_model(config, context.folder, context.seed, name) for name in spec.preserved_by],
         bf16=config.bf16,
         compile=config.compile,
         device=config.device,
-        progress=context.progress,
     )
-    made = relabel(threat_model=config.relabel_threat_model)
-    larger = _larger_epsilons(context) if not spec.preserved_by else iter(())  # there fewer reach it by design
-    while (made.stats.target_reached or 0.0) < config.relabel_reach and (threat_model := next(larger, None)):
-        made = relabel(threat_model=threat_model)
-    return made
+    made = relabel(context.original, targets, threat_model=config.relabel_threat_model, progress=context.progress)
+    if spec.preserved_by or _reached(made) >= config.relabel_reach:  # where other models keep the label fewer reach it by design
+        return made
+    enough = _enough(context, _reached(made), targets, relabel)
+    return relabel(context.original, targets, threat_model=enough, progress=context.progress) if enough else made
+
+
+def _reached(made: Constructed) -> float:
+    """The share of the images that reached their new label."""
+    return made.stats.target_reached or 0.0
+
+
+def _enough(context: BuildContext, reached: float, targets: Tensor, relabel: Callable[..., Constructed]) -> NormBall | None:
+    """The smallest larger epsilon within which enough images of a sample reach their new label.
+
+    If none is enough: the largest one that still brought more of them there; None if even the first did not.
+    """
+    index = torch.randperm(len(targets), generator=torch.Generator().manual_seed(context.random_seed))[:PILOT_IMAGES]
+    sample, best = context.original.select(index), None
+    for threat_model in _larger_epsilons(context):
+        share = _reached(relabel(sample, targets[index], threat_model=threat_model))
+        if share < reached + MORE_REACHED:
+            break
+        best, reached = threat_model, share
+        if reached >= context.config.relabel_reach:
+            break
+    return best
 
 
 def _larger_epsilons(context: BuildContext) -> Iterator[NormBall]:
     """Threat models, each larger by half, as long as an image cannot become one of another class within them."""
     threat_model = context.config.relabel_threat_model
-    nearest = neighbor_distances(context.original, threat_model.norm).other_class if context.config.relabel_reach else 0.0
+    nearest = neighbor_distances(context.original, threat_model.norm).other_class
     for _ in range(ENLARGED):
         threat_model = replace(threat_model, epsilon=float(f"{1.5 * threat_model.epsilon:.4g}"))
         if threat_model.epsilon >= nearest:

@@ -142,12 +142,13 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     for name in QUICK:
         graph |= _model(seed, trained_on(name))
     models = ("adversarial", GIVEN, *(trained_on(name) for name in QUICK))
-    for name in dict.fromkeys((*sources, *models)):
-        graph |= _evaluation(config, seed, name)
-    work = partial(evaluation.accuracy_on_all_datasets, models=models)
-    graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
     if seed == config.seed:
         graph |= _task(seed, "pictures", pictures, models=("adversarial",), datasets=QUICK)
+    work = partial(evaluation.accuracy_on_all_datasets, models=models)
+    graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
+    # the longest first and those of relabeled sets, which take seconds, last: no worker then waits long for the others
+    for name in dict.fromkeys((*sources, *models)):
+        graph |= _evaluation(config, seed, name)
     return graph
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from study.conftest import FULL_STUDY, QUICK_STUDY, first, ignore, only, resolved, store_digits
 
-from notbugs import data, models
+from notbugs import construct, data, models
+from notbugs.construct import Constructed, ConstructionStats
 from notbugs.data import synthetic
 from notbugs.errors import InputError
 from notbugs.predict import logits
@@ -17,7 +18,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
 from notbugs.runs.tables.transferability import PerturbationLeakageRow
 from notbugs.search import NormBall
-from notbugs.study import pipeline, store
+from notbugs.study import datasets, pipeline, store
 from notbugs.study.catalog import DATASETS, trained_on
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.datasets import is_trainable, synthetic_truth
@@ -28,15 +29,14 @@ def test_what_is_stored_is_what_was_measured(quick_run: RunFolder) -> None:
     config = resolved(QUICK_STUDY)
     original = load(config).train
     rows = quick_run.rows(SetRow)
-    for name in ("random-labels", "random-labels-incl-true", "next-labels", "random-labels-shuffled"):
+    for name in ("random-labels", "next-labels", "random-labels-shuffled"):
         stored = store.load_dataset(config, quick_run.folder, 0, name)
         assert stored.names == original.names
         perturbations = stored.pixels(slice(None)) - original.pixels(slice(None))
         norms = perturbations.double().flatten(1).norm(dim=1)
         assert norms.max() <= 1.5 + 1e-6
         assert norms.mean() == pytest.approx(only(rows, set=name).mean_l2, abs=1e-4)
-        if name != "random-labels-incl-true":
-            assert (stored.labels != original.labels).all()
+        assert (stored.labels != original.labels).all()
     model = models.load(store.model_path(config, quick_run.folder, 0, "standard"))[0]
     stored = store.load_dataset(config, quick_run.folder, 0, "random-labels")
     with torch.no_grad():
@@ -186,3 +186,42 @@ def test_the_relabeling_epsilon_grows_until_enough_images_reach_their_label_unle
     given = pipeline.run(replace(common, relabel_epsilon=0.5), tmp_path / "given", only=["dataset-random-labels"], workers=1)
     fixed = only(given.rows(SetRow), set="random-labels")
     assert fixed.epsilon == 0.5 and fixed.target_reached < 0.7
+
+
+@pytest.mark.parametrize(
+    ("shares", "epsilon", "tried"),
+    [
+        # enough at the third: on a sample, then once more for all images
+        ((0.3, 0.5, 0.9), 0.5 * 1.5 * 1.5, [(160, 1), (50, 1.5), (50, 2.25), (160, 2.25)]),
+        # an enlargement that brings nothing ends it: the last that did is used, or the first epsilon
+        ((0.3, 0.5, 0.505), 0.5 * 1.5, [(160, 1), (50, 1.5), (50, 2.25), (160, 1.5)]),
+        ((0.3, 0.3), 0.5, [(160, 1), (50, 1.5)]),
+        ((0.8,), 0.5, [(160, 1)]),
+    ],
+)
+def test_a_larger_relabeling_epsilon_is_sought_on_a_sample(
+    digits: data.Splits,
+    monkeypatch: pytest.MonkeyPatch,
+    shares: tuple[float, ...],
+    epsilon: float,
+    tried: list[tuple[int, float]],
+) -> None:
+    config = replace(resolved(replace(QUICK_STUDY, epsilon=0.25)), relabel_reach=0.7)
+    by_epsilon = {float(f"{0.5 * 1.5**number:.4g}"): share for number, share in enumerate(shares)}
+    calls = []
+
+    def relabel(model: object, part: data.Dataset, labels: torch.Tensor, *, threat_model: NormBall, **_: object) -> Constructed:
+        value = float(threat_model.epsilon)
+        calls.append((len(part), round(value / 0.5, 2)))
+        assert len(labels) == len(part)
+        stats = ConstructionStats(n=len(part), epsilon=value, target_reached=by_epsilon[value])
+        return Constructed(part.with_labels(labels), stats)
+
+    monkeypatch.setattr(datasets, "PILOT_IMAGES", 50)
+    monkeypatch.setattr(datasets, "load_model", lambda *_: None)
+    monkeypatch.setattr(construct, "relabel", relabel)
+    part = digits.train.select(slice(0, 160))
+    context = datasets.BuildContext(config, Path("run"), 0, DATASETS["next-labels"], part, lambda count: None)
+    made = datasets.CONSTRUCTIONS["relabel"](context)
+    assert made.stats.epsilon == pytest.approx(epsilon, abs=1e-3) and len(made.dataset) == 160
+    assert calls == tried

@@ -11,6 +11,7 @@ from notbugs import data
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.search import NormBall
+from notbugs.study import epsilon as measured_in
 from notbugs.study.epsilon import check_epsilon, default_epsilon, neighbor_distances
 
 
@@ -69,3 +70,12 @@ def test_near_frames_of_one_video_are_no_gap_between_classes() -> None:
     assert default_epsilon(videos, "l2") == (0.25, False) and default_epsilon(videos, "linf") == (8 / 255, False)
     first = videos.select(range(25))  # few videos, as the first files of each class are
     assert neighbor_distances(first, "l2").same_scene and not default_epsilon(first, "l2").from_gap
+
+
+def test_the_distances_of_a_data_set_are_measured_once_in_each_norm(digits: data.Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = digits.train.select(slice(0, 60)), digits.train.select(slice(60, 120))
+    measured = []
+    monkeypatch.setattr(measured_in, "_measure", lambda part, norm: measured.append((part.names[0], norm)) or len(measured))
+    found = [neighbor_distances(part, norm) for part in (first, first, second) for norm in ("l2", "linf", "l2")]
+    a, b = first.names[0], second.names[0]
+    assert measured == [(a, "l2"), (a, "linf"), (b, "l2"), (b, "linf")] and found == [1, 2, 1, 1, 2, 1, 3, 4, 3]
