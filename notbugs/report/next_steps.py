@@ -4,12 +4,13 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from notbugs.data_config import BEYOND_LIMIT, DATA_FIELDS
+from notbugs.data_config import BEYOND_LIMIT, BUILT_IN, DATA_FIELDS
 from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
+from notbugs.study.catalog import trained_on
 from notbugs.study.commands import beside, command_of, option_words
 
 
@@ -39,21 +40,25 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
     attack = f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}"
     if given is None:
+        here = metadata.dataset not in BUILT_IN
         yield Step(
             "Measure how robust a classifier of yours is. The command attacks it on these images; for others name their data set "
             "and its options in place of these, and leave out --epsilon: it is then chosen from the images.",
             attack,
-            "Measure how robust a classifier of yours is on your images: notbugs attack MODEL DATASET.",
+            f"Measure how robust a classifier of yours is on {'these' if here else 'your'} images:"
+            f"{'' if here else ' notbugs attack MODEL DATASET.'}",
         )
     yield from _use_adversarial(results)
     yield from _confirm(results)
     if given is not None:
         yield Step("Attack the given model in other threat models:", attack)
     if not metadata.full:
+        det, control = (results.accuracy(trained_on(name)) for name in ("next-labels", "next-labels-shuffled"))
+        which = "all controls, that of D_det among them" if det and not control else "all controls"
         yield Step(
-            "Run all controls, which test other explanations of these results:",
+            f"Run {which}: they test other explanations of these results.",
             f"notbugs run --full --out {same}",
-            "Run all controls of this run:",
+            f"Run {which}:",
         )
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
@@ -84,20 +89,20 @@ def _confirm(results: StudyResults) -> Iterator[Step]:
     one, left_out = len(metadata.seeds) == 1, metadata.data.left_out.items()
     beyond = sum(count for reason, count in left_out if reason.startswith(BEYOND_LIMIT))
     seeds = "two more seeds" if one else ""
-    why = f"Another training may give other figures. {_precision(results)}" if one else ""
     if beyond:
         used = (metadata.data.train or 0) + (metadata.data.test or 0)
         longer = (used + beyond) / max(1, used) * (3 if one else 1)
         options = {**metadata.options, "limit": None, "seeds": max(3, len(metadata.seeds))}
         what = " and ".join(filter(None, (f"all {used + beyond:,} images", seeds)))
         yield Step(
-            f"Confirm the results with {what}. {why} That takes about {longer:.0f} times as long:".replace("  ", " "),
+            f"Confirm the results with {what}{': another training may give other figures' if one else ''}. "
+            f"That takes about {longer:.0f} times as long:",
             command_of(metadata.dataset, options, beside(out, "all")),
             f"Confirm these figures with {what}:",
         )
     elif one:
         yield Step(
-            f"Confirm the results with {seeds}. {why} Only more test images narrow that:",
+            f"Confirm the results with {seeds}: another training may give other figures.{_precision(results)}",
             f"notbugs run --seeds 3 --out {shlex.quote(str(out))}",
             f"Confirm these figures with {seeds}, and more test images if you have them:",
         )
@@ -146,7 +151,8 @@ def _precision(results: StudyResults) -> str:
     ]
     halves = [50 * (each.ci_high - each.ci_low) for each in found if each]
     return (
-        f"The {results.metadata.data.test:,} test images alone leave up to ±{max(halves):.0f} percentage points."
+        f" The command does not narrow the ±{max(halves):.0f} percentage points that {results.metadata.data.test:,} test images "
+        "alone leave: more test images do."
         if halves
         else ""
     )

@@ -56,8 +56,11 @@ def split_table(results: StudyResults) -> Table:
     return columns, lines
 
 
-def relabeled_table(results: StudyResults) -> Table:
-    """Models trained on relabeled sets: how often they predict the true class and the next one, and their control."""
+def relabeled_table(results: StudyResults, *, before: bool = False) -> Table:
+    """Models trained on relabeled sets: how often they predict the true class and the next one, and their control.
+
+    before: also the accuracy before their batch-norm statistics were adapted, which is too wide for a terminal.
+    """
     lines = []
     for name in ("random-labels", "random-labels-incl-true", "next-labels"):
         model = trained_on(name)
@@ -66,8 +69,10 @@ def relabeled_table(results: StudyResults) -> Table:
             control = next((control for control in CONTROLS_OF[model] if results.accuracy(control)), "")
             cells = [accuracy, following, results.accuracy(control) if control else None]
             texts = [_percent_cell(cell) for cell in cells]
-            lines.append([_with_paper_name(name), *texts[:2], texts[2] if control else "not run: --full"])
-    return ["trained on", "true class", "next class", "control"], lines
+            unadapted = [_percent_cell(results.accuracy_before_adapting(model))] if before else []
+            lines.append([_with_paper_name(name), *texts[:1], *unadapted, texts[1], texts[2] if control else "not run: --full"])
+    columns = ["trained on", "true class", "next class", "control"]
+    return [*columns[:2], *(["the same, batch norm not adapted"] if before else []), *columns[2:]], lines
 
 
 def _percent_cell(estimate: Estimate | None) -> str:

@@ -19,7 +19,7 @@ def study(folder: Path, shares: Shares, seeds: int = 3) -> StudyResults:
 
 
 def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
-    first, size, adversarial, robust, relabeled = headline(study(tmp_path, MEASURED))
+    first, robust, relabeled, adversarial, size = headline(study(tmp_path, MEASURED))
     assert first == (
         "Standard training gives a classifier that is easily fooled: 97.4 % accuracy on clean images, "
         "0.0 % under attack within L2 ε = 1.5, 15.4 % within 0.75."
@@ -29,11 +29,11 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
     left = "39.6 % are still misclassified, more under a stronger attack"
     assert (
         adversarial
-        == f"Adversarial training {within} 60.4 %, +60.4 [59.0, 61.8] points (clean: −2.0 points [−4.6, 0.5]); {left}."
+        == f"Adversarial training {within} 60.4 %, +60.4 [59.4, 61.4] points (clean: −2.0 points [−4.6, 0.5]); {left}."
     )
     source = "other images, with the features that the adversarially trained model has for the originals"
     cost = "below chance (25.0 %) (clean: −3.0 points [−5.7, −0.4]); trained on D_NR: 0.0 %."
-    assert robust == f"Standard training on D_R ({source}) {within} 20.4 %, +20.4 [19.0, 21.8] points, {cost}"
+    assert robust == f"Standard training on D_R ({source}) {within} 20.4 %, +20.4 [19.0, 21.8] points (for both ε), {cost}"
     control = (
         "its control with shuffled perturbations 1.4 %. Where the images' own features all point to another class (D_det): yes, "
     )
@@ -67,7 +67,7 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
         ]  # fmt: skip
         run.record_stage("curves", 0.0, curves)
         run.update_metadata(settings={"adapt_batchnorm": True, "network": "resnet9"})
-    first, *_, relabeled = headline(StudyResults.read(tmp_path))
+    first, _, relabeled, *_ = headline(StudyResults.read(tmp_path))
     assert first.startswith("Standard training (resnet9, trained here on these images) gives a classifier")
     assert "perturbed within L2 ε = 3 towards" in relabeled
     adapted = "(40.0 % before its batch-norm statistics are adapted to the clean training images, without labels), chance level"
@@ -79,9 +79,9 @@ def test_the_settings_of_a_relabeled_set_stand_beside_its_figure(tmp_path: Path)
 
 def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
     shares = MEASURED | {"trained-on-robust": (0.94, 0.5, 0.0)}
-    robust = headline(study(tmp_path, shares))[3]
+    robust = headline(study(tmp_path, shares))[1]
     assert robust.endswith(
-        "raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 %, +35.0 [28.7, 40.9] points "
+        "raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 %, +35.0 [28.7, 40.9] points (for both ε) "
         "(clean: −3.0 points [−5.7, −0.4]); "
         "trained on D_NR: 20.4 %. Unclear within 1.5: from 0.0 % to 0.0 %, +0.0 [−1.0, 1.0] points."
     )
@@ -107,30 +107,35 @@ def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path)
         ({"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}, "no"),
     )
     for place, (shares, answer) in enumerate(controls):
-        *_, last = headline(study(tmp_path / str(place), MEASURED | shares))
-        assert f"as training on wrong labels tests? D_rand {answer}, D_det yes (see Findings)." in last
-        assert ("Why: below chance level only the images' own features show" in last) == (answer == "unclear")
+        found = headline(study(tmp_path / str(place), MEASURED | shares))[2]
+        assert f"as training on wrong labels tests? D_rand {answer}, D_det yes (see Findings)." in found
+        assert ("Why: below chance level only the images' own features show" in found) == (answer == "unclear")
 
 
 def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     shown = tiles(study(tmp_path, MEASURED))
-    assert [tile.value for tile in shown] == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
-    assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "neutral"]
+    assert [tile.value for tile in shown] == ["97.4 %", "0.0 %", "60.4 %", "20.4 %", "88.4 %"]
+    assert [tile.meaning for tile in shown] == ["neutral", "bad", "good", "neutral", "neutral"]
     assert [tile.comparison for tile in shown] == [
         "",
         "97.4 percentage points below clean accuracy, below chance (25.0 %)",
         "above standard training",
-        "above standard training, but below chance (25.0 %)",
+        "above standard training",
+        "above chance (25.0 %) and its control (1.4 %)",
     ]
     assert shown[0].details == ["500 test images, 3 seeds"]
     assert shown[2].label == "Robust accuracy at L2 ε = 1.5, adversarial training"
-    assert shown[2].details == ["80.4 % within 0.75, 95.4 % clean"]
+    assert shown[2].details == ["80.4 % at 0.75, 95.4 % clean"]
+    below = "20.4 % is below chance (25.0 %)"
+    assert shown[3].details == [below, "40.0 points below adversarial training", "50.4 % at 0.75, 94.4 % clean"]
+    assert (shown[4].label, shown[4].details) == ("Clean accuracy, trained on wrong labels (D_rand)", [])
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
-    assert [tile.meaning for tile in weak] == ["neutral", "bad", "bad", "unclear"]
-    below = "unclear at 1.5, below standard training at 0.75"
-    assert weak[2].comparison == f"{below}, below chance (25.0 %)"
-    assert weak[3].comparison == "not measurably different from standard training, below chance (25.0 %)"
-    assert weak[3].details == ["20.4 % within 0.75, 94.4 % clean"]
+    assert [tile.meaning for tile in weak] == ["neutral", "bad", "bad", "unclear", "neutral"]
+    assert weak[2].comparison == "unclear at 1.5, below standard training at 0.75"
+    assert weak[3].comparison == "not measurably different from standard training"
+    assert weak[3].details == ["0.0 % is below chance (25.0 %)", "20.4 % at 0.75, 94.4 % clean"]
+    null = tiles(study(tmp_path / "null", MEASURED | {"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}))[4]
+    assert (null.meaning, null.comparison) == ("unclear", "not measurably above chance (25.0 %) and its control (90.4 %)")
     half = tiles(study(tmp_path / "half", MEASURED | {"trained-on-robust": (0.94, 0.15, 0.3)}))[3]
     above = "above standard training at 1.5, unclear at 0.75"
     assert (half.meaning, half.comparison) == ("good", above)
@@ -161,13 +166,13 @@ def test_the_first_screen_says_why_epsilon_has_its_value(tmp_path: Path, source:
     with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
         data = run.metadata["data"] | {"nearest_same_class": 5.46, "nearest_other_class": 7.03}
         run.update_metadata(norm=norm, data=data, settings={"epsilon_from": source})
-    assert words in headline(StudyResults.read(tmp_path))[1]
+    assert words in headline(StudyResults.read(tmp_path))[-1]
 
 
 def test_random_labels_that_may_be_true_are_no_evidence_alone(tmp_path: Path) -> None:
     shares = {"trained-on-random-labels": (0.2, 0.0, 0.0), "trained-on-random-labels-incl-true": (0.4, 0.0, 0.0)}
-    *_, last = headline(study(tmp_path, MEASURED | shares))
-    assert last.endswith(" With the true label among the random ones: 40.4 %, no evidence without its control.")
+    relabeled = headline(study(tmp_path, MEASURED | shares))[2]
+    assert relabeled.endswith(" With the true label among the random ones: 40.4 %, no evidence without its control.")
 
 
 def test_the_curve_never_rises_and_keeps_the_stronger_attack(tmp_path: Path) -> None:

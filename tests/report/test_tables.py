@@ -61,6 +61,9 @@ def test_relabeled_sets_have_the_next_class_and_their_control_or_say_that_it_was
         run.record_stage("next", 0.0, [accuracy_row("trained-on-next-labels", 90, 500, wilson(90, 500), 0, set="test-next")])
     columns, lines = tables.relabeled_table(StudyResults.read(tmp_path))
     assert columns == ["trained on", "true class", "next class", "control"]
+    wider = tables.relabeled_table(StudyResults.read(tmp_path), before=True)
+    assert wider[0] == [*columns[:2], "the same, batch norm not adapted", *columns[2:]]
+    assert [len(line) for line in wider[1]] == [5, 5] and wider[1][0][2] == "–"
     random, following = lines
     assert random == ["random-labels (D_rand)", "88.0 [84.9, 90.6]", "–", "1.0 [0.4, 2.3]"]
     assert following[0] == "next-labels (D_det)" and following[2].startswith("18.0 [") and following[3] == "not run: --full"

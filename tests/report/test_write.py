@@ -101,11 +101,12 @@ def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: 
 def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page, written: Path) -> None:
     page = opened
     assert page.locator(".headline").inner_text().startswith("Standard training gives a classifier that is easily fooled")
-    assert page.locator(".tiles dd b").all_inner_texts() == ["97.4 %", "0.0 %", "60.4 %", "20.4 %"]
+    assert page.locator(".tiles dd b").all_inner_texts() == ["97.4 %", "0.0 %", "60.4 %", "20.4 %", "88.4 %"]
     meant = page.locator(".tiles dd span").all_inner_texts()
     below = "below chance (25.0 %)"
     assert meant[0] == f"! 97.4 percentage points below clean accuracy, {below}"
-    assert meant[1:] == ["✓ above standard training", f"• above standard training, but {below}"]
+    assert meant[1:3] == ["✓ above standard training", "• above standard training"]
+    assert meant[3] == "• above chance (25.0 %) and its control (1.4 %)"
     assert page.locator("#accuracy-chart").bounding_box()["y"] < 800  # type: ignore[index]
     captions = page.locator(".examples figcaption").all_inner_texts()
     assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε; perturbation × 3"

@@ -28,7 +28,8 @@ def headline(results: StudyResults) -> list[str]:
     loss = results.difference(("standard", 0), ("standard", FULL))
     if not (clean and attacked and loss):
         return []
-    return [_vulnerability(results, clean, attacked, loss), *_size(results), *_help(results), *_relabeled(results)]
+    first, *others = _vulnerability(results, clean, attacked, loss), *_robust_version(results), *_relabeled(results)
+    return [first, *others, *_adversarial_training(results), *_size(results)]
 
 
 def certainty(results: StudyResults) -> str:
@@ -81,14 +82,15 @@ def _reason(results: StudyResults) -> str:
     return epsilon_reason(source, results.metadata.norm, data.nearest_other_class, data.nearest_same_class) if source else ""
 
 
-def _help(results: StudyResults) -> list[str]:
-    """What adversarial training and D_R change under attack."""
-    names = {
-        "adversarial": "Adversarial training",
-        ROBUST: "Standard training on D_R (other images, with the features that the adversarially trained model has for the "
-        "originals)",
-    }
-    return [sentence for model, name in names.items() if (sentence := _gain(results, model, name))]
+def _robust_version(results: StudyResults) -> list[str]:
+    """What D_R changes under attack."""
+    what = "other images, with the features that the adversarially trained model has for the originals"
+    return _gain(results, ROBUST, f"Standard training on D_R ({what})")
+
+
+def _adversarial_training(results: StudyResults) -> list[str]:
+    """What adversarial training changes under attack."""
+    return _gain(results, "adversarial", "Adversarial training")
 
 
 def help_under_attack(results: StudyResults, model: str) -> int | None:
@@ -100,15 +102,15 @@ def help_under_attack(results: StudyResults, model: str) -> int | None:
     return None
 
 
-def _gain(results: StudyResults, model: str, name: str) -> str:
-    """What a model gains over standard training, at epsilon or else at half of it; "" if that was not measured."""
+def _gain(results: StudyResults, model: str, name: str) -> list[str]:
+    """What a model gains over standard training, at epsilon or else at half of it; nothing if that was not measured."""
     radius = help_under_attack(results, model)
     if radius is None:
         measured = any(results.difference((model, each), (results.baseline, each), 2) for each in (FULL, HALF))
-        return f"{name} does not measurably raise accuracy under attack." if measured else ""
+        return [f"{name} does not measurably raise accuracy under attack."] if measured else []
     before, after = results.accuracy(results.baseline, radius=radius), results.accuracy(model, radius=radius)
     if not (before and after):
-        return ""
+        return []
     where = f" within {results.threat_model(radius)}"
     of = " of the study's network" if results.given_model else ""
     below = f", {found}" if (found := results.beside_chance(after)) else ""
@@ -118,10 +120,11 @@ def _gain(results: StudyResults, model: str, name: str) -> str:
     beside = f"; trained on D_NR: {nonrobust.percent}" if nonrobust else ""
     elsewhere = _unclear(results, model, FULL if radius == HALF else HALF)
     left = f"; {percent(1 - after.mean)} are still misclassified, more under a stronger attack" if model == "adversarial" else ""
-    gain = results.difference((model, radius), (results.baseline, radius), 2)
-    points = f", {gain.points_cell} points" if gain else ""
+    comparisons = 1 if model == "adversarial" and radius == FULL else 2  # each interval as in the findings
+    gain = results.difference((model, radius), (results.baseline, radius), comparisons)
+    points = f", {gain.points_cell} points{' (for both ε)' if comparisons > 1 else ''}" if gain else ""
     change = f"from {before.percent} to {after.percent}{points}{below}{cost}{left}{beside}{elsewhere}"
-    return f"{name} raises accuracy under attack{of}{where} {change}."
+    return [f"{name} raises accuracy under attack{of}{where} {change}."]
 
 
 def _unclear(results: StudyResults, model: str, radius: int) -> str:

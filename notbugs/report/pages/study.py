@@ -70,7 +70,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "equal_seeds": len({len(results.accuracy_by_seed(model)) for model in results.models()}) == 1,
         "accuracy_columns": tables.accuracy_table(results)[0][1:4],
         "split_table": tables.split_table(results),
-        "relabeled_table": tables.relabeled_table(results),
+        "relabeled_table": tables.relabeled_table(results, before=results.adapts_batchnorm),
         "sets": [(name, SETS.get(name, "")) for name in results.sets()],
         "models_on_other_sets": results.models_on_other_sets(),
         "cross_accuracy": cross_accuracy(results),
@@ -123,7 +123,7 @@ _COMPARED: dict[Meaning, str] = {
 
 
 def tiles(results: StudyResults) -> list[Tile]:
-    """The figures that matter most: clean accuracy, and robust accuracy of the three ways to train.
+    """The figures that matter most: clean accuracy, robust accuracy of the three ways to train, and what wrong labels teach.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def tiles(results: StudyResults) -> list[Tile]:
         attacked = results.accuracy(model, radius=FULL)
         if attacked:
             found.append(_robust_tile(results, model, words, attacked))
-    return found
+    return [*found, *_relabeled_tile(results)]
 
 
 def _clean_tile(results: StudyResults, clean: Estimate) -> Tile:
@@ -153,14 +153,38 @@ def _clean_tile(results: StudyResults, clean: Estimate) -> Tile:
 def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estimate) -> Tile:
     """Robust accuracy at epsilon, and at half of it; good or bad only where a difference was measured."""
     meaning, comparison = _loss(results) if model == "standard" else _compared(results, model)
+    details = []
     if below := results.beside_chance(attacked):
-        comparison = f"{comparison}, {'but ' if 'above' in comparison else ''}{below}"
         meaning = "neutral" if meaning == "good" else meaning
+        if model == "standard":
+            comparison = f"{comparison}, {below}"
+        else:
+            details.append(f"{attacked.percent} is {below}")
+    if model == ROBUST and (less := results.difference(("adversarial", FULL), (ROBUST, FULL))) and less.ci_low > 0:
+        details.append(f"{100 * less.mean:.1f} points below adversarial training")
     half, clean = results.accuracy(model, radius=HALF), results.accuracy(model) if model != "standard" else None
-    others = [f"{half.percent} within {results.epsilon_text(HALF)}"] if half else []
+    others = [f"{half.percent} at {results.epsilon_text(HALF)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
+    details += [", ".join(others)] if others else []
     label = f"Robust accuracy at {results.threat_model()}, {words}"
-    return Tile(model, label, attacked.percent, attacked.interval, [", ".join(others)] if others else [], meaning, comparison)
+    return Tile(model, label, attacked.percent, attacked.interval, details, meaning, comparison)
+
+
+def _relabeled_tile(results: StudyResults) -> list[Tile]:
+    """Test accuracy after training on D_rand, beside chance level and its control; none if these were not measured."""
+    model = trained_on("random-labels")
+    accuracy, control = results.accuracy(model), results.accuracy(CONTROL)
+    excess = results.difference((model, CLEAN), (CONTROL, CLEAN))
+    if not (accuracy and control and excess) or math.isnan(results.chance):
+        return []
+    shown = accuracy.ci_low > results.chance and excess.ci_low > 0
+    beside = f"chance ({percent(results.chance)}) and its control ({control.percent})"
+    meaning: Meaning = "neutral" if shown else "unclear"
+    comparison = f"{'above' if shown else 'not measurably above'} {beside}"
+    before = results.accuracy_before_adapting(model)
+    details = [f"{before.percent} before batch norm is adapted"] if before else []
+    label = "Clean accuracy, trained on wrong labels (D_rand)"
+    return [Tile(model, label, accuracy.percent, accuracy.interval, details, meaning, comparison)]
 
 
 def _loss(results: StudyResults) -> tuple[Meaning, str]:
