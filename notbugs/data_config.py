@@ -14,7 +14,6 @@ from typing import TypedDict
 from notbugs.errors import InputError
 
 RESIZE_MODES = ("crop", "squash", "pad")
-BUILT_IN = ("digits", "mnist5k", "planted")  # data sets that come with the package
 BEYOND_LIMIT = "is beyond --limit"  # why images are left out that a note counts
 
 

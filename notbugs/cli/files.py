@@ -146,16 +146,16 @@ def _print_files(record: "RunFolder") -> None:
     from notbugs.runs.tables.files import CategoryRow, FilePictureRow, FileRow, LabelErrorsRow, ModelAccuracyRow
 
     metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
-    title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat} [95 % CI]"
+    title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat_model} [95 % CI]"
     print_table(title, *files_summary.accuracy_table(accuracies))
-    print(files_summary.robust_files(record.rows(FileRow), metadata.threat))
+    print(files_summary.robust_files(record.rows(FileRow), metadata.threat_model))
     for row in record.rows(CategoryRow):
         examples = [picture.file for picture in pictures if picture.category == row.category][:3]
         print(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
     print(files_summary.rank(record))
     for errors in record.rows(LabelErrorsRow):
         print(files_summary.label_errors(errors, accuracies))
-    print(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat))
+    print(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat_model))
     for cue in record.rows(SpuriousCueRow):
         if cue.spurious:
             print(

@@ -7,6 +7,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.notes import data_lines, new_data_lines, new_model_lines
+from notbugs.runs.metadata import NORM_NAMES
 
 if TYPE_CHECKING:
     from notbugs.runs.tables.data_check import DataCheckRow
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.plan import Plan
 
-NORMS = {"l2": "L2", "linf": "L∞"}
 LONG = 600.0  # seconds from which the plan says what would be faster
 FASTER_SIDE, FASTER_COUNT = 64, 1000  # of images
 QUIET = 60.0  # seconds after which a line says that work goes on, where no bar can be shown
@@ -121,7 +121,7 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     yield from finding_lines(plan.findings)
     reason = epsilon_reason(config.epsilon_from, config.norm, found.other_class, found.same_class)
     yield (
-        f"{NORMS[config.norm]} ε = {config.epsilon:.4g}. {reason} A typical image has norm {found.norm:.3g}. "
+        f"{NORM_NAMES[config.norm]} ε = {config.epsilon:.4g}. {reason} A typical image has norm {found.norm:.3g}. "
         f"Relabeling: ε = {config.relabel_epsilon:.4g}."
     )
     if found.same_scene:
@@ -210,7 +210,7 @@ def found_in(rows: "Sequence[Row]") -> str:
     if any(row.epsilon for row in stronger):  # then the others are further points of the accuracy curve
         accuracies = stronger
     return ", ".join(
-        f"{100 * row.accuracy:.1f} % " + (f"at {NORMS[row.norm]} {row.epsilon:.4g}" if row.epsilon else "clean")
+        f"{100 * row.accuracy:.1f} % " + (f"at {NORM_NAMES[row.norm]} {row.epsilon:.4g}" if row.epsilon else "clean")
         for row in accuracies
     )
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from notbugs.data_config import BEYOND_LIMIT, BUILT_IN, DATA_FIELDS
+from notbugs.data_config import BEYOND_LIMIT, DATA_FIELDS
 from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
@@ -40,13 +40,12 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
     attack = f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}"
     if given is None:
-        here = metadata.dataset not in BUILT_IN
         yield Step(
             "Measure how robust a classifier of yours is. The command attacks it on these images; for others name their data set "
             "and its options in place of these, and leave out --epsilon: it is then chosen from the images.",
             attack,
-            f"Measure how robust a classifier of yours is on {'these' if here else 'your'} images:"
-            f"{'' if here else ' notbugs attack MODEL DATASET.'}",
+            "Measure how robust a classifier of yours is, on test images as it gets them (ε is chosen from these, or by "
+            "--epsilon): notbugs attack MODEL DATASET.",
         )
     yield from _use_adversarial(results)
     yield from _confirm(results)
@@ -55,10 +54,11 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     if not metadata.full:
         det, control = (results.accuracy(trained_on(name)) for name in ("next-labels", "next-labels-shuffled"))
         which = "all controls, that of D_det among them" if det and not control else "all controls"
+        several = metadata.data.left_out and len(metadata.seeds) == 1  # step 3 is a run of its own
         yield Step(
             f"Run {which}: they test other explanations of these results.",
             f"notbugs run --full --out {same}",
-            f"Run {which}:",
+            f"Run {which} (for several seeds: --full in step 3):" if several else f"Run {which}:",
         )
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))

@@ -19,7 +19,7 @@ from notbugs.report.aggregate import (
 from notbugs.report.format import Estimate, percent
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.metadata import StudyMetadata
+from notbugs.runs.metadata import NORM_NAMES, StudyMetadata
 from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
@@ -42,7 +42,6 @@ from notbugs.runs.tables.transferability import (
 from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval
 from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MODELS, SETS, TABLE_MODELS, trained_on
 
-NORMS = {"l2": "L2", "linf": "Linf", "l1": "L1", "l0": "L0"}
 CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
 CLEAN, HALF, FULL = 0, 1, 2  # radius: no attack, epsilon / 2, epsilon
 # Architectures of figure 3, the source's own first: as targets of its examples -> trained on D_det
@@ -107,7 +106,7 @@ class StudyResults:
     @property
     def norm(self) -> str:
         """The norm as people write it."""
-        return NORMS.get(self.metadata.norm, self.metadata.norm)
+        return NORM_NAMES.get(self.metadata.norm, self.metadata.norm)
 
     def epsilon_text(self, radius: int = FULL) -> str:
         """Epsilon as people write it: 0.75, or 8/255."""

@@ -69,7 +69,8 @@ def relabeled_table(results: StudyResults, *, before: bool = False) -> Table:
             control = next((control for control in CONTROLS_OF[model] if results.accuracy(control)), "")
             cells = [accuracy, following, results.accuracy(control) if control else None]
             texts = [_percent_cell(cell) for cell in cells]
-            unadapted = [_percent_cell(results.accuracy_before_adapting(model))] if before else []
+            last = results.accuracy_before_adapting(model)  # of the last epoch: without an interval
+            unadapted = [f"{100 * last.mean:.1f}" if last else MISSING] if before else []
             lines.append([_with_paper_name(name), *texts[:1], *unadapted, texts[1], texts[2] if control else "not run: --full"])
     columns = ["trained on", "true class", "next class", "control"]
     return [*columns[:2], *(["the same, batch norm not adapted"] if before else []), *columns[2:]], lines

@@ -9,6 +9,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
+NORM_NAMES = {"l2": "L2", "linf": "Linf", "l1": "L1", "l0": "L0"}  # as people write them
+
+
 @dataclass(frozen=True)
 class DataSummary:
     """The data set.
@@ -117,6 +120,18 @@ class FilesMetadata(RunMetadata):
     settings: dict[str, Json] = field(default_factory=dict)
     seed: int = 0
     rank_stability: float | None = None
+
+    @property
+    def threat_model(self) -> str:
+        """Norm and epsilon in words.
+
+        Examples
+        --------
+        >>> FilesMetadata(threat="linf 8/255").threat_model
+        'Linf ε = 8/255'
+        """
+        norm, _, epsilon = self.threat.partition(" ")
+        return f"{NORM_NAMES.get(norm, norm)} ε = {epsilon}"
 
 
 @dataclass(frozen=True)

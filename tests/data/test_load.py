@@ -11,10 +11,7 @@ from PIL import Image
 from notbugs import audit, data, files
 from notbugs.audit.transfer import run_transfer
 from notbugs.data import DataConfig, synthetic
-from notbugs.data.load import SYNTHETIC
 from notbugs.data.loaded import _Kept
-from notbugs.data.sources import EMBEDDED
-from notbugs.data_config import BUILT_IN
 from notbugs.errors import InputError
 from notbugs.study import pipeline
 
@@ -125,7 +122,3 @@ def test_each_run_keeps_its_data_until_it_ends(run: Callable[..., object]) -> No
     with pytest.raises(KeyError, match="1"):
         run(*[Stops()] * len(needed))
     assert _Kept.depth == 0 and not _Kept.splits
-
-
-def test_the_built_in_sets_are_named_once_without_what_loads_them() -> None:
-    assert {*BUILT_IN} == {*EMBEDDED, SYNTHETIC}

@@ -32,14 +32,15 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
         == f"Adversarial training {within} 60.4 %, +60.4 [59.4, 61.4] points (clean: −2.0 points [−4.6, 0.5]); {left}."
     )
     source = "other images, with the features that the adversarially trained model has for the originals"
-    cost = "below chance (25.0 %) (clean: −3.0 points [−5.7, −0.4]); trained on D_NR: 0.0 %."
+    cost = "below chance (25.0 %) (clean: −3.0 points [−5.7, −0.4]); trained on D_NR: 0.0 %, "
+    cost += "D_R minus D_NR +20.4 [19.0, 21.8]."
     assert robust == f"Standard training on D_R ({source}) {within} 20.4 %, +20.4 [19.0, 21.8] points (for both ε), {cost}"
     control = (
         "its control with shuffled perturbations 1.4 %. Where the images' own features all point to another class (D_det): yes, "
     )
     assert relabeled.endswith(
-        f"reaches 88.4 % on clean test images, chance level 25.0 %; {control}70.4 % [69.4, 71.4]; "
-        "its control was not run (--full)."
+        f"reaches 88.4 % on clean test images, chance level 25.0 %; {control}70.4 % [69.4, 71.4]. "
+        "Chance level is a strict comparison there: perturbations without features would teach to predict the other class."
     )
 
 
@@ -83,7 +84,8 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
     assert robust.endswith(
         "raises accuracy under attack within L2 ε = 0.75 from 15.4 % to 50.4 %, +35.0 [28.7, 40.9] points (for both ε) "
         "(clean: −3.0 points [−5.7, −0.4]); "
-        "trained on D_NR: 20.4 %. Unclear within 1.5: from 0.0 % to 0.0 %, +0.0 [−1.0, 1.0] points."
+        "trained on D_NR: 20.4 %, D_R minus D_NR +30.0 [23.4, 36.2]. "
+        "Unclear within 1.5: from 0.0 % to 0.0 %, +0.0 [−1.0, 1.0] points."
     )
 
 
@@ -121,21 +123,25 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
         "97.4 percentage points below clean accuracy, below chance (25.0 %)",
         "above standard training",
         "above standard training",
-        "above chance (25.0 %) and its control (1.4 %)",
+        "above chance (25.0 %)",
     ]
     assert shown[0].details == ["500 test images, 3 seeds"]
     assert shown[2].label == "Robust accuracy at L2 ε = 1.5, adversarial training"
     assert shown[2].details == ["80.4 % at 0.75, 95.4 % clean"]
-    below = "20.4 % is below chance (25.0 %)"
+    below = "no defense: below chance (25.0 %)"
     assert shown[3].details == [below, "40.0 points below adversarial training", "50.4 % at 0.75, 94.4 % clean"]
-    assert (shown[4].label, shown[4].details) == ("Clean accuracy, trained on wrong labels (D_rand)", [])
+    control = ["above its control (1.4 %): the same labels, shuffled perturbations"]
+    assert (shown[4].label, shown[4].details) == ("Clean accuracy, trained on wrong labels (D_rand)", control)
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
     assert [tile.meaning for tile in weak] == ["neutral", "bad", "bad", "unclear", "neutral"]
     assert weak[2].comparison == "unclear at 1.5, below standard training at 0.75"
     assert weak[3].comparison == "not measurably different from standard training"
-    assert weak[3].details == ["0.0 % is below chance (25.0 %)", "20.4 % at 0.75, 94.4 % clean"]
+    assert weak[3].details == ["no defense: below chance (25.0 %)", "20.4 % at 0.75, 94.4 % clean"]
     null = tiles(study(tmp_path / "null", MEASURED | {"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}))[4]
-    assert (null.meaning, null.comparison) == ("unclear", "not measurably above chance (25.0 %) and its control (90.4 %)")
+    assert (null.meaning, null.comparison) == ("unclear", "above chance (25.0 %)")
+    assert null.details == ["not measurably above its control (90.4 %): the same labels, shuffled perturbations"]
+    below_chance = tiles(study(tmp_path / "below", MEASURED | {"trained-on-random-labels": (0.2, 0.0, 0.0)}))[4]
+    assert (below_chance.meaning, below_chance.comparison) == ("unclear", "below chance (25.0 %)")
     half = tiles(study(tmp_path / "half", MEASURED | {"trained-on-robust": (0.94, 0.15, 0.3)}))[3]
     above = "above standard training at 1.5, unclear at 0.75"
     assert (half.meaning, half.comparison) == ("good", above)

@@ -106,7 +106,7 @@ def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page
     below = "below chance (25.0 %)"
     assert meant[0] == f"! 97.4 percentage points below clean accuracy, {below}"
     assert meant[1:3] == ["✓ above standard training", "• above standard training"]
-    assert meant[3] == "• above chance (25.0 %) and its control (1.4 %)"
+    assert meant[3] == "• above chance (25.0 %)"
     assert page.locator("#accuracy-chart").bounding_box()["y"] < 800  # type: ignore[index]
     captions = page.locator(".examples figcaption").all_inner_texts()
     assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε; perturbation × 3"

@@ -39,7 +39,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         "stages": run.metadata["stages"],
         "files": len(files),
         "accuracy": files_summary.accuracy_table(accuracies) if accuracies else None,
-        "robust_files": files_summary.robust_files(files, metadata.threat),
+        "robust_files": files_summary.robust_files(files, metadata.threat_model),
         "rank": files_summary.rank(run),
         "label_errors": files_summary.label_errors(errors[0], accuracies) if errors else "",
         "categories": [(row, FILE_CATEGORIES[row.category]) for row in run.rows(CategoryRow)],

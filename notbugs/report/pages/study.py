@@ -159,7 +159,7 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
         if model == "standard":
             comparison = f"{comparison}, {below}"
         else:
-            details.append(f"{attacked.percent} is {below}")
+            details.append(f"no defense: {below}")
     if model == ROBUST and (less := results.difference(("adversarial", FULL), (ROBUST, FULL))) and less.ci_low > 0:
         details.append(f"{100 * less.mean:.1f} points below adversarial training")
     half, clean = results.accuracy(model, radius=HALF), results.accuracy(model) if model != "standard" else None
@@ -177,14 +177,14 @@ def _relabeled_tile(results: StudyResults) -> list[Tile]:
     excess = results.difference((model, CLEAN), (CONTROL, CLEAN))
     if not (accuracy and control and excess) or math.isnan(results.chance):
         return []
-    shown = accuracy.ci_low > results.chance and excess.ci_low > 0
-    beside = f"chance ({percent(results.chance)}) and its control ({control.percent})"
-    meaning: Meaning = "neutral" if shown else "unclear"
-    comparison = f"{'above' if shown else 'not measurably above'} {beside}"
-    before = results.accuracy_before_adapting(model)
-    details = [f"{before.percent} before batch norm is adapted"] if before else []
+    chance = results.beside_chance(accuracy) or f"above chance ({percent(results.chance)})"
+    over = "above" if excess.ci_low > 0 else "not measurably above"
+    details = [f"{over} its control ({control.percent}): the same labels, shuffled perturbations"]
+    if before := results.accuracy_before_adapting(model):
+        details.append(f"{before.percent} without adapting batch norm")
+    meaning: Meaning = "neutral" if excess.ci_low > 0 and not results.beside_chance(accuracy) else "unclear"
     label = "Clean accuracy, trained on wrong labels (D_rand)"
-    return [Tile(model, label, accuracy.percent, accuracy.interval, details, meaning, comparison)]
+    return [Tile(model, label, accuracy.percent, accuracy.interval, details, meaning, chance)]
 
 
 def _loss(results: StudyResults) -> tuple[Meaning, str]:
