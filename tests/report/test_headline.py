@@ -111,7 +111,9 @@ def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path)
     for place, (shares, answer) in enumerate(controls):
         found = headline(study(tmp_path / str(place), MEASURED | shares))[2]
         assert f"as training on wrong labels tests? D_rand {answer}, D_det yes (see Findings)." in found
-        assert ("Why: below chance level only the images' own features show" in found) == (answer == "unclear")
+        assert ("Why: it is below chance level, as each image's own features point to its true class" in found) == (
+            answer == "unclear"
+        )
 
 
 def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
