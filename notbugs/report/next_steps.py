@@ -58,7 +58,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         yield Step(
             f"Run {which}: they test other explanations of these results.",
             f"notbugs run --full --out {same}",
-            f"Run {which} (for several seeds: --full in step 3):" if several else f"Run {which}:",
+            f"Run {which} (or add --full to step 3, for all its seeds):" if several else f"Run {which}:",
         )
     if given is None:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
@@ -88,23 +88,23 @@ def _confirm(results: StudyResults) -> Iterator[Step]:
     metadata, out = results.metadata, results.run.folder
     one, left_out = len(metadata.seeds) == 1, metadata.data.left_out.items()
     beyond = sum(count for reason, count in left_out if reason.startswith(BEYOND_LIMIT))
-    seeds = "two more seeds" if one else ""
+    seeds, another = "two more seeds" if one else "", "Another training may give other figures. "
     if beyond:
         used = (metadata.data.train or 0) + (metadata.data.test or 0)
         longer = (used + beyond) / max(1, used) * (3 if one else 1)
         options = {**metadata.options, "limit": None, "seeds": max(3, len(metadata.seeds))}
         what = " and ".join(filter(None, (f"all {used + beyond:,} images", seeds)))
         yield Step(
-            f"Confirm the results with {what}{': another training may give other figures' if one else ''}. "
-            f"That takes about {longer:.0f} times as long:",
+            f"Repeat the study with {what}. {another if one else ''}{_precision(results)}That takes about {longer:.0f} times as "
+            "long:",
             command_of(metadata.dataset, options, beside(out, "all")),
-            f"Confirm these figures with {what}:",
+            f"Repeat the study with {what}:",
         )
     elif one:
         yield Step(
-            f"Confirm the results with {seeds}: another training may give other figures.{_precision(results)}",
+            f"Repeat the study with {seeds}. {another}{_precision(results)}Only more test images narrow that, not this command:",
             f"notbugs run --seeds 3 --out {shlex.quote(str(out))}",
-            f"Confirm these figures with {seeds}, and more test images if you have them:",
+            f"See what another training changes, with {seeds} (only more test images narrow the CIs above):",
         )
 
 
@@ -127,9 +127,15 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
             f"both accuracies will differ. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
             f"{results.run.folder / 'models' / 'adversarial.safetensors'}; notbugs.models.load reads it.",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
-            f"Where someone may attack it, train adversarially (here {_accuracies(results, 'adversarial', radius)}; "
-            "--network for yours):",
+            f"Where someone may attack it, train adversarially (here{_epochs(results)} "
+            f"{_accuracies(results, 'adversarial', radius)}; --network for yours):",
         )
+
+
+def _epochs(results: StudyResults) -> str:
+    """How long models were trained; "" if that is not known."""
+    epochs = results.metadata.settings.get("epochs")
+    return f" after {epochs} epochs" if epochs else ""
 
 
 def _of_first_seed(results: StudyResults, model: str, radius: int) -> str:
@@ -151,8 +157,7 @@ def _precision(results: StudyResults) -> str:
     ]
     halves = [50 * (each.ci_high - each.ci_low) for each in found if each]
     return (
-        f" The command does not narrow the ±{max(halves):.0f} percentage points that {results.metadata.data.test:,} test images "
-        "alone leave: more test images do."
+        f"The {results.metadata.data.test:,} test images alone leave up to ±{max(halves):.0f} percentage points. "
         if halves
         else ""
     )
@@ -188,7 +193,7 @@ def _enlarge_perturbations(results: StudyResults) -> Iterator[Step]:
         yield Step(
             "Allow larger perturbations in D_rand and D_det, whose results are unclear at this ε:",
             command_of(results.metadata.dataset, options, beside(results.run.folder, "relabel")),
-            "Allow larger perturbations in D_rand and D_det, in a run of its own:",
+            "Allow larger perturbations in D_rand and D_det, in a run of its own (--full adds their other controls):",
         )
 
 

@@ -1,13 +1,13 @@
 """How the data sets of the catalog are constructed: the stage, the constructions by name, and the dataset card."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from notbugs import __version__, construct, data
 from notbugs.construct import Constructed
@@ -27,8 +27,7 @@ from notbugs.study.resolve import MIN_IMAGES
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
 
 ENLARGED = 4  # times at most that a relabeling epsilon is enlarged
-PILOT_IMAGES = 500  # on which it is tried whether that is enough
-MORE_REACHED = 0.01  # share of the images that an enlargement must bring to their label
+PILOT_IMAGES = 200  # on which it is tried which epsilon is enough
 PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more balanced then
 
 
@@ -164,8 +163,13 @@ def _relabel(context: BuildContext) -> Constructed:
     made = relabel(context.original, targets, threat_model=config.relabel_threat_model, progress=context.progress)
     if spec.preserved_by or _reached(made) >= config.relabel_reach:  # where other models keep the label fewer reach it by design
         return made
-    enough = _enough(context, _reached(made), targets, relabel)
-    return relabel(context.original, targets, threat_model=enough, progress=context.progress) if enough else made
+    if not (larger := _larger_epsilons(context)):
+        return made
+    index = torch.randperm(len(targets), generator=torch.Generator().manual_seed(context.random_seed))[:PILOT_IMAGES]
+    sample = partial(relabel, context.original.select(index), targets[index])
+    # the larger epsilon is, the more images reach their label: three tries at most find the first that is enough, if any is
+    enough = bisect_left(larger, config.relabel_reach, key=lambda each: _reached(sample(threat_model=each)))
+    return relabel(context.original, targets, threat_model=[*larger, larger[-1]][enough], progress=context.progress)
 
 
 def _reached(made: Constructed) -> float:
@@ -173,32 +177,15 @@ def _reached(made: Constructed) -> float:
     return made.stats.target_reached or 0.0
 
 
-def _enough(context: BuildContext, reached: float, targets: Tensor, relabel: Callable[..., Constructed]) -> NormBall | None:
-    """The smallest larger epsilon within which enough images of a sample reach their new label.
-
-    If none is enough: the largest one that still brought more of them there; None if even the first did not.
-    """
-    index = torch.randperm(len(targets), generator=torch.Generator().manual_seed(context.random_seed))[:PILOT_IMAGES]
-    sample, best = context.original.select(index), None
-    for threat_model in _larger_epsilons(context):
-        share = _reached(relabel(sample, targets[index], threat_model=threat_model))
-        if share < reached + MORE_REACHED:
-            break
-        best, reached = threat_model, share
-        if reached >= context.config.relabel_reach:
-            break
-    return best
-
-
-def _larger_epsilons(context: BuildContext) -> Iterator[NormBall]:
+def _larger_epsilons(context: BuildContext) -> list[NormBall]:
     """Threat models, each larger by half, as long as an image cannot become one of another class within them."""
     threat_model = context.config.relabel_threat_model
     nearest = neighbor_distances(context.original, threat_model.norm).other_class
+    larger: list[NormBall] = []
     for _ in range(ENLARGED):
         threat_model = replace(threat_model, epsilon=float(f"{1.5 * threat_model.epsilon:.4g}"))
-        if threat_model.epsilon >= nearest:
-            return
-        yield threat_model
+        larger += [threat_model] if threat_model.epsilon < nearest else []
+    return larger
 
 
 def _relabel_epsilon(context: BuildContext, made: Constructed) -> float:

@@ -45,7 +45,10 @@ def test_the_next_commands_have_the_options_of_the_study(tmp_path: Path) -> None
     results = StudyResults.read(folder)
     steps = {step.words: step.code for step in next_steps(results)}
     assert f"notbugs run --robust-strong --out {folder}" in steps.values()
-    assert steps["Run all controls, which test other explanations of these results:"] == f"notbugs run --full --out {folder}"
+    assert (
+        steps["Run all controls, that of D_det among them: they test other explanations of these results."]
+        == f"notbugs run --full --out {folder}"
+    )
     assert f"notbugs run --seeds 3 --out {folder}" in steps.values()
     assert f"notbugs attack MODEL digits --limit 400 --epsilon l2:1.5 --out {folder}-audit" in steps.values()
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
@@ -60,8 +63,8 @@ def test_images_beyond_the_limit_are_the_way_to_narrower_intervals(tmp_path: Pat
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
         data = run.metadata["data"] | {"train": 1500, "test": 500, "left_out": {"is beyond --limit 1500": 3000, "is no image": 2}}
         run.update_metadata(options={"limit": 1500, "epochs": 3}, data=data)
-    (step,) = [step for step in next_steps(StudyResults.read(folder)) if step.words.startswith("Confirm")]
-    assert step.short == "Confirm these figures with all 5,000 images and two more seeds:"
+    (step,) = [step for step in next_steps(StudyResults.read(folder)) if step.words.startswith("Repeat the study with all")]
+    assert step.short == "Repeat the study with all 5,000 images and two more seeds:"
     assert "alone leave up to ±4 percentage points. That takes about 8 times as long:" in step.words
     assert step.code == f"notbugs run digits --epochs 3 --seeds 3 --out {folder}-all"
 

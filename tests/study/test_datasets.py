@@ -1,5 +1,6 @@
 """Constructed data sets as they are stored: what was measured, in the form of the input, with versions and controls."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from notbugs.study import datasets, pipeline, store
 from notbugs.study.catalog import DATASETS, trained_on
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.datasets import is_trainable, synthetic_truth
+from notbugs.study.epsilon import NeighborDistances
 
 
 @pytest.mark.slow
@@ -191,11 +193,10 @@ def test_the_relabeling_epsilon_grows_until_enough_images_reach_their_label_unle
 @pytest.mark.parametrize(
     ("shares", "epsilon", "tried"),
     [
-        # enough at the third: on a sample, then once more for all images
-        ((0.3, 0.5, 0.9), 0.5 * 1.5 * 1.5, [(160, 1), (50, 1.5), (50, 2.25), (160, 2.25)]),
-        # an enlargement that brings nothing ends it: the last that did is used, or the first epsilon
-        ((0.3, 0.5, 0.505), 0.5 * 1.5, [(160, 1), (50, 1.5), (50, 2.25), (160, 1.5)]),
-        ((0.3, 0.3), 0.5, [(160, 1), (50, 1.5)]),
+        # enough at the third, the fifth, nowhere: tried on a sample, then used for all images
+        ((0.3, 0.5, 0.9, 1.0, 1.0), 0.5 * 1.5**2, [(160, 1), (50, 3.38), (50, 2.25), (50, 1.5), (160, 2.25)]),
+        ((0.0, 0.0, 0.01, 0.3, 0.7), 0.5 * 1.5**4, [(160, 1), (50, 3.38), (50, 5.06), (160, 5.06)]),
+        ((0.0, 0.0, 0.0, 0.0, 0.2), 0.5 * 1.5**4, [(160, 1), (50, 3.38), (50, 5.06), (160, 5.06)]),
         ((0.8,), 0.5, [(160, 1)]),
     ],
 )
@@ -207,14 +208,14 @@ def test_a_larger_relabeling_epsilon_is_sought_on_a_sample(
     tried: list[tuple[int, float]],
 ) -> None:
     config = replace(resolved(replace(QUICK_STUDY, epsilon=0.25)), relabel_reach=0.7)
-    by_epsilon = {float(f"{0.5 * 1.5**number:.4g}"): share for number, share in enumerate(shares)}
+    monkeypatch.setattr(datasets, "neighbor_distances", lambda *_: NeighborDistances(1.0, 9.0, 10.0, same_scene=False))
     calls = []
 
     def relabel(model: object, part: data.Dataset, labels: torch.Tensor, *, threat_model: NormBall, **_: object) -> Constructed:
         value = float(threat_model.epsilon)
         calls.append((len(part), round(value / 0.5, 2)))
         assert len(labels) == len(part)
-        stats = ConstructionStats(n=len(part), epsilon=value, target_reached=by_epsilon[value])
+        stats = ConstructionStats(n=len(part), epsilon=value, target_reached=shares[round(math.log(value / 0.5, 1.5))])
         return Constructed(part.with_labels(labels), stats)
 
     monkeypatch.setattr(datasets, "PILOT_IMAGES", 50)

@@ -71,8 +71,9 @@ def relabel_problems(results: StudyResults, set: str) -> str:
     accuracy, never_true = results.accuracy(trained_on(set)), DATASETS[set].labels in ("random", "next")
     if not problems and accuracy and never_true and accuracy.ci_high < results.chance:
         problems.append(
-            "it is below chance level, as each image's own features point to its true class, which is never its label: whether "
-            f"the perturbations carry features, too, is not decided. Allow larger perturbations ({_larger_epsilon(results, set)})"
+            f"{accuracy.percent} after training on `{set}` is below chance level, as each image's own features point to its true "
+            "class, which is never its label: whether the perturbations carry features, too, is not decided. Allow larger "
+            f"perturbations ({_larger_epsilon(results, set)})"
         )
     return _joined(problems)
 

@@ -66,7 +66,8 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
             if control_accuracy and excess
             else ""
         )
-        below = _below_chance(results, accuracy) or " That is not measurably above chance level."
+        explained = accuracy.ci_high < results.chance and relabel_problems(results, set)  # by what `_null` adds
+        below = "" if explained else _below_chance(results, accuracy) or " That is not measurably above chance level."
         text = f"{alone}{below}{beside}{_some_true(results, set)}"
         return _null(results, set, question, text, above, _adapted(results, set))
     if not control_accuracy or not excess:

@@ -163,7 +163,7 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
     if model == ROBUST and (less := results.difference(("adversarial", FULL), (ROBUST, FULL))) and less.ci_low > 0:
         details.append(f"{100 * less.mean:.1f} points below adversarial training")
     half, clean = results.accuracy(model, radius=HALF), results.accuracy(model) if model != "standard" else None
-    others = [f"{half.percent} at {results.epsilon_text(HALF)}"] if half else []
+    others = [f"{half.percent} {half.interval} at {results.epsilon_text(HALF)}"] if half else []
     others += [f"{clean.percent} clean"] if clean else []
     details += [", ".join(others)] if others else []
     label = f"Robust accuracy at {results.threat_model()}, {words}"
@@ -179,7 +179,9 @@ def _relabeled_tile(results: StudyResults) -> list[Tile]:
         return []
     chance = results.beside_chance(accuracy) or f"above chance ({percent(results.chance)})"
     over = "above" if excess.ci_low > 0 else "not measurably above"
-    details = [f"{over} its control ({control.percent}): the same labels, shuffled perturbations"]
+    epsilon = results.relabel_epsilon("random-labels")
+    details = [f"perturbed within {results.norm} ε = {epsilon:.3g}"] if epsilon else []
+    details.append(f"{over} its control ({control.percent}): the same labels, shuffled perturbations")
     if before := results.accuracy_before_adapting(model):
         details.append(f"{before.percent} without adapting batch norm")
     meaning: Meaning = "neutral" if excess.ci_low > 0 and not results.beside_chance(accuracy) else "unclear"
