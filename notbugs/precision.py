@@ -35,7 +35,8 @@ def _let_torch_warn() -> None:
     """torch 2.9 for GPUs says once that it will have newer settings, which older versions do not know."""
     with warnings.catch_warnings(), suppress(RuntimeError):  # see `_settings`
         warnings.simplefilter("ignore")
-        torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(torch.get_float32_matmul_precision())
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32
 
 
 def _settings() -> list[_Setting]:
