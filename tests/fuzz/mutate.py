@@ -235,7 +235,7 @@ def damaged_tar(random: Random, content: bytes, inner: Callable[[Random, str, by
             file = before.extractfile(info)
             each = file.read() if file else b""
             if number == place % len(members):
-                match random.choice(("inner", "inner", "name", "link", "device", "twice", "gone")):
+                match random.choice(("inner", "inner", "name", "link", "device", "twice", "gone", "claim")):
                     case "inner":
                         each = inner(random, info.name, each)
                     case "name":
@@ -248,6 +248,11 @@ def damaged_tar(random: Random, content: bytes, inner: Callable[[Random, str, by
                         after.addfile(info, io.BytesIO(each))
                     case "gone":
                         continue
+                    case "claim":  # a header for the next file, of any size
+                        header = tarfile.TarInfo("x")
+                        header.type, header.size = random.choice((b"x", b"g", b"L", b"K")), random.choice(SIZES)
+                        assert after.fileobj is not None
+                        after.fileobj.write(header.tobuf(tarfile.GNU_FORMAT))
             info.size = len(each)
             after.addfile(info, io.BytesIO(each))
     return stream.getvalue()

@@ -1,6 +1,7 @@
 """Sizes that files claim inside of their packed parts: no memory is set aside for what is not there."""
 
 import io
+import tarfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -240,3 +241,15 @@ def test_zip_files_of_other_packings(packing: int, ending: str, monkeypatch: pyt
             np.save(stream, array)
             archive.writestr(f"{name}.npy", stream.getvalue())
     assert "must be packed by deflate" in load_error(Path(f"set.{ending}"))
+
+
+# ---- tar -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_name_that_claims_a_terabyte(kind: bytes) -> None:
+    """Python asks for all of it at once: MemoryError."""
+    about = tarfile.TarInfo("x")
+    about.type, about.size = kind, 2**40
+    Path("set.tar").write_bytes(about.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    assert "set.tar: cannot be read as a tar archive" in load_error(Path("set.tar"))
