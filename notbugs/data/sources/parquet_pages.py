@@ -161,7 +161,9 @@ def _pages(stream: BinaryIO, chunk: _Chunk, size: int) -> Iterator[_Page]:
             if values < 0:
                 raise ValueError("a page claims less than no values")
             if encoding in (DELTA_LENGTHS, DELTA_BYTES):
-                raise ValueError("it is encoded as DELTA_LENGTH_BYTE_ARRAY or DELTA_BYTE_ARRAY, which can claim any size")
+                raise ValueError(
+                    "a column is encoded as DELTA_LENGTH_BYTE_ARRAY or DELTA_BYTE_ARRAY, not by a dictionary or PLAIN"
+                )
             seen += values
         elif kind == DICTIONARY:
             words = _number(_struct(header.get((7, STRUCT))).get((1, I32)))

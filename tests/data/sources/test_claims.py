@@ -121,7 +121,7 @@ def test_one_word_that_stands_in_a_list_many_times(packing: str, monkeypatch: py
 @pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
 def test_an_encoding_that_says_its_sizes_inside(encoding: str) -> None:
     content = parquet(rows(words=["a", "b"] * 4), use_dictionary=False, column_encoding={"words": encoding})
-    assert "it is encoded as DELTA_LENGTH_BYTE_ARRAY or DELTA_BYTE_ARRAY" in load_error(file_of(content))
+    assert "a column is encoded as DELTA_LENGTH_BYTE_ARRAY or DELTA_BYTE_ARRAY" in load_error(file_of(content))
 
 
 def test_columns_that_share_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
