@@ -53,7 +53,7 @@ def _names(path: Path, group: "h5py.Group", seen: set[int]) -> list[str]:
     import h5py
 
     names = []
-    for name in group:
+    for name in list(group):
         place = printable(f"{path}: {name}")
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise InputError(place, "must not be a link", remedy=PLAIN)
@@ -78,7 +78,8 @@ def _namings(file: "h5py.File", names: Sequence[str]) -> Iterator[tuple[str, str
             yield name, "class_to_idx", words
     groups = {group for name in names for group in ("/", *(str(above) for above in PurePosixPath(name).parents if above.name))}
     for place in (*sorted(groups), *names):
-        for key, value in file[place].attrs.items():
+        # A list: h5py holds its lock for all threads while it lists, and for ever if an error of ours ends that
+        for key, value in list(file[place].attrs.items()):
             if is_naming(key) and not isinstance(value, int | float | np.number):  # classes = 10 is how many there are
                 yield place.strip("/"), key, value
 

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +19,7 @@ from notbugs import data
 from notbugs.data.sources import limits, parquet_pages
 from notbugs.data.sources.arrow_files import is_packed
 from notbugs.data.sources.parquet_pages import I32, STRUCT, Claims, _Reader, claims
+from notbugs.errors import InputError
 
 BIG = 2**31 - 1
 
@@ -228,6 +230,28 @@ def test_a_word_of_hdf5_that_stands_in_all_rows(monkeypatch: pytest.MonkeyPatch)
         file["images"] = np.zeros((400, 1, 1), np.uint8)
         file.create_dataset("labels", data=["a" * 100] * 400, dtype=h5py.string_dtype())
     assert "must not expand to more than 0 times its size, got 8,200 bytes" in load_error(Path("set.h5")), "reading stops there"
+
+
+def test_a_refused_hdf5_file_leaves_other_threads_their_lock() -> None:
+    """h5py's lock stayed with the thread that was refused a file, until its error was collected: others waited for ever."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File("set.h5", "w") as file:
+        file["images"], file["labels"] = arrays()["x_train"], arrays()["y_train"]
+        file["images"].attrs["classes"] = 0.5 * np.ones((2, 2))
+        file["images"].attrs["more"] = 1
+    with pytest.raises(InputError, match="classes: must be") as refused:
+        data.load("set.h5")
+    lock, taken = h5py._objects.phil, list[bool]()
+
+    def take() -> None:
+        taken.append(lock.acquire(blocking=False))
+        if taken[0]:
+            lock.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    assert refused.tb and taken == [True]
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
