@@ -2,10 +2,11 @@
 
     python benchmarks/faults.py [--faults NAMES] [--tries N] [--out benchmarks/results/faults.json]
 
-The study is `notbugs split` on 60 images of digits in a folder, 2 workers, 4 stages. Each fault strikes it at a moment drawn at
-random. Then the same command goes on, until the run is finished: its tables, models and images are compared with those of a run
-that nothing disturbed. A try is lost if anything differs, if a traceback was printed, if a process was left a second later, or if
-the command said nothing of what it met. Linux; the full and the read-only disk need root, for a small tmpfs of their own.
+The study is `notbugs split` on 60 images of digits in a folder, 2 workers, 4 stages; `attack` and `files` are killed, too, on the
+same images. Each fault strikes at a moment drawn at random. Then the same command goes on, until the run is finished: its tables,
+models and images are compared with those of a run that nothing disturbed. A try is lost if anything differs, if a traceback was
+printed, if a process was left a second later, or if the command said nothing of what it met. Linux; the full and the read-only
+disk need root, for a small tmpfs of their own.
 """
 
 import argparse
@@ -22,17 +23,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import ResultsFile, Row, argument_parser, measure, recorded_arguments  # the file beside this one
 
-OPTIONS = ("--epochs=1", "--width=4", "--epsilon=0.5", "--workers=2")
+TRAINING = ("--epochs=1", "--width=4")
+OPTIONS = {
+    "split": (*TRAINING, "--epsilon=0.5", "--workers=2"),
+    "attack": ("--epsilon=0.5", "--workers=2"),
+    "files": (*TRAINING, "--epsilon=0.5", "--workers=2"),
+}
+MODEL = "model.safetensors"  # that is attacked
 TRAIN, TEST = 60, 20  # images
 SECONDS_TO_END = 1.0  # after a fault that ends the command, for its processes
 HANG = 10  # times as long as an undisturbed run, without an end
 NOBODY = 65534
-TRIES = {"parent killed": 50, "worker killed": 20, "disk full": 12}
+TRIES = {"parent killed": 50, "worker killed": 20, "attack killed": 20, "files killed": 20, "disk full": 12}
 FEW = 4  # tries of the others
 UNTIMED = ("seconds",)  # columns that differ from run to run
 
@@ -53,13 +60,15 @@ def main() -> None:
         os.chmod(place, 0o755)  # for the user without rights
         bench = Bench(Path(place), random.Random(options.seed))
         bench.make_images()
-        began = time.monotonic()
-        bench.finish()
-        bench.seconds = time.monotonic() - began
-        bench.reference = bench.content()
-        rows = (row for name in options.faults for row in bench.rows(name, options.tries or TRIES.get(name, FEW)))
-        arguments = {**recorded_arguments(options), "options": list(OPTIONS)}
-        measure(ResultsFile(options.out), "faults", rows, arguments, key=("part", "fault"))
+        bench.undisturbed()
+        results = ResultsFile(options.out)
+        for part, of_part in (("faults", {*FAULTS} - {*OTHERS}), ("other commands", {*OTHERS})):
+            names = [name for name in options.faults if name in of_part]
+            rows = (row for name in names for row in bench.rows(name, options.tries or TRIES.get(name, FEW)))
+            words = [word for name in (["split"] if part == "faults" else OTHERS.values()) for word in OPTIONS[name]]
+            arguments = {**recorded_arguments(options), "faults": names, "options": words}
+            if names:
+                measure(results, part, rows, arguments, key=("part", "fault"))
 
 
 # ---- a command ---------------------------------------------------------------------------------------------------------------
@@ -69,7 +78,7 @@ class Command:
     """A running command in a session of its own: what it says, and its processes."""
 
     def __init__(self, bench: "Bench", *prefix: str, **environment: str) -> None:
-        words = [*prefix, sys.executable, "-m", "notbugs", "split", str(bench.source), *OPTIONS, "--out", str(bench.out)]
+        words = [*prefix, sys.executable, "-m", "notbugs", *bench.words]
         self.bench, self.began, self.went_on, self.said = bench, time.monotonic(), 0.0, ""
         self.process = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=bench.place,
@@ -140,7 +149,7 @@ class Command:
 
 @dataclass
 class Bench:
-    """The study that is struck.
+    """The study, or another command, that is struck.
 
     Attributes
     ----------
@@ -151,6 +160,10 @@ class Bench:
         What an undisturbed run has written.
     seconds : float
         That it took.
+    times : list
+        Seconds until what was stopped went on.
+    command : str
+        Of OPTIONS.
     """
 
     place: Path
@@ -158,6 +171,7 @@ class Bench:
     reference: dict[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     times: list[float] = field(default_factory=list)
+    command: str = "split"
 
     @property
     def source(self) -> Path:
@@ -167,7 +181,13 @@ class Bench:
     @property
     def out(self) -> Path:
         """The run folder."""
-        return self.place / "runs" / "study"
+        return self.place / "runs" / self.command
+
+    @property
+    def words(self) -> list[str]:
+        """The command."""
+        model = [MODEL] if self.command == "attack" else []
+        return [self.command, *model, str(self.source), *OPTIONS[self.command], "--out", str(self.out)]
 
     def make_images(self) -> None:
         """Digits as files, by part and class."""
@@ -180,6 +200,14 @@ class Bench:
             path = self.source / part / f"digit {digits.target[row]}" / f"{row:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((digits.images[row] * 255 / 16).astype("uint8")).save(path)
+
+    def undisturbed(self) -> None:
+        """Run it once, to compare with."""
+        began = time.monotonic()
+        if wrong := self.finish():
+            raise RuntimeError(wrong)
+        self.seconds, self.reference = time.monotonic() - began, self.content()
+        self.times.clear()
 
     def forget(self) -> None:
         """Begin again with no run."""
@@ -203,7 +231,8 @@ class Bench:
             with path.open(newline="", encoding="utf-8") as stream:
                 rows = [{name: cell for name, cell in row.items() if name not in UNTIMED} for row in csv.DictReader(stream)]
             found[path.name] = sorted(map(repr, rows))
-        for path in (*self.out.glob("models/*.safetensors"), *self.out.glob("datasets/*/**/*")):
+        others = ("models/*.safetensors", "datasets/*/**/*", "pictures/*", "explorer/*")
+        for path in (path for pattern in others for path in self.out.glob(pattern)):
             if path.is_file() and path.name != "README.md":  # which says how long it took
                 found[str(path.relative_to(self.out))] = path.read_bytes()
         if left := [path.name for path in (*self.out.rglob("*.part"), *self.out.glob(".attempts"))]:
@@ -272,6 +301,21 @@ def _kill_worker(bench: Bench, command: Command) -> str:
     wrong = command.end()
     known = command.process.returncode == 0 or (command.process.returncode == 2 and "its process " in command.said)
     return wrong or ("" if known else f"exit code {command.process.returncode}: {command.said[-300:]}")
+
+
+def _other(command: str) -> Callable[[Bench, int], Iterator[str]]:
+    """Kills of another command than `split`."""
+
+    def tries(bench: Bench, count: int) -> Iterator[str]:
+        other = replace(bench, command=command, reference={})
+        if command == "attack":
+            words = ["train", str(bench.source), *TRAINING, "--out", MODEL]
+            subprocess.run([sys.executable, "-m", "notbugs", *words], cwd=bench.place, check=True, capture_output=True)
+        other.undisturbed()
+        other.forget()
+        yield from _ended(_kill_parent)(other, count)
+
+    return tries
 
 
 def _stop(*numbers: int, seconds_between: float = 0.1) -> Callable[[Bench, Command], str]:
@@ -446,6 +490,7 @@ def _nobody(bench: Bench, count: int) -> Iterator[str]:
     os.chown(bench.out.parent, os.getuid(), os.getgid())
 
 
+OTHERS = {"attack killed": "attack", "files killed": "files"}
 FAULTS: dict[str, Callable[[Bench, int], Iterator[str]]] = {
     "parent killed": _ended(_kill_parent),
     "worker killed": _ended(_kill_worker),
@@ -462,6 +507,7 @@ FAULTS: dict[str, Callable[[Bench, int], Iterator[str]]] = {
     "two at once": _twice,
     "clock jumps": _clock,
     "user without rights": _nobody,
+    **{name: _other(command) for name, command in OTHERS.items()},
 }
 
 if __name__ == "__main__":

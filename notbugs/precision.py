@@ -6,8 +6,9 @@ An image counts as misclassified only if the model misclassifies it in full floa
 
 import math
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -29,9 +30,19 @@ class _Setting(NamedTuple):
 _active: list[bool] = []  # one entry per open block of `full_precision` or `tf32`
 
 
+@cache
+def _let_torch_warn() -> None:
+    """torch 2.9 for GPUs says once that it will have newer settings, which older versions do not know."""
+    with warnings.catch_warnings(), suppress(RuntimeError):  # see `_settings`
+        warnings.simplefilter("ignore")
+        torch.set_float32_matmul_precision(torch.get_float32_matmul_precision())
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32
+
+
 def _settings() -> list[_Setting]:
     """What may round float32: matrix products and, on a GPU, convolutions."""
     cudnn: Any = torch.backends.cudnn
+    _let_torch_warn()
     try:
         products = _Setting(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest", "high")
         return [products, _Setting(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False, True)]

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -263,3 +264,20 @@ def test_study_records_bfloat16_and_further_analyses_use_it(tmp_path: Path) -> N
     stages = folder.RunFolder.read(tmp_path).metadata["stages"]
     assert {stage["bf16"] for name, stage in stages.items() if name != "data-check"} == {True}
     assert "seed0/adversarial" in stages
+
+
+def test_a_warning_of_torch_that_nobody_can_heed_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, usual = [], torch.get_float32_matmul_precision
+
+    def once() -> str:
+        if not said:
+            said.append(True)
+            warnings.warn("Please use the new API settings to control TF32 behavior", UserWarning, stacklevel=1)
+        return usual()
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", once)
+    precision._let_torch_warn.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with precision.full_precision():
+            assert said

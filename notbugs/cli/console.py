@@ -5,7 +5,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,7 +161,7 @@ def progress(listed_in: str = "") -> Iterator[Callable[[str, float, str], None]]
         list_files_in(listed_in)
     console = Console(stderr=True)
     bars: dict[str, TaskID] = {}
-    with Progress(
+    display = Progress(
         TextColumn("{task.description:32}"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
@@ -170,7 +170,8 @@ def progress(listed_in: str = "") -> Iterator[Callable[[str, float, str], None]]
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    ) as display:
+    )
+    with display if console.is_terminal else nullcontext():  # rich 13 ends with an empty line where there is no terminal
 
         def report_progress(stage: str, share: float, words: str) -> None:
             print_notes()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,8 @@ def study_progress() -> Iterator[StudyProgress]:
         TextColumn("{task.percentage:3.0f} %"),
         TextColumn("{task.fields[words]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
+    display = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with display if console.is_terminal else nullcontext():  # as in `console.progress`
         yield StudyProgress(display)
 
 

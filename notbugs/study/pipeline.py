@@ -318,10 +318,10 @@ def _check_nothing_vanished(record: RunFolder, config: ResolvedConfig, graph: Gr
         if not record.done(str(stage_id)) or (stage_id.name == GIVEN and config.model is not None):
             continue
         if path := missing(config, record.folder, stage_id.seed, stage_id.kind, stage_id.name):
-            error = vanished(path)
             if stage_id in needed:
-                raise error
-            warnings.warn(str(error), NotbugsWarning, stacklevel=2)
+                raise vanished(path)
+            # nothing is refused: the rest is done, and the exit code is 0
+            warnings.warn(f"{path} is missing, which nothing that is left to do needs", NotbugsWarning, stacklevel=2)
 
 
 def _all_done(record: RunFolder, graph: Graph) -> bool:

@@ -134,6 +134,26 @@ def test_every_command_with_a_data_set_and_an_output_is_in_that_list() -> None:
     assert {name for name, options in names.items() if {"dataset", "out"} <= options} == {*WRITES}
 
 
+REFUSED = {
+    **dict.fromkeys(("check", "ntk", "review", "report"), (("none",), ("empty",))),
+    **dict.fromkeys(("run", "split", "files"), (("none", "--out=out"), ("digits", "--out=file.onnx"))),
+    **dict.fromkeys(("attack", "features", "transfer"), (("none", "digits"), ("file.onnx", "digits"))),
+    **dict.fromkeys(("explain", "corruptions"), (("none",), ("none.pt", "digits"))),
+    "train": (("none", "--out=out.safetensors"), ("digits", "--out=out")),
+    "demo": (("--out=file.onnx",),),
+    "theory": (("--mean=x",), ("--out=file.onnx",)),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_refusal_exits_with_2(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.onnx").write_text("x")
+    for words in REFUSED[command]:
+        error_line(call_here(command, *words))
+
+
 @pytest.mark.parametrize("command", ["review", "ntk", "explain", "corruptions"])
 def test_no_analysis_writes_into_the_data_set_of_its_study(command: str, tmp_path: Path) -> None:
     arguments = {"kind": "study", "dataset": str(tmp_path)}

@@ -235,7 +235,7 @@ def damaged_tar(random: Random, content: bytes, inner: Callable[[Random, str, by
             file = before.extractfile(info)
             each = file.read() if file else b""
             if number == place % len(members):
-                match random.choice(("inner", "inner", "name", "link", "device", "twice", "gone")):
+                match random.choice(("inner", "inner", "name", "link", "device", "twice", "gone", "claim")):
                     case "inner":
                         each = inner(random, info.name, each)
                     case "name":
@@ -248,9 +248,46 @@ def damaged_tar(random: Random, content: bytes, inner: Callable[[Random, str, by
                         after.addfile(info, io.BytesIO(each))
                     case "gone":
                         continue
+                    case "claim":  # a header for the next file, of any size
+                        header = tarfile.TarInfo("x")
+                        header.type, header.size = random.choice((b"x", b"g", b"L", b"K")), random.choice(SIZES)
+                        assert after.fileobj is not None
+                        after.fileobj.write(header.tobuf(tarfile.GNU_FORMAT))
             info.size = len(each)
             after.addfile(info, io.BytesIO(each))
     return stream.getvalue()
+
+
+def claiming_parquet(random: Random, content: bytes) -> bytes:
+    """A parquet file of which a page or a dictionary claims another size, or other numbers of values."""
+    begins = [place for sign in (b"\x15\x00\x15", b"\x15\x04\x15") for place in _all_places(content, sign)]
+    if not begins:
+        return damaged(random, content)
+    place = random.choice(begins) + 2
+    for _ in range(random.randrange(4)):  # its sizes, a mark of a struct and a number, or the next of them
+        place = _after_number(content, place + 1)
+        if content[place : place + 1] in (b"\x2c", b"\x4c", b"\x5c"):
+            place += 1
+    return content[: place + 1] + _number(random.choice(SIZES)) + content[_after_number(content, place + 1) :]
+
+
+def _all_places(content: bytes, sign: bytes) -> list[int]:
+    return [place for place in range(len(content)) if content.startswith(sign, place)]
+
+
+def _after_number(content: bytes, place: int) -> int:
+    while place < len(content) and content[place] & 128:
+        place += 1
+    return place + 1
+
+
+def _number(value: int) -> bytes:
+    """A number as Thrift writes it, above 0."""
+    value, found = 2 * value, bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def damaged_safetensors(random: Random, content: bytes) -> bytes:

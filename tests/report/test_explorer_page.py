@@ -9,8 +9,10 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from cli.conftest import call_here
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from report import explorer_runs
 from report.explorer_runs import (
     CATEGORIES,
     CLASSES,
@@ -260,6 +262,28 @@ def test_the_exported_list_is_one_that_the_command_reads(page: Page, tmp_path: P
     assert read_list(tmp_path / "selected.txt") == [file_names(COUNT)[index] for index in (1, 3, 9)]
     page.click("#explorer-clear")
     assert page.locator("#explorer-export-selected").is_disabled() and not page.locator("#explorer-clear").is_visible()
+
+
+def test_a_selection_becomes_a_data_set(chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the page to `files.txt` to `notbugs split --files`, also with names that a line cannot hold as they are."""
+    names = ['"cat"/0.png', '"cat"/ "quoted" .png', '"cat"/%41&#file=b.png', '"cat"/3.png', "猫/0.png", "猫/ .png", "猫/2.png"]
+    for index, name in enumerate([*(f"train/{name}" for name in names), 'test/"cat"/0.png', "test/猫/0.png"]):
+        path = tmp_path / "birds" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * index).save(path)
+    monkeypatch.setattr(explorer_runs, "file_names", lambda count: names)
+    for page in opened(chromium, chartless_page(explorer_run(tmp_path / "run", len(names))).as_uri()):
+        for index in (1, 3, 4, 5):
+            page.click(f"#explorer-file-{index}", modifiers=["Control"])
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export selected (4)").click()
+        download.value.save_as(tmp_path / download.value.suggested_filename)
+    done = call_here("split", tmp_path / "birds", "--files", tmp_path / "files.txt", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    for folder, wanted in (("listed-files", (1, 3, 4, 5)), ("other-files", (0, 2, 6))):
+        part = tmp_path / "out/datasets" / folder / "train"
+        written = {path.relative_to(part).as_posix(): path.read_bytes() for path in part.rglob("*.png")}
+        assert written == {names[index]: (tmp_path / "birds/train" / names[index]).read_bytes() for index in wanted}
 
 
 # ---- pictures beside the page ----------------------------------------------------------------------------------------------

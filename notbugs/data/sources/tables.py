@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
+from notbugs.data.sources.arrow_files import check_arrow
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.image_cells import ImageCells, cells_in_place, cells_on_disk
-from notbugs.data.sources.limits import check_expansion, read_column, read_parquet
+from notbugs.data.sources.limits import read_column, read_parquet
 from notbugs.data.sources.listing import LEAVES
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
@@ -125,7 +126,7 @@ def _check_saved(folder: Path, config: DataConfig) -> None:
         for file in _listed(place / "state.json", "_data_files"):
             path = place / cast(Mapping[str, str], file)["filename"]
             _check_within(folder, path, config)
-            _check_arrow(path)
+            check_arrow(path)
 
 
 def _listed(path: Path, key: str) -> list[object]:
@@ -137,18 +138,6 @@ def _check_within(folder: Path, path: Path, config: DataConfig) -> None:
         raise InputError(printable(str(folder)), "must hold all of its files", printable(str(path)), SAVE_AGAIN)
     if not config.follow_links and not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(printable(str(path)), LEAVES)
-
-
-def _check_arrow(path: Path) -> None:
-    """Raises an error where an Arrow file is damaged: reading beyond its end would end the process without a word."""
-    import pyarrow
-
-    size = 0
-    with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as batches:
-        for batch in batches:
-            batch.validate(full=True)
-            size += batch.nbytes
-            check_expansion(path, size)
 
 
 def locate_hub(dataset: str, config: DataConfig) -> Located:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,15 @@ class ArchivedFiles(Sequence[EncodedImage]):
         return self.archives[archive].read(member)
 
 
+class _Capped(io.BufferedReader):
+    """A file of which nothing is read, and no memory set aside, beyond its end: headers may claim names of any length."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 class _TooManyError(Exception):
     """An archive holds more files than it may."""
 
@@ -87,7 +97,7 @@ def open_archive(path: Path) -> Archive:
     content = None if path.suffix.lower() == ".tar" else _unpacked(path)
     try:
         if content is None:
-            with path.open("rb") as stream:
+            with _Capped(io.FileIO(path)) as stream:
                 return Archive(path, tuple(_members(stream, path.stat().st_size)))
         most = most_members(path.stat().st_size)
         return Archive(path, tuple(_members(io.BytesIO(content), len(content), most)), content)

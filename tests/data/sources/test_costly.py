@@ -203,7 +203,7 @@ def test_a_pipe_beside_images_is_not_opened(tmp_path: Path, name: str) -> None:
 def test_a_pipe_in_a_saved_set_is_not_opened(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    monkeypatch.setattr(tables, "_check_arrow", lambda path: pytest.fail("it is opened"))  # which no signal ends
+    monkeypatch.setattr(tables, "check_arrow", lambda path: pytest.fail("it is opened"))  # which no signal ends
 
     whole = datasets.Dataset.from_dict({"image": [png(i) for i in range(8)], "label": [0, 1] * 4})
     datasets.DatasetDict({"train": whole}).save_to_disk(tmp_path / "set")
