@@ -7,12 +7,16 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from notbugs import precision
+from notbugs import __version__, precision
+from notbugs.atomic import atomic_write
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit
 from notbugs.errors import NotbugsWarning
+from notbugs.runs import ranks
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
+Function = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]
+Progress = Callable[[int], None]  # called after each batch with its number of images
 
 
 def map_batches(
@@ -21,11 +25,16 @@ def map_batches(
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    share: bool = True,
+    progress: Progress | None = None,
 ) -> Output:
     """Apply a function to a whole data set in order, batch by batch.
 
     Float32 is not rounded inside (`precision.full_precision`). Where memory runs out, the batch is halved with a warning, and the
     rest goes on with that size.
+
+    In a stage that the ranks of a process group do together (`notbugs.runs.ranks`), each does some of the batches, and all
+    return the same.
 
     Parameters
     ----------
@@ -36,6 +45,10 @@ def map_batches(
         A data set and a uint8 tensor reach `function` in [0, 1], a float tensor unchanged.
     batch_size : int
     device : torch.device or str
+    share : bool
+        False: every rank does all batches. For functions that take less time than to write and read what they return.
+    progress : callable, optional
+        Called with the number of images that were done since the last call, by all ranks together.
 
     Returns
     -------
@@ -48,27 +61,72 @@ def map_batches(
     >>> map_batches(lambda images, index: images.flatten(1).sum(1) + index, images, batch_size=2)
     tensor([0.0000, 1.2000, 3.0000])
     """
-    results: list[tuple[Tensor, ...]] = []
-    single, start = True, 0
-    while start < len(images) or not results:  # an empty data set still goes through once, for the shapes
-        batch = slice(start, start + batch_size)
-        chosen = images.images[batch] if isinstance(images, Dataset) else images[batch]
-        index = torch.arange(start, start + len(chosen))
-        try:
-            chosen = chosen.to(device)
-            with precision.full_precision():
-                result = function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if len(chosen) < 2 or not is_out_of_memory(error):
-                raise
-            batch_size = (len(chosen) + 1) // 2
-            warnings.warn(f"memory ran out: going on with {batch_size} images at a time", NotbugsWarning, stacklevel=2)
-            continue
-        single = isinstance(result, Tensor)
-        results.append(tuple(column.detach().cpu() for column in _columns(result)))
-        start += len(chosen) or 1
+    together = ranks.together() if share else None
+    work = _Map(function, images, batch_size, device)
+    results = work.batches(0, len(images), progress) if together is None else _shared(work, together, progress)
     joined = tuple(torch.cat(parts) for parts in zip(*results, strict=True))
-    return cast(Output, joined[0] if single else joined)
+    return cast(Output, joined[0] if work.single else joined)
+
+
+class _Map:
+    """A function on the images of a data set. batch_size becomes smaller where memory runs out."""
+
+    def __init__(self, function: Function, images: Dataset | Tensor, batch_size: int, device: torch.device | str) -> None:
+        self.function, self.images, self.batch_size, self.device = function, images, batch_size, device
+        self.single = True
+
+    def batches(self, start: int, stop: int, progress: Progress | None = None) -> list[tuple[Tensor, ...]]:
+        """The results of some images, batch by batch."""
+        results: list[tuple[Tensor, ...]] = []
+        while start < stop or not results:  # an empty data set still goes through once, for the shapes
+            batch = slice(start, min(start + self.batch_size, stop))
+            chosen = self.images.images[batch] if isinstance(self.images, Dataset) else self.images[batch]
+            index = torch.arange(start, start + len(chosen))
+            try:
+                chosen = chosen.to(self.device)
+                with precision.full_precision():
+                    result = self.function(chosen if chosen.is_floating_point() else from_8bit(chosen), index)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if len(chosen) < 2 or not is_out_of_memory(error):
+                    raise
+                self.batch_size = (len(chosen) + 1) // 2
+                text = f"memory ran out: going on with {self.batch_size} images at a time"
+                warnings.warn(text, NotbugsWarning, stacklevel=3)
+                continue
+            self.single = isinstance(result, Tensor)
+            results.append(tuple(column.detach().cpu() for column in _columns(result)))
+            start += len(chosen) or 1
+            if progress:
+                progress(len(index))
+        return results
+
+
+def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> list[tuple[Tensor, ...]]:
+    """The results of all images, by block: some are done here, the others by other ranks, or before the stage was killed."""
+    total, size = len(work.images), work.batch_size
+    name = getattr(work.function, "__qualname__", type(work.function).__name__)
+    shape = tuple(work.images.images.shape if isinstance(work.images, Dataset) else work.images.shape)
+    device = torch.device(work.device).type
+    done_with = f"notbugs {__version__}, torch {torch.__version__}, {device}"
+    blocks = together.blocks(f"{name} of {shape} by {size} with {done_with}", max(1, -(-total // size)))
+    reported = 0
+    for number in blocks.claimed():
+        start, stop = number * size, min((number + 1) * size, total)
+        if not blocks.path(number).exists():
+            with ranks.alone():
+                results = work.batches(start, stop)
+            columns = [torch.cat(parts) for parts in zip(*results, strict=True)]
+            content = {"single": work.single, "columns": columns}
+            atomic_write(blocks.path(number), lambda stream, content=content: torch.save(content, stream))  # type: ignore[misc]
+        if progress:
+            progress(stop - reported)
+            reported = stop
+    blocks.wait()
+    if progress and reported < total:
+        progress(total - reported)
+    found = [torch.load(blocks.path(number), map_location="cpu", weights_only=True) for number in range(blocks.count)]
+    work.single = found[0]["single"]
+    return [tuple(block["columns"]) for block in found]
 
 
 def _columns(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -46,7 +46,7 @@ def test_progress_is_that_of_the_epochs_and_of_the_attacks(tmp_path: Path) -> No
     events: list[tuple[str, float, str]] = []
     for folder in (tmp_path / "models", tmp_path / "datasets"):
         folder.mkdir()
-    train_model(config, tmp_path, 0, Attempt(tmp_path, lambda *event: events.append(event)), spec=MODELS["standard"])
+    train_model(config, tmp_path, 0, Attempt(tmp_path, lambda *event: events.append(event), tmp_path), spec=MODELS["standard"])
     assert events == [("", 0.5, "epoch 1 of 2"), ("", 1.0, "epoch 2 of 2")]
     evaluate_model(config, tmp_path, 0, lambda *event: events.append(event), spec=MODELS["standard"])
     assert events[2:] == [("", 0.5, "attacked: 50%"), ("", 1.0, "attacked: 100%")]
