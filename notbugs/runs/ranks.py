@@ -16,6 +16,18 @@ from pathlib import Path
 from typing import Protocol
 
 SECONDS_BETWEEN_LOOKS = 0.02  # at blocks of other ranks
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+STARTED_BY = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets in what it starts
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of those of torchrun."""
+    return STARTED_BY in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process is rank 0, or was not started by torchrun."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 class Store(Protocol):
@@ -25,6 +37,14 @@ class Store(Protocol):
     def set(self, key: str, value: str, /) -> None: ...
     def get(self, key: str, /) -> bytes: ...
     def check(self, keys: list[str], /) -> bool: ...
+
+
+def see_one_gpu() -> None:
+    """Let this process see the GPU of its place on the machine, and no other. Read by CUDA at its first use."""
+    place = int(os.environ["LOCAL_RANK"])
+    given = os.environ.get(VISIBLE)
+    names = [str(place)] * (place + 1) if given is None else given.split(",")
+    os.environ[VISIBLE] = names[place].strip() if place < len(names) else ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from typing import ParamSpec, TypeVar
 
 from notbugs import __version__
@@ -24,37 +24,17 @@ from notbugs.errors import InputError
 from notbugs.runs import ranks
 from notbugs.runs.engine import AGAIN, Engine, Outcome, portable
 from notbugs.runs.ranks import Ranks, Store
-from notbugs.runs.workers import VISIBLE
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
-STARTED_BY = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets in what it starts
 SECONDS_BETWEEN_LOOKS = 0.02
 SECONDS_TO_JOIN = 600.0  # from the first process to the last one, which may import torch from a disk of the network
 SECONDS_TO_BE_ENDED = 30.0  # by torchrun, once rank 0 has said why
 PIECE = 2**22  # bytes: a value of the store has 8 MiB at most
 DAY = timedelta(days=1)  # torchrun ends the ranks that wait for one that has ended: they need no shorter limit
-END, ERROR, ENDED = "end", "error", "ended"
+END, ENDED, DONE, ERROR = "end", "ended", "done", "error"
 LOST = ("Connection closed", "Connection reset", "gloo", "NCCL", "Broken pipe")  # in what torch says of a rank that has ended
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of those of torchrun."""
-    return STARTED_BY in os.environ
-
-
-def is_first() -> bool:
-    """Whether this process is rank 0, or was not started by torchrun."""
-    return not started_by_torchrun() or os.environ["RANK"] == "0"
-
-
-def see_one_gpu() -> None:
-    """Let this process see the GPU of its place on the machine, and no other. Read by CUDA at its first use."""
-    place = int(os.environ["LOCAL_RANK"])
-    given = os.environ.get(VISIBLE)
-    names = [str(place)] * (place + 1) if given is None else given.split(",")
-    os.environ[VISIBLE] = names[place].strip() if place < len(names) else ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +77,7 @@ class Connection:
         self.put(f"joined/{self.rank}", (__version__, torch.cuda.is_available()))
 
 
+@cache
 def connect() -> Connection:
     """The store of torchrun, and this process's place."""
     from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]  # documented, but not in __all__
@@ -117,26 +98,32 @@ def open_group(together: ranks.Together) -> None:
         init_process_group(backend, store=store, rank=together.rank, world_size=together.count, timeout=DAY)
 
 
+def close_group() -> None:
+    """Close the process group, if it is open."""
+    from torch.distributed import destroy_process_group, is_initialized
+
+    if is_initialized():
+        destroy_process_group()
+
+
 # ---- rank 0 ------------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def open_engine(device: Callable[[], str], connection: Connection | None = None) -> Iterator[Engine]:
+def open_engine(device: Callable[[], str], connection: Connection) -> Iterator[Engine]:
     """The ranks as an engine, once all are there.
 
     Parameters
     ----------
     device : callable
         The device of a stage, asked where it is done.
-    connection : Connection, optional
-        Default: that of torchrun.
+    connection : Connection
 
     Raises
     ------
     InputError
         If a rank does not come, or is another version or without a GPU where others have one.
     """
-    connection = connection or connect()
     connection.join()
     _check_joined(connection)
     pool = _Pool(connection)
@@ -169,14 +156,14 @@ def _lost(name: str, future: object, error: BaseException) -> InputError:
     return InputError(name, "must be done by a process of torchrun", f"{type(error).__name__}: {error}", AGAIN)
 
 
-def end(connection: Connection | None = None) -> None:
+def end(connection: Connection) -> None:
     """Tell the other ranks that there is no more to do, and wait until they know: the store may end with this process."""
-    connection = connection or connect()
     for rank in range(1, connection.count):
         connection.put(f"{END}/{rank}", None)
     deadline = time.monotonic() + SECONDS_TO_BE_ENDED
     while connection.store.add(ENDED, 0) < connection.count - 1 and time.monotonic() < deadline:
         time.sleep(SECONDS_BETWEEN_LOOKS)
+    close_group()
 
 
 class _Pool:
@@ -220,10 +207,20 @@ class _Pool:
             if rank:
                 self.connection.put(f"job/{rank}/{self.given[rank]}", (job, together, call))
                 self.given[rank] += 1
-        if 0 in taken:
-            return _done(call, self.connection, job, together=together)
+        if together:
+            found = _done(call, self.connection, job, together=True)
+            if not (isinstance(found, Outcome) and found.error):
+                self._wait_for_others(job)
+            return found
+        if taken == [0]:
+            return _done(call, self.connection, job, together=False)
         answer: Result = self.connection.take(f"result/{job}")  # type: ignore[assignment]  # of the call
         return answer
+
+    def _wait_for_others(self, job: str) -> None:
+        """Wait until all other ranks have done a job, too. One that fails ends the command: see `_check`."""
+        while self.connection.store.add(f"{DONE}/{job}", 0) < self.connection.count - 1:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 class _Ranks(Executor):
@@ -278,6 +275,7 @@ def follow(connection: Connection, keeping: Callable[[], AbstractContextManager[
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             if not connection.has(f"job/{rank}/{number}"):
                 connection.store.add(ENDED, 1)
+                close_group()
                 return
             _follow(connection, *connection.take(f"job/{rank}/{number}"))  # type: ignore[misc]  # as `_answer` gave it
             number += 1
@@ -295,3 +293,5 @@ def _follow(connection: Connection, job: str, together: bool, call: Callable[[],
         connection.put(ERROR, answer.error)
         time.sleep(SECONDS_TO_BE_ENDED)
         sys.exit(2)
+    else:
+        connection.store.add(f"{DONE}/{job}", 1)

@@ -44,7 +44,7 @@ def build_dataset(config: ResolvedConfig, folder: Path, seed: int, attempt: Atte
         written=is_trainable(made.dataset),
         **stats,
     )
-    if row.written:
+    if row.written and attempt.publishes:
         original = _same_files(splits.train, made.dataset)
         origin = data.origin_of(config.dataset, splits)
         form = written_form(config, splits)
