@@ -17,6 +17,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_te
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # s3://…, as a path has it
 ATTEMPTS = ".attempts"  # folder of stages that are not finished: see `runs.attempts`
 UNFINISHED = ".unfinished"  # a folder for each stage that is not finished: see `runs.attempts.unfinished_folder`
 MOST_ROWS = 2**40  # of a table
@@ -86,6 +88,10 @@ class RunFolder:
             If the folder holds other files, a run with other arguments, a run of the first version, or a run in progress.
         """
         folder = Path(folder)
+        if ADDRESS.match(str(folder)):
+            raise InputError(
+                "--out", "must be a folder on a disk: object stores are not supported", folder, "mount it, or copy later"
+            )
         if folder.exists() and not folder.is_dir():
             raise InputError("--out", "must be a folder", f"the file {folder}", "name another folder")
         known = folder / "run.json"
