@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from notbugs.data import Dataset, from_8bit
+from notbugs.data.images import Images
 from notbugs.search import NormBall
 
 Progress = Callable[[int], None]  # called after each batch with its number of images
@@ -67,7 +67,7 @@ class PerturbationNorms(NamedTuple):
     max_linf: float
 
 
-def perturbation_norms(dataset: Dataset, images: Tensor) -> PerturbationNorms:
+def perturbation_norms(dataset: Dataset, images: Images) -> PerturbationNorms:
     """The norms of the perturbations from a data set to the stored images, uint8 (N, C, H, W)."""
     if not len(dataset):
         return PerturbationNorms(0.0, 0.0, 0.0)

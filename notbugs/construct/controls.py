@@ -138,7 +138,7 @@ def drop_already_predicted(
     kept = (predict(model, dataset, device) != relabeled.labels).nonzero().squeeze(1)
     part, clean = relabeled.select(kept), dataset.select(kept)
     changed = int((part.labels != clean.labels).sum())
-    norms = perturbation_norms(clean, part.images[:])
+    norms = perturbation_norms(clean, part.images)
     return Constructed(part, ConstructionStats(n=len(kept), **norms._asdict(), relabeled=changed))
 
 

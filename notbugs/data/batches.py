@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from notbugs import __version__, precision
 from notbugs.atomic import atomic_write
+from notbugs.data.columns import Columns
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit
 from notbugs.errors import NotbugsWarning
@@ -53,7 +55,8 @@ def map_batches(
     Returns
     -------
     Tensor or tuple of Tensors
-        The concatenated results, on the CPU, without gradients.
+        The concatenated results, on the CPU, without gradients. In a stage of a run, images over 512 MB are in a file, of which
+        only what is used takes memory.
 
     Examples
     --------
@@ -63,8 +66,7 @@ def map_batches(
     """
     together = ranks.together() if share else None
     work = _Map(function, images, batch_size, device)
-    results = work.batches(0, len(images), progress) if together is None else _shared(work, together, progress)
-    joined = tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+    joined = _shared(work, together, progress) if together else work.batches(0, len(images), progress, ranks.scratch())
     return cast(Output, joined[0] if work.single else joined)
 
 
@@ -75,10 +77,10 @@ class _Map:
         self.function, self.images, self.batch_size, self.device = function, images, batch_size, device
         self.single = True
 
-    def batches(self, start: int, stop: int, progress: Progress | None = None) -> list[tuple[Tensor, ...]]:
-        """The results of some images, batch by batch."""
-        results: list[tuple[Tensor, ...]] = []
-        while start < stop or not results:  # an empty data set still goes through once, for the shapes
+    def batches(self, start: int, stop: int, progress: Progress | None = None, folder: Path | None = None) -> tuple[Tensor, ...]:
+        """The results of some images, batch by batch. folder: for files of what is too large for memory."""
+        results = Columns(stop - start, folder)
+        while start < stop or not results.columns:  # an empty data set still goes through once, for the shapes
             batch = slice(start, min(start + self.batch_size, stop))
             chosen = self.images.images[batch] if isinstance(self.images, Dataset) else self.images[batch]
             index = torch.arange(start, start + len(chosen))
@@ -94,14 +96,14 @@ class _Map:
                 warnings.warn(text, NotbugsWarning, stacklevel=3)
                 continue
             self.single = isinstance(result, Tensor)
-            results.append(tuple(column.detach().cpu() for column in _columns(result)))
+            results.add([column.detach().cpu() for column in _columns(result)])
             start += len(chosen) or 1
             if progress:
                 progress(len(index))
-        return results
+        return results.whole()
 
 
-def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> list[tuple[Tensor, ...]]:
+def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> tuple[Tensor, ...]:
     """The results of all images, by block: some are done here, the others by other ranks, or before the stage was killed."""
     total, size = len(work.images), work.batch_size
     name = getattr(work.function, "__qualname__", type(work.function).__name__)
@@ -114,8 +116,7 @@ def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> 
         start, stop = number * size, min((number + 1) * size, total)
         if not blocks.path(number).exists():
             with ranks.alone():
-                results = work.batches(start, stop)
-            columns = [torch.cat(parts) for parts in zip(*results, strict=True)]
+                columns = work.batches(start, stop)
             content = {"single": work.single, "columns": columns}
             atomic_write(blocks.path(number), lambda stream, content=content: torch.save(content, stream))  # type: ignore[misc]
         if progress:
@@ -124,9 +125,12 @@ def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> 
     blocks.wait()
     if progress and reported < total:
         progress(total - reported)
-    found = [torch.load(blocks.path(number), map_location="cpu", weights_only=True) for number in range(blocks.count)]
-    work.single = found[0]["single"]
-    return [tuple(block["columns"]) for block in found]
+    results = Columns(total, blocks.folder, shared=True, writes=together.rank == 0)
+    for number in range(blocks.count):
+        block = torch.load(str(blocks.path(number)), map_location="cpu", weights_only=True, mmap=True)
+        work.single = block["single"]
+        results.add(block["columns"])
+    return results.whole()
 
 
 def _columns(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

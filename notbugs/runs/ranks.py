@@ -143,11 +143,17 @@ class Blocks:
 
 _job: ContextVar[Ranks | None] = ContextVar("_job", default=None)
 _together: ContextVar[Together | None] = ContextVar("_together", default=None)
+_scratch: ContextVar[Path | None] = ContextVar("_scratch", default=None)
 
 
 def together() -> Together | None:
     """The stage that this process does together with others; None: it works alone."""
     return _together.get()
+
+
+def scratch() -> Path | None:
+    """The folder of the stage's unfinished work; None outside of stages."""
+    return _scratch.get()
 
 
 def is_follower() -> bool:
@@ -172,13 +178,14 @@ def in_job(ranks: Ranks) -> Iterator[None]:
 
 @contextmanager
 def in_stage(folder: Path) -> Iterator[None]:
-    """Do a stage together with the ranks of this job, if there are any. folder: of its unfinished work."""
+    """Do a stage, together with the ranks of this job, if there are any. folder: of its unfinished work."""
     job = _job.get()
-    token = _together.set(None if job is None else Together(job, folder))
+    token, place = _together.set(None if job is None else Together(job, folder)), _scratch.set(folder)
     try:
         yield
     finally:
         _together.reset(token)
+        _scratch.reset(place)
 
 
 @contextmanager

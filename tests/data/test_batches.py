@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.distributed import HashStore
 
 from notbugs import data
+from notbugs.data import columns
+from notbugs.errors import InputError
 from notbugs.runs import ranks
 
 
@@ -97,6 +99,50 @@ def test_what_is_not_worth_sharing_is_done_by_all(tmp_path: Path) -> None:
 
     on_ranks(2, tmp_path, work)
     assert done == [2, 2, 2, 2] and not [*tmp_path.iterdir()]
+
+
+def is_mapped(tensor: Tensor, folder: Path) -> bool:
+    """Whether a tensor is a file of a folder, of which only what is used takes memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(number, 16) for number in line.split(maxsplit=1)[0].split("-"))
+        if start <= tensor.data_ptr() < end:
+            return str(folder) in line
+    return False
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_images_that_are_too_large_for_memory_are_in_a_file(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """count: of ranks; 0: a stage of one process, which leaves no file."""
+    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60 - 1)
+    whole = random_dataset(7)
+
+    def work(_: int) -> tuple[Tensor, ...]:
+        return data.map_batches(lambda images, index: (data.to_8bit(images), index, images), whole, batch_size=3)
+
+    if count:
+        results = on_ranks(count, tmp_path, work)
+    else:
+        with ranks.in_stage(tmp_path):
+            results = [work(0)]
+    for found in results:
+        assert isinstance(found, tuple)
+        assert torch.equal(found[0], whole.images[:]) and is_mapped(found[0], tmp_path)
+        assert torch.equal(found[1], torch.arange(7)) and torch.equal(found[2], whole.pixels(slice(None)))
+        found[0][0] = 0  # of this process alone
+        assert not any(is_mapped(each, tmp_path) for each in found[1:])
+    assert len([*tmp_path.rglob("column*")]) == min(count, 1) and not [*tmp_path.rglob("*.part")]
+    assert count or not [*tmp_path.iterdir()]
+    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60)
+    with ranks.in_stage(tmp_path):
+        assert not is_mapped(work(0)[0], tmp_path)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "IN_MEMORY", 0)
+    monkeypatch.setattr(columns, "TemporaryFile", lambda dir: open("/dev/full", "wb"))  # noqa: SIM115
+    whole = random_dataset(7)
+    with ranks.in_stage(tmp_path), pytest.raises(InputError, match=r"must be on a disk with room, got a full one"):
+        data.map_batches(lambda images, index: data.to_8bit(images), whole, batch_size=3)
 
 
 @pytest.mark.parametrize(("trained", "done_again"), [(False, [2, 3, 4]), (True, [0, 1, 2, 3, 4])])
