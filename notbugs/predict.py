@@ -69,5 +69,5 @@ def _on_dataset(
 ) -> Tensor:
     """A function of a model over all images; the model is frozen if it is a module."""
     with frozen(model.to(device)) if isinstance(model, nn.Module) else nullcontext():
-        outputs: Tensor = map_batches(function, dataset, batch_size=BATCH_SIZE, device=device)
+        outputs: Tensor = map_batches(function, dataset, batch_size=BATCH_SIZE, device=device, share=False)
     return outputs

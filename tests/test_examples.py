@@ -2,10 +2,15 @@
 
 import re
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+import typer
+import yaml
+
+from notbugs import cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -37,3 +42,29 @@ def test_own_threat_model_projects_onto_itself() -> None:
         assert torch.allclose(lighting.project(drawn, center), drawn, atol=1e-6)
     gradient = torch.randn(5, 3, 4, 4, generator=generator)
     assert bool(((lighting.steepest_step(center, gradient, 0.1) * gradient).flatten(1).sum(1) > 0).all())
+
+
+# ---- files to submit -----------------------------------------------------------------------------------------------------------
+
+
+def submitted() -> list[tuple[str, list[str]]]:
+    """Each file, and the words of its notbugs command."""
+    found = []
+    for path in [*EXAMPLES.glob("slurm/*"), *EXAMPLES.glob("kubernetes/*")]:
+        words = re.findall(r'[^\s,\[\]"]+', path.read_text().replace("\\\n", " "))
+        start = max(number for number, word in enumerate(words[:-1]) if (word, words[number + 1]) == ("notbugs", "run"))
+        found.append((str(path.relative_to(EXAMPLES)), words[start + 1 : start + 7]))
+    return found
+
+
+@pytest.mark.parametrize(("name", "words"), submitted())
+def test_files_to_submit_are_valid_and_their_command_has_these_options(name: str, words: list[str]) -> None:
+    path = EXAMPLES / name
+    if path.suffix == ".yaml":
+        assert all({"apiVersion", "kind", "metadata", "spec"} <= {*part} for part in yaml.safe_load_all(path.read_text()))
+    else:
+        assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
+        assert path.read_text().startswith("#!/bin/bash\n")
+    options = {option for each in typer.main.get_command(cli.app).commands["run"].params for option in each.opts}  # type: ignore[attr-defined]
+    used = {word for word in words if word.startswith("--")}
+    assert "--out" in used and used <= options

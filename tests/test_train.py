@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import rank_jobs
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -15,8 +16,9 @@ from torch import Generator, Tensor, nn
 from notbugs import attacks, construct, data, metrics, models, train
 from notbugs.data import Dataset
 from notbugs.data import images as data_images
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.search import AttackResult, NormBall
+from notbugs.train import state
 
 
 def tiny_model(seed: int = 0, classes: int = 10) -> models.Model:
@@ -234,6 +236,86 @@ def test_images_on_disk_give_the_same_weights(tmp_path: Path, monkeypatch: pytes
     train.fit(one, in_memory, epochs=2, batch_size=5)
     train.fit(two, on_disk, epochs=2, batch_size=5)
     assert same_weights(one, two)
+
+
+# ---- checkpoints, and several ranks ----------------------------------------------------------------------------------------
+
+
+def interrupted(epochs: int, epoch: train.Epoch) -> None:
+    if epoch.epoch == epochs:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("patience", "killed_in"), [(0, (1, 3)), (1, (2, 4))])
+def test_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
+    patience: int, killed_in: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With augmentation and dropout; with patience before and after training starts again from the initial weights."""
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    part, path = random_dataset(20), tmp_path / "folder" / "training.pt"
+    monitored = iter(range(100))
+
+    def network() -> nn.Module:
+        model = tiny_model()
+        return nn.Sequential(nn.Dropout(0.2), model)
+
+    fit = partial(
+        train.fit, data=part, epochs=3, batch_size=7, patience=patience, learning_rate=1e-5 if patience else 0.01,
+        augment=train.random_translate(1, flip=True), monitor=lambda: float(next(monitored)),
+    )  # fmt: skip
+    whole = network()
+    expected = fit(whole)
+    monitored = iter(range(100))
+    for epochs in killed_in:
+        with pytest.raises(KeyboardInterrupt):
+            fit(network(), checkpoint=path, progress=partial(interrupted, epochs))
+        monitored = iter(range(epochs - 1, 100))  # the epoch that was interrupted is done again
+    resumed = network()
+    curve = fit(resumed, checkpoint=path)
+    assert same_weights(whole, resumed)
+    assert [epoch._replace(seconds=0) for epoch in curve] == [epoch._replace(seconds=0) for epoch in expected]
+    assert [epoch.seconds for epoch in curve] == sorted(epoch.seconds for epoch in curve)
+    again = network()
+    assert fit(again, checkpoint=path) == curve and same_weights(again, whole)  # nothing is left to do
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    path, part = tmp_path / "training.pt", random_dataset(20)
+    train.fit(tiny_model(), part, epochs=1, checkpoint=path)
+    one, two = tiny_model(1), tiny_model(1)
+    train.fit(one, part, epochs=2, seed=3)
+    with pytest.warns(NotbugsWarning, match=r"is of a training with another epochs, seed, first weights: training starts again$"):
+        train.fit(two, part, epochs=2, seed=3, checkpoint=path)
+    assert same_weights(one, two)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(NotbugsWarning, match=r"training\.pt is damaged: training starts again$"):
+        train.fit(tiny_model(1), part, epochs=1, checkpoint=path)
+
+
+def test_a_checkpoint_is_written_at_most_every_ten_seconds(tmp_path: Path) -> None:
+    train.fit(tiny_model(), random_dataset(20), epochs=2, checkpoint=tmp_path / "training.pt")
+    assert not [*tmp_path.iterdir()]
+
+
+CASES = (("standard", 7), ("adversarial", 7), ("trades", 7), ("standard", 3))  # the last: more ranks than pairs of images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_ranks_train_on_the_gradients_of_the_whole_batch(count: int, tmp_path: Path) -> None:
+    """Gradients of the first step equal those of one process; then all ranks have the same weights, buffers and curve."""
+    expected = [rank_jobs.gradients(*case) for case in CASES]
+    found = rank_jobs.on_ranks(count, tmp_path, partial(rank_jobs.trainings, CASES))
+    for steps, weights, curve, error in found:
+        for own, one in zip(steps, expected, strict=True):
+            torch.testing.assert_close(own, one)
+        assert all(torch.equal(tensor, found[0][1][name]) for name, tensor in weights.items()) and curve == found[0][2]
+        assert error == (
+            "--network: must use all of its parameters in each forward pass where several processes train it together; "
+            "train it in one process"
+        )
+    assert found[0][2] != rank_jobs.trained()[1]  # batch norm and augmentation are of each rank
 
 
 # ---- losses -------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
 from notbugs.cli.study import demo, report, run, split, train
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.parent import end_with_parent
+from notbugs.runs import ranks
 
 INTERRUPTED = 130  # exit code
 RESUMABLE = {"run", "demo", "split", "files"}  # and attack with --out
@@ -53,13 +55,46 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
     warnings.showwarning = _show_warning
     keep_freed_memory()
+    if ranks.started_by_torchrun():
+        end_with_parent(os.getppid())
+        ranks.see_one_gpu()
+        if not ranks.is_first():
+            _follow()
+            return
     _stop_at_signals()
     try:
         with in_one_line():
             app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(2)
+    except SystemExit as end:
+        _exit(end.code)
+
+
+def _exit(code: str | int | None) -> None:
+    """End this process; where torchrun started it, the others, too."""
+    if not ranks.started_by_torchrun():
+        sys.exit(code)
+    if not code:
+        from notbugs.runs import torchrun
+
+        torchrun.end(torchrun.connect())
+        return
+    sys.stdout.flush()
+    os._exit(2 if isinstance(code, str) else code)  # a thread may wait for another rank; torchrun ends that
+
+
+def _follow() -> None:
+    """What a rank does but for the first one: the jobs that it is given. It prints nothing, and ends with torchrun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from notbugs.data import keeping_loads
+    from notbugs.runs import torchrun
+
+    try:
+        torchrun.follow(torchrun.connect(), keeping_loads)
+    except RuntimeError:  # the store is gone, with rank 0 or torchrun
+        os._exit(2)
 
 
 def _show_warning(
@@ -70,7 +105,9 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """One line for our own warnings, the usual two for others."""
+    """One line for our own warnings, the usual two for others. Of ranks that do the same the first one warns."""
+    if ranks.is_follower():
+        return
     own = issubclass(category, NotbugsWarning)
     text = f"notbugs: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
     print(text, file=file or sys.stderr, end="")

@@ -129,14 +129,27 @@ class How:
     @contextmanager
     def engine(self) -> "Iterator[Engine | None]":
         """The engine, as long as the block lasts; None: worker processes. Raises InputError if there is none."""
+        from notbugs.runs import ranks
+
         self.check()
-        if self.executor is None:
+        several = ranks.started_by_torchrun()
+        if several and (self.workers is not None or self.executor is not None):
+            raise InputError(
+                "--workers, --executor", "cannot be used under torchrun, which starts the processes", None, "leave them out"
+            )
+        if not several and self.executor is None:
             yield None
             return
         from notbugs.precision import first_available
+        from notbugs.runs import torchrun
         from notbugs.runs.executors import open_engine
 
-        with open_engine(self.executor, self.workers, partial(first_available, _devices(self.device))) as engine:
+        device = partial(first_available, _devices(self.device))
+        with (
+            torchrun.open_engine(device, torchrun.connect())
+            if self.executor is None
+            else open_engine(self.executor, self.workers, device) as engine
+        ):
             yield engine
 
 

@@ -1,17 +1,16 @@
-"""What every construction returns, and how it goes through a data set."""
+"""What every construction returns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from notbugs.data import Dataset, from_8bit, map_batches
+from notbugs.data import Dataset, from_8bit
+from notbugs.data.images import Images
 from notbugs.search import NormBall
 
 Progress = Callable[[int], None]  # called after each batch with its number of images
-Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,25 +67,7 @@ class PerturbationNorms(NamedTuple):
     max_linf: float
 
 
-def map_with_progress(
-    function: Callable[[Tensor, Tensor], Output],
-    dataset: Dataset,
-    batch_size: int,
-    device: torch.device | str,
-    progress: Progress | None,
-) -> Output:
-    """`data.map_batches`, calling `progress` after each batch."""
-
-    def reported(images: Tensor, index: Tensor) -> Output:
-        result = function(images, index)
-        if progress:
-            progress(len(index))
-        return result
-
-    return map_batches(reported, dataset, batch_size=batch_size, device=device)
-
-
-def perturbation_norms(dataset: Dataset, images: Tensor) -> PerturbationNorms:
+def perturbation_norms(dataset: Dataset, images: Images) -> PerturbationNorms:
     """The norms of the perturbations from a data set to the stored images, uint8 (N, C, H, W)."""
     if not len(dataset):
         return PerturbationNorms(0.0, 0.0, 0.0)

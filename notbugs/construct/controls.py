@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from notbugs.construct.base import Constructed, ConstructionStats, map_with_progress, perturbation_norms
-from notbugs.data import Dataset, to_8bit
+from notbugs.construct.base import Constructed, ConstructionStats, perturbation_norms
+from notbugs.data import Dataset, map_batches, to_8bit
 from notbugs.models import Model
 from notbugs.predict import logits, predict
 from notbugs.search import Mask
@@ -100,7 +100,7 @@ def _replace_perturbations(
         after = torch.where((after < 0) | (after > 255), before - signs * magnitudes, after)
         return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)
 
-    images = map_with_progress(perturb, dataset, BATCH, "cpu", None)
+    images = map_batches(perturb, dataset, batch_size=BATCH, share=False)
     stats = ConstructionStats(
         n=len(dataset),
         **perturbation_norms(dataset, images)._asdict(),
@@ -138,7 +138,7 @@ def drop_already_predicted(
     kept = (predict(model, dataset, device) != relabeled.labels).nonzero().squeeze(1)
     part, clean = relabeled.select(kept), dataset.select(kept)
     changed = int((part.labels != clean.labels).sum())
-    norms = perturbation_norms(clean, part.images[:])
+    norms = perturbation_norms(clean, part.images)
     return Constructed(part, ConstructionStats(n=len(kept), **norms._asdict(), relabeled=changed))
 
 

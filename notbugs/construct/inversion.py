@@ -1,6 +1,7 @@
 """D_R and D_NR, the robust and the non-robust version of a data set: images with the features of others, found by inversion."""
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
-from notbugs.construct.base import Constructed, ConstructionStats, Progress, map_with_progress, perturbation_norms
-from notbugs.data import Dataset, from_8bit, to_8bit
+from notbugs.construct.base import Constructed, ConstructionStats, Progress, perturbation_norms
+from notbugs.data import Dataset, from_8bit, map_batches, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
 from notbugs.search import NormBall, objectives
@@ -56,7 +57,7 @@ def invert_features(
     versions : int
         Versions of each image, 1 or more, each from another start: N images, then N more, with names of their own.
     seed : int
-        Of the starting images.
+        Of the starting images; noise is seeded by this and the number of the image.
     bf16, compile : bool
         How gradients are computed faster (`precision.fast_forward`); the wanted features and the error are in float32.
     batch_size : int, optional
@@ -111,7 +112,7 @@ def invert_features(
         with torch.no_grad():
             wanted = exact.features(images)
         # around the start, not the image: the search falls back on the center, and must never fall back on the solution
-        first = dataset.pixels(other[index]).to(device) if start == "image" else pixel_range.sample(images, generator)
+        first = dataset.pixels(other[index]).to(device) if start == "image" else _noise(images, index, seed)
         objective = objectives.feature_matching(fast, wanted, metric)
         stored = to_8bit(search.maximize(objective, first, pixel_range, steps=steps, rule=rule).images)
         with torch.no_grad():
@@ -120,10 +121,18 @@ def invert_features(
 
     whole = dataset.repeat(versions)
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
-    images, error = map_with_progress(invert, whole, batch_size, device, progress)
+    images, error = map_batches(invert, whole, batch_size=batch_size, device=device, progress=progress)
     norms = perturbation_norms(whole, images)
     stats = ConstructionStats(n=len(whole), steps=steps, feature_error=error.mean().item(), **norms._asdict())
     return Constructed(whole.with_images(images), stats)
+
+
+def _noise(images: Tensor, index: Tensor, seed: int) -> Tensor:
+    """Uniform noise in [0, 1], in place of images. That of an image does not depend on its batch, or on who computes it."""
+    seeds = [zlib.crc32(f"{seed}/{number}".encode()) for number in index.tolist()]
+    anywhere = NormBall("l2", torch.inf)
+    noise = [anywhere.sample(images[[row]], torch.Generator().manual_seed(each)) for row, each in enumerate(seeds)]
+    return torch.cat(noise) if noise else images
 
 
 def _joined(parts: Sequence[Constructed], whole: Dataset) -> Constructed:

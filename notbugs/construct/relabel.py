@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
-from notbugs.construct.base import Constructed, ConstructionStats, Progress, map_with_progress, perturbation_norms
-from notbugs.data import Dataset, to_8bit
+from notbugs.construct.base import Constructed, ConstructionStats, Progress, perturbation_norms
+from notbugs.data import Dataset, map_batches, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
 from notbugs.search import NormBall, objectives
@@ -100,7 +100,7 @@ def relabel(
             return to_8bit(stored), reached, torch.stack([reached | True, *kept]).all(0)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
-    images, reached, kept = map_with_progress(perturb, dataset, batch_size, device, progress)
+    images, reached, kept = map_batches(perturb, dataset, batch_size=batch_size, device=device, progress=progress)
     stats = ConstructionStats(
         n=len(dataset),
         steps=steps,

@@ -251,7 +251,7 @@ def fingerprint(*parts: Dataset) -> str:
     for part in parts:
         digest.update(repr((part.classes, part.names, part.labels.tolist())).encode())
         if isinstance(part.images, Tensor):
-            digest.update(part.images.contiguous().numpy().tobytes())
+            digest.update(part.images.contiguous().numpy().data)
         else:
             files.update(b"".join(part.images.hashes()))
     on_disk = any(not isinstance(part.images, Tensor) for part in parts)

@@ -101,7 +101,7 @@ def inversion_errors(model: Model, files: Dataset, version: Dataset, device: tor
             return -objective.criterion(model.features(version.pixels(index).to(images.device)))
 
     with frozen(model):
-        relative: Tensor = map_batches(errors, files, batch_size=500, device=device)
+        relative: Tensor = map_batches(errors, files, batch_size=500, device=device, share=False)
     return relative.numpy()
 
 

@@ -4,12 +4,14 @@ Of two attempts at one stage (a worker was cut off, and another did its stage ag
 """
 
 import os
+import re
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, chdir, contextmanager
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,9 +19,9 @@ from typing import NamedTuple, TypeVar
 from notbugs import __version__
 from notbugs.atomic import atomic_write_text, not_writable
 from notbugs.errors import InputError
-from notbugs.runs import workers
+from notbugs.runs import ranks, workers
 from notbugs.runs.engine import Progress
-from notbugs.runs.folder import ATTEMPTS, RunFolder
+from notbugs.runs.folder import ATTEMPTS, UNFINISHED, RunFolder
 from notbugs.runs.tables.row import Row
 
 Result = TypeVar("Result")
@@ -38,10 +40,18 @@ class Attempt:
     folder : Path
         Where the stage writes, as in the run folder: models/, datasets/, pictures/ and so on. It reads the run folder only.
     report : callable
+    unfinished : Path
+        What the stage goes on from after it was killed: it may write there, too. Removed once the stage is recorded.
     """
 
     folder: Path
     report: Progress
+    unfinished: Path
+
+    @property
+    def publishes(self) -> bool:
+        """Whether what is written here is published. Of ranks that do a stage together, only the first one's is."""
+        return not ranks.is_follower()
 
     def __call__(self, stage: str, share: float, words: str) -> None:
         self.report(stage, share, words)
@@ -78,15 +88,19 @@ def make_attempt(
     report_progress: Progress,
 ) -> Finished:
     """Do a stage where a worker does it; its progress is reported under its name. What a failed attempt wrote is removed."""
-    with there(shared, run):
+    kept = unfinished_folder(run, name)
+    with there(shared, run), ranks.in_stage(kept):
         began, folder = time.perf_counter(), run / ATTEMPTS / secrets.token_hex(8)
         try:
-            rows = work(Attempt(folder, lambda _, share, words: report_progress(name, share, words)))
+            rows = work(Attempt(folder, lambda _, share, words: report_progress(name, share, words), kept))
+            if ranks.is_follower():
+                shutil.rmtree(folder, ignore_errors=True)
             for card in folder.glob(CARDS):
                 text = card.read_text(encoding="utf-8")
                 card.write_text(text.replace(f"{ATTEMPTS}{os.sep}{folder.name}{os.sep}", ""), encoding="utf-8")
             files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*")))
-            return Finished(folder, files, rows, time.perf_counter() - began, describe())
+            several = {"world_size": ranks.world_size()} if ranks.world_size() > 1 else {}
+            return Finished(folder, files, rows, time.perf_counter() - began, describe() | several)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -123,6 +137,25 @@ def _wait_for(path: Path) -> None:
 def clear_attempts(run: Path) -> None:
     """Remove all attempts of a run, finished or not: only the process that may write into it does so."""
     shutil.rmtree(run / ATTEMPTS, ignore_errors=True)
+
+
+def unfinished_folder(run: Path, name: str) -> Path:
+    """Where a stage keeps what it goes on from.
+
+    Examples
+    --------
+    >>> unfinished_folder(Path("run"), "seed0/dataset-robust").name
+    'seed0-dataset-robust-a42e70c6'
+    """
+    return run / UNFINISHED / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)[:80]}-{zlib.crc32(name.encode()):08x}"
+
+
+def clear_unfinished(run: Path, names: Iterable[str]) -> None:
+    """Remove what finished stages would have gone on from."""
+    for name in names:
+        shutil.rmtree(unfinished_folder(run, name), ignore_errors=True)
+    with suppress(OSError):  # of other stages, or not there
+        (run / UNFINISHED).rmdir()
 
 
 def make_room(run: Path) -> Path:

@@ -18,6 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from notbugs.atomic import part_of
 from notbugs.errors import InputError
+from notbugs.runs.ranks import is_follower
 
 Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a few words
 Result = TypeVar("Result")
@@ -43,6 +44,8 @@ class Engine:
         The device of a stage, asked where it is done: it pickles. None: as the configuration says.
     remote : bool
         Whether stages are done outside of this machine's processes: they look for the run folder first.
+    together : Executor, optional
+        Does a job in all processes together, where the jobs can share it (`Job.together`).
     """
 
     executor: Executor
@@ -51,6 +54,7 @@ class Engine:
     check: Callable[[], None] = lambda: None
     device: Callable[[], str] | None = None
     remote: bool = False
+    together: Executor | None = None
 
 
 class Outcome(NamedTuple, Generic[Result]):
@@ -69,7 +73,7 @@ class Outcome(NamedTuple, Generic[Result]):
 def attempt(work: Callable[[Progress], Result], progress: Path) -> Outcome[Result]:
     """Do a job, where the executor does it. progress: the file of its progress."""
     try:
-        return Outcome((work(_Teller(progress)),))
+        return Outcome((work((lambda *_: None) if is_follower() else _Teller(progress)),))
     except Exception as error:
         return Outcome((), portable(error))
 

@@ -4,10 +4,12 @@
     tables/*.csv       typed rows (`runs.tables`), and the same as .parquet
     pictures/*.png     pictures that tables name
     .attempts/         what stages that are not finished have written
+    .unfinished/       what such a stage goes on from when the command is repeated: weights after an epoch, blocks of images
 
-A stage is whole or absent. Only the process that opened the folder changes anything but .attempts/, where each attempt at a stage
-has a folder of its own. It renames what the stage wrote into place, then writes its rows; the entry in run.json, with the number
-of rows, comes last. Rows beyond these numbers are of a stage that was killed: never read, and overwritten by the next one.
+A stage is whole or absent. Only the process that opened the folder changes anything but the last two. In .attempts/ each attempt
+at a stage has a folder of its own. That process renames what the stage wrote into place, then writes its rows; the entry in
+run.json, with the number of rows, comes last. Rows beyond these numbers are of a stage that was killed: never read, and
+overwritten by the next one.
 """
 
 import csv
@@ -15,6 +17,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -34,7 +37,9 @@ from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_te
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # s3://…, as a path has it
 ATTEMPTS = ".attempts"  # folder of stages that are not finished: see `runs.attempts`
+UNFINISHED = ".unfinished"  # a folder for each stage that is not finished: see `runs.attempts.unfinished_folder`
 MOST_ROWS = 2**40  # of a table
 MOST_METADATA = 2**27  # bytes of a run.json: one of 10,000 stages has 3 MB
 ARGUMENT_OPTIONS = {  # named otherwise
@@ -83,6 +88,10 @@ class RunFolder:
             If the folder holds other files, a run with other arguments, a run of the first version, or a run in progress.
         """
         folder = Path(folder)
+        if ADDRESS.match(str(folder)):
+            raise InputError(
+                "--out", "must be a folder on a disk: object stores are not supported", folder, "mount it, or copy later"
+            )
         if folder.exists() and not folder.is_dir():
             raise InputError("--out", "must be a folder", f"the file {folder}", "name another folder")
         known = folder / "run.json"

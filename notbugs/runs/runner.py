@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from notbugs import __version__
 from notbugs.errors import InputError
-from notbugs.runs.attempts import Attempt, Finished, clear_attempts, make_attempt, make_room, publish, share
+from notbugs.runs.attempts import (
+    Attempt,
+    Finished,
+    clear_attempts,
+    clear_unfinished,
+    make_attempt,
+    make_room,
+    publish,
+    share,
+)
 from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.scheduler import Job, default_workers, describe_machine, ignore_progress, run_graph
@@ -68,11 +77,14 @@ class Stage:
         Given an attempt, which says where to write: rows of any tables.
     describe : callable
         Called where the stage was done: what its entry in run.json says besides.
+    together : bool
+        Whether several processes can share it: it trains a network, or maps over batches. Others are done side by side.
     """
 
     needs: tuple[str, ...]
     work: Callable[[Attempt], Sequence[Row]]
     describe: Callable[[], dict[str, object]] = no_description
+    together: bool = False
 
 
 def check_same(folder: RunFolder, name: str, value: object, parameter: str, rule: str) -> None:
@@ -139,6 +151,7 @@ def run_stages(
     if not todo:
         return
     attempts = make_room(folder.folder)
+    clear_unfinished(folder.folder, [name for name in folder.metadata["stages"] if folder.done(name)])
     jobs = _Jobs(folder.folder, todo, remote=engine is not None and engine.remote)
     workers = default_workers(device) if workers is None else workers
     report = report_progress or ignore_progress
@@ -147,6 +160,7 @@ def run_stages(
             for name, finished in results:
                 publish(finished, folder.folder)
                 folder.record_stage(name, finished.seconds, finished.rows, **finished.ran_on)
+                clear_unfinished(folder.folder, [name])
                 jobs.published(name, finished)
                 if on_stage:
                     on_stage(name, finished.rows, finished.seconds)
@@ -177,4 +191,4 @@ class _Jobs:
             done = [need for need in stage.needs if need in self.files]
             shared = replace(shared, stages=tuple(done), files=tuple(file for need in done for file in self.files[need]))
         needs = tuple(need for need in stage.needs if need in self.stages)
-        return Job(needs, partial(make_attempt, self.run, name, stage.work, stage.describe, shared))
+        return Job(needs, partial(make_attempt, self.run, name, stage.work, stage.describe, shared), stage.together)

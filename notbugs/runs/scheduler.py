@@ -25,10 +25,14 @@ SECONDS_BETWEEN_LOOKS = 0.2  # at the progress of jobs
 
 @dataclass(frozen=True)
 class Job(Generic[Result]):
-    """Work that must pickle, and the names of the jobs it needs."""
+    """Work that must pickle, and the names of the jobs it needs.
+
+    together: whether several processes can share it, each of which does it (`Engine.together`).
+    """
 
     needs: tuple[str, ...]
     work: Callable[[Progress], Result]
+    together: bool = False
 
 
 def ignore_progress(stage: str, share: float, words: str) -> None:
@@ -158,8 +162,9 @@ class _Run(Generic[Result]):
             self.ready = sorted([*self.ready, *self.graph.get_ready()], key=self.order.__getitem__)
         while self.ready and self.failed is None and len(self.running) < self.engine.at_once():
             name = self.ready.pop(0)
+            executor = (self.engine.together if self.jobs[name].together else None) or self.engine.executor
             try:
-                future = self.engine.executor.submit(attempt, self.jobs[name].work, self._progress_of(name))
+                future = executor.submit(attempt, self.jobs[name].work, self._progress_of(name))
             except (WorkerEndedError, RuntimeError) as error:  # the latter: an executor that was shut down
                 self.failed = self.engine.lost(name, Future(), error)
                 return

@@ -24,13 +24,13 @@ from notbugs.allocator import keep_freed_memory
 from notbugs.errors import InputError
 from notbugs.runs import server
 from notbugs.runs.engine import Engine, portable
+from notbugs.runs.ranks import VISIBLE
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
 SECONDS_FOR_A_CODE = 0.3  # an exit code comes a moment after the end of the connection
 SECONDS_TO_END = 1.0  # a killed process takes milliseconds; one that waits for a disk of the network may take for ever
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class WorkerEndedError(Exception):

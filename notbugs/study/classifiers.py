@@ -1,6 +1,5 @@
 """A study's classifiers, from their specs in the catalog: training, and evaluation in stages of its own."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +49,8 @@ def train_model(config: ResolvedConfig, folder: Path, seed: int, attempt: Attemp
     if trained_on and not has_dataset(config, folder, seed, trained_on.name):
         return []
     dataset = load_dataset(config, folder, seed, trained_on.name) if trained_on else splits.train
-    trained = train_classifier(config, dataset, spec, seed=seed, report_progress=attempt)
+    checkpoint = attempt.unfinished / "training.pt"
+    trained = train_classifier(config, dataset, spec, seed=seed, report_progress=attempt, checkpoint=checkpoint)
     save_classifier(trained, config, dataset, spec, seed=seed, path=model_path(config, attempt.folder, seed, spec.name))
     return trained.curve
 
@@ -99,6 +99,7 @@ def train_classifier(
     *,
     seed: int,
     report_progress: Progress,
+    checkpoint: Path | None = None,
 ) -> TrainedClassifier:
     """Train one classifier in memory.
 
@@ -114,6 +115,8 @@ def train_classifier(
     seed : int
         The study's; weights and batches are derived from it and from `spec.seed_key`.
     report_progress : callable
+    checkpoint : Path, optional
+        A file from which training goes on (`train.fit`).
 
     Returns
     -------
@@ -123,8 +126,8 @@ def train_classifier(
     relabeled = trained_on is not None and trained_on.is_relabeled
     epochs = epochs_on(config, spec, len(dataset) / len(splits.train))
     model = _untrained(config, dataset, splits.train, spec, derive_seed(seed, _init_key(spec)))
-    curve: list[TrainingRow] = []
-    train.fit(
+    test = _monitored(splits.test) if spec.trained_on != ORIGINAL else None
+    curve = train.fit(
         model,
         dataset,
         _loss(config, spec),
@@ -139,11 +142,18 @@ def train_classifier(
         head_only=config.head_only and _finetuned(config, spec),
         seed=derive_seed(seed, spec.seed_key),
         device=config.device,
-        progress=_curve_recorder(curve, model, spec, epochs, seed, _monitored(splits.test), config.device, report_progress),
+        progress=lambda epoch: report_progress("", min(epoch.epoch / epochs, 1), _words(epoch.epoch, epochs)),
+        monitor=None if test is None else lambda: metrics.clean_accuracy(model, test, device=config.device).accuracy,
+        checkpoint=checkpoint,
     )
     if relabeled and config.adapt_batchnorm:
         train.adapt_batchnorm(model, splits.train, seed=seed, device=config.device)
-    return TrainedClassifier(model, curve)
+    return TrainedClassifier(model, [TrainingRow(model=spec.name, seed=seed, **epoch._asdict()) for epoch in curve])
+
+
+def _words(epoch: int, epochs: int) -> str:
+    """How far a training is."""
+    return f"epoch {epoch} of {epochs}{'' if epoch <= epochs else ', more while accuracy is at chance level'}"
 
 
 def epochs_on(config: ResolvedConfig, spec: ModelSpec, size: float) -> int:
@@ -263,25 +273,3 @@ def _augmentation(config: ResolvedConfig, spec: ModelSpec) -> train.Augment | No
 def _monitored(test: Dataset) -> Dataset:
     """Evenly spaced test images for the training curve."""
     return test.select(torch.arange(0, len(test), max(1, len(test) // MONITORED_IMAGES))[:MONITORED_IMAGES])
-
-
-def _curve_recorder(
-    curve: list[TrainingRow],
-    model: models.Model,
-    spec: ModelSpec,
-    epochs: int,
-    seed: int,
-    test: Dataset,
-    device: str,
-    report_progress: Progress,
-) -> Callable[[train.Epoch], None]:
-    """A callback for `train.fit` that adds each epoch to the curve, with the test accuracy of the weights it has then."""
-
-    def record(epoch: train.Epoch) -> None:
-        extra = "" if epoch.epoch <= epochs else ", more while accuracy is at chance level"
-        report_progress("", min(epoch.epoch / epochs, 1), f"epoch {epoch.epoch} of {epochs}{extra}")
-        constructed = spec.trained_on != ORIGINAL
-        test_accuracy = metrics.clean_accuracy(model, test, device=device).accuracy if constructed else None
-        curve.append(TrainingRow(model=spec.name, seed=seed, **epoch._asdict(), test_accuracy=test_accuracy))
-
-    return record

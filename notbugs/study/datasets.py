@@ -48,8 +48,8 @@ def build_dataset(config: ResolvedConfig, folder: Path, seed: int, attempt: Atte
         written=is_trainable(made.dataset),
         **stats,
     )
-    if row.written:
-        original = _same_files(splits.train, made.dataset)
+    if row.written and attempt.publishes:
+        original = _with_old_labels(made.dataset, splits.train)
         origin = data.origin_of(config.dataset, splits)
         form = written_form(config, splits)
         data.export(
@@ -253,11 +253,11 @@ def _count_progress(total: int, report_progress: Progress) -> Callable[[int], No
     return progress
 
 
-def _same_files(original: Dataset, constructed: Dataset) -> Dataset | None:
-    """The original images file by file; None if not all files of the constructed data set are original ones."""
+def _with_old_labels(constructed: Dataset, original: Dataset) -> Dataset | None:
+    """The constructed data set with the labels of the original files; None if not all of its files are original ones."""
     index = {file: number for number, file in enumerate(original.names)}
     found = [index[file] for file in constructed.names if file in index]
-    return original.select(found) if len(found) == len(constructed) else None
+    return constructed.with_labels(original.labels[found]) if len(found) == len(constructed) else None
 
 
 def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:

@@ -62,6 +62,7 @@ NOT_SETTINGS = (
     "classes",
     "class_map",
 )  # own keys, or none
+TOGETHER = ("model", "dataset", "evaluation")  # kinds of stages that several processes share; of others each does one
 NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 
@@ -283,7 +284,7 @@ class _Place(NamedTuple):
 def _stage(graph: Graph, stage_id: StageId, place: _Place, folder: Path) -> Stage:
     stage = graph[stage_id]
     work = partial(_done_there, stage.work, place, folder, stage_id.seed)
-    return Stage(tuple(map(str, stage.needs)), work, partial(_stage_metadata, place))
+    return Stage(tuple(map(str, stage.needs)), work, partial(_stage_metadata, place), together=stage_id.kind in TOGETHER)
 
 
 def _done_there(work: Work, place: _Place, folder: Path, seed: int, attempt: Attempt) -> Sequence[Row]:

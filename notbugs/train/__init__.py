@@ -2,8 +2,9 @@
 
 from notbugs.train.augment import Augment, add_noise, random_translate
 from notbugs.train.batchnorm import adapt_batchnorm
-from notbugs.train.fit import Epoch, fit
+from notbugs.train.fit import fit
 from notbugs.train.losses import Loss, adversarial_loss, cross_entropy, trades
+from notbugs.train.state import Epoch
 
 __all__ = [
     "Augment",

@@ -5,40 +5,23 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from notbugs import precision
+from notbugs.atomic import StrPath
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import head_name, memory_format
+from notbugs.runs import ranks
+from notbugs.train import parallel
 from notbugs.train.augment import Augment
 from notbugs.train.losses import Loss, cross_entropy
 from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
-
-
-class Epoch(NamedTuple):
-    """One epoch of a training curve.
-
-    Attributes
-    ----------
-    epoch : int
-        From 1.
-    loss, accuracy : float
-        Means over the training set, on its labels, from the forward passes of training. Accuracy in [0, 1].
-    learning_rate : float
-        Of the last step.
-    seconds : float
-        Since training started.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    learning_rate: float
-    seconds: float
+from notbugs.train.state import Checkpoint, Epoch, State, digest
 
 
 def fit(
@@ -58,10 +41,15 @@ def fit(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
+    monitor: Callable[[], float] | None = None,
+    checkpoint: StrPath | None = None,
 ) -> list[Epoch]:
     """Train a model in place with AdamW; the weights are those of the last epoch.
 
     The same seed on the same machine gives the same weights. The caller's random state stays as it was.
+
+    In a stage that ranks do together (`notbugs.runs.ranks`) each takes a part of every batch (DistributedDataParallel). The
+    batches are the same for any number of ranks; sums, batch norm, augmentation and dropout are not.
 
     Parameters
     ----------
@@ -93,6 +81,11 @@ def fit(
     device : torch.device or str
     progress : callable, optional
         Gets each Epoch as it ends.
+    monitor : callable, optional
+        Called after each epoch; what it returns is the `test_accuracy` of the Epoch.
+    checkpoint : str or path, optional
+        A file that is written after each epoch, but not within 10 seconds of the last time. Where it is there, training goes on
+        from it and has the same result as if nothing had stopped it. It stays when training is done.
 
     Returns
     -------
@@ -117,71 +110,101 @@ def fit(
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
-    run_epoch = _epoch_runner(model, data, loss, augment, seed=seed, bf16=bf16, compile=compile, device=device)
-    threshold = above_chance(data.labels, len(data.classes))
-    optimizer, schedule = _start(model, learning_rate, weight_decay, epochs, batches, patience)
+    together = ranks.together()
+    share = parallel.share_of(together)
+    identity: dict[str, object] = {"epochs": epochs, "batch size": batch_size, "learning rate": learning_rate}
+    identity |= {"weight decay": weight_decay, "patience": patience, "head_only": head_only, "seed": seed}
+    identity |= {"device": device.type, "world size": share.world_size}
+    kept = _checkpoint(checkpoint, model, data, identity) if checkpoint and share.rank == 0 else None
+    start = partial(_start, model, weight_decay, epochs, batches, patience)
+    state = State(model, *start(learning_rate), torch.Generator(device).manual_seed(seed), device)
     initial = copy.deepcopy(model.state_dict()) if patience else {}
-    curve: list[Epoch] = []
-    before_restart = 0
-    started = time.perf_counter()
-    with _seeded(device, seed), _head_only(model) if head_only else nullcontext():
-        while (epoch := len(curve) - before_restart) < schedule.total_epochs:
-            mean_loss, accuracy = run_epoch(optimizer, schedule, epoch * batches)
-            step = (epoch + 1) * batches
-            curve.append(Epoch(len(curve) + 1, mean_loss, accuracy, schedule.rate(step), time.perf_counter() - started))
+    threshold = above_chance(data.labels, len(data.classes))
+    with ranks.alone(), _seeded(device, seed), _head_only(model) if head_only else nullcontext():
+        run_epoch = _epoch_runner(state, data, loss, augment, share, seed=seed, bf16=bf16, compile=compile)
+        if content := parallel.from_first(kept.load() if kept else None, share):
+            state.restore(content)  # type: ignore[arg-type]  # what a checkpoint holds
+        while state.epoch < state.schedule.total_epochs:
+            step = (state.epoch + 1) * batches
+            mean_loss, accuracy = run_epoch(state.epoch * batches)
+            seconds = time.perf_counter() - state.started
             if not math.isfinite(mean_loss):
                 raise InputError("learning rate", "training diverged: the loss is no longer finite", learning_rate, "lower it")
+            also = monitor() if monitor and share.rank == 0 else None
+            state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, state.schedule.rate(step), seconds, also))
             if progress:
-                progress(curve[-1])
-            schedule = schedule.after_epoch(step, at_chance=accuracy < threshold, patience=patience)
-            if schedule.used_up(patience) and not before_restart:
-                before_restart = len(curve)
+                progress(state.curve[-1])
+            state.schedule = state.schedule.after_epoch(step, at_chance=accuracy < threshold, patience=patience)
+            if state.schedule.used_up(patience) and not state.before_restart:
+                state.before_restart = len(state.curve)
                 model.load_state_dict(initial)
-                optimizer, schedule = _start(model, RESTART_RATE * learning_rate, weight_decay, epochs, batches, patience)
+                state.optimizer, state.schedule = start(RESTART_RATE * learning_rate)
+            if kept:
+                kept.save(state)
+    if together:
+        together.trained = True
     model.eval()
-    return curve
+    return state.curve
 
 
 def _start(
-    model: nn.Module, rate: float, weight_decay: float, epochs: int, batches: int, patience: int
+    model: nn.Module, weight_decay: float, epochs: int, batches: int, patience: int, rate: float
 ) -> tuple[torch.optim.Optimizer, Schedule]:
     return _optimizer(model, rate, weight_decay), Schedule(rate, epochs, batches, decaying=patience == 0)
 
 
+def _checkpoint(path: StrPath, model: nn.Module, data: Dataset, identity: dict[str, object]) -> Checkpoint:
+    """The checkpoint at a path. It is of this training if settings, labels and first weights are the same."""
+    first = {"labels": digest(data.labels), "first weights": digest(*filter(torch.is_tensor, model.state_dict().values()))}
+    return Checkpoint(Path(path), {**identity, "images": list(data.images.shape), **first})
+
+
 def _epoch_runner(
-    model: nn.Module,
+    state: State,
     data: Dataset,
     loss: Loss,
     augment: Augment | None,
+    share: parallel.Share,
     *,
     seed: int,
     bf16: bool | None,
     compile: bool,
-    device: torch.device,
-) -> Callable[[torch.optim.Optimizer, Schedule, int], tuple[float, float]]:
+) -> Callable[[int], tuple[float, float]]:
     """A function that trains for one epoch, given the steps done so far, and returns mean loss and accuracy."""
+    model, device, generator = state.model, state.device, state.generator
     images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too large for memory stay on disk
     labels = data.labels.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
     forward, layout = precision.compiled(model) if compile else model, memory_format(model)
+    forward = parallel.distributed(model, forward, share)
+    augmenting = generator if share.world_size == 1 else torch.Generator(device)
 
-    def run_epoch(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int) -> tuple[float, float]:
+    def run_epoch(step: int) -> tuple[float, float]:
         total, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         order = torch.randperm(len(labels), generator=generator, device=device)
-        for number, index in enumerate(order.tensor_split(schedule.batches), start=1):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step + number)
+        if share.world_size > 1:  # each rank draws what it needs for its own part
+            own = share.seed(seed, len(state.curve))
+            augmenting.manual_seed(own)
+            torch.manual_seed(own)
+        for number, whole in enumerate(order.tensor_split(state.schedule.batches), start=1):
+            for group in state.optimizer.param_groups:
+                group["lr"] = state.schedule.rate(step + number)
+            index = share.slice_of(whole)
+            count = len(index)
+            if not count:  # more ranks than pairs of images: gradients of others, times 0
+                index = whole[:2]
             batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)
             if augment:
-                batch = augment(batch, generator)
-            with precision.autocast(device, bf16):
+                batch = augment(batch, augmenting)
+            with precision.autocast(device, bf16), parallel.explained():
                 value, logits = loss(forward, batch.clone(memory_format=layout), labels[index])
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += value.detach() * len(index)
-            correct += (logits.detach().argmax(1) == labels[index]).sum()
-        return total.item() / len(labels), correct.item() / len(labels)
+            state.optimizer.zero_grad(set_to_none=True)
+            (value if share.world_size == 1 else value * share.weight(count, len(whole))).backward()  # type: ignore[no-untyped-call]
+            state.optimizer.step()
+            total += value.detach() * count
+            correct += (logits.detach().argmax(1) == labels[index])[:count].sum()
+        parallel.send_buffers(model, share)
+        sums = parallel.summed(torch.stack([total, correct]), share)
+        return sums[0].item() / len(labels), sums[1].item() / len(labels)
 
     return run_epoch
 

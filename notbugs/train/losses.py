@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from notbugs.models import frozen
 from notbugs.search import Attack
@@ -70,6 +71,11 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
 
 
 def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Adversarial examples of a batch, for the model in evaluation mode."""
+    """Adversarial examples of a batch, for the model in evaluation mode.
+
+    Attacks get the network itself: of one that several ranks train together only the passes of training are counted.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
     with frozen(model):
         return attack(model, images, labels).images

@@ -6,12 +6,16 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cli.conftest import call, call_here, error_line
 
 from notbugs import cli
+from notbugs.cli.console import How
+from notbugs.errors import InputError
+from notbugs.runs import ranks, torchrun
 
 COMMANDS = ["demo", "check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk",
             "review", "theory", "report"]  # fmt: skip
@@ -190,3 +194,54 @@ def test_no_output_replaces_what_is_read(
     line = error_line(call_here(command, *model, "digits", *more, "--out", out))
     assert re.search(rf"--out: must not replace {kept}, which is read, got \S+; choose another", line)
     assert all(Path(name).read_text() == name for name in ("m.safetensors", "m.json", "map.csv", "c.json", "mask.png"))
+
+
+@pytest.fixture
+def in_torchrun(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
+    """This process as one of those of torchrun; what it does with the others is listed."""
+    done: list[str] = []
+
+    def start(rank: int) -> list[str]:
+        for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("RANK", str(rank)), ("LOCAL_RANK", str(rank))):
+            monkeypatch.setenv(name, value)
+        return done
+
+    monkeypatch.setattr(cli, "end_with_parent", lambda parent: None)
+    monkeypatch.setattr(ranks, "see_one_gpu", lambda: None)
+    monkeypatch.setattr(cli.os, "_exit", lambda code: done.append(f"exit {code}"))
+    monkeypatch.setattr(torchrun, "connect", lambda: None)
+    monkeypatch.setattr(torchrun, "end", lambda connection: done.append("end"))
+    monkeypatch.setattr(torchrun, "follow", lambda connection, keeping: done.append("follow"))
+    monkeypatch.setattr(cli, "_stop_at_signals", lambda: None)
+    monkeypatch.setattr(cli.signal, "signal", lambda number, handler: None)
+    return start
+
+
+@pytest.mark.parametrize(
+    ("rank", "words", "does", "printed"),
+    [
+        (0, ["--version"], ["end"], "notbugs 0"),
+        (0, ["report", "nowhere"], ["exit 2"], "notbugs: run folder: must hold a run.json"),
+        (0, ["run", "--no-such"], ["exit 2"], "No such option"),
+        (1, ["report", "nowhere"], ["follow"], ""),
+    ],
+)
+def test_under_torchrun_the_first_rank_does_the_command_and_ends_the_others(
+    rank: int, words: list[str], does: list[str], printed: str,
+    in_torchrun: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    done = in_torchrun(rank)
+    monkeypatch.setattr(sys, "argv", ["notbugs", *words])
+    cli.main()
+    said = capsys.readouterr()
+    assert done == does and printed in said.out + said.err
+    assert printed or not said.out + said.err
+
+
+@pytest.mark.parametrize("how", [How(2, None), How(None, "s.json")])
+def test_under_torchrun_workers_cannot_be_chosen(how: How, in_torchrun: Callable[[int], list[str]]) -> None:
+    in_torchrun(0)
+    with pytest.raises(
+        InputError, match=r"^--workers, --executor: cannot be used under torchrun, which starts .*; leave them out$"
+    ):
+        how.engine().__enter__()

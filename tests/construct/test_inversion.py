@@ -26,6 +26,10 @@ def test_the_start_can_be_noise(standard: models.Model, part: Dataset) -> None:
     starts = construct.invert_features(standard, part, start="noise", steps=0, batch_size=50).dataset.images[:]
     assert stats.kstest((starts.flatten() + torch.rand(starts.numel())) / 256, "uniform").pvalue > 0.001
     assert len({image.numpy().tobytes() for image in starts}) == len(part)
+    smaller = construct.invert_features(standard, part, start="noise", steps=0, batch_size=7).dataset.images[:]
+    assert torch.equal(starts, smaller)  # seeded by the image: whoever computes which batch
+    other = construct.invert_features(standard, part, start="noise", steps=0, batch_size=50, seed=1).dataset.images[:]
+    assert not (starts == other).flatten(1).all(1).any()
 
 
 @pytest.mark.slow

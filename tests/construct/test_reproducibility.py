@@ -1,8 +1,10 @@
 """All constructions: the same seed gives the same data set, the model stays as it is, progress is reported."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import rank_jobs
 import torch
 from construct.conftest import pixels
 from torch import nn
@@ -54,3 +56,14 @@ def test_progress_is_reported_and_any_network_will_do(part: Dataset) -> None:
         wanted, found = model.features(pixels(part)), model.features(from_8bit(made.dataset.images[:]))
     error = ((found - wanted).norm(dim=1) / wanted.norm(dim=1)).mean()
     assert made.stats.feature_error == pytest.approx(float(error), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_constructs_the_same_images(tmp_path: Path) -> None:
+    expected = rank_jobs.constructed()
+    for count in (1, 2, 3):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for found in rank_jobs.on_ranks(count, folder, rank_jobs.constructed):
+            assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        assert len([*folder.glob("blocks/*/*.pt")]) == 9

@@ -1,9 +1,19 @@
-"""A function applied batch by batch."""
+"""A function applied batch by batch, also by several ranks that share the batches."""
 
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
 from data.conftest import random_dataset
+from torch import Tensor
+from torch.distributed import HashStore
 
 from notbugs import data
+from notbugs.data import columns
+from notbugs.errors import InputError
+from notbugs.runs import ranks
 
 
 def test_map_batches_equals_the_function_of_the_whole() -> None:
@@ -14,3 +24,170 @@ def test_map_batches_equals_the_function_of_the_whole() -> None:
     twice = data.map_batches(lambda images, index: images * 2, values, batch_size=2)
     assert torch.equal(twice, values.detach() * 2) and not twice.requires_grad
     assert data.map_batches(lambda images, index: images.flatten(1), whole.select([])).shape == (0, 60)
+
+
+def test_progress_counts_the_images() -> None:
+    counts: list[int] = []
+    data.map_batches(lambda images, index: index, torch.zeros(7, 1), batch_size=3, progress=counts.append)
+    assert counts == [3, 3, 1]
+
+
+# ---- ranks: threads here, each with a place of its own -------------------------------------------------------------------------
+
+
+def on_ranks(count: int, folder: Path, work: Callable[[int], object], job: str = "job") -> list[object]:
+    """What `work` returns, or raises, on each of several ranks."""
+    store, found = HashStore(), dict[int, object]()
+
+    def do(rank: int) -> None:
+        with ranks.in_job(ranks.Ranks(rank, count, store, job)), ranks.in_stage(folder):
+            try:
+                found[rank] = work(rank)
+            except InterruptedError as error:
+                found[rank] = error
+
+    threads = [threading.Thread(target=do, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    return [found[rank] for rank in range(count)]
+
+
+def means(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return images.mean((1, 2, 3)), index, (images.flatten(1) * 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("n", "count"), [(7, 1), (7, 2), (7, 3), (6, 3), (2, 3), (0, 2)])
+def test_ranks_share_the_batches_and_all_return_what_one_does(n: int, count: int, tmp_path: Path) -> None:
+    """Blocks that do not divide, and fewer blocks than ranks."""
+    whole = random_dataset(7).select(slice(0, n))
+    expected = data.map_batches(means, whole, batch_size=3)
+    done: list[int] = []
+
+    def counted(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        done.extend(index.tolist())
+        return means(images, index)
+
+    def work(_: int) -> tuple[Tensor, ...]:
+        data.map_batches(means, whole, batch_size=4)  # another map of the same stage
+        return data.map_batches(counted, whole, batch_size=3)
+
+    for found in on_ranks(count, tmp_path, work):
+        assert isinstance(found, tuple)
+        assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in zip(found, expected, strict=True))
+    assert sorted(done) == list(range(n))  # each image once
+
+
+def test_a_single_tensor_stays_single_and_nested_maps_are_not_shared(tmp_path: Path) -> None:
+    def outer(images: Tensor, index: Tensor) -> Tensor:
+        return data.map_batches(lambda inner, _: inner.flatten(1).sum(1), images, batch_size=1)
+
+    values = torch.arange(5.0).reshape(5, 1)
+    for found in on_ranks(2, tmp_path, lambda _: data.map_batches(outer, values, batch_size=2)):
+        assert isinstance(found, Tensor) and torch.equal(found, values.squeeze(1))
+    assert len([*tmp_path.glob("blocks/*")]) == 1
+
+
+def test_what_is_not_worth_sharing_is_done_by_all(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def work(_: int) -> Tensor:
+        return data.map_batches(
+            lambda images, index: done.append(len(index)) or index, torch.zeros(4, 1), batch_size=2, share=False
+        )
+
+    on_ranks(2, tmp_path, work)
+    assert done == [2, 2, 2, 2] and not [*tmp_path.iterdir()]
+
+
+def is_mapped(tensor: Tensor, folder: Path) -> bool:
+    """Whether a tensor is a file of a folder, of which only what is used takes memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(number, 16) for number in line.split(maxsplit=1)[0].split("-"))
+        if start <= tensor.data_ptr() < end:
+            return str(folder) in line
+    return False
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_images_that_are_too_large_for_memory_are_in_a_file(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """count: of ranks; 0: a stage of one process, which leaves no file."""
+    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60 - 1)
+    whole = random_dataset(7)
+
+    def work(_: int) -> tuple[Tensor, ...]:
+        return data.map_batches(lambda images, index: (data.to_8bit(images), index, images), whole, batch_size=3)
+
+    if count:
+        results = on_ranks(count, tmp_path, work)
+    else:
+        with ranks.in_stage(tmp_path):
+            results = [work(0)]
+    for found in results:
+        assert isinstance(found, tuple)
+        assert torch.equal(found[0], whole.images[:]) and is_mapped(found[0], tmp_path)
+        assert torch.equal(found[1], torch.arange(7)) and torch.equal(found[2], whole.pixels(slice(None)))
+        found[0][0] = 0  # of this process alone
+        assert not any(is_mapped(each, tmp_path) for each in found[1:])
+    assert len([*tmp_path.rglob("column*")]) == min(count, 1) and not [*tmp_path.rglob("*.part")]
+    assert count or not [*tmp_path.iterdir()]
+    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60)
+    with ranks.in_stage(tmp_path):
+        assert not is_mapped(work(0)[0], tmp_path)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "IN_MEMORY", 0)
+    monkeypatch.setattr(columns, "TemporaryFile", lambda dir: open("/dev/full", "wb"))  # noqa: SIM115
+    whole = random_dataset(7)
+    with ranks.in_stage(tmp_path), pytest.raises(InputError, match=r"must be on a disk with room, got a full one"):
+        data.map_batches(lambda images, index: data.to_8bit(images), whole, batch_size=3)
+
+
+@pytest.mark.parametrize(("trained", "done_again"), [(False, [2, 3, 4]), (True, [0, 1, 2, 3, 4])])
+def test_after_a_killed_rank_finished_blocks_are_not_done_again(trained: bool, done_again: list[int], tmp_path: Path) -> None:
+    """Unless the stage has trained a network meanwhile, whose weights may differ in the last bits."""
+    values, done = torch.arange(5.0).reshape(5, 1), list[int]()
+
+    def killed(images: Tensor, index: Tensor) -> Tensor:
+        if index[0] == 2:
+            raise InterruptedError
+        return images.square()
+
+    def again(images: Tensor, index: Tensor) -> Tensor:
+        done.extend(index.tolist())
+        return images.square()
+
+    again.__qualname__ = killed.__qualname__  # as it is in a repeated command
+
+    def work(function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        if (together := ranks.together()) and trained:
+            together.trained = True
+        return data.map_batches(function, values, batch_size=2)
+
+    assert isinstance(on_ranks(1, tmp_path, lambda _: work(killed), "first")[0], InterruptedError)
+    (found,) = on_ranks(1, tmp_path, lambda _: work(again), "second")
+    assert isinstance(found, Tensor) and torch.equal(found, values.square()) and done == done_again
+
+
+def test_blocks_of_another_batch_size_or_half_written_are_not_used(tmp_path: Path) -> None:
+    values = torch.arange(5.0).reshape(5, 1)
+    on_ranks(1, tmp_path, lambda _: data.map_batches(lambda images, index: images, values, batch_size=2))
+    (folder,) = tmp_path.glob("blocks/*")
+    (folder / "000001.pt").rename(folder / ".123.part")
+    for size in (2, 3):
+        (found,) = on_ranks(1, tmp_path, lambda _, size=size: data.map_batches(lambda x, index: x, values, batch_size=size))  # type: ignore[misc]
+        assert torch.equal(found, values)  # type: ignore[arg-type]
+    assert len([*tmp_path.glob("blocks/*")]) == 2
+
+
+def test_progress_counts_the_images_of_all_ranks(tmp_path: Path) -> None:
+    counts: list[int] = []
+
+    def work(rank: int) -> Tensor:
+        progress = counts.append if rank == 0 else None
+        return data.map_batches(lambda images, index: index, torch.zeros(7, 1), batch_size=2, progress=progress)
+
+    on_ranks(3, tmp_path, work)
+    assert sum(counts) == 7 and min(counts) > 0

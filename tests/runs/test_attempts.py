@@ -12,11 +12,12 @@ import pytest
 import scheduler_jobs as jobs
 from study.conftest import resolved
 
+from notbugs.atomic import atomic_write_text
 from notbugs.errors import InputError
 from notbugs.runs import attempts, engine
-from notbugs.runs.attempts import ATTEMPTS, Attempt, Finished, make_attempt, publish, share
+from notbugs.runs.attempts import ATTEMPTS, Attempt, Finished, make_attempt, publish, share, unfinished_folder
 from notbugs.runs.engine import Engine
-from notbugs.runs.folder import RunFolder
+from notbugs.runs.folder import UNFINISHED, RunFolder
 from notbugs.runs.runner import Stage, describe_device, on_device, run_stages
 from notbugs.runs.tables.files import CategoryRow
 from notbugs.study import pipeline
@@ -205,3 +206,30 @@ def test_an_attempt_reports_progress_under_the_name_of_its_stage(tmp_path: Path)
 
     make_attempt(tmp_path, "a", work, dict, None, lambda *event: events.append(event))
     assert events == [("a", 0.5, "half")]
+
+
+def go_on(steps: list[str], attempt: Attempt) -> list[CategoryRow]:
+    """Keeps a file, and fails the first time."""
+    steps.append((attempt.unfinished / "kept").read_text() if (attempt.unfinished / "kept").exists() else "")
+    atomic_write_text(attempt.unfinished / "kept", "half")
+    if len(steps) == 1:
+        raise InputError("--epsilon", "must be above 0", -1)
+    return []
+
+
+def test_what_a_stage_keeps_is_there_again_when_it_is_repeated_and_is_removed_with_it(tmp_path: Path) -> None:
+    steps: list[str] = []
+    todo = {"seed0/a b": Stage((), partial(go_on, steps)), "seed0/a-b": Stage((), partial(go_on, ["", ""]))}
+    with RunFolder.open(tmp_path, {}) as run, pytest.raises(InputError):
+        run_stages(run, todo, device="cpu", workers=1)
+    with RunFolder.open(tmp_path, {}) as run:
+        run_stages(run, todo, device="cpu", workers=1)
+    assert steps == ["", "half"] and not (tmp_path / UNFINISHED).exists()
+
+
+def test_what_a_slower_attempt_keeps_after_its_stage_was_recorded_is_removed_by_the_next_command(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, {}) as run:
+        run_stages(run, {"a": Stage((), partial(go_on, [""]))}, device="cpu", workers=1)
+        atomic_write_text(unfinished_folder(tmp_path, "a") / "kept", "late")
+        run_stages(run, {"b": Stage((), partial(go_on, [""]))}, device="cpu", workers=1)
+    assert not (tmp_path / UNFINISHED).exists()

@@ -311,3 +311,13 @@ def test_the_environment_is_recorded() -> None:
     found = common_metadata("cpu", "a laptop", "notbugs demo")
     assert found["command"] == "notbugs demo" and found["machine"] == "a laptop" and found["notbugs"] == "0.1.0"
     assert {*found["versions"]} == {"python", "torch", "numpy", "scipy"}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/run", "gs://bucket/run", "memory://run"])
+def test_an_object_store_is_refused_and_no_folder_of_that_name_is_made(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^--out: must be a folder on a disk: object stores are not supported, got "):
+        RunFolder.open(place, {})
+    assert not [*tmp_path.iterdir()]

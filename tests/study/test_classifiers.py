@@ -18,6 +18,7 @@ from notbugs.study import store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
 from notbugs.study.classifiers import _augmentation, epochs_on, evaluate_model, pixel_statistics, train_classifier, train_model
 from notbugs.study.config import StudyConfig, load
+from notbugs.train import state
 
 
 def test_models_with_the_same_initialization_begin_alike_and_others_do_not() -> None:
@@ -41,13 +42,15 @@ def test_a_spec_overrides_the_configuration() -> None:
     assert linear.architecture["name"] == "linear" and linear.architecture["width"] is None
 
 
-def test_progress_is_that_of_the_epochs_and_of_the_attacks(tmp_path: Path) -> None:
+def test_progress_is_that_of_the_epochs_and_of_the_attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
     config = resolved(StudyConfig("digits", limit=60, epochs=2, width=8))
     events: list[tuple[str, float, str]] = []
     for folder in (tmp_path / "models", tmp_path / "datasets"):
         folder.mkdir()
-    train_model(config, tmp_path, 0, Attempt(tmp_path, lambda *event: events.append(event)), spec=MODELS["standard"])
+    train_model(config, tmp_path, 0, Attempt(tmp_path, lambda *event: events.append(event), tmp_path), spec=MODELS["standard"])
     assert events == [("", 0.5, "epoch 1 of 2"), ("", 1.0, "epoch 2 of 2")]
+    assert (tmp_path / "training.pt").exists()  # from which a killed training goes on
     evaluate_model(config, tmp_path, 0, lambda *event: events.append(event), spec=MODELS["standard"])
     assert events[2:] == [("", 0.5, "attacked: 50%"), ("", 1.0, "attacked: 100%")]
 

@@ -1,0 +1,198 @@
+"""Processes that do one stage together: the ranks of a process group, as torchrun starts them. Imports no torch.
+
+Image-wise work is cut into blocks. Each rank claims the next block that nobody has, and writes its results whole into the stage's
+folder of unfinished work. Then every rank reads all blocks: nothing is sent, and what a killed rank has finished is not done
+again. A block does not depend on who does it, so that the results are the same for any number of ranks.
+"""
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+SECONDS_BETWEEN_LOOKS = 0.02  # at blocks of other ranks
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+STARTED_BY = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets in what it starts
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of those of torchrun."""
+    return STARTED_BY in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process is rank 0, or was not started by torchrun."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
+class Store(Protocol):
+    """What all ranks see, in memory: a `torch.distributed.Store`."""
+
+    def add(self, key: str, amount: int, /) -> int: ...
+    def set(self, key: str, value: str, /) -> None: ...
+    def get(self, key: str, /) -> bytes: ...
+    def check(self, keys: list[str], /) -> bool: ...
+
+
+def see_one_gpu() -> None:
+    """Let this process see the GPU of its place on the machine, and no other. Read by CUDA at its first use."""
+    place = int(os.environ["LOCAL_RANK"])
+    given = os.environ.get(VISIBLE)
+    names = [str(place)] * (place + 1) if given is None else given.split(",")
+    os.environ[VISIBLE] = names[place].strip() if place < len(names) else ""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks that do a job.
+
+    Attributes
+    ----------
+    rank : int
+        This one's, from 0.
+    count : int
+        The world size.
+    store : Store
+    job : str
+        Another text for each job.
+    """
+
+    rank: int
+    count: int
+    store: Store
+    job: str
+
+
+@dataclass
+class Together:
+    """A stage that all ranks do, in the same order of calls.
+
+    Attributes
+    ----------
+    ranks : Ranks
+    folder : Path
+        Of the stage's unfinished work, which all ranks see. It is there again when the stage was killed.
+    calls : int
+        Maps over batches so far.
+    trained : bool
+        Whether the stage has trained a network: another attempt would not have the same weights to the last bit, so that blocks
+        from then on are of this attempt alone.
+    """
+
+    ranks: Ranks
+    folder: Path
+    calls: int = 0
+    trained: bool = False
+
+    @property
+    def rank(self) -> int:
+        """This process."""
+        return self.ranks.rank
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.ranks.count
+
+    def blocks(self, work: str, count: int) -> "Blocks":
+        """The blocks of the next map. work: what is done, in words; blocks of other work in the same place are not used."""
+        self.calls += 1
+        attempt = f"-{self.ranks.job}" if self.trained else ""
+        name = f"{self.calls:04d}-{zlib.crc32(f'{work}, {count}'.encode()):08x}{attempt}"
+        return Blocks(self.folder / "blocks" / name, f"{self.ranks.job}/{self.calls}", count, self.ranks.store)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Numbered files, each of which is written by the rank that claims it.
+
+    Attributes
+    ----------
+    folder : Path
+    counter : str
+        A key of the store: how many are claimed.
+    count : int
+    store : Store
+    """
+
+    folder: Path
+    counter: str
+    count: int
+    store: Store
+
+    def path(self, number: int) -> Path:
+        """The file of a block."""
+        return self.folder / f"{number:06d}.pt"
+
+    def claimed(self) -> Iterator[int]:
+        """The blocks that this rank is to look at, one after the other; those that an earlier attempt finished, too."""
+        while (number := self.store.add(self.counter, 1) - 1) < self.count:
+            yield number
+
+    def wait(self) -> None:
+        """Wait until all blocks are there. A rank that fails ends all others: see `torchrun`."""
+        missing = {self.path(number).name for number in range(self.count)}
+        while missing := missing - set(os.listdir(self.folder) if self.folder.exists() else ()):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+_job: ContextVar[Ranks | None] = ContextVar("_job", default=None)
+_together: ContextVar[Together | None] = ContextVar("_together", default=None)
+_scratch: ContextVar[Path | None] = ContextVar("_scratch", default=None)
+
+
+def together() -> Together | None:
+    """The stage that this process does together with others; None: it works alone."""
+    return _together.get()
+
+
+def scratch() -> Path | None:
+    """The folder of the stage's unfinished work; None outside of stages."""
+    return _scratch.get()
+
+
+def is_follower() -> bool:
+    """Whether another rank publishes what this process does."""
+    return (job := _job.get()) is not None and job.rank > 0
+
+
+def world_size() -> int:
+    """How many processes do this job together."""
+    return 1 if (job := _job.get()) is None else job.count
+
+
+@contextmanager
+def in_job(ranks: Ranks) -> Iterator[None]:
+    """Do a job as one of its ranks."""
+    token = _job.set(ranks)
+    try:
+        yield
+    finally:
+        _job.reset(token)
+
+
+@contextmanager
+def in_stage(folder: Path) -> Iterator[None]:
+    """Do a stage, together with the ranks of this job, if there are any. folder: of its unfinished work."""
+    job = _job.get()
+    token, place = _together.set(None if job is None else Together(job, folder)), _scratch.set(folder)
+    try:
+        yield
+    finally:
+        _together.reset(token)
+        _scratch.reset(place)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process shares nothing: what it does is part of a block, or the same on all ranks."""
+    token = _together.set(None)
+    try:
+        yield
+    finally:
+        _together.reset(token)

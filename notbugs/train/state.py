@@ -1,0 +1,156 @@
+"""All that changes while a network is trained, and checkpoints, from which training goes on as if nothing had stopped it."""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from notbugs.atomic import atomic_write
+from notbugs.errors import NotbugsWarning
+from notbugs.train.schedule import Schedule
+
+SECONDS_BETWEEN = 10.0  # of two checkpoints: every epoch that takes longer has its own
+
+
+class Epoch(NamedTuple):
+    """One epoch of a training curve.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    loss, accuracy : float
+        Means over the training set, on its labels, from the forward passes of training. Accuracy in [0, 1].
+    learning_rate : float
+        Of the last step.
+    seconds : float
+        Since training started.
+    test_accuracy : float or None
+        What `monitor` returned; None without it.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds: float
+    test_accuracy: float | None = None
+
+
+@dataclass
+class State:
+    """A network in training.
+
+    Attributes
+    ----------
+    model : nn.Module
+    optimizer : Optimizer
+    schedule : Schedule
+    generator : Generator
+        Of the order of images and the augmentation.
+    device : device
+    curve : list of Epoch
+    before_restart : int
+        Epochs before training started again; 0 if it did not.
+    started : float
+        `time.perf_counter()` at the start; earlier by what was done before, where training goes on.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    generator: torch.Generator
+    device: torch.device
+    curve: list[Epoch] = field(default_factory=list)
+    before_restart: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs since training started for the last time."""
+        return len(self.curve) - self.before_restart
+
+    def content(self) -> dict[str, object]:
+        """What a checkpoint holds."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": tuple(self.schedule),
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "curve": [tuple(epoch) for epoch in self.curve],
+            "before_restart": self.before_restart,
+            "seconds": time.perf_counter() - self.started,
+        }
+
+    def restore(self, content: Mapping[str, object]) -> None:
+        """Become what a checkpoint holds."""
+        found: dict[str, object] = {**content}
+        self.model.load_state_dict(found["model"])  # type: ignore[arg-type]  # as `content` made it
+        self.optimizer.load_state_dict(found["optimizer"])  # type: ignore[arg-type]
+        self.schedule = Schedule(*found["schedule"])  # type: ignore[misc]
+        self.generator.set_state(found["generator"])  # type: ignore[arg-type]
+        torch.set_rng_state(found["random"])  # type: ignore[arg-type]
+        if isinstance(found["random_cuda"], Tensor):
+            torch.cuda.set_rng_state(found["random_cuda"], self.device)
+        self.curve = [Epoch(*epoch) for epoch in found["curve"]]  # type: ignore[attr-defined]
+        self.before_restart = found["before_restart"]  # type: ignore[assignment]
+        self.started = time.perf_counter() - found["seconds"]  # type: ignore[operator]
+
+
+class Checkpoint:
+    """A file that holds a training after its last epoch, or one of its last.
+
+    Parameters
+    ----------
+    path : Path
+    identity : mapping
+        What the training is, by name: a checkpoint of another one is not used, with a warning.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, object]) -> None:
+        self.path, self.identity = path, dict(identity)
+        self.written = time.monotonic()
+
+    def save(self, state: State) -> None:
+        """Write it, unless there is one from a moment ago."""
+        if time.monotonic() - self.written >= SECONDS_BETWEEN:
+            content = {**state.content(), "identity": self.identity}
+            atomic_write(self.path, lambda stream: torch.save(content, stream))
+            self.written = time.monotonic()
+
+    def load(self) -> dict[str, object] | None:
+        """What it holds; None if there is none of this training."""
+        if not self.path.is_file():
+            return None
+        try:
+            content: dict[str, object] = torch.load(self.path, map_location="cpu", weights_only=True)
+            found = content["identity"]
+        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError):
+            self._start_again("is damaged")
+            return None
+        assert isinstance(found, dict)
+        other = [name for name, value in self.identity.items() if found.get(name) != value]
+        if other:
+            self._start_again(f"is of a training with another {', '.join(other)}")
+        return None if other else content
+
+    def _start_again(self, why: str) -> None:
+        warnings.warn(f"{self.path} {why}: training starts again", NotbugsWarning, stacklevel=4)
+
+
+def digest(*tensors: Tensor) -> str:
+    """A hash of tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(repr((tensor.shape, tensor.dtype)).encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
