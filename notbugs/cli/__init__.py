@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 import warnings
 from contextlib import suppress
 from typing import Annotated, TextIO
@@ -12,15 +13,17 @@ import typer
 from notbugs import __version__
 from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
+from notbugs.cli.attack import attack
 from notbugs.cli.check import check
-from notbugs.cli.classifier import attack, features, transfer
+from notbugs.cli.classifier import features, transfer
+from notbugs.cli.config_file import with_config
 from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
 from notbugs.cli.study import demo, report, run, split, train
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.exit_codes import CLOSED, CRASHED, INTERRUPTED, UNUSABLE
 
-INTERRUPTED = 130  # exit code
 RESUMABLE = {"run", "demo", "split", "files"}  # and attack with --out
 
 app = typer.Typer(
@@ -44,13 +47,13 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
 
 for command in (demo, check, run, split, files, train, attack, features, transfer, explain, corruptions, ntk, review):
-    app.command()(says_notes(command))
+    app.command()(with_config(says_notes(command)))
 for command in (theory, report):  # these load no data set, and `report` no torch
-    app.command()(command)
+    app.command()(with_config(command))
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
+    """Entry point. Exit codes: `gate.exit_codes`."""
     warnings.showwarning = _show_warning
     keep_freed_memory()
     _stop_at_signals()
@@ -59,7 +62,12 @@ def main() -> None:
             app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(UNUSABLE)
+    except BrokenPipeError:
+        sys.exit(CLOSED)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(CRASHED)
 
 
 def _show_warning(
