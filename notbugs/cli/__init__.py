@@ -16,6 +16,7 @@ from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.attack import attack
 from notbugs.cli.check import check
 from notbugs.cli.classifier import features, transfer
+from notbugs.cli.compare import compare
 from notbugs.cli.config_file import with_config
 from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
@@ -48,7 +49,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
 for command in (demo, check, run, split, files, train, attack, features, transfer, explain, corruptions, ntk, review):
     app.command()(with_config(says_notes(command)))
-for command in (theory, report):  # these load no data set, and `report` no torch
+for command in (theory, report, compare):  # these load no data set, and `report` no torch
     app.command()(with_config(command))
 
 

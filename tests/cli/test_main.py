@@ -14,7 +14,7 @@ from cli.conftest import call, call_here, error_line
 from notbugs import cli
 
 COMMANDS = ["demo", "check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk",
-            "review", "theory", "report"]  # fmt: skip
+            "review", "theory", "report", "compare"]  # fmt: skip
 
 STOPPED = "notbugs: stopped. Finished stages are kept; the same command resumes.\n"
 
