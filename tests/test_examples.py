@@ -37,3 +37,15 @@ def test_own_threat_model_projects_onto_itself() -> None:
         assert torch.allclose(lighting.project(drawn, center), drawn, atol=1e-6)
     gradient = torch.randn(5, 3, 4, 4, generator=generator)
     assert bool(((lighting.steepest_step(center, gradient, 0.1) * gradient).flatten(1).sum(1) > 0).all())
+
+
+@pytest.mark.slow
+def test_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = EXAMPLES / "paper.py"
+    assert len(path.read_text().splitlines()) <= 150
+    runpy.run_path(str(path))["main"](images=150, epochs=1, attacked=6, out=tmp_path / "paper.svg")
+    said = capsys.readouterr().out
+    assert said.count("features: ") == 2 and re.search(r"^D_rand +150 images, 100% with another label$", said, re.MULTILINE)
+    rows = ["original", "adversarial training", "D_R", "D_NR", "D_rand", "D_det"]
+    assert [name for name in rows if re.search(rf"^{name} +[\d.]+% +[\d.]+% +\[", said, re.MULTILINE)] == rows
+    assert "under AutoAttack" in said and "robust training" in (tmp_path / "paper.svg").read_text()

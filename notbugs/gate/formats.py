@@ -4,9 +4,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from notbugs import __version__
 from notbugs.gate.decide import Comparison, Decision
+from notbugs.runs.metadata import epsilon_text
 from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 from notbugs.runs.tables.row import cells
 
@@ -69,9 +71,48 @@ def as_json(evaluation: Evaluation) -> str:
         "requirements": [_comparison(each) for each in decision.comparisons],
         "accuracies": [{name: _plain(cell) for name, cell in cells(row).items()} for row in evaluation.rows],
         "checks": [{name: _plain(cell) for name, cell in cells(check).items()} for check in evaluation.checks],
+        "robustbench": robustbench_entries(evaluation),
         "time_limit": None if limit is None else {**limit._asdict(), "left": list(limit.left)},
     }
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+ROBUSTBENCH_NORMS = {"linf": "Linf", "l2": "L2"}  # of its leaderboards
+
+
+def robustbench_entries(evaluation: Evaluation) -> list[dict[str, object]]:
+    """A row for each L-inf and L2 threat model with the names and units of RobustBench's model_info files, and what these lack.
+
+    `external` is the robust accuracy by other attacks than AutoAttack, in percent. There is no `autoattack_acc`: it was not run.
+    `link`, `authors`, `venue` and `architecture` are for whoever submits the model.
+    """
+    clean = next((row for row in evaluation.rows if row.attack == "none"), None)
+    dataset = Path(evaluation.dataset).name
+    return [
+        {
+            "threat_model_id": f"{dataset}/{ROBUSTBENCH_NORMS[row.norm]}/{epsilon_text(row.epsilon).replace('/', '_')}",
+            "link": "",
+            "name": evaluation.model,
+            "authors": "",
+            "additional_data": None,
+            "number_forward_passes": row.draws or 1,
+            "dataset": dataset,
+            "venue": "",
+            "architecture": "",
+            "eps": epsilon_text(row.epsilon),
+            "clean_acc": f"{100 * clean.accuracy:.2f}",
+            "reported": f"{100 * row.accuracy:.2f}",
+            "external": f"{100 * row.accuracy:.2f}",
+            "unreliable": bool(evaluation.decision.failed),
+            "attack": row.attack,
+            "ci_low": f"{100 * row.ci_low:.2f}",
+            "ci_high": f"{100 * row.ci_high:.2f}",
+            "n": row.n,
+            "seed": 0,  # of every random choice of an ensemble: docs/attacks.md
+        }
+        for row in evaluation.rows
+        if clean is not None and row.norm in ROBUSTBENCH_NORMS and row.target is None and row.attack != "none"
+    ]
 
 
 def _comparison(each: Comparison) -> dict[str, object]:

@@ -129,3 +129,18 @@ def test_sarif_keeps_to_the_schema_where_it_is_stored(weak: Evaluation) -> None:
             assert {*result} <= allowed["result"]
             assert result["kind"] in ("pass", "fail", "informational") and result["level"] in ("none", "error")
             assert (result["level"] == "error") == (result["kind"] == "fail")  # section 3.27.10
+
+
+def test_json_has_an_entry_as_robustbench_has_them() -> None:
+    """Its loader reads clean_acc and external (or autoattack_acc) as text of percent, and eps as its folders are called."""
+    rows = [accuracy(95, threat="clean"), accuracy(20), accuracy(50, threat="linf 8/255")]
+    object.__setattr__(rows[0], "attack", "none")
+    for name, value in (("norm", "linf"), ("epsilon", 8 / 255)):
+        object.__setattr__(rows[2], name, value)
+    l2, linf = json.loads(as_json(evaluation(rows)))["robustbench"]
+    assert (l2["threat_model_id"], linf["threat_model_id"]) == ("digits/L2/0.5", "digits/Linf/8_255")
+    assert (linf["eps"], linf["clean_acc"], linf["external"], linf["number_forward_passes"]) == ("8/255", "95.00", "50.00", 1)
+    assert (linf["attack"], linf["n"], linf["unreliable"]) == ("ensemble-standard v3", 100, False)
+    assert "autoattack_acc" not in linf  # nobody ran it
+    known = {"link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps"}
+    assert known | {"clean_acc", "reported", "unreliable"} <= {*linf}
