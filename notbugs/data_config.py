@@ -114,10 +114,11 @@ class DataOptions(TypedDict, total=False):
 DATA_FIELDS = {field.name: field for field in fields(DataConfig) if field.name != "dataset"}
 
 
-def check_outside(config: DataConfig, *outputs: Path | str) -> None:
+def check_outside(config: DataConfig, *outputs: Path | str, option: str = "--out") -> None:
     """Raises InputError for an output inside the data set, of which it would become a part, and for one that would hold it.
 
-    Compared are the places themselves, whatever links lead to them. Called before anything is read or written.
+    Compared are the places themselves, whatever links lead to them. Called before anything is read or written. option: what the
+    outputs are called.
 
     Examples
     --------
@@ -129,9 +130,9 @@ def check_outside(config: DataConfig, *outputs: Path | str) -> None:
             if output.is_relative_to(source) and (source.is_dir() or source == output):
                 what = "or it becomes a part of the data set" if source.is_dir() else "or it replaces it"
                 rule = f"must lie outside {config.dataset if source.is_dir() else source}, {what}"
-                raise InputError("--out", rule, str(output), "choose another")
+                raise InputError(option, rule, str(output), "choose another")
             if source.is_relative_to(output):
-                raise InputError("--out", "must not hold the data set, or parts of it", f"{source} in {output}", "choose another")
+                raise InputError(option, "must not hold the data set, or parts of it", f"{source} in {output}", "choose another")
 
 
 def _places(config: DataConfig) -> Iterator[Path]:

@@ -68,3 +68,15 @@ def test_files_to_submit_are_valid_and_their_command_has_these_options(name: str
     options = {option for each in typer.main.get_command(cli.app).commands["run"].params for option in each.opts}  # type: ignore[attr-defined]
     used = {word for word in words if word.startswith("--")}
     assert "--out" in used and used <= options
+
+
+@pytest.mark.slow
+def test_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = EXAMPLES / "paper.py"
+    assert len(path.read_text().splitlines()) <= 150
+    runpy.run_path(str(path))["main"](images=150, epochs=1, attacked=6, out=tmp_path / "paper.svg")
+    said = capsys.readouterr().out
+    assert said.count("features: ") == 2 and re.search(r"^D_rand +150 images, 100% with another label$", said, re.MULTILINE)
+    rows = ["original", "adversarial training", "D_R", "D_NR", "D_rand", "D_det"]
+    assert [name for name in rows if re.search(rf"^{name} +[\d.]+% +[\d.]+% +\[", said, re.MULTILINE)] == rows
+    assert "under AutoAttack" in said and "robust training" in (tmp_path / "paper.svg").read_text()

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from notbugs import attacks, data, datacheck
@@ -16,6 +17,7 @@ from notbugs.audit.failures import blame_failing_image
 from notbugs.audit.images import target_digest, test_part
 from notbugs.audit.summary import summarize
 from notbugs.audit.threats import Threat, conditions, mask_of, target_name, threat_id, threat_models
+from notbugs.audit.time_limit import CLOCK, TimeLimitError, ending_at
 from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
 from notbugs.data.subset import evenly_spaced
@@ -30,6 +32,8 @@ from notbugs.runs.tables.row import Row
 from notbugs.study.given import DIGEST_IMAGES
 
 PART_IMAGES = 100  # images per part: a stage of about half a minute
+PART_IMAGES_IN_TIME = 20  # under a time limit, at which a part that is not finished is lost
+CHECKS, SUMMARY = "checks", "summary"  # stages
 
 
 @data.keeping_loads()
@@ -41,6 +45,7 @@ def run(
     workers: int | None = None,
     engine: Engine | None = None,
     report_progress: Progress | None = None,
+    time_limit: float | None = None,
 ) -> RunFolder:
     """Audit one classifier, or resume the audit that is in `folder`.
 
@@ -56,18 +61,21 @@ def run(
     engine : Engine, optional
         Does the stages in place of worker processes (`runs.executors.open_engine`).
     report_progress : callable, optional
+    time_limit : float, optional
+        Seconds after which no image is attacked any more. What is being done then is given up; the same command goes on.
 
     Returns
     -------
     RunFolder
-        Finished: tables, perturbed images in datasets/, pictures.
+        Finished: tables, perturbed images in datasets/, pictures. If the time limit was reached, not finished:
+        `time_limit.measured_rows` has the accuracies.
 
     Raises
     ------
     InputError
         Before anything is written if the input cannot be used.
     """
-    folder = Path(folder)
+    folder, began = Path(folder), CLOCK()
     if config.budget not in attacks.BUDGETS:
         raise InputError("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(config.budget))
     check_outside(config.data, folder)
@@ -97,24 +105,39 @@ def run(
             target_digest=targets,
         )
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
+        parts = _number_of_parts(record, len(part), time_limit)
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
-        stages = _stages(config, folder, -(-len(part) // PART_IMAGES), engine)
-        run_stages(record, stages, device=config.device, workers=workers, engine=engine, report_progress=report_progress)
+        stages = _stages(config, folder, parts, engine)
+        do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
+        if time_limit is not None:
+            try:
+                with ending_at(began + time_limit, engine, workers, config.device) as ending:
+                    do({name: stage for name, stage in stages.items() if name != SUMMARY}, engine=ending)
+            except TimeLimitError:
+                return record
+        do(stages, engine=engine)
         write_class_map(record, part.classes)
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.update_metadata(finished=True)
         return record
 
 
+def _number_of_parts(record: RunFolder, images: int, time_limit: float | None) -> int:
+    """Small parts where a time limit may end one; an audit that goes on keeps its own."""
+    size = PART_IMAGES if time_limit is None or record.metadata["stages"] else PART_IMAGES_IN_TIME
+    parts = int(record.metadata.get("parts", -(-images // size)))
+    record.update_metadata(parts=parts)
+    return parts
+
+
 def _stages(config: AuditConfig, folder: Path, parts: int, engine: Engine | None) -> dict[str, Stage]:
-    """Each part holds every parts-th image, so that each has all classes."""
+    """Each part holds every parts-th image, so that each has all classes. The checks come first: without them nothing counts."""
     names, describe = [f"part {number + 1} of {parts}" for number in range(parts)], on_device(describe_device, config, engine)
-    work: dict[str, Callable[[Attempt], Sequence[Row]]] = {
-        name: on_device(evaluate_part, config, engine, number, parts) for number, name in enumerate(names)
-    }
-    work |= {"checks": on_device(run_checks, config, engine), "summary": on_device(summarize, config, engine, folder)}
-    return {name: Stage(tuple(names) if name == "summary" else (), each, describe) for name, each in work.items()}
+    work: dict[str, Callable[[Attempt], Sequence[Row]]] = {CHECKS: on_device(run_checks, config, engine)}
+    work |= {name: on_device(evaluate_part, config, engine, number, parts) for number, name in enumerate(names)}
+    work |= {SUMMARY: on_device(summarize, config, engine, folder)}
+    return {name: Stage(tuple(names) if name == SUMMARY else (), each, describe) for name, each in work.items()}
 
 
 def _arguments(config: AuditConfig) -> dict[str, object]:

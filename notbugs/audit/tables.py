@@ -43,7 +43,7 @@ def table_rows(
 ) -> list[Row]:
     """The rows of all tables; by_threat: the rows of all images within each threat model, by `threat_id`."""
     rows: list[Row] = [AuditFileRow(**cells(row)) for row in images]  # type: ignore[arg-type]  # the same columns
-    rows += _accuracy_rows(config, images, by_threat, threats)
+    rows += accuracy_rows(config, images, by_threat, threats)
     for threat in (None, *threats):
         name = CLEAN if threat is None else threat_id(config, threat)
         predictions: Sequence[ImageRow | PredictionRow] = images if threat is None else by_threat[name]
@@ -83,12 +83,13 @@ def _epsilon(threat: Threat | None) -> float:
     return float(threat.epsilon) if isinstance(threat, NormBall) else 0.0
 
 
-def _accuracy_rows(
+def accuracy_rows(
     config: AuditConfig,
     images: Sequence[ImageRow],
     by_threat: Mapping[str, Sequence[PredictionRow]],
     threats: Sequence[Threat],
 ) -> list[AuditAccuracyRow]:
+    """Clean accuracy, then robust accuracy within each threat model."""
     clean, draws = _measure([_share(row) for row in images]), _draws(images)
     rows = [
         AuditAccuracyRow(

@@ -107,6 +107,27 @@ def threat_id(config: AuditConfig, threat: Threat) -> str:
     return str(threat) if config.target is None else f"{threat}, target {target_name(config)}"
 
 
+def required_threat(config: AuditConfig, text: str | None) -> str:
+    """What tables call the threat model that is meant by a text, as `threats` has them, by "clean", or by None: the main one.
+
+    The main one has the largest epsilon, if all threat models are in one norm.
+
+    Raises
+    ------
+    InputError
+        If none is meant.
+    """
+    if text == "clean":
+        return text
+    if text is not None:
+        return threat_id(config, threat_models(replace(config, threats=(text,)))[0])
+    threats = threat_models(config)
+    if len({norm_of(threat) for threat in threats}) > 1:
+        rule = "must name its threat model where these are in several norms"
+        raise InputError("--fail-under", rule, ", ".join(map(str, threats)), "for example l2:0.5=30%")
+    return threat_id(config, threats[-1])
+
+
 def target_name(config: AuditConfig) -> str:
     """What tables call the target: a class, a rule or the name of a file; "" without one."""
     return Path(config.target or "").name if is_target_file(config.target or "") else config.target or ""

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 import warnings
 from contextlib import suppress
 from typing import Annotated, TextIO
@@ -12,17 +13,20 @@ import typer
 from notbugs import __version__
 from notbugs.allocator import keep_freed_memory
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
+from notbugs.cli.attack import attack
 from notbugs.cli.check import check
-from notbugs.cli.classifier import attack, features, transfer
+from notbugs.cli.classifier import features, transfer
+from notbugs.cli.compare import compare
+from notbugs.cli.config_file import with_config
 from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
 from notbugs.cli.study import demo, report, run, split, train
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.exit_codes import CLOSED, CRASHED, INTERRUPTED, UNUSABLE
 from notbugs.parent import end_with_parent
 from notbugs.runs import ranks
 
-INTERRUPTED = 130  # exit code
 RESUMABLE = {"run", "demo", "split", "files"}  # and attack with --out
 
 app = typer.Typer(
@@ -46,13 +50,13 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
 
 
 for command in (demo, check, run, split, files, train, attack, features, transfer, explain, corruptions, ntk, review):
-    app.command()(says_notes(command))
-for command in (theory, report):  # these load no data set, and `report` no torch
-    app.command()(command)
+    app.command()(with_config(says_notes(command)))
+for command in (theory, report, compare):  # these load no data set, and `report` no torch
+    app.command()(with_config(command))
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 2 unusable input (one line), 130 interrupted (finished stages are kept)."""
+    """Entry point. Exit codes: `gate.exit_codes`."""
     warnings.showwarning = _show_warning
     keep_freed_memory()
     if ranks.started_by_torchrun():
@@ -67,9 +71,14 @@ def main() -> None:
             app()
     except InputError as error:
         print(f"notbugs: {error}", file=sys.stderr)
-        _exit(2)
+        _exit(UNUSABLE)
+    except BrokenPipeError:
+        _exit(CLOSED)
     except SystemExit as end:
         _exit(end.code)
+    except Exception:
+        traceback.print_exc()
+        _exit(CRASHED)
 
 
 def _exit(code: str | int | None) -> None:
@@ -82,7 +91,7 @@ def _exit(code: str | int | None) -> None:
         torchrun.end(torchrun.connect())
         return
     sys.stdout.flush()
-    os._exit(2 if isinstance(code, str) else code)  # a thread may wait for another rank; torchrun ends that
+    os._exit(UNUSABLE if isinstance(code, str) else code)  # a thread may wait for another rank; torchrun ends that
 
 
 def _follow() -> None:
@@ -94,7 +103,7 @@ def _follow() -> None:
     try:
         torchrun.follow(torchrun.connect(), keeping_loads)
     except RuntimeError:  # the store is gone, with rank 0 or torchrun
-        os._exit(2)
+        os._exit(UNUSABLE)
 
 
 def _show_warning(

@@ -1,98 +1,48 @@
-"""Commands on one classifier: its robust accuracy, its features, the transferability of its adversarial examples."""
+"""Commands on one classifier: its features, the transferability of its adversarial examples."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from notbugs.cli.console import (
     How,
-    accuracy_line,
     audit_config,
-    command_line,
     percent,
-    print_report,
+    print_conditions,
     print_table,
     progress,
 )
-from notbugs.cli.notes import TABLE
 from notbugs.cli.options import (
     NO_MODEL_OPTIONS,
     NO_OPTIONS,
-    AnyClassifier,
     DataOptions,
     DatasetArgument,
     Device,
     Epochs,
     ExecutorName,
+    Images,
     Layer,
+    MaskFile,
     Model,
     ModelOptions,
     OneEpsilon,
+    OnlyClasses,
     Seed,
     Workers,
     with_data_options,
     with_model_options,
 )
-from notbugs.cli.study_progress import finding_lines
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
-    from notbugs.runs.folder import RunFolder
     from notbugs.runs.tables.features import FeatureRow
     from notbugs.runs.tables.transferability import TransferRow
 
 
-AuditOut = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Keep the audit: report, tables, adversarial examples. Resumes a stopped audit."),
-]
-Threats = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="EPS",
-        help="Threat model: 0.5 or 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 (degrees, "
-        "pixels), linf:8/255,0,0 (by channel), auto. May be repeated. [default: auto, what the model was trained with, else what "
-        "suits the images; and half of it]",
-    ),
-]
-DefaultNorm = Annotated[
-    str | None,
-    typer.Option(help="Norm of an EPS without one: l2, linf, l1 or l0. [default: what the model was trained with, else l2]"),
-]
-MaskFile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="Which pixels may change, in every threat model but rotations: an image of the size of the images, white where they "
-        "may and black elsewhere (in color: channel by channel), or an .npy of 0 and 1.",
-    ),
-]
-Target = Annotated[
-    str | None,
-    typer.Option(
-        metavar="CLASS",
-        help="Targeted attacks: at this class, of which no image is then attacked; random or least-likely: at such a wrong "
-        "class of each image; FILE.csv: at the class in a table with the columns file (or index) and target, only on images that "
-        "it names. Success is only that the target is predicted. [default: any wrong class]",
-    ),
-]
-OnlyClasses = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only-class", metavar="CLASS", help="Attack only images of this class. Every class may be predicted. May be repeated."
-    ),
-]
-Budget = Annotated[str, typer.Option(help="Attack ensemble: quick, standard or thorough.")]
-Images = Annotated[int | None, typer.Option(metavar="N", help="Attack N test images, evenly spaced. [default: all]")]
-OtherModels = Annotated[
-    list[str] | None,
-    typer.Option(metavar="MODEL", help="Another model of the same task, whose adversarial examples are tried. May be repeated."),
-]
 FeaturesOut = Annotated[
     Path | None,
     typer.Option(
@@ -128,115 +78,6 @@ TransferOut = Annotated[
         metavar="FILE.csv", help="Keep the table: a row per target and kind of perturbation; FILE.json: how the data were read."
     ),
 ]
-
-
-@with_data_options
-@with_model_options
-def attack(
-    model: AnyClassifier,
-    dataset: DatasetArgument,
-    out: AuditOut = None,
-    epsilon: Threats = None,
-    norm: DefaultNorm = None,
-    budget: Budget = "standard",
-    images: Images = None,
-    mask: MaskFile = None,
-    target: Target = None,
-    only_class: OnlyClasses = None,
-    other: OtherModels = None,
-    model_options: ModelOptions = NO_MODEL_OPTIONS,
-    data_options: DataOptions = NO_OPTIONS,
-    device: Device = "auto",
-    workers: Workers = None,
-    executor: ExecutorName = None,
-) -> None:
-    """Robust accuracy of a classifier, with sanity checks."""
-    from notbugs import audit
-    from notbugs.runs.tables.data_check import DataCheckRow
-
-    config = audit_config(
-        model,
-        dataset,
-        threats=_threats(epsilon or [], norm),
-        budget=budget,
-        images=images,
-        mask=mask,
-        target=target,
-        only_classes=only_class or (),
-        others=other or (),
-        model_options=model_options,
-        data_options=data_options,
-        device=device,
-        executor=executor,
-    )
-    how = How(workers, executor, device)
-    with TemporaryDirectory() as temporary:
-        with how.engine() as engine, progress(TABLE if out else "") as report_progress:
-            record = audit.run(
-                config,
-                out or Path(temporary) / "audit",
-                command=command_line(),
-                workers=workers,
-                engine=engine,
-                report_progress=report_progress,
-            )
-        where = "see tables/data_check.csv" if out else "see notbugs check"
-        for line in finding_lines(record.rows(DataCheckRow), where):
-            print(line, file=sys.stderr)
-        _print_audit(record)
-    if out:
-        print_report(out, f"{record.audit().seconds:.0f} s. ")
-
-
-def _threats(epsilon: Sequence[str], norm: str | None) -> list[str]:
-    """The threat models of --epsilon, each with its norm. Raises InputError for one that cannot be read."""
-    from notbugs.audit.default_threats import AUTO, check_open, is_open
-    from notbugs.search.threat_models import NORMS, parse_threat_model
-
-    if norm is not None and norm not in NORMS:
-        raise InputError("--norm", f"must be one of {', '.join(NORMS)}", repr(norm))
-    given = epsilon or ([] if norm is None else [AUTO])
-    threats = [text if ":" in text or norm is None else f"{norm}:{text}" for text in given]
-    for text in threats:
-        if is_open(text):
-            check_open(text)
-        else:
-            parse_threat_model(text)
-    return threats
-
-
-def _print_audit(record: "RunFolder") -> None:
-    """Failed checks first, then one line per threat model."""
-    from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
-
-    for check in record.rows(CheckRow):
-        if check.passed == "no":
-            print(f"WARNING: {check.consequence or 'robust accuracy may be overestimated'}: {check.check}: {check.observed}")
-            print(f"  {check.rationale}\n  {check.fix}")
-    metadata = record.audit()
-    if metadata.missing_gradient:
-        print(f"without gradients: {metadata.missing_gradient}")
-    if metadata.draws > 1:
-        print(f"random model: gradients and accuracies are means of {metadata.draws} draws")
-    _print_conditions(metadata.conditions)
-    rows = record.rows(AuditAccuracyRow)
-    width = max(14, *(len(row.threat) for row in rows)) if rows else 14
-    for row in rows:
-        interval = row.accuracy, row.ci_low, row.ci_high
-        print(accuracy_line(row.threat, *interval, row.correct, row.n, row.attack, row.correct_8bit, width))
-        if row.success_rate is not None and row.success_ci_low is not None and row.success_ci_high is not None:
-            rate = f"{100 * row.success_rate:.1f} %  [{100 * row.success_ci_low:.1f}, {100 * row.success_ci_high:.1f}]"
-            stored = "" if row.reached_8bit is None else f" (stored in 8 bits: {row.reached_8bit})"
-            kind = "without an attack classified as their target" if row.attack == "none" else "targeted success rate"
-            print(f"  {kind} {rate}  {row.reached} of {row.n}{stored}")
-        if row.not_finite:
-            print(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
-
-
-def _print_conditions(conditions: Sequence[str]) -> None:
-    """What restricts the images and their perturbations."""
-    for condition in conditions:
-        print(f"{condition}.")
 
 
 @with_data_options
@@ -301,7 +142,7 @@ def features(
             progress=lambda share: report_progress("features", share, "" if share < 1 else "done"),
         )
     print(f"Features: {words}.", file=sys.stderr)
-    _print_conditions(conditions(config))
+    print_conditions(conditions(config))
     _print_features(rows, len(part), str(threat_model))
     if out is not None:
         write_table(out, as_csv(rows), conditions=conditions(config))
@@ -377,7 +218,7 @@ def transfer(
             engine=engine,
             report_progress=report_progress,
         )
-    _print_conditions(conditions(config))
+    print_conditions(conditions(config))
     _print_transfer(rows)
     if out is not None:
         write_table(out, as_csv(rows), conditions=conditions(config))

@@ -162,11 +162,14 @@ def command_line() -> str:
 
 
 @contextmanager
-def progress(listed_in: str = "") -> Iterator[Callable[[str, float, str], None]]:
-    """A progress bar per running stage; without a terminal, a line per finished stage.
+def progress(listed_in: str = "", *, quiet: bool = False) -> Iterator[Callable[[str, float, str], None]]:
+    """A progress bar per running stage; without a terminal, a line per finished stage. quiet: nothing.
 
     Before the first of them the notes on the data: the input can be used. listed_in: see `list_files_in`.
     """
+    if quiet:
+        yield lambda stage, share, words: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -258,6 +261,12 @@ def print_list_of_runs(folder: Path) -> None:
 
     if index := report.index_beside(folder):
         print(f"All runs in that folder: {index}")
+
+
+def print_conditions(conditions: Sequence[str]) -> None:
+    """What restricts the images and their perturbations."""
+    for condition in conditions:
+        print(f"{condition}.")
 
 
 def accuracy_line(

@@ -96,6 +96,13 @@ def print_notes() -> None:
         print(line, file=sys.stderr)
 
 
+def print_warnings() -> None:
+    """Of these notes only the warnings, for a command that is to print nothing else: the others are dropped."""
+    for line in [*new_data_lines(), *new_model_lines()]:
+        if "WARNING" in line:
+            print(line, file=sys.stderr)
+
+
 def loaded_data() -> "dict[DataConfig, Splits]":
     """The data sets that this command has loaded."""
     notes = _of_command.get()

@@ -80,6 +80,7 @@ DATA_OPTIONS: dict[str, object] = {
     "skip_unreadable": typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them."),
 }
 DataOptions = Mapping[str, Any]
+OUTPUTS = ("out", "json", "junit", "sarif")  # options that name what a command writes
 NO_OPTIONS: DataOptions = MappingProxyType({name: field.default for name, field in DATA_FIELDS.items()})
 
 
@@ -99,45 +100,50 @@ def _data_parameters() -> list[inspect.Parameter]:
 
 def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose argument `data_options`, a dictionary, comes from the options for the fields of `DataConfig`."""
-    grouped = _with_group(command, "data_options", _data_parameters())
+    grouped = with_group(command, "data_options", _data_parameters())
 
     @wraps(grouped)
     def called(**given: object) -> None:
-        if given.get("dataset") and given.get("out"):
+        outputs = {name: Path(str(given[name])) for name in OUTPUTS if given.get(name)}
+        if given.get("dataset") and outputs:
             config = DataConfig(str(given["dataset"]), **{name: given[name] for name in DATA_FIELDS})  # type: ignore[arg-type]
-            check_outside(config, *_written(Path(str(given["out"]))))
-            _check_kept({name: value for name, value in given.items() if name != "out"}, Path(str(given["out"])))
+            read = {name: value for name, value in given.items() if name not in OUTPUTS}
+            for name, path in outputs.items():
+                check_outside(config, *_written(name, path), option=f"--{name}")
+                _check_kept(read, name, path)
         grouped(**given)
 
     return called
 
 
-def _written(out: Path) -> tuple[Path, ...]:
-    """What a command writes: a run folder, or a file and the notes beside it."""
-    return (out, out.with_suffix(".json")) if out.suffix else (out,)
+def _written(name: str, out: Path) -> tuple[Path, ...]:
+    """What a command writes: a run folder, or a file and, with --out, the notes beside it."""
+    return (out, out.with_suffix(".json")) if name == "out" and out.suffix else (out,)
 
 
-def _check_kept(given: Mapping[str, object], out: Path) -> None:
+def _check_kept(given: Mapping[str, object], name: str, out: Path) -> None:
     """Raises InputError for an output that would replace a file that the command reads: a model, a mask, a class map, a list."""
-    images = (out.with_suffix(".png"), out.with_name(f"{out.stem}-fourier.csv"))  # of `explain` and of `corruptions`
-    written = {os.path.realpath(path): path for path in (*_written(out), *images)}
+    images = (
+        (out.with_suffix(".png"), out.with_name(f"{out.stem}-fourier.csv")) if name == "out" else ()
+    )  # `explain`, `corruptions`
+    written = {os.path.realpath(path): path for path in (*_written(name, out), *images)}
     for value in given.values():
         if not isinstance(value, str | Path) or not os.path.isfile(value):
             continue
         described = os.path.splitext(value)[0] + ".json"  # beside a checkpoint
         for path in (str(value), *([described] if os.path.isfile(described) else [])):
             if found := written.get(os.path.realpath(path)):
-                raise InputError("--out", f"must not replace {path}, which is read", str(found), "choose another")
+                raise InputError(f"--{name}", f"must not replace {path}, which is read", str(found), "choose another")
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose argument `model_options`, a dictionary, comes from the options that say what is to be known of MODEL."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in MODEL_OPTIONS.items()]
-    return _with_group(command, "model_options", parameters)
+    return with_group(command, "model_options", parameters)
 
 
-def _with_group(command: Callable[..., None], name: str, parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+def with_group(command: Callable[..., None], name: str, parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
     """A command whose argument of this name is a dictionary of other parameters, as typer reads them."""
     signature = inspect.signature(command)
     before = list(signature.parameters.values())
@@ -168,6 +174,24 @@ OneEpsilon = Annotated[
         "images]",
     ),
 ]
+
+# ---- what is attacked --------------------------------------------------------------------------------------------------------
+
+MaskFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Which pixels may change, in every threat model but rotations: an image of the size of the images, white where they "
+        "may and black elsewhere (in color: channel by channel), or an .npy of 0 and 1.",
+    ),
+]
+OnlyClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only-class", metavar="CLASS", help="Attack only images of this class. Every class may be predicted. May be repeated."
+    ),
+]
+Images = Annotated[int | None, typer.Option(metavar="N", help="Attack N test images, evenly spaced. [default: all]")]
 
 # ---- network and training ----------------------------------------------------------------------------------------------------
 

@@ -146,7 +146,8 @@ def run(
     Where --out holds a study, it goes on: options that are left out are as in its run.json.
     """
     options = {**{name: value for name, value in locals().items() if name not in ("context", "data_options")}, **data_options}
-    given = [name for name in options if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    sources = {name: context.get_parameter_source(name) for name in options}
+    given = [name for name, source in sources.items() if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")]
     if earlier := earlier_study(out):
         _continue_study(earlier, options, given, How(workers, executor, device))
         return

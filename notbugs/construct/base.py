@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from notbugs import inline
 from notbugs.data import Dataset, from_8bit
 from notbugs.data.images import Images
 from notbugs.search import NormBall
@@ -57,6 +58,11 @@ class Constructed(NamedTuple):
 
     dataset: Dataset
     stats: ConstructionStats
+
+    def _repr_html_(self) -> str:
+        """In a notebook: how it was constructed, and some of its images."""
+        known = [(name, value) for name, value in vars(self.stats).items() if value is not None]
+        return inline.table(["constructed", ""], known) + self.dataset._repr_html_()
 
 
 class PerturbationNorms(NamedTuple):

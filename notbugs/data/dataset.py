@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from notbugs import inline
 from notbugs.data import convert
 from notbugs.data.eight_bits import as_arrays, from_8bit
 from notbugs.data.images import Images, Index, encode_png, positions
 from notbugs.errors import InputError
+
+SHOWN = 10  # images in a notebook
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,16 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it is, and one image of each of the first classes."""
+        channels, height, width = self.shape
+        counts = [int((self.labels == label).sum()) for label in range(len(self.classes))]
+        first = [int((self.labels == label).nonzero()[0]) for label, count in enumerate(counts) if count][:SHOWN]
+        shown = [self.classes[int(self.labels[row])] for row in first]
+        images = encode_png(self.images[first]) if first else []
+        columns, cells = ("images", "shape", "classes"), (len(self), f"{channels}x{height}x{width}", len(self.classes))
+        return inline.table(columns, [cells]) + inline.pictures(zip(images, shown, strict=True))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from html import escape
 from typing import ClassVar, NamedTuple
 
 from notbugs.data.dataset import Dataset
@@ -31,6 +32,12 @@ class Splits(NamedTuple):
     form: str
     notes: tuple[str, ...] = ()
     left_out: tuple[Unreadable, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: both parts, and what was decided in reading them."""
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        parts = [f"<h4>{name}</h4>{part._repr_html_()}" for name, part in (("train", self.train), ("test", self.test))]
+        return f"{''.join(parts)}<ul>{notes}</ul>"
 
 
 class _Kept:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from notbugs.atomic import StrPath, atomic_write_text
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.extensions import check_present
 from notbugs.report import render
 from notbugs.report.about import about
 from notbugs.report.findings.replication import replication_rows
@@ -18,6 +19,7 @@ from notbugs.report.use import use
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.replication import ReplicationRow
+from notbugs.study.catalog import OWN_CONTROLS
 
 PAGES: dict[str, Callable[[RunFolder], tuple[Context, Charts]]] = {
     "audit": audit.page,
@@ -72,6 +74,7 @@ def _in_one_line(folder: Path) -> Iterator[None]:
 
 
 def _write_page(run: RunFolder) -> Path:
+    check_present([str(name) for name in run.metadata.get("own_controls", ())], [control.name for control in OWN_CONTROLS])
     if run.kind in PAGES:
         context, charts = PAGES[run.kind](run)
     else:

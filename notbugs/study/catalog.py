@@ -6,8 +6,12 @@ Nobody parses a name: what a name stands for is looked up here.
 from dataclasses import dataclass
 from typing import Literal
 
+from notbugs.extensions import own_controls
+
 Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
-Construction = Literal["invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "correct", "unrelated_photos"]
+Construction = Literal[
+    "invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "correct", "unrelated_photos", "own"
+]
 Group = Literal["quick", "strong", "controls", "replication"]
 Role = Literal["main", "reference", "source", "strong", "control", "replication", "transfer"]
 Loss = Literal["standard", "adversarial", "trades"]
@@ -50,6 +54,8 @@ class DatasetSpec:
         What the set's random seed is derived from. It never changes, so that renaming a set never changes a figure.
     group : str
         Which studies construct it.
+    function : str
+        Of a control of the user's own: "module:function".
     """
 
     name: str
@@ -68,11 +74,12 @@ class DatasetSpec:
     versions: int = 0
     leave_correct: bool = False
     group: Group = "quick"
+    function: str = ""
 
     @property
     def is_relabeled(self) -> bool:
         """Whether labels were changed and perturbations are small: its signal is faint and pixel-exact."""
-        return self.construction in ("relabel", "shuffle", "class_patterns", "filter")
+        return self.construction in ("relabel", "shuffle", "class_patterns", "filter", "own")
 
     @property
     def is_inverted(self) -> bool:
@@ -283,6 +290,23 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
     )
 }  # fmt: skip
+OWN_CONTROLS = own_controls(DATASETS)
+DATASETS |= {
+    control.name: DatasetSpec(
+        control.name,
+        "own",
+        f"control: {control.title}",
+        f"A control of your own, constructed by {control.construct}: {control.title}.",
+        f"own-{control.name}",
+        source_model="standard",
+        source_dataset=control.control_of,
+        control_of=control.control_of,
+        short=control.short,
+        group="controls",
+        function=control.construct,
+    )
+    for control in OWN_CONTROLS
+}
 PAPER_NAMES = {"robust": "D_R", "nonrobust": "D_NR", "random-labels": "D_rand", "next-labels": "D_det"}
 STRONG_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "strong")
 QUICK = tuple(name for name, spec in DATASETS.items() if spec.group == "quick")
@@ -461,6 +485,8 @@ CONTROLS_OF: dict[str, dict[str, str]] = {
     },
     "trained-on-next-labels-filtered": {"trained-on-next-labels-shuffled": _ALREADY},
 }
+for _control in OWN_CONTROLS:
+    CONTROLS_OF[trained_on(_control.control_of)][trained_on(_control.name)] = _control.rules_out
 # Other ways of teaching as much: no controls of the perturbations
 ALTERNATIVE_EXPLANATIONS = ("trained-on-misclassified-only", "trained-on-unrelated-photos")
 # Linear classifiers on robust features alone: control name -> the model whose features they see

@@ -286,7 +286,7 @@ NEWER = (
     "robust_model",
     "layer",
 )  # runs that began before these options have none
-ADDED = ("full", "replicate", "robust_strong")  # stages that may be added to a study later
+ADDED: tuple[str, ...] = ("full", "replicate", "robust_strong")  # stages that may be added to a study later
 FREE = ("seeds", *ADDED, "bf16", "compile", "device")  # may differ when a run is resumed
 DERIVED = ("from_scratch", "epsilon_from")  # follow from the others
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import torch
 
 from notbugs import __version__, construct, data
-from notbugs.construct import Constructed
+from notbugs.construct import Constructed, ConstructionStats
+from notbugs.construct.base import perturbation_norms
 from notbugs.data import Dataset, synthetic
+from notbugs.errors import InputError
+from notbugs.extensions import function_of
 from notbugs.models import Model
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Progress
@@ -201,6 +204,19 @@ def _shuffle(context: BuildContext) -> Constructed:
     return construct.shuffled_perturbations(context.original, context.source(), seed=context.random_seed)
 
 
+def _own(context: BuildContext) -> Constructed:
+    """A control of the user's own, which is checked: same classes, same size of images."""
+    function = function_of(context.spec.function)
+    made = function(original=context.original, relabeled=context.source(), model=context.model(), seed=context.random_seed)
+    if not isinstance(made, Dataset) or made.classes != context.original.classes or made.shape != context.original.shape:
+        got = f"{len(made.classes)} classes of {made.shape}" if isinstance(made, Dataset) else type(made).__name__
+        raise InputError(context.spec.function, "must return a Dataset with the classes and the image size of the original", got)
+    same = made.names == context.original.names
+    relabeled = int((made.labels != context.original.labels).sum()) if same else 0
+    norms = perturbation_norms(context.original, made.images[:])._asdict() if same else {}
+    return Constructed(made, ConstructionStats(n=len(made), relabeled=relabeled, **norms))
+
+
 def _class_patterns(context: BuildContext) -> Constructed:
     relabeled = context.source()
     correct = relabeled.labels == context.original.labels if context.spec.leave_correct else None
@@ -234,6 +250,7 @@ CONSTRUCTIONS: Mapping[Construction, Callable[[BuildContext], Constructed]] = {
     "misclassified": _misclassified,
     "correct": _correct,
     "unrelated_photos": _unrelated_photos,
+    "own": _own,
 }
 
 

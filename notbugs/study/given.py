@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import nn
 
 from notbugs import attacks, data, models
-from notbugs.attacks.sanity_checks import class_order
+from notbugs.attacks.sanity_checks.class_order import class_order
 from notbugs.data import DataConfig, Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks
-from notbugs.attacks.sanity_checks import Check, above_chance, class_order
-from notbugs.attacks.sanity_checks.class_order import remedy
+from notbugs.attacks.sanity_checks import Check
+from notbugs.attacks.sanity_checks.class_order import above_chance, class_order, remedy
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError

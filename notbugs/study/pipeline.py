@@ -27,7 +27,7 @@ from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.workers import start_server
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import MODELS, Loss
+from notbugs.study.catalog import MODELS, OWN_CONTROLS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
 from notbugs.study.config import (
     ADDED,
@@ -136,7 +136,8 @@ def run(
         if not settled:
             options = {**earlier.options, **asked_options(asked or config)}
             metadata = {**_metadata(resolved, splits, given, command), **network_notes}
-            record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
+            own = {"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}
+            record.update_metadata(**metadata, **own, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         # settled: done before there was a check, or long checked
         findings = [] if settled else _checked(record, config, resolved, splits)

@@ -5,6 +5,7 @@ Whether there is a part is what its stage recorded: one that vanished from the f
 
 import zlib
 from pathlib import Path
+from typing import TypeAlias
 
 from notbugs import data, models
 from notbugs.data import Dataset
@@ -14,7 +15,7 @@ from notbugs.runs.tables.study import SetRow, TrainingRow
 from notbugs.study.config import ResolvedConfig, StudyConfig, load, written_form
 from notbugs.study.given import GIVEN, given_model
 
-Config = StudyConfig | ResolvedConfig
+Config: TypeAlias = StudyConfig | ResolvedConfig
 
 
 def load_dataset(config: Config, folder: Path, seed: int, name: str) -> Dataset:

@@ -9,7 +9,8 @@ from cli.conftest import call_here, error_line
 from prototypes import prototype_classifier
 
 from notbugs import audit, data, models
-from notbugs.cli import classifier
+from notbugs.audit.gate import evaluate
+from notbugs.cli.attack_summary import print_audit
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import AuditAccuracyRow
 
@@ -79,7 +80,7 @@ def test_a_targeted_success_rate_stands_below_the_robust_accuracy(tmp_path: Path
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
         run.record_stage("all", 1.0, [clean, attacked])
         run.update_metadata(conditions=["Only images of these classes are attacked: 8. Every class may be predicted"])
-    classifier._print_audit(run)
+    print_audit(run, evaluate(audit.AuditConfig("m.onnx", data.DataConfig("digits")), run))
     assert capsys.readouterr().out.splitlines() == [
         "Only images of these classes are attacked: 8. Every class may be predicted.",
         "clean             90.0 %  [79.0, 96.0]   45 of 50  none",

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from cli.conftest import QUICK, call_here, error_line
 
-from notbugs.cli import classifier
+from notbugs.audit import AuditConfig
+from notbugs.audit.gate import evaluate
+from notbugs.cli.attack_summary import print_audit
+from notbugs.data import DataConfig
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
@@ -81,7 +84,7 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
     )  # fmt: skip
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
         run.record_stage("all", 1.0, [row, check])
-    classifier._print_audit(run)
+    print_audit(run, evaluate(AuditConfig("m.onnx", DataConfig("digits")), run))
     warning, rationale, fix, accuracy = capsys.readouterr().out.splitlines()
     assert warning == "WARNING: robust accuracy may be overestimated: gradients: zero"
     assert (rationale, fix) == ("  Why.", "  What.")

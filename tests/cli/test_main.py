@@ -18,7 +18,7 @@ from notbugs.errors import InputError
 from notbugs.runs import ranks, torchrun
 
 COMMANDS = ["demo", "check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk",
-            "review", "theory", "report"]  # fmt: skip
+            "review", "theory", "report", "compare"]  # fmt: skip
 
 STOPPED = "notbugs: stopped. Finished stages are kept; the same command resumes.\n"
 

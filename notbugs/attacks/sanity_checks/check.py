@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from notbugs.runs.tables.audit import OVERESTIMATED
 from notbugs.search import NormBall
 
 
@@ -32,7 +33,7 @@ class Check(NamedTuple):
     observed: str
     rationale: str
     fix: str
-    consequence: str = "robust accuracy may be overestimated"
+    consequence: str = OVERESTIMATED
     n: int | None = None
 
 

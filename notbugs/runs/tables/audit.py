@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from notbugs.runs.tables.row import Row
 
+OVERESTIMATED = "robust accuracy may be overestimated"  # what follows from most failed sanity checks: it is an upper bound
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuditAccuracyRow(Row):

@@ -1,0 +1,221 @@
+"""Classifiers: train one, attack one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+from torch import nn
+
+from notbugs import inline, metrics, models
+from notbugs.api.inputs import LabeledData, by_name, classifier, evaluated_part
+from notbugs.errors import InputError
+from notbugs.metrics import Accuracy
+from notbugs.search import NormBall, SpatialTransforms
+from notbugs.search.threat_models import parse_threat_model
+from notbugs.study.catalog import MODELS
+from notbugs.study.classifiers import save_classifier, train_classifier
+from notbugs.study.config import StudyConfig
+from notbugs.study.epsilon import default_epsilon
+from notbugs.study.pipeline import LOSSES
+from notbugs.study.resolve import resolve
+
+
+def train(
+    dataset: LabeledData,
+    *,
+    loss: str = "standard",
+    norm: str = "l2",
+    epsilon: float | None = None,
+    network: str | None = None,
+    width: int | None = None,
+    epochs: int | None = None,
+    pretrained: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    out: str | PathLike[str] | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> models.Model:
+    """Train one classifier, as `notbugs train` does.
+
+    Parameters
+    ----------
+    dataset : str, path, Splits or Dataset
+        Its training part.
+    loss : {"standard", "adversarial", "trades"}
+        Standard training; adversarial training (Madry et al. 2018), on worst-case perturbed images; TRADES (Zhang et al. 2019).
+    norm : {"l2", "linf"}
+    epsilon : float, optional
+        Of adversarial training, for pixels in [0, 1]. Default: what suits the images.
+    network : str, optional
+        small, resnet9, resnet18, …, timm:NAME, or module:function. Default: what suits the images.
+    width, epochs : int, optional
+    pretrained : bool
+        Begin with the weights of `network`, and fine-tune.
+    seed : int
+    device : str
+    out : str or path, optional
+        Save it: NAME.safetensors.
+    progress : callable, optional
+        Called with the share that is done, and a few words.
+
+    Returns
+    -------
+    Model
+        In evaluation mode: images (N, C, H, W) in [0, 1] to logits (N, K). `train.fit` trains any network with any loss.
+
+    Raises
+    ------
+    InputError
+        Before training if the input cannot be used.
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> digits = notbugs.load_dataset("digits", limit=100)
+    >>> model = notbugs.train(digits, epochs=1, width=4)
+    >>> model(digits.test.pixels([0])).shape
+    torch.Size([1, 10])
+    """
+    chosen = [each for each in LOSSES if each == loss]
+    if not chosen:
+        raise InputError("loss", f"must be one of {', '.join(LOSSES)}", repr(loss))
+    if out is not None and Path(out).suffix != ".safetensors":
+        raise InputError("out", "must end in .safetensors", str(out))
+    with by_name(dataset) as (name, splits):
+        config = StudyConfig(
+            name,
+            norm=norm,
+            epsilon=epsilon,
+            network=network,
+            width=width,
+            epochs=epochs,
+            pretrained=pretrained,
+            seed=seed,
+            device=device,
+        )
+        resolved, spec = resolve(config, splits), replace(MODELS["standard"], loss=chosen[0])
+        if out is not None:
+            models.check_writable(out)
+        report = (lambda _, share, words: progress(share, words)) if progress else (lambda *_: None)
+        trained = train_classifier(resolved, splits.train, spec, seed=seed, report_progress=report)
+        if out is not None:
+            save_classifier(trained, resolved, splits.train, spec, seed=seed, path=Path(out))
+    return trained.model.eval()
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Accuracies of a classifier, clean and within threat models. Printed as a table; in a notebook, too.
+
+    Attributes
+    ----------
+    accuracies : tuple of Accuracy
+        Clean first. Each has its attack, n and 95 % CI.
+    """
+
+    accuracies: tuple[Accuracy, ...]
+
+    def __iter__(self) -> Iterator[Accuracy]:
+        return iter(self.accuracies)
+
+    def __len__(self) -> int:
+        return len(self.accuracies)
+
+    def __getitem__(self, number: int) -> Accuracy:
+        return self.accuracies[number]
+
+    def _cells(self) -> list[list[str]]:
+        return [
+            [
+                str(NormBall(row.norm, row.epsilon)) if row.attack != "none" else "clean",
+                inline.percent(row.accuracy),
+                f"[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]",
+                f"{row.correct} of {row.n}",
+                row.attack,
+            ]
+            for row in self.accuracies
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{row[0]:14} {row[1]:>7}  {row[2]:13}  {row[3]}  {row[4]}" for row in self._cells())
+
+    def _repr_html_(self) -> str:
+        return inline.table(["threat model", "accuracy", "95 % CI", "correct", "attack"], self._cells())
+
+
+Threats = str | NormBall | Sequence[str | NormBall]
+
+
+def attack(
+    model: nn.Module | str | PathLike[str],
+    dataset: LabeledData,
+    threats: Threats | None = None,
+    *,
+    budget: str = "standard",
+    images: int | None = None,
+    device: str = "cpu",
+) -> Attacked:
+    """Robust accuracy of a classifier under the attack ensemble: `metrics.robust_accuracy`, in any norms.
+
+    Parameters
+    ----------
+    model : Module, str or path
+        Images (N, C, H, W) in [0, 1] to logits (N, K); or a file or name as `notbugs attack` takes it.
+    dataset : str, path, Splits or Dataset
+        Its test part; of a Dataset all images.
+    threats : str, NormBall, or several of them, optional
+        "l2:0.5", "linf:8/255", "l1:10", "l0:1". Default: an L2 epsilon that suits the images, and half of it.
+    budget : {"quick", "standard", "thorough"}
+        docs/attacks.md defines them.
+    images : int, optional
+        Attack so many, evenly spaced. Default: all.
+    device : str
+
+    Returns
+    -------
+    Attacked
+        The robust accuracy is an upper bound. `notbugs.audit` has the sanity checks, which say whether it is a close one.
+
+    Raises
+    ------
+    InputError
+        If the model, the images or a threat model cannot be used.
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> digits = notbugs.load_dataset("digits", limit=100)
+    >>> model = notbugs.train(digits, epochs=3, network="linear")
+    >>> found = notbugs.attack(model, digits, ["l2:0.25", "linf:0.1"], images=4, budget="quick")
+    >>> [(row.norm, row.epsilon, row.n) for row in found]
+    [('l2', 0.0, 4), ('l2', 0.25, 4), ('linf', 0.1, 4)]
+    """
+    part = evaluated_part(dataset, images)
+    balls = _balls(threats, dataset)
+    network = classifier(model, part, device)
+    found: list[Accuracy] = []
+    for norm in dict.fromkeys(ball.norm for ball in balls):
+        same = [ball for ball in balls if ball.norm == norm]
+        rows = metrics.robust_accuracy(network, part, same, budget=budget, device=device)
+        found += rows if not found else rows[1:]  # the clean accuracy once
+    return Attacked(tuple(found))
+
+
+def _balls(threats: Threats | None, dataset: LabeledData) -> list[NormBall]:
+    """The threat models. Raises InputError for rotations, and for none."""
+    if threats is None:
+        epsilon = default_epsilon(evaluated_part(dataset), "l2").value
+        return [NormBall("l2", epsilon / 2), NormBall("l2", epsilon)]
+    given = [threats] if isinstance(threats, str | NormBall) else list(threats)
+    balls = [each if isinstance(each, NormBall) else parse_threat_model(each) for each in given]
+    if not balls:
+        raise InputError("threats", "must be one or more", "none", "pass l2:0.5, or leave it out")
+    found = [ball for ball in balls if not isinstance(ball, SpatialTransforms)]
+    if len(found) < len(balls):
+        raise InputError(
+            "threats", "must be in l2, linf, l1 or l0", ", ".join(map(str, given)), "notbugs.audit has rotations, too"
+        )
+    if masked := [ball for ball in found if ball.restriction]:
+        raise InputError("threats", "must leave all pixels free", str(masked[0]), "attacks.adaptive_ensemble takes masks")
+    return found

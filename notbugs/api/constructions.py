@@ -1,0 +1,179 @@
+"""Constructed data sets: D_R, D_NR, D_rand, D_det."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from notbugs import construct, models
+from notbugs.api.inputs import LabeledData, training_part
+from notbugs.construct import Constructed
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.search import NormBall
+
+TARGETS = ("random", "next")
+
+
+def make_robust(
+    model: nn.Module,
+    dataset: LabeledData,
+    *,
+    steps: int = 60,
+    versions: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Constructed:
+    """D_R: the training images with the features of a robust classifier alone (`construct.invert_features`).
+
+    Standard training on it gives a classifier that is harder to fool (Ilyas et al. 2019, section 3.1).
+
+    Parameters
+    ----------
+    model : Module
+        A robust classifier: `train(..., loss="adversarial")`.
+    dataset : str, path, Splits or Dataset
+        Its training part.
+    steps : int
+        Of the inversion.
+    versions : int
+        Versions of each image.
+    seed : int
+        Of the images from which the inversion starts.
+    device : str
+    progress : callable, optional
+        Called after each batch with its number of images.
+
+    Returns
+    -------
+    Constructed
+        `dataset` and `stats`. `data.export(made.dataset, folder, "folder")` writes it.
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> digits = notbugs.load_dataset("digits", limit=100)
+    >>> robust = notbugs.train(digits, loss="adversarial", epochs=1, width=4)
+    >>> made = notbugs.make_robust(robust, digits, steps=2)
+    >>> len(made.dataset), made.stats.steps
+    (100, 2)
+    """
+    part = training_part(dataset)
+    return construct.invert_features(
+        _with_features(model, part), part, steps=steps, versions=versions, seed=seed, device=device, progress=progress
+    )
+
+
+def make_nonrobust(
+    model: nn.Module,
+    dataset: LabeledData,
+    *,
+    steps: int = 60,
+    versions: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Constructed:
+    """D_NR: the same with a standard classifier. Training on it gives high clean and low robust accuracy.
+
+    Parameters
+    ----------
+    model : Module
+        A classifier of standard training: `train(...)`.
+    dataset, steps, versions, seed, device, progress : optional
+        As for `make_robust`.
+
+    Returns
+    -------
+    Constructed
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> digits = notbugs.load_dataset("digits", limit=100)
+    >>> standard = notbugs.train(digits, epochs=1, width=4)
+    >>> notbugs.make_nonrobust(standard, digits, steps=2).dataset.labels.equal(digits.train.labels)
+    True
+    """
+    return make_robust(model, dataset, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
+
+
+def relabel(
+    model: nn.Module,
+    dataset: LabeledData,
+    targets: str | Tensor = "random",
+    *,
+    epsilon: float,
+    norm: str = "l2",
+    steps: int = 30,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Constructed:
+    """D_rand or D_det: images perturbed towards other classes, and labeled as these (`construct.relabel`).
+
+    To a person nearly all labels look wrong; a classifier trained on them still classifies clean test images (Ilyas et al. 2019,
+    section 3.2).
+
+    Parameters
+    ----------
+    model : Module
+        Whose non-robust features become the labels'.
+    dataset : str, path, Splits or Dataset
+        Its training part.
+    targets : {"random", "next"} or Tensor, int64 (N,)
+        random: a random wrong class each (D_rand); next: the class after the true one (D_det).
+    epsilon : float
+        Largest perturbation, for pixels in [0, 1].
+    norm : {"l2", "linf"}
+    steps : int
+    seed : int
+        Of random targets.
+    device : str
+    progress : callable, optional
+        Called after each batch with its number of images.
+
+    Returns
+    -------
+    Constructed
+
+    Raises
+    ------
+    InputError
+        For other targets, or labels that do not fit.
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> digits = notbugs.load_dataset("digits", limit=100)
+    >>> model = notbugs.train(digits, epochs=1, width=4)
+    >>> made = notbugs.relabel(model, digits, "next", epsilon=1.0, steps=2)
+    >>> bool((made.dataset.labels == (digits.train.labels + 1) % 10).all()), made.stats.max_l2 <= 1
+    (True, True)
+    """
+    part = training_part(dataset)
+    labels = _targets(targets, part.labels, len(part.classes), seed)
+    threat_model = NormBall(norm, epsilon)
+    network = _with_features(model, part)
+    return construct.relabel(network, part, labels, threat_model=threat_model, steps=steps, device=device, progress=progress)
+
+
+def _with_features(model: nn.Module, part: Dataset) -> models.Model:
+    """A network of any kind, in evaluation mode: the input of its last layer are its features."""
+    return models.with_features(model.eval(), part.pixels(slice(0, 2)).to(_device_of(model)))[0]
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _targets(targets: str | Tensor, labels: Tensor, classes: int, seed: int) -> Tensor:
+    if isinstance(targets, Tensor):
+        if targets.shape != labels.shape or not bool(((targets >= 0) & (targets < classes)).all()):
+            got = f"{tuple(targets.shape)}, from {int(targets.min())} to {int(targets.max())}" if targets.numel() else "none"
+            raise InputError("targets", f"must be {len(labels)} labels from 0 to {classes - 1}", got)
+        return targets.to(labels)
+    if targets not in TARGETS:
+        raise InputError("targets", f"must be {' or '.join(TARGETS)}, or labels", repr(targets))
+    return construct.random_labels(labels, classes, seed=seed) if targets == "random" else construct.next_labels(labels, classes)

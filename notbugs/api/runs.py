@@ -1,0 +1,287 @@
+"""Whole runs with a folder, tables and a report: an audit, file scores, a study."""
+
+import shutil
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Unpack
+
+from notbugs import files, inline, report
+from notbugs.audit import AuditConfig
+from notbugs.audit import run as run_audit
+from notbugs.data import DataConfig
+from notbugs.data_config import DataOptions
+from notbugs.errors import InputError
+from notbugs.files import FilesConfig
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.row import Cell
+from notbugs.study import pipeline
+from notbugs.study.config import StudyConfig
+
+Progress = Callable[[str, float, str], None]  # stage, share done, a few words
+MOST_ROWS, MOST_PICTURES = 20, 4  # in a notebook
+MAIN_TABLES = {"files": "files"}  # by kind of run; else "accuracy"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. In a notebook it shows its main table and pictures.
+
+    Attributes
+    ----------
+    folder : Path
+        Its tables, data sets, models and pictures. If no folder was given it is removed with this object.
+    """
+
+    folder: Path
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of its tables."""
+        return tuple(sorted(path.stem for path in (self.folder / "tables").glob("*.parquet")))
+
+    def table(self, name: str) -> list[dict[str, Cell]]:
+        """The rows of a table, as pandas.DataFrame takes them. Raises InputError if there is none of this name."""
+        from pyarrow import parquet
+
+        if name not in self.tables:
+            raise InputError("table", f"must be one of {', '.join(self.tables)}", name)
+        rows: list[dict[str, Cell]] = parquet.read_table(self.folder / "tables" / f"{name}.parquet").to_pylist()
+        return rows
+
+    def report(self) -> Path:
+        """Write report.html, and return where it is."""
+        return report.write(self.folder)
+
+    def _repr_html_(self) -> str:
+        record = RunFolder.read(self.folder)
+        name = MAIN_TABLES.get(record.kind, "accuracy")
+        rows = self.table(name) if name in self.tables else []
+        known = [column for column in (rows[0] if rows else {}) if any(row[column] is not None for row in rows)]
+        left = len(rows) - MOST_ROWS
+        caption = f"{name}{f', the first {MOST_ROWS} of {len(rows)} rows' if left > 0 else ''}"
+        pictures = sorted((self.folder / "pictures").glob("*.png"))[:MOST_PICTURES]
+        return (
+            inline.table(known, [[row[column] for column in known] for row in rows[:MOST_ROWS]], caption)
+            + inline.pictures([(path.read_bytes(), path.stem) for path in pictures], side=None)
+            + inline.table(["run folder"], [[str(self.folder)]])
+        )
+
+
+def _run(out: str | PathLike[str] | None, make: Callable[[Path], RunFolder]) -> Run:
+    """A run in a folder. Without one in a temporary folder, which goes with the result."""
+    if out is not None:
+        return Run(make(Path(out)).folder)
+    temporary = mkdtemp(prefix="notbugs-")
+    try:
+        run = Run(make(Path(temporary) / "run").folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
+    return run
+
+
+def audit(
+    model: str | PathLike[str],
+    dataset: str | PathLike[str],
+    threats: Sequence[str] = (),
+    *,
+    out: str | PathLike[str] | None = None,
+    budget: str = "standard",
+    images: int | None = None,
+    device: str = "cpu",
+    workers: int | None = 1,
+    progress: Progress | None = None,
+    **options: Unpack[DataOptions],
+) -> Run:
+    """Audit one classifier in every threat model, with sanity checks and a report, as `notbugs attack --out` does.
+
+    Parameters
+    ----------
+    model : str or path
+        A file, or a name, as docs/models.md has them. `attack` takes a classifier in memory.
+    dataset : str or path
+        As for `load_dataset`.
+    threats : sequence of str
+        "l2:0.5", "linf:8/255", "l0:1", "spatial:30,3". Default: an epsilon that suits the model or the images, and half of it.
+    out : str or path, optional
+        The run folder; an audit that is there goes on. Default: one that is removed with the result.
+    budget : {"quick", "standard", "thorough"}
+    images : int, optional
+        Attack so many test images. Default: all.
+    device : str
+    workers : int, optional
+        Processes. None: one for each core. More than one needs a main module that can be imported.
+    progress : callable, optional
+        Called with stage, share done and a few words.
+    **options
+        resize, limit and the other fields of `data.DataConfig`.
+
+    Returns
+    -------
+    Run
+        `table("accuracy")`, `table("checks")`, `report()`.
+
+    Raises
+    ------
+    InputError
+        Before anything is written if the input cannot be used.
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> model = notbugs.train("digits", epochs=1, width=4, out="model.safetensors")  # doctest: +SKIP
+    >>> run = notbugs.audit("model.safetensors", "digits", ["l2:0.5"], images=4, budget="quick")  # doctest: +SKIP
+    >>> [row["threat"] for row in run.table("accuracy")]  # doctest: +SKIP
+    ['clean', 'l2 0.5']
+    """
+    data = DataConfig(fspath(dataset), **options)
+    config = AuditConfig(fspath(model), data, threats=tuple(threats), budget=budget, images=images, device=device)
+    return _run(out, partial(run_audit, config, command="notbugs.audit", workers=workers, report_progress=progress))
+
+
+def score_files(
+    dataset: str | PathLike[str],
+    *,
+    out: str | PathLike[str] | None = None,
+    norm: str = "l2",
+    epsilon: float | None = None,
+    folds: int = 3,
+    repeats: int = 3,
+    width: int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    workers: int | None = 1,
+    progress: Progress | None = None,
+    **options: Unpack[DataOptions],
+) -> Run:
+    """Score each training file: robust, non-robust, likely mislabeled, spurious cues; as `notbugs files` does.
+
+    Parameters
+    ----------
+    dataset : str or path
+        As for `load_dataset`.
+    out : str or path, optional
+        The run folder. Default: one that is removed with the result.
+    norm : {"l2", "linf"}
+    epsilon : float, optional
+        Of adversarial training and of the attacks. Default: what suits the images.
+    folds, repeats : int
+        Each file is scored by models trained on the other folds, so many times.
+    width, epochs : int, optional
+        Of every training.
+    seed : int
+    device, workers, progress, **options
+        As for `audit`.
+
+    Returns
+    -------
+    Run
+        `table("files")`: a row for each file; the columns of scores are in [0, 1].
+
+    Raises
+    ------
+    InputError
+        Before anything is written if the input cannot be used.
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> run = notbugs.score_files("digits", limit=100, width=4, epochs=1, folds=2, repeats=1)  # doctest: +SKIP
+    >>> len(run.table("files"))  # doctest: +SKIP
+    100
+    """
+    config = FilesConfig(
+        DataConfig(fspath(dataset), **options),
+        norm=norm,
+        epsilon=epsilon,
+        folds=folds,
+        repeats=repeats,
+        width=width,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+    )
+    return _run(out, partial(files.run, config, command="notbugs.score_files", workers=workers, report_progress=progress))
+
+
+def study(
+    dataset: str | PathLike[str],
+    *,
+    out: str | PathLike[str] | None = None,
+    norm: str = "l2",
+    epsilon: float | None = None,
+    model: str | PathLike[str] | None = None,
+    network: str | None = None,
+    width: int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    seeds: int | None = None,
+    full: bool = False,
+    device: str = "cpu",
+    workers: int | None = 1,
+    progress: Progress | None = None,
+    **options: Unpack[DataOptions],
+) -> Run:
+    """The whole study of a data set, as `notbugs run` does: standard and robust training, D_R, D_NR, D_rand, D_det, controls.
+
+    Parameters
+    ----------
+    dataset : str or path
+        As for `load_dataset`.
+    out : str or path, optional
+        The run folder; a study that is there goes on. Default: one that is removed with the result.
+    norm : {"l2", "linf"}
+    epsilon : float, optional
+        Default: what suits the images.
+    model : str or path, optional
+        A trained classifier that is studied as the standard one.
+    network : str, optional
+        As for `train`.
+    width, epochs : int, optional
+        Of every training.
+    seed, seeds : int
+        The first seed and how many.
+    full : bool
+        Also all controls.
+    device, workers, progress, **options
+        As for `audit`.
+
+    Returns
+    -------
+    Run
+        `table("accuracy")`, `table("sets")`, `report()`. `study.config.StudyConfig` and `study.pipeline.run` have all settings.
+
+    Raises
+    ------
+    InputError
+        Before anything is written if the input cannot be used.
+
+    Examples
+    --------
+    >>> import notbugs
+    >>> run = notbugs.study("digits", limit=200, width=4, epochs=1, seeds=1)  # doctest: +SKIP
+    >>> {row["set"] for row in run.table("sets")} >= {"robust", "nonrobust"}  # doctest: +SKIP
+    True
+    """
+    config = StudyConfig(
+        fspath(dataset),
+        norm=norm,
+        epsilon=epsilon,
+        model=None if model is None else fspath(model),
+        network=network,
+        width=width,
+        epochs=epochs,
+        seed=seed,
+        seeds=seeds,
+        full=full,
+        device=device,
+        **options,
+    )
+    return _run(out, partial(pipeline.run, config, command="notbugs.study", workers=workers, report_progress=progress))

@@ -1,0 +1,226 @@
+"""`notbugs attack`: the robust accuracy of a classifier, with sanity checks, and the gate for pipelines."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notbugs.cli.attack_summary import print_audit
+from notbugs.cli.console import How, audit_config, command_line, print_conditions, print_report, progress
+from notbugs.cli.gate_options import (
+    NONE_GIVEN,
+    GateOptions,
+    Given,
+    print_decision,
+    required_rows,
+    with_gate_options,
+    with_required,
+    write_files,
+)
+from notbugs.cli.notes import TABLE, print_notes, print_warnings
+from notbugs.cli.options import (
+    NO_MODEL_OPTIONS,
+    NO_OPTIONS,
+    AnyClassifier,
+    DataOptions,
+    DatasetArgument,
+    Device,
+    ExecutorName,
+    Images,
+    MaskFile,
+    ModelOptions,
+    OnlyClasses,
+    Workers,
+    with_data_options,
+    with_model_options,
+)
+from notbugs.cli.study_progress import finding_lines
+from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    from notbugs.audit import AuditConfig
+    from notbugs.gate import Evaluation, Requirement
+    from notbugs.runs.folder import RunFolder
+
+AuditOut = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Keep the audit: report, tables, adversarial examples. Resumes a stopped audit."),
+]
+Threats = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="EPS",
+        help="Threat model: 0.5 or 8/255 (in --norm), or l2:0.5, linf:8/255, l1:10, l0:1 (one pixel), spatial:30,3 (degrees, "
+        "pixels), linf:8/255,0,0 (by channel), auto. May be repeated. [default: auto, what the model was trained with, else what "
+        "suits the images; and half of it]",
+    ),
+]
+DefaultNorm = Annotated[
+    str | None,
+    typer.Option(help="Norm of an EPS without one: l2, linf, l1 or l0. [default: what the model was trained with, else l2]"),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASS",
+        help="Targeted attacks: at this class, of which no image is then attacked; random or least-likely: at such a wrong "
+        "class of each image; FILE.csv: at the class in a table with the columns file (or index) and target, only on images that "
+        "it names. Success is only that the target is predicted. [default: any wrong class]",
+    ),
+]
+OtherModels = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODEL", help="Another model of the same task, whose adversarial examples are tried. May be repeated."),
+]
+Budget = Annotated[str, typer.Option(help="Attack ensemble: quick, standard or thorough.")]
+
+
+@with_data_options
+@with_model_options
+@with_gate_options
+def attack(
+    model: AnyClassifier,
+    dataset: DatasetArgument,
+    out: AuditOut = None,
+    epsilon: Threats = None,
+    norm: DefaultNorm = None,
+    budget: Budget = "standard",
+    images: Images = None,
+    mask: MaskFile = None,
+    target: Target = None,
+    only_class: OnlyClasses = None,
+    other: OtherModels = None,
+    gate_options: Given = NONE_GIVEN,
+    model_options: ModelOptions = NO_MODEL_OPTIONS,
+    data_options: DataOptions = NO_OPTIONS,
+    device: Device = "auto",
+    workers: Workers = None,
+    executor: ExecutorName = None,
+) -> None:
+    """Robust accuracy of a classifier, with sanity checks.
+
+    Exit codes with --fail-under: 0 all that is required is met; 1 a robust accuracy is below; 2 unusable input; 3 the accuracies
+    cannot be trusted: a sanity check failed, or the time limit left too little to decide. Without --fail-under a finished attack
+    exits with 0. docs/gate.md
+    """
+    options = GateOptions.read(gate_options)
+    config = audit_config(
+        model,
+        dataset,
+        threats=with_required(options.requirements, _threats(epsilon or [], norm), norm),
+        budget=budget,
+        images=images,
+        mask=mask,
+        target=target,
+        only_classes=only_class or (),
+        others=other or (),
+        model_options=model_options,
+        data_options=data_options,
+        device=device,
+        executor=executor,
+    )
+    how = How(workers, executor, device)
+    how.check()
+    required = required_rows(options.requirements, config, norm)
+    if options.dry_run:
+        _print_plan(config, how, required, options, out)
+        return
+    code = _attack(config, how, required, options, out)
+    if code:
+        raise typer.Exit(code)
+
+
+def _attack(
+    config: "AuditConfig", how: How, required: Sequence[tuple["Requirement", str]], options: GateOptions, out: Path | None
+) -> int:
+    """Attack, print, write; the exit code."""
+    from notbugs import audit, models
+    from notbugs.audit.gate import evaluate
+    from notbugs.runs.tables.data_check import DataCheckRow
+
+    for path in options.files.values():
+        models.check_writable(path)
+    with TemporaryDirectory() as temporary:
+        with how.engine() as engine, progress(TABLE if out else "", quiet=options.quiet) as report_progress:
+            record = audit.run(
+                config,
+                out or Path(temporary) / "audit",
+                command=command_line(),
+                workers=how.workers,
+                engine=engine,
+                report_progress=report_progress,
+                time_limit=options.time_limit,
+            )
+        evaluation = evaluate(config, record, required, options.time_limit)
+        if options.quiet:
+            print_warnings()
+        else:
+            print_notes()
+            where = "see tables/data_check.csv" if out else "see notbugs check"
+            for line in finding_lines(record.rows(DataCheckRow), where):
+                print(line, file=sys.stderr)
+            print_audit(record, evaluation, verbose=options.verbose)
+        print_decision(evaluation, quiet=options.quiet)
+        write_files(options.files, evaluation)
+        if out:
+            _print_place(out, record, evaluation, quiet=options.quiet)
+    return evaluation.decision.exit_code
+
+
+def _print_place(out: Path, record: "RunFolder", evaluation: "Evaluation", *, quiet: bool) -> None:
+    """Write the report of a finished audit; say where it is."""
+    from notbugs import report
+
+    if not record.audit().finished:
+        if not quiet:
+            print(f"{out} is not finished and has no report yet: the same command goes on")
+    elif quiet:
+        report.write(out)
+    else:
+        print_report(out, f"{evaluation.seconds:.0f} s. ")
+
+
+def _print_plan(
+    config: "AuditConfig",
+    how: How,
+    required: Sequence[tuple["Requirement", str]],
+    options: GateOptions,
+    out: Path | None,
+) -> None:
+    """What would be attacked, how long it would take, what would be required and written."""
+    from notbugs.audit.cost import plan
+
+    found = plan(config, how.workers)
+    print_notes()
+    print("Dry run: nothing is attacked or written.")
+    print(f"{config.model} on {found.images} of {found.all_images} test images of {config.data.dataset}, {config.device}")
+    print_conditions(found.conditions)
+    for name, cost in found.threats.items():
+        print(f"{name:14} {cost}")
+    print(f"Time: {found.duration}")
+    if options.time_limit is not None:
+        print(f"At most {options.time_limit:g} s: --time-limit")
+    for requirement, threat in required:
+        print(f"Required: {threat} with a 95 % CI of {100 * requirement.share:g} % or more, else exit code 1")
+    for path in (*([out] if out else []), *options.files.values()):
+        print(f"Would be written: {path}")
+
+
+def _threats(epsilon: Sequence[str], norm: str | None) -> list[str]:
+    """The threat models of --epsilon, each with its norm. Raises InputError for one that cannot be read."""
+    from notbugs.audit.default_threats import AUTO, check_open, is_open
+    from notbugs.search.threat_models import NORMS, parse_threat_model
+
+    if norm is not None and norm not in NORMS:
+        raise InputError("--norm", f"must be one of {', '.join(NORMS)}", repr(norm))
+    given = epsilon or ([] if norm is None else [AUTO])
+    threats = [text if ":" in text or norm is None else f"{norm}:{text}" for text in given]
+    for text in threats:
+        if is_open(text):
+            check_open(text)
+        else:
+            parse_threat_model(text)
+    return threats

@@ -1,0 +1,40 @@
+"""`notbugs compare`: audits on the same images, by paired tests."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from notbugs.cli.console import print_table
+from notbugs.errors import InputError
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN RUN…", help="Folders of `notbugs attack --out`. Each is compared with the first one."),
+]
+Page = Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the comparison as one page.")]
+
+
+def compare(runs: Runs, out: Page = None) -> None:
+    """Compare audits on the same images, by paired tests.
+
+    Two models on the same images, or one model on two versions of the data whose files have the same names. The difference has a
+    95 % CI, and p is of McNemar's exact test over the images that only one of the two classifies correctly.
+    """
+    from notbugs.gate.compare import compare as compare_runs
+    from notbugs.report.compare import cells, write_page
+    from notbugs.runs.folder import RunFolder
+
+    if len(runs) < 2:
+        raise InputError("RUN", "must be two or more", len(runs), "notbugs compare runs/a runs/b")
+    if out is not None and out.suffix != ".html":
+        raise InputError("--out", "must end in .html", str(out))
+    records = [RunFolder.read(folder) for folder in runs]
+    found = [(record, compare_runs(records[0], record)) for record in records[1:]]
+    for record, comparisons in found:
+        title = f"{record.folder} ({record.audit().model}) against {records[0].folder} ({records[0].audit().model})"
+        columns, rows = cells(comparisons)
+        print_table(title, columns, rows)
+    if out is not None:
+        write_page(out, records[0], found)
+        print(out)

@@ -1,0 +1,183 @@
+"""Arguments in a TOML file: `--config` reads them, a run folder keeps those that it was made with."""
+
+import difflib
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import typer
+
+from notbugs.errors import InputError
+from notbugs.exit_codes import CLOSED
+
+NAME = "config.toml"  # in a run folder
+MOST = 2**20  # bytes
+
+
+class Named(Protocol):
+    """A parameter of a command, as typer has it."""
+
+    name: str
+    opts: list[str]
+
+
+Value = str | int | float | bool
+# Of the machine and of one call: a run is the same without them
+NOT_KEPT = ("config", "out", "folder", "dry_run", "quiet", "verbose", "json", "junit", "sarif", "workers", "executor", "device")
+
+
+def with_config(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with `--config`; where it made a run folder, its arguments are kept there."""
+    before = signature(command)
+
+    @wraps(command)
+    def called(context: typer.Context, **given: object) -> None:
+        given.pop("config")
+        code = 0
+        try:
+            command(**given, **({"context": context} if takes_context else {}))
+        except typer.Exit as end:
+            code = end.exit_code
+        except BrokenPipeError:  # typer would exit with 1, which here says something of a model
+            sys.stdout = None  # or Python would try to write the rest, and say that it cannot
+            raise typer.Exit(CLOSED) from None
+        _keep(context)
+        if code:
+            raise typer.Exit(code)
+
+    takes_context = "context" in before.parameters
+    kind = Parameter.POSITIONAL_OR_KEYWORD
+    others = [each for name, each in before.parameters.items() if name != "context"]
+    context = Parameter("context", kind, annotation=typer.Context)
+    config = Parameter("config", kind, default=None, annotation=ConfigFile)
+    parameters = [context, *(each.replace(kind=kind) for each in others), config]
+    called.__signature__ = before.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads
+    called.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+    return called
+
+
+def _use(context: typer.Context, value: Path | None) -> Path | None:
+    """Make what a file says the defaults of a command."""
+    if value is not None:
+        context.default_map = read(value, context)
+    return value
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        is_eager=True,
+        callback=_use,
+        help="Take arguments from a TOML file, from the table that is called like the command; those of the command line come "
+        f"first. A run folder has one: {NAME}.",
+    ),
+]
+
+
+def read(path: Path, context: typer.Context) -> dict[str, object]:
+    """The arguments in a file, by parameter. Raises InputError for a file or an argument that cannot be used."""
+    from notbugs.atomic import read_at_most
+
+    command = context.command.name or ""
+    if not path.exists():
+        raise InputError("--config", "no such file", str(path))
+    try:
+        tables = tomllib.loads(read_at_most(path, MOST).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError("--config", f"{path} must be TOML", str(error)) from None
+    table = tables.get(command)
+    if not isinstance(table, dict):
+        raise InputError("--config", f"{path} must have a table [{command}]", ", ".join(tables) or "nothing")
+    known = {_key(each): each for each in context.command.params if each.name not in ("config", "help")}
+    found: dict[str, object] = {}
+    for key, value in table.items():
+        parameter = known.get(key)
+        if parameter is None:
+            close = difflib.get_close_matches(key, known, 1)
+            remedy = f"do you mean {close[0]}?" if close else f"notbugs {command} --help lists them"
+            raise InputError("--config", f"{path} must have arguments of notbugs {command} alone", key, remedy)
+        found[str(parameter.name)] = _checked(value, key, path, several=bool(getattr(parameter, "multiple", False)))
+    return found
+
+
+def _key(parameter: Named) -> str:
+    """What a parameter is called in the file: its option without dashes."""
+    names = [name for name in parameter.opts if name.startswith("--")] or [parameter.name]
+    return str(names[0]).removeprefix("--").replace("_", "-")
+
+
+def _checked(value: object, key: str, path: Path, *, several: bool) -> object:
+    """A value as the command line has it. Raises InputError unless it is text, a number, a flag, or a list of them."""
+    each = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, Value) for one in each):
+        raise InputError("--config", f"{path}: {key} must be text, a number or true or false", type(value).__name__)
+    if isinstance(value, list) and not several:
+        raise InputError("--config", f"{path}: {key} must be one value", f"a list of {len(value)}")
+    return [str(one) for one in each] if several else value
+
+
+# ---- write -------------------------------------------------------------------------------------------------------------------
+
+
+def _keep(context: typer.Context) -> None:
+    """Write the arguments of a command into the run folder that it made, beside those of an earlier command."""
+    from notbugs.atomic import atomic_write_text
+
+    out = context.params.get("out")
+    if not isinstance(out, Path) or not (out / "run.json").is_file() or context.params.get("dry_run"):
+        return
+    command, path = context.command.name or "", out / NAME
+    given = {_key(each): context.params[str(each.name)] for each in context.command.params if _is_kept(context, str(each.name))}
+    earlier = read_table(path, command)
+    atomic_write_text(path, as_toml(command, {**earlier, **{key: value for key, value in given.items() if value is not None}}))
+
+
+def _is_kept(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return name in context.params and name not in NOT_KEPT and source is not None and source.name != "DEFAULT"
+
+
+def read_table(path: Path, command: str) -> Mapping[str, object]:
+    """What a file of an earlier command says; {} if there is none, or none of this command."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get(command, {})
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def as_toml(command: str, arguments: Mapping[str, object]) -> str:
+    """Arguments as the file has them.
+
+    Examples
+    --------
+    >>> print(as_toml("attack", {"model": "m.onnx", "epsilon": ["l2:0.5"], "images": 100, "all-classes": True}), end="")
+    # The arguments of this run: notbugs attack --config config.toml --out ANOTHER_FOLDER
+    [attack]
+    model = "m.onnx"
+    epsilon = ["l2:0.5"]
+    images = 100
+    all-classes = true
+    """
+    lines = [f"{key} = {_toml(value)}" for key, value in arguments.items()]
+    about = f"# The arguments of this run: notbugs {command} --config {NAME} --out ANOTHER_FOLDER"
+    return "\n".join([about, f"[{command}]", *lines]) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A value of TOML. Strings are those of JSON, but for the control character that TOML must escape, too."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, int | float):
+        return repr(value)
+    text = str(value).encode("utf-8", errors="replace").decode("utf-8")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,180 @@
+"""The decision: each requirement against the lower end of its interval, and whether the accuracies can be trusted at all."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from notbugs.errors import InputError
+from notbugs.exit_codes import BELOW, NOT_TRUSTED, PASSED
+from notbugs.gate.requirements import OPTION, Requirement
+from notbugs.runs.tables.audit import OVERESTIMATED, AuditAccuracyRow, CheckRow
+
+Outcome = Literal["passed", "below", "not trusted"]
+State = Literal["met", "below", "inconclusive"]
+EXIT_CODES: dict[Outcome, int] = {"passed": PASSED, "below": BELOW, "not trusted": NOT_TRUSTED}
+LATER = "give more time, or attack fewer images: --time-limit, --images"
+
+
+class TimeLimit(NamedTuple):
+    """How far an audit came that its time limit ended.
+
+    Attributes
+    ----------
+    seconds : float
+        The limit.
+    attacked, images : int
+        Images that went through all attacks, and all that were to be attacked.
+    left : tuple of str
+        Stages that are not done.
+    checks : bool
+        Whether the sanity checks are done.
+    """
+
+    seconds: float
+    attacked: int
+    images: int
+    left: tuple[str, ...]
+    checks: bool
+
+    @property
+    def sentence(self) -> str:
+        """What was reached, and what was not."""
+        whole = ", each by all attacks of the ensemble" if self.attacked else ""
+        checks = "done" if self.checks else "not done"
+        return (
+            f"{self.attacked:,} of {self.images:,} images attacked in {self.seconds:g} s{whole}; sanity checks {checks}; "
+            f"left out: {', '.join(self.left)}"
+        )
+
+
+class Comparison(NamedTuple):
+    """One requirement and what was measured: met if the lower end of the interval reaches it.
+
+    inconclusive: the time limit left so few images that the interval holds the required accuracy.
+    """
+
+    requirement: Requirement
+    row: AuditAccuracyRow
+    state: State
+
+    @property
+    def line(self) -> str:
+        """The comparison in one line: parameter, rule, got, remedy."""
+        row, share = self.row, f"{100 * self.requirement.share:g} %"
+        kind = "clean accuracy" if row.attack == "none" else f"robust accuracy within {row.threat}"
+        # rounded down: 29.97 % is no 30.0 %
+        low = f"{math.floor(1000 * row.ci_low) / 10:.1f}"
+        got = f"{low} % (accuracy {_percent(row.accuracy)}, {row.correct} of {row.n} images, attack: {row.attack})"
+        return str(InputError(OPTION, f"the lower end of the 95 % CI of the {kind} must be {share} or more", got, self.remedy))
+
+    @property
+    def remedy(self) -> str:
+        """What to do if it is not met; "" if it is."""
+        if self.state == "inconclusive":
+            return LATER
+        if self.state == "met":
+            return ""
+        if self.row.ci_high >= self.requirement.share:
+            return f"the interval ends at {_percent(self.row.ci_high)}: more images make it narrower"
+        if self.row.attack == "none":
+            return "train longer, or on more images"
+        return "train a more robust model: notbugs train --loss adversarial"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a pipeline does with a classifier.
+
+    Attributes
+    ----------
+    outcome : {"passed", "below", "not trusted"}
+    comparisons : tuple of Comparison
+        Requirements within whose threat model something was measured.
+    failed : tuple of CheckRow
+        Sanity checks that failed.
+    time_limit : TimeLimit or None
+        Where the time limit ended the audit.
+    required : bool
+        Whether anything is required.
+    """
+
+    outcome: Outcome
+    comparisons: tuple[Comparison, ...]
+    failed: tuple[CheckRow, ...]
+    time_limit: TimeLimit | None
+    required: bool
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, or nothing is required and something was measured; 1 below; 3 not trusted."""
+        nothing_measured = self.time_limit is not None and not self.time_limit.attacked
+        return EXIT_CODES[self.outcome] if self.required or nothing_measured else PASSED
+
+    @property
+    def lines(self) -> list[str]:
+        """Why it is not passed, one line each: parameter, rule, got, remedy."""
+        found = [each.line for each in self.comparisons if each.state != "met"]
+        found += [check_line(check) for check in self.failed]
+        if self.time_limit and self.outcome == "not trusted":
+            rule = "must be long enough to decide"
+            found.append(str(InputError("--time-limit", rule, self.time_limit.sentence, LATER)))
+        return found
+
+
+def check_line(check: CheckRow) -> str:
+    """A failed sanity check in one line: parameter, rule, got, remedy."""
+    rule = f"must pass, or {check.consequence or OVERESTIMATED}"
+    return str(InputError(f"sanity check {check.check}", rule, check.observed, check.fix.rstrip(".")))
+
+
+def decide(
+    rows: Sequence[AuditAccuracyRow],
+    checks: Sequence[CheckRow],
+    requirements: Sequence[tuple[Requirement, str]],
+    time_limit: TimeLimit | None = None,
+) -> Decision:
+    """Compare an audit with what is required of it.
+
+    Parameters
+    ----------
+    rows : sequence of AuditAccuracyRow
+    checks : sequence of CheckRow
+    requirements : sequence of (Requirement, str)
+        Each with the `threat` of its row.
+    time_limit : TimeLimit, optional
+        Where it ended the audit.
+
+    Returns
+    -------
+    Decision
+        "not trusted" if a sanity check failed that puts every accuracy in doubt. Else "below" if a requirement is not met: it is
+        an upper bound, better attacks would not help. Else "not trusted" if any sanity check failed, or if the time limit left
+        no sanity checks, or too few images to decide.
+    """
+    measured = {row.threat: row for row in rows}
+    comparisons = [
+        Comparison(requirement, measured[threat], _state(requirement.share, measured[threat], time_limit))
+        for requirement, threat in requirements
+        if threat in measured
+    ]
+    failed = [check for check in checks if check.passed == "no"]
+    unfinished = time_limit is not None and (not time_limit.checks or len(comparisons) < len(requirements))
+    outcome: Outcome = "passed"
+    if any((check.consequence or OVERESTIMATED) != OVERESTIMATED for check in failed):
+        outcome = "not trusted"
+    elif any(each.state == "below" for each in comparisons):
+        outcome = "below"
+    elif failed or unfinished or any(each.state == "inconclusive" for each in comparisons):
+        outcome = "not trusted"
+    return Decision(outcome, tuple(comparisons), tuple(failed), time_limit, bool(requirements))
+
+
+def _state(share: float, row: AuditAccuracyRow, time_limit: TimeLimit | None) -> State:
+    if row.ci_low >= share:
+        return "met"
+    return "inconclusive" if time_limit and row.ci_high >= share else "below"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

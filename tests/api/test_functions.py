@@ -1,0 +1,142 @@
+"""The functions of `import notbugs`: what they take, and that they are what the packages do."""
+
+import doctest
+from pathlib import Path
+
+import pytest
+import torch
+from gate.conftest import accuracy
+from prototypes import prototype_classifier
+
+import notbugs
+from notbugs import api, data, metrics, models
+from notbugs.api import runs
+from notbugs.api.inputs import by_name
+from notbugs.errors import InputError
+from notbugs.runs.folder import RunFolder
+from notbugs.search import NormBall
+
+
+@pytest.fixture(scope="module")
+def small() -> data.Splits:
+    return notbugs.load_dataset("digits", limit=100)
+
+
+def test_a_path_and_its_text_are_the_same_data_set(tmp_path: Path, small: data.Splits) -> None:
+    data.export(small.train, tmp_path / "train", "folder", card="")
+    data.export(small.test, tmp_path / "test", "folder", card="")
+    by_text, by_path = notbugs.load_dataset(str(tmp_path)), notbugs.load_dataset(tmp_path)
+    assert torch.equal(by_text.train.pixels(slice(None)), by_path.train.pixels(slice(None)))
+    assert len(by_path.train) == 100
+
+
+def test_training_is_that_of_the_command_for_data_in_memory_as_for_their_name(small: data.Splits, tmp_path: Path) -> None:
+    in_memory = api.train(small, epochs=1, width=4)
+    again = api.train(small, epochs=1, width=4, out=tmp_path / "m.safetensors")
+    assert all(map(torch.equal, in_memory.state_dict().values(), again.state_dict().values()))
+    assert not in_memory.training
+    loaded, metadata = models.load(tmp_path / "m.safetensors")
+    assert metadata.classes == small.train.classes
+    images = small.test.pixels(slice(None))
+    assert torch.allclose(loaded.eval()(images), in_memory(images))
+
+
+def test_data_in_memory_are_never_those_of_an_earlier_call(small: data.Splits) -> None:
+    half = data.Splits(small.train.select(slice(0, 50)), small.test, "folder")
+    with by_name(small) as (first, whole), by_name(half) as (second, part):
+        assert first != second and (len(whole.train), len(part.train)) == (100, 50)
+        assert len(data.load_dataset(data.DataConfig(second)).train) == 50
+
+
+def test_an_attack_is_the_robust_accuracy_in_each_norm(small: data.Splits, tmp_path: Path) -> None:
+    model, part = prototype_classifier(small.train), small.test.select([0, 3, 6])
+    found = api.attack(model, part, ["l2:0.1", NormBall("linf", 0.01), "l2:0.2"], budget="quick")
+    l2 = metrics.robust_accuracy(model, part, [NormBall("l2", 0.1), NormBall("l2", 0.2)], budget="quick")
+    linf = metrics.robust_accuracy(model, part, [NormBall("linf", 0.01)], budget="quick")
+    assert list(found) == [*l2, linf[1]] and len(found) == 4 and found[0].attack == "none"
+    assert str(found).splitlines()[1].startswith("l2 0.1 ") and "ensemble-quick v3" in str(found)
+    html = found._repr_html_()
+    assert html.count("<tr>") == 5 and "linf 0.01" in html
+    models.save(model, tmp_path / "m.safetensors", classes=list(small.test.classes))
+    for name in (tmp_path / "m.safetensors", str(tmp_path / "m.safetensors")):
+        assert list(api.attack(name, part, "linf:0.01", budget="quick")) == linf
+
+
+def test_constructions_take_any_network(small: data.Splits) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    made = api.make_robust(network, small, steps=1)
+    assert made.stats.n == 100 and torch.equal(made.dataset.labels, small.train.labels)
+    relabeled = api.relabel(network, small.train, epsilon=0.5, steps=1)
+    assert bool((relabeled.dataset.labels != small.train.labels).all()) and relabeled.stats.epsilon == 0.5
+    given = torch.zeros(100, dtype=torch.int32)
+    assert bool((api.relabel(network, small, given, epsilon=0.5, steps=1).dataset.labels == 0).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda s: api.train(s, loss="hinge"), "loss: must be one of standard, adversarial, trades, got 'hinge'"),
+        (lambda s: api.train(s, out="model.pt"), "out: must end in .safetensors"),
+        (lambda s: api.attack(prototype_classifier(s.train), s, "spatial:10,1"), "threats: must be in l2, linf, l1 or l0"),
+        (lambda s: api.attack(prototype_classifier(s.train), s, []), "threats: must be one or more"),
+        (lambda s: api.attack(prototype_classifier(s.train), s, images=0), "images: must be 1 or more"),
+        (lambda s: api.attack("none.safetensors", s, "l2:1"), "no such model"),
+        (lambda s: api.relabel(prototype_classifier(s.train), s, "best", epsilon=1), "targets: must be random or next"),
+        (lambda s: api.relabel(prototype_classifier(s.train), s, s.test.labels, epsilon=1), "targets: must be 100 labels"),
+        (lambda s: api.make_robust(prototype_classifier(s.train), s._replace(train=s.train.select([]))), "a training part"),
+        (lambda s: api.audit("m.safetensors", "digits", budget="endless"), "--budget: must be one of"),
+    ],
+)
+def test_what_cannot_be_used_is_an_input_error(call: object, says: str, small: data.Splits) -> None:
+    with pytest.raises(InputError) as raised:
+        call(small)  # type: ignore[operator]
+    assert says in str(raised.value)
+
+
+def test_data_and_constructions_show_pictures_in_a_notebook(small: data.Splits) -> None:
+    html = small._repr_html_()
+    assert html.count("<img ") == 20 and "data:image/png;base64," in html
+    made = api.make_robust(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), small, steps=1)
+    assert "feature_error" in made._repr_html_() and made._repr_html_().count("<img ") == 10
+    from dataclasses import replace
+
+    evil = replace(small.train, classes=("<script>", *small.train.classes[1:]))
+    assert "<script>" not in evil._repr_html_() and "&lt;script&gt;" in evil._repr_html_()
+    assert "0" in small.train.select([])._repr_html_()
+
+
+def test_a_run_shows_its_table_and_pictures_and_is_removed_if_nobody_named_a_folder(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as record:
+        record.record_stage("all", 1.0, [accuracy(number, threat=f"<b>{number}") for number in range(25)])
+    (tmp_path / "run" / "pictures").mkdir()
+    data.save_image(torch.zeros(1, 2, 2, dtype=torch.uint8), tmp_path / "run" / "pictures" / "one.png")
+    run = api.Run(tmp_path / "run")
+    assert run.tables == ("accuracy",) and [row["correct"] for row in run.table("accuracy")] == list(range(25))
+    with pytest.raises(InputError, match="table: must be one of accuracy, got none"):
+        run.table("none")
+    html = run._repr_html_()
+    assert "the first 20 of 25 rows" in html and "&lt;b&gt;19" in html and "<b>" not in html and html.count("<img ") == 1
+    assert str(tmp_path / "run") in html and "correct_8bit" not in html  # of which no row says anything
+    assert runs._run(tmp_path / "run", RunFolder.read).folder == tmp_path / "run"
+
+    def make(folder: Path) -> RunFolder:
+        with RunFolder.open(folder, {"kind": "audit"}) as made:
+            return made
+
+    temporary = runs._run(None, make)
+    folder = temporary.folder
+    assert folder.is_dir()
+    del temporary
+    assert not folder.parent.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [api.audit, api.score_files, api.study])
+def test_the_examples_that_take_seconds(function: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (getattr(function, "__doc__", None) or "").replace("# doctest: +SKIP", "")
+    test = doctest.DocTestParser().get_doctest(text, {}, "example", None, 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    assert runner.run(test).attempted >= 3 and runner.summarize(verbose=False).failed == 0
+    html = test.globs["run"]._repr_html_() if "run" in test.globs else ""
+    assert runner.failures == 0, html

@@ -1,0 +1,78 @@
+"""`import notbugs`: a guided index whose parts load when they are used."""
+
+import inspect
+import pydoc
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import notbugs
+from notbugs import api
+
+FUNCTIONS = ["load_dataset", "train", "attack", "make_robust", "make_nonrobust", "relabel", "score_files", "audit", "study"]
+ROOT = Path(notbugs.__file__).parent
+
+
+def test_importing_loads_nothing_else() -> None:
+    """Also `dir`; a function's name alone loads what it needs."""
+    code = (
+        "import sys; import notbugs; dir(notbugs)\n"
+        "assert sorted(n for n in sys.modules if n.startswith('notbugs')) == ['notbugs', 'notbugs.lazy'], sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_dir_lists_functions_and_submodules_that_are_there() -> None:
+    listed = [name for name in dir(notbugs) if not name.startswith("__")]
+    assert {*FUNCTIONS} <= {*listed}
+    for name in listed:
+        assert callable(getattr(notbugs, name)) or isinstance(getattr(notbugs, name), ModuleType)
+    below = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} - {"cli", "decoding"}
+    assert below <= {*listed}
+
+
+def test_help_is_an_index_with_every_function() -> None:
+    text = pydoc.plain(pydoc.render_doc(notbugs))
+    assert notbugs.__doc__ is not None
+    for name in FUNCTIONS:
+        assert f"    {name} " in notbugs.__doc__ and name in text
+        assert f"notbugs.{name}" in (inspect.getdoc(getattr(api, name)) or "")  # its example
+
+
+@pytest.mark.parametrize("name", ["train", "audit", "study"])
+def test_a_submodule_is_a_function_as_well(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = getattr(notbugs, name)
+    assert module is sys.modules[f"notbugs.{name}"] is import_module(f"notbugs.{name}")
+    assert inspect.signature(module) == inspect.signature(getattr(api, name))
+    monkeypatch.setattr(api, name, lambda *given, **named: (given, named))
+    assert module(1, seed=2) == ((1,), {"seed": 2})
+    assert inspect.getdoc(module) and notbugs.train.fit
+
+
+def test_a_name_that_is_not_there_is_an_error_with_the_nearest() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'notbugs' has no attribute 'atack'. Did you mean: 'attack'\?$"):
+        notbugs.atack  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(notbugs, "__wrapped__")
+
+
+def test_parameters_are_documented() -> None:
+    for name in FUNCTIONS:
+        function = getattr(api, name)
+        text = inspect.getdoc(function) or ""
+        named = re.findall(r"^(\S.*?) :|^([*\w, ]+)$", text, re.MULTILINE)
+        known = {each.strip().lstrip("*") for line in named for each in ",".join(line).split(",")}
+        assert {*inspect.signature(function).parameters} <= known, name
+        assert "Examples\n--------" in text and "Returns\n-------" in text
+
+
+def test_it_is_typed() -> None:
+    assert (ROOT / "py.typed").exists()
+    stub = (ROOT / "__init__.pyi").read_text()
+    functions = [line.split()[-1] for line in stub.splitlines() if " as " in line]
+    assert sorted(functions) == sorted({*FUNCTIONS} - {"train", "audit", "study"})  # type checkers know these as submodules

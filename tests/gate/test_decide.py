@@ -1,0 +1,63 @@
+"""The decision and its exit code."""
+
+import pytest
+from gate.conftest import accuracy, check, evaluation
+
+from notbugs.attacks.sanity_checks.class_order import NOT_TRUSTED
+from notbugs.gate import TimeLimit
+from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
+
+CUT = TimeLimit(60.0, 20, 100, ("part 2 of 5",), checks=True)
+CUT_CHECKS = CUT._replace(checks=False, left=("checks",))
+NOTHING = TimeLimit(60.0, 0, 100, ("checks", "part 1 of 5"), checks=False)
+
+
+@pytest.mark.parametrize(
+    ("row", "checks", "limit", "outcome", "code"),
+    [
+        (accuracy(45), [check("yes"), check("not run")], None, "passed", 0),
+        (accuracy(35), [check("yes")], None, "below", 1),  # 35 %, but its interval begins at 26.4 %
+        (accuracy(10), [check("yes")], None, "below", 1),
+        (accuracy(45), [check("no")], None, "not trusted", 3),
+        (accuracy(10), [check("no")], None, "below", 1),  # an upper bound that is below is below
+        (accuracy(10), [check("no", consequence=NOT_TRUSTED)], None, "not trusted", 3),
+        (accuracy(18, 20), [check("yes")], CUT, "passed", 0),  # few images are enough
+        (accuracy(8, 20), [check("yes")], CUT, "not trusted", 3),  # too few to decide
+        (accuracy(1, 20), [check("yes")], CUT, "below", 1),
+        (accuracy(18, 20), [], CUT_CHECKS, "not trusted", 3),
+        (None, [], NOTHING, "not trusted", 3),
+    ],
+)
+def test_the_lower_end_decides_and_then_whether_it_can_be_trusted(
+    row: AuditAccuracyRow | None, checks: list[CheckRow], limit: TimeLimit | None, outcome: str, code: int
+) -> None:
+    decision = evaluation([row] if row else [], checks, limit=limit).decision
+    assert (decision.outcome, decision.exit_code) == (outcome, code)
+    assert bool(decision.lines) == bool(code)
+    assert all(": " in line and ", got " in line for line in decision.lines)
+
+
+def test_the_worst_of_several_requirements_decides() -> None:
+    rows = [accuracy(95, threat="clean"), accuracy(45), accuracy(20, threat="linf 8/255")]
+    required = [("clean=80%", "clean"), ("l2:0.5=30%", "l2 0.5"), ("linf:8/255=30%", "linf 8/255")]
+    decision = evaluation(rows, required=required).decision
+    assert [each.state for each in decision.comparisons] == ["met", "met", "below"] and decision.exit_code == 1
+    (line,) = decision.lines
+    assert line == (
+        "--fail-under: the lower end of the 95 % CI of the robust accuracy within linf 8/255 must be 30 % or more, got 13.3 % "
+        "(accuracy 20.0 %, 20 of 100 images, attack: ensemble-standard v3); train a more robust model: notbugs train --loss "
+        "adversarial"
+    )
+
+
+def test_an_end_just_below_is_not_rounded_up() -> None:
+    row = accuracy(45)
+    low = 100 * row.ci_low  # 35.61…
+    decision = evaluation([row], required=[(f"{low + 0.01}%", "l2 0.5")]).decision
+    assert decision.exit_code == 1 and "got 35.6 %" in decision.lines[0]
+
+
+@pytest.mark.parametrize(("limit", "code"), [(None, 0), (CUT, 0), (NOTHING, 3)])
+def test_without_a_requirement_only_nothing_measured_is_an_error(limit: TimeLimit | None, code: int) -> None:
+    rows = [] if limit is NOTHING else [accuracy(10)]
+    assert evaluation(rows, [check("no")], required=(), limit=limit).decision.exit_code == code
