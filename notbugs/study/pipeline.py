@@ -136,8 +136,7 @@ def run(
         if not settled:
             options = {**earlier.options, **asked_options(asked or config)}
             metadata = {**_metadata(resolved, splits, given, command), **network_notes}
-            own = {"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}
-            record.update_metadata(**metadata, **own, fingerprint=digest, seeds=seeds, options=options)
+            record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         # settled: done before there was a check, or long checked
         findings = [] if settled else _checked(record, config, resolved, splits)
@@ -355,6 +354,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
             **_nearest(config, splits.train),
         },
         **{name: getattr(config, name) for name in ADDED},
+        **({"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}),
         "finished": False,
     }
 

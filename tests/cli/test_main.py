@@ -144,6 +144,7 @@ REFUSED = {
     **dict.fromkeys(("attack", "features", "transfer"), (("none", "digits"), ("file.onnx", "digits"))),
     **dict.fromkeys(("explain", "corruptions"), (("none",), ("none.pt", "digits"))),
     "train": (("none", "--out=out.safetensors"), ("digits", "--out=out")),
+    "compare": (("none",), ("none", "empty")),
     "demo": (("--out=file.onnx",),),
     "theory": (("--mean=x",), ("--out=file.onnx",)),
 }
