@@ -135,8 +135,7 @@ def run(
         if not settled:
             options = {**earlier.options, **asked_options(asked or config)}
             metadata = {**_metadata(resolved, splits, given, command), **network_notes}
-            own = {"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}
-            record.update_metadata(**metadata, **own, fingerprint=digest, seeds=seeds, options=options)
+            record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         # settled: done before there was a check, or long checked
         findings = [] if settled else _checked(record, config, resolved, splits)
@@ -342,6 +341,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,
+        **({"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}),
         "norm": config.norm,
         "epsilon": config.epsilon,
         "epsilon_text": epsilon_text(config.epsilon),

@@ -4,16 +4,23 @@ from notbugs.train.augment import Augment, add_noise, random_translate
 from notbugs.train.batchnorm import adapt_batchnorm
 from notbugs.train.fit import Epoch, fit
 from notbugs.train.losses import Loss, adversarial_loss, cross_entropy, trades
+from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, sgd, step_decay
 
 __all__ = [
     "Augment",
+    "EarlyStopping",
     "Epoch",
     "Loss",
+    "MakeOptimizer",
+    "RateShape",
+    "adamw",
     "adapt_batchnorm",
     "add_noise",
     "adversarial_loss",
     "cross_entropy",
     "fit",
     "random_translate",
+    "sgd",
+    "step_decay",
     "trades",
 ]

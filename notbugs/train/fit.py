@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from notbugs.errors import InputError
 from notbugs.models import head_name, memory_format
 from notbugs.train.augment import Augment
 from notbugs.train.losses import Loss, cross_entropy
+from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw
 from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
 
 
@@ -50,6 +52,9 @@ def fit(
     batch_size: int = 128,
     learning_rate: float = 0.01,
     weight_decay: float = 0.05,
+    optimizer: MakeOptimizer = adamw,
+    schedule: RateShape | None = None,
+    stopping: EarlyStopping | None = None,
     augment: Augment | None = None,
     patience: int = 0,
     bf16: bool | None = None,
@@ -59,7 +64,7 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train a model in place with AdamW; the weights are those of the last epoch.
+    """Train a model in place; the weights are those of the last epoch.
 
     The same seed on the same machine gives the same weights. The caller's random state stays as it was.
 
@@ -75,7 +80,14 @@ def fit(
     batch_size : int
         At most this many images per step; batches are of equal size.
     learning_rate, weight_decay : float
-        Of AdamW. Biases and batch norm have no weight decay.
+        Of the optimizer. With AdamW biases and batch norm have no weight decay.
+    optimizer : callable
+        Makes a torch.optim.Optimizer of (model, learning_rate, weight_decay): `train.adamw`, `train.sgd`, or your own.
+    schedule : callable, optional
+        The share of the steps that are done, in (0, 1], to a factor of the learning rate: `train.step_decay`, or your own.
+        Default: linear warm-up over 15 % of the steps, then linear decay to 0.
+    stopping : EarlyStopping, optional
+        Ends training early by validation images; the weights are then the best by these.
     augment : Augment, optional
     patience : int
         At most this many extra epochs, at the full learning rate, while accuracy on the training labels is still at chance level.
@@ -102,7 +114,7 @@ def fit(
     Raises
     ------
     InputError
-        If epochs is below 1 or the loss is no longer finite.
+        If epochs is below 1, the loss is no longer finite, or `patience` is combined with `schedule` or `stopping`.
 
     Examples
     --------
@@ -114,38 +126,47 @@ def fit(
     """
     if epochs < 1:
         raise InputError("epochs", "must be 1 or more", epochs)
+    if patience and (schedule or stopping):
+        raise InputError("patience", "must be 0 with a schedule or early stopping of your own", patience)
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
     run_epoch = _epoch_runner(model, data, loss, augment, seed=seed, bf16=bf16, compile=compile, device=device)
     threshold = above_chance(data.labels, len(data.classes))
-    optimizer, schedule = _start(model, learning_rate, weight_decay, epochs, batches, patience)
+    start = partial(
+        _start, model, optimizer, weight_decay, Schedule(learning_rate, epochs, batches, not patience, shape=schedule)
+    )
+    making, rates = start(learning_rate)
     initial = copy.deepcopy(model.state_dict()) if patience else {}
     curve: list[Epoch] = []
     before_restart = 0
     started = time.perf_counter()
     with _seeded(device, seed), _head_only(model) if head_only else nullcontext():
-        while (epoch := len(curve) - before_restart) < schedule.total_epochs:
-            mean_loss, accuracy = run_epoch(optimizer, schedule, epoch * batches)
+        while (epoch := len(curve) - before_restart) < rates.total_epochs:
+            mean_loss, accuracy = run_epoch(making, rates, epoch * batches)
             step = (epoch + 1) * batches
-            curve.append(Epoch(len(curve) + 1, mean_loss, accuracy, schedule.rate(step), time.perf_counter() - started))
+            curve.append(Epoch(len(curve) + 1, mean_loss, accuracy, rates.rate(step), time.perf_counter() - started))
             if not math.isfinite(mean_loss):
                 raise InputError("learning rate", "training diverged: the loss is no longer finite", learning_rate, "lower it")
             if progress:
                 progress(curve[-1])
-            schedule = schedule.after_epoch(step, at_chance=accuracy < threshold, patience=patience)
-            if schedule.used_up(patience) and not before_restart:
+            if stopping and stopping.after_epoch(model, device):
+                break
+            rates = rates.after_epoch(step, at_chance=accuracy < threshold, patience=patience)
+            if rates.used_up(patience) and not before_restart:
                 before_restart = len(curve)
                 model.load_state_dict(initial)
-                optimizer, schedule = _start(model, RESTART_RATE * learning_rate, weight_decay, epochs, batches, patience)
+                making, rates = start(RESTART_RATE * learning_rate)
+    if stopping:
+        stopping.take_best(model)
     model.eval()
     return curve
 
 
 def _start(
-    model: nn.Module, rate: float, weight_decay: float, epochs: int, batches: int, patience: int
+    model: nn.Module, optimizer: MakeOptimizer, weight_decay: float, rates: Schedule, rate: float
 ) -> tuple[torch.optim.Optimizer, Schedule]:
-    return _optimizer(model, rate, weight_decay), Schedule(rate, epochs, batches, decaying=patience == 0)
+    return optimizer(model, rate, weight_decay), rates._replace(learning_rate=rate)
 
 
 def _epoch_runner(
@@ -184,14 +205,6 @@ def _epoch_runner(
         return total.item() / len(labels), correct.item() / len(labels)
 
     return run_epoch
-
-
-def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on matrices and kernels only."""
-    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 @contextmanager
