@@ -58,7 +58,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "ntk": (["study"], TABLE),
     "review": (["study", "--sets", "original", "--count", "1"], TABLE),
 }
-LOAD_NOTHING = {"theory", "report"}
+LOAD_NOTHING = {"theory", "report", "compare"}
 NO_OWN_DATA = {"demo"}  # its options are those of `run mnist5k --limit 2000`
 
 
