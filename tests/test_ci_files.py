@@ -77,6 +77,14 @@ def test_the_gitlab_job_runs_a_command_that_is_there(stand_in: dict[str, str], t
     assert job["artifacts"]["reports"]["junit"] in seen
 
 
+def test_the_wheel_is_installed_without_the_repository() -> None:
+    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["wheel"]
+    build, install = (step["run"] for step in job["steps"] if "run" in step)
+    assert "pip wheel" in build and "dist/notbugs-*.whl" in install and 'notbugs" demo' in install
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert "demo" in commands
+
+
 def test_the_container_has_all_that_the_package_needs() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     copied = {word for line in dockerfile.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]}

@@ -293,6 +293,25 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path:
         train.fit(tiny_model(1), part, epochs=1, checkpoint=path)
 
 
+def test_checkpoints_have_the_optimizer_and_the_schedule_that_they_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    path, part = tmp_path / "training.pt", random_dataset(20)
+    fit = partial(train.fit, data=part, epochs=3, optimizer=train.sgd, learning_rate=0.1)
+    whole, resumed = tiny_model(), tiny_model()
+    fit(whole, schedule=train.step_decay(0.5))
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_model(), schedule=train.step_decay(0.5), checkpoint=path, progress=partial(interrupted, 2))
+    fit(resumed, schedule=train.step_decay(0.5), checkpoint=path)
+    assert same_weights(whole, resumed)
+    with pytest.warns(NotbugsWarning, match="another optimizer, schedule: training starts again"):
+        train.fit(tiny_model(), part, epochs=3, learning_rate=0.1, schedule=train.step_decay(0.9), checkpoint=path)
+    stopping = train.EarlyStopping(part)
+    with pytest.raises(InputError, match="must not be combined with a checkpoint"):
+        fit(tiny_model(), stopping=stopping, checkpoint=path)
+
+
 def test_a_checkpoint_is_written_at_most_every_ten_seconds(tmp_path: Path) -> None:
     train.fit(tiny_model(), random_dataset(20), epochs=2, checkpoint=tmp_path / "training.pt")
     assert not [*tmp_path.iterdir()]

@@ -342,6 +342,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,
+        **({"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}),
         "norm": config.norm,
         "epsilon": config.epsilon,
         "epsilon_text": epsilon_text(config.epsilon),

@@ -4,17 +4,24 @@ from notbugs.train.augment import Augment, add_noise, random_translate
 from notbugs.train.batchnorm import adapt_batchnorm
 from notbugs.train.fit import fit
 from notbugs.train.losses import Loss, adversarial_loss, cross_entropy, trades
+from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, sgd, step_decay
 from notbugs.train.state import Epoch
 
 __all__ = [
     "Augment",
+    "EarlyStopping",
     "Epoch",
     "Loss",
+    "MakeOptimizer",
+    "RateShape",
+    "adamw",
     "adapt_batchnorm",
     "add_noise",
     "adversarial_loss",
     "cross_entropy",
     "fit",
     "random_translate",
+    "sgd",
+    "step_decay",
     "trades",
 ]

@@ -20,6 +20,7 @@ from notbugs.runs import ranks
 from notbugs.train import parallel
 from notbugs.train.augment import Augment
 from notbugs.train.losses import Loss, cross_entropy
+from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, name_of
 from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
 from notbugs.train.state import Checkpoint, Epoch, State, digest
 
@@ -33,6 +34,9 @@ def fit(
     batch_size: int = 128,
     learning_rate: float = 0.01,
     weight_decay: float = 0.05,
+    optimizer: MakeOptimizer = adamw,
+    schedule: RateShape | None = None,
+    stopping: EarlyStopping | None = None,
     augment: Augment | None = None,
     patience: int = 0,
     bf16: bool | None = None,
@@ -44,7 +48,7 @@ def fit(
     monitor: Callable[[], float] | None = None,
     checkpoint: StrPath | None = None,
 ) -> list[Epoch]:
-    """Train a model in place with AdamW; the weights are those of the last epoch.
+    """Train a model in place; the weights are those of the last epoch.
 
     The same seed on the same machine gives the same weights. The caller's random state stays as it was.
 
@@ -63,7 +67,14 @@ def fit(
     batch_size : int
         At most this many images per step; batches are of equal size.
     learning_rate, weight_decay : float
-        Of AdamW. Biases and batch norm have no weight decay.
+        Of the optimizer. With AdamW biases and batch norm have no weight decay.
+    optimizer : callable
+        Makes a torch.optim.Optimizer of (model, learning_rate, weight_decay): `train.adamw`, `train.sgd`, or your own.
+    schedule : callable, optional
+        The share of the steps that are done, in (0, 1], to a factor of the learning rate: `train.step_decay`, or your own.
+        Default: linear warm-up over 15 % of the steps, then linear decay to 0.
+    stopping : EarlyStopping, optional
+        Ends training early by validation images; the weights are then the best by these.
     augment : Augment, optional
     patience : int
         At most this many extra epochs, at the full learning rate, while accuracy on the training labels is still at chance level.
@@ -95,7 +106,8 @@ def fit(
     Raises
     ------
     InputError
-        If epochs is below 1 or the loss is no longer finite.
+        If epochs is below 1, the loss is no longer finite, `patience` is combined with `schedule` or `stopping`, or `stopping`
+        with a checkpoint or several processes.
 
     Examples
     --------
@@ -105,18 +117,18 @@ def fit(
     >>> [epoch.epoch for epoch in fit(model, digits, epochs=2)]
     [1, 2]
     """
-    if epochs < 1:
-        raise InputError("epochs", "must be 1 or more", epochs)
+    together = ranks.together()
+    share = parallel.share_of(together)
+    _check(epochs, patience, schedule, stopping, alone=not checkpoint and share.world_size == 1)
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
-    together = ranks.together()
-    share = parallel.share_of(together)
-    identity: dict[str, object] = {"epochs": epochs, "batch size": batch_size, "learning rate": learning_rate}
-    identity |= {"weight decay": weight_decay, "patience": patience, "head_only": head_only, "seed": seed}
-    identity |= {"device": device.type, "world size": share.world_size}
-    kept = _checkpoint(checkpoint, model, data, identity) if checkpoint and share.rank == 0 else None
-    start = partial(_start, model, weight_decay, epochs, batches, patience)
+    settings: dict[str, object] = {"epochs": epochs, "batch size": batch_size, "learning rate": learning_rate, "seed": seed}
+    settings |= {"weight decay": weight_decay, "patience": patience, "head_only": head_only, "device": device.type}
+    first = checkpoint if share.rank == 0 else None
+    kept = _checkpoint(first, model, data, optimizer, schedule, share, settings) if first else None
+    rates = Schedule(learning_rate, epochs, batches, not patience, shape=schedule)
+    start = partial(_start, model, optimizer, weight_decay, rates)
     state = State(model, *start(learning_rate), torch.Generator(device).manual_seed(seed), device)
     initial = copy.deepcopy(model.state_dict()) if patience else {}
     threshold = above_chance(data.labels, len(data.classes))
@@ -125,38 +137,81 @@ def fit(
         if content := parallel.from_first(kept.load() if kept else None, share):
             state.restore(content)  # type: ignore[arg-type]  # what a checkpoint holds
         while state.epoch < state.schedule.total_epochs:
-            step = (state.epoch + 1) * batches
-            mean_loss, accuracy = run_epoch(state.epoch * batches)
-            seconds = time.perf_counter() - state.started
-            if not math.isfinite(mean_loss):
-                raise InputError("learning rate", "training diverged: the loss is no longer finite", learning_rate, "lower it")
-            also = monitor() if monitor and share.rank == 0 else None
-            state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, state.schedule.rate(step), seconds, also))
+            _add_epoch(state, run_epoch, monitor if share.rank == 0 else None)
             if progress:
                 progress(state.curve[-1])
-            state.schedule = state.schedule.after_epoch(step, at_chance=accuracy < threshold, patience=patience)
-            if state.schedule.used_up(patience) and not state.before_restart:
-                state.before_restart = len(state.curve)
-                model.load_state_dict(initial)
-                state.optimizer, state.schedule = start(RESTART_RATE * learning_rate)
+            if stopping and stopping.after_epoch(model, device):
+                break
+            _after_epoch(state, initial, start, at_chance=state.curve[-1].accuracy < threshold, patience=patience)
             if kept:
                 kept.save(state)
+    if stopping:
+        stopping.take_best(model)
     if together:
         together.trained = True
     model.eval()
     return state.curve
 
 
+def _check(epochs: int, patience: int, schedule: RateShape | None, stopping: EarlyStopping | None, *, alone: bool) -> None:
+    if epochs < 1:
+        raise InputError("epochs", "must be 1 or more", epochs)
+    if patience and (schedule or stopping):
+        raise InputError("patience", "must be 0 with a schedule or early stopping of your own", patience)
+    if stopping and not alone:
+        rule = "must not be combined with a checkpoint, nor with several processes"
+        raise InputError("stopping", rule, "both", "leave one of them out")
+
+
+def _add_epoch(state: State, run_epoch: Callable[[int], tuple[float, float]], monitor: Callable[[], float] | None) -> None:
+    """Train for an epoch, and add it to the curve."""
+    schedule = state.schedule
+    mean_loss, accuracy = run_epoch(state.epoch * schedule.batches)
+    seconds = time.perf_counter() - state.started
+    if not math.isfinite(mean_loss):
+        rule = "training diverged: the loss is no longer finite"
+        raise InputError("learning rate", rule, schedule.learning_rate, "lower it")
+    rate = schedule.rate((state.epoch + 1) * schedule.batches)
+    state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, rate, seconds, monitor() if monitor else None))
+
+
+def _after_epoch(
+    state: State,
+    initial: dict[str, Tensor],
+    start: Callable[[float], tuple[torch.optim.Optimizer, Schedule]],
+    *,
+    at_chance: bool,
+    patience: int,
+) -> None:
+    """The schedule after an epoch; training starts again, once, where patience is used up."""
+    rate, step = state.schedule.learning_rate, state.epoch * state.schedule.batches
+    state.schedule = state.schedule.after_epoch(step, at_chance=at_chance, patience=patience)
+    if state.schedule.used_up(patience) and not state.before_restart:
+        state.before_restart = len(state.curve)
+        state.model.load_state_dict(initial)
+        state.optimizer, state.schedule = start(RESTART_RATE * rate)
+
+
 def _start(
-    model: nn.Module, weight_decay: float, epochs: int, batches: int, patience: int, rate: float
+    model: nn.Module, optimizer: MakeOptimizer, weight_decay: float, rates: Schedule, rate: float
 ) -> tuple[torch.optim.Optimizer, Schedule]:
-    return _optimizer(model, rate, weight_decay), Schedule(rate, epochs, batches, decaying=patience == 0)
+    return optimizer(model, rate, weight_decay), rates._replace(learning_rate=rate)
 
 
-def _checkpoint(path: StrPath, model: nn.Module, data: Dataset, identity: dict[str, object]) -> Checkpoint:
+def _checkpoint(
+    path: StrPath,
+    model: nn.Module,
+    data: Dataset,
+    optimizer: MakeOptimizer,
+    schedule: RateShape | None,
+    share: parallel.Share,
+    settings: dict[str, object],
+) -> Checkpoint:
     """The checkpoint at a path. It is of this training if settings, labels and first weights are the same."""
     first = {"labels": digest(data.labels), "first weights": digest(*filter(torch.is_tensor, model.state_dict().values()))}
-    return Checkpoint(Path(path), {**identity, "images": list(data.images.shape), **first})
+    rates = schedule and [schedule(each / 20) for each in range(1, 21)]
+    own = {"optimizer": name_of(optimizer), "schedule": rates, "world size": share.world_size, "images": list(data.images.shape)}
+    return Checkpoint(Path(path), {**settings, **own, **first})
 
 
 def _epoch_runner(
@@ -207,14 +262,6 @@ def _epoch_runner(
         return sums[0].item() / len(labels), sums[1].item() / len(labels)
 
     return run_epoch
-
-
-def _optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on matrices and kernels only."""
-    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 If these are used up, training starts again at a quarter of the rate: at a rate that is too high for faint features they are never
 found, and lowering it later only memorizes (docs/lab-log.md).
 
-There is no early stopping: no part of a relabeled data set could decide which epoch is best (Ilyas et al. 2019, appendix D.4).
+There is no early stopping unless it is asked for: no part of a relabeled data set could decide which epoch is best (Ilyas et al.
+2019, appendix D.4).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -24,6 +26,7 @@ class Schedule(NamedTuple):
     batches: int  # of an epoch
     decaying: bool  # False while accuracy is at chance level
     chance_epochs: int = 0
+    shape: Callable[[float], float] | None = None  # the user's own: share of the steps done -> factor of the learning rate
 
     @property
     def warmup(self) -> int:
@@ -37,6 +40,8 @@ class Schedule(NamedTuple):
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, from 1."""
+        if self.shape:
+            return self.learning_rate * self.shape(step / (self.epochs * self.batches))
         left = self.total_epochs * self.batches - step
         decay = left / max(self.epochs * self.batches - self.warmup, 1) if self.decaying else 1.0
         return self.learning_rate * (step / self.warmup if step <= self.warmup else min(decay, 1.0))

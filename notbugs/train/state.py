@@ -82,7 +82,7 @@ class State:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": tuple(self.schedule),
+            "schedule": tuple(self.schedule._replace(shape=None)),  # a function: it is given again
             "generator": self.generator.get_state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
@@ -96,7 +96,7 @@ class State:
         found: dict[str, object] = {**content}
         self.model.load_state_dict(found["model"])  # type: ignore[arg-type]  # as `content` made it
         self.optimizer.load_state_dict(found["optimizer"])  # type: ignore[arg-type]
-        self.schedule = Schedule(*found["schedule"])  # type: ignore[misc]
+        self.schedule = Schedule(*found["schedule"])._replace(shape=self.schedule.shape)  # type: ignore[misc]
         self.generator.set_state(found["generator"])  # type: ignore[arg-type]
         torch.set_rng_state(found["random"])  # type: ignore[arg-type]
         if isinstance(found["random_cuda"], Tensor):

@@ -34,6 +34,8 @@ def test_training_is_that_of_the_command_for_data_in_memory_as_for_their_name(sm
     in_memory = api.train(small, epochs=1, width=4)
     again = api.train(small, epochs=1, width=4, out=tmp_path / "m.safetensors")
     assert all(map(torch.equal, in_memory.state_dict().values(), again.state_dict().values()))
+    alone = api.train(small.train, epochs=1, width=4)  # a part without test images, as constructions return it
+    assert all(map(torch.equal, in_memory.state_dict().values(), alone.state_dict().values()))
     assert not in_memory.training
     loaded, metadata = models.load(tmp_path / "m.safetensors")
     assert metadata.classes == small.train.classes

@@ -1,0 +1,119 @@
+"""Optimizers and learning rates for `fit`, and when it stops early."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.predict import predict
+
+MakeOptimizer = Callable[[nn.Module, float, float], torch.optim.Optimizer]  # of model, learning rate and weight decay
+RateShape = Callable[[float], float]  # share of the steps that are done, in (0, 1] -> factor of the learning rate
+
+
+def name_of(function: object) -> str:
+    """What a checkpoint knows a function by."""
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW, with weight decay on matrices and kernels only: the default of `fit`."""
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+def sgd(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9, as Ilyas et al. 2019 train: learning rate 0.1 or 0.01, weight decay 5e-4, with `step_decay`.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> from notbugs.train import fit, sgd, step_decay
+    >>> digits = data.load("digits").train.select(slice(0, 100))
+    >>> model = models.build("small", shape=digits.shape, classes=10, width=4)
+    >>> curve = fit(model, digits, epochs=2, optimizer=sgd, learning_rate=0.1, weight_decay=5e-4, schedule=step_decay(0.5))
+    >>> [round(epoch.learning_rate, 3) for epoch in curve]
+    [0.1, 0.01]
+    """
+    return torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
+
+
+def step_decay(*shares: float, factor: float = 0.1) -> RateShape:
+    """A learning rate that falls to a tenth after each of these shares of the steps.
+
+    Examples
+    --------
+    >>> rate = step_decay(1 / 3, 2 / 3)
+    >>> [round(rate(share), 3) for share in (0.2, 0.5, 1.0)]
+    [1.0, 0.1, 0.01]
+    """
+    return lambda share: factor ** sum(share > each for each in shares)
+
+
+@dataclass
+class EarlyStopping:
+    """Stops training once accuracy on validation images has not risen for some epochs, and takes the best weights.
+
+    Not for relabeled data sets: no part of them could decide which epoch is best (Ilyas et al. 2019, appendix D.4).
+
+    Parameters
+    ----------
+    validation : Dataset
+        Images that are not trained on.
+    epochs : int
+        Without a rise, 1 or more.
+
+    Attributes
+    ----------
+    accuracies : list of float
+        On the validation images, after each epoch.
+
+    Raises
+    ------
+    InputError
+        For fewer epochs, or no images.
+
+    Examples
+    --------
+    >>> from notbugs import data, models
+    >>> from notbugs.train import fit
+    >>> digits = data.load("digits").train
+    >>> model = models.build("linear", shape=digits.shape, classes=10)
+    >>> stopping = EarlyStopping(digits.select(slice(100, 150)), epochs=1)
+    >>> curve = fit(model, digits.select(slice(0, 100)), epochs=50, stopping=stopping)
+    >>> len(curve) < 50, max(stopping.accuracies) >= stopping.accuracies[-1]
+    (True, True)
+    """
+
+    validation: Dataset
+    epochs: int = 3
+    accuracies: list[float] = field(default_factory=list)
+    _best: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError("EarlyStopping.epochs", "must be 1 or more", self.epochs)
+        if not len(self.validation):
+            raise InputError("EarlyStopping.validation", "must have images", 0)
+
+    def after_epoch(self, model: nn.Module, device: torch.device) -> bool:
+        """Evaluate a model; whether training ends now."""
+        training = [module for module in model.modules() if module.training]
+        right = predict(model.eval(), self.validation, device) == self.validation.labels
+        for module in training:
+            module.training = True
+        accuracy = float(right.double().mean())
+        if accuracy > max(self.accuracies, default=-1.0):
+            self._best = copy.deepcopy(model.state_dict())
+        self.accuracies.append(accuracy)
+        return len(self.accuracies) - 1 - self.accuracies.index(max(self.accuracies)) >= self.epochs
+
+    def take_best(self, model: nn.Module) -> None:
+        """Give a model its best weights."""
+        model.load_state_dict(self._best)

@@ -1,0 +1,91 @@
+"""`fit` with other optimizers, schedules, and early stopping."""
+
+import pytest
+import torch
+from torch import nn
+
+from notbugs import data, models, train
+from notbugs.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def few(digits: data.Splits) -> data.Dataset:
+    return digits.train.select(slice(0, 120))
+
+
+def linear(few: data.Dataset) -> models.Model:
+    return models.build("linear", shape=few.shape, classes=10)
+
+
+def test_sgd_with_momentum_is_that_of_torch(few: data.Dataset) -> None:
+    """One batch an epoch: the same steps by hand."""
+    model, other = linear(few), linear(few)
+    curve = train.fit(
+        model,
+        few,
+        epochs=3,
+        batch_size=200,
+        optimizer=train.sgd,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        schedule=lambda share: 1.0,
+    )
+    assert [epoch.learning_rate for epoch in curve] == [0.1] * 3
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(other(few.pixels(slice(None))), few.labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    for found, expected in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_a_schedule_of_ones_own_is_a_factor_of_the_rate_at_each_step(few: data.Dataset) -> None:
+    shares: list[float] = []
+
+    def schedule(share: float) -> float:
+        shares.append(share)
+        return 1 - share / 2
+
+    curve = train.fit(linear(few), few, epochs=2, batch_size=60, learning_rate=0.2, schedule=schedule)
+    assert list(dict.fromkeys(shares)) == [0.25, 0.5, 0.75, 1.0]  # two steps an epoch
+    assert [epoch.learning_rate for epoch in curve] == pytest.approx([0.15, 0.1])
+
+
+def test_early_stopping_ends_after_epochs_without_a_rise_with_the_best_weights(few: data.Dataset) -> None:
+    validation = few.select(slice(80, 120))
+    stopping = train.EarlyStopping(validation, epochs=2)
+    model = linear(few)
+    weights: list[torch.Tensor] = []
+
+    def keep(epoch: train.Epoch) -> None:
+        weights.append(next(iter(model.state_dict().values())).clone())
+
+    curve = train.fit(model, few.select(slice(0, 80)), epochs=60, stopping=stopping, progress=keep)
+    best = stopping.accuracies.index(max(stopping.accuracies))
+    assert len(curve) == len(stopping.accuracies) == best + 3 < 60
+    assert torch.equal(next(iter(model.state_dict().values())), weights[best]) and not model.training
+
+
+def test_evaluating_changes_no_training(few: data.Dataset) -> None:
+    """Dropout and batch norm are in training mode again, and draw the same numbers."""
+
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10))
+
+    plain, stopped = network(), network()
+    train.fit(plain, few, epochs=2)
+    never = train.EarlyStopping(few, epochs=9)
+    last: list[dict[str, torch.Tensor]] = []
+    train.fit(stopped, few, epochs=2, stopping=never, progress=lambda epoch: last.append(dict(stopped.state_dict())))
+    assert all(map(torch.equal, plain.state_dict().values(), last[-1].values()))
+
+
+def test_what_cannot_be_used_is_an_input_error(few: data.Dataset) -> None:
+    with pytest.raises(InputError, match="patience: must be 0 with a schedule or early stopping of your own, got 3"):
+        train.fit(linear(few), few, epochs=1, patience=3, schedule=train.step_decay(0.5))
+    with pytest.raises(InputError, match=r"EarlyStopping.epochs: must be 1 or more, got 0"):
+        train.EarlyStopping(few, epochs=0)
+    with pytest.raises(InputError, match=r"EarlyStopping.validation: must have images, got 0"):
+        train.EarlyStopping(few.select([]))
