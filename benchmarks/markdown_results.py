@@ -338,7 +338,7 @@ TABLES: dict[str, Blocks] = {
     "faults": _faults,
     "executors": _executors,
     "ranks": _ranks,
-    "memory": _peaks,
+    "large-sets": _peaks,
     "beside-autoattack": _beside_autoattack,
     "small-files": _reading,
     "photographs": _reading,

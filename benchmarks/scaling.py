@@ -1,6 +1,6 @@
 """What it costs to do a stage elsewhere, or in several processes together, and how much memory a large set takes.
 
-    python benchmarks/scaling.py [--parts executors ranks memory] [--out benchmarks/results/scaling.json]
+    python benchmarks/scaling.py [--parts executors ranks large-sets] [--out benchmarks/results/scaling.json]
 
 Prints the tables of docs/scale.md.
 
@@ -11,9 +11,9 @@ and entries in run.json. Workers have imported torch by then. Dask: a scheduler 
 
 ranks: a construction and a training in 1 and 2 processes, as torchrun starts them, of one thread each.
 
-memory: the peak of `notbugs split` with a tiny network, for a few generated JPEG files of 224x224 and for more, beside a bare
-loop that decodes each image and takes it through the network. --in-memory: from how many bytes on images stay on disk, lower than
-in notbugs, so that a few are as millions.
+large-sets: the peak memory of `notbugs split` with a tiny network, for a few generated JPEG files of 224x224 and for more, beside
+a bare loop that decodes each image and takes it through the network. --in-memory: from how many bytes on images stay on disk,
+lower than in notbugs, so that a few are as millions.
 """
 
 import argparse
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from notbugs.runs.engine import Engine
     from notbugs.runs.tables.row import Row as TableRow
 
-PARTS = ("executors", "ranks", "memory")
+PARTS = ("executors", "ranks", "large-sets")
 SIDE, CLASSES = 224, 4  # of generated JPEG files
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "executors": lambda: _rows(options.stages),
         "ranks": _ranks,
-        "memory": lambda: _memory(options.images, options.in_memory),
+        "large-sets": lambda: _memory(options.images, options.in_memory),
     }
     for part in options.parts:
         measure(results, part, parts[part](), recorded_arguments(options), key=key, limit=limit)
@@ -172,14 +172,14 @@ def construct() -> None:
 
 
 def train() -> None:
-    """Two epochs of adversarial training on the digits."""
+    """An epoch of adversarial training on images of 32x32."""
     from notbugs import attacks, data, models, train
     from notbugs.search import NormBall
 
-    digits = data.load("digits").train.select(slice(0, 1280))
-    model = models.build("small", shape=digits.shape, classes=10, width=16)
+    images = data.load("planted", limit=640).train
+    model = models.build("small", shape=images.shape, classes=len(images.classes), width=16)
     attack = partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=3, loss="cross_entropy")
-    train.fit(model, digits, train.adversarial_loss(attack), epochs=2)
+    train.fit(model, images, train.adversarial_loss(attack), epochs=1)
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------------------
