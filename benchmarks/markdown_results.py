@@ -278,6 +278,24 @@ def _executors(rows: Rows) -> Iterator[str]:
     yield table(("executor", "workers", "stages", "seconds a stage", "CPU seconds a stage, of the command"), lines)
 
 
+def _ranks(rows: Rows) -> Iterator[str]:
+    """Time of one stage in several processes."""
+    alone = {row["method"]: row for row in rows if row["workers"] == 1}
+    lines = []
+    for row in rows:
+        faster = [alone[row["method"]][name] / row[name] for name in ("seconds", "cpu_seconds")]
+        lines.append(
+            [row["method"], *(figure(row[name]) for name in ("workers", "seconds", "cpu_seconds")), *map(figure, faster)]
+        )
+    yield table(("stage", "processes", "seconds", "CPU seconds of a process", "times as fast", "by CPU seconds"), lines)
+
+
+def _peaks(rows: Rows) -> Iterator[str]:
+    """Memory that sets of two sizes take."""
+    lines = [[row["method"], *(figure(row[name]) for name in ("images", "peak_mib", "cpu_seconds"))] for row in rows]
+    yield table(("", "images", "peak memory, MiB", "CPU seconds"), lines)
+
+
 # ---- data.py -----------------------------------------------------------------------------------------------------------------
 
 READERS = {
@@ -319,6 +337,8 @@ TABLES: dict[str, Blocks] = {
     "allocator": _allocator,
     "faults": _faults,
     "executors": _executors,
+    "ranks": _ranks,
+    "large-sets": _peaks,
     "beside-autoattack": _beside_autoattack,
     "small-files": _reading,
     "photographs": _reading,

@@ -37,7 +37,7 @@ def on_ranks(count: int, folder: Path, work: Callable[[], Result]) -> list[Resul
     """What some work, which must pickle, returns in each of several processes that are the ranks of one group."""
     with WorkerProcesses(count, environments=[]) as executor:
         futures = [executor.submit(_as_rank, rank, count, folder, work) for rank in range(count)]
-        return [future.result(60) for future in futures]
+        return [future.result(120) for future in futures]
 
 
 def _as_rank(rank: int, count: int, folder: Path, work: Callable[[], Result]) -> Result:
@@ -105,7 +105,7 @@ def run_on_ranks(count: int, folder: Path, run: Callable[[Engine], Result], *, b
     store = folder / f"store{len([*folder.iterdir()])}"
     with WorkerProcesses(count, environments=[]) as executor:
         futures = [executor.submit(_run_as_rank, rank, count, store, run, blind and rank == 1) for rank in range(count)]
-        wait(futures, 30, FIRST_EXCEPTION)
+        wait(futures, 120, FIRST_EXCEPTION)
         wait(futures, 0.5)
         return [_how_it_ended(future) for future in futures]
 

@@ -1,5 +1,6 @@
 """What every construction returns."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from notbugs.data import Dataset, from_8bit
 from notbugs.data.images import Images
 from notbugs.search import NormBall
 
+AT_ONCE = 2**24  # numbers of images whose norms are computed at a time
 Progress = Callable[[int], None]  # called after each batch with its number of images
 
 
@@ -77,8 +79,8 @@ def perturbation_norms(dataset: Dataset, images: Images) -> PerturbationNorms:
     """The norms of the perturbations from a data set to the stored images, uint8 (N, C, H, W)."""
     if not len(dataset):
         return PerturbationNorms(0.0, 0.0, 0.0)
-    parts = []
-    for index in torch.split(torch.arange(len(dataset)), 1000):
+    parts, at_once = [], max(1, min(1000, AT_ONCE // math.prod(dataset.shape)))
+    for index in torch.split(torch.arange(len(dataset)), at_once):
         perturbation = from_8bit(images[index]) - dataset.pixels(index)
         parts.append(torch.stack([NormBall("l2", 0).distance(perturbation), NormBall("linf", 0).distance(perturbation)]))
     l2, linf = torch.cat(parts, dim=1)

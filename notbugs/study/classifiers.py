@@ -1,5 +1,6 @@
 """A study's classifiers, from their specs in the catalog: training, and evaluation in stages of its own."""
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from notbugs.study.evaluation import CURVE_ROLES, accuracy_row, curve_balls
 from notbugs.study.given import GIVEN
 from notbugs.study.store import derive_seed, has_dataset, has_model, load_dataset, load_model, model_path
 
+STATISTICS_NUMBERS = 2**26  # of images that the statistics of pixels are of: 256 MB
 MONITORED_IMAGES = 500  # test images at most whose accuracy stands in the training curve
 
 
@@ -227,8 +229,9 @@ def save_classifier(
 
 
 def pixel_statistics(dataset: Dataset) -> PixelStatistics:
-    """Mean and standard deviation of each channel over about 2,000 images, for the normalization layer."""
-    pixels = dataset.pixels(list(range(0, len(dataset), max(1, len(dataset) // 2000))))
+    """Mean and standard deviation of each channel over about 2,000 images, of large ones fewer, for the normalization layer."""
+    count = max(1, min(2000, STATISTICS_NUMBERS // math.prod(dataset.shape)))
+    pixels = dataset.pixels(list(range(0, len(dataset), max(1, len(dataset) // count))))
     return {"mean": pixels.mean((0, 2, 3)).tolist(), "std": pixels.std((0, 2, 3)).clamp_min(0.05).tolist()}
 
 

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from notbugs import attacks, data, datacheck, metrics, models
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
@@ -63,6 +65,7 @@ NOT_SETTINGS = (
     "class_map",
 )  # own keys, or none
 TOGETHER = ("model", "dataset", "evaluation")  # kinds of stages that several processes share; of others each does one
+NORM_NUMBERS = 2**24  # of images whose norms are computed at a time
 NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 
@@ -374,5 +377,6 @@ def _nearest(config: ResolvedConfig, train: Dataset) -> dict[str, float | None]:
 
 def _mean_norm(dataset: Dataset) -> float:
     """Mean L2 norm of the images."""
-    index = list(range(min(len(dataset), NORM_IMAGES)))
-    return float(dataset.pixels(index).flatten(1).norm(dim=1).mean())
+    index = torch.arange(min(len(dataset), NORM_IMAGES))
+    parts = torch.split(index, max(1, NORM_NUMBERS // math.prod(dataset.shape)))
+    return float(torch.cat([dataset.pixels(part).flatten(1).norm(dim=1) for part in parts]).mean())

@@ -7,7 +7,9 @@ from scipy import stats
 from torch import Tensor
 
 from notbugs import construct, models, search
-from notbugs.data import Dataset
+from notbugs.construct import base
+from notbugs.construct.base import perturbation_norms
+from notbugs.data import Dataset, from_8bit
 from notbugs.errors import InputError
 
 
@@ -20,6 +22,14 @@ def test_the_start_is_another_image_and_each_is_used_once(n: int, standard: mode
         matches = (starts.flatten(1)[:, None] == part.images[:].flatten(1)[None]).all(2)
         assert matches.sum(0).tolist() == matches.sum(1).tolist() == [1] * n
         assert not matches.diagonal().any()
+
+
+def test_norms_are_the_same_whatever_is_computed_at_a_time(part: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, sizes = 255 - part.images[:], list[int]()
+    expected = perturbation_norms(part, images)
+    monkeypatch.setattr(base, "AT_ONCE", 7 * 64)
+    monkeypatch.setattr(base, "from_8bit", lambda pixels: sizes.append(len(pixels)) or from_8bit(pixels))
+    assert perturbation_norms(part, images) == expected and max(sizes) == 7  # large images: few at a time
 
 
 def test_the_start_can_be_noise(standard: models.Model, part: Dataset) -> None:

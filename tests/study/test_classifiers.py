@@ -14,7 +14,7 @@ from notbugs.predict import predict
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
-from notbugs.study import store
+from notbugs.study import classifiers, store
 from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
 from notbugs.study.classifiers import _augmentation, epochs_on, evaluate_model, pixel_statistics, train_classifier, train_model
 from notbugs.study.config import StudyConfig, load
@@ -79,6 +79,13 @@ def test_pixel_statistics_are_those_of_each_channel() -> None:
     statistics, pixels = pixel_statistics(train), train.pixels(slice(None))
     assert statistics["mean"] == pytest.approx(pixels.mean((0, 2, 3)).tolist())
     assert statistics["std"] == pytest.approx(pixels.std((0, 2, 3)).tolist())
+
+
+def test_pixel_statistics_of_large_images_are_those_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = load(StudyConfig("planted", limit=80)).train
+    monkeypatch.setattr(classifiers, "STATISTICS_NUMBERS", 20 * 3 * 32 * 32)
+    statistics, pixels = pixel_statistics(train), train.pixels(slice(None, None, 4))
+    assert statistics["mean"] == pytest.approx(pixels.mean((0, 2, 3)).tolist())
 
 
 @pytest.mark.slow
