@@ -243,12 +243,12 @@ ClassMap = Annotated[
 Mean = Annotated[
     str | None,
     typer.Option(
-        metavar="MEAN",
+        metavar="VALUES",
         help="What MODEL needs subtracted from the pixels and does not subtract itself, as many exported models: one number, or "
         "one for each channel, 0.485,0.456,0.406. Pixels are in [0, 1], or in --range.",
     ),
 ]
-Std = Annotated[str | None, typer.Option(metavar="STD", help="Standard deviation to divide by, after --mean: as --mean.")]
+Std = Annotated[str | None, typer.Option(metavar="VALUES", help="Standard deviation to divide by, after --mean: as --mean.")]
 PixelRange = Annotated[
     str | None,
     typer.Option(

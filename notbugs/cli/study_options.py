@@ -27,6 +27,7 @@ EarlierDataset = Annotated[
 GivenModel = Annotated[
     str | None,
     typer.Option(
+        "--model",
         metavar="MODEL",
         help="Study a trained classifier of yours as the standard model, instead of one trained here. It needs gradients. As "
         "`notbugs attack` takes it.",

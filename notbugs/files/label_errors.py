@@ -79,7 +79,7 @@ def label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErrors:
     >>> [int((label_errors(each, labels).probability >= LIKELY).sum()) for each in (certain, weak)]
     [20, 0]
     """
-    logs = np.log(np.maximum(probabilities, 1e-30))
+    logs = np.log(np.maximum(probabilities, 1e-30)).astype(np.float64)  # NumPy 1 would stay with 32 bits, in which 1e-300 is 0
     part = np.arange(0, len(labels), -(-len(labels) // FIT_FILES))
     temperature, rate = _fit(logs[part], labels[part])
     own = _softmax(logs / temperature)[np.arange(len(labels)), labels]

@@ -49,6 +49,13 @@ def test_every_option_has_a_help_text(command: str) -> None:
     assert all(texts.values()), texts
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_in_small_letters(command: str) -> None:
+    """typer 0.27.0 takes the name of a value for that of its option where both are the same word: --MEAN."""
+    options = cli.typer.main.get_command(cli.app).commands[command].params  # type: ignore[attr-defined]
+    assert [word for option in options for word in option.opts if word != word.lower()] == []
+
+
 @pytest.mark.parametrize("words", [["run"], ["run", "digits", "--out", "x", "--nonsense"], ["run", "digits", "--seed", "x"]])
 def test_what_typer_refuses_exits_with_2(words: list[str]) -> None:
     assert call_here(*words).returncode == 2

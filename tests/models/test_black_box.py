@@ -33,7 +33,7 @@ def rows(digits: data.Splits) -> tuple[np.ndarray, np.ndarray]:
         make_pipeline(StandardScaler(), SVC()),
         SVC(decision_function_shape="ovo"),
         SVC(break_ties=False, gamma=0.5),
-        LinearSVC(),
+        LinearSVC(dual="auto"),
         RandomForestClassifier(20, random_state=0),
         KNeighborsClassifier(3),
         DecisionTreeClassifier(random_state=0),
@@ -158,7 +158,7 @@ def test_logits_of_an_image_do_not_depend_on_its_batch(rows: Any, digits: data.S
     """Also those of classes that the estimator never saw."""
     pixels, labels = rows
     images = digits.test.pixels(slice(0, 12))
-    for estimator in (DecisionTreeClassifier(random_state=0), LinearSVC(), KNeighborsClassifier(3)):
+    for estimator in (DecisionTreeClassifier(random_state=0), LinearSVC(dual="auto"), KNeighborsClassifier(3)):
         model = black_box.from_sklearn(estimator.fit(pixels[labels < 6], labels[labels < 6]), NAMES)
         together, alone = model(images), torch.cat([model(image[None]) for image in images])
         assert torch.allclose(together, alone, atol=1e-4)

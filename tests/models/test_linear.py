@@ -44,14 +44,14 @@ def as_images(rows: np.ndarray) -> Tensor:
 
 LINEAR = [
     LogisticRegression(max_iter=20),
-    LinearSVC(),
+    LinearSVC(dual="auto"),
     SGDClassifier(random_state=0),
     RidgeClassifier(),
     LinearDiscriminantAnalysis(),
     Perceptron(random_state=0),
     OneVsRestClassifier(LogisticRegression()),
     make_pipeline(StandardScaler(), PCA(5, whiten=True, random_state=0), LogisticRegression()),
-    make_pipeline(MinMaxScaler((-1, 1)), LinearSVC()),
+    make_pipeline(MinMaxScaler((-1, 1)), LinearSVC(dual="auto")),
     make_pipeline(StandardScaler(), MLPClassifier((5,), max_iter=3, random_state=0)),
     MLPClassifier((5, 4), "tanh", max_iter=3, random_state=0),
 ]
