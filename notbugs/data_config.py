@@ -4,6 +4,7 @@ Imports no torch: the command line makes its options of these fields (`cli.optio
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from typing import TypedDict
 
 from notbugs.errors import InputError
 
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # s3://…, as a path has it
 RESIZE_MODES = ("crop", "squash", "pad")
 BEYOND_LIMIT = "is beyond --limit"  # why images are left out that a note counts
 

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,13 +30,13 @@ from filelock import FileLock, Timeout
 
 from notbugs import __version__
 from notbugs.atomic import atomic_write, atomic_write_text, read_at_most
+from notbugs.data_config import ADDRESS
 from notbugs.errors import InputError
 from notbugs.runs.metadata import AuditMetadata, FilesMetadata, RunMetadata, StudyMetadata, TheoryMetadata, parse
 from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_text
 
 FORMAT = 2  # of the run folder
 LOCK = "run.lock"
-ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # s3://…, as a path has it
 ATTEMPTS = ".attempts"  # folder of stages that are not finished: see `runs.attempts`
 UNFINISHED = ".unfinished"  # a folder for each stage that is not finished: see `runs.attempts.unfinished_folder`
 MOST_ROWS = 2**40  # of a table

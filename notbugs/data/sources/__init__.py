@@ -12,7 +12,7 @@ from notbugs.data.sources.npz import locate_npz
 from notbugs.data.sources.refused import ending
 from notbugs.data.sources.shards import locate_tar
 from notbugs.data.sources.tables import locate_hub, locate_parquet, locate_saved, without_progress_bars
-from notbugs.data_config import DataConfig
+from notbugs.data_config import ADDRESS, DataConfig
 from notbugs.errors import InputError
 
 __all__ = [
@@ -50,6 +50,9 @@ def locate(config: DataConfig) -> Located:
         return locate_directory(path, config)
     if is_file:
         return locate_file(path, config)
+    if ADDRESS.match(dataset):
+        remedy = "mount the store, or copy its files here"
+        raise InputError(printable(dataset), "must be on a disk: object stores and URLs are not read", remedy=remedy)
     if ending(path.name) in ENDINGS:
         raise InputError(dataset, "does not exist", remedy="check the path")
     reject_options(config, (*FOR_FOLDERS, "follow_links"), "is for folders on this disk")

@@ -80,3 +80,5 @@ def test_files_that_are_no_data_sets(tmp_path: Path) -> None:
         assert name in load_error(tmp_path / name)
     assert "does not exist" in load_error(tmp_path / "missing")
     assert "does not exist" in load_error("nobody-at-all/no-such-set")
+    for address in ("s3://bucket/images", "gs://bucket/set.npz", "https://host/set.zip"):
+        assert "object stores and URLs are not read; mount the store" in load_error(address)
