@@ -12,8 +12,11 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numpr
 demo: .venv/installed
 	$(BIN)/notbugs demo
 
-test: .venv/installed-test check
-	$(PYTEST) -m ""
+# The checks beside the tests: while some of these wait for processes, a core has nothing to do
+test: .venv/installed-test
+	@$(MAKE) --no-print-directory check > .venv/check.log 2>&1 & checks=$$!; \
+	echo '$(PYTEST) -m ""'; $(PYTEST) -m ""; tests=$$?; \
+	wait $$checks; checks=$$?; cat .venv/check.log; exit $$(( tests || checks ))
 
 # What a developer runs at each save: no browser, nothing slow
 test-fast: .venv/installed-test

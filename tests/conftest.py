@@ -35,6 +35,7 @@ LONGEST = {
     ("tests", "test_device.py"),
     ("report", "test_shared_parts.py"),
     ("attacks", "test_ensemble.py"),
+    ("runs", "test_executors.py"),
 }
 
 

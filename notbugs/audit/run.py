@@ -108,7 +108,7 @@ def run(
         parts = _number_of_parts(record, len(part), time_limit)
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
-        stages = _stages(config, folder, parts, engine)
+        stages = _stages(config, folder, parts, engine, checks_first=time_limit is not None)
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
             try:
@@ -131,11 +131,14 @@ def _number_of_parts(record: RunFolder, images: int, time_limit: float | None) -
     return parts
 
 
-def _stages(config: AuditConfig, folder: Path, parts: int, engine: Engine | None) -> dict[str, Stage]:
-    """Each part holds every parts-th image, so that each has all classes. The checks come first: without them nothing counts."""
+def _stages(config: AuditConfig, folder: Path, parts: int, engine: Engine | None, *, checks_first: bool) -> dict[str, Stage]:
+    """Each part holds every parts-th image, so that each has all classes. What a time limit cuts counts only with the checks."""
     names, describe = [f"part {number + 1} of {parts}" for number in range(parts)], on_device(describe_device, config, engine)
-    work: dict[str, Callable[[Attempt], Sequence[Row]]] = {CHECKS: on_device(run_checks, config, engine)}
-    work |= {name: on_device(evaluate_part, config, engine, number, parts) for number, name in enumerate(names)}
+    work: dict[str, Callable[[Attempt], Sequence[Row]]] = {
+        name: on_device(evaluate_part, config, engine, number, parts) for number, name in enumerate(names)
+    }
+    checks = {CHECKS: on_device(run_checks, config, engine)}
+    work = {**checks, **work} if checks_first else {**work, **checks}
     work |= {SUMMARY: on_device(summarize, config, engine, folder)}
     return {name: Stage(tuple(names) if name == SUMMARY else (), each, describe) for name, each in work.items()}
 
