@@ -54,7 +54,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     if not metadata.full:
         det, control = (results.accuracy(trained_on(name)) for name in ("next-labels", "next-labels-shuffled"))
         which = "all controls, that of D_det among them" if det and not control else "all controls"
-        several = metadata.data.left_out and len(metadata.seeds) == 1  # step 3 is a run of its own
+        several = _beyond_limit(results) and len(metadata.seeds) == 1  # step 3 is a run of its own
         yield Step(
             f"Run {which}: they test other explanations of these results.",
             f"notbugs run --full --out {same}",
@@ -86,8 +86,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
 def _confirm(results: StudyResults) -> Iterator[Step]:
     """Further seeds, and the images that are beyond the limit."""
     metadata, out = results.metadata, results.run.folder
-    one, left_out = len(metadata.seeds) == 1, metadata.data.left_out.items()
-    beyond = sum(count for reason, count in left_out if reason.startswith(BEYOND_LIMIT))
+    one, beyond = len(metadata.seeds) == 1, _beyond_limit(results)
     seeds, another = "two more seeds" if one else "", "Another training may give other figures. "
     if beyond:
         used = (metadata.data.train or 0) + (metadata.data.test or 0)
@@ -106,6 +105,11 @@ def _confirm(results: StudyResults) -> Iterator[Step]:
             f"notbugs run --seeds 3 --out {shlex.quote(str(out))}",
             f"See what another training changes, with {seeds} (only more test images narrow the CIs above):",
         )
+
+
+def _beyond_limit(results: StudyResults) -> int:
+    """How many images `--limit` left out."""
+    return sum(count for reason, count in results.metadata.data.left_out.items() if reason.startswith(BEYOND_LIMIT))
 
 
 def _arguments(results: StudyResults, *names: str) -> str:

@@ -67,6 +67,11 @@ def test_images_beyond_the_limit_are_the_way_to_narrower_intervals(tmp_path: Pat
     assert step.short == "Repeat the study with all 5,000 images and two more seeds:"
     assert "alone leave up to ±4 percentage points. That takes about 8 times as long:" in step.words
     assert step.code == f"notbugs run digits --epochs 3 --seeds 3 --out {folder}-all"
+    (controls,) = [step for step in next_steps(StudyResults.read(folder)) if step.code == f"notbugs run --full --out {folder}"]
+    assert controls.short.endswith("(or add --full to step 3, for all its seeds):")
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        run.update_metadata(data=data | {"left_out": {"is no image": 2}})
+    assert not any("step 3" in step.short for step in next_steps(StudyResults.read(folder)))
 
 
 def test_steps_keep_the_threat_model_and_what_is_skipped_and_name_no_weaker_model_as_stronger(tmp_path: Path) -> None:
