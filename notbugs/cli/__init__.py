@@ -56,7 +56,7 @@ for command in (theory, report, compare):  # these load no data set, and `report
 
 
 def main() -> None:
-    """Entry point. Exit codes: `gate.exit_codes`."""
+    """Entry point. Exit codes: `notbugs.exit_codes`."""
     warnings.showwarning = _show_warning
     keep_freed_memory()
     if ranks.started_by_torchrun():
