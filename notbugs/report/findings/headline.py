@@ -9,8 +9,6 @@ from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
 from notbugs.study.epsilon_source import SOURCES, epsilon_reason
 
-CONTROL = trained_on("random-labels-shuffled")
-
 
 def headline(results: StudyResults) -> list[str]:
     """Sentences that say what a study found, the most important one first.
@@ -166,13 +164,12 @@ def _relabeled(results: StudyResults) -> list[str]:
 
 def _d_rand(results: StudyResults) -> str:
     """What D_rand shows, if it is above chance level and above its control; else ""."""
-    accuracy, control = results.accuracy(trained_on("random-labels")), results.accuracy(CONTROL)
-    excess = results.difference((trained_on("random-labels"), 0), (CONTROL, 0))
-    if not (accuracy and control and excess) or excess.ci_low <= 0 or accuracy.ci_low <= results.chance:
+    found = relabeled.random_labels(results)
+    if not found or not (found.above_chance and found.above_control):
         return ""
     epsilon, attack = results.relabel_epsilon("random-labels"), results.radii[FULL]
     within = f" within {results.norm} ε = {epsilon:.3g}" if epsilon else ""
-    before = [results.accuracy_before_adapting(model) for model in (trained_on("random-labels"), CONTROL)]
+    before = [results.accuracy_before_adapting(model) for model in (relabeled.D_RAND, relabeled.CONTROL)]
     adapted, other = "", ""
     if before[0] and before[1]:
         adapted = (
@@ -184,6 +181,6 @@ def _d_rand(results: StudyResults) -> str:
     leakage = f" This ε is {times} that of the attacks: that these features are non-robust is not shown." if larger else ""
     return (
         f"Perturbations carry features: trained on images perturbed{within} towards a wrong class and labeled as that class, a "
-        f"classifier reaches {accuracy.percent} on clean test images{adapted}, chance level {percent(results.chance)}; its "
-        f"control with shuffled perturbations {control.percent}{other}.{leakage}"
+        f"classifier reaches {found.accuracy.percent} on clean test images{adapted}, chance level {percent(results.chance)}; its "
+        f"control with shuffled perturbations {found.control.percent}{other}.{leakage}"
     )

@@ -1,6 +1,7 @@
 """Findings on D_rand and D_det: test accuracy after training on relabeled images, against chance level and a control."""
 
 import math
+from typing import NamedTuple
 
 from notbugs.report.findings.base import Finding, image_share, sample_size
 from notbugs.report.findings.construction import relabel_problems
@@ -10,6 +11,8 @@ from notbugs.study.catalog import DATASETS, trained_on
 
 LISTED_SEEDS = 10
 SPREAD = 0.1  # between seeds, from which each is listed
+D_RAND = trained_on("random-labels")
+CONTROL = trained_on("random-labels-shuffled")
 # Per kind of labels: the question, the training images, and what was done to them
 _D_RAND = "Do adversarial perturbations carry features that generalize? (D_rand)"
 _WORDS = {
@@ -29,6 +32,32 @@ _WORDS = {
         "towards the class after its own and relabeled as that class",
     ),
 }
+
+
+class RandomLabels(NamedTuple):
+    """Test accuracy after training on D_rand and on its control, and their difference.
+
+    Attributes
+    ----------
+    accuracy, control, excess : Estimate
+    above_chance, above_control : bool
+        Whether that was measured: the lower end of a 95 % CI.
+    """
+
+    accuracy: Estimate
+    control: Estimate
+    excess: Estimate
+    above_chance: bool
+    above_control: bool
+
+
+def random_labels(results: StudyResults) -> RandomLabels | None:
+    """What D_rand shows; None if it, its control or chance level is not known."""
+    accuracy, control = results.accuracy(D_RAND), results.accuracy(CONTROL)
+    excess = results.difference((D_RAND, CLEAN), (CONTROL, CLEAN))
+    if not (accuracy and control and excess) or math.isnan(results.chance):
+        return None
+    return RandomLabels(accuracy, control, excess, accuracy.ci_low > results.chance, excess.ci_low > 0)
 
 
 def findings(results: StudyResults) -> list[Finding]:

@@ -9,7 +9,8 @@ from functools import cache
 from notbugs.report import data_check, render, tables
 from notbugs.report.findings import findings
 from notbugs.report.findings.base import Meaning
-from notbugs.report.findings.headline import CONTROL, certainty, headline
+from notbugs.report.findings.headline import certainty, headline
+from notbugs.report.findings.relabeled import CONTROL, D_RAND, random_labels
 from notbugs.report.findings.split import ROBUST, cross_accuracy
 from notbugs.report.format import Estimate, percent, plain
 from notbugs.report.next_steps import next_steps
@@ -172,21 +173,19 @@ def _robust_tile(results: StudyResults, model: str, words: str, attacked: Estima
 
 def _relabeled_tile(results: StudyResults) -> list[Tile]:
     """Test accuracy after training on D_rand, beside chance level and its control; none if these were not measured."""
-    model = trained_on("random-labels")
-    accuracy, control = results.accuracy(model), results.accuracy(CONTROL)
-    excess = results.difference((model, CLEAN), (CONTROL, CLEAN))
-    if not (accuracy and control and excess) or math.isnan(results.chance):
+    found = random_labels(results)
+    if not found:
         return []
-    chance = results.beside_chance(accuracy) or f"above chance ({percent(results.chance)})"
-    over = "above" if excess.ci_low > 0 else "not measurably above"
+    chance = results.beside_chance(found.accuracy) or f"above chance ({percent(results.chance)})"
+    over = "above" if found.above_control else "not measurably above"
     epsilon = results.relabel_epsilon("random-labels")
     details = [f"perturbed within {results.norm} ε = {epsilon:.3g}"] if epsilon else []
-    details.append(f"{over} its control ({control.percent}): the same labels, shuffled perturbations")
-    if before := results.accuracy_before_adapting(model):
+    details.append(f"{over} its control ({found.control.percent}): the same labels, shuffled perturbations")
+    if before := results.accuracy_before_adapting(D_RAND):
         details.append(f"{before.percent} without adapting batch norm")
-    meaning: Meaning = "neutral" if excess.ci_low > 0 and not results.beside_chance(accuracy) else "unclear"
+    meaning: Meaning = "neutral" if found.above_chance and found.above_control else "unclear"
     label = "Clean accuracy, trained on wrong labels (D_rand)"
-    return [Tile(model, label, accuracy.percent, accuracy.interval, details, meaning, chance)]
+    return [Tile(D_RAND, label, found.accuracy.percent, found.accuracy.interval, details, meaning, chance)]
 
 
 def _loss(results: StudyResults) -> tuple[Meaning, str]:
