@@ -93,6 +93,8 @@ def test_the_synthetic_data_set_differs_by_seed_and_has_one_size() -> None:
 def test_planted_is_loaded_by_its_name_and_its_limit_is_checked() -> None:
     assert equal(data.load("planted", limit=24, seed=1).train, synthetic.make_synthetic(train=24, test=40, seed=1).train)
     assert load_error("planted", limit=4) == "--limit: must be at least 8 with planted, got 4"
+    with pytest.raises(InputError, match="--resize: must be at most 8,192, as wide as an image may be, got 100000"):
+        data.load("digits", resize=100_000)
     with pytest.raises(InputError, match="--limit: must be at least 1, got 0"):
         data.load_dataset(DataConfig("planted", limit=0))
 
