@@ -144,8 +144,8 @@ def _keep(context: typer.Context) -> None:
     """Write the arguments of a command into the run folder that it made, beside those of an earlier command."""
     from notbugs.atomic import atomic_write_text
 
-    out = context.params.get("out")
-    if not isinstance(out, Path) or not (out / "run.json").is_file() or context.params.get("dry_run"):
+    out = Path(str(context.params.get("out") or ""))  # typer 0.27 has text here
+    if not context.params.get("out") or not (out / "run.json").is_file() or context.params.get("dry_run"):
         return
     command, path = context.command.name or "", out / NAME
     given = {_key(each): context.params[str(each.name)] for each in context.command.params if _is_kept(context, str(each.name))}

@@ -78,6 +78,7 @@ def test_a_run_folder_keeps_what_reproduces_it(seen: list[dict[str, object]]) ->
         ("[attack]\nmodel = 'm'\nout = 'a.toml'\n", "--out: must not replace a.toml, which is read"),
         (f"[attack]\nepsilon = {'[' * 5000}{']' * 5000}\n", "a.toml must be TOML, got maximum recursion depth exceeded"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_what_a_file_cannot_have_is_one_line(seen: list[dict[str, object]], text: str, says: str) -> None:
     Path("a.toml").write_bytes(text.encode("latin-1"))
@@ -101,7 +102,9 @@ def test_a_number_is_text_where_text_is_meant(seen: list[dict[str, object]]) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["[attack]\nmodel = " + "[" * 5000, f"[attack]\nimages = {'1' * 5000}\n", '[attack]\n"a\\nb" = 1\n']
+    "text",
+    ["[attack]\nmodel = " + "[" * 5000, f"[attack]\nimages = {'1' * 5000}\n", '[attack]\n"a\\nb" = 1\n'],
+    ids=lambda text: text[:20],
 )
 def test_a_damaged_file_of_another_command_in_the_run_folder_is_replaced(seen: list[dict[str, object]], text: str) -> None:
     Path("run").mkdir()
