@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # In the order of tests/conftest.py, the longest files first
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses auto
 
-.PHONY: demo test test-fast lint check fuzz clean
+.PHONY: demo test test-fast test-oldest test-newest lint check fuzz clean
 
 demo: .venv/installed
 	$(BIN)/notbugs demo
@@ -21,6 +21,18 @@ test: .venv/installed-test
 # What a developer runs at each save: no browser, nothing slow
 test-fast: .venv/installed-test
 	$(PYTEST)
+
+# With the oldest, and with the newest, version of each package that pyproject.toml allows: docs/releases.md
+TESTS ?= tests notbugs
+TORCH ?= 2.13.0
+test-oldest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-oldest test-newest:
+	$(PYTHON) -m venv .venv-$(RESOLUTION)
+	.venv-$(RESOLUTION)/bin/python -m pip --disable-pip-version-check install --quiet uv
+	.venv-$(RESOLUTION)/bin/uv pip install --python .venv-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test,hf,skops]' torch==$(TORCH)
+	.venv-$(RESOLUTION)/bin/uv pip install --python .venv-$(RESOLUTION) --no-deps torchattacks
+	.venv-$(RESOLUTION)/bin/python -m pytest $(TESTS) -m "not browser"
 
 # Format, lint, types and layers, without changing a file
 check: .venv/installed-test
@@ -53,4 +65,4 @@ lint: .venv/installed-test
 	@touch .venv/installed $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* runs .pytest_cache .mypy_cache .ruff_cache

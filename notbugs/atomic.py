@@ -28,8 +28,10 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises
     ------
     InputError
-        If the disk is full or the folder cannot be written. It names the path: some commands that write have no --out.
+        If the disk is full, the folder cannot be written, or the path is a device. It names the path: some commands that write
+        have no --out.
     """
+    check_no_device(path)
     fresh = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +46,13 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, OSError):
             raise not_writable(path, error) from None
         raise
+
+
+def check_no_device(path: Path) -> None:
+    """Raises InputError for a device, whose place a file would take: as root also that of /dev/null, for all processes."""
+    folder = os.path.realpath(path.parent)
+    if folder == "/dev" or folder.startswith("/proc/") or path.is_char_device() or path.is_block_device():
+        raise InputError(str(path), "must be a file", "a device", "name a file")
 
 
 def sync_folder(folder: Path) -> None:

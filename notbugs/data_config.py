@@ -119,8 +119,8 @@ DATA_FIELDS = {field.name: field for field in fields(DataConfig) if field.name !
 def check_outside(config: DataConfig, *outputs: Path | str, option: str = "--out") -> None:
     """Raises InputError for an output inside the data set, of which it would become a part, and for one that would hold it.
 
-    Compared are the places themselves, whatever links lead to them. Called before anything is read or written. option: what the
-    outputs are called.
+    Compared are the places themselves, whatever links and mounts lead to them. Called before anything is read or written. option:
+    what the outputs are called.
 
     Examples
     --------
@@ -129,12 +129,19 @@ def check_outside(config: DataConfig, *outputs: Path | str, option: str = "--out
     written = [Path(os.path.realpath(output)) for output in outputs]
     for source in _places(config):
         for output in written:
-            if output.is_relative_to(source) and (source.is_dir() or source == output):
+            if _is_within(output, source):
                 what = "or it becomes a part of the data set" if source.is_dir() else "or it replaces it"
                 rule = f"must lie outside {config.dataset if source.is_dir() else source}, {what}"
                 raise InputError(option, rule, str(output), "choose another")
-            if source.is_relative_to(output):
+            if _is_within(source, output):
                 raise InputError(option, "must not hold the data set, or parts of it", f"{source} in {output}", "choose another")
+
+
+def _is_within(path: Path, place: Path) -> bool:
+    """Whether a path is a place or below it, also where another mount, or another case of its letters, leads there."""
+    if not place.exists():
+        return False
+    return any(each.exists() and each.samefile(place) for each in (path, *(path.parents if place.is_dir() else ())))
 
 
 def _places(config: DataConfig) -> Iterator[Path]:

@@ -19,7 +19,8 @@ from notbugs.runs.tables.theory import TheoryRow
 
 Array = NDArray[np.float64]
 ADVERSARIES = ("ball", "budget")
-MAX_EPSILON = 1e6  # beyond it, squares of squares overflow
+MAX_EPSILON = MAX_MEAN = 1e6  # beyond it, squares of squares overflow
+MAX_VARIANCE = 1e12
 BISECTIONS = 60  # to the last bit
 
 
@@ -59,9 +60,14 @@ class Gaussians:
             raise InputError("covariance", f"must be {len(mean)}x{len(mean)} like the mean, finite", covariance.shape)
         if not np.allclose(covariance, covariance.T, atol=1e-8 * np.abs(covariance).max()):
             raise InputError("covariance", "must be symmetric", "one that is not")
-        smallest = np.linalg.eigvalsh(covariance)[0]
+        smallest, largest = np.linalg.eigvalsh(covariance)[[0, -1]]
         if smallest <= 0:
             raise InputError("covariance", "must be positive definite", f"eigenvalues from {smallest:.3g}")
+        if np.abs(mean).max() > MAX_MEAN:
+            raise InputError("mean", f"must be at most {MAX_MEAN:g} in size", np.abs(mean).max())
+        if not 1 / MAX_VARIANCE <= smallest <= largest <= MAX_VARIANCE:
+            rule = f"must have eigenvalues from {1 / MAX_VARIANCE:g} to {MAX_VARIANCE:g}"
+            raise InputError("covariance", rule, f"from {smallest:.3g} to {largest:.3g}")
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
 

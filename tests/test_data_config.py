@@ -1,6 +1,8 @@
 """The fields that say which data set, and how it is read, are those of `DataConfig`, wherever they may be given."""
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -90,6 +92,16 @@ def test_an_output_never_lies_in_the_data_set_nor_holds_it(
     with pytest.raises(InputError, match=error) as raised:
         check_outside(config, Path(out))
     assert raised.value.args[0] == "--out"
+
+
+def test_an_output_is_in_the_data_set_by_another_mount_too(images: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts")
+    (images / "mounted").mkdir()
+    check = "from notbugs.data_config import *; check_outside(DataConfig('images'), 'mounted/train/run')"
+    words = ["unshare", "--mount", "sh", "-c", 'mount --bind images mounted && exec "$0" -c "$1"', sys.executable, check]
+    done = subprocess.run(words, cwd=images, capture_output=True, text=True, check=False)
+    assert "--out: must lie outside images, or it becomes a part of the data set" in done.stderr
 
 
 def test_a_loop_of_links_ends(images: Path) -> None:

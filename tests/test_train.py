@@ -2,6 +2,7 @@
 
 import copy
 import math
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -291,6 +292,38 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.warns(NotbugsWarning, match=r"training\.pt is damaged: training starts again$"):
         train.fit(tiny_model(1), part, epochs=1, checkpoint=path)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1], {"identity": 3}, {}, "text"])
+def test_a_checkpoint_of_other_content_is_damaged(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "training.pt")
+    with pytest.warns(NotbugsWarning, match=r"training\.pt is damaged: training starts again$"):
+        train.fit(tiny_model(), random_dataset(20), epochs=1, checkpoint=tmp_path / "training.pt")
+
+
+def test_a_packed_checkpoint_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    path, part = tmp_path / "training.pt", random_dataset(20)
+    train.fit(tiny_model(1), part, epochs=1, checkpoint=path)
+    with zipfile.ZipFile(path) as stored, zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    (tmp_path / "packed.pt").replace(path)
+    with pytest.warns(NotbugsWarning, match=r"training\.pt is damaged: training starts again$"):
+        train.fit(tiny_model(1), part, epochs=1, checkpoint=path)
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "schedule", "generator", "random", "curve", "seconds", "before_restart"])
+@pytest.mark.parametrize("value", [None, "x", [[]]])
+def test_a_part_of_a_checkpoint_that_was_changed_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, value: object
+) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    path, data = tmp_path / "training.pt", random_dataset(20)
+    train.fit(tiny_model(1), data, epochs=1, checkpoint=path)
+    torch.save({**torch.load(path), part: value}, path)
+    with pytest.raises(InputError, match=r"the checkpoint: must hold the training as it was written, got \w+Error: .*remove"):
+        train.fit(tiny_model(1), data, epochs=1, checkpoint=path)
 
 
 def test_checkpoints_have_the_optimizer_and_the_schedule_that_they_go_on_with(

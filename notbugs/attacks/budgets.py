@@ -137,10 +137,10 @@ BUDGETS: Mapping[str, AttackBudget] = {
 }
 
 
-def check_budget(budget: str) -> None:
+def check_budget(budget: str, parameter: str = "budget") -> None:
     """Raises InputError unless `budget` is a key of `BUDGETS`."""
     if budget not in BUDGETS:
-        raise InputError("budget", f"must be one of {', '.join(BUDGETS)}", repr(budget))
+        raise InputError(parameter, f"must be one of {', '.join(BUDGETS)}", repr(budget))
 
 
 def ensemble_name(budget: str) -> str:

@@ -20,6 +20,7 @@ from notbugs.attacks.budgets import (
     TARGET_CLASSES,
     TARGETED_STEPS,
     UNTARGETED_ATTACKS,
+    check_budget,
 )
 from notbugs.audit.classifiers import search_copy
 from notbugs.audit.config import AuditConfig
@@ -97,6 +98,7 @@ class AuditPlan:
 
 def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
     """Load everything, time a gradient and a query on a few images, and attack nothing."""
+    check_budget(config.budget, "--budget")
     part, threats = test_part(config)[0], threat_models(config)
     model, draws, every = search_copy(config, config.model), draws_of(config), data.load_dataset(config.data).test
     sample = part.select(evenly_spaced(min(TIMED_IMAGES, len(part)), len(part)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from notbugs import attacks, data, datacheck
 from notbugs.atomic import StrPath
+from notbugs.attacks.budgets import check_budget
 from notbugs.audit.class_order import write_class_map
 from notbugs.audit.classifiers import digest, load_classifier, report_order, search_copy
 from notbugs.audit.config import AuditConfig, all_classes
@@ -76,8 +77,7 @@ def run(
         Before anything is written if the input cannot be used.
     """
     folder, began = Path(folder), CLOCK()
-    if config.budget not in attacks.BUDGETS:
-        raise InputError("--budget", f"must be one of {', '.join(attacks.BUDGETS)}", repr(config.budget))
+    check_budget(config.budget, "--budget")
     check_outside(config.data, folder)
     config = with_epsilon(config)
     part, form = test_part(config)

@@ -49,6 +49,7 @@ Subject = Annotated[
 ItsDataset = Annotated[
     str | None, typer.Argument(metavar="DATASET", help="With a model: the images, as `notbugs run` takes them.")
 ]
+MOST_SAMPLES = 10_000_000  # which are all in memory
 TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]  # columns and rows
 
 
@@ -104,8 +105,8 @@ def _gaussians(
 
     from notbugs import theory
 
-    if samples < 0:
-        raise InputError("--samples", "must be 0 or more", samples)
+    if not 0 <= samples <= MOST_SAMPLES:
+        raise InputError("--samples", f"must be 0 or more, at most {MOST_SAMPLES:,}", samples)
     if len(means) != len(variances):
         raise InputError("--variances", f"must be as many as --mean, {len(means)}", len(variances))
     if min(variances) <= 0:

@@ -12,6 +12,7 @@ from typing import Annotated, Protocol
 
 import typer
 
+from notbugs.cli.options import OUTPUTS, check_kept, check_numbers
 from notbugs.errors import InputError
 from notbugs.exit_codes import CLOSED
 
@@ -24,9 +25,10 @@ class Named(Protocol):
 
     name: str
     opts: list[str]
+    multiple: bool
+    nargs: int
 
 
-Value = str | int | float | bool
 # Of the machine and of one call: a run is the same without them
 NOT_KEPT = ("config", "out", "folder", "dry_run", "quiet", "verbose", "json", "junit", "sarif", "workers", "executor", "device")
 
@@ -37,7 +39,11 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def called(context: typer.Context, **given: object) -> None:
-        given.pop("config")
+        config = given.pop("config")
+        check_numbers(given)
+        for name in OUTPUTS:
+            if given.get(name):
+                check_kept({"config": config}, name, Path(str(given[name])))
         code = 0
         try:
             command(**given, **({"context": context} if takes_context else {}))
@@ -90,7 +96,9 @@ def read(path: Path, context: typer.Context) -> dict[str, object]:
         raise InputError("--config", "no such file", str(path))
     try:
         tables = tomllib.loads(read_at_most(path, MOST).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more than 4,300 digits
+        if isinstance(error, InputError):
+            raise
         raise InputError("--config", f"{path} must be TOML", str(error)) from None
     table = tables.get(command)
     if not isinstance(table, dict):
@@ -103,7 +111,7 @@ def read(path: Path, context: typer.Context) -> dict[str, object]:
             close = difflib.get_close_matches(key, known, 1)
             remedy = f"do you mean {close[0]}?" if close else f"notbugs {command} --help lists them"
             raise InputError("--config", f"{path} must have arguments of notbugs {command} alone", key, remedy)
-        found[str(parameter.name)] = _checked(value, key, path, several=bool(getattr(parameter, "multiple", False)))
+        found[str(parameter.name)] = _checked(value, key, path, parameter)
     return found
 
 
@@ -113,14 +121,20 @@ def _key(parameter: Named) -> str:
     return str(names[0]).removeprefix("--").replace("_", "-")
 
 
-def _checked(value: object, key: str, path: Path, *, several: bool) -> object:
-    """A value as the command line has it. Raises InputError unless it is text, a number, a flag, or a list of them."""
+def _checked(value: object, key: str, path: Path, parameter: Named) -> object:
+    """A value as the command line has it: text, but for flags. Raises InputError for one that it cannot have."""
+    several = parameter.multiple or parameter.nargs == -1
     each = value if isinstance(value, list) else [value]
-    if not all(isinstance(one, Value) for one in each):
+    if not all(isinstance(one, str | int | float) for one in each):
         raise InputError("--config", f"{path}: {key} must be text, a number or true or false", type(value).__name__)
     if isinstance(value, list) and not several:
         raise InputError("--config", f"{path}: {key} must be one value", f"a list of {len(value)}")
-    return [str(one) for one in each] if several else value
+    is_flag = bool(getattr(parameter, "is_flag", False))
+    if any(isinstance(one, bool) is not is_flag for one in each):
+        raise InputError("--config", f"{path}: {key} must be {'true or false' if is_flag else 'text or a number'}", str(value))
+    if any("\0" in str(one) for one in each):
+        raise InputError("--config", f"{path}: {key} must have no null character", value)
+    return value if is_flag else [str(one) for one in each] if several else str(value)
 
 
 # ---- write -------------------------------------------------------------------------------------------------------------------
@@ -130,12 +144,13 @@ def _keep(context: typer.Context) -> None:
     """Write the arguments of a command into the run folder that it made, beside those of an earlier command."""
     from notbugs.atomic import atomic_write_text
 
-    out = context.params.get("out")
-    if not isinstance(out, Path) or not (out / "run.json").is_file() or context.params.get("dry_run"):
+    out = Path(str(context.params.get("out") or ""))  # typer 0.27 has text here
+    if not context.params.get("out") or not (out / "run.json").is_file() or context.params.get("dry_run"):
         return
     command, path = context.command.name or "", out / NAME
     given = {_key(each): context.params[str(each.name)] for each in context.command.params if _is_kept(context, str(each.name))}
-    earlier = read_table(path, command)
+    known = {_key(each) for each in context.command.params}
+    earlier = {key: value for key, value in read_table(path, command).items() if key in known}
     atomic_write_text(path, as_toml(command, {**earlier, **{key: value for key, value in given.items() if value is not None}}))
 
 
@@ -146,9 +161,11 @@ def _is_kept(context: typer.Context, name: str) -> bool:
 
 def read_table(path: Path, command: str) -> Mapping[str, object]:
     """What a file of an earlier command says; {} if there is none, or none of this command."""
+    from notbugs.atomic import read_at_most
+
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get(command, {})
-    except (OSError, ValueError):
+        table = tomllib.loads(read_at_most(path, MOST).decode("utf-8")).get(command, {})
+    except (ValueError, RecursionError):
         return {}
     return table if isinstance(table, dict) else {}
 

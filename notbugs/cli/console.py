@@ -206,11 +206,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*map(_literal, columns), box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    for column in columns:  # as Text, in which rich sees no markup
+        table.add_column(Text(column))
     table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(*map(_literal, row))
+        table.add_row(*map(Text, row))
     print(title)
     Console().print(table)
 
@@ -289,8 +292,3 @@ def accuracy_line(
 def percent(share: float, ci_low: float, ci_high: float) -> str:
     """A share with its interval, in percent: "42.0 [38.1, 46.0]"."""
     return f"{100 * share:.1f} [{100 * ci_low:.1f}, {100 * ci_high:.1f}]"
-
-
-def _literal(text: str) -> str:
-    """Text in which rich sees no markup."""
-    return text.replace("[", "\\[")

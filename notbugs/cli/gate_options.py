@@ -1,5 +1,6 @@
 """The gate of `notbugs attack`: its options, what is required, and the files for pipelines."""
 
+import math
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Self, TypedDict
 
 import typer
 
+from notbugs.atomic import check_no_device
 from notbugs.cli.options import with_group
 from notbugs.errors import InputError
 
@@ -134,6 +136,7 @@ def _check_files(files: Mapping[str, Path]) -> None:
     """Raises InputError for files that cannot be written, or are the same."""
     seen: dict[str, str] = {}
     for name, path in files.items():
+        check_no_device(path)
         if path.is_dir() or not str(path.name):
             raise InputError(f"--{name}", "must be a file", f"the folder {path}", f"pass {path / f'attack.{name}'}")
         if other := seen.get(os.path.realpath(path)):
@@ -150,7 +153,7 @@ def parse_time(text: str) -> float:
     [90.0, 90.0, 600.0, 5400.0]
     """
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.strip())
-    if not found or found[2] not in SECONDS or not float(found[1]):
+    if not found or found[2] not in SECONDS or not 0 < float(found[1]) * SECONDS[found[2]] < math.inf:
         raise InputError("--time-limit", "must be above 0, in seconds, minutes or hours: 90s, 10m, 2h", repr(text))
     return float(found[1]) * SECONDS[found[2]]
 

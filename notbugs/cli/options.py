@@ -80,6 +80,7 @@ DATA_OPTIONS: dict[str, object] = {
     "skip_unreadable": typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them."),
 }
 DataOptions = Mapping[str, Any]
+MOST, MOST_SEED = 2**31 - 1, 2**63 - 1  # of a whole number: what torch and the system count with
 OUTPUTS = ("out", "json", "junit", "sarif")  # options that name what a command writes
 NO_OPTIONS: DataOptions = MappingProxyType({name: field.default for name, field in DATA_FIELDS.items()})
 
@@ -110,7 +111,7 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
             read = {name: value for name, value in given.items() if name not in OUTPUTS}
             for name, path in outputs.items():
                 check_outside(config, *_written(name, path), option=f"--{name}")
-                _check_kept(read, name, path)
+                check_kept(read, name, path)
         grouped(**given)
 
     return called
@@ -121,19 +122,28 @@ def _written(name: str, out: Path) -> tuple[Path, ...]:
     return (out, out.with_suffix(".json")) if name == "out" and out.suffix else (out,)
 
 
-def _check_kept(given: Mapping[str, object], name: str, out: Path) -> None:
+def check_kept(given: Mapping[str, object], name: str, out: Path) -> None:
     """Raises InputError for an output that would replace a file that the command reads: a model, a mask, a class map, a list."""
     images = (
         (out.with_suffix(".png"), out.with_name(f"{out.stem}-fourier.csv")) if name == "out" else ()
     )  # `explain`, `corruptions`
     written = {os.path.realpath(path): path for path in (*_written(name, out), *images)}
-    for value in given.values():
+    each = [one for value in given.values() for one in (value if isinstance(value, list | tuple) else [value])]
+    for value in each:
         if not isinstance(value, str | Path) or not os.path.isfile(value):
             continue
         described = os.path.splitext(value)[0] + ".json"  # beside a checkpoint
         for path in (str(value), *([described] if os.path.isfile(described) else [])):
             if found := written.get(os.path.realpath(path)):
                 raise InputError(f"--{name}", f"must not replace {path}, which is read", str(found), "choose another")
+
+
+def check_numbers(given: Mapping[str, object]) -> None:
+    """Raises InputError for a whole number that is too large for anything: torch would say so with a traceback, or much later."""
+    for name, value in given.items():
+        most = MOST_SEED if name == "seed" else MOST
+        if isinstance(value, int) and value > most:
+            raise InputError("--" + name.replace("_", "-"), f"must be at most {most:,}", value)
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:

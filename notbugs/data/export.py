@@ -18,6 +18,7 @@ from notbugs.data.eight_bits import as_arrays
 from notbugs.data.images import encode_png
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, same_file
 from notbugs.data.shards import Sample, write_shards
+from notbugs.data.single_files import write_npz
 from notbugs.data.sources import without_progress_bars
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
@@ -187,7 +188,7 @@ def _write_npz(job: Job) -> Written:
         f"{job.split}_names": np.array(job.dataset.names, dtype=str),
         "classes": np.array(job.dataset.classes, dtype=str),
     }
-    np.savez(job.folder / "data.npz", **arrays)  # type: ignore[arg-type]  # numpy types the flag among the arrays
+    write_npz(arrays, job.folder / "data.npz")
     return Written()
 
 

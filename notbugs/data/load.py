@@ -1,5 +1,6 @@
 """From DATASET to a training and a test set: locate, check, split, limit, decode, check again."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,6 +20,7 @@ from notbugs.data.sources import EMBEDDED, Located, beside_built_in, locate
 from notbugs.data.synthetic import FEWEST, make_synthetic
 from notbugs.data_config import RESIZE_MODES, DataConfig, DataOptions
 from notbugs.decoding.decode import WHITE, DecodeOptions
+from notbugs.decoding.headers import MAX_PIXELS
 from notbugs.errors import InputError
 
 SYNTHETIC = "planted"  # the name of the built-in synthetic data set
@@ -147,6 +149,8 @@ def _check_options(config: DataConfig) -> None:
     for option, value in (("--resize", config.resize), ("--limit", config.limit), ("--white", config.white)):
         if value is not None and value < 1:
             raise InputError(option, "must be at least 1", value)
+    if config.resize is not None and config.resize**2 > MAX_PIXELS:
+        raise InputError("--resize", f"must be at most {math.isqrt(MAX_PIXELS):,}, as wide as an image may be", config.resize)
     if config.resize_mode not in RESIZE_MODES:
         raise InputError("--resize-mode", f"must be one of {', '.join(RESIZE_MODES)}", repr(config.resize_mode))
     if config.resize_mode != DataConfig.resize_mode and config.resize is None:

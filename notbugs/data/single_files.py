@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,7 +17,15 @@ from notbugs.errors import InputError
 
 def save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Arrays by name into one .npz file, which appears whole or not at all. Raises InputError if it cannot be written."""
-    atomic_write(path, lambda stream: np.savez(stream, **arrays))  # type: ignore[arg-type]  # numpy types the flag among the arrays
+    atomic_write(path, lambda stream: write_npz(arrays, stream))
+
+
+def write_npz(arrays: Mapping[str, np.ndarray], target: Path | BinaryIO) -> None:
+    """As `numpy.savez`, which leaves its archive open where the disk is full: Python then prints a traceback when it ends."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

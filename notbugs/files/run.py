@@ -45,6 +45,7 @@ from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, Fi
 from notbugs.runs.tables.row import Row
 from notbugs.study.resolve import check_size, flip_is_measured
 
+MOST_REPEATS = 1000  # as stages are planned before any is done
 PICTURED_FILES = 12  # of each category
 SUBSETS = {"robust": "highest", "nonrobust": "lowest"}
 
@@ -101,8 +102,9 @@ def run(
     check_size(config.data, splits)
     with keeping_notes() as notes:
         crossfit = crossfit_config(config, splits)
-    if config.repeats < 1:
-        raise InputError("--repeats", "must be 1 or more", config.repeats)
+    if not 1 <= config.repeats <= MOST_REPEATS:
+        rule = f"must be 1 or more, at most {MOST_REPEATS:,}"
+        raise InputError("--repeats", rule, config.repeats)
     stratified_folds(splits.train.labels, config.folds, 0, splits.train.groups)  # too many folds fail here
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)

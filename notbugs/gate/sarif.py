@@ -1,6 +1,7 @@
 """An evaluation as SARIF 2.1.0, the format of code scanning (GitHub, Azure DevOps, GitLab)."""
 
 import json
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -85,6 +86,6 @@ def _uri(path: Path) -> str:
     """Relative to the working directory, which is that of the repository, where it lies in there."""
     absolute = path.absolute()
     try:
-        return quote(absolute.relative_to(Path.cwd()).as_posix())
+        return quote(os.fsencode(absolute.relative_to(Path.cwd()).as_posix()))
     except ValueError:
         return absolute.as_uri()

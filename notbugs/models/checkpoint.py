@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from notbugs.atomic import StrPath, part_of, read_at_most, sync
+from notbugs.atomic import StrPath, check_no_device, part_of, read_at_most, sync
 from notbugs.errors import InputError
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Model
@@ -52,6 +52,7 @@ class CheckpointMetadata:
 def check_writable(path: StrPath) -> None:
     """Raise InputError if a model cannot be saved at `path`; called before training, not after."""
     path = Path(path)
+    check_no_device(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():

@@ -276,6 +276,8 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         raise InputError("run folder", f"must be of format {FORMAT}", f"{folder}, written by the first version", remedy)
     if not isinstance(metadata, dict) or not all(isinstance(metadata.get(key), dict) for key in ("arguments", "stages")):
         raise InputError(str(folder / "run.json"), "must hold arguments and stages", None, remedy)
+    if not isinstance(metadata["arguments"].get("kind", "study"), str):
+        raise InputError(str(folder / "run.json"), "must say in words what kind of run it is", remedy=remedy)
     if not all(_is_mark(mark) for mark in metadata["stages"].values()):
         rule = "must say of each stage what it wrote: state, seconds, and rows by table"
         raise InputError(str(folder / "run.json"), rule, remedy=remedy)

@@ -243,6 +243,7 @@ MINIMA: dict[str, float] = {
     "versions": 1, "relabel_steps": 1, "patience": 0, "learning_rate": 1e-12, "relabel_learning_rate": 1e-12, "weight_decay": 0,
     "epsilon": 1e-12, "relabel_epsilon": 1e-12,
 }  # fmt: skip
+MAXIMA = {"seeds": 1000, "width": 2**20, "seed": 2**63 - 1}  # what torch counts, and what memory holds
 
 
 def check(config: StudyConfig | ResolvedConfig) -> None:
@@ -252,6 +253,9 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
         if value is not None and not minimum <= value < torch.inf:
             rule = f"must be {minimum} or more" if isinstance(minimum, int) else "must be a number above 0"
             raise InputError(_option(name), rule, value)
+    for name, maximum in MAXIMA.items():
+        if (getattr(config, name) or 0) > maximum:
+            raise InputError(_option(name), f"must be at most {maximum:,}", getattr(config, name))
     if config.relabel_reach is not None and config.relabel_reach > 1:
         raise InputError("--relabel-reach", "must be a share from 0 to 1", config.relabel_reach)
     if config.norm not in ("l2", "linf"):

@@ -5,15 +5,16 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from notbugs.atomic import atomic_write
-from notbugs.errors import NotbugsWarning
+from notbugs.data.sources.tensors import load_saved
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.train.schedule import Schedule
 
 SECONDS_BETWEEN = 10.0  # of two checkpoints: every epoch that takes longer has its own
@@ -92,8 +93,14 @@ class State:
         }
 
     def restore(self, content: Mapping[str, object]) -> None:
-        """Become what a checkpoint holds."""
-        found: dict[str, object] = {**content}
+        """Become what a checkpoint holds. Raises InputError if it holds another thing than was written."""
+        try:
+            self._restore({**content})
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            rule = "must hold the training as it was written"
+            raise InputError("the checkpoint", rule, f"{type(error).__name__}: {error}", "remove it") from None
+
+    def _restore(self, found: dict[str, object]) -> None:
         self.model.load_state_dict(found["model"])  # type: ignore[arg-type]  # as `content` made it
         self.optimizer.load_state_dict(found["optimizer"])  # type: ignore[arg-type]
         self.schedule = Schedule(*found["schedule"])._replace(shape=self.schedule.shape)  # type: ignore[misc]
@@ -102,7 +109,7 @@ class State:
         if isinstance(found["random_cuda"], Tensor):
             torch.cuda.set_rng_state(found["random_cuda"], self.device)
         self.curve = [Epoch(*epoch) for epoch in found["curve"]]  # type: ignore[attr-defined]
-        self.before_restart = found["before_restart"]  # type: ignore[assignment]
+        self.before_restart = index(found["before_restart"])  # type: ignore[arg-type]
         self.started = time.perf_counter() - found["seconds"]  # type: ignore[operator]
 
 
@@ -132,13 +139,14 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         try:
-            content: dict[str, object] = torch.load(self.path, map_location="cpu", weights_only=True)
+            content = load_saved(self.path)
+            if not isinstance(content, dict):
+                raise TypeError("no dictionary")
             found = content["identity"]
-        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError):
+            other = [name for name, value in self.identity.items() if found.get(name) != value]
+        except Exception:  # a damaged pickle may raise any
             self._start_again("is damaged")
             return None
-        assert isinstance(found, dict)
-        other = [name for name, value in self.identity.items() if found.get(name) != value]
         if other:
             self._start_again(f"is of a training with another {', '.join(other)}")
         return None if other else content

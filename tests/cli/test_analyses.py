@@ -92,6 +92,11 @@ def test_the_two_gaussian_model(tmp_path: Path) -> None:
         (["--samples=-1"], "--samples: must be 0 or more"),
         (["--seed=-1"], "--seed: must be 0 or more"),
         (["--mean", "0,0"], "mean"),
+        (["--samples", "2000000000"], "--samples: must be 0 or more, at most 10,000,000"),
+        (["--samples", str(2**64)], "--samples: must be at most 2,147,483,647"),
+        (["--mean", "1e308,1"], "mean: must be at most 1e+06 in size, got 1e+308"),
+        (["--variances", "1e-320,1"], "covariance: must have eigenvalues from 1e-12 to 1e+12, got from"),
+        (["--variances", "1e300,1"], "covariance: must have eigenvalues from 1e-12 to 1e+12, got from 1 to 1e+300"),
     ],
 )
 def test_unusable_options_of_the_theory_are_one_line(tmp_path: Path, words: list[str], says: str) -> None:

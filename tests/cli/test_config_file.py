@@ -1,5 +1,6 @@
 """Arguments in a TOML file."""
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -67,7 +68,17 @@ def test_a_run_folder_keeps_what_reproduces_it(seen: list[dict[str, object]]) ->
         ("[attack]\nimages = [3]\n", "a.toml: images must be one value, got a list of 1"),
         ("[attack]\nimages = {a = 1}\n", "images must be text, a number or true or false"),
         ("[attack]\nimages = 2026-11-27\n", "images must be text, a number or true or false"),
+        ("[attack]\nimages = true\n", "a.toml: images must be text or a number, got True"),
+        ("[attack]\nmodel = false\n", "a.toml: model must be text or a number, got False"),
+        ("[attack]\nfast = 'yes'\n", "a.toml: fast must be true or false, got yes"),
+        ('[attack]\nout = "a\\u0000b"\n', "a.toml: out must have no null character, got a\\x00b"),
+        (f"[attack]\nimages = {'1' * 5000}\n", "a.toml must be TOML, got Exceeds the limit"),
+        ("[attack]\nmodel = 'm'\nimages = 2147483648\n", "--images: must be at most 2,147,483,647, got 2147483648"),
+        ("[attack]\nmodel = 'm'\nseed = 9223372036854775808\n", "--seed: must be at most 9,223,372,036,854,775,807"),
+        ("[attack]\nmodel = 'm'\nout = 'a.toml'\n", "--out: must not replace a.toml, which is read"),
+        (f"[attack]\nepsilon = {'[' * 5000}{']' * 5000}\n", "a.toml must be TOML, got maximum recursion depth exceeded"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_what_a_file_cannot_have_is_one_line(seen: list[dict[str, object]], text: str, says: str) -> None:
     Path("a.toml").write_bytes(text.encode("latin-1"))
@@ -82,6 +93,31 @@ def test_no_file_no_text_and_a_folder_are_one_line(seen: list[dict[str, object]]
     Path("a.toml").write_bytes(b"[attack]\nmodel = '\xff'\n")
     for name, says in (("none.toml", "--config: no such file"), ("a.toml", "must be TOML"), (".", "must be a file")):
         assert says in error_line(call_here("attack", "--config", name))
+
+
+def test_a_number_is_text_where_text_is_meant(seen: list[dict[str, object]]) -> None:
+    Path("a.toml").write_text("[attack]\nmodel = 5\nout = 7\n")
+    assert call_here("attack", "--config", "a.toml").returncode == 0
+    assert seen[0]["model"] == "5" and Path("7/config.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[attack]\nmodel = " + "[" * 5000, f"[attack]\nimages = {'1' * 5000}\n", '[attack]\n"a\\nb" = 1\n'],
+    ids=lambda text: text[:20],
+)
+def test_a_damaged_file_of_another_command_in_the_run_folder_is_replaced(seen: list[dict[str, object]], text: str) -> None:
+    Path("run").mkdir()
+    Path("run/config.toml").write_text(text)
+    assert call_here("attack", "m", "--out", "run").returncode == 0
+    assert tomllib.loads(Path("run/config.toml").read_text()) == {"attack": {"model": "m"}}
+
+
+def test_a_pipe_in_the_run_folder_is_not_waited_for(seen: list[dict[str, object]]) -> None:
+    Path("run").mkdir()
+    os.mkfifo("run/config.toml")
+    assert call_here("attack", "m", "--out", "run").returncode == 0
+    assert tomllib.loads(Path("run/config.toml").read_text()) == {"attack": {"model": "m"}}
 
 
 TEXTS = ["", "m.onnx", 'a "b"', "C:\\x", "\n\t\x00\x1b\x7f\x85", "猫\U0001f431", "#", "'"]

@@ -68,6 +68,12 @@ def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) 
     assert "Accuracy [95 % CI]" in text and "[bold]a" in text and "42.0 % [38.1, 46.0]" in text
 
 
+@pytest.mark.parametrize("name", ["a\\[/b]", "a\\[red]b", "[/]", "\\"])
+def test_a_table_shows_names_with_backslashes_as_they_are(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    console.print_table("title", [name], [[name]])
+    assert capsys.readouterr().out.count(name) == 2
+
+
 def test_findings_are_questions_with_their_answers(capsys: pytest.CaptureFixture[str]) -> None:
     from notbugs.report.findings import Finding
 

@@ -95,6 +95,12 @@ def test_what_is_required_is_attacked_beside_what_epsilon_says(attack: Attack) -
         (["--json", "a", "--junit", "./a"], "--junit: must be another file than --json"),
         (["--json", "m.safetensors"], "--json: must not replace m.safetensors, which is read"),
         (["--sarif", "m.json"], "--sarif: must not replace m.json, which is read"),
+        (["--other", "m.safetensors", "--junit", "m.json"], "--junit: must not replace m.json, which is read"),
+        (["--time-limit", "9" * 400], "--time-limit: must be above 0"),
+        (["--budget", "\x1b[31mred", "--dry-run"], "--budget: must be one of quick, standard, thorough, got '\\x1b[31mred'"),
+        (["--workers", str(2**64)], "--workers: must be at most 2,147,483,647"),
+        (["--json", "/dev/stdout"], "/dev/stdout: must be a file, got a device"),
+        (["--sarif", "/dev/null"], "/dev/null: must be a file, got a device"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_before_any_work(here: Path, words: list[str], says: str) -> None:

@@ -185,6 +185,8 @@ def test_no_analysis_writes_into_the_data_set_of_its_study(command: str, tmp_pat
         (["features", "m.safetensors", "--class-map", "map.csv"], "map.csv", "map.csv"),
         (["features", "m.safetensors", "--classes", "c.json"], "c.csv", "c.json"),
         (["transfer", "m.safetensors", "--mask", "mask.png"], "mask.png", "mask.png"),
+        (["transfer", "m.safetensors", "--against", "small", "--against", "c.json"], "c.csv", "c.json"),
+        (["transfer", "link.safetensors", "--against", "m.safetensors"], "m.csv", "m.json"),
         (["explain", "m.safetensors", "--classes", "mask.png"], "mask.csv", "mask.png"),
         (["train", "--robust-model", "m.safetensors"], "m.safetensors", "m.safetensors"),
         (["split", "--files", "map.csv"], "map.csv", "map.csv"),

@@ -159,6 +159,7 @@ def test_representative_files_take_turns_between_the_classes() -> None:
         (["files", "digits", "--folds", "1"], "--folds: must be from 2 to"),
         (["files", "digits", "--folds", "5000"], "--folds: must be from 2 to"),
         (["files", "digits", "--repeats", "0"], "--repeats: must be 1 or more"),
+        (["files", "digits", "--repeats", "1000000000"], "--repeats: must be 1 or more, at most 1,000"),
         (["split", "digits", "--by-file", "--top", "0.7"], "--top: is a share of each class"),
         (["split", "digits", "--by-file", "--top", "0.001"], "--top: must leave a file of each class"),
         (["files", "digits", "--workers", "0"], "--workers: must be 1 or more"),

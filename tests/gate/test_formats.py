@@ -1,6 +1,8 @@
 """What pipelines read: JSON, JUnit, SARIF."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -113,6 +115,15 @@ def test_sarif_names_the_file_of_the_model_as_code_scanning_does(tmp_path: Path,
         found = json.loads(as_sarif(evaluation(ROWS, model=model)))
         (location,) = found["runs"][0]["results"][0]["locations"]
         assert location == {"physicalLocation": {"artifactLocation": {"uri": uri}}}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems of other systems have names in Unicode alone")
+def test_sarif_names_a_file_whose_name_is_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"m\xff.onnx")
+    Path(name).touch()
+    found = json.loads(as_sarif(evaluation(ROWS, model=name)).encode("utf-8", errors="replace"))
+    assert found["runs"][0]["results"][0]["locations"] == [{"physicalLocation": {"artifactLocation": {"uri": "m%FF.onnx"}}}]
 
 
 def test_sarif_keeps_to_the_schema_where_it_is_stored(weak: Evaluation) -> None:

@@ -321,3 +321,14 @@ def test_an_object_store_is_refused_and_no_folder_of_that_name_is_made(
     with pytest.raises(InputError, match=r"^--out: must be a folder on a disk: object stores are not supported, got "):
         RunFolder.open(place, {})
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("kind", [[1], {}, 3, None])
+def test_a_kind_that_is_no_word_is_one_error(tmp_path: Path, kind: object) -> None:
+    RunFolder.open(tmp_path, {"kind": "theory"}).close()
+    metadata = json.loads((tmp_path / "run.json").read_text())
+    metadata["arguments"]["kind"] = kind
+    (tmp_path / "run.json").write_text(json.dumps(metadata))
+    for opened in (lambda: RunFolder.open(tmp_path, {"kind": "theory"}), lambda: RunFolder.read(tmp_path)):
+        with pytest.raises(InputError, match=r"run\.json: must say in words what kind of run it is"):
+            opened()

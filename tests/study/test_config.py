@@ -65,6 +65,9 @@ def test_a_network_by_name_has_its_usual_width_and_other_defaults_follow_what_is
     [
         ("seed", -1, "--seed: must be 0 or more"),
         ("seeds", 0, "--seeds: must be 1 or more"),
+        ("seeds", 10**9, "--seeds: must be at most 1,000"),
+        ("width", 2**64, "--width: must be at most 1,048,576"),
+        ("seed", 2**64, "--seed: must be at most 9,223,372,036,854,775,807"),
         ("batch_size", 1, "--batch-size: must be 2 or more"),
         ("versions", 0, "--versions: must be 1 or more"),
         ("learning_rate", float("nan"), "--learning-rate: must be a number above 0"),
