@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from notbugs import precision
 from notbugs.construct.base import Constructed, ConstructionStats, perturbation_norms
 from notbugs.data import Dataset, map_batches, to_8bit
 from notbugs.models import Model
@@ -100,7 +101,8 @@ def _replace_perturbations(
         after = torch.where((after < 0) | (after > 255), before - signs * magnitudes, after)
         return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)
 
-    images = map_batches(perturb, dataset, batch_size=BATCH, share=False)
+    size = precision.bounded_batch_size(BATCH, "cpu", dataset.shape)
+    images = map_batches(perturb, dataset, batch_size=size, share=False)
     stats = ConstructionStats(
         n=len(dataset),
         **perturbation_norms(dataset, images)._asdict(),
