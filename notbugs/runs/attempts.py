@@ -89,7 +89,7 @@ def make_attempt(
 ) -> Finished:
     """Do a stage where a worker does it; its progress is reported under its name. What a failed attempt wrote is removed."""
     kept = unfinished_folder(run, name)
-    with there(shared, run), ranks.in_stage(kept):
+    with there(shared, run), ranks.in_stage(kept, run):
         began, folder = time.perf_counter(), run / ATTEMPTS / secrets.token_hex(8)
         try:
             rows = work(Attempt(folder, lambda _, share, words: report_progress(name, share, words), kept))
