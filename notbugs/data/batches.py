@@ -57,7 +57,7 @@ def map_batches(
     Returns
     -------
     Tensor or tuple of Tensors
-        The concatenated results, on the CPU, without gradients. In a stage of a run, images over 512 MB are in a file, of which
+        The concatenated results, on the CPU, without gradients. In a stage of a run, images over 256 MB are in a file, of which
         only what is used takes memory.
 
     Examples

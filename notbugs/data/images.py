@@ -1,6 +1,7 @@
 """8-bit images, in memory or still encoded on disk."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +25,10 @@ from notbugs.errors import InputError
 Index = slice | list[int] | Tensor
 Decoded = tuple[np.ndarray, ImageFacts]
 Kept = TypeVar("Kept")
-IN_MEMORY = 2**29  # bytes of pixels, in each process, above which images stay on disk and are decoded when indexed
-PNG_BATCH = 1024  # images encoded at a time: a data set need not fit into memory
+# Bytes of pixels, in each process, above which images stay on disk and are decoded when indexed. Of images of more than
+# FEW_VALUES an eighth: decoding one takes a small part of the time that a network needs for it
+IN_MEMORY, FEW_VALUES = 2 * 2**30, 3 * 64 * 64
+PNG_BATCH, PNG_BYTES = 1024, 2**24  # images encoded at a time, and their pixels: a data set need not fit into memory
 SAMPLE = 32  # images whose headers tell the size of all, and of a data set on disk those whose 16-bit values are looked at
 DEFAULT = DecodeOptions()
 
@@ -153,7 +156,9 @@ def load_images(
     options: DecodeOptions = DEFAULT,
     skip_unreadable: bool = False,
 ) -> LoadedImages:
-    """Decode images, or leave them on disk where they would need more than 512 MB of memory.
+    """Decode images, or leave them on disk where they would need too much memory.
+
+    From 256 MB on; images of up to 64x64 pixels from 2 GB on.
 
     Parameters
     ----------
@@ -171,7 +176,7 @@ def load_images(
     headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options.resize)
     sizes = [facts.size(options.resize) for facts in headers if facts]
     largest = max((3 * height * width for _, height, width in sizes), default=0)
-    if largest * len(rows) > IN_MEMORY:
+    if largest * len(rows) > (IN_MEMORY if largest <= FEW_VALUES else IN_MEMORY // 8):
         return _load_lazily(files, rows, locations, options, skip_unreadable)
     return _decode_all(files, rows, locations, options, skip_unreadable, _likely_size(sizes))
 
@@ -312,8 +317,9 @@ def encode_png(images: Images) -> Iterator[bytes]:
         Image.fromarray(array).save(buffer, "PNG", compress_level=1)  # 6 takes three times as long for a tenth less
         return buffer.getvalue()
 
-    for start in range(0, len(images), PNG_BATCH):
-        yield from in_threads(encode, list(as_arrays(images[start : start + PNG_BATCH])))
+    step = max(1, min(PNG_BATCH, PNG_BYTES // max(1, math.prod(images.shape[1:]))))
+    for start in range(0, len(images), step):
+        yield from in_threads(encode, list(as_arrays(images[start : start + step])))
 
 
 def positions(index: Index, total: int) -> list[int]:

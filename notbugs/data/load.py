@@ -91,7 +91,8 @@ def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataO
     Images become gray (1 channel) if all are gray, else RGB. Transparency is laid on white, the camera's orientation is applied,
     16-bit gray is scaled so that 65535, or `white`, is white, and of an animation the first frame is used. Images of more than
     67 million pixels are refused, unless they are JPEG files and `resize` is given: then they are decoded at reduced size. Data
-    sets over 512 MB stay on disk (`LazyImages`). How each layout is understood: docs/data.md.
+    sets over 256 MB, of images of up to 64x64 pixels over 2 GB, stay on disk (`LazyImages`). How each layout is understood:
+    docs/data.md.
 
     Parameters
     ----------
