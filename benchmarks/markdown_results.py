@@ -300,12 +300,9 @@ def _large_sets(rows: Rows) -> Iterator[str]:
     yield table(
         ("", "images", "seconds", "CPU seconds", "times those of the loop", "peak, MiB", "without pages of files, MiB"), lines
     )
-    told = [row for row in rows if "said_left_seconds" in row]
-    names = ("images", "said_left_seconds", "was_left_seconds")
-    yield table(
-        ("", "images", "said to be left, s", "was left, s"),
-        [[row["method"], *(figure(row[name]) for name in names)] for row in told],
-    )
+    times = ("images", "said_left_seconds", "was_left_seconds")
+    told = [[row["method"], *(figure(row[name]) for name in times)] for row in rows if "said_left_seconds" in row]
+    yield table(("", "images", "said to be left, s", "was left, s"), told)
 
 
 # ---- data.py -----------------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def _measure(dataset: Dataset, norm: str) -> NeighborDistances:
     flat, labels = dataset.pixels(index).flatten(1), dataset.labels[index]
     order = 2.0 if norm == "l2" else torch.inf
     typical = flat.norm(order, 1).median()
-    rows = flat.split(len(flat) if flat.numel() <= BLOCK_NUMBERS else max(1, BLOCK_NUMBERS // flat.shape[1]))
+    rows = torch.split(flat, len(flat) if flat.numel() <= BLOCK_NUMBERS else max(1, BLOCK_NUMBERS // flat.shape[1]))
     distances = torch.cat([torch.cdist(part, flat, p=order) for part in rows])
     copies = distances <= COPY * typical  # an image itself, and duplicates
     same = labels[:, None] == labels
