@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from notbugs import __version__
+from notbugs.allocator import give_back
 from notbugs.atomic import atomic_write_text, not_writable
 from notbugs.errors import InputError
 from notbugs.runs import ranks, workers
@@ -104,6 +105,8 @@ def make_attempt(
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            give_back()
 
 
 def publish(attempt: Finished, run: Path) -> None:
