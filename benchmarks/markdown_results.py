@@ -302,7 +302,8 @@ def _large_sets(rows: Rows) -> Iterator[str]:
     )
     times = ("images", "said_left_seconds", "was_left_seconds")
     told = [[row["method"], *(figure(row[name]) for name in times)] for row in rows if "said_left_seconds" in row]
-    yield table(("", "images", "said to be left, s", "was left, s"), told)
+    if told:
+        yield table(("", "images", "said to be left, s", "was left, s"), told)
 
 
 # ---- data.py -----------------------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("estimate.md", ["estimate.json"], []),
     ("../reliability.md", ["faults.json"], []),
     ("../scale.md", ["scaling.json"], []),
+    ("../scale.md", ["large-sets.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
