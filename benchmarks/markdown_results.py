@@ -290,10 +290,20 @@ def _ranks(rows: Rows) -> Iterator[str]:
     yield table(("stage", "processes", "seconds", "CPU seconds of a process", "times as fast", "by CPU seconds"), lines)
 
 
-def _peaks(rows: Rows) -> Iterator[str]:
-    """Memory that sets of two sizes take."""
-    lines = [[row["method"], *(figure(row[name]) for name in ("images", "peak_mib", "cpu_seconds"))] for row in rows]
-    yield table(("", "images", "peak memory, MiB", "CPU seconds"), lines)
+# ---- large_sets.py -----------------------------------------------------------------------------------------------------------
+
+
+def _large_sets(rows: Rows) -> Iterator[str]:
+    """Memory and time of sets larger than memory."""
+    names = ("images", "seconds", "cpu_seconds", "cpu_time_ratio", "peak_mib", "anonymous_mib")
+    lines = [[row["method"], *(figure(row.get(name)) for name in names)] for row in rows]
+    yield table(
+        ("", "images", "seconds", "CPU seconds", "times those of the loop", "peak, MiB", "without pages of files, MiB"), lines
+    )
+    times = ("images", "said_left_seconds", "was_left_seconds")
+    told = [[row["method"], *(figure(row[name]) for name in times)] for row in rows if "said_left_seconds" in row]
+    if told:
+        yield table(("", "images", "said to be left, s", "was left, s"), told)
 
 
 # ---- data.py -----------------------------------------------------------------------------------------------------------------
@@ -338,7 +348,7 @@ TABLES: dict[str, Blocks] = {
     "faults": _faults,
     "executors": _executors,
     "ranks": _ranks,
-    "large-sets": _peaks,
+    "large-sets": _large_sets,
     "beside-autoattack": _beside_autoattack,
     "small-files": _reading,
     "photographs": _reading,

@@ -1,6 +1,6 @@
-"""What it costs to do a stage elsewhere, or in several processes together, and how much memory a large set takes.
+"""What it costs to do a stage elsewhere, or in several processes together.
 
-    python benchmarks/scaling.py [--parts executors ranks large-sets] [--out benchmarks/results/scaling.json]
+    python benchmarks/scaling.py [--parts executors ranks] [--out benchmarks/results/scaling.json]
 
 Prints the tables of docs/scale.md.
 
@@ -10,10 +10,6 @@ and entries in run.json. Workers have imported torch by then. Dask: a scheduler 
 `in this process` is the stage and its record without any executor.
 
 ranks: a construction and a training in 1 and 2 processes, as torchrun starts them, of one thread each.
-
-large-sets: the peak memory of `notbugs split` with a tiny network, for a few generated JPEG files of 224x224 and for more, beside
-a bare loop that decodes each image and takes it through the network. --in-memory: from how many bytes on images stay on disk,
-lower than in notbugs, so that a few are as millions.
 """
 
 import argparse
@@ -22,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,16 +31,13 @@ if TYPE_CHECKING:
     from notbugs.runs.engine import Engine
     from notbugs.runs.tables.row import Row as TableRow
 
-PARTS = ("executors", "ranks", "large-sets")
-SIDE, CLASSES = 224, 4  # of generated JPEG files
+PARTS = ("executors", "ranks")
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
     found = argument_parser(__doc__, parts=PARTS)
     found.add_argument("--stages", type=int, default=40, help="of each measurement, after the first one")
-    found.add_argument("--images", type=int, nargs=2, default=(5000, 20000), help="JPEG files, fewer and more")
-    found.add_argument("--in-memory", type=int, default=2**25, help="bytes of images that are kept in memory")
     return found
 
 
@@ -52,11 +45,10 @@ def main() -> None:
     """Measure the parts that are asked for."""
     options = parser().parse_args()
     results = ResultsFile(options.out, packages=("distributed",))
-    key, limit = ("part", "method", "workers", "images"), TimeLimit(options.minutes)
+    key, limit = ("part", "method", "workers"), TimeLimit(options.minutes)
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "executors": lambda: _rows(options.stages),
         "ranks": _ranks,
-        "large-sets": lambda: _memory(options.images, options.in_memory),
     }
     for part in options.parts:
         measure(results, part, parts[part](), recorded_arguments(options), key=key, limit=limit)
@@ -180,70 +172,6 @@ def train() -> None:
     model = models.build("small", shape=images.shape, classes=len(images.classes), width=16)
     attack = partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=3, loss="cross_entropy")
     train.fit(model, images, train.adversarial_loss(attack), epochs=1)
-
-
-# ---- memory --------------------------------------------------------------------------------------------------------------------
-
-MEASURED = """
-import json, re, sys, threading, time
-peak = 0
-def held(name):
-    return int(re.findall(name + r":\\s*(\\d+) kB", open("/proc/self/status").read())[0]) / 1024
-def look():
-    global peak
-    while True:
-        peak = max(peak, held("RssAnon"))
-        time.sleep(0.01)
-threading.Thread(target=look, daemon=True).start()
-folder, in_memory = sys.argv[1], int(sys.argv[2])
-from notbugs import models
-"""
-BARE = """
-import numpy as np, torch
-from pathlib import Path
-from PIL import Image
-network = models.build("small", shape=(3, 224, 224), classes=4, width=2).eval()
-files = sorted(Path(folder).rglob("*.jpg"))
-with torch.no_grad():
-    for start in range(0, len(files), 100):
-        batch = np.stack([np.asarray(Image.open(file)) for file in files[start : start + 100]])
-        network(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255)
-"""
-SPLIT = """
-from notbugs.data import columns, images
-from notbugs.study import pipeline
-from notbugs.study.config import StudyConfig
-columns.IN_MEMORY = images.IN_MEMORY = in_memory
-config = StudyConfig(folder, epochs=1, width=2, epsilon=0.5, seeds=1, adversarial_steps=1, invert_steps=1, flip=False)
-pipeline.run(config, sys.argv[3], only=("dataset-robust", "dataset-nonrobust"), workers=1)
-"""
-REPORT = 'print(json.dumps({"peak_mib": max(peak, held("RssAnon")), "cpu_seconds": time.process_time()}))'
-
-
-def _memory(counts: Sequence[int], in_memory: int) -> Iterator[Row]:
-    import json
-
-    for count in counts:
-        with tempfile.TemporaryDirectory() as place:
-            write_jpegs(Path(place) / "images", count)
-            for method, code in (("decode and forward", BARE), ("notbugs split", SPLIT)):
-                words = [sys.executable, "-c", MEASURED + code + REPORT, f"{place}/images", str(in_memory), f"{place}/run"]
-                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-                done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-                yield {"method": method, "workers": 1, "images": count, **json.loads(done.stdout.splitlines()[-1])}
-
-
-def write_jpegs(folder: Path, count: int) -> None:
-    """Smooth random images of some classes."""
-    import numpy as np
-    from PIL import Image
-
-    generator = np.random.default_rng(0)
-    for number in range(count):
-        place = folder / str(number % CLASSES)
-        place.mkdir(parents=True, exist_ok=True)
-        small = Image.fromarray(generator.integers(0, 256, (14, 14, 3), np.uint8))
-        small.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(place / f"{number:06d}.jpg", quality=90)
 
 
 if __name__ == "__main__":

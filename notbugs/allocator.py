@@ -33,3 +33,9 @@ def keep_freed_memory() -> bool:
     if mallopt is None or not any(mallopt(MMAP_THRESHOLD, size) for size in MMAP_THRESHOLDS):
         return False
     return mallopt(TRIM_THRESHOLD, NEVER) == 1
+
+
+def give_back() -> None:
+    """Give the system back what is free, once: between stages, each of which needs blocks of other sizes. Only with glibc."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # musl has none
+        trim(ctypes.c_size_t(0))

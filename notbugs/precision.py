@@ -17,6 +17,9 @@ from torch import Tensor
 
 from notbugs.errors import InputError
 
+# Of a batch where no gradients of weights are kept. The features of 250 photographs of 224x224 took 2.1 GB, where 26 take 0.3
+BATCH_VALUES = 4_000_000
+
 
 class _Setting(NamedTuple):
     """A setting of torch that rounds float32: how to set it, its value now, those for full precision and for TF32 on a GPU."""
@@ -94,21 +97,39 @@ def _applied(changes: list[tuple[Callable[[Any], None], Any, Any]]) -> Iterator[
             apply(before)
 
 
-def default_batch_size(device: torch.device | str, shape: Sequence[int]) -> int:
-    """Batch size where no gradients of weights are kept: 250 on a CPU; up to 1,000 on a GPU, which small batches leave idle.
+def bounded_batch_size(most: int, device: torch.device | str, shape: Sequence[int]) -> int:
+    """At most so many images, of large ones fewer: 4 million values together. On a GPU, which small batches leave idle, 250.
 
     Parameters
     ----------
+    most : int
     device : torch.device or str
     shape : sequence of int
         (C, H, W) of an image.
 
     Examples
     --------
-    >>> default_batch_size("cpu", (3, 32, 32)), default_batch_size("cuda", (3, 32, 32))
-    (250, 1000)
+    >>> bounded_batch_size(500, "cpu", (3, 32, 32)), bounded_batch_size(500, "cpu", (3, 224, 224))
+    (500, 26)
     """
-    return 250 if torch.device(device).type == "cpu" else max(250, min(1000, 4_000_000 // math.prod(shape)))
+    least = 1 if torch.device(device).type == "cpu" else min(250, most)
+    return max(least, min(most, BATCH_VALUES // math.prod(shape)))
+
+
+def default_batch_size(device: torch.device | str, shape: Sequence[int]) -> int:
+    """Batch size where no gradients of weights are kept: 250 on a CPU, 1,000 on a GPU; of large images fewer.
+
+    Parameters
+    ----------
+    device, shape
+        As for `bounded_batch_size`.
+
+    Examples
+    --------
+    >>> default_batch_size("cpu", (3, 32, 32)), default_batch_size("cuda", (3, 32, 32)), default_batch_size("cpu", (3, 224, 224))
+    (250, 1000, 26)
+    """
+    return bounded_batch_size(250 if torch.device(device).type == "cpu" else 1000, device, shape)
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Predictions, logits and features of a model on a data set: the only loop that does it, in full float32, in batches of 500."""
+"""Predictions, logits and features of a model on a data set: the only loop that does it, in full float32."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -6,11 +6,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from notbugs import precision
 from notbugs.data import Dataset, map_batches
 from notbugs.models import Model, frozen
 from notbugs.search import objectives
 
-BATCH_SIZE = 500
+BATCH_SIZE = 500  # of large images fewer
 
 
 def predict(model: Callable[[Tensor], Tensor], dataset: Dataset, device: torch.device | str = "cpu") -> Tensor:
@@ -68,6 +69,7 @@ def _on_dataset(
     function: Callable[[Tensor, Tensor], Tensor], model: Callable[[Tensor], Tensor], dataset: Dataset, device: torch.device | str
 ) -> Tensor:
     """A function of a model over all images; the model is frozen if it is a module."""
+    size = precision.bounded_batch_size(BATCH_SIZE, device, dataset.shape)
     with frozen(model.to(device)) if isinstance(model, nn.Module) else nullcontext():
-        outputs: Tensor = map_batches(function, dataset, batch_size=BATCH_SIZE, device=device, share=False)
+        outputs: Tensor = map_batches(function, dataset, batch_size=size, device=device, share=False)
     return outputs

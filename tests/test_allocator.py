@@ -27,3 +27,24 @@ print(min(counts))
 def test_pages_are_handed_out_once(how: str, least: int, most: int) -> None:
     done = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True)
     assert least <= int(done.stdout) <= most
+
+
+GIVEN_BACK = """
+import re
+import numpy
+from notbugs.allocator import give_back, keep_freed_memory
+assert keep_freed_memory()
+def held(): return int(re.findall(r"VmRSS:\\s*(\\d+)", open("/proc/self/status").read())[0])
+blocks = [numpy.ones(100_000) for _ in range(250)]
+last = blocks[-1]
+del blocks
+kept = held()
+give_back()
+print(kept - held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_what_is_free_is_given_back_when_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 150_000  # of 200 MB

@@ -49,7 +49,7 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
     "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "faults", "files", "inversion",
-    "markdown_tables", "reference_library", "robust_data", "scaling",
+    "large_sets", "markdown_tables", "reference_library", "robust_data", "scaling",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
@@ -63,6 +63,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("estimate.md", ["estimate.json"], []),
     ("../reliability.md", ["faults.json"], []),
     ("../scale.md", ["scaling.json"], []),
+    ("../scale.md", ["large-sets.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from notbugs import inline
 from notbugs.data import Dataset, from_8bit
@@ -75,13 +76,22 @@ class PerturbationNorms(NamedTuple):
     max_linf: float
 
 
+def norms_of(stored: Tensor, images: Tensor) -> Tensor:
+    """L2 and L-infinity norm of each perturbation, (n, 2), on the CPU: from images in [0, 1] to the stored ones, uint8."""
+    perturbation = from_8bit(stored.cpu()) - images.cpu()
+    return torch.stack([NormBall("l2", 0).distance(perturbation), NormBall("linf", 0).distance(perturbation)], dim=1)
+
+
+def summarized(norms: Tensor) -> PerturbationNorms:
+    """What `norms_of` finds, (N, 2), of a whole data set."""
+    if not len(norms):
+        return PerturbationNorms(0.0, 0.0, 0.0)
+    l2, linf = norms.T.contiguous()
+    return PerturbationNorms(l2.mean().item(), l2.max().item(), linf.max().item())
+
+
 def perturbation_norms(dataset: Dataset, images: Images) -> PerturbationNorms:
     """The norms of the perturbations from a data set to the stored images, uint8 (N, C, H, W)."""
-    if not len(dataset):
-        return PerturbationNorms(0.0, 0.0, 0.0)
-    parts, at_once = [], max(1, min(1000, AT_ONCE // math.prod(dataset.shape)))
-    for index in torch.split(torch.arange(len(dataset)), at_once):
-        perturbation = from_8bit(images[index]) - dataset.pixels(index)
-        parts.append(torch.stack([NormBall("l2", 0).distance(perturbation), NormBall("linf", 0).distance(perturbation)]))
-    l2, linf = torch.cat(parts, dim=1)
-    return PerturbationNorms(l2.mean().item(), l2.max().item(), linf.max().item())
+    at_once = max(1, min(1000, AT_ONCE // math.prod(dataset.shape)))
+    parts = torch.split(torch.arange(len(dataset)), at_once)
+    return summarized(torch.cat([norms_of(images[index], dataset.pixels(index)) for index in parts]))

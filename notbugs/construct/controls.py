@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from notbugs.construct.base import Constructed, ConstructionStats, perturbation_norms
+from notbugs import precision
+from notbugs.construct.base import Constructed, ConstructionStats, norms_of, perturbation_norms, summarized
 from notbugs.data import Dataset, map_batches, to_8bit
 from notbugs.models import Model
 from notbugs.predict import logits, predict
@@ -92,18 +93,20 @@ def _replace_perturbations(
 ) -> Constructed:
     """Other perturbations of the same magnitudes. place: magnitudes (n, pixels) in 8-bit levels, index -> magnitudes, signs."""
 
-    def perturb(images: Tensor, index: Tensor) -> Tensor:
+    def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         before = to_8bit(images).flatten(1).int()
         magnitudes, signs = place((to_8bit(relabeled.pixels(index)).flatten(1).int() - before).abs(), index)
         after = before + signs * magnitudes
         # there is room on one side at least, unless a perturbation is above 127
         after = torch.where((after < 0) | (after > 255), before - signs * magnitudes, after)
-        return after.clamp(0, 255).to(torch.uint8).reshape(images.shape)
+        stored = after.clamp(0, 255).to(torch.uint8).reshape(images.shape)
+        return stored, norms_of(stored, images)
 
-    images = map_batches(perturb, dataset, batch_size=BATCH, share=False)
+    size = precision.bounded_batch_size(BATCH, "cpu", dataset.shape)
+    images, norms = map_batches(perturb, dataset, batch_size=size, share=False)
     stats = ConstructionStats(
         n=len(dataset),
-        **perturbation_norms(dataset, images)._asdict(),
+        **summarized(norms)._asdict(),
         relabeled=int((relabeled.labels != dataset.labels).sum()),
     )
     return Constructed(dataset.with_images(images).with_labels(relabeled.labels), stats)

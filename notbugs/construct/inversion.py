@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
-from notbugs.construct.base import Constructed, ConstructionStats, Progress, perturbation_norms
-from notbugs.data import Dataset, from_8bit, map_batches, to_8bit
+from notbugs.construct.base import Constructed, ConstructionStats, Progress, norms_of, summarized
+from notbugs.data import Dataset, Repeated, from_8bit, joined, map_batches, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
 from notbugs.search import NormBall, objectives
@@ -99,7 +99,7 @@ def invert_features(
             invert_features, start=start, steps=steps, rule=rule, bf16=bf16, compile=compile, batch_size=batch_size,
             device=device, progress=progress,
         )  # fmt: skip
-        return _joined([one(model[k % len(model)], dataset, seed=seed + k) for k in range(versions)], dataset.repeat(versions))
+        return _joined([one(model[k % len(model)], dataset, seed=seed + k) for k in range(versions)], dataset)
     pixel_range = NormBall("l2", torch.inf)
     generator = torch.Generator().manual_seed(seed)
     other = torch.cat([_random_cycle(len(dataset), generator) for _ in range(versions)])
@@ -117,14 +117,12 @@ def invert_features(
         stored = to_8bit(search.maximize(objective, first, pixel_range, steps=steps, rule=rule).images)
         with torch.no_grad():
             error = -objectives.feature_matching(exact.features, wanted).criterion(exact.features(from_8bit(stored)))
-        return stored, error
+        return stored, norms_of(stored, images), error
 
-    whole = dataset.repeat(versions)
-    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
-    images, error = map_batches(invert, whole, batch_size=batch_size, device=device, progress=progress)
-    norms = perturbation_norms(whole, images)
-    stats = ConstructionStats(n=len(whole), steps=steps, feature_error=error.mean().item(), **norms._asdict())
-    return Constructed(whole.with_images(images), stats)
+    batch_size, several = batch_size or precision.default_batch_size(device, dataset.shape), Repeated(dataset.images, versions)
+    stored, norms, error = map_batches(invert, several, batch_size=batch_size, device=device, progress=progress)
+    stats = ConstructionStats(n=len(several), steps=steps, feature_error=error.mean().item(), **summarized(norms)._asdict())
+    return Constructed(dataset.versions(stored, versions), stats)
 
 
 def _noise(images: Tensor, index: Tensor, seed: int) -> Tensor:
@@ -135,13 +133,14 @@ def _noise(images: Tensor, index: Tensor, seed: int) -> Tensor:
     return torch.cat(noise) if noise else images
 
 
-def _joined(parts: Sequence[Constructed], whole: Dataset) -> Constructed:
-    """Versions of the same images as one data set; whole: the images so many times."""
+def _joined(parts: Sequence[Constructed], dataset: Dataset) -> Constructed:
+    """Versions of the images of a data set as one."""
     stats = [part.stats for part in parts]
     error, mean = (sum(getattr(each, name) for each in stats) / len(stats) for name in ("feature_error", "mean_l2"))
     largest = {name: max(getattr(each, name) for each in stats) for name in ("max_l2", "max_linf")}
-    images = torch.cat([part.dataset.images[:] for part in parts])
-    return Constructed(whole.with_images(images), replace(stats[0], n=len(whole), feature_error=error, mean_l2=mean, **largest))
+    images = joined([part.dataset.images for part in parts])
+    counted = replace(stats[0], n=len(images), feature_error=error, mean_l2=mean, **largest)
+    return Constructed(dataset.versions(images, len(parts)), counted)
 
 
 def _random_cycle(count: int, generator: torch.Generator) -> Tensor:

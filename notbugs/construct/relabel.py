@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
-from notbugs.construct.base import Constructed, ConstructionStats, Progress, perturbation_norms
+from notbugs.construct.base import Constructed, ConstructionStats, Progress, norms_of, summarized
 from notbugs.data import Dataset, map_batches, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
@@ -97,16 +97,17 @@ def relabel(
         with torch.no_grad():
             kept = [objectives.logits(other, stored).argmax(1) == old for other in exact_others]
             reached = objectives.logits(exact, stored).argmax(1) == targets
-            return to_8bit(stored), reached, torch.stack([reached | True, *kept]).all(0)
+            levels = to_8bit(stored)
+            return levels, norms_of(levels, images), reached, torch.stack([reached | True, *kept]).all(0)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
-    images, reached, kept = map_batches(perturb, dataset, batch_size=batch_size, device=device, progress=progress)
+    images, norms, reached, kept = map_batches(perturb, dataset, batch_size=batch_size, device=device, progress=progress)
     stats = ConstructionStats(
         n=len(dataset),
         steps=steps,
         epsilon=float(threat_model.epsilon if isinstance(threat_model.epsilon, int | float) else threat_model.epsilon.max()),
         target_reached=reached.float().mean().item(),
-        **perturbation_norms(dataset, images)._asdict(),
+        **summarized(norms)._asdict(),
         relabeled=int((labels != dataset.labels).sum()),
         other_models_keep_label=kept.float().mean().item() if exact_others else None,
     )

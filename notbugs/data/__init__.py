@@ -1,14 +1,15 @@
 """Labeled images: load, subset and export data sets."""
 
-from notbugs.data.batches import is_out_of_memory, map_batches
+from notbugs.data.batches import is_out_of_memory, joined, map_batches
 from notbugs.data.card import Origin, empty_classes, license_of
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit, to_8bit
 from notbugs.data.export import check_form, check_unused, export
 from notbugs.data.exported import load_part
 from notbugs.data.groups import grouped_folds
-from notbugs.data.images import Images, LazyImages
-from notbugs.data.load import fingerprint, load, load_dataset
+from notbugs.data.header_index import use_index
+from notbugs.data.images import Images, LazyImages, Repeated
+from notbugs.data.load import fingerprint, keep_index, load, load_dataset
 from notbugs.data.loaded import Splits, keeping_loads
 from notbugs.data.mask import read_mask
 from notbugs.data.originals import Originals, origin_of, originals
@@ -26,6 +27,7 @@ __all__ = [
     "LazyImages",
     "Origin",
     "Originals",
+    "Repeated",
     "Splits",
     "balanced_subset",
     "check_form",
@@ -39,6 +41,8 @@ __all__ = [
     "from_8bit",
     "grouped_folds",
     "is_out_of_memory",
+    "joined",
+    "keep_index",
     "keeping_loads",
     "left_out",
     "license_of",
@@ -60,4 +64,5 @@ __all__ = [
     "summary",
     "thumbnails",
     "to_8bit",
+    "use_index",
 ]

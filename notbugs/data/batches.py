@@ -1,7 +1,7 @@
 """A function applied to a whole data set, batch by batch, with as large batches as there is memory for."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -13,17 +13,19 @@ from notbugs.atomic import atomic_write
 from notbugs.data.columns import Columns
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit
+from notbugs.data.images import Images, Repeated
 from notbugs.errors import NotbugsWarning
 from notbugs.runs import ranks
 
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 Function = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]
 Progress = Callable[[int], None]  # called after each batch with its number of images
+JOINED = 250  # images copied at a time
 
 
 def map_batches(
     function: Callable[[Tensor, Tensor], Output],
-    images: Dataset | Tensor,
+    images: Dataset | Tensor | Repeated,
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
@@ -43,7 +45,7 @@ def map_batches(
     function : callable
         (images, index) -> Tensor or tuple of Tensors, each (n, …). `images` is float (n, C, H, W) on `device`; `index` is
         int64 (n,) on the CPU.
-    images : Dataset or Tensor
+    images : Dataset, Tensor or Repeated
         A data set and a uint8 tensor reach `function` in [0, 1], a float tensor unchanged.
     batch_size : int
     device : torch.device or str
@@ -55,7 +57,7 @@ def map_batches(
     Returns
     -------
     Tensor or tuple of Tensors
-        The concatenated results, on the CPU, without gradients. In a stage of a run, images over 512 MB are in a file, of which
+        The concatenated results, on the CPU, without gradients. In a stage of a run, images over 256 MB are in a file, of which
         only what is used takes memory.
 
     Examples
@@ -73,7 +75,9 @@ def map_batches(
 class _Map:
     """A function on the images of a data set. batch_size becomes smaller where memory runs out."""
 
-    def __init__(self, function: Function, images: Dataset | Tensor, batch_size: int, device: torch.device | str) -> None:
+    def __init__(
+        self, function: Function, images: Dataset | Tensor | Repeated, batch_size: int, device: torch.device | str
+    ) -> None:
         self.function, self.images, self.batch_size, self.device = function, images, batch_size, device
         self.single = True
 
@@ -131,6 +135,15 @@ def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> 
         work.single = block["single"]
         results.add(block["columns"])
     return results.whole()
+
+
+def joined(parts: Sequence[Images]) -> Tensor:
+    """Images one after the other, uint8 (N, C, H, W): as `map_batches` returns them, in a file where they are many."""
+    found = Columns(sum(map(len, parts)), ranks.scratch())
+    for part in parts:
+        for start in range(0, len(part), JOINED):
+            found.add([part[start : start + JOINED]])
+    return found.whole()[0]
 
 
 def _columns(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

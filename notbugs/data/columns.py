@@ -13,7 +13,7 @@ from torch import Tensor
 
 from notbugs.atomic import not_writable, part_of
 
-IN_MEMORY = 2**29  # bytes of images that are kept in memory; more are in a file, which is mapped
+IN_MEMORY = 2**28  # bytes of images that are kept in memory; more are in a file, which is mapped
 SECONDS_BETWEEN_LOOKS = 0.05
 
 

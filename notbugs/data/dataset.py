@@ -98,21 +98,18 @@ class Dataset:
         names, groups = (tuple(values[i] for i in chosen) if values else () for values in (self.names, self.groups))
         return Dataset(images, self.labels[index], self.classes, names, groups)
 
-    def repeat(self, times: int) -> "Dataset":
-        """The data set several times over: a.png is named a~2.png in the second copy, a~3.png in the third.
+    def versions(self, images: Tensor, times: int) -> "Dataset":
+        """Several versions of each image, uint8 (times * N, C, H, W): those of a.png are named a.png, a~2.png, a~3.png, …
 
         Raises
         ------
         InputError
             If such a name is already taken.
         """
-        if times == 1:
-            return self
-        names = self.repeated_names(times)
-        return replace(self.select(torch.arange(len(self)).repeat(times)), names=names)
+        return Dataset(images, self.labels.repeat(times), self.classes, self.repeated_names(times), self.groups * times)
 
     def repeated_names(self, times: int) -> tuple[str, ...]:
-        """The names of `repeat(times)`."""
+        """The names of so many versions of each image."""
         if times == 1:
             return self.names
         names = list(self.names)

@@ -24,4 +24,5 @@ def to_8bit(images: Tensor) -> Tensor:
 
 def from_8bit(images: Tensor) -> Tensor:
     """uint8 images as float32 in [0, 1]; `to_8bit` inverts it exactly."""
-    return images.to(torch.float32) / 255
+    floats = images.to(torch.float32)
+    return floats.div_(255) if floats is not images else images / 255  # in place: a second copy of many images is large

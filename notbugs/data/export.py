@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -181,14 +182,22 @@ def _file_names(job: Job) -> tuple[list[str], list[str]]:
 
 
 def _write_npz(job: Job) -> Written:
-    images = job.dataset.images[:]
+    """As `numpy.savez` does, but for the images: a few at a time."""
+    dataset, channels_first = job.dataset, job.form == "npz-channels-first"
     arrays = {
-        f"{job.split}_images": images.numpy() if job.form == "npz-channels-first" else as_arrays(images),
-        f"{job.split}_labels": job.dataset.labels.numpy(),
-        f"{job.split}_names": np.array(job.dataset.names, dtype=str),
-        "classes": np.array(job.dataset.classes, dtype=str),
+        f"{job.split}_labels": dataset.labels.numpy(),
+        f"{job.split}_names": np.array(dataset.names, dtype=str),
+        "classes": np.array(dataset.classes, dtype=str),
     }
     write_npz(arrays, job.folder / "data.npz")
+    with ZipFile(job.folder / "data.npz", "a") as archive, archive.open(f"{job.split}_images.npy", "w", force_zip64=True) as file:
+        for start in range(0, max(1, len(dataset)), MOST_ROWS):
+            part = dataset.images[start : start + MOST_ROWS]
+            array = part.contiguous().numpy() if channels_first else as_arrays(part)
+            if not start:
+                about = {"descr": array.dtype.str, "fortran_order": False, "shape": (len(dataset), *array.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, about)
+            file.write(array.data)
     return Written()
 
 

@@ -1,6 +1,7 @@
 """8-bit images, in memory or still encoded on disk."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from notbugs.data.decode_notes import decode_notes
 from notbugs.data.eight_bits import as_arrays
+from notbugs.data.header_index import Known, known_files
 from notbugs.data.names import Unreadable, printable, reject_unreadable
 from notbugs.data.parallel import in_threads, map_images
 from notbugs.data.pixel_arrays import PixelArrays
@@ -23,8 +25,10 @@ from notbugs.errors import InputError
 Index = slice | list[int] | Tensor
 Decoded = tuple[np.ndarray, ImageFacts]
 Kept = TypeVar("Kept")
-IN_MEMORY = 2 * 2**30  # bytes of pixels above which images stay on disk and are decoded when indexed
-PNG_BATCH = 1024  # images encoded at a time: a data set need not fit into memory
+# Bytes of pixels, in each process, above which images stay on disk and are decoded when indexed. Of images of more than
+# FEW_VALUES an eighth: decoding one takes a small part of the time that a network needs for it
+IN_MEMORY, FEW_VALUES = 2 * 2**30, 3 * 64 * 64
+PNG_BATCH, PNG_BYTES = 1024, 2**24  # images encoded at a time, and their pixels: a data set need not fit into memory
 SAMPLE = 32  # images whose headers tell the size of all, and of a data set on disk those whose 16-bit values are looked at
 DEFAULT = DecodeOptions()
 
@@ -45,8 +49,8 @@ class LazyImages:
     size : (C, H, W)
     options : DecodeOptions
         To what size each image is resized, for example.
-    known_hashes : dict
-        Of the files that were hashed, by row.
+    known : Known
+        What is known of the files without opening them, by row.
     """
 
     files: Sequence[EncodedImage]
@@ -54,7 +58,7 @@ class LazyImages:
     locations: tuple[str, ...]
     size: Size
     options: DecodeOptions
-    known_hashes: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
+    known: Known = field(default_factory=Known, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,12 +85,13 @@ class LazyImages:
 
     def hashes(self) -> list[bytes]:
         """A hash of the bytes of each file, which is read once: subsets share what is known."""
-        missing = {row: location for row, location in zip(self.rows, self.locations, strict=True) if row not in self.known_hashes}
+        digests = self.known.digests
+        missing = {row: location for row, location in zip(self.rows, self.locations, strict=True) if row not in digests}
         rows, locations = list(missing), list(missing.values())
         found, unreadable = map_images(hash_of, hash_of, Chosen(self.files, rows), locations, lambda _, digest: digest)
         reject_unreadable(unreadable, skip_unreadable=False)
-        self.known_hashes.update((row, digest) for row, digest in zip(rows, found, strict=True) if digest)
-        return [self.known_hashes[row] for row in self.rows]
+        digests.update((row, digest) for row, digest in zip(rows, found, strict=True) if digest)
+        return [digests[row] for row in self.rows]
 
     def select(self, index: Index) -> "LazyImages":
         """The images at index, still encoded."""
@@ -95,6 +100,25 @@ class LazyImages:
 
 
 Images = Tensor | LazyImages
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Images several times over, none of which is copied: `len`, `shape` and indexing by a slice as of a uint8 tensor."""
+
+    images: Images
+    times: int
+
+    def __len__(self) -> int:
+        return len(self.images) * self.times
+
+    @property
+    def shape(self) -> torch.Size:
+        """N, C, H, W."""
+        return torch.Size((len(self), *self.images.shape[1:]))
+
+    def __getitem__(self, index: slice) -> Tensor:
+        return self.images[torch.arange(len(self))[index] % max(1, len(self.images))]
 
 
 @dataclass(frozen=True)
@@ -132,7 +156,9 @@ def load_images(
     options: DecodeOptions = DEFAULT,
     skip_unreadable: bool = False,
 ) -> LoadedImages:
-    """Decode images, or leave them on disk where they would need more than 2 GB of memory.
+    """Decode images, or leave them on disk where they would need too much memory.
+
+    From 256 MB on; images of up to 64x64 pixels from 2 GB on.
 
     Parameters
     ----------
@@ -150,7 +176,7 @@ def load_images(
     headers, _ = _read_headers(Chosen(files, rows[:SAMPLE]), locations[:SAMPLE], options.resize)
     sizes = [facts.size(options.resize) for facts in headers if facts]
     largest = max((3 * height * width for _, height, width in sizes), default=0)
-    if largest * len(rows) > IN_MEMORY:
+    if largest * len(rows) > (IN_MEMORY if largest <= FEW_VALUES else IN_MEMORY // 8):
         return _load_lazily(files, rows, locations, options, skip_unreadable)
     return _decode_all(files, rows, locations, options, skip_unreadable, _likely_size(sizes))
 
@@ -197,19 +223,22 @@ def _load_lazily(
     options: DecodeOptions,
     skip_unreadable: bool,
 ) -> LoadedImages:
-    headers, unreadable = _read_headers(Chosen(files, rows), locations, options.resize)
+    known = known_files(files, rows, options.resize)
+    new = [i for i, row in enumerate(rows) if row not in known.facts]
+    headers, unreadable = _read_headers(Chosen(files, [rows[i] for i in new]), [locations[i] for i in new], options.resize)
     reject_unreadable(unreadable, skip_unreadable)
-    kept = [i for i, facts in enumerate(headers) if facts is not None]
-    known = [cast(ImageFacts, headers[i]) for i in kept]
+    known.facts.update((rows[i], facts) for i, facts in zip(new, headers, strict=True) if facts is not None)
+    kept = [i for i, row in enumerate(rows) if row in known.facts]
+    facts_of = [known.facts[rows[i]] for i in kept]
     readable = [locations[i] for i in kept]
-    size = common_size([facts.size(options.resize) for facts in known], readable)
-    kinds = [[kept[i] for i, facts in enumerate(known) if facts.gray_16 == wide] for wide in (True, False)]
+    size = common_size([facts.size(options.resize) for facts in facts_of], readable)
+    kinds = [[kept[i] for i, facts in enumerate(facts_of) if facts.gray_16 == wide] for wide in (True, False)]
     sample = [row for rows in kinds for row in rows[:: -(-len(rows) // SAMPLE) or 1]]
     looked_at, _ = _decode(
         Chosen(files, [rows[i] for i in sample]), [locations[i] for i in sample], options, lambda _, found: found[1]
     )
-    notes = decode_notes(known, options, [facts for facts in looked_at if facts])
-    images = LazyImages(files, tuple(rows[i] for i in kept), tuple(readable), size, options)
+    notes = decode_notes(facts_of, options, [facts for facts in looked_at if facts])
+    images = LazyImages(files, tuple(rows[i] for i in kept), tuple(readable), size, options, known)
     return LoadedImages(images, kept, unreadable, notes)
 
 
@@ -288,8 +317,9 @@ def encode_png(images: Images) -> Iterator[bytes]:
         Image.fromarray(array).save(buffer, "PNG", compress_level=1)  # 6 takes three times as long for a tenth less
         return buffer.getvalue()
 
-    for start in range(0, len(images), PNG_BATCH):
-        yield from in_threads(encode, list(as_arrays(images[start : start + PNG_BATCH])))
+    step = max(1, min(PNG_BATCH, PNG_BYTES // max(1, math.prod(images.shape[1:]))))
+    for start in range(0, len(images), step):
+        yield from in_threads(encode, list(as_arrays(images[start : start + step])))
 
 
 def positions(index: Index, total: int) -> list[int]:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from notbugs.data.dataset import Dataset
-from notbugs.data.images import load_images
+from notbugs.data.header_index import write_index
+from notbugs.data.images import LazyImages, load_images
 from notbugs.data.loaded import Splits, kept, report_load
 from notbugs.data.names import Unreadable, check_class_name, found_in, printable, regular_expression, reject_unreadable
 from notbugs.data.parts import Rows, limited, split_rows
@@ -91,7 +93,8 @@ def load(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataO
     Images become gray (1 channel) if all are gray, else RGB. Transparency is laid on white, the camera's orientation is applied,
     16-bit gray is scaled so that 65535, or `white`, is white, and of an animation the first frame is used. Images of more than
     67 million pixels are refused, unless they are JPEG files and `resize` is given: then they are decoded at reduced size. Data
-    sets over 2 GB stay on disk (`LazyImages`). How each layout is understood: docs/data.md.
+    sets over 256 MB, of images of up to 64x64 pixels over 2 GB, stay on disk (`LazyImages`). How each layout is understood:
+    docs/data.md.
 
     Parameters
     ----------
@@ -245,11 +248,17 @@ def _check_none_empty(dataset: str, labels: Tensor, classes: Sequence[str]) -> N
             raise InputError(dataset, f"class {printable(name)} has no training images", remedy=f"add some, or {remedy}")
 
 
+def keep_index(folder: Path, splits: Splits, resize: int | None) -> None:
+    """Write what is known of the files of a set that stays on disk into a run folder (`header_index`), once they are hashed."""
+    found = [part.images for part in (splits.train, splits.test) if isinstance(part.images, LazyImages)]
+    write_index(folder, [(images.files, images.known) for images in found], resize)
+
+
 def fingerprint(*parts: Dataset) -> str:
     """Hash of labels, names and images: a run is not resumed with other data.
 
     Of images in memory the pixels are hashed. For images on disk a second hash follows, of the bytes of their files: each is read
-    once per process.
+    once, unless the index of the run has it.
     """
     digest, files = sha256(), sha256()
     for part in parts:

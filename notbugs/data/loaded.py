@@ -8,6 +8,7 @@ from html import escape
 from typing import ClassVar, NamedTuple
 
 from notbugs.data.dataset import Dataset
+from notbugs.data.header_index import use_index
 from notbugs.data.names import Unreadable
 from notbugs.data_config import DataConfig
 
@@ -67,6 +68,7 @@ def keeping_loads() -> Iterator[None]:
         _Kept.depth -= 1
         if not _Kept.depth:
             _Kept.splits.clear()
+            use_index(None)
 
 
 def kept(config: DataConfig, seed: int, load: Callable[[DataConfig, int], Splits]) -> Splits:

@@ -8,12 +8,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, construct, data, models, predict, train
+from notbugs.atomic import atomic_write
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files import fold_scores
@@ -134,6 +136,7 @@ def score_fold(
     progress: Progress | None = None,
     keep: Keep | None = None,
     keep_pictures: bool = False,
+    unfinished: Path | None = None,
 ) -> FoldScores:
     """Scores of the held-out files, by models trained on all others.
 
@@ -156,6 +159,8 @@ def score_fold(
     keep_pictures : bool
         Also keep standard_NAME and robust_NAME for the names in `fold_scores.EXAMPLES`, one entry per held-out file, and
         robust_version and nonrobust_version, one per other file.
+    unfinished : Path, optional
+        A folder of checkpoints, from which the trainings of a fold that was stopped go on.
 
     Returns
     -------
@@ -164,17 +169,12 @@ def score_fold(
     """
     report_progress = progress or (lambda share, words: None)
     others, files = dataset.select((~held_out).nonzero().squeeze(1)), dataset.select(held_out.nonzero().squeeze(1))
-    train_model = partial(train_crossfit_model, config=config, seed=seed, device=device)
+    train_model = partial(train_crossfit_model, config=config, seed=seed, device=device, unfinished=unfinished)
     # the files and the others apart: a version starts from another image of its set, and no held-out image may enter a training
     invert = partial(construct.invert_features, steps=config.invert_steps, seed=seed, device=device)
-    epoch_logits: list[Tensor] = []
     report_progress(0.0, "standard model")
-    standard = train_model(
-        others,
-        "standard",
-        train.cross_entropy,
-        after_epoch=lambda model: epoch_logits.append(predict.logits(model, files, device)),
-    )
+    epoch_logits = _EpochLogits(files, device, unfinished)
+    standard = train_model(others, "standard", train.cross_entropy, after_epoch=epoch_logits)
     report_progress(0.1, "robust model")
     robust = train_model(others, "robust", adversarial_loss(config))
     report_progress(0.5, "robust and non-robust versions")
@@ -201,12 +201,52 @@ def score_fold(
                 keep(f"{name}_{score}", values)
     scores["inversion_error"] = fold_scores.inversion_errors(robust, files, robust_version, device)
     scores |= fold_scores.margin_by_features(standard, files, robust_version, test, device)
-    scores |= fold_scores.training_scores(torch.stack(epoch_logits), files.labels)
+    scores |= fold_scores.training_scores(epoch_logits.whole(config.epochs), files.labels)
     if keep:
         for name, values in nearest_files(predict.features(robust, files, device), files.labels).items():
             keep(name, values)
     report_progress(1.0, "")
     return scores
+
+
+class _EpochLogits:
+    """Logits of files after each epoch of a training. Those of the epochs of its checkpoint are kept beside that.
+
+    Parameters
+    ----------
+    files : Dataset
+    device : torch.device or str
+    folder : Path, optional
+        Of the checkpoint.
+    """
+
+    def __init__(self, files: Dataset, device: torch.device | str, folder: Path | None) -> None:
+        self.files, self.device, self.folder = files, device, folder
+        self.found: dict[int, Tensor] = {}
+        self.kept: set[int] = set()
+
+    def __call__(self, model: nn.Module, epoch: int) -> None:
+        """After an epoch, from 1."""
+        self.found[epoch] = predict.logits(model, self.files, self.device)
+
+    def keep(self) -> None:
+        """Write those that are not written yet."""
+        for epoch in self.found.keys() - self.kept:
+            atomic_write(self._path(epoch), partial(torch.save, self.found[epoch]))
+            self.kept.add(epoch)
+
+    def whole(self, epochs: int) -> Tensor:
+        """Of all epochs, (epochs, N, K)."""
+        numbers = range(1, epochs + 1)
+        return torch.stack([self.found[each] if each in self.found else self._read(each) for each in numbers])
+
+    def _read(self, epoch: int) -> Tensor:
+        logits: Tensor = torch.load(self._path(epoch), weights_only=True)
+        return logits
+
+    def _path(self, epoch: int) -> Path:
+        assert self.folder is not None  # there is a checkpoint
+        return self.folder / f"logits-{epoch:04d}.pt"
 
 
 def adversarial_loss(config: CrossfitConfig) -> train.Loss:
@@ -223,7 +263,8 @@ def train_crossfit_model(
     config: CrossfitConfig,
     seed: int,
     device: torch.device | str,
-    after_epoch: Callable[[nn.Module], None] | None = None,
+    after_epoch: _EpochLogits | None = None,
+    unfinished: Path | None = None,
 ) -> Model:
     """Train one cross-fitted model.
 
@@ -238,8 +279,11 @@ def train_crossfit_model(
         Of the fold.
     device : torch.device or str
     after_epoch : callable, optional
-        Called with the model after every epoch.
+        Called with the model and the number of each epoch.
+    unfinished : Path, optional
+        A folder of checkpoints, from which training goes on.
     """
+    kept = train.Checkpoint(unfinished / f"{name}.pt", {}, after_epoch.keep if after_epoch else None) if unfinished else None
     model_seed = zlib.crc32(f"{seed}/{SEED_KEYS.get(name, name)}".encode())
     pixels = dataset.pixels(torch.arange(0, len(dataset), -(-len(dataset) // PIXEL_STATISTICS_IMAGES)))
     model = models.build(
@@ -265,6 +309,7 @@ def train_crossfit_model(
         head_only=config.head_only,
         seed=model_seed,
         device=device,
-        progress=(lambda _: after_epoch(model)) if after_epoch else None,
+        progress=(lambda epoch: after_epoch(model, epoch.epoch)) if after_epoch else None,
+        checkpoint=kept,
     )
     return model

@@ -50,7 +50,8 @@ def features_stage(config: FilesConfig, attempt: Attempt) -> list[Row]:
     crossfit = crossfit_config(config, splits)
     held_out = stratified_folds(splits.train.labels, config.folds, fold_seed(config.seed, 0), splits.train.groups) == 0
     files, others = (splits.train.select(side.nonzero().squeeze(1)) for side in (held_out, ~held_out))
-    train_model = partial(train_crossfit_model, config=crossfit, seed=fold_seed(config.seed, 0, 0), device=device)
+    own = fold_seed(config.seed, 0, 0)
+    train_model = partial(train_crossfit_model, config=crossfit, seed=own, device=device, unfinished=attempt.unfinished)
     attempt("", 0.0, "standard model")
     standard = train_model(others, "standard", train.cross_entropy)
     attempt("", 0.2, "robust model")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, models, predict, search
+from notbugs import attacks, models, precision, predict, search
 from notbugs.data import Dataset, map_batches, to_8bit
 from notbugs.errors import InputError
 from notbugs.files.examples import round_to_8bit
@@ -71,7 +71,7 @@ def attack_scores(
         with torch.no_grad():
             return *scores, to_8bit(example), clean.argmax(1), objectives.logits(fused, example).argmax(1)
 
-    columns = map_batches(attack, files, batch_size=250, device=device)
+    columns = map_batches(attack, files, batch_size=precision.default_batch_size(device, files.shape), device=device)
     names = ATTACK_SCORES + EXAMPLES if with_examples else ATTACK_SCORES
     return {name: column.numpy() for name, column in zip(names, columns, strict=True)}
 
@@ -100,8 +100,9 @@ def inversion_errors(model: Model, files: Dataset, version: Dataset, device: tor
             objective = objectives.feature_matching(model.features, model.features(images))
             return -objective.criterion(model.features(version.pixels(index).to(images.device)))
 
+    size = precision.bounded_batch_size(predict.BATCH_SIZE, device, files.shape)
     with frozen(model):
-        relative: Tensor = map_batches(errors, files, batch_size=500, device=device, share=False)
+        relative: Tensor = map_batches(errors, files, batch_size=size, device=device, share=False)
     return relative.numpy()
 
 

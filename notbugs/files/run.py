@@ -98,6 +98,7 @@ def run(
     """
     folder = Path(folder)
     check_outside(config.data, folder)
+    data.use_index(folder)
     splits = load_splits(config)
     check_size(config.data, splits)
     with keeping_notes() as notes:
@@ -109,6 +110,7 @@ def run(
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same_data(record, digest, config.data.dataset, "must hold the same images as when this run began")
+        data.keep_index(folder, splits, config.data.resize)
         if record.files().settings.get("repeats", config.repeats) != config.repeats:
             _forget_summary(record)
         crossfit = _with_earlier_flip(record, config, crossfit)
@@ -177,6 +179,7 @@ def _fold_stage(config: FilesConfig, repeat: int, fold: int, attempt: Attempt) -
         progress=lambda share, words: attempt("", min(share, 0.99), words),
         keep=None if repeat else kept.__setitem__,
         keep_pictures=not repeat and keeps_pictures(config, splits.train),
+        unfinished=attempt.unfinished,
     )
     if kept:
         data.save_arrays(of_fold(kept, folds, fold), examples_path(attempt.folder, fold))
@@ -286,6 +289,7 @@ def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> lis
         For another share, or a folder that cannot be written.
     """
     folder = Path(folder)
+    data.use_index(folder)
     check_outside(config.data, folder)
     splits = load_splits(config)
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as record:  # nobody else writes meanwhile

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from notbugs import precision
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.metrics.robust_accuracy import Accuracy
 from notbugs.models import frozen
+from notbugs.predict import BATCH_SIZE
 from notbugs.search import objectives
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -162,7 +164,7 @@ class CorruptionResult(NamedTuple):
 
 
 def corruption_accuracy(
-    model: nn.Module, dataset: Dataset, *, seed: int = 0, batch_size: int = 500, device: torch.device | str = "cpu"
+    model: nn.Module, dataset: Dataset, *, seed: int = 0, batch_size: int | None = None, device: torch.device | str = "cpu"
 ) -> CorruptionResult:
     """Accuracy on clean images and under each corruption at each severity.
 
@@ -174,7 +176,8 @@ def corruption_accuracy(
         One image or more.
     seed : int
         Of noise and fog.
-    batch_size : int
+    batch_size : int, optional
+        Default: 500, of large images fewer.
     device : torch.device or str
 
     Returns
@@ -193,6 +196,7 @@ def corruption_accuracy(
     >>> [(row.corruption, row.severity) for row in corruption_accuracy(model, digits).accuracies[:3]]
     [('clean', 0), ('noise', 1), ('noise', 2)]
     """
+    batch_size = batch_size or precision.bounded_batch_size(BATCH_SIZE, device, dataset.shape)
     model, images = model.to(device), dataset.pixels(slice(None))
     accuracies, correct_shares = list[CorruptionAccuracy](), dict[str, np.ndarray]()
     for name, severities in ((CLEAN, (0,)), *((name, SEVERITIES) for name in CORRUPTIONS)):

@@ -120,7 +120,7 @@ def per_feature(
     steps: int = 8,
     sample: int | None = None,
     most: int | None = None,
-    batch_size: int = 250,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> list[FeatureRow]:
@@ -145,7 +145,8 @@ def per_feature(
         for more than 128 features.
     most : int, optional
         Default: 64, and fewer (8 at least) for more than 128 features.
-    batch_size : int
+    batch_size : int, optional
+        Default: `precision.default_batch_size`.
     device : torch.device or str
     progress : callable, optional
         Called with the share of features that are done, in [0, 1].
@@ -182,6 +183,7 @@ def per_feature(
     forward = forward or getattr(model, "features", None)
     if forward is None:
         raise InputError("model", "must have features(images)", type(model).__name__, "wrap it: models.wrap, or pass forward")
+    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     with frozen(model if isinstance(model, nn.Module) else nn.Identity()):
         values = map_batches(lambda images, _: forward(images).float(), dataset, batch_size=batch_size, device=device)
         table, count = usefulness(values, dataset.labels, len(dataset.classes)), values.shape[1]

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from notbugs import precision
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import frozen
+from notbugs.predict import BATCH_SIZE
 from notbugs.search import objectives
 
 RELATIVE_AMPLITUDE = 0.5  # of the pixels' standard deviation: L2 norm 4 in a channel of CIFAR-10, as in Yin et al.
@@ -42,7 +44,7 @@ def fourier_sensitivity(
     *,
     amplitude: float | None = None,
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> list[FourierError]:
     """Error rate with one wave added to every image, frequency by frequency.
@@ -60,7 +62,8 @@ def fourier_sensitivity(
         Default: half of the pixels' standard deviation over the images.
     seed : int
         Of the signs.
-    batch_size : int
+    batch_size : int, optional
+        Default: 500, of large images fewer.
     device : torch.device or str
 
     Returns
@@ -88,6 +91,7 @@ def fourier_sensitivity(
     if not len(dataset):
         raise InputError("data", "must hold images to add waves to", 0)
     model = model.to(device)
+    batch_size = batch_size or precision.bounded_batch_size(BATCH_SIZE, device, dataset.shape)
     channels, height, width = dataset.shape
     images, labels = dataset.pixels(slice(None)).to(device), dataset.labels.to(device)
     if amplitude is None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from notbugs import search
+from notbugs import precision, search
 from notbugs.data import Dataset, map_batches
 from notbugs.errors import InputError
 from notbugs.models import frozen
@@ -63,7 +63,7 @@ def saliency(
     *,
     method: str = "gradient",
     seed: int = 0,
-    batch_size: int = 250,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Saliency:
     """Saliency of the predicted class on every image, whether the prediction is right or wrong.
@@ -83,7 +83,8 @@ def saliency(
         "integrated" is integrated gradients, from the blurred image.
     seed : int
         Of the random order of deletion.
-    batch_size : int
+    batch_size : int, optional
+        Default: `precision.default_batch_size`.
     device : torch.device or str
 
     Returns
@@ -130,6 +131,7 @@ def saliency(
             chance_deletion = _deletion(model, images, blurred, predicted, orders[index].to(device))
         return gradients, attributions, predicted, second, deletion, chance_deletion
 
+    batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     columns = map_batches(explain, dataset, batch_size=batch_size, device=device)
     gradients, attributions, predicted, second, deletion, chance_deletion = columns
     alignment, chance_alignment = _alignment(gradients, (means.cpu()[predicted] - means.cpu()[second]).flatten(1))

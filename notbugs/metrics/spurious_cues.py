@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from notbugs import precision
 from notbugs.data import Dataset, map_batches
 from notbugs.errors import InputError
 from notbugs.metrics.usefulness import RHO, Usefulness, usefulness
+from notbugs.predict import BATCH_SIZE
 from notbugs.stats import newcombe_difference, wilson_interval
 
 MIN_FILES = 10  # of a class; with fewer too little is known of a feature's variance to call it spurious
@@ -170,7 +172,8 @@ def cue_values(dataset: Dataset, *, device: torch.device | str = "cpu") -> tuple
     def measure(images: Tensor, _: Tensor) -> Tensor:
         return torch.stack([cue(images) for cue in cues.values()], dim=1)
 
-    values: Tensor = map_batches(measure, dataset, batch_size=500, device=device)
+    size = precision.bounded_batch_size(BATCH_SIZE, device, dataset.shape)
+    values: Tensor = map_batches(measure, dataset, batch_size=size, device=device)
     return list(cues), values
 
 

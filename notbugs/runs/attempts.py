@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from notbugs import __version__
+from notbugs.allocator import give_back
 from notbugs.atomic import atomic_write_text, not_writable
 from notbugs.errors import InputError
 from notbugs.runs import ranks, workers
@@ -89,7 +90,7 @@ def make_attempt(
 ) -> Finished:
     """Do a stage where a worker does it; its progress is reported under its name. What a failed attempt wrote is removed."""
     kept = unfinished_folder(run, name)
-    with there(shared, run), ranks.in_stage(kept):
+    with there(shared, run), ranks.in_stage(kept, run):
         began, folder = time.perf_counter(), run / ATTEMPTS / secrets.token_hex(8)
         try:
             rows = work(Attempt(folder, lambda _, share, words: report_progress(name, share, words), kept))
@@ -104,6 +105,8 @@ def make_attempt(
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            give_back()
 
 
 def publish(attempt: Finished, run: Path) -> None:

@@ -3,6 +3,7 @@
     run.json           arguments, metadata and one entry for each finished stage
     tables/*.csv       typed rows (`runs.tables`), and the same as .parquet
     pictures/*.png     pictures that tables name
+    data-index.parquet of data sets that stay on disk: what is known of each file (`data.header_index`)
     .attempts/         what stages that are not finished have written
     .unfinished/       what such a stage goes on from when the command is repeated: weights after an epoch, blocks of images
 

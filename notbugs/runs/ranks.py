@@ -144,6 +144,7 @@ class Blocks:
 _job: ContextVar[Ranks | None] = ContextVar("_job", default=None)
 _together: ContextVar[Together | None] = ContextVar("_together", default=None)
 _scratch: ContextVar[Path | None] = ContextVar("_scratch", default=None)
+_run: ContextVar[Path | None] = ContextVar("_run", default=None)
 
 
 def together() -> Together | None:
@@ -154,6 +155,11 @@ def together() -> Together | None:
 def scratch() -> Path | None:
     """The folder of the stage's unfinished work; None outside of stages."""
     return _scratch.get()
+
+
+def run_folder() -> Path | None:
+    """The run folder of the stage; None outside of stages."""
+    return _run.get()
 
 
 def is_follower() -> bool:
@@ -177,15 +183,16 @@ def in_job(ranks: Ranks) -> Iterator[None]:
 
 
 @contextmanager
-def in_stage(folder: Path) -> Iterator[None]:
-    """Do a stage, together with the ranks of this job, if there are any. folder: of its unfinished work."""
-    job = _job.get()
+def in_stage(folder: Path, run: Path | None = None) -> Iterator[None]:
+    """Do a stage of a run, together with the ranks of this job, if there are any. folder: of its unfinished work."""
+    job, runs = _job.get(), _run.set(run)
     token, place = _together.set(None if job is None else Together(job, folder)), _scratch.set(folder)
     try:
         yield
     finally:
         _together.reset(token)
         _scratch.reset(place)
+        _run.reset(runs)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def train_classifier(
     *,
     seed: int,
     report_progress: Progress,
-    checkpoint: Path | None = None,
+    checkpoint: Path | train.Checkpoint | None = None,
 ) -> TrainedClassifier:
     """Train one classifier in memory.
 
@@ -117,7 +117,7 @@ def train_classifier(
     seed : int
         The study's; weights and batches are derived from it and from `spec.seed_key`.
     report_progress : callable
-    checkpoint : Path, optional
+    checkpoint : Path or Checkpoint, optional
         A file from which training goes on (`train.fit`).
 
     Returns

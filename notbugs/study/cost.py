@@ -178,7 +178,8 @@ def _training_stage_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Spl
     steps = config.adversarial_steps if spec.loss != "standard" else 0
     seconds = epochs * (count * speed.train + speed.steps(count, steps, config.batch_size))
     if trained_on:
-        batches = math.ceil(min(test, MONITORED_IMAGES) / BATCH_SIZE)
+        size = precision.bounded_batch_size(BATCH_SIZE, config.device, splits.test.shape)
+        batches = math.ceil(min(test, MONITORED_IMAGES) / size)
         seconds += epochs * (min(test, MONITORED_IMAGES) * speed.forward + batches * speed.call) + count * READ_SECONDS
     return seconds
 

@@ -18,6 +18,7 @@ CIFAR_NUMBERS = 3 * 32 * 32
 STEPS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0)
 SAMPLE = {"l2": 1000, "linf": 500}  # images, fewer if they are large; L-infinity takes 20 times as long
 SAMPLE_NUMBERS = 100_000_000  # pixels of the sample at most, in all channels
+BLOCK_NUMBERS = 2**24  # of images that are compared with all at a time: they are copied
 COPY = 0.005  # of a typical image's norm: what is closer is the same image
 # Of the median distance within a class: if the nearest image is closer, it shows the same scene. 0.29 to 0.37 on traffic signs,
 # filmed in tracks of 30 frames; 0.47 to 0.80 on subsets of digits, mnist5k and photographs
@@ -80,7 +81,8 @@ def _measure(dataset: Dataset, norm: str) -> NeighborDistances:
     flat, labels = dataset.pixels(index).flatten(1), dataset.labels[index]
     order = 2.0 if norm == "l2" else torch.inf
     typical = flat.norm(order, 1).median()
-    distances = torch.cdist(flat, flat, p=order)
+    rows = torch.split(flat, len(flat) if flat.numel() <= BLOCK_NUMBERS else max(1, BLOCK_NUMBERS // flat.shape[1]))
+    distances = torch.cat([torch.cdist(part, flat, p=order) for part in rows])
     copies = distances <= COPY * typical  # an image itself, and duplicates
     same = labels[:, None] == labels
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from notbugs import attacks, data, metrics
+from notbugs import attacks, data, metrics, precision
 from notbugs.attacks.budgets import GRADIENT_ENSEMBLE, UNTARGETED_ATTACKS
 from notbugs.data import Dataset
 from notbugs.metrics import Accuracy
@@ -91,11 +91,12 @@ def _clean_row(name: str, model: Model, on: str, part: Dataset, config: Resolved
 
 def _attacked_accuracies(model: Model, parts: dict[str, Dataset], threat_model: NormBall, device: str) -> dict[str, Accuracy]:
     """Robust accuracy on each part; the images of all parts are attacked together, since small batches take as long."""
-    images = torch.cat([part.pixels(slice(None)) for part in parts.values()])
+    images = torch.cat([part.images[:] for part in parts.values()])
     labels = torch.cat([part.labels for part in parts.values()])
     classes = len(next(iter(parts.values())).classes)
     ensemble = attacks.gradient_ensemble(threat_model, classes)[: len(UNTARGETED_ATTACKS)]
-    robust: Tensor = data.map_batches(partial(_is_robust, model, labels, ensemble), images, batch_size=1000, device=device)
+    work, size = partial(_is_robust, model, labels, ensemble), precision.bounded_batch_size(1000, device, images.shape[1:])
+    robust: Tensor = data.map_batches(work, images, batch_size=size, device=device)
     by_part = torch.split(robust, [len(part) for part in parts.values()])
     return {
         name: Accuracy.from_counts(

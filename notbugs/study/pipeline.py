@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from notbugs import attacks, data, datacheck, metrics, models
+from notbugs import attacks, data, datacheck, metrics, models, train
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
@@ -120,14 +120,14 @@ def run(
     """
     folder = Path(folder)
     check_outside(config, folder)
+    data.use_index(folder)
     splits = load(config)
     resolved, network_notes = _resolved(config, splits)
     given = given_model(resolved)
     if given:
         given = with_warning(given, splits.test, resolved.device)
     with RunFolder.open(folder, resumable_arguments(resolved)) as record:
-        digest = fingerprint(splits.train, splits.test)
-        check_same_data(record, digest, config.dataset, "must hold the same images as when this run began")
+        digest = _digest_of_same_images(record, config, splits)
         earlier = record.study()
         if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:
             got = f"{given.name}, which has changed"
@@ -198,6 +198,7 @@ def run_analyses(
         If the folder holds no study, its data have changed, or there is no such analysis.
     """
     folder = Path(folder)
+    data.use_index(folder)
     if unknown := sorted({*names} - {*ANALYSES}):
         raise InputError("stage", "must be one of " + ", ".join(ANALYSES), ", ".join(unknown))
     record = RunFolder.read(folder)
@@ -218,7 +219,7 @@ def run_analyses(
 def train_single(
     config: StudyConfig, path: StrPath, *, loss: str = "standard", report_progress: Progress | None = None
 ) -> list[Accuracy]:
-    """Train one classifier on the original images and save it.
+    """Train one classifier on the original images and save it. Where the same call was stopped, it goes on from NAME.training.pt.
 
     Parameters
     ----------
@@ -239,7 +240,8 @@ def train_single(
         Before training if the input cannot be used or the file cannot be written.
     """
     path = Path(path)
-    check_outside(config, path, path.with_suffix(".json"))
+    unfinished = path.with_suffix(".training.pt")
+    check_outside(config, path, path.with_suffix(".json"), unfinished)
     splits = load(config)
     resolved = resolve(config, splits)
     chosen = [each for each in LOSSES if each == loss]
@@ -248,9 +250,12 @@ def train_single(
     models.check_writable(path)
     spec, report = replace(MODELS["standard"], loss=chosen[0]), report_progress or ignore_progress
     report("", 0.0, "")
-    trained = train_classifier(resolved, splits.train, spec, seed=resolved.seed, report_progress=report)
+    identity = {"options": repr(resumable_arguments(resolved)), "loss": loss, "data": fingerprint(splits.train, splits.test)}
+    checkpoint = train.Checkpoint(unfinished, identity)
+    trained = train_classifier(resolved, splits.train, spec, seed=resolved.seed, report_progress=report, checkpoint=checkpoint)
     found = {"dataset": config.dataset, **data.summary(splits)}
     save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path, data=found, flip=resolved.flip)
+    unfinished.unlink(missing_ok=True)
     return metrics.robust_accuracy(trained.model, splits.test, resolved.threat_models, device=resolved.device)
 
 
@@ -267,6 +272,14 @@ def _resolved(config: StudyConfig, splits: Splits) -> tuple[ResolvedConfig, dict
         resolved = resolve(config, splits)
     check_constructions(resolved, splits)
     return resolved, {"network_notes": notes} if notes else {}
+
+
+def _digest_of_same_images(record: RunFolder, config: StudyConfig, splits: Splits) -> str:
+    """The fingerprint of the data. Raises InputError if they are others than when the run began."""
+    digest = fingerprint(splits.train, splits.test)
+    check_same_data(record, digest, config.dataset, "must hold the same images as when this run began")
+    data.keep_index(record.folder, splits, config.resize)
+    return digest
 
 
 class _Place(NamedTuple):

@@ -5,10 +5,11 @@ from notbugs.train.batchnorm import adapt_batchnorm
 from notbugs.train.fit import fit
 from notbugs.train.losses import Loss, adversarial_loss, cross_entropy, trades
 from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, sgd, step_decay
-from notbugs.train.state import Epoch
+from notbugs.train.state import Checkpoint, Epoch
 
 __all__ = [
     "Augment",
+    "Checkpoint",
     "EarlyStopping",
     "Epoch",
     "Loss",

@@ -46,7 +46,7 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
     monitor: Callable[[], float] | None = None,
-    checkpoint: StrPath | None = None,
+    checkpoint: StrPath | Checkpoint | None = None,
 ) -> list[Epoch]:
     """Train a model in place; the weights are those of the last epoch.
 
@@ -94,9 +94,10 @@ def fit(
         Gets each Epoch as it ends.
     monitor : callable, optional
         Called after each epoch; what it returns is the `test_accuracy` of the Epoch.
-    checkpoint : str or path, optional
+    checkpoint : str, path or Checkpoint, optional
         A file that is written after each epoch, but not within 10 seconds of the last time. Where it is there, training goes on
-        from it and has the same result as if nothing had stopped it. It stays when training is done.
+        from it and has the same result as if nothing had stopped it. It stays when training is done. A `Checkpoint` says what the
+        training is besides: images, loss and augmentation are not compared.
 
     Returns
     -------
@@ -199,7 +200,7 @@ def _start(
 
 
 def _checkpoint(
-    path: StrPath,
+    given: StrPath | Checkpoint,
     model: nn.Module,
     data: Dataset,
     optimizer: MakeOptimizer,
@@ -208,10 +209,11 @@ def _checkpoint(
     settings: dict[str, object],
 ) -> Checkpoint:
     """The checkpoint at a path. It is of this training if settings, labels and first weights are the same."""
+    known = given if isinstance(given, Checkpoint) else Checkpoint(Path(given), {})
     first = {"labels": digest(data.labels), "first weights": digest(*filter(torch.is_tensor, model.state_dict().values()))}
     rates = schedule and [schedule(each / 20) for each in range(1, 21)]
     own = {"optimizer": name_of(optimizer), "schedule": rates, "world size": share.world_size, "images": list(data.images.shape)}
-    return Checkpoint(Path(path), {**settings, **own, **first})
+    return Checkpoint(known.path, {**known.identity, **settings, **own, **first}, known.before)
 
 
 def _epoch_runner(

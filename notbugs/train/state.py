@@ -3,7 +3,7 @@
 import hashlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
@@ -121,15 +121,19 @@ class Checkpoint:
     path : Path
     identity : mapping
         What the training is, by name: a checkpoint of another one is not used, with a warning.
+    before : callable, optional
+        Called before it is written: it keeps what else belongs to these epochs.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, object]) -> None:
-        self.path, self.identity = path, dict(identity)
+    def __init__(self, path: Path, identity: Mapping[str, object], before: Callable[[], None] | None = None) -> None:
+        self.path, self.identity, self.before = path, dict(identity), before
         self.written = time.monotonic()
 
     def save(self, state: State) -> None:
         """Write it, unless there is one from a moment ago."""
         if time.monotonic() - self.written >= SECONDS_BETWEEN:
+            if self.before:
+                self.before()
             content = {**state.content(), "identity": self.identity}
             atomic_write(self.path, lambda stream: torch.save(content, stream))
             self.written = time.monotonic()

@@ -154,7 +154,7 @@ def test_versions_have_the_features_of_several_models_in_turn(
     made = construct.invert_features([standard, robust], few, steps=6, seed=3, versions=3)
     alone = [construct.invert_features(model, few, steps=6, seed=3 + k) for k, model in enumerate((standard, robust, standard))]
     assert torch.equal(made.dataset.images[:], torch.cat([each.dataset.images[:] for each in alone]))
-    assert made.dataset.names == few.repeat(3).names and torch.equal(made.dataset.labels, few.labels.repeat(3))
+    assert made.dataset.names == few.repeated_names(3) and torch.equal(made.dataset.labels, few.labels.repeat(3))
     assert made.stats.n == 36 and made.stats.max_linf == max(each.stats.max_linf or 0 for each in alone)
     errors = [each.stats.feature_error or 0 for each in alone]
     assert made.stats.feature_error == pytest.approx(sum(errors) / 3)

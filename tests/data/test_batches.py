@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed import HashStore
 
 from notbugs import data
-from notbugs.data import columns
+from notbugs.data import batches, columns
 from notbugs.errors import InputError
 from notbugs.runs import ranks
 
@@ -135,6 +135,27 @@ def test_images_that_are_too_large_for_memory_are_in_a_file(count: int, tmp_path
     monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60)
     with ranks.in_stage(tmp_path):
         assert not is_mapped(work(0)[0], tmp_path)
+
+
+def test_parts_are_joined_in_a_file_where_they_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = random_dataset(7).images[:]
+    parts = [whole[:3], whole[3:]]
+    assert torch.equal(data.joined(parts), whole)
+    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60 - 1)
+    monkeypatch.setattr(batches, "JOINED", 2)
+    with ranks.in_stage(tmp_path):
+        found = data.joined(parts)
+    assert torch.equal(found, whole) and is_mapped(found, tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 100])
+def test_repeated_images_are_those_of_copies(batch_size: int) -> None:
+    whole = random_dataset(5)
+    repeated, copies = data.Repeated(whole.images, 3), whole.images[:].repeat(3, 1, 1, 1)
+    assert len(repeated) == 15 and repeated.shape == copies.shape
+    found = data.map_batches(lambda images, index: (images, index), repeated, batch_size=batch_size)
+    expected = data.map_batches(lambda images, index: (images, index), copies, batch_size=batch_size)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

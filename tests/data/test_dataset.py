@@ -33,6 +33,7 @@ def test_a_dataset_that_does_not_fit_together_is_rejected() -> None:
 def test_repeated_names_are_unique(names: list[str], times: int) -> None:
     count = len(names)
     images = torch.randint(0, 256, (count, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    repeated = Dataset(images, torch.arange(count) % 4, tuple("abcd"), tuple(names)).repeat(times)
+    several = images.repeat(times, 1, 1, 1)
+    repeated = Dataset(images, torch.arange(count) % 4, tuple("abcd"), tuple(names)).versions(several, times)
     assert repeated.names[:count] == tuple(names)
     assert len(set(repeated.names)) == len(repeated) == times * count

@@ -258,3 +258,15 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
     else:
         assert any(name.endswith("README.md") for name in said) and len(said) == len({*said})
         assert sum(name.endswith((".png", ".npz")) for name in said) == (1 if form == "npz" else count)
+
+
+@pytest.mark.parametrize("form", ["npz", "npz-channels-first"])
+def test_arrays_are_written_a_few_images_at_a_time(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = random_dataset(7)
+    data.export(whole, tmp_path / "once", form, card="")
+    monkeypatch.setattr(importlib.import_module("notbugs.data.export"), "MOST_ROWS", 3)
+    data.export(whole, tmp_path / "parts", form, card="")
+    once, parts = (np.load(tmp_path / name / "data.npz") for name in ("once", "parts"))
+    assert sorted(once) == sorted(parts) and all(np.array_equal(once[name], parts[name]) for name in once)
+    first = whole.images[:].numpy()
+    assert np.array_equal(parts["train_images"], first if form == "npz-channels-first" else first.transpose(0, 2, 3, 1))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from notbugs import data
 from notbugs.data import images
+from notbugs.data.header_index import Known
 from notbugs.decoding import headers
 from notbugs.errors import InputError
 
@@ -60,7 +61,7 @@ def test_a_replaced_file_of_a_large_data_set_is_noticed(tmp_path: Path, monkeypa
     (tmp_path / "copy/train/dog/1.png").unlink()
     assert data.fingerprint(changed.train.select([4])) != data.fingerprint(loaded.train.select([4])), "each is read once"
     with pytest.raises(InputError, match=r"dog/1\.png"):
-        replace(copy.train.images, known_hashes={}).hashes()
+        replace(copy.train.images, known=Known()).hashes()
 
 
 def test_unreadable_files_of_a_large_data_set_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

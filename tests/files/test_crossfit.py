@@ -1,5 +1,7 @@
 """Cross-fitting: balanced folds, and no file is scored by a model that was trained on it."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from notbugs import construct, train
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files import crossfit
+from notbugs.train import state
 
 
 @pytest.mark.slow
@@ -61,6 +64,38 @@ def test_no_model_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatch
     assert len(inverted) == 3  # both versions of the others, and the robust one of the files: each from images of its own set
     assert all(not names & files or names == files for names in inverted)
     assert all(len(column) == len(files) for column in found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_in", [("standard", 1), ("standard", 2), ("robust", 2)])
+def test_a_fold_that_was_stopped_goes_on_with_the_same_scores(
+    few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: tuple[str, int]
+) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    fit, epochs, stops = train.fit, list[tuple[str, int]](), [killed_in]
+
+    def recorded_fit(model: Any, *args: Any, progress: Any, checkpoint: Any, **options: Any) -> Any:
+        def interrupt(epoch: train.Epoch) -> None:
+            if progress:
+                progress(epoch)
+            epochs.append((checkpoint.path.stem, epoch.epoch))
+            if epochs[-1] in stops:
+                stops.remove(epochs[-1])
+                raise KeyboardInterrupt
+
+        return fit(model, *args, progress=interrupt, checkpoint=checkpoint, **options)
+
+    config, held_out = replace(QUICK, epochs=2), crossfit.stratified_folds(few.labels, 3, 0) == 1
+    expected = crossfit.score_fold(few, config, held_out, seed=5)
+    monkeypatch.setattr(train, "fit", recorded_fit)
+    with pytest.raises(KeyboardInterrupt):
+        crossfit.score_fold(few, config, held_out, seed=5, unfinished=tmp_path)
+    found = crossfit.score_fold(few, config, held_out, seed=5, unfinished=tmp_path)
+    names = ("standard", "robust", "trained_on_robust", "trained_on_nonrobust")
+    done = [(name, epoch) for name in names for epoch in (1, 2)]
+    assert epochs == [*done[: done.index(killed_in) + 1], *done[done.index(killed_in) :]]  # no other epoch is done again
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name], equal_nan=True) for name in expected)
 
 
 def test_fewer_groups_than_folds() -> None:

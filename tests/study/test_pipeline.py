@@ -19,7 +19,7 @@ from PIL import Image
 from study.conftest import FULL_STUDY, QUICK_STUDY
 
 from notbugs import data, metrics, models, report
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
@@ -30,6 +30,7 @@ from notbugs.study.evaluation import accuracy_row
 from notbugs.study.graph import study_graph
 from notbugs.study.pictures import PERTURBATION
 from notbugs.study.resolve import resolve
+from notbugs.train import state
 
 
 @pytest.mark.slow
@@ -267,6 +268,49 @@ def test_a_single_classifier_is_trained_saved_and_evaluated(tmp_path: Path, loss
     assert [(accuracy.epsilon, accuracy.norm) for accuracy in accuracies] == [(0.0, "l2"), (0.375, "l2"), (0.75, "l2")]
     training = json.loads((tmp_path / "models/one.json").read_text())["training"]
     assert (training["loss"], training["epsilon"], training["epochs"]) == (loss, 0.75, 1)
+
+
+@pytest.mark.slow
+def test_a_single_training_that_was_stopped_goes_on_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    tiny = StudyConfig("digits", limit=60, epochs=3, width=8)
+    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
+    epochs: list[str] = []
+
+    def interrupt(_stage: str, _share: float, words: str) -> None:
+        epochs.append(words)
+        if words == "epoch 3 of 3" and epochs.count(words) == 1:
+            raise KeyboardInterrupt
+
+    expected = pipeline.train_single(tiny, whole)
+    assert not (tmp_path / "whole.training.pt").exists()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train_single(tiny, stopped, report_progress=interrupt)
+    assert (tmp_path / "stopped.training.pt").exists() and not stopped.exists()
+    assert pipeline.train_single(tiny, stopped, report_progress=interrupt) == expected
+    assert [words for words in epochs if words] == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3", "epoch 3 of 3"]
+    assert stopped.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "stopped.training.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_single_training_does_not_go_on_with_that_of_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    tiny, path = StudyConfig(str(tmp_path / "set.npz"), epochs=2, width=8, epsilon=0.1), tmp_path / "one.safetensors"
+    images, labels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 2
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+
+    def interrupt(_stage: str, _share: float, words: str) -> None:
+        if words == "epoch 2 of 2":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train_single(tiny, path, report_progress=interrupt)
+    np.savez(tmp_path / "set.npz", images=images[::-1], labels=labels)
+    with pytest.warns(
+        NotbugsWarning, match=r"one\.training\.pt is of a training with another data, first weights: training starts"
+    ):
+        pipeline.train_single(tiny, path)
 
 
 def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
