@@ -7,10 +7,8 @@
 
 import inspect
 import json
-import os
 import posixpath
 import re
-import types
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -150,7 +148,8 @@ def shown(output: dict[str, Any]) -> str:
         html = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
         return f'<div class="output">{html}</div>'
     if "image/png" in data:
-        return f'<div class="output"><img alt="output of the cell above" src="data:image/png;base64,{data["image/png"].strip()}"></div>'
+        source = f"data:image/png;base64,{data['image/png'].strip()}"
+        return f'<div class="output"><img alt="output of the cell above" src="{source}"></div>'
     return f"```text\n{''.join(data['text/plain'])}\n```"
 
 
@@ -217,7 +216,9 @@ def leakage_probes() -> str:
 
 def commands() -> str:
     """Every command with its arguments and options, as the parser has them."""
-    found = [table(("command", ""), [(f"[`notbugs {name}`](#{name})", text(each.help.split("\n")[0])) for name, each in parsers()])]
+    found = [
+        table(("command", ""), [(f"[`notbugs {name}`](#{name})", text(each.help.split("\n")[0])) for name, each in parsers()])
+    ]
     for name, each in parsers():
         arguments = [parameter for parameter in each.params if parameter.param_type_name == "argument"]
         options = [parameter for parameter in each.params if parameter.param_type_name == "option" and not parameter.hidden]
