@@ -170,11 +170,11 @@ def text(words: str | None) -> str:
 def constructions() -> str:
     """Every data set that a study constructs, but for the controls."""
     rows = [
-        (f"`{name}`", catalog.PAPER_NAMES.get(name, ""), text(spec.description), made_with(spec), WHEN[spec.group])
+        (f"`{name}`", f"{text(spec.description)} Constructed with {made_with(spec)}; {WHEN[spec.group]}.")
         for name, spec in catalog.DATASETS.items()
         if not is_control(name)
     ]
-    return table(("name in tables", "in the paper", "what it is", "constructed with", "made by"), rows)
+    return table(("name in tables", "what it is"), rows)
 
 
 WHEN = {"quick": "`run`", "controls": "`run --full`", "strong": "`run --robust-strong`", "replication": "`run --replicate`"}
@@ -202,8 +202,9 @@ def controls() -> str:
             continue
         results = ", ".join(f"`{catalog.MODELS[result].trained_on}`" for result in questioned) or f"`{spec.control_of}`"
         refuted = "; ".join(dict.fromkeys(questioned.values())) or "the images that are left do it, not their features"
-        rows.append((f"`{name}`", results, text(refuted), text(spec.description.removeprefix("Control: ")), WHEN[spec.group]))
-    return table(("control", "of", "explanation that it tests", "what it is", "made by"), rows)
+        words = text(spec.description.removeprefix("Control: "))
+        rows.append((f"`{name}`", text(refuted), f"{words[0].upper()}{words[1:]} Control of {results}; {WHEN[spec.group]}."))
+    return table(("control", "explanation that it tests", "what it is"), rows)
 
 
 def leakage_probes() -> str:

@@ -1,5 +1,6 @@
 """Run the notebooks from top to bottom, and keep their outputs in the files: `make notebooks`."""
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,9 +18,12 @@ def run(path: Path) -> nbformat.NotebookNode:
         NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times
+        for output in cell.get("outputs", ()):
+            if "text/html" in output.get("data", ()):
+                output.data.pop("text/plain", None)  # "<IPython.core.display.HTML object>"
     return notebook
 
 
 if __name__ == "__main__":
-    for each in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for each in [NOTEBOOKS / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")):
         nbformat.write(run(each), each)
