@@ -9,7 +9,7 @@ import inspect
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from pkgutil import iter_modules
@@ -20,7 +20,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from notbugs import __version__, exit_codes
+from notbugs import __version__
 from notbugs.attacks.budgets import ENSEMBLE_VERSION
 from notbugs.cli import app
 from notbugs.runs import tables
@@ -85,7 +85,7 @@ def content_of(name: str) -> str:
 
 def source_of(page: Page) -> str:
     """The path in the repository of what a page was made from."""
-    uri = page.file.src_uri
+    uri: str = page.file.src_uri
     if not uri.startswith("repository/"):
         notebook = uri.removesuffix(".md") + ".ipynb"
         return f"docs/{notebook}" if (REPOSITORY / "docs" / notebook).is_file() else f"docs/{uri}"
@@ -156,7 +156,7 @@ def shown(output: dict[str, Any]) -> str:
 # ---- generated parts -----------------------------------------------------------------------------------------------------------
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table in Markdown. Cells are Markdown already."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
 
@@ -268,12 +268,6 @@ def rows_of_tables() -> list[type[Row]]:
         for each in vars(module).values()
         if inspect.isclass(each) and issubclass(each, Row) and each.__module__ == module.__name__ and "table" in vars(each)
     ]
-
-
-def codes() -> str:
-    """Exit codes of all commands."""
-    known = {name: value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
-    return table(("code", "name"), [(str(value), f"`{name}`") for name, value in known.items()])
 
 
 PARTS: dict[str, Callable[[], str]] = {
