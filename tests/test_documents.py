@@ -40,26 +40,10 @@ INDENTED = re.compile(r"(?:^    .*\n?)+", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(r"(?:^|(?<!from)[\s$])notbugs ([a-z]+)\b([^|;#]*)")
 MODULES = "api|attacks|construct|data|datacheck|extensions|metrics|models|predict|report|search|study|theory|train"
-SUFFIXES = (
-    "NAME",
-    "py",
-    "npz",
-    "npy",
-    "h5",
-    "json",
-    "csv",
-    "parquet",
-    "html",
-    "png",
-    "pt",
-    "md",
-    "toml",
-    "xml",
-    "sarif",
-    "bin",
-    "tar",
+SUFFIXES = {"NAME"} | set(
+    "bin csv h5 html jpg json jsonl md mdb npy npz parquet png pt py sarif tar toml tsv txt xml zip".split()
 )
-NAME = re.compile(rf"(?:notbugs\.)?(?:{MODULES})(?:\.\w+)+|notbugs\.\w+")
+NAME = re.compile(rf"(?<![\w.])(?:notbugs\.)?(?:{MODULES})(?:\.\w+)+|(?<![\w.])notbugs\.\w+")
 
 
 def documents() -> list[Path]:

@@ -21,3 +21,10 @@ if (location.protocol === "file:") {
     }
   };
 }
+
+// To the search a leading "-" means "without": who types --fail-under looks for the option
+const post = Worker.prototype.postMessage;
+Worker.prototype.postMessage = function (message) {
+  const query = typeof message?.data === "string" ? { ...message, data: message.data.replace(/(^|\s)-+/g, "$1") } : message;
+  return post.call(this, query);
+};
