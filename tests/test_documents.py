@@ -40,9 +40,7 @@ INDENTED = re.compile(r"(?:^    .*\n?)+", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(r"(?:^|(?<!from)[\s$])notbugs ([a-z]+)\b([^|;#]*)")
 MODULES = "api|attacks|construct|data|datacheck|extensions|metrics|models|predict|report|search|study|theory|train"
-SUFFIXES = {"NAME"} | set(
-    "bin csv h5 html jpg json jsonl md mdb npy npz parquet png pt py sarif tar toml tsv txt xml zip".split()
-)
+SUFFIX = re.compile("NAME|bin|csv|h5|html|jpg|json|jsonl|md|mdb|npy|npz|parquet|png|pt|py|sarif|tar|toml|tsv|txt|xml|zip")
 NAME = re.compile(rf"(?<![\w.])(?:notbugs\.)?(?:{MODULES})(?:\.\w+)+|(?<![\w.])notbugs\.\w+")
 
 
@@ -110,7 +108,7 @@ def test_functions_exist(path: Path) -> None:
 def exists(name: str) -> bool:
     """Whether a dotted name is a module, or something in one. Files as data.npz are none."""
     parts = name.removeprefix("notbugs.").split(".")
-    if parts[-1] in SUFFIXES:
+    if SUFFIX.fullmatch(parts[-1]):
         return True
     found: Any = notbugs
     for part in parts:
