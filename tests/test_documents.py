@@ -241,5 +241,5 @@ def test_a_weak_model_makes_the_gate_fail(folder: Path) -> None:
     assert call_here("train", "my_images", "--epochs", "2", "--width", "4", "--out", "weak.safetensors").returncode == 0
     words = ["attack", "weak.safetensors", "my_images", "--images", "15", "--budget", "quick", "--workers", "1"]
     done = call_here(*words, "--fail-under", "l2:2=60%", "--json", "robustness.json", "--junit", "robustness.xml")
-    assert done.returncode in (1, 3) and "l2" in done.stderr.lower()
+    assert done.returncode == 1 and "l2" in done.stderr.lower(), done.stdout + done.stderr
     assert Path("robustness.json").is_file() and Path("robustness.xml").is_file()
