@@ -163,14 +163,15 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def text(words: str | None) -> str:
     """Plain text as Markdown; documents and commands in it become links and code."""
-    joined = " ".join((words or "").split()).translate(IN_MARKDOWN)
-    return DOCUMENT.sub(r"[docs/\1](DOCS/\1)", joined.replace("`", ""))
+    parts = " ".join((words or "").split()).split("`")
+    plain = [DOCUMENT.sub(r"[docs/\1](DOCS/\1)", part.translate(IN_MARKDOWN)) for part in parts[::2]]
+    return "".join(f"`{part}`" if number % 2 else plain[number // 2] for number, part in enumerate(parts))
 
 
 def constructions() -> str:
     """Every data set that a study constructs, but for the controls."""
     rows = [
-        (f"`{name}`", f"{text(spec.description)} Constructed with {made_with(spec)}; {WHEN[spec.group]}.")
+        (f"`{name}`", f"{text(spec.description)} Constructed with {made_with(spec)} by {WHEN[spec.group]}.")
         for name, spec in catalog.DATASETS.items()
         if not is_control(name)
     ]
@@ -203,7 +204,9 @@ def controls() -> str:
         results = ", ".join(f"`{catalog.MODELS[result].trained_on}`" for result in questioned) or f"`{spec.control_of}`"
         refuted = "; ".join(dict.fromkeys(questioned.values())) or "the images that are left do it, not their features"
         words = text(spec.description.removeprefix("Control: "))
-        rows.append((f"`{name}`", text(refuted), f"{words[0].upper()}{words[1:]} Control of {results}; {WHEN[spec.group]}."))
+        rows.append(
+            (f"`{name}`", text(refuted), f"{words[0].upper()}{words[1:]} Control of {results}, made by {WHEN[spec.group]}.")
+        )
     return table(("control", "explanation that it tests", "what it is"), rows)
 
 
