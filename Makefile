@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # In the order of tests/conftest.py, the longest files first
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses auto
 
-.PHONY: demo test test-fast test-oldest test-newest lint check fuzz clean
+.PHONY: demo test test-fast test-oldest test-newest lint check fuzz site notebooks clean
 
 demo: .venv/installed
 	$(BIN)/notbugs demo
@@ -45,6 +45,14 @@ check: .venv/installed-test
 fuzz: .venv/installed-test
 	$(BIN)/python benchmarks/fuzz.py --seconds 600
 
+# The documentation as pages, for any browser and without a network: site/index.html
+site: .venv/installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Run the notebooks anew, with their outputs
+notebooks: .venv/installed-test
+	$(BIN)/python docs/run_notebooks.py
+
 lint: .venv/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -60,9 +68,9 @@ lint: .venv/installed-test
 	@touch $@
 
 .venv/installed-test: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[test,docs]'
 	$(PIP) --no-deps torchattacks
 	@touch .venv/installed $@
 
 clean:
-	rm -rf .venv .venv-* runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* runs site .pytest_cache .mypy_cache .ruff_cache

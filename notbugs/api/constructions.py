@@ -48,7 +48,7 @@ def make_robust(
     Returns
     -------
     Constructed
-        `dataset` and `stats`. `data.export(made.dataset, folder, "folder")` writes it.
+        `dataset` and `stats`. `data.export(made.dataset, folder, "folder", card="D_R of …")` writes it.
 
     Examples
     --------

@@ -1,0 +1,283 @@
+"""What the site has beside the pages of docs/, made when it is built: `make site`.
+
+- `<!-- generated: NAME -->` in a page becomes a table or a list made from the code, so that it cannot differ from it.
+- Files of the repository outside of docs/ that a page links to become pages in repository/.
+- Notebooks become pages with their outputs.
+"""
+
+import inspect
+import json
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from pkgutil import iter_modules
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from notbugs import __version__
+from notbugs.attacks.budgets import ENSEMBLE_VERSION
+from notbugs.cli import app
+from notbugs.runs import tables
+from notbugs.runs.tables.row import Row, columns
+from notbugs.study import catalog
+
+REPOSITORY = Path(__file__).parent.parent
+LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=(?:#[^)\s]*)?\))")
+DOCUMENT = re.compile(r"\bdocs/([\w/-]+\.md)")
+GENERATED = re.compile(r"^<!-- generated: ([\w -]+) -->$", re.MULTILINE)
+DECLARATION = re.compile(r"`([^`\n]*<!\[[^`\n]*)`")  # code that MkDocs, looking for HTML, fails on
+LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml", ".cff": "yaml", ".sh": "bash"}
+IN_MARKDOWN = str.maketrans({"|": r"\|", "<": "&lt;", ">": "&gt;", "*": r"\*", "_": r"\_", "[": r"\[", "]": r"\]"})
+
+
+# ---- files of the repository as pages ------------------------------------------------------------------------------------------
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page for each file of the repository that a page, or such a page, links to."""
+    todo = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
+    seen = set(todo)
+    for name in todo:
+        text = (REPOSITORY / name).read_text() if name.endswith((".md", ".ipynb")) else ""
+        for target in sorted({*linked(name, text)} - seen):
+            seen.add(target)
+            todo.append(target)
+            if not target.startswith("docs/"):
+                files.append(File.generated(config, page_of(target), content=content_of(target)))
+    for path in sorted(Path(config.docs_dir).rglob("*.ipynb")):
+        name = path.relative_to(config.docs_dir).as_posix()
+        if old := files.get_file_from_path(name):
+            files.remove(old)
+        files.append(File.generated(config, page_of(f"docs/{name}"), content=notebook(path)))
+    return files
+
+
+def linked(name: str, text: str) -> Iterator[str]:
+    """Files of the repository to which a document links, by their paths in it."""
+    for match in LINK.finditer(text):
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), match[0]))
+        if (REPOSITORY / target).is_file():
+            yield target
+
+
+def page_of(name: str) -> str:
+    """Where a file of the repository stands in the site."""
+    path = PurePosixPath(name)
+    if path.parts[0] == "docs":
+        path = path.relative_to("docs")
+        return str(path.with_suffix(".md") if path.suffix == ".ipynb" else path)
+    return f"repository/{path}" if path.suffix == ".md" else f"repository/{path}.md"
+
+
+def content_of(name: str) -> str:
+    """A file of the repository as a page: Markdown as it is, code in a block."""
+    text = (REPOSITORY / name).read_text()
+    if name.endswith(".md"):
+        return text
+    return f"# {name}\n\n```{LANGUAGES.get(PurePosixPath(name).suffix, 'text')}\n{text}```\n"
+
+
+def source_of(page: Page) -> str:
+    """The path in the repository of what a page was made from."""
+    uri: str = page.file.src_uri
+    if not uri.startswith("repository/"):
+        notebook = uri.removesuffix(".md") + ".ipynb"
+        return f"docs/{notebook}" if (REPOSITORY / "docs" / notebook).is_file() else f"docs/{uri}"
+    name = uri.removeprefix("repository/")
+    return name if (REPOSITORY / name).is_file() else name.removesuffix(".md")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links to where a file stands in the site; generated parts in their places."""
+    source = source_of(page)
+
+    def moved(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[0]))
+        if not (REPOSITORY / target).is_file() or not files.get_file_from_path(page_of(target)):
+            return match[0]
+        return posixpath.relpath(page_of(target), posixpath.dirname(page.file.src_uri) or ".")
+
+    filled = GENERATED.sub(lambda match: PARTS[match[1]](), LINK.sub(moved, markdown))
+    filled = DECLARATION.sub(lambda match: f"<code>{''.join(f'&#{ord(letter)};' for letter in match[1])}</code>", filled)
+    up = posixpath.relpath(".", posixpath.dirname(page.file.src_uri) or ".")
+    return filled.replace("DOCS/", f"{up}/")
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Docstrings name documents as docs/NAME.md: these become links."""
+    if page.file.src_uri not in ("reference/python.md", "reference/building-blocks.md"):
+        return html
+
+    def link(match: re.Match[str]) -> str:
+        found = files.get_file_from_path(match[1])
+        if found is None:
+            raise ValueError(f"{page.file.src_uri} names {match[0]}, which does not exist")
+        return f'<a href="{posixpath.relpath(found.url, posixpath.dirname(page.file.url))}">{match[0]}</a>'
+
+    return DOCUMENT.sub(link, html)
+
+
+# ---- notebooks -----------------------------------------------------------------------------------------------------------------
+
+
+def notebook(path: Path) -> str:
+    """A notebook as Markdown, with the outputs that it has."""
+    found = []
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            found.append(source)
+            continue
+        found.append(f"```python\n{source}\n```")
+        found += [output for each in cell["outputs"] if (output := shown(each))]
+    return "\n\n".join(found)
+
+
+def shown(output: dict[str, Any]) -> str:
+    """An output of a cell: HTML, a picture or text, whichever says most."""
+    if "text" in output:
+        return f"```text\n{''.join(output['text']).rstrip()}\n```"
+    data = output["data"]
+    if "text/html" in data:
+        html = re.sub(r"\n\s*\n", "\n", "".join(data["text/html"]))
+        return f'<div class="output">{html}</div>'
+    if "image/png" in data:
+        source = f"data:image/png;base64,{data['image/png'].strip()}"
+        return f'<div class="output"><img alt="output of the cell above" src="{source}"></div>'
+    return f"```text\n{''.join(data['text/plain'])}\n```"
+
+
+# ---- generated parts -----------------------------------------------------------------------------------------------------------
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table in Markdown. Cells are Markdown already."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def text(words: str | None) -> str:
+    """Plain text as Markdown; documents and commands in it become links and code."""
+    parts = " ".join((words or "").split()).split("`")
+    plain = [DOCUMENT.sub(r"[docs/\1](DOCS/\1)", part.translate(IN_MARKDOWN)) for part in parts[::2]]
+    return "".join(f"`{part}`" if number % 2 else plain[number // 2] for number, part in enumerate(parts))
+
+
+def constructions() -> str:
+    """Every data set that a study constructs, but for the controls."""
+    rows = [
+        (f"`{name}`", f"{text(spec.description)} Constructed with {made_with(spec)} by {WHEN[spec.group]}.")
+        for name, spec in catalog.DATASETS.items()
+        if not is_control(name)
+    ]
+    return table(("name in tables", "what it is"), rows)
+
+
+WHEN = {"quick": "`run`", "controls": "`run --full`", "strong": "`run --robust-strong`", "replication": "`run --replicate`"}
+
+
+def is_control(name: str) -> bool:
+    """Whether a data set is compared with another one, whose result it could explain."""
+    used = {control for controls in catalog.CONTROLS_OF.values() for control in controls}
+    return bool(catalog.DATASETS[name].control_of) or catalog.trained_on(name) in used
+
+
+def made_with(spec: catalog.DatasetSpec) -> str:
+    """The model that a data set is constructed with, and others that have a say."""
+    names = [name for name in (spec.source_model, *spec.other_models, *spec.preserved_by) if name]
+    return ", ".join(f"`{name}`" for name in names) or "–"
+
+
+def controls() -> str:
+    """Every control, which result it questions, and what it would refute."""
+    rows = []
+    for name, spec in catalog.DATASETS.items():
+        model = catalog.trained_on(name)
+        questioned = {result: words[model] for result, words in catalog.CONTROLS_OF.items() if model in words}
+        if not is_control(name):
+            continue
+        results = ", ".join(f"`{catalog.MODELS[result].trained_on}`" for result in questioned) or f"`{spec.control_of}`"
+        refuted = "; ".join(dict.fromkeys(questioned.values())) or "the images that are left do it, not their features"
+        words = text(spec.description.removeprefix("Control: "))
+        rows.append(
+            (f"`{name}`", text(refuted), f"{words[0].upper()}{words[1:]} Control of {results}, made by {WHEN[spec.group]}.")
+        )
+    return table(("control", "explanation that it tests", "what it is"), rows)
+
+
+def leakage_probes() -> str:
+    """Linear classifiers that see robust features alone."""
+    rows = [(f"`{catalog.probe_name(name)}`", text(title)) for name, title in catalog.LEAKAGE_PROBES.items()]
+    sets = ", ".join(f"`{name}`" for name in catalog.LEAKAGE_DATASETS)
+    words = f"Explanation that they test: {catalog.ROBUST_FEATURES_ALONE}. They are trained on {sets}."
+    return f"{table(('control', 'what it is'), rows)}\n\n{words}"
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as the parser has them."""
+    found = [
+        table(("command", ""), [(f"[`notbugs {name}`](#{name})", text(each.help.split("\n")[0])) for name, each in parsers()])
+    ]
+    for name, each in parsers():
+        arguments = [parameter for parameter in each.params if parameter.param_type_name == "argument"]
+        options = [parameter for parameter in each.params if parameter.param_type_name == "option" and not parameter.hidden]
+        usage = " ".join([f"notbugs {name}", *(argument.name.upper() for argument in arguments), "[OPTIONS]"])
+        found += [f"## {name}", *map(text, each.help.split("\n\n")), f"```text\n{usage}\n```"]
+        if arguments:
+            found.append(table(("argument", ""), [(f"`{argument.name.upper()}`", text(argument.help)) for argument in arguments]))
+        found.append(table(("option", ""), [(option_name(option), option_text(option)) for option in options]))
+    return "\n\n".join(found)
+
+
+def parsers() -> list[tuple[str, Any]]:
+    """Names and parsers of all commands."""
+    return list(typer.main.get_command(app).commands.items())  # type: ignore[attr-defined]
+
+
+def option_name(option: Any) -> str:
+    """An option with what it takes."""
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    return f"{names} {text(option.metavar)}".strip()
+
+
+def option_text(option: Any) -> str:
+    """The help of an option, and its default where the help has none."""
+    default = option.default
+    said = default is None or default is False or callable(default) or "[default" in option.help
+    return text(option.help if said else f"{option.help} [default: {default}]")
+
+
+def run_tables() -> str:
+    """Every table of a run folder with its columns."""
+    found = []
+    for row in sorted(rows_of_tables(), key=lambda row: (row.table, row.__name__)):
+        about = re.sub(r"``?([^`]+)``?", r"`\1`", inspect.cleandoc(row.__doc__ or ""))
+        cells = [(f"`{name}`", kind.__name__ + (", or empty" if empty else "")) for name, (kind, empty) in columns(row).items()]
+        found += [f"### {row.table} ({row.__name__})", about, table(("column", "type"), cells)]
+    return "\n\n".join(found)
+
+
+def rows_of_tables() -> list[type[Row]]:
+    """Row classes of all tables."""
+    modules = [import_module(f"{tables.__name__}.{each.name}") for each in iter_modules(tables.__path__)]
+    return [
+        each
+        for module in modules
+        for each in vars(module).values()
+        if inspect.isclass(each) and issubclass(each, Row) and each.__module__ == module.__name__ and "table" in vars(each)
+    ]
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "constructions": constructions,
+    "controls": controls,
+    "leakage probes": leakage_probes,
+    "commands": commands,
+    "tables": run_tables,
+    "ensemble version": lambda: f"This version of notbugs ({__version__}) has version {ENSEMBLE_VERSION} of the ensembles.",
+}

@@ -1,0 +1,29 @@
+"""Run the notebooks from top to bottom, and keep their outputs in the files: `make notebooks`."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parent / "notebooks"
+SECONDS = 600  # of a cell
+
+
+def run(path: Path) -> nbformat.NotebookNode:
+    """A notebook with the outputs that it has now, run in an empty folder. Raises CellExecutionError where a cell fails."""
+    notebook = nbformat.read(path, 4)
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times
+        for output in cell.get("outputs", ()):
+            if "text/html" in output.get("data", ()):
+                output.data.pop("text/plain", None)  # "<IPython.core.display.HTML object>"
+    return notebook
+
+
+if __name__ == "__main__":
+    for each in [NOTEBOOKS / f"{name}.ipynb" for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")):
+        nbformat.write(run(each), each)

@@ -1,0 +1,52 @@
+"""The notebooks run from top to bottom, and what the site shows of them is what they say now."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+pytestmark = pytest.mark.slow
+NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks"
+
+
+def outputs(notebook: Any) -> list[tuple[int, str, tuple[str, ...]]]:
+    """What each cell shows: its kind. Figures differ between machines."""
+    return [
+        (number, output.output_type, tuple(sorted(output.get("data", ()))))
+        for number, cell in enumerate(notebook.cells)
+        for output in cell.get("outputs", ())
+    ]
+
+
+@pytest.mark.filterwarnings("default")  # of zmq and asyncio
+@pytest.mark.parametrize("name", ["practitioner", "researcher", "teacher"])
+def test_it_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(NOTEBOOKS.parent)
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parents[1]))
+    path = NOTEBOOKS / f"{name}.ipynb"
+    try:
+        now = import_module("run_notebooks").run(path)
+    finally:
+        sys.modules.pop("run_notebooks", None)
+    kept = nbformat.read(path, 4)
+    assert outputs(now) == outputs(kept) and len(outputs(kept)) > 3
+    errors = [output for cell in kept.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
+    assert errors == []
+
+
+def test_the_practitioner_gains_from_d_r() -> None:
+    """What the notebook says of its figures is what its outputs show."""
+    cells = nbformat.read(NOTEBOOKS / "practitioner.ipynb", 4).cells
+    shown = [
+        str(output["data"]["text/html"])
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if "text/html" in output.get("data", ())
+    ]
+    original, robust, adversarial = (
+        float(html.split("l2 0.375")[1].split("<td")[1].split(">")[1].split(" %")[0]) for html in shown[-3:]
+    )
+    assert original + 10 < robust < adversarial
