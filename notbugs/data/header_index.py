@@ -13,13 +13,17 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from notbugs.atomic import atomic_write
 from notbugs.data.names import first_line
+from notbugs.data.sources.limits import read_parquet
 from notbugs.decoding.headers import EncodedImage, ImageFacts
-from notbugs.errors import NotbugsWarning
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.runs import ranks
+
+if TYPE_CHECKING:
+    import pyarrow
 
 NAME = "data-index.parquet"
 RESIZE = b"resize"
@@ -110,21 +114,22 @@ def write_index(folder: Path, parts: Iterable[tuple[Sequence[EncodedImage], Know
         (place, *each.signature, each.digest, *(getattr(each.facts, name) for name in FACTS)) for place, each in entries.items()
     )
     columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-    table = pyarrow.table(columns).replace_schema_metadata({RESIZE: str(resize).encode()})
+    table = pyarrow.table(columns, schema=_schema(resize))
     atomic_write(folder / NAME, lambda stream: parquet.write_table(table, stream))
 
 
 def _read(path: Path, resize: int | None) -> dict[bytes, Entry]:
     """The entries by path; none if there is no index, or one of images that are resized otherwise."""
     import pyarrow
-    from pyarrow import parquet
 
     if not path.is_file():
         return {}
     try:
-        table = parquet.read_table(path)
+        table = next(read_parquet([path]))
         if (table.schema.metadata or {}).get(RESIZE) != str(resize).encode():
             return {}
+        if not table.schema.equals(_schema(resize)):
+            raise ValueError("its columns are others")
         rows = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
         return {
             bytes(place): Entry(
@@ -132,9 +137,18 @@ def _read(path: Path, resize: int | None) -> dict[bytes, Entry]:
             )
             for place, *signature, digest, facts in ((*row[:5], row[5:]) for row in rows)
         }
-    except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    except (InputError, pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         warnings.warn(f"{path} cannot be read ({first_line(error)}): all image files are opened", NotbugsWarning, stacklevel=2)
         return {}
+
+
+def _schema(resize: int | None) -> "pyarrow.Schema":
+    """Names and types of the columns."""
+    import pyarrow
+
+    binary, number, flag = pyarrow.binary(), pyarrow.int64(), pyarrow.bool_()
+    types = (binary, number, number, number, binary, number, number, number, *(flag for _ in FACTS[3:]))
+    return pyarrow.schema(zip(COLUMNS, types, strict=True), {RESIZE: str(resize).encode()})
 
 
 def _place_of(file: EncodedImage) -> bytes | None:

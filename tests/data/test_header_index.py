@@ -97,7 +97,16 @@ def test_an_index_of_images_that_are_resized_otherwise_is_not_used(opened: list[
 
 def test_a_damaged_index_is_said_and_written_again(opened: list[str], tmp_path: Path) -> None:
     first, fingerprint = loaded(tmp_path)
-    for content in (b"", b"PAR1 of a stranger", (tmp_path / header_index.NAME).read_bytes()[:-30]):
+    place = tmp_path / header_index.NAME
+    whole = pyarrow.parquet.read_table(place)
+    words = whole.set_column(whole.column_names.index("width"), "width", pyarrow.array(["wide"] * len(whole)))
+    pyarrow.parquet.write_table(words, tmp_path / "words.parquet")
+    rows = whole.slice(0, 1).to_pylist()[0]
+    claims = pyarrow.Table.from_pylist([{**rows, "file": bytes(2**19)}] * 3000, schema=whole.schema)  # 1.5 GB in a small file
+    pyarrow.parquet.write_table(claims, tmp_path / "claims.parquet")
+    assert (tmp_path / "claims.parquet").stat().st_size < 100_000
+    changed = [(tmp_path / name).read_bytes() for name in ("words.parquet", "claims.parquet")]
+    for content in (b"", b"PAR1 of a stranger", place.read_bytes()[:-30], *changed):
         (tmp_path / header_index.NAME).write_bytes(content)
         with pytest.warns(NotbugsWarning, match=r"data-index\.parquet cannot be read \(.*\): all image files are opened"):
             again, same = loaded(tmp_path)
