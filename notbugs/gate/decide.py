@@ -14,6 +14,7 @@ Outcome = Literal["passed", "below", "not trusted"]
 State = Literal["met", "below", "inconclusive"]
 EXIT_CODES: dict[Outcome, int] = {"passed": PASSED, "below": BELOW, "not trusted": NOT_TRUSTED}
 LATER = "give more time, or attack fewer images: --time-limit, --images"
+MORE_TIME = "give more time: --time-limit"  # fewer images would make the interval wider
 
 
 class TimeLimit(NamedTuple):
@@ -63,16 +64,17 @@ class Comparison(NamedTuple):
         """The comparison in one line: parameter, rule, got, remedy."""
         row, share = self.row, f"{100 * self.requirement.share:g} %"
         kind = "clean accuracy" if row.attack == "none" else f"robust accuracy within {row.threat}"
-        # rounded down: 29.97 % is no 30.0 %
-        low = f"{math.floor(1000 * row.ci_low) / 10:.1f}"
-        got = f"{low} % (accuracy {_percent(row.accuracy)}, {row.correct} of {row.n} images, attack: {row.attack})"
+        low = _percent(row.ci_low)
+        if self.state != "met" and round(row.ci_low, 3) >= self.requirement.share:  # 29.97 % is no 30.0 %
+            low = f"{math.floor(1e4 * row.ci_low) / 100:.2f} %"
+        got = f"{low} (accuracy {_percent(row.accuracy)}, {row.correct} of {row.n} images, attack: {row.attack})"
         return str(InputError(OPTION, f"the lower end of the 95 % CI of the {kind} must be {share} or more", got, self.remedy))
 
     @property
     def remedy(self) -> str:
         """What to do if it is not met; "" if it is."""
         if self.state == "inconclusive":
-            return LATER
+            return MORE_TIME
         if self.state == "met":
             return ""
         if self.row.ci_high >= self.requirement.share:
@@ -91,6 +93,8 @@ class Decision:
     outcome : {"passed", "below", "not trusted"}
     comparisons : tuple of Comparison
         Requirements within whose threat model something was measured.
+    unmeasured : tuple of (Requirement, str)
+        Requirements, each with its threat model, of which the time limit left no image.
     failed : tuple of CheckRow
         Sanity checks that failed.
     time_limit : TimeLimit or None
@@ -101,6 +105,7 @@ class Decision:
 
     outcome: Outcome
     comparisons: tuple[Comparison, ...]
+    unmeasured: tuple[tuple[Requirement, str], ...]
     failed: tuple[CheckRow, ...]
     time_limit: TimeLimit | None
     required: bool
@@ -158,8 +163,9 @@ def decide(
         for requirement, threat in requirements
         if threat in measured
     ]
+    unmeasured = tuple((requirement, threat) for requirement, threat in requirements if threat not in measured)
     failed = [check for check in checks if check.passed == "no"]
-    unfinished = time_limit is not None and (not time_limit.checks or len(comparisons) < len(requirements))
+    unfinished = time_limit is not None and (not time_limit.checks or bool(unmeasured))
     outcome: Outcome = "passed"
     if any((check.consequence or OVERESTIMATED) != OVERESTIMATED for check in failed):
         outcome = "not trusted"
@@ -167,7 +173,7 @@ def decide(
         outcome = "below"
     elif failed or unfinished or any(each.state == "inconclusive" for each in comparisons):
         outcome = "not trusted"
-    return Decision(outcome, tuple(comparisons), tuple(failed), time_limit, bool(requirements))
+    return Decision(outcome, tuple(comparisons), unmeasured, tuple(failed), time_limit, bool(requirements))
 
 
 def _state(share: float, row: AuditAccuracyRow, time_limit: TimeLimit | None) -> State:

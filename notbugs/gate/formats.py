@@ -8,6 +8,7 @@ from pathlib import Path
 
 from notbugs import __version__
 from notbugs.gate.decide import Comparison, Decision
+from notbugs.gate.requirements import Requirement
 from notbugs.runs.metadata import epsilon_text
 from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 from notbugs.runs.tables.row import cells
@@ -68,7 +69,7 @@ def as_json(evaluation: Evaluation) -> str:
         "outcome": decision.outcome,
         "exit_code": decision.exit_code,
         "reasons": decision.lines,
-        "requirements": [_comparison(each) for each in decision.comparisons],
+        "requirements": [*map(_comparison, decision.comparisons), *(_unmeasured(*each) for each in decision.unmeasured)],
         "accuracies": [{name: _plain(cell) for name, cell in cells(row).items()} for row in evaluation.rows],
         "checks": [{name: _plain(cell) for name, cell in cells(check).items()} for check in evaluation.checks],
         "robustbench": robustbench_entries(evaluation),
@@ -126,6 +127,11 @@ def _comparison(each: Comparison) -> dict[str, object]:
         "n": each.row.n,
         "state": each.state,
     }
+
+
+def _unmeasured(requirement: Requirement, threat: str) -> dict[str, object]:
+    nothing = {"accuracy": None, "ci_low": None, "ci_high": None, "n": 0, "state": "inconclusive"}
+    return {"requirement": requirement.text, "threat": threat, "at_least": requirement.share, **nothing}
 
 
 def _plain(cell: object) -> object:

@@ -3,8 +3,9 @@
 import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from notbugs.gate.decide import Comparison, check_line
+from notbugs.gate.decide import MORE_TIME, Comparison, check_line
 from notbugs.gate.formats import Evaluation
+from notbugs.gate.requirements import Requirement
 from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
 # What XML 1.0 cannot hold, even escaped: names of files and classes may have it
@@ -14,6 +15,7 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def as_junit(evaluation: Evaluation) -> str:
     """Two suites: a case for each requirement or accuracy, also for a time limit that was reached; one for each sanity check."""
     gate = [_requirement(each) for each in evaluation.decision.comparisons]
+    gate += [_unmeasured(*each) for each in evaluation.decision.unmeasured]
     required = {each.row.threat for each in evaluation.decision.comparisons}
     gate += [_accuracy(row) for row in evaluation.rows if row.threat not in required]
     if limit := evaluation.decision.time_limit:
@@ -50,12 +52,23 @@ def _case(group: str, name: str) -> Element:
 
 
 def _requirement(each: Comparison) -> Element:
-    case = _case("robust accuracy", f"{each.row.threat}: at least {100 * each.requirement.share:g} %")
+    case = _required(each.requirement, each.row.threat)
     if each.state == "met":
         SubElement(case, "system-out").text = _text(each.line)
     else:
         _failure(case, "below" if each.state == "below" else "not trusted", each.line)
     return case
+
+
+def _unmeasured(requirement: Requirement, threat: str) -> Element:
+    """A requirement keeps its case where the time limit left no image: else it would vanish from the list."""
+    case = _required(requirement, threat)
+    _failure(case, "not trusted", f"not measured; {MORE_TIME}")
+    return case
+
+
+def _required(requirement: Requirement, threat: str) -> Element:
+    return _case("robust accuracy", f"{threat}: at least {100 * requirement.share:g} %")
 
 
 def _accuracy(row: AuditAccuracyRow) -> Element:

@@ -1,5 +1,7 @@
 """The decision and its exit code."""
 
+from dataclasses import replace
+
 import pytest
 from gate.conftest import accuracy, check, evaluation
 
@@ -55,6 +57,13 @@ def test_an_end_just_below_is_not_rounded_up() -> None:
     low = 100 * row.ci_low  # 35.61…
     decision = evaluation([row], required=[(f"{low + 0.01}%", "l2 0.5")]).decision
     assert decision.exit_code == 1 and "got 35.6 %" in decision.lines[0]
+    decision = evaluation([replace(row, ci_low=0.29972)], required=[("30%", "l2 0.5")]).decision
+    assert decision.exit_code == 1 and "must be 30 % or more, got 29.97 % (" in decision.lines[0]
+
+
+def test_a_lower_end_has_the_decimals_of_the_table() -> None:
+    decision = evaluation([accuracy(26, 60)], required=[("l2:0.5=50%", "l2 0.5")]).decision
+    assert decision.comparisons[0].row.ci_low == pytest.approx(0.3157, abs=1e-4) and "got 31.6 %" in decision.lines[0]
 
 
 @pytest.mark.parametrize(("limit", "code"), [(None, 0), (CUT, 0), (NOTHING, 3)])

@@ -72,11 +72,19 @@ def test_junit_has_a_case_for_each_requirement_and_check(weak: Evaluation) -> No
         assert suite.get("timestamp") == "2026-11-27T10:00:00" and suite.get("tests") == str(len(suite))
 
 
-def test_junit_of_a_time_limit_is_a_case() -> None:
+def test_what_a_time_limit_left_out_is_a_case_under_its_usual_name() -> None:
     limit = TimeLimit(5.0, 0, 100, ("checks", "part 1 of 5"), checks=False)
-    root = ElementTree.fromstring(as_junit(evaluation([], limit=limit)))
-    (case,) = root.iter("testcase")
+    found = evaluation([], limit=limit)
+    root = ElementTree.fromstring(as_junit(found))
+    required, case = root.iter("testcase")
+    assert required.get("name") == "l2 0.5: at least 30 %" and required[0].get("type") == "not trusted"
+    assert "not measured; give more time" in str(required[0].get("message"))
     assert case.get("name") == "time limit" and case[0].tag == "failure" and "0 of 100 images" in str(case[0].get("message"))
+    (entry,) = json.loads(as_json(found))["requirements"]
+    assert entry == {
+        "requirement": "l2:0.5=30%", "threat": "l2 0.5", "at_least": 0.3, "accuracy": None, "ci_low": None, "ci_high": None,
+        "n": 0, "state": "inconclusive",
+    }  # fmt: skip
 
 
 def test_junit_holds_names_that_xml_cannot_have(weak: Evaluation) -> None:
