@@ -11,6 +11,7 @@ The module has a list CONTROLS. examples/own_control.py is one.
 import importlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -96,6 +97,12 @@ def own_controls(taken: Collection[str]) -> tuple[Control, ...]:
         if name in taken or names.count(name) > 1:
             raise InputError(VARIABLE, "controls must have names of their own", name, "rename it")
     return tuple(found)
+
+
+def command_prefix() -> str:
+    """What a command begins with so that the controls of the environment variable are there again; "" without it."""
+    named = os.environ.get(VARIABLE, "").strip()
+    return f"{VARIABLE}={shlex.quote(named)} " if named else ""
 
 
 def _modules() -> list[str]:

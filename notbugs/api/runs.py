@@ -20,7 +20,8 @@ from notbugs.files import FilesConfig
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.row import Cell
 from notbugs.study import pipeline
-from notbugs.study.config import StudyConfig
+from notbugs.study.commands import command_of
+from notbugs.study.config import StudyConfig, asked_options
 
 Progress = Callable[[str, float, str], None]  # stage, share done, a few words
 MOST_ROWS, MOST_PICTURES = 20, 4  # in a notebook
@@ -246,17 +247,21 @@ def study(
         As for `train`.
     width, epochs : int, optional
         Of every training.
-    seed, seeds : int
-        The first seed and how many.
+    seed : int
+        The first one.
+    seeds : int, optional
+        How many. Default: 1, for `digits` 3.
     full : bool
-        Also all controls.
+        Also all controls, and those of your own: set the environment variable NOTBUGS_EXTENSIONS before the first study
+        (docs/extensions.md).
     device, workers, progress, **options
         As for `audit`.
 
     Returns
     -------
     Run
-        `table("accuracy")`, `table("sets")`, `report()`. `study.config.StudyConfig` and `study.pipeline.run` have all settings.
+        `table("accuracy")`, `table("sets")`, with `full` `table("controls")`; `report()`. run.json has the command that repeats
+        it. `study.config.StudyConfig` and `study.pipeline.run` have all settings.
 
     Raises
     ------
@@ -284,4 +289,5 @@ def study(
         device=device,
         **options,
     )
-    return _run(out, partial(pipeline.run, config, command="notbugs.study", workers=workers, report_progress=progress))
+    command = command_of(config.dataset, asked_options(config), None if out is None else Path(out))
+    return _run(out, partial(pipeline.run, config, command=command, workers=workers, report_progress=progress))

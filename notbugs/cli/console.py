@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.notes import list_files_in, print_notes
 from notbugs.errors import InputError
+from notbugs.extensions import command_prefix
 
 if TYPE_CHECKING:
     from notbugs.audit import AuditConfig
@@ -154,8 +155,8 @@ class How:
 
 
 def command_line() -> str:
-    """The command as it was typed, for run.json."""
-    return shlex.join(["notbugs", *sys.argv[1:]])
+    """The command as it was typed, for run.json, with the environment variable that names controls of your own."""
+    return command_prefix() + shlex.join(["notbugs", *sys.argv[1:]])
 
 
 # ---- output ------------------------------------------------------------------------------------------------------------------

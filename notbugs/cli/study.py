@@ -82,6 +82,9 @@ if TYPE_CHECKING:
     from notbugs.study.config import StudyConfig
 
 
+SOURCE_IMAGES = 1000  # test images at most on which `split` evaluates the models that it constructs with
+
+
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None, executor: ExecutorName = None) -> None:
     """The whole study on 2,000 digits of MNIST, in a few minutes.
 
@@ -216,10 +219,36 @@ def split(
 
     names = ("robust", "nonrobust", *(("robust-strong",) if robust_strong else ()))
     record = _run(config, out, how, only=[f"dataset-{name}" for name in names])
+    _print_sources(config, out)
     rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
     for name in names:
         path = dataset_path(config, out, seed, name)
         print(f"{name:13}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
+
+
+def _print_sources(config: "StudyConfig", out: Path) -> None:
+    """Clean accuracy of the two models that D_R and D_NR are made from, and a warning where the robust one is too weak."""
+    from notbugs import data, metrics
+    from notbugs.report.findings.construction import MIN_SOURCE_SHARE
+    from notbugs.study.config import load
+    from notbugs.study.store import load_model
+
+    test = data.random_subset(load(config).test, SOURCE_IMAGES)
+    found = {}
+    for name in ("standard", "adversarial"):
+        model = load_model(config, out, config.seed, name)
+        found[name] = clean = metrics.clean_accuracy(model, test, device=config.device)
+        interval = f"[{100 * clean.ci_low:.1f}, {100 * clean.ci_high:.1f}]"
+        print(f"{name:13}  clean accuracy {100 * clean.accuracy:.1f} % {interval} on {clean.n} test images")
+    chance = test.labels.bincount().max().item() / len(test)
+    weak = found["adversarial"].accuracy < MIN_SOURCE_SHARE * found["standard"].accuracy
+    if weak or found["adversarial"].ci_low <= chance:
+        print(
+            "notbugs: D_R can hardly make a classifier more robust: the adversarially trained model that it is made from "
+            f"classifies too few clean images correctly (chance level {100 * chance:.1f} %). Train longer (--epochs), at a "
+            "smaller ε (--epsilon), or on more images",
+            file=sys.stderr,
+        )
 
 
 @with_data_options

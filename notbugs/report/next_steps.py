@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from notbugs.data_config import BEYOND_LIMIT, DATA_FIELDS
+from notbugs.extensions import command_prefix
 from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
@@ -57,7 +58,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         several = _beyond_limit(results) and len(metadata.seeds) == 1  # step 3 is a run of its own
         yield Step(
             f"Run {which}: they test other explanations of these results.",
-            f"notbugs run --full --out {same}",
+            f"{command_prefix()}notbugs run --full --out {same}",
             f"Run {which} (or add --full to step 3, for all its seeds):" if several else f"Run {which}:",
         )
     if given is None:
@@ -79,7 +80,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         yield Step(
             "Construct a stronger D_R, eight versions of each image, and train on it for longer. On all of CIFAR-10 that raised "
             "robust accuracy at L2 0.5 from 27.8 to 45.1 % (one seed, docs/results/robust-data.md):",
-            f"notbugs run --robust-strong --out {same}",
+            f"{command_prefix()}notbugs run --robust-strong --out {same}",
         )
 
 
@@ -102,7 +103,7 @@ def _confirm(results: StudyResults) -> Iterator[Step]:
     elif one:
         yield Step(
             f"Repeat the study with {seeds}. {another}{_precision(results)}Only more test images narrow that, not this command:",
-            f"notbugs run --seeds 3 --out {shlex.quote(str(out))}",
+            f"{command_prefix()}notbugs run --seeds 3 --out {shlex.quote(str(out))}",
             f"See what another training changes, with {seeds} (only more test images narrow the CIs above):",
         )
 
@@ -115,7 +116,7 @@ def _beyond_limit(results: StudyResults) -> int:
 def _arguments(results: StudyResults, *names: str) -> str:
     """The data set and these options of the study, for another command."""
     options = {name: results.metadata.options.get(name) for name in names}
-    return command_of(results.metadata.dataset, options).removeprefix("notbugs run ")
+    return shlex.join([results.metadata.dataset, *option_words(options)])
 
 
 def _use_adversarial(results: StudyResults) -> Iterator[Step]:

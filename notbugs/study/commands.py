@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from notbugs.extensions import command_prefix
 from notbugs.runs.metadata import epsilon_text
 
 DATASET = "dataset"
@@ -23,7 +24,7 @@ def beside(out: Path, what: str) -> Path:
 
 
 def command_of(dataset: str, options: Mapping[str, Any], out: Path | None = None) -> str:
-    """A command that runs a study with these options; out: its folder.
+    """A command that runs a study with these options, and with controls of your own; out: its folder.
 
     Examples
     --------
@@ -31,7 +32,7 @@ def command_of(dataset: str, options: Mapping[str, Any], out: Path | None = None
     "notbugs run 'my images' --epochs 5 --no-flip --full --epsilon 8/255 --out runs/x"
     """
     folder = [] if out is None else ["--out", str(out)]
-    return shlex.join(["notbugs", "run", dataset, *option_words(options), *folder])
+    return command_prefix() + shlex.join(["notbugs", "run", dataset, *option_words(options), *folder])
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:

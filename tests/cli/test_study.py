@@ -1,6 +1,7 @@
 """Commands on a data set: errors are one line and leave nothing; splits, file scores and reports are written."""
 
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -89,15 +90,29 @@ def test_split_and_report(tmp_path: Path) -> None:
     done = call_here("split", "digits", *QUICK, "--workers", 1, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert [line.split()[:3] for line in done.stdout.splitlines()] == [
+        ["standard", "clean", "accuracy"],
+        ["adversarial", "clean", "accuracy"],
         ["robust", "100", "images,"],
         ["nonrobust", "100", "images,"],
     ]
+    # one epoch on 100 images: nothing is learned
+    assert "notbugs: D_R can hardly make a classifier more robust: " in done.stderr and "(chance level 10." in done.stderr
     assert len(list((tmp_path / "run" / "datasets" / "robust" / "train").rglob("*.png"))) == 100
     assert not (tmp_path / "run" / "datasets" / "next-labels").exists()
     done = call_here("report", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_file()
     assert "run.json" in error_line(call_here("report", tmp_path))
+
+
+@pytest.mark.slow
+def test_split_does_not_warn_of_an_adversarially_trained_model_that_works(tmp_path: Path) -> None:
+    words = ["--limit", 300, "--epochs", 8, "--width", 8, "--workers", 1]
+    done = call_here("split", "digits", *words, "--out", tmp_path / "run")
+    assert done.returncode == 0 and "can hardly" not in done.stderr
+    assert re.search(
+        r"^adversarial    clean accuracy \d+\.\d % \[\d+\.\d, \d+\.\d\] on 30 test images$", done.stdout, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from notbugs import data, extensions, report
+from notbugs.cli.console import command_line
 from notbugs.errors import InputError
 from notbugs.extensions import Control, check_present, function_of, own_controls
 from notbugs.study import datasets
+from notbugs.study.commands import command_of
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 NAME = "random-labels-shuffled-pixels"
@@ -70,6 +72,14 @@ def test_entry_points_and_the_variable_are_one_hook(example: None, monkeypatch: 
     assert [control.name for control in own_controls(())] == [NAME]  # named twice, once
     monkeypatch.delenv("NOTBUGS_EXTENSIONS")
     assert [control.name for control in own_controls(())] == [NAME]
+
+
+def test_commands_name_the_controls_that_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTBUGS_EXTENSIONS", "my_controls,others")
+    assert command_of("digits", {"full": True}) == "NOTBUGS_EXTENSIONS=my_controls,others notbugs run digits --full"
+    assert command_line().startswith("NOTBUGS_EXTENSIONS=my_controls,others notbugs ")
+    monkeypatch.delenv("NOTBUGS_EXTENSIONS")
+    assert command_of("digits", {}) == "notbugs run digits" and command_line().startswith("notbugs ")
 
 
 def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytest.MonkeyPatch) -> None:

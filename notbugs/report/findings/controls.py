@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from notbugs.report.aggregate import ExcessOverControl
 from notbugs.report.findings.base import Finding, Status
+from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.format import Estimate, decimal, interval, minus, percent
 from notbugs.report.results import CLEAN, StudyResults
 from notbugs.stats import student_interval
@@ -27,9 +28,9 @@ def findings(results: StudyResults) -> list[Finding]:
     """The findings of a full study, in reading order; [] of a quick one."""
     entries = results.excesses()
     found = [
-        _exceeds_controls(entries, "random-labels", "D_rand"),
+        _exceeds_controls(results, entries, "random-labels", "D_rand"),
         _incl_true(entries),
-        _exceeds_controls(entries, "next-labels", "D_det"),
+        _exceeds_controls(results, entries, "next-labels", "D_det"),
         _transfer(results, ARCHITECTURES, "other architectures"),
         _transfer(results, LEARNERS, "non-neural classifiers"),
         _initialization(results),
@@ -42,7 +43,7 @@ def findings(results: StudyResults) -> list[Finding]:
 # ---- controls --------------------------------------------------------------------------------------------------------------
 
 
-def _exceeds_controls(entries: Sequence[ExcessOverControl], set: str, name: str) -> Finding | None:
+def _exceeds_controls(results: StudyResults, entries: Sequence[ExcessOverControl], set: str, name: str) -> Finding | None:
     own = [entry for entry in entries if entry.model == trained_on(set)]
     if not own:
         return None
@@ -59,7 +60,10 @@ def _exceeds_controls(entries: Sequence[ExcessOverControl], set: str, name: str)
     if alternatives:
         listed = "; ".join(f"{_control(entry)} {percent(entry.control_accuracy)}" for entry in alternatives)
         text += f" Trained without an attack: {listed}."
-    return _compared(own[0], controls, filtered, f"Does the {name} result exceed each of its controls?", text)
+    question, problem = f"Does the {name} result exceed each of its controls?", relabel_problems(results, set)
+    if controls and problem and own[0].above_chance.ci_low <= 0:
+        return Finding(question, "inconclusive", f"{text} But {problem}")
+    return _compared(own[0], controls, filtered, question, text)
 
 
 def _compared(
