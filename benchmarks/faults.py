@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -133,10 +134,12 @@ class Command:
         deadline = time.monotonic() + SECONDS_TO_END
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.005)
+        names = [said_of(pid) for pid in left]
         for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended late
+                os.kill(pid, signal.SIGKILL)
         self.reader.join()
-        return "a process was left" if left else "a traceback" if "Traceback" in self.said else ""
+        return f"left: {'; '.join(names)}" if left else "a traceback" if "Traceback" in self.said else ""
 
     def refusal(self, *words: str) -> str:
         """What is wrong with it if it is to end with one line that has these words."""
@@ -145,6 +148,15 @@ class Command:
         if not wrong and (self.process.returncode != 2 or not lines or not all(word in lines[-1] for word in words)):
             wrong = f"exit code {self.process.returncode}: {self.said[-300:]}"
         return wrong
+
+
+def said_of(pid: int) -> str:
+    """State and command of a process."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return f"{state} {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')[:120]}"
+    except OSError:
+        return "ended late"
 
 
 @dataclass

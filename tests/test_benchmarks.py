@@ -62,6 +62,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("data.md", ["data.json"], []),
     ("estimate.md", ["estimate.json"], []),
     ("../reliability.md", ["faults.json"], []),
+    ("../reliability.md", ["faults-busy.json"], []),
     ("../scale.md", ["scaling.json"], []),
     ("../scale.md", ["large-sets.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
