@@ -23,6 +23,7 @@ from mkdocs.structure.pages import Page
 from notbugs import __version__
 from notbugs.attacks.budgets import ENSEMBLE_VERSION
 from notbugs.cli import app
+from notbugs.report.citation import bibtex
 from notbugs.runs import tables
 from notbugs.runs.tables.row import Row, columns
 from notbugs.study import catalog
@@ -195,27 +196,44 @@ def made_with(spec: catalog.DatasetSpec) -> str:
 
 def controls() -> str:
     """Every control, which result it questions, and what it would refute."""
+    return controls_table(lambda name: catalog.trained_on(name) not in catalog.ALTERNATIVE_EXPLANATIONS)
+
+
+def comparisons() -> str:
+    """Sets that give accuracy in another way: they stand beside the controls, and no finding counts them."""
+    return controls_table(lambda name: catalog.trained_on(name) in catalog.ALTERNATIVE_EXPLANATIONS)
+
+
+def controls_table(wanted: Callable[[str], bool]) -> str:
+    """Those controls whose names are wanted."""
     rows = []
     for name, spec in catalog.DATASETS.items():
         model = catalog.trained_on(name)
         questioned = {result: words[model] for result, words in catalog.CONTROLS_OF.items() if model in words}
-        if not is_control(name):
+        if not is_control(name) or not wanted(name):
             continue
         results = ", ".join(f"`{catalog.MODELS[result].trained_on}`" for result in questioned) or f"`{spec.control_of}`"
         refuted = "; ".join(dict.fromkeys(questioned.values())) or "the images that are left do it, not their features"
         words = text(spec.description.removeprefix("Control: "))
-        rows.append(
-            (f"`{name}`", text(refuted), f"{words[0].upper()}{words[1:]} Control of {results}, made by {WHEN[spec.group]}.")
-        )
-    return table(("control", "explanation that it tests", "what it is"), rows)
+        model = f" with {made_with(spec)}" if spec.source_model else ""
+        made = f"Compared with {results}. Constructed{model} by {WHEN[spec.group]}."
+        rows.append((f"`{name}`", text(refuted), f"{words[0].upper()}{words[1:]} {made}"))
+    return table(("name", "explanation that it tests", "what it is"), rows)
+
+
+SHORT = {"robust-linear": "linear", "adversarial": "deep"}  # as headings of the report have them
 
 
 def leakage_probes() -> str:
     """Linear classifiers that see robust features alone."""
-    rows = [(f"`{catalog.probe_name(name)}`", text(title)) for name, title in catalog.LEAKAGE_PROBES.items()]
+    rows = [
+        (SHORT[name], f"`{catalog.probe_name(name)}`", catalog.control_short(catalog.probe_name(name)), text(title))
+        for name, title in catalog.LEAKAGE_PROBES.items()
+    ]
     sets = ", ".join(f"`{name}`" for name in catalog.LEAKAGE_DATASETS)
     words = f"Explanation that they test: {catalog.ROBUST_FEATURES_ALONE}. They are trained on {sets}."
-    return f"{table(('control', 'what it is'), rows)}\n\n{words}"
+    head = ("leakage probe", "in the table `controls`", "in narrow tables", "what it is")
+    return f"{table(head, rows)}\n\n{words}"
 
 
 def commands() -> str:
@@ -276,7 +294,9 @@ def rows_of_tables() -> list[type[Row]]:
 PARTS: dict[str, Callable[[], str]] = {
     "constructions": constructions,
     "controls": controls,
+    "comparisons": comparisons,
     "leakage probes": leakage_probes,
+    "citation": lambda: f"```bibtex\n{bibtex()}\n```",
     "commands": commands,
     "tables": run_tables,
     "ensemble version": lambda: f"This version of notbugs ({__version__}) has version {ENSEMBLE_VERSION} of the ensembles.",

@@ -5,6 +5,8 @@ Commands that train for minutes, or need a network, are parsed by the real parse
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from functools import partial
@@ -217,15 +219,38 @@ def test_the_tour(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_plain_pytorch(folder: Path) -> None:
-    split, attack = console(DOCS / "how-to" / "plain-pytorch.md")
-    done = call_here(*split, "--epochs", "2", "--width", "4", "--workers", "1")
+    """All commands of the page in their order: two sets of the same files, two trainings, two attacks, their comparison."""
+    (folder / "my_images").rename("my_photos")
+    page = DOCS / "how-to" / "plain-pytorch.md"
+    split, *attacks, compare = console(page)
+    done = call_here(*split, "--epochs", "1", "--width", "2", "--network", "small", "--workers", "1")
     assert done.returncode == 0, done.stderr
-    run_python(DOCS / "how-to" / "plain-pytorch.md")
-    names = {"__name__": "__main__"}
-    exec(compile(Path("train_plain.py").read_text(), "train_plain.py", "exec"), names)
-    done = call_here(*attack, "--images", "8", "--workers", "1")
+    run_python(page)
+    trainings = re.findall(r"^\$ python (.*)$", page.read_text(), re.MULTILINE)
+    for words in trainings:
+        said = subprocess.run([sys.executable, *shlex.split(words)], capture_output=True, text=True, check=True).stdout
+        assert len(re.findall(r"^epoch \d+: loss [\d.]+, training accuracy [\d.]+%$", said, re.MULTILINE)) > 1
+    names = [{path.stem for path in Path(words.split()[1]).rglob("*.png")} for words in trainings]
+    assert names[0] == names[1] != set()
+    for words in attacks:
+        done = call_here(*words, "--images", "8", "--budget", "quick", "--workers", "1")
+        assert done.returncode == 0, done.stderr
+    done = call_here(*compare)
+    assert done.returncode == 0 and "l2 0.5" in done.stdout and "95 % CI" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_the_folders_of_photographs(folder: Path) -> None:
+    """What the table of the page lists is there after its split, and a report only once it is asked for."""
+    (folder / "my_images").rename("my_photos")
+    check, split, _ = console(DOCS / "how-to" / "photographs.md")
+    assert call_here(*check).returncode == 0 and Path("problems.csv").is_file()
+    done = call_here(*split, "--resize", "8", "--epochs", "1", "--width", "2", "--workers", "1")
     assert done.returncode == 0, done.stderr
-    assert "L2 0.4" in done.stdout or "l2 0.4" in done.stdout
+    for named in re.findall(r"^\| `(runs/photos/[\w/]+)` \|", (DOCS / "how-to" / "photographs.md").read_text(), re.MULTILINE):
+        assert Path(named).exists()
+    assert not Path("runs/photos/report.html").exists()
+    assert call_here("report", "runs/photos").returncode == 0 and Path("runs/photos/report.html").is_file()
 
 
 @pytest.mark.slow
