@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from pkgutil import iter_modules
+from textwrap import fill
 from typing import Any
 
 import typer
@@ -291,12 +292,17 @@ def rows_of_tables() -> list[type[Row]]:
     ]
 
 
+def wrapped(lines: str, width: int) -> str:
+    """Long lines of BibTeX in several, which BibTeX reads as one."""
+    return "\n".join(fill(line, width, subsequent_indent="    ") for line in lines.split("\n"))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "constructions": constructions,
     "controls": controls,
     "comparisons": comparisons,
     "leakage probes": leakage_probes,
-    "citation": lambda: f"```bibtex\n{bibtex()}\n```",
+    "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",
     "commands": commands,
     "tables": run_tables,
     "ensemble version": lambda: f"This version of notbugs ({__version__}) has version {ENSEMBLE_VERSION} of the ensembles.",

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parent.parent
+HOW_TO = sorted((REPOSITORY / "docs" / "how-to").glob("*.md"))
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 WIDE = (
     "index.html",
@@ -138,6 +139,15 @@ def test_the_search_works_from_a_disk(chromium: Browser, site: Path, words: str,
 def test_pages_fit_a_phone(chromium: Browser, site: Path, name: str) -> None:
     page, asked = opened(chromium, site / name, 390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390 and asked == []
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["tour", "extensions", "data-check", *(f"how-to/{path.stem}" for path in HOW_TO)])
+def test_code_of_the_guides_fits_its_box(chromium: Browser, site: Path, name: str) -> None:
+    page, _ = opened(chromium, site / f"{name}.html", 1400)
+    wide = "[...document.querySelectorAll('article pre code')].filter(code => code.scrollWidth > code.clientWidth + 1)"
+    assert page.evaluate(f"{wide}.map(code => code.textContent)") == []
     page.context.close()
 
 
