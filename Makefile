@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # In the order of tests/conftest.py, the longest files first
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses auto
 
-.PHONY: demo test test-fast test-oldest test-newest lint check fuzz site notebooks clean
+.PHONY: demo test test-site test-fast test-oldest test-newest lint check fuzz site notebooks clean
 
 demo: .venv/installed
 	$(BIN)/notbugs demo
@@ -15,8 +15,12 @@ demo: .venv/installed
 # The checks beside the tests: while some of these wait for processes, a core has nothing to do
 test: .venv/installed-test
 	@$(MAKE) --no-print-directory check > .venv/check.log 2>&1 & checks=$$!; \
-	echo '$(PYTEST) -m ""'; $(PYTEST) -m ""; tests=$$?; \
+	echo '$(PYTEST) -m "not site"'; $(PYTEST) -m "not site"; tests=$$?; \
 	wait $$checks; checks=$$?; cat .venv/check.log; exit $$(( tests || checks ))
+
+# The documentation: its pages are built, all links followed, its code and notebooks run
+test-site: .venv/installed-test
+	$(PYTEST) -m site tests/test_documents.py tests/test_site.py tests/test_notebooks.py
 
 # What a developer runs at each save: no browser, nothing slow
 test-fast: .venv/installed-test

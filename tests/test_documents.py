@@ -195,6 +195,7 @@ def run_python(path: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.site
 @pytest.mark.parametrize("path", [path for path in GUIDES if path.stem not in ("tour", "plain-pytorch")], ids=by_path)
 def test_python_runs(path: Path, folder: Path) -> None:
     said = run_python(path)
@@ -204,6 +205,7 @@ def test_python_runs(path: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.site
 def test_the_tour(folder: Path) -> None:
     """Its folder, its check, its study with one epoch on few images, and what the page says is in the run folder."""
     (folder / "my_images").rename("other")
@@ -218,6 +220,7 @@ def test_the_tour(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.site
 def test_plain_pytorch(folder: Path) -> None:
     """All commands of the page in their order: two sets of the same files, two trainings, two attacks, their comparison."""
     (folder / "my_images").rename("my_photos")
@@ -240,6 +243,7 @@ def test_plain_pytorch(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.site
 def test_the_folders_of_photographs(folder: Path) -> None:
     """What the table of the page lists is there after its split, and a report only once it is asked for."""
     (folder / "my_images").rename("my_photos")
@@ -254,6 +258,7 @@ def test_the_folders_of_photographs(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.site
 @pytest.mark.parametrize("name", ["my-model", "black-box"])
 def test_audits_of_the_guides(name: str, folder: Path) -> None:
     run_python(DOCS / "how-to" / f"{name}.md")
@@ -264,6 +269,7 @@ def test_audits_of_the_guides(name: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.site
 def test_a_weak_model_makes_the_gate_fail(folder: Path) -> None:
     """The job of gate.md: exit code 1, a line that says why, and the files."""
     assert call_here("train", "my_images", "--epochs", "2", "--width", "4", "--out", "weak.safetensors").returncode == 0

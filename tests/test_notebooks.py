@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.site]
 NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks"
 FEWER = {
     r"limit=\d+": "limit=500",

@@ -12,7 +12,7 @@ import pytest
 from conftest import shared_folder
 from playwright.sync_api import Browser, Page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.site]
 
 REPOSITORY = Path(__file__).parent.parent
 HOW_TO = sorted((REPOSITORY / "docs" / "how-to").glob("*.md"))

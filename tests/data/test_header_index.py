@@ -11,6 +11,7 @@ from data.conftest import equal, image_folder, random_image, save
 from notbugs import data
 from notbugs.data import header_index, images
 from notbugs.data.loaded import Splits
+from notbugs.data.sources import limits
 from notbugs.decoding.headers import EncodedImage, ImageFacts, hash_of, read_header
 from notbugs.errors import NotbugsWarning
 from notbugs.runs import ranks
@@ -95,14 +96,15 @@ def test_an_index_of_images_that_are_resized_otherwise_is_not_used(opened: list[
     assert len(opened) > len(splits.train) and splits.train.shape == (3, 4, 4)
 
 
-def test_a_damaged_index_is_said_and_written_again(opened: list[str], tmp_path: Path) -> None:
+def test_a_damaged_index_is_said_and_written_again(opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FREE", 2**20)
     first, fingerprint = loaded(tmp_path)
     place = tmp_path / header_index.NAME
     whole = pyarrow.parquet.read_table(place)
     words = whole.set_column(whole.column_names.index("width"), "width", pyarrow.array(["wide"] * len(whole)))
     pyarrow.parquet.write_table(words, tmp_path / "words.parquet")
     rows = whole.slice(0, 1).to_pylist()[0]
-    claims = pyarrow.Table.from_pylist([{**rows, "file": bytes(2**19)}] * 3000, schema=whole.schema)  # 1.5 GB in a small file
+    claims = pyarrow.Table.from_pylist([{**rows, "file": bytes(2**16)}] * 300, schema=whole.schema)  # 20 MB in a small file
     pyarrow.parquet.write_table(claims, tmp_path / "claims.parquet")
     assert (tmp_path / "claims.parquet").stat().st_size < 100_000
     changed = [(tmp_path / name).read_bytes() for name in ("words.parquet", "claims.parquet")]

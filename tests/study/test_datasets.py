@@ -130,7 +130,7 @@ def test_the_stronger_d_r_is_added_to_a_study_that_is_there(digits: data.Splits,
     correct = sum(logits(model, original) for model in sources).argmax(1) == original.labels  # type: ignore[union-attr]
     assert 0 < len(control) < len(original) and control.names == original.select(correct).names
     assert torch.equal(control.images[:], original.select(correct).images[:])
-    assert strong.names == control.repeat(8).names and torch.equal(strong.labels, control.labels.repeat(8))
+    assert strong.names == control.repeated_names(8) and torch.equal(strong.labels, control.labels.repeat(8))
     epochs = {name: len([row for row in run.rows(TrainingRow) if row.model == name]) for name in stages[:2]}
     share = len(control) / len(original)
     assert epochs == {stages[0]: max(1, round(1 / share)), stages[1]: round(8 / share)}

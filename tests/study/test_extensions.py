@@ -77,9 +77,9 @@ def test_entry_points_and_the_variable_are_one_hook(example: None, monkeypatch: 
 def test_commands_name_the_controls_that_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTBUGS_EXTENSIONS", "my_controls,others")
     assert command_of("digits", {"full": True}) == "NOTBUGS_EXTENSIONS=my_controls,others notbugs run digits --full"
-    assert command_line().startswith("NOTBUGS_EXTENSIONS=my_controls,others notbugs ")
+    assert command_line().startswith("NOTBUGS_EXTENSIONS=my_controls,others notbugs")
     monkeypatch.delenv("NOTBUGS_EXTENSIONS")
-    assert command_of("digits", {}) == "notbugs run digits" and command_line().startswith("notbugs ")
+    assert command_of("digits", {}) == "notbugs run digits" and command_line().startswith("notbugs")
 
 
 def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytest.MonkeyPatch) -> None:
