@@ -39,7 +39,7 @@ def check(
 ) -> None:
     """What is wrong with a data set, before any training.
 
-    Duplicates, leakage, classes, contrast, mirroring. Takes seconds.
+    Duplicates, leakage, classes, contrast, mirroring. Training takes most of the time: --no-train.
 
     Near duplicates are sought by a perceptual hash and verified on pixels. Whether mirroring is safe is measured: a small
     classifier is trained on training images without flips and tried on mirrored ones.

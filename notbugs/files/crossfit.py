@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, construct, data, models, predict, train
-from notbugs.atomic import atomic_write
 from notbugs.data import Dataset
+from notbugs.data.single_files import load_arrays, save_arrays
 from notbugs.errors import InputError
 from notbugs.files import fold_scores
 from notbugs.files.examples import nearest_files
@@ -232,7 +232,7 @@ class _EpochLogits:
     def keep(self) -> None:
         """Write those that are not written yet."""
         for epoch in self.found.keys() - self.kept:
-            atomic_write(self._path(epoch), partial(torch.save, self.found[epoch]))
+            save_arrays({"logits": self.found[epoch].numpy()}, self._path(epoch))
             self.kept.add(epoch)
 
     def whole(self, epochs: int) -> Tensor:
@@ -241,12 +241,11 @@ class _EpochLogits:
         return torch.stack([self.found[each] if each in self.found else self._read(each) for each in numbers])
 
     def _read(self, epoch: int) -> Tensor:
-        logits: Tensor = torch.load(self._path(epoch), weights_only=True)
-        return logits
+        return torch.from_numpy(load_arrays(self._path(epoch))["logits"])
 
     def _path(self, epoch: int) -> Path:
         assert self.folder is not None  # there is a checkpoint
-        return self.folder / f"logits-{epoch:04d}.pt"
+        return self.folder / f"logits-{epoch:04d}.npz"
 
 
 def adversarial_loss(config: CrossfitConfig) -> train.Loss:
