@@ -79,6 +79,7 @@ def run(
     folder, began = Path(folder), CLOCK()
     check_budget(config.budget, "--budget")
     check_outside(config.data, folder)
+    data.use_index(folder)
     config = with_epsilon(config)
     part, form = test_part(config)
     threats = threat_models(config)
@@ -94,6 +95,7 @@ def run(
         same_images = f"{config.data.dataset} must hold the same images as when this audit began"
         hashed = fingerprint(part)
         check_same_data(record, hashed, "--out", same_images)
+        data.keep_index(folder, data.load_dataset(config.data), config.data.resize)
         check_same(record, "mask", mask, "--mask", "must be the same as when this audit began")
         check_same(record, "target_digest", targets, "--target", "must be the same as when this audit began")
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")

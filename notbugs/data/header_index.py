@@ -4,7 +4,8 @@ Every process of a run would open every file of a set that stays on disk, before
 size and times alone, and opens those that are not as they were.
 
 `data-index.parquet` has a row for each file: `file` (bytes of the absolute path), `size` in bytes, `modified` and `changed`
-(mtime and ctime in nanoseconds), `digest` (BLAKE2b of 16 bytes), and the fields of `ImageFacts` that are known without decoding.
+(mtime and ctime in nanoseconds), `digest` (BLAKE2b of 16 bytes; null if the file was not hashed), and the fields of `ImageFacts`
+that are known without decoding.
 Its metadata name the side to which images are resized, on which these may depend.
 """
 
@@ -43,7 +44,7 @@ class Entry(NamedTuple):
     """A file in the index."""
 
     signature: Signature
-    digest: bytes
+    digest: bytes | None
     facts: ImageFacts
 
 
@@ -81,7 +82,9 @@ def known_files(files: Sequence[EncodedImage], rows: Sequence[int], resize: int 
             continue
         known.signatures[row] = found
         if (entry := index.get(place)) and entry.signature == found:
-            known.digests[row], known.facts[row] = entry.digest, entry.facts
+            known.facts[row] = entry.facts
+            if entry.digest is not None:
+                known.digests[row] = entry.digest
     return known
 
 
@@ -103,8 +106,8 @@ def write_index(folder: Path, parts: Iterable[tuple[Sequence[EncodedImage], Know
     entries: dict[bytes, Entry] = {}
     for files, known in parts:
         for row, signature in known.signatures.items():
-            if (place := _place_of(files[row])) and row in known.digests and row in known.facts:
-                entries[place] = Entry(signature, known.digests[row], known.facts[row])
+            if (place := _place_of(files[row])) and row in known.facts:
+                entries[place] = Entry(signature, known.digests.get(row), known.facts[row])
     if not entries or entries == _read(folder / NAME, resize):
         return
     import pyarrow
@@ -133,7 +136,7 @@ def _read(path: Path, resize: int | None) -> dict[bytes, Entry]:
         rows = zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)
         return {
             bytes(place): Entry(
-                Signature(*map(int, signature)), bytes(digest), ImageFacts(**dict(zip(FACTS, facts, strict=True)))
+                Signature(*map(int, signature)), digest and bytes(digest), ImageFacts(**dict(zip(FACTS, facts, strict=True)))
             )
             for place, *signature, digest, facts in ((*row[:5], row[5:]) for row in rows)
         }

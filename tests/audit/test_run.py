@@ -1,15 +1,20 @@
 """An audit as a run: the same configuration gives the same figures, and a stopped audit is resumed."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 from audit.conftest import IMAGES
+from PIL import Image
 from torch import Tensor
 
-from notbugs import audit, data, report
+from notbugs import audit, data, models, report
 from notbugs.audit import AuditConfig
+from notbugs.data import DataConfig, header_index, images
+from notbugs.decoding.headers import EncodedImage, ImageFacts, read_header
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import (
@@ -79,3 +84,34 @@ def test_memory_that_runs_out_halves_the_batch_and_warns() -> None:
     assert sizes == [100, 50, 25, 25, 25, 25, 10]
     with pytest.raises(RuntimeError, match="allocate"):
         data.map_batches(lambda images, index: limited(torch.zeros(99), index), torch.zeros(1, 1, 2, 2))
+
+
+def test_an_audit_that_goes_on_opens_only_the_files_that_changed(
+    standard: models.Model, digits: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def reading(image: EncodedImage, resize: int | None) -> ImageFacts:
+        opened.append(Path(str(image)).name)
+        return read_header(image, resize)
+
+    for part, count in (("train", 40), ("test", 20)):
+        for row in range(count):
+            place = tmp_path / "set" / part / f"{row % 10}" / f"{row}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.test.images[:][row, 0].numpy()).save(place)
+    models.save(standard, tmp_path / "model.safetensors", classes=list(digits.test.classes))
+    monkeypatch.setattr(images, "IN_MEMORY", 100)
+    monkeypatch.setattr(images, "SAMPLE", 1)  # it is read before it is known that a set stays on disk
+    monkeypatch.setattr(images, "read_header", reading)
+    asked = AuditConfig(
+        str(tmp_path / "model.safetensors"), DataConfig(str(tmp_path / "set")), threats=("l2:0.5",), images=10, budget="quick"
+    )
+    audit.run(asked, tmp_path / "run", workers=1)
+    assert {f"{row}.png" for row in range(40)} <= {*opened}
+    index = pyarrow.parquet.read_table(tmp_path / "run" / header_index.NAME).to_pylist()
+    assert len(index) == 60 and sum(row["digest"] is not None for row in index) == 10
+    opened.clear()
+    os.utime(tmp_path / "set/train/3/3.png", ns=(0, 0))
+    audit.run(asked, tmp_path / "run", workers=1)
+    assert "3.png" in opened and len(opened) == 2
