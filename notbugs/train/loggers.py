@@ -73,7 +73,7 @@ def wandb() -> Logger:
     package = _needs("wandb")
     if package.run is None:
         raise InputError("wandb", "needs an active run", remedy="call wandb.init(project=...) first")
-    return lambda epoch: package.log(_metrics(epoch), step=epoch.epoch)
+    return lambda epoch: package.log(_metrics(epoch), step=epoch.epoch, commit=True)  # else it waits for the next epoch
 
 
 def _needs(package: str) -> ModuleType:
