@@ -28,6 +28,7 @@ def test_tensorboard_holds_each_epoch(tmp_path: Path, digits: data.Splits) -> No
     assert [event.value for event in events.Scalars("test_accuracy")] == [0.5, 0.5]
 
 
+@pytest.mark.filterwarnings("default")  # deprecations within the database library of mlflow
 def test_mlflow_holds_each_epoch(tmp_path: Path, digits: data.Splits) -> None:
     mlflow = pytest.importorskip("mlflow", reason="needs mlflow")
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
