@@ -1,6 +1,7 @@
 """The data check as a command: what to know of a data set before anything is trained on it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,13 +54,22 @@ def check(
         raise InputError("--folds", "must be 2 or more", folds)
     check_table_file(out)
     splits = data.load_dataset(data.DataConfig(dataset, **data_options))
-    found = check_data(splits.train, splits.test, folds=folds, mirroring=not no_train)
+    with _status("checking" if no_train else "checking and training a small classifier"):
+        found = check_data(splits.train, splits.test, folds=folds, mirroring=not no_train)
     list_files_in(str(out or ""))
     _print_check(dataset, found, new_data_lines())
     if out is not None:
         left = [DataCheckFileRow(file=file, part="", problem=reason, other_file="") for file, reason in splits.left_out]
         check = {"summary": asdict(found.summary), "findings": [asdict(finding) for finding in found.findings]}
         write_table(out, as_csv([*found.files, *left]) or FILE_COLUMNS, check=check)
+
+
+def _status(words: str) -> AbstractContextManager[object]:
+    """A line that moves while the block runs, on a terminal only: the result is one text."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.status(words) if console.is_terminal else nullcontext()
 
 
 def _print_check(dataset: str, found: "DataCheck", notes: Sequence[str]) -> None:

@@ -25,7 +25,9 @@ def bibtex(version: str = "") -> str:
     '@software{notbugs,'
     """
     cited = _citation()
-    entries = [_entry("notbugs", {**cited, "version": version or cited["version"]})]
+    released = "date-released" in cited and version in ("", cited["version"])  # the date is of that version only
+    year = {"year": cited["date-released"].year} if released else {}
+    entries = [_entry("notbugs", {**cited, **year, "version": version or cited["version"]})]
     return "\n\n".join([*entries, *(_entry(_key(each), each) for each in cited["references"])])
 
 

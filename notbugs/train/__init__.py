@@ -1,5 +1,6 @@
 """Training: one loop (`fit`). Standard training, adversarial training and TRADES differ only in the loss."""
 
+from notbugs.train import loggers
 from notbugs.train.augment import Augment, add_noise, random_translate
 from notbugs.train.batchnorm import adapt_batchnorm
 from notbugs.train.fit import fit
@@ -21,6 +22,7 @@ __all__ = [
     "adversarial_loss",
     "cross_entropy",
     "fit",
+    "loggers",
     "random_translate",
     "sgd",
     "step_decay",
