@@ -79,8 +79,9 @@ def wandb() -> Logger:
 def _needs(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
-    except ModuleNotFoundError:
-        raise InputError("progress", f"needs the package {package}", remedy=f"pip install {package}") from None
+    except ModuleNotFoundError as error:
+        missing = error.name or package  # or a package that it needs
+        raise InputError("progress", f"needs the package {missing}", remedy=f"pip install {package}") from None
 
 
 def _metrics(epoch: Epoch) -> Mapping[str, float]:
