@@ -19,7 +19,7 @@ test: .venv/installed-test
 	wait $$checks; checks=$$?; cat .venv/check.log; exit $$(( tests || checks ))
 
 # The documentation: its pages are built, all links followed, its code and notebooks run
-test-site: .venv/installed-test
+test-site: .venv/installed-docs
 	$(PYTEST) -m site tests/test_documents.py tests/test_site.py tests/test_notebooks.py
 
 # What a developer runs at each save: no browser, nothing slow
@@ -50,11 +50,11 @@ fuzz: .venv/installed-test
 	$(BIN)/python benchmarks/fuzz.py --seconds 600
 
 # The documentation as pages, for any browser and without a network: site/index.html
-site: .venv/installed-test
+site: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Run the notebooks anew, with their outputs
-notebooks: .venv/installed-test
+notebooks: .venv/installed-docs
 	$(BIN)/python docs/run_notebooks.py
 
 lint: .venv/installed-test
@@ -72,9 +72,13 @@ lint: .venv/installed-test
 	@touch $@
 
 .venv/installed-test: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[test,docs]'
+	$(PIP) --editable '.[test]'
 	$(PIP) --no-deps torchattacks
 	@touch .venv/installed $@
+
+.venv/installed-docs: .venv/installed-test
+	$(PIP) --editable '.[test,docs]'
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* runs site .pytest_cache .mypy_cache .ruff_cache
