@@ -17,7 +17,7 @@ from notbugs.cli.attack import attack
 from notbugs.cli.check import check
 from notbugs.cli.classifier import features, transfer
 from notbugs.cli.compare import compare
-from notbugs.cli.config_file import with_config
+from notbugs.cli.config_file import running, with_config
 from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
@@ -130,13 +130,19 @@ def _stop_at_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+def _resumes() -> bool:
+    """Whether the command that is stopped goes on when it is called again."""
+    if (context := running()) is None:
+        return False
+    return context.command.name in RESUMABLE or (context.command.name == "attack" and bool(context.params.get("out")))
+
+
 def _interrupt(number: int, frame: object) -> None:
     """Say so and end at once. Worker processes end with this one, and what is half written is never read.
 
     An exception would unwind the stack, for seconds. Libraries swallow some, and where C++ calls Python one may abort all.
     """
-    audit = "attack" in sys.argv and any(word.startswith("--out") for word in sys.argv)
-    kept = " Finished stages are kept; the same command resumes." if audit or RESUMABLE & {*sys.argv} else ""
+    kept = " Finished stages are kept; the same command resumes." if _resumes() else ""
     with suppress(Exception):  # the interrupted code may be writing
         sys.stdout.flush()
     show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it

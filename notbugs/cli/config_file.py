@@ -5,6 +5,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -33,12 +34,27 @@ class Named(Protocol):
 NOT_KEPT = ("config", "out", "folder", "dry_run", "quiet", "verbose", "json", "junit", "sarif", "workers", "executor", "device")
 
 
+_running: ContextVar[typer.Context | None] = ContextVar("_running", default=None)
+
+
+def running() -> typer.Context | None:
+    """The command that runs, with all its arguments; None before it has begun."""
+    return _running.get()
+
+
 def with_config(command: Callable[..., None]) -> Callable[..., None]:
     """A command with `--config`; where it made a run folder, its arguments are kept there."""
     before = signature(command)
 
     @wraps(command)
     def called(context: typer.Context, **given: object) -> None:
+        token = _running.set(context)
+        try:
+            done(context, **given)
+        finally:
+            _running.reset(token)
+
+    def done(context: typer.Context, **given: object) -> None:
         config = given.pop("config")
         check_numbers(given)
         for name in OUTPUTS:

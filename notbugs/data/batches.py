@@ -14,6 +14,8 @@ from notbugs.data.columns import Columns
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit
 from notbugs.data.images import Images, Repeated
+from notbugs.data.sources.arrays import reading
+from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.errors import NotbugsWarning
 from notbugs.runs import ranks
 
@@ -131,10 +133,20 @@ def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> 
         progress(total - reported)
     results = Columns(total, blocks.folder, shared=True, writes=together.rank == 0)
     for number in range(blocks.count):
-        block = torch.load(str(blocks.path(number)), map_location="cpu", weights_only=True, mmap=True)
-        work.single = block["single"]
-        results.add(block["columns"])
+        images = min((number + 1) * size, total) - number * size
+        work.single, columns = _read_block(blocks.path(number), images)
+        results.add(columns)
     return results.whole()
+
+
+def _read_block(path: Path, images: int) -> tuple[bool, tuple[Tensor, ...]]:
+    """Whether the function returns one tensor, and its columns. Raises InputError if the file is not as it was written."""
+    with reading(path, "unfinished work of this run", "remove it"):
+        block = load_saved(path, mapped=True)
+        single, columns = block["single"], tuple(block["columns"])  # type: ignore[index]  # as `_shared` made it
+        if not columns or not all(holds_its_values(each) and len(each) == images for each in columns):
+            raise ValueError(f"not of {images} images")
+        return bool(single), columns
 
 
 def joined(parts: Sequence[Images]) -> Tensor:

@@ -33,7 +33,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:  # closes damaged files, too
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:  # a header may claim any shape
         raise InputError(str(path), "must be what the run wrote", first_line(error), "run again into another folder") from None
 
 

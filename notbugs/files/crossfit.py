@@ -241,7 +241,12 @@ class _EpochLogits:
         return torch.stack([self.found[each] if each in self.found else self._read(each) for each in numbers])
 
     def _read(self, epoch: int) -> Tensor:
-        return torch.from_numpy(load_arrays(self._path(epoch))["logits"])
+        path, shape = self._path(epoch), (len(self.files), len(self.files.classes))
+        found = load_arrays(path).get("logits")
+        if found is None or found.shape != shape or found.dtype != np.float32:
+            observed = "no logits" if found is None else f"{found.dtype} of shape {found.shape}"
+            raise InputError(str(path), f"must hold logits, float32 of shape {shape}", observed, f"remove {path.parent}")
+        return torch.from_numpy(found)
 
     def _path(self, epoch: int) -> Path:
         assert self.folder is not None  # there is a checkpoint

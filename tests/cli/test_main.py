@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from cli.conftest import call, call_here, error_line
 
 from notbugs import cli
+from notbugs.cli import config_file
 from notbugs.cli.console import How
 from notbugs.errors import InputError
 from notbugs.runs import ranks, torchrun
@@ -69,15 +71,36 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("command", [["run", "digits", "--out", "x"], ["attack", "m", "digits", "--out=x"], ["explain", "x"]])
+def in_the_command(monkeypatch: pytest.MonkeyPatch, what: Callable[[], None]) -> None:
+    """Do this when a command has its arguments, in place of its work."""
+
+    def do(given: object) -> None:
+        what()
+        raise typer.Exit
+
+    monkeypatch.setattr(config_file, "check_numbers", do)
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("run digits --out x", True),
+        ("attack m digits --out=x", True),
+        ("attack m digits --config attack.toml", True),
+        ("attack m digits", False),
+        ("explain run", False),
+    ],
+)
 def test_an_interrupt_exits_with_130_and_says_what_is_kept(
-    command: list[str], ended: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: str, kept: bool, ended: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "app", lambda: cli._interrupt(2, None))
-    call_here(*command)
+    monkeypatch.chdir(tmp_path)
+    Path("attack.toml").write_text('[attack]\nout = "x"\n')
+    in_the_command(monkeypatch, lambda: cli._interrupt(2, None))
+    call_here(*command.split())
     said = capfd.readouterr().err
     assert ended == [130] and said.startswith("notbugs: stopped.") and said.count("\n") == 1
-    assert ("the same command resumes" in said) == (command[0] != "explain")
+    assert ("the same command resumes" in said) == kept
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
@@ -85,7 +108,7 @@ def test_an_interrupt_exits_with_130_and_says_what_is_kept(
 def test_ctrl_c_a_polite_kill_and_a_closed_terminal_stop_a_command(
     name: str, ended: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "app", lambda: os.kill(os.getpid(), getattr(signal, name)))
+    in_the_command(monkeypatch, lambda: os.kill(os.getpid(), getattr(signal, name)))
     before = signal.signal(getattr(signal, name), signal.SIG_DFL)  # where the tests run under nohup, one is ignored
     call_here("run", "digits", "--out", "x")
     signal.signal(getattr(signal, name), before)
@@ -108,7 +131,7 @@ def test_an_interrupt_where_python_can_raise_nothing_ends_the_command(
         def __del__(self) -> None:  # an exception here would be lost
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(cli, "app", Interrupted)
+    in_the_command(monkeypatch, Interrupted)
     call_here("run", "digits", "--out", "x")
     assert (ended, capfd.readouterr().err) == ([130], STOPPED)
 

@@ -1,5 +1,6 @@
 """A function applied batch by batch, also by several ranks that share the batches."""
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -201,6 +202,41 @@ def test_blocks_of_another_batch_size_or_half_written_are_not_used(tmp_path: Pat
         (found,) = on_ranks(1, tmp_path, lambda _, size=size: data.map_batches(lambda x, index: x, values, batch_size=size))  # type: ignore[misc]
         assert torch.equal(found, values)  # type: ignore[arg-type]
     assert len([*tmp_path.glob("blocks/*")]) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not of torch.save",
+        [torch.zeros(2)],
+        {"single": True},
+        {"single": True, "columns": ()},
+        {"single": True, "columns": [torch.zeros(3)]},
+        {"single": True, "columns": [torch.zeros(1).expand(2)]},
+        {"single": True, "columns": ["aa"]},
+        {"single": True, "columns": [print]},
+    ],
+    ids=["bytes", "list", "no columns", "none", "other length", "a claim", "text", "code"],
+)
+def test_a_block_that_somebody_changed_is_refused(content: object, tmp_path: Path) -> None:
+    values = torch.arange(5.0).reshape(5, 1)
+
+    def work(_: int) -> Tensor:
+        return data.map_batches(lambda images, index: images, values, batch_size=2)
+
+    on_ranks(1, tmp_path, work)
+    (folder,) = tmp_path.glob("blocks/*")
+    block = folder / "000001.pt"
+    block.unlink()  # it is mapped
+    block.write_bytes(content) if isinstance(content, bytes) else torch.save(content, block)
+
+    def refused(rank: int) -> str:
+        with pytest.raises(InputError) as caught:
+            work(rank)
+        return str(caught.value)
+
+    (found,) = on_ranks(1, tmp_path, refused)
+    assert re.match(rf"{re.escape(str(block))}: cannot be read as unfinished work of this run, got .+; remove it$", str(found))
 
 
 def test_progress_counts_the_images_of_all_ranks(tmp_path: Path) -> None:

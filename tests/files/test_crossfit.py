@@ -1,5 +1,6 @@
 """Cross-fitting: balanced folds, and no file is scored by a model that was trained on it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from notbugs import construct, train
 from notbugs.data import Dataset
+from notbugs.data.single_files import save_arrays
 from notbugs.errors import InputError
 from notbugs.files import crossfit
 from notbugs.train import state
@@ -96,6 +98,15 @@ def test_a_fold_that_was_stopped_goes_on_with_the_same_scores(
     assert epochs == [*done[: done.index(killed_in) + 1], *done[done.index(killed_in) :]]  # no other epoch is done again
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], expected[name], equal_nan=True) for name in expected)
+
+
+@pytest.mark.parametrize("arrays", [{}, {"logits": np.zeros((2, 3))}, {"logits": np.array(["a"])}])
+def test_logits_of_a_stopped_fold_that_somebody_changed_are_refused(
+    arrays: Mapping[str, np.ndarray], few: Dataset, tmp_path: Path
+) -> None:
+    save_arrays(arrays, tmp_path / "logits-0001.npz")
+    with pytest.raises(InputError, match=r"logits-0001\.npz: must hold logits, float32 of shape .*, got .*; remove "):
+        crossfit._EpochLogits(few, "cpu", tmp_path).whole(1)
 
 
 def test_fewer_groups_than_folds() -> None:
