@@ -38,7 +38,7 @@ def locate(config: DataConfig) -> Located:
     """The images and labels of the data set that a configuration names (see `data.load`). Raises InputError."""
     dataset, path = config.dataset, Path(config.dataset)
     try:
-        is_folder, is_file = path.is_dir(), path.is_file()
+        is_folder, is_file, is_there = path.is_dir(), path.is_file(), path.exists()
     except OSError as error:
         raise InputError(printable(dataset), "cannot be opened", error.strerror, "check the path") from None
     if dataset in EMBEDDED:
@@ -50,6 +50,8 @@ def locate(config: DataConfig) -> Located:
         return locate_directory(path, config)
     if is_file:
         return locate_file(path, config)
+    if is_there:
+        raise InputError(printable(dataset), "must be a file or a folder", "a pipe, socket or device", "save it as a file")
     if ADDRESS.match(dataset):
         remedy = "mount the store, or copy its files here"
         raise InputError(printable(dataset), "must be on a disk: object stores and URLs are not read", remedy=remedy)

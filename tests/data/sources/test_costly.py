@@ -199,6 +199,13 @@ def test_a_pipe_beside_images_is_not_opened(tmp_path: Path, name: str) -> None:
     assert "holds no class folders" in load_error(tmp_path / "alone")
 
 
+@pytest.mark.parametrize("name", ["set.npz", "set.parquet", "set"])
+def test_a_pipe_is_no_data_set(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    error = load_error(tmp_path / name)
+    assert error.endswith(f"{name}: must be a file or a folder, got a pipe, socket or device; save it as a file")
+
+
 @pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
 def test_a_pipe_in_a_saved_set_is_not_opened(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
