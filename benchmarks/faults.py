@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Strike, go on, compare."""
     options = parser().parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # commands inherit that nohup ignores it
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)  # for the user without rights
         bench = Bench(Path(place), random.Random(options.seed))
@@ -339,9 +340,11 @@ def _stop(*numbers: int, seconds_between: float = 0.1) -> Callable[[Bench, Comma
             if command.process.poll() is None:
                 os.killpg(command.process.pid, number)
             time.sleep(bench.moments.uniform(0, seconds_between) if number != numbers[-1] else 0)
+        struck = time.monotonic()
         wrong, code = command.end(), command.process.returncode
-        known = code in (0, 130) or -code in numbers
-        return wrong or ("" if known and "stopped." in command.said else f"exit code {code}: {command.said[-300:]}")
+        finished = code == 0 and time.monotonic() - struck < SECONDS_TO_END  # the signal came while it ended by itself
+        known = finished or ((code in (0, 130) or -code in numbers) and "stopped." in command.said)
+        return wrong or ("" if known else f"exit code {code}: {command.said[-300:]}")
 
     return strike
 
