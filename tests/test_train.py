@@ -326,6 +326,27 @@ def test_a_part_of_a_checkpoint_that_was_changed_is_one_error(
         train.fit(tiny_model(1), data, epochs=1, checkpoint=path)
 
 
+@pytest.mark.parametrize("change", ["shape", "text", "missing"])
+def test_an_optimizer_in_a_checkpoint_that_was_changed_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    path, data = tmp_path / "training.pt", random_dataset(20)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(tiny_model(1), data, epochs=3, checkpoint=path, progress=partial(interrupted, 2))
+    content = torch.load(path)
+    optimizer = content["optimizer"]
+    if change == "shape":
+        optimizer["state"][0] = {name: each.new_zeros(5) for name, each in optimizer["state"][0].items()}
+    elif change == "text":
+        optimizer["param_groups"][0]["lr"] = "x"
+    else:
+        del optimizer["param_groups"][0]["lr"]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"the checkpoint: must hold the training as it was written, got \w+Error: .*remove"):
+        train.fit(tiny_model(1), data, epochs=3, checkpoint=path)
+
+
 def test_checkpoints_have_the_optimizer_and_the_schedule_that_they_go_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

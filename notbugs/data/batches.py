@@ -132,20 +132,24 @@ def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> 
     if progress and reported < total:
         progress(total - reported)
     results = Columns(total, blocks.folder, shared=True, writes=together.rank == 0)
+    first: tuple[Tensor, ...] = ()
     for number in range(blocks.count):
         images = min((number + 1) * size, total) - number * size
-        work.single, columns = _read_block(blocks.path(number), images)
+        work.single, columns = _read_block(blocks.path(number), images, first)
+        first = first or columns
         results.add(columns)
     return results.whole()
 
 
-def _read_block(path: Path, images: int) -> tuple[bool, tuple[Tensor, ...]]:
+def _read_block(path: Path, images: int, like: Sequence[Tensor]) -> tuple[bool, tuple[Tensor, ...]]:
     """Whether the function returns one tensor, and its columns. Raises InputError if the file is not as it was written."""
     with reading(path, "unfinished work of this run", "remove it"):
         block = load_saved(path, mapped=True)
         single, columns = block["single"], tuple(block["columns"])  # type: ignore[index]  # as `_shared` made it
         if not columns or not all(holds_its_values(each) and len(each) == images for each in columns):
             raise ValueError(f"not of {images} images")
+        if like and [(each.shape[1:], each.dtype) for each in columns] != [(each.shape[1:], each.dtype) for each in like]:
+            raise ValueError("not of the shapes and types of the first block")
         return bool(single), columns
 
 

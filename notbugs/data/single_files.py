@@ -11,8 +11,8 @@ import torch
 from notbugs.atomic import atomic_write
 from notbugs.data.eight_bits import to_8bit
 from notbugs.data.images import encode_png
-from notbugs.data.names import first_line
-from notbugs.errors import InputError
+from notbugs.data.sources.arrays import reading
+from notbugs.data.sources.limits import check_members
 
 
 def save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
@@ -30,11 +30,10 @@ def write_npz(arrays: Mapping[str, np.ndarray], target: Path | BinaryIO) -> None
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """What `save_arrays` wrote. Raises InputError if it is missing or damaged."""
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:  # closes damaged files, too
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:  # a header may claim any shape
-        raise InputError(str(path), "must be what the run wrote", first_line(error), "run again into another folder") from None
+    kept = reading(path, "what the run wrote", "run again into another folder")
+    with kept, path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:  # closes damaged files, too
+        check_members(path, archive.zip.infolist())
+        return {name: archive[name] for name in archive.files}
 
 
 def save_image(image: torch.Tensor, path: Path) -> None:

@@ -124,6 +124,6 @@ def told(path: Path) -> tuple[str, float, str] | None:
     """What a job told last; None if it has told nothing yet."""
     try:
         stage, share, words = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return str(stage), float(share), str(words)
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return str(stage), float(share), str(words)

@@ -102,7 +102,7 @@ class State:
 
     def _restore(self, found: dict[str, object]) -> None:
         self.model.load_state_dict(found["model"])  # type: ignore[arg-type]  # as `content` made it
-        self.optimizer.load_state_dict(found["optimizer"])  # type: ignore[arg-type]
+        self._restore_optimizer(found["optimizer"])  # type: ignore[arg-type]
         self.schedule = Schedule(*found["schedule"])._replace(shape=self.schedule.shape)  # type: ignore[misc]
         self.generator.set_state(found["generator"])  # type: ignore[arg-type]
         torch.set_rng_state(found["random"])  # type: ignore[arg-type]
@@ -111,6 +111,20 @@ class State:
         self.curve = [Epoch(*epoch) for epoch in found["curve"]]  # type: ignore[attr-defined]
         self.before_restart = index(found["before_restart"])  # type: ignore[arg-type]
         self.started = time.perf_counter() - found["seconds"]  # type: ignore[operator]
+
+    def _restore_optimizer(self, found: dict[str, object]) -> None:
+        """PyTorch believes the settings and shapes that it is given, and fails at the next step."""
+        own = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(found)
+        for group, before in zip(self.optimizer.param_groups, own, strict=True):
+            if {name: isinstance(each, int | float) for name, each in before.items() if name != "params"} != {
+                name: isinstance(each, int | float) for name, each in group.items() if name != "params"
+            }:
+                raise ValueError("settings of another optimizer")
+            for parameter in group["params"]:
+                values = [each for each in self.optimizer.state[parameter].values() if isinstance(each, Tensor)]
+                if any(each.ndim and each.shape != parameter.shape for each in values):
+                    raise ValueError("values of other shapes than the weights")
 
 
 class Checkpoint:

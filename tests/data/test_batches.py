@@ -215,8 +215,23 @@ def test_blocks_of_another_batch_size_or_half_written_are_not_used(tmp_path: Pat
         {"single": True, "columns": [torch.zeros(1).expand(2)]},
         {"single": True, "columns": ["aa"]},
         {"single": True, "columns": [print]},
+        {"single": True, "columns": [torch.zeros(2, 2)]},
+        {"single": True, "columns": [torch.zeros(2, 1), torch.zeros(2, 1)]},
+        {"single": True, "columns": [torch.zeros(2, 1, dtype=torch.complex64)]},
     ],
-    ids=["bytes", "list", "no columns", "none", "other length", "a claim", "text", "code"],
+    ids=[
+        "bytes",
+        "list",
+        "no columns",
+        "none",
+        "other length",
+        "a claim",
+        "text",
+        "code",
+        "other width",
+        "one more",
+        "other type",
+    ],
 )
 def test_a_block_that_somebody_changed_is_refused(content: object, tmp_path: Path) -> None:
     values = torch.arange(5.0).reshape(5, 1)

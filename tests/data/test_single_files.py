@@ -19,8 +19,23 @@ def test_arrays_are_loaded_as_saved_and_damage_is_reported(tmp_path: Path) -> No
     assert os.listdir(path.parent) == ["arrays.npz"]
     path.write_bytes(path.read_bytes()[:50])
     for damaged in (path, tmp_path / "missing.npz"):
-        with pytest.raises(InputError, match=r"\.npz: must be what the run wrote"):
+        with pytest.raises(InputError, match=r"\.npz: cannot be read as what the run wrote, got "):
             data.load_arrays(damaged)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(6, 1), (8, 99), (8, 8)], ids=["encrypted", "unknown compression", "not compressed after all"]
+)
+def test_an_archive_whose_headers_somebody_changed_is_one_error(at: int, value: int, tmp_path: Path) -> None:
+    data.save_arrays({"labels": np.arange(3)}, tmp_path / "arrays.npz")
+    content = bytearray((tmp_path / "arrays.npz").read_bytes())
+    for header, shift in ((content.index(b"PK\x03\x04"), 0), (content.index(b"PK\x01\x02"), 2)):
+        content[header + shift + at] = value
+    (tmp_path / "arrays.npz").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"^[^\n]*arrays\.npz: (cannot be read as what the run wrote|must be packed by deflate), got [^\n]+$"
+    ):
+        data.load_arrays(tmp_path / "arrays.npz")
 
 
 def test_pictures_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
