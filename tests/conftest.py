@@ -59,8 +59,8 @@ def shared_folder(
 
 @pytest.hookimpl(optionalhook=True)  # without the plug-in (`-p no:xdist`) tests run, too
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One per core: a third one on two cores takes as long to import and collect all as it saves."""
-    return os.cpu_count() or 1
+    """One more than cores: for a fifth of their time tests wait, for processes, pages, and disks."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
