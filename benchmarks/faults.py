@@ -384,7 +384,7 @@ def _read_only(bench: Bench, count: int) -> Iterator[str]:
             if command:
                 command.end()
             subprocess.run(["mount", "-o", "remount,ro", str(bench.out.parent)], check=True)
-            wrong = Command(bench).refusal("--out")
+            wrong = Command(bench).refusal(str(bench.out))
             subprocess.run(["mount", "-o", "remount,rw", str(bench.out.parent)], check=True)
             yield wrong or bench.finish()
         finally:
