@@ -346,6 +346,7 @@ TABLES: dict[str, Blocks] = {
     "estimate": _estimate,
     "allocator": _allocator,
     "faults": _faults,
+    "other commands": _faults,
     "executors": _executors,
     "ranks": _ranks,
     "large-sets": _large_sets,
