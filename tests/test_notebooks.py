@@ -5,7 +5,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.site]
@@ -28,6 +27,13 @@ def outputs(notebook: Any) -> list[tuple[int, str, tuple[str, ...]]]:
     return list(dict.fromkeys(found))
 
 
+def read(path: Path) -> Any:
+    """A notebook."""
+    import nbformat  # `make test` imports this file, too, and has no such package
+
+    return nbformat.read(path, 4)
+
+
 @pytest.mark.filterwarnings("default")  # of zmq and asyncio
 @pytest.mark.parametrize("name", ["practitioner", "researcher", "teacher"])
 def test_it_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +44,7 @@ def test_it_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         now = import_module("run_notebooks").run(path, FEWER)
     finally:
         sys.modules.pop("run_notebooks", None)
-    kept = nbformat.read(path, 4)
+    kept = read(path)
     assert outputs(now) == outputs(kept) and len(outputs(kept)) > 3
     errors = [output for cell in kept.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
     assert errors == []
@@ -46,7 +52,7 @@ def test_it_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_practitioner_gains_from_d_r() -> None:
     """What the notebook says of its figures is what its outputs show."""
-    cells = nbformat.read(NOTEBOOKS / "practitioner.ipynb", 4).cells
+    cells = read(NOTEBOOKS / "practitioner.ipynb").cells
     shown = [
         str(output["data"]["text/html"])
         for cell in cells
