@@ -347,6 +347,21 @@ def test_an_optimizer_in_a_checkpoint_that_was_changed_is_one_error(
         train.fit(tiny_model(1), data, epochs=3, checkpoint=path)
 
 
+def test_a_training_goes_on_whose_optimizer_holds_values_of_other_shapes_than_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    fit = partial(
+        train.fit, data=random_dataset(20), epochs=3, optimizer=lambda model, lr, _: torch.optim.Adafactor(model.parameters(), lr)
+    )
+    whole, resumed = tiny_model(), tiny_model()
+    fit(whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_model(), checkpoint=tmp_path / "training.pt", progress=partial(interrupted, 2))
+    fit(resumed, checkpoint=tmp_path / "training.pt")
+    assert same_weights(whole, resumed)
+
+
 def test_checkpoints_have_the_optimizer_and_the_schedule_that_they_go_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

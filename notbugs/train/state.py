@@ -121,8 +121,10 @@ class State:
                 name: isinstance(each, int | float) for name, each in group.items() if name != "params"
             }:
                 raise ValueError("settings of another optimizer")
+            if not isinstance(self.optimizer, torch.optim.AdamW | torch.optim.SGD):
+                continue  # another optimizer may hold values of other shapes, as Adafactor does
             for parameter in group["params"]:
-                values = [each for each in self.optimizer.state[parameter].values() if isinstance(each, Tensor)]
+                values = [each for each in self.optimizer.state.get(parameter, {}).values() if isinstance(each, Tensor)]
                 if any(each.ndim and each.shape != parameter.shape for each in values):
                     raise ValueError("values of other shapes than the weights")
 
