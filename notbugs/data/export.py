@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,6 @@ from notbugs.data.images import encode_png
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, same_file
 from notbugs.data.shards import Sample, write_shards
 from notbugs.data.single_files import write_npz
-from notbugs.data.sources import without_progress_bars
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
 from notbugs.runs.tables.row import write_records
@@ -221,13 +221,27 @@ def _write_rows(job: Job) -> Written:
     rows = job.folder / "rows.part"
     fingerprint = _write_stream(job, rows)
     table = datasets.Dataset(datasets.table.MemoryMappedTable.from_file(str(rows)), fingerprint=fingerprint)
-    with without_progress_bars():
+    with _no_progress_bars():
         if job.form == "parquet":
             table.to_parquet(str(job.folder / f"{job.split}.parquet"))
         else:
             datasets.DatasetDict({job.split: table}).save_to_disk(str(job.folder))
     rows.unlink()
     return Written()
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """No progress bars of Hugging Face datasets inside; its setting stays as it was."""
+    import datasets
+
+    enabled = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if enabled:
+            datasets.enable_progress_bars()
 
 
 def _write_stream(job: Job, path: Path) -> str:

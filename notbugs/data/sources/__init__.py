@@ -8,10 +8,11 @@ from notbugs.data.sources.directory import locate_directory
 from notbugs.data.sources.embedded import EMBEDDED
 from notbugs.data.sources.files import locate_file
 from notbugs.data.sources.forms import ENDINGS, FOR_FOLDERS, reject_options
+from notbugs.data.sources.hub import locate_hub
 from notbugs.data.sources.npz import locate_npz
 from notbugs.data.sources.refused import ending
 from notbugs.data.sources.shards import locate_tar
-from notbugs.data.sources.tables import locate_hub, locate_parquet, locate_saved, without_progress_bars
+from notbugs.data.sources.tables import locate_parquet, locate_saved
 from notbugs.data_config import ADDRESS, DataConfig
 from notbugs.errors import InputError
 
@@ -24,7 +25,6 @@ __all__ = [
     "locate_parquet",
     "locate_saved",
     "locate_tar",
-    "without_progress_bars",
 ]
 
 

@@ -220,8 +220,7 @@ def _parquet_files(listing: Listing, folder: Path) -> list[Path]:
     folders = [folder]
     for _ in range(3):
         entries = [_entries(listing, place) for place in folders]
-        files = sorted(path for found, _ in entries for path in found if ending(path.name) == ".parquet")
-        found = [path for path in files if path.name.casefold() != "metadata.parquet"]  # which labels files
+        found = sorted(path for found, _ in entries for path in found if is_table(path.name))
         folders = [place for _, inner in entries for place in inner]
         configurations = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
         if len(configurations) > 1 and not all(split_of(name) for name in configurations):
@@ -233,6 +232,20 @@ def _parquet_files(listing: Listing, folder: Path) -> list[Path]:
         rule = "has parquet files in folders of different depth"
         raise InputError(printable(str(folder)), rule, got, "name one of them, or its folder, as DATASET")
     return levels[0] if levels else []
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is a parquet file of images by its name: metadata.parquet labels files."""
+    return ending(name) == ".parquet" and Path(name).name.casefold() != "metadata.parquet"
+
+
+def locate_downloaded(folder: Path, config: DataConfig) -> Located:
+    """The images of a download of the hub: of its parquet files, whatever pictures its card shows; else as of any folder."""
+    listing = Listing(folder, follow_links=config.follow_links)
+    if not (found := _parquet_files(listing, folder)):
+        return locate_directory(folder, config)
+    located = _with_rest(locate_parquet(config.dataset, found, config), listing, folder, found)
+    return with_names_beside(located, folder, _entries(listing, folder)[0])
 
 
 def locate_archives(source: Path, paths: Sequence[Path], config: DataConfig) -> Located:

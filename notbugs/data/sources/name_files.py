@@ -13,7 +13,9 @@ from notbugs.data.sources.text import json_of, lines_of, text_of
 from notbugs.data.sources.words import LISTS_OF_NAMES, words_of
 from notbugs.errors import InputError
 
+CARD = "README.md"
 ENDINGS = (".txt", ".json", ".names")
+MOST_IN_FRONT = 2**20  # characters before the text of a card: YAML takes a second for 200,000
 MOST_BYTES = 2**22  # ImageNet's 1,000 names take 30 kB
 NUMBER_AND_NAME = re.compile(r"(\d{1,9})\s*[\s,;:=|]\s*(\S.*)")
 
@@ -50,6 +52,8 @@ def with_names_beside(located: Located, root: Path, files: Iterable[Path]) -> Lo
 
 
 def _may_name(path: Path) -> bool:
+    if path.name == CARD:
+        return 0 < path.stat().st_size <= MOST_BYTES
     called = _is_called_so(path) or (path.suffix.lower() == ".json" and bool(LISTS_OF_NAMES.intersection(words_of(path.stem))))
     return called and path.suffix.lower() in ENDINGS and 0 < path.stat().st_size <= MOST_BYTES
 
@@ -63,7 +67,8 @@ def _names(path: Path, numbers: list[int]) -> tuple[str, ...]:
     naming = _naming(path, numbers)
     names = tuple(one_name(naming[number]) for number in numbers if number in naming)
     whole = len(names) == len(numbers) == len(set(names)) and all(name and is_printable(name) for name in names)
-    return names if whole else ()
+    said = names != tuple(map(str, numbers)) or path.name != CARD  # cards of sets whose classes are called 0, 1, …
+    return names if whole and said else ()
 
 
 def _naming(path: Path, numbers: list[int]) -> Naming:
@@ -71,6 +76,8 @@ def _naming(path: Path, numbers: list[int]) -> Naming:
         content = text_of(path)[0]
     except (OSError, UnicodeDecodeError):
         return {}
+    if path.name == CARD:
+        return _of_card(content)
     if path.suffix.lower() == ".json":
         try:
             naming = naming_of(json_of(content)) or {}
@@ -82,6 +89,34 @@ def _naming(path: Path, numbers: list[int]) -> Naming:
     if len(pairs) == len(lines):
         return {int(match[1]): match[2] for match in pairs}
     return _in_order(lines, numbers)
+
+
+def _of_card(content: str) -> Naming:
+    """The names on the card of a Hugging Face set; {} where it names none, or classes of several kinds."""
+    import yaml
+
+    front = content.split("\n---\n")[0]
+    if not front.startswith("---\n") or len(front) > MOST_IN_FRONT:
+        return {}
+    try:
+        head = yaml.safe_load(front)
+        infos = head["dataset_info"] if isinstance(head["dataset_info"], list) else [head["dataset_info"]]
+        kinds = [feature["dtype"] for info in infos for feature in info["features"] if isinstance(feature["dtype"], dict)]
+        given = [kind["class_label"]["names"] for kind in kinds if "class_label" in kind]
+        found = [_of_text(names.items() if isinstance(names, dict) else enumerate(names)) for names in given]
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found[0] if found and all(naming == found[0] for naming in found) else {}
+
+
+def _of_text(pairs: Iterable[tuple[object, object]]) -> Naming:
+    """The names of numbers that may be text. Raises TypeError where a name is none: by aliases of YAML it may be endless."""
+    naming = dict[int, str]()
+    for number, name in pairs:
+        if not isinstance(number, str | int) or not isinstance(name, str):
+            raise TypeError("names must be text")
+        naming[int(number)] = name
+    return naming
 
 
 def _in_order(names: list[str], numbers: list[int]) -> Naming:

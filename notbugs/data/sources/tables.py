@@ -1,14 +1,12 @@
-"""Hugging Face tables: parquet files, saved data sets, and data sets on the hub."""
+"""Hugging Face tables: parquet files and saved data sets."""
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from notbugs.data.names import Unreadable, first_line, numbered, printable
 from notbugs.data.sources.arrays import reading
@@ -23,9 +21,6 @@ from notbugs.data.sources.table_labels import find_column, label_column_of, labe
 from notbugs.data.sources.words import IMAGE_COLUMNS, LABELS_FIRST, SPLIT_COLUMNS, TRAIN, named_column, plain_name
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 PLAIN = "notbugs"  # instead of a hash of a table, for which it would be copied twice
 NAME_IMAGES = "name the one with the bytes of images image; pixels: save an .npz"
@@ -140,50 +135,24 @@ def _check_within(folder: Path, path: Path, config: DataConfig) -> None:
         raise InputError(printable(str(path)), LEAVES)
 
 
-def locate_hub(dataset: str, config: DataConfig) -> Located:
-    """The images of a data set on the Hugging Face hub. Raises InputError where there is none of this name."""
-    import datasets
-    import huggingface_hub
-
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", dataset) or Path(dataset).suffix in (".npz", ".parquet"):
-        raise InputError(printable(dataset), "does not exist", remedy="check the path")
-    try:
-        if not huggingface_hub.constants.HF_HUB_OFFLINE:
-            # Asked first because load_dataset retries for 23 s where there is no network.
-            huggingface_hub.HfApi().dataset_info(dataset, timeout=10)
-        with without_progress_bars():
-            datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # datasets before 4 would ask whether to run a set's own code
-            tables = datasets.load_dataset(dataset)
-    except Exception as error:
-        missing = isinstance(error, huggingface_hub.errors.RepositoryNotFoundError)
-        rule = "has no such set" if missing else "could not be reached for a set of this name"
-        reason = type(error).__name__ if missing else first_line(error)
-        raise InputError(
-            dataset, f"this path does not exist, and the Hugging Face hub {rule}", reason, "check the path"
-        ) from None
-    return _locate_tables(dataset, dict(tables), config, "parquet", files_allowed=True)
-
-
 def _locate_tables(
     dataset: str,
     tables: Tables,
     config: DataConfig,
     form: str,
     *,
-    files_allowed: bool = False,
     notes: Sequence[str] = (),
     files: Mapping[str, Sequence[Path]] = MappingProxyType({}),
 ) -> Located:
     """The images of tables by part.
 
-    files_allowed: a cell may name a file of this disk instead of holding its bytes. files: the parquet files of each part, from
-    which images are still to be read.
+    files: the parquet files of each part, from which images are still to be read.
     """
     sizes = {name: labeled_rows(dataset, table, config) for name, table in tables.items()}
     for table in tables.values() if not any(sizes.values()) else ():
         label_column_of(dataset, table, config)  # says why there is none
     chosen = choose_splits(dataset, sizes, config.train, config.test)
-    both = {name: _read_part(dataset, tables[name], name, config, files_allowed, files.get(name, ())) for name in chosen.parts}
+    both = {name: _read_part(dataset, tables[name], name, config, files.get(name, ())) for name in chosen.parts}
     read = {name: part for name, (part, *_) in both.items()}
     notes = [*notes]
     notes += [f"{printable(name)}: {note}" for name, (_, found, _) in both.items() for note in found]
@@ -213,7 +182,7 @@ def _rows_text(labeled: int, rows: int) -> str:
 
 
 def _read_part(
-    dataset: str, table: Any, name: str, config: DataConfig, files_allowed: bool, files: Sequence[Path]
+    dataset: str, table: Any, name: str, config: DataConfig, files: Sequence[Path]
 ) -> tuple[Part, list[str], list[Unreadable]]:
     """One part, notes, and the rows that have no image or no label."""
     import datasets
@@ -228,7 +197,7 @@ def _read_part(
     by_word = not config.label_column and label not in LABELS_FIRST and not isinstance(table.features[label], datasets.ClassLabel)
     column = f"labels from the column {printable(label)}" if by_word else ""
     images = replace(cells, rows=rows)
-    _check_bytes(dataset, image, images, files_allowed)
+    _check_bytes(dataset, image, images)
     group = named_column(table.column_names, config.group)
     names, note = _names(table, [cells.paths[row] for row in rows])
     places = [f"{dataset}: {name} row {i}" for i in rows]
@@ -278,31 +247,14 @@ def _image_cells(dataset: str, table: Any, name: str, files: Sequence[Path]) -> 
         raise InputError(dataset, rule, first_line(error), remedy) from None
 
 
-def _check_bytes(dataset: str, name: str, cells: ImageCells, files_allowed: bool) -> None:
+def _check_bytes(dataset: str, name: str, cells: ImageCells) -> None:
     """Raises InputError where a cell has no bytes: a table from elsewhere could name any file of this machine."""
     missing = [row for row in cells.rows if row in cells.without] if cells.without else []
-    if missing and not files_allowed:
+    if missing:
         path = next((path for row in cells.rows if (path := cells.paths[row])), "")
         table_name = printable(Path(dataset).name) if dataset.endswith(".parquet") else "FILE"
         remedy = f"save the bytes of each image, or pass the folder of the files with --labels {table_name}"
         raise InputError(dataset, f"the column {name} lacks the bytes of some images", f"the path {printable(path[:60])}", remedy)
-    if missing:
-        _check_downloaded(dataset, cells)
-
-
-def _check_downloaded(dataset: str, cells: ImageCells) -> None:
-    """Raises InputError where a cell without bytes names a file that was not downloaded: it could be any file of this machine."""
-    import datasets
-    import huggingface_hub
-
-    caches = (huggingface_hub.constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH)
-    roots = [Path(cache).resolve() for cache in caches]
-    for row in cells.rows:
-        if row in cells.without:
-            path = Path(os.fsdecode(cells.paths[row] or "")).resolve()
-            if not any(path.is_relative_to(root) for root in roots):
-                rule = "must hold its images, or name files that were downloaded"
-                raise InputError(printable(dataset), rule, printable(str(path)), "download it again")
 
 
 def _names(table: Any, paths: list[str | None]) -> tuple[list[str], str]:
@@ -311,17 +263,3 @@ def _names(table: Any, paths: list[str | None]) -> tuple[list[str], str]:
     base = [os.path.basename(path) if path else "" for path in paths]
     names = next((names for names in (given, base) if are_names(names, len(paths))), numbered(len(paths)))
     return names, unused_names("the column file_name") if given and names is not given else ""
-
-
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """No progress bars of Hugging Face datasets inside; its setting stays as it was."""
-    import datasets
-
-    enabled = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if enabled:
-            datasets.enable_progress_bars()

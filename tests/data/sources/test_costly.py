@@ -17,7 +17,6 @@ from data.conftest import image_folder, load_error, random_image, save
 from data.sources.forms import archive, arrays, cifar, pixel_table, png, tar
 
 from notbugs import data
-from notbugs.data import DataConfig
 from notbugs.data.card import license_of
 from notbugs.data.convert import parts_of_torch
 from notbugs.data.names import found_in, regular_expression
@@ -292,15 +291,3 @@ def test_labels_of_torch_that_are_no_numbers() -> None:
             parts_of_torch(list(zip([pixels] * 2, labels, strict=True)), None, None)
     with pytest.raises(InputError, match=r"labels: must be below 1,048,576, or have names .* got 1000000000000"):
         parts_of_torch([(pixels, 0), (pixels, 10**12)], None, None)
-
-
-def test_a_row_without_an_image_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    kind = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    cells = [{"bytes": png(0), "path": None}, None]
-    whole = datasets.Dataset.from_dict({"image": cells, "label": [0, 1]}, features=kind)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"train": whole}))
-    assert tables.locate_hub("someone/set", DataConfig("someone/set")).unreadable[0].reason == "has no image"

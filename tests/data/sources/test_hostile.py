@@ -19,7 +19,7 @@ from data.sources.forms import archive, arrays, pixel_table, png, tar
 
 from notbugs import data
 from notbugs.data import DataConfig
-from notbugs.data.sources import label_table, limits, tables, tensors
+from notbugs.data.sources import label_table, limits, tensors
 from notbugs.errors import InputError
 from notbugs.report.use import _suffixes
 
@@ -125,30 +125,6 @@ def test_a_damaged_saved_set_does_not_end_the_process(tmp_path: Path) -> None:
     assert sizes in content
     file.write_bytes(content.replace(sizes, sizes[:-4] + (2**30).to_bytes(4, "little")))
     assert "cannot be read as a saved Hugging Face set" in load_error(tmp_path / "set")
-
-
-def test_a_hub_set_names_only_files_that_were_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    kind = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-
-    def locate(folder: str) -> Any:
-        for i in range(8):
-            save(random_image(i), tmp_path / folder / f"{i}.png")
-        cells = [{"bytes": None, "path": str(tmp_path / folder / f"{i}.png")} for i in range(8)]
-        whole = datasets.Dataset.from_dict({"image": cells, "label": [0, 1] * 4}, features=kind)
-        monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"train": whole}))
-        return tables.locate_hub("someone/set", DataConfig("someone/set"))
-
-    assert len(locate("hub/blobs").labels) == 8
-    for folder in ("secret", "hub/../secret"):
-        with pytest.raises(
-            InputError, match=r"someone/set: must hold its images, or name files that were downloaded, got .*secret/0\.png"
-        ):
-            locate(folder)
 
 
 # ---- arrays --------------------------------------------------------------------------------------------------------------------
