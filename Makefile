@@ -47,7 +47,7 @@ check: .venv/installed-test
 
 # Damaged and malicious files at every door, ten minutes each: docs/fuzzing.md
 fuzz: .venv/installed-test
-	$(BIN)/python benchmarks/fuzz.py --seconds 600
+	$(BIN)/python benchmarks/fuzz.py --seconds 600 --write
 
 # The documentation as pages, for any browser and without a network: site/index.html
 site: .venv/installed-docs

@@ -1,7 +1,7 @@
-"""Fuzz every door for minutes: `python benchmarks/fuzz.py --seconds 600` writes the table in docs/fuzzing.md.
+"""Fuzz every door for minutes: `python benchmarks/fuzz.py --seconds 600 --write` also writes the table in docs/fuzzing.md.
 
-Each door runs in a process of its own, which is started again with the next case if one ends it. A case is a door and a number:
-`python benchmarks/fuzz.py --door tables --case 17` shows what happens to it.
+Each door runs in a process of its own, which is started again with the next case if one ends it. The exit code is 1 if a case
+did what none may. A case is a door and a number: `python benchmarks/fuzz.py --door tables --case 17` shows what happens to it.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "fuzzing.md"
 COLUMNS = ("works", "refused", "traceback", "memory or time", "written outside", "executed", "process ended")
+FORBIDDEN = COLUMNS[2:]
 START, END = "<!-- table -->", "<!-- end of table -->"
 
 
@@ -110,7 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600, help="for each door")
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
-    parser.add_argument("--door", help="one door alone; the page is not written")
+    parser.add_argument("--door", help="one door alone")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="doors at once")
+    parser.add_argument("--write", action="store_true", help="write the table of all doors into docs/fuzzing.md")
     parser.add_argument("--case", type=int, help="one case of it, with its traceback")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -125,16 +129,22 @@ def main() -> None:
             except BaseException:
                 traceback.print_exc()
         return
-    found = dict[str, Counter[str]]()
-    for name in [given.door] if given.door else list(doors().DOORS):
-        found[name] = fuzz(name, given.first, given.seconds)
-        print(table({name: found[name]}).splitlines()[-1], file=sys.stderr, flush=True)
+    names = [given.door] if given.door else list(doors().DOORS)
+
+    def counted(name: str) -> Counter[str]:
+        counts = fuzz(name, given.first, given.seconds)
+        print(table({name: counts}).splitlines()[-1], file=sys.stderr, flush=True)
+        return counts
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        found = dict(zip(names, pool.map(counted, names), strict=True))
     print(table(found))
-    if not given.door:
+    if given.write and not given.door:
         text = PAGE.read_text(encoding="utf-8")
         head, tail = text.split(START)[0], text.split(END)[1]
-        about = f"{given.seconds:g} s for each door, {time.strftime('%Y-%m-%d')}, from case {given.first}."
+        about = f"{given.seconds:g} s for each door, {given.jobs} at once, {time.strftime('%Y-%m-%d')}, from case {given.first}."
         PAGE.write_text(f"{head}{START}\n{about}\n\n{table(found)}\n{END}{tail}", encoding="utf-8")
+    sys.exit(any(counts[column] for counts in found.values() for column in FORBIDDEN))
 
 
 if __name__ == "__main__":
