@@ -175,11 +175,18 @@ def spectral_covariance_sqrt(images: Tensor) -> Callable[[Tensor], Tensor]:
     callable
         (N, C, H, W) -> (N, C, H, W): a symmetric positive definite linear map.
     """
-    shape = images.shape[-2:]
-    waves = torch.fft.rfft2(images - images.mean(0)).permute(2, 3, 0, 1)  # (H, W / 2 + 1, n, C)
-    variances, axes = torch.linalg.eigh((waves.mT.conj() @ waves).real)
+    shape, mean = images.shape[-2:], images.mean(0)
+
+    def products(some: Tensor) -> Tensor:
+        waves = torch.fft.rfft2(some - mean).permute(2, 3, 0, 1)  # (H, W / 2 + 1, n, C)
+        product: Tensor = waves.mT.conj() @ waves
+        return product.real
+
+    # of large images some at a time: complex values and their copies take four times the memory of the images
+    at_once = precision.bounded_batch_size(len(images), "cpu", images.shape[1:])
+    variances, axes = torch.linalg.eigh(torch.stack([products(some) for some in torch.split(images, at_once)]).sum(0))
     root = (variances / variances.mean().clamp_min(1e-30)).clamp_min(1e-4).sqrt()
-    filters = (axes * root[..., None, :] @ axes.mT).to(waves.dtype)
+    filters = (axes * root[..., None, :] @ axes.mT).to(images.dtype.to_complex())
     copies = {filters.device: filters}  # one per device: a copy at every step would be waited for
 
     def precondition(gradient: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from notbugs.models import frozen
+from notbugs.precision import bounded_batch_size
 from notbugs.search import Attack
 
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -71,11 +73,13 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
 
 
 def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Adversarial examples of a batch, for the model in evaluation mode.
+    """Adversarial examples of a batch, for the model in evaluation mode; of large images on a CPU some at a time.
 
     Attacks get the network itself: of one that several ranks train together only the passes of training are counted.
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
+    at_once = bounded_batch_size(len(images), images.device, images.shape[1:])
     with frozen(model):
-        return attack(model, images, labels).images
+        pairs = zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True)
+        return torch.cat([attack(model, *pair).images for pair in pairs])
