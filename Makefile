@@ -36,7 +36,7 @@ test-oldest test-newest:
 	.venv-$(RESOLUTION)/bin/python -m pip --disable-pip-version-check install --quiet uv
 	.venv-$(RESOLUTION)/bin/uv pip install --python .venv-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test,hf,skops]' torch==$(TORCH)
 	.venv-$(RESOLUTION)/bin/uv pip install --python .venv-$(RESOLUTION) --no-deps torchattacks
-	.venv-$(RESOLUTION)/bin/python -m pytest $(TESTS) -m "not browser"
+	.venv-$(RESOLUTION)/bin/python -m pytest $(TESTS) -m "not browser and not site"
 
 # Format, lint, types and layers, without changing a file
 check: .venv/installed-test

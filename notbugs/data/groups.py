@@ -42,8 +42,9 @@ def grouped_folds(
 
     Examples
     --------
-    >>> grouped_folds([0, 0, 1, 1], ["a", "b", "c", "d"], 2, seed=0).tolist()
-    [1, 0, 0, 1]
+    >>> first, second, third, fourth = grouped_folds([0, 1, 0, 1], ["a", "a", "b", "b"], 2, seed=0).tolist()
+    >>> first == second, third == fourth, first == third
+    (True, True, False)
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
