@@ -78,7 +78,11 @@ def test_evaluating_changes_no_training(few: data.Dataset) -> None:
     train.fit(plain, few, epochs=2)
     never = train.EarlyStopping(few, epochs=9)
     last: list[dict[str, torch.Tensor]] = []
-    train.fit(stopped, few, epochs=2, stopping=never, progress=lambda epoch: last.append(dict(stopped.state_dict())))
+
+    def keep(epoch: train.Epoch) -> None:
+        last.append({name: value.clone() for name, value in stopped.state_dict().items()})
+
+    train.fit(stopped, few, epochs=2, stopping=never, progress=keep)
     assert all(map(torch.equal, plain.state_dict().values(), last[-1].values()))
 
 

@@ -116,7 +116,8 @@ def _check_saved(folder: Path, config: DataConfig) -> None:
         _check_within(folder, place, config)
         if pipe := next((path for path in place.iterdir() if not path.is_file() and not path.is_dir()), None):
             raise InputError(printable(str(pipe)), "is not a file", remedy=SAVE_AGAIN)  # opening a pipe would wait forever
-        if json.loads((place / "state.json").read_text("utf-8")).get("_output_all_columns") not in (None, False, True):
+        state = json.loads((place / "state.json").read_text("utf-8"))
+        if state.get("_output_all_columns") not in (None, False, True) or not isinstance(state.get("_format_type"), str | None):
             raise ValueError("its state.json is damaged")
         for file in _listed(place / "state.json", "_data_files"):
             path = place / cast(Mapping[str, str], file)["filename"]

@@ -114,6 +114,20 @@ def test_a_saved_set_does_not_lead_out_of_its_folder(tmp_path: Path, place: str)
     assert "must hold all of its files" in load_error(tmp_path / "set")
 
 
+@pytest.mark.parametrize("odd", [{"_output_all_columns": []}, {"_format_type": {"a": [{}]}}])
+def test_a_saved_set_of_another_kind_prints_nothing_of_its_own(
+    tmp_path: Path, odd: dict[str, Any], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict(rows()).save_to_disk(tmp_path / "set")
+    capfd.readouterr()
+    state = json.loads((tmp_path / "set" / "state.json").read_text()) | odd
+    (tmp_path / "set" / "state.json").write_text(json.dumps(state))
+    assert "its state.json is damaged" in load_error(tmp_path / "set")
+    assert not caplog.records and capfd.readouterr() == ("", "")
+
+
 def test_a_damaged_saved_set_does_not_end_the_process(tmp_path: Path) -> None:
     """Offsets are checked before anything follows them: random damage ended the process (docs/lab-log.md)."""
     import datasets
