@@ -31,6 +31,7 @@ from notbugs.cli.options import (
     with_data_options,
     with_model_options,
 )
+from notbugs.cli.say import say
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
@@ -195,7 +196,7 @@ def explain(
     if out is not None:
         data.save_image(found.sheet, out.with_suffix(".png"))
         write_table(out, records_as_csv(found.files))
-        print(f"{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
+        say(f"{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
 
 
 @with_data_options
@@ -347,7 +348,7 @@ def review(
     sample.save_key(folder, drawn)
     list_files_in(TABLE)
     print_notes()
-    print(write_page(folder, drawn))
+    say(write_page(folder, drawn))
     if answers.load_answers(folder):
         results = StudyResults.read(folder)
         print_findings(findings(results))

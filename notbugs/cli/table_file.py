@@ -5,6 +5,7 @@ from pathlib import Path
 
 from notbugs.cli.console import command_line
 from notbugs.cli.notes import list_files_in, loaded_data
+from notbugs.cli.say import say
 from notbugs.errors import InputError
 
 
@@ -48,4 +49,4 @@ def write_table(out: Path, text: str, **more: object) -> None:
     }
     atomic_write_text(out, text)
     atomic_write_text(notes_file(out), json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print(f"{out}; notes on its data: {notes_file(out).name}")
+    say(f"{out}; notes on its data: {notes_file(out).name}")
