@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from notbugs.cli.config_file import write_alone
 from notbugs.cli.console import (
     How,
     audit_config,
@@ -345,6 +346,7 @@ def review(
     from notbugs.review import answers, sample
 
     drawn = sample.draw_sample(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed)
+    write_alone(folder / "review", "RUN")  # the key and the page of one call
     sample.save_key(folder, drawn)
     list_files_in(TABLE)
     print_notes()

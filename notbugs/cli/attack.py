@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notbugs.cli.attack_summary import print_audit
+from notbugs.cli.config_file import write_alone
 from notbugs.cli.console import How, audit_config, command_line, print_conditions, print_report, progress
 from notbugs.cli.gate_options import (
     NONE_GIVEN,
@@ -142,8 +143,9 @@ def _attack(
     from notbugs.audit.gate import evaluate
     from notbugs.runs.tables.data_check import DataCheckRow
 
-    for path in options.files.values():
+    for form, path in options.files.items():
         models.check_writable(path)
+        write_alone(path, f"--{form}")
     with TemporaryDirectory() as temporary:
         with how.engine() as engine, progress(TABLE if out else "", quiet=options.quiet) as report_progress:
             record = audit.run(
