@@ -1,14 +1,18 @@
-"""Files appear whole or not at all, and are read whole only up to a limit. Imports no torch."""
+"""Files appear whole or not at all, have one writer at a time, and are read whole only up to a limit. Imports no torch."""
 
 import errno
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 StrPath = str | os.PathLike[str]  # what public functions take as a path
 FEW = 64  # files that are written to the disk one by one
@@ -53,6 +57,46 @@ def check_no_device(path: Path) -> None:
     folder = os.path.realpath(path.parent)
     if folder == "/dev" or folder.startswith("/proc/") or path.is_char_device() or path.is_block_device():
         raise InputError(str(path), "must be a file", "a device", "name a file")
+
+
+@contextmanager
+def only_writer(path: Path, option: str = "--out") -> Iterator[None]:
+    """No other process writes a file as long as the block lasts, on any machine. Its folder must be there.
+
+    Raises
+    ------
+    InputError
+        If another process writes it.
+    """
+    place = path.with_name(f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.lock")  # a longer name may be too long
+    lock = acquire_lock(place, f"{path}, which another command is writing", option)
+    try:
+        yield
+    finally:
+        if lock:
+            with suppress(OSError):  # on Windows no open file can be removed
+                place.unlink()
+            lock.release(force=True)
+
+
+def acquire_lock(place: Path, taken: str, option: str = "--out") -> "FileLock | None":
+    """Lock a file for this process, until the lock is released or the process ends, however it ends.
+
+    taken: what the error says where another process has it. None where the disk has no locks, as some network disks: there the
+    user has to take care.
+    """
+    from filelock import FileLock, Timeout  # only where it is used: --help is fast
+
+    lock = FileLock(place, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(option, "must not be in use", taken, "wait for it or name another") from None
+    except PermissionError as error:  # of another account, whose process may be writing
+        raise InputError(option, "must be a place that you can write", f"{place}: {error.strerror}", "name another") from None
+    except (NotImplementedError, OSError):
+        return None
+    return lock
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,6 +5,17 @@ class NotbugsWarning(RuntimeWarning):
     """Something was left out or done otherwise than asked for; the work went on. The command line prints its one line."""
 
 
+def printable(text: str) -> str:
+    r"""Text for one line of a terminal: what would break the line, move the cursor or turn letters around is escaped.
+
+    Examples
+    --------
+    >>> print(printable("a\nb\x1b[31m"))
+    a\nb\x1b[31m
+    """
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 MOST = 1000  # letters of each part of a message: what a damaged file holds may have any length
 
 
@@ -36,8 +47,7 @@ class InputError(ValueError):
     def __str__(self) -> str:
         parameter, rule, got, remedy = self.args
         text = f"{parameter}: {rule}{'' if got is None else f', got {got}'}{f'; {remedy}' if remedy else ''}"
-        # A file's name may hold what moves the cursor of a terminal, or breaks the line
-        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+        return printable(text)
 
 
 def _short(text: str) -> str:

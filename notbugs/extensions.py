@@ -11,13 +11,13 @@ The module has a list CONTROLS. examples/own_control.py is one.
 import importlib
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import cast
 
+from notbugs import shell
 from notbugs.errors import InputError
 
 GROUP, VARIABLE = "notbugs.extensions", "NOTBUGS_EXTENSIONS"
@@ -102,7 +102,7 @@ def own_controls(taken: Collection[str]) -> tuple[Control, ...]:
 def command_prefix() -> str:
     """What a command begins with so that the controls of the environment variable are there again; "" without it."""
     named = os.environ.get(VARIABLE, "").strip()
-    return f"{VARIABLE}={shlex.quote(named)} " if named else ""
+    return f"{VARIABLE}={shell.quote(named)} " if named else ""
 
 
 def _modules() -> list[str]:

@@ -56,6 +56,13 @@ def test_one_place_writes_csv() -> None:
     assert found == {"runs/tables/row.py"}
 
 
+def test_one_place_prints_and_one_quotes_for_a_shell() -> None:
+    """There names are escaped that would move the cursor, begin a line, or be several words."""
+    printing = {name for name in NAMES for node in nodes(name) if isinstance(node, ast.Name) and node.id == "print"}
+    quoting = {name for name in NAMES for node in nodes(name) if isinstance(node, ast.Name) and node.id == "shlex"}
+    assert (printing, quoting) == ({"cli/say.py"}, {"shell.py"})
+
+
 def test_library_code_names_no_device() -> None:
     found = {}
     for name in NAMES:

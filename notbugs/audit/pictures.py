@@ -11,7 +11,7 @@ from notbugs import __version__, attacks, data
 from notbugs.audit.config import TARGET_RULES, AuditConfig
 from notbugs.audit.tables import CLEAN, minimum_norm
 from notbugs.audit.threats import Threat, conditions, folder_name, norm_of, norms_of, target_name
-from notbugs.data import Dataset
+from notbugs.data import Dataset, markdown
 from notbugs.runs.tables.audit import AuditPictureRow, ImageRow, PredictionRow
 
 PICTURED_FILES = 6  # of the most and of the least fragile
@@ -29,11 +29,12 @@ def stored_images(folder: Path, part: Dataset, threat: Threat) -> Dataset:
 def export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbed: Dataset, threat: Threat, form: str) -> None:
     """Write the perturbed images of one threat model to datasets/, with a card."""
     target = folder / "datasets" / folder_name(threat)
-    said = conditions(config)
-    goal = f"predicts {TARGET_RULES.get(config.target, target_name(config))}" if config.target else "misclassifies it"
+    said = "".join(f"{markdown.plain(each)}. " for each in conditions(config))
+    rule = markdown.plain(TARGET_RULES.get(config.target, target_name(config))) if config.target else ""
+    goal = f"predicts {rule}" if rule else "misclassifies it"
     card = (
-        f"# Adversarial examples\n\n{len(part)} images, each perturbed within {threat} so that `{Path(config.model).name}` "
-        f"{goal}, or clean if no attack succeeded. Labels are the original ones. {''.join(map('{}. '.format, said))}"
+        f"# Adversarial examples\n\n{len(part)} images, each perturbed within {threat} so that "
+        f"{markdown.code(Path(config.model).name)} {goal}, or clean if no attack succeeded. Labels are the original ones. {said}"
         f"Constructed by notbugs {__version__}, {attacks.ensemble_name(config.budget)}.\n"
     )
     origin = data.origin_of(config.data.dataset, data.load_dataset(config.data))

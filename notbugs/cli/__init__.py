@@ -21,6 +21,7 @@ from notbugs.cli.config_file import running, with_config
 from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
+from notbugs.cli.say import say
 from notbugs.cli.study import demo, report, run, split, train
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.exit_codes import CLOSED, CRASHED, INTERRUPTED, UNUSABLE
@@ -45,7 +46,7 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
     Start with `notbugs demo` (a few minutes), then `notbugs run YOUR_FOLDER --out runs/mine`.
     """
     if version:
-        print(f"notbugs {__version__}")
+        say(f"notbugs {__version__}")
         raise typer.Exit
 
 
@@ -68,9 +69,10 @@ def main() -> None:
     _stop_at_signals()
     try:
         with in_one_line():
+            _check_arguments()
             app()
     except InputError as error:
-        print(f"notbugs: {error}", file=sys.stderr)
+        say(f"notbugs: {error}", file=sys.stderr)
         _exit(UNUSABLE)
     except BrokenPipeError:
         _exit(CLOSED)
@@ -79,6 +81,13 @@ def main() -> None:
     except Exception:
         traceback.print_exc()
         _exit(CRASHED)
+
+
+def _check_arguments() -> None:
+    """Raises InputError for a name that is not UTF-8: run.json and other libraries could not hold it."""
+    for word in sys.argv[1:]:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise InputError("arguments", "must be names in UTF-8", word, "rename it, or make a link to it")
 
 
 def _exit(code: str | int | None) -> None:
@@ -118,8 +127,8 @@ def _show_warning(
     if ranks.is_follower():
         return
     own = issubclass(category, NotbugsWarning)
-    text = f"notbugs: {message}\n" if own else warnings.formatwarning(message, category, filename, lineno, line)
-    print(text, file=file or sys.stderr, end="")
+    text = f"notbugs: {message}" if own else warnings.formatwarning(message, category, filename, lineno, line)
+    say(*text.splitlines(), file=file or sys.stderr)
 
 
 def _stop_at_signals() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from notbugs.cli.config_file import write_alone
 from notbugs.cli.console import (
     How,
     audit_config,
@@ -31,6 +32,7 @@ from notbugs.cli.options import (
     with_data_options,
     with_model_options,
 )
+from notbugs.cli.say import say
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
@@ -195,7 +197,7 @@ def explain(
     if out is not None:
         data.save_image(found.sheet, out.with_suffix(".png"))
         write_table(out, records_as_csv(found.files))
-        print(f"{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
+        say(f"{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
 
 
 @with_data_options
@@ -344,10 +346,11 @@ def review(
     from notbugs.review import answers, sample
 
     drawn = sample.draw_sample(folder, sets=[name.strip() for name in sets.split(",")], count=count, seed=seed)
+    write_alone(folder / "review", "RUN")  # the key and the page of one call
     sample.save_key(folder, drawn)
     list_files_in(TABLE)
     print_notes()
-    print(write_page(folder, drawn))
+    say(write_page(folder, drawn))
     if answers.load_answers(folder):
         results = StudyResults.read(folder)
         print_findings(findings(results))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notbugs.cli.attack_summary import print_audit
+from notbugs.cli.config_file import write_alone
 from notbugs.cli.console import How, audit_config, command_line, print_conditions, print_report, progress
 from notbugs.cli.gate_options import (
     NONE_GIVEN,
@@ -37,6 +38,7 @@ from notbugs.cli.options import (
     with_data_options,
     with_model_options,
 )
+from notbugs.cli.say import say
 from notbugs.cli.study_progress import finding_lines
 from notbugs.errors import InputError
 
@@ -141,8 +143,9 @@ def _attack(
     from notbugs.audit.gate import evaluate
     from notbugs.runs.tables.data_check import DataCheckRow
 
-    for path in options.files.values():
+    for form, path in options.files.items():
         models.check_writable(path)
+        write_alone(path, f"--{form}")
     with TemporaryDirectory() as temporary:
         with how.engine() as engine, progress(TABLE if out else "", quiet=options.quiet) as report_progress:
             record = audit.run(
@@ -161,7 +164,7 @@ def _attack(
             print_notes()
             where = "see tables/data_check.csv" if out else "see notbugs check"
             for line in finding_lines(record.rows(DataCheckRow), where):
-                print(line, file=sys.stderr)
+                say(line, file=sys.stderr)
             print_audit(record, evaluation, verbose=options.verbose)
         print_decision(evaluation, quiet=options.quiet)
         write_files(options.files, evaluation)
@@ -176,7 +179,7 @@ def _print_place(out: Path, record: "RunFolder", evaluation: "Evaluation", *, qu
 
     if not record.audit().finished:
         if not quiet:
-            print(f"{out} is not finished and has no report yet: the same command goes on")
+            say(f"{out} is not finished and has no report yet: the same command goes on")
     elif quiet:
         report.write(out)
     else:
@@ -195,18 +198,18 @@ def _print_plan(
 
     found = plan(config, how.workers)
     print_notes()
-    print("Dry run: nothing is attacked or written.")
-    print(f"{config.model} on {found.images} of {found.all_images} test images of {config.data.dataset}, {config.device}")
+    say("Dry run: nothing is attacked or written.")
+    say(f"{config.model} on {found.images} of {found.all_images} test images of {config.data.dataset}, {config.device}")
     print_conditions(found.conditions)
     for name, cost in found.threats.items():
-        print(f"{name:14} {cost}")
-    print(f"Time: {found.duration}")
+        say(f"{name:14} {cost}")
+    say(f"Time: {found.duration}")
     if options.time_limit is not None:
-        print(f"At most {options.time_limit:g} s: --time-limit")
+        say(f"At most {options.time_limit:g} s: --time-limit")
     for requirement, threat in required:
-        print(f"Required: {threat} with a 95 % CI of {100 * requirement.share:g} % or more, else exit code 1")
+        say(f"Required: {threat} with a 95 % CI of {100 * requirement.share:g} % or more, else exit code 1")
     for path in (*([out] if out else []), *options.files.values()):
-        print(f"Would be written: {path}")
+        say(f"Would be written: {path}")
 
 
 def _threats(epsilon: Sequence[str], norm: str | None) -> list[str]:

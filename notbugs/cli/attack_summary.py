@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from notbugs.cli.console import accuracy_line, print_conditions
+from notbugs.cli.say import say
 
 if TYPE_CHECKING:
     from notbugs.gate import Evaluation
@@ -15,30 +16,30 @@ def print_audit(record: "RunFolder", evaluation: "Evaluation", *, verbose: bool 
 
     for check in evaluation.checks:
         if check.passed == "no":
-            print(f"WARNING: {check.consequence or OVERESTIMATED}: {check.check}: {check.observed}")
-            print(f"  {check.rationale}\n  {check.fix}")
+            say(f"WARNING: {check.consequence or OVERESTIMATED}: {check.check}: {check.observed}")
+            say(f"  {check.rationale}", f"  {check.fix}")
         elif verbose:
-            print(f"sanity check {check.check}: {'passed' if check.passed == 'yes' else 'not run'}: {check.observed}")
+            say(f"sanity check {check.check}: {'passed' if check.passed == 'yes' else 'not run'}: {check.observed}")
     if limit := evaluation.decision.time_limit:
-        print(f"WARNING: the time limit ended the attack: {limit.sentence}")
+        say(f"WARNING: the time limit ended the attack: {limit.sentence}")
     metadata = record.audit()
     if metadata.missing_gradient:
-        print(f"without gradients: {metadata.missing_gradient}")
+        say(f"without gradients: {metadata.missing_gradient}")
     if metadata.draws > 1:
-        print(f"random model: gradients and accuracies are means of {metadata.draws} draws")
+        say(f"random model: gradients and accuracies are means of {metadata.draws} draws")
     print_conditions(metadata.conditions)
     rows = evaluation.rows
     width = max(14, *(len(row.threat) for row in rows)) if rows else 14
     for row in rows:
         interval = row.accuracy, row.ci_low, row.ci_high
-        print(accuracy_line(row.threat, *interval, row.correct, row.n, row.attack, row.correct_8bit, width))
+        say(accuracy_line(row.threat, *interval, row.correct, row.n, row.attack, row.correct_8bit, width))
         if row.success_rate is not None and row.success_ci_low is not None and row.success_ci_high is not None:
             rate = f"{100 * row.success_rate:.1f} %  [{100 * row.success_ci_low:.1f}, {100 * row.success_ci_high:.1f}]"
             stored = "" if row.reached_8bit is None else f" (stored in 8 bits: {row.reached_8bit})"
             kind = "without an attack classified as their target" if row.attack == "none" else "targeted success rate"
-            print(f"  {kind} {rate}  {row.reached} of {row.n}{stored}")
+            say(f"  {kind} {rate}  {row.reached} of {row.n}{stored}")
         if row.not_finite:
-            print(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
+            say(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
     if verbose:
         _print_classes(record)
 
@@ -49,4 +50,4 @@ def _print_classes(record: "RunFolder") -> None:
 
     for row in record.rows(ClassAccuracyRow):
         interval = f"[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
-        print(f"{row.threat}, class {row.label}: {100 * row.accuracy:.1f} %  {interval}  {row.correct} of {row.n}")
+        say(f"{row.threat}, class {row.label}: {100 * row.accuracy:.1f} %  {interval}  {row.correct} of {row.n}")

@@ -10,6 +10,7 @@ import typer
 
 from notbugs.cli.notes import list_files_in, new_data_lines
 from notbugs.cli.options import NO_OPTIONS, DataOptions, DatasetArgument, Folds, with_data_options
+from notbugs.cli.say import say
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
@@ -77,7 +78,6 @@ def _print_check(dataset: str, found: "DataCheck", notes: Sequence[str]) -> None
     from rich.console import Console
 
     from notbugs.cli.console import wrapped
-    from notbugs.data.names import printable
     from notbugs.report.data_check import checked_text, finding_text
 
     width, row = Console().width, found.summary
@@ -86,9 +86,9 @@ def _print_check(dataset: str, found: "DataCheck", notes: Sequence[str]) -> None
     result = f"{count}, {serious} serious" if found.findings else "no problems found"
     colors = "gray" if row.channels == 1 else "RGB"
     images = f"{row.train:,} training and {row.test:,} test images, {row.width}x{row.height}, {colors}, {row.classes} classes"
-    print(wrapped(f"{printable(dataset)}: {result}. {images}.", width, indent=""))
+    say(*wrapped(f"{dataset}: {result}. {images}.", width, indent=""))
     for line in notes:
-        print(wrapped(line, width))
+        say(*wrapped(line, width))
     for finding in found.findings:
-        print(wrapped(finding_text(finding), width, first="! " if finding.serious else "- "))
-    print(wrapped(checked_text(row), width, indent=""))
+        say(*wrapped(finding_text(finding), width, first="! " if finding.serious else "- "))
+    say(*wrapped(checked_text(row), width, indent=""))

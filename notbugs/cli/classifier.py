@@ -35,6 +35,7 @@ from notbugs.cli.options import (
     with_data_options,
     with_model_options,
 )
+from notbugs.cli.say import say
 from notbugs.cli.table_file import check_table_file, write_table
 from notbugs.errors import InputError
 
@@ -141,7 +142,7 @@ def features(
             device=config.device,
             progress=lambda share: report_progress("features", share, "" if share < 1 else "done"),
         )
-    print(f"Features: {words}.", file=sys.stderr)
+    say(f"Features: {words}.", file=sys.stderr)
     print_conditions(conditions(config))
     _print_features(rows, len(part), str(threat_model))
     if out is not None:
@@ -153,14 +154,14 @@ def _print_features(rows: Sequence["FeatureRow"], images: int, threat: str) -> N
     from notbugs import metrics
 
     best = sorted(metrics.best_class_rows(rows), key=lambda row: -row.usefulness)
-    print(f"{len(best)} features on {images} test images; robust usefulness within {threat} on {rows[0].n_attacked} of them")
+    say(f"{len(best)} features on {images} test images; robust usefulness within {threat} on {rows[0].n_attacked} of them")
     for category in ("robust", "non-robust", "useless"):
         members = [row for row in best if row.category == category]
-        print(f"{category}: {len(members)}, {sum(row.significant for row in members)} of them significantly")
+        say(f"{category}: {len(members)}, {sum(row.significant for row in members)} of them significantly")
         for row in members[:5]:
             useful = f"{row.usefulness:5.2f} [{row.usefulness_ci_low:.2f}, {row.usefulness_ci_high:.2f}]"
             robust = f"{row.robust_usefulness:5.2f} [{row.robust_usefulness_ci_low:.2f}, {row.robust_usefulness_ci_high:.2f}]"
-            print(f"  feature {row.feature:<5} {row.class_name:16} usefulness {useful}   robust usefulness {robust}")
+            say(f"  feature {row.feature:<5} {row.class_name:16} usefulness {useful}   robust usefulness {robust}")
 
 
 @with_data_options
@@ -236,8 +237,8 @@ def _print_transfer(rows: Sequence["TransferRow"]) -> None:
         lines.append([name, f"{100 * untargeted.clean_accuracy:.1f}", *rates[:2], same, rates[2]])
     title = f"Transfer rates within {rows[0].norm} {rows[0].epsilon:.4g}, in percent [95 % CI]"
     print_table(title, ["target", "clean accuracy", "random", "untargeted", "same mistake", "targeted"], lines)
-    print("Of the images that source and target classify correctly. random: perturbations of the same size; same mistake: the")
-    print("target predicts the source's wrong class; targeted: the target predicts the target class.")
+    say("Of the images that source and target classify correctly. random: perturbations of the same size; same mistake: the")
+    say("target predicts the source's wrong class; targeted: the target predicts the target class.")
 
 
 def _rate(row: "TransferRow") -> str:

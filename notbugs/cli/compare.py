@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from notbugs.cli.console import print_table
+from notbugs.cli.say import say
 from notbugs.errors import InputError
 
 Runs = Annotated[
@@ -37,4 +38,4 @@ def compare(runs: Runs, out: Page = None) -> None:
         print_table(title, columns, rows)
     if out is not None:
         write_page(out, records[0], found)
-        print(out)
+        say(out)

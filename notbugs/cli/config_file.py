@@ -42,6 +42,14 @@ def running() -> typer.Context | None:
     return _running.get()
 
 
+def write_alone(path: Path, option: str = "--out") -> None:
+    """No other process writes a file until the command ends. Raises InputError if one does already."""
+    from notbugs.atomic import only_writer
+
+    if (context := running()) is not None:
+        context.with_resource(only_writer(path, option))
+
+
 def with_config(command: Callable[..., None]) -> Callable[..., None]:
     """A command with `--config`; where it made a run folder, its arguments are kept there."""
     before = signature(command)

@@ -1,7 +1,6 @@
 """What the commands share: configurations from options, progress bars, tables and accuracies as text."""
 
 import re
-import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,8 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from notbugs import shell
 from notbugs.cli.notes import list_files_in, print_notes
-from notbugs.errors import InputError
+from notbugs.cli.say import say
+from notbugs.errors import InputError, printable
 from notbugs.extensions import command_prefix
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class How:
 
 def command_line() -> str:
     """The command as it was typed, for run.json, with the environment variable that names controls of your own."""
-    return command_prefix() + shlex.join(["notbugs", *sys.argv[1:]])
+    return command_prefix() + shell.join(["notbugs", *sys.argv[1:]])
 
 
 # ---- output ------------------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def progress(listed_in: str = "", *, quiet: bool = False) -> Iterator[Callable[[
             display.update(bars[stage], completed=share, words=words)
             if share >= 1.0 and not words:
                 display.remove_task(bars.pop(stage))
-                console.print(f"done: {stage}", highlight=False, markup=False)
+                console.print(printable(f"done: {stage}"), highlight=False, markup=False)
 
         yield report_progress
 
@@ -214,8 +215,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(Text(column))
     table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(*map(Text, row))
-    print(title)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    say(title)
     Console().print(table)
 
 
@@ -225,19 +226,18 @@ def print_findings(findings: Iterable["Finding"]) -> None:
 
     console = Console()
     for finding in findings:
-        question = wrapped(finding.question, console.width, indent="")
+        question = "\n".join(map(printable, wrapped(finding.question, console.width, indent="")))
         console.print(question, style="bold", highlight=False, markup=False)
-        print(wrapped(f"{finding.sentence} {finding.text}", console.width))
+        say(*wrapped(f"{finding.sentence} {finding.text}", console.width))
 
 
-def wrapped(text: str, width: int, *, first: str = "", indent: str = "  ") -> str:
+def wrapped(text: str, width: int, *, first: str = "", indent: str = "  ") -> list[str]:
     """Text in lines; no line ends within a percentage or an interval. first: before the first line, in place of the indent.
 
     Examples
     --------
-    >>> print(wrapped("Accuracy: 12.0 % [10.1, 14.2].", 18))
-      Accuracy: 12.0 %
-      [10.1, 14.2].
+    >>> wrapped("Accuracy: 12.0 % [10.1, 14.2].", 18)
+    ['  Accuracy: 12.0 %', '  [10.1, 14.2].']
     """
     kept = re.sub(r"(?<=\d) (?=%)|(?<=ε) (?==)|(?<==) (?=\d)|(?<=\d,) (?=[−\d.]+\])|(?<=\d %) (?=CI)", "\u00a0", text)
     lines = textwrap.wrap(
@@ -248,14 +248,14 @@ def wrapped(text: str, width: int, *, first: str = "", indent: str = "  ") -> st
         break_on_hyphens=False,
         break_long_words=False,
     )
-    return "\n".join(lines).replace("\u00a0", " ")
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def print_report(folder: Path, before: str = "") -> None:
     """Write the report of a run and print where it is."""
     from notbugs import report
 
-    print(f"{before}The report: {report.write(folder)}")
+    say(f"{before}The report: {report.write(folder)}")
     print_list_of_runs(folder)
 
 
@@ -264,13 +264,13 @@ def print_list_of_runs(folder: Path) -> None:
     from notbugs import report
 
     if index := report.index_beside(folder):
-        print(f"All runs in that folder: {index}")
+        say(f"All runs in that folder: {index}")
 
 
 def print_conditions(conditions: Sequence[str]) -> None:
     """What restricts the images and their perturbations."""
     for condition in conditions:
-        print(f"{condition}.")
+        say(f"{condition}.")
 
 
 def accuracy_line(

@@ -1,10 +1,10 @@
 """A study that an earlier command began: what is not given again is as it was then."""
 
-import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from notbugs import shell
 from notbugs.errors import InputError
 from notbugs.study.commands import DATASET, beside, command_of, option, option_words, shown
 
@@ -62,8 +62,8 @@ def continued(run: "RunFolder", now: "StudyConfig", given: Collection[str]) -> "
 def taken_over(run: "RunFolder", given: Collection[str]) -> str:
     """What a command leaves out and its study was run with, as options; "" if it leaves nothing out."""
     options = {name: value for name, value in run.study().options.items() if name not in given}
-    dataset = [] if DATASET in given else [run.study().dataset]
-    return shlex.join([*dataset, *option_words(options)])
+    dataset = [] if DATASET in given else [shell.argument(run.study().dataset)]
+    return shell.join([*dataset, *option_words(options)])
 
 
 def command_again(run: "RunFolder", now: "StudyConfig") -> str:

@@ -29,6 +29,7 @@ from notbugs.cli.options import (
     Workers,
     with_data_options,
 )
+from notbugs.cli.say import say
 from notbugs.cli.study_options import Flip
 from notbugs.cli.study_progress import finding_lines
 from notbugs.errors import InputError
@@ -111,7 +112,7 @@ def _files(config: "FilesConfig", out: Path, how: How, top: float | None = None)
         command = command_line()
         record = files.run(config, out, command=command, workers=how.workers, engine=engine, report_progress=report_progress)
     for line in finding_lines(record.rows(DataCheckRow)):
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     _print_files(record)
     _print_subsets(files.split_by_robustness(config, out, top) if top is not None else ())
     seconds = record.files().seconds
@@ -134,9 +135,9 @@ def split_files(config: "FilesConfig", out: Path, how: How, listed: Path | None,
 
 def _print_subsets(subsets: "Iterable[Subset]") -> None:
     for subset in subsets:
-        print(f"{subset.name:10}  {subset.files} files  {subset.folder}")
+        say(f"{subset.name:10}  {subset.files} files  {subset.folder}")
         for note in subset.notes:
-            print(f"{'':10}  {note}")
+            say(f"{'':10}  {note}")
 
 
 def _print_files(record: "RunFolder") -> None:
@@ -148,17 +149,17 @@ def _print_files(record: "RunFolder") -> None:
     metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
     title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat_model} [95 % CI]"
     print_table(title, *files_summary.accuracy_table(accuracies))
-    print(files_summary.robust_files(record.rows(FileRow), metadata.threat_model))
+    say(files_summary.robust_files(record.rows(FileRow), metadata.threat_model))
     for row in record.rows(CategoryRow):
         examples = [picture.file for picture in pictures if picture.category == row.category][:3]
-        print(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
-    print(files_summary.rank(record))
+        say(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
+    say(files_summary.rank(record))
     for errors in record.rows(LabelErrorsRow):
-        print(files_summary.label_errors(errors, accuracies))
-    print(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat_model))
+        say(files_summary.label_errors(errors, accuracies))
+    say(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat_model))
     for cue in record.rows(SpuriousCueRow):
         if cue.spurious:
-            print(
+            say(
                 f"spurious: {cue.name} {cue.sign} {cue.class_name}: usefulness {cue.usefulness:.2f} on training images, "
                 f"{cue.test_usefulness:.2f} on test images"
             )

@@ -14,6 +14,7 @@ import typer
 
 from notbugs.atomic import check_no_device
 from notbugs.cli.options import with_group
+from notbugs.cli.say import say
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -213,11 +214,11 @@ def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
     decision = evaluation.decision
     if quiet or decision.required or decision.exit_code:
         for line in decision.lines:
-            print(f"notbugs: {line}", file=sys.stderr)
+            say(f"notbugs: {line}", file=sys.stderr)
     if quiet:
         return
     for each in decision.comparisons:
         if each.state == "met":
-            print(f"met: {each.line}")
+            say(f"met: {each.line}")
     if decision.required:
-        print(f"Gate: {decision.outcome} (exit code {decision.exit_code})")
+        say(f"Gate: {decision.outcome} (exit code {decision.exit_code})")

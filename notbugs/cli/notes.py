@@ -1,6 +1,5 @@
 """What was decided in reading the data and loading the models of a command: every command says it, once, in these words."""
 
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,8 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING
 
+from notbugs import shell
+from notbugs.cli.say import say
 from notbugs.data_config import DATA_FIELDS, DataConfig
 from notbugs.errors import InputError
 
@@ -93,14 +94,14 @@ def list_files_in(path: str) -> None:
 def print_notes() -> None:
     """Print to standard error what is to be known of what this command has loaded; each note only once."""
     for line in [*new_data_lines(), *new_model_lines()]:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
 
 
 def print_warnings() -> None:
     """Of these notes only the warnings, for a command that is to print nothing else: the others are dropped."""
     for line in [*new_data_lines(), *new_model_lines()]:
         if "WARNING" in line:
-            print(line, file=sys.stderr)
+            say(line, file=sys.stderr)
 
 
 def loaded_data() -> "dict[DataConfig, Splits]":
@@ -142,4 +143,4 @@ def _check_of(config: DataConfig) -> str:
     from notbugs.study.commands import option_words
 
     options = {name: value for name, field in DATA_FIELDS.items() if (value := getattr(config, name)) != field.default}
-    return shlex.join(["notbugs", "check", config.dataset, *option_words(options), "--out", "FILE.csv"])
+    return shell.join(["notbugs", "check", shell.argument(config.dataset), *option_words(options), "--out", "FILE.csv"])

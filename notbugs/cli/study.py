@@ -47,6 +47,7 @@ from notbugs.cli.options import (
     Write,
     with_data_options,
 )
+from notbugs.cli.say import say
 from notbugs.cli.study_options import (
     AdaptBatchnorm,
     AdversarialSteps,
@@ -223,7 +224,7 @@ def split(
     rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
     for name in names:
         path = dataset_path(config, out, seed, name)
-        print(f"{name:13}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
+        say(f"{name:13}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
 
 
 def _print_sources(config: "StudyConfig", out: Path) -> None:
@@ -239,11 +240,11 @@ def _print_sources(config: "StudyConfig", out: Path) -> None:
         model = load_model(config, out, config.seed, name)
         found[name] = clean = metrics.clean_accuracy(model, test, device=config.device)
         interval = f"[{100 * clean.ci_low:.1f}, {100 * clean.ci_high:.1f}]"
-        print(f"{name:13}  clean accuracy {100 * clean.accuracy:.1f} % {interval} on {clean.n} test images")
+        say(f"{name:13}  clean accuracy {100 * clean.accuracy:.1f} % {interval} on {clean.n} test images")
     chance = test.labels.bincount().max().item() / len(test)
     weak = found["adversarial"].accuracy < MIN_SOURCE_SHARE * found["standard"].accuracy
     if weak or found["adversarial"].ci_low <= chance:
-        print(
+        say(
             "notbugs: D_R can hardly make a classifier more robust: the adversarially trained model that it is made from "
             f"classifies too few clean images correctly (chance level {100 * chance:.1f} %). Train longer (--epochs), at a "
             "smaller ε (--epsilon), or on more images",
@@ -285,11 +286,11 @@ def train(
     with progress() as report_progress:
         rows = pipeline.train_single(config, out, loss=loss, report_progress=report_progress)
     for line in _mirroring_lines(config):
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     for row in rows:
         threat = f"{row.norm} {row.epsilon:.4g}" if row.epsilon else "clean"
-        print(accuracy_line(threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack))
-    print(out)
+        say(accuracy_line(threat, row.accuracy, row.ci_low, row.ci_high, row.correct, row.n, row.attack))
+    say(out)
 
 
 def _mirroring_lines(config: "StudyConfig") -> Iterable[str]:
@@ -315,7 +316,7 @@ def report(
 
     path = report.write(folder)
     answers.load_answers(folder)  # the page shows a warning if a file of answers is damaged; here it is an error
-    print(path)
+    say(path)
     print_list_of_runs(folder)
 
 
@@ -327,7 +328,7 @@ def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Col
     now = study_config({**options, "dataset": options["dataset"] or earlier.study().dataset})
     config = continued(earlier, now, given)
     if taken := taken_over(earlier, given):
-        print(f"As in {earlier.folder / 'run.json'}: {taken}", file=sys.stderr)
+        say(f"As in {earlier.folder / 'run.json'}: {taken}", file=sys.stderr)
     _study(config, earlier.folder, how, now, command_again(earlier, now))
 
 

@@ -7,6 +7,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.notes import data_lines, new_data_lines, new_model_lines
+from notbugs.errors import printable
 from notbugs.runs.metadata import NORM_NAMES
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class StudyProgress:
 
     def _print(self, line: str) -> None:
         self.said = time.monotonic()
-        self.display.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.display.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -108,14 +109,13 @@ def study_progress() -> Iterator[StudyProgress]:
 
 def plan_lines(plan: "Plan") -> Iterator[str]:
     """What a study is about to do, in a few sentences."""
-    from notbugs.data.names import printable
     from notbugs.study.epsilon_source import epsilon_reason
 
     config, train, test, found = plan.config, plan.splits.train, plan.splits.test, plan.distances
     channels, height, width = train.shape
     colors = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
     yield (
-        f"{printable(config.dataset)}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
+        f"{config.dataset}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
         f"{len(train.classes)} classes."
     )
     yield from data_lines(plan.splits)

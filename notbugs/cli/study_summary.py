@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from notbugs.cli.console import print_findings, print_table, wrapped
+from notbugs.cli.say import say
 
 if TYPE_CHECKING:
     from notbugs.report.results import StudyResults
@@ -30,16 +31,16 @@ def print_summary(out: Path, page: Path) -> None:
 
     results, width = StudyResults.read(out), Console().width
     if warning := given_model_warning(results):
-        print(f"WARNING: {warning}")
+        say(f"WARNING: {warning}")
     print_findings(findings(results))
-    print()
+    say()
     _print_tables(results, width)
-    print("What to do now:")
+    say("What to do now:")
     for step in next_steps(results):
-        print(wrapped(step.words, width, first="- "))
+        say(*wrapped(step.words, width, first="- "))
         if step.code:
-            print(f"    {step.code}")
-    print(f"{results.metadata.seconds:.0f} s. The report: {page}")
+            say(f"    {step.code}")
+    say(f"{results.metadata.seconds:.0f} s. The report: {page}")
 
 
 def _print_tables(results: "StudyResults", width: int) -> None:
@@ -58,4 +59,4 @@ def _print_tables(results: "StudyResults", width: int) -> None:
         columns, rows = table(results)
         if rows:
             print_table(title, columns, rows)
-            print(wrapped(note, width, indent="") + "\n" if note else "")
+            say(*wrapped(note, width, indent=""), "")

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+from notbugs.cli.config_file import write_alone
 from notbugs.cli.console import command_line
 from notbugs.cli.notes import list_files_in, loaded_data
+from notbugs.cli.say import say
 from notbugs.errors import InputError
 
 
@@ -16,8 +18,12 @@ def check_table_file(out: Path | None) -> None:
         return
     if notes_file(out) == out:
         raise InputError("--out", "must not end in .json, where the notes on the data are kept", str(out), "pass FILE.csv")
+    if notes_file(out).exists() and out.with_suffix(".safetensors").exists():
+        rule = f"must not replace {notes_file(out)}, the description of a model"
+        raise InputError("--out", rule, str(out), "choose another name")
     for path in (out, notes_file(out)):
         models.check_writable(path)
+    write_alone(out)
     list_files_in(str(notes_file(out)))
 
 
@@ -48,4 +54,4 @@ def write_table(out: Path, text: str, **more: object) -> None:
     }
     atomic_write_text(out, text)
     atomic_write_text(notes_file(out), json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print(f"{out}; notes on its data: {notes_file(out).name}")
+    say(f"{out}; notes on its data: {notes_file(out).name}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from notbugs.data import markdown
 from notbugs.data.dataset import Dataset
 from notbugs.data.names import printable
 from notbugs.snippets import snippets, sorts_differently
@@ -94,7 +95,7 @@ def write_card(
     parts = [
         _front_matter(dataset, written, form, origin),
         text.rstrip() + "\n",
-        "\n## Notes\n\n" + "".join(f"- {note}\n" for note in notes) if notes else "",
+        "\n## Notes\n\n" + "".join(f"- {markdown.plain(note)}\n" for note in notes) if notes else "",
         _classes(dataset, written),
         _origin(origin) if origin else "",
         _how_to_load(dataset, written, folder, form, split, unchanged),
@@ -196,7 +197,7 @@ def _origin(origin: Origin) -> str:
         f"`{origin.license}`, as its card says." if origin.license != UNKNOWN else "unknown. Look it up before sharing this set."
     )
     return (
-        f"\n## Origin\n\n- Input: `{printable(origin.name)}`, fingerprint `{origin.fingerprint}`\n"
+        f"\n## Origin\n\n- Input: {markdown.code(origin.name)}, fingerprint `{origin.fingerprint}`\n"
         f"- License of the input: {license}\n"
     )
 

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from notbugs.errors import InputError
+from notbugs.errors import printable as printable
 
 MAX_NAME_BYTES = 240  # a file system's limit is 255, and `~2` may follow
 MAX_CLASS_NAME = 1000  # characters: each message, table and chart holds it
@@ -55,11 +56,6 @@ def is_number(text: str) -> bool:
     (True, False, False)
     """
     return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
-
-
-def printable(text: str) -> str:
-    """Text for a message: whatever would break the line or the terminal is escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def first_line(error: BaseException) -> str:

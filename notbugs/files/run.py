@@ -15,7 +15,7 @@ import torch
 
 from notbugs import __version__, data, datacheck
 from notbugs.atomic import StrPath
-from notbugs.data import Splits
+from notbugs.data import Splits, markdown
 from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
@@ -308,7 +308,7 @@ def write_subset(config: FilesConfig, splits: Splits, folder: Path, name: str, i
     """Write training files as a data set, as they are stored in the input. card: its text before the statement how they are."""
     place, form = folder / "datasets" / f"{name}-files", written_form(config, splits)
     found = data.originals(config.data, splits.train.select(torch.tensor(indices, dtype=torch.int64)), form)
-    made_from = f"Made by notbugs {__version__} from `{Path(config.data.dataset).name}`."
+    made_from = f"Made by notbugs {__version__} from {markdown.code(Path(config.data.dataset).name)}."
     notes = data.export(
         found.dataset,
         place,

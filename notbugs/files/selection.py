@@ -6,7 +6,7 @@ from pathlib import Path
 
 from notbugs import data
 from notbugs.atomic import StrPath
-from notbugs.data import Dataset
+from notbugs.data import Dataset, markdown
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
 from notbugs.files.config import FilesConfig, load_splits
@@ -105,5 +105,5 @@ def split_by_list(config: FilesConfig, path: StrPath, folder: StrPath) -> list[S
 
 def _card(name: str, path: Path, files: int) -> str:
     """The README of a data set."""
-    which = f"listed in `{path.name}`" if name == "listed" else f"that `{path.name}` does not list"
+    which = f"listed in {markdown.code(path.name)}" if name == "listed" else f"that {markdown.code(path.name)} does not list"
     return f"# {name}-files\n\nThe {files:,} training files {which}. Labels are unchanged."

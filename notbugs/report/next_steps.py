@@ -1,9 +1,9 @@
 """What a reader may do with a study now, with its own paths and options."""
 
-import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from notbugs import shell
 from notbugs.data_config import BEYOND_LIMIT, DATA_FIELDS
 from notbugs.extensions import command_prefix
 from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
@@ -35,11 +35,11 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     Step
     """
     metadata, options, out = results.metadata, results.metadata.options, results.run.folder
-    same, threat = shlex.quote(str(out)), f"{metadata.norm}:{metadata.epsilon_text}"
+    same, threat = shell.quote(str(out)), f"{metadata.norm}:{metadata.epsilon_text}"
     data = _arguments(results, *DATA_FIELDS)
     given, problem = options.get("model"), split_problems(results)
-    audit, files = (shlex.quote(str(beside(out, what))) for what in ("audit", "files"))
-    attack = f"notbugs attack {shlex.quote(str(given or 'MODEL'))} {data} --epsilon {threat} --out {audit}"
+    audit, files = (shell.quote(str(beside(out, what))) for what in ("audit", "files"))
+    attack = f"notbugs attack {shell.quote(shell.argument(str(given or 'MODEL')))} {data} --epsilon {threat} --out {audit}"
     if given is None:
         yield Step(
             "Measure how robust a classifier of yours is. The command attacks it on these images; for others name their data set "
@@ -103,7 +103,7 @@ def _confirm(results: StudyResults) -> Iterator[Step]:
     elif one:
         yield Step(
             f"Repeat the study with {seeds}. {another}{_precision(results)}Only more test images narrow that, not this command:",
-            f"{command_prefix()}notbugs run --seeds 3 --out {shlex.quote(str(out))}",
+            f"{command_prefix()}notbugs run --seeds 3 --out {shell.quote(str(out))}",
             f"See what another training changes, with {seeds} (only more test images narrow the CIs above):",
         )
 
@@ -116,7 +116,7 @@ def _beyond_limit(results: StudyResults) -> int:
 def _arguments(results: StudyResults, *names: str) -> str:
     """The data set and these options of the study, for another command."""
     options = {name: results.metadata.options.get(name) for name in names}
-    return shlex.join([results.metadata.dataset, *option_words(options)])
+    return shell.join([shell.argument(results.metadata.dataset), *option_words(options)])
 
 
 def _use_adversarial(results: StudyResults) -> Iterator[Step]:
@@ -124,7 +124,7 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
     radius = help_under_attack(results, "adversarial")
     if radius is not None:
         kept = {name: results.metadata.options.get(name) for name in ("resize", "resize_mode", "network", "width")}
-        settings = shlex.join(["--norm", results.metadata.norm, *option_words(kept)])
+        settings = shell.join(["--norm", results.metadata.norm, *option_words(kept)])
         yield Step(
             f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). "
             "DATASET is a folder of CLASS folders, or any other form that notbugs reads; ε is chosen from the images, or by "

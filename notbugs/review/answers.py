@@ -23,7 +23,6 @@ from notbugs.review.files import (
     PAGE_FILE,
     REVIEWER_NAME,
     answer_files,
-    printable,
     quoted,
     read_csv,
     read_file,
@@ -65,13 +64,13 @@ def load_answers(folder: Path) -> list[ReviewAnswerRow]:
     if not (review / KEY_FILE).exists():
         if not files:
             return []
-        raise InputError(printable(review), f"must hold {KEY_FILE}, which says what the answers are about", remedy="put it back")
+        raise InputError(str(review), f"must hold {KEY_FILE}, which says what the answers are about", remedy="put it back")
     key = _read_key(review)
     classes = frozenset(run.study().data.classes)
     found: dict[tuple[str, str], ReviewAnswerRow] = {}
     for path in files:
         for line, cells in read_csv(path, ANSWER_COLUMNS):
-            row = _answer_row(f"{printable(path)}, line {line}", cells, key, classes)
+            row = _answer_row(f"{path}, line {line}", cells, key, classes)
             found[row.reviewer, cells[1]] = row
     return list(found.values())
 

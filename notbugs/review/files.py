@@ -48,35 +48,30 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[s
     try:
         reader = csv.reader(io.StringIO(read_file(path).decode("utf-8-sig"), newline=""), strict=True)
         if (head := next(reader, [])) != list(columns):
-            raise InputError(printable(path), f"must have the columns {','.join(columns)}", quoted(",".join(head)))
+            raise InputError(str(path), f"must have the columns {','.join(columns)}", quoted(",".join(head)))
         for row in filter(None, reader):
             if len(row) != len(columns):
                 rule = f"must have {len(columns)} cells with commas between them"
-                raise InputError(f"{printable(path)}, line {reader.line_num}", rule, len(row))
+                raise InputError(f"{path}, line {reader.line_num}", rule, len(row))
             yield reader.line_num, [*map(original_cell, row)]
     except UnicodeDecodeError:
-        raise InputError(printable(path), "must be text in UTF-8", remedy=remedy) from None
+        raise InputError(str(path), "must be text in UTF-8", remedy=remedy) from None
     except csv.Error as error:
-        raise InputError(printable(path), "must be a CSV file", str(error), remedy) from None
+        raise InputError(str(path), "must be a CSV file", str(error), remedy) from None
 
 
 def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a file of the review folder itself. Raises InputError for a link, and for a file that is too large."""
     if path.is_symlink() or not path.is_file():
-        raise InputError(printable(path), "must be a file, and no link", remedy="remove it")
+        raise InputError(str(path), "must be a file, and no link", remedy="remove it")
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
-        raise InputError(printable(path), "must be readable", error.strerror) from None
+        raise InputError(str(path), "must be readable", error.strerror) from None
     if len(content) > max_bytes:
-        raise InputError(printable(path), f"must have at most {max_bytes:,} bytes", "more", "send the file as the page saved it")
+        raise InputError(str(path), f"must have at most {max_bytes:,} bytes", "more", "send the file as the page saved it")
     return content
-
-
-def printable(path: Path) -> str:
-    """A path for a message: what would break the line or the terminal is escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(path))
 
 
 def quoted(text: str) -> str:

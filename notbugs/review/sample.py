@@ -13,7 +13,7 @@ from notbugs.data import Dataset
 from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
-from notbugs.review.files import KEY_FILE, printable, read_file, review_folder
+from notbugs.review.files import KEY_FILE, read_file, review_folder
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.runner import same_fingerprint
 from notbugs.runs.tables.row import records_as_csv
@@ -118,7 +118,7 @@ def save_key(folder: Path, sample: ReviewSample) -> None:
         raise InputError(
             "RUN",
             "must hold no review with other sets, count or seed, so that answers keep their meaning",
-            printable(path.parent),
+            str(path.parent),
             "repeat its arguments, or move that folder away",
         )
     atomic_write_text(path, key)
@@ -144,10 +144,10 @@ def _load_datasets(run: RunFolder, config: StudyConfig, sets: Sequence[str]) -> 
         raise InputError("--sets", f"must be of original, {', '.join(DATASETS)}", repr(unknown[0]))
     for name in sets:
         if name != "original" and not run.done(f"seed{config.seed}/dataset-{name}"):
-            got = f"{name}, which {printable(run.folder)} does not have yet"
+            got = f"{name}, which {run.folder} does not have yet"
             raise InputError("--sets", "must be finished sets", got, "resume that run")
         if name != "original" and not store.dataset_path(config, run.folder, config.seed, name).exists():
-            got = f"{name}, which {printable(run.folder)} does not have"
+            got = f"{name}, which {run.folder} does not have"
             raise InputError("--sets", "must be sets that could be constructed", got)
     splits = load(config)
     if not same_fingerprint(run.metadata.get("fingerprint"), fingerprint(splits.train, splits.test)):

@@ -27,10 +27,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from notbugs import __version__
-from notbugs.atomic import atomic_write, atomic_write_text, read_at_most
+from notbugs.atomic import acquire_lock, atomic_write, atomic_write_text, read_at_most
 from notbugs.data_config import ADDRESS
 from notbugs.errors import InputError
 from notbugs.runs.metadata import AuditMetadata, FilesMetadata, RunMetadata, StudyMetadata, TheoryMetadata, parse
@@ -107,7 +107,7 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError("--out", "must be a folder that can be written", f"{folder} ({error.strerror})") from None
-        run = cls(folder, {}, _acquire_lock(folder))
+        run = cls(folder, {}, acquire_lock(folder / LOCK, f"{folder}, which another run is writing"))
         try:
             if run._lock:
                 _remove_leftovers(folder)
@@ -331,16 +331,3 @@ def _remove_leftovers(folder: Path) -> None:
     for path in (folder / ATTEMPTS, *folder.glob("*.part"), *folder.glob("*/*.part")):
         with suppress(OSError):  # it is in nobody's way
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _acquire_lock(folder: Path) -> FileLock | None:
-    """Lock the folder for this process, until the lock is released or the process ends, however it ends."""
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        remedy = "wait for it or name another"
-        raise InputError("--out", "must not be in use", f"{folder}, which another run is writing", remedy) from None
-    except (NotImplementedError, OSError):
-        return None  # some network disks have no locks: then the user has to take care
-    return lock

@@ -1,11 +1,11 @@
 """Commands that do or continue a study, as a user types them. Imports no torch."""
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from notbugs import shell
 from notbugs.extensions import command_prefix
 from notbugs.runs.metadata import epsilon_text
 
@@ -32,7 +32,7 @@ def command_of(dataset: str, options: Mapping[str, Any], out: Path | None = None
     "notbugs run 'my images' --epochs 5 --no-flip --full --epsilon 8/255 --out runs/x"
     """
     folder = [] if out is None else ["--out", str(out)]
-    return command_prefix() + shlex.join(["notbugs", "run", dataset, *option_words(options), *folder])
+    return command_prefix() + shell.join(["notbugs", "run", shell.argument(dataset), *option_words(options), *folder])
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:

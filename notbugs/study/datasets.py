@@ -12,7 +12,7 @@ import torch
 from notbugs import __version__, construct, data
 from notbugs.construct import Constructed, ConstructionStats
 from notbugs.construct.base import perturbation_norms
-from notbugs.data import Dataset, synthetic
+from notbugs.data import Dataset, markdown, synthetic
 from notbugs.errors import InputError
 from notbugs.extensions import function_of
 from notbugs.models import Model
@@ -283,9 +283,13 @@ def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
     several = versions > 1
     how = f"{versions} versions of each image, the second called NAME~2" if several else "image for image"
     lines = [f"# {spec.name}", "", spec.description, ""]
-    lines += [f"Constructed by notbugs {__version__} from `{Path(config.dataset).name}`, {how}.", ""]
+    lines += [f"Constructed by notbugs {__version__} from {markdown.code(Path(config.dataset).name)}, {how}.", ""]
     if config.model is not None and spec.source_model == GIVEN:
-        lines += [f"The standard model was given: `{Path(config.model).name}`.", ""]
-    lines += [f"- {column}: {value}" for column, value in cells(row).items() if value is not None and column != "written"]
+        lines += [f"The standard model was given: {markdown.code(Path(config.model).name)}.", ""]
+    lines += [
+        f"- {column}: {markdown.plain(str(value))}"
+        for column, value in cells(row).items()
+        if value is not None and column != "written"
+    ]
     lines += ["", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from notbugs import attacks, data, datacheck, metrics, models, train
-from notbugs.atomic import StrPath
+from notbugs.atomic import StrPath, only_writer
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
@@ -249,13 +249,16 @@ def train_single(
         raise InputError("--loss", f"must be one of {', '.join(LOSSES)}", repr(loss))
     models.check_writable(path)
     spec, report = replace(MODELS["standard"], loss=chosen[0]), report_progress or ignore_progress
-    report("", 0.0, "")
-    identity = {"options": repr(resumable_arguments(resolved)), "loss": loss, "data": fingerprint(splits.train, splits.test)}
-    checkpoint = train.Checkpoint(unfinished, identity)
-    trained = train_classifier(resolved, splits.train, spec, seed=resolved.seed, report_progress=report, checkpoint=checkpoint)
-    found = {"dataset": config.dataset, **data.summary(splits)}
-    save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path, data=found, flip=resolved.flip)
-    unfinished.unlink(missing_ok=True)
+    with only_writer(path):
+        report("", 0.0, "")
+        identity = {"options": repr(resumable_arguments(resolved)), "loss": loss, "data": fingerprint(splits.train, splits.test)}
+        checkpoint = train.Checkpoint(unfinished, identity)
+        trained = train_classifier(
+            resolved, splits.train, spec, seed=resolved.seed, report_progress=report, checkpoint=checkpoint
+        )
+        found = {"dataset": config.dataset, **data.summary(splits)}
+        save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path, data=found, flip=resolved.flip)
+        unfinished.unlink(missing_ok=True)
     return metrics.robust_accuracy(trained.model, splits.test, resolved.threat_models, device=resolved.device)
 
 

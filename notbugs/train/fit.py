@@ -136,7 +136,8 @@ def fit(
     with ranks.alone(), _seeded(device, seed), _head_only(model) if head_only else nullcontext():
         run_epoch = _epoch_runner(state, data, loss, augment, share, seed=seed, bf16=bf16, compile=compile)
         if content := parallel.from_first(kept.load() if kept else None, share):
-            state.restore(content)  # type: ignore[arg-type]  # what a checkpoint holds
+            place = str(kept.path) if kept else "the checkpoint"  # of rank 0
+            state.restore(content, place)  # type: ignore[arg-type]  # what a checkpoint holds
         while state.epoch < state.schedule.total_epochs:
             _add_epoch(state, run_epoch, monitor if share.rank == 0 else None)
             if progress:

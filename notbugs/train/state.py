@@ -92,13 +92,13 @@ class State:
             "seconds": time.perf_counter() - self.started,
         }
 
-    def restore(self, content: Mapping[str, object]) -> None:
-        """Become what a checkpoint holds. Raises InputError if it holds another thing than was written."""
+    def restore(self, content: Mapping[str, object], place: str) -> None:
+        """Become what the checkpoint at a place holds. Raises InputError if it holds another thing than was written."""
         try:
             self._restore({**content})
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             rule = "must hold the training as it was written"
-            raise InputError("the checkpoint", rule, f"{type(error).__name__}: {error}", "remove it") from None
+            raise InputError(place, rule, f"{type(error).__name__}: {error}", "remove it to train from the start") from None
 
     def _restore(self, found: dict[str, object]) -> None:
         self.model.load_state_dict(found["model"])  # type: ignore[arg-type]  # as `content` made it

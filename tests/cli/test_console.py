@@ -84,7 +84,7 @@ def test_findings_are_questions_with_their_answers(capsys: pytest.CaptureFixture
 def test_no_line_ends_within_a_percentage_or_an_interval() -> None:
     text = "Clean accuracy 94.0 %, robust 16.0 % at L2 ε = 0.75 (95 % CI [−23.4, 56.8] over the test images)."
     for width in range(24, 90):
-        lines = console.wrapped(text, width, first="- ").splitlines()
+        lines = console.wrapped(text, width, first="- ")
         assert max(map(len, lines)) <= width and lines[0].startswith("- ") and all(line.startswith("  ") for line in lines[1:])
         assert " ".join(line[2:] for line in lines) == text
         for whole in ("94.0 %", "16.0 %", "ε = 0.75", "95 % CI", "[−23.4, 56.8]"):

@@ -1,10 +1,10 @@
 """Checks of clean predictions: whether the outputs stand in the order of the classes, and whether they are better than chance."""
 
-import shlex
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from notbugs import shell
 from notbugs.attacks.sanity_checks.check import Check
 from notbugs.models.class_order import OutputOrder, find_order
 from notbugs.models.output_names import class_map_text
@@ -55,7 +55,7 @@ def remedy(found: OutputOrder, classes: Sequence[str]) -> str:
     """The option that reads the outputs in the order that was found."""
     text = class_map_text(classes, [[output] for output in found.outputs])
     if text and len(text) <= LONGEST_MAP:
-        return f"--class-map {shlex.quote(text)}"
+        return f"--class-map {shell.quote(text)}"
     return f"--class-map FILE, with the file {MAP_FILE} that `notbugs attack --out FOLDER` writes into FOLDER"
 
 
