@@ -77,4 +77,4 @@ def _from_images(config: AuditConfig, norm: str) -> tuple[float, str]:
         raise InputError("--epsilon", rule, None)
     chosen = default_epsilon(images, norm)
     same = found.same_class if math.isfinite(found.same_class) else None
-    return chosen.value, epsilon_reason("gap" if chosen.from_gap else "pixels", norm, found.other_class, same)
+    return chosen.value, epsilon_reason(chosen.source, norm, found.other_class, same)

@@ -11,6 +11,7 @@ from torch import Tensor
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.search import NormBall
+from notbugs.study.epsilon_source import EpsilonSource
 
 CIFAR_EPSILON = 0.5  # in L2 (Ilyas et al. 2019); the same change per pixel is 3.5 at 3x224x224, where 3 is usual
 CIFAR_LINF_EPSILON = 8 / 255
@@ -19,6 +20,7 @@ STEPS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0)
 SAMPLE = {"l2": 1000, "linf": 500}  # images, fewer if they are large; L-infinity takes 20 times as long
 SAMPLE_NUMBERS = 100_000_000  # pixels of the sample at most, in all channels
 BLOCK_NUMBERS = 2**24  # of images that are compared with all at a time: they are copied
+MOST_OF_DISTANCE = 0.8  # of the distance to the nearest image of another class: rounded to STEPS still below it
 COPY = 0.005  # of a typical image's norm: what is closer is the same image
 # Of the median distance within a class: if the nearest image is closer, it shows the same scene. 0.29 to 0.37 on traffic signs,
 # filmed in tracks of 30 frames; 0.47 to 0.80 on subsets of digits, mnist5k and photographs
@@ -96,10 +98,10 @@ def _measure(dataset: Dataset, norm: str) -> NeighborDistances:
 
 
 class DefaultEpsilon(NamedTuple):
-    """An epsilon that nobody chose, and whether the gap between classes decided it."""
+    """An epsilon that nobody chose, and what decided it."""
 
     value: float
-    from_gap: bool
+    source: EpsilonSource
 
 
 def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
@@ -107,8 +109,8 @@ def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
 
     In L2 the change per pixel of the paper's epsilon on CIFAR-10, or the gap between the distances to the nearest image of
     another and of the same class, if that is larger and not due to images of the same scene: images as simple as handwritten
-    digits stand larger perturbations than photographs. In L-infinity 8/255, or as many times more as in L2. Rounded to 1, 1.5, 2,
-    2.5, 3, 3.5, 4, 5, 6 or 8 times a power of ten.
+    digits stand larger perturbations than photographs. In L-infinity 8/255, or as many times more as in L2. At most 0.8 of the
+    distance to the nearest image of another class. Rounded to 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6 or 8 times a power of ten.
 
     Parameters
     ----------
@@ -119,15 +121,25 @@ def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
     --------
     >>> from notbugs import data
     >>> default_epsilon(data.load("digits").train, "l2")
-    DefaultEpsilon(value=0.8, from_gap=True)
+    DefaultEpsilon(value=0.8, source='gap')
     """
     found = neighbor_distances(dataset, "l2")
     plain = CIFAR_EPSILON * (dataset.pixels(slice(0, 1)).numel() / CIFAR_NUMBERS) ** 0.5
     gap = found.other_class - found.same_class
-    from_gap = gap > plain and not found.same_scene
-    if norm == "l2":
-        return DefaultEpsilon(_rounded(gap if from_gap else plain), from_gap)
-    return DefaultEpsilon(_rounded(CIFAR_LINF_EPSILON * gap / plain) if from_gap else CIFAR_LINF_EPSILON, from_gap)
+    source: EpsilonSource = "gap" if gap > plain and not found.same_scene else "pixels"
+    value = gap if source == "gap" else plain
+    if norm == "linf":
+        value *= CIFAR_LINF_EPSILON / plain
+    most = MOST_OF_DISTANCE * neighbor_distances(dataset, norm).other_class
+    if value > most:
+        return DefaultEpsilon(_rounded(most), "nearest")
+    return DefaultEpsilon(_rounded(value) if norm == "l2" or source == "gap" else value, source)
+
+
+def default_relabel_epsilon(dataset: Dataset, norm: str, epsilon: float, factor: float) -> float:
+    """Epsilon times a factor, but below the distance to the nearest image of another class, as far as epsilon is."""
+    most = MOST_OF_DISTANCE * neighbor_distances(dataset, norm).other_class
+    return epsilon * factor if epsilon * factor <= most else max(epsilon, float(f"{most:.3g}"))
 
 
 def _rounded(epsilon: float) -> float:

@@ -2,8 +2,9 @@
 
 from typing import Literal, get_args
 
-EpsilonSource = Literal["option", "dataset", "gap", "pixels"]
-"""option: by the user; dataset: a default of the data set; gap: from distances between images; pixels: from their size."""
+EpsilonSource = Literal["option", "dataset", "gap", "pixels", "nearest"]
+"""option: by the user; dataset: a default of the data set; gap: from distances between images; pixels: from their size;
+nearest: less than that, as images of other classes are near."""
 
 SOURCES: tuple[EpsilonSource, ...] = get_args(EpsilonSource)
 _CHOSEN = "It was chosen by notbugs (--epsilon changes it)"
@@ -33,6 +34,7 @@ def epsilon_reason(source: EpsilonSource, norm: str, nearest_other: float | None
         "pixels": f"{_CHOSEN}: as much per pixel as 0.5 on CIFAR-10 (Ilyas et al. 2019)"
         if norm == "l2"
         else f"{_CHOSEN}: as usual on CIFAR-10",
+        "nearest": f"{_CHOSEN}, as about 0.8 of the distance to the nearest image of another class",
     }[source]
     same = f", of the same class {nearest_same:.3g}" if nearest_same is not None else ""
     apart = f"the nearest image of another class is {nearest_other:.3g} away (median){same}" if nearest_other is not None else ""

@@ -11,7 +11,7 @@ from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
 from notbugs.study.catalog import STRONG_VERSIONS
 from notbugs.study.config import ResolvedConfig, StudyConfig, TrainingSettings, check, network_layer
-from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon
+from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon, default_relabel_epsilon
 from notbugs.study.epsilon_source import EpsilonSource
 
 Value = TypeVar("Value")
@@ -104,7 +104,9 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         norm=config.norm,
         epsilon=epsilon,
         epsilon_from=defaults.epsilon_from if config.epsilon is None else "option",
-        relabel_epsilon=_or(config.relabel_epsilon, epsilon * defaults.relabel_factor),
+        relabel_epsilon=_or(
+            config.relabel_epsilon, default_relabel_epsilon(train, config.norm, epsilon, defaults.relabel_factor)
+        ),
         relabel_reach=_or(config.relabel_reach, 0.0 if config.relabel_epsilon else RELABEL_REACH),
         seed=config.seed,
         seeds=_or(config.seeds, defaults.seeds),
@@ -173,9 +175,9 @@ def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
     epsilon = default_epsilon(train, config.norm)
     defaults = _Defaults(
         epsilon=epsilon.value,
-        epsilon_from="gap" if epsilon.from_gap else "pixels",
+        epsilon_from=epsilon.source,
         # in simple images a model needs twice the epsilon to turn the features of one class into those of the next
-        relabel_factor=2 if l2 and epsilon.from_gap else 1,
+        relabel_factor=2 if l2 and epsilon.source == "gap" else 1,
         epochs=max(12, min(60, round(190_000 / count))),
         batch_size=64 if count < 20_000 else 256,
         translate=max(1, min(shape[1:]) // 8),
