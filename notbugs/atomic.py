@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 StrPath = str | os.PathLike[str]  # what public functions take as a path
 FEW = 64  # files that are written to the disk one by one
+_writing: set[Path] = set()  # locks of this process beside the files that it writes
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -70,13 +71,26 @@ def only_writer(path: Path, option: str = "--out") -> Iterator[None]:
     """
     place = path.with_name(f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.lock")  # a longer name may be too long
     lock = acquire_lock(place, f"{path}, which another command is writing", option)
+    if lock:
+        _writing.add(place)
     try:
         yield
     finally:
         if lock:
-            with suppress(OSError):  # on Windows no open file can be removed
-                place.unlink()
+            _remove_lock(place)
             lock.release(force=True)
+
+
+def remove_locks() -> None:
+    """Remove the files by which `only_writer` locks others: for a process that ends at once, without leaving its blocks."""
+    for place in [*_writing]:
+        _remove_lock(place)
+
+
+def _remove_lock(place: Path) -> None:
+    with suppress(OSError):  # on Windows no open file can be removed
+        place.unlink()
+    _writing.discard(place)
 
 
 def acquire_lock(place: Path, taken: str, option: str = "--out") -> "FileLock | None":

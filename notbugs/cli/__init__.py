@@ -12,6 +12,7 @@ import typer
 
 from notbugs import __version__
 from notbugs.allocator import keep_freed_memory
+from notbugs.atomic import remove_locks
 from notbugs.cli.analyses import corruptions, explain, ntk, review, theory
 from notbugs.cli.attack import attack
 from notbugs.cli.check import check
@@ -154,6 +155,7 @@ def _interrupt(number: int, frame: object) -> None:
     kept = " Finished stages are kept; the same command resumes." if _resumes() else ""
     with suppress(Exception):  # the interrupted code may be writing
         sys.stdout.flush()
+        remove_locks()
     show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
     os.write(2, f"{show_cursor}notbugs: stopped.{kept}\n".encode())
     os._exit(INTERRUPTED)
