@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from notbugs.data.names import first_line, printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.directory import is_table, locate_downloaded
+from notbugs.data.sources.embedded import EMBEDDED
 from notbugs.data.sources.splits import listed, split_of
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
@@ -64,7 +65,9 @@ def _download(dataset: str) -> tuple[Path, list[str]]:
 
 
 def _missing(dataset: str, said: str, reason: str) -> InputError:
-    return InputError(dataset, f"this path does not exist, and the Hugging Face hub {said}", reason or None, "check the path")
+    built_in = "" if "/" in dataset else f"; real images that are built in: {', '.join(EMBEDDED)}"
+    rule = f"this path does not exist, and the Hugging Face hub {said}"
+    return InputError(dataset, rule, reason or None, f"check the path{built_in}")
 
 
 def _patterns(dataset: str, names: Sequence[str]) -> list[str] | None:

@@ -142,6 +142,11 @@ def test_a_set_that_is_not_there(hub: type[Hub]) -> None:
         sources.locate(DataConfig("me/cars"))
 
 
+def test_a_name_that_is_nearly_that_of_a_built_in_set(hub: type[Hub]) -> None:
+    with pytest.raises(InputError, match=r"^mnist: .*; check the path; real images that are built in: digits, mnist5k"):
+        sources.locate(DataConfig("mnist"))
+
+
 def test_several_configurations_are_not_downloaded(hub: type[Hub]) -> None:
     for name in ("small", "large"):
         rows(hub.root / name / "train.parquet")
