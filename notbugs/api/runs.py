@@ -252,8 +252,7 @@ def study(
     seeds : int, optional
         How many. Default: 1, for `digits` 3.
     full : bool
-        Also all controls, and those of your own: set the environment variable NOTBUGS_EXTENSIONS before the first study
-        (docs/extensions.md).
+        Also all controls. Those of your own are always run (docs/extensions.md).
     device, workers, progress, **options
         As for `audit`.
 

@@ -29,7 +29,7 @@ from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.workers import start_server
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import MODELS, OWN_CONTROLS, Loss
+from notbugs.study.catalog import EXTENSIONS, MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
 from notbugs.study.config import (
     ADDED,
@@ -358,7 +358,6 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,
-        **({"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}),
         "norm": config.norm,
         "epsilon": config.epsilon,
         "epsilon_text": epsilon_text(config.epsilon),
@@ -371,7 +370,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
             **_nearest(config, splits.train),
         },
         **{name: getattr(config, name) for name in ADDED},
-        **({"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}),
+        **({"extensions": EXTENSIONS.names} if EXTENSIONS.names else {}),
         "finished": False,
     }
 
