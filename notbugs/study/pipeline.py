@@ -14,7 +14,7 @@ from notbugs import attacks, data, datacheck, metrics, models, train
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
-from notbugs.data_config import check_outside
+from notbugs.data_config import asked_options, check_outside
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
@@ -35,7 +35,6 @@ from notbugs.study.config import (
     ADDED,
     ResolvedConfig,
     StudyConfig,
-    asked_options,
     config_of_run,
     load,
     resumable_arguments,
