@@ -16,7 +16,8 @@ import notbugs
 from notbugs import api, data, metrics, models
 from notbugs.api import runs
 from notbugs.api.inputs import by_name
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
+from notbugs.report.findings.construction import is_weak_source
 from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
 
@@ -70,7 +71,7 @@ def test_an_attack_is_the_robust_accuracy_in_each_norm(small: data.Splits, tmp_p
 
 def test_constructions_take_any_network(small: data.Splits) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    made = api.make_robust(network, small, steps=1)
+    made = api.make_nonrobust(network, small, steps=1)
     assert made.stats.n == 100 and torch.equal(made.dataset.labels, small.train.labels)
     relabeled = api.relabel(network, small.train, epsilon=0.5, steps=1)
     assert bool((relabeled.dataset.labels != small.train.labels).all()) and relabeled.stats.epsilon == 0.5
@@ -99,10 +100,23 @@ def test_what_cannot_be_used_is_an_input_error(call: object, says: str, small: d
     assert says in str(raised.value)
 
 
+def test_a_weak_robust_model_is_a_warning_as_of_split(small: data.Splits) -> None:
+    blind = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.zeros_(blind[1].weight)
+    fair = prototype_classifier(small.train)
+    with pytest.warns(NotbugsWarning, match=r"D_R can hardly make .* \(chance level: \d+\.\d %\)\. Train it for more epochs"):
+        api.make_robust(blind, small, steps=1)
+    with pytest.warns(NotbugsWarning, match=r"\(the standard model: \d\d\.\d %, chance level"):
+        api.make_robust(blind, small.train, standard=fair, steps=1)
+    api.make_robust(fair, small, standard=fair, steps=1)  # a warning would be an error
+    assert is_weak_source(0.5, 0.4, 0.1, 0.7) and not is_weak_source(0.5, 0.4, 0.1, 0.6) and not is_weak_source(0.5, 0.4, 0.1)
+    assert is_weak_source(0.5, 0.1, 0.1)
+
+
 def test_data_and_constructions_show_pictures_in_a_notebook(small: data.Splits) -> None:
     html = small._repr_html_()
     assert html.count("<img ") == 20 and "data:image/png;base64," in html
-    made = api.make_robust(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), small, steps=1)
+    made = api.make_nonrobust(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), small, steps=1)
     assert "feature_error" in made._repr_html_() and made._repr_html_().count("<img ") == 10
     from dataclasses import replace
 
