@@ -522,6 +522,7 @@ LEAKAGE_PROBES = {
     "robust-linear": "linear classifier on robust linear features",
     "adversarial": "linear classifier on the robust model's robust features",
 }
+PROBE_NAMES = {"robust-linear": "leakage probe, linear", "adversarial": "leakage probe, deep"}  # in every table for readers
 LEAKAGE_DATASETS = (
     "random-labels",
     "random-labels-incl-true",
@@ -551,7 +552,7 @@ def control_title(control: str) -> str:
 
 def control_short(control: str) -> str:
     """A control in few words, for narrow tables."""
-    for probe in LEAKAGE_PROBES:
+    for probe, short in PROBE_NAMES.items():
         if control == probe_name(probe):
-            return "linear feature probe" if probe == "robust-linear" else "robust feature probe"
+            return short
     return DATASETS[MODELS[control].trained_on].short if control in MODELS else control
