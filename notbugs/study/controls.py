@@ -130,7 +130,8 @@ def excess_over_own_controls(config: ResolvedConfig, folder: Path, seed: int, re
     rows = []
     for control in EXTENSIONS.controls:
         model, own = trained_on(control.control_of), trained_on(control.name)
-        rows += _excess(clean[model], own, control.rules_out, clean.get(own), chance)
+        if model in clean:
+            rows += _excess(clean[model], own, control.rules_out, clean.get(own), chance)
     return rows
 
 
