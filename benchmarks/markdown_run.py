@@ -23,6 +23,7 @@ from notbugs.study.catalog import (
     TRANSFER_SOURCES,
     TRANSFER_TARGETS,
     control_short,
+    probe_name,
 )
 
 CONSISTENCY_MODELS = (
@@ -134,7 +135,7 @@ def _controls(results: StudyResults) -> Iterator[str]:
 
 
 def _leakage(results: StudyResults) -> Iterator[str]:
-    probes = (f"robust-feature leakage, `{name}`" for name in LEAKAGE_PROBES)
+    probes = (control_short(probe_name(name)) for name in LEAKAGE_PROBES)
     columns = (
         *("dataset", "target reached", "linear separability of the perturbations", *probes),
         *("other model predicts the new label", "other model keeps the label", "highest test accuracy", "last test accuracy"),

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from pkgutil import iter_modules
 from textwrap import fill
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 from mkdocs.config.defaults import MkDocsConfig
@@ -222,18 +222,79 @@ def controls_table(wanted: Callable[[str], bool]) -> str:
     return table(("name", "explanation that it tests", "what it is"), rows)
 
 
-SHORT = {"robust-linear": "linear", "adversarial": "deep"}  # as headings of the report have them
+class Claim(NamedTuple):
+    """A claim, and the control that would refute it: as result pages name both, as the table shows the control, and when."""
+
+    claim: str
+    result: str
+    control: str
+    shown: str
+    refuted_if: str
+
+
+CLAIMS = (
+    Claim(
+        "**D_rand generalizes by its perturbations**", "random-labels", "shuffled perturbations",
+        "`random-labels-shuffled`", "shuffled perturbations give as much",
+    ),
+    Claim(
+        "… and not by one pattern per label", "random-labels", "class patterns",
+        "`random-labels-class-patterns`", "random patterns give as much",
+    ),
+    Claim(
+        "… and not by images that resemble their new label", "random-labels-filtered", "shuffled perturbations",
+        "`random-labels-filtered`", "without these images no excess over `random-labels-shuffled` is left",
+    ),
+    Claim(
+        "**… and these features are non-robust**", "random-labels", "relabeled with the robust model",
+        "`random-labels-robust`", "perturbations of the adversarially trained classifier give as much",
+    ),
+    *(
+        Claim("", "random-labels", name, name, f"a {catalog.LEAKAGE_PROBES[probe]} gives as much")
+        for probe, name in catalog.PROBE_NAMES.items()
+    ),
+    Claim(
+        "**D_det perturbs features of the data, not bugs of one model**", "next-labels", "non-transferable perturbations",
+        "`next-labels-non-transferable`", "perturbations that mislead one model alone give as much",
+    ),
+    Claim(
+        "**D_rand as in the paper generalizes by its perturbations**, not by labels that are true by chance",
+        "random-labels-incl-true", "class patterns, true labels kept",
+        "`random-labels-incl-true-class-patterns`", "the true labels with random patterns give as much",
+    ),
+)  # fmt: skip
+CLAIMED_ON = {"digits": "digits-controls", "CIFAR-10": "cifar10-8000-controls"}  # pages of results
+
+
+def claims() -> str:
+    """Each claim with the excess over its control, from the tables of the result pages."""
+    found = [excesses((REPOSITORY / "docs" / "results" / f"{page}.md").read_text()) for page in CLAIMED_ON.values()]
+    rows = [
+        (each.claim, each.shown, each.refuted_if, *(excess[each.result, each.control] for excess in found)) for each in CLAIMS
+    ]
+    return table(("claim", "control", "refuted if", *CLAIMED_ON), rows)
+
+
+EXCESS = re.compile(r"^\| ([\w-]+) \| [\d.]+ \| ([^|]+) \| [\d.]+ \| ([+−][\d.]+ \[(−?)[^|]+) \|$", re.MULTILINE)
+
+
+def excesses(page: str) -> dict[tuple[str, str], str]:
+    """Trained on and control -> the excess in percentage points, of a page of results."""
+    return {
+        (result, control): f"{excess}: **not exceeded**" if negative else excess
+        for result, control, excess, negative in EXCESS.findall(page)
+    }
 
 
 def leakage_probes() -> str:
     """Linear classifiers that see robust features alone."""
     rows = [
-        (SHORT[name], f"`{catalog.probe_name(name)}`", catalog.control_short(catalog.probe_name(name)), text(title))
+        (catalog.PROBE_NAMES[name], f"`{catalog.probe_name(name)}`", text(title))
         for name, title in catalog.LEAKAGE_PROBES.items()
     ]
     sets = ", ".join(f"`{name}`" for name in catalog.LEAKAGE_DATASETS)
     words = f"Explanation that they test: {catalog.ROBUST_FEATURES_ALONE}. They are trained on {sets}."
-    head = ("leakage probe", "in the table `controls`", "in narrow tables", "what it is")
+    head = ("name", "in the table `controls`", "what it is")
     return f"{table(head, rows)}\n\n{words}"
 
 
@@ -301,6 +362,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "constructions": constructions,
     "controls": controls,
     "comparisons": comparisons,
+    "claims": claims,
     "leakage probes": leakage_probes,
     "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",
     "commands": commands,

@@ -7,12 +7,15 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from os import fspath
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from notbugs.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # s3://…, as a path has it
 RESIZE_MODES = ("crop", "squash", "pad")
@@ -88,6 +91,21 @@ class DataConfig:
         always = ("dataset", "resize", "limit", "skip_unreadable")
         defaults = {field.name: field.default for field in fields(DataConfig)}
         return {name: value for name, value in vars(self.data).items() if name in always or value != defaults[name]}
+
+
+def asked_options(config: "DataclassInstance") -> dict[str, object]:
+    """What of a configuration differs from its defaults, but for the device.
+
+    Examples
+    --------
+    >>> asked_options(DataConfig("digits", limit=100, follow_links=False))
+    {'limit': 100}
+    """
+    return {
+        each.name: getattr(config, each.name)
+        for each in fields(config)
+        if each.name != "device" and each.default is not MISSING and getattr(config, each.name) != each.default
+    }
 
 
 class DataOptions(TypedDict, total=False):

@@ -1,11 +1,11 @@
-"""The one hook for code of others: controls and constructions of your own, which a study does beside its own. Imports no torch.
+"""The one hook for code of others: controls, constructions and metrics of your own in a study. Imports no torch.
 
 A package names a module in its entry points; a file beside your data is named in an environment variable:
 
-    [project.entry-points."notbugs.extensions"]        NOTBUGS_EXTENSIONS=own_control notbugs run digits --full --out runs/own
+    [project.entry-points."notbugs.extensions"]        NOTBUGS_EXTENSIONS=own_control notbugs run digits --out runs/own
     anything = "my_package.controls"
 
-The module has a list CONTROLS. examples/own_control.py is one.
+The module has lists CONTROLS, CONSTRUCTIONS, METRICS, or some of them. examples/own_control.py is one.
 """
 
 import importlib
@@ -13,24 +13,26 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import cast
+from typing import TypeVar, cast
 
 from notbugs import shell
 from notbugs.errors import InputError
 
 GROUP, VARIABLE = "notbugs.extensions", "NOTBUGS_EXTENSIONS"
+LISTS = ("CONTROLS", "CONSTRUCTIONS", "METRICS")
 CONTROLLED = ("random-labels", "next-labels")
 NAME = re.compile("[a-z][a-z0-9-]{0,40}")
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
 class Control:
     """A data set of your own: what it teaches a classifier is compared with what a relabeled set teaches.
 
-    A study with `--full` constructs it, trains on it like on the set that it controls, evaluates it on clean test images, and
-    reports the difference among the controls.
+    Every study constructs it, trains on it like on the set that it controls, evaluates the classifier, and reports the difference
+    among the controls.
 
     Parameters
     ----------
@@ -67,40 +69,131 @@ class Control:
     short: str = ""
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise InputError("Control.name", "must be lower-case letters, digits and hyphens", repr(self.name))
+        _check("Control", self.name, self.construct)
         if self.control_of not in CONTROLLED:
             raise InputError("Control.control_of", f"must be one of {', '.join(CONTROLLED)}", repr(self.control_of))
-        if ":" not in self.construct:
-            raise InputError("Control.construct", "must be module:function", repr(self.construct))
         object.__setattr__(self, "short", self.short or self.name)
 
 
-def own_controls(taken: Collection[str]) -> tuple[Control, ...]:
-    """The controls of all extensions. taken: names that the study has itself.
+@dataclass(frozen=True)
+class Construction:
+    """A data set of your own that keeps its labels, like D_R and D_NR.
+
+    Every study constructs it, trains on it, and evaluates the classifier clean and under attack: a row of the main table.
+    A set with changed labels and small perturbations is a `Control`.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case letters, digits and hyphens. It names the data set, and decides its random seed.
+    construct : str
+        "module:function", called with original (Dataset), model (the standard classifier), robust_model (the adversarially
+        trained one) and seed as keyword arguments; returns a Dataset of the same classes and image size.
+    title : str
+        For tables, one line.
 
     Raises
     ------
     InputError
-        If a module cannot be imported, has no list CONTROLS, or two controls have one name.
+        For a name that cannot be used.
     """
-    found: list[Control] = []
+
+    name: str
+    construct: str
+    title: str
+
+    def __post_init__(self) -> None:
+        _check("Construction", self.name, self.construct)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of your own: every study measures it on each classifier of its main table.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case letters, digits and hyphens.
+    measure : str
+        "module:function", called with model (nn.Module on `device`, in evaluation mode), dataset (the test images),
+        threat_model (the study's), seed and device as keyword arguments. It returns one value per image: booleans are reported
+        as a percentage with Wilson's 95 % CI, numbers as a mean with Student's. One number for all images has no interval.
+    title : str
+        The heading of its column.
+
+    Raises
+    ------
+    InputError
+        For a name that cannot be used.
+    """
+
+    name: str
+    measure: str
+    title: str
+
+    def __post_init__(self) -> None:
+        _check("Metric", self.name, self.measure)
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """Everything that modules registered."""
+
+    controls: list[Control] = field(default_factory=list)
+    constructions: list[Construction] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+
+    @property
+    def datasets(self) -> list[Control | Construction]:
+        """Constructions, then controls."""
+        return [*self.constructions, *self.controls]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all, as run.json lists them."""
+        return [each.name for each in (*self.datasets, *self.metrics)]
+
+
+def load_extensions(taken: Collection[str]) -> Extensions:
+    """What all extensions register. taken: names of data sets that the study has itself.
+
+    Raises
+    ------
+    InputError
+        If a module cannot be imported, has none of the lists, or two entries have one name.
+    """
+    found = Extensions()
     for module in _modules():
-        controls = getattr(_imported(module), "CONTROLS", None)
-        if not isinstance(controls, list | tuple) or not all(isinstance(each, Control) for each in controls):
-            raise InputError(
-                VARIABLE, f"{module} must have a list CONTROLS of notbugs.extensions.Control", type(controls).__name__
-            )
-        found += controls
-    names = [control.name for control in found]
-    for name in names:
-        if name in taken or names.count(name) > 1:
-            raise InputError(VARIABLE, "controls must have names of their own", name, "rename it")
-    return tuple(found)
+        imported = _imported(module)
+        if not any(hasattr(imported, name) for name in LISTS):
+            raise InputError(VARIABLE, f"{module} must have a list {' or '.join(LISTS)}", "none")
+        found.controls.extend(_listed(imported, module, "CONTROLS", Control))
+        found.constructions.extend(_listed(imported, module, "CONSTRUCTIONS", Construction))
+        found.metrics.extend(_listed(imported, module, "METRICS", Metric))
+    for name in found.names:
+        if name in taken or found.names.count(name) > 1:
+            raise InputError(VARIABLE, "must name entries with names of their own", name, "rename it")
+    return found
+
+
+def _listed(imported: object, module: str, name: str, kind: type[Part]) -> list[Part]:
+    """A list of a module; empty if it does not have it."""
+    entries = getattr(imported, name, [])
+    if not isinstance(entries, list | tuple) or not all(isinstance(each, kind) for each in entries):
+        rule = f"{module} must have a list {name} of notbugs.extensions.{kind.__name__}"
+        raise InputError(VARIABLE, rule, type(entries).__name__)
+    return [*entries]
+
+
+def _check(kind: str, name: str, function: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InputError(f"{kind}.name", "must be lower-case letters, digits and hyphens", repr(name))
+    if ":" not in function:
+        raise InputError(f"{kind}.{'measure' if kind == 'Metric' else 'construct'}", "must be module:function", repr(function))
 
 
 def command_prefix() -> str:
-    """What a command begins with so that the controls of the environment variable are there again; "" without it."""
+    """What a command begins with so that the extensions of the environment variable are there again; "" without it."""
     named = os.environ.get(VARIABLE, "").strip()
     return f"{VARIABLE}={shell.quote(named)} " if named else ""
 
@@ -124,17 +217,17 @@ def _imported(module: str) -> object:
         sys.path.pop(0)
 
 
-def function_of(control: str) -> Callable[..., object]:
-    """The function of a control, "module:function". Raises InputError if it cannot be imported."""
-    module, _, name = control.partition(":")
-    function = getattr(_imported(module), name, None)
+def function_of(name: str) -> Callable[..., object]:
+    """A function, "module:function". Raises InputError if it cannot be imported."""
+    module, _, attribute = name.partition(":")
+    function = getattr(_imported(module), attribute, None)
     if not callable(function):
-        raise InputError("Control.construct", "must name a function", control)
+        raise InputError(VARIABLE, "must name a function", name)
     return cast(Callable[..., object], function)
 
 
 def check_present(recorded: Collection[str], present: Collection[str]) -> None:
-    """Raises InputError where a run has controls of which nothing is known now."""
+    """Raises InputError where a run has extensions of which nothing is known now."""
     if missing := sorted({*recorded} - {*present}):
-        rule = "must name the modules with the controls of this run"
+        rule = "must name the modules with the controls, constructions and metrics of this run"
         raise InputError(VARIABLE, rule, f"none with {', '.join(missing)}", f"set {VARIABLE}=MODULE")

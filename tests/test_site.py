@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.site]
 REPOSITORY = Path(__file__).parent.parent
 HOW_TO = sorted((REPOSITORY / "docs" / "how-to").glob("*.md"))
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
+RESULTS = (REPOSITORY / "docs" / "results" / "digits-controls.md").read_text()
 WIDE = (
     "index.html",
     "tour.html",
@@ -99,6 +100,11 @@ def test_generated_parts_are_filled(site: Path) -> None:
     assert left == []
     text = (site / "method" / "controls.html").read_text()
     assert "random-labels-shuffled" in text and "any perturbation of this size would do" in text
+    for excess in re.findall(
+        r"^\| random-labels \|.*(?:shuffled perturbations|leakage probe).* \| (\S+ \[.*\]) \|$", RESULTS, re.MULTILINE
+    ):
+        assert excess in text
+    assert text.count("not exceeded") == 3
     assert "--fail-under" in (site / "reference" / "command-line.html").read_text()
     assert "robust_usefulness_ci_low" in (site / "reference" / "run-folder.html").read_text()
 

@@ -1,6 +1,7 @@
 """Loggers of training, with the real packages where they are installed."""
 
 import importlib.util
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ def test_tensorboard_holds_each_epoch(tmp_path: Path, digits: data.Splits) -> No
         (epoch.epoch, pytest.approx(epoch.loss)) for epoch in epochs
     ]
     assert [event.value for event in events.Scalars("test_accuracy")] == [0.5, 0.5]
+
+
+def test_tensorboard_is_closed_with_its_callback(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    before = set(threading.enumerate())
+    log = loggers.tensorboard(tmp_path)
+    log(train.Epoch(epoch=1, loss=0.5, accuracy=0.5, learning_rate=0.1, seconds=1.0))
+    writers = set(threading.enumerate()) - before
+    assert writers and all(writer.is_alive() for writer in writers)
+    del log
+    assert not any(writer.is_alive() for writer in writers)
 
 
 @pytest.mark.filterwarnings("default")  # deprecations within the database library of mlflow

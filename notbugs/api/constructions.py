@@ -1,15 +1,17 @@
 """Constructed data sets: D_R, D_NR, D_rand, D_det."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from notbugs import construct, models
-from notbugs.api.inputs import LabeledData, training_part
+from notbugs import construct, metrics, models
+from notbugs.api.inputs import LabeledData, clean_images, training_part
 from notbugs.construct import Constructed
 from notbugs.data import Dataset
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
+from notbugs.report.findings.construction import weak_source_warning
 from notbugs.search import NormBall
 
 TARGETS = ("random", "next")
@@ -21,6 +23,7 @@ def make_robust(
     *,
     steps: int = 60,
     versions: int = 1,
+    standard: nn.Module | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -34,11 +37,13 @@ def make_robust(
     model : Module
         A robust classifier: `train(..., loss="adversarial")`.
     dataset : str, path, Splits or Dataset
-        Its training part.
+        Its training part. Where it has a test part, the clean accuracy of `model` is measured on that.
     steps : int
         Of the inversion.
     versions : int
         Versions of each image.
+    standard : Module, optional
+        A standard classifier, whose clean accuracy is compared with that of `model`.
     seed : int
         Of the images from which the inversion starts.
     device : str
@@ -50,19 +55,25 @@ def make_robust(
     Constructed
         `dataset` and `stats`. `data.export(made.dataset, folder, "folder", card="D_R of …")` writes it.
 
+    Warns
+    -----
+    NotbugsWarning
+        If `model` classifies too few clean images correctly for a D_R that helps: it is not above chance level, or far below
+        `standard`.
+
     Examples
     --------
     >>> import notbugs
-    >>> digits = notbugs.load_dataset("digits", limit=100)
-    >>> robust = notbugs.train(digits, loss="adversarial", epochs=1, width=4)
+    >>> digits = notbugs.load_dataset("digits", limit=300)
+    >>> robust = notbugs.train(digits, loss="adversarial", epochs=8, width=8)
     >>> made = notbugs.make_robust(robust, digits, steps=2)
     >>> len(made.dataset), made.stats.steps
-    (100, 2)
+    (300, 2)
     """
     part = training_part(dataset)
-    return construct.invert_features(
-        _with_features(model, part), part, steps=steps, versions=versions, seed=seed, device=device, progress=progress
-    )
+    model = _with_features(model, part)
+    _warn_of_weak_source(model, standard, clean_images(dataset), device)
+    return construct.invert_features(model, part, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
 
 
 def make_nonrobust(
@@ -96,7 +107,10 @@ def make_nonrobust(
     >>> notbugs.make_nonrobust(standard, digits, steps=2).dataset.labels.equal(digits.train.labels)
     True
     """
-    return make_robust(model, dataset, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
+    part = training_part(dataset)
+    return construct.invert_features(
+        _with_features(model, part), part, steps=steps, versions=versions, seed=seed, device=device, progress=progress
+    )
 
 
 def relabel(
@@ -177,3 +191,11 @@ def _targets(targets: str | Tensor, labels: Tensor, classes: int, seed: int) -> 
     if targets not in TARGETS:
         raise InputError("targets", f"must be {' or '.join(TARGETS)}, or labels", repr(targets))
     return construct.random_labels(labels, classes, seed=seed) if targets == "random" else construct.next_labels(labels, classes)
+
+
+def _warn_of_weak_source(model: nn.Module, standard: nn.Module | None, part: Dataset, device: str) -> None:
+    found = metrics.clean_accuracy(model, part, device=device)
+    compared = None if standard is None else metrics.clean_accuracy(standard, part, device=device).accuracy
+    chance = part.labels.bincount().max().item() / len(part)
+    if warning := weak_source_warning(found.accuracy, found.ci_low, chance, compared):
+        warnings.warn(warning, NotbugsWarning, stacklevel=3)

@@ -16,6 +16,7 @@ from notbugs.errors import InputError
 from notbugs.study.given import load_fitting
 
 LabeledData = str | PathLike[str] | Splits | Dataset
+SOURCE_IMAGES = 1000  # at most, on which a source model is measured
 _numbers = itertools.count(1)
 
 
@@ -70,6 +71,14 @@ def training_part(dataset: LabeledData) -> Dataset:
     if not len(part):
         raise InputError("dataset", "must have a training part", "only test images", "pass splits.test itself")
     return part
+
+
+def clean_images(dataset: LabeledData) -> Dataset:
+    """Some images on which a source model is measured: of the test part, or else of the training part."""
+    if isinstance(dataset, Dataset):
+        return data.random_subset(dataset, SOURCE_IMAGES)
+    splits = _splits(dataset)
+    return data.random_subset(splits.test if len(splits.test) else splits.train, SOURCE_IMAGES)
 
 
 def evaluated_part(dataset: LabeledData, images: int | None = None) -> Dataset:

@@ -1,27 +1,30 @@
-"""Whole runs with a folder, tables and a report: an audit, file scores, a study."""
+"""Whole runs with a folder, tables and a report: an audit, file scores, a study.
+
+Each keeps what repeats it: the command in run.json, its arguments in config.toml.
+"""
 
 import shutil
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from notbugs import files, inline, report
 from notbugs.audit import AuditConfig
 from notbugs.audit import run as run_audit
 from notbugs.data import DataConfig
-from notbugs.data_config import DataOptions
+from notbugs.data_config import DataOptions, asked_options
 from notbugs.errors import InputError
 from notbugs.files import FilesConfig
+from notbugs.runs.arguments import keep_arguments
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.row import Cell
 from notbugs.study import pipeline
-from notbugs.study.commands import command_of
-from notbugs.study.config import StudyConfig, asked_options
+from notbugs.study.commands import command_with
+from notbugs.study.config import StudyConfig
 
 Progress = Callable[[str, float, str], None]  # stage, share done, a few words
 MOST_ROWS, MOST_PICTURES = 20, 4  # in a notebook
@@ -73,17 +76,31 @@ class Run:
         )
 
 
-def _run(out: str | PathLike[str] | None, make: Callable[[Path], RunFolder]) -> Run:
-    """A run in a folder. Without one in a temporary folder, which goes with the result."""
-    if out is not None:
-        return Run(make(Path(out)).folder)
-    temporary = mkdtemp(prefix="notbugs-")
+class Arguments(NamedTuple):
+    """What the same call is on the command line: command, positional arguments and options by name."""
+
+    command: str
+    positional: Mapping[str, str]
+    options: Mapping[str, object]
+
+
+def _run(out: str | PathLike[str] | None, make: Callable[[Path, str], RunFolder], arguments: Arguments) -> Run:
+    """A run in a folder, which keeps its arguments. Without one in a temporary folder, which goes with the result.
+
+    make: called with the folder and the command that repeats the run.
+    """
+    command, positional, options = arguments
+    line = command_with(command, [*positional.values()], options, None if out is None else Path(out))
+    temporary = mkdtemp(prefix="notbugs-") if out is None else ""
     try:
-        run = Run(make(Path(temporary) / "run").folder)
+        run = Run(make(Path(temporary) / "run" if out is None else Path(out), line).folder)
+        keep_arguments(run.folder, command, {**positional, **{name.replace("_", "-"): each for name, each in options.items()}})
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
-    weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
+    if temporary:
+        weakref.finalize(run, shutil.rmtree, temporary, ignore_errors=True)
     return run
 
 
@@ -143,7 +160,13 @@ def audit(
     """
     data = DataConfig(fspath(dataset), **options)
     config = AuditConfig(fspath(model), data, threats=tuple(threats), budget=budget, images=images, device=device)
-    return _run(out, partial(run_audit, config, command="notbugs.audit", workers=workers, report_progress=progress))
+    options_asked = asked_options(config)
+    asked = {"epsilon": options_asked.pop("threats", None), **options_asked, **asked_options(config.data)}
+    return _run(
+        out,
+        lambda folder, command: run_audit(config, folder, command=command, workers=workers, report_progress=progress),
+        Arguments("attack", {"model": config.model, "dataset": config.data.dataset}, asked),
+    )
 
 
 def score_files(
@@ -209,7 +232,11 @@ def score_files(
         seed=seed,
         device=device,
     )
-    return _run(out, partial(files.run, config, command="notbugs.score_files", workers=workers, report_progress=progress))
+    return _run(
+        out,
+        lambda folder, command: files.run(config, folder, command=command, workers=workers, report_progress=progress),
+        Arguments("files", {"dataset": config.data.dataset}, {**asked_options(config), **asked_options(config.data)}),
+    )
 
 
 def study(
@@ -252,16 +279,15 @@ def study(
     seeds : int, optional
         How many. Default: 1, for `digits` 3.
     full : bool
-        Also all controls, and those of your own: set the environment variable NOTBUGS_EXTENSIONS before the first study
-        (docs/extensions.md).
+        Also all controls. Those of your own are always run (docs/extensions.md).
     device, workers, progress, **options
         As for `audit`.
 
     Returns
     -------
     Run
-        `table("accuracy")`, `table("sets")`, with `full` `table("controls")`; `report()`. run.json has the command that repeats
-        it. `study.config.StudyConfig` and `study.pipeline.run` have all settings.
+        `table("accuracy")`, `table("sets")`, with `full` `table("controls")`; `report()`.
+        `study.config.StudyConfig` and `study.pipeline.run` have all settings.
 
     Raises
     ------
@@ -289,5 +315,8 @@ def study(
         device=device,
         **options,
     )
-    command = command_of(config.dataset, asked_options(config), None if out is None else Path(out))
-    return _run(out, partial(pipeline.run, config, command=command, workers=workers, report_progress=progress))
+    return _run(
+        out,
+        lambda folder, command: pipeline.run(config, folder, command=command, workers=workers, report_progress=progress),
+        Arguments("run", {"dataset": config.dataset}, asked_options(config)),
+    )

@@ -1,10 +1,9 @@
 """Arguments in a TOML file: `--config` reads them, a run folder keeps those that it was made with."""
 
 import difflib
-import json
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from inspect import Parameter, signature
@@ -16,9 +15,7 @@ import typer
 from notbugs.cli.options import OUTPUTS, check_kept, check_numbers
 from notbugs.errors import InputError
 from notbugs.exit_codes import CLOSED
-
-NAME = "config.toml"  # in a run folder
-MOST = 2**20  # bytes
+from notbugs.runs.arguments import MOST, NAME, keep_arguments
 
 
 class Named(Protocol):
@@ -166,59 +163,13 @@ def _checked(value: object, key: str, path: Path, parameter: Named) -> object:
 
 def _keep(context: typer.Context) -> None:
     """Write the arguments of a command into the run folder that it made, beside those of an earlier command."""
-    from notbugs.atomic import atomic_write_text
-
     out = Path(str(context.params.get("out") or ""))  # typer 0.27 has text here
     if not context.params.get("out") or not (out / "run.json").is_file() or context.params.get("dry_run"):
         return
-    command, path = context.command.name or "", out / NAME
     given = {_key(each): context.params[str(each.name)] for each in context.command.params if _is_kept(context, str(each.name))}
-    known = {_key(each) for each in context.command.params}
-    earlier = {key: value for key, value in read_table(path, command).items() if key in known}
-    atomic_write_text(path, as_toml(command, {**earlier, **{key: value for key, value in given.items() if value is not None}}))
+    keep_arguments(out, context.command.name or "", given, known={_key(each) for each in context.command.params})
 
 
 def _is_kept(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return name in context.params and name not in NOT_KEPT and source is not None and source.name != "DEFAULT"
-
-
-def read_table(path: Path, command: str) -> Mapping[str, object]:
-    """What a file of an earlier command says; {} if there is none, or none of this command."""
-    from notbugs.atomic import read_at_most
-
-    try:
-        table = tomllib.loads(read_at_most(path, MOST).decode("utf-8")).get(command, {})
-    except (ValueError, RecursionError):
-        return {}
-    return table if isinstance(table, dict) else {}
-
-
-def as_toml(command: str, arguments: Mapping[str, object]) -> str:
-    """Arguments as the file has them.
-
-    Examples
-    --------
-    >>> print(as_toml("attack", {"model": "m.onnx", "epsilon": ["l2:0.5"], "images": 100, "all-classes": True}), end="")
-    # The arguments of this run: notbugs attack --config config.toml --out ANOTHER_FOLDER
-    [attack]
-    model = "m.onnx"
-    epsilon = ["l2:0.5"]
-    images = 100
-    all-classes = true
-    """
-    lines = [f"{key} = {_toml(value)}" for key, value in arguments.items()]
-    about = f"# The arguments of this run: notbugs {command} --config {NAME} --out ANOTHER_FOLDER"
-    return "\n".join([about, f"[{command}]", *lines]) + "\n"
-
-
-def _toml(value: object) -> str:
-    """A value of TOML. Strings are those of JSON, but for the control character that TOML must escape, too."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, int | float):
-        return repr(value)
-    text = str(value).encode("utf-8", errors="replace").decode("utf-8")
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

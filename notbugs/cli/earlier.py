@@ -68,6 +68,6 @@ def taken_over(run: "RunFolder", given: Collection[str]) -> str:
 
 def command_again(run: "RunFolder", now: "StudyConfig") -> str:
     """The command that does in one go what this one and those before it do."""
-    from notbugs.study.config import asked_options
+    from notbugs.data_config import asked_options
 
     return command_of(run.study().dataset, {**run.study().options, **asked_options(now)}, run.folder)

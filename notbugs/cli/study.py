@@ -230,7 +230,7 @@ def split(
 def _print_sources(config: "StudyConfig", out: Path) -> None:
     """Clean accuracy of the two models that D_R and D_NR are made from, and a warning where the robust one is too weak."""
     from notbugs import data, metrics
-    from notbugs.report.findings.construction import MIN_SOURCE_SHARE
+    from notbugs.report.findings.construction import weak_source_warning
     from notbugs.study.config import load
     from notbugs.study.store import load_model
 
@@ -242,14 +242,9 @@ def _print_sources(config: "StudyConfig", out: Path) -> None:
         interval = f"[{100 * clean.ci_low:.1f}, {100 * clean.ci_high:.1f}]"
         say(f"{name:13}  clean accuracy {100 * clean.accuracy:.1f} % {interval} on {clean.n} test images")
     chance = test.labels.bincount().max().item() / len(test)
-    weak = found["adversarial"].accuracy < MIN_SOURCE_SHARE * found["standard"].accuracy
-    if weak or found["adversarial"].ci_low <= chance:
-        say(
-            "notbugs: D_R can hardly make a classifier more robust: the adversarially trained model that it is made from "
-            f"classifies too few clean images correctly (chance level {100 * chance:.1f} %). Train longer (--epochs), at a "
-            "smaller ε (--epsilon), or on more images",
-            file=sys.stderr,
-        )
+    robust = found["adversarial"]
+    if warning := weak_source_warning(robust.accuracy, robust.ci_low, chance, found["standard"].accuracy):
+        say(f"notbugs: {warning}", file=sys.stderr)
 
 
 @with_data_options

@@ -52,7 +52,8 @@ def _print_tables(results: "StudyResults", width: int) -> None:
         (f"Accuracy on {images}, in percent [95 % CI]", tables.compact_accuracy_table, ""),
         ("D_R minus others: robust accuracy in percentage points [95 % CI for both ε]", tables.split_table, ""),
         ("Trained on wrong labels: test images predicted as …, in percent [95 % CI]", tables.relabeled_table, CONTROL),
-        ("All controls: test accuracy in percent, excess in percentage points [95 % CI]", tables.controls_table, ""),
+        ("Controls: test accuracy in percent, excess in percentage points [95 % CI]", tables.controls_table, ""),
+        ("Metrics of your own, on the test images [95 % CI]", tables.own_metrics_table, ""),
         ("The paper's CIFAR-10 figures (L2 ε = 0.25 and 0.5) and this run's, in percent", tables.compact_replication_table, ""),
     ]
     for title, table, note in shown:

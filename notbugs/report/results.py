@@ -40,7 +40,7 @@ from notbugs.runs.tables.transferability import (
     TransferRow,
 )
 from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval
-from notbugs.study.catalog import ANALYZED_MODELS, LEAKAGE_PROBES, MODELS, SETS, TABLE_MODELS, trained_on
+from notbugs.study.catalog import ANALYZED_MODELS, CONTROLS_OF, LEAKAGE_PROBES, MODELS, OWN_MODELS, SETS, TABLE_MODELS, trained_on
 
 CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
 CLEAN, HALF, FULL = 0, 1, 2  # radius: no attack, epsilon / 2, epsilon
@@ -280,11 +280,13 @@ class StudyResults:
     # ---- controls and transferability ----------------------------------------------------------------------------------------
 
     def excesses(self) -> list[ExcessOverControl]:
-        """Each relabeled result with each of its controls, in the order of the table."""
+        """Each relabeled result with each of its controls: those of the study itself, then the user's own."""
         found: dict[tuple[str, str], list[ControlRow]] = {}
         for row in self.rows(ControlRow):
             found.setdefault((row.model, row.control), []).append(row)
-        return [_excess_over_control(rows) for rows in found.values()]
+        models = in_order(CONTROLS_OF, (model for model, _ in found))
+        order = sorted(found, key=lambda pair: (models.index(pair[0]), pair[1] in OWN_MODELS))
+        return [_excess_over_control(found[pair]) for pair in order]
 
     def label_leakage(self) -> list[LabelLeakage]:
         """What gives the labels of each relabeled set away."""

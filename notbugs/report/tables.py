@@ -3,14 +3,26 @@
 import math
 from collections.abc import Sequence
 
+from notbugs.report.aggregate import Value, seed_mean
 from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES, PERTURBATIONS, replication_rows
-from notbugs.report.format import Estimate, decimal, interval, minus, percent
+from notbugs.report.format import Estimate, decimal, interval, minus, percent, plain
 from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults, in_order, saliency_estimate
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, SaliencyRow
 from notbugs.runs.tables.replication import ReplicationRow
+from notbugs.runs.tables.study import MetricRow
 from notbugs.stats import correlation
-from notbugs.study.catalog import ANALYZED_MODELS, CONTROLS_OF, DATASETS, MODELS, PAPER_NAMES, control_short, trained_on
+from notbugs.study.catalog import (
+    ANALYZED_MODELS,
+    CONTROLS_OF,
+    DATASETS,
+    MODELS,
+    OWN_MODELS,
+    PAPER_NAMES,
+    TABLE_MODELS,
+    control_short,
+    trained_on,
+)
 
 Table = tuple[list[str], list[list[str]]]
 MISSING = "–"
@@ -66,7 +78,8 @@ def relabeled_table(results: StudyResults, *, before: bool = False) -> Table:
         model = trained_on(name)
         if accuracy := results.accuracy(model):
             following = results.accuracy(model, "test-next")
-            control = next((control for control in CONTROLS_OF[model] if results.accuracy(control)), "")
+            known = (control for control in CONTROLS_OF[model] if control not in OWN_MODELS)
+            control = next((control for control in known if results.accuracy(control)), "")
             cells = [accuracy, following, results.accuracy(control) if control else None]
             texts = [_percent_cell(cell) for cell in cells]
             last = results.accuracy_before_adapting(model)  # of the last epoch: without an interval
@@ -110,6 +123,29 @@ def controls_table(results: StudyResults) -> Table:
 def _trained_on(model: str) -> str:
     """The constructed set of a model, for narrow tables."""
     return MODELS[model].trained_on if model in MODELS and MODELS[model].trained_on in DATASETS else model
+
+
+def own_metrics_table(results: StudyResults) -> Table:
+    """Metrics of the user's own, one column each: shares in percent, others as numbers, with their 95 % CI."""
+    rows = results.rows(MetricRow)
+    titles = {row.metric: row.title for row in rows}
+    lines = [
+        [model, *(_metric_cell([row for row in rows if (row.model, row.metric) == (model, metric)]) for metric in titles)]
+        for model in in_order(TABLE_MODELS, (row.model for row in rows))
+    ]
+    return ["model", *titles.values()], lines
+
+
+def _metric_cell(rows: Sequence[MetricRow]) -> str:
+    """Mean over seeds."""
+    share = all(row.is_share for row in rows)
+    found = seed_mean((Value(row.value, row.ci_low, row.ci_high, row.n) for row in rows), share=share)
+    if found is None:
+        return MISSING
+    if share:
+        return found.cell
+    value = minus(plain(found.mean))
+    return value if math.isnan(found.ci_low) else f"{value} {minus(f'[{plain(found.ci_low)}, {plain(found.ci_high)}]')}"
 
 
 # ---- replication -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from notbugs.report.use import use
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.replication import ReplicationRow
-from notbugs.study.catalog import OWN_CONTROLS
+from notbugs.study.catalog import EXTENSIONS
 
 PAGES: dict[str, Callable[[RunFolder], tuple[Context, Charts]]] = {
     "audit": audit.page,
@@ -74,7 +74,7 @@ def _in_one_line(folder: Path) -> Iterator[None]:
 
 
 def _write_page(run: RunFolder) -> Path:
-    check_present([str(name) for name in run.metadata.get("own_controls", ())], [control.name for control in OWN_CONTROLS])
+    check_present([str(name) for name in run.metadata.get("extensions", ())], EXTENSIONS.names)
     if run.kind in PAGES:
         context, charts = PAGES[run.kind](run)
     else:

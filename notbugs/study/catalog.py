@@ -6,14 +6,24 @@ Nobody parses a name: what a name stands for is looked up here.
 from dataclasses import dataclass
 from typing import Literal
 
-from notbugs.extensions import own_controls
+from notbugs.extensions import Construction as OwnConstruction
+from notbugs.extensions import Control, load_extensions
 
 Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
 Construction = Literal[
-    "invert", "relabel", "shuffle", "class_patterns", "filter", "misclassified", "correct", "unrelated_photos", "own"
+    "invert",
+    "relabel",
+    "shuffle",
+    "class_patterns",
+    "filter",
+    "misclassified",
+    "correct",
+    "unrelated_photos",
+    "own",
+    "own_control",
 ]
-Group = Literal["quick", "strong", "controls", "replication"]
-Role = Literal["main", "reference", "source", "strong", "control", "replication", "transfer"]
+Group = Literal["quick", "strong", "controls", "replication", "own"]
+Role = Literal["main", "reference", "source", "strong", "control", "replication", "transfer", "own"]
 Loss = Literal["standard", "adversarial", "trades"]
 
 ORIGINAL = "original"  # the data set as it was loaded
@@ -55,7 +65,7 @@ class DatasetSpec:
     group : str
         Which studies construct it.
     function : str
-        Of a control of the user's own: "module:function".
+        Of a set of the user's own: "module:function".
     """
 
     name: str
@@ -79,7 +89,7 @@ class DatasetSpec:
     @property
     def is_relabeled(self) -> bool:
         """Whether labels were changed and perturbations are small: its signal is faint and pixel-exact."""
-        return self.construction in ("relabel", "shuffle", "class_patterns", "filter", "own")
+        return self.construction in ("relabel", "shuffle", "class_patterns", "filter", "own_control")
 
     @property
     def is_inverted(self) -> bool:
@@ -124,7 +134,8 @@ class ModelSpec:
         What its random seed is derived from. It never changes.
     role : str
         main: a row of the main table; reference: beside them, where the standard model was given; source: only used to construct;
-        strong: of `--robust-strong`; control: trained on a control; replication; transfer: source or target of transfer.
+        strong: of `--robust-strong`; control: trained on a control; replication; transfer: source or target of transfer;
+        own: trained on a set of the user's own.
     """
 
     name: str
@@ -290,27 +301,38 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
     )
 }  # fmt: skip
-OWN_CONTROLS = own_controls(DATASETS)
-DATASETS |= {
-    control.name: DatasetSpec(
-        control.name,
-        "own",
-        f"control: {control.title}",
-        f"A control of your own, constructed by {control.construct}: {control.title}.",
-        f"own-{control.name}",
-        source_model="standard",
-        source_dataset=control.control_of,
-        control_of=control.control_of,
-        short=control.short,
-        group="controls",
-        function=control.construct,
-    )
-    for control in OWN_CONTROLS
-}
+EXTENSIONS = load_extensions(DATASETS)
+
+
+def _own(part: Control | OwnConstruction) -> DatasetSpec:
+    """The spec of a data set of the user's own."""
+    words, seed_key = f"constructed by {part.construct}: {part.title}.", f"own-{part.name}"
+    if isinstance(part, Control):
+        return DatasetSpec(
+            part.name,
+            "own_control",
+            f"control: {part.title}",
+            f"A control of your own, {words}",
+            seed_key,
+            source_model="standard",
+            source_dataset=part.control_of,
+            control_of=part.control_of,
+            short=part.short,
+            group="own",
+            function=part.construct,
+        )
+    return DatasetSpec(
+        part.name, "own", part.title, f"A construction of your own, {words}", seed_key,
+        source_model="standard", other_models=("adversarial",), group="own", function=part.construct,
+    )  # fmt: skip
+
+
+DATASETS |= {part.name: _own(part) for part in EXTENSIONS.datasets}
 PAPER_NAMES = {"robust": "D_R", "nonrobust": "D_NR", "random-labels": "D_rand", "next-labels": "D_det"}
 STRONG_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "strong")
 QUICK = tuple(name for name, spec in DATASETS.items() if spec.group == "quick")
 CONTROL_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "controls")
+OWN_DATASETS = tuple(part.name for part in EXTENSIONS.datasets)
 REPLICATION_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "replication")
 # Rows of the column `set` in tables: the constructed sets and these
 SETS: dict[str, str] = {
@@ -358,6 +380,12 @@ def dataset_of(model: ModelSpec) -> DatasetSpec | None:
     return DATASETS.get(model.trained_on)
 
 
+# Of the model trained on a set of each group
+ROLES: dict[Group, Role] = {
+    "quick": "main", "strong": "strong", "controls": "control", "replication": "replication", "own": "own"
+}  # fmt: skip
+
+
 def _models() -> dict[str, ModelSpec]:
     specs = [
         ModelSpec("standard", "standard training on the original images", "standard"),
@@ -374,14 +402,13 @@ def _models() -> dict[str, ModelSpec]:
         # what `standard` would be, had no model been given: hence its seed key
         ModelSpec("reference", "standard training of the study's network, beside the given model", "standard", role="reference"),
     ]
-    roles: dict[Group, Role] = {"quick": "main", "strong": "strong", "controls": "control", "replication": "replication"}
     specs += [
         ModelSpec(
             trained_on(name),
             spec.title,
             f"on-{spec.seed_key}",
             trained_on=name,
-            role=roles[spec.group],
+            role=ROLES[spec.group],
             steps=STRONG_STEPS if spec.group == "strong" else None,
             noise=STRONG_NOISE if spec.group == "strong" else 0.0,
         )
@@ -422,9 +449,10 @@ def _models() -> dict[str, ModelSpec]:
 
 MODELS: dict[str, ModelSpec] = _models()
 MAIN_MODELS = tuple(name for name, spec in MODELS.items() if spec.role == "main")
+OWN_MODELS = tuple(trained_on(name) for name in OWN_DATASETS)
 STRONG_MODELS = tuple(name for name, spec in MODELS.items() if spec.role == "strong")
 # rows of the main table
-TABLE_MODELS = ("standard", "reference", *(name for name in MAIN_MODELS if name != "standard"), *STRONG_MODELS)
+TABLE_MODELS = ("standard", "reference", *(name for name in MAIN_MODELS if name != "standard"), *STRONG_MODELS, *OWN_MODELS)
 ANALYZED_MODELS = ("standard", "adversarial", "trained-on-robust", "trained-on-nonrobust")
 ANALYZED_TITLES = {
     "standard": "the standard classifier",
@@ -485,7 +513,7 @@ CONTROLS_OF: dict[str, dict[str, str]] = {
     },
     "trained-on-next-labels-filtered": {"trained-on-next-labels-shuffled": _ALREADY},
 }
-for _control in OWN_CONTROLS:
+for _control in EXTENSIONS.controls:
     CONTROLS_OF[trained_on(_control.control_of)][trained_on(_control.name)] = _control.rules_out
 # Other ways of teaching as much: no controls of the perturbations
 ALTERNATIVE_EXPLANATIONS = ("trained-on-misclassified-only", "trained-on-unrelated-photos")
@@ -494,6 +522,7 @@ LEAKAGE_PROBES = {
     "robust-linear": "linear classifier on robust linear features",
     "adversarial": "linear classifier on the robust model's robust features",
 }
+PROBE_NAMES = {"robust-linear": "leakage probe, linear", "adversarial": "leakage probe, deep"}  # in every table for readers
 LEAKAGE_DATASETS = (
     "random-labels",
     "random-labels-incl-true",
@@ -523,7 +552,7 @@ def control_title(control: str) -> str:
 
 def control_short(control: str) -> str:
     """A control in few words, for narrow tables."""
-    for probe in LEAKAGE_PROBES:
+    for probe, short in PROBE_NAMES.items():
         if control == probe_name(probe):
-            return "linear feature probe" if probe == "robust-linear" else "robust feature probe"
+            return short
     return DATASETS[MODELS[control].trained_on].short if control in MODELS else control

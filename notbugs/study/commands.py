@@ -1,9 +1,8 @@
-"""Commands that do or continue a study, as a user types them. Imports no torch."""
+"""Commands as a user types them: those that do or continue a study, and others. Imports no torch."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from notbugs import shell
 from notbugs.extensions import command_prefix
@@ -23,7 +22,7 @@ def beside(out: Path, what: str) -> Path:
     return Path(os.path.normpath(out / "..")) / f"{os.path.basename(os.path.abspath(out))}-{what}"
 
 
-def command_of(dataset: str, options: Mapping[str, Any], out: Path | None = None) -> str:
+def command_of(dataset: str, options: Mapping[str, object], out: Path | None = None) -> str:
     """A command that runs a study with these options, and with controls of your own; out: its folder.
 
     Examples
@@ -31,17 +30,30 @@ def command_of(dataset: str, options: Mapping[str, Any], out: Path | None = None
     >>> command_of("my images", {"epochs": 5, "flip": False, "full": True, "epsilon": 8 / 255}, Path("runs/x"))
     "notbugs run 'my images' --epochs 5 --no-flip --full --epsilon 8/255 --out runs/x"
     """
+    return command_with("run", [dataset], options, out)
+
+
+def command_with(command: str, positional: Sequence[str], options: Mapping[str, object], out: Path | None = None) -> str:
+    """Any command with its arguments, and with extensions of your own; out: the run folder.
+
+    Examples
+    --------
+    >>> command_with("attack", ["m.onnx", "digits"], {"epsilon": ("l2:0.5", "linf:0.1"), "images": None})
+    'notbugs attack m.onnx digits --epsilon l2:0.5 --epsilon linf:0.1'
+    """
     folder = [] if out is None else ["--out", str(out)]
-    return command_prefix() + shell.join(["notbugs", "run", shell.argument(dataset), *option_words(options), *folder])
+    return command_prefix() + shell.join(["notbugs", command, *map(shell.argument, positional), *option_words(options), *folder])
 
 
-def option_words(options: Mapping[str, Any]) -> list[str]:
-    """The options of a study as words of a command; what is None, the data set and the device are left out."""
+def option_words(options: Mapping[str, object]) -> list[str]:
+    """Options as words of a command; what is None, the data set and the device are left out."""
     words: list[str] = []
     for name, value in options.items():
         if name in (DATASET, "device") or value is None:
             continue
-        if isinstance(value, bool):
+        if isinstance(value, list | tuple):
+            words += [word for each in value for word in (option(name), str(each))]
+        elif isinstance(value, bool):
             words.append(option(name) if value else option(f"no_{name}"))
         else:
             words += [option(name), shown(name, value)]
@@ -53,6 +65,6 @@ def option(name: str) -> str:
     return "DATASET" if name == DATASET else "--" + name.replace("_", "-")
 
 
-def shown(name: str, value: Any) -> str:
+def shown(name: str, value: object) -> str:
     """A value as it is typed: an epsilon of 8/255 as that."""
     return epsilon_text(value) if name.endswith("epsilon") and isinstance(value, float) else str(value)

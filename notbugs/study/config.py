@@ -304,21 +304,6 @@ def resumable_arguments(config: ResolvedConfig) -> dict[str, object]:
     return {"kind": "study", **config.arguments, **own}
 
 
-def asked_options(config: StudyConfig) -> dict[str, object]:
-    """What differs from the defaults, but for the data set and the device.
-
-    Examples
-    --------
-    >>> asked_options(StudyConfig("digits", epochs=5, versions=1))
-    {'epochs': 5}
-    """
-    return {
-        each.name: getattr(config, each.name)
-        for each in fields(StudyConfig)
-        if each.name not in ("dataset", "device") and getattr(config, each.name) != each.default
-    }
-
-
 def stored_config(run: RunFolder) -> StudyConfig:
     """The arguments of a study in its run.json, which are fields of `StudyConfig`.
 

@@ -15,13 +15,16 @@ from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow,
 from notbugs.stats import newcombe_difference
 from notbugs.study.catalog import (
     CONTROLS_OF,
+    EXTENSIONS,
     LEAKAGE_DATASETS,
     LEAKAGE_PROBES,
     MODELS,
+    OWN_MODELS,
     PERTURBATION_DATASETS,
     ROBUST_FEATURES_ALONE,
     Role,
     probe_name,
+    trained_on,
 )
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import has_model, load_dataset, load_model
@@ -29,7 +32,7 @@ from notbugs.study.store import has_model, load_dataset, load_model
 FEATURE_IMAGES = 500  # test images on which robust features are chosen
 TRANSFERRED_IMAGES = 2000  # images of each relabeled data set that another model classifies
 OTHER_MODEL = "reinit-1"  # no relabeled data set is constructed with it
-COMPARED_ROLES: tuple[Role, ...] = ("main", "transfer", "control")  # of `error_consistency`, in this order
+COMPARED_ROLES: tuple[Role, ...] = ("main", "transfer", "control", "own")  # of `error_consistency`, in this order
 
 
 class Proportion(Protocol):
@@ -105,21 +108,39 @@ def error_consistency(config: ResolvedConfig, folder: Path, seed: int, report_pr
 
 
 def excess_over_controls(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[ControlRow]:
-    """Test accuracy of each model trained on a relabeled data set, minus that of each of its controls."""
-    run, test = RunFolder.read(folder), load(config, seed).test
-    chance = test.labels.bincount().max().item() / len(test)
-    clean = {row.model: row for row in run.rows(AccuracyRow) if (row.set, row.epsilon, row.seed) == ("test", 0, seed)}
+    """Test accuracy of each model trained on a relabeled data set, minus that of each control that the study has itself."""
+    run, chance, clean = _clean(config, folder, seed)
     probes = {(row.set, row.model): row for row in run.rows(RobustFeatureLeakageRow) if row.seed == seed}
     rows = []
     for model, controls in CONTROLS_OF.items():
         if model not in clean:
             continue
         for control, rules_out in controls.items():
-            rows += _excess(clean[model], control, rules_out, clean.get(control), chance)
+            if control not in OWN_MODELS:
+                rows += _excess(clean[model], control, rules_out, clean.get(control), chance)
         for probe in LEAKAGE_PROBES:
             leakage = probes.get((MODELS[model].trained_on, probe))
             rows += _excess(clean[model], probe_name(probe), ROBUST_FEATURES_ALONE, leakage, chance)
     return rows
+
+
+def excess_over_own_controls(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[ControlRow]:
+    """The same for the controls of the user's own, which a quick study has, too."""
+    _, chance, clean = _clean(config, folder, seed)
+    rows = []
+    for control in EXTENSIONS.controls:
+        model, own = trained_on(control.control_of), trained_on(control.name)
+        if model in clean:
+            rows += _excess(clean[model], own, control.rules_out, clean.get(own), chance)
+    return rows
+
+
+def _clean(config: ResolvedConfig, folder: Path, seed: int) -> tuple[RunFolder, float, dict[str, AccuracyRow]]:
+    """The run, chance level, and the clean accuracy of each model on the test images."""
+    run, test = RunFolder.read(folder), load(config, seed).test
+    chance = test.labels.bincount().max().item() / len(test)
+    found = {row.model: row for row in run.rows(AccuracyRow) if (row.set, row.epsilon, row.seed) == ("test", 0, seed)}
+    return run, chance, found
 
 
 def _excess(result: AccuracyRow, control: str, rules_out: str, found: Proportion | None, chance: float) -> list[ControlRow]:

@@ -204,10 +204,18 @@ def _shuffle(context: BuildContext) -> Constructed:
     return construct.shuffled_perturbations(context.original, context.source(), seed=context.random_seed)
 
 
+def _own_control(context: BuildContext) -> Constructed:
+    return _own_set(context, relabeled=context.source(), model=context.model())
+
+
 def _own(context: BuildContext) -> Constructed:
-    """A control of the user's own, which is checked: same classes, same size of images."""
-    function = function_of(context.spec.function)
-    made = function(original=context.original, relabeled=context.source(), model=context.model(), seed=context.random_seed)
+    model, robust_model = context.models()
+    return _own_set(context, model=model, robust_model=robust_model)
+
+
+def _own_set(context: BuildContext, **given: object) -> Constructed:
+    """A set of the user's own, which is checked: same classes, same size of images."""
+    made = function_of(context.spec.function)(original=context.original, seed=context.random_seed, **given)
     if not isinstance(made, Dataset) or made.classes != context.original.classes or made.shape != context.original.shape:
         got = f"{len(made.classes)} classes of {made.shape}" if isinstance(made, Dataset) else type(made).__name__
         raise InputError(context.spec.function, "must return a Dataset with the classes and the image size of the original", got)
@@ -251,6 +259,7 @@ CONSTRUCTIONS: Mapping[Construction, Callable[[BuildContext], Constructed]] = {
     "correct": _correct,
     "unrelated_photos": _unrelated_photos,
     "own": _own,
+    "own_control": _own_control,
 }
 
 

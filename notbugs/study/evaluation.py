@@ -18,7 +18,7 @@ from notbugs.models import Model, fuse_batchnorm
 from notbugs.runs.engine import Progress
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import Attack, NormBall
-from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, QUICK
+from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, OWN_DATASETS, QUICK
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.store import has_dataset, has_model, load_dataset, load_model
@@ -60,11 +60,11 @@ def robust_accuracy_on_all_datasets(
 ) -> list[AccuracyRow]:
     """Each model on each training set: clean, and on fewer images under three gradient attacks at half of epsilon."""
     parts = {ORIGINAL: load(config, seed).train}
-    for name in (*QUICK, *CONTROL_DATASETS):
+    for name in (*QUICK, *CONTROL_DATASETS, *OWN_DATASETS):
         if has_dataset(config, folder, seed, name):
             parts[name] = load_dataset(config, folder, seed, name)
     attacked = {name: data.balanced_subset(part, ATTACKED_IMAGES) for name, part in parts.items()}
-    names = [name for name, spec in MODELS.items() if spec.role in ("main", "control")]
+    names = [name for name, spec in MODELS.items() if spec.role in ("main", "control", "own")]
     names = [name for name in names if has_model(config, folder, seed, name)]
     rows = []
     for number, name in enumerate(names):

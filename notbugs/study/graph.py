@@ -14,11 +14,14 @@ from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import (
     CONTROL_DATASETS,
     DATASETS,
+    EXTENSIONS,
     LEAKAGE_DATASETS,
     LEAKAGE_PROBES,
     LEARNERS,
     MAIN_MODELS,
     MODELS,
+    OWN_DATASETS,
+    OWN_MODELS,
     PERTURBATION_DATASETS,
     QUICK,
     REPLICATION_DATASETS,
@@ -34,6 +37,7 @@ from notbugs.study.classifiers import evaluate_model, repeat_given, train_model
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.datasets import build_dataset, synthetic_truth
 from notbugs.study.given import GIVEN
+from notbugs.study.own_metrics import own_metric
 from notbugs.study.pictures import pictures
 
 Kind = Literal["model", "evaluation", "dataset", "examples", "transfer", "learner", "task"]
@@ -101,7 +105,7 @@ def study_graph(config: ResolvedConfig, *, analyses: bool = False) -> Graph:
     """
     graph: Graph = {}
     for seed in range(config.seed, config.seed + config.seeds):
-        graph |= _quick_stages(config, seed)
+        graph |= _quick_stages(config, seed) | _own_stages(config, seed)
         if config.robust_strong:
             graph |= _strong_stages(config, seed)
         if config.full:
@@ -152,6 +156,21 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     return graph
 
 
+def _own_stages(config: ResolvedConfig, seed: int) -> Graph:
+    """What the user registered."""
+    graph: Graph = {}
+    for name in OWN_DATASETS:
+        graph |= _dataset(seed, name) | _model(seed, trained_on(name)) | _evaluation(config, seed, trained_on(name))
+    if EXTENSIONS.controls:
+        compared = {trained_on(name) for control in EXTENSIONS.controls for name in (control.name, control.control_of)}
+        graph |= _task(seed, "own-controls", controls.excess_over_own_controls, evaluations=tuple(sorted(compared)))
+    models = ("adversarial", GIVEN, *(trained_on(name) for name in (*QUICK, *OWN_DATASETS)))
+    for metric in EXTENSIONS.metrics:
+        work = partial(own_metric, metric=metric, models=models)
+        graph |= _task(seed, f"metric-{metric.name}", work, models=models)
+    return graph
+
+
 def _strong_stages(config: ResolvedConfig, seed: int) -> Graph:
     """A stronger D_R, and its control."""
     graph = _model(seed, SECOND_SOURCE)
@@ -178,7 +197,7 @@ def _control_stages(config: ResolvedConfig, seed: int) -> Graph:
         graph |= _evaluation(config, seed, name)
     graph |= _transfer_stages(config, seed)
     leakage = "robust-feature-leakage"
-    everything = (*MAIN_MODELS, *control_models)
+    everything = (*MAIN_MODELS, *control_models, *OWN_MODELS)
     graph |= _task(seed, leakage, controls.robust_feature_leakage, models=tuple(LEAKAGE_PROBES), datasets=LEAKAGE_DATASETS)
     needs = {"models": (controls.OTHER_MODEL,), "datasets": PERTURBATION_DATASETS}
     graph |= _task(seed, "perturbation-leakage", controls.perturbation_leakage, **needs)

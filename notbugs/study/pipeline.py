@@ -14,7 +14,7 @@ from notbugs import attacks, data, datacheck, metrics, models, train
 from notbugs.atomic import StrPath, only_writer
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
-from notbugs.data_config import check_outside
+from notbugs.data_config import asked_options, check_outside
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
@@ -29,13 +29,12 @@ from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.workers import start_server
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import MODELS, OWN_CONTROLS, Loss
+from notbugs.study.catalog import EXTENSIONS, MODELS, Loss
 from notbugs.study.classifiers import save_classifier, train_classifier
 from notbugs.study.config import (
     ADDED,
     ResolvedConfig,
     StudyConfig,
-    asked_options,
     config_of_run,
     load,
     resumable_arguments,
@@ -361,7 +360,6 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.dataset,
-        **({"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}),
         "norm": config.norm,
         "epsilon": config.epsilon,
         "epsilon_text": epsilon_text(config.epsilon),
@@ -374,7 +372,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
             **_nearest(config, splits.train),
         },
         **{name: getattr(config, name) for name in ADDED},
-        **({"own_controls": [control.name for control in OWN_CONTROLS]} if OWN_CONTROLS else {}),
+        **({"extensions": EXTENSIONS.names} if EXTENSIONS.names else {}),
         "finished": False,
     }
 

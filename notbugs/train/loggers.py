@@ -1,6 +1,7 @@
 """Training curves in TensorBoard, MLflow and Weights & Biases: callbacks for the `progress` of `fit`."""
 
 import importlib
+import weakref
 from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from types import ModuleType
@@ -22,7 +23,7 @@ def tensorboard(folder: str | PathLike[str]) -> Logger:
     Returns
     -------
     callable
-        For `progress` of `train.fit`.
+        For `progress` of `train.fit`. Its writer is closed when nothing refers to the callback any more.
 
     Raises
     ------
@@ -37,6 +38,7 @@ def tensorboard(folder: str | PathLike[str]) -> Logger:
             writer.add_scalar(name, number, epoch.epoch)
         writer.flush()
 
+    weakref.finalize(log, writer.close)  # `fit` says of no epoch that it is the last
     return log
 
 

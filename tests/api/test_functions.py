@@ -1,6 +1,10 @@
 """The functions of `import notbugs`: what they take, and that they are what the packages do."""
 
 import doctest
+import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,8 @@ import notbugs
 from notbugs import api, data, metrics, models
 from notbugs.api import runs
 from notbugs.api.inputs import by_name
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
+from notbugs.report.findings.construction import is_weak_source
 from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
 
@@ -66,7 +71,7 @@ def test_an_attack_is_the_robust_accuracy_in_each_norm(small: data.Splits, tmp_p
 
 def test_constructions_take_any_network(small: data.Splits) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    made = api.make_robust(network, small, steps=1)
+    made = api.make_nonrobust(network, small, steps=1)
     assert made.stats.n == 100 and torch.equal(made.dataset.labels, small.train.labels)
     relabeled = api.relabel(network, small.train, epsilon=0.5, steps=1)
     assert bool((relabeled.dataset.labels != small.train.labels).all()) and relabeled.stats.epsilon == 0.5
@@ -95,10 +100,23 @@ def test_what_cannot_be_used_is_an_input_error(call: object, says: str, small: d
     assert says in str(raised.value)
 
 
+def test_a_weak_robust_model_is_a_warning_as_of_split(small: data.Splits) -> None:
+    blind = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.zeros_(blind[1].weight)
+    fair = prototype_classifier(small.train)
+    with pytest.warns(NotbugsWarning, match=r"D_R can hardly make .* \(chance level: \d+\.\d %\)\. Train it for more epochs"):
+        api.make_robust(blind, small, steps=1)
+    with pytest.warns(NotbugsWarning, match=r"\(the standard model: \d\d\.\d %, chance level"):
+        api.make_robust(blind, small.train, standard=fair, steps=1)
+    api.make_robust(fair, small, standard=fair, steps=1)  # a warning would be an error
+    assert is_weak_source(0.5, 0.4, 0.1, 0.7) and not is_weak_source(0.5, 0.4, 0.1, 0.6) and not is_weak_source(0.5, 0.4, 0.1)
+    assert is_weak_source(0.5, 0.1, 0.1)
+
+
 def test_data_and_constructions_show_pictures_in_a_notebook(small: data.Splits) -> None:
     html = small._repr_html_()
     assert html.count("<img ") == 20 and "data:image/png;base64," in html
-    made = api.make_robust(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), small, steps=1)
+    made = api.make_nonrobust(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), small, steps=1)
     assert "feature_error" in made._repr_html_() and made._repr_html_().count("<img ") == 10
     from dataclasses import replace
 
@@ -119,13 +137,23 @@ def test_a_run_shows_its_table_and_pictures_and_is_removed_if_nobody_named_a_fol
     html = run._repr_html_()
     assert "the first 20 of 25 rows" in html and "&lt;b&gt;19" in html and "<b>" not in html and html.count("<img ") == 1
     assert str(tmp_path / "run") in html and "correct_8bit" not in html  # of which no row says anything
-    assert runs._run(tmp_path / "run", RunFolder.read).folder == tmp_path / "run"
+    arguments = runs.Arguments("attack", {"model": "m", "dataset": "d"}, {"images": 3, "skip_unreadable": True})
+    lines = list[str]()
 
-    def make(folder: Path) -> RunFolder:
+    def read(folder: Path, line: str) -> RunFolder:
+        lines.append(line)
+        return RunFolder.read(folder)
+
+    assert runs._run(tmp_path / "run", read, arguments).folder == tmp_path / "run"
+    assert lines == [f"notbugs attack m d --images 3 --skip-unreadable --out {tmp_path / 'run'}"]
+    kept = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert kept == {"attack": {"model": "m", "dataset": "d", "images": 3, "skip-unreadable": True}}
+
+    def make(folder: Path, line: str) -> RunFolder:
         with RunFolder.open(folder, {"kind": "audit"}) as made:
             return made
 
-    temporary = runs._run(None, make)
+    temporary = runs._run(None, make, arguments)
     folder = temporary.folder
     assert folder.is_dir()
     del temporary
@@ -142,3 +170,30 @@ def test_the_examples_that_take_seconds(function: object, tmp_path: Path, monkey
     assert runner.run(test).attempted >= 3 and runner.summarize(verbose=False).failed == 0
     html = test.globs["run"]._repr_html_() if "run" in test.globs else ""
     assert runner.failures == 0, html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["audit", "files", "study"])
+def test_the_recorded_command_and_the_file_of_arguments_repeat_a_run(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    if kind == "audit":
+        api.train("digits", epochs=1, width=4, out=tmp_path / "m.safetensors")
+        threats, model = ["l2:0.5", "linf:8/255"], tmp_path / "m.safetensors"
+        api.audit(model, "digits", threats, images=4, budget="quick", limit=80, out=out)
+    elif kind == "files":
+        api.score_files("digits", limit=80, width=4, epochs=1, folds=2, repeats=1, norm="linf", epsilon=8 / 255, out=out)
+    else:
+        api.study("digits", limit=80, width=4, epochs=1, seeds=1, norm="linf", epsilon=8 / 255, out=out)
+    run = RunFolder.read(out)
+    tables = {path: path.read_bytes() for path in (out / "tables").glob("*.csv")}
+    arguments, command = run.metadata["arguments"], shlex.split(run.metadata["command"])
+    assert command[0] == "notbugs" and command[-2:] == ["--out", str(out)]
+    for again in (command[1:], [command[1], "--config", str(out / "config.toml"), "--out", str(out)]):
+        call_command(*again)  # other arguments than before would be an error, and other stages would write other tables
+        assert RunFolder.read(out).metadata["arguments"] == arguments
+        assert {path: path.read_bytes() for path in tables} == tables
+
+
+def call_command(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "notbugs", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,3 +90,25 @@ def test_escapes_in_the_name_of_a_data_set_do_not_reach_the_terminal(tmp_path: P
     done = call_here("check", tmp_path / "a\x1b[31mb", "--no-train")
     assert "a\\x1b[31mb:" in done.stdout.replace("\n", "")
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_shows_that_it_is_at_work_and_nothing_of_that_stays(leaking: Path) -> None:
+    pty = pytest.importorskip("pty")
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "notbugs", "check", str(leaking), "--no-train"]
+    quiet = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TTY_COMPATIBLE")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, env={**quiet, "TERM": "xterm"}) as process:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # Linux: the other end is closed
+            while part := os.read(main, 4096):
+                shown += part
+        assert process.stdout is not None
+        printed = process.stdout.read()
+    os.close(main)
+    assert process.returncode == 0, shown
+    assert b"checking" in shown
+    assert b"\x1b[?25l" in shown and shown.rindex(b"\x1b[?25h") > shown.rindex(b"checking")  # the cursor is hidden, and back
+    assert shown.rindex(b"\x1b[2K") > shown.rindex(b"checking")  # the line is erased
+    assert printed.decode() == call_here("check", leaking, "--no-train").stdout  # not on a terminal: the same text

@@ -8,7 +8,8 @@ import pytest
 import typer
 from cli.conftest import call_here, error_line
 
-from notbugs.cli.config_file import as_toml, with_config
+from notbugs.cli.config_file import with_config
+from notbugs.runs.arguments import as_toml
 
 
 @pytest.fixture

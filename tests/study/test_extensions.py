@@ -1,4 +1,4 @@
-"""Controls of one's own: one hook, entry points or an environment variable."""
+"""Controls, constructions and metrics of one's own: one hook, entry points or an environment variable."""
 
 import os
 import subprocess
@@ -7,21 +7,27 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from notbugs import data, extensions, report
 from notbugs.cli.console import command_line
 from notbugs.errors import InputError
-from notbugs.extensions import Control, check_present, function_of, own_controls
+from notbugs.extensions import Construction, Control, Metric, check_present, function_of, load_extensions
+from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.study import AccuracyRow, MetricRow, SetRow
+from notbugs.runs.tables.transferability import ControlRow
+from notbugs.stats import mean_interval, wilson_interval
 from notbugs.study import datasets
 from notbugs.study.commands import command_of
+from notbugs.study.own_metrics import summarize
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 NAME = "random-labels-shuffled-pixels"
 ENVIRONMENT = {
     **os.environ,
-    "NOTBUGS_EXTENSIONS": "own_control",
+    "NOTBUGS_EXTENSIONS": "own_control,own_parts",
     "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent), *sys.path]),
 }
 
@@ -40,13 +46,15 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTBUGS_EXTENSIONS", " own_control ,")
 
 
-def test_a_control_is_a_data_set_a_model_and_a_row_of_the_report_without_torch() -> None:
+def test_a_control_and_a_construction_are_a_data_set_and_a_model_without_torch() -> None:
     code = f"""
 import sys
 from notbugs.study import catalog
 spec, model = catalog.DATASETS["{NAME}"], catalog.MODELS["trained-on-{NAME}"]
 assert spec.is_relabeled and spec.source_dataset == spec.control_of == "random-labels"
-assert "{NAME}" in catalog.CONTROL_DATASETS and model.role == "control"
+assert catalog.OWN_DATASETS == ("robust-certain", "{NAME}") and model.role == "own"
+assert not catalog.DATASETS["robust-certain"].is_relabeled
+assert catalog.OWN_MODELS == catalog.TABLE_MODELS[-2:]
 print(catalog.CONTROLS_OF["trained-on-random-labels"][model.name], catalog.control_short(model.name), sep="; ")
 assert "torch" not in sys.modules
 """
@@ -54,7 +62,7 @@ assert "torch" not in sys.modules
 
 
 def test_the_example_keeps_the_size_of_each_perturbation(example: None, digits: data.Splits) -> None:
-    (control,) = own_controls(())
+    (control,) = load_extensions(()).controls
     original = digits.train.select(slice(0, 20))
     pixels = (original.pixels(slice(None)) * 0.5 + 0.25) * 255
     gray = original.with_images(pixels.round().to(torch.uint8))
@@ -69,9 +77,9 @@ def test_the_example_keeps_the_size_of_each_perturbation(example: None, digits: 
 def test_entry_points_and_the_variable_are_one_hook(example: None, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [EntryPoint("anything", "own_control", extensions.GROUP)]
     monkeypatch.setattr(extensions, "entry_points", lambda group: entries if group == extensions.GROUP else [])
-    assert [control.name for control in own_controls(())] == [NAME]  # named twice, once
+    assert load_extensions(()).names == [NAME]  # named twice, once
     monkeypatch.delenv("NOTBUGS_EXTENSIONS")
-    assert [control.name for control in own_controls(())] == [NAME]
+    assert load_extensions(()).names == [NAME]
 
 
 def test_commands_name_the_controls_that_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +91,18 @@ def test_commands_name_the_controls_that_they_need(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=f"must have names of their own, got {NAME}"):
-        own_controls((NAME,))
-    for given, says in (("none_such", "must name modules that can be imported"), ("json", "json must have a list CONTROLS")):
+    with pytest.raises(InputError, match=f"names of their own, got {NAME}"):
+        load_extensions((NAME,))
+    wrong = SimpleNamespace(METRICS=["accuracy"])
+    monkeypatch.setitem(sys.modules, "wrong_metrics", wrong)  # type: ignore[arg-type]
+    for given, says in (
+        ("none_such", "must name modules that can be imported"),
+        ("json", "json must have a list CONTROLS or CONSTRUCTIONS or METRICS, got none"),
+        ("wrong_metrics", "wrong_metrics must have a list METRICS of notbugs.extensions.Metric, got list"),
+    ):
         monkeypatch.setenv("NOTBUGS_EXTENSIONS", given)
         with pytest.raises(InputError, match=says):
-            own_controls(())
+            load_extensions(())
     with pytest.raises(InputError, match="must name a function, got json:none"):
         function_of("json:none")
     with pytest.raises(InputError, match="lower-case letters"):
@@ -97,6 +111,10 @@ def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytes
         Control("mine", "a:b", "", "", "robust")
     with pytest.raises(InputError, match="must be module:function"):
         Control("mine", "a", "", "")
+    with pytest.raises(InputError, match=r"Construction\.name: must be lower-case letters"):
+        Construction("Mine!", "a:b", "")
+    with pytest.raises(InputError, match=r"Metric\.measure: must be module:function"):
+        Metric("mine", "a", "")
     with pytest.raises(InputError, match="set NOTBUGS_EXTENSIONS=MODULE"):
         check_present(["mine"], [])
 
@@ -108,34 +126,64 @@ def test_what_a_control_returns_is_checked(monkeypatch: pytest.MonkeyPatch, digi
     context = SimpleNamespace(
         spec=SimpleNamespace(function="a:b"), original=part, source=lambda: part, model=lambda: None, random_seed=0
     )
-    found = datasets._own(context)  # type: ignore[arg-type]
+    found = datasets._own_control(context)  # type: ignore[arg-type]
     assert (found.stats.n, found.stats.relabeled, found.stats.max_l2) == (10, 0, 0.0)
     for made, got in ((None, "NoneType"), (digits.train.select([0]).__class__.__name__, "str")):
         given["made"] = made
         with pytest.raises(InputError, match=f"must return a Dataset with the classes and the image size .*, got {got}"):
-            datasets._own(context)  # type: ignore[arg-type]
+            datasets._own_control(context)  # type: ignore[arg-type]
+
+
+def test_what_a_metric_returns_is_summarized_or_refused() -> None:
+    assert summarize(torch.tensor([True, False, True, True]), 4, "a:b") == (0.75, *wilson_interval(3, 4), True)
+    numbers = np.array([0.0, 1.0, 1.0, 1.0])
+    mean = mean_interval(numbers)
+    assert summarize(numbers, 4, "a:b") == (0.75, mean.ci_low, mean.ci_high, False)
+    assert summarize(3, 4, "a:b") == (3.0, None, None, False)
+    for found in (
+        torch.zeros(3),
+        [0.0, float("nan"), 0.0, 0.0],
+        "words",
+        None,
+        torch.zeros(4, 2),
+        torch.zeros(4, requires_grad=True) / 0,
+    ):
+        with pytest.raises(InputError, match="a:b: must return one finite number, or one for each of 4 images"):
+            summarize(found, 4, "a:b")
 
 
 @pytest.mark.slow
-def test_the_example_in_a_study_and_its_report(tmp_path: Path) -> None:
-    code = f"""
-import sys
-from pathlib import Path
-from notbugs import report
-from notbugs.runs.tables.study import AccuracyRow, SetRow
-from notbugs.study import controls, pipeline
-from notbugs.study.config import StudyConfig
-folder, names = Path(sys.argv[1]), ("random-labels", "{NAME}")
-config = StudyConfig("digits", limit=100, width=4, epochs=1, seeds=1, full=True, relabel_steps=1, patience=0)
-run = pipeline.run(config, folder, only=["evaluation-trained-on-" + name for name in names], workers=1)
-assert {{row.set for row in run.rows(SetRow)}} == {{*names}}
-assert "trained-on-{NAME}" in {{row.model for row in run.rows(AccuracyRow)}}
-rows = controls.excess_over_controls(config, folder, 0, lambda *_: None)  # its stage needs all other controls
-run.record_stage("seed0/controls", 1.0, rows)
-assert [row.control for row in rows] == ["trained-on-{NAME}"], rows
-print(report.write(folder).read_text())
-"""
-    page = python(code, tmp_path / "run")
-    assert "the pixels of each perturbation shuffled" in page and "the size of the perturbations is enough" in page
-    with pytest.raises(InputError, match=f"none with {NAME}"):
+def test_all_kinds_in_a_quick_study_and_its_report(tmp_path: Path) -> None:
+    """Entry points, in a real package on the path, for the control; the variable for the construction and the metric."""
+    package = tmp_path / "site"
+    (package / "mine-1.dist-info").mkdir(parents=True)
+    (package / "mine-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (package / "mine-1.dist-info" / "entry_points.txt").write_text("[notbugs.extensions]\nanything = own_control\n")
+    environment = {
+        **ENVIRONMENT,
+        "NOTBUGS_EXTENSIONS": "own_parts",
+        "PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(package)]),
+    }
+    options = "--limit 100 --width 4 --epochs 1 --seeds 1 --relabel-steps 1 --invert-steps 2 --patience 0 --workers 1"
+    command = [sys.executable, "-m", "notbugs", "run", "digits", *options.split(), "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=EXAMPLES, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = RunFolder.read(tmp_path / "run")
+    assert run.metadata["extensions"] == ["robust-certain", NAME, "own-attack"] and run.metadata["finished"]
+    assert {"robust-certain", NAME} <= {row.set for row in run.rows(SetRow)}
+    assert {"trained-on-robust-certain", f"trained-on-{NAME}"} <= {row.model for row in run.rows(AccuracyRow)}
+    (control,) = run.rows(ControlRow)
+    assert (control.model, control.control) == ("trained-on-random-labels", f"trained-on-{NAME}")
+    metrics = {row.model: row for row in run.rows(MetricRow)}
+    clean = {row.model: row for row in run.rows(AccuracyRow) if (row.set, row.epsilon) == ("test", 0)}
+    assert set(metrics) == set(clean) and all(row.is_share and row.n == clean[row.model].n for row in metrics.values())
+    assert all(row.value <= clean[row.model].accuracy for row in metrics.values())  # its search starts at the clean image
+    page = (tmp_path / "run" / "report.html").read_text()
+    for words in (
+        *("the pixels of each perturbation shuffled", "the size of the perturbations is enough", "exceed your controls?"),
+        *("images of which the robust model is most certain", "robust accuracy, own attack"),
+    ):
+        assert words in page
+    assert "robust accuracy, own attack" in done.stdout and "control: shuffled pixels" in done.stdout
+    with pytest.raises(InputError, match=f"none with own-attack, {NAME}, robust-certain"):
         report.write(tmp_path / "run")

@@ -19,7 +19,7 @@ def split_problems(results: StudyResults) -> str:
     """What went wrong with D_R or D_NR and what to run next, as the rest of a sentence; "" if nothing did."""
     problems = []
     adversarial, standard = results.accuracy("adversarial"), results.accuracy(results.baseline)
-    if adversarial and standard and adversarial.mean < MIN_SOURCE_SHARE * standard.mean:
+    if adversarial and standard and is_weak_source(adversarial.mean, adversarial.ci_low, results.chance, standard.mean):
         problems.append(
             f"the adversarially trained model that D_R is made from has a clean accuracy of {adversarial.percent}, the standard "
             f"one {standard.percent}: train it longer ({_option(results, 'epochs', 2)}) or at a smaller ε "
@@ -44,6 +44,33 @@ def split_problems(results: StudyResults) -> str:
                 f"level: train longer ({_option(results, 'epochs', 2)})"
             )
     return _joined(problems)
+
+
+def is_weak_source(accuracy: float, ci_low: float, chance: float, standard: float | None = None) -> bool:
+    """Whether D_R of a robust model can hardly help: it classifies too few clean images correctly.
+
+    Parameters
+    ----------
+    accuracy, ci_low : float
+        Clean accuracy of the robust model, and the lower end of its interval.
+    chance : float
+        Chance level.
+    standard : float, optional
+        Clean accuracy of the standard model.
+    """
+    return ci_low <= chance or (standard is not None and accuracy < MIN_SOURCE_SHARE * standard)
+
+
+def weak_source_warning(accuracy: float, ci_low: float, chance: float, standard: float | None = None) -> str:
+    """What a user is told of a robust model that is weak; "" for one that is not. Parameters: as of `is_weak_source`."""
+    if not is_weak_source(accuracy, ci_low, chance, standard):
+        return ""
+    beside = f"the standard model: {percent(standard)}, " if standard is not None else ""
+    return (
+        "D_R can hardly make a classifier more robust: the adversarially trained model that it is made from has a clean accuracy "
+        f"of {percent(accuracy)} ({beside}chance level: {percent(chance)}). Train it for more epochs, at a smaller ε, or on more "
+        "images"
+    )
 
 
 def relabel_problems(results: StudyResults, set: str) -> str:

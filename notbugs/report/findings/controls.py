@@ -16,6 +16,7 @@ from notbugs.study.catalog import (
     EPSILON_TEXTS,
     LEARNERS,
     MODELS,
+    OWN_MODELS,
     TRANSFER_SOURCES,
     control_short,
     trained_on,
@@ -25,7 +26,7 @@ NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source
 
 
 def findings(results: StudyResults) -> list[Finding]:
-    """The findings of a full study, in reading order; [] of a quick one."""
+    """The findings of a full study, in reading order; of a quick one on controls of the user's own, if there are any."""
     entries = results.excesses()
     found = [
         _exceeds_controls(results, entries, "random-labels", "D_rand"),
@@ -60,7 +61,9 @@ def _exceeds_controls(results: StudyResults, entries: Sequence[ExcessOverControl
     if alternatives:
         listed = "; ".join(f"{_control(entry)} {percent(entry.control_accuracy)}" for entry in alternatives)
         text += f" Trained without an attack: {listed}."
-    question, problem = f"Does the {name} result exceed each of its controls?", relabel_problems(results, set)
+    only_own = all(entry.control in OWN_MODELS for entry in own)
+    question = f"Does the {name} result exceed {'your controls' if only_own else 'each of its controls'}?"
+    problem = relabel_problems(results, set)
     if controls and problem and own[0].above_chance.ci_low <= 0:
         return Finding(question, "inconclusive", f"{text} But {problem}")
     return _compared(own[0], controls, filtered, question, text)

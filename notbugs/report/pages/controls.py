@@ -1,4 +1,4 @@
-"""Sections of the study's page that only a full study has: controls, transferability, error consistency."""
+"""Sections of the study's page on controls, transferability and error consistency: of a full study, or of own controls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from notbugs.study.catalog import (
     ARCHITECTURES,
     DATASETS,
     EPSILON_TEXTS,
+    LEAKAGE_PROBES,
     LEARNERS,
     MODELS,
+    PROBE_NAMES,
     SETS,
     TARGET_TITLES,
     TRANSFER_SOURCES,
@@ -64,7 +66,7 @@ class SweepPoint:
 
 
 def sections(results: StudyResults) -> tuple[Context, Charts]:
-    """Context of controls.html.jinja, all empty for a quick study, and the charts."""
+    """Context of controls.html.jinja, empty for a quick study without own controls, and the charts."""
     correlation, sweep = results.accuracy_transfer_correlation(), epsilon_sweep(results)
     charts: Charts = {"correlation-chart": _correlation_chart(correlation.points)} if correlation else {}
     charts |= {"sweep-chart": _sweep_chart(sweep)} if sweep else {}
@@ -75,6 +77,7 @@ def sections(results: StudyResults) -> tuple[Context, Charts]:
         "control_title": control_title,
         "trained_on": {name: spec.trained_on for name, spec in MODELS.items()},
         "next_labels": next_labels(results),
+        "probes": [PROBE_NAMES[name] for name in LEAKAGE_PROBES],
         "leakage": results.label_leakage(),
         "targets": transfer_targets(results),
         "matrix": transfer_matrix(results),

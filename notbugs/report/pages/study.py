@@ -19,7 +19,7 @@ from notbugs.report.render import Charts, Context
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
 from notbugs.runs.tables.row import cells
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
-from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, PAPER_NAMES, SETS, trained_on
+from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, OWN_MODELS, PAPER_NAMES, SETS, trained_on
 
 PICTURE_TITLES = {
     "original": "clean",
@@ -83,6 +83,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "attacks": ", ".join(attacks),
         "curve_attack": ", ".join(others),
         "main_models": MAIN_MODELS,
+        "own_metrics": tables.own_metrics_table(results),
         "controls": controls_context,
         "analyses": analyses_context,
         "replication": tables.replication_table(results),
@@ -338,9 +339,10 @@ def _curve_values(results: StudyResults, models: Sequence[str]) -> list[dict[str
 def _training_charts(results: StudyResults) -> tuple[list[str], Charts]:
     """Models, and a small chart each: accuracy on its own training labels by epoch, one line per seed."""
     rows = results.rows(TrainingRow)
-    models = in_order(MAIN_MODELS, (row.model for row in rows))
+    shown = (*MAIN_MODELS, *OWN_MODELS)
+    models = in_order(shown, (row.model for row in rows))
     if results.metadata.full:
-        models = [model for model in models if model in MAIN_MODELS]
+        models = [model for model in models if model in shown]
     charts = {f"training-{place}": _training_chart(model, rows) for place, model in enumerate(models)}
     return models, charts
 

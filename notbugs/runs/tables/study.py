@@ -26,6 +26,25 @@ class AccuracyRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricRow(Row):
+    """A metric of the user's own (`extensions.Metric`) of one model on the test images.
+
+    With its 95 % CI where it has one value per image: Wilson's if these are booleans (`is_share`), Student's if not.
+    """
+
+    table: ClassVar[str] = "own_metrics"
+    metric: str
+    title: str
+    model: str
+    seed: int
+    value: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+    is_share: bool
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingRow(Row):
     """One epoch of one training; accuracy is on the training set's own labels, test_accuracy on clean test images."""
 
