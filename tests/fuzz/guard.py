@@ -48,7 +48,7 @@ class Watch:
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if Watch.folder is None or Watch.found:
         return
-    if event in STARTS and CODE not in str(arguments) and not _compiles(arguments):  # CODE: processes that decode images
+    if event in STARTS and CODE not in str(arguments) and not _compiles():  # CODE: processes that decode images
         Watch.found = f"started: {event} {arguments}"[:300]
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
         _check_place(arguments[0])
@@ -56,10 +56,10 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
         _check_place(arguments[0] if event not in ("os.link", "os.symlink") else arguments[1])
 
 
-def _compiles(arguments: tuple[object, ...]) -> bool:
-    """Whether a compiler is started by PyTorch, as it is where the arguments of a command have --compile."""
+def _compiles() -> bool:
+    """Whether the arguments of the command have --compile: PyTorch then starts a compiler, and tries what it compiled."""
     words = Path(Watch.folder or "", "arguments")
-    return "g++" in str(arguments[:2]) and words.exists() and b'"--compile"' in words.read_bytes()
+    return words.exists() and b'"--compile"' in words.read_bytes()
 
 
 def _check_place(place: object) -> None:
