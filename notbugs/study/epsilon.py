@@ -129,7 +129,7 @@ def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
     source: EpsilonSource = "gap" if gap > plain and not found.same_scene else "pixels"
     value = gap if source == "gap" else plain
     if norm == "linf":
-        value *= CIFAR_LINF_EPSILON / plain
+        value = CIFAR_LINF_EPSILON * gap / plain if source == "gap" else CIFAR_LINF_EPSILON
     most = MOST_OF_DISTANCE * neighbor_distances(dataset, norm).other_class
     if value > most:
         return DefaultEpsilon(_rounded(most), "nearest")
