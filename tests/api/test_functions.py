@@ -2,13 +2,12 @@
 
 import doctest
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from cli.conftest import call_here
 from gate.conftest import accuracy
 from prototypes import prototype_classifier
 
@@ -189,11 +188,7 @@ def test_the_recorded_command_and_the_file_of_arguments_repeat_a_run(kind: str, 
     arguments, command = run.metadata["arguments"], shlex.split(run.metadata["command"])
     assert command[0] == "notbugs" and command[-2:] == ["--out", str(out)]
     for again in (command[1:], [command[1], "--config", str(out / "config.toml"), "--out", str(out)]):
-        call_command(*again)  # other arguments than before would be an error, and other stages would write other tables
+        done = call_here(*again)  # other arguments than before would be an error, and other stages would write other tables
+        assert done.returncode == 0, done.stderr
         assert RunFolder.read(out).metadata["arguments"] == arguments
         assert {path: path.read_bytes() for path in tables} == tables
-
-
-def call_command(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "notbugs", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -39,6 +39,9 @@ ELSEWHERE = {
 }
 
 
+OF_OTHERS = {"--upgrade", "--repo-type", "--include", "--local-dir"}  # of pip, of hf
+
+
 def options(command: str) -> set[str]:
     found = get_command(app).commands[command].params  # type: ignore[attr-defined]
     return {name for parameter in found for name in (*parameter.opts, *parameter.secondary_opts)}
@@ -53,9 +56,7 @@ def remedies(path: Path) -> set[str]:
         elif isinstance(node, ast.Assign) and any("remedy" in ast.unparse(target).lower() for target in node.targets):
             parts.append(node.value)
     texts = [each.value for part in parts for each in ast.walk(part) if isinstance(each, ast.Constant)]
-    return {name for text in texts if isinstance(text, str) for name in re.findall(r"--[a-z][a-z0-9-]+", text)} - {
-        "--upgrade"
-    }  # of pip
+    return {name for text in texts if isinstance(text, str) for name in re.findall(r"--[a-z][a-z0-9-]+", text)} - OF_OTHERS
 
 
 @pytest.mark.parametrize("place", REACHED_BY)

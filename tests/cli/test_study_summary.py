@@ -27,14 +27,14 @@ def test_answers_come_first_then_the_tables_behind_them(tmp_path: Path, capsys: 
     ]
     assert places == sorted(places) and "supported" not in text
     assert max(map(len, text.partition("What to do now")[0].splitlines())) <= 80
-    assert "All controls" not in text and text.rstrip().endswith("report.html")
+    assert "Controls: test accuracy" not in text and text.rstrip().endswith("report.html")
 
 
 def test_a_full_study_has_its_controls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = full_study(tmp_path, 2)
     print_summary(results.folder, results.folder / "report.html")
     text = capsys.readouterr().out
-    assert "All controls: test accuracy in percent, excess in percentage points [95 % CI]\ntrained on" in text
+    assert "\nControls: test accuracy in percent, excess in percentage points [95 % CI]\ntrained on" in text
     assert "  control: shuffled perturbations" in text and "--full" not in text.partition("What to do now")[2]
 
 
