@@ -65,6 +65,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("../reliability.md", ["faults-busy.json"], []),
     ("../scale.md", ["scaling.json"], []),
     ("../scale.md", ["large-sets.json"], []),
+    ("../scale.md", ["large-sets-split.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
