@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli.conftest import NOTBUGS, call, call_here, error_line
+from cli.conftest import NOTBUGS, call_here, error_line
 
 from notbugs import models
 from notbugs.atomic import only_writer
@@ -15,13 +15,14 @@ from notbugs.atomic import only_writer
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such lock there")
-def test_two_trainings_never_write_one_model(tmp_path: Path) -> None:
+def test_two_trainings_never_write_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     words = ["train", "digits", "--epochs", "100000", "--width", "4", "--out", "m.safetensors"]
-    first = subprocess.Popen([*NOTBUGS, *words], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen([*NOTBUGS, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob(".*.lock")):
         assert first.poll() is None
         time.sleep(0.1)
-    second = call(*words, cwd=tmp_path)
+    second = call_here(*words)
     first.send_signal(signal.SIGTERM)
     said = "notbugs: --out: must not be in use, got m.safetensors, which another command is writing; wait for it or name another"
     assert error_line(second) == said
