@@ -14,8 +14,6 @@ from notbugs.stats import mean_interval, wilson_interval
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import has_model, load_model
 
-Measured = tuple[float, float | None, float | None]  # value, and the ends of its interval
-
 
 def own_metric(
     config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, metric: Metric, models: Sequence[str]

@@ -79,7 +79,8 @@ def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tenso
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    at_once = bounded_batch_size(len(images), images.device, images.shape[1:])
+    count = len(images)
+    at_once = bounded_batch_size(count, "cpu", images.shape[1:]) if images.device.type == "cpu" else count
     with frozen(model):
         pairs = zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True)
         return torch.cat([attack(model, *pair).images for pair in pairs])
