@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 NAMES = {"l2": "L2", "linf": "Linf", "l1": "L1"}
 SPARSE_QUERIES = 10_000
+CALIBRATION = 500  # training images
 KEY = ("part", "dataset", "model", "norm", "epsilon", "attack", "autoattack", "n")
 
 
@@ -44,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--images", type=int, default=500, help="test images, evenly spaced")
     found.add_argument("--network", help="module:function, if the model's description names one that is to be trusted")
     found.add_argument("--name", default="", help="of the model in the results (default: FOLDER/FILE)")
+    int8 = "convolutions and linear layers in int8 (ranges of 500 training images), with the gradients in float32, for both"
+    found.add_argument("--int8", action="store_true", help=int8)
     kept = "what AutoAttack found; if the file is there, AutoAttack does not run again"
     found.add_argument("--keep", type=Path, metavar="FILE.npz", help=kept)
     return found
@@ -71,12 +74,18 @@ def _compare(options: argparse.Namespace) -> Iterator[Row]:
     from notbugs.search.threat_models import parse_threat_model
 
     allocator.keep_freed_memory()
-    test = data.load_dataset(DataConfig(options.dataset)).test
+    splits = data.load_dataset(DataConfig(options.dataset))
+    test = splits.test
     test = test.select(evenly_spaced(min(options.images, len(test)), len(test)))
     images, labels = test.pixels(slice(None)).to(options.device), test.labels.to(options.device)
     threat_model = parse_threat_model(options.threat)
     assert isinstance(threat_model, NormBall)
     model = models.fuse_batchnorm(models.load(options.model, options.network)[0], images[:2], options.device)
+    if options.int8:
+        from int8 import in_int8  # the file beside this one
+
+        calibration = splits.train.select(evenly_spaced(min(CALIBRATION, len(splits.train)), len(splits.train)))
+        model = in_int8(model, calibration.pixels(slice(None)), test.classes)
     started = _seconds(options.device)
     found = attacks.adaptive_ensemble(
         model, images, labels, threat_model=threat_model, budget=options.budget, batch_size=len(images)

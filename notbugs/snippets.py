@@ -1,6 +1,7 @@
 """Python code that loads an exported data set with other libraries. Imports none of them."""
 
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from pprint import pformat
 from typing import NamedTuple
@@ -90,7 +91,7 @@ def _of_folder(
     names = [f"classes = {pformat(list(classes), width=100, compact=True)}"] if classes else []
     return {
         "torchvision": _torchvision(shape, place, names, empty_class=empty_class, unchanged=unchanged),
-        "Hugging Face datasets": _hugging_face_folder(place, names),
+        "Hugging Face datasets": _hugging_face_folder(folder / split, names),
         "Keras": _code(
             ["import keras"],
             place,
@@ -112,15 +113,14 @@ def _of_folder(
     }
 
 
-def _hugging_face_folder(place: str, names: Sequence[str]) -> str:
+def _hugging_face_folder(folder: Path, names: Sequence[str]) -> str:
     """data_files: else a class or file called "test" would be taken for a split."""
     features = "features = Features({'image': Image(), 'label': ClassLabel(names=classes)})"
     options = ", features=features, drop_labels=False" if names else ""
     return _code(
         [f"from datasets import {'ClassLabel, Features, Image, ' if names else ''}load_dataset"],
-        place,
         *([*names, features] if names else []),
-        f"data = load_dataset('imagefolder', data_files=folder + '/**', split='train'{options})",
+        f"data = load_dataset('imagefolder', data_files={_pattern(folder, '**')}, split='train'{options})",
     )
 
 
@@ -196,7 +196,7 @@ class Rows(NamedTuple):
 def _rows(folder: Path, form: str, split: str) -> Rows:
     if form == "saved":
         return Rows("from datasets import load_from_disk", (f"data = load_from_disk({str(folder)!r})[{split!r}]",))
-    place = repr(str(folder / f"{split}.parquet"))
+    place = _pattern(folder, f"{split}.parquet")
     return Rows("from datasets import load_dataset", (f"data = load_dataset('parquet', data_files={place}, split='train')",))
 
 
@@ -223,20 +223,25 @@ def _of_rows(rows: Rows, shape: Sequence[int], *, unchanged: bool) -> dict[str, 
 
 def _of_shards(folder: Path, shape: Sequence[int], split: str, suffixes: Sequence[str], *, unchanged: bool) -> dict[str, str]:
     """WebDataset; with images of one format also what Hugging Face's library opens."""
-    shards, decoder = str(folder / f"{split}-*.tar"), "pill" if shape[0] == 1 else "pil"  # gray, or RGB
+    shards, decoder = _pattern(folder, f"{split}-*.tar"), "pill" if shape[0] == 1 else "pil"  # gray, or RGB
     stream = _code(
         ["from glob import glob", "", "import webdataset"],
-        f"shards = sorted(glob({shards!r}))",
+        f"shards = sorted(glob({shards}))",
         f"data = webdataset.WebDataset(shards, shardshuffle=False).decode({decoder!r})",
         f"data = data.to_tuple({';'.join(suffixes)!r}, 'cls')",
     )
     if len(suffixes) != 1:
         return {"WebDataset": stream}
     lines = (
-        f"data = load_dataset('webdataset', data_files={shards!r}, split='train')",
+        f"data = load_dataset('webdataset', data_files={shards}, split='train')",
         f"data = data.rename_columns({{{suffixes[0]!r}: 'image', 'cls': 'label'}}).select_columns(['image', 'label'])",
     )
     return {"WebDataset": stream, **_of_rows(Rows("from datasets import load_dataset", lines), shape, unchanged=unchanged)}
+
+
+def _pattern(folder: Path, files: str) -> str:
+    """For functions that expand * and [ in names: those of the folder stand for themselves."""
+    return repr(f"{escape(str(folder))}/{files}")
 
 
 def _for_keras(channels: int) -> list[str]:

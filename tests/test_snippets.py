@@ -36,7 +36,7 @@ def test_the_code_in_the_card_loads_all_images_with_their_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, channels: int
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    whole, folder = random_dataset(12, channels), tmp_path / "it's \\ a set"
+    whole, folder = random_dataset(12, channels), tmp_path / "it's \\ a [first]* set"
     data.export(whole, folder, form, card="x")
     found = snippets(folder, form, whole.shape)
     assert code_in((folder / "README.md").read_text()) == list(found.values())
