@@ -9,6 +9,7 @@ The module has lists CONTROLS, CONSTRUCTIONS, METRICS, or some of them. examples
 """
 
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -135,6 +136,13 @@ class Metric:
         _check("Metric", self.name, self.measure)
 
 
+KEYWORDS: dict[type, tuple[str, ...]] = {
+    Control: ("original", "relabeled", "model", "seed"),
+    Construction: ("original", "model", "robust_model", "seed"),
+    Metric: ("model", "dataset", "threat_model", "seed", "device"),
+}
+
+
 @dataclass(frozen=True)
 class Extensions:
     """Everything that modules registered."""
@@ -152,6 +160,24 @@ class Extensions:
     def names(self) -> list[str]:
         """Of all, as run.json lists them."""
         return [each.name for each in (*self.datasets, *self.metrics)]
+
+    def check_functions(self) -> None:
+        """Before any work: every function is there and takes its keyword arguments.
+
+        Raises
+        ------
+        InputError
+            For the first that is not, or does not.
+        """
+        for part in (*self.datasets, *self.metrics):
+            name = part.measure if isinstance(part, Metric) else part.construct
+            function, keywords = function_of(name), KEYWORDS[type(part)]
+            try:
+                inspect.signature(function).bind(**dict.fromkeys(keywords))
+            except TypeError as error:
+                raise InputError(name, f"must take the keyword arguments {', '.join(keywords)}", str(error)) from None
+            except ValueError:  # a function in C may have no signature
+                continue
 
 
 def load_extensions(taken: Collection[str]) -> Extensions:

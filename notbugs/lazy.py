@@ -6,26 +6,37 @@ is therefore callable itself.
 """
 
 import difflib
+import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
-from inspect import Signature, signature
 from types import ModuleType
+
+EXAMPLES = "Examples\n--------"  # in a docstring
 
 
 class CallableModule(ModuleType):
     """A submodule that is also a function: it calls the one of its name in `_functions_in`."""
 
     _functions_in: str
+    _own_doc: str
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """Of the function, without its examples, then of the package: what `help` shows."""
+        summary, _, text = (inspect.getdoc(self._function) or "").partition(EXAMPLES)[0].partition("\n")
+        bare = [each.replace(annotation=each.empty) for each in self.__signature__.parameters.values()]
+        call = f"{self.__name__}{inspect.Signature(bare)}"
+        return f"{summary}\n\n{call}\n{text.rstrip()}\n\nAs a package: {self._own_doc}"
 
     def __call__(self, *arguments: object, **named: object) -> object:
         """Call the function of the same name."""
         return self._function(*arguments, **named)
 
     @property
-    def __signature__(self) -> Signature:
+    def __signature__(self) -> inspect.Signature:
         """Of the function, for `inspect.signature` and editors."""
-        return signature(self._function)
+        return inspect.signature(self._function)
 
     @property
     def _function(self) -> Callable[..., object]:
@@ -40,8 +51,8 @@ class _Package(ModuleType):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self._callable and isinstance(value, ModuleType) and not isinstance(value, CallableModule):
+            value.__dict__.update(_functions_in=self._callable[name], _own_doc=value.__doc__ or "")
             value.__class__ = CallableModule
-            value.__dict__["_functions_in"] = self._callable[name]
         super().__setattr__(name, value)
 
 

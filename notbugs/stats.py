@@ -75,6 +75,17 @@ def newcombe_difference(p: tuple[float, float, float], q: tuple[float, float, fl
     return difference, low, difference + math.hypot(p[2] - p[0], q[0] - q[1])
 
 
+def visible_difference(n: int) -> float:
+    """Half the 95 % CI of the difference of two accuracies near 50 % on n images each: differences below can hardly be seen.
+
+    Examples
+    --------
+    >>> [round(visible_difference(n), 2) for n in (18, 200, 1000)]
+    [0.33, 0.1, 0.04]
+    """
+    return student_quantile(math.inf) * math.sqrt(0.5 / n)
+
+
 def student_quantile(freedom: float, comparisons: int = 1) -> float:
     """Half width of a two-sided 95 % CI in standard errors: Student's t with `freedom` degrees of freedom.
 

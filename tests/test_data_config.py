@@ -10,9 +10,11 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from notbugs import api
 from notbugs.cli import options
 from notbugs.data_config import DATA_FIELDS, DataConfig, DataOptions, check_outside
 from notbugs.errors import InputError
+from notbugs.study.config import StudyConfig, StudyOptions
 
 TYPES = {name: kind for name, kind in get_type_hints(DataConfig).items() if name != "dataset"}
 
@@ -20,6 +22,13 @@ TYPES = {name: kind for name, kind in get_type_hints(DataConfig).items() if name
 def test_keyword_arguments_are_the_fields() -> None:
     assert get_type_hints(DataOptions) == TYPES and {*DATA_FIELDS} == {*TYPES}
     assert [field.name for field in fields(DataConfig)] == ["dataset", *DATA_FIELDS]
+
+
+def test_keyword_arguments_of_a_study_are_its_settings() -> None:
+    parameters = {*inspect.signature(api.study).parameters} - {"out", "workers", "progress", "options"}
+    settings, further = get_type_hints(StudyConfig), get_type_hints(StudyOptions)
+    assert not parameters & {*further} and parameters | {*further} == {*settings}
+    assert all(settings[name] == kind for name, kind in further.items())
 
 
 def test_options_of_commands_are_the_fields() -> None:

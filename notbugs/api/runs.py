@@ -19,12 +19,13 @@ from notbugs.data import DataConfig
 from notbugs.data_config import DataOptions, asked_options
 from notbugs.errors import InputError
 from notbugs.files import FilesConfig
+from notbugs.report import citation
 from notbugs.runs.arguments import keep_arguments
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.row import Cell
 from notbugs.study import pipeline
 from notbugs.study.commands import command_with
-from notbugs.study.config import StudyConfig
+from notbugs.study.config import StudyConfig, StudyOptions
 
 Progress = Callable[[str, float, str], None]  # stage, share done, a few words
 MOST_ROWS, MOST_PICTURES = 20, 4  # in a notebook
@@ -60,6 +61,28 @@ class Run:
     def report(self) -> Path:
         """Write report.html, and return where it is."""
         return report.write(self.folder)
+
+    def cite(self, row: Mapping[str, Cell]) -> str:
+        """A figure with all that a reader needs to check it.
+
+        Parameters
+        ----------
+        row : mapping
+            Of `table("accuracy")` of an audit or a study.
+
+        Returns
+        -------
+        str
+            Accuracy, 95 % CI, n, threat model, attack with its version, seed, model, data, version of notbugs, command.
+
+        Raises
+        ------
+        InputError
+            For a row of another table.
+        """
+        if missing := sorted({"accuracy", "ci_low", "ci_high", "n", "norm", "epsilon", "attack"} - {*row}):
+            raise InputError("row", 'must be of table("accuracy") of an audit or a study', f"one without {', '.join(missing)}")
+        return citation.sentence(row, RunFolder.read(self.folder))
 
     def _repr_html_(self) -> str:
         record = RunFolder.read(self.folder)
@@ -201,7 +224,10 @@ def score_files(
     width, epochs : int, optional
         Of every training.
     seed : int
-    device, workers, progress, **options
+    device : str
+    workers : int, optional
+    progress : callable, optional
+    **options
         As for `audit`.
 
     Returns
@@ -255,7 +281,7 @@ def study(
     device: str = "cpu",
     workers: int | None = 1,
     progress: Progress | None = None,
-    **options: Unpack[DataOptions],
+    **options: Unpack[StudyOptions],
 ) -> Run:
     """The whole study of a data set, as `notbugs run` does: standard and robust training, D_R, D_NR, D_rand, D_det, controls.
 
@@ -280,14 +306,18 @@ def study(
         How many. Default: 1, for `digits` 3.
     full : bool
         Also all controls. Those of your own are always run (docs/extensions.md).
-    device, workers, progress, **options
+    device : str
+    workers : int, optional
+        Stages at once. None: one for each core. More than one needs a main module that can be imported.
+    progress : callable, optional
         As for `audit`.
+    **options
+        resize, limit, relabel_epsilon, patience and all other fields of `study.config.StudyConfig`.
 
     Returns
     -------
     Run
-        `table("accuracy")`, `table("sets")`, with `full` `table("controls")`; `report()`.
-        `study.config.StudyConfig` and `study.pipeline.run` have all settings.
+        `table("accuracy")`, `table("sets")`, with `full` or controls of your own `table("controls")`; `report()`.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from notbugs.attacks.budgets import check_budget
 from notbugs.audit.class_order import write_class_map
 from notbugs.audit.classifiers import digest, load_classifier, report_order, search_copy
 from notbugs.audit.config import AuditConfig, all_classes
+from notbugs.audit.cost import AuditPlan, plan
 from notbugs.audit.default_threats import with_epsilon
 from notbugs.audit.evaluate import draws_of, evaluate_part, run_checks
 from notbugs.audit.failures import blame_failing_image
@@ -46,6 +47,7 @@ def run(
     workers: int | None = None,
     engine: Engine | None = None,
     report_progress: Progress | None = None,
+    on_plan: Callable[[AuditPlan], None] | None = None,
     time_limit: float | None = None,
 ) -> RunFolder:
     """Audit one classifier, or resume the audit that is in `folder`.
@@ -62,6 +64,8 @@ def run(
     engine : Engine, optional
         Does the stages in place of worker processes (`runs.executors.open_engine`).
     report_progress : callable, optional
+    on_plan : callable, optional
+        Called before the first attack with what will be done and about how long that takes.
     time_limit : float, optional
         Seconds after which no image is attacked any more. What is being done then is given up; the same command goes on.
 
@@ -111,6 +115,8 @@ def run(
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, parts, engine, checks_first=time_limit is not None)
+        if on_plan and not all(map(record.done, stages)):
+            on_plan(plan(config, engine.at_once() if engine else workers))
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
             try:

@@ -44,6 +44,7 @@ from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.audit import AuditConfig
+    from notbugs.audit.cost import AuditPlan
     from notbugs.gate import Evaluation, Requirement
     from notbugs.runs.folder import RunFolder
 
@@ -155,6 +156,7 @@ def _attack(
                 workers=how.workers,
                 engine=engine,
                 report_progress=report_progress,
+                on_plan=None if options.quiet else _print_start,
                 time_limit=options.time_limit,
             )
         evaluation = evaluate(config, record, required, options.time_limit)
@@ -171,6 +173,13 @@ def _attack(
         if out:
             _print_place(out, record, evaluation, quiet=options.quiet)
     return evaluation.decision.exit_code
+
+
+def _print_start(found: "AuditPlan") -> None:
+    """Before the first attack: what is attacked, and how long that may take."""
+    print_notes()
+    of_all = "" if found.images == found.all_images else f" of {found.all_images:,}"
+    say(f"{found.images:,}{of_all} test images, {', '.join(found.threats)}: {found.duration}.", file=sys.stderr)
 
 
 def _print_place(out: Path, record: "RunFolder", evaluation: "Evaluation", *, quiet: bool) -> None:

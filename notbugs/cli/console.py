@@ -3,6 +3,7 @@
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from notbugs.runs.engine import Engine
     from notbugs.study.config import StudyConfig
 
+QUIET = 60.0  # seconds after which a line says that work goes on, where no bar can be shown
 
 # ---- options -----------------------------------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ def command_line() -> str:
 
 @contextmanager
 def progress(listed_in: str = "", *, quiet: bool = False) -> Iterator[Callable[[str, float, str], None]]:
-    """A progress bar per running stage; without a terminal, a line per finished stage. quiet: nothing.
+    """A progress bar per running stage; without a terminal, a line per finished stage, and one a minute. quiet: nothing.
 
     Before the first of them the notes on the data: the input can be used. listed_in: see `list_files_in`.
     """
@@ -190,17 +192,37 @@ def progress(listed_in: str = "", *, quiet: bool = False) -> Iterator[Callable[[
         disable=not console.is_terminal,
     )
     with display if console.is_terminal else nullcontext():  # rich 13 ends with an empty line where there is no terminal
+        shares: dict[str, float] = {}
+        said = time.monotonic()
 
         def report_progress(stage: str, share: float, words: str) -> None:
+            nonlocal said
             print_notes()
+            shares[stage] = share
+            if not console.is_terminal and time.monotonic() - said > QUIET and (running := running_stages(shares)):
+                console.print(printable(running), highlight=False, markup=False, soft_wrap=True)
+                said = time.monotonic()
             if stage not in bars:
                 bars[stage] = display.add_task(stage, total=1.0, words=words)
             display.update(bars[stage], completed=share, words=words)
             if share >= 1.0 and not words:
                 display.remove_task(bars.pop(stage))
                 console.print(printable(f"done: {stage}"), highlight=False, markup=False)
+                said = time.monotonic()
 
         yield report_progress
+
+
+def running_stages(shares: Mapping[str, float]) -> str:
+    """Which stages run, and how far they are; "" for none.
+
+    Examples
+    --------
+    >>> running_stages({"part 1 of 2": 1.0, "part 2 of 2": 0.25, "sanity checks": 0.5})
+    'running: part 2 of 2 25 %, sanity checks 50 %'
+    """
+    running = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share < 1)
+    return running and f"running: {running}"
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

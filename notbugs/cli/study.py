@@ -225,6 +225,25 @@ def split(
     for name in names:
         path = dataset_path(config, out, seed, name)
         say(f"{name:13}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
+    _print_next(config, record)
+
+
+def _print_next(config: "StudyConfig", record: "RunFolder") -> None:
+    """How to measure what was trained on either version: on the same test images, at the same size, within the same epsilon."""
+    from notbugs.data_config import asked_options
+    from notbugs.runs.metadata import epsilon_text
+    from notbugs.study.commands import command_with
+
+    epsilon = record.study().epsilon
+    threats = tuple(f"{config.norm}:{epsilon_text(each)}" for each in (epsilon, epsilon / 2))
+    options = {**asked_options(config.data), "epsilon": threats}
+    options.pop("limit", None)  # of the test images that would be an eighth
+    again = command_with("attack", ["MODEL", config.dataset], options)
+    say(
+        "Train on either: README.md beside the images has code. Then attack each model on the original test images:",
+        f"  {again}",
+        file=sys.stderr,
+    )
 
 
 def _print_sources(config: "StudyConfig", out: Path) -> None:

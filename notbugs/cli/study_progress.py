@@ -6,9 +6,11 @@ from contextlib import contextmanager, nullcontext
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from notbugs.cli.console import QUIET, running_stages
 from notbugs.cli.notes import data_lines, new_data_lines, new_model_lines
 from notbugs.errors import printable
 from notbugs.runs.metadata import NORM_NAMES
+from notbugs.stats import visible_difference
 
 if TYPE_CHECKING:
     from notbugs.runs.tables.data_check import DataCheckRow
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from notbugs.study.plan import Plan
 
 LONG = 600.0  # seconds from which the plan says what would be faster
+SMALL, ENOUGH = 0.1, 200  # a difference that should be seen, and test images that show it
 FASTER_SIDE, FASTER_COUNT = 64, 1000  # of images
-QUIET = 60.0  # seconds after which a line says that work goes on, where no bar can be shown
 
 
 class StudyProgress:
@@ -61,9 +63,8 @@ class StudyProgress:
         if "" in self.bars:
             self.display.update(self.bars[""], completed=self.share, words=self._left())
         if not self.display.console.is_terminal and time.monotonic() - self.said > QUIET:
-            running = ", ".join(f"{name} {100 * part:.0f} %" for name, part in self.shares.items() if part < 1)
-            words = f"running: {running}; " if running else ""
-            self._print(f"{words}{self.finished} of {len(self.estimates)} stages done, {self._left()}")
+            running = running_stages(self.shares)
+            self._print(f"{running and f'{running}; '}{self.finished} of {len(self.estimates)} stages done, {self._left()}")
 
     def on_stage(self, name: str, rows: "Sequence[Row]", seconds: float) -> None:
         """Print a line for a stage that is recorded."""
@@ -118,13 +119,16 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
         f"{config.dataset}: {len(train):,} training and {len(test):,} test images, {width}x{height}, {colors}, "
         f"{len(train.classes)} classes."
     )
+    if (visible := visible_difference(len(test))) > SMALL:
+        yield (
+            f"Few test images: with {len(test)} a difference between two accuracies is hardly seen below {100 * visible:.0f} "
+            f"percentage points. For {100 * SMALL:.0f} about {ENOUGH} are needed."
+        )
     yield from data_lines(plan.splits)
     yield from finding_lines(plan.findings)
     reason = epsilon_reason(config.epsilon_from, config.norm, found.other_class, found.same_class)
-    yield (
-        f"{NORM_NAMES[config.norm]} ε = {config.epsilon:.4g}. {reason} A typical image has norm {found.norm:.3g}. "
-        f"Relabeling: ε = {config.relabel_epsilon:.4g}."
-    )
+    relabeling = f" Relabeling: ε = {config.relabel_epsilon:.4g}." if plan.relabels else ""
+    yield f"{NORM_NAMES[config.norm]} ε = {config.epsilon:.4g}. {reason} A typical image has norm {found.norm:.3g}.{relabeling}"
     if found.same_scene:
         yield (
             "Many images are so close to another one of their class that they seem to show the same scene, as frames of a video "

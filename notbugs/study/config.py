@@ -8,6 +8,7 @@ import torch
 from notbugs import data, precision
 from notbugs.data import DataConfig, Splits
 from notbugs.data.load import check_training_part
+from notbugs.data_config import DataOptions
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
@@ -125,6 +126,39 @@ class StudyConfig(DataConfig):
     head_only: bool = False
     robust_model: str | None = None
     layer: str | None = None
+
+
+class StudyOptions(DataOptions, total=False):
+    """The fields of `StudyConfig` that are no parameters of `notbugs.study` by themselves, as its keyword arguments."""
+
+    relabel_epsilon: float | None
+    relabel_reach: float | None
+    classes: str | None
+    class_map: str | None
+    batch_size: int | None
+    learning_rate: float | None
+    relabel_learning_rate: float | None
+    weight_decay: float | None
+    relabel_translate: int | None
+    adapt_batchnorm: bool | None
+    translate: int | None
+    flip: bool | None
+    adversarial_steps: int
+    invert_steps: int | None
+    invert_start: str
+    versions: int
+    robust_strong: bool
+    relabel_steps: int
+    patience: int | None
+    replicate: bool
+    bf16: bool | None
+    compile: bool
+    write: str | None
+    stratified_targets: bool
+    pretrained: bool
+    head_only: bool
+    robust_model: str | None
+    layer: str | None
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def study_graph(config: ResolvedConfig, *, analyses: bool = False) -> Graph:
     """
     graph: Graph = {}
     for seed in range(config.seed, config.seed + config.seeds):
-        graph |= _quick_stages(config, seed) | _own_stages(config, seed)
+        graph |= _quick_stages(config, seed) | _own_stages(seed)
         if config.robust_strong:
             graph |= _strong_stages(config, seed)
         if config.full:
@@ -134,16 +134,19 @@ def select_stages(graph: Mapping[StageId, StudyStage], only: Collection[str] | N
 
 
 def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
-    """What others wait for comes first: training and constructions, which need only weights, before evaluations."""
+    """What others wait for comes first: training and constructions, which need only weights, before evaluations.
+
+    Data sets of the user's own come with these, so that an error in one is found early.
+    """
     graph: Graph = {}
     if config.dataset == SYNTHETIC:
         graph |= _task(seed, "synthetic-truth", synthetic_truth)
     sources = ("adversarial", GIVEN) if config.model is None else ("adversarial", "reference")
     for name in sources:
         graph |= _model(seed, name)
-    for name in QUICK:
+    for name in (*QUICK, *OWN_DATASETS):
         graph |= _dataset(seed, name)
-    for name in QUICK:
+    for name in (*QUICK, *OWN_DATASETS):
         graph |= _model(seed, trained_on(name))
     models = ("adversarial", GIVEN, *(trained_on(name) for name in QUICK))
     if seed == config.seed:
@@ -151,16 +154,14 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     work = partial(evaluation.accuracy_on_all_datasets, models=models)
     graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
     # the longest first and those of relabeled sets, which take seconds, last: no worker then waits long for the others
-    for name in dict.fromkeys((*sources, *models)):
+    for name in dict.fromkeys((*sources, *models, *OWN_MODELS)):
         graph |= _evaluation(config, seed, name)
     return graph
 
 
-def _own_stages(config: ResolvedConfig, seed: int) -> Graph:
-    """What the user registered."""
+def _own_stages(seed: int) -> Graph:
+    """What is compared and measured for the user's own controls and metrics."""
     graph: Graph = {}
-    for name in OWN_DATASETS:
-        graph |= _dataset(seed, name) | _model(seed, trained_on(name)) | _evaluation(config, seed, trained_on(name))
     if EXTENSIONS.controls:
         compared = {trained_on(name) for control in EXTENSIONS.controls for name in (control.name, control.control_of)}
         graph |= _task(seed, "own-controls", controls.excess_over_own_controls, evaluations=tuple(sorted(compared)))

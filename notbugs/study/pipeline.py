@@ -119,6 +119,7 @@ def run(
     """
     folder = Path(folder)
     check_outside(config, folder)
+    EXTENSIONS.check_functions()
     data.use_index(folder)
     splits = load(config)
     resolved, network_notes = _resolved(config, splits)

@@ -8,6 +8,7 @@ from notbugs.data import Splits
 from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import default_workers
 from notbugs.runs.tables.data_check import DataCheckRow
+from notbugs.study.catalog import DATASETS
 from notbugs.study.config import ResolvedConfig, network_layer
 from notbugs.study.cost import Speed, measure_speed, network_of, stage_seconds
 from notbugs.study.epsilon import NeighborDistances, neighbor_distances
@@ -37,6 +38,8 @@ class Plan:
         Its clean accuracy on the test images.
     findings : sequence of DataCheckRow
         Of the data check.
+    relabels : bool
+        Whether images are relabeled in any of the stages.
     """
 
     config: ResolvedConfig
@@ -48,6 +51,7 @@ class Plan:
     given: GivenModel | None = None
     given_accuracy: Accuracy | None = None
     findings: Sequence[DataCheckRow] = ()
+    relabels: bool = False
 
 
 def make_plan(
@@ -83,7 +87,9 @@ def make_plan(
         distances = distances._replace(same_scene=neighbor_distances(splits.train, "l2").same_scene)
     named = {str(stage): value for stage, value in seconds.items()}
     accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
-    return Plan(config, splits, distances, named, workers, _makespan(graph, seconds, workers), given, accuracy, findings)
+    relabels = any(stage.kind == "dataset" and DATASETS[stage.name].is_relabeled for stage in todo)
+    whole = _makespan(graph, seconds, workers)
+    return Plan(config, splits, distances, named, workers, whole, given, accuracy, findings, relabels)
 
 
 def _stage_seconds(

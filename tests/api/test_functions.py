@@ -3,6 +3,7 @@
 import doctest
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from notbugs.api.inputs import by_name
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.report.findings.construction import is_weak_source
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.row import Cell
 from notbugs.search import NormBall
 
 
@@ -117,8 +119,6 @@ def test_data_and_constructions_show_pictures_in_a_notebook(small: data.Splits) 
     assert html.count("<img ") == 20 and "data:image/png;base64," in html
     made = api.make_nonrobust(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), small, steps=1)
     assert "feature_error" in made._repr_html_() and made._repr_html_().count("<img ") == 10
-    from dataclasses import replace
-
     evil = replace(small.train, classes=("<script>", *small.train.classes[1:]))
     assert "<script>" not in evil._repr_html_() and "&lt;script&gt;" in evil._repr_html_()
     assert "0" in small.train.select([])._repr_html_()
@@ -157,6 +157,52 @@ def test_a_run_shows_its_table_and_pictures_and_is_removed_if_nobody_named_a_fol
     assert folder.is_dir()
     del temporary
     assert not folder.parent.exists()
+
+
+def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "audit", {"kind": "audit"}) as record:
+        record.update_metadata(
+            model="m.onnx", dataset="d", notbugs="0.1.0", command="notbugs attack m.onnx d", fingerprint="0123", seeds=[0]
+        )
+        rotated = replace(accuracy(5), threat="rotation 30°", norm="spatial", epsilon=30.0, attack="ensemble-standard v3")
+        record.record_stage("all", 1.0, [replace(accuracy(4), norm="", epsilon=0.0), rotated])
+    run = api.Run(tmp_path / "audit")
+    clean, spatial = map(run.cite, run.table("accuracy"))
+    end = "seed 0, model m.onnx, data d (fingerprint 0123); notbugs 0.1.0: notbugs attack m.onnx d)"
+    row = accuracy(4)
+    figures = (
+        f"{100 * row.accuracy:.1f} % clean accuracy (95 % CI [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}], n = {row.n}, "
+    )
+    assert clean == figures + end
+    assert "robust accuracy" in spatial and "rotation 30°, ensemble-standard v3, seed 0" in spatial
+    columns: dict[str, Cell] = {
+        "model": "adversarial",
+        "trained_on": "original",
+        "set": "test",
+        "correct": 1,
+        "n": 4,
+        "accuracy": 0.25,
+    }
+    study: dict[str, Cell] = {
+        **columns,
+        "norm": "linf",
+        "epsilon": 8 / 255,
+        "attack": "a v1",
+        "ci_low": 0.05,
+        "ci_high": 0.7,
+        "seed": 3,
+    }
+    with RunFolder.open(tmp_path / "study", {"kind": "study"}) as record:
+        record.update_metadata(dataset="d", notbugs="0.1.0", command="notbugs run d")
+    assert api.Run(tmp_path / "study").cite(study) == (
+        "25.0 % robust accuracy (95 % CI [5.0, 70.0], n = 4, Linf ε = 0.03137, a v1, seed 3, model adversarial, "
+        "data d (fingerprint unknown); notbugs 0.1.0: notbugs run d)"
+    )
+    assert ", model adversarial, on robust, data d" in api.Run(tmp_path / "study").cite({**study, "set": "robust"})
+    with pytest.raises(
+        InputError, match=r"row: must be of table\(\"accuracy\"\) of an audit or a study, got one without accuracy"
+    ):
+        run.cite({"n": 3})
 
 
 @pytest.mark.slow

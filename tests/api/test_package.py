@@ -52,7 +52,17 @@ def test_a_submodule_is_a_function_as_well(name: str, monkeypatch: pytest.Monkey
     assert inspect.signature(module) == inspect.signature(getattr(api, name))
     monkeypatch.setattr(api, name, lambda *given, **named: (given, named))
     assert module(1, seed=2) == ((1,), {"seed": 2})
-    assert inspect.getdoc(module) and notbugs.train.fit
+    assert notbugs.train.fit
+
+
+@pytest.mark.parametrize("name", ["train", "audit", "study"])
+def test_help_on_such_a_submodule_is_that_of_the_function(name: str) -> None:
+    text = pydoc.plain(pydoc.render_doc(getattr(notbugs, name)))
+    summary, *_ = (inspect.getdoc(getattr(api, name)) or "").split("\n")
+    assert f"notbugs.{name} - {summary}" in text and f"notbugs.{name}(" in text
+    for parameter in inspect.signature(getattr(api, name)).parameters:
+        assert parameter in text
+    assert "    Returns\n" in text and "As a package: " in text
 
 
 def test_a_name_that_is_not_there_is_an_error_with_the_nearest() -> None:

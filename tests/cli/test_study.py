@@ -95,6 +95,7 @@ def test_split_and_report(tmp_path: Path) -> None:
         ["robust", "100", "images,"],
         ["nonrobust", "100", "images,"],
     ]
+    assert done.stderr.endswith("  notbugs attack MODEL digits --epsilon l2:0.75 --epsilon l2:0.375\n")
     # one epoch on 100 images: nothing is learned
     assert "notbugs: D_R can hardly make a classifier more robust: " in done.stderr and ", chance level: 10." in done.stderr
     assert len(list((tmp_path / "run" / "datasets" / "robust" / "train").rglob("*.png"))) == 100

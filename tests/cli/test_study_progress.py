@@ -43,27 +43,34 @@ def shown(terminal: bool) -> tuple[StudyProgress, io.StringIO]:
 
 
 def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(plan: Plan) -> None:
-    data, fixed, limited, epsilon, network, time = plan_lines(plan)
+    data, few, fixed, limited, epsilon, network, time = plan_lines(plan)
     counts = "200 of 1,347 training and 20 of 450 test images"
     assert limited == f"Data: --limit 200: {counts}, the first of each class. Listed in tables/data_files.csv."
     assert fixed == "Data: the test part is 25% of each class, 450 images, the same for every seed."
     assert data == "digits: 200 training and 20 test images, 8x8, gray, 10 classes."
+    assert few == (
+        "Few test images: with 20 a difference between two accuracies is hardly seen below 31 percentage points. "
+        "For 10 about 200 are needed."
+    )
+    many = replace(plan, splits=plan.splits._replace(test=plan.splits.train))
+    assert not [line for line in plan_lines(many) if line.startswith("Few")]
     assert epsilon == (
         "L2 ε = 0.75. It was chosen by notbugs (--epsilon changes it), for this data set. The nearest image of another class is "
-        "1.89 away (median), of the same class 1.08. A typical image has norm 3.9. Relabeling: ε = 1.5."
+        "1.89 away (median), of the same class 1.08. A typical image has norm 3.9."
     )
+    assert list(plan_lines(replace(plan, relabels=True)))[4] == f"{epsilon} Relabeling: ε = 1.5."
     assert network == "small of width 8, 2 epochs, 1 seed, on cpu."
     flips = list(plan_lines(replace(plan, config=replace(plan.config, flip=True))))
-    assert flips[4] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
+    assert flips[5] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
     assert time == "2 stages, 2 at once: about 40 seconds, estimated from timed batches."
     set_by_option = replace(plan, config=replace(plan.config, epsilon_from="option"))
-    assert list(plan_lines(set_by_option))[3].startswith("L2 ε = 0.75. It was set by --epsilon. The nearest image")
+    assert list(plan_lines(set_by_option))[4].startswith("L2 ε = 0.75. It was set by --epsilon. The nearest image")
     scenes = replace(plan, distances=plan.distances._replace(same_scene=True))
-    assert "Keep all images of a scene in one part, with --group" in list(plan_lines(scenes))[4]
+    assert "Keep all images of a scene in one part, with --group" in list(plan_lines(scenes))[5]
     splits = plan.splits._replace(notes=("no test part",), left_out=(Unreadable("a.png", "is damaged"),))
     noted = replace(plan, splits=splits, stages={})
     lines = list(plan_lines(noted))
-    assert lines[1] == "Data: no test part." and lines[2].startswith("Left out: 1 file (1: is damaged).")
+    assert lines[2] == "Data: no test part." and lines[3].startswith("Left out: 1 file (1: is damaged).")
     assert lines[-1] == "Everything is done already."
 
 

@@ -14,13 +14,14 @@ import torch
 from notbugs import data, extensions, report
 from notbugs.cli.console import command_line
 from notbugs.errors import InputError
-from notbugs.extensions import Construction, Control, Metric, check_present, function_of, load_extensions
+from notbugs.extensions import Construction, Control, Extensions, Metric, check_present, function_of, load_extensions
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, MetricRow, SetRow
 from notbugs.runs.tables.transferability import ControlRow
 from notbugs.stats import mean_interval, wilson_interval
-from notbugs.study import datasets
+from notbugs.study import datasets, pipeline
 from notbugs.study.commands import command_of
+from notbugs.study.config import StudyConfig
 from notbugs.study.own_metrics import summarize
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -117,6 +118,36 @@ def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytes
         Metric("mine", "a", "")
     with pytest.raises(InputError, match="set NOTBUGS_EXTENSIONS=MODULE"):
         check_present(["mine"], [])
+
+
+def test_functions_are_looked_for_and_tried_before_any_work(example: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = {
+        "good": lambda original, relabeled, model, seed: None,
+        "anything": lambda **given: None,
+        "positional": lambda original, relabeled, model, seed, /: None,
+        "few": lambda original, seed: None,
+    }
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(**functions, number=3))  # type: ignore[arg-type]
+
+    def check(*parts: str) -> None:
+        Extensions([Control(f"c{number}", part, "", "") for number, part in enumerate(parts)]).check_functions()
+
+    load_extensions(()).check_functions()
+    check("mine:good", "mine:anything")
+    for part, says in (
+        ("mine:missing", "must name a function, got mine:missing"),
+        ("mine:number", "must name a function, got mine:number"),
+        ("mine:few", "mine:few: must take the keyword arguments original, relabeled, model, seed, got .*'relabeled'"),
+        ("mine:positional", "mine:positional: must take the keyword arguments original, relabeled, model, seed"),
+    ):
+        with pytest.raises(InputError, match=says):
+            check("mine:good", part)
+    with pytest.raises(InputError, match="must name a function, got mine:none"):
+        Extensions(metrics=[Metric("m", "mine:none", "")]).check_functions()
+    monkeypatch.setattr(pipeline, "EXTENSIONS", Extensions([Control("c", "mine:missing", "", "")]))
+    with pytest.raises(InputError, match="must name a function, got mine:missing"):
+        pipeline.run(StudyConfig("digits"), "never-made")
+    assert not Path("never-made").exists()
 
 
 def test_what_a_control_returns_is_checked(monkeypatch: pytest.MonkeyPatch, digits: data.Splits) -> None:
