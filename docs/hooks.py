@@ -196,7 +196,7 @@ def made_with(spec: catalog.DatasetSpec) -> str:
 
 
 def controls() -> str:
-    """Every control, which result it questions, and what it would refute."""
+    """Every control, which result it questions, and which explanation it tests."""
     return controls_table(lambda name: catalog.trained_on(name) not in catalog.ALTERNATIVE_EXPLANATIONS)
 
 
@@ -223,23 +223,23 @@ def controls_table(wanted: Callable[[str], bool]) -> str:
 
 
 class Claim(NamedTuple):
-    """A claim, and the control that would refute it: as result pages name both, as the table shows the control, and when."""
+    """A claim, and the control that could count against it: as result pages name both, as the table shows the control, and what counts against it."""
 
     claim: str
     result: str
     control: str
     shown: str
-    refuted_if: str
+    against: str
 
 
 CLAIMS = (
     Claim(
         "**D_rand generalizes by its perturbations**", "random-labels", "shuffled perturbations",
-        "`random-labels-shuffled`", "shuffled perturbations give as much",
+        "`random-labels-shuffled`", "shuffled perturbations are not exceeded",
     ),
     Claim(
         "… and not by one pattern per label", "random-labels", "class patterns",
-        "`random-labels-class-patterns`", "random patterns give as much",
+        "`random-labels-class-patterns`", "random patterns are not exceeded",
     ),
     Claim(
         "… and not by images that resemble their new label", "random-labels-filtered", "shuffled perturbations",
@@ -247,20 +247,20 @@ CLAIMS = (
     ),
     Claim(
         "**… and these features are non-robust**", "random-labels", "relabeled with the robust model",
-        "`random-labels-robust`", "perturbations of the adversarially trained classifier give as much",
+        "`random-labels-robust`", "perturbations of the adversarially trained classifier are not exceeded",
     ),
     *(
-        Claim("", "random-labels", name, name, f"a {catalog.LEAKAGE_PROBES[probe]} gives as much")
+        Claim("", "random-labels", name, name, f"a {catalog.LEAKAGE_PROBES[probe]} is not exceeded")
         for probe, name in catalog.PROBE_NAMES.items()
     ),
     Claim(
         "**D_det perturbs features of the data, not bugs of one model**", "next-labels", "non-transferable perturbations",
-        "`next-labels-non-transferable`", "perturbations that mislead one model alone give as much",
+        "`next-labels-non-transferable`", "perturbations that mislead one model alone are not exceeded",
     ),
     Claim(
         "**D_rand as in the paper generalizes by its perturbations**, not by labels that are true by chance",
         "random-labels-incl-true", "class patterns, true labels kept",
-        "`random-labels-incl-true-class-patterns`", "the true labels with random patterns give as much",
+        "`random-labels-incl-true-class-patterns`", "the true labels with random patterns are not exceeded",
     ),
 )  # fmt: skip
 CLAIMED_ON = {"digits": "digits-controls", "CIFAR-10": "cifar10-8000-controls"}  # pages of results
@@ -270,9 +270,9 @@ def claims() -> str:
     """Each claim with the excess over its control, from the tables of the result pages."""
     found = [excesses((REPOSITORY / "docs" / "results" / f"{page}.md").read_text()) for page in CLAIMED_ON.values()]
     rows = [
-        (each.claim, each.shown, each.refuted_if, *(excess[each.result, each.control] for excess in found)) for each in CLAIMS
+        (each.claim, each.shown, each.against, *(excess[each.result, each.control] for excess in found)) for each in CLAIMS
     ]
-    return table(("claim", "control", "refuted if", *CLAIMED_ON), rows)
+    return table(("claim", "control", "not supported if", *CLAIMED_ON), rows)
 
 
 EXCESS = re.compile(r"^\| ([\w-]+) \| [\d.]+ \| ([^|]+) \| [\d.]+ \| ([+−][\d.]+ \[(−?)[^|]+) \|$", re.MULTILINE)
@@ -366,6 +366,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "leakage probes": leakage_probes,
     "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",
     "commands": commands,
+    "own control": lambda: f"```python\n# own_control.py\n{(REPOSITORY / 'examples' / 'own_control.py').read_text()}```",
     "tables": run_tables,
     "ensemble version": lambda: f"This version of notbugs ({__version__}) has version {ENSEMBLE_VERSION} of the ensembles.",
 }

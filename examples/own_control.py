@@ -1,7 +1,6 @@
 """A control of your own in a study and its report: perturbations whose pixels are shuffled.
 
-    cd examples
-    NOTBUGS_EXTENSIONS=own_control notbugs run digits --out runs/own
+    NOTBUGS_EXTENSIONS=own_control notbugs run digits --out runs/own  # in the folder of this file
 
 D_rand teaches the true classes though all of its labels are wrong. Could any change of pixels of this strength do so? This
 control keeps the values of each perturbation and its label, and shuffles where they stand. If classifiers learn nothing from it,
