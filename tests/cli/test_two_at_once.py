@@ -19,8 +19,9 @@ def test_two_trainings_never_write_one_model(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     words = ["train", "digits", "--epochs", "100000", "--width", "4", "--out", "m.safetensors"]
     first = subprocess.Popen([*NOTBUGS, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
     while not list(tmp_path.glob(".*.lock")):
-        assert first.poll() is None
+        assert first.poll() is None and time.monotonic() < end
         time.sleep(0.1)
     second = call_here(*words)
     first.send_signal(signal.SIGTERM)
