@@ -223,7 +223,7 @@ def controls_table(wanted: Callable[[str], bool]) -> str:
 
 
 class Claim(NamedTuple):
-    """A claim, and the control that could count against it: as result pages name both, as the table shows the control, and what counts against it."""
+    """A claim, and the control that could count against it: both as result pages name them, the control as the table shows it."""
 
     claim: str
     result: str
@@ -269,9 +269,7 @@ CLAIMED_ON = {"digits": "digits-controls", "CIFAR-10": "cifar10-8000-controls"} 
 def claims() -> str:
     """Each claim with the excess over its control, from the tables of the result pages."""
     found = [excesses((REPOSITORY / "docs" / "results" / f"{page}.md").read_text()) for page in CLAIMED_ON.values()]
-    rows = [
-        (each.claim, each.shown, each.against, *(excess[each.result, each.control] for excess in found)) for each in CLAIMS
-    ]
+    rows = [(each.claim, each.shown, each.against, *(excess[each.result, each.control] for excess in found)) for each in CLAIMS]
     return table(("claim", "control", "not supported if", *CLAIMED_ON), rows)
 
 
@@ -358,6 +356,12 @@ def wrapped(lines: str, width: int) -> str:
     return "\n".join(fill(line, width, subsequent_indent="    ") for line in lines.split("\n"))
 
 
+def own_control() -> str:
+    """The example of a control, without its docstring."""
+    text = (REPOSITORY / "examples" / "own_control.py").read_text().partition('"""\n\n')[2]
+    return f"```python\n# own_control.py\n{text}```"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "constructions": constructions,
     "controls": controls,
@@ -366,7 +370,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "leakage probes": leakage_probes,
     "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",
     "commands": commands,
-    "own control": lambda: f"```python\n# own_control.py\n{(REPOSITORY / 'examples' / 'own_control.py').read_text()}```",
+    "own control": own_control,
     "tables": run_tables,
     "ensemble version": lambda: f"This version of notbugs ({__version__}) has version {ENSEMBLE_VERSION} of the ensembles.",
 }

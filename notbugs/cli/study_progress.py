@@ -10,7 +10,6 @@ from notbugs.cli.console import QUIET, running_stages
 from notbugs.cli.notes import data_lines, new_data_lines, new_model_lines
 from notbugs.errors import printable
 from notbugs.runs.metadata import NORM_NAMES
-from notbugs.stats import visible_difference
 
 if TYPE_CHECKING:
     from notbugs.runs.tables.data_check import DataCheckRow
@@ -110,6 +109,7 @@ def study_progress() -> Iterator[StudyProgress]:
 
 def plan_lines(plan: "Plan") -> Iterator[str]:
     """What a study is about to do, in a few sentences."""
+    from notbugs.stats import visible_difference
     from notbugs.study.epsilon_source import epsilon_reason
 
     config, train, test, found = plan.config, plan.splits.train, plan.splits.test, plan.distances

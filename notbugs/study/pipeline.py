@@ -117,9 +117,8 @@ def run(
     InputError
         Before anything is written if the input cannot be used.
     """
-    folder = Path(folder)
-    check_outside(config, folder)
     EXTENSIONS.check_functions()
+    check_outside(config, folder := Path(folder))
     data.use_index(folder)
     splits = load(config)
     resolved, network_notes = _resolved(config, splits)
