@@ -48,7 +48,8 @@ DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "faults", "files", "inversion",
+    "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "faults", "files", "imagenet_plan",
+    "inversion",
     "large_sets", "markdown_tables", "reference_library", "robust_data", "scaling",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
@@ -129,6 +130,16 @@ def test_the_schema_is_one_and_refuses_surprises() -> None:
         {name: value for name, value in good.items() if name != "machine"},
     ):
         assert not VALIDATOR.is_valid(bad)
+
+
+@pytest.mark.slow
+def test_the_plan_of_imagenet_is_what_the_command_prints(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["imagenet_plan.py", "--price", "3", "--workers", "64"])
+    load("imagenet_plan").main()
+    text, printed = (DOCS.parent / "scale.md").read_text(), capsys.readouterr().out
+    assert len(table_lines(printed)) == 14 and all(line in text for line in printed.splitlines())
 
 
 def test_documents_name_results_files_that_exist() -> None:

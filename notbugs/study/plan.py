@@ -88,7 +88,7 @@ def make_plan(
     named = {str(stage): value for stage, value in seconds.items()}
     accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
     relabels = any(stage.kind == "dataset" and DATASETS[stage.name].is_relabeled for stage in todo)
-    whole = _makespan(graph, seconds, workers)
+    whole = makespan(graph, seconds, workers)
     return Plan(config, splits, distances, named, workers, whole, given, accuracy, findings, relabels)
 
 
@@ -109,19 +109,30 @@ def _stage_seconds(
     return {stage: stage_seconds(stage, config, splits, speeds[network_of(stage, config)]) for stage in todo}
 
 
-def _makespan(graph: Graph, seconds: Mapping[StageId, float], workers: int) -> float:
-    """When the last stage ends, if `workers` stages run at once, each as soon as those that it needs are done."""
+def makespan(graph: Graph, seconds: Mapping[StageId, float], workers: int) -> float:
+    """When the last stage ends, if `workers` stages run at once, each as soon as those that it needs are done.
+
+    Parameters
+    ----------
+    graph : dict
+    seconds : mapping
+        Of the stages that are left, in their order. All others are done.
+    workers : int
+    """
+    order = {stage: number for number, stage in enumerate(seconds)}
+    needs = {stage: {need for need in graph[stage].needs if need in seconds} for stage in seconds}
+    followers: dict[StageId, list[StageId]] = {stage: [] for stage in seconds}
+    for stage, needed in needs.items():
+        for need in needed:
+            followers[need].append(stage)
+    ready = {stage: 0.0 for stage, needed in needs.items() if not needed}  # since when
     ends: dict[StageId, float] = {}
     free = [0.0] * max(1, workers)
-    waiting = list(seconds)
-    while waiting:
-        ready = {
-            stage: max((ends[need] for need in graph[stage].needs if need in seconds), default=0.0)
-            for stage in waiting
-            if all(need in ends or need not in seconds for need in graph[stage].needs)
-        }
+    while ready:
         worker = min(range(len(free)), key=free.__getitem__)
-        stage = min(ready, key=lambda each: max(ready[each], free[worker]))
-        free[worker] = ends[stage] = max(ready[stage], free[worker]) + seconds[stage]
-        waiting.remove(stage)
+        stage = min(ready, key=lambda each: (max(ready[each], free[worker]), order[each]))
+        free[worker] = ends[stage] = max(ready.pop(stage), free[worker]) + seconds[stage]
+        for follower in followers[stage]:
+            if all(need in ends for need in needs[follower]):
+                ready[follower] = max(ends[need] for need in needs[follower])
     return max(ends.values(), default=0.0)

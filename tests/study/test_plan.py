@@ -126,5 +126,5 @@ def test_stages_share_workers_in_the_order_of_their_needs(workers: int, seconds:
     """a (3) before b (6); c (5), d (2) at any time."""
     a, b, c, d = (stage("task", name) for name in "abcd")
     graph = {a: NOTHING, b: StudyStage((a,), NOTHING.work), c: NOTHING, d: NOTHING}
-    assert plan._makespan(graph, {a: 3.0, b: 6.0, c: 5.0, d: 2.0}, workers) == seconds
-    assert plan._makespan(graph, {b: 6.0}, workers) == 6.0  # what it needs is done
+    assert plan.makespan(graph, {a: 3.0, b: 6.0, c: 5.0, d: 2.0}, workers) == seconds
+    assert plan.makespan(graph, {b: 6.0}, workers) == 6.0  # what it needs is done
