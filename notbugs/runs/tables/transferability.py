@@ -81,7 +81,7 @@ class ErrorConsistencyRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class ControlRow(Row):
-    """Accuracy of a model trained on a relabeled set in excess of one of its controls."""
+    """Accuracy of a model trained on a relabeled set in excess of one of its controls; shares of the n test images."""
 
     table: ClassVar[str] = "controls"
     model: str
