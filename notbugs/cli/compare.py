@@ -33,9 +33,11 @@ def compare(runs: Runs, out: Page = None) -> None:
     records = [RunFolder.read(folder) for folder in runs]
     found = [(record, compare_runs(records[0], record)) for record in records[1:]]
     for record, comparisons in found:
-        title = f"{record.folder} ({record.audit().model}) against {records[0].folder} ({records[0].audit().model})"
+        first, second = (f"{each.folder} ({each.audit().model})" for each in (records[0], record))
         columns, rows = cells(comparisons)
-        print_table(title, columns, rows)
+        said = "Difference: second minus first, in percentage points. Only first, only second: images that one alone has correct."
+        say(f"First: {first}. Second: {second}.")
+        print_table(said, [column.replace("only ", "only\n") for column in columns], rows)  # 80 letters are enough
     if out is not None:
         write_page(out, records[0], found)
         say(out)

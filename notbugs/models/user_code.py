@@ -4,6 +4,8 @@ import importlib
 import os
 import sys
 import textwrap
+import traceback
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -41,14 +43,34 @@ def user_object(name: str, classes: int, option: str) -> Any:
         If the code cannot be imported or raises.
     """
     module, _, function = name.partition(":")
+    arguments = sys.argv
     sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data can be imported
+    sys.argv = arguments[:1]  # those of notbugs are none of the module's
     try:
-        return getattr(importlib.import_module(module), function)(classes=classes)
+        imported = _imported(module, option)
+        return getattr(imported, function)(classes=classes)
+    except InputError:
+        raise
     except Exception as error:  # a user's own code may raise anything
         rule = f"{name} must be a function(classes=…) that returns a {'torch.nn.Module' if option == '--network' else 'model'}"
         raise InputError(option, rule, one_line(error)) from None
     finally:
         sys.path.pop(0)
+        sys.argv = arguments
+
+
+def _imported(module: str, option: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        rule, remedy = f"must name a module that can be imported, {module}", ""
+        if error.name == module:
+            remedy = f"{module.replace('.', '/')}.py is looked for in {os.getcwd()} first"
+        raise InputError(option, rule, one_line(error), remedy) from None
+    except Exception as error:  # a user's own code may raise anything
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        got = f"{type(error).__name__} in {os.path.basename(last.filename)}, line {last.lineno}: {one_line(error)}"
+        raise InputError(option, f"must name a module that can be imported, {module}", got) from None
 
 
 def one_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from notbugs.atomic import atomic_write_text
 from notbugs.gate.compare import PairedComparison
 from notbugs.runs.folder import RunFolder
 
-COLUMNS = ("threat model", "n", "first", "second", "difference", "95 % CI", "only first", "only second", "p (McNemar)")
+COLUMNS = ("threat model", "n", "first", "second", "difference", "95 % CI", "only first", "only second", "p")
 
 
 def cells(comparisons: Sequence[PairedComparison]) -> tuple[Sequence[str], list[list[str]]]:

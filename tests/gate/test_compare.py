@@ -80,7 +80,7 @@ def test_the_command_prints_a_table_and_writes_one_page(tmp_path: Path) -> None:
     audited(tmp_path / "b", second, model="strong.onnx")
     done = call_here("compare", tmp_path / "a", tmp_path / "b", tmp_path / "a", "--out", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
-    assert "+15.0" in done.stdout and "McNemar" in done.stdout
+    assert "+15.0" in done.stdout and "second minus first" in done.stdout and "…" not in done.stdout
     page = (tmp_path / "page.html").read_text()
     assert "strong.onnx against &lt;weak&gt;.onnx" in page and "<weak>" not in page and page.count("<table>") == 2
     assert "must be two or more" in error_line(call_here("compare", tmp_path / "a"))

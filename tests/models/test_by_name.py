@@ -1,5 +1,6 @@
 """Any classifier by its name."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -33,6 +34,21 @@ def test_classifiers_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
         classifier_by_name("my_models:nothing", classes=NAMES)
     with pytest.raises(InputError, match=r"must be a function.* that returns a model"):
         classifier_by_name("my_models:missing", classes=NAMES)
+    with pytest.raises(InputError, match=r"can be imported, none_such, got .*none_such\.py is looked for in"):
+        classifier_by_name("none_such:network", classes=NAMES)
+    (tmp_path / "broken.py").write_text("import sys\n\nEPOCHS = int(sys.argv[3])\n")
+    with pytest.raises(
+        InputError, match=r"can be imported, broken, got IndexError in broken\.py, line 3: list index out of range"
+    ):
+        classifier_by_name("broken:network", classes=NAMES)
+    arguments = ["notbugs", "attack", "a.pt", "digits"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    (tmp_path / "script.py").write_text(
+        "import sys\nfrom torch import nn\nseen = sys.argv[1:]\n"
+        "def network(classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes if not seen + sys.argv[1:] else 1))\n"
+    )
+    assert classifier_by_name("script:network", classes=NAMES)[0](torch.zeros(1, 1, 8, 8)).shape == (1, len(NAMES))
+    assert sys.argv is arguments
     with pytest.raises(InputError, match="no such model"):
         classifier_by_name("missing.safetensors", classes=NAMES)
     models.save(standard, tmp_path / "m.safetensors", classes=NAMES)
