@@ -37,6 +37,7 @@ OTHER_TOOLS = {  # pip, docker, make, benchmarks, pytest, torchrun, sbatch
     name for path in (REPOSITORY / "benchmarks").glob("*.py") for name in re.findall(r'"(--[a-z][\w-]*)"', path.read_text())
 } | {"--extra-index-url", "--build-arg", "--rm", "--standalone", "--nproc-per-node", "--max-restarts", "--help", "--version"}
 GUIDES = [REPOSITORY / "README.md", DOCS / "tour.md", *sorted((DOCS / "how-to").glob("*.md")), DOCS / "method" / "definitions.md"]
+WHOLE = ("tour", "plain-pytorch", "photographs")  # guides whose commands are executed in their order
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .*\n?)+", re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -196,7 +197,9 @@ def run_python(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.site
-@pytest.mark.parametrize("path", [path for path in GUIDES if path.stem not in ("tour", "plain-pytorch")], ids=by_path)
+@pytest.mark.parametrize(
+    "path", [path for path in GUIDES if path.stem not in ("tour", "plain-pytorch", "photographs")], ids=by_path
+)
 def test_python_runs(path: Path, folder: Path) -> None:
     said = run_python(path)
     printed = any("print(" in block and not block.startswith("# ") for block in blocks(path, "python"))
@@ -231,7 +234,9 @@ def test_plain_pytorch(folder: Path) -> None:
     run_python(page)
     trainings = re.findall(r"^\$ python (.*)$", page.read_text(), re.MULTILINE)
     for words in trainings:
-        said = subprocess.run([sys.executable, *shlex.split(words)], capture_output=True, text=True, check=True).stdout
+        *given, epochs = shlex.split(words)
+        assert epochs == "60"  # of which two are enough to see that it works
+        said = subprocess.run([sys.executable, *given, "2"], capture_output=True, text=True, check=True).stdout
         assert len(re.findall(r"^epoch \d+: loss [\d.]+, training accuracy [\d.]+%$", said, re.MULTILINE)) > 1
     names = [{path.stem for path in Path(words.split()[1]).rglob("*.png")} for words in trainings]
     assert names[0] == names[1] != set()
@@ -247,11 +252,19 @@ def test_plain_pytorch(folder: Path) -> None:
 def test_the_folders_of_photographs(folder: Path) -> None:
     """What the table of the page lists is there after its split, and a report only once it is asked for."""
     (folder / "my_images").rename("my_photos")
-    check, split, _ = console(DOCS / "how-to" / "photographs.md")
+    page = DOCS / "how-to" / "photographs.md"
+    check, first_try, split, _ = console(page)
     assert call_here(*check).returncode == 0 and Path("problems.csv").is_file()
+    image = next(Path("my_photos").rglob("*.png"))
+    with Path("problems.csv").open("a") as stream:
+        stream.write(f"{image.relative_to('my_photos/train').as_posix()},train,images of almost no contrast,,4.5\n")
+    run_python(page)
+    assert not image.exists() and image.with_suffix(".left-out").exists()
+    done = call_here(*first_try, "--resize", "8", "--epochs", "1", "--width", "2", "--workers", "1")
+    assert done.returncode == 0 and "notbugs attack MODEL my_photos --resize 8" in done.stderr, done.stderr
     done = call_here(*split, "--resize", "8", "--epochs", "1", "--width", "2", "--workers", "1")
     assert done.returncode == 0, done.stderr
-    for named in re.findall(r"^\| `(runs/photos/[\w/]+)` \|", (DOCS / "how-to" / "photographs.md").read_text(), re.MULTILINE):
+    for named in re.findall(r"^\| `(runs/photos/[\w/]+)` \|", page.read_text(), re.MULTILINE):
         assert Path(named).exists()
     assert not Path("runs/photos/report.html").exists()
     assert call_here("report", "runs/photos").returncode == 0 and Path("runs/photos/report.html").is_file()
