@@ -66,7 +66,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """In a new checkout one worker process comes first: it writes the modules with rewritten assertions, which all others read."""
+    """In a new checkout one worker process comes first: it rewrites the assertions of all modules, and the others read those."""
     if "PYTEST_XDIST_WORKER" not in os.environ or sys.dont_write_bytecode:
         return (yield)
     base = Path(session.config.getoption("basetemp")).parent
