@@ -44,14 +44,8 @@ PIXELS = """canvas => {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with its pictures inside, without its chart."""
-    return chartless_page(explorer_run(tmp_path_factory.mktemp("explorer") / "run", COUNT))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same page with its chart."""
-    return report.write(explorer_run(tmp_path_factory.mktemp("whole") / "run", COUNT))
+    """A page with its pictures inside."""
+    return report.write(explorer_run(tmp_path_factory.mktemp("explorer") / "run", COUNT))
 
 
 @pytest.fixture(scope="module")
@@ -327,8 +321,8 @@ def test_a_page_without_its_folder_says_so_and_works(chromium: Browser, beside: 
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_nothing_scrolls_sideways(chromium: Browser, whole: Path, width: int) -> None:
-    for page in opened(chromium, whole.as_uri(), width=width):
+def test_nothing_scrolls_sideways(chromium: Browser, written: Path, width: int) -> None:
+    for page in opened(chromium, written.as_uri(), width=width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for index in (0, 2, 5, 9):
             open_file(page, index)
@@ -337,8 +331,8 @@ def test_nothing_scrolls_sideways(chromium: Browser, whole: Path, width: int) ->
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_is_legible_and_every_control_has_a_name(chromium: Browser, whole: Path, scheme: str) -> None:
-    for page in opened(chromium, whole.as_uri(), scheme=scheme):
+def test_every_text_is_legible_and_every_control_has_a_name(chromium: Browser, written: Path, scheme: str) -> None:
+    for page in opened(chromium, written.as_uri(), scheme=scheme):
         open_file(page, 9)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         texts = page.evaluate("""() => [...new Set([...document.querySelectorAll('.explorer *')]
