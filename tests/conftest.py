@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,19 @@ def shared_folder(
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than cores: for a fifth of their time tests wait, for processes, pages, and disks."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """In a new checkout one worker process comes first: it rewrites the assertions of all modules, and the others read those."""
+    if "PYTEST_XDIST_WORKER" not in os.environ or sys.dont_write_bytecode:
+        return (yield)
+    base = Path(session.config.getoption("basetemp")).parent
+    with FileLock(base / "collection.lock"):
+        if not (base / "collection").exists() and not any(Path(__file__).parent.rglob("__pycache__/test_*-pytest-*.pyc")):
+            (base / "collection").touch()
+            return (yield)
+    return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ from notbugs import attacks, audit, construct, data, metrics, models, train
 from notbugs.attacks import ensemble, sanity_checks
 from notbugs.audit import AuditConfig
 from notbugs.data import DataConfig, Dataset
-from notbugs.files import crossfit, features, scores
+from notbugs.files import crossfit, features
 from notbugs.models import Model
 from notbugs.runs.tables.audit import AuditFileRow
 from notbugs.runs.tables.study import AccuracyRow
@@ -231,16 +231,13 @@ CALLS: dict[str, Callable[[Model, Dataset, str], Any]] = {
     "robust features": lambda model, part, device: metrics.robust_features(model, part, THREAT_MODEL, device=device),
     "transfer": transfer_rates,
     "ntk": lambda _, part, device: metrics.EigenFeatures(part).to(device)(part.pixels(slice(0, 9)).to(device)),
-    "files": lambda _, part, device: [
-        row.standard_margin
-        for row in scores.per_file(
-            part.select(slice(0, 20)),
-            crossfit.CrossfitConfig(THREAT_MODEL, "small", 4, 1, 32, 1, 2),
-            folds=2,
-            repeats=1,
-            device=device,
-        )
-    ],
+    "files": lambda _, part, device: crossfit.score_fold(
+        part.select(slice(0, 20)),
+        crossfit.CrossfitConfig(THREAT_MODEL, "small", 4, 1, 32, 1, 2),
+        torch.arange(20) % 2 == 0,
+        seed=0,
+        device=device,
+    )["standard_margin"],
     "invert both": lambda model, part, device: features.invert_both(
         model, copy.deepcopy(model), part, crossfit.CrossfitConfig(THREAT_MODEL, invert_steps=2), 0, device
     ),

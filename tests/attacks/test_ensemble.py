@@ -62,15 +62,16 @@ def remaining_by_torchattacks(model: nn.Module, images: Tensor, labels: Tensor, 
 @pytest.mark.slow
 @pytest.mark.parametrize("threat_model", [NormBall("l2", 0.5), NormBall("linf", 0.1)], ids=str)
 @pytest.mark.parametrize(
-    ("which", "referee"),
-    [("standard", remaining_by_foolbox), ("convolutional", remaining_by_foolbox), ("convolutional", remaining_by_torchattacks)],
+    ("which", "referees"),
+    [("standard", [remaining_by_foolbox]), ("convolutional", [remaining_by_foolbox, remaining_by_torchattacks])],
 )
 def test_no_other_library_leaves_a_lower_robust_accuracy(
-    which: str, threat_model: NormBall, referee: Callable[..., int], request: pytest.FixtureRequest, batch: Batch
+    which: str, threat_model: NormBall, referees: list[Callable[..., int]], request: pytest.FixtureRequest, batch: Batch
 ) -> None:
     model, (images, labels) = request.getfixturevalue(which), batch
     count = remaining(attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model))
-    assert count <= referee(model, images, labels, threat_model) + 1
+    for referee in referees:
+        assert count <= referee(model, images, labels, threat_model) + 1, referee
     assert count < int((model(images).argmax(1) == labels).sum())
 
 
@@ -281,10 +282,10 @@ def test_many_images_are_attacked_batch_by_batch(robust: Model, batch: Batch) ->
             largest = max(largest, len(images))
             return robust(images)
 
-    found = attacks.adaptive_ensemble(Watched(), *batch, threat_model=NormBall("l2", 0.75), batch_size=60)
+    found = attacks.adaptive_ensemble(Watched(), *batch, threat_model=NormBall("l2", 0.75), budget="quick", batch_size=60)
     assert largest == 60
     assert torch.allclose(found.margins, margins_of(robust, found.images, batch[1]), atol=1e-4)
-    whole = attacks.adaptive_ensemble(robust, *batch, threat_model=NormBall("l2", 0.75))
+    whole = attacks.adaptive_ensemble(robust, *batch, threat_model=NormBall("l2", 0.75), budget="quick")
     assert abs(remaining(found) - remaining(whole)) <= 1
 
 

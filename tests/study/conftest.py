@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 import datasets
 import numpy
 import pytest
+import small_budgets
 from conftest import shared_folder
 from PIL import Image
 
 from notbugs import data
+from notbugs.attacks import ensemble
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import SetRow
 from notbugs.study import evaluation, pipeline
@@ -53,6 +55,10 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         folder = made / "full"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluation, "ATTACKED_IMAGES", ATTACKED_IMAGES)
+            patch.setattr(evaluation, "CURVE", ())  # no other perturbation sizes: `quick_run` has them
+            patch.setattr(ensemble, "BUDGETS", small_budgets.with_queries(5))
+            for steps in ("LONG_STEPS", "REFINED_STEPS"):
+                patch.setattr(ensemble, steps, 2)
             pipeline.run(FULL_STUDY, folder, only=("standard",), workers=1)
             full = pipeline.run(replace(FULL_STUDY, full=True), folder, workers=1)
             assert full.metadata["finished"] and not full.metadata["replicate"]
