@@ -282,10 +282,10 @@ def test_many_images_are_attacked_batch_by_batch(robust: Model, batch: Batch) ->
             largest = max(largest, len(images))
             return robust(images)
 
-    found = attacks.adaptive_ensemble(Watched(), *batch, threat_model=NormBall("l2", 0.75), budget="quick", batch_size=60)
+    found = attacks.adaptive_ensemble(Watched(), *batch, threat_model=NormBall("l2", 0.75), batch_size=60)
     assert largest == 60
     assert torch.allclose(found.margins, margins_of(robust, found.images, batch[1]), atol=1e-4)
-    whole = attacks.adaptive_ensemble(robust, *batch, threat_model=NormBall("l2", 0.75), budget="quick")
+    whole = attacks.adaptive_ensemble(robust, *batch, threat_model=NormBall("l2", 0.75))
     assert abs(remaining(found) - remaining(whole)) <= 1
 
 
