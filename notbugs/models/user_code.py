@@ -42,12 +42,12 @@ def user_object(name: str, classes: int, option: str) -> Any:
     InputError
         If the code cannot be imported or raises.
     """
-    module, _, function = name.partition(":")
+    function = name.partition(":")[2]
     arguments = sys.argv
     sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data can be imported
     sys.argv = arguments[:1]  # those of notbugs are none of the module's
     try:
-        imported = _imported(module, option)
+        imported = _imported(name, option)
         return getattr(imported, function)(classes=classes)
     except InputError:
         raise
@@ -59,18 +59,19 @@ def user_object(name: str, classes: int, option: str) -> Any:
         sys.argv = arguments
 
 
-def _imported(module: str, option: str) -> ModuleType:
+def _imported(name: str, option: str) -> ModuleType:
+    """The module of `module:function`."""
+    module, rule = name.partition(":")[0], f"{name} must name a module that can be imported"
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        rule, remedy = f"must name a module that can be imported, {module}", ""
-        if error.name == module:
-            remedy = f"{module.replace('.', '/')}.py is looked for in {os.getcwd()} first"
-        raise InputError(option, rule, one_line(error), remedy) from None
+        here = f"{module.replace('.', '/')}.py is looked for in {os.getcwd()} first" if error.name == module else ""
+        raise InputError(option, rule, one_line(error), here) from None
     except Exception as error:  # a user's own code may raise anything
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        got = f"{type(error).__name__} in {os.path.basename(last.filename)}, line {last.lineno}: {one_line(error)}"
-        raise InputError(option, f"must name a module that can be imported, {module}", got) from None
+        frames = [each for each in traceback.extract_tb(error.__traceback__) if "importlib" not in each.filename]
+        last = frames[-1]  # this function, where no line of the module was executed
+        place = "" if last.filename == __file__ else f" in {os.path.basename(last.filename)}, line {last.lineno}"
+        raise InputError(option, rule, f"{type(error).__name__}{place}: {one_line(error)}") from None
 
 
 def one_line(error: Exception) -> str:
