@@ -118,9 +118,10 @@ class Decision:
 
     @property
     def lines(self) -> list[str]:
-        """Why it is not passed, one line each: parameter, rule, got, remedy."""
-        found = [each.line for each in self.comparisons if each.state != "met"]
-        found += [check_line(check) for check in self.failed]
+        """Why it is not passed, one line each: parameter, rule, got, remedy. First what puts every accuracy in doubt."""
+        found = [check_line(check) for check in self.failed if _doubts_all(check)]
+        found += [each.line for each in self.comparisons if each.state != "met"]
+        found += [check_line(check) for check in self.failed if not _doubts_all(check)]
         if self.time_limit and self.outcome == "not trusted":
             rule = "must be long enough to decide"
             found.append(str(InputError("--time-limit", rule, self.time_limit.sentence, LATER)))
@@ -167,13 +168,18 @@ def decide(
     failed = [check for check in checks if check.passed == "no"]
     unfinished = time_limit is not None and (not time_limit.checks or bool(unmeasured))
     outcome: Outcome = "passed"
-    if any((check.consequence or OVERESTIMATED) != OVERESTIMATED for check in failed):
+    if any(map(_doubts_all, failed)):
         outcome = "not trusted"
     elif any(each.state == "below" for each in comparisons):
         outcome = "below"
     elif failed or unfinished or any(each.state == "inconclusive" for each in comparisons):
         outcome = "not trusted"
     return Decision(outcome, tuple(comparisons), unmeasured, tuple(failed), time_limit, bool(requirements))
+
+
+def _doubts_all(check: CheckRow) -> bool:
+    """Whether a check that failed puts every accuracy in doubt, the clean one, too."""
+    return (check.consequence or OVERESTIMATED) != OVERESTIMATED
 
 
 def _state(share: float, row: AuditAccuracyRow, time_limit: TimeLimit | None) -> State:

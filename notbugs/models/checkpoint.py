@@ -237,7 +237,9 @@ def _parsed(metadata: Mapping[str, object]) -> CheckpointMetadata:
 def _description(path: Path) -> Path:
     """The .json file beside a checkpoint; raises InputError unless both are there."""
     if not path.is_file():
-        raise InputError(str(path), "no such model", remedy="give the .safetensors file of models/ in a run folder")
+        known = path.suffix in ("", ".safetensors", ".json")
+        remedy = "give the .safetensors file of models/ in a run folder" if known else "there is no such file"
+        raise InputError(str(path), "no such model", remedy=remedy)
     if path.suffix != ".safetensors":
         rule = "must be a .safetensors file; pickles can run code and are not loaded"
         remedy = "save the weights with safetensors.torch.save_file(network.state_dict(), …)"

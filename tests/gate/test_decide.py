@@ -39,6 +39,12 @@ def test_the_lower_end_decides_and_then_whether_it_can_be_trusted(
     assert all(": " in line and ", got " in line for line in decision.lines)
 
 
+def test_what_puts_every_accuracy_in_doubt_is_said_first() -> None:
+    checks = [check("no", "masking"), check("no", "class order", consequence=NOT_TRUSTED)]
+    named = [line.split(":")[0] for line in evaluation([accuracy(10)], checks).decision.lines]
+    assert named == ["sanity check class order", "--fail-under", "sanity check masking"]
+
+
 def test_the_worst_of_several_requirements_decides() -> None:
     rows = [accuracy(95, threat="clean"), accuracy(45), accuracy(20, threat="linf 8/255")]
     required = [("clean=80%", "clean"), ("l2:0.5=30%", "l2 0.5"), ("linf:8/255=30%", "linf 8/255")]
