@@ -60,7 +60,7 @@ def saved(tmp_path: Path, build_used: Build) -> Path:
 
 def test_missing_or_other_files_raise(saved: Path, raises_one_line: Raises) -> None:
     with raises_one_line(r"none.pt: no such model; there is no such file$"):
-        models.load(tmp_path / "none.pt")
+        models.load(saved.with_name("none.pt"))
     with raises_one_line(r"none.safetensors: no such model; give the .safetensors file"):
         models.load(saved.with_name("none.safetensors"))
     with raises_one_line("no such model"):
