@@ -33,8 +33,14 @@ CONTROLS = [
 ]
 
 
-def shuffle_pixels(*, original: "Dataset", relabeled: "Dataset", model: "Model", seed: int) -> "Dataset":
-    """The original images plus the perturbations of the relabeled ones, each with its pixels in another order."""
+def shuffle_pixels(
+    *,
+    original: "Dataset",
+    relabeled: "Dataset",
+    model: "Model",
+    seed: int,
+) -> "Dataset":
+    """The original images plus the perturbations, each with its pixels in another order."""
     import torch
 
     from notbugs.data import to_8bit
@@ -42,6 +48,7 @@ def shuffle_pixels(*, original: "Dataset", relabeled: "Dataset", model: "Model",
     clean, perturbed = original.pixels(slice(None)), relabeled.pixels(slice(None))
     difference = (perturbed - clean).flatten(2)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(len(difference), 1, difference.shape[2], generator=generator).argsort(2).expand_as(difference)
+    random = torch.rand(len(difference), 1, difference.shape[2], generator=generator)
+    order = random.argsort(2).expand_as(difference)
     shuffled = difference.gather(2, order).view_as(clean)
     return replace(relabeled, images=to_8bit((clean + shuffled).clamp(0, 1)))
