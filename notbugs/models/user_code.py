@@ -48,12 +48,13 @@ def user_object(name: str, classes: int, option: str) -> Any:
     sys.argv = arguments[:1]  # those of notbugs are none of the module's
     try:
         imported = _imported(name, option)
-        return getattr(imported, function)(classes=classes)
-    except InputError:
-        raise
-    except Exception as error:  # a user's own code may raise anything
-        rule = f"{name} must be a function(classes=…) that returns a {'torch.nn.Module' if option == '--network' else 'model'}"
-        raise InputError(option, rule, one_line(error)) from None
+        try:
+            return getattr(imported, function)(classes=classes)
+        except Exception as error:  # a user's own code may raise anything
+            rule = (
+                f"{name} must be a function(classes=…) that returns a {'torch.nn.Module' if option == '--network' else 'model'}"
+            )
+            raise InputError(option, rule, one_line(error)) from None
     finally:
         sys.path.pop(0)
         sys.argv = arguments
