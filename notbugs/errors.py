@@ -17,6 +17,7 @@ def printable(text: str) -> str:
 
 
 MOST = 1000  # letters of each part of a message: what a damaged file holds may have any length
+LINE = 200
 
 
 class InputError(ValueError):
@@ -48,6 +49,18 @@ class InputError(ValueError):
         parameter, rule, got, remedy = self.args
         text = f"{parameter}: {rule}{'' if got is None else f', got {got}'}{f'; {remedy}' if remedy else ''}"
         return printable(text)
+
+
+def one_line(text: object) -> str:
+    """A text of others, as an error that their code raised, on one line and at most 200 characters long.
+
+    Examples
+    --------
+    >>> one_line(ValueError("no such\n    layer"))
+    'no such layer'
+    """
+    line = " ".join(str(text).split())
+    return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
 
 
 def _short(text: str) -> str:

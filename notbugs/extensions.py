@@ -8,11 +8,9 @@ A package names a module in its entry points; a file beside your data is named i
 The module has lists CONTROLS, CONSTRUCTIONS, METRICS, or some of them. examples/own_control.py is one.
 """
 
-import importlib
 import inspect
 import os
 import re
-import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -20,6 +18,7 @@ from typing import TypeVar, cast
 
 from notbugs import shell
 from notbugs.errors import InputError
+from notbugs.user_modules import import_error, import_module
 
 GROUP, VARIABLE = "notbugs.extensions", "NOTBUGS_EXTENSIONS"
 LISTS = ("CONTROLS", "CONSTRUCTIONS", "METRICS")
@@ -232,15 +231,10 @@ def _modules() -> list[str]:
 
 
 def _imported(module: str) -> object:
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data can be imported
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except Exception as error:  # others' code may raise anything
-        raise InputError(
-            VARIABLE, f"must name modules that can be imported, {module}", f"{type(error).__name__}: {error}"
-        ) from None
-    finally:
-        sys.path.pop(0)
+        raise InputError(VARIABLE, f"must name modules that can be imported, {module}", import_error(error)) from None
 
 
 def function_of(name: str) -> Callable[..., object]:

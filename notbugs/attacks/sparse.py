@@ -1,5 +1,7 @@
 """Attacks that change few pixels (L0), with or without gradients."""
 
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -39,10 +41,12 @@ def few_pixels(
     pixels: int = 1,
     candidates: int | None = 100,
     gradient: bool = True,
+    exchanges: int = 10,
+    restarts: int = 0,
     mask: Mask | None = None,
     generator: Generator | None = None,
 ) -> AttackResult:
-    """Sets pixels greedily, one after the other, each to a corner of the color cube (every channel 0 or 1).
+    """Sets pixels greedily, each to a corner of the color cube (every channel 0 or 1), then exchanges them one at a time.
 
     Parameters
     ----------
@@ -53,15 +57,20 @@ def few_pixels(
     pixels : int
         At most so many pixels change, in whichever channels.
     candidates : int or None
-        Positions with a corner that are tried for each pixel; costs candidates × pixels queries per image. None: all, which is
-        exact for one pixel.
+        Positions with a corner that are tried for each pixel; costs candidates × pixels queries per image and round. None: all,
+        which is exact for one pixel.
     gradient : bool
         Ranks the candidates by the gradients of margin and cross-entropy, in turn. False: they are random, and after the first
         third every other one is near the best so far.
+    exchanges : int
+        At most so many rounds in which each pixel in turn is restored and the best candidate is set instead, if that raises the
+        margin. With `gradient` they end after a round in which nothing was exchanged.
+    restarts : int
+        So many searches more, each from one random pixel, on the images that are still classified correctly.
     mask : Mask, optional
         Which pixels may change. Default: all.
     generator : torch.Generator, optional
-        Of the random candidates, by default seeded with 0.
+        Of the random candidates and starts, by default seeded with 0.
 
     Returns
     -------
@@ -70,23 +79,28 @@ def few_pixels(
 
     References
     ----------
-    After Su et al. 2019, with greedy search instead of differential evolution.
+    After Su et al. 2019, with greedy search and exchanges instead of differential evolution.
     """
-    for name, number, least in (("pixels", pixels, 0), ("candidates", candidates, 1)):
+    for name, number, least in (
+        ("pixels", pixels, 0),
+        ("candidates", candidates, 1),
+        ("exchanges", exchanges, 0),
+        ("restarts", restarts, 0),
+    ):
         if number is not None and number < least:
             raise InputError(name, f"must be {least} or more", number)
-    space = _CandidateSpace.of(images, mask)
-    count = min(candidates or space.size, space.size)
     generator = generator or torch.Generator().manual_seed(0)
-    best, margins = images.clone(), -objectives.margin(clean_logits(model, images, labels), labels)
-    for _ in range(min(pixels, space.height * space.width)):
-        index = (margins < 0).nonzero().squeeze(1)
+    pixel_search = _PixelSearch.of(model, images, mask, pixels, candidates, exchanges, generator, gradient=gradient)
+    clean = -objectives.margin(clean_logits(model, images, labels), labels)
+    found = pixel_search.run(images, labels, AttackResult(images.clone(), clean))
+    for _ in range(restarts if pixel_search.pixels > 1 else 0):
+        index = (found.margins < 0).nonzero().squeeze(1)
         if not len(index):
             break
-        ranked = _ranked_candidates(model, best[index], labels[index], space, count) if gradient or count == space.size else None
-        found = _set_best_pixel(model, best[index], labels[index], margins[index], space, count, ranked, generator)
-        best[index], margins[index] = found.images, found.margins
-    return AttackResult(best, margins)
+        start = pixel_search.random_start(images[index], labels[index])
+        again = pixel_search.run(images[index], labels[index], start)
+        found = _updated(found, index, again)
+    return found
 
 
 class _CandidateSpace(NamedTuple):
@@ -144,49 +158,117 @@ class _CandidateSpace(NamedTuple):
         return torch.where(use_near, corner * positions + near, anywhere).to(device)
 
 
-def _ranked_candidates(model: Model, images: Tensor, labels: Tensor, space: _CandidateSpace, count: int) -> Tensor:
-    """The `count` candidates with the highest linearized gain in margin and in cross-entropy, in turn: (n, count)."""
-    if count == space.size:
-        return space.numbers.expand(len(images), -1)
-    margin, cross_entropy = (objectives.untargeted(model, labels, loss) for loss in ("margin", "cross_entropy"))
+@dataclass(frozen=True)
+class _PixelSearch:
+    """`few_pixels` with its settings. pixels: that may change; count: of candidates for each; the rest as in `few_pixels`."""
 
-    def both_losses(images: Tensor) -> Tensor:
-        logits = objectives.logits(model, images)
-        return torch.stack([margin.objective(logits), cross_entropy.objective(logits)], dim=1)
+    model: Model
+    space: _CandidateSpace
+    pixels: int
+    count: int
+    exchanges: int
+    generator: Generator
+    gradient: bool
 
-    ranked = []
-    for gradient in search.gradients(both_losses, images)[1]:
-        slope, values = gradient.float().nan_to_num(0.0, 0.0, 0.0).flatten(2) * space.free, images.float().flatten(2)
-        gain = torch.einsum("kc,ncp->nkp", space.corners.float(), slope) - (slope * values).sum(1, keepdim=True)
-        gain = gain.masked_fill(~space.free.any(0), -torch.inf)
-        ranked.append(gain.flatten(1).topk(count).indices)
-    return torch.stack(ranked, dim=2).flatten(1)[:, :count]
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        images: Tensor,
+        mask: Mask | None,
+        pixels: int,
+        candidates: int | None,
+        exchanges: int,
+        generator: Generator,
+        *,
+        gradient: bool,
+    ) -> "_PixelSearch":
+        space = _CandidateSpace.of(images, mask)
+        count = min(candidates or space.size, space.size)
+        pixels = min(pixels, len(space.positions))
+        return cls(model, space, pixels, count, exchanges if pixels > 1 else 0, generator, gradient)
 
+    def run(self, images: Tensor, labels: Tensor, start: AttackResult) -> AttackResult:
+        """From perturbed images: greedy, then exchanges."""
+        found = self.sweep(images, labels, start)
+        active = found.margins < 0
+        for _ in range(self.exchanges):
+            index = active.nonzero().squeeze(1)
+            if not len(index):
+                break
+            before = found.margins[index]
+            found = _updated(found, index, self.sweep(images[index], labels[index], AttackResult(found.images[index], before)))
+            after = found.margins[index]
+            active[index] = (after < 0) & ((after > before) | (not self.gradient))
+        return found
 
-def _set_best_pixel(
-    model: Model,
-    images: Tensor,
-    labels: Tensor,
-    margins: Tensor,
-    space: _CandidateSpace,
-    count: int,
-    ranked: Tensor | None,
-    generator: Generator,
-) -> AttackResult:
-    """Images with one more pixel set, to the best of `count` candidates; unchanged where none raises the margin.
+    def sweep(self, images: Tensor, labels: Tensor, start: AttackResult) -> AttackResult:
+        """Sets the pixels that are still to be set, then restores and sets each of the others."""
+        changed = (start.images != images).any(1).flatten(1)
+        positions = changed.int().argsort(dim=1, descending=True, stable=True)[:, : self.pixels].flip(1)
+        restore = changed.gather(1, positions)
+        found = start
+        for slot in range(self.pixels):
+            index = (found.margins < 0).nonzero().squeeze(1)
+            if not len(index):
+                break
+            position = positions[index, slot][:, None, None].expand(-1, images.shape[1], 1)
+            values = found.images[index].flatten(2)
+            original = torch.where(restore[index, slot, None, None], images[index].flatten(2), values).gather(2, position)
+            restored = values.scatter(2, position, original).reshape(images[index].shape)
+            found = _updated(found, index, self.set_best(restored, labels[index], found.margins[index]))
+        return found
 
-    ranked: (n, count), or None for random candidates. An image gets no more candidates once it is misclassified.
-    """
-    result, margins, best = images.clone(), margins.clone(), torch.full_like(labels, -1)
-    for number in range(count):
-        index = (margins < 0).nonzero().squeeze(1)
-        if not len(index):
-            break
-        candidates = ranked[index, number] if ranked is not None else space.draw(best[index], number, count, generator)
-        perturbed = space.apply(images[index], candidates)
+    def set_best(self, images: Tensor, labels: Tensor, margins: Tensor) -> AttackResult:
+        """Images with one more pixel set to the best candidate; unchanged, with `margins`, where none has a higher margin."""
+        ranked = self._ranked(images, labels) if self.gradient or self.count == self.space.size else None
+        result, margins, best = images.clone(), margins.clone(), torch.full_like(labels, -1)
+        for number in range(self.count):
+            index = (margins < 0).nonzero().squeeze(1)
+            if not len(index):
+                break
+            draw = partial(self.space.draw, best[index], number, self.count, self.generator)
+            candidates = draw() if ranked is None else ranked[index, number]
+            perturbed = self.space.apply(images[index], candidates)
+            found = self._margins(perturbed, labels[index])
+            better = found > margins[index]
+            changed = index[better]
+            result[changed], margins[changed], best[changed] = perturbed[better], found[better], candidates[better]
+        return AttackResult(result, margins)
+
+    def random_start(self, images: Tensor, labels: Tensor) -> AttackResult:
+        """Images with one random pixel set."""
+        drawn = self.space.draw(torch.full_like(labels, -1), 0, 1, self.generator)
+        perturbed = self.space.apply(images, drawn)
+        return AttackResult(perturbed, self._margins(perturbed, labels))
+
+    def _margins(self, images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
-            found = -objectives.margin(objectives.logits(model, perturbed), labels[index])
-        better = found > margins[index]
-        changed = index[better]
-        result[changed], margins[changed], best[changed] = perturbed[better], found[better], candidates[better]
-    return AttackResult(result, margins)
+            return -objectives.margin(objectives.logits(self.model, images), labels)
+
+    def _ranked(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The candidates with the highest linearized gain in margin and in cross-entropy, in turn: (n, count)."""
+        space, count = self.space, self.count
+        if count == space.size:
+            return space.numbers.expand(len(images), -1)
+        margin, cross_entropy = (objectives.untargeted(self.model, labels, loss) for loss in ("margin", "cross_entropy"))
+
+        def both_losses(images: Tensor) -> Tensor:
+            logits = objectives.logits(self.model, images)
+            return torch.stack([margin.objective(logits), cross_entropy.objective(logits)], dim=1)
+
+        ranked = []
+        for gradient in search.gradients(both_losses, images)[1]:
+            slope, values = gradient.float().nan_to_num(0.0, 0.0, 0.0).flatten(2) * space.free, images.float().flatten(2)
+            gain = torch.einsum("kc,ncp->nkp", space.corners.float(), slope) - (slope * values).sum(1, keepdim=True)
+            gain = gain.masked_fill(~space.free.any(0), -torch.inf)
+            ranked.append(gain.flatten(1).topk(count).indices)
+        return torch.stack(ranked, dim=2).flatten(1)[:, :count]
+
+
+def _updated(found: AttackResult, index: Tensor, again: AttackResult) -> AttackResult:
+    """`found` with what is better in `again`, of the images `index`."""
+    better = again.margins > found.margins[index]
+    images, margins = found.images.clone(), found.margins.clone()
+    images[index[better]], margins[index[better]] = again.images[better], again.margins[better]
+    return AttackResult(images, margins)

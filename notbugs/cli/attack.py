@@ -164,8 +164,7 @@ def _attack(
             print_warnings()
         else:
             print_notes()
-            where = "see tables/data_check.csv" if out else "see notbugs check"
-            for line in finding_lines(record.rows(DataCheckRow), where):
+            for line in finding_lines(record.rows(DataCheckRow), every=out is None):  # without --out no table is kept
                 say(line, file=sys.stderr)
             print_audit(record, evaluation, verbose=options.verbose)
         print_decision(evaluation, quiet=options.quiet)

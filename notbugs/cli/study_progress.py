@@ -149,16 +149,17 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
         yield f"Faster: {'; '.join(faster)}."
 
 
-def finding_lines(findings: "Sequence[DataCheckRow]", where: str = "see tables/data_check.csv") -> Iterator[str]:
-    """The serious findings of a data check, why images are not mirrored, and how many other findings there are."""
+def finding_lines(findings: "Sequence[DataCheckRow]", *, every: bool = False) -> Iterator[str]:
+    """The serious findings of a data check, why images are not mirrored, and how many others its table has; or every one."""
     from notbugs.datacheck.classes import MIRRORING
     from notbugs.report.data_check import finding_text
 
-    said = [row for row in findings if row.serious or row.problem == MIRRORING]
+    said = [row for row in findings if every or row.serious or row.problem == MIRRORING]
     for row in said:
         yield f"{'WARNING' if row.serious else 'Data check'}: {finding_text(row)}"
     if others := len(findings) - len(said):
-        yield f"Data check: {_count(others, 'finding')} that {'is' if others == 1 else 'are'} not serious, {where}."
+        are = "is" if others == 1 else "are"
+        yield f"Data check: {_count(others, 'finding')} that {are} not serious, see tables/data_check.csv."
 
 
 def _given_lines(plan: "Plan") -> Iterator[str]:

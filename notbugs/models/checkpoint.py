@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 
 from notbugs.atomic import StrPath, check_no_device, part_of, read_at_most, sync
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models.architectures import ARCHITECTURES
 from notbugs.models.classifier import Model
 from notbugs.models.factory import build
 from notbugs.models.libraries import is_library_name
 from notbugs.models.reading import Options
-from notbugs.models.user_code import one_line
 
 MOST_DESCRIPTION = 2**24  # bytes of a .json file; one of a thousand classes has 20,000
 MOST_PIXELS = 3 * 2**24  # values of an image for which a network was built: 4096 x 4096 pixels

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models.black_box import SurrogateGradients
 from notbugs.models.class_outputs import MappedClassifier
 from notbugs.models.classifier import Classifier, LayerFeatures, LogitFeatures, Model, OwnFeatures, WrappedClassifier, frozen
-from notbugs.models.user_code import one_line
 
 
 def wrap(

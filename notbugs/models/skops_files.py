@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from notbugs.errors import InputError
-from notbugs.models.user_code import one_line
+from notbugs.errors import InputError, one_line
 
 OWN_CODE = "return it from a function of yours, module:function: skops.io.load(FILE, trusted=[…])"
 # What skops does not trust and estimators consist of: objects of Python that do nothing when they are made

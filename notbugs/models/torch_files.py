@@ -28,7 +28,7 @@ from notbugs.data.names import printable
 from notbugs.data.sources.limits import check_members, is_zip
 from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.decoding.foreign import BEGIN, foreign_content
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 
 Weights = Mapping[str, Tensor]
 Kind = Literal["", "TorchScript", "an exported program"]
@@ -166,7 +166,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except InputError:
         raise
     except Exception as error:  # damaged archives raise almost anything
-        raise InputError(str(path), "is damaged", _one_line(error), "save it again") from None
+        raise InputError(str(path), "is damaged", one_line(error), "save it again") from None
 
 
 def _safetensors(path: Path) -> Weights:
@@ -176,7 +176,7 @@ def _safetensors(path: Path) -> Weights:
     try:
         return load_safetensors(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(str(path), "is damaged", _one_line(error)) from None
+        raise InputError(str(path), "is damaged", one_line(error)) from None
 
 
 def _torchscript(path: Path) -> Program:
@@ -186,7 +186,7 @@ def _torchscript(path: Path) -> Program:
             warnings.simplefilter("ignore")  # TorchScript as a whole is deprecated: a FutureWarning in PyTorch 2.14
             program = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # of any damage
-        raise InputError(str(path), "must be a TorchScript file that this PyTorch can run", _one_line(error)) from None
+        raise InputError(str(path), "must be a TorchScript file that this PyTorch can run", one_line(error)) from None
     return Program(program, None, "TorchScript")
 
 
@@ -217,7 +217,7 @@ def _weights(path: Path) -> Checkpoint:
         kinds = "weights, TorchScript or an exported program"
         rule = f"must be a file of PyTorch: {kinds}; other pickles can run code and are not loaded"
         known = is_zip(path) or not isinstance(error, pickle.UnpicklingError | IndexError | struct.error | EOFError)
-        got = _one_line(error) if known else "something else"
+        got = one_line(error) if known else "something else"
         raise InputError(str(path), rule, got, "torch.save(network.state_dict(), 'weights.pt')") from None
     return _state(found, path)
 
@@ -297,7 +297,7 @@ def _exported(path: Path) -> Program:
         raise
     except Exception as error:  # of any damage
         remedy = "export it again with this version of PyTorch"
-        raise InputError(str(path), "must be an exported program that this PyTorch can run", _one_line(error), remedy) from None
+        raise InputError(str(path), "must be an exported program that this PyTorch can run", one_line(error), remedy) from None
     images = [node for node in exported.graph.nodes if node.name in exported.graph_signature.user_inputs]
     if len(images) != 1:
         raise InputError(str(path), "must have one input, the images", len(images))
@@ -383,7 +383,3 @@ def _expressions(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _expressions(inner)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

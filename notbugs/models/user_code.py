@@ -1,18 +1,15 @@
 """What a user's own code returns: `module:function`."""
 
-import importlib
 import os
-import sys
-import textwrap
-import traceback
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models.adapt import settled
 from notbugs.models.reading import FixedProgram
+from notbugs.user_modules import import_error, import_module, working_directory_first
 
 
 def user_network(name: str, classes: int) -> nn.Module:
@@ -43,10 +40,7 @@ def user_object(name: str, classes: int, option: str) -> Any:
         If the code cannot be imported or raises.
     """
     function = name.partition(":")[2]
-    arguments = sys.argv
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a file beside the user's data can be imported
-    sys.argv = arguments[:1]  # those of notbugs are none of the module's
-    try:
+    with working_directory_first():
         imported = _imported(name, option)
         try:
             return getattr(imported, function)(classes=classes)
@@ -55,26 +49,15 @@ def user_object(name: str, classes: int, option: str) -> Any:
                 f"{name} must be a function(classes=…) that returns a {'torch.nn.Module' if option == '--network' else 'model'}"
             )
             raise InputError(option, rule, one_line(error)) from None
-    finally:
-        sys.path.pop(0)
-        sys.argv = arguments
 
 
 def _imported(name: str, option: str) -> ModuleType:
     """The module of `module:function`."""
     module, rule = name.partition(":")[0], f"{name} must name a module that can be imported"
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except ModuleNotFoundError as error:
         here = f"{module.replace('.', '/')}.py is looked for in {os.getcwd()} first" if error.name == module else ""
         raise InputError(option, rule, one_line(error), here) from None
     except Exception as error:  # a user's own code may raise anything
-        frames = [each for each in traceback.extract_tb(error.__traceback__) if "importlib" not in each.filename]
-        last = frames[-1]  # this function, where no line of the module was executed
-        place = "" if last.filename == __file__ else f" in {os.path.basename(last.filename)}, line {last.lineno}"
-        raise InputError(option, rule, f"{type(error).__name__}{place}: {one_line(error)}") from None
-
-
-def one_line(error: Exception) -> str:
-    """An error's text on one line, of at most 200 characters."""
-    return textwrap.shorten(str(error), 200, placeholder=" …")
+        raise InputError(option, rule, import_error(error)) from None

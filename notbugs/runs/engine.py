@@ -6,7 +6,6 @@ workers see the same disk, without connections or locks that a killed worker cou
 
 import json
 import os
-import textwrap
 import time
 import traceback
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from notbugs.atomic import part_of
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.runs.ranks import is_follower
 
 Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a few words
@@ -97,7 +96,7 @@ def lost(name: str, future: object, error: BaseException) -> InputError:
     """The error for a job that some executor gave up."""
     if isinstance(error, CancelledError):
         return InputError("--executor", "must stay reachable", f"none while {name} was being done", AGAIN)
-    text = textwrap.shorten(f"{type(error).__name__}: {error}", 250, placeholder=" …")
+    text = one_line(f"{type(error).__name__}: {error}")
     return InputError(name, "must be done by a worker of --executor", text, AGAIN)
 
 

@@ -2,9 +2,7 @@
 
 import importlib
 import logging
-import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -12,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.runs.engine import AGAIN, Engine, lost
+from notbugs.user_modules import working_directory_first
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -59,13 +58,11 @@ def open_engine(name: str, workers: int | None, device: Callable[[], str] | None
 def _users_executor(name: str) -> Iterator[Executor]:
     """What the user's function returns. This runs the user's code; the working directory is searched first."""
     module, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())
     try:
-        executor = getattr(importlib.import_module(module), function)()
+        with working_directory_first():
+            executor = getattr(importlib.import_module(module), function)()
     except Exception as error:  # a user's own code may raise anything
         raise InputError("--executor", f"{name} must be a function() that returns an Executor", _line(error)) from None
-    finally:
-        sys.path.pop(0)
     if not isinstance(executor, Executor):
         rule = f"{name} must return a concurrent.futures.Executor"
         raise InputError("--executor", rule, type(executor).__name__)
@@ -149,4 +146,4 @@ class _Cluster:
 
 
 def _line(error: Exception) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
+    return one_line(f"{type(error).__name__}: {error}")

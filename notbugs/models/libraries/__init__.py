@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models.libraries.hf import hf_network
-from notbugs.models.libraries.network import Asked, LibraryNetwork, one_line
+from notbugs.models.libraries.network import Asked, LibraryNetwork
 from notbugs.models.libraries.timm import timm_network
 from notbugs.models.libraries.torchvision import torchvision_network
 from notbugs.models.reading import Options

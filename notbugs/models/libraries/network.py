@@ -42,11 +42,6 @@ class Asked(NamedTuple):
     options: Options
 
 
-def one_line(error: BaseException) -> str:
-    """An error's text on one line, of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
-
-
 def three(values: Sequence[float] | float) -> tuple[float, ...]:
     """One value per channel."""
     given = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)

@@ -5,8 +5,8 @@ from types import ModuleType
 
 from torch import nn
 
-from notbugs.errors import InputError
-from notbugs.models.libraries.network import Asked, LibraryNetwork, one_line, three
+from notbugs.errors import InputError, one_line
+from notbugs.models.libraries.network import Asked, LibraryNetwork, three
 from notbugs.models.reading import Options, Reading
 
 
