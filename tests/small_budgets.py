@@ -27,6 +27,8 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
             hop_skip_jump_queries=2 * count,
             ranked_pixel_candidates=tuple(min(200, each) for each in budget.ranked_pixel_candidates),
             random_pixel_candidates=min(400, budget.random_pixel_candidates),
+            random_pixel_exchanges=min(1, budget.random_pixel_exchanges),
+            pixel_starts=min(2, budget.pixel_starts),
             angles=min(15, budget.angles),
         )
         for name, budget in budgets.BUDGETS.items()

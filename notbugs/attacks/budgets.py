@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from notbugs.errors import InputError
 
-ENSEMBLE_VERSION = "v3"
+ENSEMBLE_VERSION = "v4"
 GRADIENT_ENSEMBLE = f"gradient-ensemble {ENSEMBLE_VERSION}"  # `UNTARGETED_ATTACKS` alone
 
 UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PGD: steps and loss, in order; the last one shrinks
@@ -17,6 +17,9 @@ TARGETED_STEPS = 10
 LONG_STEPS = 40
 LONG_LOSSES = ("cross_entropy", "margin", "dlr")  # untargeted, in this order, from the clean image and then from random starts
 LONG_TARGET_CLASSES = 3
+PIXEL_START_CANDIDATES = 20  # of the searches from random pixels
+PIXEL_STARTS_ON_ALL = 4  # then only on images that lost this share of their margin
+PIXEL_START_MARGIN_LOST = 0.5
 REFINED_MARGIN_LOST = 0.95
 REFINED_STEPS = 100
 MASKING_QUERIES = 10  # random queries that the gradient attacks must beat
@@ -51,6 +54,11 @@ class AttackBudget:
         L0: candidates ranked by gradients, one attack for each entry.
     random_pixel_candidates : int
         L0: random candidates.
+    pixel_exchanges, random_pixel_exchanges : int
+        L0: rounds of exchanges at most, of the first attack by gradients and those from random starts, and of the one with random
+        candidates.
+    pixel_starts : int
+        L0 with several pixels: searches from random pixels.
     angles, translations, spatial_steps : int
         Rotations and translations: the grid, and the gradient steps after it.
     minimum_norm_rounds : int
@@ -70,6 +78,9 @@ class AttackBudget:
     black_box_on_all: bool
     ranked_pixel_candidates: tuple[int, ...]
     random_pixel_candidates: int
+    pixel_exchanges: int
+    random_pixel_exchanges: int
+    pixel_starts: int
     angles: int
     translations: int
     spatial_steps: int
@@ -92,6 +103,9 @@ BUDGETS: Mapping[str, AttackBudget] = {
         black_box_on_all=False,
         ranked_pixel_candidates=(20,),
         random_pixel_candidates=100,
+        pixel_exchanges=0,
+        random_pixel_exchanges=0,
+        pixel_starts=0,
         angles=7,
         translations=3,
         spatial_steps=0,
@@ -110,6 +124,9 @@ BUDGETS: Mapping[str, AttackBudget] = {
         black_box_on_all=False,
         ranked_pixel_candidates=(20, 200),
         random_pixel_candidates=400,
+        pixel_exchanges=10,
+        random_pixel_exchanges=3,
+        pixel_starts=16,
         angles=11,
         translations=5,
         spatial_steps=10,
@@ -128,6 +145,9 @@ BUDGETS: Mapping[str, AttackBudget] = {
         black_box_on_all=True,
         ranked_pixel_candidates=(20, 200, 1000),
         random_pixel_candidates=2000,
+        pixel_exchanges=10,
+        random_pixel_exchanges=3,
+        pixel_starts=64,
         angles=31,
         translations=7,
         spatial_steps=30,
@@ -153,7 +173,7 @@ def ensemble_name(budget: str) -> str:
     Examples
     --------
     >>> ensemble_name("standard")
-    'ensemble-standard v3'
+    'ensemble-standard v4'
     """
     check_budget(budget)
     return f"ensemble-{budget} {ENSEMBLE_VERSION}"

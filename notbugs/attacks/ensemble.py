@@ -16,6 +16,9 @@ from notbugs.attacks.budgets import (
     MASKING_MIN_MARGIN_LOST,
     MASKING_QUERIES,
     MASKING_RATIO,
+    PIXEL_START_CANDIDATES,
+    PIXEL_START_MARGIN_LOST,
+    PIXEL_STARTS_ON_ALL,
     REFINED_MARGIN_LOST,
     REFINED_STEPS,
     TARGET_CLASSES,
@@ -115,7 +118,7 @@ def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
     """
     if isinstance(threat_model, NormBall) and threat_model.norm == "l0":
         candidates = BUDGETS["standard"].ranked_pixel_candidates
-        attack = partial(few_pixels, pixels=_pixels(threat_model), mask=threat_model.mask)
+        attack = partial(few_pixels, pixels=_pixels(threat_model), exchanges=0, mask=threat_model.mask)
         return [partial(attack, candidates=count) for count in candidates]
     return [
         *(partial(pgd, threat_model=threat_model, steps=steps, loss=loss, shrink=True) for steps, loss in UNTARGETED_ATTACKS),
@@ -161,13 +164,32 @@ def _run_few_pixels(state: EnsembleState, threat_model: NormBall, budget: Attack
     attack = partial(few_pixels, pixels=_pixels(threat_model), mask=threat_model.mask)
     masked = state.remaining
     if gradient:
-        for count in budget.ranked_pixel_candidates:
-            state = state.run(partial(attack, candidates=count))
+        for number, count in enumerate(budget.ranked_pixel_candidates):
+            state = state.run(partial(attack, candidates=count, exchanges=0 if number else budget.pixel_exchanges))
+        state = _run_random_pixels(state, threat_model, budget)
         before = state.result.margins
-        state = state.run(partial(attack, candidates=MASKING_QUERIES, gradient=False))
+        state = state.run(partial(attack, candidates=MASKING_QUERIES, exchanges=0, gradient=False))
         masked = state.last > before
-    blind = partial(attack, candidates=budget.random_pixel_candidates, gradient=False)
+    blind = partial(attack, candidates=budget.random_pixel_candidates, exchanges=budget.random_pixel_exchanges, gradient=False)
     return state.run(blind, None if budget.black_box_on_all else masked)
+
+
+def _run_random_pixels(state: EnsembleState, threat_model: NormBall, budget: AttackBudget) -> EnsembleState:
+    """L0 with several pixels: exchanges from random pixels, a few on all images, then on what lost enough of its margin."""
+    generator = torch.Generator().manual_seed(0)
+    attack = partial(
+        few_pixels,
+        pixels=_pixels(threat_model),
+        mask=threat_model.mask,
+        candidates=PIXEL_START_CANDIDATES,
+        exchanges=budget.pixel_exchanges,
+        random_start=True,
+        generator=generator,
+    )
+    for number in range(budget.pixel_starts if _pixels(threat_model) > 1 else 0):
+        subset = state.margin_lost() >= PIXEL_START_MARGIN_LOST if number >= PIXEL_STARTS_ON_ALL else None
+        state = state.run(attack, subset)
+    return state
 
 
 def _pixels(threat_model: NormBall) -> int:

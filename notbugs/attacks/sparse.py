@@ -42,7 +42,7 @@ def few_pixels(
     candidates: int | None = 100,
     gradient: bool = True,
     exchanges: int = 10,
-    restarts: int = 0,
+    random_start: bool = False,
     mask: Mask | None = None,
     generator: Generator | None = None,
 ) -> AttackResult:
@@ -64,13 +64,13 @@ def few_pixels(
         third every other one is near the best so far.
     exchanges : int
         At most so many rounds in which each pixel in turn is restored and the best candidate is set instead, if that raises the
-        margin. With `gradient` they end after a round in which nothing was exchanged.
-    restarts : int
-        So many searches more, each from one random pixel, on the images that are still classified correctly.
+        margin. With `gradient` they end after a round in which nothing was exchanged. None with one pixel.
+    random_start : bool
+        Begins with as many random pixels at random corners instead of none, and exchanges those.
     mask : Mask, optional
         Which pixels may change. Default: all.
     generator : torch.Generator, optional
-        Of the random candidates and starts, by default seeded with 0.
+        Of the random candidates and of the random start, by default seeded with 0.
 
     Returns
     -------
@@ -85,22 +85,18 @@ def few_pixels(
         ("pixels", pixels, 0),
         ("candidates", candidates, 1),
         ("exchanges", exchanges, 0),
-        ("restarts", restarts, 0),
     ):
         if number is not None and number < least:
             raise InputError(name, f"must be {least} or more", number)
     generator = generator or torch.Generator().manual_seed(0)
     pixel_search = _PixelSearch.of(model, images, mask, pixels, candidates, exchanges, generator, gradient=gradient)
-    clean = -objectives.margin(clean_logits(model, images, labels), labels)
-    found = pixel_search.run(images, labels, AttackResult(images.clone(), clean))
-    for _ in range(restarts if pixel_search.pixels > 1 else 0):
-        index = (found.margins < 0).nonzero().squeeze(1)
-        if not len(index):
-            break
-        start = pixel_search.random_start(images[index], labels[index])
-        again = pixel_search.run(images[index], labels[index], start)
-        found = _updated(found, index, again)
-    return found
+    clean = AttackResult(images.clone(), -objectives.margin(clean_logits(model, images, labels), labels))
+    index = (clean.margins < 0).nonzero().squeeze(1)
+    if not len(index):
+        return clean
+    images, labels = images[index], labels[index]
+    start = pixel_search.random_start(images, labels) if random_start else AttackResult(images, clean.margins[index])
+    return _updated(clean, index, pixel_search.run(images, labels, start))
 
 
 class _CandidateSpace(NamedTuple):
@@ -237,9 +233,11 @@ class _PixelSearch:
         return AttackResult(result, margins)
 
     def random_start(self, images: Tensor, labels: Tensor) -> AttackResult:
-        """Images with one random pixel set."""
-        drawn = self.space.draw(torch.full_like(labels, -1), 0, 1, self.generator)
-        perturbed = self.space.apply(images, drawn)
+        """Images with all pixels that may change set at random, some of them perhaps twice."""
+        perturbed = images
+        for _ in range(self.pixels):
+            drawn = self.space.draw(torch.full_like(labels, -1), 0, 1, self.generator)
+            perturbed = self.space.apply(perturbed, drawn)
         return AttackResult(perturbed, self._margins(perturbed, labels))
 
     def _margins(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "attacks.md"
 
 def test_names_of_ensembles_are_those_of_the_docs() -> None:
     assert list(attacks.BUDGETS) == ["quick", "standard", "thorough"]
-    assert attacks.ensemble_name("standard") == "ensemble-standard v3"
+    assert attacks.ensemble_name("standard") == "ensemble-standard v4"
     text = DOCS.read_text()
     for name in (attacks.GRADIENT_ENSEMBLE, *map(attacks.ensemble_name, attacks.BUDGETS)):
         assert f"| `{name}` |" in text
@@ -34,7 +34,10 @@ def row(title: str, step: str) -> list[str]:
 ROWS = [
     ("L2, Linf and L1", "13 | Square Attack", "square_queries", "{:,} queries"),
     ("L2, Linf and L1", "15 | HopSkipJump", "hop_skip_jump_queries", "{:,} queries"),
-    ("L0", "5 | random candidates", "random_pixel_candidates", "{:,} per pixel"),
+    ("L0", "1 | candidates", "pixel_exchanges", "up to {} rounds"),
+    ("L0", "4 | several pixels", "pixel_starts", "{} starts"),
+    ("L0", "6 | random candidates", "random_pixel_candidates", "{:,} per pixel"),
+    ("L0", "6 | random candidates", "random_pixel_exchanges", "up to {} rounds"),
     ("Rotations and translations", "1 | grid", "angles", "{} × "),
     ("Rotations and translations", "1 | grid", "translations", "× {} "),
     ("Rotations and translations", "2 | PGD", "spatial_steps", "{} gradients"),
@@ -47,7 +50,7 @@ ROWS = [
 def test_the_docs_state_the_numbers_of_the_budgets(title: str, step: str, field: str, form: str) -> None:
     for budget, cell in zip(attacks.BUDGETS.values(), row(title, step), strict=True):
         number = getattr(budget, field)
-        assert form.format(number) in cell if number else cell == "–"
+        assert form.format(number) in cell if number else form.split()[-1] not in cell
 
 
 def threshold(margin_lost: float | None) -> str:
@@ -71,6 +74,11 @@ def test_the_docs_state_thresholds_and_constants() -> None:
     assert f"{budgets.REFINED_STEPS} short steps from the best perturbed image so far" in text
     shares = [19, 90, 3 * long, budgets.LONG_TARGET_CLASSES * long, restarts * long, budgets.REFINED_STEPS]
     assert f"| {sum(shares):,} |" in text and "; ".join(map(str, shares)) in text
+    assert f"from random pixels, {budgets.PIXEL_START_CANDIDATES} candidates each" in text
+    lost = f"{100 * budgets.PIXEL_START_MARGIN_LOST:.0f} % of their margin"
+    assert (
+        f"The first {budgets.PIXEL_STARTS_ON_ALL} starts are on all images, the others on those that lost at least {lost}" in text
+    )
     assert f"Square Attack, {budgets.MASKING_QUERIES} queries" in text
     assert f"Square Attack anew, {attacks.BUDGETS['standard'].extra_square_queries:,} queries" in text
     assert f"APGD-CE, {attacks.BUDGETS['thorough'].apgd_steps} steps" in text

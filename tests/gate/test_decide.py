@@ -53,7 +53,7 @@ def test_the_worst_of_several_requirements_decides() -> None:
     (line,) = decision.lines
     assert line == (
         "--fail-under: the lower end of the 95 % CI of the robust accuracy within linf 8/255 must be 30 % or more, got 13.3 % "
-        "(accuracy 20.0 %, 20 of 100 images, attack: ensemble-standard v3); train a more robust model: notbugs train --loss "
+        "(accuracy 20.0 %, 20 of 100 images, attack: ensemble-standard v4); train a more robust model: notbugs train --loss "
         "adversarial"
     )
 
