@@ -16,10 +16,12 @@ from notbugs.attacks.budgets import (
     LONG_STEPS,
     LONG_TARGET_CLASSES,
     MASKING_QUERIES,
+    PIXEL_START_CANDIDATES,
     REFINED_STEPS,
     TARGET_CLASSES,
     TARGETED_STEPS,
     UNTARGETED_ATTACKS,
+    AttackBudget,
     check_budget,
 )
 from notbugs.audit.classifiers import search_copy
@@ -36,7 +38,8 @@ CLOCK: Callable[[], float] = time.perf_counter
 TIMED_IMAGES = 32
 TIMED_STEPS = 5
 CHECK_GRADIENTS = 200.0  # of each image of the sanity checks, beside one ensemble
-START_SECONDS = 3.0  # importing, loading, writing
+START_SECONDS = 3.0  # of CPU time: loading, writing
+WORKER_SECONDS = 6.0  # of CPU time: each process of several stages at once imports PyTorch
 
 
 class Cost(NamedTuple):
@@ -113,7 +116,8 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         )
         norms.add(_norm(threat))
     at_once = default_workers(config.device) if workers is None else workers
-    checks = min(CHECK_IMAGES, len(part)) * (CHECK_GRADIENTS * speed[0] if gradient else 0)
+    start = (START_SECONDS + (WORKER_SECONDS if at_once > 1 else 0)) * speed.waited
+    checks = min(CHECK_IMAGES, len(part)) * (CHECK_GRADIENTS * speed.gradient if gradient else 0)
     ensemble = max((_seconds(cost, speed)[1] for cost in costs.values()), default=0) * min(CHECK_IMAGES, len(part))
     least, most = (sum(_seconds(cost, speed)[end] for cost in costs.values()) * len(part) * draws for end in (0, 1))
     return AuditPlan(
@@ -121,8 +125,8 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         all_images=len(every),
         threats=costs,
         conditions=conditions(config),
-        least_seconds=START_SECONDS + (least + checks) / at_once,
-        most_seconds=START_SECONDS + (most + checks + ensemble) / at_once,
+        least_seconds=start + (least + checks) / at_once,
+        most_seconds=start + (most + checks + ensemble) / at_once,
         workers=at_once,
     )
 
@@ -138,9 +142,7 @@ def _cost(budget: str, threat: Threat, classes: int, gradient: bool, *, first: b
         grid = spends.angles * spends.translations**2
         return Cost(0, spends.spatial_steps if gradient else 0, grid, grid)
     if threat.norm == "l0":
-        ranked = spends.ranked_pixel_candidates if gradient else ()
-        pixels = float(threat.epsilon)
-        return Cost(0, 2 * len(ranked) * pixels, 0, (sum(ranked) + spends.random_pixel_candidates) * pixels)
+        return _few_pixels_cost(spends, int(threat.epsilon), gradient)
     if not gradient:
         walks = threat.norm != "l1"
         minimum = spends.minimum_norm_queries if first and walks else 0
@@ -158,8 +160,29 @@ def _cost(budget: str, threat: Threat, classes: int, gradient: bool, *, first: b
     return Cost(minimum, most, 0, MASKING_QUERIES + on_all)
 
 
-def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool) -> tuple[float, float]:
-    """Seconds of a gradient and of a query for one image of a batch, the fastest of two tries."""
+def _few_pixels_cost(spends: AttackBudget, pixels: int, gradient: bool) -> Cost:
+    """L0. Each candidate is a query; where candidates are ranked, a pixel takes two gradients in each round."""
+    rounds, random_rounds = (1 + (each if pixels > 1 else 0) for each in (spends.pixel_exchanges, spends.random_pixel_exchanges))
+    random = random_rounds * spends.random_pixel_candidates
+    if not gradient:
+        return Cost(0, 0, 0, random * pixels)
+    starts = spends.pixel_starts if pixels > 1 else 0
+    first, *others = spends.ranked_pixel_candidates
+    queries = rounds * (first + starts * PIXEL_START_CANDIDATES) + sum(others) + MASKING_QUERIES
+    queries += random if spends.black_box_on_all else 0
+    return Cost(0, 2 * pixels * (rounds * (1 + starts) + len(others)), 0, queries * pixels)
+
+
+class _Speed(NamedTuple):
+    """gradient, query: seconds for one image of a batch. waited: seconds that pass for one of CPU time, at least 1."""
+
+    gradient: float
+    query: float
+    waited: float
+
+
+def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool) -> _Speed:
+    """As timed now, the fastest of two tries; beside other work all takes as many times longer as these passes did."""
     ball = NormBall("l2", 0.1)
 
     def query() -> None:
@@ -169,8 +192,12 @@ def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool) 
     def gradients() -> None:
         attacks.pgd(model, images, labels, threat_model=ball, steps=TIMED_STEPS)
 
+    wall, processor = CLOCK(), time.process_time()
     of_gradient = min(_timed(gradients), _timed(gradients)) / TIMED_STEPS if gradient else 0.0
-    return of_gradient / len(images), min(_timed(query), _timed(query)) / len(images)
+    of_query = min(_timed(query), _timed(query))
+    waited = (CLOCK() - wall) / max(1e-3, time.process_time() - processor)
+    alone = images.device.type != "cpu"  # a processor that waits for a GPU says nothing of other work
+    return _Speed(of_gradient / len(images), of_query / len(images), 1.0 if alone else max(1.0, waited))
 
 
 def _timed(work: Callable[[], None]) -> float:
@@ -179,12 +206,11 @@ def _timed(work: Callable[[], None]) -> float:
     return CLOCK() - began
 
 
-def _seconds(cost: Cost, speed: tuple[float, float]) -> tuple[float, float]:
+def _seconds(cost: Cost, speed: _Speed) -> tuple[float, float]:
     """Of one image, at least and at most."""
-    gradient, query = speed
     return (
-        cost.least_gradients * gradient + cost.least_queries * query,
-        cost.most_gradients * gradient + cost.most_queries * query,
+        cost.least_gradients * speed.gradient + cost.least_queries * speed.query,
+        cost.most_gradients * speed.gradient + cost.most_queries * speed.query,
     )
 
 

@@ -163,6 +163,9 @@ def test_what_a_dry_run_says_of_a_budget_is_what_the_documents_say() -> None:
 
     found = [parse(budget, NormBall("l2", 0.5), 10, True, first=False) for budget in ("quick", "standard", "thorough")]
     assert [each.most_gradients for each in found] == documented
+    three, one = (parse("standard", NormBall("l0", pixels), 10, True, first=False) for pixels in (3, 1))
+    assert f"{three.most_gradients / 3:,.0f} ε gradients and {three.most_queries / 3:,.0f} ε queries" in table
+    assert f"With one pixel: {one.most_gradients} gradients and {one.most_queries} queries" in table
 
 
 @pytest.mark.parametrize(
