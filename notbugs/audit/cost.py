@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -88,6 +88,10 @@ class AuditPlan:
     least_seconds: float
     most_seconds: float
     workers: int
+
+    def of_share(self, share: float) -> "AuditPlan":
+        """The plan of an audit of which only `share` of the stages is left to do."""
+        return replace(self, least_seconds=share * self.least_seconds, most_seconds=share * self.most_seconds)
 
     @property
     def duration(self) -> str:

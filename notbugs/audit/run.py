@@ -35,6 +35,7 @@ from notbugs.study.given import DIGEST_IMAGES
 
 PART_IMAGES = 100  # images per part: a stage of about half a minute
 PART_IMAGES_IN_TIME = 20  # under a time limit, at which a part that is not finished is lost
+PARTS_IN_TIME = 5  # at least, of few images
 CHECKS, SUMMARY = "checks", "summary"  # stages
 
 
@@ -115,8 +116,9 @@ def run(
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, parts, engine, checks_first=time_limit is not None)
-        if on_plan and not all(map(record.done, stages)):
-            on_plan(plan(config, engine.at_once() if engine else workers))
+        left = [name for name in stages if not record.done(name)]
+        if on_plan and left:
+            on_plan(plan(config, engine.at_once() if engine else workers).of_share(len(left) / len(stages)))
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
             try:
@@ -133,7 +135,8 @@ def run(
 
 def _number_of_parts(record: RunFolder, images: int, time_limit: float | None) -> int:
     """Small parts where a time limit may end one; an audit that goes on keeps its own."""
-    size = PART_IMAGES if time_limit is None or record.metadata["stages"] else PART_IMAGES_IN_TIME
+    size = min(PART_IMAGES_IN_TIME, max(1, images // PARTS_IN_TIME))
+    size = PART_IMAGES if time_limit is None or record.metadata["stages"] else size
     parts = int(record.metadata.get("parts", -(-images // size)))
     record.update_metadata(parts=parts)
     return parts

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -156,7 +157,7 @@ def _attack(
                 workers=how.workers,
                 engine=engine,
                 report_progress=report_progress,
-                on_plan=None if options.quiet else _print_start,
+                on_plan=None if options.quiet else partial(_print_start, time_limit=options.time_limit),
                 time_limit=options.time_limit,
             )
         evaluation = evaluate(config, record, required, options.time_limit)
@@ -174,11 +175,13 @@ def _attack(
     return evaluation.decision.exit_code
 
 
-def _print_start(found: "AuditPlan") -> None:
-    """Before the first attack: what is attacked, and how long that may take."""
+def _print_start(found: "AuditPlan", time_limit: float | None) -> None:
+    """Before the first attack: what is attacked, how long that may take, and if the time limit is shorter."""
     print_notes()
     of_all = "" if found.images == found.all_images else f" of {found.all_images:,}"
     say(f"{found.images:,}{of_all} test images, {', '.join(found.threats)}: {found.duration}.", file=sys.stderr)
+    if time_limit is not None and time_limit < found.least_seconds:
+        say("WARNING: --time-limit is shorter: at best some of the images will be attacked.", file=sys.stderr)
 
 
 def _print_place(out: Path, record: "RunFolder", evaluation: "Evaluation", *, quiet: bool) -> None:

@@ -23,6 +23,7 @@ def compare(runs: Runs, out: Page = None) -> None:
     95 % CI, and p is of McNemar's exact test over the images that only one of the two classifies correctly.
     """
     from notbugs.gate.compare import compare as compare_runs
+    from notbugs.gate.compare import failed_checks
     from notbugs.report.compare import cells, write_page
     from notbugs.runs.folder import RunFolder
 
@@ -37,6 +38,9 @@ def compare(runs: Runs, out: Page = None) -> None:
         columns, rows = cells(comparisons)
         said = "Difference: second minus first, in percentage points. Only first, only second: images that one alone has correct."
         say(f"First: {first}. Second: {second}.")
+        for which, each in (("First", records[0]), ("Second", record)):
+            if failed := failed_checks(each):
+                say(f"WARNING: {which}: sanity checks failed: {', '.join(failed)}. Its accuracies may be wrong: {each.folder}")
         print_table(said, [column.replace("only ", "only\n") for column in columns], rows)  # 80 letters are enough
     if out is not None:
         write_page(out, records[0], found)

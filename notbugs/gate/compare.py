@@ -7,7 +7,7 @@ import numpy as np
 
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.audit import AuditFileRow, PredictionRow
+from notbugs.runs.tables.audit import AuditFileRow, CheckRow, PredictionRow
 from notbugs.stats import newcombe_difference, wilson_interval
 
 CLEAN = "clean"
@@ -44,6 +44,11 @@ class PairedComparison:
     ci_low: float
     ci_high: float
     p_value: float
+
+
+def failed_checks(record: RunFolder) -> list[str]:
+    """Names of the sanity checks of an audit that failed: accuracies of that audit may be wrong, most of them too high."""
+    return [row.check for row in record.rows(CheckRow) if row.passed == "no"]
 
 
 def compare(first: RunFolder, second: RunFolder) -> list[PairedComparison]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from notbugs import __version__
 from notbugs.atomic import atomic_write_text
-from notbugs.gate.compare import PairedComparison
+from notbugs.gate.compare import PairedComparison, failed_checks
 from notbugs.runs.folder import RunFolder
 
 COLUMNS = ("threat model", "n", "first", "second", "difference", "95 % CI", "only first", "only second", "p")
@@ -55,4 +55,5 @@ def _about(record: RunFolder) -> dict[str, str]:
         "budget": metadata.budget,
         "command": metadata.command,
         "notbugs": metadata.notbugs,
+        "failed": ", ".join(failed_checks(record)),
     }

@@ -58,7 +58,7 @@ def test_what_runs_at_the_time_limit_is_given_up(tmp_path: Path, monkeypatch: py
 @pytest.mark.slow
 def test_an_audit_says_what_it_reached_and_goes_on(config: AuditConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = sys.modules["notbugs.audit.run"]
-    monkeypatch.setattr(stages, "PART_IMAGES_IN_TIME", 4)
+    monkeypatch.setattr(stages, "PARTS_IN_TIME", 3)  # of 12 images
     monkeypatch.setattr(stages, "run_checks", lambda config, report_progress: [])  # they take longest
     now, few = 0.0, quick(config, images=12)
 

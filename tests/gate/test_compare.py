@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from notbugs.errors import InputError
 from notbugs.gate.compare import _interval, compare
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.audit import AuditFileRow, PredictionRow
+from notbugs.runs.tables.audit import AuditFileRow, CheckRow, PredictionRow
 
 
 def audited(
@@ -78,10 +78,17 @@ def test_the_command_prints_a_table_and_writes_one_page(tmp_path: Path) -> None:
     first, second = outcomes(50, 5, 20, 25)
     audited(tmp_path / "a", first, model="<weak>.onnx")
     audited(tmp_path / "b", second, model="strong.onnx")
+    with RunFolder.open(tmp_path / "b", {"kind": "audit"}) as run:
+        checks = {"rationale": "", "fix": "", "threat": "l2 0.5", "n": 100, "observed": ""}
+        rows = [CheckRow(check=name, passed=passed, **checks) for name, passed in (("gradients", "no"), ("logits", "yes"))]  # type: ignore[arg-type]
+        run.record_stage("checks", 1.0, rows)
     done = call_here("compare", tmp_path / "a", tmp_path / "b", tmp_path / "a", "--out", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
     assert "+15.0" in done.stdout and "second minus first" in done.stdout and "…" not in done.stdout
+    said = f"WARNING: Second: sanity checks failed: gradients. Its accuracies may be wrong: {tmp_path / 'b'}"
+    assert said in " ".join(done.stdout.split()) and done.stdout.count("WARNING") == 1
     page = (tmp_path / "page.html").read_text()
+    assert page.count("failed: gradients.") == 1
     assert "strong.onnx against &lt;weak&gt;.onnx" in page and "<weak>" not in page and page.count("<table>") == 2
     assert "must be two or more" in error_line(call_here("compare", tmp_path / "a"))
     assert "must end in .html" in error_line(call_here("compare", tmp_path / "a", tmp_path / "b", "--out", "x.txt"))

@@ -35,8 +35,9 @@ def gradients(model: Model, images: Tensor, labels: Tensor, *, threat_model: Nor
     return Check(
         "gradients",
         sum(shares) <= 0.1,
-        f"of {len(images)} images {shares[0]:.0%} have a gradient of zero, {shares[1]:.0%} one that is not finite, "
-        f"{shares[2]:.0%} one that is wrong about steps of a hundredth or a tenth of epsilon",
+        f"of {len(images)} images {shares[0]:.0%} have a gradient of zero and {shares[1]:.0%} one that is not finite; for "
+        f"{shares[2]:.0%} a step along it, of a hundredth or a tenth of epsilon, gains less than 0.3 or more than 3 times "
+        "what it predicts",
         "Attacks follow the gradient. They fail where it is zero, not finite, or unrelated to the logits nearby.",
         "Look for rounding, saturated activations, very large logits and step functions. Attack the model without them, and see "
         "whether the check `square attack` passes.",
