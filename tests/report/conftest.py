@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from scipy import stats as scipy_stats
@@ -261,19 +263,41 @@ def find(results: StudyResults, part: str) -> Finding:
 # ---- a page ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def tab(chromium: Browser) -> Page:
+    """An empty page for all tests of a module that need one at a time: a new one takes a process, longer than a report does."""
+    return chromium.new_context(offline=True).new_page()
+
+
+@pytest.fixture
+def show(tab: Page) -> Callable[..., Page]:
+    """Opens a file in that page: see `load_page`. Nothing is left of the file before."""
+    return partial(load_page, tab)
+
+
 def open_page(chromium: Browser, path: Path, *, width: int = 1280, scheme: Any = "light") -> Page:
+    """Open a file in a page of its own: see `load_page`."""
+    return load_page(chromium.new_context(offline=True).new_page(), path, width=width, scheme=scheme)
+
+
+def load_page(page: Page, path: Path, *, width: int = 1280, scheme: Any = "light") -> Page:
     """Open a file without a network; fails if the page logs something or requests anything but itself."""
-    context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
-    page = context.new_page()
+    page.goto("about:blank")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(media="screen", color_scheme=scheme)
+    page.mouse.move(0, 0)
     problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "request",
-        lambda request: problems.append(request.url) if not request.url.startswith(("data:", path.as_uri())) else None,
-    )
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda message: problems.append(message.text),
+        "pageerror": lambda error: problems.append(str(error)),
+        "request": lambda request: None if request.url.startswith(("data:", path.as_uri())) else problems.append(request.url),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]", state="attached", timeout=15_000)
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
     assert problems == []
     return page
 

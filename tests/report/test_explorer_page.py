@@ -3,8 +3,9 @@
 import io
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -57,25 +58,35 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return chartless_page(folder)
 
 
+@pytest.fixture(scope="module")
+def plain(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That page without its chart, which has no part in what the explorer does."""
+    return chartless_page(Path(shutil.copytree(written.parent, tmp_path_factory.mktemp("plain") / "run")))
+
+
 @pytest.fixture
-def page(chromium: Browser, written: Path) -> Iterator[Page]:
-    yield from opened(chromium, written.as_uri())
+def page(tab: Page, plain: Path) -> Iterator[Page]:
+    yield from opened(tab, plain.as_uri())
 
 
-def opened(chromium: Browser, address: str, *, width: int = 1280, scheme: str = "light") -> Iterator[Page]:
-    """A page without a network, ready to use; fails if it logs something or is taken over."""
-    context = chromium.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True  # type: ignore[arg-type]
-    )  # fmt: skip
-    page = context.new_page()
+def opened(page: Page, address: str, *, width: int = 1280, scheme: Any = "light") -> Iterator[Page]:
+    """A page without a network, loaded anew, ready to use; fails if it logs something or is taken over."""
+    page.goto("about:blank")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
     problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda message: problems.append(message.text),
+        "pageerror": lambda error: problems.append(str(error)),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
     page.goto(address, wait_until="commit")
     page.wait_for_selector(f"{GRID}[data-ready]", timeout=60_000)
     yield page
     assert problems == [] and page.title() == "The files of birds · notbugs"
-    context.close()
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
 
 
 def shown(page: Page) -> list[str]:
@@ -128,9 +139,9 @@ def test_filters_and_sorting_leave_the_files_that_the_rows_say(page: Page) -> No
     assert not page.locator(DIALOG).is_visible()
 
 
-def test_only_what_is_visible_is_an_element(chromium: Browser, tmp_path: Path) -> None:
+def test_only_what_is_visible_is_an_element(tab: Page, tmp_path: Path) -> None:
     path = chartless_page(explorer_run(tmp_path / "run", 3000, pictures=False))
-    for page in opened(chromium, path.as_uri()):
+    for page in opened(tab, path.as_uri()):
         assert page.locator("[role=option]").count() < 150
         page.locator(GRID).evaluate("grid => { grid.scrollTop = grid.scrollHeight; }")
         expect(page.locator(f"#explorer-file-{3000 - 1}")).to_be_visible()
@@ -226,17 +237,17 @@ def test_keys_move_open_select_and_close(page: Page) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 3, 4, 20])
-def test_a_link_opens_its_file_and_hostile_names_stay_text(chromium: Browser, written: Path, index: int) -> None:
+def test_a_link_opens_its_file_and_hostile_names_stay_text(tab: Page, plain: Path, index: int) -> None:
     name = file_names(COUNT)[index]
-    for page in opened(chromium, f"{written.as_uri()}#file={quote(name, safe='')}"):
+    for page in opened(tab, f"{plain.as_uri()}#file={quote(name, safe='')}"):
         assert page.text_content(f"{DIALOG} h3") == name
         assert page.locator(f"{DIALOG} img, {DIALOG} script, {DIALOG} b i, {GRID} img").count() == 0
         page.locator(f"{DIALOG} [aria-label='Close']").click()
         assert page.locator(f"#explorer-file-{index}").get_attribute("title") == name
 
 
-def test_a_link_to_no_file_says_so(chromium: Browser, written: Path) -> None:
-    for page in opened(chromium, f"{written.as_uri()}#file=none%zz"):
+def test_a_link_to_no_file_says_so(tab: Page, plain: Path) -> None:
+    for page in opened(tab, f"{plain.as_uri()}#file=none%zz"):
         assert page.inner_text(STATUS) == "No file is called none%zz." and not page.locator(DIALOG).is_visible()
 
 
@@ -264,7 +275,7 @@ def test_the_exported_list_is_one_that_the_command_reads(page: Page, tmp_path: P
     assert page.locator("#explorer-export-selected").is_disabled() and not page.locator("#explorer-clear").is_visible()
 
 
-def test_a_selection_becomes_a_data_set(chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_selection_becomes_a_data_set(tab: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the page to `files.txt` to `notbugs split --files`, also with names that a line cannot hold as they are."""
     names = ['"cat"/0.png', '"cat"/ "quoted" .png', '"cat"/%41&#file=b.png', '"cat"/3.png', "猫/0.png", "猫/ .png", "猫/2.png"]
     for index, name in enumerate([*(f"train/{name}" for name in names), 'test/"cat"/0.png', "test/猫/0.png"]):
@@ -272,7 +283,7 @@ def test_a_selection_becomes_a_data_set(chromium: Browser, tmp_path: Path, monke
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), 20 * index).save(path)
     monkeypatch.setattr(explorer_runs, "file_names", lambda count: names)
-    for page in opened(chromium, chartless_page(explorer_run(tmp_path / "run", len(names))).as_uri()):
+    for page in opened(tab, chartless_page(explorer_run(tmp_path / "run", len(names))).as_uri()):
         for index in (1, 3, 4, 5):
             page.click(f"#explorer-file-{index}", modifiers=["Control"])
         with page.expect_download() as download:
@@ -289,9 +300,9 @@ def test_a_selection_becomes_a_data_set(chromium: Browser, tmp_path: Path, monke
 # ---- pictures beside the page ----------------------------------------------------------------------------------------------
 
 
-def test_pictures_beside_the_page_are_loaded_and_drawn(chromium: Browser, beside: Path) -> None:
+def test_pictures_beside_the_page_are_loaded_and_drawn(tab: Page, beside: Path) -> None:
     name = file_names(COUNT)[120]
-    for page in opened(chromium, f"{beside.as_uri()}#file={quote(name, safe='')}"):
+    for page in opened(tab, f"{beside.as_uri()}#file={quote(name, safe='')}"):
         canvas = page.locator(f'{DIALOG} canvas[aria-label="{name}, original"]')
         expect(canvas).to_have_js_property("width", SIDE)
         picture = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB"))
@@ -321,8 +332,8 @@ def test_a_page_without_its_folder_says_so_and_works(chromium: Browser, beside: 
 
 
 @pytest.mark.parametrize("width", [390, 1400])
-def test_nothing_scrolls_sideways(chromium: Browser, written: Path, width: int) -> None:
-    for page in opened(chromium, written.as_uri(), width=width):
+def test_nothing_scrolls_sideways(tab: Page, written: Path, width: int) -> None:
+    for page in opened(tab, written.as_uri(), width=width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for index in (0, 2, 5, 9):
             open_file(page, index)
@@ -331,8 +342,8 @@ def test_nothing_scrolls_sideways(chromium: Browser, written: Path, width: int) 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_is_legible_and_every_control_has_a_name(chromium: Browser, written: Path, scheme: str) -> None:
-    for page in opened(chromium, written.as_uri(), scheme=scheme):
+def test_every_text_is_legible_and_every_control_has_a_name(tab: Page, written: Path, scheme: str) -> None:
+    for page in opened(tab, written.as_uri(), scheme=scheme):
         open_file(page, 9)
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         texts = page.evaluate("""() => [...new Set([...document.querySelectorAll('.explorer *')]

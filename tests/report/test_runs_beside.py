@@ -4,14 +4,14 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli.conftest import call_here
-from playwright.sync_api import Browser
-from report.conftest import accessibility_problems, open_page, quick_study
+from playwright.sync_api import Page
+from report.conftest import accessibility_problems, quick_study
 
 from notbugs import report, theory
 from notbugs.errors import NotbugsWarning
@@ -91,9 +91,9 @@ def test_only_runs_are_listed_with_their_headline_figures(parent: Path) -> None:
 
 
 @pytest.mark.browser
-def test_the_list_links_to_each_report_and_names_are_text(chromium: Browser, parent: Path) -> None:
+def test_the_list_links_to_each_report_and_names_are_text(show: Callable[..., Page], parent: Path) -> None:
     for scheme, width in (("light", 1400), ("dark", 390)):
-        page = open_page(chromium, parent / "index.html", scheme=scheme, width=width)
+        page = show(parent / "index.html", scheme=scheme, width=width)
         assert page.title() == "Runs in runs · notbugs"
         names = page.locator("tbody th").all_inner_texts()
         assert [name.split("\n")[0] for name in names] == sorted([HOSTILE, "audit", "damaged", "digits", "files"])
@@ -107,7 +107,6 @@ def test_the_list_links_to_each_report_and_names_are_text(chromium: Browser, par
         assert page.locator("tbody td:nth-child(2)").first.inner_text() == "audit"
         page.locator("tbody a", has_text="100%").click()
         assert page.locator("h1").inner_text() == "Two Gaussian classes in 2 dimensions"
-        page.context.close()
 
 
 def test_a_list_is_written_where_it_belongs_and_nothing_of_others_is_overwritten(tmp_path: Path) -> None:

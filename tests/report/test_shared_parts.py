@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -76,41 +77,48 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(full_study(folder, 2, corruptions=corruption_rows, fourier=fourier_rows, ntk=ntk_rows).folder)
 
 
+@pytest.fixture
+def page(show: Callable[..., Page], written: Path) -> Page:
+    """The page of a quick study, loaded anew, with the pointer in its corner."""
+    return show(written)
+
+
 @pytest.fixture(scope="module")
-def opened(chromium: Browser, written: Path) -> Page:
-    return open_page(chromium, written)
+def chartless(chromium: Browser) -> Page:
+    """A page that draws no charts, which take most of the time."""
+    context = chromium.new_context(offline=True)
+    context.add_init_script("delete window.DecompressionStream")
+    return context.new_page()
 
 
 @pytest.fixture
-def page(opened: Page, written: Path) -> Page:
-    """The page of a quick study, loaded anew, with the pointer in its corner."""
-    opened.mouse.move(0, 0)
-    opened.goto("about:blank")
-    opened.goto(written.as_uri())
-    opened.wait_for_selector("html[data-ready]", state="attached")
-    return opened
+def tables(chartless: Page, written: Path) -> Page:
+    """The page of a quick study with its tables, loaded anew."""
+    chartless.goto("about:blank")
+    chartless.goto(written.as_uri())
+    chartless.wait_for_selector("html[data-ready]", state="attached")
+    return chartless
 
 
 # ---- contents and headings ---------------------------------------------------------------------------------------------------
 
 
-def test_the_contents_list_every_section_beside_the_page_or_folded_above_it(chromium: Browser, full: Path) -> None:
-    wide, narrow = open_page(chromium, full, width=1400), open_page(chromium, full, width=390)
+def test_the_contents_list_every_section_beside_the_page_or_folded_above_it(show: Callable[..., Page], full: Path) -> None:
+    wide = show(full, width=1400)
     titles = wide.locator("main h2").all_inner_texts()
     assert wide.locator(".contents a").all_inner_texts() == titles and len(titles) > 8
     for link in wide.locator(".contents a").all():
         assert wide.locator(f"h2{link.get_attribute('href')}").count() == 1
     aside, main = wide.locator(".contents").bounding_box(), wide.locator("main").bounding_box()
     assert aside and main and aside["x"] + aside["width"] <= main["x"] + 1
+    wide.locator("#glossary").scroll_into_view_if_needed()
+    wide.evaluate("document.getElementById('glossary').scrollIntoView()")
+    wide.wait_for_function("document.querySelector('.contents [aria-current]')?.hash === '#glossary'")
+    narrow = show(full, width=390)
     assert narrow.locator(".contents a").first.is_hidden()
     narrow.locator(".contents summary").click()
     narrow.get_by_role("link", name="Glossary").first.click()
     narrow.wait_for_function("Math.abs(document.getElementById('glossary').getBoundingClientRect().top) < 100")
-    wide.locator("#glossary").scroll_into_view_if_needed()
-    wide.evaluate("document.getElementById('glossary').scrollIntoView()")
-    wide.wait_for_function("document.querySelector('.contents [aria-current]')?.hash === '#glossary'")
-    for page in (wide, narrow):
-        page.context.close()
 
 
 def test_each_heading_is_a_link_to_itself_that_shows_when_it_has_the_focus(page: Page) -> None:
@@ -140,19 +148,19 @@ def column(page: Page, number: int) -> list[str]:
     return [cell.split("\n")[0].removesuffix(" %") for cell in cells]
 
 
-def test_a_click_or_a_key_on_a_title_sorts_by_numbers_and_a_third_restores_the_order(page: Page) -> None:
-    before = column(page, 2)
-    title = page.locator("table[aria-labelledby=accuracy-caption] thead th").nth(1)
+def test_a_click_or_a_key_on_a_title_sorts_by_numbers_and_a_third_restores_the_order(tables: Page) -> None:
+    before = column(tables, 2)
+    title = tables.locator("table[aria-labelledby=accuracy-caption] thead th").nth(1)
     title.locator("button").click()
     assert title.get_attribute("aria-sort") == "ascending"
-    assert column(page, 2) == sorted(before, key=float) != before
-    page.keyboard.press("Enter")  # the button has the focus
-    assert title.get_attribute("aria-sort") == "descending" and column(page, 2) == sorted(before, key=float, reverse=True)
-    page.keyboard.press("Enter")
-    assert title.get_attribute("aria-sort") is None and column(page, 2) == before
-    name = page.locator("table[aria-labelledby=accuracy-caption] thead th").first
+    assert column(tables, 2) == sorted(before, key=float) != before
+    tables.keyboard.press("Enter")  # the button has the focus
+    assert title.get_attribute("aria-sort") == "descending" and column(tables, 2) == sorted(before, key=float, reverse=True)
+    tables.keyboard.press("Enter")
+    assert title.get_attribute("aria-sort") is None and column(tables, 2) == before
+    name = tables.locator("table[aria-labelledby=accuracy-caption] thead th").first
     name.locator("button").click()
-    assert column(page, 1) == sorted(column(page, 1)) and page.locator("[aria-sort]").count() == 1
+    assert column(tables, 1) == sorted(column(tables, 1)) and tables.locator("[aria-sort]").count() == 1
 
 
 @pytest.mark.parametrize(
@@ -166,15 +174,15 @@ def test_a_click_or_a_key_on_a_title_sorts_by_numbers_and_a_third_restores_the_o
         (["1e-24", "5e−06", "0.1"], ["1e-24", "5e−06", "0.1"]),
     ],
 )
-def test_what_cells_begin_with_is_compared(page: Page, cells: list[str], ascending: list[str]) -> None:
+def test_what_cells_begin_with_is_compared(tables: Page, cells: list[str], ascending: list[str]) -> None:
     table = "table[aria-labelledby=accuracy-caption]"
-    page.evaluate(
+    tables.evaluate(
         "([table, cells]) => [...document.querySelectorAll(`${table} tbody tr`)].forEach((row, place) => "
         "place < cells.length ? row.cells[1].textContent = cells[place] : row.remove())",
         [table, cells],
     )
-    page.locator(f"{table} thead button").nth(1).click()
-    assert [cell.split(" [")[0] for cell in column(page, 2)] == ascending
+    tables.locator(f"{table} thead button").nth(1).click()
+    assert [cell.split(" [")[0] for cell in column(tables, 2)] == ascending
 
 
 def test_a_table_is_copied_as_csv_markdown_and_latex(chromium: Browser, written: Path) -> None:
@@ -217,10 +225,10 @@ def test_pages_write_cells_as_tables_do(chromium: Browser) -> None:
             assert [original_cell(plain_cell(text)) for text in signs] == signs
 
 
-def test_without_a_clipboard_the_text_is_there_and_marked(page: Page) -> None:
-    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
-    page.locator("main").get_by_role("button", name="Copy the table as CSV").first.click()
-    area = page.locator(".tools textarea")
+def test_without_a_clipboard_the_text_is_there_and_marked(tables: Page) -> None:
+    tables.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    tables.locator("main").get_by_role("button", name="Copy the table as CSV").first.click()
+    area = tables.locator(".tools textarea")
     area.wait_for()
     assert area.evaluate("one => one === document.activeElement && one.value.slice(one.selectionStart, one.selectionEnd)") == (
         area.input_value()
@@ -228,23 +236,23 @@ def test_without_a_clipboard_the_text_is_there_and_marked(page: Page) -> None:
     assert area.input_value().startswith("model,")
 
 
-def test_what_is_special_in_a_format_stays_text(page: Page) -> None:
-    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
-    page.evaluate(
+def test_what_is_special_in_a_format_stays_text(tables: Page) -> None:
+    tables.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    tables.evaluate(
         "document.querySelector('table[aria-labelledby=accuracy-caption] tbody th').textContent = 'a|b, \"c\" 5 % {x}_y\\\\z'"
     )
     texts = {}
     for name in ("CSV", "Markdown", "LaTeX"):
-        page.locator("main").get_by_role("button", name=f"Copy the table as {name}").first.click()
-        texts[name] = page.locator(".tools textarea").input_value()
+        tables.locator("main").get_by_role("button", name=f"Copy the table as {name}").first.click()
+        texts[name] = tables.locator(".tools textarea").input_value()
     assert next(csv.reader(texts["CSV"].splitlines()[1:]))[0] == 'a|b, "c" 5 % {x}_y\\z'
     assert '| a\\|b, "c" 5 % {x}_y\\\\z |' in texts["Markdown"]
     for name in ("=1+1", "@SUM(1)", "+1+1 %", "x [=1, @2]"):
-        page.evaluate(
+        tables.evaluate(
             "name => { document.querySelector('table[aria-labelledby=accuracy-caption] tbody th').textContent = name }", name
         )
-        page.locator("main").get_by_role("button", name="Copy the table as CSV").first.click()
-        row = next(csv.reader(page.locator(".tools textarea").input_value().splitlines()[1:]))
+        tables.locator("main").get_by_role("button", name="Copy the table as CSV").first.click()
+        row = next(csv.reader(tables.locator(".tools textarea").input_value().splitlines()[1:]))
         assert not any(cell.startswith(("=", "+", "@", "-")) for cell in row), row
     assert 'a|b, "c" 5 \\% \\{x\\}\\_y\\textbackslash{}z &' in texts["LaTeX"]
 
@@ -273,8 +281,8 @@ def test_the_keyboard_goes_from_mark_to_mark_and_the_figures_are_read_aloud(page
     assert page.locator(".vg-tooltip.visible").count() == 0 == page.locator(".pointed").count()
 
 
-def test_each_chart_has_a_table_of_the_same_figures(chromium: Browser, full: Path) -> None:
-    page = open_page(chromium, full)
+def test_each_chart_has_a_table_of_the_same_figures(show: Callable[..., Page], full: Path) -> None:
+    page = show(full)
     charts = page.locator(".chart")
     assert charts.count() > 6
     for chart in charts.all():
@@ -287,14 +295,13 @@ def test_each_chart_has_a_table_of_the_same_figures(chromium: Browser, full: Pat
     figure = page.locator("figure:has(#fourier-0)")
     figure.locator("button[aria-expanded]").click()
     assert set(figure.locator(".chart-table tr td:last-child").all_inner_texts()) == {f"{100 * rate:.1f} %" for rate in RATES}
-    page.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_chart_is_saved_as_svg_and_png_with_the_colors_of_the_light_page(
-    chromium: Browser, written: Path, tmp_path: Path, scheme: str
+    show: Callable[..., Page], written: Path, tmp_path: Path, scheme: str
 ) -> None:
-    page = open_page(chromium, written, scheme=scheme)
+    page = show(written, scheme=scheme)
     saved = {}
     for kind in ("SVG", "PNG"):
         with page.expect_download() as download:
@@ -308,18 +315,11 @@ def test_a_chart_is_saved_as_svg_and_png_with_the_colors_of_the_light_page(
     colors = {color for _, color in image.getcolors(1_000_000) or []}
     assert image.width > 2000 and image.getpixel((2, 2)) == (255, 255, 255) and (0x00, 0x72, 0xB2) in colors
     assert (0xD5, 0x5E, 0x00) in colors and len(colors) > 20
-    page.context.close()
 
 
-def test_without_decompression_the_page_says_so_and_has_its_tables(chromium: Browser, written: Path) -> None:
-    context = chromium.new_context(offline=True)
-    context.add_init_script("delete window.DecompressionStream")
-    page = context.new_page()
-    page.goto(written.as_uri())
-    page.wait_for_selector("html[data-ready]", state="attached")
-    assert "charts could not be drawn" in page.locator("main > .banner").inner_text()
-    assert page.locator("th button").count() > 5
-    context.close()
+def test_without_decompression_the_page_says_so_and_has_its_tables(tables: Page) -> None:
+    assert "charts could not be drawn" in tables.locator("main > .banner").inner_text()
+    assert tables.locator("th button").count() > 5
 
 
 def test_without_javascript_there_are_contents_tables_and_a_word_on_the_charts(chromium: Browser, written: Path) -> None:
@@ -332,12 +332,11 @@ def test_without_javascript_there_are_contents_tables_and_a_word_on_the_charts(c
 
 
 def test_another_release_of_the_chart_library_draws_the_same(
-    chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    show: Callable[..., Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "VEGA_ALONE", ("none",))
-    page = open_page(chromium, report.write(quick_study(tmp_path / "run", {"standard": MEASURED["standard"]}, seeds=1)))
+    page = show(report.write(quick_study(tmp_path / "run", {"standard": MEASURED["standard"]}, seeds=1)))
     assert page.locator("#accuracy-chart svg .mark-symbol.role-mark path").count() == 3
-    page.context.close()
 
 
 def test_maps_of_frequencies_have_limits_that_fit_and_are_the_same_for_all_models(full: Path) -> None:
@@ -350,7 +349,7 @@ def test_maps_of_frequencies_have_limits_that_fit_and_are_the_same_for_all_model
 # ---- the run -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_says_what_the_run_was_made_with_and_links_to_its_files(chromium: Browser, tmp_path: Path) -> None:
+def test_the_page_says_what_the_run_was_made_with_and_links_to_its_files(show: Callable[..., Page], tmp_path: Path) -> None:
     folder = quick_study(tmp_path / "study")
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
         run.update_metadata(
@@ -361,7 +360,7 @@ def test_the_page_says_what_the_run_was_made_with_and_links_to_its_files(chromiu
     (folder / "datasets/robust-seed1").mkdir(parents=True)
     (folder / "datasets/<b>").mkdir()
     report.write(quick_study(tmp_path / "<i> other #1"))
-    page = open_page(chromium, report.write(folder))
+    page = show(report.write(folder))
     about = page.locator("section:has(#about)")
     text = about.inner_text()
     for part in (
@@ -389,15 +388,14 @@ def test_the_page_says_what_the_run_was_made_with_and_links_to_its_files(chromiu
         assert part in citation
     assert all(f"{author['family-names']}, {author['given-names']}" in citation for author in paper["authors"])
     assert len(re.findall(r"^@(software|inproceedings)\{\w+,$", citation, re.MULTILINE)) == 2
-    page.context.close()
 
 
 # ---- paper, small screens, assistive technology ------------------------------------------------------------------------------
 
 
-def test_on_paper_nothing_is_cut_off(chromium: Browser, full: Path, written: Path) -> None:
+def test_on_paper_nothing_is_cut_off(show: Callable[..., Page], full: Path, written: Path) -> None:
     for path in (full, written):
-        page = open_page(chromium, path, scheme="dark")
+        page = show(path, scheme="dark")
         assert re.search(rb"/MediaBox \[0 0 59[45]\S* 84[12]", page.pdf(prefer_css_page_size=True))
         page.emulate_media(media="print")
         page.set_viewport_size({"width": A4, "height": 900})
@@ -409,17 +407,15 @@ def test_on_paper_nothing_is_cut_off(chromium: Browser, full: Path, written: Pat
         assert beyond == []
         assert page.locator(".tools, .contents").first.is_hidden()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 252)"  # light, in dark mode too
-        page.context.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 390)])
-def test_axe_finds_nothing(chromium: Browser, full: Path, written: Path, scheme: str, width: int) -> None:
+def test_axe_finds_nothing(show: Callable[..., Page], full: Path, written: Path, scheme: str, width: int) -> None:
     for path in (full, written):
-        page = open_page(chromium, path, scheme=scheme, width=width)
+        page = show(path, scheme=scheme, width=width)
         page.locator("button[aria-expanded]").first.click()
         assert accessibility_problems(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        page.context.close()
 
 
 def test_axe_finds_what_is_there(page: Page) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,10 @@ FITS = "one => one.scrollWidth <= one.clientWidth"
 
 
 @pytest.mark.browser
-def test_the_pictures_of_a_study_fit_a_wide_window_and_names_of_models_a_narrow_one(chromium: Browser, written: Path) -> None:
-    page = open_page(chromium, written, width=1400)
+def test_the_pictures_of_a_study_fit_a_wide_window_and_names_of_models_a_narrow_one(
+    show: Callable[..., Page], written: Path
+) -> None:
+    page = show(written, width=1400)
     widened = "row => { while (row.cells.length < 9) row.append(row.cells[2].cloneNode(true)); return row.cells.length; }"
     columns = page.locator(".pictures tr").evaluate_all(f"rows => rows.map({widened})")
     accuracy = page.locator(".scroll:has(> [aria-labelledby=accuracy-caption])")
@@ -72,16 +75,16 @@ def test_the_pictures_of_a_study_fit_a_wide_window_and_names_of_models_a_narrow_
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 768, 1280])
-def test_the_page_never_scrolls_sideways(chromium: Browser, written: Path, width: int) -> None:
-    page = open_page(chromium, written, width=width)
+def test_the_page_never_scrolls_sideways(show: Callable[..., Page], written: Path, width: int) -> None:
+    page = show(written, width=width)
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.browser
-def test_charts_have_a_mark_per_figure_and_tooltips(chromium: Browser, written: Path) -> None:
-    page = open_page(chromium, written)
+def test_charts_have_a_mark_per_figure_and_tooltips(show: Callable[..., Page], written: Path) -> None:
+    page = show(written)
     marks = page.locator("#accuracy-chart svg .mark-symbol.role-mark path")
     assert marks.count() == 3 * len(MEASURED)
     assert page.locator(".small-charts svg").count() == len(MEASURED)
@@ -115,7 +118,7 @@ def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page
 
 
 @pytest.mark.browser
-def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(chromium: Browser, tmp_path: Path) -> None:
+def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(show: Callable[..., Page], tmp_path: Path) -> None:
     folder = quick_study(tmp_path / "run", seeds=1, complete=False)
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
         weaker = [
@@ -127,7 +130,7 @@ def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(chrom
         others = accuracy_row("undertrained", 100, 500, wilson(100, 500), 0, epsilon=1.5, attack="ensemble-quick v4")
         run.record_stage("transfer", 0.0, [others])
         run.update_metadata(full=True)  # so that it is in no table here
-    page = open_page(chromium, report.write(folder))
+    page = show(report.write(folder))
     points = page.locator("#accuracy-chart .mark-symbol.role-mark path")
     fills = points.evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
     hollow = [fill for fill in fills if fill in ("none", "rgba(0, 0, 0, 0)")]
@@ -144,11 +147,11 @@ def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(chrom
 
 
 @pytest.mark.browser
-def test_light_and_dark_are_both_legible(chromium: Browser, written: Path) -> None:
+def test_light_and_dark_are_both_legible(show: Callable[..., Page], written: Path) -> None:
     """Contrast of every text, chart texts included, against the page: at least 4.5, as WCAG AA requires."""
     backgrounds = {}
     for scheme in ("light", "dark"):
-        page = open_page(chromium, written, scheme=scheme)
+        page = show(written, scheme=scheme)
         backgrounds[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
         colors = page.evaluate("""() => [...new Set([...document.querySelectorAll('main *, header *, footer *')]
             .filter(one => [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
@@ -175,8 +178,8 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.browser
-def test_every_part_is_accessible_to_screen_reader_and_keyboard(chromium: Browser, written: Path) -> None:
-    page = open_page(chromium, written)
+def test_every_part_is_accessible_to_screen_reader_and_keyboard(show: Callable[..., Page], written: Path) -> None:
+    page = show(written)
     assert page.locator("table").count() == page.locator("table:has(thead th[scope=col])").count() >= 5
     assert page.locator("tbody tr:not(:has(th[scope=row]))").count() == 0
     assert page.evaluate(
@@ -214,9 +217,9 @@ def test_the_figures_are_those_of_the_table(opened: Page, written: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_an_unfinished_run_says_so_and_shows_what_is_there(chromium: Browser, tmp_path: Path) -> None:
+def test_an_unfinished_run_says_so_and_shows_what_is_there(show: Callable[..., Page], tmp_path: Path) -> None:
     path = report.write(quick_study(tmp_path / "part", {"standard": MEASURED["standard"]}, seeds=1, complete=False))
-    page = open_page(chromium, path)
+    page = show(path)
     assert "This run is not finished. 1 stage is done" in " ".join(page.locator(".banner").inner_text().split())
     assert page.locator(".answers > div").count() == 1 and page.locator("#pictures").count() == 0
     RunFolder.open(tmp_path / "empty", {}).close()
@@ -242,9 +245,9 @@ def test_a_folder_without_a_run_raises_and_nothing_is_written(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_the_page_of_a_full_study_has_all_findings_and_sections(chromium: Browser, tmp_path: Path) -> None:
+def test_the_page_of_a_full_study_has_all_findings_and_sections(show: Callable[..., Page], tmp_path: Path) -> None:
     results = full_study(tmp_path, 2)
-    page = open_page(chromium, report.write(tmp_path), width=390)
+    page = show(report.write(tmp_path), width=390)
     text = page.locator(".answers").inner_text()
     for finding in findings(results):
         assert finding.question in text
@@ -258,6 +261,7 @@ def test_the_page_of_a_full_study_has_all_findings_and_sections(chromium: Browse
 @pytest.mark.slow
 def test_a_report_is_written_without_torch(tmp_path: Path) -> None:
     folder = full_study(tmp_path / "run", 1).folder
-    code = "import sys; from notbugs import report; report.write(sys.argv[1]); print('torch' in sys.modules)"
+    bundle = "render._packed_vega = str"  # of Vega, not of the package: two seconds
+    code = f"import sys; from notbugs.report import render, write; {bundle}; write(sys.argv[1]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
