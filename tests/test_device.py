@@ -273,7 +273,7 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ensemble, "BUDGETS", dict.fromkeys(attacks.BUDGETS, replace(small_budgets.with_queries(5)["quick"], apgd_steps=3))
     )
     monkeypatch.setattr(ensemble, "UNTARGETED_ATTACKS", ((1, "margin"), (2, "cross_entropy")))
-    monkeypatch.setattr(evaluation, "CURVE", (1.5,))
+    monkeypatch.setattr(evaluation, "CURVE", (0.25, 1.5))
     monkeypatch.setattr(sanity_checks, "run_all", lambda model, images, *_, **__: [sanity_checks.deterministic(model, images)])
     study = StudyConfig(
         "digits", seeds=1, limit=60, epochs=1, width=4, invert_steps=2, relabel_steps=2, patience=0, device="cuda"
@@ -288,7 +288,7 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         audited = audit.run(classifier, tmp_path / "audit", workers=1)
     assert audited.metadata["finished"] and studied.metadata["device"] == "cuda"
     assert {*ON_DEVICE} <= {name.removeprefix("seed0/") for name in studied.metadata["stages"]}
-    assert len(studied.rows(AccuracyRow)) == 13 + 4 and len(evaluated) == 6 and len(audited.rows(AuditFileRow)) == 10
+    assert len(studied.rows(AccuracyRow)) == 13 + 4 * 2 and len(evaluated) == 6 and len(audited.rows(AuditFileRow)) == 10
 
 
 # ---- synchronization -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from cli.conftest import call_here, error_line
 from notbugs.cli.earlier import continued, earlier_study, taken_over
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.study import evaluation, pipeline
+from notbugs.study import pipeline
 from notbugs.study.commands import command_of
 from notbugs.study.config import StudyConfig
 from notbugs.study.resolve import resolve
@@ -84,8 +84,7 @@ def test_a_command_is_as_it_is_typed() -> None:
 
 
 @pytest.mark.slow
-def test_a_follow_up_needs_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "CURVE", ())  # no other perturbation sizes
+def test_a_follow_up_needs_only_what_is_new(tmp_path: Path) -> None:
     place = tmp_path / "run"
     assert "DATASET: must be given" in error_line(call_here("run", "--out", place))
     first = ["digits", "--limit", 60, "--epochs", 1, "--width", 4, "--invert-steps", 1, "--relabel-steps", 1, "--patience", 0]

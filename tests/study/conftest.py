@@ -71,10 +71,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="session")
 def analyzed(tmp_path_factory: pytest.TempPathFactory) -> AnalyzedStudy:
     def make(made: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluation, "CURVE", ())  # no other perturbation sizes: `quick_run` has them
-            evaluated = (*ANALYZED_MODELS, "evaluation-adversarial")
-            pipeline.run(ANALYZED_STUDY, made / "run", only=evaluated, workers=1, command=COMMAND)
+        pipeline.run(ANALYZED_STUDY, made / "run", only=(*ANALYZED_MODELS, "evaluation-adversarial"), workers=1, command=COMMAND)
         shutil.copytree(made / "run", made / "before")
         began = time.perf_counter()
         pipeline.run_analyses(made / "run", (*ANALYSES,), workers=1)

@@ -196,13 +196,7 @@ def test_all_kinds_in_a_quick_study_and_its_report(tmp_path: Path) -> None:
         "PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(package)]),
     }
     options = "--limit 100 --width 4 --epochs 1 --seeds 1 --relabel-steps 1 --invert-steps 2 --patience 0 --workers 1"
-    code = """
-import small_budgets, notbugs.cli
-from notbugs.study import evaluation
-small_budgets.use()
-evaluation.CURVE = ()  # no other perturbation sizes
-notbugs.cli.main()
-"""
+    code = "import small_budgets, notbugs.cli; small_budgets.use(); notbugs.cli.main()"
     command = [sys.executable, "-c", code, "run", "digits", *options.split(), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, cwd=EXAMPLES, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

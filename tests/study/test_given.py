@@ -18,7 +18,7 @@ from notbugs.report.findings.models import given_model_warning
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, PictureRow, TrainingRow
-from notbugs.study import evaluation, pipeline
+from notbugs.study import pipeline
 from notbugs.study.config import StudyConfig, config_of_run, load
 from notbugs.study.given import given_model, with_warning
 from notbugs.study.plan import Plan
@@ -61,9 +61,7 @@ def given_run(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run
     """A study of two seeds whose standard model was given."""
     plans: list[Plan] = []
     config = replace(QUICK_STUDY, model=str(mine), seeds=2, epochs=1, invert_steps=1, relabel_steps=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "CURVE", ())  # no other perturbation sizes: `quick_run` has them
-        run = pipeline.run(config, tmp_path_factory.mktemp("study") / "run", workers=1, on_plan=plans.append)
+    run = pipeline.run(config, tmp_path_factory.mktemp("study") / "run", workers=1, on_plan=plans.append)
     return run, plans[0]
 
 
