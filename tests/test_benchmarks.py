@@ -61,6 +61,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
     ("autoattack.md", ["autoattack.json"], []),
     ("autoattack.md", ["autoattack-further.json"], []),
+    ("autoattack.md", ["few-pixels.json"], []),
     ("data.md", ["data.json"], []),
     ("estimate.md", ["estimate.json"], []),
     ("../reliability.md", ["faults.json"], []),
