@@ -58,6 +58,14 @@ def test_the_action_passes_arguments_and_exit_codes_on(stand_in: dict[str, str],
     assert {word for word in seen if word.startswith("--")} <= options("attack")
 
 
+def test_the_action_refuses_to_require_nothing(stand_in: dict[str, str], tmp_path: Path) -> None:
+    (step,) = [step for step in ACTION["runs"]["steps"] if step.get("id") == "attack"]
+    given = {**stand_in, "MODEL": "m.onnx", "DATASET": "images", "FAIL_UNDER": "\n", "ARGUMENTS": "", "CODE": "0"}
+    done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", step["run"]], env=given, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and not (tmp_path / "seen").exists()
+    assert (tmp_path / "output").read_text() == "exit-code=2\n"
+
+
 def test_the_action_uses_only_inputs_that_it_has() -> None:
     text = (ROOT / "action.yml").read_text()
     used = {part.split(" }}")[0] for part in text.split("${{ inputs.")[1:]}
@@ -75,6 +83,9 @@ def test_the_gitlab_job_runs_a_command_that_is_there(stand_in: dict[str, str], t
     seen = json.loads((tmp_path / "seen").read_text())
     assert {word for word in seen if word.startswith("--")} <= options("attack")
     assert job["artifacts"]["reports"]["junit"] in seen
+    (named,) = (each for each in job["before_script"] if each.startswith("test "))  # there is no package of this name to rely on
+    for source, code in (("", 2), ("git+https://host/owner/notbugs", 0)):
+        assert subprocess.run(["sh", "-c", named], env={**given, "NOTBUGS": source}, check=False).returncode == code
 
 
 def test_the_wheel_is_installed_without_the_repository() -> None:

@@ -64,7 +64,7 @@ def few_pixels(
         third every other one is near the best so far.
     exchanges : int
         At most so many rounds in which each pixel in turn is restored and the best candidate is set instead, if that raises the
-        margin. With `gradient` they end after a round in which nothing was exchanged. None with one pixel.
+        margin. Unless candidates are random, they end after a round in which nothing was exchanged. None with one pixel.
     random_start : bool
         Begins with as many random pixels at random corners instead of none, and exchanges those.
     mask : Mask, optional
@@ -79,13 +79,10 @@ def few_pixels(
 
     References
     ----------
-    After Su et al. 2019, with greedy search and exchanges instead of differential evolution.
+    After Su et al. 2019, with greedy search instead of differential evolution. Pixels are exchanged as in Sparse-RS (Croce et al.
+    2022, "Sparse-RS: A Versatile Framework for Query-Efficient Sparse Black-Box Adversarial Attacks"), there at random.
     """
-    for name, number, least in (
-        ("pixels", pixels, 0),
-        ("candidates", candidates, 1),
-        ("exchanges", exchanges, 0),
-    ):
+    for name, number, least in (("pixels", pixels, 0), ("candidates", candidates, 1), ("exchanges", exchanges, 0)):
         if number is not None and number < least:
             raise InputError(name, f"must be {least} or more", number)
     generator = generator or torch.Generator().manual_seed(0)
@@ -156,7 +153,7 @@ class _CandidateSpace(NamedTuple):
 
 @dataclass(frozen=True)
 class _PixelSearch:
-    """`few_pixels` with its settings. pixels: that may change; count: of candidates for each; the rest as in `few_pixels`."""
+    """`few_pixels` with its settings. pixels: that may change; count: of candidates for each; random: drawn, not ranked."""
 
     model: Model
     space: _CandidateSpace
@@ -164,7 +161,7 @@ class _PixelSearch:
     count: int
     exchanges: int
     generator: Generator
-    gradient: bool
+    random: bool
 
     @classmethod
     def of(
@@ -182,7 +179,7 @@ class _PixelSearch:
         space = _CandidateSpace.of(images, mask)
         count = min(candidates or space.size, space.size)
         pixels = min(pixels, len(space.positions))
-        return cls(model, space, pixels, count, exchanges if pixels > 1 else 0, generator, gradient)
+        return cls(model, space, pixels, count, exchanges if pixels > 1 else 0, generator, not gradient and count < space.size)
 
     def run(self, images: Tensor, labels: Tensor, start: AttackResult) -> AttackResult:
         """From perturbed images: greedy, then exchanges."""
@@ -195,7 +192,7 @@ class _PixelSearch:
             before = found.margins[index]
             found = _updated(found, index, self.sweep(images[index], labels[index], AttackResult(found.images[index], before)))
             after = found.margins[index]
-            active[index] = (after < 0) & ((after > before) | (not self.gradient))
+            active[index] = (after < 0) & ((after > before) | self.random)
         return found
 
     def sweep(self, images: Tensor, labels: Tensor, start: AttackResult) -> AttackResult:
@@ -217,7 +214,7 @@ class _PixelSearch:
 
     def set_best(self, images: Tensor, labels: Tensor, margins: Tensor) -> AttackResult:
         """Images with one more pixel set to the best candidate; unchanged, with `margins`, where none has a higher margin."""
-        ranked = self._ranked(images, labels) if self.gradient or self.count == self.space.size else None
+        ranked = None if self.random else self._ranked(images, labels)
         result, margins, best = images.clone(), margins.clone(), torch.full_like(labels, -1)
         for number in range(self.count):
             index = (margins < 0).nonzero().squeeze(1)

@@ -31,7 +31,10 @@ FailUnder = Annotated[
     ),
 ]
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write accuracies, checks and the decision as JSON: docs/gate.md.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write accuracies, checks and the decision as JSON. Documentation: A gate for pipelines."
+    ),
 ]
 JunitFile = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="The same as JUnit XML, for GitLab and Jenkins.")]
 SarifFile = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="The same as SARIF 2.1.0, for code scanning.")]

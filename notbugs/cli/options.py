@@ -23,12 +23,12 @@ NETWORK_MODEL_HELP = (
     "file of weights with --network"
 )
 MODEL_HELP = (
-    f"{NETWORK_MODEL_HELP}; or module:function of your own, called with classes=K, that returns a trained network. See "
-    "docs/models.md."
+    f"{NETWORK_MODEL_HELP}; or module:function of your own, called with classes=K, that returns a trained network. "
+    "Documentation: Models."
 )
 CLASSIFIER_HELP = (
     f"{NETWORK_MODEL_HELP}; an .onnx or .skops file; or module:function of your own, called with classes=K, that returns a "
-    "trained PyTorch network, a fitted scikit-learn classifier, or a function of images. See docs/models.md."
+    "trained PyTorch network, a fitted scikit-learn classifier, or a function of images. Documentation: Models."
 )
 ARCHITECTURE_HELP = (
     "small, resnet9, resnet18, resnet50, vgg, densenet, inception, mixer, linear; timm:NAME, hf:NAME_OR_PATH or "
@@ -222,7 +222,7 @@ Layer = Annotated[
     ),
 ]
 Pretrained = Annotated[
-    bool, typer.Option("--pretrained", help="Begin with the weights of --network, and fine-tune: see docs/models.md.")
+    bool, typer.Option("--pretrained", help="Begin with the weights of --network, and fine-tune. Documentation: Models.")
 ]
 HeadOnly = Annotated[bool, typer.Option("--head-only", help="Fine-tune the last layer alone, which is faster.")]
 RobustModel = Annotated[
@@ -313,7 +313,7 @@ ExecutorName = Annotated[
         "--executor",
         metavar="WHERE",
         help="Do stages on other machines: the scheduler file of a Dask cluster, its address (tcp://…), or module:function of "
-        "your own that returns an Executor. --out must be on a disk that all share. See docs/scale.md.",
+        "your own that returns an Executor. --out must be on a disk that all share. Documentation: More than one process.",
     ),
 ]
 

@@ -19,15 +19,16 @@ DESCRIPTIONS = {
 
 
 def as_sarif(evaluation: Evaluation) -> str:
-    """One run: a rule for the robust accuracy and one for each sanity check, a result for each that was evaluated."""
-    results = [_requirement(each, evaluation) for each in evaluation.decision.comparisons]
+    """One run: a rule for the robust accuracy and one for each sanity check, a result for each that is not met or failed.
+
+    Code scanning would list what passed as an alert, too.
+    """
+    results = [_requirement(each, evaluation) for each in evaluation.decision.comparisons if each.state != "met"]
     descriptions = dict(DESCRIPTIONS)
     for check in evaluation.checks:
         descriptions[_rule(check.check)] = check.rationale
         if check.passed == "no":
             results.append(_result(_rule(check.check), "error", check_line(check), evaluation))
-        elif check.passed == "yes":
-            results.append(_result(_rule(check.check), "none", check.observed, evaluation))
     limit = evaluation.decision.time_limit
     if limit:
         level = "error" if evaluation.decision.outcome == "not trusted" else "note"
@@ -55,8 +56,7 @@ def _rule(check: str) -> str:
 
 
 def _requirement(each: Comparison, evaluation: Evaluation) -> dict[str, object]:
-    level = "none" if each.state == "met" else "error"
-    found = _result(ROBUST_ACCURACY, level, each.line, evaluation, each.row.threat)
+    found = _result(ROBUST_ACCURACY, "error", each.line, evaluation, each.row.threat)
     row = each.row
     measured = {name: getattr(row, name) for name in ("threat", "accuracy", "ci_low", "ci_high", "n", "attack")}
     return {**found, "properties": {**measured, "at_least": each.requirement.share, "state": each.state}}
@@ -64,7 +64,7 @@ def _requirement(each: Comparison, evaluation: Evaluation) -> dict[str, object]:
 
 def _result(rule: str, level: str, text: str, evaluation: Evaluation, about: str = "") -> dict[str, object]:
     """A result about the model. Its name makes it the same result in the next evaluation, whatever the figures are."""
-    kind = "pass" if level == "none" else "fail" if level == "error" else "informational"
+    kind = "fail" if level == "error" else "informational"
     return {
         "ruleId": rule,
         "kind": kind,
