@@ -52,7 +52,7 @@ class InputError(ValueError):
 
 
 def one_line(text: object) -> str:
-    """A text of others, as an error that their code raised, on one line and at most 200 characters long.
+    r"""A text of others, as an error that their code raised, on one line and at most 200 characters long.
 
     Examples
     --------

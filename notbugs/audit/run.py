@@ -116,8 +116,7 @@ def run(
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, parts, engine, checks_first=time_limit is not None)
-        left = [name for name in stages if not record.done(name)]
-        if on_plan and left:
+        if on_plan and (left := [name for name in stages if not record.done(name)]):
             on_plan(plan(config, engine.at_once() if engine else workers).of_share(len(left) / len(stages)))
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
