@@ -234,9 +234,9 @@ def test_plain_pytorch(folder: Path) -> None:
     run_python(page)
     trainings = re.findall(r"^\$ python (.*)$", page.read_text(), re.MULTILINE)
     for words in trainings:
-        *given, epochs = shlex.split(words)
-        assert epochs == "60"  # of which two are enough to see that it works
-        said = subprocess.run([sys.executable, *given, "2"], capture_output=True, text=True, check=True).stdout
+        *given, epochs, seed = shlex.split(words)
+        assert (epochs, seed) == ("60", "0")  # two epochs are enough to see that it works
+        said = subprocess.run([sys.executable, *given, "2", seed], capture_output=True, text=True, check=True).stdout
         assert len(re.findall(r"^epoch \d+: loss [\d.]+, training accuracy [\d.]+%$", said, re.MULTILINE)) > 1
     names = [{path.stem for path in Path(words.split()[1]).rglob("*.png")} for words in trainings]
     assert names[0] == names[1] != set()
