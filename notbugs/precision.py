@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 
 # Of a batch where no gradients of weights are kept. The features of 250 photographs of 224x224 took 2.1 GB, where 26 take 0.3
 BATCH_VALUES = 4_000_000
@@ -148,7 +148,7 @@ def check_compiler(device: str) -> None:
     try:
         torch.compile(torch.square, dynamic=False)(torch.ones(2, device=device))
     except Exception as error:  # a compiler may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise InputError("--compile", "must find a compiler that torch can use", reason, "leave it out") from error
 
 

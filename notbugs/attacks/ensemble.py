@@ -1,5 +1,6 @@
 """The attack ensemble behind every robust accuracy. docs/attacks.md defines its steps, `budgets` holds their numbers."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -161,12 +162,14 @@ def _spatial(threat_model: SpatialTransforms, budget: AttackBudget, gradient: bo
 
 def _run_few_pixels(state: EnsembleState, threat_model: NormBall, budget: AttackBudget, gradient: bool) -> EnsembleState:
     """L0: candidates ranked by gradients, then random ones, where these find a lower margin at once or gradients are missing."""
-    attack = partial(few_pixels, pixels=_pixels(threat_model), mask=threat_model.mask)
+    pixels = _pixels(threat_model)
+    attack = partial(few_pixels, pixels=pixels, mask=threat_model.mask)
     masked = state.remaining
     if gradient:
         for number, count in enumerate(budget.ranked_pixel_candidates):
             state = state.run(partial(attack, candidates=count, exchanges=0 if number else budget.pixel_exchanges))
-        state = _run_random_pixels(state, threat_model, budget)
+        if pixels > 1:
+            state = _run_random_pixels(state, attack, budget)
         before = state.result.margins
         state = state.run(partial(attack, candidates=MASKING_QUERIES, exchanges=0, gradient=False))
         masked = state.last > before
@@ -174,19 +177,13 @@ def _run_few_pixels(state: EnsembleState, threat_model: NormBall, budget: Attack
     return state.run(blind, None if budget.black_box_on_all else masked)
 
 
-def _run_random_pixels(state: EnsembleState, threat_model: NormBall, budget: AttackBudget) -> EnsembleState:
-    """L0 with several pixels: exchanges from random pixels, a few on all images, then on what lost enough of its margin."""
+def _run_random_pixels(state: EnsembleState, attack: Callable[..., AttackResult], budget: AttackBudget) -> EnsembleState:
+    """`few_pixels` from random pixels: a few starts on all images, then on what lost enough of its margin."""
     generator = torch.Generator().manual_seed(0)
     attack = partial(
-        few_pixels,
-        pixels=_pixels(threat_model),
-        mask=threat_model.mask,
-        candidates=PIXEL_START_CANDIDATES,
-        exchanges=budget.pixel_exchanges,
-        random_start=True,
-        generator=generator,
+        attack, candidates=PIXEL_START_CANDIDATES, exchanges=budget.pixel_exchanges, random_start=True, generator=generator
     )
-    for number in range(budget.pixel_starts if _pixels(threat_model) > 1 else 0):
+    for number in range(budget.pixel_starts):
         subset = state.margin_lost() >= PIXEL_START_MARGIN_LOST if number >= PIXEL_STARTS_ON_ALL else None
         state = state.run(attack, subset)
     return state

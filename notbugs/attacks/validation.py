@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import precision, search
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models import frozen
 from notbugs.search import NormBall, SpatialTransforms, ThreatModel, objectives
 
@@ -125,7 +125,7 @@ def _forward(model: Model, images: Tensor) -> Tensor:
         if "can't allocate memory" in str(error):
             raise
         rule = f"must take {images.dtype} images of shape {tuple(images.shape)} on {images.device}"
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        message = one_line(f"{type(error).__name__}: {error}")
         raise InputError("model", rule, message, _remedy(str(error))) from error
 
 

@@ -200,8 +200,9 @@ def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool) 
     of_gradient = min(_timed(gradients), _timed(gradients)) / TIMED_STEPS if gradient else 0.0
     of_query = min(_timed(query), _timed(query))
     waited = (CLOCK() - wall) / max(1e-3, time.process_time() - processor)
-    alone = images.device.type != "cpu"  # a processor that waits for a GPU says nothing of other work
-    return _Speed(of_gradient / len(images), of_query / len(images), 1.0 if alone else max(1.0, waited))
+    if images.device.type != "cpu":
+        waited = 1.0  # a processor that waits for a GPU says nothing of other work
+    return _Speed(of_gradient / len(images), of_query / len(images), max(1.0, waited))
 
 
 def _timed(work: Callable[[], None]) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import search
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models.linear import Estimator, closed_form
 
 Function = Callable[[np.ndarray], Any]  # images, float32 (N, C, H, W) in [0, 1] -> logits (N, K), or class indices or names (N,)
@@ -130,7 +130,7 @@ def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor, tolerance
         with torch.no_grad():
             difference = float((surrogate(images) - exact).abs().max() / exact.std(1, correction=0).mean().clamp_min(1e-12))
     except Exception as error:  # a converted network may fail in any way
-        return " ".join(f"the network converted from it fails: {type(error).__name__}: {error}".split())[:200]
+        return one_line(f"the network converted from it fails: {type(error).__name__}: {error}")
     if difference <= tolerance:  # NaN fails, too
         return _no_slope(surrogate, images)
     return f"the network converted from it gives other logits: they differ by {difference:.2g} of their spread"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models.black_box import DIFFERENT, DIFFERENT_IN_HALF, BlackBox, SurrogateGradients, class_indices
 
 DTYPES = {
@@ -197,7 +197,7 @@ def _converted(path: Path) -> tuple[list[nn.Module], str]:
                 network = getattr(importlib.import_module(package), function)(importlib.import_module("onnx").load(path))
             networks.append(network.eval().requires_grad_(False))
         except Exception as error:  # an operator that it does not know, a package that it needs
-            reasons.append(" ".join(f"{package} cannot convert it: {type(error).__name__}: {error}".split())[:200])
+            reasons.append(one_line(f"{package} cannot convert it: {type(error).__name__}: {error}"))
     return networks, "; ".join(reasons) or NO_CONVERTER
 
 
