@@ -76,7 +76,7 @@ def _raise_cause(model: Model, images: Tensor, labels: Tensor, *, error: Excepti
     clean_logits(model, images, labels)
     if "can't allocate memory" not in str(error) and not has_gradient(model, images):
         remedy = "use square_attack, hop_skip_jump or few_pixels(gradient=False)"
-        raise InputError("model", "must have gradients for this attack", " ".join(str(error).split())[:200], remedy) from error
+        raise InputError("model", "must have gradients for this attack", one_line(error), remedy) from error
 
 
 def clean_logits(model: Model, images: Tensor, labels: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ def missing_gradient(model: Model, images: Tensor) -> str:
             return str(reason)
         if any(part in str(error) for part in ("does not require grad", "been used in the graph", "been used in graph")):
             return "its outputs do not depend on the pixels for PyTorch: look for no_grad, detach, .numpy() or quantized layers"
-        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return one_line(f"{type(error).__name__}: {error}")
     return ""
 
 

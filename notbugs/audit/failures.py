@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from notbugs import data
 from notbugs.data import Dataset
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.search import objectives
 
 
@@ -44,7 +44,7 @@ def _raise_if_not_finite(model: nn.Module, part: Dataset, device: str) -> None:
 def _failure(model: nn.Module, part: Dataset, device: str, cause: BaseException) -> InputError:
     """The error that names the first image on which the model raises."""
     remedy = "fix it and repeat the command: finished stages are kept"
-    got = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+    got = f"{type(cause).__name__}: {one_line(cause)}"
     failing = [name for row, name in enumerate(part.names) if _raises(model, part.pixels([row]).to(device))]
     files = f"{part.names[0]} to {part.names[-1]}"
     if len(failing) == len(part) > 1:

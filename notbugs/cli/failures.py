@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from notbugs.atomic import NO_ROOM
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 
 SMALLER = "pass --limit N or --resize N for a smaller data set, or --workers 1"
 # What PyTorch, the loader of shared libraries and the system say where there is too little memory
@@ -45,7 +45,7 @@ def as_input_error(error: Exception) -> InputError | None:
     >>> print(as_input_error(PermissionError(13, "Permission denied", "a.png")))
     a.png: cannot be used, got Permission denied; make it readable and writable, or name another
     """
-    text = " ".join(str(error).split())[:200]
+    text = one_line(error)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or any(each in text for each in NO_MEMORY):
         return InputError("memory", "is not enough", text or None, SMALLER)
     if isinstance(error, RecursionError):

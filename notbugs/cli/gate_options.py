@@ -84,6 +84,7 @@ NONE_GIVEN: Given = {
     "quiet": False,
     "verbose": False,
 }
+STATES = {"met": "met", "below": "NOT MET", "inconclusive": "NOT DECIDED"}
 SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
@@ -213,15 +214,18 @@ def write_files(files: Mapping[str, Path], evaluation: "Evaluation") -> None:
 
 
 def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
-    """Requirements that are met on standard output, all that speaks against the model on standard error."""
+    """Each requirement, whether it is met or not, and the outcome. quiet: on standard error, only why it is not passed."""
     decision = evaluation.decision
-    if quiet or decision.required or decision.exit_code:
+    if quiet:
         for line in decision.lines:
             say(f"notbugs: {line}", file=sys.stderr)
-    if quiet:
-        return
-    for each in decision.comparisons:
-        if each.state == "met":
-            say(f"met: {each.line}")
-    if decision.required:
+    elif decision.required or decision.exit_code:
+        for each in decision.comparisons:
+            say(f"{STATES[each.state]}: {each.line}")
+        for requirement, threat in decision.unmeasured:
+            say(f"NOT DECIDED: {requirement.text}: no image was attacked within {threat}")
+        for check in decision.failed:
+            say(f"NOT TRUSTED: the sanity check `{check.check}` failed: see its warning above")
+        if decision.time_limit_line:
+            say(f"NOT TRUSTED: {decision.time_limit_line}")
         say(f"Gate: {decision.outcome} (exit code {decision.exit_code})")

@@ -8,7 +8,7 @@ import torch
 
 from notbugs.atomic import StrPath
 from notbugs.decoding.decode import DecodeOptions, decode
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.search import Mask
 
 RULE = "must be an image that is black where pixels must stay and white where they may change, or such an .npy of 0 and 1"
@@ -57,7 +57,7 @@ def _image(path: Path) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # of any damage
-        raise InputError("--mask", RULE, f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:100]}") from None
+        raise InputError("--mask", RULE, f"{path}: {type(error).__name__}: {one_line(error)}") from None
     if facts.transparent or facts.rotated or facts.animated or facts.reduced:
         raise InputError("--mask", f"{RULE}; without transparency, rotation and further frames", path, "save it as a plain .png")
     return (levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)) / 255
@@ -68,7 +68,7 @@ def _array(path: Path, shape: Sequence[int]) -> np.ndarray:
     try:
         values = np.load(path, mmap_mode="c", allow_pickle=False)  # mapped: its shape is compared with its size
     except Exception as error:  # damaged files make NumPy raise almost anything
-        raise InputError("--mask", RULE, f"{path}: {' '.join(str(error).split())[:100]}") from None
+        raise InputError("--mask", RULE, f"{path}: {one_line(error)}") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim not in (2, 3):
         got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise InputError("--mask", RULE, f"{path}: {got}")

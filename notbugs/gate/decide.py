@@ -71,13 +71,18 @@ class Comparison(NamedTuple):
         return str(InputError(OPTION, f"the lower end of the 95 % CI of the {kind} must be {share} or more", got, self.remedy))
 
     @property
+    def more_images_may_decide(self) -> bool:
+        """Whether it is not met and the interval contains the required share: the accuracy itself may be high enough."""
+        return self.state != "met" and self.row.ci_high >= self.requirement.share
+
+    @property
     def remedy(self) -> str:
         """What to do if it is not met; "" if it is."""
         if self.state == "inconclusive":
             return MORE_TIME
         if self.state == "met":
             return ""
-        if self.row.ci_high >= self.requirement.share:
+        if self.more_images_may_decide:
             return f"the interval ends at {_percent(self.row.ci_high)}: more images make it narrower"
         if self.row.attack == "none":
             return "train longer, or on more images"
@@ -122,10 +127,14 @@ class Decision:
         found = [check_line(check) for check in self.failed if _doubts_all(check)]
         found += [each.line for each in self.comparisons if each.state != "met"]
         found += [check_line(check) for check in self.failed if not _doubts_all(check)]
-        if self.time_limit and self.outcome == "not trusted":
-            rule = "must be long enough to decide"
-            found.append(str(InputError("--time-limit", rule, self.time_limit.sentence, LATER)))
-        return found
+        return [*found, self.time_limit_line] if self.time_limit_line else found
+
+    @property
+    def time_limit_line(self) -> str:
+        """That the time limit was too short to decide, in one line; "" if it was not."""
+        if not self.time_limit or self.outcome != "not trusted":
+            return ""
+        return str(InputError("--time-limit", "must be long enough to decide", self.time_limit.sentence, LATER))
 
 
 def check_line(check: CheckRow) -> str:

@@ -126,11 +126,12 @@ def _comparison(each: Comparison) -> dict[str, object]:
         "ci_high": each.row.ci_high,
         "n": each.row.n,
         "state": each.state,
+        "more_images_may_decide": each.more_images_may_decide,
     }
 
 
 def _unmeasured(requirement: Requirement, threat: str) -> dict[str, object]:
-    nothing = {"accuracy": None, "ci_low": None, "ci_high": None, "n": 0, "state": "inconclusive"}
+    nothing = {"accuracy": None, "ci_low": None, "ci_high": None, "n": 0, "state": "inconclusive", "more_images_may_decide": True}
     return {"requirement": requirement.text, "threat": threat, "at_least": requirement.share, **nothing}
 
 

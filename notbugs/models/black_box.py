@@ -143,7 +143,7 @@ def _no_slope(surrogate: nn.Module, images: Tensor) -> str:
     try:
         slopes = search.gradients(lambda pixels: surrogate(pixels)[:, :1], images)[1][0]
     except Exception as error:  # a converted network may fail in any way
-        return " ".join(f"the network converted from it has no gradients: {error}".split())[:200]
+        return one_line(f"the network converted from it has no gradients: {error}")
     flat = int((slopes.flatten(1) == 0).all(1).sum())
     few = 2 * flat <= len(images)
     return "" if few else f"the gradients of the network converted from it are 0 for {flat} of {len(images)} images"

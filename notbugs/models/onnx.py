@@ -214,4 +214,4 @@ def _session(path: Path) -> Session:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has its own exception class for each kind of damage
-        raise InputError(str(path), "is no ONNX model that onnxruntime can run", " ".join(str(error).split())[:200]) from None
+        raise InputError(str(path), "is no ONNX model that onnxruntime can run", one_line(error)) from None

@@ -38,8 +38,10 @@ NO_WEIGHTS = ("optim", "sched", "scaler", "loops", "callbacks", "rng", "hyper_pa
 HARMLESS = {"abs", "float", "int", "max", "min", "pow", "round"}  # built-in functions that a size may be computed with
 # Operators with the name of a file as an argument: aten::from_file makes and changes files, aten::save writes them
 FILE_OPERATORS = re.compile(r"\b(?:from_file|load_tensor|save)\b[.\w]*\s*\(")
+# PyTorch's own operators may begin with one _, as aten._softmax of decomposed programs; aten._print writes what it is given
 OPERATOR = re.compile(
-    r"torch\.ops\.[a-zA-Z]\w*\.(?!_?_)\w+(?:\.(?!__)\w+)?|torch\._?sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*|#.*"
+    r"torch\.ops\.(?:aten\._(?!_|print\b|dir\b)\w+|[a-zA-Z]\w*\.(?!_)\w+)(?:\.(?!__)\w+)?"
+    r"|torch\._?sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*|#.*"
 )
 OWN_CODE = "give the network's weights and --network module:function"
 SKOPS = "save it with skops: skops.io.dump(estimator, 'model.skops')"

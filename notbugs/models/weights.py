@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.models.classifier import Classifier
 from notbugs.models.reading import Reading
 
@@ -178,7 +178,7 @@ def load_weights(network: nn.Module, weights: Weights, name: str, source: str) -
         empty = any(value.is_meta for value in own.values())  # there is nothing to copy into
         network.load_state_dict({key: given[key] for key in own if key in given}, strict=False, assign=empty)
     except RuntimeError as error:
-        got = " ".join(str(error).split("\n\t")[-1].split())[:200]
+        got = one_line(str(error).split("\n\t")[-1])
         raise InputError(name, f"must hold the weights of {source}", got, "pass the --network that they belong to") from None
 
 

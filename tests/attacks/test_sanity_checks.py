@@ -1,6 +1,7 @@
 """Every sanity check passes on sound models, and fails on one that was built to fail it."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from notbugs import attacks, data, models
 from notbugs.attacks import sanity_checks
 from notbugs.attacks.sanity_checks import Check
 from notbugs.errors import InputError
+from notbugs.runs.tables.audit import OVERESTIMATED
 from notbugs.search import NormBall
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 THREAT_MODELS = [NormBall("l2", 0.5), NormBall("linf", 0.1)]
 NAMES = {
     "deterministic",
@@ -218,3 +221,24 @@ def test_the_class_order_passes_fails_or_cannot_be_told() -> None:
     many = torch.arange(3000) % 300
     long = sanity_checks.class_order(299 - many, many, [f"kind of animal number {number}" for number in range(300)])
     assert "--class-map FILE, with the file class_map.json" in long.fix and len(long.fix) < 200
+
+
+def test_the_documents_list_every_check_with_the_exit_code_that_follows() -> None:
+    """A check that puts the clean accuracy in doubt exits with 3, whatever is required."""
+    rows = [line.split("|")[1:-1] for line in (DOCS / "sanity-checks.md").read_text().splitlines() if line.startswith("| `")]
+    documented = {cells[0].strip(" `"): cells[-1].strip() for cells in rows}
+    images, labels = torch.rand(8, 1, 4, 4), torch.arange(8) % 2
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    checks = sanity_checks.run_all(model, images, labels, threat_model=None)
+    assert documented == {check.name: "3 or 1" if check.consequence == OVERESTIMATED else "3" for check in checks}
+
+
+def test_where_outputs_are_probabilities_that_is_named_first(standard: models.Model, sample: Batch) -> None:
+    """A softmax that is saturated makes other checks fail, whose own remedies name causes that this model does not have."""
+    saturated = Flawed(standard, lambda model, images: (200 * model(images)).softmax(1)).eval()
+    checks = {check.name: check for check in sanity_checks.run_all(saturated, *sample, threat_model=None)}
+    assert checks["logits"].passed is False and not checks["logits"].fix.startswith("First")
+    assert checks["gradients"].passed is False
+    assert checks["gradients"].fix.startswith("First return logits, as the check `logits` says")
+    sound = {check.name: check for check in sanity_checks.run_all(standard.eval(), *sample, threat_model=None)}
+    assert not any(check.fix.startswith("First return logits") for check in sound.values())

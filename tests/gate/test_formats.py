@@ -83,7 +83,7 @@ def test_what_a_time_limit_left_out_is_a_case_under_its_usual_name() -> None:
     (entry,) = json.loads(as_json(found))["requirements"]
     assert entry == {
         "requirement": "l2:0.5=30%", "threat": "l2 0.5", "at_least": 0.3, "accuracy": None, "ci_low": None, "ci_high": None,
-        "n": 0, "state": "inconclusive",
+        "n": 0, "state": "inconclusive", "more_images_may_decide": True,
     }  # fmt: skip
 
 

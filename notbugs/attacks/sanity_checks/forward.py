@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from notbugs import search
 from notbugs.attacks.sanity_checks.check import Check, is_one_hot, relative_difference
 from notbugs.attacks.validation import Model, has_gradient, inverse_of
+from notbugs.errors import one_line
 from notbugs.search import objectives
 
 DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
@@ -57,7 +58,7 @@ def batch_independence(model: Model, images: Tensor) -> Check:
             if not isinstance(model, nn.Module):
                 raise
             difference = torch.inf
-            observed = f"the model fails on a single image: {' '.join(str(error).split())[:100]}"
+            observed = f"the model fails on a single image: {one_line(error)}"
         else:
             difference = relative_difference(together, alone)
             observed = f"alone and in a batch of {len(few)}, logits differ by up to {difference:.2g} of their spread"

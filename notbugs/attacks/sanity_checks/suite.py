@@ -32,6 +32,7 @@ GRADIENT_CHECKS = {
     "larger epsilon": larger_epsilon,
     "unbounded perturbation": unbounded,
 }
+FOLLOW_FROM_PROBABILITIES = ("input quantization", "gradients", *GRADIENT_CHECKS, "square attack", "transfer")
 
 
 @precision.full_precision()
@@ -104,7 +105,20 @@ def run_all(
             checks += _without_threat_model()
         else:
             checks += _attack_checks(model, images, labels, threat_model, budget, others)
-    return sorted(checks, key=lambda check: {False: 0, None: 1, True: 2}[check.passed])
+    return sorted(_with_probable_cause(checks), key=lambda check: {False: 0, None: 1, True: 2}[check.passed])
+
+
+def _with_probable_cause(checks: list[Check]) -> list[Check]:
+    """Where outputs are probabilities, what else fails most likely fails because of them: that is said first."""
+    if all(check.passed is not False for check in checks if check.name == "logits"):
+        return checks
+    first = "First return logits, as the check `logits` says, and repeat: that alone can be the cause. If this fails again:"
+    return [
+        check._replace(fix=f"{first} {check.fix[0].lower()}{check.fix[1:]}")
+        if check.passed is False and check.name in FOLLOW_FROM_PROBABILITIES
+        else check
+        for check in checks
+    ]
 
 
 def _not_comparable() -> Check:
