@@ -8,12 +8,14 @@ A package names a module in its entry points; a file beside your data is named i
 The module has lists CONTROLS, CONSTRUCTIONS, METRICS, or some of them. examples/own_control.py is one.
 """
 
+import hashlib
 import inspect
 import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TypeVar, cast
 
 from notbugs import shell
@@ -160,6 +162,17 @@ class Extensions:
         """Of all, as run.json lists them."""
         return [each.name for each in (*self.datasets, *self.metrics)]
 
+    @property
+    def functions(self) -> list[str]:
+        """Their functions, module:function."""
+        return [part.measure if isinstance(part, Metric) else part.construct for part in (*self.datasets, *self.metrics)]
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the file of each module, as run.json keeps them: a figure is that of this code."""
+        modules = dict.fromkeys([*_modules(), *(name.partition(":")[0] for name in self.functions)])
+        files = {name: getattr(_imported(name), "__file__", None) for name in modules}
+        return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
     def check_functions(self) -> None:
         """Before any work: every function is there and takes its keyword arguments.
 
@@ -168,8 +181,7 @@ class Extensions:
         InputError
             For the first that is not, or does not.
         """
-        for part in (*self.datasets, *self.metrics):
-            name = part.measure if isinstance(part, Metric) else part.construct
+        for part, name in zip((*self.datasets, *self.metrics), self.functions, strict=True):
             function, keywords = function_of(name), KEYWORDS[type(part)]
             try:
                 inspect.signature(function).bind(**dict.fromkeys(keywords))

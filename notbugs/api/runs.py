@@ -32,17 +32,30 @@ MOST_ROWS, MOST_PICTURES = 20, 4  # in a notebook
 MAIN_TABLES = {"files": "files"}  # by kind of run; else "accuracy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Run:
     """A finished run. In a notebook it shows its main table and pictures.
+
+    Parameters
+    ----------
+    folder : str or path
+        A run folder that is there.
 
     Attributes
     ----------
     folder : Path
-        Its tables, data sets, models and pictures. If no folder was given it is removed with this object.
+        Its tables, data sets, models and pictures. If no folder was given to the run it is removed with this object.
+
+    Raises
+    ------
+    InputError
+        If it is no run folder.
     """
 
     folder: Path
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        object.__setattr__(self, "folder", RunFolder.read(Path(folder)).folder)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -68,20 +81,23 @@ class Run:
         Parameters
         ----------
         row : mapping
-            Of `table("accuracy")` of an audit or a study.
+            Of `table("accuracy")` of an audit or a study, or of a study's `table("controls")`.
 
         Returns
         -------
         str
-            Accuracy, 95 % CI, n, threat model, attack with its version, seed, model, data, version of notbugs, command.
+            Accuracy, 95 % CI, n, threat model, attack with its version, seed, model, data, version of notbugs, command. Of a
+            control the difference of the two accuracies, with its interval.
 
         Raises
         ------
         InputError
             For a row of another table.
         """
+        if {"excess", "excess_ci_low", "control_accuracy"} <= {*row}:
+            return citation.excess(row, RunFolder.read(self.folder))
         if missing := sorted({"accuracy", "ci_low", "ci_high", "n", "norm", "epsilon", "attack"} - {*row}):
-            raise InputError("row", 'must be of table("accuracy") of an audit or a study', f"one without {', '.join(missing)}")
+            raise InputError("row", 'must be of table("accuracy") or table("controls")', f"one without {', '.join(missing)}")
         return citation.sentence(row, RunFolder.read(self.folder))
 
     def _repr_html_(self) -> str:

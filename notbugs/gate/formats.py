@@ -10,6 +10,7 @@ from notbugs import __version__
 from notbugs.gate.decide import Comparison, Decision
 from notbugs.gate.requirements import Requirement
 from notbugs.runs.metadata import epsilon_text
+from notbugs.runs.source import source
 from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 from notbugs.runs.tables.row import cells
 
@@ -58,6 +59,7 @@ def as_json(evaluation: Evaluation) -> str:
     found = {
         "format": FORMAT,
         "notbugs": __version__,
+        "commit": source().commit,
         "command": evaluation.command,
         "started": evaluation.started,
         "seconds": evaluation.seconds,

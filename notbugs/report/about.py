@@ -76,7 +76,7 @@ def about(run: RunFolder) -> About:
         review=review if (run.folder / review).is_file() else "",
         index=f"../{INDEX}" if index_of(parent_of(run.folder)) else "",
         runs=neighbors(run.folder),
-        citation=bibtex(metadata.notbugs),
+        citation=bibtex(metadata.notbugs, metadata.commit, metadata.commit_date),
     )
 
 

@@ -7,20 +7,25 @@ from typing import Any
 
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.metadata import NORM_NAMES, AuditMetadata, StudyMetadata
+from notbugs.runs.source import source
 
 ROOT = Path(__file__).parents[1]  # of the package
 PLACES = (ROOT / "CITATION.cff", ROOT.parent / "CITATION.cff")  # of an installed package, of a checkout
 ENTRY_TYPES = {"software": "software", "conference-paper": "inproceedings"}
-FIELDS = {"title": "title", "collection-title": "booktitle", "year": "year", "version": "version", "url": "url"}
+FIELDS = {"title": "title", "collection-title": "booktitle", "year": "year", "version": "version", "url": "url", "note": "note"}
 
 
-def bibtex(version: str = "") -> str:
+def bibtex(version: str = "", commit: str = "", commit_date: str = "") -> str:
     """BibTeX entries for notbugs and for what it builds on.
+
+    The year is that of the release; of a version that is not released that of the commit, which is named.
 
     Parameters
     ----------
     version : str
-        The version that was used; the current one if left out.
+        The version that was used, as run.json has it. Default: the current one, with its commit.
+    commit, commit_date : str
+        Of that version; "" if not known.
 
     Examples
     --------
@@ -29,14 +34,21 @@ def bibtex(version: str = "") -> str:
     """
     cited = _citation()
     released = "date-released" in cited and version in ("", cited["version"])  # the date is of that version only
-    year = {"year": cited["date-released"].year} if released else {}
-    entries = [_entry("notbugs", {**cited, **year, "version": version or cited["version"]})]
+    if not version:
+        commit, commit_date = source()
+    added: dict[str, object] = {"version": version or cited["version"]}
+    if released:
+        added["year"] = cited["date-released"].year
+    elif commit:
+        added |= {"year": commit_date[:4]} if commit_date else {}
+        added["note"] = f"not released; commit {commit}"
+    entries = [_entry("notbugs", {**cited, **added})]
     return "\n\n".join([*entries, *(_entry(_key(each), each) for each in cited["references"])])
 
 
 def sentence(row: Mapping[str, Any], run: RunFolder) -> str:
     """A row of the table `accuracy` with all that a reader needs to check it. Of a study the seed is the row's, of an audit 0."""
-    about: AuditMetadata | StudyMetadata = run.audit() if run.kind == "audit" else run.study()
+    about = _metadata(run)
     clean = row["epsilon"] == 0
     low, high = (100 * row[end] for end in ("ci_low", "ci_high"))
     parts = [f"95 % CI [{low:.1f}, {high:.1f}]", f"n = {row['n']}"]
@@ -48,10 +60,29 @@ def sentence(row: Mapping[str, Any], run: RunFolder) -> str:
     parts += [
         f"seed {row.get('seed', 0)}",
         f"model {of}{tested}",
-        f"data {about.dataset} (fingerprint {run.metadata.get('fingerprint', 'unknown')})",
     ]
     accuracy = f"{100 * row['accuracy']:.1f} % {'clean' if clean else 'robust'} accuracy"
-    return f"{accuracy} ({', '.join(parts)}; notbugs {about.notbugs}: {about.command or 'from Python'})"
+    return f"{accuracy} ({', '.join(parts)}, {_origin(run)})"
+
+
+def excess(row: Mapping[str, Any], run: RunFolder) -> str:
+    """A row of the table `controls` with all that a reader needs to check it."""
+    points, low, high = (f"{100 * row[name]:+.1f}" for name in ("excess", "excess_ci_low", "excess_ci_high"))
+    both = [f"{row[name]} {100 * row[share]:.1f} %" for name, share in (("model", "accuracy"), ("control", "control_accuracy"))]
+    parts = [f"95 % CI [{low}, {high}]", f"n = {row['n']}", f"seed {row['seed']}", *both]
+    return f"{points} percentage points of test accuracy over the control ({', '.join(parts)}, {_origin(run)})"
+
+
+def _metadata(run: RunFolder) -> AuditMetadata | StudyMetadata:
+    return run.audit() if run.kind == "audit" else run.study()
+
+
+def _origin(run: RunFolder) -> str:
+    """The data, and what repeats the run: version, commit and command."""
+    about = _metadata(run)
+    version = f"notbugs {about.notbugs}{f', commit {about.commit}' if about.commit else ''}"
+    data = f"data {about.dataset} (fingerprint {run.metadata.get('fingerprint', 'unknown')})"
+    return f"{data}; {version}: {about.command or 'from Python'}"
 
 
 @cache

@@ -34,6 +34,7 @@ from notbugs.atomic import acquire_lock, atomic_write, atomic_write_text, read_a
 from notbugs.data_config import ADDRESS
 from notbugs.errors import InputError
 from notbugs.runs.metadata import AuditMetadata, FilesMetadata, RunMetadata, StudyMetadata, TheoryMetadata, parse
+from notbugs.runs.source import source
 from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_text
 
 FORMAT = 2  # of the run folder
@@ -245,7 +246,7 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
 
 
 def common_metadata(device: str, machine: str, command: str) -> dict[str, object]:
-    """What every run records of its environment: version, command, device, machine, library versions."""
+    """What every run records of its environment: version, commit, command, device, machine, library versions."""
     import numpy
     import scipy
     import torch
@@ -253,6 +254,8 @@ def common_metadata(device: str, machine: str, command: str) -> dict[str, object
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
     return {
         "notbugs": __version__,
+        "commit": source().commit,
+        "commit_date": source().date,
         "command": command,
         "device": device,
         "machine": machine,

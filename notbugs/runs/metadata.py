@@ -49,11 +49,14 @@ class DataSummary:
 class RunMetadata:
     """What every kind of run records.
 
-    kind: study, audit, files or theory; started: date and time in UTC, as ISO 8601 has them; arguments: what was asked for.
+    kind: study, audit, files or theory; commit, commit_date: of notbugs, "" if not known; started: date and time in UTC, as ISO
+    8601 has them; arguments: what was asked for.
     """
 
     kind: str = "study"
     notbugs: str = ""
+    commit: str = ""
+    commit_date: str = ""
     command: str = ""
     dataset: str = ""
     device: str = ""

@@ -372,7 +372,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
             **_nearest(config, splits.train),
         },
         **{name: getattr(config, name) for name in ADDED},
-        **({"extensions": EXTENSIONS.names} if EXTENSIONS.names else {}),
+        **({"extensions": EXTENSIONS.names, "extension_files": EXTENSIONS.hashes()} if EXTENSIONS.names else {}),
         "finished": False,
     }
 

@@ -199,8 +199,19 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
         "data d (fingerprint unknown); notbugs 0.1.0: notbugs run d)"
     )
     assert ", model adversarial, on robust, data d" in api.Run(tmp_path / "study").cite({**study, "set": "robust"})
+    control: dict[str, Cell] = {
+        "model": "trained-on-random-labels", "control": "trained-on-own", "rules_out": "", "seed": 1, "accuracy": 0.75,
+        "control_accuracy": 0.125, "excess": 0.625, "excess_ci_low": 0.5, "excess_ci_high": 0.75, "n": 70,
+    }  # fmt: skip
+    with RunFolder.open(tmp_path / "study", {"kind": "study"}) as record:
+        record.update_metadata(commit="0123abc-dirty")
+    assert api.Run(str(tmp_path / "study")).cite(control) == (
+        "+62.5 percentage points of test accuracy over the control (95 % CI [+50.0, +75.0], n = 70, seed 1, "
+        "trained-on-random-labels 75.0 %, trained-on-own 12.5 %, data d (fingerprint unknown); "
+        "notbugs 0.1.0, commit 0123abc-dirty: notbugs run d)"
+    )
     with pytest.raises(
-        InputError, match=r"row: must be of table\(\"accuracy\"\) of an audit or a study, got one without accuracy"
+        InputError, match=r"row: must be of table\(\"accuracy\"\) or table\(\"controls\"\), got one without accuracy"
     ):
         run.cite({"n": 3})
 

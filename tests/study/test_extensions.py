@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +80,7 @@ def test_entry_points_and_the_variable_are_one_hook(example: None, monkeypatch: 
     entries = [EntryPoint("anything", "own_control", extensions.GROUP)]
     monkeypatch.setattr(extensions, "entry_points", lambda group: entries if group == extensions.GROUP else [])
     assert load_extensions(()).names == [NAME]  # named twice, once
+    assert load_extensions(()).hashes() == {"own_control": sha256(Path("own_control.py").read_bytes()).hexdigest()}
     monkeypatch.delenv("NOTBUGS_EXTENSIONS")
     assert load_extensions(()).names == [NAME]
 
