@@ -243,7 +243,8 @@ CLAIMS = (
     ),
     Claim(
         "… and not by images that resemble their new label", "random-labels-filtered", "shuffled perturbations",
-        "`random-labels-filtered`", "without these images no excess over `random-labels-shuffled` is left",
+        "`random-labels-filtered`, a D_rand without such images, beside `random-labels-shuffled`",
+        "`random-labels-filtered` does not exceed `random-labels-shuffled`",
     ),
     Claim(
         "**… and these features are non-robust**", "random-labels", "relabeled with the robust model",

@@ -46,7 +46,8 @@ class Control:
     title : str
         For tables, one line.
     rules_out : str
-        The other explanation that is ruled out if classifiers learn nothing from it.
+        The other explanation, as a sentence: "the size of the perturbations is enough". It is ruled out if the controlled set
+        exceeds the control.
     control_of : {"random-labels", "next-labels"}
         D_rand or D_det.
     short : str

@@ -18,7 +18,7 @@ from notbugs.models import Model, fuse_batchnorm
 from notbugs.runs.engine import Progress
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import Attack, NormBall
-from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, OWN_DATASETS, QUICK
+from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, OWN_DATASETS, OWN_MODELS, QUICK
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.store import has_dataset, has_model, load_dataset, load_model
@@ -38,9 +38,9 @@ def accuracy_row(model: str, set_name: str, accuracy: Accuracy, *, config: Resol
 def accuracy_on_all_datasets(
     config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, models: tuple[str, ...]
 ) -> list[AccuracyRow]:
-    """Clean accuracy of each model on the original and on each constructed training set of the quick study."""
+    """Clean accuracy of each model on the original training set, on those that the quick study constructs and on your own."""
     original = load(config, seed).train
-    parts = {**{name: load_dataset(config, folder, seed, name) for name in QUICK}, ORIGINAL: original}
+    parts = {**{name: load_dataset(config, folder, seed, name) for name in (*QUICK, *OWN_DATASETS)}, ORIGINAL: original}
     rows = []
     for number, name in enumerate(models):
         model = _fused(config, folder, seed, name)
@@ -69,7 +69,7 @@ def robust_accuracy_on_all_datasets(
     rows = []
     for number, name in enumerate(names):
         model = _fused(config, folder, seed, name)
-        done = (ORIGINAL, *QUICK) if name in MAIN_MODELS else ()  # by `accuracy_on_all_datasets`
+        done = (ORIGINAL, *QUICK, *OWN_DATASETS) if name in (*MAIN_MODELS, *OWN_MODELS) else ()  # by `accuracy_on_all_datasets`
         rows += [_clean_row(name, model, on, part, config, seed) for on, part in parts.items() if on not in done]
         for on, accuracy in _attacked_accuracies(model, attacked, config.threat_models[0], config.device).items():
             rows.append(accuracy_row(name, on, accuracy, config=config, seed=seed))

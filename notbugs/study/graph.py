@@ -148,13 +148,13 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
         graph |= _dataset(seed, name)
     for name in (*QUICK, *OWN_DATASETS):
         graph |= _model(seed, trained_on(name))
-    models = ("adversarial", GIVEN, *(trained_on(name) for name in QUICK))
+    models = ("adversarial", GIVEN, *(trained_on(name) for name in (*QUICK, *OWN_DATASETS)))
     if seed == config.seed:
         graph |= _task(seed, "pictures", pictures, models=("adversarial",), datasets=QUICK)
     work = partial(evaluation.accuracy_on_all_datasets, models=models)
     graph |= _task(seed, "accuracy-on-all-datasets", work, models=models)
     # the longest first and those of relabeled sets, which take seconds, last: no worker then waits long for the others
-    for name in dict.fromkeys((*sources, *models, *OWN_MODELS)):
+    for name in dict.fromkeys((*sources, *models)):
         graph |= _evaluation(config, seed, name)
     return graph
 
