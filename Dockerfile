@@ -5,8 +5,8 @@ ARG INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE CITATION.cff constraints.txt ./
 COPY notbugs notbugs
-# The version of PyTorch is that of constraints.txt, from the index of the device
-RUN pip install --no-cache-dir --extra-index-url "$INDEX" -c constraints.txt ".[onnx]" && rm -rf /source
+# With gradients of ONNX models: without them attacks are weaker. The version of PyTorch is that of constraints.txt, from the index of the device
+RUN pip install --no-cache-dir --extra-index-url "$INDEX" -c constraints.txt ".[onnx-gradients]" && rm -rf /source
 # A user without rights; models and data are mounted below /work
 RUN useradd --create-home notbugs
 USER notbugs

@@ -25,6 +25,7 @@ Submodules, which load when they are first used:
     search           threat models, objectives, update rules: the one loop that perturbs images
     study, files, audit, report, runs, gate, datacheck   runs, their tables and pages
     stats, theory, errors                                intervals, the two-Gaussian model, InputError
+    extensions                                           controls, constructions and metrics of your own
 
 `help(notbugs.attack)` shows parameters and an example. Type checkers know `train`, `audit` and `study` as submodules: with these,
 `from notbugs.api import train`.
@@ -55,6 +56,7 @@ __getattr__, __dir__ = attach(
         "data",
         "datacheck",
         "errors",
+        "extensions",
         "files",
         "gate",
         "metrics",

@@ -84,7 +84,8 @@ def attach(
             return getattr(import_module(functions[name]), name)
         close = difflib.get_close_matches(name, [*functions, *submodules], 1)
         hint = f". Did you mean: {close[0]!r}?" if close and not name.startswith("_") else ""
-        raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
+        # with an object of its own: Python would add the same hint once more
+        raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}", name=name, obj=None)
 
     def lister() -> list[str]:
         return sorted({*functions, *submodules, "__version__", "__doc__", "__file__", "__name__", "__path__"})

@@ -7,6 +7,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from tempfile import mkdtemp
@@ -20,7 +21,7 @@ from notbugs.data_config import DataOptions, asked_options
 from notbugs.errors import InputError
 from notbugs.files import FilesConfig
 from notbugs.report import citation
-from notbugs.runs.arguments import keep_arguments
+from notbugs.runs.arguments import keep_arguments, kept_on_open
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.row import Cell
 from notbugs.study import pipeline
@@ -131,9 +132,10 @@ def _run(out: str | PathLike[str] | None, make: Callable[[Path, str], RunFolder]
     command, positional, options = arguments
     line = command_with(command, [*positional.values()], options, None if out is None else Path(out))
     temporary = mkdtemp(prefix="notbugs-") if out is None else ""
+    given = {**positional, **{name.replace("_", "-"): each for name, each in options.items()}}
     try:
-        run = Run(make(Path(temporary) / "run" if out is None else Path(out), line).folder)
-        keep_arguments(run.folder, command, {**positional, **{name.replace("_", "-"): each for name, each in options.items()}})
+        with kept_on_open(partial(keep_arguments, command=command, given=given)):
+            run = Run(make(Path(temporary) / "run" if out is None else Path(out), line).folder)
     except BaseException:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)

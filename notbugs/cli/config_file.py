@@ -5,7 +5,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -15,7 +15,7 @@ import typer
 from notbugs.cli.options import OUTPUTS, check_kept, check_numbers
 from notbugs.errors import InputError
 from notbugs.exit_codes import CLOSED
-from notbugs.runs.arguments import MOST, NAME, keep_arguments
+from notbugs.runs.arguments import MOST, NAME, keep_arguments, kept_on_open
 
 
 class Named(Protocol):
@@ -65,17 +65,12 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
         for name in OUTPUTS:
             if given.get(name):
                 check_kept({"config": config}, name, Path(str(given[name])))
-        code = 0
         try:
-            command(**given, **({"context": context} if takes_context else {}))
-        except typer.Exit as end:
-            code = end.exit_code
+            with kept_on_open(partial(_keep, context)):
+                command(**given, **({"context": context} if takes_context else {}))
         except BrokenPipeError:  # typer would exit with 1, which here says something of a model
             sys.stdout = None  # or Python would try to write the rest, and say that it cannot
             raise typer.Exit(CLOSED) from None
-        _keep(context)
-        if code:
-            raise typer.Exit(code)
 
     takes_context = "context" in before.parameters
     kind = Parameter.POSITIONAL_OR_KEYWORD
@@ -161,10 +156,10 @@ def _checked(value: object, key: str, path: Path, parameter: Named) -> object:
 # ---- write -------------------------------------------------------------------------------------------------------------------
 
 
-def _keep(context: typer.Context) -> None:
-    """Write the arguments of a command into the run folder that it made, beside those of an earlier command."""
+def _keep(context: typer.Context, folder: Path) -> None:
+    """Write the arguments of a command into the run folder of its --out, beside those of an earlier command."""
     out = Path(str(context.params.get("out") or ""))  # typer 0.27 has text here
-    if not context.params.get("out") or not (out / "run.json").is_file() or context.params.get("dry_run"):
+    if not context.params.get("out") or folder != out:
         return
     given = {_key(each): context.params[str(each.name)] for each in context.command.params if _is_kept(context, str(each.name))}
     keep_arguments(out, context.command.name or "", given, known={_key(each) for each in context.command.params})

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from notbugs.atomic import sync_folder
+from notbugs.atomic import StrPath, sync_folder
 from notbugs.data.card import Origin, Written, write_card
 from notbugs.data.convert import row_features
 from notbugs.data.dataset import Dataset
@@ -35,15 +35,16 @@ def check_form(option: str, form: str | None) -> None:
         raise InputError(option, f"must be one of {', '.join(WRITE)}", repr(form))
 
 
-def check_unused(folder: Path) -> None:
+def check_unused(folder: StrPath) -> None:
     """Raises InputError where `export` would find something else in its place."""
+    folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(str(folder), "exists and is not empty", remedy="choose another folder")
 
 
 def export(
     dataset: Dataset,
-    folder: Path | str,
+    folder: StrPath,
     form: str,
     *,
     card: str,
@@ -62,7 +63,7 @@ def export(
     Parameters
     ----------
     dataset : Dataset
-    folder : Path or str
+    folder : str or path
         New or empty.
     form : {"folder", "npz", "npz-channels-first", "parquet", "saved", "webdataset"}
         folder: `split/CLASS/file.png`, CLASS being the label, and manifest.csv with one row per file, in order.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from notbugs.atomic import StrPath
 from notbugs.data.card import read_classes
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import load_images
@@ -15,7 +16,7 @@ from notbugs.errors import InputError
 from notbugs.runs.tables.row import original_cell
 
 
-def load_part(folder: Path | str, form: str, split: str = "train") -> Dataset:
+def load_part(folder: StrPath, form: str, split: str = "train") -> Dataset:
     """What `export` wrote, whole and in the same order: pixels, labels, classes and names. Raises InputError."""
     folder, config = Path(folder), DataConfig(str(folder), train=split)
     if form == "folder":

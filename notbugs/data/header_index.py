@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from notbugs.atomic import atomic_write
+from notbugs.atomic import StrPath, atomic_write
 from notbugs.data.names import first_line
 from notbugs.data.sources.limits import read_parquet
 from notbugs.decoding.headers import EncodedImage, ImageFacts
@@ -66,9 +66,9 @@ class _Place:
     folder: ClassVar[Path | None] = None
 
 
-def use_index(folder: Path | None) -> None:
+def use_index(folder: StrPath | None) -> None:
     """Use the index of a run folder from now on; None: no more."""
-    _Place.folder = folder
+    _Place.folder = None if folder is None else Path(folder)
 
 
 def known_files(files: Sequence[EncodedImage], rows: Sequence[int], resize: int | None) -> Known:

@@ -12,6 +12,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from notbugs.atomic import StrPath
 from notbugs.data.dataset import Dataset
 from notbugs.data.header_index import write_index
 from notbugs.data.images import LazyImages, load_images
@@ -248,10 +249,10 @@ def _check_none_empty(dataset: str, labels: Tensor, classes: Sequence[str]) -> N
             raise InputError(dataset, f"class {printable(name)} has no training images", remedy=f"add some, or {remedy}")
 
 
-def keep_index(folder: Path, splits: Splits, resize: int | None) -> None:
+def keep_index(folder: StrPath, splits: Splits, resize: int | None) -> None:
     """Write what is known of the files of a set that stays on disk into a run folder (`header_index`), once they are hashed."""
     found = [part.images for part in (splits.train, splits.test) if isinstance(part.images, LazyImages)]
-    write_index(folder, [(images.files, images.known) for images in found], resize)
+    write_index(Path(folder), [(images.files, images.known) for images in found], resize)
 
 
 def fingerprint(*parts: Dataset) -> str:

@@ -2,13 +2,32 @@
 
 import json
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from notbugs.atomic import atomic_write_text, read_at_most
 
 NAME = "config.toml"  # in a run folder
 MOST = 2**20  # bytes
+_on_open: ContextVar[Callable[[Path], None] | None] = ContextVar("_on_open", default=None)
+
+
+@contextmanager
+def kept_on_open(keep: Callable[[Path], None]) -> Iterator[None]:
+    """As soon as a run folder is opened to be written, what it was made with is kept there: also if the run is stopped."""
+    token = _on_open.set(keep)
+    try:
+        yield
+    finally:
+        _on_open.reset(token)
+
+
+def opened(folder: Path) -> None:
+    """A run folder was opened to be written."""
+    if keep := _on_open.get():
+        keep(folder)
 
 
 def keep_arguments(folder: Path, command: str, given: Mapping[str, object], *, known: Collection[str] | None = None) -> None:

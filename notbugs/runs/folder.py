@@ -33,6 +33,7 @@ from notbugs import __version__
 from notbugs.atomic import acquire_lock, atomic_write, atomic_write_text, read_at_most
 from notbugs.data_config import ADDRESS
 from notbugs.errors import InputError
+from notbugs.runs.arguments import opened
 from notbugs.runs.metadata import AuditMetadata, FilesMetadata, RunMetadata, StudyMetadata, TheoryMetadata, parse
 from notbugs.runs.source import source
 from notbugs.runs.tables.row import AnyRow, Row, as_csv, cells, columns, from_text
@@ -118,6 +119,7 @@ class RunFolder:
             else:
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 run.update_metadata(format=FORMAT, arguments=dict(arguments), started=now, stages={}, finished=False)
+            opened(folder)
         except BaseException:
             run.close()
             raise

@@ -139,11 +139,12 @@ def test_a_run_shows_its_table_and_pictures_and_is_removed_if_nobody_named_a_fol
     arguments = runs.Arguments("attack", {"model": "m", "dataset": "d"}, {"images": 3, "skip_unreadable": True})
     lines = list[str]()
 
-    def read(folder: Path, line: str) -> RunFolder:
+    def resume(folder: Path, line: str) -> RunFolder:
         lines.append(line)
-        return RunFolder.read(folder)
+        with RunFolder.open(folder, {"kind": "audit"}) as found:
+            return found
 
-    assert runs._run(tmp_path / "run", read, arguments).folder == tmp_path / "run"
+    assert runs._run(tmp_path / "run", resume, arguments).folder == tmp_path / "run"
     assert lines == [f"notbugs attack m d --images 3 --skip-unreadable --out {tmp_path / 'run'}"]
     kept = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
     assert kept == {"attack": {"model": "m", "dataset": "d", "images": 3, "skip-unreadable": True}}

@@ -1,6 +1,7 @@
 """`import notbugs`: a guided index whose parts load when they are used."""
 
 import inspect
+import os
 import pydoc
 import re
 import subprocess
@@ -9,10 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 import notbugs
-from notbugs import api
+from notbugs import api, data, files, gate, models, report
+from notbugs.errors import InputError
 
 FUNCTIONS = ["load_dataset", "train", "attack", "make_robust", "make_nonrobust", "relabel", "score_files", "audit", "study"]
 ROOT = Path(notbugs.__file__).parent
@@ -69,6 +73,9 @@ def test_a_name_that_is_not_there_is_an_error_with_the_nearest() -> None:
     with pytest.raises(AttributeError, match=r"^module 'notbugs' has no attribute 'atack'. Did you mean: 'attack'\?$"):
         notbugs.atack  # type: ignore[attr-defined]  # noqa: B018
     assert not hasattr(notbugs, "__wrapped__")
+    code = "import notbugs; notbugs.load_datset"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.count("Did you mean: 'load_dataset'?") == 1
 
 
 def test_parameters_are_documented() -> None:
@@ -86,3 +93,33 @@ def test_it_is_typed() -> None:
     stub = (ROOT / "__init__.pyi").read_text()
     functions = [line.split()[-1] for line in stub.splitlines() if " as " in line]
     assert sorted(functions) == sorted({*FUNCTIONS} - {"train", "audit", "study"})  # type checkers know these as submodules
+
+
+def test_what_takes_a_path_takes_any() -> None:
+    """Public functions take text and objects of `os.PathLike`: a `Path` alone is for what is not public."""
+    found = [
+        f"{package.__name__}.{name}: {parameter.name}"
+        for package in (api, data, models, files, gate, report)
+        for name in package.__all__
+        if inspect.isfunction(function := getattr(package, name))
+        for parameter in inspect.signature(function).parameters.values()
+        if "Path" in str(parameter.annotation) and "PathLike" not in str(parameter.annotation) and parameter.name != "encoded"
+    ]
+    assert found == []
+
+
+def test_text_is_a_path(tmp_path: Path) -> None:
+    class Place(os.PathLike[str]):
+        def __init__(self, name: str) -> None:
+            self.name = str(tmp_path / name)
+
+        def __fspath__(self) -> str:
+            return self.name
+
+    for kind in (str, Place):
+        image, arrays = kind(Place("a.png").name), kind(Place("a.npz").name)
+        data.save_image(torch.zeros(1, 2, 2), image)
+        data.save_arrays({"a": np.arange(3)}, arrays)
+        assert data.load_arrays(arrays)["a"].tolist() == [0, 1, 2]
+        with pytest.raises(InputError, match="exists and is not empty"):
+            data.check_unused(kind(str(tmp_path)))

@@ -10,6 +10,7 @@ from cli.conftest import call_here, error_line
 
 from notbugs.cli.config_file import with_config
 from notbugs.runs.arguments import as_toml
+from notbugs.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -22,8 +23,9 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, obje
     ) -> None:
         found.append({"model": model, "images": images, "epsilon": epsilon, "fast": fast, "seed": seed})
         if out:
-            out.mkdir(exist_ok=True)
-            (out / "run.json").touch()
+            with RunFolder.open(out, {"kind": "audit"}):
+                if model == "stopped":
+                    raise KeyboardInterrupt
 
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(with_config(attack))
@@ -53,6 +55,8 @@ def test_a_run_folder_keeps_what_reproduces_it(seen: list[dict[str, object]]) ->
     assert kept == {"attack": {"model": "m.onnx", "images": 9, "epsilon": ["l2:0.5"], "seed": 3}}
     call_here("attack", "m", "--out", "other")  # what is at its default is not kept
     assert tomllib.loads(Path("other/config.toml").read_text()) == {"attack": {"model": "m"}}
+    call_here("attack", "stopped", "--out", "third")  # by Ctrl-C: the same command goes on from there, and so does its file
+    assert tomllib.loads(Path("third/config.toml").read_text()) == {"attack": {"model": "stopped"}}
 
 
 @pytest.mark.parametrize(
@@ -108,14 +112,15 @@ def test_a_number_is_text_where_text_is_meant(seen: list[dict[str, object]]) -> 
     ids=lambda text: text[:20],
 )
 def test_a_damaged_file_of_another_command_in_the_run_folder_is_replaced(seen: list[dict[str, object]], text: str) -> None:
-    Path("run").mkdir()
+    call_here("attack", "m", "--out", "run")
     Path("run/config.toml").write_text(text)
     assert call_here("attack", "m", "--out", "run").returncode == 0
     assert tomllib.loads(Path("run/config.toml").read_text()) == {"attack": {"model": "m"}}
 
 
 def test_a_pipe_in_the_run_folder_is_not_waited_for(seen: list[dict[str, object]]) -> None:
-    Path("run").mkdir()
+    call_here("attack", "m", "--out", "run")
+    Path("run/config.toml").unlink()
     os.mkfifo("run/config.toml")
     assert call_here("attack", "m", "--out", "run").returncode == 0
     assert tomllib.loads(Path("run/config.toml").read_text()) == {"attack": {"model": "m"}}
