@@ -101,7 +101,8 @@ def cross_check(classifier: models.Model, test: Dataset, ball: NormBall, images:
     with models.frozen(classifier):
         found = int((classifier(torchattacks.MultiAttack(attacks)(pixels, labels)).argmax(1) == labels).sum())
     ours = notbugs.attack(classifier, part, ball)[1].correct
-    print(f"robust classifier, {len(part)} images: {ours} stay correct under ensemble-standard, {found} under AutoAttack")
+    print(f"robust classifier, {len(part)} images: {ours} stay correct under ensemble-standard,")
+    print(f"    {found} under AutoAttack without Square (APGD-CE, APGD-T, FAB-T)")
 
 
 def figure(features: dict[str, list[tuple[float, float, str]]]) -> altair.HConcatChart:

@@ -20,9 +20,11 @@ from notbugs.data import DataConfig
 from notbugs.data_config import DataOptions, asked_options
 from notbugs.errors import InputError
 from notbugs.files import FilesConfig
+from notbugs.gate.formats import robustbench_entries
 from notbugs.report import citation
 from notbugs.runs.arguments import keep_arguments, kept_on_open
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 from notbugs.runs.tables.row import Cell
 from notbugs.study import pipeline
 from notbugs.study.commands import command_with
@@ -100,6 +102,22 @@ class Run:
         if missing := sorted({"accuracy", "ci_low", "ci_high", "n", "norm", "epsilon", "attack"} - {*row}):
             raise InputError("row", 'must be of table("accuracy") or table("controls")', f"one without {', '.join(missing)}")
         return citation.sentence(row, RunFolder.read(self.folder))
+
+    def robustbench(self) -> list[dict[str, object]]:
+        """Of an audit: an entry for each L-inf and L2 threat model, with the fields of RobustBench's model_info files.
+
+        Accuracies are text in percent, as there; `attack` names the ensemble with its version, `n` the images. docs/gate.md.
+
+        Raises
+        ------
+        InputError
+            For another run than an audit.
+        """
+        record = RunFolder.read(self.folder)
+        if record.kind != "audit":
+            raise InputError("run", "must be an audit", record.kind, "notbugs.audit(…) makes one")
+        about, failed = record.audit(), any(check.passed == "no" for check in record.rows(CheckRow))
+        return robustbench_entries(record.rows(AuditAccuracyRow), about.model, about.dataset, unreliable=failed)
 
     def _repr_html_(self) -> str:
         record = RunFolder.read(self.folder)

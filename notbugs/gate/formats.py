@@ -74,7 +74,9 @@ def as_json(evaluation: Evaluation) -> str:
         "requirements": [*map(_comparison, decision.comparisons), *(_unmeasured(*each) for each in decision.unmeasured)],
         "accuracies": [{name: _plain(cell) for name, cell in cells(row).items()} for row in evaluation.rows],
         "checks": [{name: _plain(cell) for name, cell in cells(check).items()} for check in evaluation.checks],
-        "robustbench": robustbench_entries(evaluation),
+        "robustbench": robustbench_entries(
+            evaluation.rows, evaluation.model, evaluation.dataset, unreliable=bool(decision.failed)
+        ),
         "time_limit": None if limit is None else {**limit._asdict(), "left": list(limit.left)},
     }
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
@@ -83,19 +85,30 @@ def as_json(evaluation: Evaluation) -> str:
 ROBUSTBENCH_NORMS = {"linf": "Linf", "l2": "L2"}  # of its leaderboards
 
 
-def robustbench_entries(evaluation: Evaluation) -> list[dict[str, object]]:
+def robustbench_entries(
+    rows: Sequence[AuditAccuracyRow], model: str, dataset: str, *, unreliable: bool
+) -> list[dict[str, object]]:
     """A row for each L-inf and L2 threat model with the names and units of RobustBench's model_info files, and what these lack.
 
     `external` is the robust accuracy by other attacks than AutoAttack, in percent. There is no `autoattack_acc`: it was not run.
     `link`, `authors`, `venue` and `architecture` are for whoever submits the model.
+
+    Parameters
+    ----------
+    rows : sequence of AuditAccuracyRow
+        With the clean accuracy.
+    model, dataset : str
+        As they were given; of a path its last part names the data set.
+    unreliable : bool
+        Whether a sanity check failed.
     """
-    clean = next((row for row in evaluation.rows if row.attack == "none"), None)
-    dataset = Path(evaluation.dataset).name
+    clean = next((row for row in rows if row.attack == "none"), None)
+    dataset = Path(dataset).name
     return [
         {
             "threat_model_id": f"{dataset}/{ROBUSTBENCH_NORMS[row.norm]}/{epsilon_text(row.epsilon).replace('/', '_')}",
             "link": "",
-            "name": evaluation.model,
+            "name": model,
             "authors": "",
             "additional_data": None,
             "number_forward_passes": row.draws or 1,
@@ -106,14 +119,14 @@ def robustbench_entries(evaluation: Evaluation) -> list[dict[str, object]]:
             "clean_acc": f"{100 * clean.accuracy:.2f}",
             "reported": f"{100 * row.accuracy:.2f}",
             "external": f"{100 * row.accuracy:.2f}",
-            "unreliable": bool(evaluation.decision.failed),
+            "unreliable": unreliable,
             "attack": row.attack,
             "ci_low": f"{100 * row.ci_low:.2f}",
             "ci_high": f"{100 * row.ci_high:.2f}",
             "n": row.n,
             "seed": 0,  # of every random choice of an ensemble: docs/attacks.md
         }
-        for row in evaluation.rows
+        for row in rows
         if clean is not None and row.norm in ROBUSTBENCH_NORMS and row.target is None and row.attack != "none"
     ]
 

@@ -175,6 +175,7 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
         f"{100 * row.accuracy:.1f} % clean accuracy (95 % CI [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}], n = {row.n}, "
     )
     assert clean == figures + end
+    assert run.robustbench() == []  # of no threat model that it has
     assert "robust accuracy" in spatial and "rotation 30°, ensemble-standard v4, seed 0" in spatial
     columns: dict[str, Cell] = {
         "model": "adversarial",
@@ -195,6 +196,8 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
     }
     with RunFolder.open(tmp_path / "study", {"kind": "study"}) as record:
         record.update_metadata(dataset="d", notbugs="0.1.0", command="notbugs run d")
+    with pytest.raises(InputError, match="run: must be an audit, got study"):
+        api.Run(tmp_path / "study").robustbench()
     assert api.Run(tmp_path / "study").cite(study) == (
         "25.0 % robust accuracy (95 % CI [5.0, 70.0], n = 4, Linf ε = 0.03137, a v1, seed 3, model adversarial, "
         "data d (fingerprint unknown); notbugs 0.1.0: notbugs run d)"

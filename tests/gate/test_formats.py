@@ -10,6 +10,7 @@ import pytest
 from gate.conftest import accuracy, check, evaluation
 
 from notbugs.gate import Evaluation, TimeLimit, as_json, as_junit, as_sarif
+from notbugs.gate.formats import robustbench_entries
 
 ROWS = [accuracy(95, threat="clean"), accuracy(20), accuracy(50, threat="l2 0.25")]
 CHECKS = [check("no", "gradients"), check("yes", "logits"), check("not run", "transfer")]
@@ -161,3 +162,23 @@ def test_json_has_an_entry_as_robustbench_has_them() -> None:
     assert "autoattack_acc" not in linf  # nobody ran it
     known = {"link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture", "eps"}
     assert known | {"clean_acc", "reported", "unreliable"} <= {*linf}
+
+
+def test_robustbench_itself_lists_the_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own loader, where it is installed."""
+    utils = pytest.importorskip("robustbench.utils")
+    enums = pytest.importorskip("robustbench.model_zoo.enums")
+    rows = [accuracy(95, threat="clean"), accuracy(20)]
+    object.__setattr__(rows[0], "attack", "none")
+    (entry,) = robustbench_entries(rows, "m.onnx", "cifar10", unreliable=False)
+    place = tmp_path / "model_info" / str(entry["threat_model_id"]).rpartition("/")[0]
+    place.mkdir(parents=True)
+    (place / "Mine.json").write_text(json.dumps(entry))
+    known = {enums.BenchmarkDataset.cifar_10: {enums.ThreatModel.L2: {"Mine": {}}}}
+    monkeypatch.setattr(utils, "all_models", known)
+    monkeypatch.chdir(tmp_path)
+    utils.list_available_models("cifar10", "L2")
+    row = "| <sub><sup>**Mine**</sup></sub> | <sub>*[m.onnx]()*</sub> | <sub>95.00%</sub> | <sub>20.00%</sub> |"
+    assert row in capsys.readouterr().out
