@@ -216,10 +216,12 @@ def _estimate(rows: Rows) -> Iterator[str]:
 
 
 def _beside_autoattack(rows: Rows) -> Iterator[str]:
-    """Images that the ensemble and AutoAttack leave correct, and the CPU time of both."""
+    """Images that the ensemble and AutoAttack, or Sparse-RS, leave correct, and the CPU time of both."""
+    rows = list(rows)
+    other = "Sparse-RS" if all(row["autoattack"].startswith("sparse-rs") for row in rows) else "AutoAttack"
     headers = (
-        "model", "threat model", "n", "attack", "AutoAttack", "correct: ensemble", "correct: AutoAttack",
-        "broken by the ensemble alone", "by AutoAttack alone", "CPU time of AutoAttack over that of the ensemble",
+        "model", "threat model", "n", "attack", other, "correct: ensemble", f"correct: {other}",
+        "broken by the ensemble alone", f"by {other} alone", f"CPU time of {other} over that of the ensemble",
     )  # fmt: skip
     lines = []
     for row in rows:

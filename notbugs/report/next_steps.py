@@ -65,7 +65,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         mine = command_of(metadata.dataset, {**options, "model": "MODEL"}, beside(out, "mine"))
         yield Step(
             "Repeat the whole study with a classifier of yours as the standard model. MODEL is a file of weights, TorchScript, "
-            "ONNX, or a name as timm:resnet18 (docs/models.md):",
+            "ONNX, or a name as timm:resnet18 (documentation: Models):",
             mine,
         )
     yield Step(
@@ -79,7 +79,7 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
     if not problem and not metadata.robust_strong:
         yield Step(
             "Construct a stronger D_R, eight versions of each image, and train on it for longer. On all of CIFAR-10 that raised "
-            "robust accuracy at L2 0.5 from 27.8 to 45.1 % (one seed, docs/results/robust-data.md):",
+            "robust accuracy at L2 0.5 from 27.8 to 45.1 % (one seed; documentation: Robustness from data alone):",
             f"{command_prefix()}notbugs run --robust-strong --out {same}",
         )
 
@@ -128,8 +128,8 @@ def _use_adversarial(results: StudyResults) -> Iterator[Step]:
         yield Step(
             f"Where someone may attack the classifier, train adversarially ({_accuracies(results, 'adversarial', radius)}). "
             "DATASET is a folder of CLASS folders, or any other form that notbugs reads; ε is chosen from the images, or by "
-            "--epsilon; --network trains another network, as timm:resnet18 or module:function (docs/models.md). On other images "
-            f"both accuracies will differ. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
+            "--epsilon; --network trains another network, as timm:resnet18 or module:function (documentation: Models). On other "
+            f"images both accuracies will differ. The model trained here{_of_first_seed(results, 'adversarial', radius)} is "
             f"{results.run.folder / 'models' / 'adversarial.safetensors'}; notbugs.models.load reads it.",
             f"notbugs train DATASET --loss adversarial {settings} --out adversarial.safetensors",
             f"Where someone may attack it, train adversarially (here{_epochs(results)} "

@@ -21,7 +21,10 @@ BATCH = re.compile(r"(data_batch_[1-9]|test_batch)\.bin")
 NAMES = {"": "batches.meta.txt", "coarse": "coarse_label_names.txt", "fine": "fine_label_names.txt"}
 PICKLES = ({"data_batch_1", "test_batch"}, {"batches.meta"}, {"train", "test", "meta"})
 PICKLED = "is CIFAR as Python pickles, which can run any code when they are read"
-INSTEAD = "take the binary version (cifar-10-binary.tar.gz), or the data set CIFAR10, or convert it as docs/data.md shows"
+INSTEAD = (
+    "take the binary version (cifar-10-binary.tar.gz), or the data set CIFAR10, or convert it as the page Data sets of the "
+    "documentation shows"
+)
 
 
 def reject_pickles(source: Path, names: Collection[str]) -> None:
