@@ -247,7 +247,7 @@ CLAIMS = (
         "`random-labels-filtered` does not exceed `random-labels-shuffled`",
     ),
     Claim(
-        "**… and these features are non-robust**", "random-labels", "relabeled with the robust model",
+        "**… and these features are non-robust**", "random-labels", "made with the robust model",
         "`random-labels-robust`", "perturbations of the adversarially trained classifier are not exceeded",
     ),
     *(
@@ -255,12 +255,12 @@ CLAIMS = (
         for probe, name in catalog.PROBE_NAMES.items()
     ),
     Claim(
-        "**D_det perturbs features of the data, not bugs of one model**", "next-labels", "non-transferable perturbations",
+        "**D_det perturbs features of the data, not bugs of one model**", "next-labels", "non-transferable",
         "`next-labels-non-transferable`", "perturbations that mislead one model alone are not exceeded",
     ),
     Claim(
         "**D_rand as in the paper generalizes by its perturbations**, not by labels that are true by chance",
-        "random-labels-incl-true", "class patterns, true labels kept",
+        "random-labels-incl-true", "class patterns and right labels",
         "`random-labels-incl-true-class-patterns`", "the true labels with random patterns are not exceeded",
     ),
 )  # fmt: skip

@@ -439,8 +439,10 @@ def _mean_accuracy(rows: Sequence[AccuracyRow]) -> Estimate:
 def _excess_over_control(rows: Sequence[ControlRow]) -> ExcessOverControl:
     """Rows of one model and control, as means over seeds."""
     first = rows[0]
-    excess = seed_mean(Value(row.excess, row.excess_ci_low, row.excess_ci_high, row.n) for row in rows)
-    above = seed_mean(Value(row.above_chance, row.above_chance_ci_low, row.above_chance_ci_high, row.n) for row in rows)
+    excess = seed_mean((Value(row.excess, row.excess_ci_low, row.excess_ci_high, row.n) for row in rows), difference=True)
+    above = seed_mean(
+        (Value(row.above_chance, row.above_chance_ci_low, row.above_chance_ci_high, row.n) for row in rows), difference=True
+    )
     assert excess is not None
     assert above is not None
     accuracy = sum(row.accuracy for row in rows) / len(rows)
