@@ -43,7 +43,7 @@ def seed_mean(values: Iterable[Value], *, share: bool = False, difference: bool 
     >>> seed_mean([Value(0.8), Value(0.82), Value(0.84)]).interval
     '[77.0, 87.0]'
     >>> seed_mean([Value(0.9), Value(0.96), Value(0.85)], difference=True).interval
-    '[76.6, 100.0]'
+    '[76.7, 100.0]'
     """
     measured = [value for value in values if value.value is not None]
     if not measured:
