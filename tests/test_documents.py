@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,20 @@ def test_commands_are_parsed(path: Path) -> None:
             COMMANDS[name].make_context(name, words)
         except ClickException as error:
             pytest.fail(f"{name} {words}: {error.format_message()}")
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_commands_of_the_hub_have_these_options() -> None:
+    """huggingface_hub 2 has no `huggingface-cli` any more."""
+    hf = Path(sys.executable).parent / "hf"
+    assert [by_path(path) for path in documents() if "huggingface-cli" in path.read_text()] == []
+    lines = [line[2:] for line in code(DOCS / "how-to" / "share.md") if line.startswith("$ hf ")]
+    for words in map(shlex.split, lines):
+        names = list(takewhile(re.compile(r"[a-z]+").fullmatch, words[1:]))
+        said = subprocess.run([hf, *names, "--help"], capture_output=True, text=True, check=True).stdout
+        assert {word for word in words if word.startswith("--")} <= {*re.findall(r"--[a-z][a-z-]*", said)}
+    assert len(lines) == 2
 
 
 @pytest.fixture
