@@ -136,6 +136,17 @@ def test_links_of_the_repository_lead_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("name", ["index.md", "extensions.md", "notebooks/index.md", "method/index.md"])
+def test_the_paper_in_one_file_is_linked(name: str) -> None:
+    """What a page links to becomes a page of the site."""
+    assert re.search(r"\]\((\.\./)+examples/paper\.py\)", (DOCS / name).read_text())
+
+
+def test_the_method_links_the_validation_of_the_attacks() -> None:
+    links = set(re.findall(r"\]\(\.\./results/(\w+)\.md", (DOCS / "method" / "index.md").read_text()))
+    assert links >= {"autoattack", "attacks"}
+
+
 def test_documents_named_by_the_code_exist() -> None:
     files = [*(REPOSITORY / "notbugs").rglob("*.py"), *(REPOSITORY / "notbugs").rglob("*.jinja"), REPOSITORY / "action.yml"]
     named = {name for path in files for name in re.findall(r"docs/[\w/-]+\.md", path.read_text())}
