@@ -9,17 +9,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from csv import DictReader
 from functools import partial
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from cli.conftest import call_here
 from click.exceptions import ClickException
+from PIL import Image
 
 import notbugs
 from notbugs import data
@@ -246,6 +251,10 @@ def test_the_tour(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     for named in ("report.html", "config.toml", "tables/accuracy.csv", "models/adversarial.safetensors", "datasets/robust/train"):
         assert Path("runs/tour", named).exists()
+    rows = tour_image().copy(Path("runs/tour"), folder / "pictures")  # the versions that the page shows
+    assert [row["column"] for row in rows] == list(tour_image().VERSIONS)
+    table = tour_image().table(rows, folder / "pictures")
+    assert len(table.splitlines()) == len(rows) + 2 and table.startswith("| version | label |")
 
 
 @pytest.mark.slow
@@ -316,3 +325,50 @@ def test_a_weak_model_makes_the_gate_fail(folder: Path) -> None:
     done = call_here(*words, "--fail-under", "l2:2=60%", "--json", "robustness.json", "--junit", "robustness.xml")
     assert done.returncode == 1 and "l2" in done.stderr.lower(), done.stdout + done.stderr
     assert Path("robustness.json").is_file() and Path("robustness.xml").is_file()
+
+
+# ---- the image of the tour -----------------------------------------------------------------------------------------------------
+
+
+def tour_image() -> ModuleType:
+    """docs/tour_image.py."""
+    found = spec_from_file_location("tour_image", DOCS / "tour_image.py")
+    module = module_from_spec(found)  # type: ignore[arg-type]
+    found.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def test_the_tour_shows_the_pictures_that_are_there() -> None:
+    """Its table is what the command prints for these pictures: few bytes, each pixel as a square, with words for each."""
+    module, page = tour_image(), (DOCS / "tour.md").read_text()
+    with (DOCS / "tour" / "pictures.csv").open() as stream:
+        rows = list(DictReader(stream))
+    assert module.table(rows, DOCS / "tour") in page
+    files = sorted((DOCS / "tour").glob("*.png"))
+    assert [path.stem for path in files] == sorted(module.VERSIONS) and f"my_images/train/{rows[0]['file']}" in page
+    assert sum(path.stat().st_size for path in files) < 150_000
+    assert len({words for _, words in module.VERSIONS.values()}) == len(files)
+    for path in files:
+        picture = np.asarray(Image.open(path))
+        assert picture.shape == (32 * module.SCALE, 32 * module.SCALE, 3)
+        assert (picture == np.kron(picture[:: module.SCALE, :: module.SCALE], np.ones((4, 4, 1), np.uint8))).all()
+
+
+def test_the_perturbations_of_the_tour_are_within_its_epsilon() -> None:
+    module = tour_image()
+    original, attacked, relabeled = (module.pixels(DOCS / "tour", name) for name in ("original", "adversarial", "random-labels"))
+    epsilon = float(console(DOCS / "tour.md")[1][3])
+    assert 0 < np.linalg.norm(attacked - original) <= epsilon < np.linalg.norm(relabeled - original) <= 2 * epsilon
+    largest = np.abs(attacked - original).max()
+    assert module.pixels(DOCS / "tour", "perturbation") == pytest.approx(0.5 + (attacked - original) / (2 * largest), abs=1 / 255)
+
+
+@pytest.mark.slow
+def test_the_image_of_the_tour_is_one_of_its_data_set() -> None:
+    """Drawn anew by the code of the tour."""
+    shapes, module = notbugs.load_dataset("planted", limit=800).train, tour_image()
+    with (DOCS / "tour" / "pictures.csv").open() as stream:
+        index = shapes.names.index(next(DictReader(stream))["file"])
+    drawn = shapes.pixels([index])[0].permute(1, 2, 0).numpy()
+    assert shapes.classes[int(shapes.labels[index])] == module.FILE_CLASS
+    assert module.pixels(DOCS / "tour", "original") == pytest.approx(drawn, abs=1e-6)
