@@ -3,6 +3,7 @@
 Commands that train for minutes, or need a network, are parsed by the real parser.
 """
 
+import json
 import re
 import shlex
 import subprocess
@@ -129,6 +130,30 @@ def exists(name: str) -> bool:
             except (ImportError, AttributeError):
                 return False
     return True
+
+
+# ---- first sentences -----------------------------------------------------------------------------------------------------------
+
+PROMISE = re.compile(r"\b(At the end|After this page|After these pages|With this site) |^In 5 minutes you ")
+NO_PROMISE = {"lab-log.md": "a log, newest first", "results/theory.md": "a result without a figure"}
+
+
+def first_paragraph(path: Path) -> str:
+    """What a page says below its title."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(), flags=re.DOTALL)
+    if path.suffix == ".ipynb":
+        text = "".join(json.loads(text)["cells"][0]["source"])
+    return re.sub(r"\A\s*# .*\n+", "", text).split("\n\n")[0]
+
+
+@pytest.mark.parametrize("path", sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]), ids=by_path)
+def test_pages_open_with_what_the_reader_has_at_the_end(path: Path) -> None:
+    """Pages of results may open with the result."""
+    name, paragraph = path.relative_to(DOCS).as_posix(), first_paragraph(path)
+    first = paragraph.replace("\n", " ").partition(". ")[0]
+    assert paragraph[0] not in "|-`$#<" and "?" not in first
+    result = name.startswith("results/") and re.search(r"\d", paragraph)
+    assert PROMISE.search(paragraph) or result or name in NO_PROMISE
 
 
 # ---- links ---------------------------------------------------------------------------------------------------------------------
