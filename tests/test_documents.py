@@ -4,8 +4,11 @@ Commands that train for minutes, or need a network, are parsed by the real parse
 """
 
 import json
+import os
+import pickle
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,9 +203,10 @@ def console(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("$ notbugs ")]
 
 
-@pytest.mark.parametrize("path", GUIDES, ids=by_path)
+@pytest.mark.parametrize("path", [*GUIDES, DOCS / "data.md", DOCS / "data-check.md"], ids=by_path)
 def test_commands_are_parsed(path: Path) -> None:
-    for name, *words in console(path):
+    plain = [shlex.split(line, comments=True)[1:] for line in indented(path) if line.startswith("notbugs ")]
+    for name, *words in [*console(path), *plain]:
         try:
             COMMANDS[name].make_context(name, words)
         except ClickException as error:
@@ -328,6 +332,87 @@ def test_the_folders_of_photographs(folder: Path) -> None:
         assert Path(named).exists()
     assert not Path("runs/photos/report.html").exists()
     assert call_here("report", "runs/photos").returncode == 0 and Path("runs/photos/report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_the_data_check(folder: Path) -> None:
+    """Its three commands, which write what they say, and the same in Python."""
+    lines = [shlex.split(line, comments=True)[1:] for line in indented(DOCS / "data-check.md")]
+    assert len(lines) == 3
+    for words in lines:
+        done = call_here(*words)
+        assert done.returncode == 0 and "Checked 100 images" in done.stdout, done.stderr
+    assert {path.name for path in folder.glob("problems.*")} == {"problems.csv", "problems.json"}
+    assert "classes with fewer than 10 test images" in run_python(DOCS / "data-check.md")
+
+
+def indented(path: Path) -> list[str]:
+    """Lines of code that are indented."""
+    return [line.strip() for block in INDENTED.findall(FENCED.sub("", path.read_text())) for line in block.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_the_groups_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both commands, with `check` in place of `run`, which would train for minutes."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3), dtype=np.uint8)
+    rows = ["file,label,patient"]
+    for number, image in enumerate(images):
+        sign = Path("signs", ("stop", "yield")[number % 2], f"{number // 8:05}_{number % 8:05}.ppm")
+        scan = Path("scans", f"{number}.png")
+        for path in (sign, scan):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        rows.append(f"{scan.name},{('ill', 'well')[number % 2]},{number // 4}")
+    Path("scans", "labels.csv").write_text("\n".join(rows))
+    lines = [shlex.split(line, comments=True) for line in indented(DOCS / "data.md")]
+    assert len(lines) == 2
+    for program, command, *words, option, _ in lines:
+        assert (program, command, option) == ("notbugs", "run", "--out")
+        done = call_here("check", *words, "--no-train")
+        assert done.returncode == 0 and "by groups" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_pickles_of_cifar_are_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On files as the archive has them, with two images of each class."""
+    monkeypatch.chdir(tmp_path)
+    generator, batches = np.random.default_rng(0), {}
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        pixels = generator.integers(0, 256, (20, 3072), dtype=np.uint8)
+        batches[name] = {b"data": pixels, b"labels": [*range(10), *range(10)]}
+        Path(name).write_bytes(pickle.dumps(batches[name]))
+    run_python(DOCS / "data.md")
+    read = data.load("cifar10.npz")
+    assert (len(read.train), len(read.test), read.train.shape) == (100, 20, (3, 32, 32))
+    for position in (0, 37):  # red, green, blue, each from the top row on
+        pixels = batches[f"data_batch_{position // 20 + 1}"][b"data"][position % 20]
+        assert (read.train.images[position].numpy() == pixels.reshape(3, 32, 32)).all()
+    assert read.test.labels.tolist() == batches["test_batch"][b"labels"]
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_a_control_of_your_own(tmp_path: Path) -> None:
+    """In a process of its own, as the list of controls is made once. Instead of the settings of the page: few images, one epoch."""
+    (block,) = blocks(DOCS / "extensions.md", "python")
+    settings = "limit=600, epochs=15, width=8"
+    assert settings in block and "<!-- generated: own control -->" in (DOCS / "extensions.md").read_text()
+    shutil.copy(REPOSITORY / "examples" / "own_control.py", tmp_path)
+    small = block.replace(settings, "limit=60, epochs=1, width=2, workers=1")
+    words = [sys.executable, "-c", f"import small_budgets\nsmall_budgets.use()\n{small}"]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = blocks(DOCS / "extensions.md", "text")[0]
+    form = re.sub(r"[+-]\d+\.\d", r"[+-]\\d+\\.\\d", re.sub(r"([\[\]])", r"\\\1", printed.strip()))
+    first, cited, report = done.stdout.splitlines()
+    assert re.fullmatch(re.sub(r"n = \d+", r"n = \\d+", form), first)
+    assert "percentage points of test accuracy over the control" in cited and report == str(Path("runs", "own", "report.html"))
+    assert (tmp_path / report).is_file()
 
 
 @pytest.mark.slow

@@ -205,7 +205,7 @@ def test_pages_fit_a_phone(chromium: Browser, site: Path, name: str) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["tour", "extensions", "data-check", *(f"how-to/{path.stem}" for path in HOW_TO)])
+@pytest.mark.parametrize("name", ["tour", "extensions", "data", "data-check", *(f"how-to/{path.stem}" for path in HOW_TO)])
 def test_code_of_the_guides_fits_its_box(chromium: Browser, site: Path, name: str) -> None:
     page, _ = opened(chromium, site / f"{name}.html", 1400)
     wide = "[...document.querySelectorAll('article pre code')].filter(code => code.scrollWidth > code.clientWidth + 1)"
