@@ -397,7 +397,7 @@ def test_pickles_of_cifar_are_converted(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 @pytest.mark.site
 def test_a_control_of_your_own(tmp_path: Path) -> None:
-    """In a process of its own, as the list of controls is made once. Instead of the settings of the page: few images, one epoch."""
+    """In a process of its own, as the list of controls is made once. Fewer images and epochs than the page has."""
     (block,) = blocks(DOCS / "extensions.md", "python")
     settings = "limit=600, epochs=15, width=8"
     assert settings in block and "<!-- generated: own control -->" in (DOCS / "extensions.md").read_text()
