@@ -367,7 +367,7 @@ def test_the_groups_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             Image.fromarray(image).save(path)
         rows.append(f"{scan.name},{('ill', 'well')[number % 2]},{number // 4}")
     Path("scans", "labels.csv").write_text("\n".join(rows))
-    lines = [shlex.split(line, comments=True) for line in indented(DOCS / "data.md")]
+    lines = [shlex.split(line) for line in indented(DOCS / "data.md") if line.startswith("notbugs ")]
     assert len(lines) == 2
     for program, command, *words, option, _ in lines:
         assert (program, command, option) == ("notbugs", "run", "--out")
