@@ -35,6 +35,7 @@ DOCUMENT = re.compile(r"\bdocs/([\w/-]+\.md)")
 GENERATED = re.compile(r"^<!-- generated: ([\w -]+) -->$", re.MULTILINE)
 DECLARATION = re.compile(r"`([^`\n]*<!\[[^`\n]*)`")  # code that MkDocs, looking for HTML, fails on
 LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml", ".cff": "yaml", ".sh": "bash"}
+API_PAGES = ("reference/python.md", "reference/building-blocks.md", "reference/data-and-gate.md")  # of mkdocstrings
 IN_MARKDOWN = str.maketrans({"|": r"\|", "<": "&lt;", ">": "&gt;", "*": r"\*", "_": r"\_", "[": r"\[", "]": r"\]"})
 
 
@@ -113,7 +114,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Docstrings name documents as docs/NAME.md: these become links."""
-    if page.file.src_uri not in ("reference/python.md", "reference/building-blocks.md"):
+    if page.file.src_uri not in API_PAGES:
         return html
 
     def link(match: re.Match[str]) -> str:

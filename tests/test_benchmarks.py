@@ -64,18 +64,24 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("autoattack.md", ["few-pixels.json"], []),
     ("data.md", ["data.json"], []),
     ("estimate.md", ["estimate.json"], []),
+    ("explorer.md", ["explorer.json"], []),
     ("../reliability.md", ["faults.json"], []),
     ("../reliability.md", ["faults-busy.json"], []),
     ("../scale.md", ["scaling.json"], []),
     ("../scale.md", ["large-sets.json"], []),
     ("../scale.md", ["large-sets-split.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
+    ("files.md", ["files-cifar10-label-errors.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
     ("reference-library.md", ["reference-library-gpu.json"], []),
+    ("robust-data.md", ["robust-data-full.json"], []),
     ("robust-data.md", ["robust-data-test.json"], []),
+    ("robust-data.md", ["robust-data-test-longer.json"], []),
     ("robust-data.md", ["robust-data-validation.json"], []),
     ("robust-data.md", ["robust-data-validation-first.json"], []),
+    ("robust-data.md", ["robust-data-validation-longer.json"], []),
+    ("robust-data.md", ["robust-data-validation-seeds.json"], []),
     ("replication.md", ["cifar10-cpu.json"], ["versions", "seconds"]),
     ("replication.md", ["cifar10-cpu-autoattack.json"], []),
     ("replication.md", ["cifar10-cpu-seeds.json"], ["study", "floor"]),
@@ -221,6 +227,25 @@ def test_documents_have_the_rows_that_the_command_prints(document: str, files: l
     printed = table_lines("\n\n".join(load("markdown_results").results_blocks(contents, parts)))
     written = set(table_lines((DOCS / document).read_text()))
     assert len(printed) > 2 and [line for line in printed if line not in written] == []
+
+
+def test_the_table_of_autoattack_has_the_figures_of_its_file() -> None:
+    """One row for each seed, and the mean of their last column."""
+    rows = json.loads((BENCHMARKS / "results" / "robust-data-autoattack.json").read_text())["rows"]
+    page, shares = (DOCS / "robust-data.md").read_text(), []
+    for adversarial, trained in zip(rows[::2], rows[1::2], strict=True):
+        seed, n = adversarial["model"].removeprefix("cifar13, ").removeprefix("adversarial, seed "), adversarial["n"]
+        assert trained["model"].endswith(f"better D_R, seed {seed}") and trained["n"] == n
+        counts = [row[name] for row in (adversarial, trained) for name in ("correct", "autoattack_correct")]
+        shares.append(100 * counts[3] / counts[1])
+        assert f"| {' | '.join(map(str, (seed, n, *counts)))} | {shares[-1]:.1f} |" in page
+        assert not any(row[name] for row in (adversarial, trained) for name in ("only_ensemble", "only_autoattack"))
+    assert len(shares) == 3 and f"ordinary training on D_R keeps {sum(shares) / 3:.1f} % over 3 seeds" in page
+
+
+def test_every_results_file_is_compared_with_a_document() -> None:
+    compared = {name for _, files, _ in PRINTED for name in files} | {"robust-data-autoattack.json"}
+    assert {path.name for path in RESULTS} == compared
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

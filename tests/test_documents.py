@@ -3,22 +3,32 @@
 Commands that train for minutes, or need a network, are parsed by the real parser.
 """
 
+import json
+import os
+import pickle
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from csv import DictReader
 from functools import partial
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from cli.conftest import call_here
 from click.exceptions import ClickException
+from PIL import Image
 
 import notbugs
 from notbugs import data
@@ -125,6 +135,30 @@ def exists(name: str) -> bool:
     return True
 
 
+# ---- first sentences -----------------------------------------------------------------------------------------------------------
+
+PROMISE = re.compile(r"\b(At the end|After this page|After these pages|With this site) |^In 5 minutes you ")
+NO_PROMISE = {"lab-log.md": "a log, newest first", "results/theory.md": "a result without a figure"}
+
+
+def first_paragraph(path: Path) -> str:
+    """What a page says below its title."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(), flags=re.DOTALL)
+    if path.suffix == ".ipynb":
+        text = "".join(json.loads(text)["cells"][0]["source"])
+    return re.sub(r"\A\s*# .*\n+", "", text).split("\n\n")[0]
+
+
+@pytest.mark.parametrize("path", sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]), ids=by_path)
+def test_pages_open_with_what_the_reader_has_at_the_end(path: Path) -> None:
+    """Pages of results may open with the result."""
+    name, paragraph = path.relative_to(DOCS).as_posix(), first_paragraph(path)
+    first = paragraph.replace("\n", " ").partition(". ")[0]
+    assert paragraph[0] not in "|-`$#<" and "?" not in first
+    result = name.startswith("results/") and re.search(r"\d", paragraph)
+    assert PROMISE.search(paragraph) or result or name in NO_PROMISE
+
+
 # ---- links ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +167,17 @@ def test_links_of_the_repository_lead_somewhere(path: Path) -> None:
     """Those of pages are checked when the site is built."""
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["index.md", "extensions.md", "notebooks/index.md", "method/index.md"])
+def test_the_paper_in_one_file_is_linked(name: str) -> None:
+    """What a page links to becomes a page of the site."""
+    assert re.search(r"\]\((\.\./)+examples/paper\.py\)", (DOCS / name).read_text())
+
+
+def test_the_method_links_the_validation_of_the_attacks() -> None:
+    links = set(re.findall(r"\]\(\.\./results/(\w+)\.md", (DOCS / "method" / "index.md").read_text()))
+    assert links >= {"autoattack", "attacks"}
 
 
 def test_documents_named_by_the_code_exist() -> None:
@@ -158,13 +203,28 @@ def console(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("$ notbugs ")]
 
 
-@pytest.mark.parametrize("path", GUIDES, ids=by_path)
+@pytest.mark.parametrize("path", [*GUIDES, DOCS / "data.md", DOCS / "data-check.md"], ids=by_path)
 def test_commands_are_parsed(path: Path) -> None:
-    for name, *words in console(path):
+    plain = [shlex.split(line, comments=True)[1:] for line in indented(path) if line.startswith("notbugs ")]
+    for name, *words in [*console(path), *plain]:
         try:
             COMMANDS[name].make_context(name, words)
         except ClickException as error:
             pytest.fail(f"{name} {words}: {error.format_message()}")
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_commands_of_the_hub_have_these_options() -> None:
+    """huggingface_hub 2 has no `huggingface-cli` any more."""
+    hf = Path(sys.executable).parent / "hf"
+    assert [by_path(path) for path in documents() if "huggingface-cli" in path.read_text()] == []
+    lines = [line[2:] for line in code(DOCS / "how-to" / "share.md") if line.startswith("$ hf ")]
+    for words in map(shlex.split, lines):
+        names = list(takewhile(re.compile(r"[a-z]+").fullmatch, words[1:]))
+        said = subprocess.run([hf, *names, "--help"], capture_output=True, text=True, check=True).stdout
+        assert {word for word in words if word.startswith("--")} <= {*re.findall(r"--[a-z][a-z-]*", said)}
+    assert len(lines) == 2
 
 
 @pytest.fixture
@@ -220,6 +280,10 @@ def test_the_tour(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     for named in ("report.html", "config.toml", "tables/accuracy.csv", "models/adversarial.safetensors", "datasets/robust/train"):
         assert Path("runs/tour", named).exists()
+    rows = tour_image().copy(Path("runs/tour"), folder / "pictures")  # the versions that the page shows
+    assert [row["column"] for row in rows] == list(tour_image().VERSIONS)
+    table = tour_image().table(rows, folder / "pictures")
+    assert len(table.splitlines()) == len(rows) + 2 and table.startswith("| version | label |")
 
 
 @pytest.mark.slow
@@ -272,6 +336,87 @@ def test_the_folders_of_photographs(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.site
+def test_the_data_check(folder: Path) -> None:
+    """Its three commands, which write what they say, and the same in Python."""
+    lines = [shlex.split(line, comments=True)[1:] for line in indented(DOCS / "data-check.md")]
+    assert len(lines) == 3
+    for words in lines:
+        done = call_here(*words)
+        assert done.returncode == 0 and "Checked 100 images" in done.stdout, done.stderr
+    assert {path.name for path in folder.glob("problems.*")} == {"problems.csv", "problems.json"}
+    assert "classes with fewer than 10 test images" in run_python(DOCS / "data-check.md")
+
+
+def indented(path: Path) -> list[str]:
+    """Lines of code that are indented."""
+    return [line.strip() for block in INDENTED.findall(FENCED.sub("", path.read_text())) for line in block.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_the_groups_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both commands, with `check` in place of `run`, which would train for minutes."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3), dtype=np.uint8)
+    rows = ["file,label,patient"]
+    for number, image in enumerate(images):
+        sign = Path("signs", ("stop", "yield")[number % 2], f"{number // 8:05}_{number % 8:05}.ppm")
+        scan = Path("scans", f"{number}.png")
+        for path in (sign, scan):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        rows.append(f"{scan.name},{('ill', 'well')[number % 2]},{number // 4}")
+    Path("scans", "labels.csv").write_text("\n".join(rows))
+    lines = [shlex.split(line) for line in indented(DOCS / "data.md") if line.startswith("notbugs ")]
+    assert len(lines) == 2
+    for program, command, *words, option, _ in lines:
+        assert (program, command, option) == ("notbugs", "run", "--out")
+        done = call_here("check", *words, "--no-train")
+        assert done.returncode == 0 and "by groups" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_pickles_of_cifar_are_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On files as the archive has them, with two images of each class."""
+    monkeypatch.chdir(tmp_path)
+    generator, batches = np.random.default_rng(0), {}
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        pixels = generator.integers(0, 256, (20, 3072), dtype=np.uint8)
+        batches[name] = {b"data": pixels, b"labels": [*range(10), *range(10)]}
+        Path(name).write_bytes(pickle.dumps(batches[name]))
+    run_python(DOCS / "data.md")
+    read = data.load("cifar10.npz")
+    assert (len(read.train), len(read.test), read.train.shape) == (100, 20, (3, 32, 32))
+    for position in (0, 37):  # red, green, blue, each from the top row on
+        pixels = batches[f"data_batch_{position // 20 + 1}"][b"data"][position % 20]
+        assert (read.train.images[position].numpy() == pixels.reshape(3, 32, 32)).all()
+    assert read.test.labels.tolist() == batches["test_batch"][b"labels"]
+
+
+@pytest.mark.slow
+@pytest.mark.site
+def test_a_control_of_your_own(tmp_path: Path) -> None:
+    """In a process of its own, as the list of controls is made once. Fewer images and epochs than the page has."""
+    (block,) = blocks(DOCS / "extensions.md", "python")
+    settings = "limit=600, epochs=15, width=8"
+    assert settings in block and "<!-- generated: own control -->" in (DOCS / "extensions.md").read_text()
+    shutil.copy(REPOSITORY / "examples" / "own_control.py", tmp_path)
+    small = block.replace(settings, "limit=60, epochs=1, width=2, workers=1")
+    words = [sys.executable, "-c", f"import small_budgets\nsmall_budgets.use()\n{small}"]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = blocks(DOCS / "extensions.md", "text")[0]
+    form = re.sub(r"[+-]\d+\.\d", r"[+-]\\d+\\.\\d", re.sub(r"([\[\]])", r"\\\1", printed.strip()))
+    first, cited, report = done.stdout.splitlines()
+    assert re.fullmatch(re.sub(r"n = \d+", r"n = \\d+", form), first)
+    assert "percentage points of test accuracy over the control" in cited and report == str(Path("runs", "own", "report.html"))
+    assert (tmp_path / report).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.site
 @pytest.mark.parametrize("name", ["my-model", "black-box"])
 def test_audits_of_the_guides(name: str, folder: Path) -> None:
     run_python(DOCS / "how-to" / f"{name}.md")
@@ -290,3 +435,50 @@ def test_a_weak_model_makes_the_gate_fail(folder: Path) -> None:
     done = call_here(*words, "--fail-under", "l2:2=60%", "--json", "robustness.json", "--junit", "robustness.xml")
     assert done.returncode == 1 and "l2" in done.stderr.lower(), done.stdout + done.stderr
     assert Path("robustness.json").is_file() and Path("robustness.xml").is_file()
+
+
+# ---- the image of the tour -----------------------------------------------------------------------------------------------------
+
+
+def tour_image() -> ModuleType:
+    """docs/tour_image.py."""
+    found = spec_from_file_location("tour_image", DOCS / "tour_image.py")
+    module = module_from_spec(found)  # type: ignore[arg-type]
+    found.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def test_the_tour_shows_the_pictures_that_are_there() -> None:
+    """Its table is what the command prints for these pictures: few bytes, each pixel as a square, with words for each."""
+    module, page = tour_image(), (DOCS / "tour.md").read_text()
+    with (DOCS / "tour" / "pictures.csv").open() as stream:
+        rows = list(DictReader(stream))
+    assert module.table(rows, DOCS / "tour") in page
+    files = sorted((DOCS / "tour").glob("*.png"))
+    assert [path.stem for path in files] == sorted(module.VERSIONS) and f"my_images/train/{rows[0]['file']}" in page
+    assert sum(path.stat().st_size for path in files) < 150_000
+    assert len({words for _, words in module.VERSIONS.values()}) == len(files)
+    for path in files:
+        picture = np.asarray(Image.open(path))
+        assert picture.shape == (32 * module.SCALE, 32 * module.SCALE, 3)
+        assert (picture == np.kron(picture[:: module.SCALE, :: module.SCALE], np.ones((4, 4, 1), np.uint8))).all()
+
+
+def test_the_perturbations_of_the_tour_are_within_its_epsilon() -> None:
+    module = tour_image()
+    original, attacked, relabeled = (module.pixels(DOCS / "tour", name) for name in ("original", "adversarial", "random-labels"))
+    epsilon = float(console(DOCS / "tour.md")[1][3])
+    assert 0 < np.linalg.norm(attacked - original) <= epsilon < np.linalg.norm(relabeled - original) <= 2 * epsilon
+    largest = np.abs(attacked - original).max()
+    assert module.pixels(DOCS / "tour", "perturbation") == pytest.approx(0.5 + (attacked - original) / (2 * largest), abs=1 / 255)
+
+
+@pytest.mark.slow
+def test_the_image_of_the_tour_is_one_of_its_data_set() -> None:
+    """Drawn anew by the code of the tour."""
+    shapes, module = notbugs.load_dataset("planted", limit=800).train, tour_image()
+    with (DOCS / "tour" / "pictures.csv").open() as stream:
+        index = shapes.names.index(next(DictReader(stream))["file"])
+    drawn = shapes.pixels([index])[0].permute(1, 2, 0).numpy()
+    assert shapes.classes[int(shapes.labels[index])] == module.FILE_CLASS
+    assert module.pixels(DOCS / "tour", "original") == pytest.approx(drawn, abs=1e-6)

@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -22,10 +24,37 @@ WIDE = (
     "index.html",
     "tour.html",
     "method/controls.html",
+    "reference/building-blocks.html",
+    "reference/data-and-gate.html",
     "reference/command-line.html",
     "reference/run-folder.html",
     "gate.html",
 )
+
+
+PACKAGES = ("attacks", "construct", "data", "extensions", "files", "gate", "metrics", "models", "search", "train")
+NOT_IN_THE_REFERENCE = {
+    "constants: pages on the options and exit codes have their values": {
+        *(f"attacks.{name}" for name in ("BUDGETS", "DRAWS", "ENSEMBLE_VERSION", "GRADIENT_ENSEMBLE")),
+        *(f"gate.{name}" for name in ("BELOW", "NOT_TRUSTED", "PASSED")),
+        *(f"metrics.{name}" for name in ("METHODS", "PERTURBATIONS", "RHO")),
+        *(f"models.{name}" for name in ("ARCHITECTURES", "TRANSFER_ARCHITECTURES")),
+    },
+    "names of types": {"attacks.Model", "data.Images", "models.Model", "search.Attack", "search.UpdateRule"},
+    "only notbugs itself calls them": {
+        "attacks.clean_logits",
+        *(f"data.{name}" for name in ("is_out_of_memory", "joined", "keeping_loads", "sheet_columns", "use_index")),
+        "models.check_writable",
+        "models.memory_format",
+    },
+    "to be added": {
+        *(f"train.{name}" for name in ("Augment", "Checkpoint", "EarlyStopping", "Loss", "MakeOptimizer", "RateShape", "adamw")),
+        *(
+            f"train.{name}"
+            for name in ("adapt_batchnorm", "add_noise", "fit", "loggers", "random_translate", "sgd", "step_decay")
+        ),
+    },
+}
 
 
 class Links(HTMLParser):
@@ -109,6 +138,33 @@ def test_generated_parts_are_filled(site: Path) -> None:
     assert "robust_usefulness_ci_low" in (site / "reference" / "run-folder.html").read_text()
 
 
+# ---- the reference -------------------------------------------------------------------------------------------------------------
+
+
+def inventory(site: Path) -> dict[str, str]:
+    """What the reference describes, and what each is: py:function and others."""
+    lines = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    return {name: role for name, role, *_ in map(str.split, lines)}
+
+
+def test_the_reference_has_every_public_name(site: Path) -> None:
+    """A function that is called as its module is named by both: else the page shows the module."""
+    described, left_out = inventory(site), set.union(*NOT_IN_THE_REFERENCE.values())
+    public = {f"{name}.{each}" for name in PACKAGES for each in getattr(import_module(f"notbugs.{name}"), "__all__", ())}
+    public |= {"extensions.Control", "extensions.Construction", "extensions.Metric"}
+    found = set()
+    for name in public:
+        for each in (f"notbugs.{name}", f"notbugs.{name}.{name.rpartition('.')[2]}"):
+            if described.get(each, "py:module") != "py:module":
+                found.add(name)
+    of_train = {name for name in left_out if name.startswith("train.")}
+    assert public - found - left_out == set() and left_out <= public and (left_out - of_train) & found == set()
+
+
+def test_no_entry_of_the_reference_is_a_module(site: Path) -> None:
+    assert {name for name, role in inventory(site).items() if role == "py:module"} <= {"notbugs.train.fit"}
+
+
 # ---- in a browser, without a network -------------------------------------------------------------------------------------------
 
 
@@ -149,7 +205,7 @@ def test_pages_fit_a_phone(chromium: Browser, site: Path, name: str) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["tour", "extensions", "data-check", *(f"how-to/{path.stem}" for path in HOW_TO)])
+@pytest.mark.parametrize("name", ["tour", "extensions", "data", "data-check", *(f"how-to/{path.stem}" for path in HOW_TO)])
 def test_code_of_the_guides_fits_its_box(chromium: Browser, site: Path, name: str) -> None:
     page, _ = opened(chromium, site / f"{name}.html", 1400)
     wide = "[...document.querySelectorAll('article pre code')].filter(code => code.scrollWidth > code.clientWidth + 1)"
