@@ -14,17 +14,8 @@ from notbugs.report.format import Estimate, decimal, minus, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, SaliencyDifferenceRow
 from notbugs.runs.tables.study import AccuracyRow, SetRow
-from notbugs.study.catalog import (
-    ANALYZED_MODELS,
-    ARCHITECTURES,
-    EPSILON_TEXTS,
-    LEAKAGE_PROBES,
-    MODELS,
-    TRANSFER_SOURCES,
-    TRANSFER_TARGETS,
-    control_short,
-    probe_name,
-)
+from notbugs.study.catalog import ANALYZED_MODELS, ARCHITECTURES, EPSILON_TEXTS, MODELS
+from notbugs.study.comparisons import LEAKAGE_PROBES, TRANSFER_SOURCES, TRANSFER_TARGETS, control_short, probe_name
 
 CONSISTENCY_MODELS = (
     *("standard", "same-init", "reinit-1", *ARCHITECTURES, "adversarial", "trained-on-robust", "trained-on-nonrobust"),

@@ -27,7 +27,7 @@ from notbugs.cli import app
 from notbugs.report.citation import bibtex
 from notbugs.runs import tables
 from notbugs.runs.tables.row import Row, columns
-from notbugs.study import catalog
+from notbugs.study import catalog, comparisons
 
 REPOSITORY = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=(?:#[^)\s]*)?\))")
@@ -186,7 +186,7 @@ WHEN = {"quick": "`run`", "controls": "`run --full`", "strong": "`run --robust-s
 
 def is_control(name: str) -> bool:
     """Whether a data set is compared with another one, whose result it could explain."""
-    used = {control for controls in catalog.CONTROLS_OF.values() for control in controls}
+    used = {control for controls in comparisons.CONTROLS_OF.values() for control in controls}
     return bool(catalog.DATASETS[name].control_of) or catalog.trained_on(name) in used
 
 
@@ -198,12 +198,12 @@ def made_with(spec: catalog.DatasetSpec) -> str:
 
 def controls() -> str:
     """Every control, which result it questions, and which explanation it tests."""
-    return controls_table(lambda name: catalog.trained_on(name) not in catalog.ALTERNATIVE_EXPLANATIONS)
+    return controls_table(lambda name: catalog.trained_on(name) not in comparisons.ALTERNATIVE_EXPLANATIONS)
 
 
-def comparisons() -> str:
+def uncounted() -> str:
     """Sets that give accuracy in another way: they stand beside the controls, and no finding counts them."""
-    return controls_table(lambda name: catalog.trained_on(name) in catalog.ALTERNATIVE_EXPLANATIONS)
+    return controls_table(lambda name: catalog.trained_on(name) in comparisons.ALTERNATIVE_EXPLANATIONS)
 
 
 def controls_table(wanted: Callable[[str], bool]) -> str:
@@ -211,7 +211,7 @@ def controls_table(wanted: Callable[[str], bool]) -> str:
     rows = []
     for name, spec in catalog.DATASETS.items():
         model = catalog.trained_on(name)
-        questioned = {result: words[model] for result, words in catalog.CONTROLS_OF.items() if model in words}
+        questioned = {result: words[model] for result, words in comparisons.CONTROLS_OF.items() if model in words}
         if not is_control(name) or not wanted(name):
             continue
         results = ", ".join(f"`{catalog.MODELS[result].trained_on}`" for result in questioned) or f"`{spec.control_of}`"
@@ -252,8 +252,8 @@ CLAIMS = (
         "`random-labels-robust`", "perturbations of the adversarially trained classifier are not exceeded",
     ),
     *(
-        Claim("", "random-labels", name, name, f"a {catalog.LEAKAGE_PROBES[probe]} is not exceeded")
-        for probe, name in catalog.PROBE_NAMES.items()
+        Claim("", "random-labels", name, name, f"a {comparisons.LEAKAGE_PROBES[probe]} is not exceeded")
+        for probe, name in comparisons.PROBE_NAMES.items()
     ),
     Claim(
         "**D_det perturbs features of the data, not bugs of one model**", "next-labels", "non-transferable",
@@ -289,11 +289,11 @@ def excesses(page: str) -> dict[tuple[str, str], str]:
 def leakage_probes() -> str:
     """Linear classifiers that see robust features alone."""
     rows = [
-        (catalog.PROBE_NAMES[name], f"`{catalog.probe_name(name)}`", text(title))
-        for name, title in catalog.LEAKAGE_PROBES.items()
+        (comparisons.PROBE_NAMES[name], f"`{comparisons.probe_name(name)}`", text(title))
+        for name, title in comparisons.LEAKAGE_PROBES.items()
     ]
-    sets = ", ".join(f"`{name}`" for name in catalog.LEAKAGE_DATASETS)
-    words = f"Explanation that they test: {catalog.ROBUST_FEATURES_ALONE}. They are trained on {sets}."
+    sets = ", ".join(f"`{name}`" for name in comparisons.LEAKAGE_DATASETS)
+    words = f"Explanation that they test: {comparisons.ROBUST_FEATURES_ALONE}. They are trained on {sets}."
     head = ("name", "in the table `controls`", "what it is")
     return f"{table(head, rows)}\n\n{words}"
 
@@ -367,7 +367,7 @@ def own_control() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "constructions": constructions,
     "controls": controls,
-    "comparisons": comparisons,
+    "comparisons": uncounted,
     "claims": claims,
     "leakage probes": leakage_probes,
     "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",

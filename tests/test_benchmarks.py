@@ -38,7 +38,7 @@ from notbugs.runs.tables.analyses import (
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import SetRow
 from notbugs.runs.tables.transferability import PerturbationLeakageRow, RobustFeatureLeakageRow
-from notbugs.study.catalog import LEAKAGE_PROBES
+from notbugs.study.comparisons import LEAKAGE_PROBES
 
 Load = Callable[[str], ModuleType]
 

@@ -13,18 +13,14 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.stats import newcombe_difference
-from notbugs.study.catalog import (
+from notbugs.study.catalog import EXTENSIONS, MODELS, OWN_MODELS, Role, trained_on
+from notbugs.study.comparisons import (
     CONTROLS_OF,
-    EXTENSIONS,
     LEAKAGE_DATASETS,
     LEAKAGE_PROBES,
-    MODELS,
-    OWN_MODELS,
     PERTURBATION_DATASETS,
     ROBUST_FEATURES_ALONE,
-    Role,
     probe_name,
-    trained_on,
 )
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import has_model, load_dataset, load_model

@@ -15,25 +15,27 @@ from notbugs.study.catalog import (
     CONTROL_DATASETS,
     DATASETS,
     EXTENSIONS,
-    LEAKAGE_DATASETS,
-    LEAKAGE_PROBES,
     LEARNERS,
     MAIN_MODELS,
     MODELS,
     OWN_DATASETS,
     OWN_MODELS,
-    PERTURBATION_DATASETS,
     QUICK,
     REPLICATION_DATASETS,
     SECOND_SOURCE,
     STRONG_DATASETS,
-    TRANSFER_SOURCES,
     Role,
     dataset_of,
-    starts_from_standard,
     trained_on,
 )
 from notbugs.study.classifiers import evaluate_model, repeat_given, train_model
+from notbugs.study.comparisons import (
+    LEAKAGE_DATASETS,
+    LEAKAGE_PROBES,
+    PERTURBATION_DATASETS,
+    TRANSFER_SOURCES,
+    starts_from_standard,
+)
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.datasets import build_dataset, synthetic_truth
 from notbugs.study.given import GIVEN

@@ -15,7 +15,7 @@ from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Progress
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.transferability import TransferRow
-from notbugs.study.catalog import TRANSFER_TARGETS, starts_from_standard
+from notbugs.study.comparisons import TRANSFER_TARGETS, starts_from_standard
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import examples_path, load_model
 

@@ -29,15 +29,8 @@ from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.transferability import ControlRow, TransferRow
 from notbugs.stats import wilson_interval
-from notbugs.study.catalog import (
-    ALTERNATIVE_EXPLANATIONS,
-    ARCHITECTURES,
-    CONTROLS_OF,
-    EPSILON_TEXTS,
-    LEARNERS,
-    TRANSFER_SOURCES,
-    control_short,
-)
+from notbugs.study.catalog import ARCHITECTURES, EPSILON_TEXTS, LEARNERS
+from notbugs.study.comparisons import ALTERNATIVE_EXPLANATIONS, CONTROLS_OF, TRANSFER_SOURCES, control_short
 
 D_RAND, D_DET = "the D_rand result", "the D_det result"  # parts of questions
 INCL_TRUE = "D_rand as in the paper"

@@ -10,13 +10,10 @@ from notbugs.report import tables
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import FourierRow
-from notbugs.study.catalog import (
-    ARCHITECTURES,
+from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MAIN_MODELS, MODELS
+from notbugs.study.comparisons import (
     CONTROLS_OF,
     LEAKAGE_PROBES,
-    LEARNERS,
-    MAIN_MODELS,
-    MODELS,
     TARGET_TITLES,
     TRANSFER_SOURCES,
     TRANSFER_TARGETS,

@@ -7,18 +7,8 @@ from notbugs.metrics import corruptions
 from notbugs.models import TRANSFER_ARCHITECTURES, sklearn_learners
 from notbugs.study import catalog
 from notbugs.study.analyses import ANALYSES, COMPARED
-from notbugs.study.catalog import (
-    ANALYZED_MODELS,
-    ANALYZED_TITLES,
-    CONTROLS_OF,
-    DATASETS,
-    MAIN_MODELS,
-    MODELS,
-    control_short,
-    control_title,
-    dataset_of,
-    trained_on,
-)
+from notbugs.study.catalog import ANALYZED_MODELS, ANALYZED_TITLES, DATASETS, MAIN_MODELS, MODELS, dataset_of, trained_on
+from notbugs.study.comparisons import CONTROLS_OF, control_short, control_title
 from notbugs.study.datasets import CONSTRUCTIONS
 
 

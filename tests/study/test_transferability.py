@@ -9,7 +9,8 @@ from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.transferability import TransferRow
 from notbugs.study import store
-from notbugs.study.catalog import LEARNERS, TRANSFER_SOURCES, TRANSFER_TARGETS
+from notbugs.study.catalog import LEARNERS
+from notbugs.study.comparisons import TRANSFER_SOURCES, TRANSFER_TARGETS
 from notbugs.study.config import load
 
 pytestmark = pytest.mark.slow

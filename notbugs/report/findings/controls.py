@@ -8,19 +8,8 @@ from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.format import Estimate, decimal, interval, minus, percent
 from notbugs.report.results import CLEAN, StudyResults
 from notbugs.stats import student_interval
-from notbugs.study.catalog import (
-    ALTERNATIVE_EXPLANATIONS,
-    ARCHITECTURES,
-    CONTROLS_OF,
-    DATASETS,
-    EPSILON_TEXTS,
-    LEARNERS,
-    MODELS,
-    OWN_MODELS,
-    TRANSFER_SOURCES,
-    control_short,
-    trained_on,
-)
+from notbugs.study.catalog import ARCHITECTURES, DATASETS, EPSILON_TEXTS, LEARNERS, MODELS, OWN_MODELS, trained_on
+from notbugs.study.comparisons import ALTERNATIVE_EXPLANATIONS, CONTROLS_OF, TRANSFER_SOURCES, control_short
 
 NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source
 
