@@ -52,6 +52,29 @@ def test_a_schedule_of_ones_own_is_a_factor_of_the_rate_at_each_step(few: data.D
     assert [epoch.learning_rate for epoch in curve] == pytest.approx([0.15, 0.1])
 
 
+CONSTANT, DECAY = (lambda share: 1.0), train.step_decay(0.5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"), [(CONSTANT, [1, 1, 1, 1]), (DECAY, [1, 1, 0.1, 0.1]), (None, [1, 2 / 3, 1 / 3, 0])]
+)
+def test_each_parameter_group_keeps_its_own_learning_rate(
+    few: data.Dataset, schedule: train.RateShape | None, factors: list[float]
+) -> None:
+    """The schedule multiplies both: the weight is trained at a tenth of the rate of the bias."""
+    found: list[list[float]] = []
+
+    def make(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+        (weight, bias), rates = model.parameters(), (learning_rate / 10, learning_rate)
+        optimizer = torch.optim.SGD([{"params": [weight], "lr": rates[0]}, {"params": [bias], "lr": rates[1]}])
+        optimizer.register_step_pre_hook(lambda own, *_: found.append([group["lr"] for group in own.param_groups]))
+        return optimizer
+
+    curve = train.fit(linear(few), few, epochs=2, batch_size=60, learning_rate=0.1, optimizer=make, schedule=schedule)
+    assert found == [pytest.approx([0.01 * factor, 0.1 * factor]) for factor in factors]
+    assert [epoch.learning_rate for epoch in curve] == [found[1][0], found[3][0]]
+
+
 def test_early_stopping_ends_after_epochs_without_a_rise_with_the_best_weights(few: data.Dataset) -> None:
     validation = few.select(slice(80, 120))
     stopping = train.EarlyStopping(validation, epochs=2)

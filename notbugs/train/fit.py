@@ -69,9 +69,11 @@ def fit(
     learning_rate, weight_decay : float
         Of the optimizer. With AdamW biases and batch norm have no weight decay.
     optimizer : callable
-        Makes a torch.optim.Optimizer of (model, learning_rate, weight_decay): `train.adamw`, `train.sgd`, or your own.
+        Makes a torch.optim.Optimizer of (model, learning_rate, weight_decay): `train.adamw`, `train.sgd`, or your own. Its
+        parameter groups may have learning rates of their own.
     schedule : callable, optional
-        The share of the steps that are done, in (0, 1], to a factor of the learning rate: `train.step_decay`, or your own.
+        The share of the steps that are done, in (0, 1], to a factor of the initial learning rate of each parameter group:
+        `train.step_decay`, or your own.
         Default: linear warm-up over 15 % of the steps, then linear decay to 0.
     stopping : EarlyStopping, optional
         Ends training early by validation images; the weights are then the best by these.
@@ -173,7 +175,7 @@ def _add_epoch(state: State, run_epoch: Callable[[int], tuple[float, float]], mo
     if not math.isfinite(mean_loss):
         rule = "training diverged: the loss is no longer finite"
         raise InputError("learning rate", rule, schedule.learning_rate, "lower it")
-    rate = schedule.rate((state.epoch + 1) * schedule.batches)
+    rate = float(state.optimizer.param_groups[0]["lr"])
     state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, rate, seconds, monitor() if monitor else None))
 
 
@@ -197,7 +199,11 @@ def _after_epoch(
 def _start(
     model: nn.Module, optimizer: MakeOptimizer, weight_decay: float, rates: Schedule, rate: float
 ) -> tuple[torch.optim.Optimizer, Schedule]:
-    return optimizer(model, rate, weight_decay), rates._replace(learning_rate=rate)
+    """A new optimizer, and the schedule from its start."""
+    made = optimizer(model, rate, weight_decay)
+    for group in made.param_groups:
+        group.setdefault("initial_lr", group["lr"])  # as the schedulers of torch have it
+    return made, rates._replace(learning_rate=rate)
 
 
 def _checkpoint(
@@ -244,8 +250,9 @@ def _epoch_runner(
             augmenting.manual_seed(own)
             torch.manual_seed(own)
         for number, whole in enumerate(order.tensor_split(state.schedule.batches), start=1):
+            factor = state.schedule.factor(step + number)
             for group in state.optimizer.param_groups:
-                group["lr"] = state.schedule.rate(step + number)
+                group["lr"] = group["initial_lr"] * factor
             index = share.slice_of(whole)
             count = len(index)
             if not count:  # more ranks than pairs of images: gradients of others, times 0

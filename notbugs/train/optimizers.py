@@ -45,7 +45,17 @@ def sgd(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.op
 
 
 def step_decay(*shares: float, factor: float = 0.1) -> RateShape:
-    """A learning rate that falls to a tenth after each of these shares of the steps.
+    """Learning rates that fall to a tenth, or to another factor, after each of these shares of the steps.
+
+    Parameters
+    ----------
+    *shares : float, in [0, 1]
+    factor : float
+
+    Returns
+    -------
+    callable
+        For `schedule` of `fit`.
 
     Examples
     --------

@@ -30,7 +30,7 @@ class Epoch(NamedTuple):
     loss, accuracy : float
         Means over the training set, on its labels, from the forward passes of training. Accuracy in [0, 1].
     learning_rate : float
-        Of the last step.
+        Of the last step; that of the first parameter group.
     seconds : float
         Since training started.
     test_accuracy : float or None
