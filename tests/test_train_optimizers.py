@@ -90,6 +90,16 @@ def test_early_stopping_ends_after_epochs_without_a_rise_with_the_best_weights(f
     assert torch.equal(next(iter(model.state_dict().values())), weights[best]) and not model.training
 
 
+def test_early_stopping_can_be_used_again_with_another_model(few: data.Dataset) -> None:
+    """The second training neither compares with the first one nor takes its weights."""
+    stopping = train.EarlyStopping(few.select(slice(80, 120)), epochs=50)
+    train.fit(linear(few), few, epochs=8, stopping=stopping)
+    first, second = stopping.accuracies, models.build("small", shape=few.shape, classes=10, width=4)
+    curve = train.fit(second, few, epochs=1, learning_rate=1e-6, stopping=stopping)
+    assert len(first) == 8 and len(stopping.accuracies) == len(curve) == 1
+    assert stopping.accuracies[0] < max(first)
+
+
 def test_evaluating_changes_no_training(few: data.Dataset) -> None:
     """Dropout and batch norm are in training mode again, and draw the same numbers."""
 

@@ -123,6 +123,8 @@ def fit(
     together = ranks.together()
     share = parallel.share_of(together)
     _check(epochs, patience, schedule, stopping, alone=not checkpoint and share.world_size == 1)
+    if stopping:
+        stopping.begin()
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image

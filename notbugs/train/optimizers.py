@@ -82,7 +82,7 @@ class EarlyStopping:
     Attributes
     ----------
     accuracies : list of float
-        On the validation images, after each epoch.
+        On the validation images, after each epoch of the last `fit`: each `fit` begins with none.
 
     Raises
     ------
@@ -103,14 +103,18 @@ class EarlyStopping:
 
     validation: Dataset
     epochs: int = 3
-    accuracies: list[float] = field(default_factory=list)
-    _best: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    accuracies: list[float] = field(default_factory=list, init=False)
+    _best: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise InputError("EarlyStopping.epochs", "must be 1 or more", self.epochs)
         if not len(self.validation):
             raise InputError("EarlyStopping.validation", "must have images", 0)
+
+    def begin(self) -> None:
+        """Forget an earlier training: one object can be used for several."""
+        self.accuracies, self._best = [], {}
 
     def after_epoch(self, model: nn.Module, device: torch.device) -> bool:
         """Evaluate a model; whether training ends now."""
@@ -125,5 +129,6 @@ class EarlyStopping:
         return len(self.accuracies) - 1 - self.accuracies.index(max(self.accuracies)) >= self.epochs
 
     def take_best(self, model: nn.Module) -> None:
-        """Give a model its best weights."""
+        """Give a model its best weights, which are then no longer kept."""
         model.load_state_dict(self._best)
+        self._best = {}
