@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,11 @@ from notbugs.models import head_name, memory_format
 from notbugs.runs import ranks
 from notbugs.train import parallel
 from notbugs.train.augment import Augment
+from notbugs.train.digest import digest
 from notbugs.train.losses import Loss, cross_entropy
-from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, name_of
+from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, settings_of
 from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
-from notbugs.train.state import Checkpoint, Epoch, State, digest
+from notbugs.train.state import Checkpoint, Epoch, State
 
 
 def fit(
@@ -97,9 +97,10 @@ def fit(
     monitor : callable, optional
         Called after each epoch; what it returns is the `test_accuracy` of the Epoch.
     checkpoint : str, path or Checkpoint, optional
-        A file that is written after each epoch, but not within 10 seconds of the last time. Where it is there, training goes on
-        from it and has the same result as if nothing had stopped it. It stays when training is done. A `Checkpoint` says what the
-        training is besides: images, loss and augmentation are not compared.
+        A file that is written after each epoch, but not within 10 seconds of the start or of the last time: a training that is
+        stopped earlier leaves no file. Where it is there, training goes on from it and has the same result as if nothing had
+        stopped it. It stays when training is done. A `Checkpoint` sets other seconds, and says what the training is besides:
+        images, loss and augmentation are not compared.
 
     Returns
     -------
@@ -110,7 +111,7 @@ def fit(
     ------
     InputError
         If epochs is below 1, the loss is no longer finite, `patience` is combined with `schedule` or `stopping`, or `stopping`
-        with a checkpoint or several processes.
+        with several processes.
 
     Examples
     --------
@@ -122,19 +123,18 @@ def fit(
     """
     together = ranks.together()
     share = parallel.share_of(together)
-    _check(epochs, patience, schedule, stopping, alone=not checkpoint and share.world_size == 1)
-    if stopping:
-        stopping.begin()
+    _check(epochs, patience, schedule, stopping, alone=share.world_size == 1)
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
-    settings: dict[str, object] = {"epochs": epochs, "batch size": batch_size, "learning rate": learning_rate, "seed": seed}
-    settings |= {"weight decay": weight_decay, "patience": patience, "head_only": head_only, "device": device.type}
-    first = checkpoint if share.rank == 0 else None
-    kept = _checkpoint(first, model, data, optimizer, schedule, share, settings) if first else None
     rates = Schedule(learning_rate, epochs, batches, not patience, shape=schedule)
     start = partial(_start, model, optimizer, weight_decay, rates)
-    state = State(model, *start(learning_rate), torch.Generator(device).manual_seed(seed), device)
+    if stopping:
+        stopping.begin()
+    state = State(model, *start(learning_rate), torch.Generator(device).manual_seed(seed), device, stopping)
+    settings: dict[str, object] = {"epochs": epochs, "batch size": batch_size, "learning rate": learning_rate, "seed": seed}
+    settings |= {"weight decay": weight_decay, "patience": patience, "head_only": head_only, "device": device.type}
+    kept = _checkpoint(checkpoint, state, data, settings, share) if checkpoint and share.rank == 0 else None
     initial = copy.deepcopy(model.state_dict()) if patience else {}
     threshold = above_chance(data.labels, len(data.classes))
     with ranks.alone(), _seeded(device, seed), _head_only(model) if head_only else nullcontext():
@@ -142,12 +142,12 @@ def fit(
         if content := parallel.from_first(kept.load() if kept else None, share):
             place = str(kept.path) if kept else "the checkpoint"  # of rank 0
             state.restore(content, place)  # type: ignore[arg-type]  # what a checkpoint holds
-        while state.epoch < state.schedule.total_epochs:
+        while not state.done:
             _add_epoch(state, run_epoch, monitor if share.rank == 0 else None)
             if progress:
                 progress(state.curve[-1])
-            if stopping and stopping.after_epoch(model, device):
-                break
+            if stopping:
+                stopping.after_epoch(model, device)
             _after_epoch(state, initial, start, at_chance=state.curve[-1].accuracy < threshold, patience=patience)
             if kept:
                 kept.save(state)
@@ -165,8 +165,7 @@ def _check(epochs: int, patience: int, schedule: RateShape | None, stopping: Ear
     if patience and (schedule or stopping):
         raise InputError("patience", "must be 0 with a schedule or early stopping of your own", patience)
     if stopping and not alone:
-        rule = "must not be combined with a checkpoint, nor with several processes"
-        raise InputError("stopping", rule, "both", "leave one of them out")
+        raise InputError("stopping", "must not be combined with several processes", "both", "train in one process")
 
 
 def _add_epoch(state: State, run_epoch: Callable[[int], tuple[float, float]], monitor: Callable[[], float] | None) -> None:
@@ -209,20 +208,20 @@ def _start(
 
 
 def _checkpoint(
-    given: StrPath | Checkpoint,
-    model: nn.Module,
-    data: Dataset,
-    optimizer: MakeOptimizer,
-    schedule: RateShape | None,
-    share: parallel.Share,
-    settings: dict[str, object],
+    given: StrPath | Checkpoint, state: State, data: Dataset, settings: dict[str, object], share: parallel.Share
 ) -> Checkpoint:
     """The checkpoint at a path. It is of this training if settings, labels and first weights are the same."""
-    known = given if isinstance(given, Checkpoint) else Checkpoint(Path(given), {})
-    first = {"labels": digest(data.labels), "first weights": digest(*filter(torch.is_tensor, model.state_dict().values()))}
-    rates = schedule and [schedule(each / 20) for each in range(1, 21)]
-    own = {"optimizer": name_of(optimizer), "schedule": rates, "world size": share.world_size, "images": list(data.images.shape)}
-    return Checkpoint(known.path, {**known.identity, **settings, **own, **first}, known.before)
+    shape, stopping = state.schedule.shape, state.stopping
+    own = {
+        "optimizer": settings_of(state.optimizer),
+        "schedule": shape and [shape(each / 20) for each in range(1, 21)],
+        "early stopping": stopping and stopping.identity(),
+        "world size": share.world_size,
+        "images": list(data.images.shape),
+        "labels": digest(data.labels),
+        "first weights": digest(*filter(torch.is_tensor, state.model.state_dict().values())),
+    }
+    return (given if isinstance(given, Checkpoint) else Checkpoint(given)).of({**settings, **own})
 
 
 def _epoch_runner(

@@ -10,14 +10,22 @@ from torch import Tensor, nn
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.predict import predict
+from notbugs.train.digest import digest
 
 MakeOptimizer = Callable[[nn.Module, float, float], torch.optim.Optimizer]  # of model, learning rate and weight decay
 RateShape = Callable[[float], float]  # share of the steps that are done, in (0, 1] -> factor of the learning rate
 
 
-def name_of(function: object) -> str:
-    """What a checkpoint knows a function by."""
-    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
+def settings_of(optimizer: torch.optim.Optimizer) -> list[str]:
+    """What a checkpoint knows an optimizer by: its class, and the settings of each parameter group with the shapes in it."""
+    kinds = (bool, int, float, str, tuple, Tensor, type(None))  # others, as functions, have another text in each process
+    groups = [
+        {name: value for name, value in group.items() if isinstance(value, kinds)}
+        | {"params": [tuple(parameter.shape) for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    kind = type(optimizer)
+    return [f"{kind.__module__}.{kind.__qualname__}", *(repr(sorted(group.items())) for group in groups)]
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -116,19 +124,41 @@ class EarlyStopping:
         """Forget an earlier training: one object can be used for several."""
         self.accuracies, self._best = [], {}
 
-    def after_epoch(self, model: nn.Module, device: torch.device) -> bool:
-        """Evaluate a model; whether training ends now."""
+    @property
+    def done(self) -> bool:
+        """Whether training ends now."""
+        return self.accuracies != [] and len(self.accuracies) - self.best_epoch >= self.epochs
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch, from 1, with the highest accuracy. Raises ValueError before the first epoch."""
+        return self.accuracies.index(max(self.accuracies)) + 1
+
+    def after_epoch(self, model: nn.Module, device: torch.device) -> None:
+        """Evaluate a model, and keep its weights if they are the best so far."""
         training = [module for module in model.modules() if module.training]
         right = predict(model.eval(), self.validation, device) == self.validation.labels
         for module in training:
             module.training = True
-        accuracy = float(right.double().mean())
-        if accuracy > max(self.accuracies, default=-1.0):
+        self.accuracies.append(float(right.double().mean()))
+        if self.best_epoch == len(self.accuracies):
             self._best = copy.deepcopy(model.state_dict())
-        self.accuracies.append(accuracy)
-        return len(self.accuracies) - 1 - self.accuracies.index(max(self.accuracies)) >= self.epochs
 
     def take_best(self, model: nn.Module) -> None:
         """Give a model its best weights, which are then no longer kept."""
         model.load_state_dict(self._best)
         self._best = {}
+
+    def identity(self) -> list[object]:
+        """What a checkpoint knows it by."""
+        return [self.epochs, list(self.validation.images.shape), digest(self.validation.labels)]
+
+    def content(self) -> dict[str, object]:
+        """What a checkpoint holds of it."""
+        return {"accuracies": self.accuracies, "best": self._best}
+
+    def restore(self, accuracies: list[float], best: dict[str, Tensor], model: nn.Module) -> None:
+        """Become what a checkpoint holds. Raises ValueError, TypeError or AttributeError for what is not of this model."""
+        if {name: value.shape for name, value in best.items()} != {n: value.shape for n, value in model.state_dict().items()}:
+            raise ValueError("best weights of another model")
+        self.accuracies, self._best = [float(each) for each in accuracies], best
