@@ -1,5 +1,8 @@
 """`fit` with other optimizers, schedules, and early stopping."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -126,3 +129,56 @@ def test_what_cannot_be_used_is_an_input_error(few: data.Dataset) -> None:
         train.EarlyStopping(few, epochs=0)
     with pytest.raises(InputError, match=r"EarlyStopping.validation: must have images, got 0"):
         train.EarlyStopping(few.select([]))
+
+
+def sgd_of(*modules: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD([parameter for module in modules for parameter in module.parameters()], 0.1)
+
+
+SGD, ELSEWHERE = torch.optim.SGD, nn.Linear(2, 2)
+DECAYING = torch.optim.lr_scheduler.StepLR(sgd_of(ELSEWHERE), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"optimizer": sgd_of(ELSEWHERE)},
+            r"optimizer: must be a function of .*, got an object of class SGD; pass train\.sgd, or",
+        ),
+        ({"optimizer": SGD}, r"optimizer: must be a function of .*, got the class SGD; pass train\.sgd, or"),
+        ({"optimizer": partial(SGD, momentum=0.9)}, r"optimizer: .*, got partial of the class SGD; pass train\.sgd, or"),
+        ({"optimizer": "sgd"}, r"optimizer: .*, got an object of class str; pass train\.sgd, or"),
+        ({"optimizer": lambda model: sgd_of(model)}, r"optimizer: .*, got the function <lambda>; pass"),
+        ({"optimizer": lambda *_: None}, r"optimizer: .*, got a function that returns an object of class NoneType; pass"),
+        ({"optimizer": lambda *_: sgd_of(ELSEWHERE)}, r"optimizer: must hold parameters of the model, got SGD; pass"),
+        ({"optimizer": lambda model, *_: torch.optim.LBFGS(model.parameters())}, r"optimizer: .* closure, got LBFGS; pass"),
+        ({"schedule": DECAYING}, r"schedule: must be a function of .*, got an object of class StepLR; pass train\.step_decay"),
+        ({"schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=1)}, r"schedule: .*, got partial of the class StepLR"),
+        ({"schedule": lambda share: DECAYING}, r"schedule: .* that returns an object of class StepLR; pass train\.step_decay"),
+        ({"schedule": lambda share: -share}, r"schedule: must return finite factors of 0 or more, got -0\.5; pass"),
+        ({"schedule": lambda share: float("nan")}, r"schedule: must return finite factors of 0 or more, got nan; pass"),
+        ({"loss": nn.CrossEntropyLoss()}, r"loss: must be a function of .*, got an object of class CrossEntropyLoss; pass"),
+        ({"loss": nn.functional.cross_entropy}, r"loss: .*, got the function cross_entropy; pass train\.cross_entropy"),
+        (
+            {"loss": lambda *batch: train.cross_entropy(*batch)[0]},
+            r"loss: .*, got a function that returns an object of class Tensor",
+        ),
+        ({"batch_size": 0}, r"batch_size: must be 1 or more, got 0"),
+        ({"learning_rate": -0.1}, r"learning_rate: must be 0 or more, got -0\.1"),
+        ({"weight_decay": float("nan")}, r"weight_decay: must be 0 or more, got nan"),
+    ],
+)
+def test_what_fit_cannot_use_is_one_error_with_a_remedy(few: data.Dataset, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        train.fit(linear(few), few, **{"epochs": 1, "batch_size": 60, **settings})  # type: ignore[arg-type]
+
+
+def test_no_images_and_other_classes_are_input_errors(few: data.Dataset) -> None:
+    with pytest.raises(InputError, match=r"^data: must have images, got 0"):
+        train.fit(linear(few), few.select([]), epochs=1)
+    other = train.EarlyStopping(replace(few, classes=few.classes[::-1]))
+    with pytest.raises(
+        InputError, match=r"^EarlyStopping\.validation: must have the classes of the training images in their order"
+    ):
+        train.fit(linear(few), few, epochs=1, stopping=other)

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -18,6 +18,7 @@ from notbugs.models import head_name, memory_format
 from notbugs.runs import ranks
 from notbugs.train import parallel
 from notbugs.train.augment import Augment
+from notbugs.train.checks import check_functions, check_numbers, check_optimizer, factor_of, loss_and_logits
 from notbugs.train.digest import digest
 from notbugs.train.losses import Loss, cross_entropy
 from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, settings_of
@@ -110,8 +111,9 @@ def fit(
     Raises
     ------
     InputError
-        If epochs is below 1, the loss is no longer finite, `patience` is combined with `schedule` or `stopping`, or `stopping`
-        with several processes.
+        For numbers that are too small or not finite; no images; a loss, optimizer or schedule of torch in place of a function; an
+        optimizer that needs a closure; `patience` with `schedule` or `stopping`; `stopping` with several processes or other
+        classes; and where the loss is no longer finite.
 
     Examples
     --------
@@ -123,17 +125,18 @@ def fit(
     """
     together = ranks.together()
     share = parallel.share_of(together)
-    _check(epochs, patience, schedule, stopping, alone=share.world_size == 1)
+    numbers: dict[str, float] = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
+    numbers |= {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    check_numbers(data, numbers)
+    check_functions(loss, optimizer, schedule)
+    _check_together(data, patience, schedule, stopping, alone=share.world_size == 1)
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
     rates = Schedule(learning_rate, epochs, batches, not patience, shape=schedule)
     start = partial(_start, model, optimizer, weight_decay, rates)
-    if stopping:
-        stopping.begin()
     state = State(model, *start(learning_rate), torch.Generator(device).manual_seed(seed), device, stopping)
-    settings: dict[str, object] = {"epochs": epochs, "batch size": batch_size, "learning rate": learning_rate, "seed": seed}
-    settings |= {"weight decay": weight_decay, "patience": patience, "head_only": head_only, "device": device.type}
+    settings = {**numbers, "seed": seed, "head_only": head_only, "device": device.type}
     kept = _checkpoint(checkpoint, state, data, settings, share) if checkpoint and share.rank == 0 else None
     initial = copy.deepcopy(model.state_dict()) if patience else {}
     threshold = above_chance(data.labels, len(data.classes))
@@ -146,8 +149,6 @@ def fit(
             _add_epoch(state, run_epoch, monitor if share.rank == 0 else None)
             if progress:
                 progress(state.curve[-1])
-            if stopping:
-                stopping.after_epoch(model, device)
             _after_epoch(state, initial, start, at_chance=state.curve[-1].accuracy < threshold, patience=patience)
             if kept:
                 kept.save(state)
@@ -159,13 +160,17 @@ def fit(
     return state.curve
 
 
-def _check(epochs: int, patience: int, schedule: RateShape | None, stopping: EarlyStopping | None, *, alone: bool) -> None:
-    if epochs < 1:
-        raise InputError("epochs", "must be 1 or more", epochs)
+def _check_together(
+    data: Dataset, patience: int, schedule: RateShape | None, stopping: EarlyStopping | None, *, alone: bool
+) -> None:
+    """Raises InputError for what cannot be used together."""
     if patience and (schedule or stopping):
         raise InputError("patience", "must be 0 with a schedule or early stopping of your own", patience)
     if stopping and not alone:
         raise InputError("stopping", "must not be combined with several processes", "both", "train in one process")
+    if stopping and stopping.validation.classes != data.classes:
+        got = f"{len(stopping.validation.classes)} classes for {len(data.classes)}"
+        raise InputError("EarlyStopping.validation", "must have the classes of the training images in their order", got)
 
 
 def _add_epoch(state: State, run_epoch: Callable[[int], tuple[float, float]], monitor: Callable[[], float] | None) -> None:
@@ -188,7 +193,9 @@ def _after_epoch(
     at_chance: bool,
     patience: int,
 ) -> None:
-    """The schedule after an epoch; training starts again, once, where patience is used up."""
+    """Early stopping and the schedule after an epoch; training starts again, once, where patience is used up."""
+    if state.stopping:
+        state.stopping.after_epoch(state.model, state.device)
     rate, step = state.schedule.learning_rate, state.epoch * state.schedule.batches
     state.schedule = state.schedule.after_epoch(step, at_chance=at_chance, patience=patience)
     if state.schedule.used_up(patience) and not state.before_restart:
@@ -202,19 +209,20 @@ def _start(
 ) -> tuple[torch.optim.Optimizer, Schedule]:
     """A new optimizer, and the schedule from its start."""
     made = optimizer(model, rate, weight_decay)
+    check_optimizer(made, model)
     for group in made.param_groups:
         group.setdefault("initial_lr", group["lr"])  # as the schedulers of torch have it
     return made, rates._replace(learning_rate=rate)
 
 
 def _checkpoint(
-    given: StrPath | Checkpoint, state: State, data: Dataset, settings: dict[str, object], share: parallel.Share
+    given: StrPath | Checkpoint, state: State, data: Dataset, settings: Mapping[str, object], share: parallel.Share
 ) -> Checkpoint:
     """The checkpoint at a path. It is of this training if settings, labels and first weights are the same."""
     shape, stopping = state.schedule.shape, state.stopping
     own = {
         "optimizer": settings_of(state.optimizer),
-        "schedule": shape and [shape(each / 20) for each in range(1, 21)],
+        "schedule": shape and [factor_of(shape, each / 20) for each in range(1, 21)],
         "early stopping": stopping and stopping.identity(),
         "world size": share.world_size,
         "images": list(data.images.shape),
@@ -262,7 +270,7 @@ def _epoch_runner(
             if augment:
                 batch = augment(batch, augmenting)
             with precision.autocast(device, bf16), parallel.explained():
-                value, logits = loss(forward, batch.clone(memory_format=layout), labels[index])
+                value, logits = loss_and_logits(loss(forward, batch.clone(memory_format=layout), labels[index]))
             state.optimizer.zero_grad(set_to_none=True)
             (value if share.world_size == 1 else value * share.weight(count, len(whole))).backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from notbugs.train.checks import factor_of
+
 RESTART_RATE = 0.25  # of the learning rate
 
 
@@ -41,7 +43,7 @@ class Schedule(NamedTuple):
     def factor(self, step: int) -> float:
         """By which a step, from 1, multiplies the initial learning rate of each parameter group."""
         if self.shape:
-            return self.shape(step / (self.epochs * self.batches))
+            return factor_of(self.shape, step / (self.epochs * self.batches))
         left = self.total_epochs * self.batches - step
         decay = left / max(self.epochs * self.batches - self.warmup, 1) if self.decaying else 1.0
         return step / self.warmup if step <= self.warmup else min(decay, 1.0)

@@ -76,6 +76,10 @@ class State:
     before_restart: int = 0
     started: float = field(default_factory=time.perf_counter)
 
+    def __post_init__(self) -> None:
+        if self.stopping:
+            self.stopping.begin()
+
     @property
     def epoch(self) -> int:
         """Epochs since training started for the last time."""
