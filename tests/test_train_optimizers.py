@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from notbugs import data, models, train
+from notbugs import attacks, data, models, train
 from notbugs.errors import InputError
+from notbugs.search import NormBall
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,26 @@ def test_early_stopping_can_be_used_again_with_another_model(few: data.Dataset) 
     curve = train.fit(second, few, epochs=1, learning_rate=1e-6, stopping=stopping)
     assert len(first) == 8 and len(stopping.accuracies) == len(curve) == 1
     assert stopping.accuracies[0] < max(first)
+
+
+def test_early_stopping_under_attack_has_the_robust_accuracy_of_each_epoch(few: data.Dataset) -> None:
+    attack = partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=2)
+    model, validation, expected = linear(few), few.select(slice(80, 120)), list[float]()
+    pixels, labels = validation.pixels(slice(None)), validation.labels
+
+    def evaluate(epoch: train.Epoch) -> None:
+        modes = [module.training for module in model.modules()]
+        found = attack(model.eval(), pixels, labels).images
+        expected.append(float((model(found).argmax(1) == labels).double().mean()))
+        for module, mode in zip(model.modules(), modes, strict=True):
+            module.training = mode
+
+    stopping = train.EarlyStopping(validation, epochs=9, attack=attack)
+    curve = train.fit(model, few.select(slice(0, 80)), epochs=3, stopping=stopping, progress=evaluate)
+    assert stopping.accuracies == pytest.approx(expected) == [epoch.validation_accuracy for epoch in curve]
+    clean = train.EarlyStopping(validation, epochs=9)
+    train.fit(linear(few), few.select(slice(0, 80)), epochs=3, stopping=clean)
+    assert max(stopping.accuracies) < max(clean.accuracies)
 
 
 def test_evaluating_changes_no_training(few: data.Dataset) -> None:

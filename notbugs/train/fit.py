@@ -77,7 +77,7 @@ def fit(
         `train.step_decay`, or your own.
         Default: linear warm-up over 15 % of the steps, then linear decay to 0.
     stopping : EarlyStopping, optional
-        Ends training early by validation images; the weights are then the best by these.
+        Ends training early by validation images; the weights are then the best by these. Each Epoch has their accuracy.
     augment : Augment, optional
     patience : int
         At most this many extra epochs, at the full learning rate, while accuracy on the training labels is still at chance level.
@@ -182,7 +182,9 @@ def _add_epoch(state: State, run_epoch: Callable[[int], tuple[float, float]], mo
         rule = "training diverged: the loss is no longer finite"
         raise InputError("learning rate", rule, schedule.learning_rate, "lower it")
     rate = float(state.optimizer.param_groups[0]["lr"])
-    state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, rate, seconds, monitor() if monitor else None))
+    test = monitor() if monitor else None
+    validation = state.stopping.after_epoch(state.model, state.device) if state.stopping else None
+    state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, rate, seconds, test, validation))
 
 
 def _after_epoch(
@@ -193,9 +195,7 @@ def _after_epoch(
     at_chance: bool,
     patience: int,
 ) -> None:
-    """Early stopping and the schedule after an epoch; training starts again, once, where patience is used up."""
-    if state.stopping:
-        state.stopping.after_epoch(state.model, state.device)
+    """The schedule after an epoch; training starts again, once, where patience is used up."""
     rate, step = state.schedule.learning_rate, state.epoch * state.schedule.batches
     state.schedule = state.schedule.after_epoch(step, at_chance=at_chance, patience=patience)
     if state.schedule.used_up(patience) and not state.before_restart:

@@ -41,7 +41,7 @@ def adversarial_loss(attack: Attack) -> Loss:
     """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return cross_entropy(model, _adversarial(attack, model, images, labels), labels)
+        return cross_entropy(model, adversarial_examples(attack, model, images, labels), labels)
 
     return loss
 
@@ -62,7 +62,7 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
     """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        adversarial = _adversarial(attack, model, images, labels)
+        adversarial = adversarial_examples(attack, model, images, labels)
         # two passes, as in the paper: batch norm uses the statistics of clean and of adversarial images separately
         logits, adversarial_logits = model(images), model(adversarial)
         log_probabilities, clean = F.log_softmax(adversarial_logits.float(), dim=1), F.softmax(logits.float(), dim=1)
@@ -72,7 +72,7 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
     return loss
 
 
-def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def adversarial_examples(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Adversarial examples of a batch, for the model in evaluation mode; of large images on a CPU some at a time.
 
     Attacks get the network itself: of one that several ranks train together only the passes of training are counted.

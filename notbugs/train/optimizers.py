@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from notbugs.data import Dataset
+from notbugs import precision
+from notbugs.data import Dataset, map_batches
 from notbugs.errors import InputError
-from notbugs.predict import predict
+from notbugs.predict import BATCH_SIZE, predict
+from notbugs.search import Attack, objectives
 from notbugs.train.digest import digest
+from notbugs.train.losses import adversarial_examples
 
 MakeOptimizer = Callable[[nn.Module, float, float], torch.optim.Optimizer]  # of model, learning rate and weight decay
 RateShape = Callable[[float], float]  # share of the steps that are done, in (0, 1] -> factor of the learning rate
@@ -86,6 +89,9 @@ class EarlyStopping:
         Images that are not trained on.
     epochs : int
         Without a rise, 1 or more.
+    attack : Attack, optional
+        Accuracy is that on its adversarial examples: in adversarial training robust accuracy can fall while clean accuracy
+        still rises (Rice et al. 2020, "Overfitting in adversarially robust deep learning"). Default: on clean images.
 
     Attributes
     ----------
@@ -111,6 +117,7 @@ class EarlyStopping:
 
     validation: Dataset
     epochs: int = 3
+    attack: Attack | None = None
     accuracies: list[float] = field(default_factory=list, init=False)
     _best: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -134,15 +141,16 @@ class EarlyStopping:
         """The first epoch, from 1, with the highest accuracy. Raises ValueError before the first epoch."""
         return self.accuracies.index(max(self.accuracies)) + 1
 
-    def after_epoch(self, model: nn.Module, device: torch.device) -> None:
-        """Evaluate a model, and keep its weights if they are the best so far."""
+    def after_epoch(self, model: nn.Module, device: torch.device) -> float:
+        """Evaluate a model, and keep its weights if they are the best so far. The accuracy."""
         training = [module for module in model.modules() if module.training]
-        right = predict(model.eval(), self.validation, device) == self.validation.labels
+        predicted = _predicted(model.eval(), self.validation, device, self.attack)
         for module in training:
             module.training = True
-        self.accuracies.append(float(right.double().mean()))
+        self.accuracies.append(float((predicted == self.validation.labels).double().mean()))
         if self.best_epoch == len(self.accuracies):
             self._best = copy.deepcopy(model.state_dict())
+        return self.accuracies[-1]
 
     def take_best(self, model: nn.Module) -> None:
         """Give a model its best weights, which are then no longer kept."""
@@ -151,7 +159,7 @@ class EarlyStopping:
 
     def identity(self) -> list[object]:
         """What a checkpoint knows it by."""
-        return [self.epochs, list(self.validation.images.shape), digest(self.validation.labels)]
+        return [self.epochs, self.attack is not None, list(self.validation.images.shape), digest(self.validation.labels)]
 
     def content(self) -> dict[str, object]:
         """What a checkpoint holds of it."""
@@ -162,3 +170,18 @@ class EarlyStopping:
         if {name: value.shape for name, value in best.items()} != {n: value.shape for n, value in model.state_dict().items()}:
             raise ValueError("best weights of another model")
         self.accuracies, self._best = [float(each) for each in accuracies], best
+
+
+def _predicted(model: nn.Module, dataset: Dataset, device: torch.device, attack: Attack | None) -> Tensor:
+    """Predicted classes of images, or of their adversarial examples."""
+    if attack is None:
+        return predict(model, dataset, device)
+
+    def predictions(images: Tensor, index: Tensor) -> Tensor:
+        found = adversarial_examples(attack, model, images, dataset.labels[index].to(images.device))
+        with torch.no_grad():
+            return objectives.logits(model, found).argmax(1).cpu()
+
+    size = precision.bounded_batch_size(BATCH_SIZE, device, dataset.shape)
+    found: Tensor = map_batches(predictions, dataset, batch_size=size, device=device, share=False)
+    return found

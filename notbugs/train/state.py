@@ -36,6 +36,8 @@ class Epoch(NamedTuple):
         Since training started.
     test_accuracy : float or None
         What `monitor` returned; None without it.
+    validation_accuracy : float or None
+        Of early stopping; None without it.
     """
 
     epoch: int
@@ -44,6 +46,7 @@ class Epoch(NamedTuple):
     learning_rate: float
     seconds: float
     test_accuracy: float | None = None
+    validation_accuracy: float | None = None
 
 
 @dataclass
