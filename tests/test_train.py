@@ -438,6 +438,11 @@ def test_a_checkpoint_is_written_at_most_every_ten_seconds(tmp_path: Path) -> No
     assert not [*tmp_path.iterdir()]
     with pytest.raises(InputError, match=r"Checkpoint\.seconds: must be 0 or more, got -1"):
         train.Checkpoint(tmp_path / "training.pt", seconds=-1)
+    own = train.Checkpoint(tmp_path / "training.pt", {"images": "digits", "seed": 3, "loss": "own"})
+    with pytest.raises(
+        InputError, match=r"Checkpoint\.identity: must not have names that fit compares itself, got images, seed;"
+    ):
+        train.fit(tiny_model(), random_dataset(20), epochs=1, checkpoint=own)
 
 
 CASES = (("standard", 7), ("adversarial", 7), ("trades", 7), ("standard", 3))  # the last: more ranks than pairs of images

@@ -203,3 +203,12 @@ def test_no_images_and_other_classes_are_input_errors(few: data.Dataset) -> None
         InputError, match=r"^EarlyStopping\.validation: must have the classes of the training images in their order"
     ):
         train.fit(linear(few), few, epochs=1, stopping=other)
+
+
+def test_step_decay_takes_shares_not_epochs() -> None:
+    with pytest.raises(
+        InputError, match=r"^shares: must be shares of the steps, from 0 to 1, got 50; divide epochs by all epochs"
+    ):
+        train.step_decay(50, 100)
+    with pytest.raises(InputError, match=r"^factor: must be 0 or more, got -0\.1"):
+        train.step_decay(0.5, factor=-0.1)

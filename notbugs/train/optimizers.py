@@ -15,8 +15,10 @@ from notbugs.search import Attack, objectives
 from notbugs.train.digest import digest
 from notbugs.train.losses import adversarial_examples
 
-MakeOptimizer = Callable[[nn.Module, float, float], torch.optim.Optimizer]  # of model, learning rate and weight decay
-RateShape = Callable[[float], float]  # share of the steps that are done, in (0, 1] -> factor of the learning rate
+MakeOptimizer = Callable[[nn.Module, float, float], torch.optim.Optimizer]
+"""(model, learning rate, weight decay) -> optimizer: `adamw`, `sgd`, or your own. Parameter groups keep their learning rates."""
+RateShape = Callable[[float], float]
+"""Share of the steps that are done, in (0, 1] -> factor of the initial learning rates, 0 or more: `step_decay`, or your own."""
 
 
 def settings_of(optimizer: torch.optim.Optimizer) -> list[str]:
@@ -32,7 +34,24 @@ def settings_of(optimizer: torch.optim.Optimizer) -> list[str]:
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW, with weight decay on matrices and kernels only: the default of `fit`."""
+    """AdamW, with weight decay on matrices and kernels only: the default of `fit`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    learning_rate, weight_decay : float, 0 or more
+
+    Returns
+    -------
+    torch.optim.AdamW
+        Betas 0.9 and 0.99. Two parameter groups: biases and batch norm have no weight decay.
+
+    Examples
+    --------
+    >>> model = nn.Linear(3, 2)
+    >>> [group["weight_decay"] for group in adamw(model, 0.01, 0.05).param_groups]
+    [0.05, 0.0]
+    """
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -41,6 +60,15 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
 
 def sgd(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     """SGD with momentum 0.9, as Ilyas et al. 2019 train: learning rate 0.1 or 0.01, weight decay 5e-4, with `step_decay`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    learning_rate, weight_decay : float, 0 or more
+
+    Returns
+    -------
+    torch.optim.SGD
 
     Examples
     --------
@@ -61,12 +89,18 @@ def step_decay(*shares: float, factor: float = 0.1) -> RateShape:
     Parameters
     ----------
     *shares : float, in [0, 1]
-    factor : float
+        Of all steps: epochs 50 and 100 of 150 are 1/3 and 2/3.
+    factor : float, 0 or more
 
     Returns
     -------
     callable
         For `schedule` of `fit`.
+
+    Raises
+    ------
+    InputError
+        For shares outside [0, 1], as numbers of epochs would be, and a negative factor.
 
     Examples
     --------
@@ -74,6 +108,11 @@ def step_decay(*shares: float, factor: float = 0.1) -> RateShape:
     >>> [round(rate(share), 3) for share in (0.2, 0.5, 1.0)]
     [1.0, 0.1, 0.01]
     """
+    for each in shares:
+        if not 0 <= each <= 1:
+            raise InputError("shares", "must be shares of the steps, from 0 to 1", each, "divide epochs by all epochs")
+    if not factor >= 0:
+        raise InputError("factor", "must be 0 or more", factor)
     return lambda share: factor ** sum(share > each for each in shares)
 
 

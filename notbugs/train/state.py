@@ -164,7 +164,7 @@ class Checkpoint:
     Raises
     ------
     InputError
-        If `seconds` is no number of 0 or more.
+        If `seconds` is no number of 0 or more; in `fit` if `identity` has a name that it compares itself.
 
     Examples
     --------
@@ -194,7 +194,11 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def of(self, identity: Mapping[str, object]) -> "Checkpoint":
-        """The same file for a training of which more is known."""
+        """The same file for a training of which more is known. Raises InputError for names that are taken."""
+        if taken := sorted(self.identity.keys() & identity.keys()):
+            raise InputError(
+                "Checkpoint.identity", "must not have names that fit compares itself", ", ".join(taken), "rename them"
+            )
         return Checkpoint(self.path, {**self.identity, **identity}, self.before, seconds=self.seconds)
 
     def save(self, state: State) -> None:
