@@ -286,15 +286,15 @@ def train(
     optimizer: Annotated[
         str,
         typer.Option(
-            help="adamw (warm-up, then linear decay), or sgd: momentum 0.9, as in the paper; the learning rate falls to a tenth "
-            "after each third of the steps."
+            help="adamw (warm-up, then linear decay), or sgd (momentum 0.9; the learning rate falls to a tenth after each third "
+            "of the steps), as Ilyas et al. 2019."
         ),
     ] = "adamw",
     learning_rate: Annotated[
         float | None,
         typer.Option(help="Highest learning rate. [default: by the images; with sgd 0.1, or 0.01 where weights are fine-tuned]"),
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="[default: by the images; with sgd 0.0005]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay. [default: by the images; with sgd 0.0005]")] = None,
     stop_early: Annotated[
         int | None,
         typer.Option(
@@ -311,7 +311,8 @@ def train(
 ) -> None:
     """Train one classifier, standard or robust.
 
-    Prints its clean and robust accuracy. The same command goes on with a training that was stopped.
+    Prints its clean and robust accuracy. The same command goes on with a training that was stopped
+    after its first 10 seconds.
     """
     from notbugs.study import pipeline
 

@@ -48,8 +48,8 @@ class SingleTraining:
         for name, value, known in (("loss", self.loss, LOSSES), ("optimizer", self.optimizer, OPTIMIZERS)):
             if value not in known:
                 raise InputError(named(name), f"must be one of {', '.join(known)}", repr(value))
-        if self.stop_early is not None and self.stop_early < 1:
-            raise InputError(named("stop_early"), "must be 1 or more epochs", self.stop_early)
+        if isinstance(self.stop_early, bool) or (self.stop_early is not None and self.stop_early < 1):  # True would be 1
+            raise InputError(named("stop_early"), "must be a number of epochs, 1 or more", self.stop_early, "5 for example")
 
     @property
     def spec(self) -> ModelSpec:

@@ -111,7 +111,8 @@ def test_constructions_take_any_network(small: data.Splits) -> None:
     [
         (lambda s: api.train(s, loss="hinge"), "loss: must be one of standard, adversarial, trades, got 'hinge'"),
         (lambda s: api.train(s, optimizer="adam"), "optimizer: must be one of adamw, sgd, got 'adam'"),
-        (lambda s: api.train(s, stop_early=0), "stop_early: must be 1 or more epochs, got 0"),
+        (lambda s: api.train(s, stop_early=0), "stop_early: must be a number of epochs, 1 or more, got 0"),
+        (lambda s: api.train(s, stop_early=True), "stop_early: must be a number of epochs, 1 or more, got True"),
         (lambda s: api.train(s, out="model.pt"), "out: must end in .safetensors"),
         (lambda s: api.attack(prototype_classifier(s.train), s, "spatial:10,1"), "threats: must be in l2, linf, l1 or l0"),
         (lambda s: api.attack(prototype_classifier(s.train), s, []), "threats: must be one or more"),

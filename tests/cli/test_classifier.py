@@ -101,7 +101,9 @@ def test_training_stops_early_and_says_by_which_images(tmp_path: Path) -> None:
     assert training["epochs"] == training["best_epoch"] + 2 < 60 and training["optimizer"] == "sgd"
     assert "Model linear: early stopping: 10 of 100 training images are set aside for validation" in done.stderr
     assert f"early stopping: the weights are those of epoch {training['best_epoch']} of {training['epochs']}" in done.stderr
-    assert "--stop-early: must be 1 or more" in error_line(call_here("train", "digits", "--stop-early", "0", "--out", out))
+    assert "--stop-early: must be a number of epochs" in error_line(
+        call_here("train", "digits", "--stop-early", "0", "--out", out)
+    )
 
 
 @pytest.mark.slow

@@ -346,7 +346,7 @@ def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
         pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", loss="plain")
     with pytest.raises(InputError, match=r"^--optimizer: must be one of adamw, sgd, got 'adam'"):
         pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", optimizer="adam")
-    with pytest.raises(InputError, match=r"^--stop-early: must be 1 or more epochs, got 0"):
+    with pytest.raises(InputError, match=r"^--stop-early: must be a number of epochs, 1 or more, got 0"):
         pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", stop_early=0)
     assert not list(tmp_path.iterdir())
 
