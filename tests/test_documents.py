@@ -118,6 +118,11 @@ def test_functions_exist(path: Path) -> None:
     assert wrong == []
 
 
+def test_the_reference_has_every_name_of_training() -> None:
+    entries = re.findall(r"^::: notbugs\.train\.([\w.]+)", (DOCS / "reference" / "building-blocks.md").read_text(), re.MULTILINE)
+    assert {name.split(".")[0] for name in entries} == {*import_module("notbugs.train").__all__}
+
+
 def exists(name: str) -> bool:
     """Whether a dotted name is a module, or something in one. Files as data.npz are none."""
     parts = name.removeprefix("notbugs.").split(".")

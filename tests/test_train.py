@@ -376,14 +376,73 @@ def test_checkpoints_have_the_optimizer_and_the_schedule_that_they_go_on_with(
     assert same_weights(whole, resumed)
     with pytest.warns(NotbugsWarning, match="another optimizer, schedule: training starts again"):
         train.fit(tiny_model(), part, epochs=3, learning_rate=0.1, schedule=train.step_decay(0.9), checkpoint=path)
-    stopping = train.EarlyStopping(part)
-    with pytest.raises(InputError, match="must not be combined with a checkpoint"):
-        fit(tiny_model(), stopping=stopping, checkpoint=path)
+
+
+def test_a_checkpoint_of_an_optimizer_with_other_settings_is_not_used(tmp_path: Path) -> None:
+    """Also where one function makes both, with the same learning rate and weight decay."""
+    part, checkpoint = random_dataset(20), train.Checkpoint(tmp_path / "training.pt", seconds=0)
+
+    def momentum(value: float) -> train.MakeOptimizer:
+        return lambda model, rate, decay: torch.optim.SGD(model.parameters(), rate, momentum=value, weight_decay=decay)
+
+    def groups(model: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
+        first, *others = model.parameters()
+        return torch.optim.SGD([{"params": [first]}, {"params": others}], rate, momentum=0.9, weight_decay=decay)
+
+    fit = partial(train.fit, data=part, epochs=2)
+    fit(tiny_model(), optimizer=momentum(0.9), checkpoint=checkpoint)
+    assert len(fit(tiny_model(), optimizer=momentum(0.9), checkpoint=checkpoint)) == 2  # it goes on, without a warning
+    for other in (momentum(0.1), groups):
+        with pytest.warns(NotbugsWarning, match=r"is of a training with another optimizer: training starts again$"):
+            fit(tiny_model(), optimizer=other, checkpoint=checkpoint)
+        fit(tiny_model(), optimizer=other, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("killed_in", [2, 3])
+def test_early_stopping_goes_on_from_a_checkpoint(killed_in: int, tmp_path: Path) -> None:
+    """With the accuracies and the best weights so far, also where training is done."""
+    part, checkpoint = random_dataset(40), train.Checkpoint(tmp_path / "training.pt", seconds=0)
+    validation = random_dataset(60).select(slice(40, 60))
+    fit = partial(train.fit, data=part, epochs=30)
+    whole, resumed, again = tiny_model(), tiny_model(), tiny_model()
+    expected = train.EarlyStopping(validation, epochs=3)
+    epochs = fit(whole, stopping=expected)
+    assert expected.best_epoch < killed_in < len(epochs) < 30
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            tiny_model(),
+            stopping=train.EarlyStopping(validation),
+            checkpoint=checkpoint,
+            progress=partial(interrupted, killed_in),
+        )
+    stopping = train.EarlyStopping(validation)
+    assert len(fit(resumed, stopping=stopping, checkpoint=checkpoint)) == len(epochs)
+    assert stopping.accuracies == expected.accuracies and same_weights(whole, resumed)
+    assert len(fit(again, stopping=stopping, checkpoint=checkpoint)) == len(epochs) and same_weights(whole, again)
+    with pytest.warns(NotbugsWarning, match="is of a training with another early stopping: training starts again"):
+        fit(tiny_model(), stopping=train.EarlyStopping(validation, epochs=1), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("change", [None, {}, {"accuracies": ["x"], "best": {}}, {"accuracies": [0.5], "best": {}}])
+def test_early_stopping_in_a_checkpoint_that_was_changed_is_one_error(tmp_path: Path, change: object) -> None:
+    path, stopping = tmp_path / "training.pt", train.EarlyStopping(random_dataset(20))
+    checkpoint = train.Checkpoint(path, seconds=0)
+    train.fit(tiny_model(), random_dataset(20), epochs=1, stopping=stopping, checkpoint=checkpoint)
+    torch.save({**torch.load(path), "stopping": change}, path)
+    with pytest.raises(InputError, match=rf"^{path}: must hold the training as it was written, got \w+Error: .*; remove it to"):
+        train.fit(tiny_model(), random_dataset(20), epochs=1, stopping=stopping, checkpoint=checkpoint)
 
 
 def test_a_checkpoint_is_written_at_most_every_ten_seconds(tmp_path: Path) -> None:
     train.fit(tiny_model(), random_dataset(20), epochs=2, checkpoint=tmp_path / "training.pt")
     assert not [*tmp_path.iterdir()]
+    with pytest.raises(InputError, match=r"Checkpoint\.seconds: must be 0 or more, got -1"):
+        train.Checkpoint(tmp_path / "training.pt", seconds=-1)
+    own = train.Checkpoint(tmp_path / "training.pt", {"images": "digits", "seed": 3, "loss": "own"})
+    with pytest.raises(
+        InputError, match=r"Checkpoint\.identity: must not have names that fit compares itself, got images, seed;"
+    ):
+        train.fit(tiny_model(), random_dataset(20), epochs=1, checkpoint=own)
 
 
 CASES = (("standard", 7), ("adversarial", 7), ("trades", 7), ("standard", 3))  # the last: more ranks than pairs of images

@@ -282,6 +282,27 @@ def train(
     robust_model: RobustModel = None,
     width: Width = None,
     epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            help="adamw (warm-up, then linear decay), or sgd (momentum 0.9; the learning rate falls to a tenth after each third "
+            "of the steps), as Ilyas et al. 2019."
+        ),
+    ] = "adamw",
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Highest learning rate. [default: by the images; with sgd 0.1, or 0.01 where weights are fine-tuned]"),
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay. [default: by the images; with sgd 0.0005]")] = None,
+    stop_early: Annotated[
+        int | None,
+        typer.Option(
+            metavar="EPOCHS",
+            help="Set a tenth of the training images aside, end once accuracy on them (with an adversarial loss: under PGD) has "
+            "not risen for EPOCHS epochs, and take the best weights. Test images are not used.",
+        ),
+    ] = None,
     flip: Flip = None,
     data_options: DataOptions = NO_OPTIONS,
     bf16: Bf16 = None,
@@ -290,7 +311,8 @@ def train(
 ) -> None:
     """Train one classifier, standard or robust.
 
-    Prints its clean and robust accuracy.
+    Prints its clean and robust accuracy. The same command goes on with a training that was stopped
+    after its first 10 seconds.
     """
     from notbugs.study import pipeline
 
@@ -298,7 +320,9 @@ def train(
         raise InputError("--out", "must end in .safetensors", out)
     config = study_config({**locals(), **data_options})
     with progress() as report_progress:
-        rows = pipeline.train_single(config, out, loss=loss, report_progress=report_progress)
+        rows = pipeline.train_single(
+            config, out, loss=loss, optimizer=optimizer, stop_early=stop_early, report_progress=report_progress
+        )
     for line in _mirroring_lines(config):
         say(line, file=sys.stderr)
     for row in rows:

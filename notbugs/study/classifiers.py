@@ -1,9 +1,11 @@
 """A study's classifiers, from their specs in the catalog: training, and evaluation in stages of its own."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -14,7 +16,7 @@ from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Progress
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
-from notbugs.search import NormBall
+from notbugs.search import Attack, NormBall
 from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load, network_layer
 from notbugs.study.evaluation import CURVE_ROLES, accuracy_row, curve_balls
@@ -102,11 +104,16 @@ def train_classifier(
     seed: int,
     report_progress: Progress,
     checkpoint: Path | train.Checkpoint | None = None,
+    optimizer: train.MakeOptimizer = train.adamw,
+    schedule: train.RateShape | None = None,
+    stopping: train.EarlyStopping | None = None,
+    callback: Callable[[train.Epoch], None] | None = None,
 ) -> TrainedClassifier:
     """Train one classifier in memory.
 
-    The weights are those of the last epoch: no part of a relabeled data set could decide which epoch is best (Ilyas et al. 2019,
-    appendix D.4). The curve of a classifier trained on a constructed data set has the clean test accuracy of each epoch, too.
+    Without `stopping` the weights are those of the last epoch: no part of a relabeled data set could decide which epoch is best
+    (Ilyas et al. 2019, appendix D.4). The curve of a classifier trained on a constructed data set has the clean test accuracy of
+    each epoch, too.
 
     Parameters
     ----------
@@ -119,6 +126,10 @@ def train_classifier(
     report_progress : callable
     checkpoint : Path or Checkpoint, optional
         A file from which training goes on (`train.fit`).
+    optimizer, schedule, stopping
+        As `train.fit` takes them.
+    callback : callable, optional
+        Gets each Epoch as it ends.
 
     Returns
     -------
@@ -129,11 +140,20 @@ def train_classifier(
     epochs = epochs_on(config, spec, len(dataset) / len(splits.train))
     model = _untrained(config, dataset, splits.train, spec, derive_seed(seed, _init_key(spec)))
     test = _monitored(splits.test) if spec.trained_on != ORIGINAL else None
+
+    def progress(epoch: train.Epoch) -> None:
+        report_progress("", min(epoch.epoch / epochs, 1), _words(epoch.epoch, epochs))
+        if callback:
+            callback(epoch)
+
     curve = train.fit(
         model,
         dataset,
         _loss(config, spec),
         epochs=epochs,
+        optimizer=optimizer,
+        schedule=schedule,
+        stopping=stopping,
         batch_size=config.batch_size,
         learning_rate=config.relabel_learning_rate if relabeled else config.learning_rate,
         weight_decay=config.weight_decay,
@@ -144,13 +164,20 @@ def train_classifier(
         head_only=config.head_only and _finetuned(config, spec),
         seed=derive_seed(seed, spec.seed_key),
         device=config.device,
-        progress=lambda epoch: report_progress("", min(epoch.epoch / epochs, 1), _words(epoch.epoch, epochs)),
+        progress=progress,
         monitor=None if test is None else lambda: metrics.clean_accuracy(model, test, device=config.device).accuracy,
         checkpoint=checkpoint,
     )
     if relabeled and config.adapt_batchnorm:
         train.adapt_batchnorm(model, splits.train, seed=seed, device=config.device)
-    return TrainedClassifier(model, [TrainingRow(model=spec.name, seed=seed, **epoch._asdict()) for epoch in curve])
+    return TrainedClassifier(model, [_row(spec, seed, epoch) for epoch in curve])
+
+
+def _row(spec: ModelSpec, seed: int, epoch: train.Epoch) -> TrainingRow:
+    """An epoch in the table of training, which has no early stopping."""
+    values = epoch._asdict()
+    del values["validation_accuracy"]
+    return TrainingRow(model=spec.name, seed=seed, **values)
 
 
 def _words(epoch: int, epochs: int) -> str:
@@ -206,9 +233,13 @@ def save_classifier(
     *,
     seed: int,
     path: Path,
+    settings: Mapping[str, object] = MappingProxyType({}),
     **also: object,
 ) -> None:
-    """Save a classifier with what is known of its training. also: further keys of its JSON."""
+    """Save a classifier with what is known of its training.
+
+    settings: further keys of `training` in its JSON; also: of the JSON itself.
+    """
     notes = list(getattr(trained.model, "notes", ()))
     models.save(
         trained.model,
@@ -222,6 +253,7 @@ def save_classifier(
             "epsilon": _threat_model(config, spec).epsilon,
             "epochs": len(trained.curve),
             "augmented": _augmentation(config, spec) is not None,
+            **settings,
         },
         **({"notes": notes} if notes else {}),
         **also,
@@ -255,13 +287,20 @@ def _threat_model(config: ResolvedConfig, spec: ModelSpec) -> NormBall:
     return NormBall(config.norm, spec.epsilon_fraction * config.epsilon)
 
 
+def training_attack(config: ResolvedConfig, spec: ModelSpec) -> Attack | None:
+    """PGD of adversarial training; None for standard training."""
+    if spec.loss == "standard":
+        return None
+    return partial(attacks.pgd, threat_model=_threat_model(config, spec), steps=config.adversarial_steps, loss="cross_entropy")
+
+
 def _loss(config: ResolvedConfig, spec: ModelSpec) -> train.Loss:
-    threat_model, steps = _threat_model(config, spec), config.adversarial_steps
+    attack = training_attack(config, spec)
+    if attack is None:
+        return train.cross_entropy
     if spec.loss == "adversarial":
-        return train.adversarial_loss(partial(attacks.pgd, threat_model=threat_model, steps=steps, loss="cross_entropy"))
-    if spec.loss == "trades":
-        return train.trades(partial(attacks.kl_pgd, threat_model=threat_model, steps=steps))
-    return train.cross_entropy
+        return train.adversarial_loss(attack)
+    return train.trades(partial(attacks.kl_pgd, threat_model=_threat_model(config, spec), steps=config.adversarial_steps))
 
 
 def _augmentation(config: ResolvedConfig, spec: ModelSpec) -> train.Augment | None:

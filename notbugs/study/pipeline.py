@@ -28,9 +28,9 @@ from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.workers import start_server
+from notbugs.study import single
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import EXTENSIONS, MODELS, Loss
-from notbugs.study.classifiers import save_classifier, train_classifier
+from notbugs.study.catalog import EXTENSIONS
 from notbugs.study.config import (
     ADDED,
     ResolvedConfig,
@@ -50,7 +50,6 @@ from notbugs.study.store import missing, vanished
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
-LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
 NOT_SETTINGS = (
     "dataset",
     "norm",
@@ -216,7 +215,13 @@ def run_analyses(
 
 
 def train_single(
-    config: StudyConfig, path: StrPath, *, loss: str = "standard", report_progress: Progress | None = None
+    config: StudyConfig,
+    path: StrPath,
+    *,
+    loss: str = "standard",
+    optimizer: str = "adamw",
+    stop_early: int | None = None,
+    report_progress: Progress | None = None,
 ) -> list[Accuracy]:
     """Train one classifier on the original images and save it. Where the same call was stopped, it goes on from NAME.training.pt.
 
@@ -225,7 +230,8 @@ def train_single(
     config : StudyConfig
     path : str or path
         NAME.safetensors; NAME.json is written, too, with a summary of the data.
-    loss : {"standard", "adversarial", "trades"}
+    loss, optimizer, stop_early
+        As `single.SingleTraining` has them.
     report_progress : callable, optional
 
     Returns
@@ -238,27 +244,24 @@ def train_single(
     InputError
         Before training if the input cannot be used or the file cannot be written.
     """
-    path = Path(path)
+    path, training = Path(path), single.SingleTraining(loss, optimizer, stop_early)
+    training.check(lambda name: "--" + name.replace("_", "-"))
     unfinished = path.with_suffix(".training.pt")
     check_outside(config, path, path.with_suffix(".json"), unfinished)
     splits = load(config)
-    resolved = resolve(config, splits)
-    chosen = [each for each in LOSSES if each == loss]
-    if not chosen:
-        raise InputError("--loss", f"must be one of {', '.join(LOSSES)}", repr(loss))
+    resolved = resolve(training.with_defaults(config), splits)
     models.check_writable(path)
-    spec, report = replace(MODELS["standard"], loss=chosen[0]), report_progress or ignore_progress
+    report = report_progress or ignore_progress
     with only_writer(path):
         report("", 0.0, "")
         identity = {"options": repr(resumable_arguments(resolved)), "loss": loss, "data": fingerprint(splits.train, splits.test)}
         checkpoint = train.Checkpoint(unfinished, identity)
-        trained = train_classifier(
-            resolved, splits.train, spec, seed=resolved.seed, report_progress=report, checkpoint=checkpoint
-        )
-        found = {"dataset": config.dataset, **data.summary(splits)}
-        save_classifier(trained, resolved, splits.train, spec, seed=resolved.seed, path=path, data=found, flip=resolved.flip)
+        found = single.train_single(resolved, splits, training, report_progress=report, checkpoint=checkpoint)
+        about = {"dataset": config.dataset, **data.summary(splits)}
+        single.save_single(found, resolved, training, path, data=about, flip=resolved.flip)
         unfinished.unlink(missing_ok=True)
-    return metrics.robust_accuracy(trained.model, splits.test, resolved.threat_models, device=resolved.device)
+    model = found.trained.model
+    return metrics.robust_accuracy(model, splits.test, resolved.threat_models, device=resolved.device)
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------------

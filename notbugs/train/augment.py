@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 Augment = Callable[[Tensor, Generator], Tensor]
+"""(images (N, C, H, W), generator) -> images: `random_translate`, `add_noise`, or your own."""
 
 
 def add_noise(std: float, *, after: Augment | None = None) -> Augment:
@@ -18,6 +19,10 @@ def add_noise(std: float, *, after: Augment | None = None) -> Augment:
         Standard deviation, pixels in [0, 1].
     after : Augment, optional
         An augmentation that comes first.
+
+    Returns
+    -------
+    Augment
 
     Examples
     --------
@@ -44,6 +49,17 @@ def random_translate(pixels: int, *, flip: bool) -> Augment:
         Largest translation in each direction; edges are reflected.
     flip : bool
         Whether to flip.
+
+    Returns
+    -------
+    Augment
+
+    Examples
+    --------
+    >>> import torch
+    >>> images = torch.rand(2, 1, 8, 8)
+    >>> random_translate(1, flip=True)(images, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def augment(images: Tensor, generator: Generator) -> Tensor:

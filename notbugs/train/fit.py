@@ -3,10 +3,9 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,12 @@ from notbugs.models import head_name, memory_format
 from notbugs.runs import ranks
 from notbugs.train import parallel
 from notbugs.train.augment import Augment
+from notbugs.train.checks import check_functions, check_numbers, check_optimizer, factor_of, loss_and_logits
+from notbugs.train.digest import digest
 from notbugs.train.losses import Loss, cross_entropy
-from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, name_of
+from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, settings_of
 from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
-from notbugs.train.state import Checkpoint, Epoch, State, digest
+from notbugs.train.state import Checkpoint, Epoch, State
 
 
 def fit(
@@ -69,12 +70,14 @@ def fit(
     learning_rate, weight_decay : float
         Of the optimizer. With AdamW biases and batch norm have no weight decay.
     optimizer : callable
-        Makes a torch.optim.Optimizer of (model, learning_rate, weight_decay): `train.adamw`, `train.sgd`, or your own.
+        Makes a torch.optim.Optimizer of (model, learning_rate, weight_decay): `train.adamw`, `train.sgd`, or your own. Its
+        parameter groups may have learning rates of their own.
     schedule : callable, optional
-        The share of the steps that are done, in (0, 1], to a factor of the learning rate: `train.step_decay`, or your own.
+        The share of the steps that are done, in (0, 1], to a factor of the initial learning rate of each parameter group:
+        `train.step_decay`, or your own.
         Default: linear warm-up over 15 % of the steps, then linear decay to 0.
     stopping : EarlyStopping, optional
-        Ends training early by validation images; the weights are then the best by these.
+        Ends training early by validation images; the weights are then the best by these. Each Epoch has their accuracy.
     augment : Augment, optional
     patience : int
         At most this many extra epochs, at the full learning rate, while accuracy on the training labels is still at chance level.
@@ -95,9 +98,10 @@ def fit(
     monitor : callable, optional
         Called after each epoch; what it returns is the `test_accuracy` of the Epoch.
     checkpoint : str, path or Checkpoint, optional
-        A file that is written after each epoch, but not within 10 seconds of the last time. Where it is there, training goes on
-        from it and has the same result as if nothing had stopped it. It stays when training is done. A `Checkpoint` says what the
-        training is besides: images, loss and augmentation are not compared.
+        A file that is written after each epoch, but not within 10 seconds of the start or of the last time: a training that is
+        stopped earlier leaves no file. Where it is there, training goes on from it and has the same result as if nothing had
+        stopped it. It stays when training is done. A `Checkpoint` sets other seconds, and says what the training is besides:
+        images, loss and augmentation are not compared.
 
     Returns
     -------
@@ -107,8 +111,9 @@ def fit(
     Raises
     ------
     InputError
-        If epochs is below 1, the loss is no longer finite, `patience` is combined with `schedule` or `stopping`, or `stopping`
-        with a checkpoint or several processes.
+        For numbers that are too small or not finite; no images; a loss, optimizer or schedule of torch in place of a function; an
+        optimizer that needs a closure; `patience` with `schedule` or `stopping`; `stopping` with several processes or other
+        classes; and where the loss is no longer finite.
 
     Examples
     --------
@@ -120,17 +125,19 @@ def fit(
     """
     together = ranks.together()
     share = parallel.share_of(together)
-    _check(epochs, patience, schedule, stopping, alone=not checkpoint and share.world_size == 1)
+    numbers: dict[str, float] = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
+    numbers |= {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    check_numbers(data, numbers)
+    check_functions(loss, optimizer, schedule)
+    _check_together(data, patience, schedule, stopping, alone=share.world_size == 1)
     device = torch.device(device)
     model.to(device).to(memory_format=memory_format(model)).train()  # type: ignore[call-overload]
     batches = max(1, min(math.ceil(len(data) / batch_size), len(data) // 2))  # batch norm cannot train on one image
-    settings: dict[str, object] = {"epochs": epochs, "batch size": batch_size, "learning rate": learning_rate, "seed": seed}
-    settings |= {"weight decay": weight_decay, "patience": patience, "head_only": head_only, "device": device.type}
-    first = checkpoint if share.rank == 0 else None
-    kept = _checkpoint(first, model, data, optimizer, schedule, share, settings) if first else None
     rates = Schedule(learning_rate, epochs, batches, not patience, shape=schedule)
     start = partial(_start, model, optimizer, weight_decay, rates)
-    state = State(model, *start(learning_rate), torch.Generator(device).manual_seed(seed), device)
+    state = State(model, *start(learning_rate), torch.Generator(device).manual_seed(seed), device, stopping)
+    settings = {**numbers, "seed": seed, "head_only": head_only, "device": device.type}
+    kept = _checkpoint(checkpoint, state, data, settings, share) if checkpoint and share.rank == 0 else None
     initial = copy.deepcopy(model.state_dict()) if patience else {}
     threshold = above_chance(data.labels, len(data.classes))
     with ranks.alone(), _seeded(device, seed), _head_only(model) if head_only else nullcontext():
@@ -138,12 +145,10 @@ def fit(
         if content := parallel.from_first(kept.load() if kept else None, share):
             place = str(kept.path) if kept else "the checkpoint"  # of rank 0
             state.restore(content, place)  # type: ignore[arg-type]  # what a checkpoint holds
-        while state.epoch < state.schedule.total_epochs:
+        while not state.done:
             _add_epoch(state, run_epoch, monitor if share.rank == 0 else None)
             if progress:
                 progress(state.curve[-1])
-            if stopping and stopping.after_epoch(model, device):
-                break
             _after_epoch(state, initial, start, at_chance=state.curve[-1].accuracy < threshold, patience=patience)
             if kept:
                 kept.save(state)
@@ -155,14 +160,17 @@ def fit(
     return state.curve
 
 
-def _check(epochs: int, patience: int, schedule: RateShape | None, stopping: EarlyStopping | None, *, alone: bool) -> None:
-    if epochs < 1:
-        raise InputError("epochs", "must be 1 or more", epochs)
+def _check_together(
+    data: Dataset, patience: int, schedule: RateShape | None, stopping: EarlyStopping | None, *, alone: bool
+) -> None:
+    """Raises InputError for what cannot be used together."""
     if patience and (schedule or stopping):
         raise InputError("patience", "must be 0 with a schedule or early stopping of your own", patience)
     if stopping and not alone:
-        rule = "must not be combined with a checkpoint, nor with several processes"
-        raise InputError("stopping", rule, "both", "leave one of them out")
+        raise InputError("stopping", "must not be combined with several processes", "both", "train in one process")
+    if stopping and stopping.validation.classes != data.classes:
+        got = f"{len(stopping.validation.classes)} classes for {len(data.classes)}"
+        raise InputError("EarlyStopping.validation", "must have the classes of the training images in their order", got)
 
 
 def _add_epoch(state: State, run_epoch: Callable[[int], tuple[float, float]], monitor: Callable[[], float] | None) -> None:
@@ -173,8 +181,10 @@ def _add_epoch(state: State, run_epoch: Callable[[int], tuple[float, float]], mo
     if not math.isfinite(mean_loss):
         rule = "training diverged: the loss is no longer finite"
         raise InputError("learning rate", rule, schedule.learning_rate, "lower it")
-    rate = schedule.rate((state.epoch + 1) * schedule.batches)
-    state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, rate, seconds, monitor() if monitor else None))
+    rate = float(state.optimizer.param_groups[0]["lr"])
+    test = monitor() if monitor else None
+    validation = state.stopping.after_epoch(state.model, state.device) if state.stopping else None
+    state.curve.append(Epoch(len(state.curve) + 1, mean_loss, accuracy, rate, seconds, test, validation))
 
 
 def _after_epoch(
@@ -197,24 +207,29 @@ def _after_epoch(
 def _start(
     model: nn.Module, optimizer: MakeOptimizer, weight_decay: float, rates: Schedule, rate: float
 ) -> tuple[torch.optim.Optimizer, Schedule]:
-    return optimizer(model, rate, weight_decay), rates._replace(learning_rate=rate)
+    """A new optimizer, and the schedule from its start."""
+    made = optimizer(model, rate, weight_decay)
+    check_optimizer(made, model)
+    for group in made.param_groups:
+        group.setdefault("initial_lr", group["lr"])  # as the schedulers of torch have it
+    return made, rates._replace(learning_rate=rate)
 
 
 def _checkpoint(
-    given: StrPath | Checkpoint,
-    model: nn.Module,
-    data: Dataset,
-    optimizer: MakeOptimizer,
-    schedule: RateShape | None,
-    share: parallel.Share,
-    settings: dict[str, object],
+    given: StrPath | Checkpoint, state: State, data: Dataset, settings: Mapping[str, object], share: parallel.Share
 ) -> Checkpoint:
     """The checkpoint at a path. It is of this training if settings, labels and first weights are the same."""
-    known = given if isinstance(given, Checkpoint) else Checkpoint(Path(given), {})
-    first = {"labels": digest(data.labels), "first weights": digest(*filter(torch.is_tensor, model.state_dict().values()))}
-    rates = schedule and [schedule(each / 20) for each in range(1, 21)]
-    own = {"optimizer": name_of(optimizer), "schedule": rates, "world size": share.world_size, "images": list(data.images.shape)}
-    return Checkpoint(known.path, {**known.identity, **settings, **own, **first}, known.before)
+    shape, stopping = state.schedule.shape, state.stopping
+    own = {
+        "optimizer": settings_of(state.optimizer),
+        "schedule": shape and [factor_of(shape, each / 20) for each in range(1, 21)],
+        "early stopping": stopping and stopping.identity(),
+        "world size": share.world_size,
+        "images": list(data.images.shape),
+        "labels": digest(data.labels),
+        "first weights": digest(*filter(torch.is_tensor, state.model.state_dict().values())),
+    }
+    return (given if isinstance(given, Checkpoint) else Checkpoint(given)).of({**settings, **own})
 
 
 def _epoch_runner(
@@ -244,8 +259,9 @@ def _epoch_runner(
             augmenting.manual_seed(own)
             torch.manual_seed(own)
         for number, whole in enumerate(order.tensor_split(state.schedule.batches), start=1):
+            factor = state.schedule.factor(step + number)
             for group in state.optimizer.param_groups:
-                group["lr"] = state.schedule.rate(step + number)
+                group["lr"] = group["initial_lr"] * factor
             index = share.slice_of(whole)
             count = len(index)
             if not count:  # more ranks than pairs of images: gradients of others, times 0
@@ -254,7 +270,7 @@ def _epoch_runner(
             if augment:
                 batch = augment(batch, augmenting)
             with precision.autocast(device, bf16), parallel.explained():
-                value, logits = loss(forward, batch.clone(memory_format=layout), labels[index])
+                value, logits = loss_and_logits(loss(forward, batch.clone(memory_format=layout), labels[index]))
             state.optimizer.zero_grad(set_to_none=True)
             (value if share.world_size == 1 else value * share.weight(count, len(whole))).backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()

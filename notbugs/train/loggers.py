@@ -1,4 +1,4 @@
-"""Training curves in TensorBoard, MLflow and Weights & Biases: callbacks for the `progress` of `fit`."""
+"""Training curves in TensorBoard, MLflow and Weights & Biases: callbacks for `train.fit` and `notbugs.train`."""
 
 import importlib
 import weakref
@@ -23,7 +23,8 @@ def tensorboard(folder: str | PathLike[str]) -> Logger:
     Returns
     -------
     callable
-        For `progress` of `train.fit`. Its writer is closed when nothing refers to the callback any more.
+        For `progress` of `train.fit`, or `callback` of `notbugs.train`. Its writer is closed when nothing refers to the callback
+        any more.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def mlflow() -> Logger:
     Returns
     -------
     callable
-        For `progress` of `train.fit`.
+        For `progress` of `train.fit`, or `callback` of `notbugs.train`.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def wandb() -> Logger:
     Returns
     -------
     callable
-        For `progress` of `train.fit`.
+        For `progress` of `train.fit`, or `callback` of `notbugs.train`.
 
     Raises
     ------
@@ -87,5 +88,5 @@ def _needs(package: str) -> ModuleType:
 
 
 def _metrics(epoch: Epoch) -> Mapping[str, float]:
-    """All figures of an epoch but its number; no test accuracy without `monitor`."""
+    """All figures of an epoch but its number; no test accuracy without `monitor`, no validation accuracy without `stopping`."""
     return {name: number for name, number in epoch._asdict().items() if name != "epoch" and number is not None}

@@ -12,10 +12,29 @@ from notbugs.precision import bounded_batch_size
 from notbugs.search import Attack
 
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(model, images (N, C, H, W), labels (N,)) -> (loss, logits (N, K)): `cross_entropy`, `adversarial_loss`, `trades`, or own."""
 
 
 def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on the clean images: standard training."""
+    """Cross-entropy on the clean images: standard training.
+
+    Parameters
+    ----------
+    model : nn.Module
+    images : Tensor, (N, C, H, W), in [0, 1]
+    labels : Tensor, (N,), int64
+
+    Returns
+    -------
+    tuple of Tensor
+        The mean loss, and the logits (N, K).
+
+    Examples
+    --------
+    >>> loss, logits = cross_entropy(nn.Flatten(), torch.zeros(2, 1, 1, 4), torch.tensor([0, 1]))
+    >>> round(loss.item(), 3), logits.shape
+    (1.386, torch.Size([2, 4]))
+    """
     logits = model(images)
     return F.cross_entropy(logits, labels), logits
 
@@ -27,6 +46,10 @@ def adversarial_loss(attack: Attack) -> Loss:
     ----------
     attack : Attack
         Gets the model in evaluation mode.
+
+    Returns
+    -------
+    Loss
 
     References
     ----------
@@ -41,7 +64,7 @@ def adversarial_loss(attack: Attack) -> Loss:
     """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return cross_entropy(model, _adversarial(attack, model, images, labels), labels)
+        return cross_entropy(model, adversarial_examples(attack, model, images, labels), labels)
 
     return loss
 
@@ -56,13 +79,25 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
     beta : float
         0 is standard training; larger values trade clean for robust accuracy.
 
+    Returns
+    -------
+    Loss
+        Its logits are those of the clean images.
+
     References
     ----------
     Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and Accuracy".
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from notbugs import attacks
+    >>> from notbugs.search import NormBall
+    >>> loss = trades(partial(attacks.kl_pgd, threat_model=NormBall("l2", 0.5), steps=3))
     """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        adversarial = _adversarial(attack, model, images, labels)
+        adversarial = adversarial_examples(attack, model, images, labels)
         # two passes, as in the paper: batch norm uses the statistics of clean and of adversarial images separately
         logits, adversarial_logits = model(images), model(adversarial)
         log_probabilities, clean = F.log_softmax(adversarial_logits.float(), dim=1), F.softmax(logits.float(), dim=1)
@@ -72,7 +107,7 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
     return loss
 
 
-def _adversarial(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def adversarial_examples(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Adversarial examples of a batch, for the model in evaluation mode; of large images on a CPU some at a time.
 
     Attacks get the network itself: of one that several ranks train together only the passes of training are counted.

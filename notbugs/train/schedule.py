@@ -12,16 +12,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from notbugs.train.checks import factor_of
+
 RESTART_RATE = 0.25  # of the learning rate
 
 
 class Schedule(NamedTuple):
-    """Learning rate: linear warm-up over 15 % of the steps, then linear decay to 0.
+    """Factor of the learning rate: linear warm-up over 15 % of the steps, then linear decay to 0.
 
-    While accuracy is at chance level the rate stays at its maximum and the end of the schedule moves back, by `chance_epochs`.
+    While accuracy is at chance level the factor stays at 1 and the end of the schedule moves back, by `chance_epochs`.
     """
 
-    learning_rate: float
+    learning_rate: float  # that the optimizer was made with
     epochs: int
     batches: int  # of an epoch
     decaying: bool  # False while accuracy is at chance level
@@ -38,13 +40,13 @@ class Schedule(NamedTuple):
         """Epochs with those at chance level."""
         return self.epochs + self.chance_epochs
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, from 1."""
+    def factor(self, step: int) -> float:
+        """By which a step, from 1, multiplies the initial learning rate of each parameter group."""
         if self.shape:
-            return self.learning_rate * self.shape(step / (self.epochs * self.batches))
+            return factor_of(self.shape, step / (self.epochs * self.batches))
         left = self.total_epochs * self.batches - step
         decay = left / max(self.epochs * self.batches - self.warmup, 1) if self.decaying else 1.0
-        return self.learning_rate * (step / self.warmup if step <= self.warmup else min(decay, 1.0))
+        return step / self.warmup if step <= self.warmup else min(decay, 1.0)
 
     def used_up(self, patience: int) -> bool:
         """Whether accuracy stayed at chance level for as long as patience allows."""

@@ -1,20 +1,21 @@
 """All that changes while a network is trained, and checkpoints, from which training goes on as if nothing had stopped it."""
 
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from notbugs.atomic import atomic_write
+from notbugs.atomic import StrPath, atomic_write
 from notbugs.data.sources.tensors import load_saved
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.train.optimizers import EarlyStopping
 from notbugs.train.schedule import Schedule
 
 SECONDS_BETWEEN = 10.0  # of two checkpoints: every epoch that takes longer has its own
@@ -30,11 +31,13 @@ class Epoch(NamedTuple):
     loss, accuracy : float
         Means over the training set, on its labels, from the forward passes of training. Accuracy in [0, 1].
     learning_rate : float
-        Of the last step.
+        Of the last step; that of the first parameter group.
     seconds : float
         Since training started.
     test_accuracy : float or None
         What `monitor` returned; None without it.
+    validation_accuracy : float or None
+        Of early stopping; None without it.
     """
 
     epoch: int
@@ -43,6 +46,7 @@ class Epoch(NamedTuple):
     learning_rate: float
     seconds: float
     test_accuracy: float | None = None
+    validation_accuracy: float | None = None
 
 
 @dataclass
@@ -57,6 +61,7 @@ class State:
     generator : Generator
         Of the order of images and the augmentation.
     device : device
+    stopping : EarlyStopping or None
     curve : list of Epoch
     before_restart : int
         Epochs before training started again; 0 if it did not.
@@ -69,14 +74,24 @@ class State:
     schedule: Schedule
     generator: torch.Generator
     device: torch.device
+    stopping: EarlyStopping | None = None
     curve: list[Epoch] = field(default_factory=list)
     before_restart: int = 0
     started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        if self.stopping:
+            self.stopping.begin()
 
     @property
     def epoch(self) -> int:
         """Epochs since training started for the last time."""
         return len(self.curve) - self.before_restart
+
+    @property
+    def done(self) -> bool:
+        """Whether no epoch is left."""
+        return self.epoch >= self.schedule.total_epochs or (self.stopping is not None and self.stopping.done)
 
     def content(self) -> dict[str, object]:
         """What a checkpoint holds."""
@@ -90,6 +105,7 @@ class State:
             "curve": [tuple(epoch) for epoch in self.curve],
             "before_restart": self.before_restart,
             "seconds": time.perf_counter() - self.started,
+            "stopping": self.stopping.content() if self.stopping else None,
         }
 
     def restore(self, content: Mapping[str, object], place: str) -> None:
@@ -111,6 +127,8 @@ class State:
         self.curve = [Epoch(*epoch) for epoch in found["curve"]]  # type: ignore[attr-defined]
         self.before_restart = index(found["before_restart"])  # type: ignore[arg-type]
         self.started = time.perf_counter() - found["seconds"]  # type: ignore[operator]
+        if self.stopping:
+            self.stopping.restore(**found["stopping"], model=self.model)  # type: ignore[arg-type]
 
     def _restore_optimizer(self, found: dict[str, object]) -> None:
         """PyTorch believes the settings and shapes that it is given, and fails at the next step."""
@@ -130,24 +148,62 @@ class State:
 
 
 class Checkpoint:
-    """A file that holds a training after its last epoch, or one of its last.
+    """A file that holds a training after its last epoch, or after one of its last.
 
     Parameters
     ----------
-    path : Path
-    identity : mapping
-        What the training is, by name: a checkpoint of another one is not used, with a warning.
+    path : str or path
+    identity : mapping, optional
+        What the training is, by name, beside what `fit` compares itself: a checkpoint of another one is not used, with a warning.
     before : callable, optional
         Called before it is written: it keeps what else belongs to these epochs.
+    seconds : float, optional
+        It is written after an epoch that ends this long after the start or after the last time; 0: after each epoch. Default: 10,
+        so that a training that is stopped within its first 10 seconds leaves no file.
+
+    Raises
+    ------
+    InputError
+        If `seconds` is no number of 0 or more; in `fit` if `identity` has a name that it compares itself.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from notbugs import data, models, train
+    >>> digits = data.load("digits").train.select(slice(0, 100))
+    >>> model = models.build("linear", shape=digits.shape, classes=10)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "training.pt"
+    ...     curve = train.fit(model, digits, epochs=2, checkpoint=Checkpoint(path, seconds=0))
+    ...     path.is_file()
+    True
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, object], before: Callable[[], None] | None = None) -> None:
-        self.path, self.identity, self.before = path, dict(identity), before
+    def __init__(
+        self,
+        path: StrPath,
+        identity: Mapping[str, object] = MappingProxyType({}),
+        before: Callable[[], None] | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        if seconds is not None and not seconds >= 0:
+            raise InputError("Checkpoint.seconds", "must be 0 or more", seconds)
+        self.path, self.identity, self.before, self.seconds = Path(path), dict(identity), before, seconds
         self.written = time.monotonic()
+
+    def of(self, identity: Mapping[str, object]) -> "Checkpoint":
+        """The same file for a training of which more is known. Raises InputError for names that are taken."""
+        if taken := sorted(self.identity.keys() & identity.keys()):
+            raise InputError(
+                "Checkpoint.identity", "must not have names that fit compares itself", ", ".join(taken), "rename them"
+            )
+        return Checkpoint(self.path, {**self.identity, **identity}, self.before, seconds=self.seconds)
 
     def save(self, state: State) -> None:
         """Write it, unless there is one from a moment ago."""
-        if time.monotonic() - self.written >= SECONDS_BETWEEN:
+        if time.monotonic() - self.written >= (SECONDS_BETWEEN if self.seconds is None else self.seconds):
             if self.before:
                 self.before()
             content = {**state.content(), "identity": self.identity}
@@ -173,12 +229,3 @@ class Checkpoint:
 
     def _start_again(self, why: str) -> None:
         warnings.warn(f"{self.path} {why}: training starts again", NotbugsWarning, stacklevel=4)
-
-
-def digest(*tensors: Tensor) -> str:
-    """A hash of tensors."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(repr((tensor.shape, tensor.dtype)).encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]

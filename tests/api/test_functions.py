@@ -13,7 +13,7 @@ from gate.conftest import accuracy
 from prototypes import prototype_classifier
 
 import notbugs
-from notbugs import api, data, metrics, models
+from notbugs import api, data, metrics, models, train
 from notbugs.api import runs
 from notbugs.api.inputs import by_name
 from notbugs.errors import InputError, NotbugsWarning
@@ -21,6 +21,7 @@ from notbugs.report.findings.construction import is_weak_source
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.row import Cell
 from notbugs.search import NormBall
+from notbugs.study.single import set_aside
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,31 @@ def test_training_is_that_of_the_command_for_data_in_memory_as_for_their_name(sm
     assert metadata.classes == small.train.classes
     images = small.test.pixels(slice(None))
     assert torch.allclose(loaded.eval()(images), in_memory(images))
+
+
+def test_early_stopping_and_a_callback_of_a_training(small: data.Splits) -> None:
+    """The test images have no part in it."""
+    epochs: list[train.Epoch] = []
+    options: dict[str, int | str] = {"epochs": 40, "network": "linear", "optimizer": "sgd", "stop_early": 2}
+    model = api.train(small, callback=epochs.append, **options)  # type: ignore[arg-type]
+    accuracies = [epoch.validation_accuracy or 0.0 for epoch in epochs]
+    best = accuracies.index(max(accuracies)) + 1
+    assert len(epochs) == best + 2 < 40 and epochs[0].learning_rate == 0.1
+    assert model.notes == (
+        "early stopping: 10 of 100 training images are set aside for validation, about 10 % of each class, with seed 0",
+        f"early stopping: the weights are those of epoch {best} of {best + 2}, validation accuracy {100 * max(accuracies):.1f} %",
+    )
+    other = api.train(small._replace(test=small.test.select([0])), **options)  # type: ignore[arg-type]
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+
+
+def test_images_set_aside_divide_no_group(small: data.Splits) -> None:
+    grouped = replace(small.train, groups=tuple(str(number // 4) for number in range(100)))
+    kept, validation = set_aside(grouped, seed=1)
+    assert not {*kept.groups} & {*validation.groups} and len(kept) + len(validation) == 100 and 4 <= len(validation) <= 20
+    assert validation.names == set_aside(grouped, seed=1)[1].names
+    with pytest.raises(InputError, match="--stop-early: needs a class of two training images or more"):
+        set_aside(small.train.select([0]), seed=0)
 
 
 def test_data_in_memory_are_never_those_of_an_earlier_call(small: data.Splits) -> None:
@@ -84,6 +110,9 @@ def test_constructions_take_any_network(small: data.Splits) -> None:
     ("call", "says"),
     [
         (lambda s: api.train(s, loss="hinge"), "loss: must be one of standard, adversarial, trades, got 'hinge'"),
+        (lambda s: api.train(s, optimizer="adam"), "optimizer: must be one of adamw, sgd, got 'adam'"),
+        (lambda s: api.train(s, stop_early=0), "stop_early: must be a number of epochs, 1 or more, got 0"),
+        (lambda s: api.train(s, stop_early=True), "stop_early: must be a number of epochs, 1 or more, got True"),
         (lambda s: api.train(s, out="model.pt"), "out: must end in .safetensors"),
         (lambda s: api.attack(prototype_classifier(s.train), s, "spatial:10,1"), "threats: must be in l2, linf, l1 or l0"),
         (lambda s: api.attack(prototype_classifier(s.train), s, []), "threats: must be one or more"),

@@ -92,6 +92,21 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
 
 
 @pytest.mark.slow
+def test_training_stops_early_and_says_by_which_images(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('[train]\nstop-early = 2\noptimizer = "sgd"\nlearning-rate = 0.05\nbatch-size = 32\n')
+    out, words = tmp_path / "m.safetensors", ["--limit", "100", "--network", "linear", "--epochs", "60"]
+    done = call_here("train", "digits", *words, "--config", tmp_path / "c.toml", "--out", out)
+    assert done.returncode == 0, done.stderr
+    training = json.loads(out.with_suffix(".json").read_text())["training"]
+    assert training["epochs"] == training["best_epoch"] + 2 < 60 and training["optimizer"] == "sgd"
+    assert "Model linear: early stopping: 10 of 100 training images are set aside for validation" in done.stderr
+    assert f"early stopping: the weights are those of epoch {training['best_epoch']} of {training['epochs']}" in done.stderr
+    assert "--stop-early: must be a number of epochs" in error_line(
+        call_here("train", "digits", "--stop-early", "0", "--out", out)
+    )
+
+
+@pytest.mark.slow
 def test_features_and_their_unusable_input(tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
     assert call_here("train", "digits", "--out", model, *QUICK).returncode == 0

@@ -22,7 +22,7 @@ from notbugs.data_config import DATA_FIELDS
 from notbugs.datacheck.mirroring import Mirroring, Turned
 from notbugs.metrics import transfer
 from notbugs.runs import runner
-from notbugs.study import analyses, pipeline
+from notbugs.study import analyses, pipeline, single
 from notbugs.study.classifiers import TrainedClassifier
 from notbugs.study.epsilon import NeighborDistances
 from notbugs.study.plan import Plan
@@ -99,7 +99,7 @@ def no_work() -> Iterator[None]:
         ):
             patch.setattr(module, work, stop)
         patch.setattr(pipeline, "make_plan", _plan)
-        patch.setattr(pipeline, "train_classifier", _untrained)
+        patch.setattr(single, "train_classifier", _untrained)
         patch.setattr(metrics, "robust_accuracy", lambda *_, **__: [])
         yield
 

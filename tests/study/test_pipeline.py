@@ -295,6 +295,33 @@ def test_a_single_training_that_was_stopped_goes_on_with_the_same_result(tmp_pat
 
 
 @pytest.mark.slow
+def test_early_stopping_and_sgd_of_a_single_training_go_on_with_the_same_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    tiny, options = StudyConfig("digits", limit=60, epochs=6, network="linear"), {"optimizer": "sgd", "stop_early": 9}
+    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
+
+    def interrupt(_stage: str, _share: float, words: str) -> None:
+        if words == "epoch 4 of 6":
+            raise KeyboardInterrupt
+
+    expected = pipeline.train_single(tiny, whole, **options)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train_single(tiny, stopped, report_progress=interrupt, **options)  # type: ignore[arg-type]
+    kept = stopped.with_suffix(".training.pt").read_bytes()
+    assert pipeline.train_single(tiny, stopped, **options) == expected  # type: ignore[arg-type]
+    assert stopped.read_bytes() == whole.read_bytes()
+    about = json.loads(stopped.with_suffix(".json").read_text())
+    training = about["training"]
+    assert (training["optimizer"], training["validation_images"], training["epochs"]) == ("sgd", 10, 6)
+    assert about["notes"][-1].startswith(f"early stopping: the weights are those of epoch {training['best_epoch']} of 6")
+    stopped.with_suffix(".training.pt").write_bytes(kept)
+    with pytest.warns(NotbugsWarning, match="is of a training with another early stopping, images, labels: training"):
+        pipeline.train_single(tiny, stopped, optimizer="sgd")
+
+
+@pytest.mark.slow
 def test_a_single_training_does_not_go_on_with_that_of_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
     tiny, path = StudyConfig(str(tmp_path / "set.npz"), epochs=2, width=8, epsilon=0.1), tmp_path / "one.safetensors"
@@ -317,6 +344,10 @@ def test_a_single_training_does_not_go_on_with_that_of_other_images(tmp_path: Pa
 def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--loss: must be one of standard, adversarial, trades, got 'plain'"):
         pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", loss="plain")
+    with pytest.raises(InputError, match=r"^--optimizer: must be one of adamw, sgd, got 'adam'"):
+        pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", optimizer="adam")
+    with pytest.raises(InputError, match=r"^--stop-early: must be a number of epochs, 1 or more, got 0"):
+        pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", stop_early=0)
     assert not list(tmp_path.iterdir())
 
 

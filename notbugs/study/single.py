@@ -1,0 +1,170 @@
+"""One classifier, trained on the original images: what `notbugs train` and `notbugs.train` have in common."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from notbugs import data, train
+from notbugs.data import Dataset, Splits
+from notbugs.data.parts import stratified_split
+from notbugs.errors import InputError
+from notbugs.models.notes import report_notes
+from notbugs.runs.engine import Progress
+from notbugs.study.catalog import MODELS, Loss, ModelSpec
+from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, training_attack
+from notbugs.study.config import ResolvedConfig, StudyConfig
+
+LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
+OPTIMIZERS = ("adamw", "sgd")
+SGD_RATE, SGD_FINETUNING_RATE, SGD_WEIGHT_DECAY = 0.1, 0.01, 5e-4  # Ilyas et al. 2019; fine-tuning begins near a minimum
+SGD_SCHEDULE = train.step_decay(1 / 3, 2 / 3)
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class SingleTraining:
+    """Settings of one training that a study does not have.
+
+    Parameters
+    ----------
+    loss : {"standard", "adversarial", "trades"}
+    optimizer : {"adamw", "sgd"}
+        AdamW with warm-up and linear decay; or SGD with momentum 0.9, whose learning rate falls to a tenth after each third.
+    stop_early : int, optional
+        Set a tenth of the training images aside, end once accuracy on them has not risen for so many epochs, and take the best
+        weights.
+    """
+
+    loss: str = "standard"
+    optimizer: str = "adamw"
+    stop_early: int | None = None
+
+    def check(self, named: Callable[[str], str] = str) -> None:
+        """Raises InputError for settings that cannot be used. named: what the user calls a setting."""
+        for name, value, known in (("loss", self.loss, LOSSES), ("optimizer", self.optimizer, OPTIMIZERS)):
+            if value not in known:
+                raise InputError(named(name), f"must be one of {', '.join(known)}", repr(value))
+        if isinstance(self.stop_early, bool) or (self.stop_early is not None and self.stop_early < 1):  # True would be 1
+            raise InputError(named("stop_early"), "must be a number of epochs, 1 or more", self.stop_early, "5 for example")
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The standard classifier of a study, with this loss."""
+        return replace(MODELS["standard"], loss=next(each for each in LOSSES if each == self.loss))
+
+    def with_defaults(self, config: StudyConfig) -> StudyConfig:
+        """The configuration with what suits SGD where it is chosen and the learning rate or the weight decay is open."""
+        if self.optimizer != "sgd":
+            return config
+        rate = SGD_FINETUNING_RATE if config.pretrained or config.robust_model else SGD_RATE
+        return replace(
+            config,
+            learning_rate=rate if config.learning_rate is None else config.learning_rate,
+            weight_decay=SGD_WEIGHT_DECAY if config.weight_decay is None else config.weight_decay,
+        )
+
+
+class Single(NamedTuple):
+    """A classifier that was trained alone.
+
+    Attributes
+    ----------
+    trained : TrainedClassifier
+    images : Dataset
+        Those that its weights were trained on.
+    settings : mapping
+        What its JSON says of the training, beside what that of a study's classifier says.
+    """
+
+    trained: TrainedClassifier
+    images: Dataset
+    settings: Mapping[str, object]
+
+
+def train_single(
+    config: ResolvedConfig,
+    splits: Splits,
+    training: SingleTraining,
+    *,
+    report_progress: Progress,
+    callback: Callable[[train.Epoch], None] | None = None,
+    checkpoint: train.Checkpoint | None = None,
+) -> Single:
+    """Train one classifier on the training part. What early stopping does is a note of the model, and reported.
+
+    Parameters
+    ----------
+    config : ResolvedConfig
+        Resolved from `training.with_defaults`.
+    splits : Splits
+    training : SingleTraining
+    report_progress : callable
+    callback : callable, optional
+        Gets each Epoch as it ends.
+    checkpoint : Checkpoint, optional
+    """
+    images, stopping, notes = splits.train, None, list[str]()
+    if training.stop_early is not None:
+        images, validation = set_aside(splits.train, config.seed)
+        stopping = train.EarlyStopping(validation, training.stop_early, training_attack(config, training.spec))
+        notes.append(
+            f"early stopping: {len(validation):,} of {len(splits.train):,} training images are set aside for validation, "
+            f"about {100 * VALIDATION_SHARE:.0f} % of each class, with seed {config.seed}"
+        )
+        report_notes(config.network, notes)
+    trained = train_classifier(
+        config,
+        images,
+        training.spec,
+        seed=config.seed,
+        report_progress=report_progress,
+        checkpoint=checkpoint,
+        optimizer=train.sgd if training.optimizer == "sgd" else train.adamw,
+        schedule=SGD_SCHEDULE if training.optimizer == "sgd" else None,
+        stopping=stopping,
+        callback=callback,
+    )
+    settings: dict[str, object] = {"optimizer": training.optimizer}
+    if stopping:
+        accuracy, epochs = max(stopping.accuracies), len(stopping.accuracies)
+        under = " under the attack of training" if stopping.attack else ""
+        notes.append(
+            f"early stopping: the weights are those of epoch {stopping.best_epoch} of {epochs}, validation accuracy "
+            f"{100 * accuracy:.1f} %{under}"
+        )
+        report_notes(config.network, notes[-1:])
+        settings |= {"validation_images": len(stopping.validation), "best_epoch": stopping.best_epoch}
+    trained.model.notes = (*trained.model.notes, *notes)
+    return Single(trained, images, settings)
+
+
+def save_single(single: Single, config: ResolvedConfig, training: SingleTraining, path: Path, **also: object) -> None:
+    """Save it with what is known of its training. also: further keys of its JSON."""
+    save_classifier(
+        single.trained, config, single.images, training.spec, seed=config.seed, path=path, settings=single.settings, **also
+    )
+
+
+def set_aside(part: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """The images to train on, and about a tenth of each class for validation, at least one image; no group is in both.
+
+    Raises
+    ------
+    InputError
+        If groups are so large that a class would be in one part alone, or each class has one image.
+    """
+    labels = part.labels.tolist()
+    if part.groups:
+        folds = max(2, min(round(1 / VALIDATION_SHARE), len(set(part.groups)), *Counter(labels).values()))
+        remedy = "take smaller groups, or train without --stop-early"
+        aside = data.grouped_folds(labels, part.groups, folds, seed, part.classes, remedy) == 0
+        kept, validation = np.flatnonzero(~aside).tolist(), np.flatnonzero(aside).tolist()
+    else:
+        kept, validation = stratified_split(labels, VALIDATION_SHARE, seed)
+    if not validation:
+        raise InputError("--stop-early", "needs a class of two training images or more", None, "add images")
+    return part.select(kept), part.select(validation)
