@@ -120,7 +120,8 @@ def _beside_autoattack(
     turns = in_turns({tool: partial(attack, images, labels) for tool, attack in tools.items()})
     common = about(name, threat_model, len(dataset)) | {"clean_correct": int(is_correct(model, images, labels).sum())}
     for tool, (perturbed, times) in turns.items():
-        yield {**common, "tool": tool, **outcome(model, images, labels, perturbed, threat_model), **times}
+        version = {"attack": attacks.ensemble_name("standard")} if tool in ("notbugs", REPEATED) else {}
+        yield {**common, "tool": tool, **version, **outcome(model, images, labels, perturbed, threat_model), **times}
     if more:
         return
     perturbed, times = turns["AutoAttack"]
@@ -155,4 +156,5 @@ def _linear_model(count: int) -> Iterator[Row]:
         common = about("linear", threat_model, len(images)) | {"clean_correct": len(images)}
         known = int((distances > threat_model.epsilon).sum())
         yield {**common, "tool": "closed form", "correct": known, "robust_accuracy": known / len(images)}
-        yield {**common, "tool": "notbugs", **outcome(model, images, labels, perturbed, threat_model), **times}
+        found = outcome(model, images, labels, perturbed, threat_model)
+        yield {**common, "tool": "notbugs", "attack": attacks.ensemble_name("standard"), **found, **times}

@@ -20,7 +20,7 @@ MODEL_TITLES = {
 }
 TRAINING_TITLES = {"adversarial": "adversarially trained"}
 REPEATED = "notbugs, repeated"  # a check of the time, not a row of its own
-ENSEMBLE = "ensemble-standard v1"
+ENSEMBLE = "ensemble-standard v1"  # of rows that do not say which
 NOTBUGS_CALLS = ("invert_features", "relabel", "fit", "train_model")  # in code type
 
 
@@ -75,7 +75,8 @@ def _tool(name: str) -> Callable[[Row], str]:
     """The tool of a row, and how docs/attacks.md calls the attack of notbugs."""
 
     def cell(row: Row) -> str:
-        known = {"notbugs": name, "notbugs, without gradients": f"{name} without gradients"}
+        own = f"`{row['attack']}`" if "attack" in row else name
+        known = {"notbugs": own, "notbugs, without gradients": f"{own} without gradients"}
         return known.get(row["tool"], str(row["tool"]))
 
     return cell

@@ -56,6 +56,7 @@ COMMANDS = (
 PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("allocator.md", ["allocator.json"], []),
     ("attacks.md", ["attacks.json"], []),
+    ("attacks.md", ["attacks-v4.json"], []),
     ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
