@@ -3,8 +3,8 @@
     NOTBUGS_EXTENSIONS=own_control notbugs run digits --out runs/own  # in the folder of this file
 
 D_rand teaches the true classes though all of its labels are wrong. Could any change of pixels of this strength do so? This
-control keeps the values of each perturbation and its label, and shuffles where they stand. If classifiers learn nothing from it,
-the arrangement of the pixels matters: they are features. It is a row among the controls of the report.
+control shuffles the pixels of each perturbation, and keeps its label and its L2 norm. If classifiers learn nothing from it, the
+arrangement of the pixels matters: they are features. It is a row among the controls of the report.
 
 A package registers such a module by an entry point, then no variable is needed:
 
@@ -12,7 +12,6 @@ A package registers such a module by an entry point, then no variable is needed:
     anything = "my_package.controls"
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from notbugs.extensions import Control
@@ -40,10 +39,10 @@ def shuffle_pixels(
     model: "Model",
     seed: int,
 ) -> "Dataset":
-    """The original images plus the perturbations, each with its pixels in another order."""
+    """The original images plus the perturbations, each with its pixels in another order and as large as before."""
     import torch
 
-    from notbugs.data import to_8bit
+    from notbugs.construct import rescaled_perturbations
 
     clean, perturbed = original.pixels(slice(None)), relabeled.pixels(slice(None))
     difference = (perturbed - clean).flatten(2)
@@ -51,4 +50,4 @@ def shuffle_pixels(
     random = torch.rand(len(difference), 1, difference.shape[2], generator=generator)
     order = random.argsort(2).expand_as(difference)
     shuffled = difference.gather(2, order).view_as(clean)
-    return replace(relabeled, images=to_8bit((clean + shuffled).clamp(0, 1)))
+    return rescaled_perturbations(original, relabeled, shuffled).dataset

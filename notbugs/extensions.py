@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -152,6 +152,7 @@ class Extensions:
     controls: list[Control] = field(default_factory=list)
     constructions: list[Construction] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
 
     @property
     def datasets(self) -> list[Control | Construction]:
@@ -170,9 +171,15 @@ class Extensions:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the file of each module, as run.json keeps them: a figure is that of this code."""
-        modules = dict.fromkeys([*_modules(), *(name.partition(":")[0] for name in self.functions)])
+        modules = dict.fromkeys([*self.modules, *(name.partition(":")[0] for name in self.functions)])
         files = {name: getattr(_imported(name), "__file__", None) for name in modules}
         return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
+    def check_in_time(self) -> None:
+        """Raises InputError where the variable was set or changed too late: the list is made once."""
+        if (now := _modules()) != self.modules:
+            got = f"{', '.join(now) or 'none'} now, {', '.join(self.modules) or 'none'} before"
+            raise InputError(VARIABLE, "must be set before notbugs is first used", got, "set it first, in a new process")
 
     def check_functions(self) -> None:
         """Before any work: every function is there and takes its keyword arguments.
@@ -200,8 +207,8 @@ def load_extensions(taken: Collection[str]) -> Extensions:
     InputError
         If a module cannot be imported, has none of the lists, or two entries have one name.
     """
-    found = Extensions()
-    for module in _modules():
+    found = Extensions(modules=_modules())
+    for module in found.modules:
         imported = _imported(module)
         if not any(hasattr(imported, name) for name in LISTS):
             raise InputError(VARIABLE, f"{module} must have a list {' or '.join(LISTS)}", "none")
@@ -257,6 +264,14 @@ def function_of(name: str) -> Callable[..., object]:
     if not callable(function):
         raise InputError(VARIABLE, "must name a function", name)
     return cast(Callable[..., object], function)
+
+
+def check_unchanged(recorded: Mapping[str, str], present: Mapping[str, str]) -> None:
+    """Raises InputError where a module is not what it was when a run began: its data sets would be those of the old code."""
+    changed = sorted(name for name, digest in recorded.items() if present.get(name, digest) != digest)
+    if changed:
+        remedy = "name another folder with --out, or restore what it was"
+        raise InputError(VARIABLE, "must name modules that are as when this run began", f"{', '.join(changed)}, changed", remedy)
 
 
 def check_present(recorded: Collection[str], present: Collection[str]) -> None:

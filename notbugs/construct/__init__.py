@@ -7,6 +7,7 @@ from notbugs.construct.controls import (
     drop_already_predicted,
     misclassified_only,
     pseudo_label,
+    rescaled_perturbations,
     shuffled_perturbations,
 )
 from notbugs.construct.inversion import (
@@ -32,6 +33,7 @@ __all__ = [
     "pseudo_label",
     "random_labels",
     "relabel",
+    "rescaled_perturbations",
     "shuffled_perturbations",
     "spectral_covariance_sqrt",
     "whitened_metric",

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from notbugs import precision
 from notbugs.construct.base import Constructed, ConstructionStats, norms_of, perturbation_norms, summarized
 from notbugs.data import Dataset, map_batches, to_8bit
+from notbugs.errors import InputError
 from notbugs.models import Model
 from notbugs.predict import logits, predict
 from notbugs.search import Mask
 
 BATCH = 1000  # images perturbed at a time
+LARGEST_SCALE, SCALE_STEPS = 1000.0, 40  # of unit perturbations; bisection then ends within a billionth
 
 
 def shuffled_perturbations(dataset: Dataset, relabeled: Dataset, *, seed: int = 0, mask: Mask | None = None) -> Constructed:
@@ -82,6 +85,66 @@ def class_patterns(dataset: Dataset, relabeled: Dataset, *, seed: int = 0, unper
         return torch.zeros_like(magnitudes).scatter(1, order[labels], ranked), signs[labels]
 
     return _replace_perturbations(dataset, relabeled, patterned)
+
+
+def rescaled_perturbations(dataset: Dataset, relabeled: Dataset, perturbations: Tensor) -> Constructed:
+    """The labels of a relabeled data set with other perturbations, each as large as the image's own: for controls of your own.
+
+    Pixels end at 0 and 1, which would make most perturbations smaller: on digits by a fifth. So each is scaled until its L2 norm
+    after clipping is that of the image's perturbation in `relabeled`. Where there is not enough room it stays smaller; the
+    statistics have the norms.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The clean images.
+    relabeled : Dataset
+        The same images, perturbed, with their new labels.
+    perturbations : Tensor, (N, C, H, W), float
+        Those to use instead; their norms do not matter.
+
+    Returns
+    -------
+    Constructed
+
+    Raises
+    ------
+    InputError
+        If the perturbations have another shape than the images, or are not finite.
+
+    Examples
+    --------
+    >>> from notbugs.data import Dataset
+    >>> clean = Dataset(torch.full((1, 1, 2, 2), 0, dtype=torch.uint8), torch.tensor([0]), ("a", "b"), ("file",))
+    >>> relabeled = clean.with_images(torch.tensor([[[[60, 0], [0, 0]]]], dtype=torch.uint8))
+    >>> turned = torch.tensor([[[[-0.1, 0.1], [0.0, 0.0]]]])
+    >>> rescaled_perturbations(clean, relabeled, turned).dataset.images[0].tolist()
+    [[[0, 60], [0, 0]]]
+    """
+    if perturbations.shape != (len(dataset), *dataset.shape) or not bool(perturbations.isfinite().all()):
+        rule = f"must be finite and of shape {(len(dataset), *dataset.shape)}, as the images"
+        raise InputError("perturbations", rule, f"shape {tuple(perturbations.shape)}")
+
+    def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = (relabeled.pixels(index) - images).flatten(1).norm(dim=1)
+        directions = F.normalize(perturbations[index].flatten(1).float()).view_as(images)
+        low, high = torch.zeros_like(wanted), torch.full_like(wanted, LARGEST_SCALE)
+        for _ in range(SCALE_STEPS):  # the norm after clipping rises with the scale: bisection
+            middle = (low + high) / 2
+            small = (_clipped(images, directions, middle) - images).flatten(1).norm(dim=1) < wanted
+            low, high = torch.where(small, middle, low), torch.where(small, high, middle)
+        stored = to_8bit(_clipped(images, directions, (low + high) / 2))
+        return stored, norms_of(stored, images)
+
+    size = precision.bounded_batch_size(BATCH, "cpu", dataset.shape)
+    images, norms = map_batches(perturb, dataset, batch_size=size, share=False)
+    relabeled_count = int((relabeled.labels != dataset.labels).sum())
+    stats = ConstructionStats(n=len(dataset), **summarized(norms)._asdict(), relabeled=relabeled_count)
+    return Constructed(dataset.with_images(images).with_labels(relabeled.labels), stats)
+
+
+def _clipped(images: Tensor, directions: Tensor, scales: Tensor) -> Tensor:
+    return (images + scales.view(-1, 1, 1, 1) * directions).clamp(0, 1)
 
 
 def _signs(shape: torch.Size, generator: Generator) -> Tensor:

@@ -69,7 +69,13 @@ def excess(row: Mapping[str, Any], run: RunFolder) -> str:
     """A row of the table `controls` with all that a reader needs to check it."""
     points, low, high = (f"{100 * row[name]:+.1f}" for name in ("excess", "excess_ci_low", "excess_ci_high"))
     both = [f"{row[name]} {100 * row[share]:.1f} %" for name, share in (("model", "accuracy"), ("control", "control_accuracy"))]
-    parts = [f"95 % CI [{low}, {high}]", f"n = {row['n']}", f"seed {row['seed']}", *both]
+    study = run.study()
+    epsilon = study.settings.get("relabel_epsilon")
+    norm = NORM_NAMES.get(study.norm, study.norm)
+    parts = [f"95 % CI [{low}, {high}] over the test images", f"n = {row['n']}", f"seed {row['seed']}", *both]
+    if isinstance(epsilon, float | int):
+        parts.append(f"perturbations {norm} ε = {epsilon:.4g}")
+    parts += [f"{name}.py SHA-256 {digest[:16]}" for name, digest in run.metadata.get("extension_files", {}).items()]
     return f"{points} percentage points of test accuracy over the control ({', '.join(parts)}, {_origin(run)})"
 
 

@@ -16,6 +16,7 @@ from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data_config import asked_options, check_outside
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.extensions import check_unchanged
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
 from notbugs.runs.attempts import Attempt
@@ -116,6 +117,7 @@ def run(
     InputError
         Before anything is written if the input cannot be used.
     """
+    EXTENSIONS.check_in_time()
     EXTENSIONS.check_functions()
     check_outside(config, folder := Path(folder))
     data.use_index(folder)
@@ -130,6 +132,7 @@ def run(
         if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:
             got = f"{given.name}, which has changed"
             raise InputError("--model", "must be the same model as when this run began", got, "give another --out")
+        check_unchanged(record.metadata.get("extension_files", {}), EXTENSIONS.hashes())
         resolved = _with_earlier(resolved, earlier)
         _adopt_evaluations(record, study_graph(resolved))
         settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it

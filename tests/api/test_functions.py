@@ -237,10 +237,12 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
         "control_accuracy": 0.125, "excess": 0.625, "excess_ci_low": 0.5, "excess_ci_high": 0.75, "n": 70,
     }  # fmt: skip
     with RunFolder.open(tmp_path / "study", {"kind": "study"}) as record:
-        record.update_metadata(commit="0123abc-dirty")
+        files = {"own": "f" * 64}
+        record.update_metadata(commit="0123abc-dirty", norm="l2", settings={"relabel_epsilon": 1.5}, extension_files=files)
     assert api.Run(str(tmp_path / "study")).cite(control) == (
-        "+62.5 percentage points of test accuracy over the control (95 % CI [+50.0, +75.0], n = 70, seed 1, "
-        "trained-on-random-labels 75.0 %, trained-on-own 12.5 %, data d (fingerprint unknown); "
+        "+62.5 percentage points of test accuracy over the control (95 % CI [+50.0, +75.0] over the test "
+        "images, n = 70, seed 1, trained-on-random-labels 75.0 %, trained-on-own 12.5 %, perturbations L2 ε = 1.5, "
+        "own.py SHA-256 ffffffffffffffff, data d (fingerprint unknown); "
         "notbugs 0.1.0, commit 0123abc-dirty: notbugs run d)"
     )
     with pytest.raises(

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from report.conftest import (
@@ -24,9 +26,11 @@ from report.test_results import FALLING, RISING, UNRELATED, points, shares
 from scipy import stats as scipy_stats
 
 from notbugs.report import tables
+from notbugs.report.aggregate import ExcessOverControl
 from notbugs.report.findings import controls, findings
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.study import SetRow
 from notbugs.runs.tables.transferability import ControlRow, TransferRow
 from notbugs.stats import wilson_interval
 from notbugs.study.catalog import ARCHITECTURES, EPSILON_TEXTS, LEARNERS
@@ -380,3 +384,20 @@ def test_no_sentence_has_what_is_no_number(tmp_path: Path, seeds: int) -> None:
     for finding in found:
         assert finding.question.endswith(("?", ")")) and finding.text.endswith(".")
         assert not any(word in finding.text for word in ("nan", "None", "inf ", "--", "  ", ".."))
+
+
+def test_a_control_of_another_size_is_cautioned() -> None:
+    """Else a control whose perturbations were clipped would be exceeded because they are smaller."""
+
+    def said(own: float | None, controlled: float) -> str:
+        rows = [
+            SetRow(set=name, seed=0, n=9, made_from="standard", mean_l2=size, seconds=1.0)
+            for name, size in (("random-labels-shuffled", own), ("random-labels", controlled))
+        ]
+        results = cast(StudyResults, SimpleNamespace(rows=lambda kind: rows))
+        entry = cast(ExcessOverControl, SimpleNamespace(control="trained-on-random-labels-shuffled"))
+        return controls._other_size(results, "random-labels", entry)
+
+    assert said(1.5, 1.5) == said(1.45, 1.5) == said(None, 1.5) == ""
+    assert "have a mean L2 norm of 1.19, those of random-labels 1.5. " in said(1.19, 1.5)
+    assert said(1.8, 1.5)

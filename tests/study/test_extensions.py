@@ -15,7 +15,16 @@ import torch
 from notbugs import data, extensions, report
 from notbugs.cli.console import command_line
 from notbugs.errors import InputError
-from notbugs.extensions import Construction, Control, Extensions, Metric, check_present, function_of, load_extensions
+from notbugs.extensions import (
+    Construction,
+    Control,
+    Extensions,
+    Metric,
+    check_present,
+    check_unchanged,
+    function_of,
+    load_extensions,
+)
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, MetricRow, SetRow
 from notbugs.runs.tables.transferability import ControlRow
@@ -146,10 +155,21 @@ def test_functions_are_looked_for_and_tried_before_any_work(example: None, monke
             check("mine:good", part)
     with pytest.raises(InputError, match="must name a function, got mine:none"):
         Extensions(metrics=[Metric("m", "mine:none", "")]).check_functions()
-    monkeypatch.setattr(pipeline, "EXTENSIONS", Extensions([Control("c", "mine:missing", "", "")]))
+    missing = Extensions([Control("c", "mine:missing", "", "")], modules=["own_control"])
+    monkeypatch.setattr(pipeline, "EXTENSIONS", missing)
     with pytest.raises(InputError, match="must name a function, got mine:missing"):
         pipeline.run(StudyConfig("digits"), "never-made")
+    monkeypatch.setenv("NOTBUGS_EXTENSIONS", "own_control,late")
+    with pytest.raises(InputError, match="first used, got own_control, late now, own_control before"):
+        pipeline.run(StudyConfig("digits"), "never-made")
     assert not Path("never-made").exists()
+
+
+def test_a_module_that_changed_since_a_run_began_is_an_error() -> None:
+    """The data sets in the folder are those of the code as it was: they would be reported as those of the new one."""
+    check_unchanged({"mine": "a1", "gone": "b2"}, {"mine": "a1", "new": "c3"})
+    with pytest.raises(InputError, match="must name modules that are as when this run began, got mine, changed"):
+        check_unchanged({"mine": "a1"}, {"mine": "a2"})
 
 
 def test_what_a_control_returns_is_checked(monkeypatch: pytest.MonkeyPatch, digits: data.Splits) -> None:

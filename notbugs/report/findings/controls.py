@@ -1,16 +1,19 @@
 """Findings of a full study: whether a control explains a result away, and to whom adversarial examples transfer."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from notbugs.report.aggregate import ExcessOverControl
 from notbugs.report.findings.base import Finding, Status
 from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.format import Estimate, decimal, interval, minus, percent
 from notbugs.report.results import CLEAN, StudyResults
+from notbugs.runs.tables.study import SetRow
 from notbugs.stats import student_interval
 from notbugs.study.catalog import ARCHITECTURES, DATASETS, EPSILON_TEXTS, LEARNERS, MODELS, OWN_MODELS, trained_on
 from notbugs.study.comparisons import ALTERNATIVE_EXPLANATIONS, CONTROLS_OF, TRANSFER_SOURCES, control_short
 
+SAME_SIZE = 0.05  # mean L2 norms that differ by this share at most are called the same
 NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source
 
 
@@ -50,12 +53,28 @@ def _exceeds_controls(results: StudyResults, entries: Sequence[ExcessOverControl
     if alternatives:
         listed = "; ".join(f"{_control(entry)} {percent(entry.control_accuracy)}" for entry in alternatives)
         text += f" Trained without an attack: {listed}."
+    text += "".join(_other_size(results, set, entry) for entry in controls if entry.control in OWN_MODELS)
     only_own = all(entry.control in OWN_MODELS for entry in own)
     question = f"Does the {name} result exceed {'your controls' if only_own else 'each of its controls'}?"
     problem = relabel_problems(results, set)
     if controls and problem and own[0].above_chance.ci_low <= 0:
         return Finding(question, "inconclusive", f"{text} But {problem}")
     return _compared(own[0], controls, filtered, question, text)
+
+
+def _other_size(results: StudyResults, set: str, entry: ExcessOverControl) -> str:
+    """That the perturbations of a control of the user's own are of another size than those that it controls; "" if not."""
+    rows = [row for row in results.rows(SetRow) if row.mean_l2]
+    sizes = [[row.mean_l2 or 0.0 for row in rows if row.set == name] for name in (MODELS[entry.control].trained_on, set)]
+    if not all(sizes):
+        return ""
+    own, controlled = map(fmean, sizes)
+    if abs(own - controlled) <= SAME_SIZE * controlled:
+        return ""
+    return (
+        f" Caution: the perturbations of {_control(entry)} have a mean L2 norm of {own:.3g}, those of {set} {controlled:.3g}. "
+        "The difference can be due to their size (construct.rescaled_perturbations keeps it)."
+    )
 
 
 def _compared(
