@@ -1,6 +1,6 @@
 """What a pipeline is told of an audit, also of one that its time limit ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from notbugs.audit.config import AuditConfig
 from notbugs.audit.images import test_part
@@ -16,6 +16,7 @@ def evaluate(
     record: RunFolder,
     required: Sequence[tuple[Requirement, str]] = (),
     time_limit: float | None = None,
+    accepted: Collection[str] = (),
 ) -> Evaluation:
     """Compare an audit with what is required of it.
 
@@ -28,6 +29,8 @@ def evaluate(
         Each with the threat model that it is about, as tables call it.
     time_limit : float, optional
         The limit in seconds that `run` had.
+    accepted : collection of str
+        Names of sanity checks whose failure does not count.
     """
     metadata, checks = record.audit(), record.rows(CheckRow)
     rows = record.rows(AuditAccuracyRow) or measured_rows(config, record)
@@ -45,7 +48,7 @@ def evaluate(
         conditions=metadata.conditions,
         rows=rows,
         checks=checks,
-        decision=decide(rows, checks, required, limit),
+        decision=decide(rows, checks, required, limit, accepted),
         seconds=metadata.seconds,
         started=metadata.started,
     )

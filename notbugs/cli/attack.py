@@ -160,7 +160,7 @@ def _attack(
                 on_plan=None if options.quiet else partial(_print_start, time_limit=options.time_limit),
                 time_limit=options.time_limit,
             )
-        evaluation = evaluate(config, record, required, options.time_limit)
+        evaluation = evaluate(config, record, required, options.time_limit, options.accepted)
         if options.quiet:
             print_warnings()
         else:

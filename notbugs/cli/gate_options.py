@@ -30,6 +30,14 @@ FailUnder = Annotated[
         "those of --epsilon. May be repeated.",
     ),
 ]
+AcceptCheck = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="With --fail-under: a sanity check that may fail. A black box fails `gradients`, whatever is done: its robust "
+        "accuracy is a loose upper bound, and this option says that you know. May be repeated.",
+    ),
+]
 JsonFile = Annotated[
     Path | None,
     typer.Option(
@@ -51,6 +59,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, a
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print also every sanity check and the accuracy of each class.")]
 HINTS = {  # in the order of --help
     "fail_under": FailUnder,
+    "accept_check": AcceptCheck,
     "json": JsonFile,
     "junit": JunitFile,
     "sarif": SarifFile,
@@ -65,6 +74,7 @@ class Given(TypedDict):
     """The options as typer gives them."""
 
     fail_under: list[str] | None
+    accept_check: list[str] | None
     json: Path | None
     junit: Path | None
     sarif: Path | None
@@ -76,6 +86,7 @@ class Given(TypedDict):
 
 NONE_GIVEN: Given = {
     "fail_under": None,
+    "accept_check": None,
     "json": None,
     "junit": None,
     "sarif": None,
@@ -103,6 +114,8 @@ class GateOptions:
     Attributes
     ----------
     requirements : tuple of Requirement
+    accepted : tuple of str
+        Sanity checks that may fail.
     files : dict
         What to write, by option: "json", "junit", "sarif".
     time_limit : float or None
@@ -111,6 +124,7 @@ class GateOptions:
     """
 
     requirements: tuple["Requirement", ...]
+    accepted: tuple[str, ...]
     files: Mapping[str, Path]
     time_limit: float | None
     dry_run: bool
@@ -129,12 +143,25 @@ class GateOptions:
         _check_files(files)
         return cls(
             requirements=tuple(map(parse_requirement, given["fail_under"] or ())),
+            accepted=tuple(map(_acceptable, given["accept_check"] or ())),
             files=files,
             time_limit=parse_time(given["time_limit"]) if given["time_limit"] is not None else None,
             dry_run=given["dry_run"],
             quiet=given["quiet"],
             verbose=given["verbose"],
         )
+
+
+def _acceptable(name: str) -> str:
+    """The name of a sanity check. Raises InputError for another one, and for those that put every accuracy in doubt."""
+    from notbugs.runs.tables.audit import CHECKS, DOUBTS_ALL
+
+    name, known = name.strip().replace("-", " "), [check for check in CHECKS if check not in DOUBTS_ALL]
+    if name in DOUBTS_ALL:
+        raise InputError("--accept-check", "must not be a check that puts every accuracy in doubt", name, "mend what it names")
+    if name not in known:
+        raise InputError("--accept-check", f"must be one of {', '.join(known)}", repr(name))
+    return name
 
 
 def _check_files(files: Mapping[str, Path]) -> None:
@@ -224,6 +251,8 @@ def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
             say(f"{STATES[each.state]}: {each.line}")
         for requirement, threat in decision.unmeasured:
             say(f"NOT DECIDED: {requirement.text}: no image was attacked within {threat}")
+        for check in decision.accepted:
+            say(f"accepted: the sanity check `{check.check}` failed (--accept-check): the robust accuracy may be overestimated")
         for check in decision.failed:
             say(f"NOT TRUSTED: the sanity check `{check.check}` failed: see its warning above")
         if decision.time_limit_line:

@@ -1,7 +1,7 @@
 """The decision: each requirement against the lower end of its interval, and whether the accuracies can be trusted at all."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -101,11 +101,13 @@ class Decision:
     unmeasured : tuple of (Requirement, str)
         Requirements, each with its threat model, of which the time limit left no image.
     failed : tuple of CheckRow
-        Sanity checks that failed.
+        Sanity checks that failed, without those that were accepted.
     time_limit : TimeLimit or None
         Where the time limit ended the audit.
     required : bool
         Whether anything is required.
+    accepted : tuple of CheckRow
+        Sanity checks that failed, and whose failure was accepted beforehand.
     """
 
     outcome: Outcome
@@ -114,6 +116,7 @@ class Decision:
     failed: tuple[CheckRow, ...]
     time_limit: TimeLimit | None
     required: bool
+    accepted: tuple[CheckRow, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -148,6 +151,7 @@ def decide(
     checks: Sequence[CheckRow],
     requirements: Sequence[tuple[Requirement, str]],
     time_limit: TimeLimit | None = None,
+    accepted: Collection[str] = (),
 ) -> Decision:
     """Compare an audit with what is required of it.
 
@@ -159,6 +163,8 @@ def decide(
         Each with the `threat` of its row.
     time_limit : TimeLimit, optional
         Where it ended the audit.
+    accepted : collection of str
+        Names of sanity checks whose failure does not count: a black box has no gradients, whatever is done.
 
     Returns
     -------
@@ -174,7 +180,8 @@ def decide(
         if threat in measured
     ]
     unmeasured = tuple((requirement, threat) for requirement, threat in requirements if threat not in measured)
-    failed = [check for check in checks if check.passed == "no"]
+    all_failed = [check for check in checks if check.passed == "no"]
+    failed = [check for check in all_failed if check.check not in accepted]
     unfinished = time_limit is not None and (not time_limit.checks or bool(unmeasured))
     outcome: Outcome = "passed"
     if any(map(_doubts_all, failed)):
@@ -183,7 +190,9 @@ def decide(
         outcome = "below"
     elif failed or unfinished or any(each.state == "inconclusive" for each in comparisons):
         outcome = "not trusted"
-    return Decision(outcome, tuple(comparisons), unmeasured, tuple(failed), time_limit, bool(requirements))
+    return Decision(outcome, tuple(comparisons), unmeasured, tuple(failed), time_limit, bool(requirements),
+        tuple(check for check in all_failed if check not in failed),
+    )  # fmt: skip
 
 
 def _doubts_all(check: CheckRow) -> bool:

@@ -73,9 +73,13 @@ def as_json(evaluation: Evaluation) -> str:
         "reasons": decision.lines,
         "requirements": [*map(_comparison, decision.comparisons), *(_unmeasured(*each) for each in decision.unmeasured)],
         "accuracies": [{name: _plain(cell) for name, cell in cells(row).items()} for row in evaluation.rows],
+        "accepted_checks": [check.check for check in decision.accepted],
         "checks": [{name: _plain(cell) for name, cell in cells(check).items()} for check in evaluation.checks],
         "robustbench": robustbench_entries(
-            evaluation.rows, evaluation.model, evaluation.dataset, unreliable=bool(decision.failed)
+            evaluation.rows,
+            evaluation.model,
+            evaluation.dataset,
+            unreliable=any(check.passed == "no" for check in evaluation.checks),
         ),
         "time_limit": None if limit is None else {**limit._asdict(), "left": list(limit.left)},
     }

@@ -129,10 +129,7 @@ def run(
     with RunFolder.open(folder, resumable_arguments(resolved)) as record:
         digest = _digest_of_same_images(record, config, splits)
         earlier = record.study()
-        if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:
-            got = f"{given.name}, which has changed"
-            raise InputError("--model", "must be the same model as when this run began", got, "give another --out")
-        check_unchanged(record.metadata.get("extension_files", {}), EXTENSIONS.hashes())
+        _check_same_code(record, earlier, given)
         resolved = _with_earlier(resolved, earlier)
         _adopt_evaluations(record, study_graph(resolved))
         settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
@@ -319,6 +316,14 @@ def _checked(record: RunFolder, config: StudyConfig, resolved: ResolvedConfig, s
     """The findings of the data check, also on mirroring where it decides on flips or images are mirrored."""
     mirroring = resolved.flip or flip_is_measured(config.flip, config.dataset, splits.train)
     return datacheck.check_stage(record, splits.train, splits.test, mirroring=mirroring, flips=resolved.flip)
+
+
+def _check_same_code(record: RunFolder, earlier: StudyMetadata, given: GivenModel | None) -> None:
+    """Raises InputError where the model of --model, or a module of one's own, changed since the run began."""
+    if given and earlier.settings.get("model_sha256", given.sha256) != given.sha256:
+        got = f"{given.name}, which has changed"
+        raise InputError("--model", "must be the same model as when this run began", got, "give another --out")
+    check_unchanged(record.metadata.get("extension_files", {}), EXTENSIONS.hashes())
 
 
 def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:

@@ -13,7 +13,7 @@ from notbugs import attacks, data, models
 from notbugs.attacks import sanity_checks
 from notbugs.attacks.sanity_checks import Check
 from notbugs.errors import InputError
-from notbugs.runs.tables.audit import OVERESTIMATED
+from notbugs.runs.tables.audit import CHECKS, OVERESTIMATED
 from notbugs.search import NormBall
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -230,6 +230,7 @@ def test_the_documents_list_every_check_with_the_exit_code_that_follows() -> Non
     images, labels = torch.rand(8, 1, 4, 4), torch.arange(8) % 2
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     checks = sanity_checks.run_all(model, images, labels, threat_model=None)
+    assert documented.keys() == {*CHECKS}
     assert documented == {check.name: "3 or 1" if check.consequence == OVERESTIMATED else "3" for check in checks}
 
 

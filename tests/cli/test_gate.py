@@ -68,6 +68,29 @@ def test_a_weak_model_ends_with_1_a_failed_check_with_3_and_files_are_written_al
     assert attack(*files, rows=[accuracy(1)], checks=[check("no")]).returncode == 0  # nothing is required
 
 
+def test_a_check_may_fail_that_was_accepted_beforehand(attack: Attack) -> None:
+    """A black box has no gradients, whatever is done. Its accuracy still counts, and files say what was accepted."""
+    words = [
+        "--fail-under",
+        "l2:0.5=30%",
+        "--accept-check",
+        "gradients",
+        "--json",
+        "a.json",
+        "--junit",
+        "a.xml",
+        "--sarif",
+        "a.sarif",
+    ]
+    for correct, checks, code in ((45, ["gradients"], 0), (35, ["gradients"], 1), (45, ["gradients", "logits"], 3)):
+        done = attack(*words, rows=[accuracy(correct)], checks=[check("no", name) for name in checks])
+        assert done.returncode == code and "accepted: the sanity check `gradients` failed" in done.stdout
+        found = json.loads(Path("a.json").read_text())
+        assert found["accepted_checks"] == ["gradients"] and found["checks"][0]["passed"] == "no"
+    assert int(ElementTree.parse("a.xml").getroot().get("failures", "")) == 1
+    assert [each["ruleId"] for each in json.loads(Path("a.sarif").read_text())["runs"][0]["results"]] == ["check-logits"]
+
+
 def test_what_is_required_is_attacked_beside_what_epsilon_says(attack: Attack) -> None:
     rows = [accuracy(90, threat="clean"), accuracy(80), accuracy(70, threat="l2 1"), accuracy(60, threat="linf 8/255")]
     words = ["--epsilon", "1/2", "--epsilon", "1", "--fail-under", "l2:0.5=30%", "--fail-under", "clean=50%"]
@@ -94,6 +117,11 @@ def test_what_is_required_is_attacked_beside_what_epsilon_says(attack: Attack) -
         (["--time-limit", "0"], "--time-limit: must be above 0"),
         (["--quiet", "--verbose"], "--quiet, --verbose: must not both be given"),
         (["--json", "."], "--json: must be a file, got the folder ."),
+        (["--accept-check", "gradient"], "--accept-check: must be one of pixel range, deterministic, "),
+        (
+            ["--accept-check", "class-order"],
+            "--accept-check: must not be a check that puts every accuracy in doubt, got class order",
+        ),
         (["--json", "a", "--junit", "./a"], "--junit: must be another file than --json"),
         (["--json", "m.safetensors"], "--json: must not replace m.safetensors, which is read"),
         (["--sarif", "m.json"], "--sarif: must not replace m.json, which is read"),

@@ -24,7 +24,8 @@ def gradients(model: Model, images: Tensor, labels: Tensor, *, threat_model: Nor
             False,
             f"the logits cannot be differentiated with respect to the pixels: {missing}",
             "Without gradients an attack is far weaker, so the robust accuracy is a loose upper bound.",
-            "A network: remove what cuts off the gradients. A function or a decision tree has none: use --budget thorough.",
+            "A network: remove what cuts off the gradients. A function or a decision tree has none: --budget thorough gives a "
+            "tighter bound; with --fail-under, --accept-check gradients accepts that there are none.",
         )
     objective = objectives.untargeted(model, labels)
     values, slopes = search.gradients(lambda images: objective.objective(objective.forward(images))[:, None], images)

@@ -143,6 +143,15 @@ class CurveRow(Row):
     restriction: str | None = None
 
 
+DOUBTS_ALL = ("class order", "above chance")  # sanity checks of clean predictions: where one fails, every accuracy is in doubt
+CHECKS = (
+    *DOUBTS_ALL,
+    *("pixel range", "deterministic", "randomness averaged", "batch independence", "logits", "input clipping"),
+    *("input quantization", "gradients", "finite logits", "more steps", "larger epsilon", "unbounded perturbation"),
+    *("square attack", "transfer"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckRow(Row):
     """One sanity check; passed: yes, no or not run; consequence: what follows if it failed."""
