@@ -86,7 +86,8 @@ class Comparison(NamedTuple):
             return f"the interval ends at {_percent(self.row.ci_high)}: more images make it narrower"
         if self.row.attack == "none":
             return "train longer, or on more images"
-        return "train a more robust model: notbugs train --loss adversarial"
+        how = ": notbugs train --loss adversarial" if self.row.norm in ("l2", "linf") else ""
+        return f"train a more robust model{how}"
 
 
 @dataclass(frozen=True)
