@@ -324,11 +324,13 @@ def test_the_folders_of_photographs(folder: Path) -> None:
     page = DOCS / "how-to" / "photographs.md"
     check, first_try, split, _ = console(page)
     assert call_here(*check).returncode == 0 and Path("problems.csv").is_file()
-    image = next(Path("my_photos").rglob("*.png"))
+    image, before = next(Path("my_photos").rglob("*.png")), len(list(Path("my_photos").rglob("*.png")))
     with Path("problems.csv").open("a") as stream:
         stream.write(f"{image.relative_to('my_photos/train').as_posix()},train,images of almost no contrast,,4.5\n")
     run_python(page)
-    assert not image.exists() and image.with_suffix(".left-out").exists()
+    assert not image.exists() and Path("left_out", image.relative_to("my_photos/train")).exists()
+    splits = data.load("my_photos")  # which finds images by their content, whatever they are called
+    assert len(splits.train) + len(splits.test) == before - 1
     done = call_here(*first_try, "--resize", "8", "--epochs", "1", "--width", "2", "--workers", "1")
     assert done.returncode == 0 and "notbugs attack MODEL my_photos --resize 8" in done.stderr, done.stderr
     done = call_here(*split, "--resize", "8", "--epochs", "1", "--width", "2", "--workers", "1")

@@ -23,7 +23,7 @@ def compare(runs: Runs, out: Page = None) -> None:
     95 % CI, and p is of McNemar's exact test over the images that only one of the two classifies correctly.
     """
     from notbugs.gate.compare import compare as compare_runs
-    from notbugs.gate.compare import failed_checks
+    from notbugs.gate.compare import failed_checks, left_out
     from notbugs.report.compare import cells, write_page
     from notbugs.runs.folder import RunFolder
 
@@ -39,9 +39,13 @@ def compare(runs: Runs, out: Page = None) -> None:
         said = "Difference: second minus first, in percentage points. Only first, only second: images that one alone has correct."
         say(f"First: {first}. Second: {second}.")
         for which, each in (("First", records[0]), ("Second", record)):
+            if words := left_out(each):
+                say(f"WARNING: {which}: {words}: {each.folder}")
             if failed := failed_checks(each):
                 say(f"WARNING: {which}: sanity checks failed: {', '.join(failed)}. Its accuracies may be wrong: {each.folder}")
         print_table(said, [column.replace("only ", "only\n") for column in columns], rows)  # 80 letters are enough
+        for each_threat in comparisons:
+            say(each_threat.conclusion)
     if out is not None:
         write_page(out, records[0], found)
         say(out)

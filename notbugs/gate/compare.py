@@ -7,7 +7,7 @@ import numpy as np
 
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.audit import AuditFileRow, CheckRow, PredictionRow
+from notbugs.runs.tables.audit import AuditFileRow, CheckRow, ImageRow, PredictionRow
 from notbugs.stats import newcombe_difference, wilson_interval
 
 CLEAN = "clean"
@@ -45,10 +45,26 @@ class PairedComparison:
     ci_high: float
     p_value: float
 
+    @property
+    def conclusion(self) -> str:
+        """What the interval says, in words."""
+        kind = "clean accuracy" if self.threat == CLEAN else f"robust accuracy within {self.threat}"
+        if self.ci_low > 0 or self.ci_high < 0:
+            return f"The second has {'higher' if self.ci_low > 0 else 'lower'} {kind}."
+        return f"Undecided which has higher {kind}: the 95 % CI of the difference contains 0."
+
 
 def failed_checks(record: RunFolder) -> list[str]:
     """Names of the sanity checks of an audit that failed: accuracies of that audit may be wrong, most of them too high."""
     return [row.check for row in record.rows(CheckRow) if row.passed == "no"]
+
+
+def left_out(record: RunFolder) -> str:
+    """That an audit has not attacked all of its images, as where a time limit ended it; "" if it has."""
+    if record.audit().finished:
+        return ""
+    checks = "" if record.rows(CheckRow) else ", no sanity checks"
+    return f"not finished: {len(record.rows(ImageRow)):,} images attacked{checks}; the same command goes on"
 
 
 def compare(first: RunFolder, second: RunFolder) -> list[PairedComparison]:
@@ -57,12 +73,13 @@ def compare(first: RunFolder, second: RunFolder) -> list[PairedComparison]:
     Parameters
     ----------
     first, second : RunFolder
-        Finished audits. Images are the same if they have the same name and label.
+        Audits. Images are the same if they have the same name and label. Of an audit that is not finished those count that all
+        attacks have been tried on.
 
     Raises
     ------
     InputError
-        If one is no finished audit, or they have no image or no threat model in common.
+        If one is no audit, or has attacked no image yet, or they have no image or no threat model in common.
     """
     outcomes = [_outcomes(run) for run in (first, second)]
     threats = [threat for threat in outcomes[0] if threat in outcomes[1]]
@@ -81,17 +98,19 @@ Outcomes = Mapping[tuple[str, str], bool]
 
 def _outcomes(run: RunFolder) -> dict[str, Outcomes]:
     """By threat model: whether each image, by name and label, is classified correctly."""
-    if run.kind != "audit" or not run.audit().finished:
-        what = "an audit that is not finished" if run.kind == "audit" else run.kind
-        raise InputError("RUN", "must be a finished audit", f"{run.folder}, {what}", "notbugs attack … --out FOLDER")
-    found: dict[str, Outcomes] = {CLEAN: _unique(run, run.rows(AuditFileRow))}
+    if run.kind != "audit":
+        raise InputError("RUN", "must be an audit", f"{run.folder}, {run.kind}", "notbugs attack … --out FOLDER")
+    images: Sequence[ImageRow] = run.rows(AuditFileRow) or run.rows(ImageRow)  # files: once it is finished
+    if not images:
+        raise InputError("RUN", "must have attacked some images", f"{run.folder}, none yet", "the same command goes on")
+    found: dict[str, Outcomes] = {CLEAN: _unique(run, images)}
     by_threat: dict[str, list[PredictionRow]] = {}
     for row in run.rows(PredictionRow):
         by_threat.setdefault(row.threat, []).append(row)
     return found | {threat: _unique(run, rows) for threat, rows in by_threat.items()}
 
 
-def _unique(run: RunFolder, rows: Sequence[AuditFileRow] | Sequence[PredictionRow]) -> Outcomes:
+def _unique(run: RunFolder, rows: Sequence[ImageRow] | Sequence[PredictionRow]) -> Outcomes:
     found = {(row.file, row.label): not row.misclassified for row in rows}
     if len(found) < len(rows):
         raise InputError("RUN", "must have images with names of their own", run.folder, "name each image once")

@@ -8,9 +8,10 @@ from gate.conftest import accuracy
 from scipy.stats import binomtest
 
 from notbugs.errors import InputError
-from notbugs.gate.compare import _interval, compare
+from notbugs.gate.compare import _interval, compare, left_out
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.audit import AuditFileRow, CheckRow, PredictionRow
+from notbugs.runs.tables.audit import AuditFileRow, CheckRow, ImageRow, PredictionRow
+from notbugs.runs.tables.row import Row, cells
 
 
 def audited(
@@ -70,8 +71,30 @@ def test_only_images_that_both_have_are_compared(tmp_path: Path) -> None:
         compare(first, audited(tmp_path / "c", {"z": True}))
     with pytest.raises(InputError, match=r"must have a threat model in common.*got l2 0.5; linf 0.1"):
         compare(first, audited(tmp_path / "d", {"a": True}, threat="linf 0.1"))
-    with pytest.raises(InputError, match="must be a finished audit"):
-        compare(first, audited(tmp_path / "e", {"a": True}, finished=False))
+    with RunFolder.open(tmp_path / "e", {"kind": "audit"}) as nothing, pytest.raises(InputError, match="must have attacked some"):
+        compare(first, nothing)
+    with (
+        RunFolder.open(tmp_path / "f", {"kind": "study"}) as study,
+        pytest.raises(InputError, match=r"must be an audit, got .*study"),
+    ):
+        compare(first, study)
+
+
+def test_of_an_audit_that_a_time_limit_ended_those_images_count_that_are_attacked(tmp_path: Path) -> None:
+    """Its table of files is written at the end; each part has rows of its own."""
+    whole = audited(tmp_path / "whole", {"a": True, "b": True, "c": True})
+    rows: list[Row] = []
+    for row in audited(tmp_path / "other", {"a": False, "b": True}).rows(AuditFileRow):
+        rows.append(ImageRow(**cells(row)))  # type: ignore[arg-type]
+    rows += RunFolder.read(tmp_path / "other").rows(PredictionRow)
+    with RunFolder.open(tmp_path / "ended", {"kind": "audit"}) as ended:
+        ended.record_stage("part-1", 1.0, rows)
+    assert [(each.n, each.only_first) for each in compare(whole, ended)] == [(2, 0), (2, 1)]
+    assert left_out(whole) == ""
+    assert left_out(ended) == "not finished: 2 images attacked, no sanity checks; the same command goes on"
+    done = call_here("compare", tmp_path / "whole", tmp_path / "ended")
+    assert "WARNING: Second: not finished: 2 images attacked" in done.stdout
+    assert "Undecided which has higher robust accuracy within l2 0.5" in done.stdout
 
 
 def test_the_command_prints_a_table_and_writes_one_page(tmp_path: Path) -> None:
