@@ -39,7 +39,7 @@ def shuffle_pixels(
     model: "Model",
     seed: int,
 ) -> "Dataset":
-    """The original images plus the perturbations, each with its pixels in another order and as large as before."""
+    """The pixels of each perturbation in another order, as large as before."""
     import torch
 
     from notbugs.construct import rescaled_perturbations
