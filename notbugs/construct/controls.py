@@ -136,11 +136,7 @@ def rescaled_perturbations(dataset: Dataset, relabeled: Dataset, perturbations: 
         stored = to_8bit(_clipped(images, directions, (low + high) / 2))
         return stored, norms_of(stored, images)
 
-    size = precision.bounded_batch_size(BATCH, "cpu", dataset.shape)
-    images, norms = map_batches(perturb, dataset, batch_size=size, share=False)
-    relabeled_count = int((relabeled.labels != dataset.labels).sum())
-    stats = ConstructionStats(n=len(dataset), **summarized(norms)._asdict(), relabeled=relabeled_count)
-    return Constructed(dataset.with_images(images).with_labels(relabeled.labels), stats)
+    return _perturbed(dataset, relabeled, perturb)
 
 
 def _clipped(images: Tensor, directions: Tensor, scales: Tensor) -> Tensor:
@@ -165,13 +161,15 @@ def _replace_perturbations(
         stored = after.clamp(0, 255).to(torch.uint8).reshape(images.shape)
         return stored, norms_of(stored, images)
 
+    return _perturbed(dataset, relabeled, perturb)
+
+
+def _perturbed(dataset: Dataset, relabeled: Dataset, perturb: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Constructed:
+    """The labels of a relabeled data set with other images. perturb: clean images, index -> images in 8 bits, their norms."""
     size = precision.bounded_batch_size(BATCH, "cpu", dataset.shape)
     images, norms = map_batches(perturb, dataset, batch_size=size, share=False)
-    stats = ConstructionStats(
-        n=len(dataset),
-        **summarized(norms)._asdict(),
-        relabeled=int((relabeled.labels != dataset.labels).sum()),
-    )
+    changed = int((relabeled.labels != dataset.labels).sum())
+    stats = ConstructionStats(n=len(dataset), **summarized(norms)._asdict(), relabeled=changed)
     return Constructed(dataset.with_images(images).with_labels(relabeled.labels), stats)
 
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from notbugs import construct, data, models
 from notbugs.construct import ConstructionStats
 from notbugs.data import Dataset
+from notbugs.errors import InputError
 from notbugs.search import Mask, NormBall
 
 # ---- shuffled perturbations ---------------------------------------------------------------------------------------------
@@ -241,3 +242,38 @@ def test_the_seed_decides_which_images_are_pseudo_labeled() -> None:
     unlabeled = with_predictions(random_dataset(200, (1, 2, 2)), [i % 4 for i in range(200)])
     one, two, other = (construct.pseudo_label(FirstPixel(), unlabeled, count=40, seed=seed).dataset.names for seed in (1, 1, 2))
     assert one == two != other
+
+
+# ---- rescaled perturbations -------------------------------------------------------------------------------------------------
+
+
+def test_rescaled_perturbations_are_as_large_as_before_also_where_pixels_end() -> None:
+    """On images with many black and white pixels: turned and clipped, perturbations lose a good part of their size."""
+    generator = torch.Generator().manual_seed(3)
+    levels_of = torch.randint(0, 256, (40, 1, 8, 8), generator=generator, dtype=torch.int32)
+    clean = dataset(torch.where(levels_of < 100, 0, torch.where(levels_of > 200, 255, levels_of)), torch.arange(40) % 4)
+    ball = NormBall("l2", 1.5)
+    noise = torch.randn(40, 1, 8, 8, generator=generator)
+    after = ball.round_to_8bit(ball.project(pixels(clean) + noise, pixels(clean)), pixels(clean))
+    relabeled = clean.with_images((255 * after).round().to(torch.uint8)).with_labels(clean.labels)
+    turned = (pixels(relabeled) - pixels(clean)).rot90(1, (2, 3))
+    wanted = ball.distance(pixels(relabeled) - pixels(clean))
+    clipped = ball.distance((pixels(clean) + turned).clamp(0, 1) - pixels(clean))
+    assert (clipped < 0.9 * wanted).float().mean() > 0.5  # what would be lost
+    made = construct.rescaled_perturbations(clean, relabeled, 7 * turned)
+    found = pixels(made.dataset) - pixels(clean)
+    assert torch.allclose(ball.distance(found), wanted, atol=0.02)  # 64 pixels, each rounded by up to half of a level
+    assert abs(made.stats.mean_l2 - float(wanted.mean())) < 0.01
+    assert (found * turned >= -1 / 255).all()  # the same direction, where there is room
+
+
+def test_a_perturbation_without_room_stays_smaller_and_others_are_refused() -> None:
+    white = dataset(torch.full((2, 1, 2, 2), 255), torch.arange(2))
+    relabeled = white.with_images(torch.full((2, 1, 2, 2), 205, dtype=torch.uint8))
+    lighter = torch.ones(2, 1, 2, 2)
+    assert torch.equal(pixels(construct.rescaled_perturbations(white, relabeled, lighter).dataset), pixels(white))
+    unchanged = construct.rescaled_perturbations(white, white, -lighter).dataset
+    assert torch.equal(pixels(unchanged), pixels(white))  # an image that was not perturbed stays as it is
+    for wrong in (torch.ones(2, 1, 2, 3), torch.full((2, 1, 2, 2), torch.nan)):
+        with pytest.raises(InputError, match="perturbations: must be finite and of shape"):
+            construct.rescaled_perturbations(white, relabeled, wrong)
