@@ -358,6 +358,12 @@ def wrapped(lines: str, width: int) -> str:
     return "\n".join(fill(line, width, subsequent_indent="    ") for line in lines.split("\n"))
 
 
+def own_attack() -> str:
+    """The code of the example of an attack."""
+    text = (REPOSITORY / "examples" / "own_attack.py").read_text().partition('"""\n\n')[2]
+    return f"```python\n# own_attack.py\n{text}```"
+
+
 def own_control() -> str:
     """The example of a control, without its docstring."""
     text = (REPOSITORY / "examples" / "own_control.py").read_text().partition('"""\n\n')[2]
@@ -372,6 +378,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "leakage probes": leakage_probes,
     "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",
     "commands": commands,
+    "own attack": own_attack,
     "own control": own_control,
     "tables": run_tables,
     "ensemble version": lambda: f"This version of notbugs ({__version__}) has version {ENSEMBLE_VERSION} of the ensembles.",

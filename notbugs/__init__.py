@@ -25,7 +25,7 @@ Submodules, which load when they are first used:
     search           threat models, objectives, update rules: the one loop that perturbs images
     study, files, audit, report, runs, gate, datacheck   runs, their tables and pages
     stats, theory, errors                                intervals, the two-Gaussian model, InputError
-    extensions                                           controls, constructions and metrics of your own
+    extensions                                           attacks, controls, constructions and metrics of your own
 
 `help(notbugs.attack)` shows parameters and an example. Type checkers know `train`, `audit` and `study` as submodules: with these,
 `from notbugs.api import train`.

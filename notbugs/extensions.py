@@ -1,11 +1,11 @@
-"""The one hook for code of others: controls, constructions and metrics of your own in a study. Imports no torch.
+"""The one hook for code of others: attacks, controls, constructions and metrics of your own. Imports no torch.
 
 A package names a module in its entry points; a file beside your data is named in an environment variable:
 
     [project.entry-points."notbugs.extensions"]        NOTBUGS_EXTENSIONS=own_control notbugs run digits --out runs/own
     anything = "my_package.controls"
 
-The module has lists CONTROLS, CONSTRUCTIONS, METRICS, or some of them. examples/own_control.py is one.
+The module has lists ATTACKS, CONTROLS, CONSTRUCTIONS, METRICS, or some of them. examples/own_control.py is one.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar, cast
@@ -23,7 +24,7 @@ from notbugs.errors import InputError
 from notbugs.user_modules import import_error, import_module
 
 GROUP, VARIABLE = "notbugs.extensions", "NOTBUGS_EXTENSIONS"
-LISTS = ("CONTROLS", "CONSTRUCTIONS", "METRICS")
+LISTS = ("ATTACKS", "CONTROLS", "CONSTRUCTIONS", "METRICS")
 CONTROLLED = ("random-labels", "next-labels")
 NAME = re.compile("[a-z][a-z0-9-]{0,40}")
 Part = TypeVar("Part")
@@ -72,10 +73,15 @@ class Control:
     short: str = ""
 
     def __post_init__(self) -> None:
-        _check("Control", self.name, self.construct)
+        _check("Control", self.name, construct=self.construct)
         if self.control_of not in CONTROLLED:
             raise InputError("Control.control_of", f"must be one of {', '.join(CONTROLLED)}", repr(self.control_of))
         object.__setattr__(self, "short", self.short or self.name)
+
+    @property
+    def functions(self) -> dict[str, tuple[str, ...]]:
+        """Its functions, with the keyword arguments that they are called with."""
+        return {self.construct: ("original", "relabeled", "model", "seed")}
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,12 @@ class Construction:
     title: str
 
     def __post_init__(self) -> None:
-        _check("Construction", self.name, self.construct)
+        _check("Construction", self.name, construct=self.construct)
+
+    @property
+    def functions(self) -> dict[str, tuple[str, ...]]:
+        """Its functions, with the keyword arguments that they are called with."""
+        return {self.construct: ("original", "model", "robust_model", "seed")}
 
 
 @dataclass(frozen=True)
@@ -135,14 +146,77 @@ class Metric:
     title: str
 
     def __post_init__(self) -> None:
-        _check("Metric", self.name, self.measure)
+        _check("Metric", self.name, measure=self.measure)
+
+    @property
+    def functions(self) -> dict[str, tuple[str, ...]]:
+        """Its functions, with the keyword arguments that they are called with."""
+        return {self.measure: ("model", "dataset", "threat_model", "seed", "device")}
 
 
-KEYWORDS: dict[type, tuple[str, ...]] = {
-    Control: ("original", "relabeled", "model", "seed"),
-    Construction: ("original", "model", "robust_model", "seed"),
-    Metric: ("model", "dataset", "threat_model", "seed", "device"),
-}
+@dataclass(frozen=True)
+class Attack:
+    """An attack of your own, for instance one that knows a defense: every robust accuracy counts what it finds, too.
+
+    It runs after the attack ensemble, on the images that are still classified correctly; robust accuracy can only fall. Its name
+    stands in the column `attack`. Give an objective, an update rule, or both: projected gradient ascent with them. Or give the
+    whole attack. It runs in threat models that can project: in all but rotations and translations.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case letters, digits and hyphens.
+    objective : str
+        "module:function", called with logits (Tensor (N, K)) and labels (N,) as keyword arguments; returns what is maximized for
+        each image, (N,). Default: the margin of the best wrong class. Needs gradients.
+    rule : str
+        "module:function", called with now (`search.StepState`), state (its own, None at first) and threat_model; returns the
+        update of the images (N, C, H, W) and its new state. Default: steepest steps that decay from 2 epsilon. Needs gradients.
+    steps : int
+        Of the search, 1 or more.
+    attack : str
+        In place of all of these, "module:function", called with model (images to logits), images (N, C, H, W) in [0, 1], labels
+        (N,) and threat_model; returns the perturbed images. They are projected into the threat model.
+
+    Raises
+    ------
+    InputError
+        For a name or number of steps that cannot be used, and where nothing is given, or both kinds.
+
+    References
+    ----------
+    Tramer et al. 2020, "On Adaptive Attacks to Adversarial Example Defenses".
+
+    Examples
+    --------
+    >>> Attack("sum-of-wrong", objective="my_module:wrong_probability", steps=50).functions
+    {'my_module:wrong_probability': ('logits', 'labels')}
+    """
+
+    name: str
+    objective: str = ""
+    rule: str = ""
+    steps: int = 100
+    attack: str = ""
+
+    def __post_init__(self) -> None:
+        parts = {name: value for name in ("objective", "rule", "attack") if (value := getattr(self, name))}
+        if not parts or (self.attack and len(parts) > 1):
+            rule = "must have an objective, a rule, or both; or else an attack"
+            raise InputError("Attack", rule, ", ".join(parts) or "none")
+        _check("Attack", self.name, **parts)
+        if self.steps < 1:
+            raise InputError("Attack.steps", "must be 1 or more", self.steps)
+
+    @property
+    def functions(self) -> dict[str, tuple[str, ...]]:
+        """Its functions, with the keyword arguments that they are called with."""
+        keywords = {
+            self.objective: ("logits", "labels"),
+            self.rule: ("now", "state", "threat_model"),
+            self.attack: ("model", "images", "labels", "threat_model"),
+        }
+        return {name: keywords[name] for name in keywords if name}
 
 
 @dataclass(frozen=True)
@@ -152,6 +226,7 @@ class Extensions:
     controls: list[Control] = field(default_factory=list)
     constructions: list[Construction] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
+    attacks: list[Attack] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
 
     @property
@@ -160,18 +235,19 @@ class Extensions:
         return [*self.constructions, *self.controls]
 
     @property
-    def names(self) -> list[str]:
-        """Of all, as run.json lists them."""
-        return [each.name for each in (*self.datasets, *self.metrics)]
+    def parts(self) -> list[Control | Construction | Metric | Attack]:
+        """All of them."""
+        return [*self.datasets, *self.metrics, *self.attacks]
 
     @property
-    def functions(self) -> list[str]:
-        """Their functions, module:function."""
-        return [part.measure if isinstance(part, Metric) else part.construct for part in (*self.datasets, *self.metrics)]
+    def names(self) -> list[str]:
+        """Of all, as run.json lists them."""
+        return [each.name for each in self.parts]
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the file of each module, as run.json keeps them: a figure is that of this code."""
-        modules = dict.fromkeys([*self.modules, *(name.partition(":")[0] for name in self.functions)])
+        functions = [name for part in self.parts for name in part.functions]
+        modules = dict.fromkeys([*self.modules, *(name.partition(":")[0] for name in functions)])
         files = {name: getattr(_imported(name), "__file__", None) for name in modules}
         return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
 
@@ -189,8 +265,8 @@ class Extensions:
         InputError
             For the first that is not, or does not.
         """
-        for part, name in zip((*self.datasets, *self.metrics), self.functions, strict=True):
-            function, keywords = function_of(name), KEYWORDS[type(part)]
+        for name, keywords in (pair for part in self.parts for pair in part.functions.items()):
+            function = function_of(name)
             try:
                 inspect.signature(function).bind(**dict.fromkeys(keywords))
             except TypeError as error:
@@ -215,10 +291,17 @@ def load_extensions(taken: Collection[str]) -> Extensions:
         found.controls.extend(_listed(imported, module, "CONTROLS", Control))
         found.constructions.extend(_listed(imported, module, "CONSTRUCTIONS", Construction))
         found.metrics.extend(_listed(imported, module, "METRICS", Metric))
+        found.attacks.extend(_listed(imported, module, "ATTACKS", Attack))
     for name in found.names:
         if name in taken or found.names.count(name) > 1:
             raise InputError(VARIABLE, "must name entries with names of their own", name, "rename it")
     return found
+
+
+@cache
+def registered() -> Extensions:
+    """What all extensions register, read once."""
+    return load_extensions(())
 
 
 def _listed(imported: object, module: str, name: str, kind: type[Part]) -> list[Part]:
@@ -230,11 +313,12 @@ def _listed(imported: object, module: str, name: str, kind: type[Part]) -> list[
     return [*entries]
 
 
-def _check(kind: str, name: str, function: str) -> None:
+def _check(kind: str, name: str, **functions: str) -> None:
     if not NAME.fullmatch(name):
         raise InputError(f"{kind}.name", "must be lower-case letters, digits and hyphens", repr(name))
-    if ":" not in function:
-        raise InputError(f"{kind}.{'measure' if kind == 'Metric' else 'construct'}", "must be module:function", repr(function))
+    for field_name, function in functions.items():
+        if ":" not in function:
+            raise InputError(f"{kind}.{field_name}", "must be module:function", repr(function))
 
 
 def command_prefix() -> str:
@@ -277,5 +361,5 @@ def check_unchanged(recorded: Mapping[str, str], present: Mapping[str, str]) -> 
 def check_present(recorded: Collection[str], present: Collection[str]) -> None:
     """Raises InputError where a run has extensions of which nothing is known now."""
     if missing := sorted({*recorded} - {*present}):
-        rule = "must name the modules with the controls, constructions and metrics of this run"
+        rule = "must name the modules with the attacks, controls, constructions and metrics of this run"
         raise InputError(VARIABLE, rule, f"none with {', '.join(missing)}", f"set {VARIABLE}=MODULE")

@@ -1,6 +1,6 @@
 """Models that are random on purpose: gradients averaged over draws (EOT), images that count by their share of correct draws."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -13,7 +13,7 @@ from notbugs.attacks.ensemble import adaptive_ensemble, gradient_ensemble
 from notbugs.attacks.pgd import decaying_steps
 from notbugs.attacks.validation import Model, has_gradient
 from notbugs.models import frozen
-from notbugs.search import NormBall, Objective, SpatialTransforms, ThreatModel, objectives
+from notbugs.search import Attack, NormBall, Objective, SpatialTransforms, ThreatModel, objectives
 from notbugs.search.threat_models import per_image
 
 DRAWS = 20  # forward passes that are averaged: those of AutoAttack's version "rand"
@@ -130,6 +130,7 @@ def eot_attack(
     threat_model: ThreatModel | SpatialTransforms,
     budget: str = "standard",
     starts: Tensor | None = None,
+    more: Sequence[Attack] = (),
 ) -> Tensor:
     """Perturbed images that a random model misclassifies in as many draws as possible: (N, C, H, W).
 
@@ -147,12 +148,16 @@ def eot_attack(
         10, 50 or 100 steps of PGD on the mean loss; only "thorough" has targeted attacks on the mean.
     starts : Tensor, (N, C, H, W), optional
         Images within the threat model that are candidates, too.
+    more : sequence of callable
+        Further attacks (model, images, labels) to AttackResult, on the mean of the logits.
     """
     with frozen(model) if isinstance(model, nn.Module) else nullcontext():
         expected = mean_over_draws(model, labels, "margin")
         best, values = images, _criterion(expected, images)
         if starts is not None:
             best, values = _better(expected, starts, best, values)
+        for attack in more:
+            best, values = _better(expected, attack(MeanOfDraws(model), images, labels).images, best, values)
         if isinstance(threat_model, SpatialTransforms) or _is_l0(threat_model) or not has_gradient(model, images):
             found = adaptive_ensemble(MeanOfDraws(model), images, labels, threat_model=threat_model, budget=budget)
             return _better(expected, found.images, best, values)[0]

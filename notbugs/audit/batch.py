@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from notbugs import attacks, data, search
 from notbugs.attacks import BUDGETS, MinimumNormResult
+from notbugs.attacks.own import own_attacks
 from notbugs.audit.threats import Threat
 from notbugs.search import NormBall, objectives
 from notbugs.search.threat_models import per_image
@@ -27,9 +28,9 @@ class Outcome:
     ----------
     predicted, predicted_8bit : Tensor, int64
         For the perturbed image, and for what is stored of it; -1 where logits are NaN or infinite.
-    misclassified, by_minimum_norm, misclassified_8bit : Tensor, bool
-        Under any attack; by the minimum-norm attack alone; of what is stored. With targets an attack counts where it reached its
-        target, and the clean image where none did.
+    misclassified, by_minimum_norm, by_own_attack, misclassified_8bit : Tensor, bool
+        Under any attack; by the minimum-norm attack alone; by registered attacks, and by nothing before; of what is stored. With
+        targets an attack counts where it reached its target, and the clean image where none did.
     images : Tensor, uint8 (…, C, H, W)
         What is stored: the perturbed image, or the clean one if no attack succeeded.
     reached, reached_8bit : Tensor, bool
@@ -42,6 +43,7 @@ class Outcome:
     predicted_8bit: Tensor
     misclassified: Tensor
     by_minimum_norm: Tensor
+    by_own_attack: Tensor
     misclassified_8bit: Tensor
     images: Tensor
     reached: Tensor
@@ -176,13 +178,19 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
     epsilon = float(ball.epsilon) if ball else 0.0
     by_minimum_norm = nearest.norms <= epsilon
     misclassified, left = by_minimum_norm.clone(), (~by_minimum_norm).nonzero().squeeze(1)
-    found_images, norms = nearest.images.clone(), nearest.norms.clone()
+    found_images, norms, by_own = nearest.images.clone(), nearest.norms.clone(), torch.zeros_like(misclassified)
     if len(left) and (epsilon or ball is None):
         ensemble = attacks.ensemble_toward if isinstance(model, attacks.PredictsTarget) else attacks.adaptive_ensemble
         found = ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
-        success = found.margins >= 0
-        hit = left[success]
-        found_images[hit], misclassified[hit] = found.images[success], True
+        rest, registered = left[found.margins < 0], own_attacks(threat, gradient=batch.gradient)
+        results = [(left, found)]
+        if registered and len(rest):
+            results.append((rest, attacks.worst_case(model, images[rest], labels[rest], registered)))
+            by_own[rest] = results[-1][1].margins >= 0
+        for index, result in results:
+            success = result.margins >= 0
+            found_images[index[success]], misclassified[index[success]] = result.images[success], True
+        hit = left[misclassified[left]]
         if ball:  # rounding may put a perturbation on the boundary just outside
             norms[hit] = ball.distance((found_images[hit] - images[hit]).double()).clamp_max(epsilon)
     perturbed = torch.where(misclassified[:, None, None, None], found_images, images)
@@ -198,6 +206,7 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
         predicted_8bit=_predictions(logits),
         misclassified=misclassified,
         by_minimum_norm=by_minimum_norm,
+        by_own_attack=by_own,
         misclassified_8bit=objectives.margin(logits, own_labels) <= 0,
         images=data.to_8bit(stored),
         reached=no,

@@ -31,6 +31,7 @@ from notbugs.audit.failures import blame_failing_image
 from notbugs.audit.images import test_part
 from notbugs.audit.threats import Threat, conditions, threat_id, threat_models
 from notbugs.data.subset import evenly_spaced
+from notbugs.extensions import registered
 from notbugs.runs.scheduler import default_workers
 from notbugs.search import NormBall, objectives
 
@@ -79,6 +80,8 @@ class AuditPlan:
     least_seconds, most_seconds : float
         How long it would take, with `workers` stages at once.
     workers : int
+    not_counted : tuple of str
+        Registered attacks that are functions, whose time nothing is known of.
     """
 
     images: int
@@ -88,6 +91,7 @@ class AuditPlan:
     least_seconds: float
     most_seconds: float
     workers: int
+    not_counted: tuple[str, ...] = ()
 
     def of_share(self, share: float) -> "AuditPlan":
         """The plan of an audit of which only `share` of the stages is left to do."""
@@ -97,9 +101,11 @@ class AuditPlan:
     def duration(self) -> str:
         """In words."""
         plural = "" if self.workers == 1 else "s"
+        unknown = f"; without {', '.join(self.not_counted)}, whose time is not known" if self.not_counted else ""
         return (
             f"about {_time(self.least_seconds)} to {_time(self.most_seconds)} with {self.workers} stage{plural} at once, from a "
             "few passes that were timed here; longer where gradients look masked"
+            f"{unknown}"
         )
 
 
@@ -113,11 +119,11 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
         gradient = attacks.has_gradient(model, images)
         speed = _speed(model, images, labels, gradient=gradient)
-    costs, norms = {}, set[str]()
+    costs, norms, own = {}, set[str](), registered().attacks
     for threat in threats:
-        costs[threat_id(config, threat)] = _cost(
-            config.budget, threat, len(part.classes), gradient, first=_norm(threat) not in norms
-        )
+        cost = _cost(config.budget, threat, len(part.classes), gradient, first=_norm(threat) not in norms)
+        steps = sum(each.steps for each in own if gradient and not each.attack and isinstance(threat, NormBall))
+        costs[threat_id(config, threat)] = cost._replace(most_gradients=cost.most_gradients + steps)
         norms.add(_norm(threat))
     at_once = default_workers(config.device) if workers is None else workers
     start = (START_SECONDS + (WORKER_SECONDS if at_once > 1 else 0)) * speed.waited
@@ -132,6 +138,7 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         least_seconds=start + (least + checks) / at_once,
         most_seconds=start + (most + checks + ensemble) / at_once,
         workers=at_once,
+        not_counted=tuple(each.name for each in own if each.attack),
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from notbugs import attacks, data
 from notbugs.attacks import sanity_checks
+from notbugs.attacks.own import own_attacks
 from notbugs.attacks.randomness import eot_batch_size
 from notbugs.audit.batch import BatchResult, attack_batch
 from notbugs.audit.classifiers import load_classifier, search_copy
@@ -117,10 +118,12 @@ def evaluate_part(config: AuditConfig, start: int, step: int, attempt: Attempt) 
     indices = [start + step * row for row in range(len(part))]
     names = [None] * len(part) if targets is None else [part.classes[target] for target in targets.tolist()]
     ids = [threat_id(config, threat) for threat in threats]
+    gradient = attacks.has_gradient(model, pixels[:2].to(config.device))
+    own = [draws == 1 and bool(own_attacks(threat, gradient=gradient)) for threat in threats]
     images = _image_rows(
         part, indices, names, norms_of(threats), result, None if (mask := mask_of(config)) is None else str(mask)
     )
-    return [*images, *_prediction_rows(part, indices, names, ids, result)]
+    return [*images, *_prediction_rows(part, indices, names, ids, result, own)]
 
 
 def _by_target(attack: Callable[[Tensor, int | None], BatchResult], targets: Tensor | None, count: int) -> BatchResult:
@@ -174,8 +177,14 @@ def _image_rows(
 
 
 def _prediction_rows(
-    part: Dataset, indices: Sequence[int], targets: Sequence[str | None], threats: Sequence[str], result: BatchResult
+    part: Dataset,
+    indices: Sequence[int],
+    targets: Sequence[str | None],
+    threats: Sequence[str],
+    result: BatchResult,
+    own: Sequence[bool],
 ) -> list[PredictionRow]:
+    """own: whether registered attacks ran within each threat model, and are counted."""
     classes, labels = part.classes, part.labels.tolist()
     return [
         PredictionRow(
@@ -185,6 +194,7 @@ def _prediction_rows(
             threat=threat,
             misclassified=bool(result.misclassified[row, column]),
             by_minimum_norm=bool(result.by_minimum_norm[row, column]),
+            by_own_attack=bool(result.by_own_attack[row, column]) if own[column] else None,
             predicted=_class_name(classes, result.predicted[row, column]),
             predicted_8bit=_class_name(classes, result.predicted_8bit[row, column]),
             misclassified_8bit=bool(result.misclassified_8bit[row, column]),

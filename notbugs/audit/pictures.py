@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from notbugs import __version__, attacks, data
+from notbugs import __version__, data
 from notbugs.audit.config import TARGET_RULES, AuditConfig
 from notbugs.audit.tables import CLEAN, minimum_norm
 from notbugs.audit.threats import Threat, conditions, folder_name, norm_of, norms_of, target_name
@@ -26,8 +26,10 @@ def stored_images(folder: Path, part: Dataset, threat: Threat) -> Dataset:
     return part.with_images(images)
 
 
-def export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbed: Dataset, threat: Threat, form: str) -> None:
-    """Write the perturbed images of one threat model to datasets/, with a card."""
+def export_perturbed(
+    config: AuditConfig, folder: Path, part: Dataset, perturbed: Dataset, threat: Threat, *, form: str, attack: str
+) -> None:
+    """Write the perturbed images of one threat model to datasets/, with a card that names the attack."""
     target = folder / "datasets" / folder_name(threat)
     said = "".join(f"{markdown.plain(each)}. " for each in conditions(config))
     rule = markdown.plain(TARGET_RULES.get(config.target, target_name(config))) if config.target else ""
@@ -35,7 +37,7 @@ def export_perturbed(config: AuditConfig, folder: Path, part: Dataset, perturbed
     card = (
         f"# Adversarial examples\n\n{len(part)} images, each perturbed within {threat} so that "
         f"{markdown.code(Path(config.model).name)} {goal}, or clean if no attack succeeded. Labels are the original ones. {said}"
-        f"Constructed by notbugs {__version__}, {attacks.ensemble_name(config.budget)}.\n"
+        f"Constructed by notbugs {__version__}, {attack}.\n"
     )
     origin = data.origin_of(config.data.dataset, data.load_dataset(config.data))
     data.export(perturbed, target, form, split="test", original=part, card=card, origin=origin)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data
+from notbugs.attacks.own import own_attacks
 from notbugs.attacks.randomness import seeded
 from notbugs.audit.batch import BatchResult, Outcome, stacked
 from notbugs.audit.threats import Threat, norms_of
@@ -31,12 +32,15 @@ def attack_random_batch(
     count = partial(attacks.correct_draws, model, labels=labels, seed=2**31 + seed)  # away from the seeds of attacks
     clean_correct, clean_predicted = count(images)
     outcomes: list[Outcome] = []
-    half = attacks.DRAWS / 2
+    half, gradient = attacks.DRAWS / 2, attacks.has_gradient(model, images)
     last: dict[str, Tensor] = {}
     with seeded(seed, images.device):
         for threat in threats:
             norm = norms_of([threat])[0] if norms_of([threat]) else ""
-            perturbed = attacks.eot_attack(model, images, labels, threat_model=threat, budget=budget, starts=last.get(norm))
+            own = own_attacks(threat, gradient=gradient)
+            perturbed = attacks.eot_attack(
+                model, images, labels, threat_model=threat, budget=budget, starts=last.get(norm), more=own
+            )
             last[norm] = perturbed
             stored = threat.round_to_8bit(perturbed, images) if isinstance(threat, NormBall) else (perturbed * 255).round() / 255
             correct, predicted = count(perturbed)
@@ -48,6 +52,7 @@ def attack_random_batch(
                     predicted_8bit=predicted_8bit,
                     misclassified=correct <= half,
                     by_minimum_norm=no,
+                    by_own_attack=no,
                     misclassified_8bit=correct_8bit <= half,
                     images=data.to_8bit(stored),
                     reached=no,

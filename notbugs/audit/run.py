@@ -9,6 +9,7 @@ from pathlib import Path
 from notbugs import attacks, data, datacheck
 from notbugs.atomic import StrPath
 from notbugs.attacks.budgets import check_budget
+from notbugs.attacks.own import attack_name, warn_of_unused
 from notbugs.audit.class_order import write_class_map
 from notbugs.audit.classifiers import digest, load_classifier, report_order, search_copy
 from notbugs.audit.config import AuditConfig, all_classes
@@ -25,12 +26,14 @@ from notbugs.data.load import fingerprint
 from notbugs.data.subset import evenly_spaced
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
+from notbugs.extensions import check_present, check_unchanged, registered
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same, check_same_data, describe_device, on_device, run_stages
 from notbugs.runs.scheduler import describe_machine
 from notbugs.runs.tables.row import Row
+from notbugs.search import NormBall
 from notbugs.study.given import DIGEST_IMAGES
 
 PART_IMAGES = 100  # images per part: a stage of about half a minute
@@ -95,7 +98,10 @@ def run(
         raise InputError("--target", rule, config.target, "attack it without its randomness")
     mask = "" if (found := mask_of(config)) is None else str(found)
     targets = target_digest(config)
+    registered().check_in_time()
+    registered().check_functions()
     with RunFolder.open(folder, _arguments(config)) as record:
+        check_present([str(name) for name in record.metadata.get("extensions", ())], registered().names)
         digests = {name: digest(config, name) for name in (config.model, *config.others)}
         same_images = f"{config.data.dataset} must hold the same images as when this audit began"
         hashed = fingerprint(part)
@@ -104,13 +110,9 @@ def run(
         check_same(record, "mask", mask, "--mask", "must be the same as when this audit began")
         check_same(record, "target_digest", targets, "--target", "must be the same as when this audit began")
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")
-        record.update_metadata(
-            **_metadata(config, part, threats, form, command),
-            fingerprint=hashed,
-            digests=digests,
-            mask=mask,
-            target_digest=targets,
-        )
+        metadata = _metadata(config, part, threats, form, command)
+        _check_same_attack(record, metadata["attack"])
+        record.update_metadata(**metadata, fingerprint=hashed, digests=digests, mask=mask, target_digest=targets)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         parts = _number_of_parts(record, len(part), time_limit)
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
@@ -130,6 +132,13 @@ def run(
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.update_metadata(finished=True)
         return record
+
+
+def _check_same_attack(record: RunFolder, attack: object) -> None:
+    """Raises InputError where an audit would go on with another ensemble, or other registered attacks, than it began with."""
+    if (began := record.metadata.get("attack", attack)) != attack:
+        raise InputError("--out", f"must go on with the attack that it began with, {began}", attack, "give another --out")
+    check_unchanged(record.metadata.get("extension_files", {}), registered().hashes())
 
 
 def _number_of_parts(record: RunFolder, images: int, time_limit: float | None) -> int:
@@ -165,6 +174,9 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         images = sample.pixels(slice(None)).to(config.device)
         attacks.clean_logits(model, images, sample.labels.to(config.device))  # a surrogate is compared with its black box here
         missing = attacks.missing_gradient(model, images)
+    warn_of_unused(not missing)
+    norm_balls = [threat for threat in threats if isinstance(threat, NormBall)]
+    own = {"extensions": registered().names, "extension_files": registered().hashes()} if registered().attacks else {}
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,
@@ -173,10 +185,12 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "target": target_name(config),
         "conditions": conditions(config),
         "budget": config.budget,
+        "attack": attack_name(config.budget, norm_balls[0] if norm_balls else threats[0], gradient=not missing),
         "gradient": not missing,
         "missing_gradient": missing,
         "draws": draws_of(config),
         "model_notes": list(load_classifier(config, config.model).metadata.notes),
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
+        **own,
         "finished": False,
     }

@@ -10,7 +10,7 @@ from notbugs.audit.threats import norms_of, threat_id, threat_models
 from notbugs.data import Dataset
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.audit import ImageRow, PredictionRow
+from notbugs.runs.tables.audit import AuditAccuracyRow, ImageRow, PredictionRow
 from notbugs.runs.tables.row import Row
 
 
@@ -21,12 +21,14 @@ def summarize(config: AuditConfig, folder: Path, attempt: Attempt) -> list[Row]:
     by_threat: dict[str, list[PredictionRow]] = {threat_id(config, threat): [] for threat in threats}
     for row in sorted(run.rows(PredictionRow), key=lambda row: row.index):
         by_threat[row.threat].append(row)
-    rows = table_rows(config, images, by_threat, threats, part.classes)
+    rows = table_rows(config, images, by_threat, threats, part.classes, gradient=run.audit().gradient)
+    attack_of = {row.threat: row.attack for row in rows if isinstance(row, AuditAccuracyRow)}
     chosen, pictured = fragile_files(images, threats), pictured_threats(threats)
     stored: dict[str, Dataset] = {}
     for threat in threats:
         perturbed = stored_images(folder, part, threat)
-        export_perturbed(config, attempt.folder, part, perturbed, threat, form)
+        name = threat_id(config, threat)
+        export_perturbed(config, attempt.folder, part, perturbed, threat, form=form, attack=attack_of[name])
         if threat in pictured:  # those alone, or several large sets would be in memory at once
-            stored[threat_id(config, threat)] = perturbed.select([index for indices in chosen.values() for index in indices])
+            stored[name] = perturbed.select([index for indices in chosen.values() for index in indices])
     return rows + picture_rows(attempt.folder, pictures(part, images, by_threat, chosen, stored), images, norms_of(threats))

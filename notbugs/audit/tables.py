@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
 from notbugs import attacks
+from notbugs.attacks.own import attack_name
 from notbugs.audit.config import AuditConfig
 from notbugs.audit.evaluate import NOT_FINITE
 from notbugs.audit.threats import Threat, norm_of, norms_of, restriction, target_name, threat_id
@@ -40,10 +41,12 @@ def table_rows(
     by_threat: Mapping[str, Sequence[PredictionRow]],
     threats: Sequence[Threat],
     classes: Sequence[str],
+    *,
+    gradient: bool,
 ) -> list[Row]:
-    """The rows of all tables; by_threat: the rows of all images within each threat model, by `threat_id`."""
+    """The rows of all tables; by_threat: the rows of all images within each, by `threat_id`; gradient: of the model."""
     rows: list[Row] = [AuditFileRow(**cells(row)) for row in images]  # type: ignore[arg-type]  # the same columns
-    rows += accuracy_rows(config, images, by_threat, threats)
+    rows += accuracy_rows(config, images, by_threat, threats, gradient=gradient)
     for threat in (None, *threats):
         name = CLEAN if threat is None else threat_id(config, threat)
         predictions: Sequence[ImageRow | PredictionRow] = images if threat is None else by_threat[name]
@@ -88,6 +91,8 @@ def accuracy_rows(
     images: Sequence[ImageRow],
     by_threat: Mapping[str, Sequence[PredictionRow]],
     threats: Sequence[Threat],
+    *,
+    gradient: bool,
 ) -> list[AuditAccuracyRow]:
     """Clean accuracy, then robust accuracy within each threat model."""
     clean, draws = _measure([_share(row) for row in images]), _draws(images)
@@ -117,21 +122,29 @@ def accuracy_rows(
                 norm=norm_of(threat),
                 epsilon=_epsilon(threat),
                 **_measure([_share(row) for row in predictions])._asdict(),
-                attack=_attack_name(config, draws),
+                attack=_attack_name(config, threat, draws, gradient=gradient),
                 correct_by_minimum_norm=sum(not row.by_minimum_norm for row in predictions) if minimum_norm else None,
                 correct_8bit=round(stored),
                 not_finite=sum(row.predicted == NOT_FINITE for row in predictions),
                 draws=draws,
                 **_targeted(config, [bool(row.reached) for row in predictions]),
                 reached_8bit=None if config.target is None else sum(bool(row.reached_8bit) for row in predictions),
+                correct_by_ensemble=_correct_by_ensemble(predictions),
             )
         )
     return rows
 
 
-def _attack_name(config: AuditConfig, draws: int) -> str:
+def _correct_by_ensemble(predictions: Sequence[PredictionRow]) -> int | None:
+    """Images that are classified correctly without registered attacks; None where none ran, or draws are counted."""
+    if any(row.by_own_attack is None for row in predictions):
+        return None
+    return sum(not row.misclassified or bool(row.by_own_attack) for row in predictions)
+
+
+def _attack_name(config: AuditConfig, threat: Threat, draws: int, *, gradient: bool) -> str:
     """As docs/attacks.md defines it."""
-    name = attacks.ensemble_name(config.budget) + (", targeted" if config.target else "")
+    name = attack_name(config.budget, threat, gradient=gradient) + (", targeted" if config.target else "")
     return name + (f" + EOT-{draws}" if draws > 1 else "")
 
 

@@ -56,4 +56,4 @@ def measured_rows(config: AuditConfig, record: RunFolder) -> list[AuditAccuracyR
     by_threat: dict[str, list[PredictionRow]] = {threat_id(config, threat): [] for threat in threats}
     for row in record.rows(PredictionRow):
         by_threat[row.threat].append(row)
-    return accuracy_rows(config, images, by_threat, threats) if images else []
+    return accuracy_rows(config, images, by_threat, threats, gradient=record.audit().gradient) if images else []

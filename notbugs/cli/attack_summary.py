@@ -33,6 +33,9 @@ def print_audit(record: "RunFolder", evaluation: "Evaluation", *, verbose: bool 
     for row in rows:
         interval = row.accuracy, row.ci_low, row.ci_high
         say(accuracy_line(row.threat, *interval, row.correct, row.n, row.attack, row.correct_8bit, width))
+        if row.correct_by_ensemble is not None:
+            more = row.correct_by_ensemble - row.correct
+            say(f"  the ensemble alone leaves {row.correct_by_ensemble} of {row.n}; attacks of your own misclassify {more} more")
         if row.success_rate is not None and row.success_ci_low is not None and row.success_ci_high is not None:
             rate = f"{100 * row.success_rate:.1f} %  [{100 * row.success_ci_low:.1f}, {100 * row.success_ci_high:.1f}]"
             stored = "" if row.reached_8bit is None else f" (stored in 8 bits: {row.reached_8bit})"

@@ -212,7 +212,7 @@ def found_in(rows: "Sequence[Row]") -> str:
     accuracies = [row for row in rows if isinstance(row, AccuracyRow) and row.set == "test"]
     if len({row.model for row in accuracies}) != 1:
         return ""
-    stronger = [row for row in accuracies if row.attack != ensemble_name("quick")]
+    stronger = [row for row in accuracies if not row.attack.startswith(ensemble_name("quick"))]
     if any(row.epsilon for row in stronger):  # then the others are further points of the accuracy curve
         accuracies = stronger
     return ", ".join(

@@ -7,7 +7,7 @@ import numpy as np
 
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
-from notbugs.runs.tables.audit import AuditFileRow, CheckRow, ImageRow, PredictionRow
+from notbugs.runs.tables.audit import AuditAccuracyRow, AuditFileRow, CheckRow, ImageRow, PredictionRow
 from notbugs.stats import newcombe_difference, wilson_interval
 
 CLEAN = "clean"
@@ -65,6 +65,22 @@ def left_out(record: RunFolder) -> str:
         return ""
     checks = "" if record.rows(CheckRow) else ", no sanity checks"
     return f"not finished: {len(record.rows(ImageRow)):,} images attacked{checks}; the same command goes on"
+
+
+def different_attacks(first: RunFolder, second: RunFolder) -> str:
+    """That two audits were not made with the same attack; "" if they were."""
+    one, other = _attack(first), _attack(second)
+    if one == other:
+        return ""
+    same = "the same --budget, version of notbugs and NOTBUGS_EXTENSIONS"
+    return f"not the same attack: {one}; {other}. The difference may be that of the attacks: attack both with {same}"
+
+
+def _attack(record: RunFolder) -> str:
+    """As run.json has it; of earlier audits that of their first threat model, or the budget."""
+    metadata = record.audit()
+    rows = [row.attack for row in record.rows(AuditAccuracyRow) if row.attack != "none"]
+    return metadata.attack or next(iter(rows), f"ensemble-{metadata.budget} of notbugs {metadata.notbugs}")
 
 
 def compare(first: RunFolder, second: RunFolder) -> list[PairedComparison]:

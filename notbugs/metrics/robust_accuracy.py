@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, precision
+from notbugs.attacks.own import attack_name, own_attacks, warn_of_unused
 from notbugs.data import Dataset, map_batches
 from notbugs.errors import InputError
 from notbugs.models import fuse_batchnorm
@@ -96,6 +97,8 @@ def robust_accuracy(
 ) -> list[Accuracy]:
     """Accuracy on clean images and at each epsilon, ascending, under `attacks.adaptive_ensemble`.
 
+    Attacks that are registered (`extensions.Attack`) run after it, and stand in the name of the attack.
+
     Each epsilon is tried on the images that are still classified correctly at the smaller ones: what is misclassified within
     a ball is misclassified within every larger one.
 
@@ -157,7 +160,10 @@ def robust_accuracy(
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     clean, *counts = map_batches(correct_at_each, dataset, batch_size=batch_size, device=device).sum(0).tolist()
-    names = {epsilon: attacks.ensemble_name(budget if epsilon in main else "quick") for epsilon in order}
+    gradient = attacks.has_gradient(fused, dataset.pixels(slice(0, 2)).to(device))
+    warn_of_unused(gradient)
+    used = {epsilon: budget if epsilon in main else "quick" for epsilon in order}
+    names = {epsilon: attack_name(used[epsilon], NormBall(norms[0], epsilon), gradient=gradient) for epsilon in order}
     return [Accuracy.from_counts(clean, len(dataset), norm=norms[0])] + [
         Accuracy.from_counts(count, len(dataset), epsilon=epsilon, norm=norms[0], attack=names[epsilon])
         for count, epsilon in zip(counts, sorted(order), strict=True)
@@ -177,5 +183,8 @@ def _still_correct(
     index = (correct[smaller] & ~robust).nonzero().squeeze(1)
     if not len(index):
         return correct[smaller]
-    result = attacks.adaptive_ensemble(model, images[index], labels[index], threat_model=threat_model, budget=budget)
-    return correct[smaller].index_copy(0, index, result.margins < 0)
+    left = attacks.adaptive_ensemble(model, images[index], labels[index], threat_model=threat_model, budget=budget).margins < 0
+    own, rest = own_attacks(threat_model, gradient=attacks.has_gradient(model, images)), index[left]
+    if own and len(rest):
+        left[left.clone()] = attacks.worst_case(model, images[rest], labels[rest], own).margins < 0
+    return correct[smaller].index_copy(0, index, left)

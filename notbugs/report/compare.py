@@ -5,7 +5,7 @@ from pathlib import Path
 
 from notbugs import __version__
 from notbugs.atomic import atomic_write_text
-from notbugs.gate.compare import PairedComparison, failed_checks, left_out
+from notbugs.gate.compare import PairedComparison, different_attacks, failed_checks, left_out
 from notbugs.runs.folder import RunFolder
 
 COLUMNS = ("threat model", "n", "first", "second", "difference", "95 % CI", "only first", "only second", "p")
@@ -41,7 +41,10 @@ def write_page(path: Path, first: RunFolder, found: Sequence[tuple[RunFolder, Se
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("notbugs.report"), autoescape=True, undefined=StrictUndefined)
-    pairs = [(_about(record), *cells(comparisons), [each.conclusion for each in comparisons]) for record, comparisons in found]
+    pairs = [
+        (_about(record), different_attacks(first, record), *cells(comparisons), [each.conclusion for each in comparisons])
+        for record, comparisons in found
+    ]
     page = environment.get_template("compare.html.jinja").render(first=_about(first), pairs=pairs, version=__version__)
     atomic_write_text(path, page)
 
@@ -52,9 +55,7 @@ def _about(record: RunFolder) -> dict[str, str]:
         "folder": str(record.folder),
         "model": metadata.model,
         "dataset": metadata.dataset,
-        "budget": metadata.budget,
         "command": metadata.command,
-        "notbugs": metadata.notbugs,
         "failed": ", ".join(failed_checks(record)),
         "left_out": left_out(record),
     }

@@ -99,9 +99,10 @@ class StudyMetadata(RunMetadata):
 class AuditMetadata(RunMetadata):
     """An audit of one classifier.
 
-    gradient: whether it has gradients; missing_gradient: why not, in a line; draws: forward passes that each accuracy is the mean
-    of, 1 unless the model is random; model_notes: what was decided in loading it; target: of targeted attacks, a class or a rule;
-    conditions: what is to be known of the threat models and of which images are attacked: one sentence each.
+    gradient: whether it has gradients; missing_gradient: why not, in a line; attack: the ensemble and registered attacks; draws:
+    forward passes that each accuracy is the mean of, 1 unless the model is random; model_notes: what was decided in loading it;
+    target: of targeted attacks, a class or a rule; conditions: what is to be known of the threat models and of which images are
+    attacked: one sentence each.
     """
 
     model: str = ""
@@ -109,6 +110,7 @@ class AuditMetadata(RunMetadata):
     budget: str = ""
     gradient: bool = True
     missing_gradient: str = ""
+    attack: str = ""
     draws: int = 1
     model_notes: tuple[str, ...] = ()
     target: str = ""

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from notbugs import attacks, data, datacheck, metrics, models, train
+from notbugs import data, datacheck, metrics, models, train
 from notbugs.atomic import StrPath, only_writer
+from notbugs.attacks.own import attack_name
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data_config import asked_options, check_outside
@@ -374,7 +375,7 @@ def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, 
         "norm": config.norm,
         "epsilon": config.epsilon,
         "epsilon_text": epsilon_text(config.epsilon),
-        "settings": {**settings, "attack": attacks.ensemble_name("standard")},
+        "settings": {**settings, "attack": attack_name("standard", config.threat_model, gradient=True)},
         "data": {
             **data.summary(splits),
             "form": written_form(config, splits),

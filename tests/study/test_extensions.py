@@ -1,4 +1,4 @@
-"""Controls, constructions and metrics of one's own: one hook, entry points or an environment variable."""
+"""Attacks, controls, constructions and metrics of one's own: one hook, entry points or an environment variable."""
 
 import os
 import subprocess
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from notbugs import data, extensions, report
+from notbugs.attacks import ensemble_name
 from notbugs.cli.console import command_line
 from notbugs.errors import InputError
 from notbugs.extensions import (
@@ -109,7 +110,7 @@ def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "wrong_metrics", wrong)  # type: ignore[arg-type]
     for given, says in (
         ("none_such", "must name modules that can be imported"),
-        ("json", "json must have a list CONTROLS or CONSTRUCTIONS or METRICS, got none"),
+        ("json", "json must have a list ATTACKS or CONTROLS or CONSTRUCTIONS or METRICS, got none"),
         ("wrong_metrics", "wrong_metrics must have a list METRICS of notbugs.extensions.Metric, got list"),
     ):
         monkeypatch.setenv("NOTBUGS_EXTENSIONS", given)
@@ -207,14 +208,14 @@ def test_what_a_metric_returns_is_summarized_or_refused() -> None:
 
 @pytest.mark.slow
 def test_all_kinds_in_a_quick_study_and_its_report(tmp_path: Path) -> None:
-    """Entry points, in a real package on the path, for the control; the variable for the construction and the metric."""
+    """Entry points, in a real package on the path, for the control; the variable for the others."""
     package = tmp_path / "site"
     (package / "mine-1.dist-info").mkdir(parents=True)
     (package / "mine-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
     (package / "mine-1.dist-info" / "entry_points.txt").write_text("[notbugs.extensions]\nanything = own_control\n")
     environment = {
         **ENVIRONMENT,
-        "NOTBUGS_EXTENSIONS": "own_parts",
+        "NOTBUGS_EXTENSIONS": "own_parts,own_attack",
         "PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(package)]),
     }
     options = "--limit 100 --width 4 --epochs 1 --seeds 1 --relabel-steps 1 --invert-steps 2 --patience 0 --workers 1"
@@ -223,7 +224,10 @@ def test_all_kinds_in_a_quick_study_and_its_report(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=EXAMPLES, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     run = RunFolder.read(tmp_path / "run")
-    assert run.metadata["extensions"] == ["robust-certain", NAME, "own-attack"] and run.metadata["finished"]
+    assert run.metadata["extensions"] == ["robust-certain", NAME, "own-attack", "wrong-probability"] and run.metadata["finished"]
+    attacked = {row.attack for row in run.rows(AccuracyRow) if row.set == "test" and row.epsilon}
+    assert attacked == {f"{ensemble_name(budget)} + wrong-probability" for budget in ("quick", "standard")}
+    assert run.metadata["settings"]["attack"] == f"{ensemble_name('standard')} + wrong-probability"
     assert {"robust-certain", NAME} <= {row.set for row in run.rows(SetRow)}
     assert {"trained-on-robust-certain", f"trained-on-{NAME}"} <= {row.model for row in run.rows(AccuracyRow)}
     (control,) = run.rows(ControlRow)
@@ -235,9 +239,13 @@ def test_all_kinds_in_a_quick_study_and_its_report(tmp_path: Path) -> None:
     page = (tmp_path / "run" / "report.html").read_text()
     for words in (
         *("the pixels of each perturbation shuffled", "the size of the perturbations is enough", "exceed your controls?"),
-        *("images of which the robust model is most certain", "robust accuracy, own attack"),
+        *(
+            "images of which the robust model is most certain",
+            "robust accuracy, own attack",
+            f"{ensemble_name('standard')} + wrong-probability",
+        ),
     ):
         assert words in page
     assert "robust accuracy, own attack" in done.stdout and "control: shuffled pixels" in done.stdout
-    with pytest.raises(InputError, match=f"none with own-attack, {NAME}, robust-certain"):
+    with pytest.raises(InputError, match=f"none with own-attack, {NAME}, robust-certain, wrong-probability"):
         report.write(tmp_path / "run")

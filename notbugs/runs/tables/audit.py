@@ -12,8 +12,9 @@ OVERESTIMATED = "robust accuracy may be overestimated"  # what follows from most
 class AuditAccuracyRow(Row):
     """Accuracy of the audited model within one threat model ("clean": none).
 
-    not_finite: of the misclassified, those whose logits are NaN or infinite. draws: forward passes that the accuracy is the mean
-    of, 1 unless the model is random; then `correct` is the expected number, rounded.
+    correct_by_ensemble: without registered attacks. not_finite: of the misclassified, those whose logits are NaN or infinite.
+    draws: forward passes that the accuracy is the mean of, 1 unless the model is random; then `correct` is the expected number,
+    rounded.
 
     Of targeted attacks: target: a class, or how each image gets one; reached: images of which it is predicted; success_rate:
     their share of the n, with its 95 % CI. Correct are then those that are classified correctly and do not reach it.
@@ -39,6 +40,7 @@ class AuditAccuracyRow(Row):
     success_ci_low: float | None = None
     success_ci_high: float | None = None
     reached_8bit: int | None = None
+    correct_by_ensemble: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ class AuditFileRow(ImageRow):
 class PredictionRow(Row):
     """One image within one threat model; 8bit: of the perturbed image as it is stored; correct_draws: as in `ImageRow`.
 
+    by_own_attack: whether registered attacks misclassified it, and nothing before; None where none ran.
     target, reached: of a targeted attack, the class it is to reach, and whether that is predicted. An image is misclassified
     if it reaches it, or if the clean image is.
     """
@@ -89,6 +92,7 @@ class PredictionRow(Row):
     predicted: str
     predicted_8bit: str
     misclassified_8bit: bool
+    by_own_attack: bool | None = None
     correct_draws: int | None = None
     correct_draws_8bit: int | None = None
     target: str | None = None
