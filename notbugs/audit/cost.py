@@ -32,15 +32,13 @@ from notbugs.audit.images import test_part
 from notbugs.audit.threats import Threat, conditions, threat_id, threat_models
 from notbugs.data.subset import evenly_spaced
 from notbugs.extensions import registered
-from notbugs.runs.scheduler import default_workers
+from notbugs.runs.scheduler import default_workers, start_seconds
 from notbugs.search import NormBall, objectives
 
 CLOCK: Callable[[], float] = time.perf_counter
 TIMED_IMAGES = 32
 TIMED_STEPS = 5
 CHECK_GRADIENTS = 200.0  # of each image of the sanity checks, beside one ensemble
-START_SECONDS = 3.0  # of CPU time: loading, writing
-WORKER_SECONDS = 6.0  # of CPU time: each process of several stages at once imports PyTorch
 
 
 class Cost(NamedTuple):
@@ -126,7 +124,7 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         costs[threat_id(config, threat)] = cost._replace(most_gradients=cost.most_gradients + steps)
         norms.add(_norm(threat))
     at_once = default_workers(config.device) if workers is None else workers
-    start = (START_SECONDS + (WORKER_SECONDS if at_once > 1 else 0)) * speed.waited
+    start = start_seconds(at_once) * speed.waited
     checks = min(CHECK_IMAGES, len(part)) * (CHECK_GRADIENTS * speed.gradient if gradient else 0)
     ensemble = max((_seconds(cost, speed)[1] for cost in costs.values()), default=0) * min(CHECK_IMAGES, len(part))
     least, most = (sum(_seconds(cost, speed)[end] for cost in costs.values()) * len(part) * draws for end in (0, 1))

@@ -16,11 +16,13 @@ from notbugs.errors import InputError
 from notbugs.runs.engine import Engine, Outcome, Progress, attempt, told
 from notbugs.runs.workers import WorkerEndedError, worker_processes
 
-__all__ = ["Job", "Progress", "default_workers", "describe_machine", "ignore_progress", "run_graph"]
+__all__ = ["Job", "Progress", "default_workers", "describe_machine", "ignore_progress", "run_graph", "start_seconds"]
 
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = 0.2  # at the progress of jobs
+START_SECONDS = 3.0  # of CPU time: loading, writing
+WORKER_SECONDS = 6.0  # of CPU time: each process of several stages at once imports PyTorch
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ def default_workers(device: str) -> int:
     import torch
 
     return max(1, torch.cuda.device_count()) if device == "cuda" else 1
+
+
+def start_seconds(at_once: int) -> float:
+    """CPU seconds of a run besides its stages: loading and writing, and what each of several worker processes imports."""
+    return START_SECONDS + (WORKER_SECONDS if at_once > 1 else 0)
 
 
 def describe_machine(device: str) -> str:

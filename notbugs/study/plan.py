@@ -1,13 +1,15 @@
 """What a study is about to do and how long that will take: known before any work, from a few timed batches."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from notbugs import metrics, models
 from notbugs.data import Splits
 from notbugs.metrics import Accuracy
-from notbugs.runs.scheduler import default_workers
+from notbugs.runs.scheduler import default_workers, start_seconds
 from notbugs.runs.tables.data_check import DataCheckRow
+from notbugs.study import cost
 from notbugs.study.catalog import DATASETS
 from notbugs.study.config import ResolvedConfig, network_layer
 from notbugs.study.cost import Speed, measure_speed, network_of, stage_seconds
@@ -31,7 +33,8 @@ class Plan:
     workers : int
         Stages at once.
     seconds : float
-        Estimated seconds of all of them, `workers` at a time.
+        Estimated seconds of all of them, `workers` at a time, and of the start; on a busy machine as many times longer as the
+        timed batches took.
     given : GivenModel or None
         The standard model, if it was given.
     given_accuracy : Accuracy or None
@@ -81,14 +84,18 @@ def make_plan(
         Of the data check.
     """
     workers = default_workers(config.device) if workers is None else workers
+    wall, processor = cost.CLOCK(), time.process_time()
     seconds = _stage_seconds(config, splits, todo, given, one_thread=workers > 1)
+    waited = 1.0
+    if workers > 1 and config.device == "cpu":  # several threads, or a processor that waits for a GPU, say nothing of other work
+        waited = max(1.0, (cost.CLOCK() - wall) / max(1e-3, time.process_time() - processor))
     distances = neighbor_distances(splits.train, config.norm)
     if config.norm != "l2":  # its limit is one of L2 distances
         distances = distances._replace(same_scene=neighbor_distances(splits.train, "l2").same_scene)
     named = {str(stage): value for stage, value in seconds.items()}
     accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
     relabels = any(stage.kind == "dataset" and DATASETS[stage.name].is_relabeled for stage in todo)
-    whole = makespan(graph, seconds, workers)
+    whole = waited * (start_seconds(workers) + makespan(graph, seconds, workers)) if todo else 0.0
     return Plan(config, splits, distances, named, workers, whole, given, accuracy, findings, relabels)
 
 

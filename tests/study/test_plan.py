@@ -8,6 +8,7 @@ import torch
 from study.conftest import QUICK_STUDY
 
 from notbugs import models
+from notbugs.runs.scheduler import start_seconds
 from notbugs.study import cost, plan
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.cost import Speed
@@ -30,7 +31,15 @@ def test_a_plan_has_what_is_left_and_its_time_is_measured(monkeypatch: pytest.Mo
     graph = study_graph(config)
     made = plan.make_plan(config, splits, graph, list(graph)[3:], workers=1)
     assert list(made.stages) == [str(each) for each in list(graph)[3:]]
-    assert made.seconds == pytest.approx(sum(made.stages.values())) and min(made.stages.values()) > 0
+    assert made.seconds == pytest.approx(start_seconds(1) + sum(made.stages.values())) and min(made.stages.values()) > 0
+    assert start_seconds(2) > start_seconds(1) > 0
+    ticks = iter([0.0, 8.0])
+    monkeypatch.setattr(plan.cost, "CLOCK", lambda: next(ticks))  # eight seconds pass while two are computed
+    monkeypatch.setattr(plan.time, "process_time", iter([0.0, 2.0]).__next__)
+    assert plan.make_plan(config, splits, graph, list(graph)[-1:], workers=2).seconds == pytest.approx(
+        4 * (start_seconds(2) + made.stages[str(list(graph)[-1])])
+    )
+    monkeypatch.undo()
     nothing = plan.make_plan(config, splits, graph, [])
     assert nothing.seconds == 0 and not nothing.stages
 
