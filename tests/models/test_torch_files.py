@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from notbugs import attacks, data, models
+from notbugs.attacks.sanity_checks import deterministic
 from notbugs.data import Dataset
 from notbugs.models import by_name, torch_files
 from notbugs.models.by_name import classifier_by_name
@@ -247,6 +248,8 @@ def test_exported_programs(fixed: bool, network: nn.Module, part: Dataset) -> No
     torch.export.save(exported, "program.pt2")
     notes = check_same("program.pt2", network, part)
     assert notes[0] == "it is an exported program"
+    loaded, _ = classifier_by_name("program.pt2", classes=CLASSES, part=part)
+    assert deterministic(loaded, part.pixels([0, 1])).observed.startswith("in the mode of its export, two forward passes")
     assert notes[1:] == (("it takes 4 images at a time: the last batch is filled up",) if fixed else ())
 
 

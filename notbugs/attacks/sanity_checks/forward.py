@@ -1,7 +1,7 @@
 """Checks of a model's outputs and of what it does to its input."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from notbugs import search
 from notbugs.attacks.sanity_checks.check import Check, is_one_hot, relative_difference
@@ -24,16 +24,23 @@ def deterministic(model: Model, images: Tensor) -> Check:
             "Its noise is then the same in each call, but another one for an image alone, in a batch, and on another day.",
             "Leave out the seed: an audit then attacks the mean of 20 forward passes (EOT).",
         )
-    training = isinstance(model, nn.Module) and any(module.training for module in model.modules())
     return Check(
         "deterministic",
         difference <= DIFFERENT,
-        f"in {'training' if training else 'evaluation'} mode, two forward passes of the same {len(images)} images differ by up "
+        f"in {_mode(model)}, two forward passes of the same {len(images)} images differ by up "
         f"to {difference:.2g} of the spread of the logits",
         "Random outputs have random gradients. An attack that fails once may succeed on the next forward pass.",
         "Call .eval(); all figures here are measured in evaluation mode. If the model is random there, too, an audit attacks "
         "the mean of 20 forward passes (EOT) and counts each image by its share of correct ones: see `randomness averaged`.",
     )
+
+
+def _mode(model: Model) -> str:
+    """The mode of a model; a program of torch.export keeps that of its export, whatever its flag says."""
+    modules = [*model.modules()] if isinstance(model, nn.Module) else []
+    if any(isinstance(module, fx.GraphModule) for module in modules):
+        return "the mode of its export"
+    return "training mode" if any(module.training for module in modules) else "evaluation mode"
 
 
 def _seeds_itself(model: Model, images: Tensor) -> bool:
