@@ -12,8 +12,10 @@ from notbugs.report.findings import findings
 from notbugs.report.findings.replication import replication_rows
 from notbugs.report.format import Estimate, decimal, minus, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
+from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, SaliencyDifferenceRow
 from notbugs.runs.tables.study import AccuracyRow, SetRow
+from notbugs.runs.tables.theory import TheoryRow
 from notbugs.study.catalog import ANALYZED_MODELS, ARCHITECTURES, EPSILON_TEXTS, MODELS
 from notbugs.study.comparisons import LEAKAGE_PROBES, TRANSFER_SOURCES, TRANSFER_TARGETS, control_short, probe_name
 
@@ -38,7 +40,9 @@ def run_blocks(folder: Path, parts: Sequence[str]) -> list[str]:
     parts : sequence of str
         Only these (`PARTS`); empty: all.
     """
-    results = StudyResults.read(folder)
+    if (run := RunFolder.read(folder)).kind == "theory":
+        return [*_theory(run)]
+    results = StudyResults.read(run)
     blocks = [_setup(results)]
     for part, part_blocks in PARTS.items():
         if not parts or part in parts:
@@ -54,6 +58,23 @@ def _setup(results: StudyResults) -> str:
         f"seeds {', '.join(map(str, run.seeds))}; {run.seconds / 60:.1f} min on {run.machine}, "
         f"torch {run.versions.get('torch', '')}, {run.device}.{unfinished}"
     )
+
+
+def _theory(run: RunFolder) -> Iterator[str]:
+    """The two-Gaussian model."""
+    metadata = run.theory()
+    yield f"`{metadata.command}`: {metadata.machine}, torch {metadata.versions.get('torch', '')}, commit {metadata.commit}."
+    columns = (
+        *("ε", "κ (`condition_number`), closed form", "`min_cosine`"),
+        *("κ, adversary with mean square ε²", "κ, adversary with at most ε per example"),
+    )
+    rows = run.rows(TheoryRow)
+    cells = [(row.condition_number, row.min_cosine, row.budget_condition_number, row.ball_condition_number) for row in rows]
+    yield table(columns, [[f"{row.epsilon:g}", *map(_three_digits, each)] for row, each in zip(rows, cells, strict=True)])
+
+
+def _three_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _cell(estimate: Estimate | None) -> str:

@@ -86,12 +86,13 @@ def theory(
     arguments = {"kind": "theory", "mean": means, "variances": spread, "epsilon": epsilons, "samples": samples, "seed": seed}
     with RunFolder.open(out, arguments) as record:
         if not record.done("theory"):
-            from notbugs import __version__
+            from notbugs.runs.folder import common_metadata
+            from notbugs.runs.scheduler import describe_machine
 
             began = time.perf_counter()
             rows = theory.table(classes, epsilons, samples=samples, seed=seed)
             record.record_stage("theory", time.perf_counter() - began, rows)
-            record.update_metadata(notbugs=__version__, command=command_line(), finished=True)
+            record.update_metadata(**common_metadata("cpu", describe_machine("cpu"), command_line()), finished=True)
     print_table(
         "Robust training of two Gaussian classes; the last two columns by adversarial training",
         *_theory_table(record.rows(TheoryRow)),
