@@ -7,8 +7,9 @@
     python benchmarks/markdown_tables.py benchmarks/results/files-digits.json benchmarks/results/files-cifar10.json
     python benchmarks/markdown_tables.py benchmarks/results/cifar10-cpu.json --parts figure-3 seconds
 
-Parts of a run, or of its file by study_results.py: accuracy, findings, datasets, controls, transfer, error-consistency, replication, analyses. Parts of a results
-file: the values of `part` in its rows. Without --parts: everything that was measured.
+Parts of a run, or of its file by study_results.py: accuracy, findings, datasets, controls, transfer, error-consistency,
+replication, analyses. Parts of another results file: the values of `part` in its rows. Without --parts: everything that was
+measured.
 """
 
 import argparse

@@ -25,7 +25,7 @@ TABLES = (
     "saliency", "saliency_differences", "corruptions", "corruption_differences", "fourier", "ntk_accuracy", "theory",
 )  # fmt: skip
 ON_TEST_IMAGES = ("test", "test-next")  # sets of the table accuracy
-PATH = re.compile(r"(?<= )/\S*/(?=[^/\s]+)")  # folders of a machine, before a name
+PATH = re.compile(r"(?<= )(--out )?/\S*/(?=[^/\s]+)")  # folders of a machine, before a name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +48,7 @@ def packed(folder: Path) -> Content:
     if not run.get("finished"):
         raise SystemExit(f"{folder}: must be finished")
     kept = {name: value for name, value in run.items() if name not in LEFT_OUT}
-    kept["command"] = PATH.sub("runs/", kept["command"])
+    kept["command"] = PATH.sub(lambda found: f"{found[1]}runs/" if found[1] else "", kept["command"])
     tables: Content = {}
     for name in TABLES:
         path = folder / "tables" / f"{name}.csv"

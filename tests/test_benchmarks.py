@@ -46,11 +46,12 @@ REPOSITORY = Path(__file__).parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"
 DOCS = REPOSITORY / "docs" / "results"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+RUNS = sorted((BENCHMARKS / "results" / "studies").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
     "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "faults", "files", "imagenet_plan",
     "inversion",
-    "large_sets", "markdown_tables", "reference_library", "robust_data", "scaling",
+    "large_sets", "markdown_tables", "reference_library", "robust_data", "scaling", "study_results",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
@@ -89,6 +90,15 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("replication.md", ["cifar10-cpu-storage.json"], []),
     ("replication.md", ["cifar10-cpu-transfer.json"], ["study", "figure-3"]),
     ("replication.md", ["cifar10-cpu-variants.json"], []),
+]
+
+
+# The same of runs; a page words its findings itself
+STUDY_PARTS = ["accuracy", "datasets", "controls", "transfer", "error-consistency", "replication"]
+PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
+    ("digits.md", "digits.json", ["accuracy"]),
+    ("digits-controls.md", "digits.json", STUDY_PARTS),
+    ("theory.md", "theory.json", []),
 ]
 
 
@@ -247,6 +257,39 @@ def test_the_table_of_autoattack_has_the_figures_of_its_file() -> None:
 def test_every_results_file_is_compared_with_a_document() -> None:
     compared = {name for _, files, _ in PRINTED for name in files} | {"robust-data-autoattack.json"}
     assert {path.name for path in RESULTS} == compared
+
+
+@pytest.mark.parametrize(("document", "file", "parts"), PRINTED_RUNS)
+def test_documents_have_the_rows_that_the_command_prints_of_a_run(document: str, file: str, parts: list[str], load: Load) -> None:
+    content, text = json.loads((BENCHMARKS / "results" / "studies" / file).read_text()), (DOCS / document).read_text()
+    with load("study_results").unpacked(content) as folder:
+        printed = table_lines("\n\n".join(load("markdown_run").run_blocks(folder, parts)))
+    written = set(table_lines(text))
+    assert len(printed) > 2 and [line for line in printed if line not in written] == []
+    assert f"benchmarks/results/studies/{file}" in text and content["run"]["commit"][:7] in text
+
+
+def test_every_file_of_a_run_says_where_it_was_measured_and_is_compared() -> None:
+    assert {path.name for path in RUNS} == {file for _, file, _ in PRINTED_RUNS}
+    for path in RUNS:
+        text, run = path.read_text(), json.loads(path.read_text())["run"]
+        assert all(run[name] for name in ("finished", "commit", "device", "machine", "versions", "started", "command"))
+        assert not re.search(r"/(tmp|home|work|root|Users)\b", text)
+
+
+def test_a_run_prints_the_same_from_its_folder_and_from_its_file(load: Load, tmp_path: Path) -> None:
+    command = "notbugs run /home/me/photos --out /home/me/runs/a"
+    rows = {"accuracy": lambda seed: [*accuracy_rows(ACCURACIES, seed), *attacked_rows(seed)], "sets": set_rows}
+    made_study(tmp_path, 2, rows, n=500, command=command, finished=True)
+    module, blocks = load("study_results"), load("markdown_run").run_blocks
+    content = json.loads(json.dumps(module.packed(tmp_path)))
+    with module.unpacked(content) as folder:
+        first, *others = blocks(folder, [])
+    assert others == blocks(tmp_path, [])[1:] and len(others) >= 2
+    assert first.startswith("`notbugs run photos --out runs/a`:")
+    made_study(tmp_path / "b", 1, rows, n=500, finished=False)
+    with pytest.raises(SystemExit, match="must be finished"):
+        module.packed(tmp_path / "b")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
