@@ -10,7 +10,7 @@ from torch import Tensor
 from notbugs import extensions, search
 from notbugs.attacks.budgets import ensemble_name
 from notbugs.attacks.pgd import decaying_steps
-from notbugs.attacks.validation import Model
+from notbugs.attacks.validation import Model, has_gradient
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.search import Attack, AttackResult, SpatialTransforms, ThreatModel, objectives
 from notbugs.user_modules import import_error
@@ -33,6 +33,11 @@ def own_attacks(threat_model: ThreatModel | SpatialTransforms, *, gradient: bool
         must.
     """
     return [partial(_run, own=own, threat_model=threat_model) for own in _usable(threat_model, gradient)]  # type: ignore[arg-type]
+
+
+def can_follow_gradients(model: Model, images: Tensor) -> bool:
+    """Whether registered attacks get gradients; True without a look where there are no such attacks."""
+    return not extensions.registered().attacks or has_gradient(model, images)
 
 
 def attack_name(budget: str, threat_model: ThreatModel | SpatialTransforms, *, gradient: bool) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from notbugs import attacks, data
 from notbugs.attacks import sanity_checks
-from notbugs.attacks.own import own_attacks
+from notbugs.attacks.own import can_follow_gradients, own_attacks
 from notbugs.attacks.randomness import eot_batch_size
 from notbugs.audit.batch import BatchResult, attack_batch
 from notbugs.audit.classifiers import load_classifier, search_copy
@@ -118,7 +118,7 @@ def evaluate_part(config: AuditConfig, start: int, step: int, attempt: Attempt) 
     indices = [start + step * row for row in range(len(part))]
     names = [None] * len(part) if targets is None else [part.classes[target] for target in targets.tolist()]
     ids = [threat_id(config, threat) for threat in threats]
-    gradient = attacks.has_gradient(model, pixels[:2].to(config.device))
+    gradient = can_follow_gradients(model, pixels[:2].to(config.device))
     own = [draws == 1 and bool(own_attacks(threat, gradient=gradient)) for threat in threats]
     images = _image_rows(
         part, indices, names, norms_of(threats), result, None if (mask := mask_of(config)) is None else str(mask)

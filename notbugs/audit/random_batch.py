@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, data
-from notbugs.attacks.own import own_attacks
+from notbugs.attacks.own import can_follow_gradients, own_attacks
 from notbugs.attacks.randomness import seeded
 from notbugs.audit.batch import BatchResult, Outcome, stacked
 from notbugs.audit.threats import Threat, norms_of
@@ -32,7 +32,7 @@ def attack_random_batch(
     count = partial(attacks.correct_draws, model, labels=labels, seed=2**31 + seed)  # away from the seeds of attacks
     clean_correct, clean_predicted = count(images)
     outcomes: list[Outcome] = []
-    half, gradient = attacks.DRAWS / 2, attacks.has_gradient(model, images)
+    half, gradient = attacks.DRAWS / 2, can_follow_gradients(model, images)
     last: dict[str, Tensor] = {}
     with seeded(seed, images.device):
         for threat in threats:

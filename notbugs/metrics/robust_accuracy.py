@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from notbugs import attacks, precision
-from notbugs.attacks.own import attack_name, own_attacks, warn_of_unused
+from notbugs.attacks.own import attack_name, can_follow_gradients, own_attacks, warn_of_unused
 from notbugs.data import Dataset, map_batches
 from notbugs.errors import InputError
 from notbugs.models import fuse_batchnorm
 from notbugs.predict import predict
-from notbugs.search import NormBall, objectives
+from notbugs.search import Attack, NormBall, objectives
 from notbugs.stats import wilson_interval
 
 CLEAN = -1.0  # in place of an epsilon: below 0, which may be one
@@ -145,25 +145,26 @@ def robust_accuracy(
         raise InputError("threat_models", "must be one or more, all in the same norm", ", ".join(norms) or "none")
     fused = fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
     main, further = ({float(threat_model.epsilon) for threat_model in balls} for balls in (threat_models, curve))
+    gradient = can_follow_gradients(fused, dataset.pixels(slice(0, 2)).to(device))
+    warn_of_unused(gradient)
     order = [*sorted(main), *sorted(further - main)]
+    budgets = {epsilon: budget if epsilon in main else "quick" for epsilon in order}
 
     def correct_at_each(images: Tensor, index: Tensor) -> Tensor:
         labels = dataset.labels[index].to(images.device)
         with torch.no_grad():
             correct = {CLEAN: objectives.logits(fused, images).argmax(1) == labels}
         for number, epsilon in enumerate(order, start=1):
-            used = budget if epsilon in main else "quick"
-            correct[epsilon] = _still_correct(fused, images, labels, correct, NormBall(norms[0], epsilon), used)
+            ball = NormBall(norms[0], epsilon)
+            own = own_attacks(ball, gradient=gradient)
+            correct[epsilon] = _still_correct(fused, images, labels, correct, ball, budget=budgets[epsilon], own=own)
             if progress and number <= len(main):
                 progress((int(index[0]) + len(index) * number / len(main)) / len(dataset))
         return torch.stack([correct[epsilon] for epsilon in sorted(correct)], dim=1)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     clean, *counts = map_batches(correct_at_each, dataset, batch_size=batch_size, device=device).sum(0).tolist()
-    gradient = attacks.has_gradient(fused, dataset.pixels(slice(0, 2)).to(device))
-    warn_of_unused(gradient)
-    used = {epsilon: budget if epsilon in main else "quick" for epsilon in order}
-    names = {epsilon: attack_name(used[epsilon], NormBall(norms[0], epsilon), gradient=gradient) for epsilon in order}
+    names = {epsilon: attack_name(budgets[epsilon], NormBall(norms[0], epsilon), gradient=gradient) for epsilon in order}
     return [Accuracy.from_counts(clean, len(dataset), norm=norms[0])] + [
         Accuracy.from_counts(count, len(dataset), epsilon=epsilon, norm=norms[0], attack=names[epsilon])
         for count, epsilon in zip(counts, sorted(order), strict=True)
@@ -171,9 +172,18 @@ def robust_accuracy(
 
 
 def _still_correct(
-    model: nn.Module, images: Tensor, labels: Tensor, correct: Mapping[float, Tensor], threat_model: NormBall, budget: str
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    correct: Mapping[float, Tensor],
+    threat_model: NormBall,
+    *,
+    budget: str,
+    own: Sequence[Attack],
 ) -> Tensor:
     """Which images are still classified correctly under attack; correct: the same (n,) at the epsilons evaluated before.
+
+    own: attacks that run after the ensemble.
 
     What is misclassified within a ball is misclassified within every larger one, so that only the other images are attacked.
     """
@@ -184,7 +194,7 @@ def _still_correct(
     if not len(index):
         return correct[smaller]
     left = attacks.adaptive_ensemble(model, images[index], labels[index], threat_model=threat_model, budget=budget).margins < 0
-    own, rest = own_attacks(threat_model, gradient=attacks.has_gradient(model, images)), index[left]
+    rest = index[left]
     if own and len(rest):
         left[left.clone()] = attacks.worst_case(model, images[rest], labels[rest], own).margins < 0
     return correct[smaller].index_copy(0, index, left)
