@@ -1,15 +1,17 @@
 """An audit with a registered attack: what its tables say, and how it goes on."""
 
-import os
-import subprocess
+import importlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cli.conftest import Finished, call_here
 from prototypes import prototype_classifier
 
 from notbugs import data, models
 from notbugs.attacks import ensemble_name
+from notbugs.extensions import registered
 from notbugs.gate.compare import different_attacks
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import AuditAccuracyRow, PredictionRow
@@ -21,32 +23,30 @@ ATTACKS.append(Attack("zeros", attack="own_attack:zeros"))
 """
 
 
-def attack(folder: Path, out: str, *words: str, extensions: str = "own_attack") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "notbugs", "attack", "m.safetensors", "digits", "--images", "20", "--budget", "quick"]
-    paths = {"PYTHONPATH": os.pathsep.join([str(EXAMPLE.parent.parent), *sys.path]), "NOTBUGS_EXTENSIONS": extensions}
-    environment = os.environ | paths
-    command += [
-        "--workers",
-        "1",
-        "--epsilon",
-        "linf:0.02",
-        "--epsilon",
-        "linf:1",
-        "--epsilon",
-        "spatial:5,1",
-        "--out",
-        out,
-        *words,
-    ]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.slow
-def test_tables_name_it_and_the_audit_goes_on_with_it_alone(digits: data.Splits, tmp_path: Path) -> None:
+@pytest.fixture
+def attack(tmp_path: Path, digits: data.Splits, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Finished]]:
+    """Attacks 20 digits in this process, which reads the modules anew each time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # modules of the same second and size would be one
     models.save(prototype_classifier(digits.train, list(range(10))), tmp_path / "m.safetensors")
-    module = tmp_path / "own_attack.py"
-    module.write_text(EXAMPLE.read_text() + ZEROS)
-    first = attack(tmp_path, "with")
+    command = "attack m.safetensors digits --images 20 --budget quick --workers 1 --epsilon linf:0.02 --epsilon linf:1"
+
+    def call(out: str, module: str) -> Finished:
+        (tmp_path / "own_attack.py").write_text(module)
+        monkeypatch.setenv("NOTBUGS_EXTENSIONS", "own_attack" if module else "")
+        sys.modules.pop("own_attack", None)
+        importlib.invalidate_caches()
+        registered.cache_clear()
+        return call_here(*command.split(), "--epsilon", "spatial:5,1", "--out", out)
+
+    yield call
+    sys.modules.pop("own_attack", None)
+    registered.cache_clear()
+
+
+def test_tables_name_it_and_the_audit_goes_on_with_it_alone(attack: Callable[..., Finished], tmp_path: Path) -> None:
+    module = EXAMPLE.read_text() + ZEROS
+    first = attack("with", module)
     assert first.returncode == 0, first.stderr
     assert "the ensemble alone leaves" in first.stdout and "without zeros, whose time is not known" in first.stderr
     run, quick = RunFolder.read(tmp_path / "with"), ensemble_name("quick")
@@ -60,15 +60,13 @@ def test_tables_name_it_and_the_audit_goes_on_with_it_alone(digits: data.Splits,
     assert len(own) == sum(found) and all(row.misclassified for row in own)
     assert run.metadata["attack"] == name and run.metadata["extensions"] == ["wrong-probability", "zeros"]
     assert name in (tmp_path / "with" / "report.html").read_text()
-    assert attack(tmp_path, "with").returncode == 0
-    refused = attack(tmp_path, "with", extensions="")
+    refused = attack("with", "")
     assert refused.returncode == 2 and "none with wrong-probability, zeros; set NOTBUGS_EXTENSIONS=MODULE" in refused.stderr
-    module.write_text(EXAMPLE.read_text() + ZEROS.replace("* 0", "* 1"))
-    refused = attack(tmp_path, "with")
+    refused = attack("with", module.replace("* 0", "* 1"))
     assert refused.returncode == 2 and "as when this run began, got own_attack, changed" in refused.stderr
-    without = attack(tmp_path, "without", extensions="")
+    without = attack("without", "")
     assert without.returncode == 0, without.stderr
     said = different_attacks(run, RunFolder.read(tmp_path / "without"))
     assert said.startswith(f"not the same attack: {name}; {quick}. ") and different_attacks(run, run) == ""
-    refused = attack(tmp_path, "without")
+    refused = attack("without", module)
     assert refused.returncode == 2 and f"must go on with the attack that it began with, {quick}, got {name}" in refused.stderr
