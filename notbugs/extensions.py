@@ -358,6 +358,18 @@ def check_unchanged(recorded: Mapping[str, str], present: Mapping[str, str]) -> 
         raise InputError(VARIABLE, "must name modules that are as when this run began", f"{', '.join(changed)}, changed", remedy)
 
 
+def check_as_in_command(of_command: Mapping[str, str]) -> None:
+    """Raises InputError on a worker that has other modules than the command: it would leave out attacks without a word.
+
+    of_command: `Extensions.hashes` where the command was given.
+    """
+    if (here := registered().hashes()) != of_command:
+        differ = sorted(name for name in {*here, *of_command} if here.get(name) != of_command.get(name))
+        got = ", ".join(f"{name} {'changed' if name in here and name in of_command else 'in one of them'}" for name in differ)
+        remedy = "set it where workers start, with the same files"
+        raise InputError(VARIABLE, "must name the same modules on each worker as for the command", got, remedy)
+
+
 def check_present(recorded: Collection[str], present: Collection[str]) -> None:
     """Raises InputError where a run has extensions of which nothing is known now."""
     if missing := sorted({*recorded} - {*present}):

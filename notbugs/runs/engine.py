@@ -8,7 +8,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from notbugs.atomic import part_of
 from notbugs.errors import InputError, one_line
+from notbugs.extensions import check_as_in_command
 from notbugs.runs.ranks import is_follower
 
 Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a few words
@@ -69,9 +70,14 @@ class Outcome(NamedTuple, Generic[Result]):
         return self.results[0]
 
 
-def attempt(work: Callable[[Progress], Result], progress: Path) -> Outcome[Result]:
-    """Do a job, where the executor does it. progress: the file of its progress."""
+def attempt(work: Callable[[Progress], Result], progress: Path, extensions: Mapping[str, str] | None = None) -> Outcome[Result]:
+    """Do a job, where the executor does it.
+
+    progress: the file of its progress. extensions: `Extensions.hashes` of the command, which a worker must have, too.
+    """
     try:
+        if extensions is not None:
+            check_as_in_command(extensions)
         return Outcome((work((lambda *_: None) if is_follower() else _Teller(progress)),))
     except Exception as error:
         return Outcome((), portable(error))

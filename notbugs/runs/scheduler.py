@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
 
 from notbugs.errors import InputError
+from notbugs.extensions import registered
 from notbugs.runs.engine import Engine, Outcome, Progress, attempt, told
 from notbugs.runs.workers import WorkerEndedError, worker_processes
 
@@ -171,7 +172,7 @@ class _Run(Generic[Result]):
             name = self.ready.pop(0)
             executor = (self.engine.together if self.jobs[name].together else None) or self.engine.executor
             try:
-                future = executor.submit(attempt, self.jobs[name].work, self._progress_of(name))
+                future = executor.submit(attempt, self.jobs[name].work, self._progress_of(name), registered().hashes())
             except (WorkerEndedError, RuntimeError) as error:  # the latter: an executor that was shut down
                 self.failed = self.engine.lost(name, Future(), error)
                 return

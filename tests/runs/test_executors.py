@@ -18,7 +18,8 @@ import scheduler_jobs as jobs
 from cli.conftest import call_here, error_line
 
 from notbugs.errors import InputError
-from notbugs.runs import executors
+from notbugs.extensions import load_extensions
+from notbugs.runs import executors, scheduler
 from notbugs.runs.engine import Engine
 from notbugs.runs.executors import open_engine
 from notbugs.runs.folder import RunFolder
@@ -241,6 +242,20 @@ def test_on_dask_killed_workers_and_a_killed_scheduler_change_no_file(tmp_path: 
         assert content(run) == undisturbed
         stages: Sequence[str] = ("seed0/standard", "seed0/dataset-robust")
         assert all(record.metadata["stages"][stage]["device"] == "cpu" for stage in stages)
+
+
+@pytest.mark.slow
+def test_on_dask_a_worker_without_the_modules_of_the_command_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would leave out attacks of one's own without a word."""
+    (tmp_path / "mine.py").write_text("CONTROLS = []\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with cluster(tmp_path / "cluster", 1) as made, open_engine(str(made.file), None) as engine:
+        monkeypatch.setenv("NOTBUGS_EXTENSIONS", "mine")
+        monkeypatch.setattr(scheduler, "registered", lambda: load_extensions(()))
+        with pytest.raises(InputError, match=r"on each worker as for the command, got mine in one of them; set it where"):
+            list(run_graph({"a": Job((), partial(jobs.square, 3))}, 1, ignore_progress, engine=engine))
 
 
 @pytest.mark.slow
