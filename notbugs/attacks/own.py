@@ -68,7 +68,7 @@ def _run(model: Model, images: Tensor, labels: Tensor, *, own: extensions.Attack
             return AttackResult(found, base.criterion(base.forward(found)))
 
     def objective(logits: Tensor) -> Tensor:
-        return _checked(own.objective, _call(own.objective, logits=logits, labels=labels), labels)
+        return _checked(own.objective, _call(own.objective, logits=logits, labels=labels), labels, finite=False)
 
     def rule(now: search.StepState, state: object) -> tuple[Tensor, object]:
         returned = _call(own.rule, now=now, state=state, threat_model=threat_model)
@@ -94,12 +94,13 @@ def _call(name: str, **given: object) -> object:
         raise InputError(name, "must run on these images", import_error(error)) from error
 
 
-def _checked(name: str, found: object, like: Tensor) -> Tensor:
-    """What a function returned. Raises InputError unless it is a float tensor of the shape of `like`, without NaN."""
+def _checked(name: str, found: object, like: Tensor, *, finite: bool = True) -> Tensor:
+    """What a function returned. Raises InputError unless it is a float tensor of the shape of `like`, finite or without NaN."""
     shape = tuple(like.shape)
     if not isinstance(found, Tensor) or tuple(found.shape) != shape or not found.is_floating_point():
         got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise InputError(name, f"must return a float tensor of shape {shape}", got)
-    if bool(found.isnan().any()):
-        raise InputError(name, "must return no NaN", f"{int(found.isnan().flatten(1 if found.dim() > 1 else 0).sum())} values")
+    wrong = ~found.isfinite() if finite else found.isnan()
+    if bool(wrong.any()):
+        raise InputError(name, f"must return {'finite numbers' if finite else 'no NaN'}", f"{int(wrong.sum())} other values")
     return found

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from notbugs import attacks, extensions, metrics
 from notbugs.attacks.own import attack_name, own_attacks
 from notbugs.audit.batch import attack_batch
+from notbugs.audit.random_batch import attack_random_batch
 from notbugs.data import Dataset
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.extensions import Attack, Extensions
@@ -58,7 +59,7 @@ def to_the_trap(*, now: StepState, state: int | None, threat_model: NormBall) ->
 FUNCTIONS = SimpleNamespace(
     knows=knows_the_trap, objective=second_logit, rule=to_the_trap,
     short=lambda **given: given["images"][:1], fails=lambda **given: 1 // 0,
-    nan=lambda *, logits, labels: logits[:, 0] * torch.nan,
+    nan=lambda *, logits, labels: logits[:, 0] * torch.nan, infinite=lambda **given: given["images"] / 0,
     whole=lambda *, logits, labels: logits, no_state=lambda *, now, state, threat_model: now.gradient,
 )  # fmt: skip
 
@@ -92,6 +93,20 @@ def test_robust_accuracy_counts_what_a_registered_attack_finds(
     found = attack_batch(Trap(), images.pixels(slice(None)), images.labels, [BALL], "quick")
     assert found.by_own_attack.all() and found.misclassified.all() and found.predicted.eq(1).all()
     assert BALL.contains(found.images[:, 0].float() / 255, images.pixels(slice(None))).all()
+
+
+class Noisy(Trap):
+    """Random in evaluation mode."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 0.01 * torch.rand(len(images), 1)
+
+
+def test_a_random_model_is_attacked_by_way_of_its_mean(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, half = images.pixels(slice(None)), attacks.DRAWS / 2
+    assert (attack_random_batch(Noisy(), pixels, images.labels, [BALL], "quick", seed=0).correct_draws > half).all()
+    register(monkeypatch, Attack("trap", attack="mine:knows"))
+    assert (attack_random_batch(Noisy(), pixels, images.labels, [BALL], "quick", seed=0).correct_draws == 0).all()
 
 
 def test_what_the_ensemble_misclassifies_is_its_own(images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +143,8 @@ def test_what_cannot_run_is_left_out_and_said(images: Dataset, monkeypatch: pyte
     [
         (Attack("x", attack="mine:short"), r"mine:short: must return a float tensor of shape \(3, 1, 4, 4\), got torch"),
         (Attack("x", attack="mine:fails"), r"mine:fails: must run on these images, got ZeroDivisionError in test_own.py, line"),
-        (Attack("x", objective="mine:nan"), "mine:nan: must return no NaN, got 3 values"),
+        (Attack("x", attack="mine:infinite"), "mine:infinite: must return finite numbers, got 48 other values"),
+        (Attack("x", objective="mine:nan"), "mine:nan: must return no NaN, got 3 other values"),
         (Attack("x", objective="mine:whole"), r"mine:whole: must return a float tensor of shape \(3,\), got torch.float32 \(3"),
         (Attack("x", rule="mine:no_state"), "mine:no_state: must return the update of the images and a state, got Tensor"),
     ],
