@@ -221,7 +221,7 @@ def _beside_autoattack(rows: Rows) -> Iterator[str]:
     rows = list(rows)
     other = "Sparse-RS" if all(row["autoattack"].startswith("sparse-rs") for row in rows) else "AutoAttack"
     headers = (
-        "model", "threat model", "n", "attack", other, "correct: ensemble", f"correct: {other}",
+        "model", "threat model", "n", "correct: no attack", "attack", other, "correct: ensemble", f"correct: {other}",
         "broken by the ensemble alone", f"by {other} alone", f"CPU time of {other} over that of the ensemble",
     )  # fmt: skip
     lines = []
@@ -230,7 +230,15 @@ def _beside_autoattack(rows: Rows) -> Iterator[str]:
         ratio = f"{row['autoattack_seconds'] / row['seconds']:.1f}"
         model = f"{row['dataset']}, {row['model']}"
         lines.append(
-            [model, _threat_model(row), str(row["n"]), f"`{row['attack']}`", row["autoattack"], *map(str, counts), ratio]
+            [
+                model,
+                _threat_model(row),
+                *map(str, (row["n"], row["clean_correct"])),
+                f"`{row['attack']}`",
+                row["autoattack"],
+                *map(str, counts),
+                ratio,
+            ]
         )
     yield table(headers, lines)
 

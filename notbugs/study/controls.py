@@ -13,7 +13,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.stats import newcombe_difference
-from notbugs.study.catalog import EXTENSIONS, MODELS, OWN_MODELS, Role, trained_on
+from notbugs.study.catalog import EXTENSIONS, MODELS, OWN_MODELS, QUICK, Role, trained_on
 from notbugs.study.comparisons import (
     CONTROLS_OF,
     LEAKAGE_DATASETS,
@@ -121,14 +121,21 @@ def excess_over_controls(config: ResolvedConfig, folder: Path, seed: int, report
 
 
 def excess_over_own_controls(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[ControlRow]:
-    """The same for the controls of the user's own, which a quick study has, too."""
+    """The same for the controls of the user's own, and in a quick study for the one that it has itself."""
     _, chance, clean = _clean(config, folder, seed)
     rows = []
-    for control in EXTENSIONS.controls:
-        model, own = trained_on(control.control_of), trained_on(control.name)
+    for model, control in own_comparisons(full=config.full):
         if model in clean:
-            rows += _excess(clean[model], own, control.rules_out, clean.get(own), chance)
+            rows += _excess(clean[model], control, CONTROLS_OF[model][control], clean.get(control), chance)
     return rows
+
+
+def own_comparisons(*, full: bool) -> list[tuple[str, str]]:
+    """Models and the controls that `excess_over_own_controls` compares them with."""
+    controlled = {trained_on(control.control_of) for control in EXTENSIONS.controls}
+    shown = OWN_MODELS if full else (*map(trained_on, QUICK), *OWN_MODELS)  # a full study compares its own elsewhere
+    pairs = ((model, control) for model, named in CONTROLS_OF.items() for control in named)
+    return [(model, control) for model, control in pairs if model in controlled and control in shown]
 
 
 def _clean(config: ResolvedConfig, folder: Path, seed: int) -> tuple[RunFolder, float, dict[str, AccuracyRow]]:

@@ -107,7 +107,7 @@ def study_graph(config: ResolvedConfig, *, analyses: bool = False) -> Graph:
     """
     graph: Graph = {}
     for seed in range(config.seed, config.seed + config.seeds):
-        graph |= _quick_stages(config, seed) | _own_stages(seed)
+        graph |= _quick_stages(config, seed) | _own_stages(seed, full=config.full)
         if config.robust_strong:
             graph |= _strong_stages(config, seed)
         if config.full:
@@ -161,11 +161,11 @@ def _quick_stages(config: ResolvedConfig, seed: int) -> Graph:
     return graph
 
 
-def _own_stages(seed: int) -> Graph:
+def _own_stages(seed: int, *, full: bool) -> Graph:
     """What is compared and measured for the user's own controls and metrics."""
     graph: Graph = {}
     if EXTENSIONS.controls:
-        compared = {trained_on(name) for control in EXTENSIONS.controls for name in (control.name, control.control_of)}
+        compared = {name for pair in controls.own_comparisons(full=full) for name in pair}
         graph |= _task(seed, "own-controls", controls.excess_over_own_controls, evaluations=tuple(sorted(compared)))
     models = ("adversarial", GIVEN, *(trained_on(name) for name in (*QUICK, *OWN_DATASETS)))
     for metric in EXTENSIONS.metrics:

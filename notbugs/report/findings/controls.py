@@ -54,8 +54,8 @@ def _exceeds_controls(results: StudyResults, entries: Sequence[ExcessOverControl
         listed = "; ".join(f"{_control(entry)} {percent(entry.control_accuracy)}" for entry in alternatives)
         text += f" Trained without an attack: {listed}."
     text += "".join(_other_size(results, set, entry) for entry in controls if entry.control in OWN_MODELS)
-    only_own = all(entry.control in OWN_MODELS for entry in own)
-    question = f"Does the {name} result exceed {'your controls' if only_own else 'each of its controls'}?"
+    which = "each of its controls" if results.metadata.full else "the controls that were run"
+    question = f"Does the {name} result exceed {which}?"
     problem = relabel_problems(results, set)
     if controls and problem and own[0].above_chance.ci_low <= 0:
         return Finding(question, "inconclusive", f"{text} But {problem}")
