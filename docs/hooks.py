@@ -26,6 +26,7 @@ from notbugs.attacks.budgets import ENSEMBLE_VERSION
 from notbugs.cli import app
 from notbugs.report.citation import bibtex
 from notbugs.runs import tables
+from notbugs.runs.source import source
 from notbugs.runs.tables.row import Row, columns
 from notbugs.study import catalog, comparisons
 
@@ -40,6 +41,13 @@ IN_MARKDOWN = str.maketrans({"|": r"\|", "<": "&lt;", ">": "&gt;", "*": r"\*", "
 
 
 # ---- files of the repository as pages ------------------------------------------------------------------------------------------
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Each page ends with the version and the commit that it describes."""
+    commit = source().commit
+    config.copyright = f"{config.copyright}; notbugs {__version__}{f', commit {commit}' if commit else ''}"
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
