@@ -23,7 +23,7 @@ def compare(runs: Runs, out: Page = None) -> None:
     95 % CI, and p is of McNemar's exact test over the images that only one of the two classifies correctly.
     """
     from notbugs.gate.compare import compare as compare_runs
-    from notbugs.gate.compare import different_attacks, failed_checks, left_out
+    from notbugs.gate.compare import conclusions, different_attacks, failed_checks, left_out
     from notbugs.report.compare import cells, write_page
     from notbugs.runs.folder import RunFolder
 
@@ -46,8 +46,7 @@ def compare(runs: Runs, out: Page = None) -> None:
         if words := different_attacks(records[0], record):
             say(f"WARNING: {words}")
         print_table(said, [column.replace("only ", "only\n") for column in columns], rows)  # 80 letters are enough
-        for each_threat in comparisons:
-            say(each_threat.conclusion)
+        say(*conclusions(comparisons))
     if out is not None:
         write_page(out, records[0], found)
         say(out)

@@ -78,12 +78,11 @@ from notbugs.cli.study_progress import finding_lines, study_progress
 from notbugs.cli.study_summary import print_summary
 from notbugs.errors import InputError
 
+ATTACKED_IMAGES = 100  # test images at most on which `split` attacks the models that it constructs with
+
 if TYPE_CHECKING:
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
-
-
-SOURCE_IMAGES = 1000  # test images at most on which `split` evaluates the models that it constructs with
 
 
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", workers: Workers = None, executor: ExecutorName = None) -> None:
@@ -220,7 +219,7 @@ def split(
 
     names = ("robust", "nonrobust", *(("robust-strong",) if robust_strong else ()))
     record = _run(config, out, how, only=[f"dataset-{name}" for name in names])
-    _print_sources(config, out)
+    _print_sources(config, record)
     rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
     for name in names:
         path = dataset_path(config, out, seed, name)
@@ -246,23 +245,32 @@ def _print_next(config: "StudyConfig", record: "RunFolder") -> None:
     )
 
 
-def _print_sources(config: "StudyConfig", out: Path) -> None:
-    """Clean accuracy of the two models that D_R and D_NR are made from, and a warning where the robust one is too weak."""
+def _print_sources(config: "StudyConfig", record: "RunFolder") -> None:
+    """Accuracies of the two models that D_R and D_NR are made from, and warnings where the robust one may be too weak."""
     from notbugs import data, metrics
-    from notbugs.report.findings.construction import weak_source_warning
+    from notbugs.report.findings.construction import not_more_robust, undecided_source, weak_source_warning
+    from notbugs.search import NormBall
     from notbugs.study.config import load
+    from notbugs.study.datasets import SOURCE_IMAGES
     from notbugs.study.store import load_model
 
-    test = data.random_subset(load(config).test, SOURCE_IMAGES)
-    found = {}
+    test, half = load(config).test, NormBall(config.norm, record.study().epsilon / 2)
+    parts = [data.random_subset(test, count) for count in (SOURCE_IMAGES, ATTACKED_IMAGES)]
+    clean, attacked = {}, {}
     for name in ("standard", "adversarial"):
-        model = load_model(config, out, config.seed, name)
-        found[name] = clean = metrics.clean_accuracy(model, test, device=config.device)
-        interval = f"[{100 * clean.ci_low:.1f}, {100 * clean.ci_high:.1f}]"
-        say(f"{name:13}  clean accuracy {100 * clean.accuracy:.1f} % {interval} on {clean.n} test images")
-    chance = test.labels.bincount().max().item() / len(test)
-    robust = found["adversarial"]
-    if warning := weak_source_warning(robust.accuracy, robust.ci_low, chance, found["standard"].accuracy):
+        model = load_model(config, record.folder, config.seed, name)
+        clean[name] = metrics.clean_accuracy(model, parts[0], device=config.device)
+        attacked[name] = metrics.robust_accuracy(model, parts[1], [half], budget="quick", device=config.device)[1]
+        for kind, found in (
+            ("clean accuracy", clean[name]),
+            (f"robust accuracy at {half} ({attacked[name].attack})", attacked[name]),
+        ):
+            interval = f"[{100 * found.ci_low:.1f}, {100 * found.ci_high:.1f}]"
+            say(f"{name:13}  {kind} {100 * found.accuracy:.1f} % {interval} on {found.n} test images")
+    chance, robust = test.labels.bincount().max().item() / len(test), clean["adversarial"]
+    weak = weak_source_warning(robust.accuracy, robust.ci_low, chance, clean["standard"].accuracy)
+    undecided = undecided_source(robust, chance, clean["standard"])
+    for warning in filter(None, (weak, undecided, not_more_robust(attacked["adversarial"], attacked["standard"]))):
         say(f"notbugs: {warning}", file=sys.stderr)
 
 

@@ -54,6 +54,17 @@ class PairedComparison:
         return f"Undecided which has higher {kind}: the 95 % CI of the difference contains 0."
 
 
+def conclusions(comparisons: Sequence[PairedComparison]) -> list[str]:
+    """What follows, in words; the first comparison is that of clean images."""
+    said, clean = [each.conclusion for each in comparisons], comparisons[0]
+    if clean.ci_low > 0 or clean.ci_high < 0:
+        said.append(
+            f"Clean accuracies differ by {100 * clean.difference:+.1f} percentage points. An image that is misclassified without "
+            "an attack counts as not robust: robust accuracies differ for this reason, too."
+        )
+    return said
+
+
 def failed_checks(record: RunFolder) -> list[str]:
     """Names of the sanity checks of an audit that failed: accuracies of that audit may be wrong, most of them too high."""
     return [row.check for row in record.rows(CheckRow) if row.passed == "no"]

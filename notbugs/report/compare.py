@@ -5,7 +5,7 @@ from pathlib import Path
 
 from notbugs import __version__
 from notbugs.atomic import atomic_write_text
-from notbugs.gate.compare import PairedComparison, different_attacks, failed_checks, left_out
+from notbugs.gate.compare import PairedComparison, conclusions, different_attacks, failed_checks, left_out
 from notbugs.runs.folder import RunFolder
 
 COLUMNS = ("threat model", "n", "first", "second", "difference", "95 % CI", "only first", "only second", "p")
@@ -42,7 +42,7 @@ def write_page(path: Path, first: RunFolder, found: Sequence[tuple[RunFolder, Se
 
     environment = Environment(loader=PackageLoader("notbugs.report"), autoescape=True, undefined=StrictUndefined)
     pairs = [
-        (_about(record), different_attacks(first, record), *cells(comparisons), [each.conclusion for each in comparisons])
+        (_about(record), different_attacks(first, record), *cells(comparisons), conclusions(comparisons))
         for record, comparisons in found
     ]
     page = environment.get_template("compare.html.jinja").render(first=_about(first), pairs=pairs, version=__version__)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
-from notbugs import __version__, construct, data
+from notbugs import __version__, construct, data, metrics
 from notbugs.construct import Constructed, ConstructionStats
 from notbugs.construct.base import perturbation_norms
 from notbugs.data import Dataset, markdown, synthetic
@@ -30,6 +31,8 @@ from notbugs.study.resolve import MIN_IMAGES
 from notbugs.study.store import dataset_path, derive_seed, load_dataset, load_model
 
 ENLARGED = 4  # times at most that a relabeling epsilon is enlarged
+SOURCE_IMAGES = 1000  # test images at most on which the models are evaluated that D_R and D_NR are made from
+NOT_ON_CARD = ("written", "source_accuracy", "source_ci_low", "source_ci_high", "source_images")  # or in words
 PILOT_IMAGES = 200  # on which it is tried which epsilon is enough
 PHOTO_CROPS = 4  # unrelated images for each that is kept: classes are more balanced then
 
@@ -49,6 +52,7 @@ def build_dataset(config: ResolvedConfig, folder: Path, seed: int, attempt: Atte
         seconds=seconds,
         empty_classes=", ".join(data.empty_classes(made.dataset)) or None,
         written=is_trainable(made.dataset),
+        **_source(context, splits.test),
         **stats,
     )
     if row.written and attempt.publishes:
@@ -286,6 +290,29 @@ def _with_old_labels(constructed: Dataset, original: Dataset) -> Dataset | None:
     return constructed.with_labels(original.labels[found]) if len(found) == len(constructed) else None
 
 
+class _Source(TypedDict, total=False):
+    """Columns of `SetRow`."""
+
+    source_accuracy: float
+    source_ci_low: float
+    source_ci_high: float
+    source_images: int
+
+
+def _source(context: "BuildContext", test: Dataset) -> _Source:
+    """How good the model is that a set is inverted from: of a weak one nothing is to be expected. Nothing for other sets."""
+    if context.spec.construction != "invert" or not len(test):
+        return {}
+    part = data.random_subset(test, SOURCE_IMAGES)
+    found = metrics.clean_accuracy(context.model(), part, device=context.config.device)
+    return {
+        "source_accuracy": found.accuracy,
+        "source_ci_low": found.ci_low,
+        "source_ci_high": found.ci_high,
+        "source_images": found.n,
+    }
+
+
 def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
     """The text of the data set's README.md."""
     versions = versions_of(config, spec)
@@ -298,7 +325,11 @@ def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
     lines += [
         f"- {column}: {markdown.plain(str(value))}"
         for column, value in cells(row).items()
-        if value is not None and column != "written"
+        if value is not None and column not in NOT_ON_CARD
     ]
+    if row.source_accuracy is not None and row.source_ci_low is not None and row.source_ci_high is not None:
+        ends = f"[{100 * row.source_ci_low:.1f}, {100 * row.source_ci_high:.1f}]"
+        accuracy = f"{100 * row.source_accuracy:.1f} %, 95 % CI {ends} on {row.source_images} test images"
+        lines.append(f"- clean accuracy of the model that it was made from: {accuracy}")
     lines += ["", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]
     return "\n".join(lines)

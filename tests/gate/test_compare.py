@@ -1,5 +1,6 @@
 """`notbugs compare`: paired tests over the same images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from gate.conftest import accuracy
 from scipy.stats import binomtest
 
 from notbugs.errors import InputError
-from notbugs.gate.compare import _interval, compare, left_out
+from notbugs.gate.compare import PairedComparison, _interval, compare, conclusions, different_attacks, left_out
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import AuditFileRow, CheckRow, ImageRow, PredictionRow
 from notbugs.runs.tables.row import Row, cells
@@ -95,6 +96,25 @@ def test_of_an_audit_that_a_time_limit_ended_those_images_count_that_are_attacke
     done = call_here("compare", tmp_path / "whole", tmp_path / "ended")
     assert "WARNING: Second: not finished: 2 images attacked" in done.stdout
     assert "Undecided which has higher robust accuracy within l2 0.5" in done.stdout
+
+
+def test_a_difference_of_clean_accuracies_is_told() -> None:
+    clean = PairedComparison("clean", 0.8, 0.6, 20, 0, 100, -0.2, -0.3, -0.1, 1e-5)
+    attacked = replace(clean, threat="l2 0.5", difference=-0.1, ci_low=-0.2, ci_high=0.1)
+    said = conclusions([clean, attacked])
+    assert said[:2] == ["The second has lower clean accuracy.", attacked.conclusion]
+    assert said[2].startswith("Clean accuracies differ by -20.0 percentage points. An image") and len(said) == 3
+    assert len(conclusions([replace(clean, ci_high=0.1), attacked])) == 2
+
+
+def test_audits_by_different_attacks_are_told(tmp_path: Path) -> None:
+    first, second = audited(tmp_path / "a", {"a": True}), audited(tmp_path / "b", {"a": True})
+    assert different_attacks(first, second) == ""
+    with RunFolder.open(tmp_path / "b", {"kind": "audit"}) as run:
+        run.update_metadata(attack="ensemble-quick v4 + mine")
+    done = call_here("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "page.html")
+    for text in (done.stdout, (tmp_path / "page.html").read_text()):
+        assert "not the same attack: ensemble-standard v4; ensemble-quick v4 + mine. The difference may" in text
 
 
 def test_the_command_prints_a_table_and_writes_one_page(tmp_path: Path) -> None:

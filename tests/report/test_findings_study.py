@@ -8,8 +8,10 @@ import pytest
 from report.conftest import MEASURED, Shares, accuracy_row, quick_study, wilson
 from scipy.stats import binomtest
 
+from notbugs.metrics import Accuracy
 from notbugs.report import tables
 from notbugs.report.findings import Finding, Status, findings
+from notbugs.report.findings.construction import not_more_robust, undecided_source, weak_source_warning
 from notbugs.report.findings.split import cross_accuracy
 from notbugs.report.format import Estimate
 from notbugs.report.results import StudyResults
@@ -266,3 +268,18 @@ def test_d_det_says_how_often_the_next_class_is_predicted_and_that_its_control_i
     assert "For 18.0 % of the test images it predicts the next class, which its labels" in text
     assert "right less often than chance: so chance level is a strict comparison" in text
     assert text.endswith("Its control with shuffled perturbations was not run; notbugs run --full adds it.")
+
+
+def test_few_test_images_do_not_decide_whether_the_source_of_d_r_is_good_enough() -> None:
+    def accuracy(correct: int, n: int) -> Accuracy:
+        return Accuracy.from_counts(correct, n)
+
+    few, many = undecided_source(accuracy(11, 18), 1 / 3, accuracy(13, 18)), accuracy(153, 200)
+    assert few == ""  # 61 and 72 %, a third by chance: weak, which another warning says
+    assert weak_source_warning(11 / 18, 0.386, 1 / 3, 13 / 18) and not weak_source_warning(13 / 18, 0.491, 1 / 3, 15 / 18)
+    said = undecided_source(accuracy(13, 18), 1 / 3, accuracy(15, 18))
+    assert said.startswith("18 test images do not decide") and "below about 70.8 %" in said and "[49.1, 87.5]" in said
+    assert undecided_source(many, 1 / 3, accuracy(160, 200)) == ""
+    said = not_more_robust(accuracy(9, 18), accuracy(5, 18))
+    assert "robust accuracy 50.0 % and 27.8 %" in said and "Train for more epochs" in said
+    assert not_more_robust(accuracy(90, 180), accuracy(50, 180)) == ""

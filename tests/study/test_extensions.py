@@ -238,7 +238,11 @@ def test_all_kinds_in_a_quick_study_and_its_report(tmp_path: Path) -> None:
     assert all(row.value <= clean[row.model].accuracy for row in metrics.values())  # its search starts at the clean image
     page = (tmp_path / "run" / "report.html").read_text()
     for words in (
-        *("the pixels of each perturbation shuffled", "the size of the perturbations is enough", "exceed the controls that were run?"),
+        *(
+            "the pixels of each perturbation shuffled",
+            "the size of the perturbations is enough",
+            "exceed the controls that were run?",
+        ),
         *(
             "images of which the robust model is most certain",
             "robust accuracy, own attack",

@@ -3,14 +3,19 @@
 A positive result stands in any case. The limits are beyond all studies in docs/results whose constructions worked.
 """
 
-from notbugs.report.format import percent
+from typing import TYPE_CHECKING
+
+from notbugs.report.format import interval, percent
 from notbugs.report.results import FULL, HALF, StudyResults
+from notbugs.stats import newcombe_difference
 from notbugs.study.catalog import DATASETS, trained_on
 
+if TYPE_CHECKING:
+    from notbugs.metrics import Accuracy
+
 MAX_FEATURE_ERROR = 0.4  # mean relative error; at most 0.25 in docs/results
-MIN_SOURCE_SHARE = (
-    0.75  # clean accuracy of adversarial over standard training; in docs/results 0.7 on traffic signs, else 0.8 or more
-)
+# Accuracy above chance level, of adversarial over standard training; in docs/results 0.7 on traffic signs, else 0.78 or more
+MIN_SOURCE_SHARE = 0.75
 MIN_TARGET_REACHED = 0.75  # share of images; at least 0.76 in docs/results
 MIN_TRAINING_ACCURACY = 0.5  # on the new labels
 
@@ -58,7 +63,18 @@ def is_weak_source(accuracy: float, ci_low: float, chance: float, standard: floa
     standard : float, optional
         Clean accuracy of the standard model.
     """
-    return ci_low <= chance or (standard is not None and accuracy < MIN_SOURCE_SHARE * standard)
+    return ci_low <= chance or (standard is not None and accuracy < least_source_accuracy(standard, chance))
+
+
+def least_source_accuracy(standard: float, chance: float) -> float:
+    """The clean accuracy that a robust model needs beside a standard one.
+
+    Examples
+    --------
+    >>> least_source_accuracy(0.9, 0.5)
+    0.8
+    """
+    return chance + MIN_SOURCE_SHARE * (standard - chance)
 
 
 def weak_source_warning(accuracy: float, ci_low: float, chance: float, standard: float | None = None) -> str:
@@ -71,6 +87,35 @@ def weak_source_warning(accuracy: float, ci_low: float, chance: float, standard:
         f"of {percent(accuracy)} ({beside}chance level: {percent(chance)}). Train it for more epochs, at a smaller ε, or on more "
         "images"
     )
+
+
+def undecided_source(robust: "Accuracy", chance: float, standard: "Accuracy") -> str:
+    """That too few test images say whether a robust model is good enough to construct D_R from; "" if they do."""
+    least = least_source_accuracy(standard.accuracy, chance)
+    if is_weak_source(robust.accuracy, robust.ci_low, chance, standard.accuracy) or robust.ci_low >= least:
+        return ""
+    return (
+        f"{robust.n} test images do not decide whether the adversarially trained model is good enough for D_R: below about "
+        f"{percent(least)} clean accuracy D_R can hardly help, and its 95 % CI is {_ends(robust.ci_low, robust.ci_high)}. Attack "
+        "what is trained on D_R on more images before you rely on it"
+    )
+
+
+def not_more_robust(robust: "Accuracy", standard: "Accuracy") -> str:
+    """That the adversarially trained model is not measurably more robust than the standard one; "" if it is."""
+    one, other = ((each.accuracy, each.ci_low, each.ci_high) for each in (robust, standard))
+    _, low, high = newcombe_difference(one, other)
+    if low > 0:
+        return ""
+    return (
+        "the adversarially trained model is not measurably more robust than the standard one, and D_R can hardly be better: "
+        f"robust accuracy {percent(robust.accuracy)} and {percent(standard.accuracy)} at ε / 2, the 95 % CI of the difference is "
+        f"{_ends(low, high)} percentage points. Train for more epochs, or test on more images"
+    )
+
+
+def _ends(low: float, high: float) -> str:
+    return interval(100 * low, 100 * high)
 
 
 def relabel_problems(results: StudyResults, set: str) -> str:

@@ -64,7 +64,8 @@ class SetRow(Row):
     """How one data set was constructed: distances are those of the stored 8-bit images to the originals.
 
     `empty_classes` are the classes that no image has as its label. `written`: whether there were enough images to train on, so
-    that the set was written; empty in runs of earlier versions.
+    that the set was written; empty in runs of earlier versions. `source_accuracy`: of an inverted set, the clean accuracy of the
+    model that it was made from, on `source_images` test images.
     """
 
     table: ClassVar[str] = "sets"
@@ -85,6 +86,10 @@ class SetRow(Row):
     seconds: float
     empty_classes: str | None = None
     written: bool | None = None
+    source_accuracy: float | None = None
+    source_ci_low: float | None = None
+    source_ci_high: float | None = None
+    source_images: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
