@@ -98,6 +98,7 @@ STUDY_PARTS = ["accuracy", "datasets", "controls", "transfer", "error-consistenc
 PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("digits.md", "digits.json", ["accuracy"]),
     ("digits-controls.md", "digits.json", STUDY_PARTS),
+    ("analyses.md", "digits.json", ["analyses"]),
     ("theory.md", "theory.json", []),
 ]
 
