@@ -159,7 +159,8 @@ def finding_lines(findings: "Sequence[DataCheckRow]", *, every: bool = False) ->
         yield f"{'WARNING' if row.serious else 'Data check'}: {finding_text(row)}"
     if others := len(findings) - len(said):
         are = "is" if others == 1 else "are"
-        yield f"Data check: {_count(others, 'finding')} that {are} not serious, see tables/data_check.csv."
+        more = "other " if said else ""
+        yield f"Data check: {_count(others, f'{more}finding')} that {are} not serious, see tables/data_check.csv."
 
 
 def _given_lines(plan: "Plan") -> Iterator[str]:

@@ -53,7 +53,7 @@ def test_text_of_findings_and_of_what_was_checked() -> None:
 
 def test_serious_findings_are_warnings_on_the_terminal() -> None:
     lines = [*finding_lines([LEAK, GRAY])]
-    assert lines[0] == f"WARNING: {finding_text(LEAK)}" and lines[1].startswith("Data check: 1 finding that is not serious")
+    assert lines[0] == f"WARNING: {finding_text(LEAK)}" and lines[1].startswith("Data check: 1 other finding that is not serious")
     assert not [*finding_lines([])]
     mirrored = replace(LEAK, problem=MIRRORING, serious=False, remedy="Training does not flip here, unless --flip is given.")
     lines = [*finding_lines([mirrored, GRAY])]
