@@ -99,6 +99,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("digits.md", "digits.json", ["accuracy"]),
     ("digits-controls.md", "digits.json", STUDY_PARTS),
     ("analyses.md", "digits.json", ["analyses"]),
+    ("mnist.md", "mnist.json", STUDY_PARTS),
     ("theory.md", "theory.json", []),
 ]
 
