@@ -7,7 +7,7 @@ from pathlib import Path
 
 from notbugs.atomic import StrPath, atomic_write_text
 from notbugs.errors import InputError, NotbugsWarning
-from notbugs.extensions import check_present
+from notbugs.extensions import check_present, registered
 from notbugs.report import render
 from notbugs.report.about import about
 from notbugs.report.findings.replication import replication_rows
@@ -19,7 +19,6 @@ from notbugs.report.use import use
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.replication import ReplicationRow
-from notbugs.study.catalog import EXTENSIONS
 
 PAGES: dict[str, Callable[[RunFolder], tuple[Context, Charts]]] = {
     "audit": audit.page,
@@ -74,7 +73,7 @@ def _in_one_line(folder: Path) -> Iterator[None]:
 
 
 def _write_page(run: RunFolder) -> Path:
-    check_present([str(name) for name in run.metadata.get("extensions", ())], EXTENSIONS.names)
+    check_present([str(name) for name in run.metadata.get("extensions", ())], registered().names)
     if run.kind in PAGES:
         context, charts = PAGES[run.kind](run)
     else:

@@ -44,6 +44,7 @@ def attack(tmp_path: Path, digits: data.Splits, monkeypatch: pytest.MonkeyPatch)
     registered.cache_clear()
 
 
+@pytest.mark.slow
 def test_tables_name_it_and_the_audit_goes_on_with_it_alone(attack: Callable[..., Finished], tmp_path: Path) -> None:
     module = EXAMPLE.read_text() + ZEROS
     first = attack("with", module)

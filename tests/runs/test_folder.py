@@ -68,7 +68,7 @@ def test_rows_of_several_tables_go_to_their_tables_and_missing_cells_are_empty(t
         assert run.metadata["stages"]["two"]["rows"] == {"categories": 1, "sets": 1}
     lines = (tmp_path / "tables/sets.csv").read_text().splitlines()
     assert lines[0].startswith("set,seed,n,made_from,epsilon,steps,target_reached")
-    assert lines[1] == "robust,0,3,adversarial,,,,,,,,0,,,1.5,,"
+    assert lines[1] == "robust,0,3,adversarial,,,,,,,,0,,,1.5,,,,,,"
 
 
 def test_a_run_is_resumed(tmp_path: Path) -> None:

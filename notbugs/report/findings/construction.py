@@ -3,21 +3,31 @@
 A positive result stands in any case. The limits are beyond all studies in docs/results whose constructions worked.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from notbugs.report.format import interval, percent
 from notbugs.report.results import FULL, HALF, StudyResults
 from notbugs.stats import newcombe_difference
 from notbugs.study.catalog import DATASETS, trained_on
 
-if TYPE_CHECKING:
-    from notbugs.metrics import Accuracy
-
 MAX_FEATURE_ERROR = 0.4  # mean relative error; at most 0.25 in docs/results
 # Accuracy above chance level, of adversarial over standard training; in docs/results 0.7 on traffic signs, else 0.78 or more
 MIN_SOURCE_SHARE = 0.75
 MIN_TARGET_REACHED = 0.75  # share of images; at least 0.76 in docs/results
 MIN_TRAINING_ACCURACY = 0.5  # on the new labels
+
+
+class MeasuredAccuracy(Protocol):
+    """An accuracy in [0, 1] with its 95 % CI, as `metrics.Accuracy`, which would import torch."""
+
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def ci_low(self) -> float: ...
+    @property
+    def ci_high(self) -> float: ...
+    @property
+    def n(self) -> int: ...
 
 
 def split_problems(results: StudyResults) -> str:
@@ -89,7 +99,7 @@ def weak_source_warning(accuracy: float, ci_low: float, chance: float, standard:
     )
 
 
-def undecided_source(robust: "Accuracy", chance: float, standard: "Accuracy") -> str:
+def undecided_source(robust: MeasuredAccuracy, chance: float, standard: MeasuredAccuracy) -> str:
     """That too few test images say whether a robust model is good enough to construct D_R from; "" if they do."""
     least = least_source_accuracy(standard.accuracy, chance)
     if is_weak_source(robust.accuracy, robust.ci_low, chance, standard.accuracy) or robust.ci_low >= least:
@@ -101,7 +111,7 @@ def undecided_source(robust: "Accuracy", chance: float, standard: "Accuracy") ->
     )
 
 
-def not_more_robust(robust: "Accuracy", standard: "Accuracy") -> str:
+def not_more_robust(robust: MeasuredAccuracy, standard: MeasuredAccuracy) -> str:
     """That the adversarially trained model is not measurably more robust than the standard one; "" if it is."""
     one, other = ((each.accuracy, each.ci_low, each.ci_high) for each in (robust, standard))
     _, low, high = newcombe_difference(one, other)
