@@ -17,7 +17,14 @@ if TYPE_CHECKING:  # reports import this module, and no torch
 
     from notbugs.search import NormBall, StepState
 
-ATTACKS = [Attack("wrong-probability", objective="own_attack:wrong_probability", rule="own_attack:falling_steps", steps=50)]
+ATTACKS = [
+    Attack(
+        "wrong-probability",
+        objective="own_attack:wrong_probability",
+        rule="own_attack:falling_steps",
+        steps=50,
+    )
+]
 
 
 def wrong_probability(*, logits: "Tensor", labels: "Tensor") -> "Tensor":
@@ -25,7 +32,12 @@ def wrong_probability(*, logits: "Tensor", labels: "Tensor") -> "Tensor":
     return 1 - logits.softmax(1).gather(1, labels[:, None])[:, 0]
 
 
-def falling_steps(*, now: "StepState", state: None, threat_model: "NormBall") -> tuple["Tensor", None]:
+def falling_steps(
+    *,
+    now: "StepState",
+    state: None,
+    threat_model: "NormBall",
+) -> tuple["Tensor", None]:
     """Steepest steps whose length falls from 2 epsilon to 0; the state is not used."""
     length = 2 * threat_model.epsilon * (1 - now.step / now.steps)
     return threat_model.steepest_step(now.images, now.gradient, length), None
