@@ -124,7 +124,7 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         costs[threat_id(config, threat)] = cost._replace(most_gradients=cost.most_gradients + steps)
         norms.add(_norm(threat))
     at_once = default_workers(config.device) if workers is None else workers
-    start = start_seconds(at_once) * speed.waited
+    start = start_seconds(at_once)
     checks = min(CHECK_IMAGES, len(part)) * (CHECK_GRADIENTS * speed.gradient if gradient else 0)
     ensemble = max((_seconds(cost, speed)[1] for cost in costs.values()), default=0) * min(CHECK_IMAGES, len(part))
     least, most = (sum(_seconds(cost, speed)[end] for cost in costs.values()) * len(part) * draws for end in (0, 1))
@@ -133,8 +133,8 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         all_images=len(every),
         threats=costs,
         conditions=conditions(config),
-        least_seconds=start + (least + checks) / at_once,
-        most_seconds=start + (most + checks + ensemble) / at_once,
+        least_seconds=speed.waited * (start + (least + checks) / at_once),
+        most_seconds=speed.waited * (start + (most + checks + ensemble) / at_once),
         workers=at_once,
         not_counted=tuple(each.name for each in own if each.attack),
     )
@@ -191,7 +191,7 @@ class _Speed(NamedTuple):
 
 
 def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool) -> _Speed:
-    """As timed now, the fastest of two tries; beside other work all takes as many times longer as these passes did."""
+    """The fastest of two tries; beside other work all takes as many times longer as these passes did."""
     ball = NormBall("l2", 0.1)
 
     def query() -> None:

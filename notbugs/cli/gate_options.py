@@ -20,14 +20,15 @@ from notbugs.errors import InputError
 if TYPE_CHECKING:
     from notbugs.audit import AuditConfig
     from notbugs.gate import Evaluation, Requirement
+    from notbugs.runs.tables.audit import CheckRow
 
 FailUnder = Annotated[
     list[str] | None,
     typer.Option(
         metavar="THREAT=SHARE",
         help="Exit with 1 if the lower end of the 95 % CI of the robust accuracy is below a share: l2:0.5=30%, linf:8/255=0.3, "
-        "clean=90%, or 30% for the largest epsilon. Exit with 3 if a sanity check failed. The threat model is attacked beside "
-        "those of --epsilon. May be repeated.",
+        "clean=90%, or 30% for the largest epsilon. Else exit with 3 if a sanity check failed. The threat model is attacked "
+        "beside those of --epsilon. May be repeated.",
     ),
 ]
 AcceptCheck = Annotated[
@@ -206,7 +207,7 @@ def with_required(requirements: Sequence["Requirement"], threats: Sequence[str],
             threat = str(parse_threat_model(text))
         except InputError as error:
             _, rule, got, remedy = error.args
-            raise InputError("--fail-under", rule, got, remedy) from None
+            raise InputError("--fail-under", f"{rule}, in THREAT=SHARE, as l2:0.5=30%", got, remedy) from None
         if threat not in [str(parse_threat_model(other)) for other in found if not is_open(other)]:
             found.append(text)
     return found
@@ -240,21 +241,29 @@ def write_files(files: Mapping[str, Path], evaluation: "Evaluation") -> None:
         atomic_write_text(path, forms[name](evaluation))
 
 
+def _accepted(check: "CheckRow") -> str:
+    return f"accepted: the sanity check `{check.check}` failed (--accept-check): the robust accuracy may be overestimated"
+
+
 def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
-    """Each requirement, whether it is met or not, and the outcome. quiet: on standard error, only why it is not passed."""
+    """Each requirement, whether it is met or not, and the outcome.
+
+    quiet: on standard error, why it is not passed, and what was accepted.
+    """
     decision = evaluation.decision
     if quiet:
-        for line in decision.lines:
+        for line in (*decision.lines, *map(_accepted, decision.accepted)):
             say(f"notbugs: {line}", file=sys.stderr)
     elif decision.required or decision.exit_code:
         for each in decision.comparisons:
             say(f"{STATES[each.state]}: {each.line}")
         for requirement, threat in decision.unmeasured:
             say(f"NOT DECIDED: {requirement.text}: no image was attacked within {threat}")
-        for check in decision.accepted:
-            say(f"accepted: the sanity check `{check.check}` failed (--accept-check): the robust accuracy may be overestimated")
+        for line in map(_accepted, decision.accepted):
+            say(line)
         for check in decision.failed:
             say(f"NOT TRUSTED: the sanity check `{check.check}` failed: see its warning above")
         if decision.time_limit_line:
             say(f"NOT TRUSTED: {decision.time_limit_line}")
-        say(f"Gate: {decision.outcome} (exit code {decision.exit_code})")
+        bound = "; the accuracy is an upper bound, so better attacks would not help" if decision.failed else ""
+        say(f"Gate: {decision.outcome} (exit code {decision.exit_code}){bound if decision.outcome == 'below' else ''}")

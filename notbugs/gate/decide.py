@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from notbugs.errors import InputError
 from notbugs.exit_codes import BELOW, NOT_TRUSTED, PASSED
-from notbugs.gate.requirements import OPTION, Requirement
+from notbugs.gate.requirements import OPTION, Requirement, images_to_show
 from notbugs.runs.tables.audit import OVERESTIMATED, AuditAccuracyRow, CheckRow
 
 Outcome = Literal["passed", "below", "not trusted"]
@@ -83,7 +83,9 @@ class Comparison(NamedTuple):
         if self.state == "met":
             return ""
         if self.more_images_may_decide:
-            return f"the interval ends at {_percent(self.row.ci_high)}: more images make it narrower"
+            images = images_to_show(self.row.correct / self.row.n, self.requirement.share)
+            enough = f", about {images:,} if the accuracy stays" if images else ""
+            return f"the interval ends at {_percent(self.row.ci_high)}: more images may decide{enough}"
         if self.row.attack == "none":
             return "train longer, or on more images"
         how = ": notbugs train --loss adversarial" if self.row.norm in ("l2", "linf") else ""

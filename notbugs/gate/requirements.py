@@ -6,6 +6,7 @@ from notbugs.errors import InputError
 from notbugs.stats import wilson_interval
 
 OPTION = "--fail-under"
+MOST_IMAGES = 100_000  # beyond which nobody is told how many would do
 FORM = "must be a threat model and a share, as l2:0.5=30%, or a share alone"
 CLEAN = "clean"
 
@@ -76,20 +77,34 @@ def check_reachable(requirements: list[Requirement], images: int) -> None:
         if requirement.share > best:
             reached = f"{_floored(best)} %, the lower end of the 95 % CI if all {images} images stay correctly classified"
             rule = f"must be at most {reached}"
-            raise InputError(OPTION, rule, requirement.text, f"attack {_images_for(requirement.share):,} images or more")
+            raise InputError(OPTION, rule, requirement.text, f"attack {images_to_show(1, requirement.share):,} images or more")
 
 
 def _floored(share: float) -> str:
     return f"{int(1000 * share) / 10:.1f}"
 
 
-def _images_for(share: float) -> int:
-    """The fewest images on which the interval of an accuracy of 1 begins at a share or above."""
+def images_to_show(accuracy: float, share: float) -> int:
+    """About how many images it takes that the interval of an accuracy begins at a share or above; 0 if that is above 100,000.
+
+    Examples
+    --------
+    >>> images_to_show(1, 0.99), images_to_show(0.67, 0.6), images_to_show(0.5, 0.6)
+    (381, 189, 0)
+    """
+    if accuracy <= share:
+        return 0
+
+    def enough(images: int) -> bool:
+        return wilson_interval(accuracy * images, images)[0] >= share
+
     images = 1
-    while wilson_interval(images, images)[0] < share:
+    while not enough(images):
         images *= 2
+        if images > MOST_IMAGES:
+            return 0
     low = images // 2
     while images - low > 1:
         middle = (low + images) // 2
-        low, images = (low, middle) if wilson_interval(middle, middle)[0] >= share else (middle, images)
+        low, images = (low, middle) if enough(middle) else (middle, images)
     return images

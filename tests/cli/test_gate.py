@@ -107,7 +107,7 @@ def test_what_is_required_is_attacked_beside_what_epsilon_says(attack: Attack) -
     ("words", "says"),
     [
         (["--fail-under", "30"], "--fail-under: must be above 0 % and below 100 %"),
-        (["--fail-under", "l2:x=30%"], "--fail-under: must be a number, or a fraction like 8/255, got 'l2:x'"),
+        (["--fail-under", "l2:x=30%"], "must be a number, or a fraction like 8/255, in THREAT=SHARE, as l2:0.5=30%, got 'l2:x'"),
         (["--fail-under", "l7:1=30%"], "--fail-under: must start with one of linf, l2, l1, l0, spatial"),
         (["--fail-under", "l2:auto=30%"], "--fail-under: must name an epsilon, got l2:auto=30%"),
         (["--fail-under", "l2:9=30%"], "epsilon: two images of this size differ by at most 8"),
