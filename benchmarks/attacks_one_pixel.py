@@ -13,7 +13,8 @@ from harness import Row
 from scipy.optimize import differential_evolution
 from torch import Tensor, nn
 
-from notbugs import attacks, data, models, train
+import notbugs.train as train
+from notbugs import attacks, data, models
 from notbugs.data import Dataset
 from notbugs.search import objectives
 

@@ -12,7 +12,8 @@ from harness import ResultsFile, Row, TimeLimit
 from study_benchmark import Benchmark
 from torch import Tensor
 
-from notbugs import construct, data, metrics, models, search, train
+import notbugs.train as train
+from notbugs import construct, data, metrics, models, search
 from notbugs.data import Dataset
 from notbugs.report.findings.replication import replication_rows
 from notbugs.report.results import StudyResults

@@ -12,7 +12,8 @@ from study_benchmark import Benchmark
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from notbugs import attacks, construct, models, precision, train
+import notbugs.train as train
+from notbugs import attacks, construct, models, precision
 from notbugs.data import Dataset
 
 Precisions = dict[str, dict[str, Any]]  # name -> bf16 and compile

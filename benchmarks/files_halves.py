@@ -11,7 +11,8 @@ import torch
 from files_scoring import Benchmark, normalized
 from harness import ResultsFile, Row
 
-from notbugs import data, metrics, train
+import notbugs.train as train
+from notbugs import data, metrics
 from notbugs.files import crossfit
 from notbugs.files.config import FilesConfig, crossfit_config, load_splits
 from notbugs.files.fold_scores import FoldScores

@@ -13,7 +13,8 @@ import torch
 from harness import ResultsFile, Row
 from scipy.stats import rankdata, spearmanr
 
-from notbugs import data, files, metrics, models, train
+import notbugs.train as train
+from notbugs import data, files, metrics, models
 from notbugs.data import DataConfig, Dataset
 from notbugs.files import crossfit, scores
 from notbugs.files.columns import COLUMNS

@@ -7,7 +7,8 @@ import numpy as np
 from files_scoring import FOLDS, Benchmark, auc
 from harness import ResultsFile, Row
 
-from notbugs import metrics, models, predict, train
+import notbugs.train as train
+from notbugs import metrics, models, predict
 from notbugs.data import Dataset, synthetic
 from notbugs.data.load import SYNTHETIC
 from notbugs.files import crossfit

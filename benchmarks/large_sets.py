@@ -53,7 +53,8 @@ def batches(size):
         yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255), labels
 """
 LOAD = """
-from notbugs import data, predict, train
+import notbugs.train as train
+from notbugs import data, predict
 images = data.load(folder).train
 """
 PROGRAMS = {

@@ -16,7 +16,8 @@ from study_benchmark import Benchmark
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from notbugs import attacks, construct, data, train
+import notbugs.train as train
+from notbugs import attacks, construct, data
 from notbugs.data import Dataset
 from notbugs.models import Model
 from notbugs.search import NormBall

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from harness import Row
 from torch import Generator, Tensor, nn
 
-from notbugs import attacks, construct, data, metrics, models, train
+import notbugs.train as train
+from notbugs import attacks, construct, data, metrics, models
 from notbugs.data import Dataset, from_8bit, to_8bit
 from notbugs.search import NormBall
 from notbugs.study.classifiers import pixel_statistics

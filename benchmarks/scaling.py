@@ -165,7 +165,8 @@ def construct() -> None:
 
 def train() -> None:
     """An epoch of adversarial training on images of 32x32."""
-    from notbugs import attacks, data, models, train
+    import notbugs.train as train
+    from notbugs import attacks, data, models
     from notbugs.search import NormBall
 
     images = data.load("planted", limit=640).train

@@ -27,8 +27,8 @@ Submodules, which load when they are first used:
     stats, theory, errors                                intervals, the two-Gaussian model, InputError
     extensions                                           attacks, controls, constructions and metrics of your own
 
-`help(notbugs.attack)` shows parameters and an example. Type checkers know `train`, `audit` and `study` as submodules: with these,
-`from notbugs.api import train`.
+`help(notbugs.attack)` shows parameters and an example. `train`, `audit` and `study` are functions and packages. For type checkers
+they are functions; the types in them: `from notbugs.train import fit`.
 """
 
 from notbugs.lazy import attach

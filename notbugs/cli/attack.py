@@ -141,7 +141,8 @@ def _attack(
     config: "AuditConfig", how: How, required: Sequence[tuple["Requirement", str]], options: GateOptions, out: Path | None
 ) -> int:
     """Attack, print, write; the exit code."""
-    from notbugs import audit, models
+    import notbugs.audit as audit
+    from notbugs import models
     from notbugs.audit.gate import evaluate
     from notbugs.runs.tables.data_check import DataCheckRow
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from notbugs import models, predict, train
+import notbugs.train as train
+from notbugs import models, predict
 from notbugs.data import Dataset, balanced_subset, fingerprint, to_8bit
 from notbugs.errors import InputError
 from notbugs.stats import mean_interval, newcombe_difference, wilson_interval

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, construct, data, models, predict, train
+import notbugs.train as train
+from notbugs import attacks, construct, data, models, predict
 from notbugs.data import Dataset
 from notbugs.data.single_files import load_arrays, save_arrays
 from notbugs.errors import InputError

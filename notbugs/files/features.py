@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from notbugs import construct, data, metrics, models, predict, train
+import notbugs.train as train
+from notbugs import construct, data, metrics, models, predict
 from notbugs.data import Dataset, Splits
 from notbugs.files.config import FilesConfig, crossfit_config, load_splits
 from notbugs.files.crossfit import (

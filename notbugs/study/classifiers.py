@@ -10,7 +10,8 @@ from typing import NamedTuple, TypedDict
 
 import torch
 
-from notbugs import attacks, construct, metrics, models, train
+import notbugs.train as train
+from notbugs import attacks, construct, metrics, models
 from notbugs.data import Dataset
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Progress

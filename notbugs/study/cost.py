@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, models, precision, train
+import notbugs.train as train
+from notbugs import attacks, models, precision
 from notbugs.attacks.budgets import TARGET_CLASSES, TARGETED_STEPS, UNTARGETED_ATTACKS
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from notbugs import data, datacheck, metrics, models, train
+import notbugs.train as train
+from notbugs import data, datacheck, metrics, models
 from notbugs.atomic import StrPath, only_writer
 from notbugs.attacks.own import attack_name
 from notbugs.data import Dataset, Splits

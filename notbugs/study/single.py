@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from notbugs import data, train
+import notbugs.train as train
+from notbugs import data
 from notbugs.data import Dataset, Splits
 from notbugs.data.parts import stratified_split
 from notbugs.errors import InputError

@@ -91,8 +91,12 @@ def test_parameters_are_documented() -> None:
 def test_it_is_typed() -> None:
     assert (ROOT / "py.typed").exists()
     stub = (ROOT / "__init__.pyi").read_text()
-    functions = [line.split()[-1] for line in stub.splitlines() if " as " in line]
-    assert sorted(functions) == sorted({*FUNCTIONS} - {"train", "audit", "study"})  # type checkers know these as submodules
+    functions = dict(re.findall(r"^from notbugs\.api import (\w+) as (\w+)$", stub, re.MULTILINE))
+    packages = re.findall(r"^class (_\w+)\(ModuleType\):\n    __call__ = staticmethod\((_\w+)\)\n", stub, re.MULTILINE)
+    assert [function for _, function in packages] == ["_train", "_audit", "_study"]
+    assert all(f"\n{function[1:]}: {name}\n" in stub for name, function in packages)
+    called = {function[1:]: function for _, function in packages}
+    assert functions == {name: called.get(name, name) for name in FUNCTIONS}
 
 
 def test_what_takes_a_path_takes_any() -> None:
