@@ -100,6 +100,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("digits-controls.md", "digits.json", STUDY_PARTS),
     ("analyses.md", "digits.json", ["analyses"]),
     ("mnist.md", "mnist.json", STUDY_PARTS),
+    ("synthetic.md", "planted.json", STUDY_PARTS),
     ("theory.md", "theory.json", []),
 ]
 
