@@ -152,7 +152,7 @@ def _interrupt(number: int, frame: object) -> None:
 
     An exception would unwind the stack, for seconds. Libraries swallow some, and where C++ calls Python one may abort all.
     """
-    kept = " Finished stages and epochs are kept; the same command resumes." if _resumes() else ""
+    kept = " What is finished is kept; the same command resumes." if _resumes() else ""
     with suppress(Exception):  # the interrupted code may be writing
         sys.stdout.flush()
         remove_locks()

@@ -266,4 +266,5 @@ def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
         if decision.time_limit_line:
             say(f"NOT TRUSTED: {decision.time_limit_line}")
         bound = "; the accuracy is an upper bound, so better attacks would not help" if decision.failed else ""
-        say(f"Gate: {decision.outcome} (exit code {decision.exit_code}){bound if decision.outcome == 'below' else ''}")
+        name = "Gate" if decision.required else "Attack"
+        say(f"{name}: {decision.outcome} (exit code {decision.exit_code}){bound if decision.outcome == 'below' else ''}")

@@ -22,7 +22,7 @@ from notbugs.runs import ranks, torchrun
 COMMANDS = ["demo", "check", "run", "split", "files", "train", "attack", "features", "transfer", "explain", "corruptions", "ntk",
             "review", "theory", "report", "compare"]  # fmt: skip
 
-STOPPED = "notbugs: stopped. Finished stages and epochs are kept; the same command resumes.\n"
+STOPPED = "notbugs: stopped. What is finished is kept; the same command resumes.\n"
 
 
 @pytest.mark.slow
