@@ -249,12 +249,14 @@ def test_on_dask_a_worker_without_the_modules_of_the_command_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would leave out attacks of one's own without a word."""
-    (tmp_path / "mine.py").write_text("CONTROLS = []\n")
+    (tmp_path / "of_the_command.py").write_text("CONTROLS = []\n")  # a name that no other test imports
     monkeypatch.syspath_prepend(tmp_path)
     with cluster(tmp_path / "cluster", 1) as made, open_engine(str(made.file), None) as engine:
-        monkeypatch.setenv("NOTBUGS_EXTENSIONS", "mine")
+        monkeypatch.setenv("NOTBUGS_EXTENSIONS", "of_the_command")
         monkeypatch.setattr(scheduler, "registered", lambda: load_extensions(()))
-        with pytest.raises(InputError, match=r"on each worker as for the command, got mine in one of them; set it where"):
+        with pytest.raises(
+            InputError, match=r"on each worker as for the command, got of_the_command in one of them; set it where"
+        ):
             list(run_graph({"a": Job((), partial(jobs.square, 3))}, 1, ignore_progress, engine=engine))
 
 
