@@ -32,7 +32,7 @@ from notbugs.audit.images import test_part
 from notbugs.audit.threats import Threat, conditions, threat_id, threat_models
 from notbugs.data.subset import evenly_spaced
 from notbugs.extensions import registered
-from notbugs.runs.scheduler import default_workers, start_seconds
+from notbugs.runs.scheduler import default_workers, start_seconds, times_longer
 from notbugs.search import NormBall, objectives
 
 CLOCK: Callable[[], float] = time.perf_counter
@@ -183,7 +183,7 @@ def _few_pixels_cost(spends: AttackBudget, pixels: int, gradient: bool) -> Cost:
 
 
 class _Speed(NamedTuple):
-    """gradient, query: seconds for one image of a batch. waited: seconds that pass for one of CPU time, at least 1."""
+    """gradient, query: seconds for one image of a batch. waited: `times_longer`."""
 
     gradient: float
     query: float
@@ -204,10 +204,10 @@ def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool) 
     wall, processor = CLOCK(), time.process_time()
     of_gradient = min(_timed(gradients), _timed(gradients)) / TIMED_STEPS if gradient else 0.0
     of_query = min(_timed(query), _timed(query))
-    waited = (CLOCK() - wall) / max(1e-3, time.process_time() - processor)
+    waited = times_longer(CLOCK() - wall, time.process_time() - processor)
     if images.device.type != "cpu":
         waited = 1.0  # a processor that waits for a GPU says nothing of other work
-    return _Speed(of_gradient / len(images), of_query / len(images), max(1.0, waited))
+    return _Speed(of_gradient / len(images), of_query / len(images), waited)
 
 
 def _timed(work: Callable[[], None]) -> float:

@@ -17,12 +17,22 @@ from notbugs.extensions import registered
 from notbugs.runs.engine import Engine, Outcome, Progress, attempt, told
 from notbugs.runs.workers import WorkerEndedError, worker_processes
 
-__all__ = ["Job", "Progress", "default_workers", "describe_machine", "ignore_progress", "run_graph", "start_seconds"]
+__all__ = [
+    "Job",
+    "Progress",
+    "default_workers",
+    "describe_machine",
+    "ignore_progress",
+    "run_graph",
+    "start_seconds",
+    "times_longer",
+]
 
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = 0.2  # at the progress of jobs
 START_SECONDS = 3.0  # of CPU time: loading, writing
+MOST_TIMES_LONGER = 2.0
 WORKER_SECONDS = 6.0  # of CPU time: each process of several stages at once imports PyTorch
 
 
@@ -49,6 +59,14 @@ def default_workers(device: str) -> int:
     import torch
 
     return max(1, torch.cuda.device_count()) if device == "cuda" else 1
+
+
+def times_longer(wall: float, processor: float) -> float:
+    """How many times longer work takes on a busy machine than its CPU time, from what a few passes took; 1 to 2.
+
+    More is a cold disk, or a moment: without a limit 19 minutes were said of a run that took 5.
+    """
+    return min(MOST_TIMES_LONGER, max(1.0, wall / max(1e-3, processor)))
 
 
 def start_seconds(at_once: int) -> float:

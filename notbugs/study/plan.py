@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from notbugs import metrics, models
 from notbugs.data import Splits
 from notbugs.metrics import Accuracy
-from notbugs.runs.scheduler import default_workers, start_seconds
+from notbugs.runs.scheduler import default_workers, start_seconds, times_longer
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.study import cost
 from notbugs.study.catalog import DATASETS
@@ -88,7 +88,7 @@ def make_plan(
     seconds = _stage_seconds(config, splits, todo, given, one_thread=workers > 1)
     waited = 1.0
     if workers > 1 and config.device == "cpu":  # several threads, or a processor that waits for a GPU, say nothing of other work
-        waited = max(1.0, (cost.CLOCK() - wall) / max(1e-3, time.process_time() - processor))
+        waited = times_longer(cost.CLOCK() - wall, time.process_time() - processor)
     distances = neighbor_distances(splits.train, config.norm)
     if config.norm != "l2":  # its limit is one of L2 distances
         distances = distances._replace(same_scene=neighbor_distances(splits.train, "l2").same_scene)

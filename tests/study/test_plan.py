@@ -8,7 +8,7 @@ import torch
 from study.conftest import QUICK_STUDY
 
 from notbugs import models
-from notbugs.runs.scheduler import start_seconds
+from notbugs.runs.scheduler import start_seconds, times_longer
 from notbugs.study import cost, plan
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.cost import Speed
@@ -33,11 +33,12 @@ def test_a_plan_has_what_is_left_and_its_time_is_measured(monkeypatch: pytest.Mo
     assert list(made.stages) == [str(each) for each in list(graph)[3:]]
     assert made.seconds == pytest.approx(start_seconds(1) + sum(made.stages.values())) and min(made.stages.values()) > 0
     assert start_seconds(2) > start_seconds(1) > 0
-    ticks = iter([0.0, 8.0])
-    monkeypatch.setattr(plan.cost, "CLOCK", lambda: next(ticks))  # eight seconds pass while two are computed
+    assert [times_longer(wall, 2) for wall in (1, 3, 9)] == [1, 1.5, 2]
+    ticks = iter([0.0, 3.0])
+    monkeypatch.setattr(plan.cost, "CLOCK", lambda: next(ticks))  # three seconds pass while two are computed
     monkeypatch.setattr(plan.time, "process_time", iter([0.0, 2.0]).__next__)
     assert plan.make_plan(config, splits, graph, list(graph)[-1:], workers=2).seconds == pytest.approx(
-        4 * (start_seconds(2) + made.stages[str(list(graph)[-1])])
+        1.5 * (start_seconds(2) + made.stages[str(list(graph)[-1])])
     )
     monkeypatch.undo()
     nothing = plan.make_plan(config, splits, graph, [])
