@@ -182,15 +182,14 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
     if len(left) and (epsilon or ball is None):
         ensemble = attacks.ensemble_toward if isinstance(model, attacks.PredictsTarget) else attacks.adaptive_ensemble
         found = ensemble(model, images[left], labels[left], threat_model=threat, budget=batch.budget)
-        rest, registered = left[found.margins < 0], own_attacks(threat, gradient=batch.gradient)
-        results = [(left, found)]
+        rest, registered = (found.margins < 0).nonzero().squeeze(1), own_attacks(threat, gradient=batch.gradient)
         if registered and len(rest):
-            results.append((rest, attacks.worst_case(model, images[rest], labels[rest], registered)))
-            by_own[rest] = results[-1][1].margins >= 0
-        for index, result in results:
-            success = result.margins >= 0
-            found_images[index[success]], misclassified[index[success]] = result.images[success], True
-        hit = left[misclassified[left]]
+            again = attacks.worst_case(model, images[left[rest]], labels[left[rest]], registered)
+            by_own[left[rest]] = again.margins >= 0
+            found = search.AttackResult(*(old.index_copy(0, rest, new) for old, new in zip(found, again, strict=True)))
+        success = found.margins >= 0
+        hit = left[success]
+        found_images[hit], misclassified[hit] = found.images[success], True
         if ball:  # rounding may put a perturbation on the boundary just outside
             norms[hit] = ball.distance((found_images[hit] - images[hit]).double()).clamp_max(epsilon)
     perturbed = torch.where(misclassified[:, None, None, None], found_images, images)
