@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from notbugs.extensions import Construction as OwnConstruction
-from notbugs.extensions import Control, load_extensions
+from notbugs.extensions import Control, registered
 
 Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
 Construction = Literal[
@@ -301,7 +301,8 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
     )
 }  # fmt: skip
-EXTENSIONS = load_extensions(DATASETS)
+EXTENSIONS = registered()
+EXTENSIONS.check_names(DATASETS)
 
 
 def _own(part: Control | OwnConstruction) -> DatasetSpec:

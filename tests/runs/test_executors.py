@@ -253,7 +253,7 @@ def test_on_dask_a_worker_without_the_modules_of_the_command_does_nothing(
     monkeypatch.syspath_prepend(tmp_path)
     with cluster(tmp_path / "cluster", 1) as made, open_engine(str(made.file), None) as engine:
         monkeypatch.setenv("NOTBUGS_EXTENSIONS", "of_the_command")
-        monkeypatch.setattr(scheduler, "registered", lambda: load_extensions(()))
+        monkeypatch.setattr(scheduler, "registered", lambda: load_extensions())
         with pytest.raises(
             InputError, match=r"on each worker as for the command, got of_the_command in one of them; set it where"
         ):

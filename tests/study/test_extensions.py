@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from notbugs import data, extensions, report
+from notbugs import data, report
 from notbugs.attacks import ensemble_name
 from notbugs.cli.console import command_line
 from notbugs.errors import InputError
@@ -25,6 +25,7 @@ from notbugs.extensions import (
     check_unchanged,
     function_of,
     load_extensions,
+    registry,
 )
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, MetricRow, SetRow
@@ -74,7 +75,7 @@ assert "torch" not in sys.modules
 
 
 def test_the_example_keeps_the_size_of_each_perturbation(example: None, digits: data.Splits) -> None:
-    (control,) = load_extensions(()).controls
+    (control,) = load_extensions().controls
     original = digits.train.select(slice(0, 20))
     pixels = (original.pixels(slice(None)) * 0.5 + 0.25) * 255
     gray = original.with_images(pixels.round().to(torch.uint8))
@@ -87,12 +88,12 @@ def test_the_example_keeps_the_size_of_each_perturbation(example: None, digits: 
 
 
 def test_entry_points_and_the_variable_are_one_hook(example: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [EntryPoint("anything", "own_control", extensions.GROUP)]
-    monkeypatch.setattr(extensions, "entry_points", lambda group: entries if group == extensions.GROUP else [])
-    assert load_extensions(()).names == [NAME]  # named twice, once
-    assert load_extensions(()).hashes() == {"own_control": sha256(Path("own_control.py").read_bytes()).hexdigest()}
+    entries = [EntryPoint("anything", "own_control", registry.GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries if group == registry.GROUP else [])
+    assert load_extensions().names == [NAME]  # named twice, once
+    assert load_extensions().hashes() == {"own_control": sha256(Path("own_control.py").read_bytes()).hexdigest()}
     monkeypatch.delenv("NOTBUGS_EXTENSIONS")
-    assert load_extensions(()).names == [NAME]
+    assert load_extensions().names == [NAME]
 
 
 def test_commands_name_the_controls_that_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_commands_name_the_controls_that_they_need(monkeypatch: pytest.MonkeyPat
 
 def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=f"names of their own, got {NAME}"):
-        load_extensions((NAME,))
+        load_extensions().check_names((NAME,))
     wrong = SimpleNamespace(METRICS=["accuracy"])
     monkeypatch.setitem(sys.modules, "wrong_metrics", wrong)  # type: ignore[arg-type]
     for given, says in (
@@ -115,7 +116,7 @@ def test_what_cannot_be_used_is_an_input_error(example: None, monkeypatch: pytes
     ):
         monkeypatch.setenv("NOTBUGS_EXTENSIONS", given)
         with pytest.raises(InputError, match=says):
-            load_extensions(())
+            load_extensions()
     with pytest.raises(InputError, match="must name a function, got json:none"):
         function_of("json:none")
     with pytest.raises(InputError, match="lower-case letters"):
@@ -144,7 +145,7 @@ def test_functions_are_looked_for_and_tried_before_any_work(example: None, monke
     def check(*parts: str) -> None:
         Extensions([Control(f"c{number}", part, "", "") for number, part in enumerate(parts)]).check_functions()
 
-    load_extensions(()).check_functions()
+    load_extensions().check_functions()
     check("mine:good", "mine:anything")
     for part, says in (
         ("mine:missing", "must name a function, got mine:missing"),
