@@ -1,6 +1,7 @@
 """Classifiers: train one, attack one."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,7 @@ from notbugs.search.threat_models import parse_threat_model
 from notbugs.study.config import StudyConfig
 from notbugs.study.epsilon import default_epsilon
 from notbugs.study.resolve import resolve
-from notbugs.study.single import SingleTraining, save_single, train_single
+from notbugs.study.single import SingleTraining, resumable, save_single, train_single
 from notbugs.train import Epoch
 
 
@@ -70,7 +71,7 @@ def train(
     seed : int
     device : str
     out : str or path, optional
-        Save it: NAME.safetensors.
+        Save it: NAME.safetensors. A training that is interrupted after 10 seconds or more is resumed by the same call.
     progress : callable, optional
         Called with the share that is done, and a few words.
     callback : callable, optional
@@ -120,9 +121,10 @@ def train(
         if out is not None:
             models.check_writable(out)
         report = (lambda _, share, words: progress(share, words)) if progress else (lambda *_: None)
-        found = train_single(resolved, splits, training, report_progress=report, callback=callback)
-        if out is not None:
-            save_single(found, resolved, training, Path(out))
+        with nullcontext() if out is None else resumable(Path(out), resolved, splits, training) as checkpoint:
+            found = train_single(resolved, splits, training, report_progress=report, callback=callback, checkpoint=checkpoint)
+            if out is not None:
+                save_single(found, resolved, training, Path(out))
     return found.trained.model.eval()
 
 

@@ -36,8 +36,9 @@ from notbugs.runs.tables.row import Row
 from notbugs.search import NormBall
 from notbugs.study.given import DIGEST_IMAGES
 
-PART_IMAGES = 100  # images per part: a stage of about half a minute
-PART_IMAGES_IN_TIME = 20  # under a time limit, at which a part that is not finished is lost
+PART_IMAGES = 100  # of 32x32 pixels or less. What is interrupted loses the parts that are not finished
+PART_PIXELS = 100 * 32 * 32  # of larger images on a CPU
+PART_IMAGES_IN_TIME = 20  # or less, under a time limit
 PARTS_IN_TIME = 5  # at least, of few images
 CHECKS, SUMMARY = "checks", "summary"  # stages
 
@@ -114,7 +115,7 @@ def run(
         _check_same_attack(record, metadata["attack"])
         record.update_metadata(**metadata, fingerprint=hashed, digests=digests, mask=mask, target_digest=targets)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
-        parts = _number_of_parts(record, len(part), time_limit)
+        parts = _number_of_parts(record, part, config.device, time_limit)
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, parts, engine, checks_first=time_limit is not None)
@@ -141,13 +142,30 @@ def _check_same_attack(record: RunFolder, attack: object) -> None:
     check_unchanged(record.metadata.get("extension_files", {}), registered().hashes())
 
 
-def _number_of_parts(record: RunFolder, images: int, time_limit: float | None) -> int:
-    """Small parts where a time limit may end one; an audit that goes on keeps its own."""
-    size = min(PART_IMAGES_IN_TIME, max(1, images // PARTS_IN_TIME))
-    size = PART_IMAGES if time_limit is None or record.metadata["stages"] else size
-    parts = int(record.metadata.get("parts", -(-images // size)))
+def _number_of_parts(record: RunFolder, part: Dataset, device: str, time_limit: float | None) -> int:
+    """An audit that goes on keeps its own."""
+    size = _part_images(len(part), part.shape, device)
+    if time_limit is not None and not record.metadata["stages"]:
+        size = min(size, PART_IMAGES_IN_TIME, max(1, len(part) // PARTS_IN_TIME))
+    parts = int(record.metadata.get("parts", -(-len(part) // size)))
     record.update_metadata(parts=parts)
     return parts
+
+
+def _part_images(images: int, shape: Sequence[int], device: str) -> int:
+    """How many images a part has.
+
+    Examples
+    --------
+    >>> [_part_images(1000, shape, "cpu") for shape in ((1, 8, 8), (3, 32, 32), (3, 64, 64), (3, 224, 224))]
+    [100, 100, 25, 20]
+    >>> _part_images(90, (1, 8, 8), "cpu"), _part_images(1000, (3, 224, 224), "cuda")
+    (45, 100)
+    """
+    if device != "cpu":
+        return PART_IMAGES
+    size = min(PART_IMAGES, PART_PIXELS // (shape[-1] * shape[-2]), -(-images // 2))
+    return max(size, min(PART_IMAGES_IN_TIME, images))
 
 
 def _stages(config: AuditConfig, folder: Path, parts: int, engine: Engine | None, *, checks_first: bool) -> dict[str, Stage]:

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-import notbugs.train as train
 from notbugs import data, datacheck, metrics, models
-from notbugs.atomic import StrPath, only_writer
+from notbugs.atomic import StrPath
 from notbugs.attacks.own import attack_name
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
@@ -248,20 +247,15 @@ def train_single(
     """
     path, training = Path(path), single.SingleTraining(loss, optimizer, stop_early)
     training.check(lambda name: "--" + name.replace("_", "-"))
-    unfinished = path.with_suffix(".training.pt")
-    check_outside(config, path, path.with_suffix(".json"), unfinished)
+    check_outside(config, path, path.with_suffix(".json"), single.unfinished_path(path))
     splits = load(config)
     resolved = resolve(training.with_defaults(config), splits)
     models.check_writable(path)
     report = report_progress or ignore_progress
-    with only_writer(path):
-        report("", 0.0, "")
-        identity = {"options": repr(resumable_arguments(resolved)), "loss": loss, "data": fingerprint(splits.train, splits.test)}
-        checkpoint = train.Checkpoint(unfinished, identity)
+    with single.resumable(path, resolved, splits, training, report=lambda: report("", 0.0, "")) as checkpoint:
         found = single.train_single(resolved, splits, training, report_progress=report, checkpoint=checkpoint)
         about = {"dataset": config.dataset, **data.summary(splits)}
         single.save_single(found, resolved, training, path, data=about, flip=resolved.flip)
-        unfinished.unlink(missing_ok=True)
     model = found.trained.model
     return metrics.robust_accuracy(model, splits.test, resolved.threat_models, device=resolved.device)
 

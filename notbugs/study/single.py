@@ -1,7 +1,8 @@
 """One classifier, trained on the original images: what `notbugs train` and `notbugs.train` have in common."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,14 +11,16 @@ import numpy as np
 
 import notbugs.train as train
 from notbugs import data
+from notbugs.atomic import only_writer
 from notbugs.data import Dataset, Splits
+from notbugs.data.load import fingerprint
 from notbugs.data.parts import stratified_split
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
 from notbugs.runs.engine import Progress
 from notbugs.study.catalog import MODELS, Loss, ModelSpec
 from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, training_attack
-from notbugs.study.config import ResolvedConfig, StudyConfig
+from notbugs.study.config import ResolvedConfig, StudyConfig, resumable_arguments
 
 LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
 OPTIMIZERS = ("adamw", "sgd")
@@ -148,6 +151,31 @@ def save_single(single: Single, config: ResolvedConfig, training: SingleTraining
     save_classifier(
         single.trained, config, single.images, training.spec, seed=config.seed, path=path, settings=single.settings, **also
     )
+
+
+@contextmanager
+def resumable(
+    path: Path, config: ResolvedConfig, splits: Splits, training: SingleTraining, *, report: Callable[[], object] = lambda: None
+) -> Iterator[train.Checkpoint]:
+    """What a training that will be saved at `path` is resumed from, beside that; it is deleted at the end. One process writes.
+
+    report: called once it is this process.
+    """
+    with only_writer(path):
+        report()
+        options = resumable_arguments(replace(config, dataset=""))  # its images are compared
+        identity = {
+            "options": repr(options),
+            "loss": training.loss,
+            "data": fingerprint(splits.train, splits.test),
+        }
+        yield train.Checkpoint(unfinished_path(path), identity)
+        unfinished_path(path).unlink(missing_ok=True)
+
+
+def unfinished_path(path: Path) -> Path:
+    """Of the checkpoint beside a model file."""
+    return path.with_suffix(".training.pt")
 
 
 def set_aside(part: Dataset, seed: int) -> tuple[Dataset, Dataset]:

@@ -2,6 +2,7 @@
 
 import doctest
 import shlex
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,28 @@ def test_early_stopping_and_a_callback_of_a_training(small: data.Splits) -> None
     )
     other = api.train(small._replace(test=small.test.select([0])), **options)  # type: ignore[arg-type]
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+
+
+def test_a_training_with_a_file_to_save_is_resumed_by_the_same_call(
+    small: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["notbugs.train.state"], "SECONDS_BETWEEN", 0)
+    seen: list[int] = []
+
+    def stop(epoch: train.Epoch) -> None:
+        seen.append(epoch.epoch)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    options: dict[str, int | str] = {"epochs": 3, "network": "linear"}
+    whole, out = api.train(small, **options), tmp_path / "m.safetensors"  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        api.train(small, out=out, callback=stop, **options)  # type: ignore[arg-type]
+    assert not out.exists() and out.with_suffix(".training.pt").is_file()
+    resumed = api.train(small, out=out, callback=lambda epoch: seen.append(epoch.epoch), **options)  # type: ignore[arg-type]
+    assert seen[0] == 1 and seen[-1] == 3 and len(seen) < 5  # not all epochs anew
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
+    assert out.is_file() and not out.with_suffix(".training.pt").exists()
 
 
 def test_images_set_aside_divide_no_group(small: data.Splits) -> None:
