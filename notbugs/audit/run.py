@@ -38,7 +38,8 @@ from notbugs.study.given import DIGEST_IMAGES
 
 PART_IMAGES = 100  # of 32x32 pixels or less. What is interrupted loses the parts that are not finished
 PART_PIXELS = 100 * 32 * 32  # of larger images on a CPU
-PART_IMAGES_IN_TIME = 20  # or less, under a time limit
+FEWEST_IMAGES = 20  # of a part, if there are so many
+PART_IMAGES_IN_TIME = 25  # or less, under a time limit
 PARTS_IN_TIME = 5  # at least, of few images
 CHECKS, SUMMARY = "checks", "summary"  # stages
 
@@ -115,10 +116,10 @@ def run(
         _check_same_attack(record, metadata["attack"])
         record.update_metadata(**metadata, fingerprint=hashed, digests=digests, mask=mask, target_digest=targets)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
-        parts = _number_of_parts(record, part, config.device, time_limit)
+        rows = _first_rows(record, part, config.device, time_limit)
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
-        stages = _stages(config, folder, parts, engine, checks_first=time_limit is not None)
+        stages = _stages(config, folder, rows, engine, checks_first=time_limit is not None)
         if on_plan and (left := [name for name in stages if not record.done(name)]):
             on_plan(plan(config, engine.at_once() if engine else workers).of_share(len(left) / len(stages)))
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
@@ -142,14 +143,19 @@ def _check_same_attack(record: RunFolder, attack: object) -> None:
     check_unchanged(record.metadata.get("extension_files", {}), registered().hashes())
 
 
-def _number_of_parts(record: RunFolder, part: Dataset, device: str, time_limit: float | None) -> int:
-    """An audit that goes on keeps its own."""
+def _first_rows(record: RunFolder, part: Dataset, device: str, time_limit: float | None) -> list[int]:
+    """The first image of each part, in the order of parts; an audit that goes on keeps its own.
+
+    A time limit divides the parts: audits that end anywhere, with a limit or without, have most of their images in common.
+    """
     size = _part_images(len(part), part.shape, device)
-    if time_limit is not None and not record.metadata["stages"]:
-        size = min(size, PART_IMAGES_IN_TIME, max(1, len(part) // PARTS_IN_TIME))
-    parts = int(record.metadata.get("parts", -(-len(part) // size)))
-    record.update_metadata(parts=parts)
-    return parts
+    whole, pieces = -(-len(part) // size), 1
+    if time_limit is not None:
+        pieces = -(-size // max(1, min(size, PART_IMAGES_IN_TIME, len(part) // PARTS_IN_TIME)))
+    if record.metadata["stages"]:
+        whole, pieces = int(record.metadata.get("parts", whole)), int(record.metadata.get("pieces", 1))
+    record.update_metadata(parts=whole, pieces=pieces)
+    return [number + whole * piece for number in range(whole) for piece in range(pieces)]
 
 
 def _part_images(images: int, shape: Sequence[int], device: str) -> int:
@@ -165,14 +171,17 @@ def _part_images(images: int, shape: Sequence[int], device: str) -> int:
     if device != "cpu":
         return PART_IMAGES
     size = min(PART_IMAGES, PART_PIXELS // (shape[-1] * shape[-2]), -(-images // 2))
-    return max(size, min(PART_IMAGES_IN_TIME, images))
+    return max(size, min(FEWEST_IMAGES, images))
 
 
-def _stages(config: AuditConfig, folder: Path, parts: int, engine: Engine | None, *, checks_first: bool) -> dict[str, Stage]:
-    """Each part holds every parts-th image, so that each has all classes. What a time limit cuts counts only with the checks."""
-    names, describe = [f"part {number + 1} of {parts}" for number in range(parts)], on_device(describe_device, config, engine)
+def _stages(
+    config: AuditConfig, folder: Path, first_rows: Sequence[int], engine: Engine | None, *, checks_first: bool
+) -> dict[str, Stage]:
+    """Each part holds every n-th image, so that each has all classes. What a time limit cuts counts only with the checks."""
+    parts, describe = len(first_rows), on_device(describe_device, config, engine)
+    names = [f"part {number + 1} of {parts}" for number in range(parts)]
     work: dict[str, Callable[[Attempt], Sequence[Row]]] = {
-        name: on_device(evaluate_part, config, engine, number, parts) for number, name in enumerate(names)
+        name: on_device(evaluate_part, config, engine, row, parts) for name, row in zip(names, first_rows, strict=True)
     }
     checks = {CHECKS: on_device(run_checks, config, engine)}
     work = {**checks, **work} if checks_first else {**work, **checks}

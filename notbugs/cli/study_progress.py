@@ -145,6 +145,8 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     yield (
         f"{_count(len(plan.stages), 'stage')}, {plan.workers} at once: {duration(plan.seconds)}, estimated from timed batches."
     )
+    if plan.begun:
+        yield f"Less than that: what was interrupted goes on where it was ({', '.join(plan.begun)})."
     if faster := faster_options(plan):
         yield f"Faster: {'; '.join(faster)}."
 

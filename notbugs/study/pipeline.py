@@ -20,7 +20,7 @@ from notbugs.errors import InputError, NotbugsWarning
 from notbugs.extensions import check_unchanged
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
-from notbugs.runs.attempts import Attempt
+from notbugs.runs.attempts import Attempt, unfinished_folder
 from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
@@ -150,7 +150,8 @@ def run(
             if len(todo) > 1 and engine is None:
                 start_server(workers or default_workers(resolved.device))
             at_once = workers if engine is None else max(1, min(engine.at_once(), len(todo)))
-            on_plan(make_plan(resolved, splits, graph, todo, at_once, given, findings))
+            begun = [name for name in map(str, todo) if unfinished_folder(folder, name).is_dir()]
+            on_plan(replace(make_plan(resolved, splits, graph, todo, at_once, given, findings), begun=begun))
         run_stages(
             record,
             {str(stage_id): _stage(graph, stage_id, place, folder) for stage_id in selected},

@@ -43,6 +43,8 @@ class Plan:
         Of the data check.
     relabels : bool
         Whether images are relabeled in any of the stages.
+    begun : sequence of str
+        Stages that were interrupted, and go on where they were. Estimated as a whole.
     """
 
     config: ResolvedConfig
@@ -55,6 +57,7 @@ class Plan:
     given_accuracy: Accuracy | None = None
     findings: Sequence[DataCheckRow] = ()
     relabels: bool = False
+    begun: Sequence[str] = ()
 
 
 def make_plan(
