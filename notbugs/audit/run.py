@@ -36,10 +36,10 @@ from notbugs.runs.tables.row import Row
 from notbugs.search import NormBall
 from notbugs.study.given import DIGEST_IMAGES
 
-PART_IMAGES = 100  # of 32x32 pixels or less. What is interrupted loses the parts that are not finished
-PART_PIXELS = 100 * 32 * 32  # of larger images on a CPU
-FEWEST_IMAGES = 20  # of a part, if there are so many
-PART_IMAGES_IN_TIME = 25  # or less, under a time limit
+# What is interrupted loses the parts that are not finished. Small images are attacked faster in large parts, large images are not
+PART_IMAGES, FEWEST_IMAGES = 100, 20  # of 32x32 pixels or less; of the largest
+PART_IMAGES_IN_TIME, FEWEST_IMAGES_IN_TIME = 25, 10  # under a time limit
+SMALL_IMAGE = 32 * 32  # pixels; twice as many make a part half as large
 PARTS_IN_TIME = 5  # at least, of few images
 CHECKS, SUMMARY = "checks", "summary"  # stages
 
@@ -151,27 +151,34 @@ def _first_rows(record: RunFolder, part: Dataset, device: str, time_limit: float
     size = _part_images(len(part), part.shape, device)
     whole, pieces = -(-len(part) // size), 1
     if time_limit is not None:
-        pieces = -(-size // max(1, min(size, PART_IMAGES_IN_TIME, len(part) // PARTS_IN_TIME)))
-    if record.metadata["stages"]:
-        whole, pieces = int(record.metadata.get("parts", whole)), int(record.metadata.get("pieces", 1))
-    record.update_metadata(parts=whole, pieces=pieces)
+        pieces = -(-size // min(size, _part_images(len(part), part.shape, device, in_time=True)))
+    if "parts" in record.metadata:
+        pieces = int(record.metadata.get("pieces", 1))
+        whole = int(record.metadata["parts"]) // pieces
+    record.update_metadata(parts=whole * pieces, pieces=pieces)
     return [number + whole * piece for number in range(whole) for piece in range(pieces)]
 
 
-def _part_images(images: int, shape: Sequence[int], device: str) -> int:
-    """How many images a part has.
+def _part_images(images: int, shape: Sequence[int], device: str, *, in_time: bool = False) -> int:
+    """How many images a part has at most. in_time: under a time limit.
 
     Examples
     --------
-    >>> [_part_images(1000, shape, "cpu") for shape in ((1, 8, 8), (3, 32, 32), (3, 64, 64), (3, 224, 224))]
+    >>> shapes = (1, 8, 8), (3, 32, 32), (3, 64, 64), (3, 224, 224)
+    >>> [_part_images(1000, shape, "cpu") for shape in shapes]
     [100, 100, 25, 20]
+    >>> [_part_images(1000, shape, "cpu", in_time=True) for shape in shapes]
+    [25, 25, 10, 10]
     >>> _part_images(90, (1, 8, 8), "cpu"), _part_images(1000, (3, 224, 224), "cuda")
     (45, 100)
     """
-    if device != "cpu":
-        return PART_IMAGES
-    size = min(PART_IMAGES, PART_PIXELS // (shape[-1] * shape[-2]), -(-images // 2))
-    return max(size, min(FEWEST_IMAGES, images))
+    most, least = (PART_IMAGES_IN_TIME, FEWEST_IMAGES_IN_TIME) if in_time else (PART_IMAGES, FEWEST_IMAGES)
+    if device == "cpu":
+        most = max(least, min(most, most * SMALL_IMAGE // (shape[-1] * shape[-2])))
+    if in_time:
+        return max(1, min(most, images // PARTS_IN_TIME))
+    share = -(-images // 2) if device == "cpu" else images
+    return max(min(most, share), min(least, images))
 
 
 def _stages(

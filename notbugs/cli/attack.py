@@ -108,7 +108,7 @@ def attack(
 
     Exit codes with --fail-under: 0 all that is required is met; 1 an accuracy is below, or too few images were attacked to
     show that it is not; 2 unusable input; 3 the accuracies cannot be trusted: a sanity check failed, or the time limit left
-    too little to decide. Without --fail-under a finished attack exits with 0. Documentation: A gate for pipelines.
+    too little to decide. Without --fail-under 0, or 3 where it left no image at all. Documentation: A gate for pipelines.
     """
     options = GateOptions.read(gate_options)
     config = audit_config(

@@ -250,11 +250,15 @@ def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
 
     quiet: on standard error, why it is not passed, and what was accepted.
     """
+    from notbugs.gate.decide import LATER
+
     decision = evaluation.decision
     if quiet:
         for line in (*decision.lines, *map(_accepted, decision.accepted)):
             say(f"notbugs: {line}", file=sys.stderr)
-    elif decision.required or decision.exit_code:
+    elif decision.exit_code and not decision.required:
+        say(f"NOT MEASURED: no image was attacked to the end; {LATER} (exit code {decision.exit_code})")
+    elif decision.required:
         for each in decision.comparisons:
             say(f"{STATES[each.state]}: {each.line}")
         for requirement, threat in decision.unmeasured:
@@ -266,5 +270,4 @@ def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
         if decision.time_limit_line:
             say(f"NOT TRUSTED: {decision.time_limit_line}")
         bound = "; the accuracy is an upper bound, so better attacks would not help" if decision.failed else ""
-        name = "Gate" if decision.required else "Attack"
-        say(f"{name}: {decision.outcome} (exit code {decision.exit_code}){bound if decision.outcome == 'below' else ''}")
+        say(f"Gate: {decision.outcome} (exit code {decision.exit_code}){bound if decision.outcome == 'below' else ''}")

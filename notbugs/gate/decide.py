@@ -43,10 +43,7 @@ class TimeLimit(NamedTuple):
         """What was reached, and what was not."""
         whole = ", each by all attacks of the ensemble" if self.attacked else ""
         checks = "done" if self.checks else "not done"
-        return (
-            f"{self.attacked:,} of {self.images:,} images attacked in {self.seconds:g} s{whole}; sanity checks {checks}; "
-            f"left out: {', '.join(self.left)}"
-        )
+        return f"{self.attacked:,} of {self.images:,} images attacked in {self.seconds:g} s{whole}; sanity checks {checks}"
 
 
 class Comparison(NamedTuple):

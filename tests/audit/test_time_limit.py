@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from audit.conftest import quick
@@ -73,12 +74,39 @@ def test_an_audit_says_what_it_reached_and_goes_on(config: AuditConfig, tmp_path
     assert not cut.audit().finished and len(cut.rows(ImageRow)) == 4 and not cut.rows(AuditAccuracyRow)
     found = evaluate(few, cut, time_limit=1.5)
     limit = found.decision.time_limit
-    assert limit is not None and limit.sentence == (
-        "4 of 12 images attacked in 1.5 s, each by all attacks of the ensemble; sanity checks done; "
-        "left out: part 2 of 3, part 3 of 3"
-    )
+    assert limit is not None and limit.left == ("part 2 of 3", "part 3 of 3")
+    assert limit.sentence == "4 of 12 images attacked in 1.5 s, each by all attacks of the ensemble; sanity checks done"
     assert [(row.threat, row.n) for row in found.rows] == [("clean", 4), ("l2 0.5", 4)] and found.decision.exit_code == 0
     whole = audit.run(few, tmp_path / "run", workers=1)  # without a limit; it keeps its small parts
     assert whole.audit().finished and {"part 2 of 3", "part 3 of 3", "summary"} < {*whole.metadata["stages"]}
     found = evaluate(few, RunFolder.read(tmp_path / "run"), time_limit=1.5)
     assert found.decision.time_limit is None and [row.n for row in found.rows] == [12, 12]
+
+
+def test_audits_with_and_without_a_time_limit_attack_the_same_images_first() -> None:
+    first_rows = sys.modules["notbugs.audit.run"]._first_rows
+    for count, shape in ((450, (1, 8, 8)), (200, (3, 64, 64)), (37, (3, 224, 224))):
+        attacked = []
+        for limit in (None, 60.0):
+            record = SimpleNamespace(metadata={})
+            record.update_metadata = record.metadata.update
+            rows = first_rows(record, Images(count, shape), "cpu", limit)
+            assert sorted(rows) == list(range(len(rows)))  # each image is in one part
+            assert first_rows(record, Images(count, shape), "cpu", None) == rows  # one that goes on keeps its own
+            attacked.append([[*range(row, count, len(rows))] for row in rows])
+        whole, limited = attacked
+        assert len(limited) > len(whole)
+        pieces = len(limited) // len(whole)
+        for number, images in enumerate(whole):
+            divided = limited[number * pieces : (number + 1) * pieces]
+            assert sorted(row for piece in divided for row in piece) == images
+
+
+class Images:
+    """As much of a data set as parts depend on."""
+
+    def __init__(self, count: int, shape: tuple[int, ...]) -> None:
+        self.count, self.shape = count, shape
+
+    def __len__(self) -> int:
+        return self.count
