@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -80,6 +80,10 @@ class AuditPlan:
     workers : int
     not_counted : tuple of str
         Registered attacks that are functions, whose time nothing is known of.
+    stages : tuple of str
+        Those that are left to do.
+    parts_done : int
+        If above 0, times are as those of so many parts of this audit were.
     """
 
     images: int
@@ -90,18 +94,28 @@ class AuditPlan:
     most_seconds: float
     workers: int
     not_counted: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    parts_done: int = 0
 
-    def of_share(self, share: float) -> "AuditPlan":
-        """The plan of an audit of which only `share` of the stages is left to do."""
-        return replace(self, least_seconds=share * self.least_seconds, most_seconds=share * self.most_seconds)
+    def of_stages(self, left: Sequence[str], every: int, seconds_of_parts: Sequence[float]) -> "AuditPlan":
+        """The plan of an audit of which some stages are left to do. seconds_of_parts: of those that are done."""
+        if seconds_of_parts:
+            each = sum(seconds_of_parts) / len(seconds_of_parts) * len(left) / self.workers
+            return replace(self, least_seconds=each, most_seconds=each, stages=(*left,), parts_done=len(seconds_of_parts))
+        share = len(left) / every
+        return replace(self, least_seconds=share * self.least_seconds, most_seconds=share * self.most_seconds, stages=(*left,))
 
     @property
     def duration(self) -> str:
         """In words."""
         plural = "" if self.workers == 1 else "s"
+        at_once = f"with {self.workers} stage{plural} at once"
+        if self.parts_done:
+            done = "the part that is" if self.parts_done == 1 else f"the {self.parts_done} parts that are"
+            return f"about {_time(self.least_seconds)} {at_once}, if all that is left takes as long as {done} done"
         unknown = f"; without {', '.join(self.not_counted)}, whose time is not known" if self.not_counted else ""
         return (
-            f"about {_time(self.least_seconds)} to {_time(self.most_seconds)} with {self.workers} stage{plural} at once, from a "
+            f"about {_time(self.least_seconds)} to {_time(self.most_seconds)} {at_once}, from a "
             "few passes that were timed here; longer where gradients look masked"
             f"{unknown}"
         )

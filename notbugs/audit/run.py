@@ -41,7 +41,7 @@ PART_IMAGES, FEWEST_IMAGES = 100, 20  # of 32x32 pixels or less; of the largest
 PART_IMAGES_IN_TIME, FEWEST_IMAGES_IN_TIME = 25, 10  # under a time limit
 SMALL_IMAGE = 32 * 32  # pixels; twice as many make a part half as large
 PARTS_IN_TIME = 5  # at least, of few images
-CHECKS, SUMMARY = "checks", "summary"  # stages
+CHECKS, PART, SUMMARY = "checks", "part", "summary"  # stages
 
 
 @data.keeping_loads()
@@ -120,8 +120,10 @@ def run(
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, rows, engine, checks_first=time_limit is not None)
-        if on_plan and (left := [name for name in stages if not record.done(name)]):
-            on_plan(plan(config, engine.at_once() if engine else workers).of_share(len(left) / len(stages)))
+        if on_plan and (left := [name for name in stages if name != SUMMARY and not record.done(name)]):
+            marks = record.metadata["stages"]
+            seconds = [float(marks[name]["seconds"]) for name in stages if name.startswith(PART) and record.done(name)]
+            on_plan(plan(config, engine.at_once() if engine else workers).of_stages(left, len(stages) - 1, seconds))
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
             try:
@@ -186,7 +188,7 @@ def _stages(
 ) -> dict[str, Stage]:
     """Each part holds every n-th image, so that each has all classes. What a time limit cuts counts only with the checks."""
     parts, describe = len(first_rows), on_device(describe_device, config, engine)
-    names = [f"part {number + 1} of {parts}" for number in range(parts)]
+    names = [f"{PART} {number + 1} of {parts}" for number in range(parts)]
     work: dict[str, Callable[[Attempt], Sequence[Row]]] = {
         name: on_device(evaluate_part, config, engine, row, parts) for name, row in zip(names, first_rows, strict=True)
     }

@@ -1,8 +1,8 @@
 """`notbugs attack`: the robust accuracy of a classifier, with sanity checks, and the gate for pipelines."""
 
 import sys
+import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +40,7 @@ from notbugs.cli.options import (
     with_model_options,
 )
 from notbugs.cli.say import say
-from notbugs.cli.study_progress import finding_lines
+from notbugs.cli.study_progress import duration, finding_lines
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,8 +149,9 @@ def _attack(
     for form, path in options.files.items():
         models.check_writable(path)
         write_alone(path, f"--{form}")
+    left = _TimeLeft(options.time_limit)
     with TemporaryDirectory() as temporary:
-        with how.engine() as engine, progress(TABLE if out else "", quiet=options.quiet) as report_progress:
+        with how.engine() as engine, progress(TABLE if out else "", quiet=options.quiet, left=left) as report_progress:
             record = audit.run(
                 config,
                 out or Path(temporary) / "audit",
@@ -158,7 +159,7 @@ def _attack(
                 workers=how.workers,
                 engine=engine,
                 report_progress=report_progress,
-                on_plan=None if options.quiet else partial(_print_start, time_limit=options.time_limit),
+                on_plan=None if options.quiet else left.start,
                 time_limit=options.time_limit,
             )
         evaluation = evaluate(config, record, required, options.time_limit, options.accepted)
@@ -176,13 +177,32 @@ def _attack(
     return evaluation.decision.exit_code
 
 
-def _print_start(found: "AuditPlan", time_limit: float | None) -> None:
-    """Before the first attack: what is attacked, how long that may take, and if the time limit is shorter."""
-    print_notes()
-    of_all = "" if found.images == found.all_images else f" of {found.all_images:,}"
-    say(f"{found.images:,}{of_all} test images, {', '.join(found.threats)}: {found.duration}.", file=sys.stderr)
-    if time_limit is not None and time_limit < found.least_seconds:
-        say("WARNING: --time-limit is shorter: at best some of the images will be attacked.", file=sys.stderr)
+class _TimeLeft:
+    """How much longer an audit takes, once a stage of it is done."""
+
+    def __init__(self, time_limit: float | None) -> None:
+        self.time_limit, self.began = time_limit, 0.0
+        self.shares: dict[str, float] = {}
+
+    def start(self, found: "AuditPlan") -> None:
+        """Before the first attack, print what is attacked, how long that may take, and if the time limit is shorter."""
+        print_notes()
+        of_all = "" if found.images == found.all_images else f" of {found.all_images:,}"
+        say(f"{found.images:,}{of_all} test images, {', '.join(found.threats)}: {found.duration}.", file=sys.stderr)
+        if self.time_limit is not None and self.time_limit < found.least_seconds:
+            say("WARNING: --time-limit is shorter: at best some of the images will be attacked.", file=sys.stderr)
+        self.began, self.shares = time.monotonic(), dict.fromkeys(found.stages, 0.0)
+
+    def __call__(self, stage: str, share: float) -> str:
+        """The time left, if each stage takes as long; "" before the first is done."""
+        if stage in self.shares:
+            self.shares[stage] = share
+        done = sum(self.shares.values()) / max(len(self.shares), 1)
+        if done == 1 or 1.0 not in self.shares.values():
+            return ""
+        elapsed = time.monotonic() - self.began
+        left = elapsed * (1 - done) / done
+        return f"{duration(left if self.time_limit is None else min(left, self.time_limit - elapsed))} left"
 
 
 def _print_place(out: Path, record: "RunFolder", evaluation: "Evaluation", *, quiet: bool) -> None:

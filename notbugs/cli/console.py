@@ -166,10 +166,13 @@ def command_line() -> str:
 
 
 @contextmanager
-def progress(listed_in: str = "", *, quiet: bool = False) -> Iterator[Callable[[str, float, str], None]]:
+def progress(
+    listed_in: str = "", *, quiet: bool = False, left: Callable[[str, float], str] = lambda stage, share: ""
+) -> Iterator[Callable[[str, float, str], None]]:
     """A progress bar per running stage; without a terminal, a line per finished stage, and one a minute. quiet: nothing.
 
     Before the first of them the notes on the data: the input can be used. listed_in: see `list_files_in`.
+    left: gets each stage and the share of it that is done; returns the time left, in words, or "".
     """
     if quiet:
         yield lambda stage, share, words: None
@@ -198,16 +201,18 @@ def progress(listed_in: str = "", *, quiet: bool = False) -> Iterator[Callable[[
         def report_progress(stage: str, share: float, words: str) -> None:
             nonlocal said
             print_notes()
-            shares[stage] = share
+            shares[stage], time_left = share, left(stage, share)
             if not console.is_terminal and time.monotonic() - said > QUIET and (running := running_stages(shares)):
-                console.print(printable(running), highlight=False, markup=False, soft_wrap=True)
+                console.print(
+                    printable("; ".join(filter(None, (running, time_left)))), highlight=False, markup=False, soft_wrap=True
+                )
                 said = time.monotonic()
             if stage not in bars:
                 bars[stage] = display.add_task(stage, total=1.0, words=words)
             display.update(bars[stage], completed=share, words=words)
             if share >= 1.0 and not words:
                 display.remove_task(bars.pop(stage))
-                console.print(printable(f"done: {stage}"), highlight=False, markup=False)
+                console.print(printable("; ".join(filter(None, (f"done: {stage}", time_left)))), highlight=False, markup=False)
                 said = time.monotonic()
 
         yield report_progress

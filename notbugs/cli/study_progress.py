@@ -35,6 +35,7 @@ class StudyProgress:
         self.display = display
         self.estimates: Mapping[str, float] = {}
         self.shares: dict[str, float] = {}
+        self.begun: dict[str, float] = {}  # how far stages were that an earlier command began; 0 before they tell
         self.bars: dict[str, Any] = {}
         self.finished = 0
         self.began = self.said = time.monotonic()
@@ -42,7 +43,7 @@ class StudyProgress:
 
     def on_plan(self, plan: "Plan") -> None:
         """Print what will be done, and how long it will take."""
-        self.estimates, self.expected = plan.stages, plan.seconds
+        self.estimates, self.expected, self.begun = plan.stages, plan.seconds, dict.fromkeys(plan.begun, 0.0)
         self.began = self.said = time.monotonic()
         for line in [*new_model_lines(), *plan_lines(plan)]:
             self._print(line)
@@ -54,6 +55,8 @@ class StudyProgress:
         """Move the bar of a stage, and the one of all stages."""
         ended = share >= 1.0 and not words
         self.shares[stage] = share
+        if self.begun.get(stage) == 0:
+            self.begun[stage] = share
         if stage not in self.bars:
             self.bars[stage] = self.display.add_task(stage, total=1.0, words=words)
         self.display.update(self.bars[stage], completed=share, words=words)
@@ -75,13 +78,16 @@ class StudyProgress:
     @property
     def share(self) -> float:
         """Of the estimated time of all stages, how much is done."""
-        total = sum(self.estimates.values())
-        return sum(self.estimates.get(name, 0.0) * share for name, share in self.shares.items()) / total if total else 1.0
+        return self._share_of(self.shares) if any(self.estimates.values()) else 1.0
+
+    def _share_of(self, shares: Mapping[str, float]) -> float:
+        return sum(self.estimates.get(name, 0.0) * share for name, share in shares.items()) / sum(self.estimates.values())
 
     def _left(self) -> str:
         """Time left: as estimated at first, then as the time that was needed so far suggests."""
         share, elapsed = self.share, time.monotonic() - self.began
-        left = self.expected * (1 - share) if share < 0.1 else elapsed * (1 - share) / share
+        here = share - self._share_of(self.begun) if self.begun else share
+        left = self.expected * (1 - share) if here < 0.1 else elapsed * (1 - share) / here
         return f"{duration(left)} left"
 
     def _print(self, line: str) -> None:

@@ -133,6 +133,20 @@ def test_without_a_terminal_stages_are_lines_and_silence_is_broken(plan: Plan, m
     assert progress.share == 0.75
 
 
+def test_time_left_counts_what_this_command_did(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier command had half of a stage done: a quarter of the estimated work more in 60 s, so that 3/8 takes 90 s."""
+    now = [100.0]
+    monkeypatch.setattr(study_progress.time, "monotonic", lambda: now[0])
+    progress, _ = shown(True)
+    progress.on_plan(replace(plan, begun=["seed0/standard"]))
+    for share in (0.0, 0.5):
+        progress.on_progress("seed0/standard", share, "")
+    now[0] += 60
+    progress.on_progress("seed0/standard", 5 / 6, "")
+    assert progress.share == pytest.approx(5 / 8)
+    assert progress.display.tasks[0].fields["words"] == "about 2 minutes left"  # 90 s
+
+
 def test_a_terminal_has_a_bar_for_all_stages_and_one_for_each_that_runs(plan: Plan) -> None:
     progress, _ = shown(True)
     progress.on_plan(plan)
