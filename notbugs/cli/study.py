@@ -232,9 +232,12 @@ def _print_next(config: "StudyConfig", record: "RunFolder") -> None:
     from notbugs.data_config import asked_options
     from notbugs.runs.metadata import epsilon_text
     from notbugs.study.commands import command_with
+    from notbugs.study.config import load
+    from notbugs.study.epsilon import hardly_visible
 
-    epsilon = record.study().epsilon
-    threats = tuple(f"{config.norm}:{epsilon_text(each)}" for each in (epsilon, epsilon / 2))
+    epsilon, by_distances = record.study().epsilon, record.study().settings.get("epsilon_from") == "gap"
+    less = hardly_visible(load(config).train.shape, epsilon) if by_distances and config.norm == "l2" else None
+    threats = tuple(f"{config.norm}:{epsilon_text(each)}" for each in (epsilon, epsilon / 2, *([less] if less else [])))
     options = {**asked_options(config.data), "epsilon": threats}
     options.pop("limit", None)  # of the test images that would be an eighth
     again = command_with("attack", ["MODEL", config.dataset], options)
@@ -396,6 +399,7 @@ def _run(
     asked: "StudyConfig | None" = None,
     command: str = "",
 ) -> "RunFolder":
+    say(f"Reading {config.dataset}; then the data check and a few timed batches.", file=sys.stderr)
     from notbugs.study import pipeline
 
     with how.engine() as engine, study_progress() as display:

@@ -135,6 +135,11 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     reason = epsilon_reason(config.epsilon_from, config.norm, found.other_class, found.same_class)
     relabeling = f" Relabeling: ε = {config.relabel_epsilon:.4g}." if plan.relabels else ""
     yield f"{NORM_NAMES[config.norm]} ε = {config.epsilon:.4g}. {reason} A typical image has norm {found.norm:.3g}.{relabeling}"
+    if config.epsilon_from == "gap" and (less := _hardly_visible(plan)):
+        yield (
+            f"That is {config.epsilon / less:.2g} times as much per pixel as on CIFAR-10: a person can see such perturbations. "
+            f"For perturbations that are hardly visible: --epsilon {less:.4g}."
+        )
     if found.same_scene:
         yield (
             "Many images are so close to another one of their class that they seem to show the same scene, as frames of a video "
@@ -155,6 +160,12 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
         yield f"Less than that: what was interrupted goes on where it was ({', '.join(plan.begun)})."
     if faster := faster_options(plan):
         yield f"Faster: {'; '.join(faster)}."
+
+
+def _hardly_visible(plan: "Plan") -> float | None:
+    from notbugs.study.epsilon import hardly_visible
+
+    return hardly_visible(plan.splits.train.shape, plan.config.epsilon) if plan.config.norm == "l2" else None
 
 
 def finding_lines(findings: "Sequence[DataCheckRow]", *, every: bool = False) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -124,7 +124,7 @@ def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
     DefaultEpsilon(value=0.8, source='gap')
     """
     found = neighbor_distances(dataset, "l2")
-    plain = CIFAR_EPSILON * (dataset.pixels(slice(0, 1)).numel() / CIFAR_NUMBERS) ** 0.5
+    plain = _of_size(dataset.shape)
     gap = found.other_class - found.same_class
     source: EpsilonSource = "gap" if gap > plain and not found.same_scene else "pixels"
     value = gap if source == "gap" else plain
@@ -134,6 +134,23 @@ def default_epsilon(dataset: Dataset, norm: str) -> DefaultEpsilon:
     if value > most:
         return DefaultEpsilon(_rounded(most), "nearest")
     return DefaultEpsilon(_rounded(value) if norm == "l2" or source == "gap" else value, source)
+
+
+def hardly_visible(shape: Sequence[int], epsilon: float) -> float | None:
+    """In L2, the epsilon with as much change per pixel as on CIFAR-10, where `epsilon` is more than twice that; else None.
+
+    Examples
+    --------
+    >>> hardly_visible((3, 64, 64), 8.0), hardly_visible((3, 64, 64), 2.0)
+    (1.0, None)
+    """
+    usual = _rounded(_of_size(shape))
+    return usual if epsilon > 2 * usual else None
+
+
+def _of_size(shape: Sequence[int]) -> float:
+    """In L2, as much change per pixel as CIFAR_EPSILON."""
+    return float(CIFAR_EPSILON * (math.prod(shape) / CIFAR_NUMBERS) ** 0.5)
 
 
 def default_relabel_epsilon(dataset: Dataset, norm: str, epsilon: float, factor: float) -> float:
