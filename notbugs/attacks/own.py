@@ -7,11 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from notbugs import extensions, search
+from notbugs import search
 from notbugs.attacks.budgets import ensemble_name
 from notbugs.attacks.pgd import decaying_steps
 from notbugs.attacks.validation import Model, has_gradient
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.extensions import Attack as OwnAttack
+from notbugs.extensions import registry
 from notbugs.search import Attack, AttackResult, SpatialTransforms, ThreatModel, objectives
 from notbugs.user_modules import import_error
 
@@ -37,7 +39,7 @@ def own_attacks(threat_model: ThreatModel | SpatialTransforms, *, gradient: bool
 
 def can_follow_gradients(model: Model, images: Tensor) -> bool:
     """Whether registered attacks get gradients; True without a look where there are no such attacks."""
-    return not extensions.registered().attacks or has_gradient(model, images)
+    return not registry.registered().attacks or has_gradient(model, images)
 
 
 def attack_name(budget: str, threat_model: ThreatModel | SpatialTransforms, *, gradient: bool) -> str:
@@ -47,18 +49,18 @@ def attack_name(budget: str, threat_model: ThreatModel | SpatialTransforms, *, g
 
 def warn_of_unused(gradient: bool) -> None:
     """Warns of registered attacks that need gradients, where the model has none."""
-    if not gradient and (unused := [own.name for own in extensions.registered().attacks if not own.attack]):
+    if not gradient and (unused := [own.name for own in registry.registered().attacks if not own.attack]):
         message = f"not run, for they need gradients, which the model does not have: {', '.join(unused)}"
         warnings.warn(f"{message}; register an `attack` without gradients", NotbugsWarning, stacklevel=2)
 
 
-def _usable(threat_model: ThreatModel | SpatialTransforms, gradient: bool) -> list[extensions.Attack]:
+def _usable(threat_model: ThreatModel | SpatialTransforms, gradient: bool) -> list[OwnAttack]:
     if isinstance(threat_model, SpatialTransforms):
         return []
-    return [own for own in extensions.registered().attacks if gradient or own.attack]
+    return [own for own in registry.registered().attacks if gradient or own.attack]
 
 
-def _run(model: Model, images: Tensor, labels: Tensor, *, own: extensions.Attack, threat_model: ThreatModel) -> AttackResult:
+def _run(model: Model, images: Tensor, labels: Tensor, *, own: OwnAttack, threat_model: ThreatModel) -> AttackResult:
     """One registered attack. Its margins are those of the projected images."""
     base = objectives.untargeted(model, labels)
     if own.attack:
@@ -83,7 +85,7 @@ def _run(model: Model, images: Tensor, labels: Tensor, *, own: extensions.Attack
 
 def _call(name: str, **given: object) -> object:
     """Raises InputError with the line of the function where it fails, except for want of memory."""
-    function: Callable[..., object] = extensions.function_of(name)
+    function: Callable[..., object] = registry.function_of(name)
     try:
         return function(**given)
     except (InputError, MemoryError, torch.OutOfMemoryError):

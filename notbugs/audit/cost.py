@@ -31,7 +31,7 @@ from notbugs.audit.failures import blame_failing_image
 from notbugs.audit.images import test_part
 from notbugs.audit.threats import Threat, conditions, threat_id, threat_models
 from notbugs.data.subset import evenly_spaced
-from notbugs.extensions import registered
+from notbugs.extensions.registry import registered
 from notbugs.runs.scheduler import default_workers, start_seconds, times_longer
 from notbugs.search import NormBall, objectives
 

@@ -1,7 +1,7 @@
 """An audit as a run: evaluates parts of the images side by side, then summarizes them in a run folder."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from notbugs.data.load import fingerprint
 from notbugs.data.subset import evenly_spaced
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
-from notbugs.extensions import check_present, check_unchanged, registered
+from notbugs.extensions.registry import check_present, check_unchanged, registered
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
@@ -120,10 +120,8 @@ def run(
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, rows, engine, checks_first=time_limit is not None)
-        if on_plan and (left := [name for name in stages if name != SUMMARY and not record.done(name)]):
-            marks = record.metadata["stages"]
-            seconds = [float(marks[name]["seconds"]) for name in stages if name.startswith(PART) and record.done(name)]
-            on_plan(plan(config, engine.at_once() if engine else workers).of_stages(left, len(stages) - 1, seconds))
+        if on_plan and (found := _plan(config, record, stages, engine.at_once() if engine else workers)):
+            on_plan(found)
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
             try:
@@ -136,6 +134,14 @@ def run(
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.update_metadata(finished=True)
         return record
+
+
+def _plan(config: AuditConfig, record: RunFolder, stages: Collection[str], at_once: int | None) -> AuditPlan | None:
+    """Of what is left to do; None if that is at most the summary."""
+    marks, work = record.metadata["stages"], [name for name in stages if name != SUMMARY]
+    left = [name for name in work if not record.done(name)]
+    seconds = [float(marks[name]["seconds"]) for name in work if name.startswith(PART) and record.done(name)]
+    return plan(config, at_once).of_stages(left, len(work), seconds) if left else None
 
 
 def _check_same_attack(record: RunFolder, attack: object) -> None:

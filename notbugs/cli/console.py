@@ -16,7 +16,7 @@ from notbugs import shell
 from notbugs.cli.notes import list_files_in, print_notes
 from notbugs.cli.say import say
 from notbugs.errors import InputError, printable
-from notbugs.extensions import command_prefix
+from notbugs.extensions.registry import command_prefix
 
 if TYPE_CHECKING:
     from notbugs.audit import AuditConfig

@@ -399,7 +399,6 @@ def _run(
     asked: "StudyConfig | None" = None,
     command: str = "",
 ) -> "RunFolder":
-    say(f"Reading {config.dataset}; then the data check and a few timed batches.", file=sys.stderr)
     from notbugs.study import pipeline
 
     with how.engine() as engine, study_progress() as display:

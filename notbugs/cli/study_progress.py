@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from textwrap import shorten
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from notbugs.cli.console import QUIET, running_stages
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.plan import Plan
 
+SILENT = 15.0  # seconds after which a command that has said nothing says what it does
 LONG = 600.0  # seconds from which the plan says what would be faster
 SMALL, ENOUGH = 0.1, 200  # a difference that should be seen, and test images that show it
 FASTER_SIDE, FASTER_COUNT = 64, 1000  # of images
@@ -37,12 +39,13 @@ class StudyProgress:
         self.shares: dict[str, float] = {}
         self.begun: dict[str, float] = {}  # how far stages were that an earlier command began; 0 before they tell
         self.bars: dict[str, Any] = {}
-        self.finished = 0
+        self.finished, self.planned = 0, False
         self.began = self.said = time.monotonic()
         self.expected = 0.0
 
     def on_plan(self, plan: "Plan") -> None:
         """Print what will be done, and how long it will take."""
+        self.planned = True
         self.estimates, self.expected, self.begun = plan.stages, plan.seconds, dict.fromkeys(plan.begun, 0.0)
         self.began = self.said = time.monotonic()
         for line in [*new_model_lines(), *plan_lines(plan)]:
@@ -50,6 +53,11 @@ class StudyProgress:
         new_data_lines()  # they are among these
         if plan.stages:
             self.bars[""] = self.display.add_task("all stages", total=1.0, words="")
+
+    def on_long_start(self) -> None:
+        """Say what is being done, if nothing has been said."""
+        if not self.planned:
+            self._print("Reading and checking the images; then a few batches are timed.")
 
     def on_progress(self, stage: str, share: float, words: str) -> None:
         """Move the bar of a stage, and the one of all stages."""
@@ -110,7 +118,14 @@ def study_progress() -> Iterator[StudyProgress]:
     )
     display = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with display if console.is_terminal else nullcontext():  # as in `console.progress`
-        yield StudyProgress(display)
+        shown = StudyProgress(display)
+        start = Timer(SILENT, shown.on_long_start)
+        start.daemon = True
+        start.start()
+        try:
+            yield shown
+        finally:
+            start.cancel()
 
 
 def plan_lines(plan: "Plan") -> Iterator[str]:

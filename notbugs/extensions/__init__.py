@@ -9,30 +9,5 @@ The module has lists ATTACKS, CONTROLS, CONSTRUCTIONS, METRICS, or some of them.
 """
 
 from notbugs.extensions.parts import Attack, Construction, Control, Metric
-from notbugs.extensions.registry import (
-    VARIABLE,
-    Extensions,
-    check_as_in_command,
-    check_present,
-    check_unchanged,
-    command_prefix,
-    function_of,
-    load_extensions,
-    registered,
-)
 
-__all__ = [
-    "VARIABLE",
-    "Attack",
-    "Construction",
-    "Control",
-    "Extensions",
-    "Metric",
-    "check_as_in_command",
-    "check_present",
-    "check_unchanged",
-    "command_prefix",
-    "function_of",
-    "load_extensions",
-    "registered",
-]
+__all__ = ["Attack", "Construction", "Control", "Metric"]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from notbugs import shell
 from notbugs.data_config import BEYOND_LIMIT, DATA_FIELDS
-from notbugs.extensions import command_prefix
+from notbugs.extensions.registry import command_prefix
 from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from notbugs.atomic import StrPath, atomic_write_text
 from notbugs.errors import InputError, NotbugsWarning
-from notbugs.extensions import check_present, registered
+from notbugs.extensions.registry import check_present, registered
 from notbugs.report import render
 from notbugs.report.about import about
 from notbugs.report.findings.replication import replication_rows

@@ -17,7 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from notbugs.atomic import part_of
 from notbugs.errors import InputError, one_line
-from notbugs.extensions import check_as_in_command
+from notbugs.extensions.registry import check_as_in_command
 from notbugs.runs.ranks import is_follower
 
 Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a few words

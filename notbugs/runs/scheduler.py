@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
 
 from notbugs.errors import InputError
-from notbugs.extensions import registered
+from notbugs.extensions.registry import registered
 from notbugs.runs.engine import Engine, Outcome, Progress, attempt, told
 from notbugs.runs.workers import WorkerEndedError, worker_processes
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from notbugs.extensions import Construction as OwnConstruction
-from notbugs.extensions import Control, registered
+from notbugs.extensions import Control
+from notbugs.extensions.registry import registered
 
 Labels = Literal["original", "random", "random_incl_true", "next", "predicted"]
 Construction = Literal[

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from notbugs import shell
-from notbugs.extensions import command_prefix
+from notbugs.extensions.registry import command_prefix
 from notbugs.runs.metadata import epsilon_text
 
 DATASET = "dataset"

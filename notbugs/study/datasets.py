@@ -15,7 +15,7 @@ from notbugs.construct import Constructed, ConstructionStats
 from notbugs.construct.base import perturbation_norms
 from notbugs.data import Dataset, markdown, synthetic
 from notbugs.errors import InputError
-from notbugs.extensions import function_of
+from notbugs.extensions.registry import function_of
 from notbugs.models import Model
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Progress

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from notbugs.errors import InputError
-from notbugs.extensions import Metric, function_of
+from notbugs.extensions import Metric
+from notbugs.extensions.registry import function_of
 from notbugs.models import frozen
 from notbugs.runs.engine import Progress
 from notbugs.runs.tables.study import MetricRow

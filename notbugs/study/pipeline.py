@@ -17,7 +17,7 @@ from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data_config import asked_options, check_outside
 from notbugs.errors import InputError, NotbugsWarning
-from notbugs.extensions import check_unchanged
+from notbugs.extensions.registry import check_unchanged
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
 from notbugs.runs.attempts import Attempt, unfinished_folder

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from notbugs import attacks, extensions, metrics
+from notbugs import attacks, metrics
 from notbugs.attacks.own import attack_name, own_attacks
 from notbugs.audit.batch import attack_batch
 from notbugs.audit.random_batch import attack_random_batch
 from notbugs.data import Dataset
 from notbugs.errors import InputError, NotbugsWarning
-from notbugs.extensions import Attack, Extensions
+from notbugs.extensions import Attack, registry
+from notbugs.extensions.registry import Extensions
 from notbugs.search import NormBall, SpatialTransforms, StepState, ThreatModel
 
 BALL = NormBall("linf", 0.1)
@@ -73,7 +74,7 @@ def images() -> Dataset:
 
 def register(monkeypatch: pytest.MonkeyPatch, *own: Attack) -> None:
     monkeypatch.setitem(sys.modules, "mine", FUNCTIONS)  # type: ignore[arg-type]
-    monkeypatch.setattr(extensions, "registered", lambda: Extensions(attacks=[*own]))
+    monkeypatch.setattr(registry, "registered", lambda: Extensions(attacks=[*own]))
 
 
 @pytest.mark.parametrize(

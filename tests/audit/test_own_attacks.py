@@ -11,7 +11,7 @@ from prototypes import prototype_classifier
 
 from notbugs import data, models
 from notbugs.attacks import ensemble_name
-from notbugs.extensions import registered
+from notbugs.extensions.registry import registered
 from notbugs.gate.compare import different_attacks
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.audit import AuditAccuracyRow, PredictionRow

@@ -1,6 +1,7 @@
 """What the terminal shows of a study."""
 
 import io
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -131,6 +132,19 @@ def test_without_a_terminal_stages_are_lines_and_silence_is_broken(plan: Plan, m
     progress.on_progress("seed0/standard", 1.0, "")
     assert out.getvalue().endswith("done: seed0/standard (1 of 2, 91 s): 50.0 % clean\n")
     assert progress.share == 0.75
+
+
+def test_a_long_start_is_not_silent(plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "Reading and checking the images; then a few batches are timed.\n"
+    monkeypatch.setattr(study_progress, "SILENT", 0.05)
+    with study_progress.study_progress():
+        time.sleep(0.3)
+    assert capsys.readouterr().err == said
+    with study_progress.study_progress() as quick:
+        quick.on_plan(plan)
+        capsys.readouterr()
+        time.sleep(0.3)
+    assert capsys.readouterr().err == ""
 
 
 def test_time_left_counts_what_this_command_did(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import scheduler_jobs as jobs
 from cli.conftest import call_here, error_line
 
 from notbugs.errors import InputError
-from notbugs.extensions import load_extensions
+from notbugs.extensions.registry import load_extensions
 from notbugs.runs import executors, scheduler
 from notbugs.runs.engine import Engine
 from notbugs.runs.executors import open_engine

@@ -16,17 +16,8 @@ from notbugs import data, report
 from notbugs.attacks import ensemble_name
 from notbugs.cli.console import command_line
 from notbugs.errors import InputError
-from notbugs.extensions import (
-    Construction,
-    Control,
-    Extensions,
-    Metric,
-    check_present,
-    check_unchanged,
-    function_of,
-    load_extensions,
-    registry,
-)
+from notbugs.extensions import Construction, Control, Metric, registry
+from notbugs.extensions.registry import Extensions, check_present, check_unchanged, function_of, load_extensions
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, MetricRow, SetRow
 from notbugs.runs.tables.transferability import ControlRow
