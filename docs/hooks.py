@@ -294,6 +294,22 @@ def excesses(page: str) -> dict[tuple[str, str], str]:
     }
 
 
+TARGETS = ("random-labels", "random-labels-robust", "next-labels", "next-labels-robust")
+REACHED = re.compile(r"^\| ([\w-]+) \| ([\w-]+) \| (\d\.\d+) \| (\d\.\d+) \|", re.MULTILINE)
+
+
+def targets_reached() -> str:
+    """Of relabeled sets: how many images reach their new label, from the tables of the result pages."""
+    pages = [(REPOSITORY / "docs" / "results" / f"{page}.md").read_text() for page in CLAIMED_ON.values()]
+    found = [{name: (model, reached, norm) for name, model, reached, norm in REACHED.findall(page)} for page in pages]
+
+    def cell(reached: str, norm: str) -> str:
+        return f"{100 * float(reached):.1f} % at L2 {float(norm):.1f}"
+
+    rows = [(f"`{name}`", f"`{found[0][name][0]}`", *(cell(*each[name][1:]) for each in found)) for name in TARGETS]
+    return table(("data set", "made with", *(f"target reached, {name}" for name in CLAIMED_ON)), rows)
+
+
 def leakage_probes() -> str:
     """Linear classifiers that see robust features alone."""
     rows = [
@@ -383,6 +399,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "controls": controls,
     "comparisons": uncounted,
     "claims": claims,
+    "target reached": targets_reached,
     "leakage probes": leakage_probes,
     "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",
     "commands": commands,

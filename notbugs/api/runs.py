@@ -195,7 +195,7 @@ def audit(
     workers : int, optional
         Processes. None: one for each core. More than one needs a main module that can be imported.
     progress : callable, optional
-        Called with stage, share done and a few words.
+        Called with the stage, the share of it that is done in [0, 1], and a few words: `progress=print` works.
     **options
         resize, limit and the other fields of `data.DataConfig`.
 
@@ -346,7 +346,7 @@ def study(
     workers : int, optional
         Stages at once. None: one for each core. More than one needs a main module that can be imported.
     progress : callable, optional
-        As for `audit`.
+        Called with the stage, the share of it that is done in [0, 1], and a few words: `progress=print` works.
     **options
         resize, limit, relabel_epsilon, patience and all other fields of `study.config.StudyConfig`.
 
