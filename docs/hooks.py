@@ -33,6 +33,7 @@ from notbugs.study import catalog, comparisons
 REPOSITORY = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=(?:#[^)\s]*)?\))")
 DOCUMENT = re.compile(r"\bdocs/([\w/-]+\.md)")
+TITLED = re.compile(r'(?<=documentation,\s)"([^"<]+)"')  # a page of the site, in docstrings
 GENERATED = re.compile(r"^<!-- generated: ([\w -]+) -->$", re.MULTILINE)
 DECLARATION = re.compile(r"`([^`\n]*<!\[[^`\n]*)`")  # code that MkDocs, looking for HTML, fails on
 LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml", ".cff": "yaml", ".sh": "bash"}
@@ -121,17 +122,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Docstrings name documents as docs/NAME.md: these become links."""
+    """Docstrings name documents as docs/NAME.md, or as documentation, "TITLE": both become links with the title."""
     if page.file.src_uri not in API_PAGES:
         return html
+    by_title = {each.page.title: each for each in files.documentation_pages() if each.page}
 
     def link(match: re.Match[str]) -> str:
-        found = files.get_file_from_path(match[1])
-        if found is None:
+        found = by_title.get(match[1]) or files.get_file_from_path(match[1])
+        if found is None or found.page is None:
             raise ValueError(f"{page.file.src_uri} names {match[0]}, which does not exist")
-        return f'<a href="{posixpath.relpath(found.url, posixpath.dirname(page.file.url))}">{match[0]}</a>'
+        return f'<a href="{posixpath.relpath(found.url, posixpath.dirname(page.file.url))}">{found.page.title or match[0]}</a>'
 
-    return DOCUMENT.sub(link, html)
+    return DOCUMENT.sub(link, TITLED.sub(link, html))
 
 
 # ---- notebooks -----------------------------------------------------------------------------------------------------------------
