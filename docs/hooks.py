@@ -33,6 +33,7 @@ from notbugs.study import catalog, comparisons
 REPOSITORY = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=(?:#[^)\s]*)?\))")
 DOCUMENT = re.compile(r"\bdocs/([\w/-]+\.md)")
+TITLED = re.compile(r'(?<=documentation,\s)"([^"<]+)"')  # a page of the site, in docstrings
 GENERATED = re.compile(r"^<!-- generated: ([\w -]+) -->$", re.MULTILINE)
 DECLARATION = re.compile(r"`([^`\n]*<!\[[^`\n]*)`")  # code that MkDocs, looking for HTML, fails on
 LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml", ".cff": "yaml", ".sh": "bash"}
@@ -121,17 +122,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Docstrings name documents as docs/NAME.md: these become links."""
+    """Docstrings name documents as docs/NAME.md, or as documentation, "TITLE": both become links with the title."""
     if page.file.src_uri not in API_PAGES:
         return html
+    by_title = {each.page.title: each for each in files.documentation_pages() if each.page}
 
     def link(match: re.Match[str]) -> str:
-        found = files.get_file_from_path(match[1])
-        if found is None:
+        found = by_title.get(match[1]) or files.get_file_from_path(match[1])
+        if found is None or found.page is None:
             raise ValueError(f"{page.file.src_uri} names {match[0]}, which does not exist")
-        return f'<a href="{posixpath.relpath(found.url, posixpath.dirname(page.file.url))}">{match[0]}</a>'
+        return f'<a href="{posixpath.relpath(found.url, posixpath.dirname(page.file.url))}">{found.page.title or match[0]}</a>'
 
-    return DOCUMENT.sub(link, html)
+    return DOCUMENT.sub(link, TITLED.sub(link, html))
 
 
 # ---- notebooks -----------------------------------------------------------------------------------------------------------------
@@ -294,6 +296,22 @@ def excesses(page: str) -> dict[tuple[str, str], str]:
     }
 
 
+TARGETS = ("random-labels", "random-labels-robust", "next-labels", "next-labels-robust")
+REACHED = re.compile(r"^\| ([\w-]+) \| ([\w-]+) \| (\d\.\d+) \| (\d\.\d+) \|", re.MULTILINE)
+
+
+def targets_reached() -> str:
+    """Of relabeled sets: how many images reach their new label, from the tables of the result pages."""
+    pages = [(REPOSITORY / "docs" / "results" / f"{page}.md").read_text() for page in CLAIMED_ON.values()]
+    found = [{name: (model, reached, norm) for name, model, reached, norm in REACHED.findall(page)} for page in pages]
+
+    def cell(reached: str, norm: str) -> str:
+        return f"{100 * float(reached):.1f} % at L2 {float(norm):.1f}"
+
+    rows = [(f"`{name}`", f"`{found[0][name][0]}`", *(cell(*each[name][1:]) for each in found)) for name in TARGETS]
+    return table(("data set", "made with", *(f"target reached, {name}" for name in CLAIMED_ON)), rows)
+
+
 def leakage_probes() -> str:
     """Linear classifiers that see robust features alone."""
     rows = [
@@ -383,6 +401,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "controls": controls,
     "comparisons": uncounted,
     "claims": claims,
+    "target reached": targets_reached,
     "leakage probes": leakage_probes,
     "citation": lambda: f"```bibtex\n{wrapped(bibtex(), 90)}\n```",
     "commands": commands,

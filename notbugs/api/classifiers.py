@@ -191,7 +191,7 @@ def attack(
     threats : str, NormBall, or several of them, optional
         "l2:0.5", "linf:8/255", "l1:10", "l0:1". Default: an L2 epsilon that suits the images, and half of it.
     budget : {"quick", "standard", "thorough"}
-        docs/attacks.md defines them.
+        As the documentation, "Attacks", defines them.
     images : int, optional
         Attack so many, evenly spaced. Default: all.
     device : str

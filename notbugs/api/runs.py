@@ -106,7 +106,8 @@ class Run:
     def robustbench(self) -> list[dict[str, object]]:
         """Of an audit: an entry for each L-inf and L2 threat model, with the fields of RobustBench's model_info files.
 
-        Accuracies are text in percent, as there; `attack` names the ensemble with its version, `n` the images. docs/gate.md.
+        Accuracies are text in percent, as there; `attack` names the ensemble with its version, `n` the images (documentation,
+        "A gate for pipelines").
 
         Raises
         ------
@@ -181,7 +182,7 @@ def audit(
     Parameters
     ----------
     model : str or path
-        A file, or a name, as docs/models.md has them. `attack` takes a classifier in memory.
+        A file, or a name (documentation, "Models, every kind"). `attack` takes a classifier in memory.
     dataset : str or path
         As for `load_dataset`.
     threats : sequence of str
@@ -195,7 +196,7 @@ def audit(
     workers : int, optional
         Processes. None: one for each core. More than one needs a main module that can be imported.
     progress : callable, optional
-        Called with stage, share done and a few words.
+        Called with the stage, the share of it that is done in [0, 1], and a few words: `progress=print` works.
     **options
         resize, limit and the other fields of `data.DataConfig`.
 
@@ -341,12 +342,12 @@ def study(
     seeds : int, optional
         How many. Default: 1, for `digits` 3.
     full : bool
-        Also all controls. Those of your own are always run (docs/extensions.md).
+        Also all controls. Those of your own are always run (documentation, "My own attack, control or metric").
     device : str
     workers : int, optional
         Stages at once. None: one for each core. More than one needs a main module that can be imported.
     progress : callable, optional
-        As for `audit`.
+        Called with the stage, the share of it that is done in [0, 1], and a few words: `progress=print` works.
     **options
         resize, limit, relabel_epsilon, patience and all other fields of `study.config.StudyConfig`.
 

@@ -26,8 +26,8 @@ class Control:
     title : str
         For tables, one line.
     rules_out : str
-        The other explanation, as a sentence: "the size of the perturbations is enough". It is ruled out if the controlled set
-        exceeds the control.
+        The other explanation. It completes the sentence "rules out that …": "the size of the perturbations is enough". It is
+        ruled out if the controlled set exceeds the control.
     control_of : {"random-labels", "next-labels"}
         D_rand or D_det.
     short : str
