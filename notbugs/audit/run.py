@@ -120,8 +120,8 @@ def run(
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, rows, engine, checks_first=time_limit is not None)
-        if on_plan and (found := _plan(config, record, stages, engine.at_once() if engine else workers)):
-            on_plan(found)
+        if on_plan and (planned := _plan(config, record, stages, engine.at_once() if engine else workers)):
+            on_plan(planned)
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
             try:

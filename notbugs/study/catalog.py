@@ -197,7 +197,7 @@ DATASETS: dict[str, DatasetSpec] = {
         DatasetSpec(
             "random-labels-shuffled", "shuffle", "control: labels of random-labels, perturbations shuffled over the pixels",
             "Control: the labels of `random-labels`, and each image's perturbation shuffled over its pixels with random signs. "
-            "A classifier should learn nothing from it but which class an image is not.",
+            "From it a classifier should learn only that the class of an image is never its label.",
             "random-labels-noise", source_dataset="random-labels", labels="random", control_of="random-labels",
             short="shuffled perturbations",
         ),
