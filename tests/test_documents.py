@@ -316,6 +316,14 @@ def test_plain_pytorch(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         if words[0] == "compare":
             assert "l2 0.5" in done.stdout and "95 % CI" in done.stdout
+    (loop,) = blocks(page, "bash")
+    quick = (
+        loop.replace(" 1 2;", " 1;").replace(" 60 ", " 2 ").replace("--resize", "--images 8 --budget quick --workers 1 --resize")
+    )
+    python = shlex.quote(sys.executable)
+    script = quick.replace("  python ", f"  {python} ").replace("  notbugs ", f"  {python} -m notbugs ")
+    said = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "95 % CI" in said and Path("runs/robust-1/report.html").is_file()
 
 
 @pytest.mark.slow
