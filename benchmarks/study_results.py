@@ -19,7 +19,7 @@ from typing import Any
 from notbugs.atomic import atomic_write_text
 
 Content = dict[str, Any]
-LEFT_OUT = ("stages", "fingerprint")  # of run.json: long, or of files on one machine
+LEFT_OUT = ("stages",)  # of run.json: long
 TABLES = (
     "accuracy", "training", "sets", "controls", "perturbation_leakage", "robust_feature_leakage", "transfer", "error_consistency",
     "saliency", "saliency_differences", "corruptions", "corruption_differences", "fourier", "ntk_accuracy", "theory",
