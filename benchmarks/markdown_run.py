@@ -54,7 +54,8 @@ def _setup(results: StudyResults) -> str:
     run, data = results.metadata, results.metadata.data
     unfinished = "" if run.finished else " **Not finished**: these are the figures of its finished stages."
     return (
-        f"`{run.command}`: {data.train or 0:,} training and {data.test or 0:,} test images{_fingerprint(results)}, {results.threat_model()}, "
+        f"`{run.command}`: {data.train or 0:,} training and {data.test or 0:,} test images{_fingerprint(results)}, "
+        f"{results.threat_model()}, "
         f"seeds {', '.join(map(str, run.seeds))}; {run.seconds / 60:.1f} min on {run.machine}, "
         f"torch {run.versions.get('torch', '')}, {run.device}.{unfinished}"
     )
