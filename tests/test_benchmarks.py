@@ -101,6 +101,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("analyses.md", "digits.json", ["analyses"]),
     ("mnist.md", "mnist.json", STUDY_PARTS),
     ("synthetic.md", "planted.json", STUDY_PARTS),
+    ("photographs.md", "photographs.json", ["accuracy", "datasets"]),
     ("theory.md", "theory.json", []),
 ]
 
