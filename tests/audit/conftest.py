@@ -1,7 +1,6 @@
 """One audit of a robust model on 60 digits, which the tests of this folder share."""
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,7 @@ from notbugs.runs.tables.audit import AuditAccuracyRow
 
 THREATS = ("l2:0.375", "l2:0.75", "linf:0.1", "l0:1", "spatial:10,0.5")
 DIGITS = DataConfig("digits")
-IMAGES = 60
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _two_parts() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["notbugs.audit.run"], "PART_IMAGES", 40)
-        yield
+IMAGES = 60  # two parts
 
 
 @pytest.fixture(scope="session")
