@@ -34,10 +34,14 @@ from notbugs.data.subset import evenly_spaced
 from notbugs.extensions.registry import registered
 from notbugs.runs.scheduler import default_workers, start_seconds, times_longer
 from notbugs.search import NormBall, objectives
+from notbugs.stats import wilson_interval
 
 CLOCK: Callable[[], float] = time.perf_counter
+PROCESSOR_CLOCK: Callable[[], float] = time.process_time
+TIMED_CALLS = 3  # the fastest counts: the first ones are slower
 TIMED_IMAGES = 32
 TIMED_STEPS = 5
+TRIED_STEPS = 10  # of PGD on the timed images: what that leaves correct may go through all attacks
 CHECK_GRADIENTS = 200.0  # of each image of the sanity checks, beside one ensemble
 
 
@@ -50,12 +54,15 @@ class Cost(NamedTuple):
         Forward and backward passes.
     least_queries, most_queries : float
         Forward passes alone.
+    by_margin_lost : tuple of pairs
+        (share, gradients): what lies between least and most, by the share of its margin that an image must have lost for it.
     """
 
     least_gradients: float
     most_gradients: float
     least_queries: float
     most_queries: float
+    by_margin_lost: tuple[tuple[float, float], ...] = ()
 
     def __str__(self) -> str:
         gradients = f"{self.least_gradients:,.0f} to {self.most_gradients:,.0f} gradients" if self.most_gradients else ""
@@ -124,24 +131,28 @@ class AuditPlan:
 def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
     """Load everything, time a gradient and a query on a few images, and attack nothing."""
     check_budget(config.budget, "--budget")
+    at_once = default_workers(config.device) if workers is None else workers
     part, threats = test_part(config)[0], threat_models(config)
     model, draws, every = search_copy(config, config.model), draws_of(config), data.load_dataset(config.data).test
     sample = part.select(evenly_spaced(min(TIMED_IMAGES, len(part)), len(part)))
     with blame_failing_image(model, sample, config.device):
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
         gradient = attacks.has_gradient(model, images)
-        speed = _speed(model, images, labels, gradient=gradient)
+        speed = _speed(model, images, labels, gradient=gradient, one_thread=at_once > 1)
+        lost = [None if config.target else _margin_lost(model, images, labels, threat, gradient=gradient) for threat in threats]
     costs, norms, own = {}, set[str](), registered().attacks
     for threat in threats:
         cost = _cost(config.budget, threat, len(part.classes), gradient, first=_norm(threat) not in norms)
         steps = sum(each.steps for each in own if gradient and not each.attack and isinstance(threat, NormBall))
-        costs[threat_id(config, threat)] = cost._replace(most_gradients=cost.most_gradients + steps)
+        by_margin_lost = (*cost.by_margin_lost, (-math.inf, float(steps))) if cost.by_margin_lost else ()
+        cost = cost._replace(most_gradients=cost.most_gradients + steps, by_margin_lost=by_margin_lost)
+        costs[threat_id(config, threat)] = cost
         norms.add(_norm(threat))
-    at_once = default_workers(config.device) if workers is None else workers
+    each = [_seconds(cost, speed, shares) for cost, shares in zip(costs.values(), lost, strict=True)]
     start = start_seconds(at_once)
     checks = min(CHECK_IMAGES, len(part)) * (CHECK_GRADIENTS * speed.gradient if gradient else 0)
-    ensemble = max((_seconds(cost, speed)[1] for cost in costs.values()), default=0) * min(CHECK_IMAGES, len(part))
-    least, most = (sum(_seconds(cost, speed)[end] for cost in costs.values()) * len(part) * draws for end in (0, 1))
+    ensemble = max((most for _, most in each), default=0) * min(CHECK_IMAGES, len(part))
+    least, most = (sum(ends[end] for ends in each) * len(part) * draws for end in (0, 1))
     return AuditPlan(
         images=len(part),
         all_images=len(every),
@@ -173,14 +184,16 @@ def _cost(budget: str, threat: Threat, classes: int, gradient: bool, *, first: b
         return Cost(0, 0, minimum, minimum + most)
     nearest = min(TARGET_CLASSES, classes - 1)
     minimum = 10 * spends.minimum_norm_rounds + nearest if first else 0
-    most = minimum + sum(steps for steps, _ in UNTARGETED_ATTACKS)
+    apgd = spends.apgd_steps * (1 + nearest) if spends.apgd_steps else 0
+    parts = [(-math.inf, float(sum(steps for steps, _ in UNTARGETED_ATTACKS) + apgd))]
     if spends.targeted_margin_lost is not None:
-        most += nearest * TARGETED_STEPS
+        parts.append((spends.targeted_margin_lost, float(nearest * TARGETED_STEPS)))
     if spends.long_margin_lost is not None:
-        most += LONG_STEPS * (len(LONG_LOSSES) + min(LONG_TARGET_CLASSES, nearest) + spends.restarts) + REFINED_STEPS
-    most += spends.apgd_steps * (1 + nearest) if spends.apgd_steps else 0
+        attacked = len(LONG_LOSSES) + min(LONG_TARGET_CLASSES, nearest) + spends.restarts
+        parts.append((spends.long_margin_lost, float(LONG_STEPS * attacked + REFINED_STEPS)))
     on_all = spends.square_queries + spends.hop_skip_jump_queries if spends.black_box_on_all else 0
-    return Cost(minimum, most, 0, MASKING_QUERIES + on_all)
+    in_all = minimum + sum(gradients for _, gradients in parts)
+    return Cost(minimum, in_all, 0, MASKING_QUERIES + on_all, tuple(parts))
 
 
 def _few_pixels_cost(spends: AttackBudget, pixels: int, gradient: bool) -> Cost:
@@ -197,45 +210,75 @@ def _few_pixels_cost(spends: AttackBudget, pixels: int, gradient: bool) -> Cost:
 
 
 class _Speed(NamedTuple):
-    """gradient, query: seconds for one image of a batch. waited: `times_longer`."""
+    """gradient, query: seconds for one image of a batch on an idle machine. waited: it takes as many times longer on this one."""
 
     gradient: float
     query: float
     waited: float
 
 
-def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool) -> _Speed:
-    """The fastest of two tries; beside other work all takes as many times longer as these passes did."""
+def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool, one_thread: bool) -> _Speed:
+    """Of the fastest of a few calls. one_thread: as in a worker process beside others."""
     ball = NormBall("l2", 0.1)
 
-    def query() -> None:
+    def query() -> Tensor:
         with torch.no_grad():
-            objectives.logits(model, images)
+            return objectives.logits(model, images)
 
-    def gradients() -> None:
-        attacks.pgd(model, images, labels, threat_model=ball, steps=TIMED_STEPS)
+    def gradients() -> Tensor:
+        return attacks.pgd(model, images, labels, threat_model=ball, steps=TIMED_STEPS).margins
 
-    wall, processor = CLOCK(), time.process_time()
-    of_gradient = min(_timed(gradients), _timed(gradients)) / TIMED_STEPS if gradient else 0.0
-    of_query = min(_timed(query), _timed(query))
-    waited = times_longer(CLOCK() - wall, time.process_time() - processor)
-    if images.device.type != "cpu":
-        waited = 1.0  # a processor that waits for a GPU says nothing of other work
-    return _Speed(of_gradient / len(images), of_query / len(images), waited)
-
-
-def _timed(work: Callable[[], None]) -> float:
-    began = CLOCK()
-    work()
-    return CLOCK() - began
+    threads, on_gpu = torch.get_num_threads(), images.device.type != "cpu"
+    try:
+        if one_thread:
+            torch.set_num_threads(1)
+        calls = {work: [_timed(work, on_gpu=on_gpu) for _ in range(TIMED_CALLS)] for work in (query, gradients)[: 1 + gradient]}
+    finally:
+        torch.set_num_threads(threads)
+    wall, processor = (sum(each[clock] for of_work in calls.values() for each in of_work) for clock in (0, 1))
+    seconds = {work: min(processor for _, processor in of_work) / len(images) for work, of_work in calls.items()}
+    return _Speed(seconds.get(gradients, 0.0) / TIMED_STEPS, seconds[query], times_longer(wall, processor))
 
 
-def _seconds(cost: Cost, speed: _Speed) -> tuple[float, float]:
-    """Of one image, at least and at most."""
-    return (
-        cost.least_gradients * speed.gradient + cost.least_queries * speed.query,
-        cost.most_gradients * speed.gradient + cost.most_queries * speed.query,
-    )
+def _timed(work: Callable[[], Tensor], *, on_gpu: bool) -> tuple[float, float]:
+    """Seconds of the clock, and those that the processor was at work for it, on each of its threads.
+
+    The latter are what it takes on an idle machine. A processor that waits for a GPU says nothing of other work.
+    """
+    wall, processor = CLOCK(), PROCESSOR_CLOCK()
+    work().cpu()  # waits for a GPU
+    taken, at_work = CLOCK() - wall, (PROCESSOR_CLOCK() - processor) / torch.get_num_threads()
+    return (taken, taken) if on_gpu else (taken, at_work)
+
+
+def _margin_lost(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, gradient: bool) -> Tensor:
+    """What a short PGD takes of each image's margin, as `EnsembleState.margin_lost`; without it, of the correct ones nothing."""
+    with torch.no_grad():
+        clean = -objectives.margin(objectives.logits(model, images), labels)
+    found = clean
+    if gradient and isinstance(threat, NormBall) and threat.norm != "l0":
+        found = attacks.pgd(model, images, labels, threat_model=threat, steps=TRIED_STEPS).margins
+    return torch.where(clean < 0, 1 - found / clean, 1.0)
+
+
+def _seconds(cost: Cost, speed: _Speed, lost: Tensor | None) -> tuple[float, float]:
+    """Of one image on average, at least and at most: the ends of the 95 % CI of how many images all attacks are made on.
+
+    lost: `_margin_lost` of the images that were tried; None where that says nothing.
+    """
+    least = cost.least_gradients * speed.gradient + cost.least_queries * speed.query
+    most = cost.most_gradients * speed.gradient + cost.most_queries * speed.query
+    if lost is None:
+        return least, most
+    left = lost < 1
+    if not cost.by_margin_lost:
+        return least, least + wilson_interval(int(left.sum()), len(left))[1] * (most - least)
+    ends = [least, least]
+    queries = (-math.inf, (cost.most_queries - cost.least_queries) * speed.query)
+    for share, seconds in [queries, *((share, count * speed.gradient) for share, count in cost.by_margin_lost)]:
+        interval = wilson_interval(int((left & (lost >= share)).sum()), len(left))
+        ends = [end + bound * seconds for end, bound in zip(ends, interval, strict=True)]
+    return ends[0], ends[1]
 
 
 def _time(seconds: float) -> str:

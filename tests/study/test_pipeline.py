@@ -150,13 +150,13 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     options = ["--limit=60", "--epochs=1", "--seeds=1", "--width=4", "--invert-steps=2", "--relabel-steps=2", "--patience=0"]
     words, place = ["run", "digits", *options, "--out", str(tmp_path / "run")], tmp_path / "run"
     finished: set[str] = set()
-    stops = {
-        signal.SIGTERM: "done: seed0/standard ",
-        signal.SIGINT: "done: seed0/dataset-",  # any of them: which one is first depends on the machine
-        signal.SIGKILL: "done: seed0/trained-on-",
+    stops = {  # each process that is started costs seconds: worker processes of a killed one are in tests/runs/test_workers.py
+        signal.SIGTERM: ("done: seed0/standard ", 1),
+        signal.SIGINT: ("done: seed0/dataset-", 2),  # any of them: which one is first depends on the machine
+        signal.SIGKILL: ("done: seed0/trained-on-", 1),
     }
-    for number, marker in stops.items():
-        status, output = _stopped([*words, "--workers=2"], marker, number)
+    for number, (marker, workers) in stops.items():
+        status, output = _stopped([*words, f"--workers={workers}"], marker, number)
         before = {*RunFolder.read(place).metadata["stages"]}
         assert finished <= before and "seed0/evaluation-trained-on-random-labels-shuffled" not in before
         assert not {line.split()[1] for line in output.splitlines() if line.startswith("done: ")} & finished

@@ -1,0 +1,57 @@
+"""What an audit would cost, by what a short attack leaves of a few images."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from notbugs.attacks import BUDGETS
+from notbugs.audit import cost
+from notbugs.search import NormBall
+from notbugs.stats import wilson_interval
+
+SPEED = cost._Speed(gradient=2.0, query=0.5, waited=1.0)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+def test_what_lies_between_least_and_most_is_in_the_parts(budget: str, norm: str) -> None:
+    found = cost._cost(budget, NormBall(norm, 0.5), 10, gradient=True, first=True)
+    assert sum(count for _, count in found.by_margin_lost) == found.most_gradients - found.least_gradients > 0
+
+
+def test_images_that_a_short_attack_misclassifies_are_cheap_and_others_by_the_margin_they_lost() -> None:
+    found = cost._cost("standard", NormBall("l2", 0.5), 10, gradient=True, first=True)
+    (_, untargeted), (at_targeted, targeted), (at_long, long) = found.by_margin_lost
+    assert 0 < at_targeted < at_long < 1
+    least, most = found.least_gradients * 2 + found.least_queries / 2, found.most_gradients * 2 + found.most_queries / 2
+    assert cost._seconds(found, SPEED, None) == (least, most)
+    fooled = cost._seconds(found, SPEED, torch.full((32,), 1.2))
+    assert fooled == pytest.approx((least, least + wilson_interval(0, 32)[1] * (most - least)))
+
+    lost = torch.tensor([1.0] * 16 + [0.0] * 8 + [at_targeted] * 6 + [at_long] * 2)  # 16 left, 8 go on, 2 of these to the end
+    parts = [(16, found.most_queries / 2 + untargeted * 2), (8, targeted * 2), (2, long * 2)]
+    expected = [least + sum(wilson_interval(count, 32)[end] * seconds for count, seconds in parts) for end in (0, 1)]
+    assert cost._seconds(found, SPEED, lost) == pytest.approx(expected)
+
+
+def test_without_parts_all_correct_images_may_go_through_everything() -> None:
+    found = cost._cost("standard", NormBall("l0", 1), 10, gradient=True, first=True)
+    lost = torch.tensor([0.0] * 24 + [1.0] * 8)
+    least, most = cost._seconds(found, SPEED, None)
+    assert cost._seconds(found, SPEED, lost) == pytest.approx((least, least + wilson_interval(24, 32)[1] * (most - least)))
+
+
+def test_the_margin_that_is_lost_is_0_without_an_attack_and_1_or_more_where_it_misclassifies() -> None:
+    layer = nn.Linear(4, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+    model = nn.Sequential(nn.Flatten(), layer)
+    images = torch.full((3, 1, 2, 2), 0.5)
+    images[0, 0, 0], images[1, 0, 0] = torch.tensor([0.9, 0.1]), torch.tensor([0.52, 0.5])
+    labels = torch.tensor([0, 0, 1])  # far from the boundary, near it, on it
+    found = cost._margin_lost(model, images, labels, NormBall("l2", 0.1), gradient=True)
+    assert found[0] == pytest.approx(0.1 * math.sqrt(2) / 0.8, rel=1e-3) and found[1] > 1 and found[2] == 1
+    for threat, gradient in ((NormBall("l2", 0.1), False), (NormBall("l0", 1), True)):
+        assert cost._margin_lost(model, images, labels, threat, gradient=gradient).tolist() == [0, 0, 1]
