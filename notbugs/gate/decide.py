@@ -49,12 +49,14 @@ class TimeLimit(NamedTuple):
 class Comparison(NamedTuple):
     """One requirement and what was measured: met if the lower end of the interval reaches it.
 
-    inconclusive: the time limit left so few images that the interval holds the required accuracy.
+    inconclusive: the time limit left so few images that the interval holds the required accuracy. doubted: a sanity check failed
+    that puts every accuracy in doubt.
     """
 
     requirement: Requirement
     row: AuditAccuracyRow
     state: State
+    doubted: bool = False
 
     @property
     def line(self) -> str:
@@ -75,10 +77,12 @@ class Comparison(NamedTuple):
     @property
     def remedy(self) -> str:
         """What to do if it is not met; "" if it is."""
-        if self.state == "inconclusive":
-            return MORE_TIME
         if self.state == "met":
             return ""
+        if self.doubted:
+            return "that accuracy is not to be trusted: first mend what the sanity check names"
+        if self.state == "inconclusive":
+            return MORE_TIME
         if self.more_images_may_decide:
             images = images_to_show(self.row.correct / self.row.n, self.requirement.share)
             enough = f", about {images:,} if the accuracy stays" if images else ""
@@ -137,7 +141,8 @@ class Decision:
         """That the time limit was too short to decide, in one line; "" if it was not."""
         if not self.time_limit or self.outcome != "not trusted":
             return ""
-        return str(InputError("--time-limit", "must be long enough to decide", self.time_limit.sentence, LATER))
+        remedy = MORE_TIME if self.time_limit.attacked else LATER
+        return str(InputError("--time-limit", "must be long enough to decide", self.time_limit.sentence, remedy))
 
 
 def check_line(check: CheckRow) -> str:
@@ -173,18 +178,19 @@ def decide(
         an upper bound, better attacks would not help. Else "not trusted" if any sanity check failed, or if the time limit left
         no sanity checks, or too few images to decide.
     """
+    all_failed = [check for check in checks if check.passed == "no"]
+    failed = [check for check in all_failed if check.check not in accepted]
+    doubted = any(map(_doubts_all, failed))
     measured = {row.threat: row for row in rows}
     comparisons = [
-        Comparison(requirement, measured[threat], _state(requirement.share, measured[threat], time_limit))
+        Comparison(requirement, measured[threat], _state(requirement.share, measured[threat], time_limit), doubted)
         for requirement, threat in requirements
         if threat in measured
     ]
     unmeasured = tuple((requirement, threat) for requirement, threat in requirements if threat not in measured)
-    all_failed = [check for check in checks if check.passed == "no"]
-    failed = [check for check in all_failed if check.check not in accepted]
     unfinished = time_limit is not None and (not time_limit.checks or bool(unmeasured))
     outcome: Outcome = "passed"
-    if any(map(_doubts_all, failed)):
+    if doubted:
         outcome = "not trusted"
     elif any(each.state == "below" for each in comparisons):
         outcome = "below"

@@ -52,7 +52,7 @@ def _case(group: str, name: str) -> Element:
 def _requirement(each: Comparison) -> Element:
     case = _required(each.requirement, each.row.threat)
     if each.state == "met":
-        SubElement(case, "system-out").text = _text(each.line)
+        SubElement(case, "system-out").text = _text(f"met: {each.line}")
     else:
         _failure(case, "below" if each.state == "below" else "not trusted", each.line)
     return case

@@ -103,6 +103,7 @@ def test_sound_models_pass_every_check(which: str, threat_model: NormBall, reque
         (lambda model, images: model(images.clamp(0.1, 0.9)), "input clipping"),
         (lambda model, images: model(nn.functional.hardtanh(images, 0, 1)), "input clipping"),
         (lambda model, images: model(images / 255), "pixel range"),
+        (lambda model, images: model(images * 255), "pixel range"),
         (lambda model, images: model((images + 1) / 2), "pixel range"),
         (lambda model, images: model(images.detach()), "gradients"),
         (lambda model, images: model(ScaledGradient.apply(images, -1.0)), "gradients, unbounded perturbation"),

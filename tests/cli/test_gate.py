@@ -118,7 +118,7 @@ def test_what_is_required_is_attacked_beside_what_epsilon_says(attack: Attack) -
         (["--time-limit", "0"], "--time-limit: must be above 0"),
         (["--quiet", "--verbose"], "--quiet, --verbose: must not both be given"),
         (["--json", "."], "--json: must be a file, got the folder ."),
-        (["--accept-check", "gradient"], "--accept-check: must be one of pixel range, deterministic, "),
+        (["--accept-check", "gradient"], "--accept-check: must be one of deterministic, randomness averaged, "),
         (
             ["--accept-check", "class-order"],
             "--accept-check: must not be a check that puts every accuracy in doubt, got class order",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from gate.conftest import accuracy, check, evaluation
 
-from notbugs.attacks.sanity_checks.class_order import NOT_TRUSTED
+from notbugs.attacks.sanity_checks.check import NOT_TRUSTED
 from notbugs.gate import TimeLimit
 from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
@@ -41,8 +41,16 @@ def test_the_lower_end_decides_and_then_whether_it_can_be_trusted(
 
 def test_what_puts_every_accuracy_in_doubt_is_said_first() -> None:
     checks = [check("no", "masking"), check("no", "class order", consequence=NOT_TRUSTED)]
-    named = [line.split(":")[0] for line in evaluation([accuracy(10)], checks).decision.lines]
-    assert named == ["sanity check class order", "--fail-under", "sanity check masking"]
+    lines = evaluation([accuracy(10)], checks).decision.lines
+    assert [line.split(":")[0] for line in lines] == ["sanity check class order", "--fail-under", "sanity check masking"]
+    assert lines[1].endswith("; that accuracy is not to be trusted: first mend what the sanity check names")
+
+
+def test_fewer_images_are_advised_only_where_none_was_attacked() -> None:
+    undecided = evaluation([accuracy(7, 20)], limit=CUT).decision
+    assert (undecided.exit_code, undecided.lines[-1].partition("; give")[2]) == (3, " more time: --time-limit")
+    nothing = evaluation([], limit=NOTHING).decision
+    assert nothing.lines[-1].endswith("give more time, or attack fewer images: --time-limit, --images")
 
 
 def test_the_worst_of_several_requirements_decides() -> None:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from notbugs import shell
-from notbugs.attacks.sanity_checks.check import Check
+from notbugs.attacks.sanity_checks.check import NOT_TRUSTED, Check
 from notbugs.models.class_order import OutputOrder, find_order
 from notbugs.models.output_names import class_map_text
 from notbugs.stats import wilson_interval
 
-NOT_TRUSTED = "the model's accuracies are not to be trusted"
 LONGEST_MAP = 400  # characters of a class map in a message
 MAP_FILE = "class_map.json"  # in the folder of an audit, where the order is another one
 

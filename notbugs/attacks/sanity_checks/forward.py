@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from notbugs import search
-from notbugs.attacks.sanity_checks.check import Check, is_one_hot, relative_difference
+from notbugs.attacks.sanity_checks.check import NOT_TRUSTED, Check, is_one_hot, relative_difference
 from notbugs.attacks.validation import Model, has_gradient, inverse_of
 from notbugs.errors import one_line
 from notbugs.search import objectives
@@ -75,6 +75,7 @@ def batch_independence(model: Model, images: Tensor) -> Check:
         observed,
         "Batch normalization in training mode mixes the images of a batch, so the accuracy depends on the batches.",
         "Call .eval() before using the model.",
+        NOT_TRUSTED,
     )
 
 
@@ -96,9 +97,14 @@ def outputs_are_logits(model: Model, images: Tensor) -> Check:
 
 
 def pixel_range(model: Model, images: Tensor, labels: Tensor) -> Check:
-    """The accuracy is no lower with pixels in [0, 1] than in another usual range."""
+    """The accuracy is no lower with pixels as the model is given them than in another usual range."""
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
-    ranges = {"0 to 255": images * 255, "-1 to 1": 2 * images - 1, "mean 0 and standard deviation 1": (images - mean) / std}
+    ranges = {
+        "pixels from 0 to 255": images * 255,
+        "pixels from -1 to 1": 2 * images - 1,
+        "pixels of mean 0 and standard deviation 1": (images - mean) / std,
+        "255 times smaller pixels": images / 255,
+    }
     rationale = "Outside the pixel range of its training a model is less accurate, and epsilon has another meaning."
     with torch.no_grad():
         accuracy = _accuracy(model, images, labels)
@@ -106,15 +112,17 @@ def pixel_range(model: Model, images: Tensor, labels: Tensor) -> Check:
             others = {name: _accuracy(model, rescaled, labels) for name, rescaled in ranges.items()}
         except Exception:  # a user's model may refuse in any way
             observed = "the model rejects pixels outside [0, 1]"
-            return Check("pixel range", None, observed, rationale, "Nothing to do: the model checks its input.")
+            return Check("pixel range", None, observed, rationale, "Nothing to do: the model checks its input.", NOT_TRUSTED)
     best = max(others, key=lambda name: others[name])
     tolerance = 2 * (len(labels) / 4) ** 0.5 / len(labels)  # two standard errors
     return Check(
         "pixel range",
         others[best] <= accuracy + tolerance,
-        f"accuracy is {accuracy:.1%} with pixels in [0, 1], {others[best]:.1%} with {best}",
+        f"accuracy is {accuracy:.1%} with pixels as the model is given them, {others[best]:.1%} with {best}",
         rationale,
-        f"Make the conversion from [0, 1] to {best} the first layer of the model (models.wrap takes mean and std).",
+        "Say which pixels the model takes: --range, --mean, --std; in Python models.wrap, or a first layer that converts from "
+        "[0, 1]. If these are given: see whether they are those of its training.",
+        NOT_TRUSTED,
     )
 
 
