@@ -190,7 +190,7 @@ class _TimeLeft:
         of_all = "" if found.images == found.all_images else f" of {found.all_images:,}"
         say(f"{found.images:,}{of_all} test images, {', '.join(found.threats)}: {found.duration}.", file=sys.stderr)
         if self.time_limit is not None and self.time_limit < found.least_seconds:
-            say("WARNING: --time-limit is shorter: at best some of the images will be attacked.", file=sys.stderr)
+            say("WARNING: --time-limit is shorter than that: images may be left out.", file=sys.stderr)
         self.began, self.shares = time.monotonic(), dict.fromkeys(found.stages, 0.0)
 
     def __call__(self, stage: str, share: float) -> str:

@@ -128,12 +128,12 @@ with RunFolder.open(sys.argv[1], {}) as run:
 @pytest.mark.slow
 def test_killed_at_any_moment_a_run_can_be_resumed(tmp_path: Path) -> None:
     finished = 0
-    for turn in range(6):
+    for turn in range(4):
         process = python(KILLED, tmp_path)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and _recorded(tmp_path) < finished + 2:
             time.sleep(0.01)
-        time.sleep(0.037 * turn)
+        time.sleep(0.053 * turn)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         with RunFolder.open(tmp_path, {}) as run:
