@@ -48,10 +48,15 @@ class PairedComparison:
     @property
     def conclusion(self) -> str:
         """What the interval says, in words."""
-        kind = "clean accuracy" if self.threat == CLEAN else f"robust accuracy within {self.threat}"
-        if self.ci_low > 0 or self.ci_high < 0:
-            return f"The second has {'higher' if self.ci_low > 0 else 'lower'} {kind}."
-        return f"Undecided which has higher {kind}: the 95 % CI of the difference contains 0."
+        return conclusion(self.threat, self.ci_low, self.ci_high)
+
+
+def conclusion(threat: str, ci_low: float, ci_high: float) -> str:
+    """What the 95 % CI of a difference says, second minus first, in words."""
+    kind = "clean accuracy" if threat == CLEAN else f"robust accuracy within {threat}"
+    if ci_low > 0 or ci_high < 0:
+        return f"The second has {'higher' if ci_low > 0 else 'lower'} {kind}."
+    return f"Undecided which has higher {kind}: the 95 % CI of the difference contains 0."
 
 
 def conclusions(comparisons: Sequence[PairedComparison]) -> list[str]:
@@ -108,12 +113,8 @@ def compare(first: RunFolder, second: RunFolder) -> list[PairedComparison]:
     InputError
         If one is no audit, or has attacked no image yet, or they have no image or no threat model in common.
     """
-    outcomes = [_outcomes(run) for run in (first, second)]
-    threats = [threat for threat in outcomes[0] if threat in outcomes[1]]
-    if len(threats) < 2:
-        got = "; ".join(", ".join(threat for threat in found if threat != CLEAN) for found in outcomes)
-        raise InputError("RUN", "must have a threat model in common", got, "attack both with the same --epsilon")
-    found = [_paired(threat, outcomes[0][threat], outcomes[1][threat]) for threat in threats]
+    outcomes = [outcomes_of(run) for run in (first, second)]
+    found = [_paired(threat, outcomes[0][threat], outcomes[1][threat]) for threat in shared_threats(outcomes)]
     if not found[0].n:
         rule = "must have images in common, of the same names and labels"
         raise InputError("RUN", rule, "none", "attack both on the same DATASET")
@@ -123,7 +124,16 @@ def compare(first: RunFolder, second: RunFolder) -> list[PairedComparison]:
 Outcomes = Mapping[tuple[str, str], bool]
 
 
-def _outcomes(run: RunFolder) -> dict[str, Outcomes]:
+def shared_threats(outcomes: Sequence[Mapping[str, Outcomes]]) -> list[str]:
+    """Threat models that all audits have, with `CLEAN`. Raises InputError if that is the only one."""
+    threats = [threat for threat in outcomes[0] if all(threat in each for each in outcomes)]
+    if len(threats) < 2:
+        got = "; ".join(", ".join(threat for threat in found if threat != CLEAN) for found in outcomes)
+        raise InputError("RUN", "must have a threat model in common", got, "attack all with the same --epsilon")
+    return threats
+
+
+def outcomes_of(run: RunFolder) -> dict[str, Outcomes]:
     """By threat model: whether each image, by name and label, is classified correctly."""
     if run.kind != "audit":
         raise InputError("RUN", "must be an audit", f"{run.folder}, {run.kind}", "notbugs attack … --out FOLDER")

@@ -6,8 +6,10 @@ from pathlib import Path
 from notbugs import __version__
 from notbugs.atomic import atomic_write_text
 from notbugs.gate.compare import PairedComparison, conclusions, different_attacks, failed_checks, left_out
+from notbugs.gate.pairs import MeanComparison
 from notbugs.runs.folder import RunFolder
 
+MEAN_COLUMNS = ("threat model", "n", "first", "second", "mean difference", "95 % CI", "difference of each pair")
 COLUMNS = ("threat model", "n", "first", "second", "difference", "95 % CI", "only first", "only second", "p")
 
 
@@ -36,16 +38,43 @@ def cells(comparisons: Sequence[PairedComparison]) -> tuple[Sequence[str], list[
     ]
 
 
-def write_page(path: Path, first: RunFolder, found: Sequence[tuple[RunFolder, Sequence[PairedComparison]]]) -> None:
-    """Write the page: a table for each audit, against the first one."""
+def mean_cells(means: Sequence[MeanComparison]) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and rows of means of pairs, in percent and percentage points.
+
+    Examples
+    --------
+    >>> mean_cells([MeanComparison("l2 0.5", 0.5, 0.4, (-0.12, -0.08), 100, -0.1, -0.38, 0.18)])[1]
+    [['l2 0.5', '100', '50.0 %', '40.0 %', '-10.0', '[-38.0, 18.0]', '-12.0, -8.0']]
+    """
+    return MEAN_COLUMNS, [
+        [
+            each.threat,
+            str(each.n),
+            f"{100 * each.first:.1f} %",
+            f"{100 * each.second:.1f} %",
+            f"{100 * each.difference:+.1f}",
+            f"[{100 * each.ci_low:.1f}, {100 * each.ci_high:.1f}]",
+            ", ".join(f"{100 * difference:+.1f}" for difference in each.differences),
+        ]
+        for each in means
+    ]
+
+
+def write_page(
+    path: Path,
+    found: Sequence[tuple[RunFolder, RunFolder, Sequence[PairedComparison]]],
+    means: Sequence[MeanComparison] = (),
+) -> None:
+    """Write the page: a table for each pair of audits, first and second. means: of all pairs, if these are to be averaged."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("notbugs.report"), autoescape=True, undefined=StrictUndefined)
     pairs = [
-        (_about(record), different_attacks(first, record), *cells(comparisons), conclusions(comparisons))
-        for record, comparisons in found
+        (_about(first), _about(second), different_attacks(first, second), *cells(comparisons), conclusions(comparisons))
+        for first, second, comparisons in found
     ]
-    page = environment.get_template("compare.html.jinja").render(first=_about(first), pairs=pairs, version=__version__)
+    mean = (*mean_cells(means), [each.conclusion for each in means]) if means else None
+    page = environment.get_template("compare.html.jinja").render(pairs=pairs, mean=mean, version=__version__)
     atomic_write_text(path, page)
 
 

@@ -9,6 +9,7 @@ from notbugs.search import NormBall
 
 NOT_TRUSTED = "the model's accuracies are not to be trusted"  # what follows where clean predictions themselves are in doubt
 
+
 class Check(NamedTuple):
     """The result of a sanity check.
 
