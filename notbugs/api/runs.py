@@ -78,30 +78,36 @@ class Run:
         """Write report.html, and return where it is."""
         return report.write(self.folder)
 
-    def cite(self, row: Mapping[str, Cell]) -> str:
+    def cite(self, row: Mapping[str, Cell] | Sequence[Mapping[str, Cell]]) -> str:
         """A figure with all that a reader needs to check it.
 
         Parameters
         ----------
-        row : mapping
-            Of `table("accuracy")` of an audit or a study, or of a study's `table("controls")`.
+        row : mapping, or sequence of mappings
+            Of `table("accuracy")` of an audit or a study, or of a study's `table("controls")`. Several: of one figure, a
+            row for each training seed.
 
         Returns
         -------
         str
             Accuracy, 95 % CI, n, threat model, attack with its version, seed, model, data, version of notbugs, command. Of a
-            control the difference of the two accuracies, with its interval.
+            control the difference of the two accuracies, with its interval. Of several seeds the mean, with its interval over
+            seeds.
 
         Raises
         ------
         InputError
-            For a row of another table.
+            For rows of another table, or rows that differ by more than their seed.
         """
-        if {"excess", "excess_ci_low", "control_accuracy"} <= {*row}:
-            return citation.excess(row, RunFolder.read(self.folder))
-        if missing := sorted({"accuracy", "ci_low", "ci_high", "n", "norm", "epsilon", "attack"} - {*row}):
+        rows = [row] if isinstance(row, Mapping) else [*row]
+        if not rows:
+            raise InputError("row", "must be one row, or one of each seed", "none")
+        names = set.intersection(*({*each} for each in rows))
+        if {"excess", "excess_ci_low", "control_accuracy"} <= names:
+            return citation.excess(rows, RunFolder.read(self.folder))
+        if missing := sorted({"accuracy", "ci_low", "ci_high", "n", "norm", "epsilon", "attack"} - names):
             raise InputError("row", 'must be of table("accuracy") or table("controls")', f"one without {', '.join(missing)}")
-        return citation.sentence(row, RunFolder.read(self.folder))
+        return citation.sentence(rows, RunFolder.read(self.folder))
 
     def robustbench(self) -> list[dict[str, object]]:
         """Of an audit: an entry for each L-inf and L2 threat model, with the fields of RobustBench's model_info files.

@@ -25,6 +25,8 @@ class About:
         Hash of all pixels and labels; "" if the run records none.
     model : str
         Of an audit; "" for other runs.
+    extensions : dict
+        SHA-256 of each module of the user's own.
     seeds : tuple of int
     settings : dict
         The resolved configuration of a study or of file scores.
@@ -47,6 +49,7 @@ class About:
     metadata: RunMetadata
     fingerprint: str
     model: str
+    extensions: dict[str, str]
     seeds: tuple[int, ...]
     settings: dict[str, Json]
     stages: dict[str, float]
@@ -67,6 +70,7 @@ def about(run: RunFolder) -> About:
         metadata=metadata,
         fingerprint=str(run.metadata.get("fingerprint", "")),
         model=str(run.metadata.get("model", "")),
+        extensions={str(name): str(digest) for name, digest in run.metadata.get("extension_files", {}).items()},
         seeds=_seeds(run),
         settings=_settings(run),
         stages={stage: float(mark.get("seconds", 0)) for stage, mark in run.metadata["stages"].items()},

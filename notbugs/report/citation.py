@@ -1,13 +1,16 @@
 """How to cite notbugs and the paper, as BibTeX made from CITATION.cff alone, and a figure of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.metadata import NORM_NAMES, AuditMetadata, StudyMetadata
 from notbugs.runs.source import source
+from notbugs.stats import student_interval
 
 ROOT = Path(__file__).parents[1]  # of the package
 PLACES = (ROOT / "CITATION.cff", ROOT.parent / "CITATION.cff")  # of an installed package, of a checkout
@@ -46,37 +49,64 @@ def bibtex(version: str = "", commit: str = "", commit_date: str = "") -> str:
     return "\n\n".join([*entries, *(_entry(_key(each), each) for each in cited["references"])])
 
 
-def sentence(row: Mapping[str, Any], run: RunFolder) -> str:
-    """A row of the table `accuracy` with all that a reader needs to check it. Of a study the seed is the row's, of an audit 0."""
-    about = _metadata(run)
+SAME_ACCURACY = ("model", "trained_on", "set", "norm", "epsilon", "attack", "n")  # in the rows of one figure, of several seeds
+SAME_CONTROL = ("model", "control", "n")
+
+
+def sentence(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
+    """Rows of the table `accuracy`, of one seed or of several, with what a reader needs to check them. An audit has seed 0."""
+    about, row = _metadata(run), _mean(rows, SAME_ACCURACY, "accuracy", "ci_low", "ci_high")
     clean = row["epsilon"] == 0
     low, high = (100 * row[end] for end in ("ci_low", "ci_high"))
-    parts = [f"95 % CI [{low:.1f}, {high:.1f}]", f"n = {row['n']}"]
+    over = f" over {len(rows)} training seeds" if len(rows) > 1 else ""
+    parts = [f"95 % CI [{low:.1f}, {high:.1f}]{over}", f"n = {row['n']}"]
     if not clean:
         norm = NORM_NAMES.get(row["norm"])
         parts += [f"{norm} ε = {row['epsilon']:.4g}" if norm else str(row["threat"]), str(row["attack"])]
     of = about.model if isinstance(about, AuditMetadata) else row["model"]
     tested = "" if row.get("set", "test") == "test" else f", on {row['set']}"
     parts += [
-        f"seed {row.get('seed', 0)}",
+        _seeds(rows),
         f"model {of}{tested}",
     ]
     accuracy = f"{100 * row['accuracy']:.1f} % {'clean' if clean else 'robust'} accuracy"
     return f"{accuracy} ({', '.join(parts)}, {_origin(run)})"
 
 
-def excess(row: Mapping[str, Any], run: RunFolder) -> str:
-    """A row of the table `controls` with all that a reader needs to check it."""
+def excess(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
+    """Rows of the table `controls`, of one seed or of several, with all that a reader needs to check them."""
+    row = _mean(rows, SAME_CONTROL, "excess", "excess_ci_low", "excess_ci_high", "accuracy", "control_accuracy")
+    over = f"{len(rows)} training seeds" if len(rows) > 1 else "the test images"
     points, low, high = (f"{100 * row[name]:+.1f}" for name in ("excess", "excess_ci_low", "excess_ci_high"))
     both = [f"{row[name]} {100 * row[share]:.1f} %" for name, share in (("model", "accuracy"), ("control", "control_accuracy"))]
     study = run.study()
     epsilon = study.settings.get("relabel_epsilon")
     norm = NORM_NAMES.get(study.norm, study.norm)
-    parts = [f"95 % CI [{low}, {high}] over the test images", f"n = {row['n']}", f"seed {row['seed']}", *both]
+    parts = [f"95 % CI [{low}, {high}] over {over}", f"n = {row['n']}", _seeds(rows), *both]
     if isinstance(epsilon, float | int):
         parts.append(f"perturbations {norm} ε = {epsilon:.4g}")
     parts += [f"{name}.py SHA-256 {digest[:16]}" for name, digest in run.metadata.get("extension_files", {}).items()]
     return f"{points} percentage points of test accuracy over the control ({', '.join(parts)}, {_origin(run)})"
+
+
+def _mean(
+    rows: Sequence[Mapping[str, Any]], same: Sequence[str], value: str, low: str, high: str, *others: str
+) -> Mapping[str, Any]:
+    """The row itself; of several seeds one with means, and the interval over seeds. Raises InputError for unlike rows."""
+    if len(rows) == 1:
+        return rows[0]
+    if differ := [name for name in same if len({str(row.get(name)) for row in rows}) > 1]:
+        raise InputError("row", "must be rows of one figure, which differ by their seed alone", f"other {', '.join(differ)}")
+    seeds = [row.get("seed") for row in rows]
+    if len({*seeds}) < len(seeds):
+        raise InputError("row", "must be one row, or one of each seed", f"seeds {', '.join(map(str, seeds))}")
+    mean, least, most = student_interval([float(row[value]) for row in rows])
+    return {**rows[0], **{name: fmean(row[name] for row in rows) for name in others}, value: mean, low: least, high: most}
+
+
+def _seeds(rows: Sequence[Mapping[str, Any]]) -> str:
+    seeds = [str(row.get("seed", 0)) for row in rows]
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
 
 
 def _metadata(run: RunFolder) -> AuditMetadata | StudyMetadata:

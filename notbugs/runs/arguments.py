@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from notbugs.atomic import atomic_write_text, read_at_most
+from notbugs.extensions.registry import command_prefix
 
 NAME = "config.toml"  # in a run folder
 MOST = 2**20  # bytes
@@ -70,7 +71,7 @@ def as_toml(command: str, arguments: Mapping[str, object]) -> str:
     all-classes = true
     """
     lines = [f"{key} = {_toml(value)}" for key, value in arguments.items()]
-    about = f"# The arguments of this run: notbugs {command} --config {NAME} --out ANOTHER_FOLDER"
+    about = f"# The arguments of this run: {command_prefix()}notbugs {command} --config {NAME} --out ANOTHER_FOLDER"
     return "\n".join([about, f"[{command}]", *lines]) + "\n"
 
 

@@ -209,7 +209,13 @@ def _shuffle(context: BuildContext) -> Constructed:
 
 
 def _own_control(context: BuildContext) -> Constructed:
-    return _own_set(context, relabeled=context.source(), model=context.model())
+    """With the share of images that the model of the controlled set predicts as their new label, too."""
+    model = context.model()
+    made = _own_set(context, relabeled=context.source(), model=model)
+    if not len(made.dataset):
+        return made
+    reached = metrics.clean_accuracy(model, made.dataset, device=context.config.device).accuracy
+    return made._replace(stats=replace(made.stats, target_reached=reached))
 
 
 def _own(context: BuildContext) -> Constructed:

@@ -268,6 +268,27 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
         "own.py SHA-256 ffffffffffffffff, data d (fingerprint unknown); "
         "notbugs 0.1.0, commit 0123abc-dirty: notbugs run d)"
     )
+    of_seeds = [{**study, "seed": seed, "accuracy": share} for seed, share in enumerate((0.80, 0.82, 0.84))]
+    assert (
+        api.Run(tmp_path / "study")
+        .cite(of_seeds)
+        .startswith(
+            "82.0 % robust accuracy (95 % CI [77.0, 87.0] over 3 training seeds, n = 4, Linf ε = 0.03137, a v1, seeds 0, 1, 2, "
+        )
+    )
+    of_controls = [{**control, "seed": seed, "excess": share, "accuracy": share} for seed, share in enumerate((0.80, 0.82, 0.84))]
+    cited = api.Run(tmp_path / "study").cite(of_controls)
+    assert cited.startswith(
+        "+82.0 percentage points of test accuracy over the control (95 % CI [+77.0, +87.0] over 3 training seeds"
+    )
+    assert "n = 70, seeds 0, 1, 2, trained-on-random-labels 82.0 %, trained-on-own 12.5 %," in cited
+    for unlike, got in (
+        ([study, study], "seeds 3, 3"),
+        ([study, {**study, "epsilon": 0.5, "seed": 1}], "other epsilon"),
+        ([], "none"),
+    ):
+        with pytest.raises(InputError, match=f"^row: must be .*got {got}"):
+            api.Run(tmp_path / "study").cite(unlike)
     with pytest.raises(
         InputError, match=r"row: must be of table\(\"accuracy\"\) or table\(\"controls\"\), got one without accuracy"
     ):

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from notbugs import data, report
+from notbugs import data, models, report
 from notbugs.attacks import ensemble_name
 from notbugs.cli.console import command_line
 from notbugs.errors import InputError
 from notbugs.extensions import Construction, Control, Metric, registry
 from notbugs.extensions.registry import Extensions, check_present, check_unchanged, function_of, load_extensions
+from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, MetricRow, SetRow
 from notbugs.runs.tables.transferability import ControlRow
@@ -165,15 +166,18 @@ def test_a_module_that_changed_since_a_run_began_is_an_error() -> None:
         check_unchanged({"mine": "a1"}, {"mine": "a2"})
 
 
-def test_what_a_control_returns_is_checked(monkeypatch: pytest.MonkeyPatch, digits: data.Splits) -> None:
+def test_what_a_control_returns_is_checked(monkeypatch: pytest.MonkeyPatch, digits: data.Splits, standard: models.Model) -> None:
     part = digits.train.select(slice(0, 10))
     given: dict[str, object] = {"made": part}
     monkeypatch.setattr(datasets, "function_of", lambda name: lambda **named: given["made"])
     context = SimpleNamespace(
-        spec=SimpleNamespace(function="a:b"), original=part, source=lambda: part, model=lambda: None, random_seed=0
-    )
+        config=SimpleNamespace(device="cpu"), spec=SimpleNamespace(function="a:b"), original=part, source=lambda: part,
+        model=lambda: standard, random_seed=0,
+    )  # fmt: skip
     found = datasets._own_control(context)  # type: ignore[arg-type]
     assert (found.stats.n, found.stats.relabeled, found.stats.max_l2) == (10, 0, 0.0)
+    given["made"] = part.with_labels((predict(standard, part) + (torch.arange(10) < 3)) % 10)
+    assert datasets._own_control(context).stats.target_reached == pytest.approx(0.7)  # type: ignore[arg-type]
     for made, got in ((None, "NoneType"), (digits.train.select([0]).__class__.__name__, "str")):
         given["made"] = made
         with pytest.raises(InputError, match=f"must return a Dataset with the classes and the image size .*, got {got}"):

@@ -53,13 +53,25 @@ def _exceeds_controls(results: StudyResults, entries: Sequence[ExcessOverControl
     if alternatives:
         listed = "; ".join(f"{_control(entry)} {percent(entry.control_accuracy)}" for entry in alternatives)
         text += f" Trained without an attack: {listed}."
-    text += "".join(_other_size(results, set, entry) for entry in controls if entry.control in OWN_MODELS)
+    own_controls = [entry for entry in controls if entry.control in OWN_MODELS]
+    text += "".join(_reached(results, set, entry) + _other_size(results, set, entry) for entry in own_controls)
     which = "each of its controls" if results.metadata.full else "the controls that were run"
     question = f"Does the {name} result exceed {which}?"
     problem = relabel_problems(results, set)
     if controls and problem and own[0].above_chance.ci_low <= 0:
         return Finding(question, "inconclusive", f"{text} But {problem}")
     return _compared(own[0], controls, filtered, question, text)
+
+
+def _reached(results: StudyResults, set: str, entry: ExcessOverControl) -> str:
+    """How many images of a control of the user's own, and of the set that it controls, look like their new label to the model."""
+    own, controlled = (results.target_reached(name) for name in (MODELS[entry.control].trained_on, set))
+    if own is None or controlled is None:
+        return ""
+    return (
+        f" The standard model predicts {percent(own)} of the images of {_control(entry)} as their new label, "
+        f"{percent(controlled)} of those of {set}."
+    )
 
 
 def _other_size(results: StudyResults, set: str, entry: ExcessOverControl) -> str:
