@@ -1,6 +1,7 @@
 """What the functions take: data sets by name or in memory, classifiers by name or in memory."""
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
@@ -11,6 +12,7 @@ from torch import nn
 from notbugs import data
 from notbugs.data import DataConfig, Dataset, Splits
 from notbugs.data.loaded import kept
+from notbugs.data.parts import NO_TEST_PART
 from notbugs.data_config import DataOptions
 from notbugs.errors import InputError
 from notbugs.study.given import load_fitting
@@ -37,6 +39,12 @@ def load_dataset(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpa
     Splits
         `train` and `test` (`Dataset`), and `notes`: what was decided in reading it.
 
+    Warns
+    -----
+    UserWarning
+        If a fifth of each class was set aside as there is no test part, as in a set that notbugs constructed: that is in `notes`,
+        too. With `test="."` all images are in `test`.
+
     Raises
     ------
     InputError
@@ -49,7 +57,11 @@ def load_dataset(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpa
     >>> len(digits.train), digits.train.shape, digits.train.classes[:3]
     (100, (1, 8, 8), ('0', '1', '2'))
     """
-    return data.load(dataset, seed=seed, **options)
+    splits = data.load(dataset, seed=seed, **options)
+    for note in splits.notes:
+        if note.startswith(NO_TEST_PART):
+            warnings.warn(f"{fspath(dataset)}: {note.replace('--test .', 'test="."')}", stacklevel=2)
+    return splits
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from notbugs.errors import InputError
 
 TEST_SHARE = 0.2  # of each class, where there is no test part
 EMBEDDED_SHARE = 0.25  # of a built-in set
+NO_TEST_PART = "no test part"  # how the note begins where a part was set aside
 
 
 class Rows(NamedTuple):
@@ -39,7 +40,7 @@ def split_rows(dataset: str, located: Located, seed: int) -> Rows:
     )
     few = not located.groups and min(Counter(located.labels).values()) * TEST_SHARE < 1
     least = " (at least one image)" if few else ""
-    note = f"no test part: {how} set aside with seed {seed}{least}, {len(test):,} images (--test . takes all as test images)"
+    note = f"{NO_TEST_PART}: {how} set aside with seed {seed}{least}, {len(test):,} images (--test . takes all as test images)"
     return Rows(train, test, (*located.notes, note))
 
 
