@@ -60,7 +60,8 @@ def load_dataset(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpa
     splits = data.load(dataset, seed=seed, **options)
     for note in splits.notes:
         if note.startswith(NO_TEST_PART):
-            warnings.warn(f"{fspath(dataset)}: {note.replace('--test .', 'test="."')}", stacklevel=2)
+            said = note.replace("--test .", 'test="."')
+            warnings.warn(f"{fspath(dataset)}: {said}", stacklevel=2)
     return splits
 
 
