@@ -77,9 +77,10 @@ lint: .venv/installed-test
 	$(PIP) --no-deps torchattacks
 	@touch .venv/installed $@
 
-.venv/installed-docs: .venv/installed-test
+.venv/installed-docs: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test,docs]'
-	@touch $@
+	$(PIP) --no-deps torchattacks
+	@touch .venv/installed .venv/installed-test $@
 
 clean:
 	rm -rf .venv .venv-* runs site .pytest_cache .mypy_cache .ruff_cache
