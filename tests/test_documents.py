@@ -46,7 +46,7 @@ HISTORY = ("lab-log.md", "CHANGELOG.md")
 OTHER_TOOLS = {  # pip, docker, make, benchmarks, pytest, torchrun, sbatch
     name for path in (REPOSITORY / "benchmarks").glob("*.py") for name in re.findall(r'"(--[a-z][\w-]*)"', path.read_text())
 } | {"--extra-index-url", "--build-arg", "--rm", "--standalone", "--nproc-per-node", "--max-restarts", "--help", "--version"}
-SET_ASIDE = "ignore:.*no test part:UserWarning"  # `load_dataset` says so of the pages' folders
+SET_ASIDE = "ignore:.*no test part"  # `load_dataset` says so of the pages' folders
 GUIDES = [REPOSITORY / "README.md", DOCS / "tour.md", *sorted((DOCS / "how-to").glob("*.md")), DOCS / "method" / "definitions.md"]
 WHOLE = ("tour", "plain-pytorch", "photographs")  # guides whose commands are executed in their order
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -14,7 +14,7 @@ from notbugs.data import DataConfig, Dataset, Splits
 from notbugs.data.loaded import kept
 from notbugs.data.parts import NO_TEST_PART
 from notbugs.data_config import DataOptions
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.study.given import load_fitting
 
 LabeledData = str | PathLike[str] | Splits | Dataset
@@ -41,7 +41,7 @@ def load_dataset(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpa
 
     Warns
     -----
-    UserWarning
+    NotbugsWarning
         If a fifth of each class was set aside as there is no test part, as in a set that notbugs constructed: that is in `notes`,
         too. With `test="."` all images are in `test`.
 
@@ -61,7 +61,7 @@ def load_dataset(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpa
     for note in splits.notes:
         if note.startswith(NO_TEST_PART):
             said = note.replace("--test .", 'test="."')
-            warnings.warn(f"{fspath(dataset)}: {said}", stacklevel=2)
+            warnings.warn(f"{fspath(dataset)}: {said}", NotbugsWarning, stacklevel=2)
     return splits
 
 

@@ -15,6 +15,7 @@ from notbugs.cli.console import (
     progress,
     study_config,
 )
+from notbugs.cli.dry_run import DryRun, check_new, print_plan
 from notbugs.cli.earlier import command_again, continued, earlier_study, taken_over
 from notbugs.cli.files import files_config, split_files
 from notbugs.cli.options import (
@@ -140,6 +141,7 @@ def run(
     executor: ExecutorName = None,
     write: Write = None,
     stratified_targets: StratifiedTargets = False,
+    dry_run: DryRun = False,
 ) -> None:
     """The whole study of a data set, with a report.
 
@@ -151,12 +153,18 @@ def run(
     options = {**{name: value for name, value in locals().items() if name not in ("context", "data_options")}, **data_options}
     sources = {name: context.get_parameter_source(name) for name in options}
     given = [name for name, source in sources.items() if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")]
+    how = How(workers, executor, device)
+    if dry_run:
+        check_new(out)
     if earlier := earlier_study(out):
-        _continue_study(earlier, options, given, How(workers, executor, device))
+        _continue_study(earlier, options, given, how)
         return
     if dataset is None:
         raise InputError("DATASET", "must be given", None, "only a study that goes on, in --out, has its own")
-    _study(study_config(options), out, How(workers, executor, device))
+    if dry_run:
+        print_plan(study_config(options), out, how)
+        return
+    _study(study_config(options), out, how)
 
 
 @with_data_options
@@ -189,6 +197,7 @@ def split(
     workers: Workers = None,
     executor: ExecutorName = None,
     write: Write = None,
+    dry_run: DryRun = False,
 ) -> None:
     """The robust and the non-robust version of a data set.
 
@@ -204,6 +213,8 @@ def split(
     config, how = study_config({**locals(), **data_options, "seeds": 1}), How(workers, executor, device)
     if by_file or files:
         option = "--by-file" if by_file else "--files"
+        if dry_run:
+            raise InputError("--dry-run", f"cannot be used with {option}", True)
         if bf16 is not None or compile:
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
@@ -218,7 +229,11 @@ def split(
     from notbugs.study.store import dataset_path
 
     names = ("robust", "nonrobust", *(("robust-strong",) if robust_strong else ()))
-    record = _run(config, out, how, only=[f"dataset-{name}" for name in names])
+    stages = [f"dataset-{name}" for name in names]
+    if dry_run:
+        print_plan(config, out, how, only=stages)
+        return
+    record = _run(config, out, how, only=stages)
     _print_sources(config, record)
     rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
     for name in names:

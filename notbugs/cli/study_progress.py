@@ -150,11 +150,7 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     reason = epsilon_reason(config.epsilon_from, config.norm, found.other_class, found.same_class)
     relabeling = f" Relabeling: ε = {config.relabel_epsilon:.4g}." if plan.relabels else ""
     yield f"{NORM_NAMES[config.norm]} ε = {config.epsilon:.4g}. {reason} A typical image has norm {found.norm:.3g}.{relabeling}"
-    if config.epsilon_from == "gap" and (less := _hardly_visible(plan)):
-        yield (
-            f"That is {config.epsilon / less:.2g} times as much per pixel as on CIFAR-10: a person can see such perturbations. "
-            f"For perturbations that are hardly visible: --epsilon {less:.4g}."
-        )
+    yield from _per_pixel_lines(plan)
     if found.same_scene:
         yield (
             "Many images are so close to another one of their class that they seem to show the same scene, as frames of a video "
@@ -177,10 +173,18 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
         yield f"Faster: {'; '.join(faster)}."
 
 
-def _hardly_visible(plan: "Plan") -> float | None:
-    from notbugs.study.epsilon import hardly_visible
+def _per_pixel_lines(plan: "Plan") -> Iterator[str]:
+    """In L2, an epsilon that distances gave, beside the one by the number of pixels."""
+    from notbugs.study.epsilon import as_on_cifar, hardly_visible
 
-    return hardly_visible(plan.splits.train.shape, plan.config.epsilon) if plan.config.norm == "l2" else None
+    config, shape = plan.config, plan.splits.train.shape
+    if config.norm != "l2" or config.epsilon_from != "gap" or config.epsilon <= (usual := as_on_cifar(shape)):
+        return
+    beside = f"That is {config.epsilon / usual:.2g} times as much per pixel as 0.5 on CIFAR-10"
+    if hardly_visible(shape, config.epsilon):
+        yield f"{beside}: a person can see such perturbations. For perturbations that are hardly visible: --epsilon {usual:.4g}."
+    else:
+        yield f"{beside}: as much would be --epsilon {usual:.4g}."
 
 
 def finding_lines(findings: "Sequence[DataCheckRow]", *, every: bool = False) -> Iterator[str]:

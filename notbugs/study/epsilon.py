@@ -144,8 +144,18 @@ def hardly_visible(shape: Sequence[int], epsilon: float) -> float | None:
     >>> hardly_visible((3, 64, 64), 8.0), hardly_visible((3, 64, 64), 2.0)
     (1.0, None)
     """
-    usual = _rounded(_of_size(shape))
-    return usual if epsilon > 2 * usual else None
+    return usual if epsilon > 2 * (usual := as_on_cifar(shape)) else None
+
+
+def as_on_cifar(shape: Sequence[int]) -> float:
+    """In L2, the epsilon with as much change per pixel as on CIFAR-10.
+
+    Examples
+    --------
+    >>> as_on_cifar((3, 32, 32)), as_on_cifar((3, 64, 64))
+    (0.5, 1.0)
+    """
+    return _rounded(_of_size(shape))
 
 
 def _of_size(shape: Sequence[int]) -> float:

@@ -36,7 +36,7 @@ def test_a_path_and_its_text_are_the_same_data_set(tmp_path: Path, small: data.S
     by_text, by_path = notbugs.load_dataset(str(tmp_path)), notbugs.load_dataset(tmp_path)
     assert torch.equal(by_text.train.pixels(slice(None)), by_path.train.pixels(slice(None)))
     assert len(by_path.train) == 100
-    with pytest.warns(UserWarning, match=r"train: no test part: 20% of each class set aside with seed 0, 20 images"):
+    with pytest.warns(NotbugsWarning, match=r"train: no test part: 20% of each class set aside with seed 0, 20 images"):
         assert len(notbugs.load_dataset(tmp_path / "train").train) == 80
 
 

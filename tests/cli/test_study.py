@@ -149,3 +149,26 @@ def test_a_network_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     done = call_here(*words)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "models" / "adversarial.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "stages"), [(["run"], "21 stages"), (["split"], "4 stages")])
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, words: list[str], stages: str) -> None:
+    place = tmp_path / "run"
+    options = ["digits", "--limit", 60, "--epochs", 1, "--width", 4, "--seed", 1, "--out", place, "--workers", 1, "--dry-run"]
+    done = call_here(*words, *options, *(["--seeds", 1] if words == ["run"] else []))
+    assert done.returncode == 0 and done.stdout == "Dry run: nothing is trained or written.\n", done.stderr
+    assert "L2 ε = 0.75" in done.stderr and re.search(
+        rf"^{stages}, 1 at once: about .* estimated from timed batches", done.stderr, re.M
+    )
+    assert not [*tmp_path.iterdir()]
+    place.mkdir()
+    (place / "run.json").write_text("{}")
+    assert "--out: must be new with --dry-run, got" in error_line(call_here(*words, *options))
+    assert [path.name for path in place.iterdir()] == ["run.json"]
+
+
+def test_a_dry_run_is_of_a_construction_alone(tmp_path: Path) -> None:
+    assert "--dry-run: cannot be used with --by-file" in error_line(
+        call_here("split", "digits", "--by-file", "--dry-run", "--out", tmp_path / "run")
+    )

@@ -17,7 +17,7 @@ from notbugs.cli.study_progress import StudyProgress, duration, faster_options, 
 from notbugs.data.names import Unreadable
 from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
 from notbugs.study.config import load
-from notbugs.study.epsilon import NeighborDistances
+from notbugs.study.epsilon import NeighborDistances, as_on_cifar
 from notbugs.study.plan import Plan
 from notbugs.study.resolve import resolve
 
@@ -75,6 +75,19 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
     lines = list(plan_lines(noted))
     assert lines[2] == "Data: no test part." and lines[3].startswith("Left out: 1 file (1: is damaged).")
     assert lines[-1] == "Everything is done already."
+
+
+def test_an_epsilon_from_distances_stands_beside_that_by_the_number_of_pixels(plan: Plan) -> None:
+    def said(epsilon: float, epsilon_from: str) -> str:
+        config = replace(plan.config, epsilon=epsilon, epsilon_from=epsilon_from)
+        return "\n".join(plan_lines(replace(plan, config=config)))
+
+    usual = as_on_cifar(plan.splits.train.shape)
+    assert f"1.5 times as much per pixel as 0.5 on CIFAR-10: as much would be --epsilon {usual:.4g}." in said(1.5 * usual, "gap")
+    assert f"a person can see such perturbations. For perturbations that are hardly visible: --epsilon {usual:.4g}." in said(
+        3 * usual, "gap"
+    )
+    assert "per pixel as 0.5" not in said(usual, "gap") + said(3 * usual, "option")
 
 
 def test_a_long_study_names_what_would_be_faster(plan: Plan) -> None:
