@@ -32,7 +32,7 @@ from notbugs.audit.images import test_part
 from notbugs.audit.threats import Threat, conditions, threat_id, threat_models
 from notbugs.data.subset import evenly_spaced
 from notbugs.extensions.registry import registered
-from notbugs.runs.scheduler import default_workers, start_seconds, times_longer
+from notbugs.runs.scheduler import MOST_TIMES_LONGER, default_workers, start_seconds, times_longer
 from notbugs.search import NormBall, objectives
 from notbugs.stats import wilson_interval
 
@@ -243,12 +243,13 @@ def _speed(model: nn.Module, images: Tensor, labels: Tensor, *, gradient: bool, 
 def _timed(work: Callable[[], Tensor], *, on_gpu: bool) -> tuple[float, float]:
     """Seconds of the clock, and those that the processor was at work for it, on each of its threads.
 
-    The latter are what it takes on an idle machine. A processor that waits for a GPU says nothing of other work.
+    The latter are what it takes on an idle machine; at least half of the former, as a model may wait for another process or a
+    network. A processor that waits for a GPU says nothing of other work.
     """
     wall, processor = CLOCK(), PROCESSOR_CLOCK()
     work().cpu()  # waits for a GPU
     taken, at_work = CLOCK() - wall, (PROCESSOR_CLOCK() - processor) / torch.get_num_threads()
-    return (taken, taken) if on_gpu else (taken, at_work)
+    return (taken, taken) if on_gpu else (taken, max(at_work, taken / MOST_TIMES_LONGER))
 
 
 def _margin_lost(model: nn.Module, images: Tensor, labels: Tensor, threat: Threat, *, gradient: bool) -> Tensor:

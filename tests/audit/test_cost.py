@@ -1,6 +1,7 @@
 """What an audit would cost, by what a short attack leaves of a few images."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -55,3 +56,11 @@ def test_the_margin_that_is_lost_is_0_without_an_attack_and_1_or_more_where_it_m
     assert found[0] == pytest.approx(0.1 * math.sqrt(2) / 0.8, rel=1e-3) and found[1] > 1 and found[2] == 1
     for threat, gradient in ((NormBall("l2", 0.1), False), (NormBall("l0", 1), True)):
         assert cost._margin_lost(model, images, labels, threat, gradient=gradient).tolist() == [0, 0, 1]
+
+
+def test_a_model_that_waits_takes_the_time_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside other work, too: no more than that."""
+    for processor, expected in ((10.0, 10.0), (6.0, 6.0), (0.1, 5.0)):
+        monkeypatch.setattr(cost, "CLOCK", partial(next, iter([0.0, 10.0])))
+        monkeypatch.setattr(cost, "PROCESSOR_CLOCK", partial(next, iter([0.0, processor])))
+        assert cost._timed(lambda: torch.zeros(1), on_gpu=False) == pytest.approx((10.0, expected))
