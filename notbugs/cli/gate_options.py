@@ -19,7 +19,7 @@ from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.audit import AuditConfig
-    from notbugs.gate import Evaluation, Requirement
+    from notbugs.gate import Comparison, Evaluation, Requirement
     from notbugs.runs.tables.audit import CheckRow
 
 FailUnder = Annotated[
@@ -56,7 +56,9 @@ TimeLimitText = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be attacked and how long it would take.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and why a requirement is not met.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only errors, why a requirement is not met, and one line if all are.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print also every sanity check and the accuracy of each class.")]
 HINTS = {  # in the order of --help
     "fail_under": FailUnder,
@@ -245,10 +247,17 @@ def _accepted(check: "CheckRow") -> str:
     return f"accepted: the sanity check `{check.check}` failed (--accept-check): the robust accuracy may be overestimated"
 
 
+def _measured(comparison: "Comparison") -> str:
+    """A requirement and the accuracy, in a few words."""
+    row = comparison.row
+    interval = f"[{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}]"
+    return f"{comparison.requirement.text}: {100 * row.accuracy:.1f} % {interval} of {row.n} images"
+
+
 def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
     """Each requirement, whether it is met or not, and the outcome.
 
-    quiet: on standard error, why it is not passed, and what was accepted.
+    quiet: on standard error, why it is not passed, and what was accepted; one line if it is passed.
     """
     from notbugs.gate.decide import LATER
 
@@ -256,6 +265,8 @@ def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
     if quiet:
         for line in (*decision.lines, *map(_accepted, decision.accepted)):
             say(f"notbugs: {line}", file=sys.stderr)
+        if decision.required and not decision.exit_code:
+            say(f"Gate: {decision.outcome} (exit code 0): {'; '.join(map(_measured, decision.comparisons))}")
     elif decision.exit_code and not decision.required:
         say(f"NOT MEASURED: no image was attacked to the end; {LATER} (exit code {decision.exit_code})")
     elif decision.required:

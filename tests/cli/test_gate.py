@@ -151,10 +151,12 @@ def test_a_time_is_read_in_seconds_minutes_and_hours() -> None:
             parse_time(text)
 
 
-def test_quiet_prints_what_is_wrong_alone_and_verbose_everything(attack: Attack) -> None:
+def test_quiet_prints_what_is_wrong_or_one_line_and_verbose_everything(attack: Attack) -> None:
     rows, checks = [accuracy(45)], [check("yes", "logits"), check("not run", "transfer")]
     done = attack("--quiet", "--fail-under", "l2:0.5=30%", rows=rows, checks=checks)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    said = "Gate: passed (exit code 0): l2:0.5=30%: 45.0 % [35.6, 54.8] of 100 images\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    assert attack("--quiet", rows=rows, checks=checks).stdout == ""  # nothing is required
     done = attack("--quiet", rows=rows, checks=[check("no")])
     assert (done.returncode, done.stdout) == (0, "") and done.stderr.count("\n") == 1 and "sanity check gradients" in done.stderr
     of_class = ClassAccuracyRow(
