@@ -43,6 +43,8 @@ from notbugs.cli.say import say
 from notbugs.cli.study_progress import duration, finding_lines
 from notbugs.errors import InputError
 
+STAGE_NAMES = {"checks": "sanity checks", "summary": "tables and pictures"}  # as a reader of the terminal knows them
+
 if TYPE_CHECKING:
     from notbugs.audit import AuditConfig
     from notbugs.audit.cost import AuditPlan
@@ -151,7 +153,10 @@ def _attack(
         write_alone(path, f"--{form}")
     left = _TimeLeft(options.time_limit)
     with TemporaryDirectory() as temporary:
-        with how.engine() as engine, progress(TABLE if out else "", quiet=options.quiet, left=left) as report_progress:
+        with (
+            how.engine() as engine,
+            progress(TABLE if out else "", quiet=options.quiet, left=left, names=STAGE_NAMES) as report_progress,
+        ):
             record = audit.run(
                 config,
                 out or Path(temporary) / "audit",

@@ -167,12 +167,16 @@ def command_line() -> str:
 
 @contextmanager
 def progress(
-    listed_in: str = "", *, quiet: bool = False, left: Callable[[str, float], str] = lambda stage, share: ""
+    listed_in: str = "",
+    *,
+    quiet: bool = False,
+    left: Callable[[str, float], str] = lambda stage, share: "",
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Callable[[str, float, str], None]]:
     """A progress bar per running stage; without a terminal, a line per finished stage, and one a minute. quiet: nothing.
 
     Before the first of them the notes on the data: the input can be used. listed_in: see `list_files_in`.
-    left: gets each stage and the share of it that is done; returns the time left, in words, or "".
+    left: gets each stage and the share of it that is done; returns the time left, in words, or "". names: what stages are called.
     """
     if quiet:
         yield lambda stage, share, words: None
@@ -201,7 +205,8 @@ def progress(
         def report_progress(stage: str, share: float, words: str) -> None:
             nonlocal said
             print_notes()
-            shares[stage], time_left = share, left(stage, share)
+            time_left, stage = left(stage, share), names.get(stage, stage)
+            shares[stage] = share
             if not console.is_terminal and time.monotonic() - said > QUIET and (running := running_stages(shares)):
                 console.print(
                     printable("; ".join(filter(None, (running, time_left)))), highlight=False, markup=False, soft_wrap=True
