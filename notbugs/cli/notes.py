@@ -97,9 +97,13 @@ def print_notes() -> None:
         say(line, file=sys.stderr)
 
 
-def print_warnings() -> None:
-    """Of these notes only the warnings, for a command that is to print nothing else: the others are dropped."""
-    for line in [*new_data_lines(), *new_model_lines()]:
+def print_warnings(*, of_models: bool = True) -> None:
+    """Of these notes only the warnings, for a command that is to print nothing else: the others are dropped.
+
+    of_models: not if its sanity checks say the same.
+    """
+    lines, about_models = new_data_lines(), new_model_lines()
+    for line in [*lines, *(about_models if of_models else [])]:
         if "WARNING" in line:
             say(line, file=sys.stderr)
 

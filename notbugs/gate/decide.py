@@ -131,7 +131,7 @@ class Decision:
     @property
     def lines(self) -> list[str]:
         """Why it is not passed, one line each: parameter, rule, got, remedy. First what puts every accuracy in doubt."""
-        found = [check_line(check) for check in self.failed if _doubts_all(check)]
+        found = [check_line(check) for check in sorted(filter(_doubts_all, self.failed), key=_cause_first)]
         found += [each.line for each in self.comparisons if each.state != "met"]
         found += [check_line(check) for check in self.failed if not _doubts_all(check)]
         return [*found, self.time_limit_line] if self.time_limit_line else found
@@ -204,6 +204,11 @@ def decide(
 def _doubts_all(check: CheckRow) -> bool:
     """Whether a check that failed puts every accuracy in doubt, the clean one, too."""
     return (check.consequence or OVERESTIMATED) != OVERESTIMATED
+
+
+def _cause_first(check: CheckRow) -> int:
+    """Wrong pixels or another order of the classes make a model no better than chance: not the other way round."""
+    return check.check == "above chance"
 
 
 def _state(share: float, row: AuditAccuracyRow, time_limit: TimeLimit | None) -> State:

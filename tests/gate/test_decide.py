@@ -43,6 +43,9 @@ def test_what_puts_every_accuracy_in_doubt_is_said_first() -> None:
     checks = [check("no", "masking"), check("no", "class order", consequence=NOT_TRUSTED)]
     lines = evaluation([accuracy(10)], checks).decision.lines
     assert [line.split(":")[0] for line in lines] == ["sanity check class order", "--fail-under", "sanity check masking"]
+    several = [check("no", name, consequence=NOT_TRUSTED) for name in ("above chance", "pixel range")]
+    first = evaluation([accuracy(10)], several).decision.lines[0]
+    assert first.startswith("sanity check pixel range")  # the cause before what follows from it
     assert lines[1].endswith("; that accuracy is not to be trusted: first mend what the sanity check names")
 
 
