@@ -266,7 +266,8 @@ def print_decision(evaluation: "Evaluation", *, quiet: bool) -> None:
         for line in (*decision.lines, *map(_accepted, decision.accepted)):
             say(f"notbugs: {line}", file=sys.stderr)
         if decision.required and not decision.exit_code:
-            say(f"Gate: {decision.outcome} (exit code 0): {'; '.join(map(_measured, decision.comparisons))}")
+            limit = f"; time limit: {decision.time_limit.sentence}" if decision.time_limit else ""
+            say(f"Gate: {decision.outcome} (exit code 0): {'; '.join(map(_measured, decision.comparisons))}{limit}")
     elif decision.exit_code and not decision.required:
         say(f"NOT MEASURED: no image was attacked to the end; {LATER} (exit code {decision.exit_code})")
     elif decision.required:

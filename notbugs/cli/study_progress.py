@@ -198,7 +198,9 @@ def finding_lines(findings: "Sequence[DataCheckRow]", *, every: bool = False) ->
     if others := len(findings) - len(said):
         are = "is" if others == 1 else "are"
         more = "other " if said else ""
-        yield f"Data check: {_count(others, f'{more}finding')} that {are} not serious, see tables/data_check.csv."
+        left = [row.problem for row in findings if row not in said]
+        named = ", ".join(left[:3]) + (" and others" if others > 3 else "")
+        yield f"Data check: {_count(others, f'{more}finding')} that {are} not serious ({named}), see tables/data_check.csv."
 
 
 def _given_lines(plan: "Plan") -> Iterator[str]:

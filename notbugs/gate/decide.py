@@ -138,8 +138,9 @@ class Decision:
 
     @property
     def time_limit_line(self) -> str:
-        """That the time limit was too short to decide, in one line; "" if it was not."""
-        if not self.time_limit or self.outcome != "not trusted":
+        """That the time limit was too short to decide, in one line; "" if it was not: a check that failed needs no more time."""
+        undecided = bool(self.unmeasured) or any(each.state == "inconclusive" for each in self.comparisons)
+        if not self.time_limit or self.outcome != "not trusted" or (self.time_limit.checks and not undecided):
             return ""
         remedy = MORE_TIME if self.time_limit.attacked else LATER
         return str(InputError("--time-limit", "must be long enough to decide", self.time_limit.sentence, remedy))

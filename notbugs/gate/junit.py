@@ -20,7 +20,7 @@ def as_junit(evaluation: Evaluation) -> str:
     gate += [_accuracy(row) for row in evaluation.rows if row.threat not in required]
     if limit := evaluation.decision.time_limit:
         case = _case("robust accuracy", "time limit")
-        if evaluation.decision.outcome == "not trusted":
+        if evaluation.decision.time_limit_line:
             _failure(case, "not trusted", limit.sentence)
         else:
             SubElement(case, "system-out").text = _text(limit.sentence)

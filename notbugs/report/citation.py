@@ -68,6 +68,7 @@ def sentence(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
     parts += [
         _seeds(rows),
         f"model {of}{tested}",
+        *_modules(run, str(row.get("model", ""))),
     ]
     accuracy = f"{100 * row['accuracy']:.1f} % {'clean' if clean else 'robust'} accuracy"
     return f"{accuracy} ({', '.join(parts)}, {_origin(run)})"
@@ -85,7 +86,7 @@ def excess(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
     parts = [f"95 % CI [{low}, {high}] over {over}", f"n = {row['n']}", _seeds(rows), *both]
     if isinstance(epsilon, float | int):
         parts.append(f"perturbations {norm} ε = {epsilon:.4g}")
-    parts += [f"{name}.py SHA-256 {digest[:16]}" for name, digest in run.metadata.get("extension_files", {}).items()]
+    parts += _modules(run, row["model"], row["control"])
     return f"{points} percentage points of test accuracy over the control ({', '.join(parts)}, {_origin(run)})"
 
 
@@ -102,6 +103,14 @@ def _mean(
         raise InputError("row", "must be one row, or one of each seed", f"seeds {', '.join(map(str, seeds))}")
     mean, least, most = student_interval([float(row[value]) for row in rows])
     return {**rows[0], **{name: fmean(row[name] for row in rows) for name in others}, value: mean, low: least, high: most}
+
+
+def _modules(run: RunFolder, *models: str) -> list[str]:
+    """SHA-256 of the modules of the user's own, if one of the models was trained on a set of theirs."""
+    own = {f"trained-on-{name}" for name in run.metadata.get("extensions", [])}
+    if not own.intersection(models):
+        return []
+    return [f"{name}.py SHA-256 {digest[:16]}" for name, digest in run.metadata.get("extension_files", {}).items()]
 
 
 def _seeds(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from notbugs.models import Model
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Progress
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.metadata import NORM_NAMES, epsilon_text
 from notbugs.runs.tables.row import cells
 from notbugs.runs.tables.study import SetRow, SyntheticTruthRow
 from notbugs.search import NormBall
@@ -337,5 +338,11 @@ def _card(config: ResolvedConfig, spec: DatasetSpec, row: SetRow) -> str:
         ends = f"[{100 * row.source_ci_low:.1f}, {100 * row.source_ci_high:.1f}]"
         accuracy = f"{100 * row.source_accuracy:.1f} %, 95 % CI {ends} on {row.source_images} test images"
         lines.append(f"- clean accuracy of the model that it was made from: {accuracy}")
+    size = "x".join(map(str, load(config).train.shape[1:]))
+    resized = f", made by resizing ({config.resize_mode}): test on images that are resized alike" if config.resize else ""
+    lines.append(f"- pixels: {size}{resized}")
+    lines.append(
+        f"- threat model of the study: {NORM_NAMES[config.norm]} epsilon {epsilon_text(config.epsilon)}, pixels in [0, 1]"
+    )
     lines += ["", "Source of the method: Ilyas et al., Adversarial Examples Are Not Bugs, They Are Features, 2019.", ""]
     return "\n".join(lines)

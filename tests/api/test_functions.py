@@ -264,12 +264,16 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "study", {"kind": "study"}) as record:
         files = {"own": "f" * 64}
         record.update_metadata(commit="0123abc-dirty", norm="l2", settings={"relabel_epsilon": 1.5}, extension_files=files)
+        record.update_metadata(extensions=["own"])
     assert api.Run(str(tmp_path / "study")).cite(control) == (
         "+62.5 percentage points of test accuracy over the control (95 % CI [+50.0, +75.0] over the test "
         "images, n = 70, seed 1, trained-on-random-labels 75.0 %, trained-on-own 12.5 %, perturbations L2 ε = 1.5, "
         "own.py SHA-256 ffffffffffffffff, data d (fingerprint unknown); "
         "notbugs 0.1.0, commit 0123abc-dirty: notbugs run d)"
     )
+    assert "SHA-256" not in api.Run(tmp_path / "study").cite({**control, "control": "trained-on-random-labels-shuffled"})
+    trained = {**study, "model": "trained-on-own", "trained_on": "own"}
+    assert "model trained-on-own, own.py SHA-256 ffffffffffffffff, data d" in api.Run(tmp_path / "study").cite(trained)
     of_seeds = [{**study, "seed": seed, "accuracy": share} for seed, share in enumerate((0.80, 0.82, 0.84))]
     assert (
         api.Run(tmp_path / "study")

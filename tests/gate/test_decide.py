@@ -49,6 +49,12 @@ def test_what_puts_every_accuracy_in_doubt_is_said_first() -> None:
     assert lines[1].endswith("; that accuracy is not to be trusted: first mend what the sanity check names")
 
 
+def test_a_check_that_failed_needs_no_more_time() -> None:
+    """All requirements are met on the images that a time limit left, and the sanity checks are done."""
+    decision = evaluation([accuracy(60)], [check("no", "gradients")], limit=CUT).decision
+    assert decision.exit_code == 3 and [line.split(":")[0] for line in decision.lines] == ["sanity check gradients"]
+
+
 def test_fewer_images_are_advised_only_where_none_was_attacked() -> None:
     undecided = evaluation([accuracy(7, 20)], limit=CUT).decision
     assert (undecided.exit_code, undecided.lines[-1].partition("; give")[2]) == (3, " more time: --time-limit")

@@ -58,7 +58,7 @@ def test_serious_findings_are_warnings_on_the_terminal() -> None:
     mirrored = replace(LEAK, problem=MIRRORING, serious=False, remedy="Training does not flip here, unless --flip is given.")
     lines = [*finding_lines([mirrored, GRAY])]
     assert lines[0] == f"Data check: {finding_text(mirrored)}" and len(lines) == 2
-    assert lines[1].endswith("not serious, see tables/data_check.csv.")
+    assert lines[1].endswith(f"not serious ({GRAY.problem}), see tables/data_check.csv.")
     assert [*finding_lines([mirrored, GRAY], every=True)] == [lines[0], f"Data check: {finding_text(GRAY)}"]
 
 

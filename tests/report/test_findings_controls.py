@@ -401,3 +401,17 @@ def test_a_control_of_another_size_is_cautioned() -> None:
     assert said(1.5, 1.5) == said(1.45, 1.5) == said(None, 1.5) == ""
     assert "have a mean L2 norm of 1.19, those of random-labels 1.5. " in said(1.19, 1.5)
     assert said(1.8, 1.5)
+
+
+def test_a_control_that_reaches_few_labels_says_so() -> None:
+    def said(own: float | None, controlled: float | None) -> str:
+        reached = {"random-labels-shuffled": own, "random-labels": controlled}
+        results = cast(StudyResults, SimpleNamespace(target_reached=reached.get))
+        entry = cast(ExcessOverControl, SimpleNamespace(control="trained-on-random-labels-shuffled"))
+        return controls._reached(results, "random-labels", entry)
+
+    assert said(None, 1.0) == said(0.5, None) == ""
+    assert said(0.9, 1.0).endswith(
+        "of the images of shuffled perturbations as their new label, 100.0 % of those of random-labels."
+    )
+    assert said(0.3, 1.0).endswith(" It may lack more of the label's features than it was made to lack.")

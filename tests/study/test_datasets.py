@@ -57,6 +57,7 @@ def test_rows_say_how_each_data_set_was_made(quick_run: RunFolder) -> None:
         card = (quick_run.folder / "datasets" / row.set / "README.md").read_text(encoding="utf-8")
         assert f"# {row.set}" in card and spec.description in card and "from `digits`, image for image." in card
         assert f"- made_from: {spec.made_from}" in card and "None" not in card
+        assert "- pixels: 8x8\n- threat model of the study: L2 epsilon 0.75, pixels in [0, 1]\n" in card
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from notbugs.stats import student_interval
 from notbugs.study.catalog import ARCHITECTURES, DATASETS, EPSILON_TEXTS, LEARNERS, MODELS, OWN_MODELS, trained_on
 from notbugs.study.comparisons import ALTERNATIVE_EXPLANATIONS, CONTROLS_OF, TRANSFER_SOURCES, control_short
 
+LESS_REACHED = 0.75  # of the share of the controlled set: a control of the user's own that reaches fewer new labels
 SAME_SIZE = 0.05  # mean L2 norms that differ by this share at most are called the same
 NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source
 
@@ -68,9 +69,10 @@ def _reached(results: StudyResults, set: str, entry: ExcessOverControl) -> str:
     own, controlled = (results.target_reached(name) for name in (MODELS[entry.control].trained_on, set))
     if own is None or controlled is None:
         return ""
+    lacks = " It may lack more of the label's features than it was made to lack." if own < LESS_REACHED * controlled else ""
     return (
         f" The standard model predicts {percent(own)} of the images of {_control(entry)} as their new label, "
-        f"{percent(controlled)} of those of {set}."
+        f"{percent(controlled)} of those of {set}.{lacks}"
     )
 
 
