@@ -1,6 +1,7 @@
 """What a pipeline is told of an audit, also of one that its time limit ended."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from notbugs.audit.config import AuditConfig
 from notbugs.audit.images import test_part
@@ -48,7 +49,7 @@ def evaluate(
         conditions=metadata.conditions,
         rows=rows,
         checks=checks,
-        decision=decide(rows, checks, required, limit, accepted),
+        decision=decide(rows, checks, required, limit, accepted, available=len(test_part(replace(config, images=None))[0])),
         seconds=metadata.seconds,
         started=metadata.started,
     )

@@ -50,13 +50,14 @@ class Comparison(NamedTuple):
     """One requirement and what was measured: met if the lower end of the interval reaches it.
 
     inconclusive: the time limit left so few images that the interval holds the required accuracy. doubted: a sanity check failed
-    that puts every accuracy in doubt.
+    that puts every accuracy in doubt. available: images that could be attacked, 0 if not known.
     """
 
     requirement: Requirement
     row: AuditAccuracyRow
     state: State
     doubted: bool = False
+    available: int = 0
 
     @property
     def line(self) -> str:
@@ -86,6 +87,8 @@ class Comparison(NamedTuple):
         if self.more_images_may_decide:
             images = images_to_show(self.row.correct / self.row.n, self.requirement.share)
             enough = f", about {images:,} if the accuracy stays" if images else ""
+            if images and 0 < self.available < images:
+                enough += f", of which DATASET has {self.available:,}"
             return f"the interval ends at {_percent(self.row.ci_high)}: more images may decide{enough}"
         if self.row.attack == "none":
             return "train longer, or on more images"
@@ -158,6 +161,7 @@ def decide(
     requirements: Sequence[tuple[Requirement, str]],
     time_limit: TimeLimit | None = None,
     accepted: Collection[str] = (),
+    available: int = 0,
 ) -> Decision:
     """Compare an audit with what is required of it.
 
@@ -171,6 +175,8 @@ def decide(
         Where it ended the audit.
     accepted : collection of str
         Names of sanity checks whose failure does not count: a black box has no gradients, whatever is done.
+    available : int
+        Images that could be attacked; 0 if not known.
 
     Returns
     -------
@@ -184,7 +190,7 @@ def decide(
     doubted = any(map(_doubts_all, failed))
     measured = {row.threat: row for row in rows}
     comparisons = [
-        Comparison(requirement, measured[threat], _state(requirement.share, measured[threat], time_limit), doubted)
+        Comparison(requirement, measured[threat], _state(requirement.share, measured[threat], time_limit), doubted, available)
         for requirement, threat in requirements
         if threat in measured
     ]

@@ -1,12 +1,13 @@
 """The decision and its exit code."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from gate.conftest import accuracy, check, evaluation
 
 from notbugs.attacks.sanity_checks.check import NOT_TRUSTED
-from notbugs.gate import TimeLimit
+from notbugs.gate import TimeLimit, decide, parse_requirement
 from notbugs.runs.tables.audit import AuditAccuracyRow, CheckRow
 
 CUT = TimeLimit(60.0, 20, 100, ("part 2 of 5",), checks=True)
@@ -93,3 +94,10 @@ def test_a_lower_end_has_the_decimals_of_the_table() -> None:
 def test_without_a_requirement_only_nothing_measured_is_an_error(limit: TimeLimit | None, code: int) -> None:
     rows = [] if limit is NOTHING else [accuracy(10)]
     assert evaluation(rows, [check("no")], required=(), limit=limit).decision.exit_code == code
+
+
+@pytest.mark.parametrize(("available", "said"), [(0, "stays"), (400, "stays, of which DATASET has 400"), (4000, "stays")])
+def test_how_many_images_may_decide_and_how_many_there_are(available: int, said: str) -> None:
+    decision = decide([accuracy(34)], [], [(parse_requirement("l2:0.5=30%"), "l2 0.5")], available=available)
+    (line,) = decision.lines
+    assert re.search(rf"more images may decide, about [\d,]+ if the accuracy {said}$", line) and decision.exit_code == 1
