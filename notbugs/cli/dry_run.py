@@ -23,13 +23,6 @@ class _PlannedError(Exception):
     """The plan is printed."""
 
 
-def check_new(out: Path) -> None:
-    """Raise InputError if there is a run, which a plan for a new one says nothing of."""
-    if (out / "run.json").exists():
-        remedy = "without --dry-run the command says what is left, and how long that takes, before it goes on"
-        raise InputError("--out", "must be new with --dry-run", out, remedy)
-
-
 def print_plan(config: "StudyConfig", out: Path, how: How, only: Collection[str] | None = None) -> None:
     """Read and check the data, time a few batches, and print the plan of a new study. Nothing is written into `out`.
 
@@ -40,7 +33,9 @@ def print_plan(config: "StudyConfig", out: Path, how: How, only: Collection[str]
     """
     from notbugs.study import pipeline
 
-    check_new(out)
+    if (out / "run.json").exists():
+        remedy = "without --dry-run the command says what is left, and how long that takes, before it goes on"
+        raise InputError("--out", "must be new with --dry-run", out, remedy)
     say("Dry run: nothing is trained or written.")
     with TemporaryDirectory() as temporary, how.engine() as engine, study_progress() as display:
 

@@ -15,7 +15,7 @@ from notbugs.cli.console import (
     progress,
     study_config,
 )
-from notbugs.cli.dry_run import DryRun, check_new, print_plan
+from notbugs.cli.dry_run import DryRun, print_plan
 from notbugs.cli.earlier import command_again, continued, earlier_study, taken_over
 from notbugs.cli.files import files_config, split_files
 from notbugs.cli.options import (
@@ -154,17 +154,12 @@ def run(
     sources = {name: context.get_parameter_source(name) for name in options}
     given = [name for name, source in sources.items() if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")]
     how = How(workers, executor, device)
-    if dry_run:
-        check_new(out)
-    if earlier := earlier_study(out):
+    if not dry_run and (earlier := earlier_study(out)):
         _continue_study(earlier, options, given, how)
         return
     if dataset is None:
         raise InputError("DATASET", "must be given", None, "only a study that goes on, in --out, has its own")
-    if dry_run:
-        print_plan(study_config(options), out, how)
-        return
-    _study(study_config(options), out, how)
+    (print_plan if dry_run else _study)(study_config(options), out, how)
 
 
 @with_data_options
@@ -213,16 +208,15 @@ def split(
     config, how = study_config({**locals(), **data_options, "seeds": 1}), How(workers, executor, device)
     if by_file or files:
         option = "--by-file" if by_file else "--files"
-        if dry_run:
-            raise InputError("--dry-run", f"cannot be used with {option}", True)
         if bf16 is not None or compile:
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
         if robust_strong:
             raise InputError("--robust-strong", f"cannot be used with {option}, which changes no image")
-        if robust_model is not None:
-            raise InputError("--robust-model", f"cannot be used with {option}", robust_model)
+        for name, value in (("--robust-model", robust_model), ("--dry-run", dry_run)):
+            if value:
+                raise InputError(name, f"cannot be used with {option}", value)
         split_files(files_config(config, folds, repeats, pictures), out, how, files, top if by_file else None)
         return
     from notbugs.runs.tables.study import SetRow

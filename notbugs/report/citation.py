@@ -12,6 +12,7 @@ from notbugs.runs.metadata import NORM_NAMES, AuditMetadata, StudyMetadata
 from notbugs.runs.source import source
 from notbugs.stats import student_interval
 
+Fields = Mapping[str, Any]  # of a row of a table, of an entry in CITATION.cff
 ROOT = Path(__file__).parents[1]  # of the package
 PLACES = (ROOT / "CITATION.cff", ROOT.parent / "CITATION.cff")  # of an installed package, of a checkout
 ENTRY_TYPES = {"software": "software", "conference-paper": "inproceedings"}
@@ -53,7 +54,7 @@ SAME_ACCURACY = ("model", "trained_on", "set", "norm", "epsilon", "attack", "n")
 SAME_CONTROL = ("model", "control", "n")
 
 
-def sentence(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
+def sentence(rows: Sequence[Fields], run: RunFolder) -> str:
     """Rows of the table `accuracy`, of one seed or of several, with what a reader needs to check them. An audit has seed 0."""
     about, row = _metadata(run), _mean(rows, SAME_ACCURACY, "accuracy", "ci_low", "ci_high")
     clean = row["epsilon"] == 0
@@ -74,7 +75,7 @@ def sentence(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
     return f"{accuracy} ({', '.join(parts)}, {_origin(run)})"
 
 
-def excess(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
+def excess(rows: Sequence[Fields], run: RunFolder) -> str:
     """Rows of the table `controls`, of one seed or of several, with all that a reader needs to check them."""
     row = _mean(rows, SAME_CONTROL, "excess", "excess_ci_low", "excess_ci_high", "accuracy", "control_accuracy")
     over = f"{len(rows)} training seeds" if len(rows) > 1 else "the test images"
@@ -90,9 +91,7 @@ def excess(rows: Sequence[Mapping[str, Any]], run: RunFolder) -> str:
     return f"{points} percentage points of test accuracy over the control ({', '.join(parts)}, {_origin(run)})"
 
 
-def _mean(
-    rows: Sequence[Mapping[str, Any]], same: Sequence[str], value: str, low: str, high: str, *others: str
-) -> Mapping[str, Any]:
+def _mean(rows: Sequence[Fields], same: Sequence[str], value: str, low: str, high: str, *others: str) -> Fields:
     """The row itself; of several seeds one with means, and the interval over seeds. Raises InputError for unlike rows."""
     if len(rows) == 1:
         return rows[0]
@@ -113,7 +112,7 @@ def _modules(run: RunFolder, *models: str) -> list[str]:
     return [f"{name}.py SHA-256 {digest[:16]}" for name, digest in run.metadata.get("extension_files", {}).items()]
 
 
-def _seeds(rows: Sequence[Mapping[str, Any]]) -> str:
+def _seeds(rows: Sequence[Fields]) -> str:
     seeds = [str(row.get("seed", 0)) for row in rows]
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
 
@@ -131,19 +130,19 @@ def _origin(run: RunFolder) -> str:
 
 
 @cache
-def _citation() -> Mapping[str, Any]:
+def _citation() -> Fields:
     import yaml
 
     path = next(place for place in PLACES if place.is_file())
-    cited: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    cited: Fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     return cited
 
 
-def _key(cited: Mapping[str, Any]) -> str:
+def _key(cited: Fields) -> str:
     return f"{cited['authors'][0]['family-names']}{cited['year']}".lower()
 
 
-def _entry(key: str, cited: Mapping[str, Any]) -> str:
+def _entry(key: str, cited: Fields) -> str:
     """One entry. Braces keep capitals, and keep a name that is no person's in one piece."""
     lines = {"author": " and ".join(map(_author, cited["authors"]))}
     lines |= {name: str(cited[field]) for field, name in FIELDS.items() if field in cited}
