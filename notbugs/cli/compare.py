@@ -53,17 +53,19 @@ def compare(runs: Runs, pairs: Pairs = False, out: Page = None) -> None:
     means = compare_pairs(both) if pairs else []
     found = [(first, second, compare_runs(first, second)) for first, second in both]
     for each in found:
-        _print_pair(*each)
+        _print_pair(*each, alone=not pairs)
     if means:
         said = f"Mean of {len(both)} pairs. 95 % CI: over other test images and other trainings."
         print_table(said, *mean_cells(means))
         say(*(each.conclusion for each in means))
+        if len(both) == 2:
+            say("Two pairs say little of other trainings: take three or more.")
     if out is not None:
         write_page(out, found, means)
         say(out)
 
 
-def _print_pair(first: "RunFolder", second: "RunFolder", comparisons: "Sequence[PairedComparison]") -> None:
+def _print_pair(first: "RunFolder", second: "RunFolder", comparisons: "Sequence[PairedComparison]", *, alone: bool) -> None:
     """The two audits, what speaks against comparing them, the table, and what follows."""
     from notbugs.gate.compare import conclusions, different_attacks, failed_checks, left_out
     from notbugs.report.compare import cells
@@ -80,4 +82,4 @@ def _print_pair(first: "RunFolder", second: "RunFolder", comparisons: "Sequence[
         say(f"WARNING: {words}")
     said = "Difference: second minus first, in percentage points. Only first, only second: images that one alone has correct."
     print_table(said, [column.replace("only ", "only\n") for column in columns], rows)  # 80 letters are enough
-    say(*conclusions(comparisons))
+    say(*conclusions(comparisons, alone=alone))

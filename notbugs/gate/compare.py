@@ -59,9 +59,13 @@ def conclusion(threat: str, ci_low: float, ci_high: float) -> str:
     return f"Undecided which has higher {kind}: the 95 % CI of the difference contains 0."
 
 
-def conclusions(comparisons: Sequence[PairedComparison]) -> list[str]:
-    """What follows, in words; the first comparison is that of clean images."""
+def conclusions(comparisons: Sequence[PairedComparison], *, alone: bool = True) -> list[str]:
+    """What follows, in words; the first comparison is that of clean images. alone: not one of several pairs."""
     said, clean = [each.conclusion for each in comparisons], comparisons[0]
+    if alone and any(each.ci_low > 0 or each.ci_high < 0 for each in comparisons):
+        said.append(
+            "That is said of these two models: other trainings of either may differ. notbugs compare --pairs averages several."
+        )
     if clean.ci_low > 0 or clean.ci_high < 0:
         said.append(
             f"Clean accuracies differ by {100 * clean.difference:+.1f} percentage points. An image that is misclassified without "

@@ -70,7 +70,13 @@ def write_page(
 
     environment = Environment(loader=PackageLoader("notbugs.report"), autoescape=True, undefined=StrictUndefined)
     pairs = [
-        (_about(first), _about(second), different_attacks(first, second), *cells(comparisons), conclusions(comparisons))
+        (
+            _about(first),
+            _about(second),
+            different_attacks(first, second),
+            *cells(comparisons),
+            conclusions(comparisons, alone=not means),
+        )
         for first, second, comparisons in found
     ]
     mean = (*mean_cells(means), [each.conclusion for each in means]) if means else None

@@ -103,7 +103,9 @@ def test_a_difference_of_clean_accuracies_is_told() -> None:
     attacked = replace(clean, threat="l2 0.5", difference=-0.1, ci_low=-0.2, ci_high=0.1)
     said = conclusions([clean, attacked])
     assert said[:2] == ["The second has lower clean accuracy.", attacked.conclusion]
-    assert said[2].startswith("Clean accuracies differ by -20.0 percentage points. An image") and len(said) == 3
+    assert said[2].startswith("That is said of these two models") and len(said) == 4
+    assert said[3].startswith("Clean accuracies differ by -20.0 percentage points. An image")
+    assert len(conclusions([clean, attacked], alone=False)) == 3
     assert len(conclusions([replace(clean, ci_high=0.1), attacked])) == 2
 
 
