@@ -24,17 +24,24 @@ def cells(comparisons: Sequence[PairedComparison]) -> tuple[Sequence[str], list[
     """
     return COLUMNS, [
         [
-            each.threat,
-            str(each.n),
-            f"{100 * each.first:.1f} %",
-            f"{100 * each.second:.1f} %",
-            f"{100 * each.difference:+.1f}",
-            f"[{100 * each.ci_low:.1f}, {100 * each.ci_high:.1f}]",
+            *_difference(each),
             str(each.only_first),
             str(each.only_second),
             f"{each.p_value:.2g}" if each.p_value >= 1e-4 else "< 0.0001",
         ]
         for each in comparisons
+    ]
+
+
+def _difference(each: PairedComparison | MeanComparison) -> list[str]:
+    """The cells that both tables have."""
+    return [
+        each.threat,
+        str(each.n),
+        f"{100 * each.first:.1f} %",
+        f"{100 * each.second:.1f} %",
+        f"{100 * each.difference:+.1f}",
+        f"[{100 * each.ci_low:.1f}, {100 * each.ci_high:.1f}]",
     ]
 
 
@@ -48,12 +55,7 @@ def mean_cells(means: Sequence[MeanComparison]) -> tuple[Sequence[str], list[lis
     """
     return MEAN_COLUMNS, [
         [
-            each.threat,
-            str(each.n),
-            f"{100 * each.first:.1f} %",
-            f"{100 * each.second:.1f} %",
-            f"{100 * each.difference:+.1f}",
-            f"[{100 * each.ci_low:.1f}, {100 * each.ci_high:.1f}]",
+            *_difference(each),
             ", ".join(f"{100 * difference:+.1f}" for difference in each.differences),
         ]
         for each in means
