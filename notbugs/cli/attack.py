@@ -169,7 +169,7 @@ def _attack(
             )
         evaluation = evaluate(config, record, required, options.time_limit, options.accepted)
         if options.quiet:
-            print_warnings(of_models=not evaluation.decision.failed)
+            print_warnings([check.check for check in evaluation.decision.failed])
         else:
             print_notes()
             for line in finding_lines(record.rows(DataCheckRow), every=out is None):  # without --out no table is kept

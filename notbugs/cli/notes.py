@@ -1,7 +1,7 @@
 """What was decided in reading the data and loading the models of a command: every command says it, once, in these words."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -97,14 +97,13 @@ def print_notes() -> None:
         say(line, file=sys.stderr)
 
 
-def print_warnings(*, of_models: bool = True) -> None:
+def print_warnings(checks: Collection[str] = ()) -> None:
     """Of these notes only the warnings, for a command that is to print nothing else: the others are dropped.
 
-    of_models: not if its sanity checks say the same.
+    checks: names of sanity checks that failed, which the command says itself.
     """
-    lines, about_models = new_data_lines(), new_model_lines()
-    for line in [*lines, *(about_models if of_models else [])]:
-        if "WARNING" in line:
+    for line in [*new_data_lines(), *new_model_lines()]:
+        if "WARNING" in line and not any(f": {check}: " in line for check in checks):
             say(line, file=sys.stderr)
 
 
