@@ -21,6 +21,7 @@ from notbugs.attacks import budgets, ensemble
 from notbugs.models import trial
 from notbugs.runs import workers
 from notbugs.search import NormBall
+from notbugs.study import bfloat16
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -106,6 +107,14 @@ def _trusted_programs() -> Iterator[None]:
     """Programs that tests make are not tried in a process of their own, which takes two seconds to import PyTorch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial, "_run", lambda tried: (0, trial.BEGUN + trial.DONE))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _float32() -> Iterator[None]:
+    """Whether bfloat16 pays is not timed: what tests compute must not depend on the processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bfloat16, "pays", lambda *_: False)
         yield
 
 

@@ -159,7 +159,8 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     size = f" of width {config.width}" if config.width else ""
     flips = ", random horizontal flips" if config.flip else ""
     counts = f"{_count(config.epochs, 'epoch')}, {_count(config.seeds, 'seed')}"
-    yield f"{config.network}{size}, {counts}{flips}, on {config.device}."
+    precision = " in bfloat16 (--no-bf16: float32)" if config.bf16 else ""
+    yield f"{config.network}{size}, {counts}{flips}, on {config.device}{precision}."
     yield from _given_lines(plan)
     if not plan.stages:
         yield "Everything is done already."

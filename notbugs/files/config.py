@@ -130,6 +130,7 @@ def _study_config(config: FilesConfig) -> StudyConfig:
         pretrained=config.pretrained,
         head_only=config.head_only,
         layer=config.layer,
+        bf16=False,  # not used here
     )
 
 

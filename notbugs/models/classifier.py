@@ -1,7 +1,6 @@
 """Classifiers with one interface: images in [0, 1] are normalized inside; they give logits and features."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -202,33 +201,3 @@ def frozen_copy(model: nn.Module, device: torch.device | str = "cpu") -> Any:
     except Exception:  # locks, open files: a user's network may hold anything
         duplicate = model
     return duplicate.to(device).eval().requires_grad_(False).to(memory_format=memory_format(model))
-
-
-def fuse_batchnorm(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu") -> Any:
-    """A frozen copy for searches, with batch norm fused into the convolutions: the same function, but faster.
-
-    On narrow networks it takes 0.6 of the time and half the memory.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Only a `Classifier` is fused; of any other model a plain copy is returned.
-    sample : Tensor, (N, C, H, W), in [0, 1]
-        A few images on which copy and model must agree; if they do not, or tracing fails, a plain copy is returned.
-    device : torch.device or str
-    """
-    sample, plain = sample.to(device), frozen_copy(model, device)
-    if not isinstance(model, Classifier):
-        return plain
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch imports its own deprecated parts
-        from torch.fx.experimental.optimization import fuse
-
-    fused = copy.deepcopy(plain)
-    try:
-        fused.body = fuse(cast(nn.Module, fused.body), inplace=True).eval().requires_grad_(False)
-    except Exception:  # tracing runs the network's own code, which may raise anything
-        return plain
-    with torch.no_grad(), precision.full_precision():
-        same = torch.allclose(fused(sample), plain(sample), rtol=1e-3, atol=1e-3)
-    return fused if same else plain

@@ -78,7 +78,8 @@ class StudyConfig(DataConfig):
     replicate : bool
         Full, and also what else the paper measured.
     bf16 : bool, optional
-        Train and construct in bfloat16.
+        Train and construct in bfloat16. Default: on a GPU that supports it, and on a CPU where `bfloat16.pays`; of images of up
+        to 16 pixels never on a CPU.
     compile : bool
         Compile networks first.
     device : str

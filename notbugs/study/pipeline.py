@@ -131,7 +131,7 @@ def run(
         digest = _digest_of_same_images(record, config, splits)
         earlier = record.study()
         _check_same_code(record, earlier, given)
-        resolved = _with_earlier(resolved, earlier)
+        resolved = _with_earlier(resolved, earlier, config.bf16)
         _adopt_evaluations(record, study_graph(resolved))
         settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
@@ -296,7 +296,8 @@ class _Place(NamedTuple):
         if self.device is None:
             return self.config
         found = self.device()
-        return replace(self.config, device=found, bf16=uses_bfloat16(self.bf16, found))
+        on_cpu = self.config.bf16 and self.config.device == "cpu"
+        return replace(self.config, device=found, bf16=uses_bfloat16(self.bf16, found, on_cpu=on_cpu))
 
 
 def _stage(graph: Graph, stage_id: StageId, place: _Place, folder: Path) -> Stage:
@@ -323,10 +324,16 @@ def _check_same_code(record: RunFolder, earlier: StudyMetadata, given: GivenMode
     check_unchanged(record.metadata.get("extension_files", {}), EXTENSIONS.hashes())
 
 
-def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata) -> ResolvedConfig:
-    """What was added in an earlier run stays part of the study, and why epsilon has its value."""
+def _with_earlier(config: ResolvedConfig, earlier: StudyMetadata, bf16: bool | None) -> ResolvedConfig:
+    """What was added in an earlier run stays part of the study, why epsilon has its value, and what was decided on a CPU.
+
+    bf16: as asked for.
+    """
     recorded = earlier.settings.get("epsilon_from")
     source = next((each for each in SOURCES if each == recorded), config.epsilon_from)
+    before, here = earlier.settings.get("bf16"), ("cpu", describe_machine("cpu"))
+    if bf16 is None and isinstance(before, bool) and config.device == "cpu" and (earlier.device, earlier.machine) == here:
+        config = replace(config, bf16=before)
     return replace(config, epsilon_from=source, **{name: getattr(config, name) or getattr(earlier, name) for name in ADDED})
 
 

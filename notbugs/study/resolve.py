@@ -9,6 +9,7 @@ from notbugs.data.load import SYNTHETIC
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
+from notbugs.study import bfloat16
 from notbugs.study.catalog import STRONG_VERSIONS
 from notbugs.study.config import ResolvedConfig, StudyConfig, TrainingSettings, check, network_layer
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon, default_relabel_epsilon
@@ -44,9 +45,9 @@ class _Defaults:
     adapt_batchnorm: bool = False
 
 
-def uses_bfloat16(asked: bool | None, device: str) -> bool:
-    """Whether networks are trained in bfloat16: as asked for, else on a GPU that has it."""
-    return _or(asked, precision.supports_bfloat16(device))
+def uses_bfloat16(asked: bool | None, device: str, *, on_cpu: bool = False) -> bool:
+    """Whether networks are trained in bfloat16: as asked for, else on a GPU that has it, and on a CPU where that was decided."""
+    return _or(asked, on_cpu if device == "cpu" else precision.supports_bfloat16(device))
 
 
 def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
@@ -75,8 +76,10 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
     resolved = _with_defaults(config, _defaults(config, splits.train), splits.train)
     if config.pretrained or config.robust_model:
         resolved = replace(resolved, from_scratch=_training(config, _defaults_from_scratch(config, splits.train)))
-    _check_with_data(resolved, splits)
-    return resolved
+    built = _check_with_data(resolved, splits)
+    on_cpu = config.bf16 is None and config.device == "cpu" and max(splits.train.shape[1:]) > TINY
+    on_cpu = on_cpu and bfloat16.pays(built, splits.train, config.network or resolved.network)
+    return replace(resolved, bf16=uses_bfloat16(config.bf16, config.device, on_cpu=on_cpu))
 
 
 def check_size(config: DataConfig, splits: Splits) -> None:
@@ -225,8 +228,8 @@ def _check_translation(option: str, pixels: int, splits: Splits) -> None:
         raise InputError(option, f"must be below {shorter}, the images' shorter side", pixels)
 
 
-def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
-    """Raises InputError for settings that do not fit the data."""
+def _check_with_data(config: ResolvedConfig, splits: Splits) -> models.Model:
+    """The network to train. Raises InputError for settings that do not fit the data."""
     shape = splits.train.shape
     shorter = min(shape[1:])
     check_epsilon("--epsilon", config.threat_model, splits.train)
@@ -246,3 +249,4 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> None:
     if config.robust_model:
         robust = models.build_from(config.robust_model, config.network, shape=shape, classes=classes, layer=layer)
         report_notes(config.robust_model, getattr(robust, "notes", ()))
+    return built

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from notbugs.models import frozen
+from notbugs.models import frozen, fused_now
 from notbugs.precision import bounded_batch_size
 from notbugs.search import Attack
 
@@ -110,12 +110,14 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
 def adversarial_examples(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Adversarial examples of a batch, for the model in evaluation mode; of large images on a CPU some at a time.
 
-    Attacks get the network itself: of one that several ranks train together only the passes of training are counted.
+    Attacks get the network itself, with batch norm fused where that can be: of one that several ranks train together only the
+    passes of training are counted.
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
     count = len(images)
     at_once = bounded_batch_size(count, "cpu", images.shape[1:]) if images.device.type == "cpu" else count
+    model = fused_now(model, images) or model
     with frozen(model):
         pairs = zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True)
         return torch.cat([attack(model, *pair).images for pair in pairs])

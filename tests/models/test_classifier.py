@@ -96,6 +96,51 @@ def test_fused_copy_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch, bu
         assert torch.allclose(models.fuse_batchnorm(model, images)(images), model(images), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in models.ARCHITECTURES]
+)
+def test_fused_copy_of_a_model_in_training_has_its_weights_of_the_moment(
+    name: str, build_used: Build, random_images: Images
+) -> None:
+    model, images = build_used(name, (3, 8, 8)).double(), random_images((3, 8, 8)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    copies = []
+    for _ in range(3):
+        model.train()
+        optimizer.zero_grad()
+        model(images)[:, 0].sum().backward()
+        optimizer.step()
+        state = copy.deepcopy(model.state_dict())
+        copies.append(fused := models.fused_now(model, images))
+        assert model.training
+        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+        if fused is None:
+            assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        else:
+            assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+            assert torch.allclose(fused(images), model.eval()(images), rtol=1e-9, atol=1e-9)
+    assert all(each is copies[0] for each in copies)
+
+
+def test_fused_copy_of_a_model_in_training_fuses_linear_layers_too(random_images: Images) -> None:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5))
+    model = models.Classifier(body, nn.Linear(5, 2), mean=[0.5], std=[0.5], architecture={}).train()
+    images = random_images((1, 8, 8))
+    assert models.fused_now(model, images) is not None
+    with torch.no_grad():
+        body[1].weight.mul_(3)
+        model(images)
+        fused = models.fused_now(model, images)
+        assert fused is not None and torch.allclose(fused(images), model.eval()(images), atol=1e-5)
+
+
+def test_models_that_cannot_be_fused_are_searched_as_they_are(random_images: Images) -> None:
+    images = random_images((1, 8, 8))
+    own = models.Classifier(DataDependent(), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
+    assert models.fused_now(own, images) is None
+    assert models.fused_now(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), images) is None
+
+
 def test_pixels_are_normalized_inside() -> None:
     model = models.build("small", shape=(3, 8, 8), classes=3, mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 1.0])
     inputs: list[Tensor] = []

@@ -1,0 +1,69 @@
+"""Whether a processor trains and searches faster in bfloat16 than in float32: by a timed batch."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from notbugs import attacks, models, precision, train
+from notbugs.data import Dataset
+from notbugs.errors import one_line
+from notbugs.models.notes import report_notes
+from notbugs.search import NormBall
+
+TIMED_NUMBERS = 100_000  # pixels of the timed batch, in all channels
+TIMED_SECONDS = 1.0  # after which it is not timed again
+FEW, MANY = 4, 64  # images of it, at least and at most
+ROUNDS = 3
+PAYS = 0.89  # of the time in float32: 0.6 to 0.8 where the processor has it, else several times as long (docs/lab-log.md)
+CLOCK: Callable[[], float] = time.process_time  # others share the machine
+
+
+def pays(model: models.Model, images: Dataset, name: str) -> bool:
+    """Whether a network computes so much faster in bfloat16 on this processor that it should.
+
+    A step of training and one of a search, with batch norm fused, are timed in turn in both precisions.
+    Where the network fails in bfloat16, or returns values that are not finite, float32 is used, and a note says so.
+
+    Parameters
+    ----------
+    model : Model
+        It is not changed.
+    images : Dataset
+    name : str
+        Of the network, for the note.
+    """
+    part = images.select(slice(0, min(MANY, len(images), max(FEW, TIMED_NUMBERS // math.prod(images.shape)))))
+    trained = models.frozen_copy(model).requires_grad_(True)
+    searched = models.fuse_batchnorm(model, part.pixels(slice(0, 2)))
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    began = time.perf_counter()
+    for _ in range(ROUNDS):
+        for bf16 in seconds:
+            start = CLOCK()
+            try:
+                finite = _step(trained, searched, part, bf16=bf16)
+            except Exception as error:  # a user's network may raise anything
+                if not bf16:
+                    raise
+                report_notes(name, [f"computed in float32, as it fails in bfloat16: {one_line(str(error))}"])
+                return False
+            seconds[bf16].append(CLOCK() - start)
+            if bf16 and not finite:
+                report_notes(name, ["computed in float32, as its outputs in bfloat16 are not finite"])
+                return False
+        if time.perf_counter() - began > TIMED_SECONDS and len(seconds[True]) > 1:
+            break
+    return min(seconds[True]) < PAYS * min(seconds[False])
+
+
+def _step(trained: models.Model, searched: models.Model, part: Dataset, *, bf16: bool) -> bool:
+    """A step of a search, and one of training. Returns whether all logits are finite; else nothing else is done."""
+    pixels, fast = part.pixels(slice(None)), precision.fast_forward(searched, "cpu", bf16=bf16)
+    with torch.no_grad():
+        if not fast(pixels[:FEW]).isfinite().all():
+            return False
+    attacks.fgsm(fast, pixels, part.labels, threat_model=NormBall("l2", 0.1))
+    train.fit(trained, part, epochs=1, batch_size=len(part), bf16=bf16)
+    return True
