@@ -91,6 +91,8 @@ class AuditPlan:
         Those that are left to do.
     parts_done : int
         If above 0, times are as those of so many parts of this audit were.
+    fixed_seconds : float
+        Of `most_seconds`, what fewer images would not save: loading, and the sanity checks.
     """
 
     images: int
@@ -103,6 +105,12 @@ class AuditPlan:
     not_counted: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     parts_done: int = 0
+    fixed_seconds: float = 0.0
+
+    def images_within(self, seconds: float) -> int:
+        """How many images take at most so long, 0 if none do."""
+        each = (self.most_seconds - self.fixed_seconds) / self.images
+        return max(0, min(self.images, math.floor((seconds - self.fixed_seconds) / each))) if each > 0 else self.images
 
     def of_stages(self, left: Sequence[str], every: int, seconds_of_parts: Sequence[float]) -> "AuditPlan":
         """The plan of an audit of which some stages are left to do. seconds_of_parts: of those that are done."""
@@ -162,6 +170,7 @@ def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
         most_seconds=speed.waited * (start + (most + checks + ensemble) / at_once),
         workers=at_once,
         not_counted=tuple(each.name for each in own if each.attack),
+        fixed_seconds=speed.waited * (start + (checks + ensemble) / at_once),
     )
 
 

@@ -242,11 +242,21 @@ def _print_plan(
         say(f"{name:14} {cost}")
     say(f"Time: {found.duration}")
     if options.time_limit is not None:
-        say(f"At most {options.time_limit:g} s: --time-limit")
+        say(f"At most {options.time_limit:g} s: --time-limit. {images_that_fit(found, options.time_limit)}")
     for requirement, threat in required:
         say(f"Required: {threat} with a 95 % CI of {100 * requirement.share:g} % or more, else exit code 1")
     for path in (*([out] if out else []), *options.files.values()):
         say(f"Would be written: {path}")
+
+
+def images_that_fit(found: "AuditPlan", time_limit: float) -> str:
+    """How many images to attack, so that a time limit is twice the longest time."""
+    if 2 * found.most_seconds <= time_limit:
+        return "That is at least twice the longest time."
+    fit = found.images_within(time_limit / 2)
+    if fit:
+        return f"That is twice the longest time of --images {fit}."
+    return f"That is too short: give at least twice the time of the sanity checks, {2 * found.fixed_seconds:.0f} s."
 
 
 def _threats(epsilon: Sequence[str], norm: str | None) -> list[str]:

@@ -1,5 +1,7 @@
 """What the terminal shows of an attacked classifier."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from notbugs.cli.console import accuracy_line, print_conditions
@@ -8,6 +10,7 @@ from notbugs.cli.say import say
 if TYPE_CHECKING:
     from notbugs.gate import Evaluation
     from notbugs.runs.folder import RunFolder
+    from notbugs.runs.tables.audit import CheckRow
 
 
 def print_audit(record: "RunFolder", evaluation: "Evaluation", *, verbose: bool = False) -> None:
@@ -45,6 +48,15 @@ def print_audit(record: "RunFolder", evaluation: "Evaluation", *, verbose: bool 
             say(f"  of these misclassified: the logits of {row.not_finite} perturbed images are NaN or infinite")
     if verbose:
         _print_classes(record)
+    elif evaluation.checks:
+        say(_counted(evaluation.checks))
+
+
+def _counted(checks: Sequence["CheckRow"]) -> str:
+    """How many sanity checks passed, failed, and were not made."""
+    count = Counter(check.passed for check in checks)
+    kinds = (("passed", count["yes"]), ("failed", count["no"]), ("not made (--verbose: why)", count["not run"]))
+    return f"sanity checks: {', '.join(f'{number} {kind}' for kind, number in kinds if number or kind == 'passed')}"
 
 
 def _print_classes(record: "RunFolder") -> None:

@@ -98,7 +98,7 @@ NONE_GIVEN: Given = {
     "quiet": False,
     "verbose": False,
 }
-STATES = {"met": "met", "below": "NOT MET", "inconclusive": "NOT DECIDED"}
+STATES = {"met": "met", "below": "NOT MET", "inconclusive": "NOT DECIDED", "not trusted": "NOT TRUSTED"}
 SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 

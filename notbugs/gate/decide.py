@@ -11,7 +11,7 @@ from notbugs.gate.requirements import OPTION, Requirement, images_to_show
 from notbugs.runs.tables.audit import OVERESTIMATED, AuditAccuracyRow, CheckRow
 
 Outcome = Literal["passed", "below", "not trusted"]
-State = Literal["met", "below", "inconclusive"]
+State = Literal["met", "below", "inconclusive", "not trusted"]
 EXIT_CODES: dict[Outcome, int] = {"passed": PASSED, "below": BELOW, "not trusted": NOT_TRUSTED}
 LATER = "give more time, or attack fewer images: --time-limit, --images"
 MORE_TIME = "give more time: --time-limit"  # fewer images would make the interval wider
@@ -49,14 +49,13 @@ class TimeLimit(NamedTuple):
 class Comparison(NamedTuple):
     """One requirement and what was measured: met if the lower end of the interval reaches it.
 
-    inconclusive: the time limit left so few images that the interval holds the required accuracy. doubted: a sanity check failed
-    that puts every accuracy in doubt. available: images that could be attacked, 0 if not known.
+    inconclusive: the time limit left so few images that the interval holds the required accuracy. not trusted: a sanity check
+    failed that puts every accuracy in doubt. available: images that could be attacked, 0 if not known.
     """
 
     requirement: Requirement
     row: AuditAccuracyRow
     state: State
-    doubted: bool = False
     available: int = 0
 
     @property
@@ -73,23 +72,24 @@ class Comparison(NamedTuple):
     @property
     def more_images_may_decide(self) -> bool:
         """Whether it is not met and the interval contains the required share: the accuracy itself may be high enough."""
-        return self.state != "met" and self.row.ci_high >= self.requirement.share
+        return self.state in ("below", "inconclusive") and self.row.ci_high >= self.requirement.share
 
     @property
     def remedy(self) -> str:
         """What to do if it is not met; "" if it is."""
         if self.state == "met":
             return ""
-        if self.doubted:
+        if self.state == "not trusted":
             return "that accuracy is not to be trusted: first mend what the sanity check names"
         if self.state == "inconclusive":
             return MORE_TIME
         if self.more_images_may_decide:
             images = images_to_show(self.row.correct / self.row.n, self.requirement.share)
-            enough = f", about {images:,} if the accuracy stays" if images else ""
+            ends = f"the interval ends at {_percent(self.row.ci_high)}"
             if images and 0 < self.available < images:
-                enough += f", of which DATASET has {self.available:,}"
-            return f"the interval ends at {_percent(self.row.ci_high)}: more images may decide{enough}"
+                few = f"DATASET has {self.available:,}, with which this cannot be decided: add test images, or require less"
+                return f"{ends}: about {images:,} images would decide if the accuracy stays; {few}"
+            return f"{ends}: more images may decide" + (f", about {images:,} if the accuracy stays" if images else "")
         if self.row.attack == "none":
             return "train longer, or on more images"
         how = ": notbugs train --loss adversarial" if self.row.norm in ("l2", "linf") else ""
@@ -150,9 +150,9 @@ class Decision:
 
 
 def check_line(check: CheckRow) -> str:
-    """A failed sanity check in one line: parameter, rule, got, remedy."""
-    rule = f"must pass, or {check.consequence or OVERESTIMATED}"
-    return str(InputError(f"sanity check {check.check}", rule, check.observed, check.fix.rstrip(".")))
+    """A failed sanity check in one line: what was seen, what follows, and what to do."""
+    consequence = check.consequence or OVERESTIMATED
+    return f"sanity check {check.check}: failed: {check.observed}; {consequence}. {check.fix}"
 
 
 def decide(
@@ -190,7 +190,12 @@ def decide(
     doubted = any(map(_doubts_all, failed))
     measured = {row.threat: row for row in rows}
     comparisons = [
-        Comparison(requirement, measured[threat], _state(requirement.share, measured[threat], time_limit), doubted, available)
+        Comparison(
+            requirement,
+            measured[threat],
+            "not trusted" if doubted else _state(requirement.share, measured[threat], time_limit),
+            available,
+        )
         for requirement, threat in requirements
         if threat in measured
     ]

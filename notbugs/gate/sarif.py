@@ -78,7 +78,8 @@ def _result(rule: str, level: str, text: str, evaluation: Evaluation, about: str
 def _location(model: str) -> dict[str, object]:
     """The model: a file, as code scanning shows it, or a name."""
     if Path(model).is_file():
-        return {"physicalLocation": {"artifactLocation": {"uri": _uri(Path(model))}}}
+        # GitHub requires a region
+        return {"physicalLocation": {"artifactLocation": {"uri": _uri(Path(model))}, "region": {"startLine": 1}}}
     return {"logicalLocations": [{"name": model, "kind": "module"}]}
 
 

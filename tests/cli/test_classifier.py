@@ -51,7 +51,9 @@ def test_attack_takes_norm_and_epsilon_from_the_model_and_asks_if_it_has_none(tm
     quick = ["--limit", "100", "--budget", "quick", "--workers", "1"]
     done = call_here("attack", model, "digits", *quick)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["linf", "0.05"], ["linf", "0.1"]]
+    *accuracies, checks = done.stdout.splitlines()[1:]
+    assert [line.split()[:2] for line in accuracies] == [["linf", "0.05"], ["linf", "0.1"]]
+    assert re.fullmatch(r"sanity checks: \d+ passed, \d+ not made \(--verbose: why\)", checks)
     assert "WARNING" not in done.stdout
     done = call_here("attack", model, "digits", *quick, "--norm", "l0", "--epsilon", "2", "--out", tmp_path / "pixels")
     assert done.returncode == 0, done.stderr
@@ -85,7 +87,8 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
         run.record_stage("all", 1.0, [row, check])
     print_audit(run, evaluate(AuditConfig("m.onnx", DataConfig("digits")), run))
-    warning, rationale, fix, accuracy = capsys.readouterr().out.splitlines()
+    warning, rationale, fix, accuracy, checks = capsys.readouterr().out.splitlines()
+    assert checks == "sanity checks: 0 passed, 1 failed"
     assert warning == "WARNING: robust accuracy may be overestimated: gradients: zero"
     assert (rationale, fix) == ("  Why.", "  What.")
     assert " ".join(accuracy.split()) == "l2 0.5 42.0 % [33.0, 52.0] 42 of 100 (stored in 8 bits: 42) ensemble-standard v4"

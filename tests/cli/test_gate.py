@@ -15,6 +15,7 @@ from prototypes import prototype_classifier
 
 from notbugs import audit, cli, data, models
 from notbugs.audit import AuditConfig, cost
+from notbugs.cli.attack import images_that_fit
 from notbugs.cli.gate_options import parse_time
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
@@ -185,6 +186,20 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(here: Path, monkeypa
         "Would be written: run",
         "Would be written: new/a.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (240, "That is at least twice the longest time."),
+        (239, "That is twice the longest time of --images 79."),
+        (120, "That is twice the longest time of --images 20."),
+        (60, "That is too short: give at least twice the time of the sanity checks, 80 s."),
+    ],
+)
+def test_a_dry_run_says_how_many_images_suit_a_time_limit(limit: float, said: str) -> None:
+    found = cost.AuditPlan(80, 100, {}, [], 20.0, 120.0, 1, fixed_seconds=40.0)  # each of 80 images takes a second at most
+    assert images_that_fit(found, limit) == said
 
 
 def test_what_a_dry_run_says_of_a_budget_is_what_the_documents_say() -> None:

@@ -121,7 +121,7 @@ def test_sarif_names_the_file_of_the_model_as_code_scanning_does(tmp_path: Path,
     ):
         found = json.loads(as_sarif(evaluation(ROWS, model=model)))
         (location,) = found["runs"][0]["results"][0]["locations"]
-        assert location == {"physicalLocation": {"artifactLocation": {"uri": uri}}}
+        assert location == {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}}}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file systems of other systems have names in Unicode alone")
@@ -130,7 +130,8 @@ def test_sarif_names_a_file_whose_name_is_no_utf8(tmp_path: Path, monkeypatch: p
     name = os.fsdecode(b"m\xff.onnx")
     Path(name).touch()
     found = json.loads(as_sarif(evaluation(ROWS, model=name)).encode("utf-8", errors="replace"))
-    assert found["runs"][0]["results"][0]["locations"] == [{"physicalLocation": {"artifactLocation": {"uri": "m%FF.onnx"}}}]
+    place = {"artifactLocation": {"uri": "m%FF.onnx"}, "region": {"startLine": 1}}
+    assert found["runs"][0]["results"][0]["locations"] == [{"physicalLocation": place}]
 
 
 def test_sarif_keeps_to_the_schema_where_it_is_stored(weak: Evaluation) -> None:
