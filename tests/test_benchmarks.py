@@ -13,6 +13,7 @@ from types import ModuleType
 
 import jsonschema
 import pytest
+import torch
 from report.conftest import (
     ACCURACIES,
     RATES,
@@ -279,6 +280,20 @@ def test_every_file_of_a_run_says_where_it_was_measured_and_is_compared() -> Non
         text, run = path.read_text(), json.loads(path.read_text())["run"]
         assert all(run[name] for name in ("finished", "commit", "device", "machine", "versions", "started", "command"))
         assert not re.search(r"/(tmp|home|work|root|Users)\b", text)
+
+
+def test_wrong_labels_are_ranked_and_permuted_among_the_wrong_classes(load: Load) -> None:
+    module, generator = load("wrong_labels_subsets"), torch.Generator().manual_seed(0)
+    scores, truth, labels = torch.rand(200, 5, generator=generator), *torch.randint(5, (2, 200), generator=generator)
+    labels = torch.where(labels == truth, (truth + 1) % 5, labels)
+    expected = []
+    for row, true, label in zip(scores.tolist(), truth.tolist(), labels.tolist(), strict=True):
+        order = sorted(set(range(5)) - {true}, key=lambda wrong: -row[wrong])
+        expected.append(order.index(label) + 1)
+    assert module.rank_among_wrong(scores, truth, labels).tolist() == expected
+    other = module.permuted_wrong(labels, truth, generator)
+    assert not (other == truth).any() and other.bincount().tolist() == labels.bincount().tolist()
+    assert 0.05 < (other == labels).float().mean() < 0.5  # as often as by chance
 
 
 def test_a_run_prints_the_same_from_its_folder_and_from_its_file(load: Load, tmp_path: Path) -> None:
