@@ -408,9 +408,13 @@ def _run(
     asked: "StudyConfig | None" = None,
     command: str = "",
 ) -> "RunFolder":
+    from notbugs.runs.scheduler import default_workers
+    from notbugs.runs.workers import start_server
     from notbugs.study import pipeline
 
     with how.engine() as engine, study_progress() as display:
+        if engine is None:  # the server imports torch while the data are read
+            start_server(how.workers or default_workers(config.device))
         return pipeline.run(
             config,
             out,

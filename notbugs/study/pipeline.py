@@ -25,11 +25,10 @@ from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same_data, describe_device, run_stages
-from notbugs.runs.scheduler import default_workers, describe_machine, ignore_progress
+from notbugs.runs.scheduler import describe_machine, ignore_progress
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
-from notbugs.runs.workers import start_server
 from notbugs.study import single
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import EXTENSIONS
@@ -147,8 +146,6 @@ def run(
         todo = [stage_id for stage_id in selected if not record.done(str(stage_id))]
         _check_nothing_vanished(record, resolved, graph, todo)
         if on_plan:
-            if len(todo) > 1 and engine is None:
-                start_server(workers or default_workers(resolved.device))
             at_once = workers if engine is None else max(1, min(engine.at_once(), len(todo)))
             begun = [name for name in map(str, todo) if unfinished_folder(folder, name).is_dir()]
             on_plan(replace(make_plan(resolved, splits, graph, todo, at_once, given, findings), begun=begun))

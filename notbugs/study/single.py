@@ -112,6 +112,9 @@ def train_single(
     checkpoint : Checkpoint, optional
     """
     images, stopping, notes = splits.train, None, list[str]()
+    if config.bf16:
+        notes.append("trained in bfloat16 (--no-bf16, bf16=False: float32)")
+        report_notes(config.network, notes)
     if training.stop_early is not None:
         images, validation = set_aside(splits.train, config.seed)
         stopping = train.EarlyStopping(validation, training.stop_early, training_attack(config, training.spec))
@@ -119,7 +122,7 @@ def train_single(
             f"early stopping: {len(validation):,} of {len(splits.train):,} training images are set aside for validation, "
             f"about {100 * VALIDATION_SHARE:.0f} % of each class, with seed {config.seed}"
         )
-        report_notes(config.network, notes)
+        report_notes(config.network, notes[-1:])
     trained = train_classifier(
         config,
         images,

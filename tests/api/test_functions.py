@@ -69,6 +69,13 @@ def test_early_stopping_and_a_callback_of_a_training(small: data.Splits) -> None
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
 
 
+def test_a_training_in_bfloat16_says_so(small: data.Splits) -> None:
+    assert api.train(small, epochs=1, network="linear", bf16=True).notes == (
+        "trained in bfloat16 (--no-bf16, bf16=False: float32)",
+    )
+    assert api.train(small, epochs=1, network="linear").notes == ()
+
+
 def test_a_training_with_a_file_to_save_is_resumed_by_the_same_call(
     small: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
