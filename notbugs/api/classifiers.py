@@ -71,8 +71,8 @@ def train(
         Begin with the weights of `network`, and fine-tune.
     seed : int
     bf16 : bool, optional
-        Train in bfloat16. Default: on a GPU that supports it, and on a CPU where a timed batch is faster in it; never on images of
-        up to 16 pixels on a CPU. `notes` of the model say so.
+        Train in bfloat16. Default: on a GPU that supports it, and on a CPU where a timed batch is faster in it, but for images of
+        up to 16 pixels. `notes` of the model say so.
     device : str
     out : str or path, optional
         Save it: NAME.safetensors. A training that is interrupted after 10 seconds or more is resumed by the same call.
