@@ -23,6 +23,8 @@ CONSISTENCY_MODELS = (
     *("standard", "same-init", "reinit-1", *ARCHITECTURES, "adversarial", "trained-on-robust", "trained-on-nonrobust"),
     *("trained-on-random-labels", "trained-on-next-labels"),
 )
+EITHER_SET = ("robust", "nonrobust")
+EITHER_MODEL = ("trained-on-robust", "trained-on-nonrobust")
 SALIENCY_COLUMNS = (
     *("model", "attribution", "`alignment`", "`chance_alignment`", "`low_frequency_energy`"),
     *("`chance_low_frequency_energy`", "`deletion_gain`"),
@@ -57,7 +59,7 @@ def _setup(results: StudyResults) -> str:
         f"`{run.command}`: {data.train or 0:,} training and {data.test or 0:,} test images{_fingerprint(results)}, "
         f"{results.threat_model()}, "
         f"seeds {', '.join(map(str, run.seeds))}; {run.seconds / 60:.1f} min on {run.machine}, "
-        f"torch {run.versions.get('torch', '')}, {run.device}.{unfinished}"
+        f"torch {run.versions.get('torch', '')}, {run.device}{' in bfloat16' if run.settings.get('bf16') else ''}.{unfinished}"
     )
 
 
@@ -122,6 +124,9 @@ def _datasets(results: StudyResults) -> Iterator[str]:
         lines.append([name, own[0].made_from, *map(_mean, columns)])
     if lines:
         yield table(("dataset", "made from", "target reached", "mean L2", "feature error"), lines)
+    lines = [[name, *(_cell(results.accuracy(name, set)) for set in EITHER_SET)] for name in EITHER_MODEL]
+    if all(cell for line in lines for cell in line):
+        yield table(("trained on", "clean accuracy on D_R", "clean accuracy on D_NR"), lines)
 
 
 def _mean(values: Sequence[float | None]) -> str:

@@ -63,11 +63,12 @@ def packed(folder: Path) -> Content:
 
 def _is_printed(table: str, row: dict[str, str]) -> bool:
     """Whether results pages have this row of a table."""
-    from markdown_run import CONSISTENCY_MODELS
+    from markdown_run import CONSISTENCY_MODELS, EITHER_MODEL, EITHER_SET
 
     if table == "error_consistency":
         return row["model"] in CONSISTENCY_MODELS and row["other_model"] in CONSISTENCY_MODELS
-    return table != "accuracy" or row["set"] in ON_TEST_IMAGES
+    on_either_set = row.get("set") in EITHER_SET and row.get("model") in EITHER_MODEL and float(row["epsilon"] or 0) == 0
+    return table != "accuracy" or row["set"] in ON_TEST_IMAGES or on_either_set
 
 
 def _number(cell: str) -> str | int | float:

@@ -87,7 +87,7 @@ def test_commands_have_these_options(path: Path) -> None:
             if name not in COMMANDS:
                 wrong.append(line)
                 continue
-            used = re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest)
+            used = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", rest)
             wrong += [f"{name} {option}" for option in used if option not in OPTIONS[name] | {"--config"}]
     assert wrong == []
 
