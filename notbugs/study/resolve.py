@@ -78,7 +78,7 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
         resolved = replace(resolved, from_scratch=_training(config, _defaults_from_scratch(config, splits.train)))
     built = _check_with_data(resolved, splits)
     on_cpu = config.bf16 is None and config.device == "cpu" and max(splits.train.shape[1:]) > TINY
-    on_cpu = on_cpu and bfloat16.pays(built, splits.train, config.network or resolved.network)
+    on_cpu = on_cpu and bfloat16.pays(built, splits.train, resolved.network, head_only=config.head_only)
     return replace(resolved, bf16=uses_bfloat16(config.bf16, config.device, on_cpu=on_cpu))
 
 

@@ -53,7 +53,7 @@ def test_bfloat16_pays_where_the_fastest_batch_is_clearly_faster(
 ) -> None:
     now, slower, batches = [0.0], itertools.cycle([3.0, 3.0, 1.0, 1.0, 2.0, 2.0]), []
 
-    def step(trained: nn.Module, searched: nn.Module, part: Dataset, *, bf16: bool) -> bool:
+    def step(trained: nn.Module, searched: nn.Module, part: Dataset, *, bf16: bool, head_only: bool) -> bool:
         now[0] += next(slower) * (relative if bf16 else 1.0)
         batches.append((len(part), bf16, *(next(each.parameters()).requires_grad for each in (trained, searched))))
         return True
@@ -87,12 +87,19 @@ def test_a_network_that_bfloat16_breaks_is_computed_in_float32_and_a_note_says_s
     assert notes == {"own": [note]}
 
 
+def test_a_network_that_fails_in_float32_is_left_to_what_needs_it(part: Dataset) -> None:
+    broken = models.Classifier(nn.Flatten(), nn.Linear(3, 10), mean=[0.5], std=[0.5], architecture={})
+    with keeping_notes() as notes:
+        assert pays(broken, part, "own") is False
+    assert notes == {}
+
+
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The networks that were timed; bfloat16 pays for all."""
     names: list[str] = []
 
-    def always(_: models.Model, images: Dataset, name: str) -> bool:
+    def always(_: models.Model, images: Dataset, name: str, *, head_only: bool) -> bool:
         names.append(name)
         return True
 
@@ -116,7 +123,7 @@ def test_a_study_that_goes_on_computes_as_it_began(monkeypatch: pytest.MonkeyPat
     config = StudyConfig("mnist5k", **SMALL)  # type: ignore[arg-type]
     run = pipeline.run(config, tmp_path / "run", only=["standard"], workers=1)
     assert run.study().settings["bf16"] is True
-    monkeypatch.setattr(bfloat16, "pays", lambda *_: False)
+    monkeypatch.setattr(bfloat16, "pays", lambda *_, **__: False)
     again = pipeline.run(config, tmp_path / "run", only=["standard", "adversarial"], workers=1)
     assert {name: stage["bf16"] for name, stage in again.metadata["stages"].items() if name != "data-check"} == {
         "seed0/standard": True,
