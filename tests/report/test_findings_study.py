@@ -265,7 +265,7 @@ def test_d_det_says_how_often_the_next_class_is_predicted_and_that_its_control_i
     with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
         run.record_stage("next", 0.0, [accuracy_row("trained-on-next-labels", 90, 500, wilson(90, 500), 0, set="test-next")])
     text = findings(StudyResults.read(tmp_path))[4].text
-    assert "For 18.0 % of the test images it predicts the next class, which its labels" in text
+    assert "For 18.0 % of the test images it predicts the next class, as its labels teach" in text
     assert "right less often than chance: so chance level is a strict comparison" in text
     assert text.endswith("Its control with shuffled perturbations was not run; notbugs run --full adds it.")
 

@@ -165,8 +165,8 @@ def _next_class(results: StudyResults, set: str) -> str:
     if DATASETS[set].labels != "next" or not following:
         return ""
     return (
-        f" For {following.percent} of the test images it predicts the next class, which its labels and the images' own features "
-        "say."
+        f" For {following.percent} of the test images it predicts the next class, as its labels teach for the images' own "
+        "features."
     )
 
 

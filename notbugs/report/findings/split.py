@@ -104,8 +104,8 @@ def _text(results: StudyResults, found: list[_AtEpsilon]) -> str:
         f"Robust accuracy at {' and '.join(map(results.threat_model, radii))}: trained {robust}. Clean: {clean}. "
         f"D_R minus D_NR, in percentage points: {_points([at.over_nonrobust for at in found])}{original} "
         f"(95 % CIs over {over}{together}; {sample_size(first)}). "
-        "An image of D_R is another training image, changed until the adversarially trained model has the features of the "
-        "original for it; an image of D_NR the same with the standard model."
+        "Each image of D_R began as another training image and was changed until the adversarially trained model had the "
+        "features of the original for it; D_NR was made in the same way with the standard model."
     )
 
 
