@@ -76,7 +76,8 @@ def run_transfer(
         if name not in ALL_TARGETS:
             load_classifier(config, name)  # raises here, not after an hour
     report_order(config, config.model, *(name for name in targets if name not in ALL_TARGETS))
-    study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, device=config.device)
+    bf16 = False if config.device == "cpu" else None  # rates must not depend on the processor
+    study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, bf16=bf16, device=config.device)
     resolved = resolve(study, load(study))
     report_progress(EXAMPLES, 0.0, "")
     examples = transfer.make_examples(source, part, threat_model, seed=seed, device=config.device)

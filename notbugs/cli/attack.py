@@ -1,5 +1,6 @@
 """`notbugs attack`: the robust accuracy of a classifier, with sanity checks, and the gate for pipelines."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -251,12 +252,13 @@ def _print_plan(
 
 def images_that_fit(found: "AuditPlan", time_limit: float) -> str:
     """How many images to attack, so that a time limit is twice the longest time."""
+    known = f", without {', '.join(found.not_counted)}, whose time is not known" if found.not_counted else ""
     if 2 * found.most_seconds <= time_limit:
-        return "That is at least twice the longest time."
-    fit = found.images_within(time_limit / 2)
-    if fit:
-        return f"That is twice the longest time of --images {fit}."
-    return f"That is too short: give at least twice the time of the sanity checks, {2 * found.fixed_seconds:.0f} s."
+        return f"That is at least twice the longest time{known}."
+    if fit := found.images_within(time_limit / 2):
+        return f"That is twice the longest time of --images {fit}{known}."
+    one = found.fixed_seconds + (found.most_seconds - found.fixed_seconds) / found.images
+    return f"That is too short: twice the longest time of the sanity checks and one image is {math.ceil(2 * one)} s{known}."
 
 
 def _threats(epsilon: Sequence[str], norm: str | None) -> list[str]:

@@ -41,15 +41,13 @@ def continued(run: "RunFolder", now: "StudyConfig", given: Collection[str]) -> "
     """
     from dataclasses import replace
 
-    from notbugs.runs.scheduler import describe_machine
     from notbugs.study.config import config_of_run
 
     before = config_of_run(run)
     values = {name: getattr(now, name) for name in given if hasattr(now, name)}
     if DATASET in values and Path(values[DATASET]) == Path(before.dataset):
         values[DATASET] = before.dataset
-    elsewhere = now.device == "cpu" and run.study().machine != describe_machine("cpu")
-    if elsewhere or now.device != before.device:  # how fast it computes is decided for this one
+    if now.device != before.device:  # how fast it computes is decided for this one
         before = replace(before, bf16=now.bf16, compile=now.compile)
     fixed = {name: value for name, value in run.metadata["arguments"].items() if name != "kind"}
     other = [name for name, value in values.items() if name in fixed and value != fixed[name]]

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, printable
 from notbugs.exit_codes import BELOW, NOT_TRUSTED, PASSED
 from notbugs.gate.requirements import OPTION, Requirement, images_to_show
 from notbugs.runs.tables.audit import OVERESTIMATED, AuditAccuracyRow, CheckRow
@@ -63,11 +63,15 @@ class Comparison(NamedTuple):
         """The comparison in one line: parameter, rule, got, remedy."""
         row, share = self.row, f"{100 * self.requirement.share:g} %"
         kind = "clean accuracy" if row.attack == "none" else f"robust accuracy within {row.threat}"
+        measured = f"accuracy {_percent(row.accuracy)}, {row.correct} of {row.n} images, attack: {row.attack}"
+        if self.state == "not trusted":
+            rule = f"the {kind} must be trustworthy to be compared with {share}"
+            return str(InputError(OPTION, rule, measured, "first mend what the sanity check names"))
         low = _percent(row.ci_low)
         if self.state != "met" and round(row.ci_low, 3) >= self.requirement.share:  # 29.97 % is no 30.0 %
             low = f"{math.floor(1e4 * row.ci_low) / 100:.2f} %"
-        got = f"{low} (accuracy {_percent(row.accuracy)}, {row.correct} of {row.n} images, attack: {row.attack})"
-        return str(InputError(OPTION, f"the lower end of the 95 % CI of the {kind} must be {share} or more", got, self.remedy))
+        rule = f"the lower end of the 95 % CI of the {kind} must be {share} or more"
+        return str(InputError(OPTION, rule, f"{low} ({measured})", self.remedy))
 
     @property
     def more_images_may_decide(self) -> bool:
@@ -76,11 +80,9 @@ class Comparison(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """What to do if it is not met; "" if it is."""
-        if self.state == "met":
+        """What to do if it is not met; "" if it is, or if it cannot be trusted."""
+        if self.state in ("met", "not trusted"):
             return ""
-        if self.state == "not trusted":
-            return "that accuracy is not to be trusted: first mend what the sanity check names"
         if self.state == "inconclusive":
             return MORE_TIME
         if self.more_images_may_decide:
@@ -126,6 +128,11 @@ class Decision:
     accepted: tuple[CheckRow, ...] = ()
 
     @property
+    def doubted(self) -> bool:
+        """Whether a sanity check failed that puts every accuracy in doubt."""
+        return any(map(_doubts_all, self.failed))
+
+    @property
     def exit_code(self) -> int:
         """0 passed, or nothing is required and something was measured; 1 below; 3 not trusted."""
         nothing_measured = self.time_limit is not None and not self.time_limit.attacked
@@ -152,7 +159,7 @@ class Decision:
 def check_line(check: CheckRow) -> str:
     """A failed sanity check in one line: what was seen, what follows, and what to do."""
     consequence = check.consequence or OVERESTIMATED
-    return f"sanity check {check.check}: failed: {check.observed}; {consequence}. {check.fix}"
+    return printable(f"sanity check {check.check}: failed: {check.observed}; {consequence}. {check.fix}")
 
 
 def decide(

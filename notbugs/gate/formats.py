@@ -71,7 +71,10 @@ def as_json(evaluation: Evaluation) -> str:
         "outcome": decision.outcome,
         "exit_code": decision.exit_code,
         "reasons": decision.lines,
-        "requirements": [*map(_comparison, decision.comparisons), *(_unmeasured(*each) for each in decision.unmeasured)],
+        "requirements": [
+            *map(_comparison, decision.comparisons),
+            *(_unmeasured(*each, doubted=decision.doubted) for each in decision.unmeasured),
+        ],
         "accuracies": [{name: _plain(cell) for name, cell in cells(row).items()} for row in evaluation.rows],
         "accepted_checks": [check.check for check in decision.accepted],
         "checks": [{name: _plain(cell) for name, cell in cells(check).items()} for check in evaluation.checks],
@@ -149,9 +152,10 @@ def _comparison(each: Comparison) -> dict[str, object]:
     }
 
 
-def _unmeasured(requirement: Requirement, threat: str) -> dict[str, object]:
-    nothing = {"accuracy": None, "ci_low": None, "ci_high": None, "n": 0, "state": "inconclusive", "more_images_may_decide": True}
-    return {"requirement": requirement.text, "threat": threat, "at_least": requirement.share, **nothing}
+def _unmeasured(requirement: Requirement, threat: str, *, doubted: bool) -> dict[str, object]:
+    nothing = {"accuracy": None, "ci_low": None, "ci_high": None, "n": 0}
+    state = {"state": "not trusted" if doubted else "inconclusive", "more_images_may_decide": not doubted}
+    return {"requirement": requirement.text, "threat": threat, "at_least": requirement.share, **nothing, **state}
 
 
 def _plain(cell: object) -> object:

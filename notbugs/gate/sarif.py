@@ -23,7 +23,8 @@ def as_sarif(evaluation: Evaluation) -> str:
 
     Code scanning would list what passed as an alert, too.
     """
-    results = [_requirement(each, evaluation) for each in evaluation.decision.comparisons if each.state != "met"]
+    undecided = ("met", "not trusted")  # of the latter the check that failed is a result
+    results = [_requirement(each, evaluation) for each in evaluation.decision.comparisons if each.state not in undecided]
     descriptions = dict(DESCRIPTIONS)
     for check in evaluation.checks:
         descriptions[_rule(check.check)] = check.rationale

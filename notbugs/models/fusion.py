@@ -2,7 +2,8 @@
 
 import copy
 import warnings
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from notbugs import precision
-from notbugs.models.classifier import Classifier, frozen_copy
+from notbugs.models.classifier import Classifier, frozen, frozen_copy
 
 
 def fuse_batchnorm(model: nn.Module, sample: Tensor, device: torch.device | str = "cpu") -> Any:
@@ -34,57 +35,96 @@ def fuse_batchnorm(model: nn.Module, sample: Tensor, device: torch.device | str 
         warnings.simplefilter("ignore", DeprecationWarning)  # torch imports its own deprecated parts
         from torch.fx.experimental.optimization import fuse
 
-    fused = copy.deepcopy(plain)
     try:
+        fused = copy.deepcopy(plain)
         fused.body = fuse(cast(nn.Module, fused.body), inplace=True).eval().requires_grad_(False)
-    except Exception:  # tracing runs the network's own code, which may raise anything
+        with torch.no_grad(), precision.full_precision():
+            same = torch.allclose(fused(sample), plain(sample), rtol=1e-3, atol=1e-3)
+    except Exception:  # copying, tracing and the sample run the network's own code, which may raise anything
         return plain
-    with torch.no_grad(), precision.full_precision():
-        same = torch.allclose(fused(sample), plain(sample), rtol=1e-3, atol=1e-3)
     return fused if same else plain
 
 
 def fused_now(model: nn.Module, sample: Tensor) -> nn.Module | None:
-    """A fused copy of a model in training, with its weights of this moment; None if it cannot be fused.
+    """A fused copy of a model in training, with its weights of this moment; None if it has none.
 
-    The copy is made at the first call. Later calls with the same model bring its weights up to date and return it again.
+    The copy is made at the first call, and anew once the layers or shapes are others. Each call gives it the weights and buffers
+    that the model has. At the first calls and at every fiftieth, copy and model must agree on two images of the sample: if they
+    do not, this model has no copy from then on. What changes and is no weight, buffer or layer is noticed there alone.
 
     Parameters
     ----------
     model : nn.Module
     sample : Tensor, (N, C, H, W), in [0, 1]
-        As for `fuse_batchnorm`, on the model's device.
+        On the model's device.
     """
-    copies = _COPIES.get(model)
-    if copies is None or copies.device != sample.device:
-        copies = _COPIES[model] = _copy_to_update(model, sample)
-    if copies.fused is not None:
-        _update(copies.fused, model, copies.pairs)
-    return copies.fused
+    if not isinstance(model, Classifier):
+        return None
+    found = _COPIES.get(model)
+    if found is None or found.layers != _layers(model):
+        found = _COPIES[model] = _Copy(_layers(model), *_traced(model, sample))
+    if found.fused is not None:
+        try:
+            _update(found.fused, model, found.pairs)
+            if not found.calls & (found.calls - 1) or found.calls % CALLS_BETWEEN_CHECKS == 0:
+                _check(found.fused, model, sample[:2])
+        except Exception:  # the network's own code may raise anything; where it matters it will raise again
+            found.fused = None
+        found.calls += 1
+    return found.fused
 
 
-class _Copy(NamedTuple):
-    """What is kept of a model in training: its fused copy, if it has one, and the layers with the batch norm after each."""
+CALLS_BETWEEN_CHECKS = 50  # and at calls 0, 1, 2, 4, 8, …
+TOLERANCE = 1e-3  # of the largest logit
 
+
+@dataclass
+class _Copy:
+    """What is kept of a model in training.
+
+    Attributes
+    ----------
+    layers : list
+        `_layers` of the model.
+    fused : nn.Module or None
+    pairs : dict
+        Layers, and the batch norm after each.
+    calls : int
+    """
+
+    layers: list[object]
     fused: nn.Module | None
     pairs: dict[str, str]
-    device: torch.device
+    calls: int = 0
 
 
 _COPIES: WeakKeyDictionary[nn.Module, _Copy] = WeakKeyDictionary()
 
 
-def _copy_to_update(model: nn.Module, sample: Tensor) -> _Copy:
-    nothing = _Copy(None, {}, sample.device)
-    if not isinstance(model, Classifier):
-        return nothing
-    with torch.autocast(sample.device.type, enabled=False):
-        fused: nn.Module = fuse_batchnorm(model, sample[:2], sample.device)
-    if not isinstance(fused, Classifier) or not isinstance(fused.body, torch.fx.GraphModule):
-        return nothing
-    before, left = _calls(torch.fx.symbolic_trace(model.body)), {call.target for call in _calls(fused.body)}
-    pairs = {f"body.{call.args[0].target}": f"body.{call.target}" for call in before if call.target not in left}  # type: ignore[union-attr]
-    return _Copy(fused, pairs, sample.device) if pairs else nothing
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and all buffers, those that no file holds, too."""
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def _layers(model: nn.Module) -> list[object]:
+    """What a copy is known by: kinds of modules, and shapes, types and devices of tensors."""
+    modules = [(name, type(module)) for name, module in model.named_modules(remove_duplicate=False)]
+    return [*modules, *((name, each.shape, each.dtype, each.device) for name, each in _tensors(model).items())]
+
+
+def _traced(model: Classifier, sample: Tensor) -> tuple[nn.Module | None, dict[str, str]]:
+    """A fused copy of a copy, so that the model stays as it is, and the layers with the batch norm after each."""
+    try:
+        with torch.autocast(sample.device.type, enabled=False), torch.random.fork_rng():
+            plain = copy.deepcopy(model).eval()
+            fused: nn.Module = fuse_batchnorm(plain, sample[:2], sample.device)
+            if not isinstance(fused, Classifier) or not isinstance(fused.body, torch.fx.GraphModule):
+                return None, {}
+            before, left = _calls(torch.fx.symbolic_trace(plain.body)), {call.target for call in _calls(fused.body)}
+        absorbed = [call for call in before if call.target not in left]
+        return (fused if absorbed else None), {f"body.{call.args[0].target}": f"body.{call.target}" for call in absorbed}  # type: ignore[union-attr]
+    except Exception:  # copying and tracing run the network's own code, which may raise anything
+        return None, {}
 
 
 def _calls(body: torch.fx.GraphModule) -> list[torch.fx.Node]:
@@ -94,8 +134,8 @@ def _calls(body: torch.fx.GraphModule) -> list[torch.fx.Node]:
 
 @torch.no_grad()
 def _update(fused: nn.Module, model: nn.Module, pairs: dict[str, str]) -> None:
-    """Give a fused copy the weights that the model has now. pairs: layers, and the batch norm after each."""
-    now = dict(model.state_dict())
+    """Give a fused copy the weights and buffers that the model has now. pairs: layers, and the batch norm after each."""
+    now = _tensors(model)
     for name, norm in pairs.items():
         layer, after = model.get_submodule(name), model.get_submodule(norm)
         fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
@@ -103,5 +143,14 @@ def _update(fused: nn.Module, model: nn.Module, pairs: dict[str, str]) -> None:
             *(layer.weight, layer.bias),  # type: ignore[arg-type]
             *(after.running_mean, after.running_var, after.eps, after.weight, after.bias),  # type: ignore[arg-type]
         )
-    for name, value in fused.state_dict().items():
+    for name, value in _tensors(fused).items():
         value.copy_(now[name])
+
+
+@torch.no_grad()
+def _check(fused: nn.Module, model: nn.Module, sample: Tensor) -> None:
+    """Raises ValueError if copy and model do not compute the same."""
+    with torch.autocast(sample.device.type, enabled=False), frozen(model):
+        expected, found = model(sample), fused(sample)
+    if not (expected - found).abs().max() <= TOLERANCE * expected.abs().max():
+        raise ValueError("the fused copy computes something else")

@@ -26,7 +26,12 @@ def keeping_notes() -> Iterator[dict[str, list[str]]]:
     {'timm:resnet18': ['gray images are repeated']}
     """
     kept: dict[str, list[str]] = {}
-    with reporting_notes(lambda name, notes: kept.update({name: list(notes)})):
+
+    def keep(name: str, notes: Sequence[str]) -> None:
+        before = kept.setdefault(name, [])
+        before += [note for note in notes if note not in before]
+
+    with reporting_notes(keep):
         yield kept
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, printable
 from notbugs.extensions.registry import registered
 from notbugs.runs.engine import Engine, Outcome, Progress, attempt, told
 from notbugs.runs.workers import WorkerEndedError, worker_processes
@@ -78,7 +79,20 @@ def describe_machine(device: str) -> str:
     """The machine, in a few words."""
     import torch
 
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()}, {os.cpu_count()} cores"
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+@cache
+def _processor() -> str:
+    """The name of the processor where Linux says it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return printable(names[0]) if names and names[0] else platform.machine()
 
 
 def run_graph(

@@ -372,12 +372,11 @@ def config_of_run(run: RunFolder) -> StudyConfig:
         If the folder holds no study, or one that stopped before it began.
     """
     study, config = run.study(), stored_config(run)
-    bf16 = study.settings.get("bf16")
     if not study.seeds:
         raise InputError("RUN", "must be a study that began", run.folder, "make one: notbugs run DATASET --out FOLDER")
     return replace(
         config,
-        bf16=bf16 if isinstance(bf16, bool) else config.bf16,
+        bf16=given if isinstance(given := study.options.get("bf16"), bool) else None,  # else decided where it goes on
         compile=study.settings.get("compile", config.compile) is True,
         seeds=study.seeds[-1] - config.seed + 1,
         **{name: getattr(study, name) for name in ADDED},

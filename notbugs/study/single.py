@@ -168,7 +168,7 @@ def resumable(
         report()
         options = resumable_arguments(replace(config, dataset=""))  # its images are compared
         identity = {
-            "options": repr(options),
+            "options": repr({**options, "bf16": config.bf16}),
             "loss": training.loss,
             "data": fingerprint(splits.train, splits.test),
         }

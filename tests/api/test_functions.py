@@ -98,6 +98,24 @@ def test_a_training_with_a_file_to_save_is_resumed_by_the_same_call(
     assert out.is_file() and not out.with_suffix(".training.pt").exists()
 
 
+def test_a_training_goes_on_in_one_precision(small: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["notbugs.train.state"], "SECONDS_BETWEEN", 0)
+
+    def stop(epoch: train.Epoch) -> None:
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    epochs: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        api.train(small, epochs=3, network="linear", out=tmp_path / "m.safetensors", callback=stop)
+    with pytest.warns(NotbugsWarning, match="training starts again"):
+        api.train(
+            small, epochs=3, network="linear", bf16=True, out=tmp_path / "m.safetensors",
+            callback=lambda epoch: epochs.append(epoch.epoch),
+        )  # fmt: skip
+    assert epochs == [1, 2, 3]
+
+
 def test_images_set_aside_divide_no_group(small: data.Splits) -> None:
     grouped = replace(small.train, groups=tuple(str(number // 4) for number in range(100)))
     kept, validation = set_aside(grouped, seed=1)

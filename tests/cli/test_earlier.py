@@ -59,13 +59,18 @@ def test_what_contradicts_the_study_is_listed_with_a_command_for_a_new_one(run: 
 
 def test_speed_is_decided_for_another_device(run: RunFolder) -> None:
     metadata = json.loads((run.folder / "run.json").read_text())
-    (run.folder / "run.json").write_text(json.dumps({**metadata, "device": "cuda", "settings": {"bf16": True, "compile": True}}))
+    changed = {"device": "cuda", "settings": {"bf16": True, "compile": True}, "options": {"bf16": True}}
+    (run.folder / "run.json").write_text(json.dumps({**metadata, **changed}))
     other = RunFolder.read(run.folder)
     assert (continued(other, StudyConfig("digits"), []).bf16, continued(other, StudyConfig("digits"), []).compile) == (
         None,
         False,
     )
     assert continued(other, StudyConfig("digits", device="cuda"), []).bf16 is True
+    (run.folder / "run.json").write_text(
+        json.dumps({**metadata, **changed, "options": {}})
+    )  # what was not asked for is decided anew
+    assert continued(RunFolder.read(run.folder), StudyConfig("digits", device="cuda"), []).bf16 is None
 
 
 def test_only_a_study_that_began_goes_on(tmp_path: Path) -> None:

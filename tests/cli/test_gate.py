@@ -194,7 +194,8 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(here: Path, monkeypa
         (240, "That is at least twice the longest time."),
         (239, "That is twice the longest time of --images 79."),
         (120, "That is twice the longest time of --images 20."),
-        (60, "That is too short: give at least twice the time of the sanity checks, 80 s."),
+        (81, "That is too short: twice the longest time of the sanity checks and one image is 82 s."),
+        (82, "That is twice the longest time of --images 1."),
     ],
 )
 def test_a_dry_run_says_how_many_images_suit_a_time_limit(limit: float, said: str) -> None:

@@ -49,7 +49,12 @@ def test_what_puts_every_accuracy_in_doubt_is_said_first() -> None:
     several = [check("no", name, consequence=NOT_TRUSTED) for name in ("above chance", "pixel range")]
     first = evaluation([accuracy(10)], several).decision.lines[0]
     assert first.startswith("sanity check pixel range")  # the cause before what follows from it
-    assert lines[1].endswith("; that accuracy is not to be trusted: first mend what the sanity check names")
+    assert lines[1] == (
+        "--fail-under: the robust accuracy within l2 0.5 must be trustworthy to be compared with 30 %, got accuracy 10.0 %, "
+        "10 of 100 images, attack: ensemble-standard v4; first mend what the sanity check names"
+    )
+    high = evaluation([accuracy(98)], checks).decision
+    assert high.exit_code == 3 and high.lines[1].startswith("--fail-under: the robust accuracy within l2 0.5 must be trustworthy")
 
 
 def test_a_check_that_failed_needs_no_more_time() -> None:

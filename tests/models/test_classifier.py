@@ -1,10 +1,12 @@
 """Classifiers: frozen models, and copies with fused batch norm that are the same function."""
 
 import copy
+import threading
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from notbugs import models
@@ -134,11 +136,112 @@ def test_fused_copy_of_a_model_in_training_fuses_linear_layers_too(random_images
         assert fused is not None and torch.allclose(fused(images), model.eval()(images), atol=1e-5)
 
 
+class Body(nn.Module):
+    """A convolution and a batch norm, and something that fusing or copying may trip over."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.scale = kind, 1.0
+        self.convolution, self.norm, self.other = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.register_buffer("shift", torch.zeros(4, 1, 1), persistent=False)
+        self.register_buffer("calls", torch.zeros(()))
+        self.plain = torch.ones(4, 1, 1) if kind == "tensor that is no buffer" else 1.0
+        if kind == "spectral norm":
+            nn.utils.spectral_norm(self.convolution)
+        if kind == "lock":
+            self.lock = threading.Lock()
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.norm(self.convolution(images)) + self.shift
+        if self.kind == "shared convolution":
+            found = found + self.other(self.convolution(images))
+        if self.kind == "counts" and self.training:
+            self.calls.add_(1)
+        if self.kind == "branches in training" and self.training:
+            return torch.zeros_like(found).mean((2, 3)) if bool(images.sum() > 0) else found.mean((2, 3))
+        if self.kind == "constant":
+            found = found * torch.tensor(2.0)
+        result: Tensor = (found * self.plain * self.scale).mean((2, 3))
+        return result
+
+
+def trained_on(model: nn.Module, images: Tensor, steps: int) -> None:
+    """Weights and batch-norm statistics that are not those of a new network."""
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.5)
+    for _ in range(steps):
+        model.train()
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), torch.arange(len(images)) % 2).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fused"),
+    [
+        ("as usual", True), ("counts", True), ("branches in training", True), ("constant", False),
+        ("shared convolution", False), ("spectral norm", False), ("lock", False), ("tensor that is no buffer", False),
+    ],
+)  # fmt: skip
+def test_the_attack_of_training_is_on_the_function_of_the_moment(kind: str, fused: bool, random_images: Images) -> None:
+    """Whatever the body does: either the copy computes the same, or there is none; the model itself stays as it is."""
+    torch.manual_seed(0)
+    model = models.Classifier(Body(kind), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
+    images = random_images((1, 8, 8), 6)
+    found = None
+    for _ in range(9):
+        trained_on(model, images, 1)
+        calls = float(model.body.calls)  # type: ignore[arg-type]
+        state = {name: value.clone() for name, value in model.named_parameters()}
+        found = models.fused_now(model, images)
+        assert float(model.body.calls) == calls  # type: ignore[arg-type]
+        assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+        assert all(torch.equal(value, state[name]) for name, value in model.named_parameters())
+    assert (found is not None) is fused
+    if found is not None:
+        with torch.no_grad():
+            assert torch.allclose(found(images), model.eval()(images), atol=1e-5)
+
+
+def test_a_fused_copy_follows_a_new_layer_another_type_and_buffers_that_no_file_holds(random_images: Images) -> None:
+    images = random_images((1, 8, 8), 6)
+    model = models.Classifier(Body("as usual"), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
+
+    def agree() -> bool:
+        found = models.fused_now(model.train(), images.to(next(model.parameters()).dtype))
+        assert found is not None
+        with torch.no_grad():
+            same = images.to(next(model.parameters()).dtype)
+            return torch.allclose(found(same), model.eval()(same), atol=1e-5)
+
+    trained_on(model, images, 3)
+    assert agree()
+    model.body.shift.add_(1.0)  # type: ignore[operator, union-attr]
+    assert agree()
+    model.head = nn.Linear(4, 5)
+    assert agree()
+    model.double()
+    assert agree()
+
+
+def test_a_fused_copy_that_went_stale_is_given_up(random_images: Images) -> None:
+    """What is no tensor cannot be brought up to date: it is noticed at one of the next checks."""
+    images = random_images((1, 8, 8), 6)
+    model = models.Classifier(Body("as usual"), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
+    trained_on(model, images, 3)
+    assert models.fused_now(model, images) is not None
+    model.body.scale = 3.0
+    found = [models.fused_now(model, images) for _ in range(60)]
+    assert found[-1] is None
+
+
 def test_models_that_cannot_be_fused_are_searched_as_they_are(random_images: Images) -> None:
     images = random_images((1, 8, 8))
     own = models.Classifier(DataDependent(), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
     assert models.fused_now(own, images) is None
     assert models.fused_now(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), images) is None
+    locked = models.Classifier(Body("lock"), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
+    with torch.no_grad():
+        assert torch.allclose(models.fuse_batchnorm(locked, images)(images), locked.eval()(images), atol=1e-6)
 
 
 def test_pixels_are_normalized_inside() -> None:

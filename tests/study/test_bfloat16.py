@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from notbugs import data, models
 from notbugs.data import Dataset
-from notbugs.models.notes import keeping_notes
+from notbugs.models.notes import keeping_notes, report_notes
 from notbugs.runs import scheduler
 from notbugs.runs.folder import RunFolder
 from notbugs.study import bfloat16, pipeline
@@ -134,6 +134,25 @@ def test_a_study_that_goes_on_computes_as_it_began(monkeypatch: pytest.MonkeyPat
     assert elsewhere.study().settings["bf16"] is False
     assert RunFolder.read(tmp_path / "run").metadata["stages"]["seed0/standard"]["bf16"] is True
     assert scheduler.describe_machine("cpu") != "another, 3 cores"
+
+
+@pytest.mark.slow
+def test_further_analyses_compute_as_the_study_began(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, timed: list[str]) -> None:
+    config = StudyConfig("mnist5k", **SMALL)  # type: ignore[arg-type]
+    pipeline.run(config, tmp_path / "run", only=["standard"], workers=1)
+    monkeypatch.setattr(bfloat16, "pays", lambda *_, **__: False)
+    again = pipeline.run_analyses(tmp_path / "run", ["saliency"], workers=1)
+    assert again.metadata["stages"]["seed0/adversarial"]["bf16"] is True
+    monkeypatch.setattr(pipeline, "describe_machine", lambda _: "another, 3 cores")
+    elsewhere = pipeline.run_analyses(tmp_path / "run", ["corruptions"], workers=1)
+    assert elsewhere.study().settings["bf16"] is False
+
+
+def test_notes_on_precision_stand_beside_those_on_the_network() -> None:
+    with keeping_notes() as notes:
+        report_notes("own", ["it began with pretrained weights"])
+        report_notes("own", ["computed in float32, as it fails in bfloat16: no"])
+    assert notes == {"own": ["it began with pretrained weights", "computed in float32, as it fails in bfloat16: no"]}
 
 
 def test_a_stage_elsewhere_computes_as_was_decided_for_a_cpu(timed: list[str]) -> None:
