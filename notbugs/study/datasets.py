@@ -168,8 +168,11 @@ def _relabel(context: BuildContext) -> Constructed:
         compile=config.compile,
         device=config.device,
     )
+    if spec.control_of:  # perturbations of the same size, however many of these images reach their label
+        same_size = replace(config.relabel_threat_model, epsilon=_epsilon_of(context, spec.control_of))
+        return relabel(context.original, targets, threat_model=same_size, progress=context.progress)
     made = relabel(context.original, targets, threat_model=config.relabel_threat_model, progress=context.progress)
-    if spec.preserved_by or _reached(made) >= config.relabel_reach:  # where other models keep the label fewer reach it by design
+    if _reached(made) >= config.relabel_reach:
         return made
     if not (larger := _larger_epsilons(context)):
         return made
@@ -200,8 +203,13 @@ def _relabel_epsilon(context: BuildContext, made: Constructed) -> float:
     """Epsilon of a relabeled set; of a control that of the set it was made from."""
     if made.stats.epsilon is not None or not context.spec.source_dataset:
         return made.stats.epsilon or context.config.relabel_epsilon
+    return _epsilon_of(context, context.spec.source_dataset)
+
+
+def _epsilon_of(context: BuildContext, name: str) -> float:
+    """Epsilon of a relabeled set that is finished."""
     rows = RunFolder.read(context.folder).rows(SetRow)
-    found = [row.epsilon for row in rows if (row.set, row.seed) == (context.spec.source_dataset, context.seed)]
+    found = [row.epsilon for row in rows if (row.set, row.seed) == (name, context.seed)]
     return found[0] if found and found[0] is not None else context.config.relabel_epsilon
 
 

@@ -266,7 +266,9 @@ def _evaluation(config: ResolvedConfig, seed: int, name: str) -> Graph:
 def _dataset(seed: int, name: str) -> Graph:
     spec = DATASETS[name]
     models = tuple(model for model in (spec.source_model, *spec.other_models, *spec.preserved_by) if model)
-    needs = _ids(seed, "model", models) + _ids(seed, "dataset", (spec.source_dataset,) if spec.source_dataset else ())
+    same_size = (spec.control_of,) if spec.construction == "relabel" and spec.control_of else ()  # at its epsilon
+    datasets = same_size or ((spec.source_dataset,) if spec.source_dataset else ())
+    needs = _ids(seed, "model", models) + _ids(seed, "dataset", datasets)
     return {StageId(seed, "dataset", name): StudyStage(needs, partial(build_dataset, spec=spec))}
 
 

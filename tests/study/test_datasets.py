@@ -24,6 +24,7 @@ from notbugs.study.catalog import DATASETS, trained_on
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.datasets import is_trainable, synthetic_truth
 from notbugs.study.epsilon import NeighborDistances
+from notbugs.study.graph import StageId, study_graph
 
 
 @pytest.mark.slow
@@ -227,3 +228,31 @@ def test_a_larger_relabeling_epsilon_is_sought_on_a_sample(
     made = datasets.CONSTRUCTIONS["relabel"](context)
     assert made.stats.epsilon == pytest.approx(epsilon, abs=1e-3) and len(made.dataset) == 160
     assert calls == tried
+
+
+@pytest.mark.parametrize(
+    ("name", "controlled"), [("random-labels-robust", "random-labels"), ("next-labels-non-transferable", "next-labels")]
+)
+def test_a_control_has_the_epsilon_of_the_set_that_it_controls(
+    digits: data.Splits, monkeypatch: pytest.MonkeyPatch, name: str, controlled: str
+) -> None:
+    """Also where hardly any image reaches its label: with larger perturbations it would be no control."""
+    config = replace(resolved(replace(QUICK_STUDY, epsilon=0.25)), relabel_reach=0.7)
+    calls, asked = [], []
+
+    def relabel(model: object, part: data.Dataset, labels: torch.Tensor, *, threat_model: NormBall, **_: object) -> Constructed:
+        calls.append((len(part), float(threat_model.epsilon)))
+        return Constructed(part.with_labels(labels), ConstructionStats(n=len(part), epsilon=1.125, target_reached=0.01))
+
+    def epsilon_of(context: datasets.BuildContext, set: str) -> float:
+        asked.append((context.seed, set))
+        return 1.125
+
+    monkeypatch.setattr(datasets, "load_model", lambda *_: None)
+    monkeypatch.setattr(datasets, "_epsilon_of", epsilon_of)
+    monkeypatch.setattr(construct, "relabel", relabel)
+    part = digits.train.select(slice(0, 60))
+    datasets.CONSTRUCTIONS["relabel"](datasets.BuildContext(config, Path("run"), 2, DATASETS[name], part, lambda count: None))
+    assert calls == [(60, 1.125)] and asked == [(2, controlled)]
+    graph = study_graph(replace(config, full=True))
+    assert StageId(0, "dataset", controlled) in graph[StageId(0, "dataset", name)].needs
