@@ -103,6 +103,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("mnist.md", "mnist.json", STUDY_PARTS),
     ("synthetic.md", "planted.json", STUDY_PARTS),
     ("photographs.md", "photographs.json", ["accuracy", "datasets"]),
+    ("photographs.md", "signs.json", ["accuracy", "datasets", "controls"]),
     ("cifar10-8000.md", "cifar10-8000.json", STUDY_PARTS),
     ("theory.md", "theory.json", []),
 ]
