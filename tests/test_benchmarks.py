@@ -105,6 +105,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("photographs.md", "photographs.json", ["accuracy", "datasets"]),
     ("photographs.md", "signs.json", ["accuracy", "datasets", "controls"]),
     ("cifar10-8000.md", "cifar10-8000.json", STUDY_PARTS),
+    ("cifar10-8000-controls.md", "cifar10-8000-controls.json", STUDY_PARTS),
     ("theory.md", "theory.json", []),
 ]
 
