@@ -101,6 +101,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("digits-controls.md", "digits.json", STUDY_PARTS),
     ("analyses.md", "digits.json", ["analyses"]),
     ("mnist.md", "mnist.json", STUDY_PARTS),
+    ("mnist.md", "mnist-seeds.json", STUDY_PARTS),
     ("synthetic.md", "planted.json", STUDY_PARTS),
     ("photographs.md", "photographs.json", ["accuracy", "datasets"]),
     ("photographs.md", "signs.json", ["accuracy", "datasets", "controls"]),
