@@ -100,6 +100,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("digits.md", "digits.json", ["accuracy"]),
     ("digits-controls.md", "digits.json", STUDY_PARTS),
     ("analyses.md", "digits.json", ["analyses"]),
+    ("analyses.md", "cifar10-8000-controls.json", ["analyses"]),
     ("mnist.md", "mnist.json", STUDY_PARTS),
     ("mnist.md", "mnist-seeds.json", STUDY_PARTS),
     ("synthetic.md", "planted.json", STUDY_PARTS),
