@@ -114,8 +114,9 @@ def _layers(model: nn.Module) -> list[object]:
 
 def _traced(model: Classifier, sample: Tensor) -> tuple[nn.Module | None, dict[str, str]]:
     """A fused copy of a copy, so that the model stays as it is, and the layers with the batch norm after each."""
+    devices = [sample.device] if sample.device.type == "cuda" else []
     try:
-        with torch.autocast(sample.device.type, enabled=False), torch.random.fork_rng():
+        with torch.autocast(sample.device.type, enabled=False), torch.random.fork_rng(devices):
             plain = copy.deepcopy(model).eval()
             fused: nn.Module = fuse_batchnorm(plain, sample[:2], sample.device)
             if not isinstance(fused, Classifier) or not isinstance(fused.body, torch.fx.GraphModule):
