@@ -16,7 +16,7 @@ TIMED_NUMBERS = 100_000  # pixels of the timed batch, in all channels
 TIMED_SECONDS = 1.0  # after which it is not timed again
 FEW, MANY = 4, 64  # images of it, at least and at most
 ROUNDS = 3
-PAYS = 0.89  # of the time in float32: up to 0.86 where the processor has it, but for networks with little to gain (docs/lab-log.md)
+PAYS = 0.89  # of the time in float32: up to 0.86 where the processor has it and the network gains by it (docs/lab-log.md)
 CLOCK: Callable[[], float] = time.process_time  # others share the machine
 
 
