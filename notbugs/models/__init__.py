@@ -14,7 +14,7 @@ from notbugs.models.classifier import (
 from notbugs.models.factory import build
 from notbugs.models.features import with_features, wrap
 from notbugs.models.finetune import build_from
-from notbugs.models.fusion import fuse_batchnorm, fused_now
+from notbugs.models.fusion import fuse_batchnorm
 from notbugs.models.layers import layer_forward
 from notbugs.models.user_code import user_object
 
@@ -31,7 +31,6 @@ __all__ = [
     "frozen",
     "frozen_copy",
     "fuse_batchnorm",
-    "fused_now",
     "head_name",
     "layer_forward",
     "load",

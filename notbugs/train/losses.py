@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from notbugs.models import frozen, fused_now
+from notbugs.models import frozen
+from notbugs.models.fusion import fused_now
 from notbugs.precision import bounded_batch_size
 from notbugs.search import Attack
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from notbugs import models
+from notbugs.models.fusion import fused_now
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 12, 20)]
 DEEP = ("resnet50", "resnet", "inception", "densenet")
@@ -113,7 +114,7 @@ def test_fused_copy_of_a_model_in_training_has_its_weights_of_the_moment(
         model(images)[:, 0].sum().backward()
         optimizer.step()
         state = copy.deepcopy(model.state_dict())
-        copies.append(fused := models.fused_now(model, images))
+        copies.append(fused := fused_now(model, images))
         assert model.training
         assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
         if fused is None:
@@ -128,11 +129,11 @@ def test_fused_copy_of_a_model_in_training_fuses_linear_layers_too(random_images
     body = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5))
     model = models.Classifier(body, nn.Linear(5, 2), mean=[0.5], std=[0.5], architecture={}).train()
     images = random_images((1, 8, 8))
-    assert models.fused_now(model, images) is not None
+    assert fused_now(model, images) is not None
     with torch.no_grad():
         body[1].weight.mul_(3)
         model(images)
-        fused = models.fused_now(model, images)
+        fused = fused_now(model, images)
         assert fused is not None and torch.allclose(fused(images), model.eval()(images), atol=1e-5)
 
 
@@ -192,7 +193,7 @@ def test_the_attack_of_training_is_on_the_function_of_the_moment(kind: str, fuse
         trained_on(model, images, 1)
         calls = float(model.body.calls)  # type: ignore[arg-type]
         state = {name: value.clone() for name, value in model.named_parameters()}
-        found = models.fused_now(model, images)
+        found = fused_now(model, images)
         assert float(model.body.calls) == calls  # type: ignore[arg-type]
         assert model.training and all(parameter.requires_grad for parameter in model.parameters())
         assert all(torch.equal(value, state[name]) for name, value in model.named_parameters())
@@ -207,7 +208,7 @@ def test_a_fused_copy_follows_a_new_layer_another_type_and_buffers_that_no_file_
     model = models.Classifier(Body("as usual"), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
 
     def agree() -> bool:
-        found = models.fused_now(model.train(), images.to(next(model.parameters()).dtype))
+        found = fused_now(model.train(), images.to(next(model.parameters()).dtype))
         assert found is not None
         with torch.no_grad():
             same = images.to(next(model.parameters()).dtype)
@@ -228,17 +229,17 @@ def test_a_fused_copy_that_went_stale_is_given_up(random_images: Images) -> None
     images = random_images((1, 8, 8), 6)
     model = models.Classifier(Body("as usual"), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
     trained_on(model, images, 3)
-    assert models.fused_now(model, images) is not None
+    assert fused_now(model, images) is not None
     model.body.scale = 3.0
-    found = [models.fused_now(model, images) for _ in range(60)]
+    found = [fused_now(model, images) for _ in range(60)]
     assert found[-1] is None
 
 
 def test_models_that_cannot_be_fused_are_searched_as_they_are(random_images: Images) -> None:
     images = random_images((1, 8, 8))
     own = models.Classifier(DataDependent(), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
-    assert models.fused_now(own, images) is None
-    assert models.fused_now(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), images) is None
+    assert fused_now(own, images) is None
+    assert fused_now(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), images) is None
     locked = models.Classifier(Body("lock"), nn.Linear(4, 2), mean=[0.5], std=[0.5], architecture={})
     with torch.no_grad():
         assert torch.allclose(models.fuse_batchnorm(locked, images)(images), locked.eval()(images), atol=1e-6)
