@@ -8,7 +8,8 @@ misclassifies, with that model's predictions as labels. Two questions:
 evidence     does an image show the class of its wrong label? A standard and an adversarially trained model, trained on one half
              of the training images, rank the wrong classes of each image of the other half by their logits. Rank 1 is the
              likeliest wrong class. Of wrong labels drawn at random the mean rank is half of the number of classes.
-training     test accuracy after training on images whose label ranks low, and on as many others.
+training     test accuracy after training on images whose label ranks third or lower, first, on as many others, with permuted
+             wrong labels, and on as many images of D_rand.
 
 Stopped at any moment, the same command goes on with the rows that are missing.
 """

@@ -22,6 +22,7 @@ from notbugs.study.resolve import resolve
 
 ERRORS, D_RAND = "misclassified-only", "random-labels"
 JUDGES = ("standard", "adversarial")
+LOW = 3  # rank from which a label is not one of the two likeliest wrong classes
 Ranks = Mapping[str, Tensor]  # by judge: of the label of each error, 1 is the likeliest wrong class
 
 
@@ -114,18 +115,15 @@ class WrongLabels:
                 }
 
     def subsets(self, ranks: Ranks) -> dict[str, Dataset]:
-        """What is trained on; all but the first of one size."""
-        middle = len(self.splits.train.classes) // 2
-        low = {judge: rank > middle for judge, rank in ranks.items()}
-        neither = torch.stack([*low.values()]).all(0)
+        """What is trained on; all but the first of one size, that of the rarest."""
+        ranked = torch.stack([*ranks.values()])
         masks = {
-            "at random": neither | True,
-            "no evidence: adversarial": low["adversarial"],
-            "no evidence: standard": low["standard"],
-            "no evidence: both": neither,
-            "evidence: both": ~torch.stack([*low.values()]).any(0),
+            "at random": ranked[0] > 0,
+            "first: both": (ranked == 1).all(0),
+            **{f"low: {judge}": rank >= LOW for judge, rank in ranks.items()},
+            "low: both": (ranked >= LOW).all(0),
         }
-        size, generator = int(neither.sum()), torch.Generator().manual_seed(0)
+        size, generator = min(int(mask.sum()) for mask in masks.values()), torch.Generator().manual_seed(0)
         found = {"all": self.errors}
         for name, mask in masks.items():
             index = mask.nonzero().squeeze(1)
