@@ -330,14 +330,17 @@ def test_no_step_synchronizes(name: str, standard: Model, part: Dataset) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("loss", "per_batch"),
-    [(train.cross_entropy, 0), (train.adversarial_loss(partial(attacks.pgd, threat_model=THREAT_MODEL, steps=2)), 1)],
+    ("loss", "per_batch", "checks"),
+    [(train.cross_entropy, 0, 0), (train.adversarial_loss(partial(attacks.pgd, threat_model=THREAT_MODEL, steps=2)), 1, 2)],
 )
-def test_training_synchronizes_per_epoch_and_once_per_attack(loss: train.Loss, per_batch: int, part: Dataset) -> None:
+def test_training_synchronizes_per_epoch_and_once_per_attack(
+    loss: train.Loss, per_batch: int, checks: int, part: Dataset
+) -> None:
+    """checks: of the fused copy, at batches 0, 1 and 2 of 4, and at 0, 1, 2, 4 and 8 of 12."""
     synchronizations = []
     for batches in (2, 6):
         with fake_gpu() as gpu:
             model = models.build("small", shape=part.shape, classes=10, width=4)
             train.fit(model, part, loss, epochs=2, batch_size=60 // batches, device="cuda")
         synchronizations.append(gpu.synchronizations)
-    assert synchronizations[1] - synchronizations[0] == 2 * 4 * per_batch
+    assert synchronizations[1] - synchronizations[0] == 2 * 4 * per_batch + checks
