@@ -152,6 +152,33 @@ def _robust_data(rows: Rows) -> Iterator[str]:
         yield table(("trained on", "n", "under the ensemble", "under AutoAttack"), sums)
 
 
+def _wrong_label_evidence(rows: Rows) -> Iterator[str]:
+    columns = ("ranked by", "n", "mean rank of the label", "label is the likeliest wrong class")
+    yield table(
+        columns,
+        (
+            [
+                row["model"],
+                f"{row['n']:,}",
+                f"{row['mean_rank']:.2f}",
+                interval(row["first_share"], row["ci_low"], row["ci_high"]),
+            ]
+            for row in rows
+        ),
+    )
+
+
+def _wrong_label_training(rows: Rows) -> Iterator[str]:
+    """Means over seeds, with Student's interval."""
+    by_subset: dict[str, list[Row]] = {}
+    for row in rows:
+        by_subset.setdefault(row["subset"], []).append(row)
+    lines = [
+        [name, f"{own[0]['n']:,}", str(len(own)), spread([row["accuracy"] for row in own])] for name, own in by_subset.items()
+    ]
+    yield table(("trained on", "n", "seeds", "test accuracy, %"), lines)
+
+
 STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "total": _total,
     "study": _study,
@@ -162,4 +189,6 @@ STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "versions": _versions,
     "robust-data": _robust_data,
     "seconds": _seconds,
+    "wrong-label-evidence": _wrong_label_evidence,
+    "wrong-label-training": _wrong_label_training,
 }

@@ -31,13 +31,13 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure what is missing."""
     options = parser().parse_args()
-    from wrong_labels_subsets import WrongLabels
+    from wrong_labels_subsets import EVIDENCE, TRAINING, WrongLabels
 
     results, arguments = ResultsFile(options.out), recorded_arguments(options)
     wrong = WrongLabels.of_run(options.run)
     ranks = wrong.ranks()
-    measure(results, "evidence", wrong.evidence(ranks), arguments, key=("part", "subset", "model"))
-    measure(results, "training", wrong.trainings(ranks, options.seeds, results), arguments, key=("part", "subset", "seed"))
+    measure(results, EVIDENCE, wrong.evidence(ranks), arguments, key=("part", "subset", "model"))
+    measure(results, TRAINING, wrong.trainings(ranks, options.seeds, results), arguments, key=("part", "subset", "seed"))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from notbugs.study.catalog import MODELS
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.resolve import resolve
 
+EVIDENCE, TRAINING = "wrong-label-evidence", "wrong-label-training"  # parts
 ERRORS, D_RAND = "misclassified-only", "random-labels"
 JUDGES = ("standard", "adversarial")
 LOW = 3  # rank from which a label is not one of the two likeliest wrong classes
@@ -98,7 +99,7 @@ class WrongLabels:
         sets = self.subsets(ranks)
         for seed in range(seeds):
             for name, part in sets.items():
-                if results.has(part="training", subset=name, seed=seed):
+                if results.has(part=TRAINING, subset=name, seed=seed):
                     continue
                 spec = MODELS[f"trained-on-{D_RAND if name == 'D_rand' else ERRORS}"]
                 trained = classifiers.train_classifier(

@@ -57,6 +57,7 @@ COMMANDS = (
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("allocator.md", ["allocator.json"], []),
+    ("wrong-labels.md", ["wrong-labels.json"], []),
     ("attacks.md", ["attacks.json"], []),
     ("attacks.md", ["attacks-v4.json"], []),
     ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
