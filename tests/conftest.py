@@ -87,8 +87,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _small_budgets() -> Iterator[None]:
     """Small attack budgets, here and in the scheduler's processes, but not in commands that tests start."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"BUDGETS": small_budgets.BUDGETS, **small_budgets.SMALL}.items():
-            patch.setattr(ensemble, name, value)
+        patch.setattr(ensemble, "BUDGETS", small_budgets.BUDGETS)
+        for module, values in small_budgets.SMALL.items():
+            for name, value in values.items():
+                patch.setattr(module, name, value)
         patch.setattr(workers, "_start_worker", small_budgets.start_worker)
         yield
 

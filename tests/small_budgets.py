@@ -1,6 +1,6 @@
 """Small attack ensembles: one image whose gradients look masked costs thousands of queries, one after the other.
 
-The targeted attacks and the long ones are shorter, too, but not in `tests/attacks`. What depends on the numbers asks for the
+The further gradient attacks are fewer and shorter, too, but not in `tests/attacks`. What depends on the numbers asks for the
 fixture `whole_budgets`; `tests/attacks/test_budgets.py` checks the numbers themselves.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from notbugs.attacks import AttackBudget, budgets, ensemble
+from notbugs.attacks import AttackBudget, budgets, ensemble, further
 from notbugs.runs import workers
 from notbugs.runs.workers import _start_worker as plain_start_worker
 
@@ -20,7 +20,6 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
         name: replace(
             budget,
             apgd_steps=min(20, budget.apgd_steps),
-            restarts=min(6, budget.restarts),
             square_queries=count,
             extra_square_queries=min(count, budget.extra_square_queries),
             square_queries_without_gradients=2 * count,
@@ -36,7 +35,15 @@ def with_queries(count: int) -> Mapping[str, AttackBudget]:
 
 
 BUDGETS = with_queries(50)
-SMALL = {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3, "LONG_TARGET_CLASSES": 1, "LONG_STEPS": 10, "REFINED_STEPS": 10}
+FEW = tuple(
+    each._replace(steps=min(10, each.steps)) if not each.rank else each._replace(steps=3)
+    for each in budgets.FURTHER_ATTACKS[:12]
+    if each.rank <= 3
+)
+SMALL = {
+    ensemble: {"TARGET_CLASSES": 3, "TARGETED_STEPS": 3},
+    further: {"FURTHER_ATTACKS": FEW, "REFINED_STEPS": 10},
+}
 
 
 def use() -> None:
@@ -48,14 +55,16 @@ def use() -> None:
 def shorten() -> None:
     """In this process alone."""
     ensemble.BUDGETS = BUDGETS
-    for name, value in SMALL.items():
-        setattr(ensemble, name, value)
+    for module, values in SMALL.items():
+        for name, value in values.items():
+            setattr(module, name, value)
 
 
 def restore(patch: pytest.MonkeyPatch) -> None:
     """Constants of the ensemble as they are."""
-    for name in SMALL:
-        patch.setattr(ensemble, name, getattr(budgets, name))
+    for module, values in SMALL.items():
+        for name in values:
+            patch.setattr(module, name, getattr(budgets, name))
 
 
 def start_worker() -> None:

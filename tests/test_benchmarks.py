@@ -377,7 +377,7 @@ def test_a_run_that_has_measured_nothing_has_no_tables(load: Load, tmp_path: Pat
 def attacked_rows(seed: int) -> list[Row]:
     """Robust accuracy of the main models, and D_det by the next class."""
     rows: list[Row] = [
-        accuracy_row(model, 200 + seed, 500, wilson(200 + seed, 500), seed, epsilon=epsilon, attack="ensemble-standard v4")
+        accuracy_row(model, 200 + seed, 500, wilson(200 + seed, 500), seed, epsilon=epsilon, attack="ensemble-standard v5")
         for model in ("standard", "adversarial", "trained-on-robust")
         for epsilon in (0.75, 1.5)
     ]

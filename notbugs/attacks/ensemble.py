@@ -11,17 +11,12 @@ from notbugs.attacks.black_box import hop_skip_jump, square_attack
 from notbugs.attacks.bpda import straight_through
 from notbugs.attacks.budgets import (
     BUDGETS,
-    LONG_LOSSES,
-    LONG_STEPS,
-    LONG_TARGET_CLASSES,
     MASKING_MIN_MARGIN_LOST,
     MASKING_QUERIES,
     MASKING_RATIO,
     PIXEL_START_CANDIDATES,
     PIXEL_START_MARGIN_LOST,
     PIXEL_STARTS_ON_ALL,
-    REFINED_MARGIN_LOST,
-    REFINED_STEPS,
     TARGET_CLASSES,
     TARGETED_STEPS,
     UNTARGETED_ATTACKS,
@@ -29,7 +24,8 @@ from notbugs.attacks.budgets import (
     check_budget,
 )
 from notbugs.attacks.combine import EnsembleState
-from notbugs.attacks.pgd import apgd, pgd, rank_targeted_pgd, refine
+from notbugs.attacks.further import run_further_attacks
+from notbugs.attacks.pgd import apgd, pgd, rank_targeted_pgd
 from notbugs.attacks.sparse import few_pixels
 from notbugs.attacks.spatial import spatial_attack
 from notbugs.attacks.validation import Model, check_single_epsilon, has_gradient, validated
@@ -123,14 +119,11 @@ def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
         return [partial(attack, candidates=count) for count in candidates]
     return [
         *(partial(pgd, threat_model=threat_model, steps=steps, loss=loss, shrink=True) for steps, loss in UNTARGETED_ATTACKS),
-        *_targeted_attacks(threat_model, classes, TARGET_CLASSES, TARGETED_STEPS),
+        *(
+            partial(rank_targeted_pgd, threat_model=threat_model, rank=rank, steps=TARGETED_STEPS, shrink=True)
+            for rank in range(1, min(classes, TARGET_CLASSES + 1))
+        ),
     ]
-
-
-def _targeted_attacks(threat_model: ThreatModel, classes: int, most: int, steps: int) -> list[Attack]:
-    """PGD at each of the `most` nearest wrong classes."""
-    ranks = range(1, min(classes, most + 1))
-    return [partial(rank_targeted_pgd, threat_model=threat_model, rank=rank, steps=steps, shrink=True) for rank in ranks]
 
 
 def _attack_batch(
@@ -200,11 +193,12 @@ def _run_gradient_attacks(state: EnsembleState, threat_model: ThreatModel, budge
         state = state.run(attack)
     by_gradients = state.margin_lost()
     state = state.run(partial(square_attack, threat_model=threat_model, queries=MASKING_QUERIES))
-    masked = state.margin_lost(state.last) > MASKING_RATIO * by_gradients
-    masked |= by_gradients < MASKING_MIN_MARGIN_LOST
-    state = _run_bpda(state, threat_model, budget, masked)
-    state = _run_targeted(state, threat_model, budget)
-    state = _run_long(state, threat_model, budget)
+    by_queries = state.margin_lost(state.last)
+    tested = state
+    state = _run_bpda(state, threat_model, budget, _look_masked(by_queries, by_gradients))
+    followed = state is tested  # its gradients are the model's own
+    state = run_further_attacks(state, threat_model, budget)
+    masked = _look_masked(by_queries, state.margin_lost() if followed else by_gradients)
     state = _run_apgd(state, threat_model, budget)
     subset, before = None if budget.black_box_on_all else masked, state.margin_lost()
     state = state.run(partial(square_attack, threat_model=threat_model, queries=budget.square_queries), subset)
@@ -214,43 +208,17 @@ def _run_gradient_attacks(state: EnsembleState, threat_model: ThreatModel, budge
     return _run_hop_skip_jump(state, threat_model, budget, subset)
 
 
+def _look_masked(by_queries: Tensor, by_gradients: Tensor) -> Tensor:
+    """Which images' gradients look masked, by the share of the margin that a few random queries took and that gradients took."""
+    return (by_queries > MASKING_RATIO * by_gradients) | (by_gradients < MASKING_MIN_MARGIN_LOST)
+
+
 def _run_without_gradients(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
     """L2, L-inf, L1 and threat models of the user, for a model without gradients."""
     state = _run_bpda(state, threat_model, budget, state.remaining)
     queries = budget.square_queries_without_gradients
     state = state.run(partial(square_attack, threat_model=threat_model, queries=queries))
     return _run_hop_skip_jump(state, threat_model, budget, None)
-
-
-def _run_targeted(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
-    """Targeted PGD on the images that lost enough of their margin; that is looked up before each class."""
-    margin_lost = budget.targeted_margin_lost
-    if margin_lost is not None:
-        for attack in _targeted_attacks(threat_model, state.classes, TARGET_CLASSES, TARGETED_STEPS):
-            state = state.run(attack, state.margin_lost() >= margin_lost if margin_lost else None)
-    return state
-
-
-def _run_long(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
-    """Long attacks on what is nearly misclassified: each loss, the nearest classes, random starts; then short steps."""
-    if budget.long_margin_lost is None:
-        return state
-    generator = torch.Generator(state.images.device).manual_seed(0)
-    attack = partial(pgd, threat_model=threat_model, steps=LONG_STEPS)
-    attacks: list[Attack] = [partial(attack, loss=_loss(loss, state.classes), shrink=True) for loss in LONG_LOSSES]
-    attacks += _targeted_attacks(threat_model, state.classes, LONG_TARGET_CLASSES, LONG_STEPS)
-    for number in range(budget.restarts):
-        loss = _loss(LONG_LOSSES[number % len(LONG_LOSSES)], state.classes)
-        attacks.append(partial(attack, loss=loss, generator=generator, shrink=number % 2 == 1))
-    for each in attacks:
-        state = state.run(each, state.margin_lost() >= budget.long_margin_lost)
-    last = partial(refine, threat_model=threat_model, steps=REFINED_STEPS)
-    return state.run(last, state.margin_lost() >= REFINED_MARGIN_LOST, from_best=True)
-
-
-def _loss(loss: str, classes: int) -> str:
-    """The loss, or the margin in place of the DLR, which needs three classes."""
-    return "margin" if loss == "dlr" and classes < 3 else loss
 
 
 def _run_apgd(state: EnsembleState, threat_model: ThreatModel, budget: AttackBudget) -> EnsembleState:
@@ -273,7 +241,7 @@ def _run_bpda(state: EnsembleState, threat_model: ThreatModel, budget: AttackBud
     if differentiable is None:
         return state
     attacks = gradient_ensemble(threat_model, state.classes)
-    for attack in attacks[: len(UNTARGETED_ATTACKS)] if budget.targeted_margin_lost is None else attacks:
+    for attack in attacks[: len(UNTARGETED_ATTACKS)] if budget.further_margin_lost is None else attacks:
         state = state.run(partial(_transfer_from, attack=attack, other=differentiable), subset)
     return state
 

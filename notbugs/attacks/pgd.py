@@ -200,9 +200,9 @@ def rank_targeted_pgd(
 
 @validated
 def refine(
-    model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, start: Tensor, steps: int = 100
+    model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, start: Tensor, steps: int = 100, size: float = 0.2
 ) -> AttackResult:
-    """PGD on the margin from perturbed images that another attack found, with steps from 0.2 epsilon towards 0.002 epsilon.
+    """PGD on the margin from perturbed images that another attack found.
 
     Parameters
     ----------
@@ -210,13 +210,15 @@ def refine(
         As in `pgd`.
     start : Tensor, (N, C, H, W)
         The perturbed images.
+    size : float
+        Of the first step, as a share of epsilon; the last one is a hundredth of it.
 
     Returns
     -------
     AttackResult
         As of `pgd`; never less than the start, brought into the threat model.
     """
-    objective, rule = objectives.untargeted(model, labels, "margin"), decaying_steps(threat_model, 0.2 * threat_model.epsilon)
+    objective, rule = objectives.untargeted(model, labels, "margin"), decaying_steps(threat_model, size * threat_model.epsilon)
     return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import notbugs.train as train
 from notbugs import attacks, models, precision
-from notbugs.attacks.budgets import TARGET_CLASSES, TARGETED_STEPS, UNTARGETED_ATTACKS
+from notbugs.attacks.budgets import UNTARGETED_ATTACKS
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import SYNTHETIC
 from notbugs.models import fuse_batchnorm
@@ -36,7 +36,6 @@ MASKED_ONE_IN = 50  # images: of so many, one or more look masked
 HELPFUL_QUERIES = (
     2.0  # times the time of queries that never help, which are timed: those after one that helps are evaluated again
 )
-QUICK_QUERIES = 0.1  # black-box queries of the quick ensemble, of those of the standard one
 WRITE_SECONDS, READ_SECONDS = 6e-4, 2e-4  # of an image file
 STAGE_SECONDS = 0.1  # loading and saving a model
 TASK_SECONDS = 1.5  # of a stage that is no model and no data set, besides
@@ -50,29 +49,30 @@ class EnsembleCost(NamedTuple):
     Attributes
     ----------
     passes : float
-        Of all gradients of the short attacks that an image can get, the share that it gets before it is misclassified.
+        Of the gradients of `UNTARGETED_ATTACKS`, the share that an image gets before it is misclassified.
     calls : float
         The same of a batch, until none of its images is left.
-    long_passes : float
-        Gradients per test image of the long attacks, which only images get that are nearly misclassified.
-    long_calls : float
+    further_passes : float
+        Gradients per test image of `FURTHER_ATTACKS` and the short steps after them.
+    further_calls : float
         The steps of a batch that these take.
-    queries : float
-        Black-box queries of a batch in which an image's gradients look masked.
+    quick_queries : float
+        Black-box queries of the quick ensemble on a batch in which an image's gradients look masked; after `FURTHER_ATTACKS` none
+        of the study's networks does.
     """
 
     passes: float
     calls: float
-    long_passes: float
-    long_calls: float
-    queries: float
+    further_passes: float
+    further_calls: float
+    quick_queries: float
 
 
 ENSEMBLES = {
-    "adversarial": EnsembleCost(0.46, 1.0, 47, 590, 4000),
-    "standard": EnsembleCost(0.37, 1.0, 37, 600, 1000),
-    "inverted": EnsembleCost(0.34, 0.9, 47, 720, 1000),
-    "relabeled": EnsembleCost(0.03, 0.3, 8, 200, 0),
+    "adversarial": EnsembleCost(0.82, 1.0, 53, 550, 400),
+    "standard": EnsembleCost(0.52, 1.0, 43, 280, 100),
+    "inverted": EnsembleCost(0.5, 0.9, 54, 450, 100),
+    "relabeled": EnsembleCost(0.03, 0.25, 0, 0, 0),
 }
 
 
@@ -194,20 +194,17 @@ def _kind(spec: ModelSpec) -> str:
 
 
 def _ensemble_seconds(spec: ModelSpec, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
-    """The attack ensemble on the test images: gradients, and black-box queries where some images' gradients look masked."""
-    quick, test, classes = spec.attack_budget == "quick", len(splits.test), len(splits.train.classes)
+    """The attack ensemble on the test images: gradients, and black-box queries of the quick one where gradients look masked."""
+    quick, test = spec.attack_budget == "quick", len(splits.test)
     epsilons = 1 if quick else len(config.threat_models)
     steps = sum(steps for steps, _ in UNTARGETED_ATTACKS)
-    if not quick:
-        steps += TARGETED_STEPS * min(classes - 1, TARGET_CLASSES)
     batches, cost = math.ceil(test / precision.default_batch_size(config.device, splits.train.shape)), ENSEMBLES[_kind(spec)]
     passes, calls = cost.passes * steps, cost.calls * steps
     if not quick:
-        passes, calls = passes + cost.long_passes, calls + cost.long_calls
+        passes, calls = passes + cost.further_passes, calls + cost.further_calls
     seconds = passes * test * speed.gradient + calls * batches * speed.call
-    if math.prod(splits.train.shape) <= MASKED_NUMBERS:
-        queries = cost.queries * (QUICK_QUERIES if quick else 1)
-        seconds += batches * min(1.0, test / batches / MASKED_ONE_IN) * queries * speed.query
+    if quick and math.prod(splits.train.shape) <= MASKED_NUMBERS:
+        seconds += batches * min(1.0, test / batches / MASKED_ONE_IN) * cost.quick_queries * speed.query
     if spec.role in CURVE_ROLES:
         return epsilons * seconds + speed.steps(test, CURVE_PASSES, math.ceil(test / batches))
     return epsilons * seconds

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "attacks.md"
 
 def test_names_of_ensembles_are_those_of_the_docs() -> None:
     assert list(attacks.BUDGETS) == ["quick", "standard", "thorough"]
-    assert attacks.ensemble_name("standard") == "ensemble-standard v4"
+    assert attacks.ensemble_name("standard") == "ensemble-standard v5"
     text = DOCS.read_text()
     for name in (attacks.GRADIENT_ENSEMBLE, *map(attacks.ensemble_name, attacks.BUDGETS)):
         assert f"| `{name}` |" in text
@@ -27,13 +27,13 @@ def test_names_of_ensembles_are_those_of_the_docs() -> None:
 def row(title: str, step: str) -> list[str]:
     """The cells of the three budgets in a row of a table in docs/attacks.md, by section and first words."""
     section = DOCS.read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
-    (line,) = (line for line in section.splitlines() if line.startswith(f"| {step}"))
+    line = next(line for line in section.splitlines() if line.startswith(f"| {step}"))
     return [cell.strip() for cell in line.strip("|").split("|")][-3:]
 
 
 ROWS = [
-    ("L2, Linf and L1", "13 | Square Attack", "square_queries", "{:,} queries"),
-    ("L2, Linf and L1", "15 | HopSkipJump", "hop_skip_jump_queries", "{:,} queries"),
+    ("L2, Linf and L1", "10 | Square Attack", "square_queries", "{:,} queries"),
+    ("L2, Linf and L1", "12 | HopSkipJump", "hop_skip_jump_queries", "{:,} queries"),
     ("L0", "1 | candidates", "pixel_exchanges", "up to {} rounds"),
     ("L0", "4 | several pixels", "pixel_starts", "{} starts"),
     ("L0", "6 | random candidates", "random_pixel_candidates", "{:,} per pixel"),
@@ -60,20 +60,57 @@ def threshold(margin_lost: float | None) -> str:
     return f"images that lost at least {100 * margin_lost:.0f} % of their margin" if margin_lost else "all images"
 
 
+def attack_row(each: budgets.FurtherAttack) -> str:
+    """The cells of a further attack in docs/attacks.md, without its number."""
+    loss = {"margin": "the margin", "cross_entropy": "the cross-entropy", "dlr": "the DLR"}[each.loss]
+    kind = "APGD" if each.auto else "PGD"
+    what = f"targeted {kind} at nearest class {each.rank}" if each.rank else f"{kind}, maximizes {loss}"
+    start, shrinks = "random" if each.random_start else "clean image", "yes" if each.shrink else "no"
+    return f"| {what} | {each.steps} | {start} | {shrinks} |"
+
+
+def test_the_docs_list_the_further_attacks() -> None:
+    section = DOCS.read_text().split("\n### Further gradient attacks\n")[1].split("\n### ")[0]
+    found: list[str] = []
+    for line in section.splitlines():
+        if line[:3].strip("| ").isdigit():
+            numbers, what, *others = (cell.strip() for cell in line.strip("|").split("|"))
+            first, last = int(numbers.split(" to ")[0]), int(numbers.split(" to ")[-1])
+            assert first == len(found) + 1
+            if last == first:
+                alone = [what]
+            elif what.startswith("targeted"):
+                words, ranks = what.split("class ")
+                alone = [f"{words}class {rank}" for rank in ranks.split(", ")]
+            else:
+                words, losses = what.split("maximizes ")
+                alone = [f"{words}maximizes {loss}" for loss in losses.split(", ")]
+            assert len(alone) == last - first + 1
+            found += [f"| {' | '.join([each, *others])} |" for each in alone]
+    assert found == [attack_row(each) for each in budgets.FURTHER_ATTACKS]
+    standard, thorough = (attacks.BUDGETS[name].margin_left for name in ("standard", "thorough"))
+    assert standard and thorough and budgets.ATTACKS_ON_TRIAL == 4 and budgets.COMPARED_ATTACKS == 5
+    text = " ".join(section.split())
+    left = f"its margin that is left is at most {100 * standard:.0f} percentage points more than {budgets.DIFFERENCES} times"
+    assert f"After the first four an image goes on only while the share of {left}" in text
+    assert f"(`ensemble-thorough`: {100 * thorough:.0f} points)" in text and "the best and the fifth best attack" in text
+
+
 def test_the_docs_state_thresholds_and_constants() -> None:
     title, table = "L2, Linf and L1", attacks.BUDGETS.values()
-    assert row(title, "6 |") == [threshold(budget.targeted_margin_lost) for budget in table]
-    for step in ("7 |", "8 |", "9 |"):
-        assert row(title, step) == [threshold(budget.long_margin_lost) for budget in table]
-    refined = [threshold(budget.long_margin_lost and budgets.REFINED_MARGIN_LOST) for budget in table]
-    assert row(title, "10 |") == refined
-    text, restarts, long = DOCS.read_text(), attacks.BUDGETS["standard"].restarts, budgets.LONG_STEPS
-    assert f"the cross-entropy, then the margin, then the DLR, {long} steps each" in text
-    assert budgets.LONG_LOSSES == ("cross_entropy", "margin", "dlr")
-    assert f"PGD of {long} steps from {restarts} random starts" in text
-    assert f"{budgets.REFINED_STEPS} short steps from the best perturbed image so far" in text
-    shares = [19, 90, 3 * long, budgets.LONG_TARGET_CLASSES * long, restarts * long, budgets.REFINED_STEPS]
+    further = [cell.removesuffix(", while one of the next may succeed") for cell in row(title, "6 |")]
+    assert further == [threshold(budget.further_margin_lost) for budget in table]
+    thresholds = ", then ".join(f"{100 * lost:.0f} %" for lost, _ in budgets.REFINED)
+    refined = f"images that lost at least {thresholds} of their margin"
+    assert row(title, "7 |") == [refined if budget.margin_left else "–" for budget in table]
+    text = DOCS.read_text()
+    assert f"{budgets.REFINED_STEPS} steps from the best perturbed image so far: short ones, then long ones" in text
+    sizes = ", then of ".join(f"{size:g} ε" for _, size in budgets.REFINED)
+    assert f"- **Step 7**: first steps of {sizes}, decayed along a cosine towards a hundredth." in text
+    shares = [19, sum(each.steps for each in budgets.FURTHER_ATTACKS), len(budgets.REFINED) * budgets.REFINED_STEPS]
     assert f"| {sum(shares):,} |" in text and "; ".join(map(str, shares)) in text
+    classes = f"at each of the nearest classes (at most {budgets.TARGET_CLASSES}), {budgets.TARGETED_STEPS} steps each"
+    assert classes in row(title, "5 |")[1]
     assert f"from random pixels, {budgets.PIXEL_START_CANDIDATES} candidates each" in text
     lost = f"{100 * budgets.PIXEL_START_MARGIN_LOST:.0f} % of their margin"
     assert (

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from notbugs.attacks import BUDGETS
+from notbugs.attacks.budgets import ATTACKS_ON_TRIAL, FURTHER_ATTACKS, REFINED, REFINED_STEPS
 from notbugs.audit import cost
 from notbugs.search import NormBall
 from notbugs.stats import wilson_interval
@@ -18,21 +19,29 @@ SPEED = cost._Speed(gradient=2.0, query=0.5, waited=1.0)
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
 def test_what_lies_between_least_and_most_is_in_the_parts(budget: str, norm: str) -> None:
+    """Of the further attacks after those on trial, only what images get on average."""
     found = cost._cost(budget, NormBall(norm, 0.5), 10, gradient=True, first=True)
-    assert sum(count for _, count in found.by_margin_lost) == found.most_gradients - found.least_gradients > 0
+    further = [each.steps for each in FURTHER_ATTACKS] if budget in cost.GOING_ON else []
+    others = sum(further[ATTACKS_ON_TRIAL:]) + (len(REFINED) * REFINED_STEPS if further else 0)
+    share = sum(share for _, share in cost.GOING_ON.get(budget, ()))
+    in_parts = sum(count for _, count in found.by_margin_lost)
+    assert share < 1 and in_parts == pytest.approx(found.most_gradients - found.least_gradients - (1 - share) * others)
 
 
 def test_images_that_a_short_attack_misclassifies_are_cheap_and_others_by_the_margin_they_lost() -> None:
     found = cost._cost("standard", NormBall("l2", 0.5), 10, gradient=True, first=True)
-    (_, untargeted), (at_targeted, targeted), (at_long, long) = found.by_margin_lost
-    assert 0 < at_targeted < at_long < 1
+    (_, untargeted), *further = found.by_margin_lost
+    shares = [share for share, _ in further]
+    assert shares == sorted(shares) and 0 < shares[0] < shares[-1] < 1
     least, most = found.least_gradients * 2 + found.least_queries / 2, found.most_gradients * 2 + found.most_queries / 2
     assert cost._seconds(found, SPEED, None) == (least, most)
     fooled = cost._seconds(found, SPEED, torch.full((32,), 1.2))
-    assert fooled == pytest.approx((least, least + wilson_interval(0, 32)[1] * (most - least)))
+    in_parts = found.most_queries / 2 + 2 * sum(count for _, count in found.by_margin_lost)
+    assert fooled == pytest.approx((least, least + wilson_interval(0, 32)[1] * in_parts))
 
-    lost = torch.tensor([1.0] * 16 + [0.0] * 8 + [at_targeted] * 6 + [at_long] * 2)  # 16 left, 8 go on, 2 of these to the end
-    parts = [(16, found.most_queries / 2 + untargeted * 2), (8, targeted * 2), (2, long * 2)]
+    lost = torch.tensor([1.0] * 16 + [0.0] * 8 + [shares[0]] * 6 + [shares[-1]] * 2)  # 16 left, 8 go on, 2 of these further
+    parts = [(16, found.most_queries / 2 + untargeted * 2)]
+    parts += [(8 if share == shares[0] else 2, gradients * 2) for share, gradients in further]
     expected = [least + sum(wilson_interval(count, 32)[end] * seconds for count, seconds in parts) for end in (0, 1)]
     assert cost._seconds(found, SPEED, lost) == pytest.approx(expected)
 

@@ -15,7 +15,7 @@ from conftest import shared_folder
 from PIL import Image
 
 from notbugs import data
-from notbugs.attacks import ensemble
+from notbugs.attacks import ensemble, further
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import SetRow
 from notbugs.study import evaluation, pipeline
@@ -57,8 +57,8 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             patch.setattr(evaluation, "ATTACKED_IMAGES", ATTACKED_IMAGES)
             patch.setattr(evaluation, "CURVE", ())  # no other perturbation sizes: `quick_run` has them
             patch.setattr(ensemble, "BUDGETS", small_budgets.with_queries(5))
-            for steps in ("LONG_STEPS", "REFINED_STEPS"):
-                patch.setattr(ensemble, steps, 2)
+            patch.setattr(further, "FURTHER_ATTACKS", tuple(each._replace(steps=2) for each in small_budgets.FEW))
+            patch.setattr(further, "REFINED_STEPS", 2)
             pipeline.run(FULL_STUDY, folder, only=("standard",), workers=1)
             full = pipeline.run(replace(FULL_STUDY, full=True), folder, workers=1)
             assert full.metadata["finished"] and not full.metadata["replicate"]

@@ -99,22 +99,19 @@ def test_training_and_constructions_cost_images_times_steps() -> None:
     assert seconds("evaluation", "adversarial") == pytest.approx(attacked)
 
 
-def test_an_ensemble_costs_the_steps_of_its_classes_and_black_box_queries_only_in_few_pixels() -> None:
+def test_an_ensemble_costs_its_steps_and_the_quick_one_black_box_queries_in_few_pixels() -> None:
     splits = load(QUICK_STUDY)
     config = resolve(QUICK_STUDY, splits)
-    ten = cost._ensemble_seconds(cost.MODELS["standard"], config, splits, SPEED)
-    gradients = 2 * ((109 * 0.37 + 37) * len(splits.test) * 1e-4 + (109 * 1.0 + 600) * 1e-2)
-    curve = [cost.CURVE_PASSES * (len(each.test) * 1e-4 + 1e-2) for each in (splits, load(StudyConfig("planted", limit=40)))]
-    assert ten == pytest.approx(gradients + 2 * (len(splits.test) / 50) * 1000 * 1e-5 + curve[0])
-    large = StudyConfig("planted", limit=40)
-    four = cost._ensemble_seconds(cost.MODELS["standard"], resolve(large, load(large)), load(large), SPEED)
-    passes = 19 + 3 * 10
-    gradients = 2 * ((passes * 0.37 + 37) * len(load(large).test) * 1e-4 + (passes * 1.0 + 600) * 1e-2)
-    assert four == pytest.approx(gradients + curve[1])
+    found = cost._ensemble_seconds(cost.MODELS["standard"], config, splits, SPEED)
+    gradients = 2 * ((19 * 0.52 + 43) * len(splits.test) * 1e-4 + (19 * 1.0 + 280) * 1e-2)
+    curve = cost.CURVE_PASSES * (len(splits.test) * 1e-4 + 1e-2)
+    assert found == pytest.approx(gradients + curve)
     quick = cost._ensemble_seconds(cost.MODELS["reinit-1"], config, splits, SPEED)
-    assert quick == pytest.approx(
-        19 * (0.37 * len(splits.test) * 1e-4 + 1.0 * 1e-2) + (len(splits.test) / 50) * 0.1 * 1000 * 1e-5
-    )
+    steps = 19 * (0.52 * len(splits.test) * 1e-4 + 1.0 * 1e-2)
+    assert quick == pytest.approx(steps + (len(splits.test) / 50) * 100 * 1e-5)
+    large = StudyConfig("planted", limit=40)
+    quick = cost._ensemble_seconds(cost.MODELS["reinit-1"], resolve(large, load(large)), load(large), SPEED)
+    assert quick == pytest.approx(19 * (0.52 * len(load(large).test) * 1e-4 + 1.0 * 1e-2))
 
 
 def test_a_given_model_costs_its_attacks_once() -> None:
