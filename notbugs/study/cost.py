@@ -28,8 +28,8 @@ from notbugs.study.graph import StageId
 from notbugs.study.pictures import ATTACK_STEPS
 
 CLOCK: Callable[[], float] = time.perf_counter
-TIMED_NUMBERS = 1_000_000  # pixels of a timed batch, in all channels
-TIMED_SECONDS = 0.5  # after which a call is not repeated
+TIMED_NUMBERS = 200_000  # pixels of a timed batch, in all channels
+TIMED_SECONDS = 0.25  # after which a call is not repeated
 FEW = 2  # images of a batch whose time is that of the calls alone
 MASKED_NUMBERS = 256  # pixels in all channels, up to which random search does as well as gradients: they look masked
 MASKED_ONE_IN = 50  # images: of so many, one or more look masked
@@ -131,7 +131,7 @@ def measure_speed(
         Whether the study trains such networks.
     """
     batch_size = precision.default_batch_size(config.device, train_images.shape)
-    room = max(2 * FEW, TIMED_NUMBERS // math.prod(train_images.shape))
+    room = max(3 * FEW, TIMED_NUMBERS // math.prod(train_images.shape))
     threads = torch.get_num_threads()
     try:
         if one_thread:
