@@ -17,7 +17,7 @@ RelabelReach = Annotated[
     float | None,
     typer.Option(
         help="Enlarge that ε by half, four times at most, while a smaller share of a set's images reaches its new label. "
-        "[default: 0.7; 0 with --relabel-epsilon]",
+        "[default: 0.75; 0 with --relabel-epsilon]",
     ),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from notbugs import shell
 from notbugs.data_config import BEYOND_LIMIT, DATA_FIELDS
 from notbugs.extensions.registry import command_prefix
-from notbugs.report.findings.construction import larger_relabel_epsilon, relabel_problems, split_problems
+from notbugs.report.findings.construction import REPEAT, larger_relabel_epsilon, relabel_problems, split_problems, split_remedies
 from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import percent
@@ -73,7 +73,9 @@ def next_steps(results: StudyResults) -> Iterator[Step]:
         f"notbugs files {_arguments(results, *DATA_FIELDS, 'norm', 'epsilon')} --out {files}",
     )
     if problem:
-        yield Step(f"Improve D_R: {problem}", "")
+        improved = {**options, **split_remedies(results)}
+        why = problem.removesuffix(REPEAT).rstrip(".")
+        yield Step(f"Improve D_R: {why}:", command_of(metadata.dataset, improved, beside(out, "improved")))
     yield from _enlarge_perturbations(results)
     yield from _use_robust_version(results)
     if not problem and not metadata.robust_strong:

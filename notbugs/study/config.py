@@ -31,7 +31,7 @@ class StudyConfig(DataConfig):
         Of the perturbations of relabeled data sets. Default: epsilon; in L2 twice that where the gap between classes decided it.
     relabel_reach : float, optional
         Share of a relabeled set's images that must reach their new label: while fewer do, relabel_epsilon is enlarged by half for
-        that set, four times at most. 0: never. Default: 0.7; 0 if relabel_epsilon is given.
+        that set, four times at most. 0: never. Default: 0.75; 0 if relabel_epsilon is given.
     seed, seeds : int
         The first seed and how many.
     model : str, optional

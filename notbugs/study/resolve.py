@@ -10,7 +10,7 @@ from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
 from notbugs.study import bfloat16
-from notbugs.study.catalog import STRONG_VERSIONS
+from notbugs.study.catalog import MIN_TARGET_REACHED, STRONG_VERSIONS
 from notbugs.study.config import ResolvedConfig, StudyConfig, TrainingSettings, check, network_layer
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon, default_relabel_epsilon
 from notbugs.study.epsilon_source import EpsilonSource
@@ -19,7 +19,6 @@ Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
 MIN_SIDE = 8
 MIN_IMAGES = 20  # fewer cannot be trained on
-RELABEL_REACH = 0.7  # with fewer of its targets reached a set shows nothing; at least 0.76 in docs/results
 FINETUNING_RATE, HEAD_RATE, FINETUNING_EPOCHS = 1e-3, 2e-3, 15  # docs/lab-log.md
 MNIST = "mnist5k"  # how its settings were chosen: docs/lab-log.md
 
@@ -110,7 +109,7 @@ def _with_defaults(config: StudyConfig, defaults: _Defaults, train: Dataset) -> 
         relabel_epsilon=_or(
             config.relabel_epsilon, default_relabel_epsilon(train, config.norm, epsilon, defaults.relabel_factor)
         ),
-        relabel_reach=_or(config.relabel_reach, 0.0 if config.relabel_epsilon else RELABEL_REACH),
+        relabel_reach=_or(config.relabel_reach, 0.0 if config.relabel_epsilon else MIN_TARGET_REACHED),
         seed=config.seed,
         seeds=_or(config.seeds, defaults.seeds),
         model=config.model,

@@ -125,6 +125,7 @@ def two_peaks(turn: float) -> Callable[[Tensor], Tensor]:
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole_budgets")
 @pytest.mark.parametrize(("budget", "turn"), [("standard", math.pi / 2), ("thorough", 0)])
 def test_random_starts_find_another_maximum(budget: str, turn: float, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,15 @@ from scipy.stats import binomtest
 from notbugs.metrics import Accuracy
 from notbugs.report import tables
 from notbugs.report.findings import Finding, Status, findings
-from notbugs.report.findings.construction import not_more_robust, undecided_source, weak_source_warning
+from notbugs.report.findings.construction import (
+    larger_relabel_epsilon,
+    not_more_robust,
+    undecided_source,
+    weak_source_warning,
+)
 from notbugs.report.findings.split import cross_accuracy
 from notbugs.report.format import Estimate
+from notbugs.report.next_steps import next_steps
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.row import Row
@@ -46,7 +52,8 @@ def test_supported_findings_have_their_figures(tmp_path: Path) -> None:
     )
     assert [one.meaning for one in (standard, adversarial, split, random)] == ["bad", "good", "good", "neutral"]
     assert "reaches 88.4 % test accuracy (chance level 25.0 %" in random.text
-    assert "control with shuffled perturbations reaches 1.4 %, a difference of 87.0" in random.text
+    assert "control with shuffled perturbations reaches 1.4 % (below chance level: " in random.text
+    assert "never its label), a difference of 87.0" in random.text
     assert "(chance level 25.0 %; 500 test images, 3 seeds), 63.4 percentage points above chance level" in random.text
     assert "reaches 70.4 % test accuracy" in following.text
 
@@ -100,7 +107,7 @@ NULLS: list[tuple[int, Shares, str, str]] = [
     (2, {"standard": (0.97, 0.6, 0.3)}, "partly supported", "not lead to measurably higher robust accuracy"),
     (2, {"standard": (0.97, 0.6, 0.0)}, "partly supported", "At the other ε it is the reverse"),
     (2, {"trained-on-nonrobust": (0.93, 0.5, 0.2)}, "partly supported", "but not measurably more than D_NR"),
-    (3, {"trained-on-random-labels": (0.2, 0.0, 0.0)}, "inconclusive", "is not decided. Allow larger perturbations"),
+    (3, {"trained-on-random-labels": (0.2, 0.0, 0.0)}, "inconclusive", "is not decided: allow larger perturbations"),
     (3, {"trained-on-random-labels": (0.25, 0.0, 0.0)}, "not supported", "not measurably above chance level. Its control with"),
     (3, {"trained-on-random-labels-shuffled": (0.88, 0.0, 0.0)}, "not supported", "the perturbations carry nothing measurable"),
     (4, {"trained-on-next-labels": (0.25, 0.0, 0.0)}, "not supported", "not measurably above chance level"),
@@ -188,6 +195,63 @@ def test_a_null_after_a_failed_construction_is_inconclusive(
     assert words in finding.text and finding.text.endswith("Repeat the command with that and another --out.")
 
 
+def test_the_stronger_d_r_is_inconclusive_where_its_source_is_weak(tmp_path: Path) -> None:
+    weak = {
+        "adversarial": (0.5, 0.45, 0.4),
+        "trained-on-robust-strong": (0.9, 0.3, 0.1),
+        "trained-on-correct-only": (0.9, 0.3, 0.1),
+    }
+    stronger = found(tmp_path, {**MEASURED, **weak})[3]
+    assert (stronger.status, stronger.meaning) == ("inconclusive", "unclear")
+    assert "but the adversarially trained model that D_R is made from has a clean accuracy of 50.4 %" in stronger.text
+
+
+@pytest.mark.parametrize(
+    ("nearest", "larger", "words"),
+    [
+        (9.0, 6.0, "allow larger perturbations (--relabel-epsilon 6)"),
+        (5.0, 4.5, "allow larger perturbations (--relabel-epsilon 4.5)"),
+        (3.4, None, "take more steps (--relabel-steps 60), or train on more images: larger perturbations would reach"),
+    ],
+)
+def test_larger_perturbations_stay_below_the_nearest_image_of_another_class(
+    tmp_path: Path, nearest: float, larger: float | None, words: str
+) -> None:
+    quick_study(tmp_path, MEASURED | {"trained-on-random-labels": (0.25, 0.0, 0.0)}, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("sets", 0.0, [SetRow(set="random-labels", target_reached=0.33, **ROW | {"epsilon": 3.0})])
+        settings = run.metadata["settings"] | {"relabel_epsilon": 1.5, "relabel_steps": 20}
+        run.update_metadata(settings=settings, data=run.metadata["data"] | {"nearest_other_class": nearest})
+    results = StudyResults.read(tmp_path)
+    assert larger_relabel_epsilon(results, "random-labels") == larger and words in findings(results)[3].text
+    commands = [step.code for step in next_steps(results) if "relabel-epsilon" in step.code]
+    assert len(commands) == bool(larger) and (not larger or f"--relabel-epsilon {larger:g}" in commands[0])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("digits", "chosen on these test images"),
+        ("mnist5k", "of which some are test images"),
+        ("photos", "are defaults. They were"),
+    ],
+)
+def test_where_settings_were_chosen_stands_with_what_depends_on_it(tmp_path: Path, dataset: str, words: str) -> None:
+    quick_study(tmp_path, MEASURED, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.update_metadata(dataset=dataset)
+    assert [words in finding.details for finding in findings(StudyResults.read(tmp_path))] == [False, False, True, True, True]
+
+
+def test_a_poor_d_r_has_a_command_that_improves_it(tmp_path: Path) -> None:
+    quick_study(tmp_path, MEASURED | {"adversarial": (0.5, 0.45, 0.4)}, complete=False)
+    with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("sets", 0.0, [SetRow(set="robust", feature_error=0.6, **ROW)])
+        run.update_metadata(settings=run.metadata["settings"] | {"epochs": 8, "invert_steps": 20})
+    (step,) = (step for step in next_steps(StudyResults.read(tmp_path)) if step.words.startswith("Improve D_R"))
+    assert "--epochs 16" in step.code and "--invert-steps 60" in step.code and step.code.split("--out ")[1].endswith("-improved")
+
+
 def test_a_result_stands_though_its_construction_was_poor(tmp_path: Path) -> None:
     quick_study(tmp_path, MEASURED, complete=False)
     with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
@@ -197,8 +261,8 @@ def test_a_result_stands_though_its_construction_was_poor(tmp_path: Path) -> Non
 
 def test_accuracy_below_chance_level_is_explained(tmp_path: Path) -> None:
     random, following = found(tmp_path, MEASURED | {"trained-on-next-labels": (0.01, 0.0, 0.0)})[3:]
-    assert "control with shuffled perturbations reaches 1.4 %" in random.text
-    assert "is below chance level: an image's own features point to its true class" in random.details
+    why = "(below chance level: an image's own features point to its true class, which is never its label)"
+    assert f"control with shuffled perturbations reaches 1.4 % {why}, a difference of" in random.text
     unclear = (
         "But 1.4 % after training on `next-labels` is below chance level, as each image's own features point to its true class"
     )

@@ -8,13 +8,16 @@ from typing import Protocol
 from notbugs.report.format import interval, percent
 from notbugs.report.results import FULL, HALF, StudyResults
 from notbugs.stats import newcombe_difference
-from notbugs.study.catalog import DATASETS, trained_on
+from notbugs.study.catalog import DATASETS, MIN_TARGET_REACHED, trained_on
 
 MAX_FEATURE_ERROR = 0.4  # mean relative error; at most 0.25 in docs/results
 # Accuracy above chance level, of adversarial over standard training; in docs/results 0.7 on traffic signs, else 0.78 or more
 MIN_SOURCE_SHARE = 0.75
-MIN_TARGET_REACHED = 0.75  # share of images; at least 0.76 in docs/results
 MIN_TRAINING_ACCURACY = 0.5  # on the new labels
+MOST_OF_DISTANCE = 0.9  # of the median distance to the nearest image of another class, for perturbations that are advised
+REMEDIES = {"epochs": 2, "invert_steps": 3, "epsilon": 0.5}  # times the study's value
+REPEAT = " Repeat the command with that and another --out."
+WORTHWHILE = 1.1  # times the epsilon so far: less is no advice
 
 
 class MeasuredAccuracy(Protocol):
@@ -32,33 +35,48 @@ class MeasuredAccuracy(Protocol):
 
 def split_problems(results: StudyResults) -> str:
     """What went wrong with D_R or D_NR and what to run next, as the rest of a sentence; "" if nothing did."""
-    problems = []
+    return _joined([problem for problem, _ in _split_problems(results)])
+
+
+def split_remedies(results: StudyResults) -> dict[str, float]:
+    """The options of a study in which what went wrong with D_R or D_NR may go right: names of `StudyConfig` and values."""
+    values = {name: _multiple(results, name, REMEDIES[name]) for _, names in _split_problems(results) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _split_problems(results: StudyResults) -> list[tuple[str, tuple[str, ...]]]:
+    """What went wrong with D_R or D_NR, and the options that are changed for it: keys of `REMEDIES`."""
+    problems: list[tuple[str, tuple[str, ...]]] = []
     adversarial, standard = results.accuracy("adversarial"), results.accuracy(results.baseline)
     if adversarial and standard and is_weak_source(adversarial.mean, adversarial.ci_low, results.chance, standard.mean):
-        problems.append(
+        problem = (
             f"the adversarially trained model that D_R is made from has a clean accuracy of {adversarial.percent}, the standard "
-            f"one {standard.percent}: train it longer ({_option(results, 'epochs', 2)}) or at a smaller ε "
-            f"({_option(results, 'epsilon', 0.5)})"
+            f"one {standard.percent}: train it longer ({_remedy(results, 'epochs')}) or at a smaller ε "
+            f"({_remedy(results, 'epsilon')})"
         )
+        problems.append((problem, ("epochs",)))
     elif not any(_more_robust(results, radius) for radius in (HALF, FULL)):
-        problems.append(
+        problem = (
             "the adversarially trained model that D_R is made from is not measurably more robust than the standard one: "
-            f"train it longer ({_option(results, 'epochs', 2)})"
+            f"train it longer ({_remedy(results, 'epochs')})"
         )
+        problems.append((problem, ("epochs",)))
     for name, title in (("robust", "D_R"), ("nonrobust", "D_NR")):
         error = results.feature_error(name)
         if error is not None and error > MAX_FEATURE_ERROR:
-            problems.append(
+            problem = (
                 f"the features of {title} are reproduced with a mean relative error of {error:.2f}: "
-                f"take more steps ({_option(results, 'invert_steps', 3)})"
+                f"take more steps ({_remedy(results, 'invert_steps')})"
             )
+            problems.append((problem, ("invert_steps",)))
         trained = results.accuracy(trained_on(name))
         if not problems and trained and trained.ci_low <= results.chance:
-            problems.append(
+            problem = (
                 f"the classifier trained on {title} has a clean accuracy of {trained.percent}, not measurably above chance "
-                f"level: train longer ({_option(results, 'epochs', 2)})"
+                f"level: train longer ({_remedy(results, 'epochs')})"
             )
-    return _joined(problems)
+            problems.append((problem, ("epochs",)))
+    return problems
 
 
 def is_weak_source(accuracy: float, ci_low: float, chance: float, standard: float | None = None) -> bool:
@@ -135,7 +153,7 @@ def relabel_problems(results: StudyResults, set: str) -> str:
     if reached is not None and reached < MIN_TARGET_REACHED:
         problems.append(
             f"only {percent(reached)} of its images reach their new label, so that they carry little of its features: "
-            f"allow more ({_larger_epsilon(results, set)})"
+            f"{_allow_more(results, set)}"
         )
     source = results.accuracy(DATASETS[set].source_model or "standard")
     if source and source.ci_low <= results.chance:
@@ -154,8 +172,8 @@ def relabel_problems(results: StudyResults, set: str) -> str:
     if not problems and accuracy and never_true and accuracy.ci_high < results.chance:
         problems.append(
             f"{accuracy.percent} after training on `{set}` is below chance level, as each image's own features point to its true "
-            "class, which is never its label: whether the perturbations carry features, too, is not decided. Allow larger "
-            f"perturbations ({_larger_epsilon(results, set)})"
+            "class, which is never its label: whether the perturbations carry features, too, is not decided: "
+            f"{_allow_more(results, set)}"
         )
     return _joined(problems)
 
@@ -165,27 +183,55 @@ def _more_robust(results: StudyResults, radius: int) -> bool:
     return gain is None or gain.ci_low > 0
 
 
+def _multiple(results: StudyResults, name: str, factor: float) -> float | None:
+    """A multiple of the study's value of an option; None if it is not known."""
+    value = results.metadata.epsilon if name == "epsilon" else results.metadata.settings.get(name)
+    if not isinstance(value, int | float):
+        return None
+    return max(1, round(factor * value)) if isinstance(value, int) else float(f"{factor * value:.4g}")
+
+
 def _option(results: StudyResults, name: str, factor: float) -> str:
     """An option with a multiple of the study's value."""
-    value = results.metadata.epsilon if name == "epsilon" else results.metadata.settings.get(name)
-    option = "--" + name.replace("_", "-")
-    if not isinstance(value, int | float):
-        return option
-    return f"{option} {max(1, round(factor * value)) if isinstance(value, int) else factor * value:.4g}"
+    option, value = "--" + name.replace("_", "-"), _multiple(results, name, factor)
+    return option if value is None else f"{option} {value:.4g}" if isinstance(value, float) else f"{option} {value}"
+
+
+def _remedy(results: StudyResults, name: str) -> str:
+    """An option of `REMEDIES` with its value."""
+    return _option(results, name, REMEDIES[name])
 
 
 def larger_relabel_epsilon(results: StudyResults, set: str) -> float | None:
-    """Twice the epsilon of a relabeled set, which may have grown beyond that of the study; None if it is not known."""
+    """A larger epsilon for a relabeled set: twice its own, which may have grown, but below the nearest image of another class.
+
+    None if it is not known, or as large as that allows.
+    """
+    largest = _largest_relabel_epsilon(results, set)
+    if largest is None:
+        return None
+    nearest = results.metadata.data.nearest_other_class
+    larger = 2 * largest if nearest is None else min(2 * largest, MOST_OF_DISTANCE * nearest)
+    return float(f"{larger:.3g}") if larger > WORTHWHILE * largest else None
+
+
+def _largest_relabel_epsilon(results: StudyResults, set: str) -> float | None:
+    """Of the study and of the set, which may have grown; None if neither is known."""
     grown, configured = results.relabel_epsilon(set), results.metadata.settings.get("relabel_epsilon")
-    known = [value for value in (grown, configured) if isinstance(value, int | float)]
-    return float(f"{2 * max(known):.4g}") if known else None
+    return max((value for value in (grown, configured) if isinstance(value, int | float)), default=None)
 
 
-def _larger_epsilon(results: StudyResults, set: str) -> str:
+def _allow_more(results: StudyResults, set: str) -> str:
+    """The remedy for perturbations that carry too little, as the rest of a sentence."""
     larger = larger_relabel_epsilon(results, set)
-    return f"--relabel-epsilon {larger:.4g}" if larger else "--relabel-epsilon"
+    if larger or _largest_relabel_epsilon(results, set) is None:
+        return f"allow larger perturbations (--relabel-epsilon{f' {larger:.4g}' if larger else ''})"
+    return (
+        f"take more steps ({_option(results, 'relabel_steps', 3)}), or train on more images: larger perturbations would reach "
+        "images of other classes"
+    )
 
 
 def _joined(problems: list[str]) -> str:
     """Problems and the remedy that they share, as the rest of a sentence."""
-    return f"{'; '.join(problems)}. Repeat the command with that and another --out." if problems else ""
+    return f"{'; '.join(problems)}.{REPEAT}" if problems else ""

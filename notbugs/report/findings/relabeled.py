@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from notbugs.report.findings.base import Finding, image_share, sample_size
 from notbugs.report.findings.construction import relabel_problems
+from notbugs.report.findings.settings import where_settings_were_chosen
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
 from notbugs.study.catalog import DATASETS, trained_on
@@ -63,7 +64,9 @@ def random_labels(results: StudyResults) -> RandomLabels | None:
 def findings(results: StudyResults) -> list[Finding]:
     """The findings, in reading order."""
     random = "random-labels" if results.accuracy(trained_on("random-labels")) else "random-labels-incl-true"
-    return [finding for finding in (_finding(results, random), _finding(results, "next-labels")) if finding]
+    found = [finding for finding in (_finding(results, random), _finding(results, "next-labels")) if finding]
+    chosen = where_settings_were_chosen(results)
+    return [finding._replace(details=f"{finding.details} {chosen}".strip()) for finding in found]
 
 
 def _finding(results: StudyResults, set: str) -> Finding | None:
@@ -110,12 +113,13 @@ def _finding(results: StudyResults, set: str) -> Finding | None:
         return Finding(question, "inconclusive", f"{alone} Without its control this is not evidence yet.", details=details)
     text = (
         f"{reached} {level}, {above.points} above chance level. Its control with shuffled perturbations reaches "
-        f"{control_accuracy.percent}, a difference of {excess.points} ({excess.ci}).{_learned(results, set, control)} {how}"
+        f"{control_accuracy.percent}{_why_below(results, control_accuracy)}, a difference of {excess.points} ({excess.ci})."
+        f"{_learned(results, set, control)} {how}"
         f"{_next_class(results, set)}"
     )
     details = (
         f"{_adapted(results, set)} The control has the same labels, and each image the same perturbation with its pixels shuffled"
-        f"{_as_adapted(results, control)}.{_below_chance(results, control_accuracy)}"
+        f"{_as_adapted(results, control)}."
     )
     if excess.ci_low <= 0:
         return _null(results, set, question, f"{text} So the perturbations carry nothing measurable.", excess, details)
@@ -148,6 +152,13 @@ def _null(results: StudyResults, set: str, question: str, text: str, effect: Est
     if problems := relabel_problems(results, set):
         return Finding(question, "inconclusive", f"{text} But {problems}", effect=effect, details=details)
     return Finding(question, "not supported", text, effect=effect, details=details)
+
+
+def _why_below(results: StudyResults, accuracy: Estimate) -> str:
+    """The reason in brackets why a control lies measurably below chance level; "" if it does not."""
+    if not accuracy.ci_high < results.chance:
+        return ""
+    return " (below chance level: an image's own features point to its true class, which is never its label)"
 
 
 def _below_chance(results: StudyResults, accuracy: Estimate) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from notbugs.report.findings.base import Finding, sample_size
 from notbugs.report.findings.construction import split_problems
+from notbugs.report.findings.settings import where_settings_were_chosen
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.study.catalog import trained_on
@@ -50,7 +51,9 @@ def findings(results: StudyResults) -> list[Finding]:
 def _robust_and_nonrobust(results: StudyResults) -> list[Finding]:
     radii = [radius for radius in (HALF, FULL) if results.accuracy(ROBUST, radius=radius)]
     found = [at for at in (_at_epsilon(results, radius, len(radii)) for radius in radii) if at]
-    return [_compare(results, found, _text(results, found))] if found else []
+    if not found:
+        return []
+    return [_compare(results, found, _text(results, found))._replace(details=where_settings_were_chosen(results))]
 
 
 def _stronger(results: StudyResults) -> list[Finding]:
@@ -76,6 +79,15 @@ def _stronger(results: StudyResults) -> list[Finding]:
     if above:
         where = _where(results, {radius: found.ci_low > 0 for radius, found in by_radius.items() if found})
         return [Finding(STRONG_QUESTION, "supported", text, "good", effect, where=where)]
+    if problems := split_problems(results):
+        return [
+            Finding(
+                STRONG_QUESTION,
+                "inconclusive",
+                f"{text} No difference in favor of D_R was measured, but {problems}",
+                effect=effect,
+            )
+        ]
     if below:
         return [Finding(STRONG_QUESTION, "not supported", f"{text} The control is more robust.", "bad", effect)]
     return [Finding(STRONG_QUESTION, "not supported", f"{text} No difference was measured.", "bad", effect)]
