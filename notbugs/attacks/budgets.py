@@ -21,7 +21,8 @@ DIFFERENCES = 1.25  # so much more
 PIXEL_START_CANDIDATES = 20  # of the searches from random pixels
 PIXEL_STARTS_ON_ALL = 4  # then only on images that lost this share of their margin
 PIXEL_START_MARGIN_LOST = 0.5
-REFINED = ((0.95, 0.2), (0.99, 1.0))  # share of the margin that an image must have lost for it, and first step over epsilon
+# Share of the margin that an image must have lost for it, first step over epsilon, and whether steps in L1 change few values
+REFINED = ((0.95, 0.2, False), (0.99, 1.0, False), (0.99, 0.2, True))
 REFINED_STEPS = 100
 MASKING_QUERIES = 10  # random queries that the gradient attacks must beat
 MASKING_RATIO = 0.5  # Square Attack took at least this share of what gradients took where they are masked, 0.26 at most elsewhere

@@ -59,7 +59,7 @@ def adaptive_ensemble(
     threat_model : ThreatModel or SpatialTransforms
         With one epsilon for all images.
     budget : {"quick", "standard", "thorough"}
-        At most 19, 939 or 1,939 gradients per image, and black-box queries: a key of `BUDGETS`.
+        At most 19, 1,039 or 2,039 gradients per image, and black-box queries: a key of `BUDGETS`.
     batch_size : int, optional
         Images at a time, by default as many as suit the device. Halved, with a warning, where memory runs out.
 

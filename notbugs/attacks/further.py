@@ -45,8 +45,8 @@ def run_further_attacks(state: EnsembleState, threat_model: ThreatModel, budget:
                 subset = subset & _may_succeed(state.margin_lost(), lost, budget.margin_left)
             state = state.run(_attack(each, threat_model, state.classes, generator), subset)
             lost.append(state.margin_lost(state.last))
-    for margin_lost, size in REFINED:
-        last = partial(refine, threat_model=threat_model, steps=REFINED_STEPS, size=size)
+    for margin_lost, size, sparse in REFINED:
+        last = partial(refine, threat_model=threat_model, steps=REFINED_STEPS, size=size, sparse=sparse)
         state = state.run(last, state.margin_lost() >= margin_lost, from_best=True)
     return state
 

@@ -200,7 +200,15 @@ def rank_targeted_pgd(
 
 @validated
 def refine(
-    model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, start: Tensor, steps: int = 100, size: float = 0.2
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat_model: ThreatModel,
+    start: Tensor,
+    steps: int = 100,
+    size: float = 0.2,
+    sparse: bool = False,
 ) -> AttackResult:
     """PGD on the margin from perturbed images that another attack found.
 
@@ -212,13 +220,16 @@ def refine(
         The perturbed images.
     size : float
         Of the first step, as a share of epsilon; the last one is a hundredth of it.
+    sparse : bool
+        In L1, steps that change few values.
 
     Returns
     -------
     AttackResult
         As of `pgd`; never less than the start, brought into the threat model.
     """
-    objective, rule = objectives.untargeted(model, labels, "margin"), decaying_steps(threat_model, size * threat_model.epsilon)
+    objective = objectives.untargeted(model, labels, "margin")
+    rule = decaying_steps(threat_model, size * threat_model.epsilon, sparse=sparse)
     return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
 
 

@@ -100,13 +100,18 @@ def test_the_docs_state_thresholds_and_constants() -> None:
     title, table = "L2, Linf and L1", attacks.BUDGETS.values()
     further = [cell.removesuffix(", while one of the next may succeed") for cell in row(title, "6 |")]
     assert further == [threshold(budget.further_margin_lost) for budget in table]
-    thresholds = ", then ".join(f"{100 * lost:.0f} %" for lost, _ in budgets.REFINED)
+    thresholds = ", then ".join(f"{100 * lost:.0f} %" for lost in sorted({lost for lost, *_ in budgets.REFINED}))
     refined = f"images that lost at least {thresholds} of their margin"
     assert row(title, "7 |") == [refined if budget.margin_left else "–" for budget in table]
     text = DOCS.read_text()
-    assert f"{budgets.REFINED_STEPS} steps from the best perturbed image so far: short ones, then long ones" in text
-    sizes = ", then of ".join(f"{size:g} ε" for _, size in budgets.REFINED)
-    assert f"- **Step 7**: first steps of {sizes}, decayed along a cosine towards a hundredth." in text
+    assert (
+        f"{budgets.REFINED_STEPS} steps from the best perturbed image so far: short ones, long ones, and short ones again" in text
+    )
+    first, second, third = (f"{size:g} ε" for _, size, _ in budgets.REFINED)
+    assert (
+        f"- **Step 7**: first steps of {first}, {second} and {third}, decayed along a cosine towards a hundredth. In L1" in text
+    )
+    assert [sparse for *_, sparse in budgets.REFINED] == [False, False, True]
     shares = [19, sum(each.steps for each in budgets.FURTHER_ATTACKS), len(budgets.REFINED) * budgets.REFINED_STEPS]
     assert f"| {sum(shares):,} |" in text and "; ".join(map(str, shares)) in text
     classes = f"at each of the nearest classes (at most {budgets.TARGET_CLASSES}), {budgets.TARGETED_STEPS} steps each"
