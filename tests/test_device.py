@@ -329,6 +329,16 @@ def test_no_step_synchronizes(name: str, standard: Model, part: Dataset) -> None
 
 
 @pytest.mark.slow
+def test_progress_of_an_evaluation_does_not_synchronize(robust: Model, part: Dataset) -> None:
+    counts, shares = [], list[float]()
+    for progress in (None, shares.append):
+        with fake_gpu() as gpu:
+            metrics.robust_accuracy(copy.deepcopy(robust), part, [THREAT_MODEL], device="cuda", progress=progress)
+            counts.append((gpu.synchronizations, gpu.launches))
+    assert counts[0] == counts[1] and len(shares) > 8
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "per_batch", "checks"),
     [(train.cross_entropy, 0, 0), (train.adversarial_loss(partial(attacks.pgd, threat_model=THREAT_MODEL, steps=2)), 1, 2)],

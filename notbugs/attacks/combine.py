@@ -28,6 +28,10 @@ class EnsembleState:
         For each image the perturbed image with the highest margin.
     last : Tensor, (N,)
         Margins that the last attack found; -inf where it did not run.
+    progress : callable, optional
+        Called after each attack with the share that is done, in [0, 1].
+    planned, done : int
+        Number of attacks that may run, and that ran, for `progress`.
     """
 
     model: Model
@@ -37,6 +41,9 @@ class EnsembleState:
     clean: Tensor
     result: AttackResult
     last: Tensor
+    progress: Callable[[float], None] | None = None
+    planned: int = 1
+    done: int = 0
 
     @classmethod
     def from_clean(cls, model: Model, images: Tensor, labels: Tensor) -> "EnsembleState":
@@ -73,6 +80,12 @@ class EnsembleState:
         from_best : bool
             The attack also gets `start`, the best perturbed images so far.
         """
+        after = replace(self._after(attack, subset, from_best), done=self.done + 1)
+        if after.progress:
+            after.progress(min(after.done / after.planned, 1.0))
+        return after
+
+    def _after(self, attack: Callable[..., AttackResult], subset: Tensor | None, from_best: bool) -> "EnsembleState":
         index = (self.remaining if subset is None else self.remaining & subset).nonzero().squeeze(1)
         last = torch.full_like(self.clean, -torch.inf)
         if not len(index):

@@ -1,6 +1,7 @@
 """The attack ensemble behind every robust accuracy. docs/attacks.md defines its steps, `budgets` holds their numbers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,7 +25,7 @@ from notbugs.attacks.budgets import (
     check_budget,
 )
 from notbugs.attacks.combine import EnsembleState
-from notbugs.attacks.further import run_further_attacks
+from notbugs.attacks.further import count_further_attacks, run_further_attacks
 from notbugs.attacks.pgd import apgd, pgd, rank_targeted_pgd
 from notbugs.attacks.sparse import few_pixels
 from notbugs.attacks.spatial import spatial_attack
@@ -43,6 +44,7 @@ def adaptive_ensemble(
     threat_model: ThreatModel | SpatialTransforms,
     budget: str = "standard",
     batch_size: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> AttackResult:
     """Attacks every image with an ensemble of attacks, cheap ones first: the attack behind every robust accuracy.
 
@@ -62,6 +64,8 @@ def adaptive_ensemble(
         At most 19, 1,039 or 2,039 gradients per image, and black-box queries: a key of `BUDGETS`.
     batch_size : int, optional
         Images at a time, by default as many as suit the device. Halved, with a warning, where memory runs out.
+    progress : callable, optional
+        Called after each attack on each batch, with the share that is done, in [0, 1].
 
     Returns
     -------
@@ -85,7 +89,8 @@ def adaptive_ensemble(
     check_single_epsilon(threat_model)
 
     def attack_batch(batch: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        return _attack_batch(model, batch, labels[index.to(labels.device)], threat_model, BUDGETS[budget])
+        report = partial(_report, progress, index, len(images)) if progress else None
+        return _attack_batch(model, batch, labels[index.to(labels.device)], threat_model, BUDGETS[budget], report)
 
     found = map_batches(
         attack_batch,
@@ -126,20 +131,47 @@ def gradient_ensemble(threat_model: ThreatModel, classes: int) -> list[Attack]:
     ]
 
 
+def _report(progress: Callable[[float], None], index: Tensor, count: int, share: float) -> None:
+    """A share of the attacks on one batch as a share of all. index: of the batch, on the CPU; count: of all images."""
+    progress((int(index[0]) + len(index) * share) / count)
+
+
 def _attack_batch(
-    model: Model, images: Tensor, labels: Tensor, threat_model: ThreatModel | SpatialTransforms, budget: AttackBudget
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    threat_model: ThreatModel | SpatialTransforms,
+    budget: AttackBudget,
+    progress: Callable[[float], None] | None,
 ) -> AttackResult:
     """The ensemble on one batch."""
     state = EnsembleState.from_clean(model, images, labels)
     if not bool(state.remaining.any()) or getattr(threat_model, "epsilon", 1) == 0:
         return state.result
     gradient = has_gradient(model, images)
+    state = replace(state, progress=progress, planned=_attack_count(threat_model, budget, state.classes, gradient))
     if isinstance(threat_model, SpatialTransforms):
         return state.run(_spatial(threat_model, budget, gradient)).result
     if isinstance(threat_model, NormBall) and threat_model.norm == "l0":
         return _run_few_pixels(state, threat_model, budget, gradient).result
     run = _run_gradient_attacks if gradient else _run_without_gradients
     return run(state, threat_model, budget).result
+
+
+def _attack_count(threat_model: ThreatModel | SpatialTransforms, budget: AttackBudget, classes: int, gradient: bool) -> int:
+    """How many attacks run on a batch, without those by BPDA, which most models do not get."""
+    norm = threat_model.norm if isinstance(threat_model, NormBall) else ""
+    if isinstance(threat_model, SpatialTransforms):
+        return 1
+    if isinstance(threat_model, NormBall) and norm == "l0":
+        starts = budget.pixel_starts if _pixels(threat_model) > 1 else 0
+        return 1 + (len(budget.ranked_pixel_candidates) + starts + 1 if gradient else 0)
+    black_box = 1 + int(norm in ("l2", "linf"))
+    if not gradient:
+        return black_box
+    further = count_further_attacks(budget, classes)
+    adaptive = min(classes, TARGET_CLASSES + 1) if budget.apgd_steps else 0
+    return len(UNTARGETED_ATTACKS) + 1 + further + adaptive + int(budget.extra_square_queries > 0) + black_box
 
 
 def _spatial(threat_model: SpatialTransforms, budget: AttackBudget, gradient: bool) -> Attack:

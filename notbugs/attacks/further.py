@@ -51,6 +51,13 @@ def run_further_attacks(state: EnsembleState, threat_model: ThreatModel, budget:
     return state
 
 
+def count_further_attacks(budget: AttackBudget, classes: int) -> int:
+    """How many attacks `run_further_attacks` runs."""
+    if budget.further_margin_lost is None or budget.margin_left is None:
+        return 0
+    return sum(each.rank < classes for each in FURTHER_ATTACKS) + len(REFINED)
+
+
 def _may_succeed(best: Tensor, lost: list[Tensor], margin_left: float) -> Tensor:
     """Whether what is left of the margin is small, or the attacks so far differ by as much: (N,).
 

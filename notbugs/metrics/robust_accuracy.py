@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -16,6 +17,8 @@ from notbugs.predict import predict
 from notbugs.search import Attack, NormBall, objectives
 from notbugs.stats import wilson_interval
 
+PROGRESS = 0.05  # at most so often is progress reported
+CURVE_SHARE = 0.1  # time of an epsilon of the curve, which few images get, over that of another
 CLEAN = -1.0  # in place of an epsilon: below 0, which may be one
 
 
@@ -119,7 +122,7 @@ def robust_accuracy(
         By default as many images as suit the device.
     device : torch.device or str
     progress : callable, optional
-        Called after each epsilon of `threat_models` in each batch, with the share that is done, in [0, 1].
+        Called with the share that is done, in [0, 1]: it rises by a twentieth or more at a time, after single attacks, up to 1.
 
     Returns
     -------
@@ -148,27 +151,57 @@ def robust_accuracy(
     gradient = can_follow_gradients(fused, dataset.pixels(slice(0, 2)).to(device))
     warn_of_unused(gradient)
     order = [*sorted(main), *sorted(further - main)]
+    weights = [1.0] * len(main) + [CURVE_SHARE] * (len(order) - len(main))
+    report = _rising(progress)
     budgets = {epsilon: budget if epsilon in main else "quick" for epsilon in order}
 
     def correct_at_each(images: Tensor, index: Tensor) -> Tensor:
         labels = dataset.labels[index].to(images.device)
         with torch.no_grad():
             correct = {CLEAN: objectives.logits(fused, images).argmax(1) == labels}
-        for number, epsilon in enumerate(order, start=1):
+        for number, epsilon in enumerate(order):
+            of_epsilon = partial(_report, report, index, len(dataset), weights, number)
             ball = NormBall(norms[0], epsilon)
             own = own_attacks(ball, gradient=gradient)
-            correct[epsilon] = _still_correct(fused, images, labels, correct, ball, budget=budgets[epsilon], own=own)
-            if progress and number <= len(main):
-                progress((int(index[0]) + len(index) * number / len(main)) / len(dataset))
+            correct[epsilon] = _still_correct(
+                fused, images, labels, correct, ball, budget=budgets[epsilon], own=own, progress=of_epsilon
+            )
+            of_epsilon(1.0)  # also where no image was left to attack
         return torch.stack([correct[epsilon] for epsilon in sorted(correct)], dim=1)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     clean, *counts = map_batches(correct_at_each, dataset, batch_size=batch_size, device=device).sum(0).tolist()
+    report(1.0)  # under torchrun the last batch may be done elsewhere
     names = {epsilon: attack_name(budgets[epsilon], NormBall(norms[0], epsilon), gradient=gradient) for epsilon in order}
     return [Accuracy.from_counts(clean, len(dataset), norm=norms[0])] + [
         Accuracy.from_counts(count, len(dataset), epsilon=epsilon, norm=norms[0], attack=names[epsilon])
         for count, epsilon in zip(counts, sorted(order), strict=True)
     ]
+
+
+def _rising(progress: Callable[[float], None] | None) -> Callable[[float], None]:
+    """`progress` called only where the share rose by `PROGRESS` or is 1: smaller batches, where memory runs out, begin anew."""
+    highest = 0.0
+
+    def report(share: float) -> None:
+        nonlocal highest
+        share = 1.0 if share > 1 - 1e-9 else share
+        if progress and highest < share and (share == 1 or share >= highest + PROGRESS):
+            highest = share
+            progress(share)
+
+    return report
+
+
+def _report(
+    report: Callable[[float], None], index: Tensor, count: int, weights: Sequence[float], number: int, share: float
+) -> None:
+    """A share of one epsilon in one batch as a share of all.
+
+    index: of the batch, on the CPU; count: of all images; weights: time of each epsilon; number: which one.
+    """
+    done = (sum(weights[:number]) + weights[number] * share) / sum(weights)
+    report((int(index[0]) + len(index) * done) / count)
 
 
 def _still_correct(
@@ -180,10 +213,11 @@ def _still_correct(
     *,
     budget: str,
     own: Sequence[Attack],
+    progress: Callable[[float], None],
 ) -> Tensor:
     """Which images are still classified correctly under attack; correct: the same (n,) at the epsilons evaluated before.
 
-    own: attacks that run after the ensemble.
+    own: attacks that run after the ensemble. progress: of the ensemble.
 
     What is misclassified within a ball is misclassified within every larger one, so that only the other images are attacked.
     """
@@ -193,7 +227,10 @@ def _still_correct(
     index = (correct[smaller] & ~robust).nonzero().squeeze(1)
     if not len(index):
         return correct[smaller]
-    left = attacks.adaptive_ensemble(model, images[index], labels[index], threat_model=threat_model, budget=budget).margins < 0
+    found = attacks.adaptive_ensemble(
+        model, images[index], labels[index], threat_model=threat_model, budget=budget, progress=progress
+    )
+    left = found.margins < 0
     rest = index[left]
     if own and len(rest):
         left[left.clone()] = attacks.worst_case(model, images[rest], labels[rest], own).margins < 0

@@ -83,6 +83,7 @@ def make_examples(
     seed: int = 0,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
 ) -> AdversarialExamples:
     """Adversarial examples of a model for every image, rounded to 8 bits inside the ball.
 
@@ -102,6 +103,8 @@ def make_examples(
     batch_size : int, optional
         By default as many images as suit the device.
     device : torch.device or str
+    progress : callable, optional
+        Called after each of the two attacks on a batch, with the share that is done, in [0, 1].
 
     Returns
     -------
@@ -120,10 +123,16 @@ def make_examples(
     untargeted_attack = partial(attacks.pgd, threat_model=threat_model, steps=steps, loss="cross_entropy")
     targeted_attack = partial(attacks.targeted_pgd, threat_model=threat_model, steps=steps, loss="cross_entropy")
 
+    def report(index: Tensor, share: float) -> None:
+        if progress:
+            progress((int(index[0]) + len(index) * share) / len(dataset))
+
     def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         labels, wanted = dataset.labels[index].to(images.device), targets[index].to(images.device)
         untargeted = threat_model.round_to_8bit(untargeted_attack(fused, images, labels).images, images)
+        report(index, 0.5)
         targeted = threat_model.round_to_8bit(targeted_attack(fused, images, wanted).images, images)
+        report(index, 1.0)
         with torch.no_grad():
             predicted = [objectives.logits(fused, each).argmax(1) for each in (images, untargeted, targeted)]
         return to_8bit(untargeted), to_8bit(targeted), *predicted

@@ -49,16 +49,16 @@ def robust_feature_leakage(
     splits, rows = load(config, seed), []
     held_out = data.balanced_subset(splits.test, FEATURE_IMAGES)
     probes = {name: load_model(config, folder, seed, name) for name in LEAKAGE_PROBES}
-    features = {
-        name: metrics.robust_features(model, held_out, config.threat_model, device=config.device)
-        for name, model in probes.items()
-    }
+    features, steps = {}, len(probes) * (1 + len(LEAKAGE_DATASETS))
+    for number, (name, model) in enumerate(probes.items(), start=1):
+        features[name] = metrics.robust_features(model, held_out, config.threat_model, device=config.device)
+        report_progress("", number / steps, "robust features")
     for number, name in enumerate(LEAKAGE_DATASETS):
         relabeled = load_dataset(config, folder, seed, name)
         for probe, model in probes.items():
             leakage = metrics.robust_feature_leakage(model, features[probe], relabeled, splits.test, device=config.device)
             rows.append(RobustFeatureLeakageRow(set=name, model=probe, seed=seed, **leakage._asdict()))
-        report_progress("", (number + 1) / len(LEAKAGE_DATASETS), name)
+        report_progress("", (number + 2) * len(probes) / steps, name)
     return rows
 
 

@@ -42,7 +42,7 @@ def build_dataset(config: ResolvedConfig, folder: Path, seed: int, attempt: Atte
     """Stage: construct one data set and write it; one that cannot be trained on is not written."""
     began, splits = time.perf_counter(), load(config, seed)
     images = versions_of(config, spec) * len(splits.train)
-    context = BuildContext(config, folder, seed, spec, splits.train, _count_progress(images, attempt))
+    context = BuildContext(config, folder, seed, spec, splits.train, count_progress(images, attempt))
     made = CONSTRUCTIONS[spec.construction](context)
     stats = {**asdict(made.stats), "epsilon": _relabel_epsilon(context, made) if spec.is_relabeled else None}
     seconds = round(time.perf_counter() - began, 2)
@@ -285,7 +285,7 @@ CONSTRUCTIONS: Mapping[Construction, Callable[[BuildContext], Constructed]] = {
 # ---- parts -----------------------------------------------------------------------------------------------------------------
 
 
-def _count_progress(total: int, report_progress: Progress) -> Callable[[int], None]:
+def count_progress(total: int, report_progress: Progress) -> Callable[[int], None]:
     """A callback that adds up counts of images and reports their sum."""
     done = 0
 

@@ -1,6 +1,6 @@
 """Pictures of a study: the same training images in every version, and the gradients of models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ PERTURBATION = "perturbation"  # the column whose pictures are no images: no mod
 ATTACK_STEPS = 50
 EXAMPLES = 5  # test images whose smallest adversarial examples are shown
 OVERSHOOT = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4)  # lengths of a perturbation, of which rounding to 8 bits leaves one misclassified
+BY_ATTACK, BY_VERSIONS = 0.1, 0.3  # share of the stage that is done after the attack, and after all versions
 SATURATED = 0.001  # share of a gradient's values that become black or white
 ENLARGED_SIDE = 128  # pixels of a small image on a sheet
 
@@ -34,6 +35,7 @@ def pictures(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt) 
     classifiers = {name: load_model(config, folder, seed, name).to(config.device) for name in ("standard", "adversarial")}
     images, labels = original.pixels(chosen), original.labels[chosen]
     attacked = _attacked(classifiers["standard"], images, labels, config.threat_model, config.device)
+    attempt("", BY_ATTACK, "attacked")
     versions: dict[str, tuple[Tensor, Tensor]] = {
         ORIGINAL: (images, labels),
         "adversarial": (attacked, labels),
@@ -44,10 +46,17 @@ def pictures(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt) 
         versions[name] = (part.pixels(slice(None)), part.labels)
     files = [original.names[index] for index in chosen]
     rows: list[Row] = []
-    for column, (pixels, given) in versions.items():
+    for number, (column, (pixels, given)) in enumerate(versions.items(), start=1):
         rows += _version_rows(attempt.folder, column, files, pixels, given, original.classes, classifiers, config.device)
-    test = load(config, seed).test
-    return rows + adversarial_examples(test, classifiers, attempt.folder, norm=config.norm, device=config.device)
+        attempt("", BY_ATTACK + (BY_VERSIONS - BY_ATTACK) * number / len(versions), f"{number} of {len(versions)} versions")
+    return rows + adversarial_examples(
+        load(config, seed).test,
+        classifiers,
+        attempt.folder,
+        norm=config.norm,
+        device=config.device,
+        progress=lambda share: attempt("", BY_VERSIONS + (1 - BY_VERSIONS) * share, "smallest perturbations"),
+    )
 
 
 def _attacked(model: nn.Module, images: Tensor, labels: Tensor, threat_model: NormBall, device: str) -> Tensor:
@@ -89,7 +98,13 @@ def _version_rows(
 
 
 def adversarial_examples(
-    dataset: Dataset, classifiers: Mapping[str, nn.Module], folder: Path, *, norm: str, device: torch.device | str = "cpu"
+    dataset: Dataset,
+    classifiers: Mapping[str, nn.Module],
+    folder: Path,
+    *,
+    norm: str,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
 ) -> list[AdversarialPictureRow]:
     """Save the smallest adversarial examples of a few images, one per class, for each classifier.
 
@@ -103,6 +118,8 @@ def adversarial_examples(
         Of an attempt; pictures are saved in pictures/.
     norm : {"l2", "linf"}
     device : torch.device or str
+    progress : callable, optional
+        Called after each classifier with the share that is done, in [0, 1].
 
     Returns
     -------
@@ -117,9 +134,11 @@ def adversarial_examples(
     if not len(part):
         return []
     images, rows = part.pixels(slice(None)), list[AdversarialPictureRow]()
-    for name, classifier in classifiers.items():
+    for number, (name, classifier) in enumerate(classifiers.items(), start=1):
         found = _smallest_examples(classifier, images.to(device), part.labels.to(device), norm)
         rows += _example_rows(part, found, name, folder, norm)
+        if progress:
+            progress(number / len(classifiers))
     order = {file: place for place, file in enumerate(part.names)}
     return sorted(rows, key=lambda row: order[row.file])
 

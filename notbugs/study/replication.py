@@ -3,6 +3,7 @@
 `report.findings.replication` compares these figures with the paper's.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from notbugs import construct, data, metrics
@@ -11,6 +12,7 @@ from notbugs.runs.engine import Progress
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.study.catalog import DATASETS, trained_on
 from notbugs.study.config import ResolvedConfig, load
+from notbugs.study.datasets import count_progress
 from notbugs.study.store import derive_seed, load_dataset, load_model
 
 TRAINING_IMAGES = 2000  # of D_R
@@ -25,7 +27,8 @@ def robust_version_accuracy(config: ResolvedConfig, folder: Path, seed: int, rep
     Ilyas et al. 2019, table 8.
     """
     spec, test = DATASETS["robust"], load(config, seed).test
-    robust_test = _invert(config, folder, seed, spec.source_model, test)
+    inverted = count_progress(len(test), lambda _, share, words: report_progress("", 0.3 * share, words))
+    robust_test = _invert(config, folder, seed, spec.source_model, test, inverted)
     report_progress("", 0.3, "robust version of the test images")
     robust = load_dataset(config, folder, seed, spec.name)
     robust = robust.select(data.evenly_spaced(TRAINING_IMAGES, len(robust)))
@@ -33,13 +36,21 @@ def robust_version_accuracy(config: ResolvedConfig, folder: Path, seed: int, rep
     name = trained_on(spec.name)
     model, rows = load_model(config, folder, seed, name), []
     for number, (part_name, part) in enumerate(parts.items()):
-        accuracies = metrics.robust_accuracy(model, part, config.threat_models, device=config.device)
+        accuracies = metrics.robust_accuracy(
+            model,
+            part,
+            config.threat_models,
+            device=config.device,
+            progress=lambda share, done=number: report_progress("", 0.3 + 0.7 * ((done + share) / len(parts)), "attacked"),  # type: ignore[misc]
+        )
         rows += [RobustVersionRow(model=name, set=part_name, seed=seed, **vars(accuracy)) for accuracy in accuracies]
-        report_progress("", 0.3 + 0.7 * (number + 1) / len(parts), part_name)
+        report_progress("", 0.3 + 0.7 * ((number + 1) / len(parts)), part_name)
     return rows
 
 
-def _invert(config: ResolvedConfig, folder: Path, seed: int, model: str, dataset: Dataset) -> Dataset:
+def _invert(
+    config: ResolvedConfig, folder: Path, seed: int, model: str, dataset: Dataset, progress: Callable[[int], None]
+) -> Dataset:
     """The features of a model, inverted for these images."""
     return construct.invert_features(
         load_model(config, folder, seed, model),
@@ -50,4 +61,5 @@ def _invert(config: ResolvedConfig, folder: Path, seed: int, model: str, dataset
         bf16=config.bf16,
         compile=config.compile,
         device=config.device,
+        progress=progress,
     ).dataset

@@ -31,7 +31,14 @@ def targets(config: ResolvedConfig) -> tuple[str, ...]:
 def make_examples(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt, *, source: str) -> list[Row]:
     """Adversarial examples of one model for the test images, kept in examples/SOURCE.npz."""
     model, test = load_model(config, folder, seed, source), _test_images(config, seed)
-    examples = transfer.make_examples(model, test, config.threat_model, seed=seed, device=config.device)
+    examples = transfer.make_examples(
+        model,
+        test,
+        config.threat_model,
+        seed=seed,
+        device=config.device,
+        progress=lambda share: attempt("", share, f"attacked: {share:.0%}"),
+    )
     path = examples_path(config, attempt.folder, seed, source)
     data.save_arrays({name: column.numpy() for name, column in examples._asdict().items()}, path)
     return []

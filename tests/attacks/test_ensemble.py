@@ -240,6 +240,23 @@ def test_a_larger_budget_leaves_no_more_images(threat_model: Any, gradient: bool
         attacks.adaptive_ensemble(model, images, labels, threat_model=threat_model, budget="huge")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("threat_model", EVERY_KIND, ids=str)
+@pytest.mark.parametrize("gradient", [True, False])
+def test_progress_counts_the_attacks(threat_model: Any, gradient: bool, robust: Model, few: Batch) -> None:
+    """In two batches; the number of attacks that is planned is the number that run."""
+    images, labels = few[0][:4], few[1][:4]
+    model: Any = robust if gradient else LabelsOnly(robust)
+    for budget in list(attacks.BUDGETS)[: 3 if gradient else 1]:
+        shares: list[float] = []
+        attacks.adaptive_ensemble(
+            model, images, labels, threat_model=threat_model, budget=budget, batch_size=2, progress=shares.append
+        )
+        steps = len(shares) // 2
+        assert shares == pytest.approx([number / (2 * steps) for number in range(1, 2 * steps + 1)])
+        assert steps >= {"standard": 12, "thorough": 12}.get(budget, 5) or threat_model != EVERY_KIND[0] or not gradient
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
 @pytest.mark.parametrize("count", [0, 3])
 def test_no_images_and_epsilon_zero(norm: str, count: int) -> None:

@@ -1,14 +1,16 @@
 """Clean and robust accuracy: counts against the model itself, and against one call of the attack ensemble."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from notbugs import attacks, data, metrics, models, search, stats
 from notbugs.data import Dataset
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import Accuracy
 from notbugs.search import NormBall
 
@@ -63,7 +65,7 @@ def test_a_curve_attacks_only_what_the_threat_models_leave_open(
     attacked: dict[float, int] = {}
     ensemble = attacks.adaptive_ensemble
 
-    def count(*args: Any, threat_model: NormBall, budget: str) -> search.AttackResult:
+    def count(*args: Any, threat_model: NormBall, budget: str, progress: Any) -> search.AttackResult:
         attacked[float(threat_model.epsilon)] = len(args[1])
         return ensemble(*args, threat_model=threat_model, budget="quick")
 
@@ -80,10 +82,41 @@ def test_a_curve_attacks_only_what_the_threat_models_leave_open(
     assert abs(alone.correct - between) <= 1
 
 
-def test_progress_is_the_share_of_images_and_epsilons(standard: models.Model, part: Dataset) -> None:
+@pytest.mark.slow
+def test_progress_rises_with_the_attacks(robust: models.Model, part: Dataset) -> None:
+    """In one batch, too, and by no more than a tenth at once; an epsilon of the curve counts for a tenth of another."""
+    for options in ({}, {"batch_size": 35}, {"curve": [NormBall("l2", 0.5)]}):
+        shares: list[float] = []
+        metrics.robust_accuracy(robust, part, BALLS[:2], progress=shares.append, **options)
+        assert shares[-1] == 1.0
+        steps = [after - before for before, after in pairwise([0.0, *shares])]
+        assert all(0 < step <= 0.1 for step in steps)
+        assert all(step >= 0.05 - 1e-9 for step in steps[:-1])
+
+
+def test_progress_ends_at_1_where_nothing_is_attacked(standard: models.Model, part: Dataset) -> None:
     shares: list[float] = []
-    metrics.robust_accuracy(standard, part.select(slice(0, 10)), BALLS[:2], budget="quick", batch_size=5, progress=shares.append)
-    assert shares == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    metrics.robust_accuracy(standard, part.with_labels((part.labels + 1) % 10), BALLS[:1], progress=shares.append)
+    assert shares[-1] == 1.0
+
+
+def test_progress_never_falls_where_memory_runs_out(standard: models.Model, part: Dataset) -> None:
+    """A batch that memory does not suffice for is begun anew, with half of the images."""
+    passes, shares = 0, list[float]()
+
+    class Large(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            nonlocal passes
+            passes += 1
+            if passes > 20 and len(images) > 10:
+                raise MemoryError
+            return standard(images)
+
+    with pytest.warns(NotbugsWarning, match="memory ran out"):
+        metrics.robust_accuracy(
+            Large(), part.select(slice(0, 20)), BALLS[:2], budget="quick", batch_size=20, progress=shares.append
+        )
+    assert shares == sorted(set(shares)) and shares[-1] == 1.0
 
 
 def test_one_image_and_an_epsilon_of_0(standard: models.Model, part: Dataset) -> None:

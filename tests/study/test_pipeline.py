@@ -20,6 +20,7 @@ from study.conftest import FULL_STUDY, QUICK_STUDY, resolved
 
 from notbugs import data, metrics, models, report
 from notbugs.errors import InputError, NotbugsWarning
+from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
@@ -28,7 +29,7 @@ from notbugs.study.catalog import MAIN_MODELS, QUICK
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.evaluation import accuracy_row
 from notbugs.study.graph import study_graph
-from notbugs.study.pictures import PERTURBATION
+from notbugs.study.pictures import PERTURBATION, pictures
 from notbugs.study.resolve import resolve
 from notbugs.study.store import load_model
 from notbugs.train import state
@@ -77,6 +78,14 @@ def test_adversarial_examples_are_misclassified_as_stored(quick_run: RunFolder) 
         assert float((perturbed - clean).norm()) == pytest.approx(row.distance, abs=1e-5)
         if row.model == "standard":
             assert str(int(model(clean).argmax(1))) == row.label and row.distance > 0
+
+
+@pytest.mark.slow
+def test_pictures_report_their_progress(quick_run: RunFolder, tmp_path: Path) -> None:
+    shares: list[float] = []
+    attempt = Attempt(tmp_path, lambda _, share, words: shares.append(share), tmp_path)
+    pictures(resolved(QUICK_STUDY), quick_run.folder, 0, attempt)
+    assert shares == sorted(set(shares)) and len(shares) == 1 + (3 + len(QUICK)) + 2 and shares[-1] == 1.0
 
 
 @pytest.mark.slow

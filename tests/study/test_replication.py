@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from study.conftest import ignore, resolved
+from study.conftest import resolved
 
 from notbugs import attacks, construct, metrics
 from notbugs.runs.folder import RunFolder
@@ -31,7 +31,10 @@ class Measured(NamedTuple):
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder, config = tmp_path_factory.mktemp("runs") / "run", resolved(STUDY)
     pipeline.run(STUDY, folder, only=(f"evaluation-{MODEL}",), workers=1)
-    return Measured(folder, config, replication.robust_version_accuracy(config, folder, 0, ignore))
+    shares: list[float] = []
+    rows = replication.robust_version_accuracy(config, folder, 0, lambda _, share, words: shares.append(share))
+    assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 20
+    return Measured(folder, config, rows)
 
 
 def test_the_model_of_the_robust_version_is_evaluated_on_that_version(measured: Measured) -> None:

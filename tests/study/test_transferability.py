@@ -1,19 +1,32 @@
 """Transfer in a full study: the stored examples give the counts in the table."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from study.conftest import FULL_STUDY, only, resolved
 
 from notbugs.predict import predict
+from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.transferability import TransferRow
-from notbugs.study import store
+from notbugs.study import controls, store, transferability
 from notbugs.study.catalog import LEARNERS
 from notbugs.study.comparisons import TRANSFER_SOURCES, TRANSFER_TARGETS
 from notbugs.study.config import load
 
 pytestmark = pytest.mark.slow
+
+
+def test_examples_and_leakage_report_their_progress(full_run: RunFolder, tmp_path: Path) -> None:
+    shares: list[float] = []
+    attempt = Attempt(tmp_path, lambda _, share, words: shares.append(share), tmp_path)
+    transferability.make_examples(resolved(FULL_STUDY), full_run.folder, 0, attempt, source="standard")
+    assert shares == [0.5, 1.0]
+    shares.clear()
+    controls.robust_feature_leakage(resolved(FULL_STUDY), full_run.folder, 0, attempt)
+    assert shares == sorted(set(shares)) and len(shares) > 5 and shares[0] < 0.2 and shares[-1] == 1.0
 
 
 def test_every_pair_of_models_and_every_learner_is_measured(full_run: RunFolder) -> None:
