@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SILENT = 15.0  # seconds after which a command that has said nothing says what it does
 LONG = 600.0  # seconds from which the plan says what would be faster
 SMALL, ENOUGH = 0.1, 200  # a difference that should be seen, and test images that show it
+BESIDE = 42  # columns of a bar, of the percentage and of the words after them
 FASTER_SIDE, FASTER_COUNT = 64, 1000  # of images
 
 
@@ -39,6 +40,8 @@ class StudyProgress:
         self.shares: dict[str, float] = {}
         self.begun: dict[str, float] = {}  # how far stages were that an earlier command began; 0 before they tell
         self.bars: dict[str, Any] = {}
+        self.titles: Mapping[str, str] = {}
+        self.numbers: dict[str, int] = {}  # of the stages that began, in this order
         self.finished, self.planned = 0, False
         self.began = self.said = time.monotonic()
         self.expected = 0.0
@@ -47,12 +50,13 @@ class StudyProgress:
         """Print what will be done, and how long it will take."""
         self.planned = True
         self.estimates, self.expected, self.begun = plan.stages, plan.seconds, dict.fromkeys(plan.begun, 0.0)
+        self.titles = plan.titles
         self.began = self.said = time.monotonic()
         for line in [*new_model_lines(), *plan_lines(plan)]:
             self._print(line)
         new_data_lines()  # they are among these
         if plan.stages:
-            self.bars[""] = self.display.add_task("all stages", total=1.0, words="")
+            self.bars[""] = self.display.add_task(self._all(), total=1.0, words="")
 
     def on_long_start(self) -> None:
         """Say what is being done, if nothing has been said."""
@@ -66,14 +70,14 @@ class StudyProgress:
         if self.begun.get(stage) == 0:
             self.begun[stage] = share
         if stage not in self.bars:
-            self.bars[stage] = self.display.add_task(stage, total=1.0, words=words)
+            self.bars[stage] = self.display.add_task(self._fitting(stage), total=1.0, words=words)
         self.display.update(self.bars[stage], completed=share, words=words)
         if ended:
             self.display.remove_task(self.bars.pop(stage))
         if "" in self.bars:
-            self.display.update(self.bars[""], completed=self.share, words=self._left())
+            self.display.update(self.bars[""], description=self._all(), completed=self.share, words=self._left())
         if not self.display.console.is_terminal and time.monotonic() - self.said > QUIET:
-            running = running_stages(self.shares)
+            running = running_stages({self._described(name): each for name, each in self.shares.items()})
             self._print(f"{running and f'{running}; '}{self.finished} of {len(self.estimates)} stages done, {self._left()}")
 
     def on_stage(self, name: str, rows: "Sequence[Row]", seconds: float) -> None:
@@ -81,7 +85,7 @@ class StudyProgress:
         self.finished += 1
         self.shares[name] = 1.0
         count = f"{self.finished} of {len(self.estimates)}, " if self.estimates else ""
-        self._print(": ".join(filter(None, (f"done: {name} ({count}{seconds:.0f} s)", found_in(rows)))))
+        self._print(": ".join(filter(None, (f"done: {self.titles.get(name, name)} ({count}{seconds:.0f} s)", found_in(rows)))))
 
     @property
     def share(self) -> float:
@@ -90,6 +94,22 @@ class StudyProgress:
 
     def _share_of(self, shares: Mapping[str, float]) -> float:
         return sum(self.estimates.get(name, 0.0) * share for name, share in shares.items()) / sum(self.estimates.values())
+
+    def _described(self, stage: str) -> str:
+        """A stage in plain words, after which one of how many it is."""
+        title = self.titles.get(stage, stage)
+        if stage not in self.estimates:
+            return title
+        number = self.numbers.setdefault(stage, len(self.numbers) + 1)
+        return f"stage {number} of {len(self.estimates)}: {title}"
+
+    def _fitting(self, stage: str) -> str:
+        """As much of it as leaves room for the bar, the percentage and a few words."""
+        text, room = self._described(stage), max(20, self.display.console.width - BESIDE)
+        return text if len(text) <= room else f"{text[: room - 1]}…"
+
+    def _all(self) -> str:
+        return f"all stages: {self.finished} of {len(self.estimates)} done"
 
     def _left(self) -> str:
         """Time left: as estimated at first, then as the time that was needed so far suggests."""
@@ -169,7 +189,8 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
         f"{_count(len(plan.stages), 'stage')}, {plan.workers} at once: {duration(plan.seconds)}, estimated from timed batches."
     )
     if plan.begun:
-        yield f"Less than that: what was interrupted goes on where it was ({', '.join(plan.begun)})."
+        begun = "; ".join(plan.titles.get(name, name) for name in plan.begun)
+        yield f"Less than that: what was interrupted goes on where it was ({begun})."
     if faster := faster_options(plan):
         yield f"Faster: {'; '.join(faster)}."
 

@@ -20,6 +20,7 @@ from notbugs.study.catalog import (
     MODELS,
     OWN_DATASETS,
     OWN_MODELS,
+    PAPER_NAMES,
     QUICK,
     REPLICATION_DATASETS,
     SECOND_SOURCE,
@@ -41,6 +42,8 @@ from notbugs.study.datasets import build_dataset, synthetic_truth
 from notbugs.study.given import GIVEN
 from notbugs.study.own_metrics import own_metric
 from notbugs.study.pictures import pictures
+
+MODEL_TITLES = {GIVEN: "standard model", "adversarial": "adversarially trained model"}
 
 Kind = Literal["model", "evaluation", "dataset", "examples", "transfer", "learner", "task"]
 Work = Callable[[ResolvedConfig, Path, int, Attempt], Sequence[Row]]
@@ -75,8 +78,42 @@ class StageId:
         """Without the seed."""
         return self.name if self.kind in ("model", "task") else f"{self.kind}-{self.name}"
 
+    @property
+    def title(self) -> str:
+        """For people, without the seed: "evaluation: trained on D_R"."""
+        match self.kind:
+            case "model":
+                return f"training: {_model_title(self.name).removeprefix('trained ')}"
+            case "evaluation":
+                return f"evaluation: {_model_title(self.name)}"
+            case "dataset":
+                return f"construction: {_dataset_title(self.name)}"
+            case "examples":
+                return f"adversarial examples: {_model_title(self.name)}"
+            case "transfer":
+                return f"transfer: from the {_model_title(self.name)}"
+            case "learner":
+                return f"transfer: to {LEARNERS[self.name]}"
+        return self.name.replace("-", " ")
+
     def __str__(self) -> str:
         return f"seed{self.seed}/{self.label}"
+
+
+def _model_title(name: str) -> str:
+    """A model in a few words; its name where there are none."""
+    constructed = dataset_of(MODELS[name])
+    if constructed and name == trained_on(constructed.name):
+        return f"trained on {_dataset_title(constructed.name)}"
+    return MODEL_TITLES.get(name, name)
+
+
+def _dataset_title(name: str) -> str:
+    """A constructed data set as the paper names it, a control beside what it controls; else its name."""
+    if name in PAPER_NAMES:
+        return PAPER_NAMES[name]
+    spec = DATASETS[name]
+    return f"{PAPER_NAMES[spec.control_of]}, {spec.short}" if spec.short and spec.control_of in PAPER_NAMES else name
 
 
 @dataclass(frozen=True)

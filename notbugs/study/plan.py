@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from notbugs import metrics, models
 from notbugs.data import Splits
@@ -45,6 +45,8 @@ class Plan:
         Whether images are relabeled in any of the stages.
     begun : sequence of str
         Stages that were interrupted, and go on where they were. Estimated as a whole.
+    titles : mapping of str to str
+        What to call each of `stages` on a terminal; the seed is in it where there are several.
     """
 
     config: ResolvedConfig
@@ -58,6 +60,7 @@ class Plan:
     findings: Sequence[DataCheckRow] = ()
     relabels: bool = False
     begun: Sequence[str] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -99,7 +102,8 @@ def make_plan(
     accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
     relabels = any(stage.kind == "dataset" and DATASETS[stage.name].is_relabeled for stage in todo)
     whole = waited * (start_seconds(workers) + makespan(graph, seconds, workers)) if todo else 0.0
-    return Plan(config, splits, distances, named, workers, whole, given, accuracy, findings, relabels)
+    titles = {str(stage): f"{stage.title}{f', seed {stage.seed}' if config.seeds > 1 else ''}" for stage in todo}
+    return Plan(config, splits, distances, named, workers, whole, given, accuracy, findings, relabels, titles=titles)
 
 
 def _stage_seconds(

@@ -28,7 +28,9 @@ SEEDS: Any = {"seed": 0, "ci_low": 0.0, "ci_high": 1.0, "correct": 1, "n": 20, "
 def plan() -> Plan:
     splits = load(QUICK_STUDY)
     stages = {"seed0/standard": 30.0, "seed0/dataset-robust": 10.0}
-    return Plan(resolve(QUICK_STUDY, splits), splits, NeighborDistances(1.08, 1.89, 3.9, same_scene=False), stages, 2, 40.0)
+    titles = {"seed0/standard": "training: standard model", "seed0/dataset-robust": "construction: D_R"}
+    distances = NeighborDistances(1.08, 1.89, 3.9, same_scene=False)
+    return Plan(resolve(QUICK_STUDY, splits), splits, distances, stages, 2, 40.0, titles=titles)
 
 
 def row(epsilon: float, accuracy: float, model: str = "trained-on-robust", budget: str = "") -> AccuracyRow:
@@ -65,7 +67,7 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
     assert flips[5] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
     assert time == "2 stages, 2 at once: about 40 seconds, estimated from timed batches."
     again = list(plan_lines(replace(plan, begun=["seed0/standard"])))
-    assert again[-2:] == [time, "Less than that: what was interrupted goes on where it was (seed0/standard)."]
+    assert again[-2:] == [time, "Less than that: what was interrupted goes on where it was (training: standard model)."]
     set_by_option = replace(plan, config=replace(plan.config, epsilon_from="option"))
     assert list(plan_lines(set_by_option))[4].startswith("L2 ε = 0.75. It was set by --epsilon. The nearest image")
     scenes = replace(plan, distances=plan.distances._replace(same_scene=True))
@@ -140,10 +142,10 @@ def test_without_a_terminal_stages_are_lines_and_silence_is_broken(plan: Plan, m
     assert "running" not in out.getvalue()
     now[0] += 45  # 3/8 of the estimated work took 90 s
     progress.on_progress("seed0/standard", 0.5, "epoch 1 of 2")
-    assert "running: seed0/standard 50 %; 0 of 2 stages done, about 2 minutes left\n" in out.getvalue()
+    assert "running: stage 1 of 2: training: standard model 50 %; 0 of 2 stages done, about 2 minutes left\n" in out.getvalue()
     progress.on_stage("seed0/standard", [row(0.0, 0.5)], 91.0)
     progress.on_progress("seed0/standard", 1.0, "")
-    assert out.getvalue().endswith("done: seed0/standard (1 of 2, 91 s): 50.0 % clean\n")
+    assert out.getvalue().endswith("done: training: standard model (1 of 2, 91 s): 50.0 % clean\n")
     assert progress.share == 0.75
 
 
@@ -179,9 +181,19 @@ def test_a_terminal_has_a_bar_for_all_stages_and_one_for_each_that_runs(plan: Pl
     progress.on_plan(plan)
     progress.on_progress("seed0/dataset-robust", 0.5, "step 1")
     described = {task.description: task.completed for task in progress.display.tasks}
-    assert described == {"all stages": 0.125, "seed0/dataset-robust": 0.5}
+    assert described == {"all stages: 0 of 2 done": 0.125, "stage 1 of 2: construction: D_R": 0.5}
+    progress.on_stage("seed0/dataset-robust", [], 9.0)
     progress.on_progress("seed0/dataset-robust", 1.0, "")
-    assert {task.description: task.completed for task in progress.display.tasks} == {"all stages": 0.25}
+    assert {task.description: task.completed for task in progress.display.tasks} == {"all stages: 1 of 2 done": 0.25}
+
+
+def test_long_titles_leave_room_for_the_percentage(plan: Plan) -> None:
+    progress, _ = shown(True)
+    progress.on_plan(replace(plan, titles={"seed0/standard": "evaluation: " + "long " * 30}))
+    progress.on_progress("seed0/standard", 0.5, "step 1")
+    (_, task) = progress.display.tasks
+    assert task.description.startswith("stage 1 of 2: evaluation: long") and task.description.endswith("…")
+    assert len(task.description) == 100 - study_progress.BESIDE
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from study.conftest import resolved
+from study.conftest import FULL_STUDY, resolved
 
 from notbugs.study.analyses import ANALYSES
 from notbugs.study.catalog import DATASETS, MODELS, REPLICATION_DATASETS, trained_on
@@ -20,6 +20,27 @@ def test_names_of_stages() -> None:
     ids = [StageId(0, "model", "standard"), StageId(2, "dataset", "robust"), StageId(0, "evaluation", "adversarial")]
     assert list(map(str, ids)) == ["seed0/standard", "seed2/dataset-robust", "seed0/evaluation-adversarial"]
     assert [stage_id.label for stage_id in ids] == ["standard", "dataset-robust", "evaluation-adversarial"]
+    assert [stage.title for stage in ids] == [
+        "training: standard model",
+        "construction: D_R",
+        "evaluation: adversarially trained model",
+    ]
+
+
+def test_stages_have_titles_of_their_own() -> None:
+    """Of a full study with a replication, also where a title is a name."""
+    config = resolved(replace(FULL_STUDY, replicate=True, robust_strong=True))
+    titles = [stage.title for stage in study_graph(config)]
+    assert len({*titles}) == len(titles)
+    assert {
+        "training: on D_R",
+        "evaluation: trained on D_rand, shuffled perturbations",
+        "construction: D_det, class patterns",
+        "transfer: to random forest",
+        "training: reinit-1",
+        "pictures",
+        "accuracy on all datasets",
+    } <= {*titles}
 
 
 @pytest.mark.slow

@@ -162,15 +162,15 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     words, place = ["run", "digits", *options, "--out", str(tmp_path / "run")], tmp_path / "run"
     finished: set[str] = set()
     stops = {  # each process that is started costs seconds: worker processes of a killed one are in tests/runs/test_workers.py
-        signal.SIGTERM: ("done: seed0/standard ", 1),
-        signal.SIGINT: ("done: seed0/dataset-", 2),  # any of them: which one is first depends on the machine
-        signal.SIGKILL: ("done: seed0/trained-on-", 1),
+        signal.SIGTERM: ("done: training: standard model ", 1),
+        signal.SIGINT: ("done: construction: ", 2),  # any of them: which one is first depends on the machine
+        signal.SIGKILL: ("done: training: on ", 1),
     }
     for number, (marker, workers) in stops.items():
         status, output = _stopped([*words, f"--workers={workers}"], marker, number)
         before = {*RunFolder.read(place).metadata["stages"]}
         assert finished <= before and "seed0/evaluation-trained-on-random-labels-shuffled" not in before
-        assert not {line.split()[1] for line in output.splitlines() if line.startswith("done: ")} & finished
+        assert not _done_in(output) & finished
         finished = before
         if number != signal.SIGKILL:
             assert status == 130
@@ -181,7 +181,7 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     time.sleep(1)  # the workers notice by themselves that their parent is gone
     after = call_here(*words, "--workers=1")
     assert after.returncode == 0, after.stderr
-    again = {line.split()[1] for line in after.stderr.splitlines() if line.startswith("done: ")}
+    again = _done_in(after.stderr)
     assert "seed0/evaluation-trained-on-random-labels-shuffled" in again and not again & finished
     advice = after.stdout.partition("What to do now:\n")[2].splitlines()
     assert f"    {place}/datasets/robust" not in advice  # one epoch: the classifier trained on it is at chance level
@@ -192,6 +192,12 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     keys = [(row.model, row.set, row.epsilon) for row in run.rows(AccuracyRow)]
     assert len(keys) == len({*keys}) == 7 * 6 + 7 * 6 + 1  # six ε, six sets; the last: next-labels by the next class
     assert not list(tmp_path.rglob("*.part"))
+
+
+def _done_in(output: str) -> set[str]:
+    """The stages whose titles stand in lines `done: …`."""
+    names = {stage.title: str(stage) for stage in study_graph(resolved(QUICK_STUDY))}
+    return {names[title] for title in re.findall(r"^done: (.*) \(\d+ of \d+, ", output, re.M)}
 
 
 def _stopped(words: list[str], marker: str, number: signal.Signals) -> tuple[int, str]:

@@ -31,6 +31,9 @@ def test_a_plan_has_what_is_left_and_its_time_is_measured(monkeypatch: pytest.Mo
     graph = study_graph(config)
     made = plan.make_plan(config, splits, graph, list(graph)[3:], workers=1)
     assert list(made.stages) == [str(each) for each in list(graph)[3:]]
+    assert list(made.titles.values()) == [each.title for each in list(graph)[3:]]
+    several = plan.make_plan(replace(config, seeds=2), splits, graph, list(graph)[:1], workers=1)
+    assert [*several.titles.values()] == ["training: adversarially trained model, seed 0"]
     assert made.seconds == pytest.approx(start_seconds(1) + sum(made.stages.values())) and min(made.stages.values()) > 0
     assert start_seconds(2) > start_seconds(1) > 0
     assert [times_longer(wall, 2) for wall in (1, 3, 9)] == [1, 1.5, 2]
