@@ -74,6 +74,7 @@ def train(
         Train in bfloat16. Default: on a GPU that supports it, and on a CPU where a timed batch is faster in it, but for images of
         up to 16 pixels. `notes` of the model say so.
     device : str
+        As given, "cpu" by default; commands take a GPU where there is one.
     out : str or path, optional
         Save it: NAME.safetensors. A training that is interrupted after 10 seconds or more is resumed by the same call.
     progress : callable, optional
@@ -200,6 +201,7 @@ def attack(
     images : int, optional
         Attack so many, evenly spaced. Default: all.
     device : str
+        As given, "cpu" by default; commands take a GPU where there is one.
 
     Returns
     -------

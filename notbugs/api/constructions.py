@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from os import PathLike, fspath
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from notbugs.data import Dataset
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.report.findings.construction import weak_source_warning
 from notbugs.search import NormBall
+from notbugs.study.config import RELABEL_STEPS
+from notbugs.study.resolve import default_invert_steps
 
 TARGETS = ("random", "next")
 
@@ -21,7 +24,7 @@ def make_robust(
     model: nn.Module,
     dataset: LabeledData,
     *,
-    steps: int = 60,
+    steps: int | None = None,
     versions: int = 1,
     standard: nn.Module | None = None,
     seed: int = 0,
@@ -38,8 +41,9 @@ def make_robust(
         A robust classifier: `train(..., loss="adversarial")`.
     dataset : str, path, Splits or Dataset
         Its training part. Where it has a test part, the clean accuracy of `model` is measured on that.
-    steps : int
-        Of the inversion.
+    steps : int, optional
+        Of the inversion. Default: as `notbugs run` takes by the images: 40; 25 up to 16x16; 20 where `dataset` is "mnist5k" or
+        "planted".
     versions : int
         Versions of each image.
     standard : Module, optional
@@ -47,6 +51,7 @@ def make_robust(
     seed : int
         Of the images from which the inversion starts.
     device : str
+        As given, "cpu" by default; commands take a GPU where there is one.
     progress : callable, optional
         Called after each batch with its number of images.
 
@@ -73,6 +78,7 @@ def make_robust(
     part = training_part(dataset)
     model = _with_features(model, part)
     _warn_of_weak_source(model, standard, clean_images(dataset), device)
+    steps = _invert_steps(steps, dataset, part)
     return construct.invert_features(model, part, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
 
 
@@ -80,7 +86,7 @@ def make_nonrobust(
     model: nn.Module,
     dataset: LabeledData,
     *,
-    steps: int = 60,
+    steps: int | None = None,
     versions: int = 1,
     seed: int = 0,
     device: str = "cpu",
@@ -108,9 +114,8 @@ def make_nonrobust(
     True
     """
     part = training_part(dataset)
-    return construct.invert_features(
-        _with_features(model, part), part, steps=steps, versions=versions, seed=seed, device=device, progress=progress
-    )
+    network, steps = _with_features(model, part), _invert_steps(steps, dataset, part)
+    return construct.invert_features(network, part, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
 
 
 def relabel(
@@ -120,7 +125,7 @@ def relabel(
     *,
     epsilon: float,
     norm: str = "l2",
-    steps: int = 30,
+    steps: int = RELABEL_STEPS,
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -142,9 +147,11 @@ def relabel(
         Largest perturbation, for pixels in [0, 1].
     norm : {"l2", "linf"}
     steps : int
+        Of PGD, as many as `notbugs run` takes.
     seed : int
         Of random targets.
     device : str
+        As given, "cpu" by default; commands take a GPU where there is one.
     progress : callable, optional
         Called after each batch with its number of images.
 
@@ -171,6 +178,11 @@ def relabel(
     threat_model = NormBall(norm, epsilon)
     network = _with_features(model, part)
     return construct.relabel(network, part, labels, threat_model=threat_model, steps=steps, device=device, progress=progress)
+
+
+def _invert_steps(steps: int | None, dataset: LabeledData, part: Dataset) -> int:
+    named = fspath(dataset) if isinstance(dataset, str | PathLike) else ""
+    return default_invert_steps(named, part.shape) if steps is None else steps
 
 
 def _with_features(model: nn.Module, part: Dataset) -> models.Model:

@@ -199,6 +199,7 @@ def audit(
     images : int, optional
         Attack so many test images. Default: all.
     device : str
+        As given, "cpu" by default; commands take a GPU where there is one.
     workers : int, optional
         Processes. None: one for each core. More than one needs a main module that can be imported.
     progress : callable, optional
@@ -268,6 +269,7 @@ def score_files(
         Of every training.
     seed : int
     device : str
+        As given, "cpu" by default; commands take a GPU where there is one.
     workers : int, optional
     progress : callable, optional
     **options
@@ -350,6 +352,7 @@ def study(
     full : bool
         Also all controls. Those of your own are always run (documentation, "My own attack, control or metric").
     device : str
+        As given, "cpu" by default; commands take a GPU where there is one.
     workers : int, optional
         Stages at once. None: one for each core. More than one needs a main module that can be imported.
     progress : callable, optional

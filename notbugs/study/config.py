@@ -14,6 +14,8 @@ from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall
 from notbugs.study.epsilon_source import EpsilonSource
 
+RELABEL_STEPS = 20  # of PGD, of D_rand and D_det
+
 
 @dataclass(frozen=True)
 class StudyConfig(DataConfig):
@@ -114,7 +116,7 @@ class StudyConfig(DataConfig):
     invert_start: str = "image"
     versions: int = 1
     robust_strong: bool = False
-    relabel_steps: int = 20
+    relabel_steps: int = RELABEL_STEPS
     patience: int | None = None
     full: bool = False
     replicate: bool = False

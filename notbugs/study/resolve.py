@@ -1,5 +1,6 @@
 """What a study's configuration leaves open is decided here, from the data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -34,12 +35,12 @@ class _Defaults:
     batch_size: int
     translate: int
     flip: bool
+    invert_steps: int
     seeds: int = 1
     network: str = "resnet9"
     width: int = 16
     learning_rate: float = 0.01
     weight_decay: float = 0.05
-    invert_steps: int = 40
     relabel_translate: int = 0
     adapt_batchnorm: bool = False
 
@@ -79,6 +80,25 @@ def resolve(config: StudyConfig, splits: Splits) -> ResolvedConfig:
     on_cpu = config.bf16 is None and config.device == "cpu" and max(splits.train.shape[1:]) > TINY
     on_cpu = on_cpu and bfloat16.pays(built, splits.train, resolved.network, head_only=config.head_only)
     return replace(resolved, bf16=uses_bfloat16(config.bf16, config.device, on_cpu=on_cpu))
+
+
+def default_invert_steps(dataset: str, shape: Sequence[int]) -> int:
+    """Steps of feature inversion, of the commands and in Python: by the name of the data set, else by the size of the images.
+
+    Parameters
+    ----------
+    dataset : str
+        "" for images in memory.
+    shape : sequence of int, (C, H, W)
+
+    Examples
+    --------
+    >>> default_invert_steps("", (3, 32, 32)), default_invert_steps("", (1, 8, 8)), default_invert_steps("mnist5k", (1, 28, 28))
+    (40, 25, 20)
+    """
+    if dataset in (SYNTHETIC, MNIST):
+        return 20
+    return 40 if max(shape[1:]) > TINY else 25
 
 
 def check_size(config: DataConfig, splits: Splits) -> None:
@@ -184,14 +204,15 @@ def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
         batch_size=64 if count < 20_000 else 256,
         translate=max(1, min(shape[1:]) // 8),
         flip=shape[0] == 3,
+        invert_steps=default_invert_steps(config.dataset, shape),
     )
     if config.dataset == SYNTHETIC:
         epsilon_here = 0.8 if l2 else CIFAR_LINF_EPSILON
         synthetic = replace(defaults, epsilon=epsilon_here, epsilon_from="dataset", relabel_factor=1)
-        return replace(synthetic, width=8, epochs=14, flip=False, invert_steps=20)
+        return replace(synthetic, width=8, epochs=14, flip=False)
     if config.dataset == MNIST:
         epochs = max(8, round(16_000 / count))
-        return replace(defaults, width=8, epochs=epochs, invert_steps=20, relabel_translate=3, adapt_batchnorm=True)
+        return replace(defaults, width=8, epochs=epochs, relabel_translate=3, adapt_batchnorm=True)
     if max(shape[1:]) > TINY:
         return defaults
     if config.dataset == "digits":
@@ -206,7 +227,6 @@ def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
         learning_rate=0.02,
         weight_decay=1.0,
         translate=0,
-        invert_steps=25,
     )
 
 
