@@ -8,6 +8,7 @@ from report.conftest import MEASURED, Shares, accuracy_row, quick_study, wilson
 from notbugs import report
 from notbugs.report.findings import findings
 from notbugs.report.findings.headline import certainty, headline
+from notbugs.report.findings.split import short_answer
 from notbugs.report.pages.study import tiles
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
@@ -101,6 +102,66 @@ def test_a_gain_at_half_of_epsilon_alone_is_said_there(tmp_path: Path) -> None:
 )
 def test_a_null_result_is_said(tmp_path: Path, shares: Shares, words: str) -> None:
     assert words in " ".join(headline(study(tmp_path, MEASURED | shares)))
+
+
+ON_D_R = "standard training on D_R (the robust version of the images)"
+SET_ROBUST, SET_NONROBUST = "trained-on-robust", "trained-on-nonrobust"
+
+
+@pytest.mark.parametrize(
+    ("shares", "sentence"),
+    [
+        ({}, f"S{ON_D_R[1:]} is more robust than on the originals: 50.4 % against 15.4 % at L2 ε = 0.75."),
+        (
+            {SET_ROBUST: (0.94, 0.21, 0.2), SET_NONROBUST: (0.93, 0.0, 0.0)},
+            f"S{ON_D_R[1:]} is more robust than on the originals: 20.4 % against 0.0 % at L2 ε = 1.5; below chance (25.0 %).",
+        ),
+        (
+            {SET_NONROBUST: (0.93, 0.6, 0.3)},
+            f"S{ON_D_R[1:]} is more robust than on the originals (50.4 % against 15.4 % at L2 ε = 0.75), "
+            "but not measurably more than on D_NR.",
+        ),
+        (
+            {SET_ROBUST: (0.94, 0.05, 0.3)},
+            f"S{ON_D_R[1:]} is more robust than on the originals (30.4 % against 0.0 % at L2 ε = 1.5), "
+            "but the reverse at the other ε.",
+        ),
+        (
+            {SET_ROBUST: (0.94, 0.16, 0.0), SET_NONROBUST: (0.93, 0.16, 0.0)},
+            f"Whether {ON_D_R} is more robust than on the originals is unclear: 16.4 % against 15.4 % at L2 ε = 0.75.",
+        ),
+        (
+            {SET_ROBUST: (0.94, 0.0, 0.0), SET_NONROBUST: (0.93, 0.01, 0.1)},
+            f"S{ON_D_R[1:]} is less robust than on the originals: 0.0 % against 15.4 % at L2 ε = 0.75.",
+        ),
+        (
+            {"standard": (0.97, 0.0, 0.0), SET_ROBUST: (0.94, 0.0, 0.0), SET_NONROBUST: (0.93, 0.01, 0.1)},
+            f"S{ON_D_R[1:]} is not measurably more robust than on the originals: 0.0 % against 0.0 % at L2 ε = 0.75.",
+        ),
+        (
+            {
+                "standard": (0.97, 0.75, 0.55),
+                "adversarial": (0.95, 0.9, 0.8),
+                SET_ROBUST: (0.94, 0.2, 0.1),
+                SET_NONROBUST: (0.93, 0.7, 0.5),
+            },
+            f"S{ON_D_R[1:]} is less robust than on the originals: 20.4 % against 75.4 % at L2 ε = 0.75.",
+        ),
+        (
+            {"adversarial": (0.5, 0.4, 0.3), SET_ROBUST: (0.94, 0.15, 0.0), SET_NONROBUST: (0.93, 0.15, 0.0)},
+            "Whether D_R (the robust version of the images) helps cannot be said here: the adversarially trained model that D_R "
+            "is made from has a clean accuracy of 50.4 %, the standard one 97.4 %.",
+        ),
+    ],
+)
+def test_the_first_screen_says_what_was_found_for_the_robust_data(tmp_path: Path, shares: Shares, sentence: str) -> None:
+    assert short_answer(study(tmp_path, MEASURED | shares)) == sentence
+
+
+def test_nothing_is_said_of_robust_data_that_was_not_compared(tmp_path: Path) -> None:
+    assert short_answer(study(tmp_path / "none", {})) == ""
+    without = {model: shares for model, shares in MEASURED.items() if model != "trained-on-nonrobust"}
+    assert short_answer(study(tmp_path / "no-nonrobust", without)) == ""
 
 
 def test_relabeled_sets_are_named_only_with_a_control_that_fails(tmp_path: Path) -> None:

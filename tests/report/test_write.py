@@ -110,11 +110,30 @@ def test_the_first_screen_has_the_headline_the_figures_and_examples(opened: Page
     assert meant[0] == f"! 97.4 percentage points below clean accuracy, {below}"
     assert meant[1:3] == ["✓ above standard training", "• above standard training"]
     assert meant[3] == "• above chance (25.0 %)"
-    assert page.locator("#accuracy-chart").bounding_box()["y"] < 800  # type: ignore[index]
     captions = page.locator(".examples figcaption").all_inner_texts()
     assert captions[0] == f"✓ {HOSTILE[0]} (97 %) → ✗ {HOSTILE[1]} (52 %)\nL2 0.75, that is 0.5 ε; perturbation × 3"
     assert captions[1] == f"✗ {HOSTILE[1]} without a perturbation; label {HOSTILE[0]}"
     assert page.locator(".examples img").count() == 4 and page.locator(".examples .gone").count() == 2  # outside of the run
+
+
+PARTS = (".headline", ".tiles", "#accuracy-chart svg", ".examples img", ".todo ol", "#summary > ul", "#findings")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1400, 1000, 390])
+def test_what_was_found_the_curves_and_the_pictures_come_before_what_to_do(
+    show: Callable[..., Page], written: Path, width: int
+) -> None:
+    page = show(written, width=width)
+    boxes = {part: page.locator(part).first.evaluate("one => one.getBoundingClientRect().toJSON()") for part in PARTS}
+    tops = [boxes[part]["top"] for part in PARTS]
+    if width > 390:  # pictures beside the curves; all in the first screen of 1400 x 900 pixels
+        assert width < 1400 or max(boxes[part]["bottom"] for part in PARTS[:4]) < 900
+        assert boxes[PARTS[3]]["left"] > boxes[PARTS[2]]["right"]
+        del tops[3]
+    assert tops == sorted(tops)
+    assert page.locator(".robust-data").inner_text().startswith("Standard training on D_R")
+    assert page.locator("#examples").count() == 1 == page.locator(".contents a[href='#examples']").count()
 
 
 @pytest.mark.browser

@@ -48,6 +48,54 @@ def findings(results: StudyResults) -> list[Finding]:
     return [*_robust_and_nonrobust(results), *_stronger(results)]
 
 
+def short_answer(results: StudyResults) -> str:
+    """What was found for D_R, in one sentence with the two accuracies that say most.
+
+    Parameters
+    ----------
+    results : StudyResults
+
+    Returns
+    -------
+    str
+        "" until D_R, D_NR and the original images were compared.
+    """
+    measured = [radius for radius in (HALF, FULL) if results.accuracy(ROBUST, radius=radius)]
+    found = [at for radius in measured if (at := _at_epsilon(results, radius, len(measured)))]
+    if not found or not all(at.over_standard for at in found):
+        return ""
+    (finding,) = _robust_and_nonrobust(results)
+    if finding.status == "inconclusive":
+        problem = split_problems(results).partition(": ")[0]
+        return f"Whether D_R (the robust version of the images) helps cannot be said here: {problem}."
+    above = [at for at in found if at.above] or [at for at in found if at.over_standard and at.over_standard.ci_low > 0]
+    shown = max(above, key=_gain_for_sure) if above else max(found, key=_size_of_difference)
+    after, before = results.accuracy(ROBUST, radius=shown.radius), results.accuracy(results.baseline, radius=shown.radius)
+    if not (after and before and shown.over_standard):
+        return ""
+    chance = f"; {words}" if (words := results.beside_chance(after)) and above else ""
+    figures = f"{after.percent} against {before.percent} at {results.threat_model(shown.radius)}{chance}"
+    what, than = "standard training on D_R (the robust version of the images) is", "robust than on the originals"
+    if finding.status == "supported":
+        return f"S{what[1:]} more {than}: {figures}."
+    if above:
+        caution = "the reverse at the other ε" if any(at.above for at in found) else "not measurably more than on D_NR"
+        return f"S{what[1:]} more {than} ({figures}), but {caution}."
+    if shown.over_standard.ci_high < 0:
+        return f"S{what[1:]} less {than}: {figures}."
+    if finding.answer == "unclear":
+        return f"Whether {what} more {than} is unclear: {figures}."
+    return f"S{what[1:]} not measurably more {than}: {figures}."
+
+
+def _gain_for_sure(at: _AtEpsilon) -> float:
+    return at.over_standard.ci_low if at.over_standard else 0.0
+
+
+def _size_of_difference(at: _AtEpsilon) -> float:
+    return abs(at.over_standard.mean) if at.over_standard else 0.0
+
+
 def _robust_and_nonrobust(results: StudyResults) -> list[Finding]:
     radii = [radius for radius in (HALF, FULL) if results.accuracy(ROBUST, radius=radius)]
     found = [at for at in (_at_epsilon(results, radius, len(radii)) for radius in radii) if at]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from notbugs.report import data_check, render, tables
-from notbugs.report.findings import findings
+from notbugs.report.findings import findings, split
 from notbugs.report.findings.base import Meaning
 from notbugs.report.findings.headline import certainty, headline
 from notbugs.report.findings.relabeled import CONTROL, D_RAND, random_labels
@@ -60,6 +60,7 @@ def page(results: StudyResults) -> tuple[Context, Charts]:
         "data_check": data_check.section(results.run),
         "stages": results.run.metadata["stages"],
         "headline": headline(results),
+        "robust_data": split.short_answer(results),
         "certainty": certainty(results),
         "tiles": tiles(results),
         "signs": {"good": "✓", "bad": "!", "unclear": "?", "neutral": "•"},
@@ -307,7 +308,7 @@ def _accuracy_chart(results: StudyResults) -> dict[str, object]:
         words = value.mark_text(align="right", baseline="bottom", dx=-4, dy=-2, color="currentColor", opacity=0.75)
         layers.append(words.encode(x=alt.value("width"), y="chance:Q", text="line:N"))
     text = "Accuracy of each model on the test images against the largest perturbation; the table below holds the main figures."
-    return render.chart_spec(alt.layer(*layers).properties(width="container", height=300, description=text))
+    return render.chart_spec(alt.layer(*layers).properties(width="container", height=250, description=text))
 
 
 def _is_relabeled(model: str) -> bool:
