@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from report.conftest import HOSTILE, MEASURED, accuracy_row, full_study, open_page, quick_study, wilson
 
@@ -17,8 +18,10 @@ from notbugs.errors import InputError
 from notbugs.report import tables
 from notbugs.report.findings import findings
 from notbugs.report.next_steps import next_steps
+from notbugs.report.pages.study import PICTURE_TITLES
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.study import PictureRow
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def test_pictures_mark_misclassified_images_and_show_nothing_from_outside(opened
     assert pictures.count() == 10 and page.locator(".pictures .gone").count() == 2  # of 12, two name other files
     assert pictures.evaluate_all("all => all.every(one => one.naturalWidth === 8 && one.alt.length > 3)")
     assert page.locator(".pictures .wrong").count() == 4 and page.locator(".pictures .right").count() == 12
-    assert page.locator(".pictures .wrong").first.evaluate("one => getComputedStyle(one, '::before').content") == '"✗ "'
+    assert page.locator(".pictures .wrong").first.evaluate("one => getComputedStyle(one, '::before').content") == '"✗\xa0"'
     assert "c2VjcmV0" not in written.read_text(encoding="utf-8")  # "secret" in base64
 
 
@@ -71,6 +74,27 @@ def test_the_pictures_of_a_study_fit_a_wide_window_and_names_of_models_a_narrow_
     assert accuracy.evaluate(FITS) and not accuracy.locator("th:last-child").first.is_visible()
     widths = accuracy.locator("tbody th").evaluate_all("all => all.map(one => one.clientWidth)")
     assert min(widths) >= 120
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1400, 1000, 390])
+def test_whether_a_prediction_is_right_stands_on_the_line_of_its_class(
+    show: Callable[..., Page], tmp_path: Path, width: int
+) -> None:
+    folder = quick_study(tmp_path / "run", seeds=1, complete=False)
+    (folder / "pictures").mkdir()
+    Image.new("L", (28, 28), 90).save(folder / "pictures" / "a.png")
+    rows = [
+        PictureRow(file="0/0.png", column=column, picture="pictures/a.png", label="7", standard="frog", adversarial="7")
+        for column in PICTURE_TITLES
+        if column != "perturbation"
+    ]
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        run.record_stage("pictures", 0.1, rows)
+    page = show(report.write(folder), width=width)
+    heights = page.locator(".predictions > *").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert len(heights) == 6 * len(rows) and max(heights) == min(heights)
+    assert width < 1400 or page.locator(".scroll:has(> .pictures)").evaluate(FITS)
 
 
 @pytest.mark.browser
