@@ -25,7 +25,13 @@ def test_the_page_has_the_table_and_a_chart_with_a_slider(chromium: Browser, tmp
     assert page.locator("#curves-chart svg").count() == 1 and page.locator("#metric-chart input[type=range]").count() == 1
     assert accessibility_problems(page) == []
     before = page.locator("#metric-chart svg").inner_html()
-    page.locator("#metric-chart input").fill("30")
+    slider, shown = page.locator("#metric-chart input"), page.locator("#metric-chart .frame")
+    assert slider.get_attribute("aria-valuetext") == shown.inner_text() == "ε = 1.25"
+    slider.fill("30")
     page.wait_for_selector("#metric-chart svg:has-text('ε = 5.00')")
     assert page.locator("#metric-chart svg").inner_html() != before
+    assert slider.get_attribute("aria-valuetext") == shown.inner_text() == "ε = 5.00"
+    page.set_viewport_size({"width": 390, "height": 800})
+    box = shown.bounding_box()
+    assert box and box["x"] + box["width"] <= 390 and page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()

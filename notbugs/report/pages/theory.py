@@ -46,12 +46,18 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         "rows": rows,
         "samples": rows[0].samples,
         "dimensions": len(classes.mean),
+        "frames": [_title(epsilon) for epsilon in _epsilons(largest)],
     }, charts
 
 
 def _epsilons(largest: float) -> list[float]:
     """From 0 to the largest, denser near 0."""
     return [largest * (frame / (FRAMES - 1)) ** 2 for frame in range(FRAMES)]
+
+
+def _title(epsilon: float) -> str:
+    """In the chart and beside its slider."""
+    return f"ε = {epsilon:.2f}"
 
 
 def _curves_chart(classes: theory.Gaussians, largest: float) -> dict[str, object]:
@@ -93,7 +99,7 @@ def _metric_chart(classes: theory.Gaussians, largest: float, seed: int) -> dict[
     models = [theory.robust_parameters(classes, epsilon) for epsilon in epsilons]
     balls = [value for frame, model in enumerate(models) for value in _balls(frame, model, radius)]
     lines = [value for frame, model in enumerate(models) for value in _lines(frame, model, radius, side)]
-    titles = [{"frame": frame, "title": f"ε = {epsilon:.2f}"} for frame, epsilon in enumerate(epsilons)]
+    titles = [{"frame": frame, "title": _title(epsilon)} for frame, epsilon in enumerate(epsilons)]
     slider = alt.binding_range(min=0, max=FRAMES - 1, step=1, name="ε, from 0 to the largest: ")
     layers = _metric_layers(side)
     chart = alt.layer(*layers).add_params(alt.param(name="frame", value=FRAMES // 2, bind=slider))
