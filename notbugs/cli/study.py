@@ -154,8 +154,8 @@ def run(
     sources = {name: context.get_parameter_source(name) for name in options}
     given = [name for name, source in sources.items() if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")]
     how = How(workers, executor, device)
-    if not dry_run and (earlier := earlier_study(out)):
-        _continue_study(earlier, options, given, how)
+    if earlier := earlier_study(out):
+        _continue_study(earlier, options, given, how, dry_run)
         return
     if dataset is None:
         raise InputError("DATASET", "must be given", None, "only a study that goes on, in --out, has its own")
@@ -381,12 +381,15 @@ def report(
 # ---- parts -------------------------------------------------------------------------------------------------------------------
 
 
-def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Collection[str], how: How) -> None:
+def _continue_study(earlier: "RunFolder", options: Mapping[str, Any], given: Collection[str], how: How, dry_run: bool) -> None:
     """Go on with a study: what is not given is as it was, which is said."""
     now = study_config({**options, "dataset": options["dataset"] or earlier.study().dataset})
     config = continued(earlier, now, given)
     if taken := taken_over(earlier, given):
         say(f"As in {earlier.folder / 'run.json'}: {taken}", file=sys.stderr)
+    if dry_run:
+        print_plan(config, earlier.folder, how)
+        return
     _study(config, earlier.folder, how, now, command_again(earlier, now))
 
 

@@ -10,6 +10,8 @@ import pytest
 from cli.conftest import QUICK, call, call_here, error_line
 from PIL import Image
 
+from notbugs.runs.folder import RunFolder
+
 
 @pytest.mark.parametrize(
     ("words", "says"),
@@ -164,8 +166,14 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path: Path, wo
     assert not [*tmp_path.iterdir()]
     place.mkdir()
     (place / "run.json").write_text("{}")
-    assert "--out: must be new with --dry-run, got" in error_line(call_here(*words, *options))
+    assert f"{place / 'run.json'}" in error_line(call_here(*words, *options))
     assert [path.name for path in place.iterdir()] == ["run.json"]
+
+
+def test_a_dry_run_needs_a_folder_that_is_new_or_a_study(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path / "run", {"kind": "files"}).close()
+    line = error_line(call_here("run", "digits", "--out", tmp_path / "run", "--dry-run"))
+    assert "--out: must be new or hold a study with --dry-run" in line
 
 
 def test_a_dry_run_is_of_a_construction_alone(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli.conftest import call_here
+from cli.conftest import call_here, error_line
 from PIL import Image
 from study.conftest import FULL_STUDY, QUICK_STUDY, resolved
 
 from notbugs import data, metrics, models, report
 from notbugs.errors import InputError, NotbugsWarning
-from notbugs.runs.attempts import Attempt
+from notbugs.runs.attempts import Attempt, unfinished_folder
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
@@ -143,6 +143,26 @@ def test_more_seeds_are_added(tmp_path: Path) -> None:
         "standard-seed1.safetensors",
     }
     assert pipeline.run(tiny, tmp_path, only=("standard",), workers=1).metadata["seeds"] == [0, 1]  # nothing is forgotten
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_study_that_is_there_says_what_is_left(quick_run: RunFolder, tmp_path: Path) -> None:
+    """The data set and the options are its own; nothing of it changes, and a stage that was begun is named."""
+    place = tmp_path / "run"
+    shutil.copytree(quick_run.folder, place)
+    unfinished_folder(place, "seed0/dataset-next-labels-filtered").mkdir(parents=True)
+    (place / "models" / "other.part").touch()
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    done = call_here("run", "--full", "--out", place, "--workers", 1, "--dry-run")
+    assert done.returncode == 0 and done.stdout == "Dry run: nothing is trained or written.\n", done.stderr
+    assert f"As in {place / 'run.json'}: digits --limit 200" in done.stderr
+    left = len(study_graph(resolved(replace(QUICK_STUDY, full=True)))) - len(study_graph(resolved(QUICK_STUDY)))
+    assert re.search(rf"^{left} stages, 1 at once: about ", done.stderr, re.M)
+    assert "goes on where it was (construction: next-labels-filtered)" in done.stderr
+    nothing = call_here("run", "--out", place, "--workers", 1, "--dry-run")
+    assert nothing.returncode == 0 and "Everything is done already." in nothing.stderr
+    assert "must be as in" in error_line(call_here("run", "--epochs", 9, "--out", place, "--dry-run"))
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
 
 
 @pytest.mark.slow
