@@ -17,7 +17,7 @@ from notbugs.data.sources.array_values import as_labels
 from notbugs.data.sources.base import Located, Part, are_names, join, unused_names
 from notbugs.data.sources.class_names import Naming, as_one_name, naming_by_rows, naming_in, text
 from notbugs.data.sources.refused import reject_foreign
-from notbugs.data.sources.splits import choose_splits, listed, parse_split, split_of
+from notbugs.data.sources.splits import choose_splits, listed, parse_split, split_of, to_test_on
 from notbugs.data.sources.words import SPLIT_COLUMNS, TEST, UNLABELED, VALIDATION, plain_name
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
@@ -162,7 +162,7 @@ def locate_arrays(
     last = all(channels == "last" for _, channels in read.values())
     train, test = (read[name][0] if name else None for name in (chosen.train, chosen.test))
     notes = [*notes, *dict.fromkeys(note for *_, found in parts_read.values() for note in found)]
-    notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
+    notes += [f"not used: {printable(name)} ({sizes[name]:,} images){to_test_on(name, sizes[name])}" for name in chosen.unused]
     unlabeled = {key: name for key, name in names.items() if key.kind == "images" and key.part not in parts}
     counts = {name: len(opened(arrays, name)) for name in unlabeled.values()}
     notes += [f"not used: {printable(key.part)} ({counts[name]:,} images without labels)" for key, name in unlabeled.items()]

@@ -23,7 +23,7 @@ from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
 from notbugs.data.sources.official import official_parts
 from notbugs.data.sources.refused import NOT_UNPACKED, ending, what_is_there
-from notbugs.data.sources.splits import WHOLE, choose_splits, is_neutral, listed, split_of, splits_among
+from notbugs.data.sources.splits import WHOLE, choose_splits, is_neutral, listed, split_of, splits_among, to_test_on
 from notbugs.data.sources.words import TRAIN
 from notbugs.data.sources.written import is_written, with_written_names
 from notbugs.data_config import DataConfig
@@ -124,7 +124,7 @@ def _unwrapped_part(listing: Listing, folder: Path) -> Path:
 
 def _unused_note(name: str, found: Found) -> str:
     without = " without labels" if not found.labeled and split_of(name) else ""
-    return f"not used: {printable(name)} ({found.labeled or found.unlabeled:,} images{without})"
+    return f"not used: {printable(name)} ({found.labeled or found.unlabeled:,} images{without}){to_test_on(name, found.labeled)}"
 
 
 def _nothing_labeled(listing: Listing, base: Path) -> InputError:

@@ -14,7 +14,7 @@ from notbugs.data.sources.class_names import as_one_name, is_name_column, naming
 from notbugs.data.sources.idx import is_idx
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
 from notbugs.data.sources.several_labels import HOLDS, KEEP_ONE, several_labels
-from notbugs.data.sources.splits import choose_splits, listed, split_of
+from notbugs.data.sources.splits import choose_splits, listed, split_of, to_test_on
 from notbugs.data.sources.tar import Archive, ArchivedFiles, Member, open_archive
 from notbugs.data.sources.targets import check_no_measurements
 from notbugs.data.sources.text import json_of
@@ -83,7 +83,7 @@ def locate_tar(source: Path, paths: Sequence[Path], config: DataConfig, read_fil
     notes = [note for name in chosen.parts for note in sorted(labeled[name].notes)]  # once the parts are made
     notes += missing_files(path.name for path in sorted(paths))
     notes += [note for name in chosen.parts for note in joined_note(name, (_stem(archive.path) for archive in archives[name]))]
-    notes += [f"not used: {printable(name)} ({sizes[name]:,} images)" for name in chosen.unused]
+    notes += [f"not used: {printable(name)} ({sizes[name]:,} images){to_test_on(name, sizes[name])}" for name in chosen.unused]
     folders = {dirname(member.name) for name in chosen.parts for _, member in labeled[name].images}
     if len(folders) > 1 and "labels are read from .cls" not in notes:
         notes.append(f"folders are not read as classes: {listed(sorted(folders), 3)} (to read them: --all-classes)")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from notbugs import shell
 from notbugs.data.names import printable
 from notbugs.data.sources.words import ANNOTATIONS, NEUTRAL, SPLITS, TEST, TRAIN, VALIDATION, words_of
 from notbugs.errors import InputError
@@ -178,6 +179,18 @@ def choose_splits(dataset: str, sizes: Mapping[str, int], train: str | None, tes
             raise InputError(printable(dataset), rule, listed(sizes), "choose the parts with --train PART and --test PART")
         train = labeled[0]  # the one part of a set may have any name
     return Chosen(train, test, tuple(name for name in sizes if name not in (train, test)))
+
+
+def to_test_on(name: str, labeled: int) -> str:
+    """For the note on a part that is not used: how to test on it, if it is a validation part with labeled images.
+
+    Examples
+    --------
+    >>> to_test_on("val", 5), to_test_on("val", 0), to_test_on("pictures", 5)
+    ('; to test on it: --test val', '', '')
+    """
+    named = parse_split(name)
+    return f"; to test on it: --test {shell.quote(name)}" if labeled and named and named.split == VALIDATION else ""
 
 
 def listed(names: Collection[str], most: int = 6) -> str:

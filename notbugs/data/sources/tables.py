@@ -16,7 +16,7 @@ from notbugs.data.sources.image_cells import ImageCells, cells_in_place, cells_o
 from notbugs.data.sources.limits import read_column, read_parquet
 from notbugs.data.sources.listing import LEAVES
 from notbugs.data.sources.numbered_files import joined_note, missing_files, without_number
-from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among
+from notbugs.data.sources.splits import choose_splits, listed, split_of, splits_among, to_test_on
 from notbugs.data.sources.table_labels import find_column, label_column_of, labeled_rows, labels_of, missing_labels
 from notbugs.data.sources.words import IMAGE_COLUMNS, LABELS_FIRST, SPLIT_COLUMNS, TRAIN, named_column, plain_name
 from notbugs.data_config import DataConfig
@@ -158,7 +158,10 @@ def _locate_tables(
     notes = [*notes]
     notes += [f"{printable(name)}: {note}" for name, (_, found, _) in both.items() for note in found]
     notes += [note for name in chosen.parts for note in _split_columns(tables, name, config)]
-    notes += [f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)})" for name in chosen.unused]
+    notes += [
+        f"not used: {printable(name)} ({_rows_text(sizes[name], tables[name].num_rows)}){to_test_on(name, sizes[name])}"
+        for name in chosen.unused
+    ]
     train, test = (read[name] if name else None for name in (chosen.train, chosen.test))
     left_out = [
         Unreadable(f"{dataset}: {name} row {i}", "is a part that is not used")

@@ -185,7 +185,7 @@ def test_each_image_of_a_part_that_is_not_used_is_listed(tmp_path: Path, form: s
     assert [item for item in loaded.left_out if item.reason == "is a part that is not used"] == [
         (image, "is a part that is not used") for image in images
     ]
-    assert any(note == f"not used: val ({len(images):,} images)" for note in loaded.notes)
+    assert any(note == f"not used: val ({len(images):,} images); to test on it: --test val" for note in loaded.notes)
 
 
 def test_each_file_of_a_folder_that_is_left_out_for_its_name_is_listed(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_describable_textures_are_read_with_their_first_partition(tmp_path: Path
     assert sorted(loaded.train.names)[:2] == ["banded/banded_2.jpg", "banded/banded_5.jpg"] and len(loaded.test) == 4
     said = "parts from labels/test1.txt and labels/train1.txt and labels/val1.txt (--all-classes: all images as one); not read: "
     assert any(note.startswith(f"{said}test10.txt, test2.txt") for note in loaded.notes)
-    assert "not used: val1 (4 images)" in loaded.notes
+    assert "not used: val1 (4 images); to test on it: --test val1" in loaded.notes
     assert sum(reason == "is a part that is not used" for _, reason in loaded.left_out) == 4
     assert len(data.load(tmp_path, all_classes=True).train) == 10
 
