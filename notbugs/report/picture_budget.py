@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 PICTURE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
 MOST = 300_000  # characters of all pictures of a page together
+LEAST = 100_000  # that pictures may take, however large the rest of the page is
+PAGE = 680_000  # bytes of a page with its pictures: mail and chats take it
 SIDE = 128  # pixels of the longer side that a reduced picture keeps; shown at 112 at most
 QUALITIES = (100, 90, 80, 65, 50, 35)  # of WebP; 100: lossless
 MAX_PIXELS = 2**26  # of one picture; larger ones are not decoded here
@@ -17,6 +19,23 @@ class Reduced(NamedTuple):
 
     page: str
     how: str
+
+
+def reduce_to_page(page: str) -> Reduced:
+    """A page of at most `PAGE` bytes, if its pictures can be reduced so far.
+
+    Parameters
+    ----------
+    page : str
+        HTML with pictures as data URLs.
+
+    Returns
+    -------
+    Reduced
+        Its pictures take at most `MOST`, and `LEAST` where the rest leaves less. Lossless reduction comes first.
+    """
+    rest = len(page.encode()) - sum(map(len, PICTURE.findall(page)))
+    return reduce_pictures(page, min(MOST, max(PAGE - rest, LEAST)))
 
 
 def reduce_pictures(page: str, most: int = MOST) -> Reduced:

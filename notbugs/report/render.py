@@ -15,7 +15,7 @@ from notbugs.atomic import atomic_write_text
 from notbugs.errors import InputError
 from notbugs.report import links, sections
 from notbugs.report.format import duration, percent, plain
-from notbugs.report.picture_budget import reduce_pictures
+from notbugs.report.picture_budget import reduce_to_page
 
 if TYPE_CHECKING:
     from altair import TopLevelMixin
@@ -56,7 +56,7 @@ def write_page(folder: Path, template: str, context: Mapping[str, object], chart
     Path
     """
     target = folder / "report.html"
-    found = reduce_pictures(fill(template, {**context, "charts": charts, "packed": packed_charts(charts)}))
+    found = reduce_to_page(fill(template, {**context, "charts": charts, "packed": packed_charts(charts)}))
     said = (
         f"reduced for this page: {found.how}; the files in pictures/ are lossless" if found.how else "as in pictures/, lossless"
     )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from notbugs.report import picture_budget
-from notbugs.report.picture_budget import reduce_pictures
+from notbugs.report.picture_budget import reduce_pictures, reduce_to_page
 
 
 def page(*pictures: Image.Image) -> str:
@@ -40,6 +40,17 @@ def test_larger_ones_are_reduced_to_the_budget(most: int, kind: str) -> None:
     pictures = [Image.open(io.BytesIO(base64.b64decode(source))) for source in sources]
     assert [picture.size for picture in pictures] == [(128, 128), (64, 64), (128, 64)]
     assert max(abs(a - b) for a, b in zip(pictures[2].getpixel((60, 30)), (200, 30, 90), strict=True)) < 8  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rest", "kind"), [(100_000, ""), (500_000, "WebP of quality 90"), (650_000, "WebP of quality")])
+def test_what_the_rest_of_the_page_leaves_is_for_pictures(rest: int, kind: str) -> None:
+    """The rest has letters of two bytes: the limit is in bytes, as of a file."""
+    pictures = page(*(noise(side) for side in range(100, 106)))  # 200 KB
+    assert 190_000 < len(pictures) < 300_000
+    reduced, how = reduce_to_page("é" * (rest // 2) + pictures)
+    assert kind in how and bool(how) == bool(kind)
+    most = picture_budget.PAGE if rest < picture_budget.PAGE - picture_budget.LEAST else rest + picture_budget.LEAST
+    assert len(reduced.encode()) < most + 200
 
 
 def test_what_cannot_be_decoded_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 from playwright.sync_api import Browser, Page
+from report.color_study import color_study
 from report.conftest import HOSTILE, MEASURED, Counted, accessibility_problems, full_study, open_page, quick_study
 
 from notbugs import report
@@ -68,6 +69,12 @@ def ntk_rows(seed: int) -> list[Row]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a quick study with hostile names of classes and files."""
     return report.write(quick_study(tmp_path_factory.mktemp("quick") / "run"))
+
+
+@pytest.fixture(scope="module")
+def color(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a full study in color, of the size of a real one."""
+    return report.write(color_study(tmp_path_factory.mktemp("color") / "run").folder)
 
 
 @pytest.fixture(scope="module")
@@ -388,6 +395,14 @@ def test_the_page_says_what_the_run_was_made_with_and_links_to_its_files(show: C
         assert part in citation
     assert all(f"{author['family-names']}, {author['given-names']}" in citation for author in paper["authors"])
     assert len(re.findall(r"^@(software|inproceedings)\{\w+,$", citation, re.MULTILINE)) == 2
+
+
+def test_a_full_study_in_color_is_small_enough_to_be_sent_and_its_pictures_good(color: Path) -> None:
+    page = color.read_text(encoding="utf-8")
+    assert len(re.findall("data:image/webp;base64", page)) == 120 and "WebP of quality 90; the files" in page
+    assert color.stat().st_size < 690_000
+    charts = re.search(r'id="packed-charts">([^<]*)', page)
+    assert charts and len(charts[1]) < 30_000  # 90 KB with eight fields for each frequency of the seven maps
 
 
 # ---- paper, small screens, assistive technology ------------------------------------------------------------------------------
