@@ -408,8 +408,8 @@ def test_a_full_study_in_color_is_small_enough_to_be_sent_and_its_pictures_good(
 # ---- paper, small screens, assistive technology ------------------------------------------------------------------------------
 
 
-def test_on_paper_nothing_is_cut_off(show: Callable[..., Page], full: Path, written: Path) -> None:
-    for path in (full, written):
+def test_on_paper_nothing_is_cut_off(show: Callable[..., Page], full: Path, written: Path, color: Path) -> None:
+    for path in (full, written, color):
         page = show(path, scheme="dark")
         assert re.search(rb"/MediaBox \[0 0 59[45]\S* 84[12]", page.pdf(prefer_css_page_size=True))
         page.emulate_media(media="print")
@@ -420,6 +420,7 @@ def test_on_paper_nothing_is_cut_off(show: Callable[..., Page], full: Path, writ
             .filter(one => one.getBoundingClientRect().right > innerWidth + 1)
             .map(one => one.outerHTML.slice(0, 80))""")
         assert beyond == []
+        assert page.evaluate("document.documentElement.scrollWidth") == A4  # or Chromium prints the whole page smaller
         assert page.locator(".tools, .contents").first.is_hidden()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 252)"  # light, in dark mode too
 
