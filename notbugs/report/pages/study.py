@@ -308,7 +308,7 @@ def _accuracy_chart(results: StudyResults) -> dict[str, object]:
         words = value.mark_text(align="right", baseline="bottom", dx=-4, dy=-2, color="currentColor", opacity=0.75)
         layers.append(words.encode(x=alt.value("width"), y="chance:Q", text="line:N"))
     text = "Accuracy of each model on the test images against the largest perturbation; the table below holds the main figures."
-    return render.chart_spec(alt.layer(*layers).properties(width="container", height=250, description=text))
+    return render.chart_spec(alt.layer(*layers).properties(width="container", height=235, description=text))
 
 
 def _is_relabeled(model: str) -> bool:
