@@ -52,7 +52,9 @@ def test_progress_is_that_of_the_epochs_and_of_the_attacks(tmp_path: Path, monke
     assert events == [("", 0.5, "epoch 1 of 2"), ("", 1.0, "epoch 2 of 2")]
     assert (tmp_path / "training.pt").exists()  # from which a killed training goes on
     evaluate_model(config, tmp_path, 0, lambda *event: events.append(event), spec=MODELS["standard"])
-    assert events[2:] == [("", 0.5, "attacked: 50%"), ("", 1.0, "attacked: 100%")]
+    shares = [share for _, share, _ in events[2:]]
+    assert shares == sorted({*shares}) and shares[-1] == 1 and len(shares) > 2
+    assert [words for *_, words in events[2:]] == [f"attacked: {share:.0%}" for share in shares]
 
 
 def test_extra_epochs_are_called_so() -> None:
