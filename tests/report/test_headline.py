@@ -193,7 +193,7 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     assert shown[2].details == ["80.4 % [79.4, 81.4] at 0.75, 95.4 % clean"]
     below = "no defense: below chance (25.0 %)"
     assert shown[3].details == [below, "40.0 points below adversarial training", "50.4 % [49.4, 51.4] at 0.75, 94.4 % clean"]
-    control = ["above its control (1.4 %): the same labels, shuffled perturbations"]
+    control = ["above its control (1.4 %), whose perturbations are shuffled"]
     assert (shown[4].label, shown[4].details) == ("Clean accuracy, trained on wrong labels (D_rand)", control)
     weak = tiles(study(tmp_path / "weak", MEASURED | {"trained-on-robust": (0.94, 0.2, 0.0), "adversarial": (0.9, 0.1, 0.002)}))
     assert [tile.meaning for tile in weak] == ["neutral", "bad", "bad", "unclear", "neutral"]
@@ -202,7 +202,7 @@ def test_tiles_hold_the_figures_and_what_they_mean(tmp_path: Path) -> None:
     assert weak[3].details == ["no defense: below chance (25.0 %)", "20.4 % [19.4, 21.4] at 0.75, 94.4 % clean"]
     null = tiles(study(tmp_path / "null", MEASURED | {"trained-on-random-labels-shuffled": (0.9, 0.0, 0.0)}))[4]
     assert (null.meaning, null.comparison) == ("unclear", "above chance (25.0 %)")
-    assert null.details == ["not measurably above its control (90.4 %): the same labels, shuffled perturbations"]
+    assert null.details == ["not measurably above its control (90.4 %), whose perturbations are shuffled"]
     below_chance = tiles(study(tmp_path / "below", MEASURED | {"trained-on-random-labels": (0.2, 0.0, 0.0)}))[4]
     assert (below_chance.meaning, below_chance.comparison) == ("unclear", "below chance (25.0 %)")
     half = tiles(study(tmp_path / "half", MEASURED | {"trained-on-robust": (0.94, 0.15, 0.3)}))[3]

@@ -181,10 +181,11 @@ def _relabeled_tile(results: StudyResults) -> list[Tile]:
     chance = results.beside_chance(found.accuracy) or f"above chance ({percent(results.chance)})"
     over = "above" if found.above_control else "not measurably above"
     epsilon = results.relabel_epsilon("random-labels")
-    details = [f"perturbed within {results.norm} ε = {epsilon:.3g}"] if epsilon else []
-    details.append(f"{over} its control ({found.control.percent}): the same labels, shuffled perturbations")
+    details = [f"{over} its control ({found.control.percent}), whose perturbations are shuffled"]
+    if epsilon:
+        details.append(f"training images: perturbed within {results.norm} ε = {epsilon:.3g}")
     if before := results.accuracy_before_adapting(D_RAND):
-        details.append(f"{before.percent} without adapting batch norm")
+        details.append(f"{before.percent} if batch norm is not adapted")
     meaning: Meaning = "neutral" if found.above_chance and found.above_control else "unclear"
     label = "Clean accuracy, trained on wrong labels (D_rand)"
     return [Tile(D_RAND, label, found.accuracy.percent, found.accuracy.interval, details, meaning, chance)]
