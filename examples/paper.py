@@ -46,8 +46,8 @@ def main(images: int = IMAGES, epochs: int = EPOCHS, attacked: int = ATTACKED, o
         "D_R": notbugs.make_robust(robust, digits, steps=30).dataset,
         "D_NR": notbugs.make_nonrobust(standard, digits, steps=30).dataset,
         # ---- 4. Perturbed towards another class, and labeled as that class (section 3.2): every label looks wrong.
-        "D_rand": notbugs.relabel(standard, digits, "random", epsilon=2 * EPSILON).dataset,
-        "D_det": notbugs.relabel(standard, digits, "next", epsilon=2 * EPSILON).dataset,
+        "D_rand": notbugs.relabel(standard, digits, "random", epsilon=2 * EPSILON, steps=30).dataset,
+        "D_det": notbugs.relabel(standard, digits, "next", epsilon=2 * EPSILON, steps=30).dataset,
     }
     for name, dataset in made.items():
         changed = (dataset.labels != digits.train.labels).double().mean()
