@@ -113,9 +113,9 @@ def correctly_classified(model: nn.Module, dataset: Dataset, count: int) -> Data
     return evenly_spaced(dataset.select(correct.nonzero().squeeze(1)), count)
 
 
-def in_batches(tool: Tool, images: Tensor, labels: Tensor) -> Tensor:
-    """A tool on batches of 250 images."""
-    batches = zip(torch.split(images, BATCH_SIZE), torch.split(labels, BATCH_SIZE), strict=True)
+def in_batches(tool: Tool, images: Tensor, labels: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
+    """A tool on batches."""
+    batches = zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True)
     return torch.cat([tool(*batch) for batch in batches])
 
 

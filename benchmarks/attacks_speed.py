@@ -50,7 +50,7 @@ def _untrained(name: str, width: int, benchmark: Benchmark) -> Model:
 
 def _images_per_second(name: str, model: Model, threat_model: NormBall, dataset: Dataset, rounds: int) -> Iterator[Row]:
     images, labels = dataset.pixels(slice(None)), dataset.labels
-    tools = _pgd_tools(model, threat_model, SHARES[1], len(dataset))
+    tools = pgd_tools(model, threat_model, SHARES[1], len(dataset))
     for attack in tools.values():
         if attack:
             attack(images[:2], labels[:2])  # a warm-up
@@ -69,7 +69,7 @@ def _cross_entropy_reached(name: str, model: Model, threat_model: NormBall, data
     images, labels = dataset.pixels(slice(None)), dataset.labels
     best: dict[str, Row] = {}
     for share in SHARES:
-        tools = _pgd_tools(model, threat_model, share, len(dataset))
+        tools = pgd_tools(model, threat_model, share, len(dataset))
         calls = {tool: partial(attack, images, labels) for tool, attack in tools.items() if attack}
         for tool, (perturbed, times) in in_turns(calls).items():
             with torch.no_grad():
@@ -85,7 +85,7 @@ def _cross_entropy_reached(name: str, model: Model, threat_model: NormBall, data
 # ---- the tools -------------------------------------------------------------------------------------------------------------
 
 
-def _pgd_tools(model: Any, threat_model: NormBall, share: float, batch_size: int) -> dict[str, Tool | None]:
+def pgd_tools(model: Any, threat_model: NormBall, share: float, batch_size: int) -> dict[str, Tool | None]:
     """PGD-20 on the cross-entropy; the other tools start at random, with steps of this share of epsilon."""
     epsilon = float(threat_model.epsilon)
     step = share * epsilon

@@ -178,6 +178,34 @@ def _method(text: str) -> str:
     return " ".join(f"`{word}`" if word in NOTBUGS_CALLS else word for word in text.split(" "))
 
 
+# ---- peers.py ----------------------------------------------------------------------------------------------------------------
+
+PEER_TASKS = {"pgd": "PGD-20", "apgd": "APGD-CE, 100 steps", "autoattack": "AutoAttack", **TASKS}
+
+
+def _peers(rows: Rows) -> Iterator[str]:
+    """What each tool needs for the same work, and what comes out."""
+    headers = ("task", "tool", "method", "steps", "n", "images per second", "time relative to notbugs", "result")
+    lines = []
+    for row in rows:
+        cells = (figure(row.get(name)) for name in ("steps", "n", "images_per_second", "cpu_time_ratio"))
+        lines.append([PEER_TASKS[row["work"]], row["tool"], _method(row.get("method", "")), *cells, _peer_result(row)])
+    yield table(headers, lines)
+
+
+def _peer_result(row: Row) -> str:
+    """What comes out, in words."""
+    if "status" in row:
+        return str(row["status"])
+    if "correct" in row:
+        return f"{row['correct']} of {row['clean_correct']} still correct"
+    if "feature_error" in row:
+        return f"feature error {figure(row['feature_error'])}"
+    if "target_reached_within_epsilon" in row:
+        return f"target reached within ε: {row['target_reached_within_epsilon']:.0%}"
+    return ""
+
+
 # ---- inversion.py ------------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +382,7 @@ TABLES: dict[str, Blocks] = {
     **FILES_TABLES,
     **dict.fromkeys(TASKS, _reference),
     "inversion": _inversion,
+    "peers": _peers,
     "estimate": _estimate,
     "allocator": _allocator,
     "faults": _faults,

@@ -43,7 +43,7 @@ TRAINING_OPTIONS = {
 def relabeling(benchmark: Benchmark, library: Library) -> Iterator[Row]:
     """D_rand: images perturbed towards random other classes."""
     device, options, config = benchmark.config.device, benchmark.options, benchmark.config
-    dataset, model = _training_images(benchmark, options.images), benchmark.model("standard", options.seed)
+    dataset, model = training_images(benchmark, options.images), benchmark.model("standard", options.seed)
     threat_model = NormBall("l2", config.relabel_epsilon)
     targets = construct.random_labels(dataset.labels, len(dataset.classes), seed=options.seed)
     model_of_library = attackable(library, model, device)
@@ -97,7 +97,7 @@ def _evaluate_relabeled(
 def robust_version(benchmark: Benchmark, library: Library) -> Iterator[Row]:
     """D_R: features of the adversarially trained model, inverted from other images."""
     options, config, device = benchmark.options, benchmark.config, benchmark.config.device
-    dataset, model = _training_images(benchmark, options.images), benchmark.model("adversarial", options.seed)
+    dataset, model = training_images(benchmark, options.images), benchmark.model("adversarial", options.seed)
     of_library = partial(_library_inversion, benchmark, attackable(library, model, device), dataset)
 
     def of_notbugs(steps: int) -> Tensor:
@@ -150,7 +150,7 @@ def _feature_distance(network: Any, images: Tensor, wanted: Tensor) -> tuple[Ten
 def adversarial_training(benchmark: Benchmark, library: Library) -> Iterator[Row]:
     """One epoch of adversarial training."""
     options, config = benchmark.options, benchmark.config
-    dataset, model = _training_images(benchmark, options.training_images), benchmark.model("adversarial", options.seed)
+    dataset, model = training_images(benchmark, options.training_images), benchmark.model("adversarial", options.seed)
     steps = config.adversarial_steps
     of_notbugs = partial(_notbugs_epoch, benchmark, model, dataset)
     works = [
@@ -212,7 +212,7 @@ def _settings(benchmark: Benchmark) -> dict[str, Any]:
     return {"batch_size": benchmark.options.batch_size, "device": config.device, **speed}
 
 
-def _training_images(benchmark: Benchmark, count: int) -> Dataset:
+def training_images(benchmark: Benchmark, count: int) -> Dataset:
     """At most `count` training images, evenly spaced."""
     dataset = benchmark.splits(benchmark.options.seed).train
     return dataset.select(data.evenly_spaced(count, len(dataset)))

@@ -52,7 +52,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.jso
 COMMANDS = (
     "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "faults", "files", "imagenet_plan",
     "inversion",
-    "large_sets", "markdown_tables", "reference_library", "robust_data", "scaling", "study_results",
+    "large_sets", "markdown_tables", "peers", "reference_library", "robust_data", "scaling", "study_results",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
 PRINTED: list[tuple[str, list[str], list[str]]] = [
