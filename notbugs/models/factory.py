@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -104,15 +105,17 @@ def _library_model(
     Where it does not take images of their size, as transformers do not, its first layer resizes them.
     """
     known, size = dict(options or {}), (shape[1], shape[2])
-    found = library_network(
-        name, pretrained=pretrained, outputs=classes, size=size, options=known.get("network"), parameter="--network"
+    build_for = partial(
+        library_network, name, pretrained=pretrained, outputs=classes, options=known.get("network"), parameter="--network"
     )
+    found = build_for(size=None if known.get("size") else size)
     channels = int(found.options.get("num_channels", 3))
     if pretrained:
         mean, std = list(found.reading.mean or [0.0] * channels), list(found.reading.std or [1.0] * channels)
     mean, std = (list(values) * (channels if len(values) == 1 else 1) for values in (mean, std))
     reading = Reading(flip_channels=known.get("flip_channels", pretrained and found.reading.flip_channels))
     if options is None and not _runs(found.network, torch.zeros(2, channels, *size)):
+        found = build_for(size=None)
         known["size"] = list(found.reading.size) if found.reading.size else None
     if known.get("size"):
         reading = replace(reading, size=tuple(known["size"]), bicubic=True)

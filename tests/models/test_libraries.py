@@ -213,6 +213,13 @@ def test_timm(tmp_path: Path, digits: data.Splits) -> None:
     finetuned(f"timm:local-dir:{folder}", tmp_path)
     transformer = models.build("timm:vit_tiny_patch16_224", shape=(3, 32, 32), classes=4)
     assert models.head_name(transformer) == "network.head" and transformer.features(torch.zeros(1, 3, 32, 32)).shape == (1, 192)
+    crossing = models.build("timm:crossvit_tiny_240", shape=(3, 32, 32), classes=4)  # built for 32x32, it does not run
+    assert crossing.notes == ("its first layer resizes images from 32x32 to 240x240, the size that it takes",)
+    models.save(crossing, tmp_path / "crossing.safetensors")
+    assert torch.equal(
+        models.load(tmp_path / "crossing.safetensors")[0].eval()(torch.zeros(1, 3, 32, 32)),
+        crossing.eval()(torch.zeros(1, 3, 32, 32)),
+    )
     names = library_network("timm:resnet10t", pretrained=False).classes
     assert names is not None and names[0].startswith("tench") and len(names) == 1000
 

@@ -1,11 +1,12 @@
 """`timm:NAME`."""
 
 import importlib
+from functools import partial
 from types import ModuleType
 
 from torch import nn
 
-from notbugs.errors import InputError, one_line
+from notbugs.errors import InputError
 from notbugs.models.libraries.network import Asked, LibraryNetwork, three
 from notbugs.models.reading import Options, Reading
 
@@ -15,14 +16,13 @@ def timm_network(asked: Asked) -> LibraryNetwork:
     timm = importlib.import_module("timm")
     outputs = {} if asked.outputs is None else {"num_classes": asked.outputs}
     fixed = bool(asked.size) and _timm_config(timm, asked.name).get("fixed_input_size", False)
-    sized = {"img_size": asked.size} if fixed else {}
+    create = partial(timm.create_model, asked.name, pretrained=asked.pretrained, **outputs)
     try:
-        network = timm.create_model(asked.name, pretrained=asked.pretrained, **outputs, **sized)
-    except (AssertionError, ValueError) as error:
-        if not fixed or not asked.size:
+        network = create(img_size=asked.size) if fixed else create()
+    except (AssertionError, ValueError, TypeError):
+        if not fixed:
             raise
-        rule, remedy = f"must be of a size that timm:{asked.name} can be built for", "choose another --resize"
-        raise InputError("images", rule, f"{asked.size[1]}x{asked.size[0]} ({one_line(error)})", remedy) from None
+        network = create()  # of its own size: it cannot be built for this one
     if asked.outputs is None and getattr(network, "num_classes", 1) == 0:
         remedy = f"fine-tune it: --network timm:{asked.name} --pretrained"
         raise InputError("MODEL", f"timm:{asked.name} must have a classifier", "weights for features alone", remedy)
