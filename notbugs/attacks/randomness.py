@@ -19,18 +19,21 @@ from notbugs.search.threat_models import per_image
 DRAWS = 20  # forward passes that are averaged: those of AutoAttack's version "rand"
 EOT_STEPS = {"quick": 10, "standard": 50, "thorough": 100}  # of PGD on the mean loss, by budget
 EOT_VALUES = 250 * 3 * 32 * 32  # images x draws x values of an image whose graphs are in memory at once
+FEW_IMAGES = 2  # of which many passes are compared: one alone is too few for batch norm in training mode
 DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
 
 
 def is_random(model: Model, images: Tensor) -> bool:
-    """Whether two forward passes of the same images differ, in evaluation mode.
+    """Whether forward passes of the same images differ, in evaluation mode, in one of 20.
+
+    Two passes would miss models that draw one of a few values for a whole batch, as a random resize does.
 
     Parameters
     ----------
     model : callable
         Images (n, C, H, W) to logits (n, K).
     images : Tensor, (N, C, H, W), in [0, 1]
-        A few are enough.
+        A few are enough: two passes are of all of them, the others of the first two.
 
     Examples
     --------
@@ -39,10 +42,27 @@ def is_random(model: Model, images: Tensor) -> bool:
     ...     torch.rand(2, 1, 1, 3))
     (False, True)
     """
-    with frozen(model) if isinstance(model, nn.Module) else nullcontext(), torch.no_grad():
-        one, other = (objectives.logits(model, images) for _ in range(2))
-    spread = one.std(1, correction=0).mean().clamp_min(1e-12)
-    return bool((one - other).abs().max() > DIFFERENT * spread) if len(images) else False
+    with frozen(model) if isinstance(model, nn.Module) else nullcontext():
+        return difference_of_passes(model, images) > DIFFERENT if len(images) else False
+
+
+def difference_of_passes(model: Model, images: Tensor) -> float:
+    """The largest difference between the logits of forward passes of the same images, in the mode that the model is in.
+
+    As a share of the standard deviation over classes. Of 20 passes as in `is_random`; those after the first that differs by more
+    than rounding are left out.
+    """
+    few, largest = images[:FEW_IMAGES], 0.0
+    with torch.no_grad():
+        for sample, passes in ((images, 2), (few, DRAWS - 2)):
+            first = objectives.logits(model, sample)
+            spread = first.std(1, correction=0).mean().clamp_min(1e-12)
+            for _ in range(passes - 1):
+                found = float((first - objectives.logits(model, sample)).abs().max() / spread)
+                if not found <= DIFFERENT:  # NaN, too
+                    return found
+                largest = max(largest, found)
+    return largest
 
 
 class MeanOfDraws(nn.Module):

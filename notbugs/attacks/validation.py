@@ -137,6 +137,8 @@ def _remedy(error: str) -> str:
         return "return an XGBClassifier, or the function inplace_predict of the booster"
     if "uint8" in error:
         return "let it take pixels in [0, 1]: in place of images.float() / 255 the images"
+    if "features" in error and "expecting" in error:  # scikit-learn
+        return "fit it to the pixels of such images, as many as channels x height x width, or use --resize"
     if "dtype" in error or "type" in error:
         return "cast it: model.float()"
     return "let it take the images alone, in a function of yours: module:function"

@@ -135,18 +135,19 @@ class AuditPlan:
             return f"about {_time(self.least_seconds)} {at_once}, if all that is left takes as long as {done} done"
         unknown = f"; without {', '.join(self.not_counted)}, whose time is not known" if self.not_counted else ""
         return (
-            f"about {_time(self.least_seconds)} to {_time(self.most_seconds)} {at_once}, from a "
+            f"about {_range(self.least_seconds, self.most_seconds)} {at_once}, from a "
             "few passes that were timed here; longer where gradients look masked"
             f"{unknown}"
         )
 
 
-def plan(config: AuditConfig, workers: int | None = None) -> AuditPlan:
-    """Load everything, time a gradient and a query on a few images, and attack nothing."""
+def plan(config: AuditConfig, workers: int | None = None, draws: int | None = None) -> AuditPlan:
+    """Load everything, time a gradient and a query on a few images, and attack nothing. draws: if known, as of `draws_of`."""
     check_budget(config.budget, "--budget")
     at_once = default_workers(config.device) if workers is None else workers
     part, threats = test_part(config)[0], threat_models(config)
-    model, draws, every = search_copy(config, config.model), draws_of(config), data.load_dataset(config.data).test
+    model, every = search_copy(config, config.model), data.load_dataset(config.data).test
+    draws = draws_of(config) if draws is None else draws
     sample = part.select(evenly_spaced(min(TIMED_IMAGES, len(part)), len(part)))
     with blame_failing_image(model, sample, config.device):
         images, labels = sample.pixels(slice(None)).to(config.device), sample.labels.to(config.device)
@@ -307,3 +308,15 @@ def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{math.ceil(seconds) if seconds < 4 else seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _range(least: float, most: float) -> str:
+    """From a duration to another, or the one that both are, rounded.
+
+    Examples
+    --------
+    >>> _range(9.1, 9.4), _range(9.1, 130)
+    ('9 s', '9 s to 2 min')
+    """
+    ends = _time(least), _time(most)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

@@ -30,7 +30,7 @@ from notbugs.search import NormBall
 
 CHECK_IMAGES = 100  # images of the sanity checks
 START_IMAGES = 200  # of searches without gradients
-RANDOM_CHECK_IMAGES = 8  # on which two forward passes are compared
+RANDOM_CHECK_IMAGES = 8  # on which forward passes are compared
 NOT_FINITE = "not finite"  # stands for a predicted class where logits are NaN or infinite
 
 
@@ -83,12 +83,13 @@ def run_checks(config: AuditConfig, report_progress: Progress) -> list[CheckRow]
     ]
 
 
-def evaluate_part(config: AuditConfig, start: int, step: int, attempt: Attempt) -> list[Row]:
-    """Every step-th image from `start`, clean and under every threat model; the perturbed images go to parts/."""
+def evaluate_part(config: AuditConfig, start: int, step: int, draws: int, attempt: Attempt) -> list[Row]:
+    """Every step-th image from `start`, clean and under every threat model; the perturbed images go to parts/.
+
+    draws: as of `draws_of`, decided once for all parts.
+    """
     part, threats = test_part(config)[0].select(slice(start, None, step)), threat_models(config)
     model = search_copy(config, config.model)
-
-    draws = draws_of(config)
     all_images = data.load_dataset(config.data).test  # whatever --images is: the minimum norm of an image is then the same
     starts = all_images.pixels(evenly_spaced(min(START_IMAGES, len(all_images)), len(all_images))).to(config.device)
 

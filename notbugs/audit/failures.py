@@ -38,7 +38,8 @@ def _raise_if_not_finite(model: nn.Module, part: Dataset, device: str) -> None:
         with torch.no_grad():
             finite = bool(objectives.logits(model, part.pixels([row]).to(device)).isfinite().all())
         if not finite:
-            raise InputError(name, "the model must return finite logits for this image", "others") from None
+            remedy = "see why, or leave the image out"
+            raise InputError(name, "the model must return finite logits for this image", "NaN or infinite ones", remedy) from None
 
 
 def _failure(model: nn.Module, part: Dataset, device: str, cause: BaseException) -> InputError:

@@ -95,7 +95,8 @@ def run(
     threats = threat_models(config)
     for name in (config.model, *config.others):
         load_classifier(config, name)
-    if config.target is not None and draws_of(config) > 1:
+    draws = draws_of(config)
+    if config.target is not None and draws > 1:
         rule = "must be left out for a model that is random in evaluation mode: success in some of its draws is not defined"
         raise InputError("--target", rule, config.target, "attack it without its randomness")
     mask = "" if (found := mask_of(config)) is None else str(found)
@@ -112,15 +113,16 @@ def run(
         check_same(record, "mask", mask, "--mask", "must be the same as when this audit began")
         check_same(record, "target_digest", targets, "--target", "must be the same as when this audit began")
         check_same(record, "digests", digests, "--out", "models must be the same as when this audit began")
-        metadata = _metadata(config, part, threats, form, command)
+        draws = int(record.metadata.get("draws", draws))  # an audit goes on as it began
+        metadata = _metadata(config, part, threats, form, command) | {"draws": draws}
         _check_same_attack(record, metadata["attack"])
         record.update_metadata(**metadata, fingerprint=hashed, digests=digests, mask=mask, target_digest=targets)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         rows = _first_rows(record, part, config.device, time_limit)
         datacheck.check_stage(record, None, test_part(all_classes(config))[0])
         report_order(config, config.model, *config.others)
-        stages = _stages(config, folder, rows, engine, checks_first=time_limit is not None)
-        if on_plan and (planned := _plan(config, record, stages, engine.at_once() if engine else workers)):
+        stages = _stages(config, folder, rows, draws, engine, checks_first=time_limit is not None)
+        if on_plan and (planned := _plan(config, record, stages, draws, engine.at_once() if engine else workers)):
             on_plan(planned)
         do = partial(run_stages, record, device=config.device, workers=workers, report_progress=report_progress)
         if time_limit is not None:
@@ -136,12 +138,12 @@ def run(
         return record
 
 
-def _plan(config: AuditConfig, record: RunFolder, stages: Collection[str], at_once: int | None) -> AuditPlan | None:
+def _plan(config: AuditConfig, record: RunFolder, stages: Collection[str], draws: int, at_once: int | None) -> AuditPlan | None:
     """Of what is left to do; None if that is at most the summary."""
     marks, work = record.metadata["stages"], [name for name in stages if name != SUMMARY]
     left = [name for name in work if not record.done(name)]
     seconds = [float(marks[name]["seconds"]) for name in work if name.startswith(PART) and record.done(name)]
-    return plan(config, at_once).of_stages(left, len(work), seconds) if left else None
+    return plan(config, at_once, draws).of_stages(left, len(work), seconds) if left else None
 
 
 def _check_same_attack(record: RunFolder, attack: object) -> None:
@@ -190,13 +192,13 @@ def _part_images(images: int, shape: Sequence[int], device: str, *, in_time: boo
 
 
 def _stages(
-    config: AuditConfig, folder: Path, first_rows: Sequence[int], engine: Engine | None, *, checks_first: bool
+    config: AuditConfig, folder: Path, first_rows: Sequence[int], draws: int, engine: Engine | None, *, checks_first: bool
 ) -> dict[str, Stage]:
     """Each part holds every n-th image, so that each has all classes. What a time limit cuts counts only with the checks."""
     parts, describe = len(first_rows), on_device(describe_device, config, engine)
     names = [f"{PART} {number + 1} of {parts}" for number in range(parts)]
     work: dict[str, Callable[[Attempt], Sequence[Row]]] = {
-        name: on_device(evaluate_part, config, engine, row, parts) for name, row in zip(names, first_rows, strict=True)
+        name: on_device(evaluate_part, config, engine, row, parts, draws) for name, row in zip(names, first_rows, strict=True)
     }
     checks = {CHECKS: on_device(run_checks, config, engine)}
     work = {**checks, **work} if checks_first else {**work, **checks}
@@ -230,7 +232,6 @@ def _metadata(config: AuditConfig, part: Dataset, threats: Sequence[Threat], for
         "attack": attack_name(config.budget, norm_balls[0] if norm_balls else threats[0], gradient=not missing),
         "gradient": not missing,
         "missing_gradient": missing,
-        "draws": draws_of(config),
         "model_notes": list(load_classifier(config, config.model).metadata.notes),
         "data": data.summary(data.load_dataset(config.data)) | {"train": None, "test": len(part)},
         **own,

@@ -13,6 +13,8 @@ from notbugs.models.linear import Estimator, closed_form
 
 Function = Callable[[np.ndarray], Any]  # images, float32 (N, C, H, W) in [0, 1] -> logits (N, K), or class indices or names (N,)
 
+TINY = 1e-37  # the smallest probability whose logarithm is taken
+MULTI_LABEL = "several labels of an image are not supported: make a classifier of one of them, that label against its opposite"
 CHECKED_IMAGES = 64  # the first images that a black box with a surrogate gets: its logits must be those of the surrogate
 FEW_IMAGES = 2  # of fewer the gradients are not looked at
 DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
@@ -26,7 +28,8 @@ class BlackBox(nn.Module):
     ----------
     function : callable
         Takes a float32 array (N, C, H, W) in [0, 1]. Returns an array or tensor of logits (N, K), or predictions (N,) or (N, 1)
-        as class indices or names, which become logits of 1 for that class and -1 for all others.
+        as class indices or names, which become logits of 1 for that class and -1 for all others. With two classes also one
+        score of the second class, if `single` says which.
     classes : sequence of str
         Names of the K classes.
     no_gradient : str
@@ -36,6 +39,11 @@ class BlackBox(nn.Module):
     ----------
     eight_bits : bool
         Whether it converts pixels to 8 bits itself.
+    note : str
+        What is to be said of how it gets its images, "" if nothing is.
+    single : {"", "labels", "logit", "probability"}
+        What one output is, (N,) or (N, 1), of floats for two classes: set by `settle_single`. "labels": 0 and 1, between
+        which it may lie for other images, as a saturated sigmoid does.
 
     Raises
     ------
@@ -53,7 +61,7 @@ class BlackBox(nn.Module):
     def __init__(self, function: Function, classes: Sequence[str], no_gradient: str = "it is a function of arrays") -> None:
         super().__init__()
         self.function, self.classes, self.no_gradient = function, tuple(classes), no_gradient
-        self.eight_bits = False
+        self.eight_bits, self.note, self.single = False, "", ""
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (N, K)."""
@@ -63,14 +71,67 @@ class BlackBox(nn.Module):
         outputs, shape = np.asarray(outputs), (len(images), len(self.classes))
         if outputs.shape == (shape[0], 1):
             outputs = outputs[:, 0]
+        if outputs.shape == shape[:1] and self.single and outputs.dtype.kind == "f":
+            return single_as_logits(torch.from_numpy(outputs.astype(np.float32)), self.single).to(images.device)
         if outputs.shape == shape[:1] and _are_labels(outputs):
             predicted = torch.from_numpy(class_indices(outputs, self.classes))
             return (2 * nn.functional.one_hot(predicted, shape[1]).float() - 1).to(images.device)
         if outputs.shape != shape or outputs.dtype.kind not in "fiu":
             rule = f"must return logits of shape {shape}, or class indices or names of shape {shape[:1]}"
-            remedy = "of one score s for the second class return np.stack([-s, s], 1)" if outputs.shape == shape[:1] else ""
+            remedy = ""
+            if outputs.shape == shape[:1] and shape[1] == 2:
+                remedy = "of one logit z return np.stack([-z, z], 1), of one probability p np.stack([1 - p, p], 1)"
             raise InputError("model", rule, f"{outputs.dtype} {outputs.shape}", remedy)
         return torch.from_numpy(outputs.astype(np.float32)).to(images.device)
+
+
+def single_as_logits(outputs: Tensor, kind: str) -> Tensor:
+    """Logits of two classes, (N, 2), of one output of the second, (N,).
+
+    Examples
+    --------
+    >>> single_as_logits(torch.tensor([0.25]), "probability").exp(), single_as_logits(torch.tensor([3.0]), "logit")
+    (tensor([[0.7500, 0.2500]]), tensor([[0., 3.]]))
+    >>> single_as_logits(torch.tensor([0.0, 0.9]), "labels")
+    tensor([[ 1.0000, -1.0000],
+            [-0.8000,  0.8000]])
+    """
+    if kind == "logit":
+        return torch.stack([torch.zeros_like(outputs), outputs], dim=1)
+    if kind == "labels":
+        return torch.stack([1 - 2 * outputs, 2 * outputs - 1], dim=1)
+    return torch.stack([1 - outputs, outputs], dim=1).clamp_min(TINY).log()
+
+
+def settle_single(model: nn.Module, images: Tensor) -> str:
+    """Find out what the one output of a black box for two classes is, and say so: "" if it has others.
+
+    From 0 to 1 on all images, and not 0 and 1 alone, it is the probability of the second class, else its logit.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A black box, alone or as the attribute `box` of what gives it gradients. Any other stays as it is.
+    images : Tensor, (N, C, H, W), in [0, 1]
+        A hundred or so.
+    """
+    box = getattr(model, "box", model)
+    if not isinstance(box, BlackBox) or len(box.classes) != 2:
+        return ""
+    try:
+        outputs = np.asarray(box.function(images.cpu().float().numpy().copy()))
+    except Exception:  # a user's own function may raise anything; whoever calls the model says so
+        return ""
+    if outputs.shape not in ((len(images),), (len(images), 1)) or outputs.dtype.kind != "f" or not np.isfinite(outputs).all():
+        return ""
+    (first, second), low, high = box.classes, outputs.min(), outputs.max()
+    inside = low >= 0 and high <= 1
+    if _are_labels(outputs):
+        box.single = "labels" if inside else ""
+        return ""
+    box.single = "probability" if inside else "logit"
+    seen = f"from {low:.3g} to {high:.3g} on {len(images)} images"
+    return f"its one output, {seen}, is read as the {box.single} of {second} against {first}"
 
 
 class SurrogateGradients(nn.Module):
@@ -108,27 +169,40 @@ class SurrogateGradients(nn.Module):
             self._check(images.detach()[: self.unchecked], exact[: self.unchecked])
         if not len(self.surrogates) or not (torch.is_grad_enabled() and images.requires_grad):
             return exact
-        value: Tensor = _WithValue.apply(self.surrogates[0](images), exact)  # type: ignore[no-untyped-call]
+        value: Tensor = _WithValue.apply(self._smooth(images), exact)  # type: ignore[no-untyped-call]
         return value
+
+    def _smooth(self, images: Tensor) -> Tensor:
+        """Logits of the surrogate, whose one output is read as that of the black box."""
+        outputs: Tensor = self.surrogates[0](images)
+        return single_as_logits(outputs[:, 0], self.box.single) if self.box.single and outputs.shape[1] == 1 else outputs
 
     def _check(self, images: Tensor, exact: Tensor) -> None:
         """Removes surrogates until one gives the same logits."""
         self.unchecked -= len(images)
         reasons = []
-        while len(self.surrogates) and (reason := _disagreement(self.surrogates[0], images, exact, self.tolerance)):
+        single = self.box.single == "probability"
+        while len(self.surrogates) and (
+            reason := _disagreement(self._smooth, images, exact, self.tolerance, of_probability=single)
+        ):
             reasons.append(reason)
             del self.surrogates[0]
         if reasons and not len(self.surrogates):
             self.no_gradient, self.unchecked = "; ".join(dict.fromkeys(reasons)), 0
 
 
-def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor, tolerance: float) -> str:
+def _disagreement(
+    surrogate: Callable[[Tensor], Tensor], images: Tensor, exact: Tensor, tolerance: float, *, of_probability: bool
+) -> str:
     """Why a surrogate cannot stand for a black box with these logits; empty if it can."""
     if not len(images):
         return ""
     try:
         with torch.no_grad():
-            difference = float((surrogate(images) - exact).abs().max() / exact.std(1, correction=0).mean().clamp_min(1e-12))
+            found = surrogate(images)
+            if of_probability:  # near 1 the logarithm of the complement is mostly rounding
+                found, exact = found.exp(), exact.exp()
+            difference = float((found - exact).abs().max() / exact.std(1, correction=0).mean().clamp_min(1e-12))
     except Exception as error:  # a converted network may fail in any way
         return one_line(f"the network converted from it fails: {type(error).__name__}: {error}")
     if difference <= tolerance:  # NaN fails, too
@@ -136,12 +210,12 @@ def _disagreement(surrogate: nn.Module, images: Tensor, exact: Tensor, tolerance
     return f"the network converted from it gives other logits: they differ by {difference:.2g} of their spread"
 
 
-def _no_slope(surrogate: nn.Module, images: Tensor) -> str:
+def _no_slope(surrogate: Callable[[Tensor], Tensor], images: Tensor) -> str:
     """Why a surrogate's gradients are of no use, as those of int8 networks, whose rounding has none; empty if they are."""
     if len(images) < FEW_IMAGES:  # one image may lie where a good network is flat
         return ""
     try:
-        slopes = search.gradients(lambda pixels: surrogate(pixels)[:, :1], images)[1][0]
+        slopes = search.gradients(lambda pixels: surrogate(pixels)[:, 1:2] - surrogate(pixels)[:, :1], images)[1][0]
     except Exception as error:  # a converted network may fail in any way
         return one_line(f"the network converted from it has no gradients: {error}")
     flat = int((slopes.flatten(1) == 0).all(1).sum())
@@ -223,10 +297,8 @@ def _known_classes(estimator: Estimator) -> np.ndarray | None:
     from sklearn.base import BaseEstimator, is_regressor
 
     name = type(estimator).__name__
+    refuse_several_outputs(estimator)
     known = getattr(estimator, "classes_", None)
-    if (isinstance(known, list) and known and np.ndim(known[0])) or getattr(estimator, "multilabel_", False) is True:
-        remedy = "give one estimator of one label per image: of a MultiOutputClassifier one of estimators_"
-        raise InputError("model", "must predict one class for each image", f"{name}, which has several outputs", remedy)
     if known is not None:
         return np.asarray(known)
     if isinstance(estimator, BaseEstimator):
@@ -238,6 +310,17 @@ def _known_classes(estimator: Estimator) -> np.ndarray | None:
     return None
 
 
+def refuse_several_outputs(estimator: Estimator) -> None:
+    """Raises InputError for an estimator that predicts several labels of an image."""
+    known, name = getattr(estimator, "classes_", None), type(estimator).__name__
+    if isinstance(known, list) and known and np.ndim(known[0]):
+        remedy = "give one estimator of one label per image: of a MultiOutputClassifier one of estimators_"
+        raise InputError("model", "must predict one class for each image", f"{name}, which has several outputs", remedy)
+    binarizer = getattr(estimator, "_label_binarizer", None)  # of a perceptron
+    if getattr(estimator, "multilabel_", False) is True or str(getattr(binarizer, "y_type_", "")).startswith("multilabel"):
+        raise InputError("model", "must predict one class for each image", f"{name}, fitted to several labels", MULTI_LABEL)
+
+
 def _rows(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1)
 
@@ -245,7 +328,9 @@ def _rows(images: np.ndarray) -> np.ndarray:
 def _outputs(estimator: Estimator, rows: np.ndarray) -> object:
     """Log-probabilities of an estimator without `classes_`, or else what it predicts: labels or scores."""
     if hasattr(estimator, "predict_proba"):
-        return _logarithm(estimator.predict_proba(rows))
+        probabilities = np.asarray(estimator.predict_proba(rows))
+        single = probabilities.ndim == 1 or probabilities.shape[1:] == (1,)
+        return probabilities if single else _logarithm(probabilities)
     return estimator.predict(rows)
 
 
@@ -253,7 +338,8 @@ def _predicted(predictions: object, numbers: dict[object, int], n: int) -> np.nd
     """Class indices of what an estimator predicts, (N,) or (N, 1)."""
     found = np.asarray(predictions)
     if found.shape not in ((n,), (n, 1)):
-        raise InputError("model", f"must predict one class for each of {n} images", f"predictions of shape {found.shape}")
+        remedy = MULTI_LABEL if found.ndim == 2 else ""
+        raise InputError("model", f"must predict one class for each of {n} images", f"predictions of shape {found.shape}", remedy)
     labels = found.reshape(n).tolist()
     if unknown := [label for label in labels if label not in numbers]:
         raise InputError("model", "must predict one of its classes_", repr(unknown[0]))
@@ -311,5 +397,8 @@ def class_indices(predictions: np.ndarray, classes: Sequence[str]) -> np.ndarray
     if len(indices) and not (indices.min() >= 0 and indices.max() < len(classes)):
         unknown = predictions[(indices < 0) | (indices >= len(classes))][0]
         rule = f"must predict one of the classes {', '.join(classes[:12])}, or their indices"
-        raise InputError("model", rule, repr(unknown.item() if isinstance(unknown, np.generic) else unknown))
+        got, remedy = repr(unknown.item() if isinstance(unknown, np.generic) else unknown), ""
+        if values.dtype.kind in "iu":
+            remedy = "return indices from 0" if values.min() < 0 else "say which label is which class: --class-map CLASS=LABEL,…"
+        raise InputError("model", rule, got, remedy)
     return indices

@@ -5,22 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from notbugs.data import Dataset
+from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models import checkpoint, torch_files, trial
-from notbugs.models.adapt import adapt, refuse_meta, settled
+from notbugs.models.adapt import SINGLE_OUTPUT_IMAGES, adapt, refuse_meta, settled
 from notbugs.models.architectures import ARCHITECTURES
-from notbugs.models.black_box import BlackBox, SurrogateGradients, from_sklearn
+from notbugs.models.black_box import BlackBox, SurrogateGradients, from_sklearn, refuse_several_outputs, settle_single
 from notbugs.models.checkpoint import CheckpointMetadata
-from notbugs.models.class_map import estimator_names
+from notbugs.models.class_map import estimator_names, names_of_numbers
 from notbugs.models.factory import build
 from notbugs.models.libraries import hub_file, is_library_name, library_network
 from notbugs.models.linear import Estimator
 from notbugs.models.onnx import from_onnx
-from notbugs.models.onnx_names import onnx_names
+from notbugs.models.onnx_names import onnx_labels, onnx_names
 from notbugs.models.preprocessing import Preprocessing, preprocessed
 from notbugs.models.reading import Reading
 from notbugs.models.skops_files import load_skops
@@ -88,11 +89,18 @@ def classifier_by_name(
     if preprocessing:
         loaded = _preprocessed(name, loaded, preprocessing, part)
     model, notes = settled(loaded.model), loaded.notes
+    if part is not None and (said := settle_single(model, part.pixels(_tried(part)))):
+        notes = (*notes, said)
     if part is not None and loaded.given is not None:
         names = loaded.metadata.classes
         adapted = adapt(model, part, name, loaded.given, names if names and len(names) > 1 else classes)
         model, notes = adapted.network.eval(), (*notes, *adapted.notes)
     return model, replace(loaded.metadata, notes=notes)
+
+
+def _tried(part: Dataset) -> Tensor:
+    """Images on which one output is told to be a logit or a probability, by index."""
+    return evenly_spaced(min(SINGLE_OUTPUT_IMAGES, len(part)), len(part))
 
 
 def is_code(network: str | None) -> bool:
@@ -135,8 +143,7 @@ def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset 
     file = hub_file(name)
     path = file or Path(name)
     if path.suffix == ".onnx":
-        names = onnx_names(path)
-        return _Loaded(from_onnx(path, names or classes), None, CheckpointMetadata(classes=names))
+        return _of_onnx(path, classes, part)
     if file or path.is_file():
         return _of_file(path, classes, network, part, preprocessing)
     if is_library_name(name):
@@ -147,6 +154,17 @@ def _load(name: str, classes: Sequence[str], network: str | None, part: Dataset 
             torch_files.refuse_folder(path)
         return _checkpoint(path, network)
     return _of_code(name, classes)
+
+
+def _of_onnx(path: Path, classes: Sequence[str], part: Dataset | None) -> _Loaded:
+    """An ONNX file, with the names of its outputs, which for one of scikit-learn may be numbers."""
+    names, labels = onnx_names(path), onnx_labels(path)
+    if names is None and labels is not None:
+        own = names_of_numbers([label for label in labels if isinstance(label, int)], classes)
+        names = None if own == tuple(classes) else own
+    model = from_onnx(path, names or classes, labels, part.shape if part is not None else None)
+    note = str(getattr(model, "box", model).note)
+    return _Loaded(model, None, CheckpointMetadata(classes=names), (note,) if note else ())
 
 
 def _of_code(name: str, classes: Sequence[str]) -> _Loaded:
@@ -177,6 +195,7 @@ def _of_code(name: str, classes: Sequence[str]) -> _Loaded:
 
 def _of_estimator(estimator: Estimator, classes: Sequence[str]) -> _Loaded:
     """A classifier of scikit-learn, and the names of its columns."""
+    refuse_several_outputs(estimator)
     names = estimator_names(estimator, classes)
     return _Loaded(from_sklearn(estimator, names), None, CheckpointMetadata(classes=names))
 

@@ -96,9 +96,9 @@ def note(mapped: Mapped, kind: str, outputs: int, dataset: str) -> str:
     return f"{used:,} of its {outputs:,} outputs are the classes of {dataset}, {mapped.how}{rest}"
 
 
-def choice(classes: Sequence[str]) -> str:
-    """What to do where it is not clear which outputs the classes are."""
-    return f"say which they are: --class-map {example(classes)}, or --classes FILE with their names"
+def choice(classes: Sequence[str], outputs: Sequence[str] = ()) -> str:
+    """What to do where it is not clear which outputs the classes are. outputs: names or numbers of them, if they are known."""
+    return f"say which they are: --class-map {example(classes, outputs)}, or --classes FILE with their names"
 
 
 def _in_order(model: str, outputs: int, names: Sequence[str] | None, classes: Sequence[str], dataset: str) -> Mapped:
@@ -106,17 +106,28 @@ def _in_order(model: str, outputs: int, names: Sequence[str] | None, classes: Se
     if outputs != len(classes):
         rule = f"must have one output for each of the {len(classes)} classes of {dataset}"
         if outputs < len(classes):
-            raise InputError(model, rule, outputs)
-        raise InputError(model, rule, outputs, choice(classes))
+            raise InputError(model, rule, outputs, "give it only images of the classes that it knows: a folder of these")
+        raise InputError(model, rule, outputs, choice(classes, names or [*map(str, range(outputs))]))
     if names is None:
         return Mapped(None)
     return Mapped(None, f"the names of its outputs ({listed(names, SHOWN)}) say nothing of the classes: they are read in order")
 
 
-def example(classes: Sequence[str]) -> str:
-    """A class map that shows how one is written."""
+def example(classes: Sequence[str], outputs: Sequence[str] = ()) -> str:
+    """A class map that shows how one is written; without outputs that are known, with words for them.
+
+    Examples
+    --------
+    >>> example(["cat", "dog"], ["0", "1"]), example(["a", "b", "c"], ["x", "y", "z", "u"]), example(["cat", "dog"])
+    ("'cat=0,dog=1'", "'a=x+y,b=z,…'", "'cat=OUTPUT+OUTPUT,dog=OUTPUT'")
+    """
     names = [name if class_map_text([name], [[0]]) else f"CLASS{place}" for place, name in enumerate(classes[:2], 1)]
-    shown = ",".join(f"{name}={outputs}" for name, outputs in zip(names, ("281+282", "151"), strict=False))
+    known = [name for name in outputs if name and class_map_text([name], [[0]]) and not {*name} & {*" +'"}]
+    if len(known) > len(classes):
+        tokens = ["+".join(known[:2]), known[2]]
+    else:
+        tokens = known[:2] if len(known) >= 2 else ["OUTPUT+OUTPUT", "OUTPUT"]
+    shown = ",".join(f"{name}={token}" for name, token in zip(names, tokens, strict=False))
     return f"'{shown}{',…' if len(classes) > 2 else ''}'"
 
 
@@ -133,12 +144,13 @@ def _by_name(model: str, names: Sequence[str], classes: Sequence[str], dataset: 
     """
     index = NameIndex(names)
     found = {name: index.places(name) for name in classes}
-    if not any(found.values()) and _are_numbers(names) != _are_numbers(classes):
+    if not any(found.values()) and _are_numbers([name for name in names if name]) != _are_numbers(classes):
         return None
-    remedy = choice(classes)
+    remedy = choice(classes, names)
     rule = f"must have one output for each class of {dataset}"
     if missing := [name for name, indices in found.items() if not indices]:
-        got = f"none called {listed(missing, SHOWN)} among {len(names)} outputs: {listed(names, SHOWN)}"
+        known = [name for name in names if name]
+        got = f"none called {listed(missing, SHOWN)} among {len(known)} outputs: {listed(known, SHOWN)}"
         raise InputError(model, rule, got, remedy)
     for name, indices in found.items():
         if len(indices) > 1:
@@ -224,9 +236,27 @@ def estimator_names(estimator: object, classes: Sequence[str]) -> tuple[str, ...
     if known.ndim == 1 and len(known):
         if all(isinstance(name, str) for name in known.tolist()) and not {*known.tolist()} <= {*classes}:
             return tuple(known.tolist())
-        if known.dtype.kind in "iu" and known.min() >= 0 and len(classes) <= known.max() < MOST_OUTPUTS:
-            return tuple(map(str, range(int(known.max()) + 1)))
+        if known.dtype.kind in "iu":
+            return names_of_numbers(known.tolist(), classes)
     return tuple(classes)
+
+
+def names_of_numbers(labels: Sequence[int], classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of outputs that a classifier knows by numbers: those of the classes if it can mean their indices.
+
+    Else each output has its number for a name, and stands at that place. A number that it does not know has no name, "", unless
+    all of its numbers are names of classes: then it may be a class that it never saw.
+
+    Examples
+    --------
+    >>> names_of_numbers([0, 2], ["a", "b", "c"]), names_of_numbers([1, 2], ["1", "2"]), names_of_numbers([1, 2], ["0", "1"])
+    (('a', 'b', 'c'), ('0', '1', '2'), ('', '1', '2'))
+    """
+    if not labels or min(labels) < 0 or not len(classes) <= max(labels) < MOST_OUTPUTS:
+        return tuple(classes)
+    index = NameIndex(classes)
+    fits = all(index.places(str(label)) for label in labels)
+    return tuple(str(label) if fits or label in {*labels} else "" for label in range(max(labels) + 1))
 
 
 # ---- as the user says --------------------------------------------------------------------------------------------------------
@@ -262,6 +292,8 @@ def _output(token: int | str, outputs: int, names: NameIndex | None, model: str)
         meant.add(int(token))
     if len(meant) == 1:
         return meant.pop()
+    if names and meant <= {*names.places("")}:
+        meant.clear()  # a number that it does not know
     rule = f"must name outputs of {model}, by an index from 0 to {outputs - 1}{' or by a name' if names else ''}"
     if meant:
         remedy = "in a .json file numbers are indices, and text is a name" if is_index else "pass its index"

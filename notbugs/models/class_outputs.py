@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
+from notbugs.models.class_map import MOST_OUTPUTS
 from notbugs.models.classifier import Classifier, WrappedClassifier
 from notbugs.models.output_names import ClassMap
 from notbugs.search import objectives
 
+NEAREST = 1e-7  # to 0 and to 1 that a probability comes before its logit is taken
 LABELS = 1000  # that a black box which gives numbers is thought to have, unless higher ones are known
 
 
@@ -20,7 +22,8 @@ class ClassOutputs(nn.Module):
     """Outputs (N, M) to outputs of classes (N, K).
 
     Of a class with several outputs the probabilities are added: the logarithm of summed exponentials of logits. Outputs that no
-    class has are left out, and probabilities are divided by the sum of those that are left.
+    class has are left out, and probabilities are divided by the sum of those that are left. Of a sigmoid for each output, from 0
+    to 1 with other sums, the logits are added so: its probabilities are not shares of one.
 
     Parameters
     ----------
@@ -54,16 +57,19 @@ class ClassOutputs(nn.Module):
             return added if self.whole else added / added.sum(1, keepdim=True).clamp_min(torch.finfo(added.dtype).tiny)
         if used.shape[1] == 1:
             return chosen
+        if self.kind == "sigmoids":
+            table = torch.logit(table, NEAREST)
         kept = table.masked_fill(~used, -torch.inf)
         return kept.amax(2) if self.kind == "labels" else kept.logsumexp(2)
 
 
 def kind_of(outputs: Tensor) -> str:
-    """What a model gives: logits, probabilities or labels."""
+    """What a model gives: logits, probabilities that sum to 1, a sigmoid for each output, or labels."""
     if bool(((outputs.abs() == 1).all(1) & ((outputs == 1).sum(1) == 1)).all()):
         return "labels"
-    probabilities = bool((outputs >= 0).all()) and bool((outputs.sum(1) - 1).abs().max() < 1e-3)
-    return "probabilities" if probabilities else "logits"
+    if not bool(((outputs >= 0) & (outputs <= 1 + 1e-3)).all()):
+        return "logits"
+    return "probabilities" if bool((outputs.sum(1) - 1).abs().max() < 1e-3) else "sigmoids"
 
 
 class MappedClassifier(WrappedClassifier):
@@ -106,14 +112,15 @@ class MappedBlackBox(BlackBox):
         return mapped
 
 
-def take_own_outputs(model: nn.Module, image: Tensor, class_map: ClassMap | None) -> None:
+def take_own_outputs(model: nn.Module, images: Tensor, class_map: ClassMap | None) -> None:
     """Let a black box have as many classes as it has outputs, where these are not the classes of the data set.
 
     Parameters
     ----------
     model : nn.Module
         A black box, alone or as the attribute `box` of what gives it gradients. Any other stays as it is.
-    image : Tensor, (1, C, H, W), in [0, 1]
+    images : Tensor, (N, C, H, W), in [0, 1]
+        A hundred or so: labels beyond the classes are seen in these.
     class_map : ClassMap, optional
         Of a black box that gives the indices of classes: the indices that it may give.
     """
@@ -121,13 +128,17 @@ def take_own_outputs(model: nn.Module, image: Tensor, class_map: ClassMap | None
     if not isinstance(box, BlackBox):
         return
     try:
-        given = np.asarray(box.function(image.cpu().float().numpy().copy()))
+        given = np.asarray(box.function(images.cpu().float().numpy().copy()))
     except Exception:  # a user's own function may raise anything; whoever calls the model says so
         return
     count = given.shape[1] if given.ndim == 2 and given.shape[1] > 1 and given.dtype.kind in "fiu" else 0
-    if given.shape == (1,) and given.dtype.kind in "iu":
+    if given.shape in ((len(images),), (len(images), 1)) and given.dtype.kind in "iu" and given.min() >= 0:
+        highest = 1 + int(given.max())
         mentioned = [int(token) for _, tokens in class_map or () for token in tokens if str(token).isdecimal()]
-        count = max([1 + max(mentioned), 1 + int(given[0]), LABELS]) if mentioned else 0
+        if mentioned:
+            count = max(1 + max(mentioned), highest, LABELS)
+        elif len(box.classes) < highest <= MOST_OUTPUTS and not {*map(str, given.ravel().tolist())} <= {*box.classes}:
+            count = highest
     if count > len(box.classes) or (0 < count != len(box.classes) and given.ndim == 2):
         box.classes = tuple(map(str, range(count)))
 

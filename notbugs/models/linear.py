@@ -41,13 +41,23 @@ def closed_form(estimator: Estimator, scores: Scores) -> nn.Module | None:
     if not isinstance(pixels, int) or not 0 < pixels <= MOST_PIXELS:
         return None
     try:
-        return _affine(scores, pixels) or _perceptron(estimator, pixels)
+        return affine(scores, pixels) or _perceptron(estimator, pixels)
     except (ValueError, TypeError, AttributeError, IndexError):  # it does not take such rows
         return None
 
 
-def _affine(function: Scores, pixels: int) -> nn.Linear | None:
-    """The matrix and the offset of an affine function, from its values at 0 and at each unit vector; None if it is not affine."""
+def affine(function: Scores, pixels: int) -> nn.Linear | None:
+    """The matrix and the offset of an affine function, from its values at 0 and at each unit vector; None if it is not affine.
+
+    Parameters
+    ----------
+    function : callable
+        Rows (N, D) in [0, 1] to values (N, K).
+    pixels : int
+        D. Above 20,000 it is not tried: None.
+    """
+    if pixels > MOST_PIXELS:
+        return None
     probes = np.random.default_rng(0).random((2 * PROBES, pixels), dtype=np.float32)
     values = function(probes)
     if values is None or values.ndim != 2 or not np.isfinite(values).all():
@@ -86,7 +96,7 @@ def _perceptron(estimator: Estimator, pixels: int) -> nn.Module | None:
         last = estimator.steps[-1][1]
         if not hasattr(last, "coefs_"):
             return None
-        before = _affine(lambda rows: np.asarray(estimator[:-1].transform(rows), dtype=np.float64), pixels)
+        before = affine(lambda rows: np.asarray(estimator[:-1].transform(rows), dtype=np.float64), pixels)
         if before is None:
             return None
         layers.append(before)

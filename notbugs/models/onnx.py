@@ -1,8 +1,5 @@
 """ONNX files: run by onnxruntime, with the gradients of a network converted from them where one gives the same logits."""
 
-import importlib
-import importlib.util
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +11,8 @@ from torch import Tensor, nn
 
 from notbugs.errors import InputError, one_line
 from notbugs.models.black_box import DIFFERENT, DIFFERENT_IN_HALF, BlackBox, SurrogateGradients, class_indices
+from notbugs.models.onnx_gradients import converted, linear
+from notbugs.models.onnx_names import Labels
 
 DTYPES = {
     "tensor(float)": (np.float32, torch.float32),
@@ -23,14 +22,8 @@ DTYPES = {
     "tensor(int32)": (np.int32, torch.float32),
     "tensor(int64)": (np.int64, torch.float32),
 }
+CHANNELS = (1, 3)
 EIGHT_BITS = ("tensor(uint8)", "tensor(int32)", "tensor(int64)")  # types of pixels from 0 to 255
-# packages that convert ONNX to PyTorch, with the function that does it. None converts every graph: those that are installed are
-# tried on images before one is used (docs/lab-log.md)
-CONVERTERS = {"onnx2fx": "convert", "onnx2pytorch": "ConvertModel"}
-NO_CONVERTER = (
-    f"an ONNX file has gradients only with one of the packages {', '.join(CONVERTERS)}: pip install notbugs[onnx-gradients]"
-)
-
 Session = Any  # of onnxruntime
 
 
@@ -46,13 +39,53 @@ class _Input:
     def batch_size(self) -> int:
         return self.shape[0] if isinstance(self.shape[0], int) and self.shape[0] > 0 else 0
 
+    @property
+    def channels_last(self) -> bool:
+        return len(self.shape) == 4 and self.shape[1] not in CHANNELS and self.shape[3] in CHANNELS
+
+    @property
+    def channels(self) -> int:
+        """How many it takes; 0: any, or unknown."""
+        if len(self.shape) < 4:
+            return 0
+        found = self.shape[3 if self.channels_last else 1]
+        return found if isinstance(found, int) and found > 0 else 0
+
+    def note(self, shape: Sequence[int], name: str) -> str:
+        """What is said of how it gets images of a shape (C, H, W), "" if nothing is. Raises InputError if it cannot take them."""
+        if shape[0] == 3 and (self.channels == 1 or len(self.shape) == 3):
+            remedy = "make gray copies of the images, or a network whose first layer does it"
+            raise InputError(name, "takes gray images, of one channel", f"images of shape {tuple(shape)}", remedy)
+        height, width = self._size(shape)
+        if (height, width) != (shape[1], shape[2]):
+            remedy = f"use --resize {height}" if height == width else "resize copies of the images"
+            raise InputError(name, f"takes images of {width}x{height} pixels", f"{shape[2]}x{shape[1]}", remedy)
+        return "it takes RGB: the gray channel is repeated three times" if shape[0] == 1 and self._repeats(shape[0]) else ""
+
+    def _repeats(self, channels: int) -> bool:
+        return channels == 1 and self.channels == 3
+
+    def _size(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Height and width that it takes; those of the images where it takes any."""
+        if len(self.shape) == 2:
+            pixels = self.shape[1]
+            side = round((pixels / shape[0]) ** 0.5) if isinstance(pixels, int) and pixels > 0 else 0
+            is_square = side and shape[0] * side**2 == pixels != shape[0] * shape[1] * shape[2]
+            return (side, side) if is_square else (shape[1], shape[2])
+        start = 1 if self.channels_last or len(self.shape) == 3 else 2
+        given = zip(self.shape[start : start + 2], shape[1:], strict=True)
+        height, width = (one if isinstance(one, int) and one > 0 else other for one, other in given)
+        return height, width
+
     def arrange(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] as the file takes them: flat, channels last, in 8 bits."""
+        if self._repeats(images.shape[1]):
+            images = images.expand(-1, 3, -1, -1)
         if len(self.shape) == 2:
             images = images.flatten(1)
         elif len(self.shape) == 3 and images.shape[1] == 1:
             images = images.squeeze(1)
-        elif len(self.shape) == 4 and self.shape[1] != images.shape[1] and self.shape[3] == images.shape[1]:
+        elif self.channels_last:
             images = images.permute(0, 2, 3, 1)
         images = images * 255 if self.type in EIGHT_BITS else images
         return images.to(DTYPES[self.type][1])
@@ -65,12 +98,19 @@ class _Input:
         return [(torch.cat([part, part[-1:].expand(self.batch_size - len(part), *part.shape[1:])]), len(part)) for part in parts]
 
 
-def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox | SurrogateGradients:
+def from_onnx(
+    path: Path, classes: Sequence[str], labels: Labels | None = None, shape: Sequence[int] | None = None
+) -> BlackBox | SurrogateGradients:
     """An ONNX file, run by onnxruntime on the CPU.
 
     Logits are its output of shape N x K (of logits and their softmax the logits; ZipMap's probabilities by class are such), or
-    else its output of N class indices or names. With one of the packages in `CONVERTERS` it has the gradients of a network
-    converted from it, if that gives the same logits on images. Values are always those of onnxruntime.
+    else its output of N class indices or names. Where a classifier of scikit-learn gives scores and a label, and the scores are
+    highest for another class, as those of support vector machines may be, the label counts. A class that it never saw has a score
+    of 0, or 1 below the lowest.
+
+    It has the gradients of a linear function, if its scores are one, or their logarithms up to a constant; or, with one of the
+    packages in `CONVERTERS`, those of a network converted from it, if that gives the same logits on images. Values are always
+    those of onnxruntime.
 
     Parameters
     ----------
@@ -78,6 +118,10 @@ def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox | SurrogateGradien
         A model with one input: images N x C x H x W, N x H x W x C, of gray ones N x H x W, or flattened, in [0, 1] or in 8 bits.
     classes : sequence of str
         Names of the K classes.
+    labels : tuple of str or of int, optional
+        That its classifier gives, in the order of its scores: names of classes, or their indices.
+    shape : sequence of int, optional
+        Of the images, (C, H, W). Default: not checked, and linear functions are not found.
 
     Raises
     ------
@@ -92,7 +136,8 @@ def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox | SurrogateGradien
         rule = "must take images, N x C x H x W, N x H x W x C, N x H x W or flat, as floats or in 8 bits"
         raise InputError(str(path), rule, f"{entry.type} {entry.shape}")
     takes = _Input(entry.name, entry.type, tuple(entry.shape))
-    choice = _Choice(path, tuple(output.name for output in session.get_outputs()), tuple(classes))
+    note = takes.note(shape, str(path)) if shape else ""  # first: it may refuse the images
+    choice = _Choice(path, tuple(output.name for output in session.get_outputs()), tuple(classes), labels)
 
     def outputs(images: np.ndarray) -> np.ndarray:
         found = []
@@ -101,29 +146,66 @@ def from_onnx(path: Path, classes: Sequence[str]) -> BlackBox | SurrogateGradien
             found.append(choice.logits(session.run(None, {takes.name: np.ascontiguousarray(inputs)}))[:count])
         return np.concatenate(found) if found else np.zeros((0, len(classes)), np.float32)
 
-    networks, reason = _converted(path)
+    networks, reason = converted(path)
     box = BlackBox(outputs, classes, reason)
-    box.eight_bits = takes.type in EIGHT_BITS
-    surrogates = [_Converted(network, takes, lambda: choice.index or 0) for network in networks]
+    box.eight_bits, box.note = takes.type in EIGHT_BITS, note
+    surrogates: list[nn.Module] = [_Converted(network, takes, choice, kept) for network, kept in networks]
+    if shape and not box.eight_bits and (simple := linear(box, shape)):
+        surrogates.insert(0, simple)
     tolerance = DIFFERENT_IN_HALF if takes.type == "tensor(float16)" else DIFFERENT
     return SurrogateGradients(box, *surrogates, tolerance=tolerance) if surrogates else box
 
 
 @dataclass
 class _Choice:
-    """Which of a file's outputs are the logits; decided on the first images. index: of that output."""
+    """Which of a file's outputs are the logits; decided on the first images. labels: of `from_onnx`; index: of that output."""
 
     path: Path
     names: tuple[str, ...]
     classes: tuple[str, ...]
+    labels: Labels | None = None
     index: int | None = None
 
     def logits(self, outputs: list[object]) -> np.ndarray:
         """Logits, probabilities or labels among the outputs for a batch."""
-        found = [_as_array(output, self.classes) for output in outputs]
+        found = [self._as_array(output) for output in outputs]
         if self.index is None:
             self.index = self._decide(found)
-        return found[self.index]
+        chosen = found[self.index]
+        if self.labels is None or chosen.ndim != 2 or chosen.dtype.kind != "f":
+            return chosen
+        given = next((one for one in found if one.ndim == 1 and one.dtype.kind in "iuUO"), None)
+        return chosen if given is None else _with_highest(chosen, class_indices(given, self.classes))
+
+    @property
+    def columns(self) -> np.ndarray | None:
+        """For each score of a classifier of scikit-learn its class; None if they stand in the order of the classes."""
+        if self.labels is None:
+            return None
+        found = class_indices(np.array(self.labels), self.classes)
+        return None if np.array_equal(found, np.arange(len(self.classes))) else found
+
+    def _as_array(self, output: object) -> np.ndarray:
+        """An output as an array; scores of a classifier of scikit-learn, also of ZipMap, in the order of the classes."""
+        if isinstance(output, list) and output and isinstance(output[0], dict):
+            known = np.array(list(output[0]))
+            return self._in_columns(
+                np.array([[row[name] for name in output[0]] for row in output], np.float32), class_indices(known, self.classes)
+            )
+        found = np.asarray(output)
+        if found.ndim > 2 and sum(size > 1 for size in found.shape[1:]) <= 1:
+            found = found.reshape(len(found), -1)
+        columns = self.columns
+        if columns is not None and found.ndim == 2 and found.dtype.kind == "f" and found.shape[1] == len(columns):
+            return self._in_columns(found, columns)
+        return found
+
+    def _in_columns(self, scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Scores of some of the classes as those of all: 0 for the others beside probabilities, else 1 below the lowest."""
+        lowest = np.zeros((len(scores), 1)) if (scores >= 0).all() else scores.min(1, keepdims=True) - 1
+        found = np.repeat(lowest.astype(scores.dtype), len(self.classes), axis=1)
+        found[:, columns] = scores
+        return found
 
     def _decide(self, outputs: list[np.ndarray]) -> int:
         scores = [number for number, one in enumerate(outputs) if one.ndim == 2 and one.dtype.kind == "f"]
@@ -143,16 +225,12 @@ class _Choice:
         return (fitting or labels or scores)[0]
 
 
-def _as_array(output: object, classes: Sequence[str]) -> np.ndarray:
-    """An output as an array; of ZipMap, {class: probability} for each image, the probabilities in the order of the classes."""
-    if not isinstance(output, list) or not output or not isinstance(output[0], dict):
-        found = np.asarray(output)
-        return found.reshape(found.shape[:2]) if found.ndim == 4 and found.shape[2:] == (1, 1) else found
-    known = np.array(list(output[0]))
-    columns = class_indices(known, classes)
-    probabilities = np.zeros((len(output), len(classes)), np.float32)
-    probabilities[:, columns] = [[row[name] for name in output[0]] for row in output]
-    return probabilities
+def _with_highest(scores: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Scores in which the predicted class has the highest: exchanged with that of the class that had it."""
+    rows, highest = np.arange(len(scores)), scores.argmax(1)
+    found = scores.copy()
+    found[rows, predicted], found[rows, highest] = scores[rows, highest], scores[rows, predicted]
+    return found
 
 
 def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -167,11 +245,15 @@ def _is_softmax(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 class _Converted(nn.Module):
-    """A network converted from a file, with its input arranged and its output chosen as for onnxruntime."""
+    """A network converted from a file, with its input arranged and its output chosen as for onnxruntime.
 
-    def __init__(self, network: nn.Module, takes: _Input, chosen: Callable[[], int]) -> None:
+    kept: the places of its outputs among those of the file.
+    """
+
+    def __init__(self, network: nn.Module, takes: _Input, choice: _Choice, kept: Sequence[int]) -> None:
         super().__init__()
-        self.network, self.takes, self.chosen = network, takes, chosen  # a function: copies of the network share it
+        self.network, self.takes = network, takes
+        self.chosen: Callable[[], int] = lambda: kept.index(choice.index or 0)  # a function: copies of the network share it
 
     def forward(self, images: Tensor) -> Tensor:
         logits = [self._logits(part)[:count] for part, count in self.takes.parts(self.takes.arrange(images))]
@@ -183,22 +265,6 @@ class _Converted(nn.Module):
             outputs = list(outputs.values())
         chosen: Tensor = outputs[self.chosen()] if isinstance(outputs, list | tuple) else outputs
         return chosen.flatten(1).float()
-
-
-def _converted(path: Path) -> tuple[list[nn.Module], str]:
-    """Networks that the installed packages convert a file to; if there is none, the reason."""
-    networks, reasons = list[nn.Module](), list[str]()
-    for package, function in CONVERTERS.items():
-        if importlib.util.find_spec(package) is None:
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                network = getattr(importlib.import_module(package), function)(importlib.import_module("onnx").load(path))
-            networks.append(network.eval().requires_grad_(False))
-        except Exception as error:  # an operator that it does not know, a package that it needs
-            reasons.append(one_line(f"{package} cannot convert it: {type(error).__name__}: {error}"))
-    return networks, "; ".join(reasons) or NO_CONVERTER
 
 
 def _session(path: Path) -> Session:
@@ -214,4 +280,5 @@ def _session(path: Path) -> Session:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has its own exception class for each kind of damage
-        raise InputError(str(path), "is no ONNX model that onnxruntime can run", one_line(error)) from None
+        remedy = "export it in float32" if "NOT_IMPLEMENTED" in str(error) else ""
+        raise InputError(str(path), "must be an ONNX model that onnxruntime can run", one_line(error), remedy) from None

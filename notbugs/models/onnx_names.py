@@ -5,15 +5,18 @@ Read without the package onnx, which onnxruntime does not need: a file is a mess
 
 import ast
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from notbugs.data.sources.class_names import is_naming, naming_of
 from notbugs.errors import InputError
 
 # Fields of ModelProto, GraphProto, NodeProto, AttributeProto and StringStringEntryProto (onnx.proto3)
-GRAPH, METADATA, NODE, ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_STRINGS, KEY, VALUE = 7, 14, 1, 5, 1, 9, 1, 2
-LABELS = (b"classlabels_strings", b"classes_strings")  # of ZipMap, LinearClassifier, TreeEnsembleClassifier, SVMClassifier, …
+GRAPH, METADATA, NODE, ATTRIBUTE, ATTRIBUTE_NAME, ATTRIBUTE_INTS, ATTRIBUTE_STRINGS, KEY, VALUE = 7, 14, 1, 5, 1, 8, 9, 1, 2
+# Of ZipMap, LinearClassifier, TreeEnsembleClassifier, SVMClassifier, …
+TEXTS = (b"classlabels_strings", b"classes_strings")
+NUMBERS = (b"classlabels_int64s", b"classlabels_ints", b"classes_ints")
+Labels = tuple[str, ...] | tuple[int, ...]
 
 
 def onnx_names(path: Path) -> tuple[str, ...] | None:
@@ -22,15 +25,29 @@ def onnx_names(path: Path) -> tuple[str, ...] | None:
     Parameters
     ----------
     path : Path
-        Metadata called `names`, `classes`, `id2label` and the like come first, then the labels of a classifier of scikit-learn.
+        Metadata called `names`, `classes`, `id2label` and the like come first, then the labels of a classifier of scikit-learn,
+        if they are text.
     """
+    known = _read(path, lambda model: _in_metadata(model) or _of_operators(model))
+    return None if known is None else tuple(name for name in known if isinstance(name, str)) or None
+
+
+def onnx_labels(path: Path) -> Labels | None:
+    """Labels, texts or numbers, that the classifier of scikit-learn in an ONNX file gives, in the order of its scores.
+
+    None if it has none, or cannot be read as ONNX.
+    """
+    return _read(path, _of_operators)
+
+
+def _read(path: Path, find: Callable[[memoryview], Labels | None]) -> Labels | None:
     try:
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
             memoryview(content) as view,
         ):
-            return _in_metadata(view) or _of_operators(view)
+            return find(view)
     except (OSError, ValueError, IndexError, BufferError):  # the last: an error's traceback still holds a part of the file
         return None
 
@@ -52,31 +69,55 @@ def _naming(text: str) -> tuple[str, ...] | None:
     return tuple(naming.values()) if naming and [*naming] == list(range(len(naming))) else None
 
 
-def _of_operators(model: memoryview) -> tuple[str, ...] | None:
+def _of_operators(model: memoryview) -> Labels | None:
     """The labels of the operator that gives them, if all that do have the same."""
-    found = set()
+    found = set[Labels]()
     for graph in _fields(model, GRAPH):
         for node in _fields(graph, NODE):
             for attribute in _fields(node, ATTRIBUTE):
-                if b"".join(_fields(attribute, ATTRIBUTE_NAME)) in LABELS:
-                    names = tuple(str(name, "utf-8", "replace") for name in _fields(attribute, ATTRIBUTE_STRINGS))
-                    found.update([names] if names else [])
+                name = b"".join(_fields(attribute, ATTRIBUTE_NAME))
+                if name in TEXTS and (texts := [*_fields(attribute, ATTRIBUTE_STRINGS)]):
+                    found.add(tuple(str(text, "utf-8", "replace") for text in texts))
+                elif name in NUMBERS and (numbers := (*_numbers(attribute, ATTRIBUTE_INTS),)):
+                    found.add(numbers)
     return found.pop() if len(found) == 1 else None
 
 
+def _numbers(message: memoryview, wanted: int) -> Iterator[int]:
+    """The whole numbers of one field of a message, one by one or packed."""
+    for entry in _entries(message, wanted):
+        place, packed = 0, entry if isinstance(entry, memoryview) else memoryview(b"")
+        if isinstance(entry, int):
+            yield _signed(entry)
+        while place < len(packed):
+            value, place = _number(packed, place)
+            yield _signed(value)
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
 def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of one field of a message: texts, or messages. Raises ValueError or IndexError for other bytes."""
+    """The values of one field of a message: texts, or messages."""
+    return (entry for entry in _entries(message, wanted) if isinstance(entry, memoryview))
+
+
+def _entries(message: memoryview, wanted: int) -> Iterator[memoryview | int]:
+    """The values of one field of a message: whole numbers, texts, messages. Raises ValueError or IndexError for other bytes."""
     place = 0
     while place < len(message):
         tag, place = _number(message, place)
-        kind = tag & 7
+        kind, is_wanted = tag & 7, tag >> 3 == wanted
         if kind == 0:
-            _, place = _number(message, place)
+            value, place = _number(message, place)
+            if is_wanted:
+                yield value
             continue
         length, place = _number(message, place) if kind == 2 else ({1: 8, 5: 4}[kind] if kind in (1, 5) else -1, place)
         if length < 0 or place + length > len(message):
             raise ValueError("no message of Protocol Buffers")
-        if kind == 2 and tag >> 3 == wanted:
+        if kind == 2 and is_wanted:
             yield message[place : place + length]
         place += length
 

@@ -69,7 +69,7 @@ def logits(model: Forward, images: Tensor) -> Tensor:
         remedy = "return the logits, before argmax" if labels else "return a row of logits for each image"
         raise InputError("model", rule, f"{got}, labels" if labels else got, remedy)
     if outputs.shape[1] < 2:
-        remedy = "of one output z make logits (0, z), of a probability p (log(1 - p), log p)"
+        remedy = "of one output z make logits (0, z), of a probability p (log(1 - p), log p), of labels return the logits"
         raise InputError("model", "must have two classes or more", outputs.shape[1], remedy)
     return outputs.float()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,14 +14,16 @@ from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models.black_box import BlackBox
 from notbugs.models.class_map import choice, note, outputs_of_classes
-from notbugs.models.class_order import find_order
+from notbugs.models.class_order import OutputOrder, find_order
 from notbugs.models.class_outputs import kind_of, take_own_outputs, with_outputs
 from notbugs.models.output_names import ClassMap
 from notbugs.predict import predict
 from notbugs.search import objectives
 
 PredictionCheck = Callable[[Tensor, Tensor, Sequence[str]], Check]
+LABEL_IMAGES = 100  # images whose labels a black box gives tell whether it has others than the data set
 KIND_IMAGES = 8  # images whose outputs tell logits from probabilities
+CLEAR = 0.5  # accuracy from which numbers of outputs in order are those of the classes in order
 ORDER_IMAGES = 2000  # images at most on which the order of the outputs is looked for before any work
 
 
@@ -53,7 +56,8 @@ def of_classes(
         If the model fails, or it is not clear which outputs the classes are.
     """
     first, zero = part.pixels([0]).to(device), torch.zeros(1, dtype=torch.int64, device=device)
-    take_own_outputs(model, first, class_map)
+    if isinstance(getattr(model, "box", model), BlackBox):
+        take_own_outputs(model, part.pixels(evenly_spaced(min(LABEL_IMAGES, len(part)), len(part))), class_map)
     try:
         outputs = attacks.clean_logits(model, first, zero).shape[1]
     except InputError as error:
@@ -66,7 +70,7 @@ def of_classes(
     try:
         mapped = outputs_of_classes(name, outputs, names, class_map, part.classes, dataset)
     except InputError as error:
-        if class_map is None and outputs > len(part.classes) and (hint := _likely_map(model, part, outputs, device)):
+        if class_map is None and outputs > len(part.classes) and (hint := _likely_map(model, part, outputs, names, device)):
             parameter, rule, got, _ = error.args
             raise InputError(parameter, rule, got, f"say which they are: {hint}") from None
         raise
@@ -91,16 +95,26 @@ def _takes_tensors(model: nn.Module, images: Tensor) -> bool:
         return False
 
 
-def _likely_map(model: nn.Module, part: Dataset, outputs: int, device: str) -> str:
-    """Which outputs the classes seem to be, by the predictions, in words; "" if that is not clear."""
+def _likely_map(model: nn.Module, part: Dataset, outputs: int, names: Sequence[str] | None, device: str) -> str:
+    """Which outputs the classes seem to be, by the predictions, in words; "" if that is not clear.
+
+    names: of the outputs; "" is none, as of a number that an estimator does not know.
+    """
     sample = _sample(part)
     try:
         predicted = predict(model, sample, device)
     except Exception:  # a user's own model may raise anything: that it has too many outputs is the error to be told
         return ""
-    found = find_order(predicted.numpy(), sample.labels.numpy(), part.classes, outputs)
+    used = [place for place in range(outputs) if names is None or len(names) != outputs or names[place]]
+    places = np.full(outputs, -1)
+    places[used] = range(len(used))
+    found = find_order(places[predicted.numpy()], sample.labels.numpy(), part.classes, len(used))
+    if found is None and len(used) == len(part.classes) < outputs:  # its numbers in order
+        accuracy = float((places[predicted.numpy()] == sample.labels.numpy()).mean())
+        found = OutputOrder((*range(len(used)),), accuracy, "") if accuracy >= CLEAR else None
     if found is None:
         return ""
+    found = found._replace(outputs=tuple(used[place] for place in found.outputs))
     return f"accuracy is {found.accuracy:.1%} on {len(sample)} images with {remedy(found, part.classes)}"
 
 

@@ -111,8 +111,28 @@ def test_functions_may_return_columns_flags_and_whole_floats() -> None:
         assert model(images).argmax(1).tolist() == index.tolist()
     flags = black_box.BlackBox(lambda _: index.astype(bool), ["True", "False"])
     assert flags(images).argmax(1).tolist() == [0, 1, 0]  # names come before positions
-    with pytest.raises(InputError, match=r"got float64 \(3,\); of one score s for the second class return np.stack"):
+    with pytest.raises(
+        InputError, match=r"got float64 \(3,\); of one logit z return np.stack\(\[-z, z\], 1\), of one probability p"
+    ):
         black_box.BlackBox(lambda _: np.array([0.2, 0.7, 1.0]), ["cat", "dog"])(images)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kind", "predicted"),
+    [([0.2, 0.7, 1.0], "probability", [0, 1, 1]), ([-3.0, 0.5, 0.9], "logit", [0, 1, 1]), ([0.0, 1.0, 1.0], "labels", [0, 1, 1])],
+)
+def test_one_output_for_two_classes_is_a_probability_a_logit_or_a_label(
+    outputs: list[float], kind: str, predicted: list[int]
+) -> None:
+    images = torch.zeros(3, 1, 2, 2)
+    for shape in ((3,), (3, 1)):
+        model = black_box.BlackBox(lambda _, shape=shape: np.array(outputs).reshape(shape), ["cat", "dog"])
+        said = black_box.settle_single(model, images)
+        assert model.single == kind and model(images).argmax(1).tolist() == predicted
+        assert said == ("" if kind == "labels" else f"its one output, from {outputs[0]:.3g} to {outputs[2]:.3g} on 3 images, "
+                        f"is read as the {kind} of dog against cat")  # fmt: skip
+    three = black_box.BlackBox(lambda _: np.array(outputs), ["cat", "dog", "cow"])
+    assert black_box.settle_single(three, images) == three.single == ""
 
 
 class Booster:
@@ -169,17 +189,18 @@ def test_estimators_with_several_outputs_and_regressors_are_refused(rows: Any) -
     from sklearn.linear_model import LinearRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.multioutput import MultiOutputClassifier
+    from sklearn.neural_network import MLPClassifier
 
     pixels, labels = rows[0][:30], rows[1][:30]
     two = np.stack([labels, labels % 2], 1)
-    for estimator, targets in (
-        (KNeighborsClassifier(1), two),
-        (MultiOutputClassifier(DecisionTreeClassifier()), two),
-        (OneVsRestClassifier(DecisionTreeClassifier()), two > 0),
+    outputs, labels_of = "which has several outputs; give one", "fitted to several labels; several labels of an image are not"
+    for estimator, targets, words in (
+        (KNeighborsClassifier(1), two, outputs),
+        (MultiOutputClassifier(DecisionTreeClassifier()), two, outputs),
+        (OneVsRestClassifier(DecisionTreeClassifier()), two > 0, labels_of),
+        (MLPClassifier((4,), max_iter=2), two > 0, labels_of),
     ):
-        with pytest.raises(
-            InputError, match=r"must predict one class for each image, got .*, which has several outputs; give one"
-        ):
+        with pytest.raises(InputError, match=f"must predict one class for each image, got .*, {words}"):
             black_box.from_sklearn(estimator.fit(pixels, targets), NAMES)
     with pytest.raises(InputError, match="must be a fitted scikit-learn classifier, got LinearRegression, a regressor"):
         black_box.from_sklearn(LinearRegression().fit(pixels, labels), NAMES)

@@ -85,7 +85,7 @@ def test_onnx_file_gives_the_logits_of_its_weights(
 
 def test_onnx_files_that_cannot_be_used_raise(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
-    with pytest.raises(InputError, match=r"bad.onnx: is no ONNX model that onnxruntime can run"):
+    with pytest.raises(InputError, match=r"bad.onnx: must be an ONNX model that onnxruntime can run"):
         from_onnx(tmp_path / "bad.onnx", NAMES)
     with pytest.raises(InputError, match="no such model"):
         from_onnx(tmp_path / "none.onnx", NAMES)
@@ -196,7 +196,7 @@ def use_converters(patch: pytest.MonkeyPatch, *networks: nn.Module | Exception) 
     names = [f"converter{number}" for number in range(len(networks))]
     for name, network in zip(names, networks, strict=True):
         patch.setitem(sys.modules, name, Converter(name, network))
-    patch.setattr("notbugs.models.onnx.CONVERTERS", dict.fromkeys(names, "convert"))
+    patch.setattr("notbugs.models.onnx_gradients.CONVERTERS", dict.fromkeys(names, "convert"))
 
 
 @pytest.mark.parametrize(("kind", "differs"), [("float", "they differ by"), ("float16", "")])

@@ -249,7 +249,7 @@ def test_exported_programs(fixed: bool, network: nn.Module, part: Dataset) -> No
     notes = check_same("program.pt2", network, part)
     assert notes[0] == "it is an exported program"
     loaded, _ = classifier_by_name("program.pt2", classes=CLASSES, part=part)
-    assert deterministic(loaded, part.pixels([0, 1])).observed.startswith("in the mode of its export, two forward passes")
+    assert deterministic(loaded, part.pixels([0, 1])).observed.startswith("in the mode of its export, forward passes")
     assert notes[1:] == (("it takes 4 images at a time: the last batch is filled up",) if fixed else ())
 
 

@@ -4,31 +4,29 @@ import torch
 from torch import Tensor, fx, nn
 
 from notbugs import search
+from notbugs.attacks.randomness import DIFFERENT, DRAWS, FEW_IMAGES, difference_of_passes
 from notbugs.attacks.sanity_checks.check import NOT_TRUSTED, Check, is_one_hot, relative_difference
 from notbugs.attacks.validation import Model, has_gradient, inverse_of
 from notbugs.errors import one_line
 from notbugs.search import objectives
 
-DIFFERENT = 1e-3  # share of the spread of the logits: below, a difference is rounding
-
 
 def deterministic(model: Model, images: Tensor) -> Check:
-    """Two forward passes agree, in the mode that the model is in."""
-    with torch.no_grad():
-        difference = relative_difference(objectives.logits(model, images), objectives.logits(model, images))
+    """Forward passes of the same images agree, in the mode that the model is in."""
+    difference = difference_of_passes(model, images)
     if difference <= DIFFERENT and _seeds_itself(model, images):
         return Check(
             "deterministic",
             False,
-            "two forward passes agree because the model seeds the random numbers of PyTorch itself, each time alike",
+            "forward passes agree because the model seeds the random numbers of PyTorch itself, each time alike",
             "Its noise is then the same in each call, but another one for an image alone, in a batch, and on another day.",
             "Leave out the seed: an audit then attacks the mean of 20 forward passes (EOT).",
         )
     return Check(
         "deterministic",
         difference <= DIFFERENT,
-        f"in {_mode(model)}, two forward passes of the same {len(images)} images differ by up "
-        f"to {difference:.2g} of the spread of the logits",
+        f"in {_mode(model)}, forward passes of the same images differ by up to {difference:.2g} of the spread of the logits "
+        f"(two passes of {len(images)} images, {DRAWS - 2} of {min(FEW_IMAGES, len(images))})",
         "Random outputs have random gradients. An attack that fails once may succeed on the next forward pass.",
         "Call .eval(); all figures here are measured in evaluation mode. If the model is random there, too, an audit attacks "
         "the mean of 20 forward passes (EOT) and counts each image by its share of correct ones: see `randomness averaged`.",

@@ -123,7 +123,7 @@ def _with_probable_cause(checks: list[Check]) -> list[Check]:
 
 def _not_comparable() -> Check:
     """The check of batch independence of a random model, not made."""
-    observed, rationale = "two forward passes of the same batch differ", "This check compares an image alone and in a batch."
+    observed, rationale = "forward passes of the same batch differ", "This check compares an image alone and in a batch."
     return Check("batch independence", None, observed, rationale, "Look at the check `deterministic` first.")
 
 
