@@ -95,10 +95,7 @@ def run(
     threats = threat_models(config)
     for name in (config.model, *config.others):
         load_classifier(config, name)
-    draws = draws_of(config)
-    if config.target is not None and draws > 1:
-        rule = "must be left out for a model that is random in evaluation mode: success in some of its draws is not defined"
-        raise InputError("--target", rule, config.target, "attack it without its randomness")
+    draws = _decided_draws(config)
     mask = "" if (found := mask_of(config)) is None else str(found)
     targets = target_digest(config)
     registered().check_in_time()
@@ -136,6 +133,15 @@ def run(
         shutil.rmtree(folder / "parts", ignore_errors=True)
         record.update_metadata(finished=True)
         return record
+
+
+def _decided_draws(config: AuditConfig) -> int:
+    """`draws_of`, once for all parts. Raises InputError for a random model that is to be attacked toward a class."""
+    draws = draws_of(config)
+    if config.target is not None and draws > 1:
+        rule = "must be left out for a model that is random in evaluation mode: success in some of its draws is not defined"
+        raise InputError("--target", rule, config.target, "attack it without its randomness")
+    return draws
 
 
 def _plan(config: AuditConfig, record: RunFolder, stages: Collection[str], draws: int, at_once: int | None) -> AuditPlan | None:

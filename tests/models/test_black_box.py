@@ -198,7 +198,7 @@ def test_estimators_with_several_outputs_and_regressors_are_refused(rows: Any) -
         (KNeighborsClassifier(1), two, outputs),
         (MultiOutputClassifier(DecisionTreeClassifier()), two, outputs),
         (OneVsRestClassifier(DecisionTreeClassifier()), two > 0, labels_of),
-        (MLPClassifier((4,), max_iter=2), two > 0, labels_of),
+        (MLPClassifier((4,), max_iter=20, tol=1e3, n_iter_no_change=1), two > 0, labels_of),
     ):
         with pytest.raises(InputError, match=f"must predict one class for each image, got .*, {words}"):
             black_box.from_sklearn(estimator.fit(pixels, targets), NAMES)

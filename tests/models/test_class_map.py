@@ -65,7 +65,7 @@ def test_names_in_order_and_names_that_say_nothing_change_nothing() -> None:
         (["crane, bird", "crane, machine"], ["crane"], None, "got 2 called crane: 0, 1"),
         (["cat", "dog"], PETS, 3, "m: must have a name for each of its outputs, got 3 outputs and 2 names"),
         (None, PETS, 3, "each of the 2 classes of pets, got 3; say which they are: --class-map 'cat=0.1,dog=2', or --cl"),
-        (None, ["a", "b", "c"], 2, "m: must have one output for each of the 3 classes of pets, got 2; give it only images of the classes that it knows"),
+        (None, ["a", "b", "c"], 2, "m: must have one output for each of the 3 classes of pets, got 2; give it only images of"),
         (["0", "1", "2"], PETS, None, "must have one output for each of the 2 classes of pets, got 3"),
         (["1", "2"], ["0", "1"], None, "got none called 0 among 2 outputs"),
     ],
