@@ -20,6 +20,7 @@ CONVERTERS = {"onnx2fx": "convert", "onnx2pytorch": "ConvertModel"}
 NO_CONVERTER = (
     f"an ONNX file has gradients only with one of the packages {', '.join(CONVERTERS)}: pip install notbugs[onnx-gradients]"
 )
+AXES_ARE_INPUTS = 13  # from this version of the operators on
 POST_TRANSFORMS = {b"NONE": "Identity", b"SOFTMAX": "Softmax", b"LOGISTIC": "Sigmoid"}
 FLOATS = (1, 10, 11, 16)  # types of elements in ONNX: float, float16, double, bfloat16
 Proto = Any  # of the package onnx
@@ -58,11 +59,12 @@ def differentiable_part(model: Proto) -> tuple[Proto, Sequence[int]]:
         for output in (model.graph.output[place] for place in kept)
     ]
     wanted, nodes = {output.name for output in outputs}, list[Proto]()
+    opset = max((each.version for each in model.opset_import if not each.domain), default=1)
     part = onnx.ModelProto()
     part.CopyFrom(model)
     for node in reversed(model.graph.node):  # in topological order, as ONNX has it
         if wanted & {*node.output}:
-            plain, constants = _plain(onnx, node)
+            plain, constants = _plain(onnx, node, old=opset < AXES_ARE_INPUTS)
             nodes[:0] = plain
             part.graph.initializer.extend(constants)
             wanted |= {*node.input}
@@ -72,8 +74,8 @@ def differentiable_part(model: Proto) -> tuple[Proto, Sequence[int]]:
     return part, kept
 
 
-def _plain(onnx: Any, node: Proto) -> tuple[list[Proto], list[Proto]]:
-    """Plain operators for one of scikit-learn, and their constants; any other operator itself."""
+def _plain(onnx: Any, node: Proto, *, old: bool) -> tuple[list[Proto], list[Proto]]:
+    """Plain operators for one of scikit-learn, and their constants; any other operator itself. old: axes are attributes."""
     values = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     constants = list[Proto]()
 
@@ -90,9 +92,13 @@ def _plain(onnx: Any, node: Proto) -> tuple[list[Proto], list[Proto]]:
     if node.op_type == "Scaler":
         step("Mul", [step("Sub", [pixels, constant("offset", (-1,))]), constant("scale", (-1,))], last)
     elif node.op_type == "Normalizer" and values.get("norm") == b"L1":
-        sizes = step("Abs", [pixels])
-        constants.append(onnx.numpy_helper.from_array(np.array([1], np.int64), f"{last}/axes"))
-        step("Div", [pixels, step("ReduceSum", [sizes, constants[-1].name], keepdims=1)], last)
+        sizes, axes = step("Abs", [pixels]), f"{last}/axes"
+        if old:
+            total = step("ReduceSum", [sizes], keepdims=1, axes=[1])
+        else:
+            constants.append(onnx.numpy_helper.from_array(np.array([1], np.int64), axes))
+            total = step("ReduceSum", [sizes, axes], keepdims=1)
+        step("Div", [pixels, total], last)
     elif node.op_type == "LinearClassifier" and values.get("post_transform", b"NONE") in POST_TRANSFORMS:
         classes = len(values["intercepts"])
         scores = step("MatMul", [pixels, constant("coefficients", (classes, -1))])
