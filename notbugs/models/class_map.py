@@ -290,10 +290,10 @@ def _output(token: int | str, outputs: int, names: NameIndex | None, model: str)
     is_index = isinstance(token, int) or is_number(token)
     if is_index and 0 <= int(token) < outputs:
         meant.add(int(token))
-    if len(meant) == 1:
-        return meant.pop()
     if names and meant <= {*names.places("")}:
         meant.clear()  # a number that it does not know
+    if len(meant) == 1:
+        return meant.pop()
     rule = f"must name outputs of {model}, by an index from 0 to {outputs - 1}{' or by a name' if names else ''}"
     if meant:
         remedy = "in a .json file numbers are indices, and text is a name" if is_index else "pass its index"

@@ -137,7 +137,7 @@ def from_onnx(
         raise InputError(str(path), rule, f"{entry.type} {entry.shape}")
     takes = _Input(entry.name, entry.type, tuple(entry.shape))
     note = takes.note(shape, str(path)) if shape else ""  # first: it may refuse the images
-    choice = _Choice(path, tuple(output.name for output in session.get_outputs()), tuple(classes), labels)
+    choice = _Choice(path, tuple(output.name for output in session.get_outputs()), tuple(classes), _of_these(labels, classes))
 
     def outputs(images: np.ndarray) -> np.ndarray:
         found = []
@@ -154,6 +154,15 @@ def from_onnx(
         surrogates.insert(0, simple)
     tolerance = DIFFERENT_IN_HALF if takes.type == "tensor(float16)" else DIFFERENT
     return SurrogateGradients(box, *surrogates, tolerance=tolerance) if surrogates else box
+
+
+def _of_these(labels: Labels | None, classes: Sequence[str]) -> Labels | None:
+    """The labels if they are classes; else what the file says of its outputs elsewhere counts: None."""
+    try:
+        class_indices(np.array(labels or ()), classes)
+    except InputError:
+        return None
+    return labels
 
 
 @dataclass

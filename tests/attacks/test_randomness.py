@@ -46,6 +46,19 @@ def test_a_random_model_is_noticed(images: Tensor) -> None:
     assert not attacks.is_random(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(16, 2)).train(), images)  # evaluation mode
 
 
+def test_one_draw_for_a_whole_batch_is_noticed(images: Tensor) -> None:
+    """As of a random resize: two forward passes are often the same."""
+    found = []
+    with seeded(0, images.device):
+        for share in (0.2, 0.3):
+
+            def model(pixels: Tensor, share: float = share) -> Tensor:
+                return Noisy(float(torch.rand(()) < share))(pixels)
+
+            found += [attacks.is_random(model, images) for _ in range(30)]
+    assert sum(found) >= 57  # of 20 passes all are without noise in 1.2 % and 0.1 % of the calls
+
+
 def test_the_mean_of_draws_has_the_mean_logits_and_seeds_repeat(images: Tensor) -> None:
     model = attacks.MeanOfDraws(Noisy(1.0), draws=400)
     assert torch.allclose(model(images), Noisy(0.0)(images), atol=0.3)

@@ -140,6 +140,8 @@ def test_logits_are_picked_and_added_as_probabilities_are(random_images: Callabl
     expected = torch.stack([probabilities[:, 3], probabilities[:, :3].sum(1)], dim=1)
     assert torch.allclose(added, expected, atol=1e-6)
     assert torch.allclose(ClassOutputs(outputs, probabilities)(probabilities), expected, atol=1e-6)
+    sigmoids = logits.sigmoid()  # one for each output: as their logits
+    assert torch.allclose(ClassOutputs(outputs, sigmoids)(sigmoids), ClassOutputs(outputs, logits)(logits), atol=1e-3)
     some = ClassOutputs([[3], [0]], probabilities)(probabilities)
     assert torch.allclose(some, logits[:, [3, 0]].softmax(1), atol=1e-5)  # of those that are left, they sum to 1
     assert torch.equal(ClassOutputs([[3], [0]], logits)(logits), logits[:, [3, 0]])

@@ -18,7 +18,9 @@ from notbugs.models import frozen_copy
 from notbugs.models.by_name import classifier_by_name
 from notbugs.models.checkpoint import CheckpointMetadata
 from notbugs.models.onnx import from_onnx
+from notbugs.models.output_names import OutputNames
 from notbugs.search import NormBall, objectives
+from notbugs.study.given import load_fitting
 
 onnx = pytest.importorskip("onnx")
 NAMES = [f"digit {number}" for number in range(10)]
@@ -94,15 +96,19 @@ def test_onnx_files_that_cannot_be_used_raise(tmp_path: Path) -> None:
         from_onnx(tmp_path / "odd.onnx", NAMES)
 
 
-def save_graph(path: Path, operations: list[tuple[str, list[str], list[str]]], outputs: dict[str, list[Any]]) -> None:
-    """Writes a graph of images "x" of 2x2 pixels, flattened to "flat", and a matrix "w" of 4x3."""
+def save_graph(
+    path: Path, operations: list[tuple[str, list[str], list[str]]], outputs: dict[str, list[Any]], *, zero: bool = False
+) -> None:
+    """Writes a graph of images "x" of 2x2 pixels, flattened to "flat", and a matrix "w" of 4x3. zero: an index "zero", too."""
     from onnx import TensorProto, helper, numpy_helper
 
     weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), "w")
-    nodes = [helper.make_node(kind, *names) for kind, *names in [("Flatten", ["x"], ["flat"]), *operations]]
+    constants = [weights, *([numpy_helper.from_array(np.array([0]), "zero")] if zero else [])]
+    axis = {"Gather": {"axis": 1}}
+    nodes = [helper.make_node(kind, *names, **axis.get(kind, {})) for kind, *names in [("Flatten", ["x"], ["flat"]), *operations]]
     entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 2, 2])
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]) for name, shape in outputs.items()]
-    graph = helper.make_graph(nodes, "g", [entry], infos, [weights])
+    graph = helper.make_graph(nodes, "g", [entry], infos, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
 
@@ -158,6 +164,132 @@ def test_maps_of_probabilities_are_read_by_their_classes(tmp_path: Path) -> None
     probabilities = from_onnx(tmp_path / "m.onnx", THREE)(images)
     found = from_onnx(tmp_path / "maps.onnx", ["a", "b", "c", "d"])(images)
     assert torch.allclose(found[:, [2, 0, 3]], probabilities, atol=1e-6) and bool((found[:, 1] == 0).all())
+
+
+def save_classifier(path: Path, labels: list[int], *, exchanged: bool = False, opset: int = 13, zipmap: bool = True) -> None:
+    """Writes a scaled logistic regression of 2x2 pixels as scikit-learn's converters do: a label, and probabilities by label."""
+    from onnx import TensorProto, helper
+
+    weights = np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32)
+    names = {"classlabels_ints": labels, "post_transform": "LOGISTIC", "multi_class": 1}
+    linear = {"coefficients": weights.ravel().tolist(), "intercepts": [0.1] * len(labels)}
+    learned = "ai.onnx.ml"
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Scaler", ["flat"], ["scaled"], domain=learned, offset=[0.5] * 4, scale=[2.0] * 4),
+        helper.make_node("LinearClassifier", ["scaled"], ["label", "raw"], domain=learned, **names, **linear),
+        helper.make_node("Normalizer", ["raw"], ["shares"], domain=learned, norm="L1"),
+    ]
+    scores = "shares"
+    if exchanged:
+        nodes.append(helper.make_node("Neg", ["shares"], ["negated"]))
+        scores = "negated"
+    outputs = [helper.make_tensor_value_info("label", TensorProto.INT64, ["n"])]
+    if zipmap:
+        nodes.append(helper.make_node("ZipMap", [scores], ["maps"], domain=learned, classlabels_int64s=labels))
+        value = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+        outputs.append(helper.make_value_info("maps", helper.make_sequence_type_proto(value)))
+    else:
+        outputs.append(helper.make_tensor_value_info(scores, TensorProto.FLOAT, ["n", len(labels)]))
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 2, 2])
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(learned, 1)]
+    graph = helper.make_graph(nodes, "g", [entry], outputs)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+def few_images(count: int = 6) -> data.Dataset:
+    """Images of 2x2 pixels."""
+    pixels = torch.randint(256, (count, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return data.Dataset(pixels, torch.arange(count) % 3, ("0", "1", "2"), tuple(map(str, range(count))))
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("zipmap", [True, False])
+def test_linear_classifiers_of_scikit_learn_have_gradients(opset: int, zipmap: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnx2fx")
+    save_classifier(tmp_path / "m.onnx", [0, 1, 2], opset=opset, zipmap=zipmap)
+    part = few_images()
+    images = part.pixels(slice(None))
+    model, metadata = classifier_by_name(str(tmp_path / "m.onnx"), classes=part.classes, part=part)
+    assert metadata.classes is None and torch.allclose(model(images).sum(1), torch.ones(6), atol=1e-5)
+    assert attacks.missing_gradient(model, images) == ""
+
+
+def test_numbers_of_classes_in_a_file_are_places_or_names(tmp_path: Path, raises_one_line: Any) -> None:
+    part = few_images()
+    images = part.pixels(slice(None))
+    save_classifier(tmp_path / "m.onnx", [0, 1, 2])
+    plain = from_onnx(tmp_path / "m.onnx", part.classes)(images)
+    for zipmap in (True, False):
+        save_classifier(tmp_path / "tens.onnx", [0, 10, 20], zipmap=zipmap)
+        model, metadata = classifier_by_name(str(tmp_path / "tens.onnx"), classes=part.classes, part=part)
+        assert metadata.classes is not None and len(metadata.classes) == 21
+        assert [name for name in metadata.classes if name] == ["0", "10", "20"]
+        found = model(images)
+        assert torch.allclose(found[:, [0, 10, 20]], plain, atol=1e-6) and float(found[:, 1:10].abs().max()) == 0
+        with raises_one_line(r"got none called 1, 2 among 3 outputs: 0, 10, 20; say which they are: "):
+            load_fitting(str(tmp_path / "tens.onnx"), part, dataset="few")
+        said = OutputNames.read(None, "0=0,1=10,2=20")
+        fitting = load_fitting(str(tmp_path / "tens.onnx"), part, dataset="few", outputs=said)
+        assert torch.allclose(fitting.model(images), plain, atol=1e-5)
+        with raises_one_line(r"--class-map: must name outputs of .*, got 5"):
+            load_fitting(str(tmp_path / "tens.onnx"), part, dataset="few", outputs=OutputNames.read(None, "0=0,1=5,2=20"))
+
+
+def test_the_label_of_a_classifier_goes_before_its_scores(tmp_path: Path) -> None:
+    """Scores of support vector machines may be highest for another class than the predicted one."""
+    part = few_images()
+    images = part.pixels(slice(None))
+    for zipmap in (True, False):
+        save_classifier(tmp_path / "m.onnx", [0, 1, 2], zipmap=zipmap)
+        save_classifier(tmp_path / "exchanged.onnx", [0, 1, 2], exchanged=True, zipmap=zipmap)
+        plain, exchanged = (
+            classifier_by_name(str(tmp_path / f"{name}.onnx"), classes=part.classes, part=part)[0](images)
+            for name in ("m", "exchanged")
+        )
+        assert exchanged.argmax(1).tolist() == plain.argmax(1).tolist()
+
+
+def test_images_are_given_as_the_file_takes_them_or_refused(tmp_path: Path, raises_one_line: Any) -> None:
+    from onnx import TensorProto, helper
+
+    def save(shape: list[Any], nodes: list[Any]) -> Path:
+        entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+        result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        graph = helper.make_graph(nodes, "g", [entry], [result])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+        return tmp_path / "m.onnx"
+
+    part, mean = few_images(), helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=1)
+    images, classes = part.pixels(slice(None)), ["a", "b", "c"]
+    model, metadata = classifier_by_name(str(save(["n", 3, 2, 2], [mean])), classes=classes, part=part)
+    assert metadata.notes == ("it takes RGB: the gray channel is repeated three times",)
+    assert torch.allclose(model(images), images.mean((2, 3)).expand(-1, 3), atol=1e-6)
+    last = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=1)  # N x 1 x 1 x K
+    model, metadata = classifier_by_name(str(save(["n", 2, 2, 3], [last])), classes=classes, part=part)
+    assert len(metadata.notes) == 1 and torch.allclose(model(images), images.mean((2, 3)).expand(-1, 3), atol=1e-6)
+    for shape, words in (
+        (["n", 3, 16, 16], r"m.onnx: takes images of 16x16 pixels, got 2x2; use --resize 16"),
+        (["n", 8, 4, 1], r"m.onnx: takes images of 4x8 pixels, got 2x2; resize copies"),
+        (["n", 25], r"m.onnx: takes images of 5x5 pixels, got 2x2; use --resize 5"),
+    ):
+        with raises_one_line(words):
+            classifier_by_name(str(save(shape, [helper.make_node("Identity", ["x"], ["y"])])), classes=classes, part=part)
+    colored = part.with_images(part.images.expand(-1, 3, -1, -1).contiguous())
+    with raises_one_line(r"m.onnx: takes gray images, of one channel, got images of shape \(3, 2, 2\)"):
+        classifier_by_name(str(save(["n", 1, 2, 2], [mean])), classes=classes, part=colored)
+
+
+def test_one_output_of_a_file_is_a_probability_or_a_logit(tmp_path: Path) -> None:
+    pytest.importorskip("onnx2fx")
+    part = few_images()
+    images, two = part.pixels(slice(None)), ["cat", "dog"]
+    first = ("Gather", ["logits", "zero"], ["one"])
+    for kind, operations, output in (("logit", [], "one"), ("probability", [("Sigmoid", ["one"], ["p"])], "p")):
+        save_graph(tmp_path / "m.onnx", [LOGITS, first, *operations], {output: [1]}, zero=True)
+        model, metadata = classifier_by_name(str(tmp_path / "m.onnx"), classes=two, part=part)
+        assert metadata.notes[0].endswith(f"is read as the {kind} of dog against cat")
+        assert model(images).shape == (6, 2) and attacks.missing_gradient(model, images) == ""
 
 
 class Converter(ModuleType):
