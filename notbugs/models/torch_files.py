@@ -215,12 +215,15 @@ def _weights(path: Path) -> Checkpoint:
         if isinstance(error, pickle.UnpicklingError) and unknown:
             rule = "must hold weights alone; a pickled network can run code and is not loaded"
             remedy = "where it was made: torch.save(network.state_dict(), 'weights.pt'); then pass --network module:function"
+            if unknown[0].partition(".")[0] in ("sklearn", "joblib"):
+                remedy = SKOPS
             raise InputError(str(path), rule, f"a pickle of {unknown[0]}", remedy) from None
         kinds = "weights, TorchScript or an exported program"
         rule = f"must be a file of PyTorch: {kinds}; other pickles can run code and are not loaded"
         known = is_zip(path) or not isinstance(error, pickle.UnpicklingError | IndexError | struct.error | EOFError)
         got = one_line(error) if known else "something else"
-        raise InputError(str(path), rule, got, "torch.save(network.state_dict(), 'weights.pt')") from None
+        remedy = "torch.save(network.state_dict(), 'weights.pt')" if known else OTHER_KINDS[".pkl"][1]
+        raise InputError(str(path), rule, got, remedy) from None
     return _state(found, path)
 
 
