@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Byte code is written when a module is first used: an install that compiles all of torch takes twice as long
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
+# They ask for torchvision, which has no build for each build of torch: tests declare the operators that it lacks then
+WITHOUT_TORCHVISION = torchattacks timm torchvision
 # In the order of tests/conftest.py, the longest files first
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses auto
 
@@ -34,7 +36,7 @@ test-newest: RESOLUTION = highest
 test-oldest test-newest:
 	$(PYTHON) -m venv .venv-$(RESOLUTION)
 	.venv-$(RESOLUTION)/bin/python -m pip --disable-pip-version-check install --quiet uv
-	.venv-$(RESOLUTION)/bin/uv pip install --python .venv-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test,hf,skops]' torch==$(TORCH)
+	.venv-$(RESOLUTION)/bin/uv pip install --python .venv-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[test]' torch==$(TORCH)
 	.venv-$(RESOLUTION)/bin/uv pip install --python .venv-$(RESOLUTION) --no-deps torchattacks
 	.venv-$(RESOLUTION)/bin/python -m pytest $(TESTS) -m "not browser and not site"
 
@@ -74,12 +76,12 @@ lint: .venv/installed-test
 
 .venv/installed-test: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
-	$(PIP) --no-deps torchattacks
+	$(PIP) --no-deps $(WITHOUT_TORCHVISION)
 	@touch .venv/installed $@
 
 .venv/installed-docs: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test,docs]'
-	$(PIP) --no-deps torchattacks
+	$(PIP) --no-deps $(WITHOUT_TORCHVISION)
 	@touch .venv/installed .venv/installed-test $@
 
 clean:

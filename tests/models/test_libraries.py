@@ -198,6 +198,7 @@ def test_file_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raises
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torchvision_operators")
 def test_timm(tmp_path: Path, digits: data.Splits) -> None:
     timm = pytest.importorskip("timm", exc_type=Exception)  # of a torchvision that does not fit this PyTorch, too
     network = timm.create_model("resnet10t", num_classes=10).eval()
@@ -225,6 +226,7 @@ def test_timm(tmp_path: Path, digits: data.Splits) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torchvision_operators")
 def test_hugging_face(tmp_path: Path, digits: data.Splits) -> None:
     transformers = pytest.importorskip("transformers")
     names = {number: f"digit {number}" for number in range(10)}
@@ -257,6 +259,7 @@ def test_hugging_face(tmp_path: Path, digits: data.Splits) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torchvision_operators")
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet"])
 def test_torchvision(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: data.Splits) -> None:
     library = pytest.importorskip("torchvision.models", exc_type=Exception)  # of a build for another PyTorch, too
