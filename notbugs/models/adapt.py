@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from notbugs.data import Dataset
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
-from notbugs.models.reading import AdaptedClassifier, FixedProgram, Reading, described, padded, scores, several
+from notbugs.models.reading import AdaptedClassifier, FixedProgram, Reading, described, padded, read_single, scores, several
 
 SINGLE_OUTPUT_IMAGES = 100  # on which a single output is told to be a logit or a probability
 SIZES = (
@@ -348,10 +348,7 @@ def _single_output(network: nn.Module, reading: Reading, part: Dataset, classes:
     model = AdaptedClassifier(network, replace(reading, output="logit"), 2).eval()
     with torch.no_grad():
         values = torch.cat([model(images)[:, 1] for images in torch.split(sample, 10)])
-    low, high = values.min().item(), values.max().item()
-    kind = "probability" if low >= 0 and high <= 1 else "logit"
-    seen = f"from {low:.3g} to {high:.3g} on {len(sample)} images"
-    return network, kind, f"its one output, {seen}, is read as the {kind} of {second} against {first}"
+    return network, *read_single(values.min().item(), values.max().item(), len(sample), classes)
 
 
 def _last_sigmoid(network: nn.Module, reading: Reading, part: Dataset) -> str | None:

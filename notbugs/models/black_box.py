@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from notbugs import search
 from notbugs.errors import InputError, one_line
 from notbugs.models.linear import Estimator, closed_form
+from notbugs.models.reading import TINY, read_single
 
 Function = Callable[[np.ndarray], Any]  # images, float32 (N, C, H, W) in [0, 1] -> logits (N, K), or class indices or names (N,)
 
-TINY = 1e-37  # the smallest probability whose logarithm is taken
 MULTI_LABEL = "several labels of an image are not supported: make a classifier of one of them, that label against its opposite"
 CHECKED_IMAGES = 64  # the first images that a black box with a surrogate gets: its logits must be those of the surrogate
 FEW_IMAGES = 2  # of fewer the gradients are not looked at
@@ -124,14 +124,11 @@ def settle_single(model: nn.Module, images: Tensor) -> str:
         return ""
     if outputs.shape not in ((len(images),), (len(images), 1)) or outputs.dtype.kind != "f" or not np.isfinite(outputs).all():
         return ""
-    (first, second), low, high = box.classes, outputs.min(), outputs.max()
-    inside = low >= 0 and high <= 1
-    if _are_labels(outputs):
-        box.single = "labels" if inside else ""
-        return ""
-    box.single = "probability" if inside else "logit"
-    seen = f"from {low:.3g} to {high:.3g} on {len(images)} images"
-    return f"its one output, {seen}, is read as the {box.single} of {second} against {first}"
+    box.single, words = read_single(float(outputs.min()), float(outputs.max()), len(images), box.classes)
+    if not _are_labels(outputs):
+        return words
+    box.single = "labels" if box.single == "probability" else ""
+    return ""
 
 
 class SurrogateGradients(nn.Module):

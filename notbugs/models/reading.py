@@ -1,6 +1,6 @@
 """How images in [0, 1] are given to a network of any kind, and how logits are found in what it returns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,22 @@ class AdaptedClassifier(nn.Module):
             images = images.flatten(1)
         images = images.to(reading.dtype) if reading.dtype else images
         return images.clone() if reading.copy else images  # a clone is no leaf, which autograd lets nobody change
+
+
+def read_single(low: float, high: float, count: int, classes: Sequence[str]) -> tuple[str, str]:
+    """What one output for two classes is, by its lowest and highest value on some images: its kind, and the words for it.
+
+    Examples
+    --------
+    >>> read_single(0.1, 0.9, 100, ("cat", "dog"))[1]
+    'its one output, from 0.1 to 0.9 on 100 images, is read as the probability of dog against cat'
+    """
+    kind = "probability" if low >= 0 and high <= 1 else "logit"
+    first, second = classes
+    return (
+        kind,
+        f"its one output, from {low:.3g} to {high:.3g} on {count} images, is read as the {kind} of {second} against {first}",
+    )
 
 
 class FixedProgram(nn.Module):
