@@ -112,7 +112,7 @@ class MappedBlackBox(BlackBox):
         return mapped
 
 
-def take_own_outputs(model: nn.Module, images: Tensor, class_map: ClassMap | None) -> None:
+def take_own_outputs(model: nn.Module, images: Tensor, class_map: ClassMap | None, *, named: bool = False) -> None:
     """Let a black box have as many classes as it has outputs, where these are not the classes of the data set.
 
     Parameters
@@ -123,6 +123,13 @@ def take_own_outputs(model: nn.Module, images: Tensor, class_map: ClassMap | Non
         A hundred or so: labels beyond the classes are seen in these.
     class_map : ClassMap, optional
         Of a black box that gives the indices of classes: the indices that it may give.
+    named : bool
+        Whether its outputs have names: then labels are places among these.
+
+    Raises
+    ------
+    InputError
+        If it predicts numbers below 0 that are no names of classes.
     """
     box = getattr(model, "box", model)
     if not isinstance(box, BlackBox):
@@ -132,12 +139,15 @@ def take_own_outputs(model: nn.Module, images: Tensor, class_map: ClassMap | Non
     except Exception:  # a user's own function may raise anything; whoever calls the model says so
         return
     count = given.shape[1] if given.ndim == 2 and given.shape[1] > 1 and given.dtype.kind in "fiu" else 0
-    if given.shape in ((len(images),), (len(images), 1)) and given.dtype.kind in "iu" and given.min() >= 0:
-        highest = 1 + int(given.max())
+    labels = {*map(str, given.ravel().tolist())} if given.dtype.kind in "iu" else set()
+    if not named and given.shape in ((len(images),), (len(images), 1)) and labels:
         mentioned = [int(token) for _, tokens in class_map or () for token in tokens if str(token).isdecimal()]
+        are_names, highest = labels <= {*box.classes}, 1 + int(given.max())
+        if given.min() < 0 and not are_names:
+            raise InputError("model", "must predict indices of classes, from 0, or names of classes", int(given.min()))
         if mentioned:
             count = max(1 + max(mentioned), highest, LABELS)
-        elif len(box.classes) < highest <= MOST_OUTPUTS and not {*map(str, given.ravel().tolist())} <= {*box.classes}:
+        elif len(box.classes) < highest <= MOST_OUTPUTS and not are_names:
             count = highest
     if count > len(box.classes) or (0 < count != len(box.classes) and given.ndim == 2):
         box.classes = tuple(map(str, range(count)))

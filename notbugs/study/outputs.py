@@ -57,7 +57,9 @@ def of_classes(
     """
     first, zero = part.pixels([0]).to(device), torch.zeros(1, dtype=torch.int64, device=device)
     if isinstance(getattr(model, "box", model), BlackBox):
-        take_own_outputs(model, part.pixels(evenly_spaced(min(LABEL_IMAGES, len(part)), len(part))), class_map)
+        take_own_outputs(
+            model, part.pixels(evenly_spaced(min(LABEL_IMAGES, len(part)), len(part))), class_map, named=names is not None
+        )
     try:
         outputs = attacks.clean_logits(model, first, zero).shape[1]
     except InputError as error:
