@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from notbugs.errors import InputError
 
-ENSEMBLE_VERSION = "v5"
+ENSEMBLE_VERSION = "v6"
 GRADIENT_ENSEMBLE = f"gradient-ensemble {ENSEMBLE_VERSION}"  # `UNTARGETED_ATTACKS` alone
 
 UNTARGETED_ATTACKS = ((1, "margin"), (3, "margin"), (15, "cross_entropy"))  # PGD: steps and loss, in order; the last one shrinks
@@ -18,6 +18,7 @@ TARGETED_STEPS = 10
 ATTACKS_ON_TRIAL = 4  # of `FURTHER_ATTACKS`: from then on an image goes on only if one of the next may misclassify it
 COMPARED_ATTACKS = 5  # the best ones on an image, whose difference tells how much more the next ones may find
 DIFFERENCES = 1.25  # so much more
+PROMISING = 0.5  # share of what the best attack took that one step toward a class must take for more steps toward it
 PIXEL_START_CANDIDATES = 20  # of the searches from random pixels
 PIXEL_STARTS_ON_ALL = 4  # then only on images that lost this share of their margin
 PIXEL_START_MARGIN_LOST = 0.5
@@ -219,7 +220,7 @@ def ensemble_name(budget: str) -> str:
     Examples
     --------
     >>> ensemble_name("standard")
-    'ensemble-standard v5'
+    'ensemble-standard v6'
     """
     check_budget(budget)
     return f"ensemble-{budget} {ENSEMBLE_VERSION}"

@@ -369,7 +369,8 @@ def _raise_predicted(logits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     others = logits.copy()
     others[entries] = -np.inf
     highest = others.max(1)
-    logits[entries] = np.maximum(logits[entries], highest + 1e-3 * np.abs(highest) + 1e-6)
+    raised = highest + 1e-3 * np.abs(highest) + 1e-6
+    logits[entries] = np.where(logits[entries] > highest, logits[entries], raised)
     return logits
 
 

@@ -1,5 +1,6 @@
 """ONNX files: run by onnxruntime, with the gradients of a network converted from them where one gives the same logits."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,10 @@ class _Input:
 
     @property
     def channels_last(self) -> bool:
-        return len(self.shape) == 4 and self.shape[1] not in CHANNELS and self.shape[3] in CHANNELS
+        if len(self.shape) != 4 or self.shape[1] in CHANNELS:
+            return False
+        is_height = isinstance(self.shape[1], int) and self.shape[1] > max(CHANNELS)
+        return self.shape[3] in CHANNELS or (is_height and not isinstance(self.shape[3], int))
 
     @property
     def channels(self) -> int:
@@ -150,8 +154,8 @@ def from_onnx(
     box = BlackBox(outputs, classes, reason)
     box.eight_bits, box.note = takes.type in EIGHT_BITS, note
     surrogates: list[nn.Module] = [_Converted(network, takes, choice, kept) for network, kept in networks]
-    if shape and not box.eight_bits and (simple := linear(box, shape)):
-        surrogates.insert(0, simple)
+    if shape and not box.eight_bits and not surrogates and (simple := linear(lambda images: choice.own(outputs, images), shape)):
+        surrogates.append(_InColumns(simple, choice))
     tolerance = DIFFERENT_IN_HALF if takes.type == "tensor(float16)" else DIFFERENT
     return SurrogateGradients(box, *surrogates, tolerance=tolerance) if surrogates else box
 
@@ -174,6 +178,11 @@ class _Choice:
     classes: tuple[str, ...]
     labels: Labels | None = None
     index: int | None = None
+
+    def own(self, function: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+        """Scores of the classes that the file has alone, of a function that gives those of all."""
+        found = function(images)
+        return found if self.columns is None or found.ndim != 2 else found[:, self.columns]
 
     def logits(self, outputs: list[object]) -> np.ndarray:
         """Logits, probabilities or labels among the outputs for a batch."""
@@ -221,13 +230,16 @@ class _Choice:
         fitting = [number for number in scores if outputs[number].shape[1] == len(self.classes)]
         fitting = [one for one in fitting if not any(_is_same(outputs[one], outputs[other]) for other in fitting if other < one)]
         if len(fitting) > 1:  # logits, and the probabilities made of them
-            fitting = [one for one in fitting if not any(_is_softmax(outputs[one], outputs[other]) for other in fitting)]
+            fitting = [one for one in fitting if not any(_is_made_of(outputs[one], outputs[other]) for other in fitting)]
         if len(fitting) > 1:
             listed = ", ".join(self.names[number] for number in fitting)
             rule = f"must have one output of images x {len(self.classes)} classes"
             remedy = "keep one of them: onnx.utils.extract_model(FILE, NEW_FILE, [INPUT], [OUTPUT])"
             raise InputError(str(self.path), rule, listed, remedy)
         labels = [number for number, one in enumerate(outputs) if one.ndim == 1 or one.shape[1:] == (1,)]
+        single = [number for number in labels if outputs[number].dtype.kind == "f"] if len(self.classes) == 2 else []
+        single = [one for one in single if not any(_is_made_of(outputs[one], outputs[other]) for other in single)]
+        labels = [*single, *labels]  # a logit before its probability and before a label
         if not fitting and not labels and len(scores) != 1:
             shapes = ", ".join(f"{name} {one.shape}" for name, one in zip(self.names, outputs, strict=True))
             raise InputError(str(self.path), f"must give logits, images x {len(self.classes)} classes, or class indices", shapes)
@@ -247,10 +259,18 @@ def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(np.allclose(one, other, equal_nan=True))
 
 
-def _is_softmax(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether one output is the softmax of another."""
-    shifted = np.exp(other.astype(np.float64) - other.max(1, keepdims=True))
-    return one is not other and bool(np.allclose(one, shifted / shifted.sum(1, keepdims=True), atol=1e-4))
+def _is_made_of(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether one output is the softmax, its logarithm or the sigmoids of another."""
+    if one is other or one.shape != other.shape:
+        return False
+    logits = other.astype(np.float64).reshape(len(other), -1)
+    shifted = logits - logits.max(1, keepdims=True)
+    logarithms = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    sigmoids = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+    values = one.reshape(len(one), -1)
+    return any(np.allclose(values, made, atol=1e-4) for made in (np.exp(logarithms), sigmoids)) or (
+        bool((values < 0).any()) and np.allclose(values, logarithms, atol=1e-4) and not np.allclose(values, logits, atol=1e-4)
+    )
 
 
 class _Converted(nn.Module):
@@ -262,7 +282,10 @@ class _Converted(nn.Module):
     def __init__(self, network: nn.Module, takes: _Input, choice: _Choice, kept: Sequence[int]) -> None:
         super().__init__()
         self.network, self.takes = network, takes
-        self.chosen: Callable[[], int] = lambda: kept.index(choice.index or 0)  # a function: copies of the network share it
+        self.choice, self.kept = choice, kept  # copies of the network share the choice, which is made on the first images
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Converted":
+        return _Converted(copy.deepcopy(self.network, memo), self.takes, self.choice, self.kept)
 
     def forward(self, images: Tensor) -> Tensor:
         logits = [self._logits(part)[:count] for part, count in self.takes.parts(self.takes.arrange(images))]
@@ -272,8 +295,31 @@ class _Converted(nn.Module):
         outputs = self.network(inputs)
         if isinstance(outputs, Mapping):
             outputs = list(outputs.values())
-        chosen: Tensor = outputs[self.chosen()] if isinstance(outputs, list | tuple) else outputs
-        return chosen.flatten(1).float()
+        place = self.kept.index(self.choice.index or 0)
+        chosen: Tensor = outputs[place] if isinstance(outputs, list | tuple) else outputs
+        return _in_columns(chosen.flatten(1).float(), self.choice)
+
+
+class _InColumns(nn.Module):
+    """Scores of the classes that a file has as those of all."""
+
+    def __init__(self, network: nn.Module, choice: _Choice) -> None:
+        super().__init__()
+        self.network, self.choice = network, choice
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _in_columns(self.network(images), self.choice)
+
+
+def _in_columns(scores: Tensor, choice: _Choice) -> Tensor:
+    """As `_Choice` does with arrays."""
+    columns = choice.columns
+    if columns is None or scores.shape[1] != len(columns):
+        return scores
+    zeros = scores.new_zeros((len(scores), 1))
+    lowest = zeros if bool((scores >= 0).all()) else scores.amin(1, keepdim=True) - 1
+    index = torch.from_numpy(columns).to(scores.device)
+    return lowest.repeat(1, len(choice.classes)).index_copy(1, index, scores)
 
 
 def _session(path: Path) -> Session:

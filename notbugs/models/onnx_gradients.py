@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from notbugs.errors import one_line
-from notbugs.models.black_box import BlackBox
+from notbugs.models.black_box import Function
 from notbugs.models.linear import affine
 
 # packages that convert ONNX to PyTorch, with the function that does it. None converts every graph: those that are installed are
@@ -112,20 +112,21 @@ def _is_float(output: Proto) -> bool:
     return output.type.HasField("tensor_type") and output.type.tensor_type.elem_type in FLOATS
 
 
-def linear(box: BlackBox, shape: Sequence[int]) -> nn.Module | None:
+def linear(function: Function, shape: Sequence[int]) -> nn.Module | None:
     """A network with the same outputs, if these are an affine function of the pixels, or the softmax of one; else None.
 
     Found by what the file computes, as of scikit-learn's own classifiers, whose operators converters do not know.
 
     Parameters
     ----------
-    box : BlackBox
+    function : callable
+        Images, float32 (N, C, H, W), to outputs (N, K).
     shape : sequence of int
         Of its images, (C, H, W).
     """
 
     def scores(rows: np.ndarray) -> np.ndarray | None:
-        found: object = box.function(rows.reshape(len(rows), *shape))
+        found: object = function(rows.reshape(len(rows), *shape))
         return found if isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype.kind == "f" else None
 
     def centered(rows: np.ndarray) -> np.ndarray | None:

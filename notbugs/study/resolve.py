@@ -267,5 +267,6 @@ def _check_with_data(config: ResolvedConfig, splits: Splits) -> models.Model:
         models.head_name(built)
     if config.robust_model:
         robust = models.build_from(config.robust_model, config.network, shape=shape, classes=classes, layer=layer)
-        report_notes(config.robust_model, getattr(robust, "notes", ()))
+        begins = "adversarial training begins with these weights and a new last layer"
+        report_notes(config.robust_model, [*getattr(robust, "notes", ()), begins])
     return built

@@ -138,7 +138,7 @@ def test_an_attack_is_the_robust_accuracy_in_each_norm(small: data.Splits, tmp_p
     l2 = metrics.robust_accuracy(model, part, [NormBall("l2", 0.1), NormBall("l2", 0.2)], budget="quick")
     linf = metrics.robust_accuracy(model, part, [NormBall("linf", 0.01)], budget="quick")
     assert list(found) == [*l2, linf[1]] and len(found) == 4 and found[0].attack == "none"
-    assert str(found).splitlines()[1].startswith("l2 0.1 ") and "ensemble-quick v5" in str(found)
+    assert str(found).splitlines()[1].startswith("l2 0.1 ") and "ensemble-quick v6" in str(found)
     html = found._repr_html_()
     assert html.count("<tr>") == 5 and "linf 0.01" in html
     models.save(model, tmp_path / "m.safetensors", classes=list(small.test.classes))
@@ -244,7 +244,7 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
         record.update_metadata(
             model="m.onnx", dataset="d", notbugs="0.1.0", command="notbugs attack m.onnx d", fingerprint="0123", seeds=[0]
         )
-        rotated = replace(accuracy(5), threat="rotation 30°", norm="spatial", epsilon=30.0, attack="ensemble-standard v5")
+        rotated = replace(accuracy(5), threat="rotation 30°", norm="spatial", epsilon=30.0, attack="ensemble-standard v6")
         record.record_stage("all", 1.0, [replace(accuracy(4), norm="", epsilon=0.0), rotated])
     run = api.Run(tmp_path / "audit")
     clean, spatial = map(run.cite, run.table("accuracy"))
@@ -255,7 +255,7 @@ def test_a_figure_is_cited_with_all_that_checks_it(tmp_path: Path) -> None:
     )
     assert clean == figures + end
     assert run.robustbench() == []  # of no threat model that it has
-    assert "robust accuracy" in spatial and "rotation 30°, ensemble-standard v5, seed 0" in spatial
+    assert "robust accuracy" in spatial and "rotation 30°, ensemble-standard v6, seed 0" in spatial
     columns: dict[str, Cell] = {
         "model": "adversarial",
         "trained_on": "original",

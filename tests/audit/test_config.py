@@ -189,7 +189,7 @@ def test_a_black_box_that_raises_half_way_names_its_file_and_keeps_the_rest(
     assert done.audit().finished and not done.audit().gradient
     rows = accuracy(done)
     assert rows["l0 1"].correct < rows["clean"].correct
-    assert rows["l0 1"].attack == "ensemble-quick v5"
+    assert rows["l0 1"].attack == "ensemble-quick v6"
 
 
 @pytest.mark.slow

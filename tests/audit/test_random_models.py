@@ -119,7 +119,7 @@ def audited(name: str, folder: Path, patch: pytest.MonkeyPatch) -> RunFolder:
 def test_an_audit_of_a_random_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = audited("noisy", tmp_path, monkeypatch)
     rows, page = accuracy(done), (tmp_path / "run" / "report.html").read_text()
-    assert rows["l2 0.5"].draws == 20 == done.audit().draws and rows["l2 0.5"].attack == "ensemble-quick v5 + EOT-20"
+    assert rows["l2 0.5"].draws == 20 == done.audit().draws and rows["l2 0.5"].attack == "ensemble-quick v6 + EOT-20"
     assert rows["l2 0.5"].correct_by_minimum_norm is None and not done.rows(CurveRow)
     predictions, images = done.rows(PredictionRow), done.rows(ImageRow)
     for threat, correct in (

@@ -44,7 +44,7 @@ def test_robust_accuracy_is_that_of_the_attacks(done: RunFolder, part: Dataset, 
 
 
 def test_attacks_have_the_names_that_the_documentation_defines(done: RunFolder) -> None:
-    assert [row.attack for row in accuracy(done).values()] == ["none", *["ensemble-standard v5"] * 5]
+    assert [row.attack for row in accuracy(done).values()] == ["none", *["ensemble-standard v6"] * 5]
 
 
 def test_files_are_in_the_order_of_the_data_set_and_agree_with_the_accuracies(done: RunFolder, part: Dataset) -> None:

@@ -227,7 +227,7 @@ def test_an_audit_says_everywhere_what_was_attacked(config: AuditConfig) -> None
     row, clean = (by_threat(done.rows(AuditAccuracyRow))[name] for name in (threat, "clean"))
     predictions = done.rows(PredictionRow)
     assert (
-        row.attack == "ensemble-quick v5, targeted"
+        row.attack == "ensemble-quick v6, targeted"
         and row.target == "least-likely"
         and row.n == 12
         and row.reached == sum(bool(each.reached) for each in predictions)

@@ -82,7 +82,7 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
     check = CheckRow(check="gradients", passed="no", observed="zero", rationale="Why.", fix="What.", threat="l2 0.5", n=100)
     row = AuditAccuracyRow(
         threat="l2 0.5", norm="l2", epsilon=0.5, correct=42, n=100, accuracy=0.42, ci_low=0.33, ci_high=0.52,
-        attack="ensemble-standard v5", correct_by_minimum_norm=43, correct_8bit=42,
+        attack="ensemble-standard v6", correct_by_minimum_norm=43, correct_8bit=42,
     )  # fmt: skip
     with RunFolder.open(tmp_path / "run", {"kind": "audit"}) as run:
         run.record_stage("all", 1.0, [row, check])
@@ -91,7 +91,7 @@ def test_a_failed_check_is_a_warning_before_the_accuracies(tmp_path: Path, capsy
     assert checks == "sanity checks: 0 passed, 1 failed"
     assert warning == "WARNING: robust accuracy may be overestimated: gradients: zero"
     assert (rationale, fix) == ("  Why.", "  What.")
-    assert " ".join(accuracy.split()) == "l2 0.5 42.0 % [33.0, 52.0] 42 of 100 (stored in 8 bits: 42) ensemble-standard v5"
+    assert " ".join(accuracy.split()) == "l2 0.5 42.0 % [33.0, 52.0] 42 of 100 (stored in 8 bits: 42) ensemble-standard v6"
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def test_workers_are_1_or_more() -> None:
 
 
 def test_an_accuracy_has_interval_counts_and_attack() -> None:
-    line = console.accuracy_line("l2 0.5", 0.42, 0.381, 0.4604, 189, 450, "ensemble-standard v5", 190)
-    assert line == "l2 0.5          42.0 %  [38.1, 46.0]   189 of 450 (stored in 8 bits: 190)  ensemble-standard v5"
+    line = console.accuracy_line("l2 0.5", 0.42, 0.381, 0.4604, 189, 450, "ensemble-standard v6", 190)
+    assert line == "l2 0.5          42.0 %  [38.1, 46.0]   189 of 450 (stored in 8 bits: 190)  ensemble-standard v6"
     assert console.accuracy_line("clean", 1, 0.9, 1, 9, 9, "none").endswith("[90.0, 100.0]  9 of 9  none")
     assert console.percent(0.42, 0.381, 0.4604) == "42.0 [38.1, 46.0]"
 

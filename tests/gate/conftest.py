@@ -11,7 +11,7 @@ def accuracy(correct: int, n: int = 100, threat: str = "l2 0.5") -> AuditAccurac
     low, high = wilson_interval(correct, n)
     return AuditAccuracyRow(
         threat=threat, norm="l2", epsilon=0.5, correct=correct, n=n, accuracy=correct / n, ci_low=low, ci_high=high,
-        attack="ensemble-standard v5", correct_by_minimum_norm=None, correct_8bit=None,
+        attack="ensemble-standard v6", correct_by_minimum_norm=None, correct_8bit=None,
     )  # fmt: skip
 
 

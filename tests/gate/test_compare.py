@@ -113,10 +113,10 @@ def test_audits_by_different_attacks_are_told(tmp_path: Path) -> None:
     first, second = audited(tmp_path / "a", {"a": True}), audited(tmp_path / "b", {"a": True})
     assert different_attacks(first, second) == ""
     with RunFolder.open(tmp_path / "b", {"kind": "audit"}) as run:
-        run.update_metadata(attack="ensemble-quick v5 + mine")
+        run.update_metadata(attack="ensemble-quick v6 + mine")
     done = call_here("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "page.html")
     for text in (done.stdout, (tmp_path / "page.html").read_text()):
-        assert "not the same attack: ensemble-standard v5; ensemble-quick v5 + mine. The difference may" in text
+        assert "not the same attack: ensemble-standard v6; ensemble-quick v6 + mine. The difference may" in text
 
 
 def test_the_command_prints_a_table_and_writes_one_page(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_what_puts_every_accuracy_in_doubt_is_said_first() -> None:
     assert first.startswith("sanity check pixel range")  # the cause before what follows from it
     assert lines[1] == (
         "--fail-under: the robust accuracy within l2 0.5 must be trustworthy to be compared with 30 %, got accuracy 10.0 %, "
-        "10 of 100 images, attack: ensemble-standard v5; first mend what the sanity check names"
+        "10 of 100 images, attack: ensemble-standard v6; first mend what the sanity check names"
     )
     high = evaluation([accuracy(98)], checks).decision
     assert high.exit_code == 3 and high.lines[1].startswith("--fail-under: the robust accuracy within l2 0.5 must be trustworthy")
@@ -78,7 +78,7 @@ def test_the_worst_of_several_requirements_decides() -> None:
     (line,) = decision.lines
     assert line == (
         "--fail-under: the lower end of the 95 % CI of the robust accuracy within linf 8/255 must be 30 % or more, got 13.3 % "
-        "(accuracy 20.0 %, 20 of 100 images, attack: ensemble-standard v5); train a more robust model: notbugs train --loss "
+        "(accuracy 20.0 %, 20 of 100 images, attack: ensemble-standard v6); train a more robust model: notbugs train --loss "
         "adversarial"
     )
 

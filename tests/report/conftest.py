@@ -79,7 +79,7 @@ def quick_rows(shares: Shares, seed: int) -> list[Row]:
         measured += [(name, 0.0, 0.5 + seed / 10) for name in ("original", "robust", "nonrobust")]
         for name, epsilon, share in measured:
             correct = min(500, round(500 * share) + (2 * seed if 0 < share < 1 else 0))
-            attack = "ensemble-standard v5" if epsilon else "none"
+            attack = "ensemble-standard v6" if epsilon else "none"
             rows.append(accuracy_row(model, correct, 500, wilson(correct, 500), seed, set=name, epsilon=epsilon, attack=attack))
         for epoch in range(4):
             figures = {"loss": 1 / (1 + epoch), "accuracy": epoch / 4, "learning_rate": 0.1, "seconds": 1.0}

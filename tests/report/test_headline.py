@@ -46,7 +46,7 @@ def test_says_how_vulnerable_and_what_helps(tmp_path: Path) -> None:
 
 
 def test_says_what_the_intervals_cover(tmp_path: Path) -> None:
-    bound = " Accuracy under attack is an upper bound: a stronger attack than ensemble-standard v5 could only lower it."
+    bound = " Accuracy under attack is an upper bound: a stronger attack than ensemble-standard v6 could only lower it."
     bound += " All figures hold for these images, these trained models and this ε."
     assert certainty(study(tmp_path / "one", MEASURED, seeds=1)) == (
         "One training run (seed): the 95 % CIs cover the choice of the 500 test images, not another training." + bound
@@ -248,7 +248,7 @@ def test_the_curve_never_rises_and_keeps_the_stronger_attack(tmp_path: Path) -> 
     quick_study(tmp_path, {"standard": (0.97, 0.15, 0.04)}, seeds=1, complete=False)
     with RunFolder.open(tmp_path, {"kind": "study", "dataset": "digits"}) as run:
         rows = [
-            accuracy_row("standard", correct, 500, wilson(correct, 500), 0, epsilon=epsilon, attack="ensemble-quick v5")
+            accuracy_row("standard", correct, 500, wilson(correct, 500), 0, epsilon=epsilon, attack="ensemble-quick v6")
             for epsilon, correct in ((0.375, 300), (1.125, 90), (1.5, 30), (2.25, 0))  # 90 is more than the 75 at 0.75
         ]
         run.record_stage("curve", 0.0, rows)
@@ -256,7 +256,7 @@ def test_the_curve_never_rises_and_keeps_the_stronger_attack(tmp_path: Path) -> 
     assert [(point.epsilon, round(500 * point.accuracy.mean)) for point in curve] == [
         (0, 485), (0.375, 300), (0.75, 75), (1.125, 75), (1.5, 20), (2.25, 0)
     ]  # fmt: skip
-    assert [point.attack for point in curve][::4] == ["none", "ensemble-standard v5"]
+    assert [point.attack for point in curve][::4] == ["none", "ensemble-standard v6"]
     assert (curve[3].accuracy.ci_low, curve[3].accuracy.ci_high) == (curve[2].accuracy.ci_low, curve[2].accuracy.ci_high)
 
 

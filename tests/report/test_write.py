@@ -165,12 +165,12 @@ def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(show:
     folder = quick_study(tmp_path / "run", seeds=1, complete=False)
     with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
         weaker = [
-            accuracy_row("standard", correct, 500, wilson(correct, 500), 0, epsilon=epsilon, attack="ensemble-quick v5")
+            accuracy_row("standard", correct, 500, wilson(correct, 500), 0, epsilon=epsilon, attack="ensemble-quick v6")
             for epsilon, correct in ((0.375, 300), (2.25, 0))
         ]
         run.record_stage("curve", 0.0, weaker)
         run.update_metadata(options={"limit": 90})
-        others = accuracy_row("undertrained", 100, 500, wilson(100, 500), 0, epsilon=1.5, attack="ensemble-quick v5")
+        others = accuracy_row("undertrained", 100, 500, wilson(100, 500), 0, epsilon=1.5, attack="ensemble-quick v6")
         run.record_stage("transfer", 0.0, [others])
         run.update_metadata(full=True)  # so that it is in no table here
     page = show(report.write(folder))
@@ -178,7 +178,7 @@ def test_points_of_a_weaker_attack_are_hollow_and_the_page_says_what_to_do(show:
     fills = points.evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
     hollow = [fill for fill in fills if fill in ("none", "rgba(0, 0, 0, 0)")]
     assert len(hollow) == len(weaker) and len(fills) == 3 * len(MEASURED) + len(weaker)
-    assert "Hollow points: ensemble-quick v5, a weaker attack" in page.locator("#summary figcaption").inner_text()
+    assert "Hollow points: ensemble-quick v6, a weaker attack" in page.locator("#summary figcaption").inner_text()
     assert "chance level: 25.0 %" in page.locator("#accuracy-chart svg").text_content()  # type: ignore[operator]
     assert "One training run (seed)" in page.locator("#summary .note").inner_text()
     assert "90 training images (--limit)" in page.locator(".meta").inner_text()
@@ -277,7 +277,7 @@ def test_a_finished_run_has_no_banner_and_the_command_that_reproduces_it(opened:
     assert page.locator("section:has(#about) pre").first.inner_text() == 'notbugs run <img src="x" onerror="document.title=1">'
     assert json.loads((written.parent / "run.json").read_text())["finished"]
     assert page.locator("#glossary + dl dt").count() >= 10
-    assert "ensemble-standard v5: gradient attacks on several losses" in page.locator("section:has(#method)").inner_text()
+    assert "ensemble-standard v6: gradient attacks on several losses" in page.locator("section:has(#method)").inner_text()
 
 
 def test_a_folder_without_a_run_raises_and_nothing_is_written(tmp_path: Path) -> None:

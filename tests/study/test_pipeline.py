@@ -94,7 +94,7 @@ def test_metadata_says_what_was_run(quick_run: RunFolder) -> None:
     assert (study.kind, study.dataset, study.norm, study.epsilon, study.epsilon_text) == ("study", "digits", "l2", 0.75, "0.75")
     assert (study.seeds, study.full, study.replicate, study.finished) == ((0,), False, False, True)
     assert (study.data.train, study.data.test, study.data.shape) == (200, 20, (1, 8, 8))
-    assert study.settings["invert_steps"] == 3 and study.settings["attack"] == "ensemble-standard v5"
+    assert study.settings["invert_steps"] == 3 and study.settings["attack"] == "ensemble-standard v6"
     stage = quick_run.metadata["stages"]["seed0/standard"]
     assert (stage["device"], stage["bf16"], stage["torch"]) == ("cpu", False, torch.__version__)
 

@@ -24,6 +24,10 @@ def hf_network(asked: Asked) -> LibraryNetwork:
     )
     if outputs is not None:
         config.num_labels = outputs
+    elif getattr(config, "problem_type", None) == "multi_label_classification":
+        rule = f"hf:{asked.name} must be trained to tell one class for each image"
+        remedy = "several labels of an image are not supported: make a network of one of them, mine:network"
+        raise InputError("MODEL", rule, "problem_type multi_label_classification in config.json", remedy)
     if asked.pretrained:
         options = {
             "config": config,
