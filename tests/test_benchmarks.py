@@ -63,6 +63,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("cifar10-full.md", ["cifar10-cpu-all.json"], ["study", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu.json"], ["study", "floor", "seconds"]),
     ("cifar10-full.md", ["cifar10-gpu-seed1.json"], ["study", "seconds"]),
+    ("autoattack.md", ["autoattack-v6.json"], []),
     ("autoattack.md", ["autoattack-v5.json"], []),
     ("autoattack.md", ["autoattack-v5-vit.json"], []),
     ("autoattack.md", ["autoattack.json"], []),
