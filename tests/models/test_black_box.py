@@ -185,6 +185,12 @@ def test_logits_of_an_image_do_not_depend_on_its_batch(rows: Any, digits: data.S
         assert bool((together[:, 6:] <= together[:, :6].amin(1, keepdim=True) - 0.99).all())
 
 
+def test_only_a_predicted_class_that_is_not_the_highest_is_raised() -> None:
+    logits = np.array([[8.4748, 8.4743, 1.0], [1.0, 1.0, 0.0], [2.0, 3.0, 0.0]])
+    found = black_box._raise_predicted(logits.copy(), np.array([0, 0, 0]))
+    assert np.array_equal(found[0], logits[0]) and found.argmax(1).tolist() == [0, 0, 0]
+
+
 def test_estimators_with_several_outputs_and_regressors_are_refused(rows: Any) -> None:
     from sklearn.linear_model import LinearRegression
     from sklearn.multiclass import OneVsRestClassifier

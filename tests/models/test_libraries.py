@@ -247,6 +247,11 @@ def test_hugging_face(tmp_path: Path, digits: data.Splits) -> None:
     metadata = same_logits(f"hf:{tmp_path / 'vit'}", network, digits.test, reading)
     assert metadata.classes == tuple(names.values())
     finetuned(f"hf:{tmp_path / 'vit'}", tmp_path)
+    config.problem_type = "multi_label_classification"
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "labels")
+    with pytest.raises(InputError, match=r"must be trained to tell one class for each image, got problem_type multi_label_cl"):
+        library_network(f"hf:{tmp_path / 'labels'}", pretrained=True)
+    config.problem_type = None
     backbone = transformers.ViTModel(config, add_pooling_layer=False)
     backbone.save_pretrained(tmp_path / "backbone")
     with pytest.raises(InputError, match=r"backbone must have all its weights, got none for classifier.bias; fine-tune it"):

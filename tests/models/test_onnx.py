@@ -97,17 +97,26 @@ def test_onnx_files_that_cannot_be_used_raise(tmp_path: Path) -> None:
 
 
 def save_graph(
-    path: Path, operations: list[tuple[str, list[str], list[str]]], outputs: dict[str, list[Any]], *, zero: bool = False
+    path: Path,
+    operations: list[tuple[str, list[str], list[str]]],
+    outputs: dict[str, list[Any]],
+    *,
+    zero: bool = False,
+    kinds: dict[str, str] | None = None,
 ) -> None:
-    """Writes a graph of images "x" of 2x2 pixels, flattened to "flat", and a matrix "w" of 4x3. zero: an index "zero", too."""
+    """Writes a graph of images "x" of 2x2 pixels, flattened to "flat", and a matrix "w" of 4x3.
+
+    zero: an index "zero", too. kinds: types of outputs that are no floats.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), "w")
     constants = [weights, *([numpy_helper.from_array(np.array([0]), "zero")] if zero else [])]
-    axis = {"Gather": {"axis": 1}}
+    axis: dict[str, dict[str, int]] = {"Gather": {"axis": 1}, "Cast": {"to": TensorProto.INT64}}
     nodes = [helper.make_node(kind, *names, **axis.get(kind, {})) for kind, *names in [("Flatten", ["x"], ["flat"]), *operations]]
     entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 2, 2])
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]) for name, shape in outputs.items()]
+    types = {name: getattr(TensorProto, (kinds or {}).get(name, "FLOAT")) for name in outputs}
+    infos = [helper.make_tensor_value_info(name, types[name], ["n", *shape]) for name, shape in outputs.items()]
     graph = helper.make_graph(nodes, "g", [entry], infos, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
@@ -122,8 +131,11 @@ THREE = ["a", "b", "c"]
         ([LOGITS], {"flat": [4], "logits": [3]}),
         ([LOGITS, PROBABILITIES], {"probabilities": [3], "logits": [3]}),
         ([LOGITS, ("Identity", ["logits"], ["again"])], {"logits": [3], "again": [3]}),
+        ([LOGITS, ("LogSoftmax", ["logits"], ["logarithms"])], {"logarithms": [3], "logits": [3]}),
+        ([LOGITS, ("LogSoftmax", ["logits"], ["logarithms"])], {"logits": [3], "logarithms": [3]}),
+        ([LOGITS, ("Sigmoid", ["logits"], ["sigmoids"])], {"sigmoids": [3], "logits": [3]}),
     ],
-    ids=["beside an embedding", "beside their softmax", "twice"],
+    ids=["beside an embedding", "beside their softmax", "twice", "after their log-softmax", "before it", "beside sigmoids"],
 )
 def test_logits_are_chosen_among_several_outputs(operations: Any, outputs: dict[str, list[Any]], tmp_path: Path) -> None:
     save_graph(tmp_path / "m.onnx", operations, outputs)
@@ -266,6 +278,9 @@ def test_images_are_given_as_the_file_takes_them_or_refused(tmp_path: Path, rais
     assert metadata.notes == ("it takes RGB: the gray channel is repeated three times",)
     assert torch.allclose(model(images), images.mean((2, 3)).expand(-1, 3), atol=1e-6)
     last = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=1)  # N x 1 x 1 x K
+    four = part.with_images(part.images.repeat(1, 1, 4, 4))
+    unknown, _ = classifier_by_name(str(save(["n", 8, 8, "c"], [last])), classes=["a"], part=four)
+    assert unknown.box.function(four.pixels(slice(None)).numpy()).shape == (6, 1)  # channels come last
     model, metadata = classifier_by_name(str(save(["n", 2, 2, 3], [last])), classes=classes, part=part)
     assert len(metadata.notes) == 1 and torch.allclose(model(images), images.mean((2, 3)).expand(-1, 3), atol=1e-6)
     for shape, words in (
@@ -290,6 +305,22 @@ def test_one_output_of_a_file_is_a_probability_or_a_logit(tmp_path: Path) -> Non
         model, metadata = classifier_by_name(str(tmp_path / "m.onnx"), classes=two, part=part)
         assert metadata.notes[0].endswith(f"is read as the {kind} of dog against cat")
         assert model(images).shape == (6, 2) and attacks.missing_gradient(model, images) == ""
+    label = ("Greater", ["one", "one"], ["label"])
+    several = [LOGITS, first, label, ("Cast", ["label"], ["number"]), ("Sigmoid", ["one"], ["p"])]
+    for outputs in ({"number": [1], "one": [1]}, {"p": [1], "one": [1]}, {"one": [1], "p": [1]}):
+        save_graph(tmp_path / "m.onnx", several, outputs, zero=True, kinds={"number": "INT64"})
+        model, metadata = classifier_by_name(str(tmp_path / "m.onnx"), classes=two, part=part)
+        assert metadata.notes[0].endswith("is read as the logit of dog against cat")
+
+
+def test_a_class_that_a_classifier_never_saw_has_a_gradient_of_none(tmp_path: Path) -> None:
+    pytest.importorskip("onnx2fx")
+    part = few_images()
+    images = part.pixels(slice(None))
+    for zipmap in (True, False):
+        save_classifier(tmp_path / "m.onnx", [0, 2], zipmap=zipmap)
+        model, _ = classifier_by_name(str(tmp_path / "m.onnx"), classes=part.classes, part=part)
+        assert bool((model(images)[:, 1] == 0).all()) and attacks.missing_gradient(model, images) == ""
 
 
 class Converter(ModuleType):
