@@ -295,7 +295,9 @@ class _Converted(nn.Module):
         outputs = self.network(inputs)
         if isinstance(outputs, Mapping):
             outputs = list(outputs.values())
-        place = self.kept.index(self.choice.index or 0)
+        if (index := self.choice.index or 0) not in self.kept:
+            raise ValueError("the output that is used has labels, which have no gradient")
+        place = self.kept.index(index)
         chosen: Tensor = outputs[place] if isinstance(outputs, list | tuple) else outputs
         return _in_columns(chosen.flatten(1).float(), self.choice)
 

@@ -22,6 +22,7 @@ NO_CONVERTER = (
 )
 AXES_ARE_INPUTS = 13  # from this version of the operators on
 POST_TRANSFORMS = {b"NONE": "Identity", b"SOFTMAX": "Softmax", b"LOGISTIC": "Sigmoid"}
+LABELS_ALONE = "its outputs are labels, which have no gradient"
 FLOATS = (1, 10, 11, 16)  # types of elements in ONNX: float, float16, double, bfloat16
 Proto = Any  # of the package onnx
 
@@ -36,6 +37,8 @@ def converted(path: Path) -> tuple[list[tuple[nn.Module, Sequence[int]]], str]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model, kept = differentiable_part(importlib.import_module("onnx").load(path))
+                if not kept:
+                    return [], LABELS_ALONE
                 network = getattr(importlib.import_module(package), function)(model)
             networks.append((network.eval().requires_grad_(False), kept))
         except Exception as error:  # an operator that it does not know, a package that it needs
