@@ -80,6 +80,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("files.md", ["files-cifar10-label-errors.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
+    ("peers.md", ["peers.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
     ("reference-library.md", ["reference-library-gpu.json"], []),
     ("robust-data.md", ["robust-data-full.json"], []),
