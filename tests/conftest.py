@@ -1,5 +1,7 @@
 """Shared by the tests: one thread, small attack budgets, the digits, and two small networks trained on them once per session."""
 
+import importlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -186,3 +188,33 @@ def chromium() -> "Iterator[Browser]":
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
+
+
+OPERATORS = (  # of torchvision, that its Python code names as it is imported
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "roi_align(Tensor input, Tensor rois, float scale, int height, int width, int ratio, bool aligned) -> Tensor",
+)
+
+
+@pytest.fixture(scope="session")
+def torchvision_operators() -> Iterator[None]:
+    """torchvision can be imported also where its compiled operators do not fit this build of PyTorch: they are declared alone.
+
+    Networks for classification need none of them.
+    """
+    library = None
+    if importlib.util.find_spec("torchvision"):
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+                del sys.modules[name]
+            library = torch.library.Library("torchvision", "DEF")  # declared as long as it is kept
+            for operator in OPERATORS:
+                library.define(operator)
+            importlib.import_module("torchvision")
+    yield
+    del library

@@ -180,7 +180,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(here: Path, monkeypa
     assert lines[0] == "Dry run: nothing is attacked or written."
     assert lines[1] == "m.safetensors on 50 of 450 test images of digits, cpu"
     assert lines[2] == "l2 0.5         109 to 1,148 gradients and 0 to 10 queries per image"  # docs/attacks.md: 109 + 1,039
-    assert lines[3].startswith("Time: about 4 s to 4 s with 1 stage at once")
+    assert lines[3].startswith("Time: about 4 s with 1 stage at once")
     assert lines[4:] == [
         "Required: l2 0.5 with a 95 % CI of 30 % or more, else exit code 1",
         "Would be written: run",

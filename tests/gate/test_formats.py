@@ -165,6 +165,7 @@ def test_json_has_an_entry_as_robustbench_has_them() -> None:
     assert known | {"clean_acc", "reported", "unreliable"} <= {*linf}
 
 
+@pytest.mark.usefixtures("torchvision_operators")
 def test_robustbench_itself_lists_the_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

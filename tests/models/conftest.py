@@ -1,8 +1,5 @@
-"""Shared by the tests of models: random images, networks whose batch norms do something, one-line errors, torchvision."""
+"""Shared by the tests of models: random images, networks whose batch norms do something, one-line errors."""
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -66,33 +63,3 @@ def raises_one_line() -> Callable[[str], AbstractContextManager[None]]:
         assert len(str(caught.value)) < 500
 
     return check
-
-
-OPERATORS = (  # of torchvision, that its Python code names as it is imported
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "roi_align(Tensor input, Tensor rois, float scale, int height, int width, int ratio, bool aligned) -> Tensor",
-)
-
-
-@pytest.fixture(scope="session")
-def torchvision_operators() -> Iterator[None]:
-    """torchvision can be imported also where its compiled operators do not fit this build of PyTorch: they are declared alone.
-
-    Networks for classification need none of them.
-    """
-    library = None
-    if importlib.util.find_spec("torchvision"):
-        try:
-            importlib.import_module("torchvision")
-        except RuntimeError as error:
-            if "torchvision::" not in str(error):
-                raise
-            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-                del sys.modules[name]
-            library = torch.library.Library("torchvision", "DEF")  # declared as long as it is kept
-            for operator in OPERATORS:
-                library.define(operator)
-            importlib.import_module("torchvision")
-    yield
-    del library
