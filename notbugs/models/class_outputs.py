@@ -134,13 +134,18 @@ def take_own_outputs(model: nn.Module, images: Tensor, class_map: ClassMap | Non
     box = getattr(model, "box", model)
     if not isinstance(box, BlackBox):
         return
-    try:
-        given = np.asarray(box.function(images.cpu().float().numpy().copy()))
-    except Exception:  # a user's own function may raise anything; whoever calls the model says so
+    given = None
+    for few in (images, images[:1]):  # some functions take one image at a time, or few
+        try:
+            given = np.asarray(box.function(few.cpu().float().numpy().copy()))
+        except Exception:  # a user's own function may raise anything; whoever calls the model says so
+            continue
+        break
+    if given is None:
         return
     count = given.shape[1] if given.ndim == 2 and given.shape[1] > 1 and given.dtype.kind in "fiu" else 0
     labels = {*map(str, given.ravel().tolist())} if given.dtype.kind in "iu" else set()
-    if not named and given.shape in ((len(images),), (len(images), 1)) and labels:
+    if not named and given.shape in ((len(few),), (len(few), 1)) and labels:
         mentioned = [int(token) for _, tokens in class_map or () for token in tokens if str(token).isdecimal()]
         are_names, highest = labels <= {*box.classes}, 1 + int(given.max())
         if given.min() < 0 and not are_names:

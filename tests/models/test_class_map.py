@@ -184,6 +184,9 @@ def test_black_boxes_stay_black_boxes_and_have_the_outputs_that_they_have(random
     labels.classes = ("cat", "dog")
     take_own_outputs(labels, images[:1], read_class_map("cat=7,dog=1234"))
     assert with_outputs(labels, ((7,), (1234,)), labels(images), PETS)(images).argmax(1).tolist() == [1, 1, 1, 1]
+    alone = BlackBox(lambda array: np.array([1234]) if len(array) == 1 else 1 / 0, PETS)
+    take_own_outputs(alone, images, read_class_map("cat=7,dog=1234"))
+    assert len(alone.classes) == 1235
     broken = BlackBox(lambda array: 1 / 0, PETS)
     take_own_outputs(broken, images[:1], None)
     take_own_outputs(nn.Flatten(), images[:1], None)
