@@ -45,6 +45,23 @@ def argument_parser(description: str | None, *, parts: Sequence[str] = (), devic
     return parser
 
 
+def study_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those of benchmarks that compare other tools on the models of a study."""
+    parser.add_argument("dataset", metavar="DATASET")
+    parser.add_argument("--run", type=Path, required=True, help="the study's folder")
+    parser.add_argument("--seed", type=int, help="of the study's models (default: its first)")
+    parser.add_argument("--training-images", type=int, default=1000)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="notbugs only, as of `notbugs run`")
+    parser.add_argument("--compile", action="store_true", help="notbugs only, as of `notbugs run`")
+    parser.add_argument("--rounds", type=int, default=3)
+
+
+def require_study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exit unless the folder holds a study."""
+    if not (options.run / "run.json").exists():
+        parser.error(f"{options.run} holds no study; make one: notbugs run {options.dataset} --out {options.run}")
+
+
 def resolve_device(device: str) -> str:
     """`auto` is the GPU if there is one."""
     import torch

@@ -30,7 +30,16 @@ from collections.abc import Iterator
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
-from harness import ResultsFile, Row, TimeLimit, argument_parser, measure, recorded_arguments  # the file beside this one
+from harness import (  # the file beside this one
+    ResultsFile,
+    Row,
+    TimeLimit,
+    argument_parser,
+    measure,
+    recorded_arguments,
+    require_study,
+    study_arguments,
+)
 
 PARTS = ("pgd", "apgd", "autoattack", "relabeling", "robust-version", "adversarial-training")
 PACKAGES = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "robustness")
@@ -40,29 +49,23 @@ KEY = ("part", "work", "tool", "method", "steps")  # a row measured again has th
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
     found = argument_parser(__doc__, parts=PARTS, device="cpu")
-    found.add_argument("dataset", metavar="DATASET")
-    found.add_argument("--run", type=Path, required=True, help="the study's folder")
+    study_arguments(found)
     found.add_argument("--original", type=Path, metavar="FOLDER", help="a clone of the code of AutoAttack")
-    found.add_argument("--seed", type=int, help="of the study's models (default: its first)")
     found.add_argument("--images", type=int, default=200, help="attacked, relabeled or inverted")
     found.add_argument("--autoattack-images", type=int, default=50, help="of `autoattack`, which takes seconds for each")
-    found.add_argument("--training-images", type=int, default=1000)
     found.add_argument("--batch-size", type=int, default=250, help="of all tools, but for training")
     found.add_argument("--library-steps", type=int, default=1000, help="of the inversion of `robustness`; 1000: the paper's")
-    found.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="notbugs only, as of `notbugs run`")
-    found.add_argument("--compile", action="store_true", help="notbugs only, as of `notbugs run`")
-    found.add_argument("--rounds", type=int, default=3)
     return found
 
 
 def main() -> None:
     """Measure the parts that were asked for; rows of the others stay in the file."""
     options = parser().parse_args()
-    if not (options.run / "run.json").exists():
-        parser().error(f"{options.run} holds no study; make one: notbugs run {options.dataset} --out {options.run}")
+    require_study(parser(), options)
     import torch
     from peers_work import WORK
     from reference_adapter import without_cuda
+    from reference_library import check_models
     from study_benchmark import Benchmark
 
     warnings.simplefilter("ignore")  # those of the other tools
@@ -71,6 +74,7 @@ def main() -> None:
     options.methods = ["best"]  # of the library's inversion: its default
     benchmark = Benchmark.of_study(options, limit)
     options.seed = benchmark.config.seed if options.seed is None else options.seed
+    check_models(benchmark, parser())
     results = ResultsFile(options.out, device=benchmark.config.device, packages=PACKAGES)
     with redirect_stderr(io.StringIO()), without_cuda() if benchmark.config.device == "cpu" else nullcontext():  # progress bars
         for part in options.parts:

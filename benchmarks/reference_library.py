@@ -33,10 +33,18 @@ library calls .cuda() wherever it works; with --device cpu these calls do nothin
 
 import argparse
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import ResultsFile, Row, TimeLimit, argument_parser, measure, recorded_arguments  # the file beside this one
+from harness import (  # the file beside this one
+    ResultsFile,
+    Row,
+    TimeLimit,
+    argument_parser,
+    measure,
+    recorded_arguments,
+    require_study,
+    study_arguments,
+)
 
 if TYPE_CHECKING:
     from study_benchmark import Benchmark
@@ -51,26 +59,18 @@ PACKAGES = ("robustness", "torchvision")
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
     found = argument_parser(__doc__, parts=PARTS, device="auto")
-    found.add_argument("dataset", metavar="DATASET")
-    found.add_argument("--run", type=Path, required=True, help="the study's folder")
-    found.add_argument("--seed", type=int, help="of the study's models (default: its first)")
+    study_arguments(found)
     found.add_argument("--images", type=int, default=200, help="of `relabeling` and `robust-version`")
-    found.add_argument("--training-images", type=int, default=1000)
     found.add_argument("--batch-size", type=int, default=250, help="of both tools, in `relabeling` and `robust-version`")
     found.add_argument("--library-steps", type=int, default=PAPER_INVERT_STEPS, help="of the library's inversion")
     found.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="of the library's inversion")
-    found.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="notbugs only, as of `notbugs run`")
-    found.add_argument("--compile", action="store_true", help="notbugs only, as of `notbugs run`")
-    found.add_argument("--rounds", type=int, default=3)
     return found
 
 
 def main() -> None:
     """Measure the parts that were asked for; rows of the others stay in the file."""
     options = parser().parse_args()
-    if not (options.run / "run.json").exists():
-        make = f"notbugs run {options.dataset} --out {options.run}"
-        parser().error(f"{options.run} holds no study; make one: {make}")
+    require_study(parser(), options)
     import torch
     from reference_adapter import load_library, without_cuda
     from reference_work import WORK
@@ -83,7 +83,7 @@ def main() -> None:
     limit = TimeLimit(options.minutes)
     benchmark = Benchmark.of_study(options, limit)
     options.seed = benchmark.config.seed if options.seed is None else options.seed
-    _check(benchmark)
+    check_models(benchmark, parser())
     device = benchmark.config.device
     if ":" in device:
         torch.cuda.set_device(device)  # where .cuda() leads
@@ -97,16 +97,16 @@ def main() -> None:
             measure(results, part, rows, recorded_arguments(options))
 
 
-def _check(benchmark: "Benchmark") -> None:
+def check_models(benchmark: "Benchmark", arguments: argparse.ArgumentParser) -> None:
     """Exit unless the study has the models, in the paper's norm."""
     from notbugs.study.store import model_path
 
     for name in MODELS:
         path = model_path(benchmark.config, benchmark.folder, benchmark.options.seed, name)
         if not path.exists():
-            parser().error(f"{path} does not exist: that stage is not finished, or --seed is none of the study's")
+            arguments.error(f"{path} does not exist: that stage is not finished, or --seed is none of the study's")
     if benchmark.config.norm != "l2":
-        parser().error("the paper's settings are in L2, this study's are not")
+        arguments.error("the paper's settings are in L2, this study's are not")
 
 
 def _common_columns(benchmark: "Benchmark") -> Row:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from notbugs import search
 from notbugs.errors import InputError, one_line
 from notbugs.models.linear import Estimator, closed_form
-from notbugs.models.reading import TINY, read_single
+from notbugs.models.reading import read_single, single_as_logits
 
 Function = Callable[[np.ndarray], Any]  # images, float32 (N, C, H, W) in [0, 1] -> logits (N, K), or class indices or names (N,)
 
@@ -83,24 +83,6 @@ class BlackBox(nn.Module):
                 remedy = "of one logit z return np.stack([-z, z], 1), of one probability p np.stack([1 - p, p], 1)"
             raise InputError("model", rule, f"{outputs.dtype} {outputs.shape}", remedy)
         return torch.from_numpy(outputs.astype(np.float32)).to(images.device)
-
-
-def single_as_logits(outputs: Tensor, kind: str) -> Tensor:
-    """Logits of two classes, (N, 2), of one output of the second, (N,).
-
-    Examples
-    --------
-    >>> single_as_logits(torch.tensor([0.25]), "probability").exp(), single_as_logits(torch.tensor([3.0]), "logit")
-    (tensor([[0.7500, 0.2500]]), tensor([[0., 3.]]))
-    >>> single_as_logits(torch.tensor([0.0, 0.9]), "labels")
-    tensor([[ 1.0000, -1.0000],
-            [-0.8000,  0.8000]])
-    """
-    if kind == "logit":
-        return torch.stack([torch.zeros_like(outputs), outputs], dim=1)
-    if kind == "labels":
-        return torch.stack([1 - 2 * outputs, 2 * outputs - 1], dim=1)
-    return torch.stack([1 - outputs, outputs], dim=1).clamp_min(TINY).log()
 
 
 def settle_single(model: nn.Module, images: Tensor) -> str:

@@ -82,11 +82,7 @@ class AdaptedClassifier(nn.Module):
         if found is None:
             rule = f"must return logits of shape ({len(images)}, {self.classes})"
             raise InputError("model", rule, described(outputs))
-        if self.reading.output == "logit":
-            return torch.cat([torch.zeros_like(found), found], dim=1)
-        if self.reading.output == "probability":
-            return torch.cat([1 - found, found], dim=1).clamp_min(TINY).log()
-        return found
+        return found if self.reading.output == "logits" else single_as_logits(found[:, 0], self.reading.output)
 
     def inputs(self, images: Tensor) -> Tensor:
         """What the network is given for images in [0, 1]."""
@@ -108,6 +104,24 @@ class AdaptedClassifier(nn.Module):
             images = images.flatten(1)
         images = images.to(reading.dtype) if reading.dtype else images
         return images.clone() if reading.copy else images  # a clone is no leaf, which autograd lets nobody change
+
+
+def single_as_logits(outputs: Tensor, kind: str) -> Tensor:
+    """Logits of two classes, (N, 2), of one output of the second, (N,).
+
+    Examples
+    --------
+    >>> single_as_logits(torch.tensor([0.25]), "probability").exp(), single_as_logits(torch.tensor([3.0]), "logit")
+    (tensor([[0.7500, 0.2500]]), tensor([[0., 3.]]))
+    >>> single_as_logits(torch.tensor([0.0, 0.9]), "labels")
+    tensor([[ 1.0000, -1.0000],
+            [-0.8000,  0.8000]])
+    """
+    if kind == "logit":
+        return torch.stack([torch.zeros_like(outputs), outputs], dim=1)
+    if kind == "labels":
+        return torch.stack([1 - 2 * outputs, 2 * outputs - 1], dim=1)
+    return torch.stack([1 - outputs, outputs], dim=1).clamp_min(TINY).log()
 
 
 def read_single(low: float, high: float, count: int, classes: Sequence[str]) -> tuple[str, str]:
