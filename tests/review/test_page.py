@@ -233,10 +233,52 @@ def test_two_tabs_of_one_reviewer_lose_nothing(open_page: OpenPage, digits_page:
     other = page.context.new_page()
     other.goto(digits_page.as_uri())
     ready(other)
+    other.wait_for_selector("#progress:text-is('1 of 60')")
     other.keyboard.press("1")
     page.wait_for_selector("#progress:text-is('2 of 60')")
     page.keyboard.press("2")
     other.wait_for_selector("#progress:text-is('3 of 60')")
+
+
+def test_a_tab_that_sees_the_answers_late_deletes_none(open_page: OpenPage, digits_page: Path) -> None:
+    """Another process writes storage: its answers can come into view after a tab has read it."""
+    page = open_page(digits_page)
+    start(page, "A")
+    page.keyboard.press("1")
+    other = page.context.new_page()
+    other.add_init_script(
+        "const real = Storage.prototype.getItem; let late = 1;"
+        "Storage.prototype.getItem = function (key) { return late-- > 0 ? null : real.call(this, key); }"
+    )
+    other.goto(digits_page.as_uri())
+    ready(other)
+    assert other.locator("#start").is_visible()  # it has read nothing
+    start(other, "B")  # and answers all the same
+    other.wait_for_selector("#progress:text-is('2 of 60')")
+    page.keyboard.press("2")
+    other.wait_for_selector("#progress:text-is('3 of 60')")
+    third = page.context.new_page()
+    third.goto(digits_page.as_uri())
+    third.wait_for_selector("#progress:text-is('3 of 60')")
+
+
+def test_answers_given_in_two_tabs_at_once_are_all_kept(open_page: OpenPage, digits_page: Path) -> None:
+    page = open_page(digits_page)
+    start(page, "A")
+    other = page.context.new_page()
+    other.add_init_script("window.addEventListener('storage', event => event.stopImmediatePropagation())")  # hears of nothing
+    other.goto(digits_page.as_uri())
+    ready(other)
+    other.wait_for_selector("#progress:text-is('1 of 60')")
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    other.wait_for_function("JSON.stringify({ ...localStorage }).split('when').length === 3")
+    other.keyboard.press("3")  # the first image, answered again
+    other.wait_for_selector("#progress:text-is('3 of 60')")
+    page.wait_for_function("JSON.stringify({ ...localStorage }).includes('\\\\\"3\\\\\"')")
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Backspace")
+    assert progress(page) == "1 of 60" and page.locator("#given-name").inner_text() == "3"
 
 
 def test_closed_and_opened_again_it_goes_on(open_page: OpenPage, digits_page: Path) -> None:
